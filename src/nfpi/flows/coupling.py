@@ -1,0 +1,227 @@
+"""Coupling layers: one part of the channels is mapped by a function of the other part.
+
+All of them are y₂ = e^{S(x₁)} x₂ + b(x₁) at every pixel, and differ in the matrix S: full or of low rank
+(Xiao and Liu, 2020), diagonal (Dinh et al., RealNVP, 2017) or zero (Dinh et al., NICE, 2015).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nfpi.flows.bijection import Bijection
+from nfpi.flows.networks import CouplingNet
+from nfpi.linalg import exponential_action, phi_action
+
+LARGEST_DENSE = 24
+"""channels x₂ up to which S is a full matrix"""
+RANK = 3
+"""rank of S above that"""
+_LOW_RANK_OFFSET = 1e-8
+
+
+class Coupling(Bijection):
+    """What the couplings share: x₁ = the first ⌈C/2⌉ channels stays, x₂ is mapped.
+
+    Subclasses map (B, C₂, P) vectors with what the net gives for x₁, (B, `parameters(C₂)`, P).
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.split = (math.ceil(channels / 2), channels // 2)
+        if self.split[1] == 0:
+            raise ValueError(f"a coupling needs at least 2 channels, received {channels}")
+        self.net = CouplingNet(self.split[0], hidden_channels, self.parameters_of(self.split[1]), num_blocks)
+
+    @staticmethod
+    def parameters_of(channels: int) -> int:
+        """How many numbers a pixel the map of `channels` channels takes."""
+        raise NotImplementedError
+
+    def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """y₂ and log |det ∂y₂/∂x₂| of shape (B,)."""
+        raise NotImplementedError
+
+    def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """x₂ and log |det ∂x₂/∂y₂| of shape (B,)."""
+        raise NotImplementedError
+
+    def _apply_to_second(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        kept, mapped = x.split(self.split, 1)
+        parameters = self.net(kept).contiguous().flatten(2)
+        vector = mapped.flatten(2)
+        change = self.transform_inverse if inverse else self.transform
+        result, log_abs_det = change(parameters, vector)
+        return torch.cat([kept, result.view_as(mapped)], 1), log_abs_det
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(x₁, x₂) ↦ (x₁, y₂)."""
+        return self._apply_to_second(x, inverse=False)
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(x₁, y₂) ↦ (x₁, x₂)."""
+        return self._apply_to_second(y, inverse=True)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> Tensor:
+        """Initialise the net on x₁."""
+        self.net.initialize(x[:, : self.split[0]])
+        return self(x)[0]
+
+
+class AdditiveCoupling(Coupling):
+    """y₂ = x₂ + b(x₁)."""
+
+    @staticmethod
+    def parameters_of(channels: int) -> int:
+        """B."""
+        return channels
+
+    def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """Add b."""
+        return x2 + parameters, x2.new_zeros(len(x2))
+
+    def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """Subtract b."""
+        return y2 - parameters, y2.new_zeros(len(y2))
+
+
+class _BoundedCoupling(Coupling):
+    """Couplings whose exponent is rescale · tanh(scale · out + shift) + reshift, with four learned numbers."""
+
+    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
+        super().__init__(channels, hidden_channels, num_blocks)
+        self.scale = nn.Parameter(torch.full((1,), 1 / 8))
+        self.shift = nn.Parameter(torch.zeros(1))
+        self.rescale = nn.Parameter(torch.full((1,), 1 / self.split[1]))
+        self.reshift = nn.Parameter(torch.zeros(1))
+
+    def exponent(self, out: Tensor) -> Tensor:
+        """Entries of S, bounded by |rescale| + |reshift|."""
+        return torch.addcmul(self.reshift, self.rescale, torch.tanh(torch.addcmul(self.shift, self.scale, out)))
+
+
+class AffineCoupling(_BoundedCoupling):
+    """y₂ = e^{s(x₁)} ⊙ x₂ + b(x₁), log |det| = Σ s."""
+
+    @staticmethod
+    def parameters_of(channels: int) -> int:
+        """B and s."""
+        return 2 * channels
+
+    def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift."""
+        bias, out = parameters.chunk(2, 1)
+        exponent = self.exponent(out)
+        return torch.addcmul(bias, exponent.exp(), x2), exponent.flatten(1).sum(1)
+
+    def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and scale back."""
+        bias, out = parameters.chunk(2, 1)
+        exponent = self.exponent(out)
+        return (y2 - bias) * torch.exp(-exponent), -exponent.flatten(1).sum(1)
+
+
+class _MatrixCoupling(_BoundedCoupling):
+    """Couplings whose series of the exponential needs a bound of the entries of S on the host.
+
+    Reading a number from an accelerator would stop its queue at every coupling. So the bound is copied without
+    waiting, and what arrived last is used with a margin for the few steps it may be old.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
+        super().__init__(channels, hidden_channels, num_blocks)
+        self._arrived: Tensor | None = None
+
+    def entry_bound(self) -> float:
+        """A bound of |S_ij|."""
+        bound = (self.rescale.abs() + self.reshift.abs()).detach()
+        if bound.device.type != "cuda":
+            return bound.item()
+        if self._arrived is None:
+            self._arrived = torch.full((1,), bound.item()).pin_memory()
+        arrived = self._arrived.item()
+        self._arrived.copy_(bound, non_blocking=True)
+        return 1.25 * arrived + 0.02
+
+
+class MatrixExponentialCoupling(_MatrixCoupling):
+    """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full C₂×C₂ matrix at every pixel, log |det| = Σ_pixels tr S.
+
+    The net gives b, then S column by column.
+    """
+
+    @staticmethod
+    def parameters_of(channels: int) -> int:
+        """B and S."""
+        return channels + channels**2
+
+    def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+        channels = self.split[1]
+        bias, out = parameters.split([channels, channels**2], 1)
+        field = self.exponent(out).unflatten(1, (channels, channels))
+        trace = field.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
+        return bias, field, trace, channels * self.entry_bound()
+
+    def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """The action of e^S, and the shift."""
+        bias, field, trace, norm = self._read(parameters)
+        return exponential_action(field, x2, norm) + bias, trace
+
+    def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """The shift back, and the action of e^{−S}."""
+        bias, field, trace, norm = self._read(parameters)
+        return exponential_action(-field, y2 - bias, norm), -trace
+
+
+class LowRankMatrixExponentialCoupling(_MatrixCoupling):
+    """The same with S = W₂ W₁ of rank k = 3: e^S = I + W₂ φ(W₁W₂) W₁, φ(M) = Σ Mᵏ/(k+1)!, log |det| = Σ tr W₁W₂.
+
+    The net gives b, then the k rows of W₁, then the k columns of W₂. The inverse is I − W₂ φ(−W₁W₂) W₁.
+    """
+
+    @staticmethod
+    def parameters_of(channels: int) -> int:
+        """B, W₁ and W₂."""
+        return channels + 2 * RANK * channels
+
+    def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
+        channels = self.split[1]
+        bias, out = parameters.split([channels, 2 * RANK * channels], 1)
+        rows, columns = (self.exponent(out) + _LOW_RANK_OFFSET).unflatten(1, (2, RANK, channels)).unbind(1)
+        # (B, k, C, P) both; M_ab = Σ_c W₁[a, c] W₂[c, b] is kept column by column, [b, a]
+        core = (rows.unsqueeze(1) * columns.unsqueeze(2)).sum(3)
+        trace = core.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
+        norm = RANK * channels * (self.entry_bound() + _LOW_RANK_OFFSET) ** 2
+        return bias, rows, columns, core, trace, norm
+
+    def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
+        """x₂ + W₂ φ(M) W₁ x₂ + b."""
+        bias, rows, columns, core, trace, norm = self._read(parameters)
+        coefficients = phi_action(core, (rows * x2.unsqueeze(1)).sum(2), norm)
+        return x2 + (columns * coefficients.unsqueeze(2)).sum(1) + bias, trace
+
+    def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
+        """ỹ − W₂ φ(−M) W₁ ỹ with ỹ = y₂ − b."""
+        bias, rows, columns, core, trace, norm = self._read(parameters)
+        centred = y2 - bias
+        coefficients = phi_action(-core, (rows * centred.unsqueeze(1)).sum(2), norm)
+        return centred - (columns * coefficients.unsqueeze(2)).sum(1), -trace
+
+
+def make_coupling(kind: str, channels: int, hidden_channels: int, num_blocks: int) -> Coupling:
+    """The coupling of this kind: `matrix_exponential` (full or low-rank by its size), `affine` or `additive`.
+
+    Raises:
+        ValueError: the kind is not known.
+    """
+    if kind == "matrix_exponential":
+        dense = channels // 2 <= LARGEST_DENSE
+        layer: type[Coupling] = MatrixExponentialCoupling if dense else LowRankMatrixExponentialCoupling
+    elif kind in (kinds := {"affine": AffineCoupling, "additive": AdditiveCoupling}):
+        layer = kinds[kind]
+    else:
+        raise ValueError(f"coupling: expected matrix_exponential, affine or additive, received {kind!r}")
+    return layer(channels, hidden_channels, num_blocks)

@@ -1,0 +1,101 @@
+"""The residual network inside a coupling."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NormalizedConv2d(nn.Module):
+    """scale ⊙ conv(x) + shift with one scale and shift a channel, set so that the first batch comes out normalised.
+
+    The affine part is folded into the kernel and the bias, so it costs nothing at the size of the image.
+
+    Args:
+        in_channels, out_channels: of the convolution.
+        kernel_size: odd; the image keeps its size.
+        starts_at_zero: the initialisation sets the scale and the shift to 0 instead.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, starts_at_zero: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.scale = nn.Parameter(torch.ones(out_channels))
+        self.shift = nn.Parameter(torch.zeros(out_channels))
+        self.padding = kernel_size // 2
+        self.starts_at_zero = starts_at_zero
+        nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) → (B, out, H, W)."""
+        return F.conv2d(x, self.weight * self.scale[:, None, None, None], self.shift, padding=self.padding)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> Tensor:
+        """Zero mean and unit variance of every output channel; a constant channel is centred only."""
+        if self.starts_at_zero:
+            self.scale.zero_()
+            self.shift.zero_()
+        else:
+            spread, mean = torch.std_mean(F.conv2d(x, self.weight, padding=self.padding), (0, 2, 3), correction=0)
+            constant = spread <= 1e-6 * (mean.abs() + 1e-6)
+            self.scale.copy_(torch.where(constant, torch.ones_like(spread), 1 / spread))
+            self.shift.copy_(-mean * self.scale)
+        return self(x)
+
+
+class ResidualBlock(nn.Module):
+    """x ↦ ELU(x + conv₃ₓ₃(ELU(conv₁ₓ₁(ELU(conv₃ₓ₃(x)))))), the identity up to the last ELU when new."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = NormalizedConv2d(channels, channels, 3)
+        self.conv2 = NormalizedConv2d(channels, channels, 1)
+        self.conv3 = NormalizedConv2d(channels, channels, 3, starts_at_zero=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W)."""
+        hidden = F.elu(self.conv1(x), inplace=True)
+        hidden = F.elu(self.conv2(hidden), inplace=True)
+        return F.elu(self.conv3(hidden).add_(x), inplace=True)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> Tensor:
+        """Initialise the convolutions in their order."""
+        hidden = F.elu(self.conv1.initialize(x))
+        hidden = F.elu(self.conv2.initialize(hidden))
+        return F.elu(self.conv3.initialize(hidden) + x)
+
+
+class CouplingNet(nn.Module):
+    """3×3 convolution, ELU, residual blocks, and a 3×3 convolution that starts at zero.
+
+    Args:
+        in_channels, hidden_channels, out_channels: widths.
+        num_blocks: residual blocks.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, num_blocks: int) -> None:
+        super().__init__()
+        self.head = NormalizedConv2d(in_channels, hidden_channels, 3)
+        self.blocks = nn.ModuleList(ResidualBlock(hidden_channels) for _ in range(num_blocks))
+        self.out = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) → (B, out, H, W)."""
+        # convolution libraries are at their best with the channels last
+        hidden = F.elu(self.head(x.contiguous(memory_format=torch.channels_last)), inplace=True)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.out(hidden)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> Tensor:
+        """Initialise the parts in their order."""
+        hidden = F.elu(self.head.initialize(x))
+        for block in self.blocks:
+            hidden = block.initialize(hidden)  # type: ignore[operator]
+        return self.out(hidden)
