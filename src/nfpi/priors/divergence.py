@@ -1,0 +1,90 @@
+"""Kullback-Leibler divergences between the class Gaussians, and the repulsion made of them (Eq. 3)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nfpi.priors.gaussian import GaussianPrior
+
+Scale = Literal["pairwise", "average"]
+
+
+def pairwise_kld(prior: GaussianPrior) -> Tensor:
+    """KLD(N_i ‖ N_j) = ½ [log det Σ_j − log det Σ_i − D + tr(Σ_j⁻¹ Σ_i) + Δ_ijᵀ Σ_j⁻¹ Δ_ij], Δ_ij = μ_i − μ_j.
+
+    Every sum over pairs is a product of matrices, about the centre of the means so that little cancels. The memory is
+    K² + K·D (K·D² with full covariances).
+
+    Args:
+        prior: K Gaussians in D dimensions.
+
+    Returns:
+        (K, K), [i, j]; zero on the diagonal.
+    """
+    mean = prior.mean - prior.mean.mean(0)
+    if prior.covariance is None:
+        precision = prior.variance.reciprocal()
+        log_det = prior.variance.log().sum(1)
+        weighted = mean * precision
+        second_moment = prior.variance + mean.square()
+    else:
+        root = torch.linalg.cholesky(prior.covariance)
+        inverse = torch.cholesky_inverse(root)
+        log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
+        weighted = (inverse @ mean.unsqueeze(2)).squeeze(2)
+        precision = inverse.flatten(1)
+        second_moment = (prior.covariance + mean.unsqueeze(2) * mean.unsqueeze(1)).flatten(1)
+    own = log_det + (mean * weighted).sum(1)
+    doubled = second_moment @ precision.T - 2 * (mean @ weighted.T) + own - log_det.unsqueeze(1) - prior.num_dimensions
+    return 0.5 * doubled.masked_fill(torch.eye(len(mean), dtype=torch.bool, device=mean.device), 0.0)
+
+
+def kld_scale(kld: Tensor, scale: Scale) -> Tensor:
+    """π of Eq. 3: the divergences themselves (`pairwise`, Eq. 9) or the mean over all i ≠ j (`average`, Eq. 10).
+
+    Args:
+        kld: (K, K), zero on the diagonal.
+
+    Returns:
+        (K, K); the diagonal is 1 and means nothing.
+    """
+    classes = len(kld)
+    identity = torch.eye(classes, dtype=torch.bool, device=kld.device)
+    if scale == "average":
+        kld = (kld.sum() / (classes * (classes - 1))).expand_as(kld)
+    return kld.masked_fill(identity, 1.0)
+
+
+def separation_loss(prior: GaussianPrior, alpha: float = 10.0, scale: Scale = "pairwise") -> Tensor:
+    """Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eq. 3, with no gradient through π.
+
+    With pairwise π the value is the constant K(K−1) e^{−1/α}; its gradient is not zero.
+
+    Args:
+        prior: K Gaussians.
+        alpha: α.
+        scale: which π.
+
+    Returns:
+        ().
+    """
+    kld = pairwise_kld(prior)
+    terms = torch.exp(-kld / (kld_scale(kld, scale).detach() * alpha))
+    return terms.sum() - terms.diagonal().sum()
+
+
+def repulsion_kernel(kld: Tensor, alpha: float, scale: Scale) -> Tensor:
+    """κ_ij = exp(−KLD_ij / (π_ij α)) / (π_ij α), the kernel of Proposition 1, with κ_ii = 0.
+
+    Args:
+        kld: (K, K).
+
+    Returns:
+        (K, K); infinite where two classes coincide and π is pairwise.
+    """
+    denominator = kld_scale(kld, scale) * alpha
+    kernel = torch.exp(-kld / denominator) / denominator
+    return kernel.masked_fill(torch.eye(len(kld), dtype=torch.bool, device=kld.device), 0.0)

@@ -1,0 +1,246 @@
+"""Means and covariances of the classes as a fixed point of Proposition 1 (Eqs. 5-7).
+
+Letters: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the mean
+and variance of class i's latents. Both updates of an iteration are computed from the values of the one before. Sums
+over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nfpi.linalg import geometric_mean, symmetric_power
+from nfpi.priors.divergence import Scale, pairwise_kld, repulsion_kernel
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
+
+
+@dataclass(frozen=True)
+class FixedPointConfig:
+    """Which fixed point is sought, and when it is found.
+
+    Attributes:
+        weight: λ of Eq. 4.
+        alpha: α of Eq. 3.
+        scale: π of Eq. 3: `pairwise` (Eq. 9) or `average` (Eq. 10).
+        update: `exact`, Eqs. 5-7 as they follow from Eq. 4; or `released`, what the authors' code computes: A′ = ΣAΣ in
+            the place of A, class variances about the class mean, and the two slips below. Diagonal only.
+        fit_mean, fit_variance: what is not fitted keeps its initial value.
+        isotropic_mean_update: released update; the mean update replaces Σ_i and Σ_j⁻¹ by their averages over dimensions.
+        pooled_mean_gaps: released update; A takes T_j = Σ_i Δ_ij² in the place of Δ_ij².
+        tolerance: the iteration ends when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this.
+        max_iterations: the iteration ends unconverged after so many.
+    """
+
+    weight: float
+    alpha: float = 10.0
+    scale: Scale = "pairwise"
+    update: Literal["released", "exact"] = "released"
+    fit_mean: bool = True
+    fit_variance: bool = True
+    isotropic_mean_update: bool = True
+    pooled_mean_gaps: bool = True
+    tolerance: float = 0.1
+    max_iterations: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "alpha", "tolerance"):
+            value = getattr(self, name)
+            if not (0 <= value < float("inf")) or (name == "alpha" and value == 0):
+                raise ValueError(f"{name}: expected a finite number {'> 0' if name == 'alpha' else '≥ 0'}, received {value}")
+        for name, known in (("scale", ("pairwise", "average")), ("update", ("released", "exact"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected {' or '.join(known)}, received {getattr(self, name)!r}")
+        if self.max_iterations < 1:
+            raise ValueError(f"max_iterations: expected at least 1, received {self.max_iterations}")
+
+
+@dataclass(frozen=True)
+class FixedPointResult:
+    """What the iteration found.
+
+    Attributes:
+        prior: the Gaussians of the last iteration, float64.
+        iterations: how many were made.
+        residuals: (iterations, 2), max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of each.
+        converged: whether the last residuals are within the tolerance.
+    """
+
+    prior: GaussianPrior
+    iterations: int
+    residuals: Tensor
+    converged: bool
+
+
+class FixedPointDiverged(ArithmeticError):
+    """The iteration left the positive definite matrices or the finite numbers.
+
+    Attributes:
+        iteration: when, from 1.
+        class_index: the first class concerned.
+        quantity: what failed.
+        weight: λ.
+    """
+
+    def __init__(self, iteration: int, class_index: int, quantity: str, weight: float) -> None:
+        super().__init__(iteration, class_index, quantity, weight)
+        self.iteration = iteration
+        self.class_index = class_index
+        self.quantity = quantity
+        self.weight = weight
+
+    def __str__(self) -> str:
+        return (
+            f"fixed-point iteration diverged at iteration {self.iteration}: {self.quantity} of class "
+            f"{self.class_index} (λ = {self.weight:g}; a smaller λ may converge)"
+        )
+
+
+def fit_fixed_point(
+    statistics: ClassStatistics, config: FixedPointConfig, initial: GaussianPrior | None = None
+) -> FixedPointResult:
+    """Iterate Eqs. 5 and 6 until they stand still.
+
+    Args:
+        statistics: of the training latents; with a covariance the fit is of full matrices (exact update only).
+        config: which update, and its settings.
+        initial: where the iteration starts, and what an unfitted mean or covariance keeps; none: at the statistics.
+
+    Raises:
+        FixedPointDiverged: with iteration, class, quantity and λ.
+        ValueError: a class has fewer than two samples, there is one class only, or shapes do not fit.
+    """
+    statistics.check()
+    if statistics.num_classes < 2:
+        raise ValueError(f"the repulsion needs at least 2 classes, received {statistics.num_classes}")
+    full = statistics.covariance is not None or (initial is not None and initial.is_full)
+    if full and config.update != "exact":
+        raise ValueError("the released update is diagonal: expected update='exact' for full covariances")
+    if full and statistics.covariance is None:
+        raise ValueError("a full initial prior needs statistics with covariances")
+    if initial is None:
+        initial = GaussianPrior(statistics.mean, None if full else statistics.variance, statistics.covariance)
+    elif full and not initial.is_full:
+        initial = GaussianPrior(initial.mean, covariance=torch.diag_embed(initial.variance))
+    prior = initial.to(statistics.mean.device, torch.float64)
+    if prior.mean.shape != statistics.mean.shape:
+        raise ValueError(
+            f"initial: expected (K, D) = {tuple(statistics.mean.shape)}, received {tuple(prior.mean.shape)}"
+        )
+    step = _full_step if full else _diagonal_step
+
+    residuals: list[tuple[float, float]] = []
+    for iteration in range(1, config.max_iterations + 1):
+        kernel = repulsion_kernel(pairwise_kld(prior), config.alpha, config.scale)
+        _require(torch.isfinite(kernel).all(1), iteration, "repulsion kernel is not finite: classes coincide or ran off", config)
+        updated = step(statistics, prior, kernel, config, iteration)
+        change = updated.mean - prior.mean
+        spread = (updated.covariance - prior.covariance) if full else (updated.variance - prior.variance)  # type: ignore[operator]
+        residuals.append((change.norm(dim=1).max().item(), spread.flatten(1).norm(dim=1).max().item()))
+        prior = updated
+        if max(residuals[-1]) <= config.tolerance:
+            break
+    return FixedPointResult(
+        prior=prior,
+        iterations=len(residuals),
+        residuals=torch.tensor(residuals, dtype=torch.float64),
+        converged=max(residuals[-1]) <= config.tolerance,
+    )
+
+
+def _diagonal_step(
+    statistics: ClassStatistics, prior: GaussianPrior, kernel: Tensor, config: FixedPointConfig, iteration: int
+) -> GaussianPrior:
+    """One iteration with diagonal covariances; all K×D."""
+    strength = config.weight / (len(kernel) * (len(kernel) - 1))
+    # the equations know differences of means only; about their centre little cancels
+    centre = prior.mean.mean(0)
+    mean, variance = prior.mean - centre, prior.variance
+    precision = variance.reciprocal()
+    outward, inward = kernel, kernel.T  # Σ_j κ_ij · and Σ_j κ_ji ·
+    new_mean, new_variance = prior.mean, variance
+
+    if config.fit_mean:
+        spread, tightness = variance, precision
+        if config.update == "released" and config.isotropic_mean_update:
+            spread = variance.mean(1, keepdim=True).expand_as(variance)
+            tightness = precision.mean(1, keepdim=True).expand_as(precision)
+        push = mean * (outward @ tightness) - outward @ (tightness * mean)
+        push += tightness * (mean * inward.sum(1, keepdim=True) - inward @ mean)
+        new_mean = statistics.mean + strength * spread * push
+        _require(torch.isfinite(new_mean).all(1), iteration, "mean is not finite", config)
+
+    if config.fit_variance:
+        balance = 1 + strength * (outward - inward).sum(1, keepdim=True)
+        if config.update == "released" and config.pooled_mean_gaps:
+            gaps = len(mean) * mean.square() - 2 * mean * mean.sum(0) + mean.square().sum(0)
+            gap_squares = inward @ gaps
+        else:
+            gap_squares = mean.square() * inward.sum(1, keepdim=True) - 2 * mean * (inward @ mean) + inward @ mean.square()
+        released = config.update == "released"
+        # ΣAΣ: A itself is this over v²
+        conjugated = variance * balance + strength * (gap_squares + inward @ variance)
+        a = conjugated if released else conjugated * precision.square()
+        data = statistics.variance if released else statistics.variance + (statistics.mean - prior.mean).square()
+        b = data + strength * variance.square() * (outward @ precision)
+        _require((a > 0).all(1), iteration, "A lost positive definiteness", config)
+        new_variance = (b / a).sqrt()
+        fine = (torch.isfinite(new_variance) & (new_variance > 0)).all(1)
+        _require(fine, iteration, "variance is not positive and finite", config)
+
+    return GaussianPrior(new_mean, new_variance)
+
+
+def _full_step(
+    statistics: ClassStatistics, prior: GaussianPrior, kernel: Tensor, config: FixedPointConfig, iteration: int
+) -> GaussianPrior:
+    """One iteration of the exact update with full covariances; K×D×D."""
+    strength = config.weight / (len(kernel) * (len(kernel) - 1))
+    assert prior.covariance is not None and statistics.covariance is not None
+    centre = prior.mean.mean(0)
+    mean, covariance = prior.mean - centre, prior.covariance
+    precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+    outward, inward = kernel, kernel.T
+    new_mean, new_covariance = prior.mean, covariance
+
+    def weighted_sum(weights: Tensor, matrices: Tensor) -> Tensor:
+        return (weights @ matrices.flatten(1)).view_as(matrices)
+
+    pooled_precision = weighted_sum(outward, precision)
+    if config.fit_mean:
+        pulled = (precision @ mean.unsqueeze(2)).squeeze(2)
+        push = (pooled_precision @ mean.unsqueeze(2)).squeeze(2) - outward @ pulled
+        gaps = mean * inward.sum(1, keepdim=True) - inward @ mean
+        push = (covariance @ push.unsqueeze(2)).squeeze(2) + gaps
+        new_mean = statistics.mean + strength * push
+        _require(torch.isfinite(new_mean).all(1), iteration, "mean is not finite", config)
+
+    if config.fit_variance:
+        balance = 1 + strength * (outward - inward).sum(1)
+        outer = mean.unsqueeze(2) * mean.unsqueeze(1)
+        cross = mean.unsqueeze(2) * (inward @ mean).unsqueeze(1)
+        inner = outer * inward.sum(1)[:, None, None] - cross - cross.mT + weighted_sum(inward, outer + covariance)
+        a = precision * balance[:, None, None] + strength * precision @ inner @ precision
+        gap = statistics.mean - prior.mean
+        b = statistics.covariance + gap.unsqueeze(2) * gap.unsqueeze(1)
+        b = b + strength * covariance @ pooled_precision @ covariance
+        a, b = (a + a.mT) / 2, (b + b.mT) / 2
+        for name, matrix in (("A", a), ("B", b)):
+            finite = torch.isfinite(matrix).flatten(1).all(1)
+            _require(finite, iteration, f"{name} is not finite", config)
+            _require(torch.linalg.cholesky_ex(matrix).info == 0, iteration, f"{name} lost positive definiteness", config)
+        new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
+        definite = torch.linalg.cholesky_ex(new_covariance).info == 0
+        _require(definite, iteration, "covariance lost positive definiteness", config)
+
+    return GaussianPrior(new_mean, covariance=new_covariance)
+
+
+def _require(fine: Tensor, iteration: int, quantity: str, config: FixedPointConfig) -> None:
+    """Raise :class:`FixedPointDiverged` for the first class that is not fine, (K,)."""
+    if not bool(fine.all()):
+        raise FixedPointDiverged(iteration, int((~fine).nonzero()[0, 0]), quantity, config.weight)

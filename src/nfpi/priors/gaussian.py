@@ -1,0 +1,174 @@
+"""A Gaussian for each class: density, sampling and scoring."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+class GaussianPrior:
+    """N(μ_i, Σ_i) for the classes i = 1…K, with diagonal or full covariances.
+
+    Args:
+        mean: (K, D).
+        variance: (K, D), the diagonals of the Σ_i; or
+        covariance: (K, D, D), the Σ_i themselves.
+
+    Raises:
+        ValueError: shapes do not fit, both or neither of variance and covariance are given, or a number is not finite
+            or not positive where it must be.
+    """
+
+    def __init__(self, mean: Tensor, variance: Tensor | None = None, covariance: Tensor | None = None) -> None:
+        if (variance is None) == (covariance is None):
+            raise ValueError("expected either variance or covariance")
+        if mean.dim() != 2:
+            raise ValueError(f"mean: expected (K, D), received {tuple(mean.shape)}")
+        if variance is not None and variance.shape != mean.shape:
+            raise ValueError(f"variance: expected {tuple(mean.shape)}, received {tuple(variance.shape)}")
+        if covariance is not None and covariance.shape != (*mean.shape, mean.shape[1]):
+            raise ValueError(f"covariance: expected {(*mean.shape, mean.shape[1])}, received {tuple(covariance.shape)}")
+        self.mean = mean
+        self._variance = variance
+        self.covariance = covariance
+
+    @property
+    def variance(self) -> Tensor:
+        """Diagonals of the covariances, (K, D)."""
+        if self._variance is not None:
+            return self._variance
+        assert self.covariance is not None
+        return self.covariance.diagonal(dim1=1, dim2=2)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.mean.shape[0]
+
+    @property
+    def num_dimensions(self) -> int:
+        """D."""
+        return self.mean.shape[1]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the covariances are full matrices."""
+        return self.covariance is not None
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianPrior:
+        """The same Gaussians on another device or in another precision."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device=device, dtype=dtype)
+
+        return GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
+
+    def check(self) -> None:
+        """Make sure that these are Gaussians.
+
+        Raises:
+            ValueError: a mean is not finite or a covariance is not positive definite; the class is named.
+        """
+        for name, fine in (
+            ("mean is not finite", torch.isfinite(self.mean).all(1)),
+            ("variance is not positive and finite", ((self.variance > 0) & self.variance.isfinite()).all(1)),
+        ):
+            if not fine.all():
+                raise ValueError(f"prior: {name} in class {int((~fine).nonzero()[0, 0])}")
+        if self.covariance is not None:
+            info = torch.linalg.cholesky_ex(self.covariance).info
+            if info.any():
+                raise ValueError(f"prior: covariance of class {int(info.nonzero()[0, 0])} is not positive definite")
+
+    @cached_property
+    def _inverse_deviation(self) -> Tensor:
+        return self.variance.rsqrt()
+
+    @cached_property
+    def _cholesky(self) -> Tensor:
+        assert self.covariance is not None
+        return torch.linalg.cholesky(self.covariance)
+
+    @cached_property
+    def _log_normalizer(self) -> Tensor:
+        """½ (D log 2π + log det Σ_i), (K,)."""
+        if self.covariance is None:
+            log_det = self.variance.log().sum(1)
+        else:
+            log_det = 2 * self._cholesky.diagonal(dim1=1, dim2=2).log().sum(1)
+        return 0.5 * (self.num_dimensions * math.log(2 * math.pi) + log_det)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log N(z; μ_i, Σ_i) of every latent under every class.
+
+        With diagonal covariances this is (z² ⊗ 1/v − 2 z ⊗ μ/v) summed over dimensions, two products of matrices; it
+        is done about the centre of the means and in float64 (float32 where the device has no other), because the
+        squares cancel.
+
+        Args:
+            z: (B, D) or (B, C, H, W).
+
+        Returns:
+            (B, K).
+        """
+        z = z.flatten(1)
+        dtype = torch.float32 if z.device.type == "mps" else torch.float64
+        mean, normalizer = self.mean.to(dtype), self._log_normalizer.to(dtype)
+        centre = mean.mean(0)
+        z, mean = z.to(dtype) - centre, mean - centre
+        if self.covariance is None:
+            precision = self.variance.to(dtype).reciprocal()
+            weighted = mean * precision
+            distance = z.square() @ precision.T - 2 * (z @ weighted.T) + (mean * weighted).sum(1)
+        else:
+            # |L_i⁻¹ (z − μ_i)|² a class, so that the memory is B·D and not B·K·D
+            distance = torch.stack(
+                [
+                    torch.linalg.solve_triangular(root.to(dtype), (z - m).T, upper=False).square().sum(0)
+                    for root, m in zip(self._cholesky, mean, strict=True)
+                ],
+                1,
+            )
+        return -0.5 * distance - normalizer
+
+    def log_prob_of(self, z: Tensor, labels: Tensor) -> Tensor:
+        """log N(z_n; μ_{y_n}, Σ_{y_n}), the likelihood of training: one gather and one reduction.
+
+        Args:
+            z: (B, D) or (B, C, H, W).
+            labels: (B,).
+
+        Returns:
+            (B,).
+        """
+        deviation = z.flatten(1) - self.mean[labels]
+        if self.covariance is None:
+            scaled = deviation * self._inverse_deviation[labels]
+        else:
+            scaled = torch.linalg.solve_triangular(
+                self._cholesky[labels], deviation.unsqueeze(2), upper=False
+            ).squeeze(2)
+        return -0.5 * scaled.square().sum(1) - self._log_normalizer[labels]
+
+    def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """Draw μ_y + T Σ_y^{1/2} ε with ε ~ N(0, I).
+
+        Args:
+            labels: (B,), a class for each sample.
+            temperature: T, scales the deviations.
+            generator: where the numbers come from; on the device of the prior.
+
+        Returns:
+            (B, D).
+        """
+        noise = torch.randn(
+            len(labels), self.num_dimensions, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        if self.covariance is None:
+            deviation = noise / self._inverse_deviation[labels]
+        else:
+            deviation = (self._cholesky[labels] @ noise.unsqueeze(2)).squeeze(2)
+        return self.mean[labels] + temperature * deviation
