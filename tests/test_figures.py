@@ -1,0 +1,162 @@
+import math
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfpi.figures import COLUMN_WIDTH, FigureError, accuracy_against_weight, save_figure
+from nfpi.tables import COLUMNS
+
+
+def table(*rows: dict) -> pd.DataFrame:
+    known = {"dataset": "digits", "prior": "fpi", "best": False, "status": "ok"}
+    return pd.DataFrame([known | row for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def rows(weights, nf, cnn=None, std=math.nan, **changes) -> list[dict]:
+    cnn = cnn if cnn is not None else [value - 5 for value in nf]
+    return [
+        {"lambda": weight, "nf_acc": a, "nf_acc_std": std, "cnn_acc": b, "cnn_acc_std": std, **changes}
+        for weight, a, b in zip(weights, nf, cnn, strict=True)
+    ]
+
+
+DEMO = table(*rows([0, 1e3, 1e4, 3e4, 1e5], [94.4, 97.0, 98.6, 99.2, 99.0]))
+PAPER = table(
+    *rows([0, 1e4, 1e5, 1e6, 3e6], [77, 85, 91, 93, 94], std=0.5, dataset="cifar10"),
+    {"dataset": "cifar10", "lambda": 1e7, "status": "diverged in 3 of 3 seeds"},
+    *rows([0, 1e4], [39, 50], std=0.7, dataset="cifar100"),
+    *rows([1e5], [62], std=0.7, dataset="cifar100", status="diverged in 1 of 3 seeds"),
+)
+
+
+def curve(axes, label: str) -> dict[float, float]:
+    """Every point that is drawn for one label."""
+    points = {}
+    for container in axes.containers:
+        if container.get_label() == label:
+            points |= dict(zip(*(values.tolist() for values in container[0].get_data()), strict=True))
+    return {weight: value for weight, value in points.items() if not math.isnan(value)}
+
+
+def crosses(axes, label: str) -> list[float]:
+    return [weight for line in axes.lines if line.get_label() == label for weight in line.get_xdata()]
+
+
+def test_every_known_value_is_drawn_inside_the_axes():
+    (axes,) = accuracy_against_weight(DEMO).axes
+    assert curve(axes, "NF-Acc") == dict(zip(DEMO["lambda"], DEMO["nf_acc"], strict=True))
+    assert curve(axes, "CNN-Acc") == dict(zip(DEMO["lambda"], DEMO["cnn_acc"], strict=True))
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert left < 0
+    assert right > 1e5
+    assert bottom < DEMO["cnn_acc"].min()
+    assert top > DEMO["nf_acc"].max()
+
+
+def test_equal_factors_are_equal_lengths_and_zero_has_its_place():
+    (axes,) = accuracy_against_weight(DEMO).axes
+    zero, *decades = axes.transData.transform([(weight, 95.0) for weight in (0, 1e3, 1e4, 1e5)])[:, 0]
+    assert np.diff(decades)[0] == pytest.approx(np.diff(decades)[1])
+    assert decades[0] - zero > 0.5 * np.diff(decades)[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["$0$", "$10^{3}$", "$10^{4}$", "$10^{5}$"]
+
+
+def test_no_line_leads_to_zero_or_over_a_divergence():
+    frame = table(
+        *rows([0, 1e3], [90, 95]),
+        {"lambda": 1e4, "status": "diverged: mean at iteration 2"},
+        *rows([1e5], [96]),
+    )
+    (axes,) = accuracy_against_weight(frame).axes
+    lines = [container[0].get_ydata() for container in axes.containers if container.get_label() == "NF-Acc"]
+    assert lines[0].tolist() == [90]
+    np.testing.assert_array_equal(lines[1], [95, math.nan, 96])
+
+
+def test_error_bars_only_where_there_is_a_deviation():
+    assert not any(container.has_yerr for container in accuracy_against_weight(DEMO).axes[0].containers)
+    (axes, _) = accuracy_against_weight(PAPER).axes
+    assert all(container.has_yerr for container in axes.containers)
+    lengths = [np.diff(bar[:, 1])[0] for bar in axes.containers[1][2][0].get_segments() if len(bar)]
+    np.testing.assert_allclose(lengths[:4], 2 * 0.5)
+
+
+def test_a_panel_a_data_set_with_its_divergences():
+    first, second = accuracy_against_weight(PAPER).axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["cifar10", "cifar100"]
+    assert crosses(first, "diverged") == [1e7]
+    assert crosses(first, "diverged for some seeds") == []
+    assert crosses(second, "diverged") == []
+    assert crosses(second, "diverged for some seeds") == [1e5]
+    assert 1e7 not in curve(first, "NF-Acc")
+    assert 1e5 in curve(second, "NF-Acc")
+
+
+def test_a_label_stands_once_in_the_legend():
+    (legend,) = accuracy_against_weight(PAPER).legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["NF-Acc", "CNN-Acc", "diverged", "diverged for some seeds"]
+
+
+def test_axes_have_units():
+    axes = accuracy_against_weight(DEMO).axes[0]
+    assert axes.get_ylabel() == "Accuracy (%)"
+    assert "λ" in axes.get_xlabel()
+
+
+def test_two_priors_are_two_panels():
+    frame = table(*rows([1, 10], [90, 91]), *rows([1, 10], [80, 81], prior="mean_only"))
+    titles = [axes.get_title(loc="left") for axes in accuracy_against_weight(frame).axes]
+    assert titles == ["digits, fpi", "digits, mean_only"]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        table(*rows([0], [90])),
+        table(*rows([1e4], [90])),
+        table(*rows([0, 1e4], [90, 91])),
+        table(*rows([0.5, 0.7, 500], [90, 91, 92])),
+        table(*rows([1e3, 1e4], [90, 91], cnn=[math.nan] * 2)),
+        table({"lambda": 1e7, "status": "diverged: mean at iteration 2"}),
+        table({"lambda": 0, "status": "missing"}),
+    ],
+    ids=["only zero", "one weight", "zero and one", "small weights", "no classifier", "diverged", "missing"],
+)
+def test_sparse_tables_can_be_drawn(frame, tmp_path):
+    save_figure(accuracy_against_weight(frame), tmp_path / "figure")
+
+
+@pytest.mark.parametrize("frame", [DEMO, PAPER], ids=["demo", "paper"])
+def test_files_are_whole_large_enough_and_always_the_same(frame, tmp_path):
+    figure = accuracy_against_weight(frame)
+    save_figure(figure, tmp_path / "a.b")
+    save_figure(figure, tmp_path / "again")
+    save_figure(accuracy_against_weight(frame), tmp_path / "anew")
+    assert len(list(tmp_path.iterdir())) == 6
+    png, pdf = ((tmp_path / f"a.b.{suffix}").read_bytes() for suffix in ("png", "pdf"))
+    width, height = struct.unpack(">II", png[16:24])
+    assert png.startswith(b"\x89PNG")
+    assert width >= 200 * COLUMN_WIDTH
+    assert height >= 300
+    assert pdf.startswith(b"%PDF")
+    assert b"CreationDate" not in pdf
+    for stem in ("again", "anew"):
+        assert (tmp_path / f"{stem}.png").read_bytes() == png
+        assert (tmp_path / f"{stem}.pdf").read_bytes() == pdf
+
+
+def test_nothing_to_draw_is_an_error():
+    with pytest.raises(FigureError, match="empty"):
+        accuracy_against_weight(DEMO[:0])
+    with pytest.raises(FigureError, match="column status is missing"):
+        accuracy_against_weight(DEMO.drop(columns="status"))
+
+
+def test_pyplot_is_not_imported():
+    code = "import sys, nfpi.figures; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,296 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfpi.config import BASELINE, Experiment, PriorConfig, Table
+from nfpi.metrics import COLUMNS as METRIC_COLUMNS
+from nfpi.tables import (
+    COLUMNS,
+    TableError,
+    accuracy_table,
+    read_reference,
+    read_table,
+    to_latex,
+    to_markdown,
+    weight_parts,
+    write_table,
+)
+
+PAPER = Path(__file__).parents[1] / "workflow" / "reference" / "paper.csv"
+PRIORS = {
+    "fpi": PriorConfig(),
+    "mean_only": PriorConfig(fit_variance=False),
+    "unit": PriorConfig(start="identity"),
+}
+DIVERGED = "diverged: variance of class 2 at iteration 3"
+
+
+def leaf(dataset, prior, weight, seed, nf=None, validation=None, cnn=None, status="ok"):
+    common = {
+        "dataset": dataset,
+        "prior": prior,
+        "lambda": float(weight),
+        "seed": seed,
+        "n": 360,
+        "status": status,
+    }
+    run = f"{dataset}/{prior}/lambda={weight}/seed={seed}"
+    values = [("flow", "nf_acc", nf), ("flow", "validation_nf_acc", validation), ("resnet18", "cnn_acc", cnn)]
+    if status != "ok":
+        values = [("flow", "", math.nan)]
+    return [
+        common | {"stage": stage, "metric": metric, "value": value, "run": run}
+        for stage, metric, value in values
+        if value is not None
+    ]
+
+
+def frame_of(*leaves):
+    return pd.DataFrame([row for rows in leaves for row in rows], columns=list(METRIC_COLUMNS)).astype(METRIC_COLUMNS)
+
+
+def table_of(*experiments):
+    return Table(experiments=[Experiment(**experiment) for experiment in experiments])
+
+
+@pytest.fixture(scope="module")
+def reference() -> pd.DataFrame:
+    return read_reference(PAPER)
+
+
+@pytest.fixture(scope="module")
+def metrics() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = [leaf("cifar10", "baseline", 0, seed, *rng.uniform(70, 80, 3)) for seed in range(3)]
+    rows += [leaf("cifar10", "fpi", 300000, seed, *rng.uniform(90, 95, 3)) for seed in range(3)]
+    rows += [leaf("cifar10", "fpi", 1000000, seed, *rng.uniform(80, 85, 3)) for seed in (0, 2)]
+    rows += [leaf("cifar10", "fpi", 1000000, 1, status=DIVERGED)]
+    rows += [leaf("cifar10", "fpi", 3000000, seed, status=DIVERGED) for seed in range(3)]
+    rows += [leaf("digits_8x8", "baseline", 0, 0, 94.4, 93.0, 88.0), leaf("digits_8x8", "fpi", 1000, 0, 97.0)]
+    return frame_of(*rows)
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return table_of(
+        {"dataset": "digits_8x8", "lambdas": [1e3, 0]},
+        {"dataset": "cifar10", "lambdas": [3e6, 3e5, 0, 1e6, 1e7, 300000]},
+    )
+
+
+@pytest.fixture(scope="module")
+def accuracies(metrics, table, reference) -> pd.DataFrame:
+    return accuracy_table(metrics, table, reference, PRIORS)
+
+
+def row_of(frame, dataset, weight):
+    (row,) = frame[(frame["dataset"] == dataset) & (frame["lambda"] == weight)].to_dict("records")
+    return row
+
+
+def test_rows_follow_the_experiments_and_ascend_in_weight(accuracies):
+    assert list(accuracies.columns) == list(COLUMNS)
+    assert accuracies["dataset"].tolist() == ["digits_8x8"] * 2 + ["cifar10"] * 5
+    assert accuracies["lambda"].tolist() == [0, 1e3, 0, 3e5, 1e6, 3e6, 1e7]
+
+
+def test_mean_and_deviation_are_numpys(accuracies, metrics):
+    for stage, metric in (("flow", "nf_acc"), ("resnet18", "cnn_acc")):
+        which = (metrics["lambda"] == 3e5) & (metrics["metric"] == metric) & (metrics["stage"] == stage)
+        values = metrics[which]["value"].to_numpy()
+        row = row_of(accuracies, "cifar10", 3e5)
+        assert row[metric] == pytest.approx(np.mean(values), rel=1e-14)
+        assert row[f"{metric}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+    assert row["seeds"] == row["cnn_seeds"] == 3
+
+
+def test_the_order_of_the_metrics_does_not_matter(metrics, table, reference, accuracies):
+    for seed in range(5):
+        shuffled = metrics.sample(frac=1, random_state=seed)
+        again = accuracy_table(shuffled, table, reference.sample(frac=1, random_state=seed), PRIORS)
+        pd.testing.assert_frame_equal(again, accuracies, check_exact=True)
+
+
+def test_one_seed_has_no_deviation(accuracies):
+    row = row_of(accuracies, "digits_8x8", 0)
+    assert row["nf_acc"] == 94.4
+    assert row["seeds"] == 1
+    assert math.isnan(row["nf_acc_std"])
+
+
+def test_best_is_chosen_on_the_validation_split(reference):
+    metrics = frame_of(
+        leaf("digits", "fpi", 1, 0, nf=99.0, validation=90.0),
+        leaf("digits", "fpi", 2, 0, nf=90.0, validation=99.0),
+    )
+    frame = accuracy_table(metrics, table_of({"dataset": "digits", "lambdas": [1, 2, 3]}), reference, PRIORS)
+    assert frame["best"].tolist() == [False, True, False]
+
+
+def test_no_validation_no_best(reference):
+    metrics = frame_of(leaf("digits", "fpi", 1, 0, nf=99.0))
+    frame = accuracy_table(metrics, table_of({"dataset": "digits", "lambdas": [1]}), reference, PRIORS)
+    assert not frame["best"].any()
+
+
+def test_divergence_is_a_status(accuracies, metrics, reference):
+    partly, wholly = row_of(accuracies, "cifar10", 1e6), row_of(accuracies, "cifar10", 3e6)
+    assert partly["status"] == "diverged in 1 of 3 seeds"
+    assert partly["seeds"] == 2
+    assert partly["nf_acc"] > 0
+    assert wholly["status"] == "diverged in 3 of 3 seeds"
+    assert math.isnan(wholly["nf_acc"])
+    assert row_of(accuracies, "cifar10", 3e5)["status"] == "ok"
+    one_seed = metrics[metrics["seed"] == 1]
+    frame = accuracy_table(one_seed, table_of({"dataset": "cifar10", "lambdas": [3e6]}), reference, PRIORS)
+    assert frame.loc[0, "status"] == DIVERGED
+
+
+def test_a_weight_without_a_leaf_is_missing(accuracies):
+    row = row_of(accuracies, "cifar10", 1e7)
+    assert row["status"] == "missing"
+    assert pd.isna(row["seeds"])
+    assert math.isnan(row["nf_acc"])
+
+
+def test_the_papers_numbers_stand_beside(accuracies):
+    baseline, fitted = row_of(accuracies, "cifar10", 0), row_of(accuracies, "cifar10", 3e5)
+    assert (baseline["paper_nf_acc"], baseline["paper_cnn_acc"]) == (77.31, 62.1)
+    assert (fitted["paper_nf_acc"], fitted["paper_cnn_acc"]) == (93.63, 73.03)
+    assert fitted["nf_acc_difference"] == fitted["nf_acc"] - 93.63
+    assert math.isnan(row_of(accuracies, "cifar10", 1e6)["paper_nf_acc"])
+    assert math.isnan(row_of(accuracies, "digits_8x8", 0)["nf_acc_difference"])
+
+
+@pytest.mark.parametrize(("prior", "expected"), [("fpi", 77.0), ("mean_only", 77.0), ("unit", 55.0)])
+def test_zero_is_read_from_the_leaf_of_the_priors_start(reference, prior, expected):
+    metrics = frame_of(
+        leaf("cifar10", BASELINE["data"], 0, 0, nf=77.0), leaf("cifar10", BASELINE["identity"], 0, 0, nf=55.0)
+    )
+    experiment = {"dataset": "cifar10", "prior": prior, "lambdas": [0]}
+    frame = accuracy_table(metrics, table_of(experiment), reference, PRIORS)
+    assert frame.loc[0, "prior"] == prior
+    assert frame.loc[0, "nf_acc"] == expected
+    assert frame["paper_nf_acc"].notna().tolist() == [prior != "unit"]
+
+
+def test_an_experiment_without_classifier_has_no_cnn(metrics, reference):
+    experiment = {"dataset": "cifar10", "lambdas": [3e5], "classifier": None}
+    frame = accuracy_table(metrics, table_of(experiment), reference, PRIORS)
+    assert frame[["cnn_acc", "cnn_acc_std", "cnn_seeds", "paper_cnn_acc"]].isna().all(axis=None)
+    assert frame["nf_acc"].notna().all()
+
+
+def test_one_run_has_one_value(metrics, table, reference):
+    with pytest.raises(TableError, match="expected one value of nf_acc"):
+        accuracy_table(pd.concat([metrics, metrics]), table, reference, PRIORS)
+
+
+def test_the_reference_may_repeat_itself_but_not_contradict_itself(metrics, table, reference, accuracies):
+    twice = accuracy_table(metrics, table, pd.concat([reference, reference]), PRIORS)
+    pd.testing.assert_frame_equal(twice, accuracies)
+    other = reference.assign(value=reference["value"] + 1)
+    with pytest.raises(TableError, match="is both"):
+        accuracy_table(metrics, table, pd.concat([reference, other]), PRIORS)
+
+
+def test_an_unknown_prior_is_refused(metrics, table, reference):
+    with pytest.raises(TableError, match="unknown prior 'fpi'"):
+        accuracy_table(metrics, table, reference, {})
+
+
+def test_the_reference_is_complete_and_has_nothing_else(reference):
+    assert len(reference) == 2 + 16 + 8
+    assert reference["value"].between(0, 100).all()
+    assert (reference["source"] != "").all()
+    ours = reference[reference["table"] != "table6"]
+    assert ours["lambda"].notna().all()
+    assert ((ours["lambda"] == 0) == (ours["prior"] == "baseline")).all()
+    other = reference[reference["table"] == "table6"]
+    assert other["lambda"].isna().all()
+    assert (other["prior"] == "").all()
+
+
+def test_csv_gives_back_the_same_table(accuracies, tmp_path):
+    write_table(accuracies, tmp_path, "table2", "Table 2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table2.csv", "table2.md", "table2.tex"]
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table2.csv"), accuracies, check_exact=True)
+
+
+def test_unknown_cells_stay_empty(accuracies, tmp_path):
+    write_table(accuracies, tmp_path, "table2", "Table 2")
+    for suffix in ("csv", "md", "tex"):
+        text = (tmp_path / f"table2.{suffix}").read_text().lower()
+        assert "nan" not in text
+        assert "<na>" not in text
+        assert "none" not in text
+    last = (tmp_path / "table2.csv").read_text().splitlines()[-1]
+    assert last == "cifar10,fpi,10000000.0,,,,,,,,False,missing,,,,"
+    md = [line for line in (tmp_path / "table2.md").read_text().splitlines() if "10⁷" in line]
+    assert md == ["| cifar10 | 10⁷ |  |  |  |  | missing |"]
+
+
+def test_markdown_is_a_rectangle_with_the_best_row_in_bold(accuracies):
+    lines = to_markdown(accuracies, "Table 2").splitlines()
+    grid = [line for line in lines if line.startswith("|")]
+    assert lines[0] == "**Table 2**"
+    assert len({line.count("|") for line in grid}) == 1
+    assert len(grid) == 2 + len(accuracies)
+    (bold,) = [line for line in grid if "**" in line]
+    row = row_of(accuracies, "cifar10", 3e5)
+    assert f"**{row['nf_acc']:.1f} ± {row['nf_acc_std']:.1f} (n = 3)** | **93.63**" in bold
+    assert "**3·10⁵**" in bold
+    assert "| digits_8x8 | 0 | 94.4 (n = 1) |" in "\n".join(grid)
+
+
+def test_latex_is_a_tabular_with_as_many_cells_as_columns(accuracies):
+    text = to_latex(accuracies, "Table 2\nand more")
+    lines = text.splitlines()
+    assert lines[0] == "% Table 2 and more"
+    assert lines[-1] == r"\end{tabular}"
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert len(rows) == 1 + len(accuracies)
+    assert lines[1] == r"\begin{tabular}{lrrrrrl}"
+    assert {line.count(" & ") for line in rows} == {6}
+    assert r"digits\_8x8" in text
+    assert r"\textbf{3\(\cdot\)10\textsuperscript{5}}" in text
+    assert text.isascii()
+
+
+def test_special_characters_are_escaped(accuracies):
+    odd = accuracies.assign(dataset=r"a_b&c%d|e\f", status="x")
+    assert r"a\_b\&c\%d|e\textbackslash{}f" in to_latex(odd, "")
+    assert r"a_b&c%d\|e\\f" in to_markdown(odd, "")
+
+
+def test_the_prior_is_shown_where_there_are_several(metrics, reference):
+    experiments = [{"dataset": "cifar10", "prior": prior, "lambdas": [5e5]} for prior in ("fpi", "mean_only")]
+    frame = accuracy_table(metrics, table_of(*experiments), reference, PRIORS)
+    text = to_markdown(frame, "Table 3")
+    assert "| Data set | Prior | λ |" in text
+    assert "| cifar10 | mean_only | 5·10⁵ |  | 93.2 |" in text
+
+
+def test_another_frame_is_refused(accuracies, tmp_path):
+    with pytest.raises(TableError, match="column nf_acc is missing"):
+        write_table(accuracies.drop(columns="nf_acc"), tmp_path, "table2", "Table 2")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("weight", "parts"),
+    [
+        (0, ("0", 0)),
+        (500, ("500", 0)),
+        (0.5, ("0.5", 0)),
+        (1e3, ("1", 3)),
+        (7.5e6, ("7.5", 6)),
+        (2e-5, ("2", -5)),
+    ],
+)
+def test_weights_for_people(weight, parts):
+    assert weight_parts(weight) == parts
+    assert float(f"{parts[0]}e{parts[1]}") == weight
