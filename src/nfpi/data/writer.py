@@ -1,0 +1,130 @@
+"""Image sets on their way to disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from nfpi.data.atomic import replaced_folder
+from nfpi.data.errors import DataError
+from nfpi.data.storage import DTYPES, FILES, IMAGES, KEYS, LABELS, META, check_labels, sha256
+
+
+class ImageSetWriter:
+    """Writes an image set piece by piece, to disk; the folder appears when its `with` block ends well.
+
+    Args:
+        folder: where the set is to stand; an image set that is there already is replaced.
+        length: number of images N.
+        shape: shape (H, W, C) of one image.
+        classes: names of the K classes.
+        name, split: what the set is called and which split of it this is, if any.
+        dtype: uint8, or float16 for latents.
+        extra: settings worth keeping beside the images (JSON values).
+
+    Raises:
+        DataError: an argument or a piece has a wrong shape, dtype or range, or the pieces are not N images.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        length: int,
+        shape: Sequence[int],
+        classes: Sequence[str],
+        *,
+        name: str | None = None,
+        split: str | None = None,
+        dtype: DTypeLike = np.uint8,
+        **extra: Any,
+    ) -> None:
+        self.folder = Path(folder)
+        shape = (length, *map(int, shape))
+        if len(shape) != 4 or min(shape) < 1:
+            raise DataError(f"{folder}: expected images of shape (N, H, W, C), all positive, received {shape}")
+        if np.dtype(dtype).name not in DTYPES:
+            raise DataError(f"{folder}: expected images as {' or '.join(DTYPES)}, received {np.dtype(dtype).name}")
+        if not classes or len(set(classes)) != len(classes):
+            raise DataError(f"{folder}: expected distinct class names, at least one, received {list(classes)}")
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._classes = list(classes)
+        self._settings = {"name": name, "split": split, "extra": extra}
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._partial = stack.enter_context(replaced_folder(self.folder, FILES))
+            stack.push(self._complete)
+            self._images = np.lib.format.open_memmap(self._partial / IMAGES, "w+", self._dtype, self._shape)
+            self._labels = np.empty(self._shape[0], np.int64)
+            self._stack = stack.pop_all()
+        return self
+
+    def append(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Write B more images (B, H, W, C) and their labels (B,)."""
+        images, labels = np.asarray(images), np.asarray(labels)
+        start, stop = self._written, self._written + len(images)
+        expected = (len(labels), *self._shape[1:])
+        if labels.ndim != 1 or images.shape != expected or images.dtype != self._dtype:
+            raise DataError(
+                f"{self.folder}: expected {self._dtype} images of shape {expected} for {len(labels)} labels, "
+                f"received {images.dtype} of shape {images.shape}"
+            )
+        if stop > self._shape[0]:
+            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {stop} or more")
+        check_labels(self.folder, labels, len(self._classes))
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity after {start} images")
+        self._images[start:stop] = images
+        self._labels[start:stop] = labels
+        self._written = stop
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _complete(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Runs before the folder is put in its place, so that an error raised here leaves nothing either."""
+        if kind is not None:
+            return
+        if self._written != self._shape[0]:
+            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {self._written}")
+        self._images.flush()
+        np.save(self._partial / LABELS, self._labels)
+        counts = np.bincount(self._labels, minlength=len(self._classes)).tolist()
+        meta = {
+            **self._settings,
+            "classes": self._classes,
+            "counts": dict(zip(self._classes, counts, strict=True)),
+            "shape": list(self._shape),
+            "dtype": self._dtype.name,
+            "sha256": {file: sha256(self._partial / file) for file in (IMAGES, LABELS)},
+        }
+        text = json.dumps({key: meta[key] for key in KEYS}, indent=2, ensure_ascii=False, allow_nan=False)
+        (self._partial / META).write_text(text + "\n", encoding="utf-8")
+
+
+def write_image_set(
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    *,
+    name: str | None = None,
+    split: str | None = None,
+    **extra: Any,
+) -> None:
+    """Write images (N, H, W, C) that are in memory; the arguments and errors of :class:`ImageSetWriter`."""
+    settings = {"name": name, "split": split, "dtype": images.dtype, **extra}
+    with ImageSetWriter(folder, len(images), images.shape[1:], classes, **settings) as writer:
+        writer.append(images, labels)

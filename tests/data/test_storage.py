@@ -1,0 +1,201 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nfpi.data import DataError, ImageSetWriter, read_image_set, write_image_set
+from nfpi.data.atomic import replaced_folder
+
+CLASSES = ["ant", "bee", "cow"]
+
+
+def _refused(folder: Path, match: str, verify: bool = True) -> None:
+    with pytest.raises(DataError, match=match) as caught:
+        read_image_set(folder, verify)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def _edit_meta(folder: Path, **changes: object) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | changes))
+
+
+def _alter_labels(folder: Path, labels: np.ndarray) -> None:
+    np.save(folder / "labels.npy", labels)
+
+
+def test_what_is_written_is_read(folder, arrays):
+    image_set = read_image_set(folder)
+    assert np.array_equal(image_set.images, arrays[0])
+    assert np.array_equal(image_set.labels, arrays[1])
+    assert (len(image_set), image_set.shape, image_set.num_classes) == (60, (3, 8, 8), 3)
+    assert not image_set.is_grey
+    assert image_set.classes == CLASSES
+    assert image_set.meta["counts"] == dict.fromkeys(CLASSES, 20)
+    assert (image_set.meta["name"], image_set.meta["split"]) == ("animals", "train")
+    assert image_set.meta["extra"] == {"seed": 7}
+
+
+def test_images_are_a_read_only_memory_map(image_set):
+    assert isinstance(image_set.images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        image_set.images[0] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        image_set.labels[0] = 0
+
+
+def test_grey_images_and_latents(tmp_path):
+    write_image_set(tmp_path / "grey", np.zeros((2, 4, 5, 1), np.uint8), np.array([0, 1]), ["a", "b"])
+    assert read_image_set(tmp_path / "grey").is_grey
+    assert read_image_set(tmp_path / "grey").shape == (1, 4, 5)
+    latents = np.random.default_rng(0).normal(size=(2, 4, 4, 4)).astype(np.float16)
+    write_image_set(tmp_path / "latents", latents, np.array([0, 1]), ["a", "b"])
+    assert np.array_equal(read_image_set(tmp_path / "latents").images, latents)
+
+
+def test_pieces_make_the_same_files_as_the_whole(tmp_path, folder, arrays):
+    images, labels = arrays
+    settings = {"name": "animals", "split": "train", "seed": 7}
+    with ImageSetWriter(tmp_path / "pieces", 60, (8, 8, 3), CLASSES, **settings) as writer:
+        for start in range(0, 60, 25):
+            writer.append(images[start : start + 25], labels[start : start + 25])
+    for file in ("images.npy", "labels.npy", "meta.json"):
+        assert (tmp_path / "pieces" / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_a_crash_in_the_middle_leaves_nothing(tmp_path, arrays):
+    def crash() -> None:
+        with ImageSetWriter(tmp_path / "set", 60, (8, 8, 3), CLASSES) as writer:
+            writer.append(arrays[0][:30], arrays[1][:30])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crash()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_in_the_middle_leaves_the_old_set(folder, arrays):
+    before = (folder / "images.npy").read_bytes()
+    with pytest.raises(DataError, match="expected 61 images in all, received 60"):  # noqa: SIM117
+        with ImageSetWriter(folder, 61, (8, 8, 3), CLASSES) as writer:
+            writer.append(*arrays)
+    assert (folder / "images.npy").read_bytes() == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_rename_that_fails_brings_the_old_set_back(folder, monkeypatch):
+    rename = Path.rename
+
+    def fail_on_partial(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise OSError("no space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_partial)
+    with pytest.raises(OSError, match="no space"):
+        write_image_set(folder, np.zeros((1, 2, 2, 1), np.uint8), np.array([0]), ["a"])
+    assert len(read_image_set(folder)) == 60
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_an_old_set_is_replaced_as_a_whole(folder):
+    opened = read_image_set(folder)
+    first = opened.images[0].copy()
+    (folder / ".timestamp").touch()
+    write_image_set(folder, np.zeros((1, 2, 2, 1), np.uint8), np.array([0]), ["a"])
+    assert len(read_image_set(folder)) == 1
+    assert np.array_equal(opened.images[0], first)  # who has the old one open keeps it
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(folder, arrays):
+    (folder / "thesis.tex").touch()
+    with pytest.raises(DataError, match=r"received 'thesis\.tex'"):
+        write_image_set(folder, *arrays, CLASSES)
+    assert len(read_image_set(folder)) == 60
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="received a file"), replaced_folder(tmp_path / "file", []):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"images": np.zeros((3, 8, 8, 3), np.float32)}, "uint8 or float16, received float32"),
+        ({"images": np.zeros((3, 8, 8), np.uint8)}, r"\(N, H, W, C\).* received \(3, 8, 8\)"),
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, "for 3 labels, received"),
+        ({"images": np.full((3, 8, 8, 3), np.nan, np.float16)}, "expected finite latents, received NaN"),
+        ({"labels": np.array([0, 1, 3])}, "labels from 0 to 2, received 0 to 3"),
+        ({"labels": np.array([0, 1, -1])}, "labels from 0 to 2, received -1 to 1"),
+        ({"labels": np.array([0.0, 1.0, 2.0])}, "integer labels, received float64"),
+        ({"classes": ["ant", "bee", "ant"]}, "distinct class names"),
+    ],
+)
+def test_wrong_arguments_are_refused(tmp_path, changes, match):
+    good = {"images": np.zeros((3, 8, 8, 3), np.uint8), "labels": np.array([0, 1, 2]), "classes": CLASSES}
+    with pytest.raises(DataError, match=match):
+        write_image_set(tmp_path / "set", **(good | changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_images_are_refused(tmp_path, arrays):
+    with pytest.raises(DataError, match="59 images in all, received 60"):  # noqa: SIM117
+        with ImageSetWriter(tmp_path / "set", 59, (8, 8, 3), CLASSES) as writer:
+            writer.append(*arrays)
+
+
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy", "meta.json"])
+def test_a_missing_file_is_refused(folder, file):
+    (folder / file).unlink()
+    _refused(folder, f"received none with {file}")
+
+
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy"])
+@pytest.mark.parametrize("keep", [0, 4, 100, 200])
+def test_a_truncated_array_is_refused(folder, file, keep):
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[:keep])
+    _refused(folder, f"{file}: expected a whole npy file", verify=False)
+
+
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy"])
+def test_a_changed_byte_is_refused_unless_unverified(folder, file):
+    content = bytearray((folder / file).read_bytes())
+    content[-8] ^= 1  # the lowest byte of the last label, if it is the labels: 0 ↔ 1, 2 → 3 is out of range
+    (folder / file).write_bytes(content)
+    _refused(folder, "sha256|labels from 0 to 2")
+    if file == "images.npy":
+        assert len(read_image_set(folder, verify=False)) == 60
+
+
+def test_pickled_arrays_are_refused(folder):
+    np.save(folder / "labels.npy", np.array([print] * 60, dtype=object), allow_pickle=True)
+    _refused(folder, "expected a whole npy file", verify=False)
+
+
+def test_labels_out_of_range_are_refused(folder, arrays):
+    _alter_labels(folder, arrays[1] + 1)
+    _refused(folder, "expected labels from 0 to 2, received 1 to 3")
+
+
+def test_labels_of_another_length_or_dtype_are_refused(folder, arrays):
+    _alter_labels(folder, arrays[1][:-1])
+    _refused(folder, r"expected int64 of \[60\], received int64 of \[59\]")
+    _alter_labels(folder, arrays[1].astype(np.int32))
+    _refused(folder, r"received int32")
+
+
+def test_a_meta_that_says_otherwise_is_refused(folder):
+    _edit_meta(folder, shape=[60, 8, 8, 1])
+    _refused(folder, r"expected uint8 of \[60, 8, 8, 1\], received uint8 of \[60, 8, 8, 3\]")
+    (folder / "meta.json").write_text("{}")
+    _refused(folder, "received none called name")
+    (folder / "meta.json").write_text("[]")
+    _refused(folder, "received none called name")
+    (folder / "meta.json").write_text("{")
+    _refused(folder, "expected JSON")
