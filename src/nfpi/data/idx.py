@@ -1,0 +1,39 @@
+"""Reader of idx files, the form of MNIST and its kin (plain or gzip)."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from nfpi.data.errors import DataError
+
+
+def read_idx(file: Path) -> np.ndarray:
+    """The unsigned bytes of an idx file, in its shape.
+
+    The header is two zero bytes, the type (8: unsigned byte), the number of axes, and each axis's length as a
+    big-endian 32-bit integer.
+
+    Raises:
+        DataError: the file is no such thing, or has another length than its header says.
+    """
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: expected a gzip file, received a damaged one ({error})") from None
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise DataError(
+            f"{file}: expected an idx file that starts with 000008, received {content[:3].hex() or 'nothing'}"
+        )
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise DataError(f"{file}: expected a header of {start} bytes, received {len(content)}")
+    shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
+    if len(content) - start != np.prod(shape, dtype=int):
+        raise DataError(
+            f"{file}: expected {np.prod(shape, dtype=int)} values of {shape}, received {len(content) - start}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

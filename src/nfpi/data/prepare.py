@@ -1,0 +1,87 @@
+"""From a source to train, validation and test sets in the one form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from nfpi.config import DatasetConfig, Split
+from nfpi.data.atomic import replaced_folder
+from nfpi.data.errors import DataError
+from nfpi.data.sources import load_source
+from nfpi.data.writer import write_image_set
+
+FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
+"""images a class needs in each split: a class variance needs two"""
+
+
+def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
+    """Write `output`/{train,validation,test}, all three or none.
+
+    What the source does not split itself is held out of its training images, stratified and seeded by
+    `split_seed`: first the test set, then the validation set. Then the limits a class are applied, by a
+    choice with the same seed. Images keep the source's order within each split.
+
+    Args:
+        name: what the data set is called.
+        config: where it comes from and how it is split.
+        output: folder of the three sets; sets that are there already are replaced.
+        download_folder: where downloads are kept.
+
+    Raises:
+        DataError: the source cannot be read, or a class is left with too few images in a split.
+    """
+    source = load_source(config, download_folder)
+    splits = dict(source.splits)
+    fractions: dict[Split, float] = {"test": config.test_fraction, "validation": config.validation_fraction}
+    for split, fraction in fractions.items():
+        if split not in splits:
+            images, labels = splits["train"]
+            kept, held_out = _hold_out(name, labels, fraction, config.split_seed)
+            splits["train"] = images[kept], labels[kept]
+            splits[split] = images[held_out], labels[held_out]
+    limits: dict[Split, int | None] = {"train": config.train_per_class, "test": config.test_per_class}
+    for split, limit in limits.items():
+        if limit is not None:
+            images, labels = splits[split]
+            chosen = _choose_per_class(labels, limit, config.split_seed)
+            splits[split] = images[chosen], labels[chosen]
+    for split, (_, labels) in splits.items():
+        _check_counts(name, split, labels, source.classes)
+    settings = config.model_dump(include={"source", "split_seed", "flip"})
+    with replaced_folder(output, get_args(Split)) as partial:
+        for split, (images, labels) in splits.items():
+            write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
+
+
+def _hold_out(name: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices of what is kept and of what is held out; each class gives its share within one image."""
+    try:
+        kept, held_out = train_test_split(
+            np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{name}: expected enough images to hold out {fraction:g}, received {len(labels)} ({error})"
+        ) from None
+    return np.sort(kept), np.sort(held_out)
+
+
+def _choose_per_class(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Sorted indices of `limit` random images of each class, or of all it has."""
+    generator = np.random.default_rng(seed)
+    members = [generator.permutation(np.flatnonzero(labels == k))[:limit] for k in np.unique(labels)]
+    return np.sort(np.concatenate(members))
+
+
+def _check_counts(name: str, split: Split, labels: np.ndarray, classes: list[str]) -> None:
+    counts = np.bincount(labels, minlength=len(classes))
+    poorest = int(counts.argmin())
+    if counts[poorest] < FEWEST[split]:
+        raise DataError(
+            f"{name}: expected at least {FEWEST[split]} {split} images of class '{classes[poorest]}', "
+            f"received {counts[poorest]}"
+        )

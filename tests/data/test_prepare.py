@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+
+from nfpi.config import DatasetConfig
+from nfpi.data import (
+    DataError,
+    export_imagefolder,
+    load_source,
+    prepare_dataset,
+    read_image_set,
+    write_image_set,
+)
+
+SPLITS = ("train", "validation", "test")
+
+
+def _prepare(tmp_path, place="out", **settings):
+    prepare_dataset("set", DatasetConfig(**settings), tmp_path / place, tmp_path / "downloads")
+    return {split: read_image_set(tmp_path / place / split) for split in SPLITS}
+
+
+def _marked_folder(tmp_path, train, test=(4, 4)):
+    """An imagefolder whose images all differ: pixel values number them."""
+    for split, counts, first in (("train", train, 0), ("test", test, 10_000)):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        images = np.zeros((len(labels), 2, 2, 1), np.uint8)
+        number = first + np.arange(len(labels))
+        images[:, 0, 0, 0], images[:, 0, 1, 0] = number // 256, number % 256
+        write_image_set(tmp_path / "sets" / split, images, labels, [f"c{k}" for k in range(len(counts))])
+        export_imagefolder(read_image_set(tmp_path / "sets" / split), tmp_path / "files" / split)
+    return tmp_path / "files"
+
+
+def _numbers(image_set):
+    return image_set.images[:, 0, 0, 0].astype(int) * 256 + image_set.images[:, 0, 1, 0]
+
+
+def test_splits_cut_the_source_into_disjoint_parts(tmp_path):
+    folder = _marked_folder(tmp_path, (100, 60))
+    sets = _prepare(tmp_path, source="imagefolder", folder=folder, validation_fraction=0.1)
+    train, validation, test = (set(_numbers(sets[split])) for split in SPLITS)
+    assert train.isdisjoint(validation)
+    assert train | validation == set(range(160))
+    assert test == set(range(10_000, 10_008))
+
+
+def test_labels_stay_with_their_images(tmp_path):
+    folder = _marked_folder(tmp_path, (100, 60))
+    sets = _prepare(tmp_path, source="imagefolder", folder=folder, train_per_class=20)
+    for split in ("train", "validation"):
+        assert np.array_equal(sets[split].labels, _numbers(sets[split]) >= 100)
+
+
+def test_every_class_gives_its_share_within_one_image(tmp_path):
+    folder = _marked_folder(tmp_path, (101, 57, 33), (4, 4, 4))
+    sets = _prepare(tmp_path, source="imagefolder", folder=folder, validation_fraction=0.15)
+    counts = np.bincount(sets["validation"].labels)
+    assert np.all(np.abs(counts - 0.15 * np.array([101, 57, 33])) < 1)
+
+
+def test_digits_hold_out_a_test_set_too(tmp_path):
+    sets = _prepare(tmp_path, source="digits", test_fraction=0.2, validation_fraction=0.1)
+    whole = np.bincount(load_source(DatasetConfig(), tmp_path).splits["train"][1])
+    assert sum(len(s) for s in sets.values()) == 1797
+    assert np.all(np.abs(np.bincount(sets["test"].labels) - 0.2 * whole) < 1)
+    assert np.all(np.abs(np.bincount(sets["validation"].labels) - 0.1 * 0.8 * whole) < 1.1)
+
+
+def test_a_seed_determines_everything_on_disk(tmp_path):
+    for place, seed in (("a", 3), ("b", 3), ("c", 4)):
+        _prepare(tmp_path, place, source="digits", split_seed=seed, train_per_class=50, test_per_class=10)
+    for split in SPLITS:
+        for file in ("images.npy", "labels.npy", "meta.json"):
+            a, b, c = ((tmp_path / place / split / file).read_bytes() for place in "abc")
+            assert a == b
+            if file != "labels.npy":
+                assert a != c
+
+
+def test_limits_hold_a_class_and_do_not_touch_validation(tmp_path):
+    free = _prepare(tmp_path, "free", source="digits")
+    sets = _prepare(tmp_path, "limited", source="digits", train_per_class=50, test_per_class=7)
+    assert np.bincount(sets["train"].labels).tolist() == [50] * 10
+    assert np.bincount(sets["test"].labels).tolist() == [7] * 10
+    assert np.array_equal(sets["validation"].images, free["validation"].images)
+
+
+def test_limits_choose_at_random_among_a_class(tmp_path):
+    folder = _marked_folder(tmp_path, (200, 200))
+    sets = _prepare(tmp_path, source="imagefolder", folder=folder, train_per_class=50)
+    first = _numbers(sets["train"])[:50]
+    assert 60 < first.mean() < 140  # the first 50 would have 25
+
+
+def test_an_own_validation_split_is_kept(tmp_path):
+    folder = _marked_folder(tmp_path, (30, 30))
+    (folder / "test").rename(folder / "val")
+    export_imagefolder(read_image_set(tmp_path / "sets" / "train"), folder / "test")
+    sets = _prepare(tmp_path, source="imagefolder", folder=folder)
+    assert [len(sets[split]) for split in SPLITS] == [60, 8, 60]
+
+
+def test_meta_tells_name_split_and_seed(tmp_path):
+    """And whether mirroring is allowed: training reads it there."""
+    meta = _prepare(tmp_path, source="digits", split_seed=5, flip=False)["validation"].meta
+    assert (meta["name"], meta["split"]) == ("set", "validation")
+    assert meta["extra"] == {"source": "digits", "split_seed": 5, "flip": False}
+
+
+@pytest.mark.parametrize(
+    ("train", "settings", "match"),
+    [
+        ((30, 2), {"validation_fraction": 0.1}, "at least 1 validation images of class 'c1', received 0"),
+        ((30, 30), {"train_per_class": 1}, "at least 2 train images of class 'c0', received 1"),
+        ((30, 1), {"validation_fraction": 0.5}, "expected enough images to hold out 0.5, received 31"),
+        ((3, 3), {"validation_fraction": 0.1}, "expected enough images to hold out 0.1, received 6"),
+    ],
+)
+def test_too_few_images_are_refused_in_one_line(tmp_path, train, settings, match):
+    folder = _marked_folder(tmp_path, train)
+    with pytest.raises(DataError, match=match) as caught:
+        _prepare(tmp_path, source="imagefolder", folder=folder, **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_three_splits_or_none(tmp_path, monkeypatch):
+    def fail_on_test(folder, *args, split, **settings):
+        if split == "test":
+            raise OSError("disk full")
+        write_image_set(folder, *args, split=split, **settings)
+
+    monkeypatch.setattr("nfpi.data.prepare.write_image_set", fail_on_test)
+    with pytest.raises(OSError, match="disk full"):
+        _prepare(tmp_path, source="digits")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prepared_sets_are_replaced(tmp_path):
+    _prepare(tmp_path, source="digits")
+    assert len(_prepare(tmp_path, source="digits", train_per_class=3)["train"]) == 30
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -1,0 +1,177 @@
+import gzip
+import hashlib
+import itertools
+import os
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
+
+from nfpi.config import DatasetConfig
+from nfpi.data import DataError, load_source
+from nfpi.data.idx import read_idx
+
+SHARED = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[3] / "shared"))
+
+
+def _idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def _write_fashion(folder: Path, compressed: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    generator, written = np.random.default_rng(0), {}
+    for stem, count in (("train", 40), ("t10k", 20)):
+        images, labels = (
+            generator.integers(0, 256, (count, 28, 28), np.uint8),
+            np.arange(count, dtype=np.uint8) % 10,
+        )
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            content, ending = (gzip.compress(_idx(array)), ".gz") if compressed else (_idx(array), "")
+            (folder / f"{stem}-{kind}-ubyte{ending}").write_bytes(content)
+        written["train" if stem == "train" else "test"] = images, labels
+    return written
+
+
+def _refused(config: DatasetConfig, folder: Path, match: str) -> None:
+    with pytest.raises(DataError, match=match) as caught:
+        load_source(config, folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_digits_use_the_whole_range(tmp_path):
+    source = load_source(DatasetConfig(source="digits"), tmp_path)
+    images, labels = source.splits["train"]
+    assert source.classes == list("0123456789")
+    assert (images.shape, images.dtype, labels.dtype) == ((1797, 8, 8, 1), np.uint8, np.int64)
+    assert (images.min(), images.max()) == (0, 255)
+    assert np.allclose(images[..., 0] / 255 * 16, load_digits().images, atol=16 / 255 / 2)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("inside", ["", "FashionMNIST/raw"])
+def test_fashion_mnist_lies_in_the_folder_or_where_torchvision_puts_it(tmp_path, compressed, inside):
+    written = _write_fashion(tmp_path / inside, compressed)
+    source = load_source(DatasetConfig(source="fashion_mnist", folder=tmp_path), tmp_path / "unused")
+    assert source.classes == FashionMNIST.classes
+    for split, (images, labels) in written.items():
+        assert np.array_equal(source.splits[split][0], images[..., None])
+        assert np.array_equal(source.splits[split][1], labels)
+
+
+def test_missing_fashion_mnist_is_refused(tmp_path):
+    _refused(DatasetConfig(source="fashion_mnist", folder=tmp_path), tmp_path, "train-images-idx3-ubyte")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "received nothing"),
+        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "starts with 000008, received 00000d"),
+        (_idx(np.zeros((3, 2), np.uint8))[:-1], r"expected 6 values of \(3, 2\), received 5"),
+        (_idx(np.zeros((3, 2), np.uint8)) + b"\0", r"expected 6 values of \(3, 2\), received 7"),
+        (_idx(np.zeros((3, 2), np.uint8))[:10], "expected a header of 12 bytes, received 10"),
+    ],
+)
+def test_damaged_idx_files_are_refused(tmp_path, content, match):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        read_idx(tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(bytes(1000))[:-12]])
+def test_damaged_gzip_files_are_refused(tmp_path, content):
+    (tmp_path / "file.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"file\.gz: expected"):
+        read_idx(tmp_path / "file.gz")
+
+
+class _Payload:
+    """Unpickling it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize(("source", "kind"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_no_pickle_with_a_foreign_checksum_is_opened(tmp_path, source, kind):
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    for name in [name for name, _ in (*kind.train_list, *kind.test_list)] + [kind.meta["filename"]]:
+        (folder / name).write_bytes(pickle.dumps(_Payload(tmp_path / "opened")))
+    first = kind.train_list[0][0]
+    _refused(
+        DatasetConfig(source=source, folder=tmp_path),
+        tmp_path,
+        f"{first}: expected .* md5 .*, received another",
+    )
+    assert not (tmp_path / "opened").exists()
+    pickle.loads((folder / first).read_bytes())
+    assert (tmp_path / "opened").exists()  # it would have been
+
+
+def test_cifar_in_torchvisions_form(tmp_path, monkeypatch):
+    """Files whose checksums torchvision is told to know."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    sums, pixels = {}, {}
+    for name, content in (
+        (
+            "data_batch_1",
+            {"data": generator.integers(0, 256, (20, 3072), np.uint8), "labels": [*range(10)] * 2},
+        ),
+        ("test_batch", {"data": generator.integers(0, 256, (10, 3072), np.uint8), "labels": [*range(10)]}),
+        ("batches.meta", {"label_names": list("abcdefghij")}),
+    ):
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+        pixels[name] = content.get("data")
+    monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", sums["data_batch_1"]]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
+    source = load_source(DatasetConfig(source="cifar10", folder=tmp_path), tmp_path / "unused")
+    assert source.classes == list("abcdefghij")
+    for split, name in (("train", "data_batch_1"), ("test", "test_batch")):
+        images, labels = source.splits[split]
+        assert np.array_equal(images.transpose(0, 3, 1, 2).reshape(len(images), -1), pixels[name])
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int64)
+    (folder / "batches.meta").write_bytes(b"")
+    _refused(DatasetConfig(source="cifar10", folder=tmp_path), tmp_path, r"batches\.meta: expected .* another")
+
+
+def test_missing_cifar_is_refused(tmp_path):
+    _refused(
+        DatasetConfig(source="cifar100", folder=tmp_path),
+        tmp_path,
+        "train: expected .* md5 .*, received none",
+    )
+
+
+@pytest.mark.parametrize(("source", "kind"), [("cifar10", CIFAR10), ("fashion_mnist", FashionMNIST)])
+def test_a_failed_download_is_one_line(tmp_path, source, kind, monkeypatch):
+    def no_network(self):
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr(kind, "download", no_network)
+    _refused(DatasetConfig(source=source), tmp_path, "expected to download .*, received an error .first second.")
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "cifar10-jpeg.tar.xz").is_file(), reason="needs CIFAR-10 (JPEG)")
+def test_real_jpeg_files(tmp_path):
+    with tarfile.open(SHARED / "data" / "cifar10-jpeg.tar.xz") as archive:
+        files = (member for member in archive if member.isfile())
+        for member in itertools.islice(files, 20):
+            archive.extract(member, tmp_path, filter="data")
+    (tmp_path / "test").symlink_to("train")
+    images, _ = load_source(DatasetConfig(source="imagefolder", folder=tmp_path), tmp_path).splits["train"]
+    assert images.shape == (20, 32, 32, 3)
+    assert images.std() > 20
