@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -25,6 +27,20 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Split = Literal["train", "validation", "test"]
 Start = Literal["data", "identity"]
 Source = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "imagefolder"]
+Stage = Literal[
+    "prepare_data",
+    "start_flow",
+    "fit_prior",
+    "train_flow",
+    "evaluate",
+    "generate",
+    "train_classifier",
+    "test_classifier",
+    "collect",
+    "table",
+    "figure",
+    "benchmark",
+]
 
 BASELINE: dict[str, str] = {"data": "baseline", "identity": "baseline-identity"}
 """Where λ = 0 lives: the initial Gaussians, kept, are the same for every prior with that start."""
@@ -88,9 +104,11 @@ class TrainingConfig(Settings):
     """grey images get U[0, grey_noise) of the value range besides the dequantisation noise"""
     evaluate_every: PositiveInt = 5
     """epochs between two evaluations on the validation split"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process does"""
+    checkpoint_minutes: PositiveFloat = 10.0
+    """time between two checkpoints of a running training"""
 
     @model_validator(mode="after")
     def _fit_before_the_end(self) -> TrainingConfig:
@@ -143,6 +161,17 @@ class DatasetConfig(Settings):
     """mirrored images are still of their class (not so for digits)"""
     overrides: dict[Literal["flow", "training", "generation", "resnet18"], dict[str, Any]] = {}
     """settings of other stages that differ for this data set"""
+
+    @field_validator("folder", mode="before")
+    @classmethod
+    def _variables_stand_for_paths(cls, folder: Any) -> Any:
+        if not isinstance(folder, str):
+            return folder
+        expanded = os.path.expandvars(folder)
+        missing = re.search(r"\$\{?\w+\}?", expanded)
+        if missing:
+            raise ValueError(f"environment variable {missing[0]} is not set")
+        return Path(expanded).expanduser()
 
 
 class GenerationConfig(Settings):
@@ -216,12 +245,12 @@ class Config(Settings):
     generation: GenerationConfig = GenerationConfig()
     resnet18: ClassifierConfig = ClassifierConfig()
     tables: dict[Literal["table2"], Table] = {}
-    resources: dict[Name, Resources] = {}
+    resources: dict[Stage, Resources] = {}
 
     def for_dataset(self, dataset: str) -> Config:
         """The settings with the data set's own overrides laid over them."""
         overrides = self.datasets[dataset].overrides
-        return Config.model_validate(merge(self.model_dump(), overrides)) if overrides else self
+        return Config.model_validate(merge(self.model_dump(), dict(overrides))) if overrides else self
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> Config:
@@ -295,6 +324,10 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault of a validation error in one line: key, what was expected, what was received."""
     fault = error.errors(include_url=False)[0]
+    if fault["loc"] and fault["loc"][-1] == "[key]":
+        *parents, key, _ = fault["loc"]
+        known = re.findall(r"'([^']+)'", fault.get("ctx", {}).get("expected", ""))
+        return f"unknown key '{'.'.join(map(str, (*parents, key)))}'{_suggest(str(key), known)}"
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"unknown key '{where}'{_suggest(str(fault['loc'][-1]), _fields_at(model, fault['loc'][:-1]))}"
@@ -314,10 +347,10 @@ def json_schema() -> dict[str, Any]:
     schema = ConfigFile.model_json_schema()
     preset = {key: value for key, value in schema["properties"].items() if key not in ("preset", "results", "presets")}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["properties"]["presets"]["additionalProperties"] = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": preset,
+    presets = schema["properties"]["presets"]
+    presets["patternProperties"] = {
+        pattern: {"type": "object", "additionalProperties": False, "properties": preset}
+        for pattern in presets["patternProperties"]
     }
     return schema
 

@@ -49,7 +49,7 @@ class ActNorm(Bijection):
         """Zero mean and unit variance; an element that is constant over the batch is centred and keeps scale 1."""
         spread, mean = torch.std_mean(x, 0, correction=0)
         # rounding leaves a constant element a spread of some units in the last place of its value
-        constant = spread <= 1e-5 * (mean.abs() + torch.finfo(x.dtype).tiny**0.5)
+        constant = spread <= 1e-5 * (mean.abs() + torch.finfo(x.dtype).tiny ** 0.5)
         scale = torch.where(constant, torch.ones_like(spread), 1 / spread)
         self.scale.copy_(inverse_softplus(scale))
         self.shift.copy_(-mean * self._positive_scale())

@@ -50,7 +50,7 @@ class Coupling(Bijection):
 
     def _apply_to_second(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         kept, mapped = x.split(self.split, 1)
-        parameters = self.net(kept).contiguous().flatten(2)
+        parameters = self.net(kept).to(x.dtype, memory_format=torch.contiguous_format).flatten(2)
         vector = mapped.flatten(2)
         change = self.transform_inverse if inverse else self.transform
         result, log_abs_det = change(parameters, vector)

@@ -45,5 +45,7 @@ class MatrixExponentialConv1x1(Bijection):
 
     @staticmethod
     def _mix(x: Tensor, logarithm: Tensor) -> tuple[Tensor, Tensor]:
-        mixed = torch.matmul(matrix_exponential(logarithm), x.flatten(2)).view_as(x)
+        # in mixed precision this product stays exact, so that the inverse is one: it is small beside the convolutions
+        with torch.autocast(x.device.type, enabled=False):
+            mixed = torch.matmul(matrix_exponential(logarithm), x.flatten(2)).view_as(x)
         return mixed, logarithm.trace() * x.shape[2:].numel()

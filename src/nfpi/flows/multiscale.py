@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -134,18 +134,15 @@ class MatrixExponentialFlow(Bijection):
         Raises:
             ValueError: x has another shape.
         """
-        self._check(x)
-        log_abs_det = x.new_zeros(len(x))
-        kept: list[Tensor] = []
-        for level in self.levels:
-            x = squeeze(x)
-            for flow in level:
-                x, change = flow(x)
-                log_abs_det = log_abs_det + change
-            if level is not self.levels[-1]:
-                x, rest = x.chunk(2, 1)
-                kept.append(rest)
-        return self._assemble(x, kept), log_abs_det
+        total = x.new_zeros(len(x))
+
+        def apply(flow: Flow, x: Tensor) -> Tensor:
+            nonlocal total
+            x, log_abs_det = flow(x)
+            total = total + log_abs_det
+            return x
+
+        return self._through(x, apply), total
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = f⁻¹(z) and log |det ∂x/∂z|.
@@ -160,14 +157,12 @@ class MatrixExponentialFlow(Bijection):
             z = z.view(len(z), *self.shape)
         self._check(z)
         kept: list[Tensor] = []
-        for _ in self.levels[:-1]:
+        for _ in self.levels:
             z, rest = squeeze(z).chunk(2, 1)
             kept.append(rest)
-        z = squeeze(z)
         log_abs_det = z.new_zeros(len(z))
-        for level in reversed(self.levels):
-            if level is not self.levels[-1]:
-                z = torch.cat([z, kept.pop()], 1)
+        for level in reversed(self._flows()):
+            z = torch.cat([z, kept.pop()], 1)
             for flow in reversed(level):
                 z, change = flow.inverse(z)
                 log_abs_det = log_abs_det + change
@@ -184,24 +179,25 @@ class MatrixExponentialFlow(Bijection):
         Returns:
             z: (B, C, H, W).
         """
+        return self._through(x, lambda flow, x: flow.initialize(x))
+
+    def _flows(self) -> list[list[Flow]]:
+        return [list(level) for level in self.levels]  # type: ignore[call-overload]
+
+    def _through(self, x: Tensor, apply: Callable[[Flow, Tensor], Tensor]) -> Tensor:
+        """z of the images x, with each flow applied by `apply`."""
         self._check(x)
         kept: list[Tensor] = []
-        for level in self.levels:
+        for level in self._flows():
             x = squeeze(x)
             for flow in level:
-                x = flow.initialize(x)
-            if level is not self.levels[-1]:
-                x, rest = x.chunk(2, 1)
-                kept.append(rest)
-        return self._assemble(x, kept)
-
-    @staticmethod
-    def _assemble(last: Tensor, kept: list[Tensor]) -> Tensor:
-        """Put the latents of the levels back where they came from: (B, C, H, W)."""
-        z = unsqueeze(last)
+                x = apply(flow, x)
+            x, rest = x.chunk(2, 1)
+            kept.append(rest)
+        # after the last level nothing is left to go on: its halves come together again
         for rest in reversed(kept):
-            z = unsqueeze(torch.cat([z, rest], 1))
-        return z
+            x = unsqueeze(torch.cat([x, rest], 1))
+        return x
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or tuple(x.shape[1:]) != self.shape:

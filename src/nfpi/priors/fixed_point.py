@@ -1,14 +1,14 @@
 """Means and covariances of the classes as a fixed point of Proposition 1 (Eqs. 5-7).
 
-Letters: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the mean
-and variance of class i's latents. Both updates of an iteration are computed from the values of the one before. Sums
-over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
+Letters: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the
+mean and variance of class i's latents. Both updates of an iteration are computed from the values of the one before.
+Sums over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class FixedPointConfig:
         update: `exact`, Eqs. 5-7 as they follow from Eq. 4; or `released`, what the authors' code computes: A′ = ΣAΣ in
             the place of A, class variances about the class mean, and the two slips below. Diagonal only.
         fit_mean, fit_variance: what is not fitted keeps its initial value.
-        isotropic_mean_update: released update; the mean update replaces Σ_i and Σ_j⁻¹ by their averages over dimensions.
+        isotropic_mean_update: released update; the mean update averages Σ_i and Σ_j⁻¹ over the dimensions.
         pooled_mean_gaps: released update; A takes T_j = Σ_i Δ_ij² in the place of Δ_ij².
         tolerance: the iteration ends when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this.
         max_iterations: the iteration ends unconverged after so many.
@@ -51,7 +51,9 @@ class FixedPointConfig:
         for name in ("weight", "alpha", "tolerance"):
             value = getattr(self, name)
             if not (0 <= value < float("inf")) or (name == "alpha" and value == 0):
-                raise ValueError(f"{name}: expected a finite number {'> 0' if name == 'alpha' else '≥ 0'}, received {value}")
+                raise ValueError(
+                    f"{name}: expected a finite number {'> 0' if name == 'alpha' else '≥ 0'}, received {value}"
+                )
         for name, known in (("scale", ("pairwise", "average")), ("update", ("released", "exact"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected {' or '.join(known)}, received {getattr(self, name)!r}")
@@ -82,12 +84,16 @@ class FixedPointDiverged(ArithmeticError):
     Attributes:
         iteration: when, from 1.
         class_index: the first class concerned.
-        quantity: what failed.
+        quantity: what is no longer finite, or positive (definite).
         weight: λ.
+        residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the iterations before.
+        context: what else is worth knowing of the run, for whoever catches this (seed, settings).
     """
 
     def __init__(self, iteration: int, class_index: int, quantity: str, weight: float) -> None:
         super().__init__(iteration, class_index, quantity, weight)
+        self.residuals: list[tuple[float, float]] = []
+        self.context: dict[str, Any] = {}
         self.iteration = iteration
         self.class_index = class_index
         self.quantity = quantity
@@ -131,19 +137,22 @@ def fit_fixed_point(
         raise ValueError(
             f"initial: expected (K, D) = {tuple(statistics.mean.shape)}, received {tuple(prior.mean.shape)}"
         )
+    prior.check()
     step = _full_step if full else _diagonal_step
 
     residuals: list[tuple[float, float]] = []
-    for iteration in range(1, config.max_iterations + 1):
-        kernel = repulsion_kernel(pairwise_kld(prior), config.alpha, config.scale)
-        _require(torch.isfinite(kernel).all(1), iteration, "repulsion kernel is not finite: classes coincide or ran off", config)
-        updated = step(statistics, prior, kernel, config, iteration)
-        change = updated.mean - prior.mean
-        spread = (updated.covariance - prior.covariance) if full else (updated.variance - prior.variance)  # type: ignore[operator]
-        residuals.append((change.norm(dim=1).max().item(), spread.flatten(1).norm(dim=1).max().item()))
-        prior = updated
-        if max(residuals[-1]) <= config.tolerance:
-            break
+    try:
+        for iteration in range(1, config.max_iterations + 1):
+            kernel = repulsion_kernel(pairwise_kld(prior), config.alpha, config.scale)
+            _require(torch.isfinite(kernel).all(1), iteration, "repulsion kernel", config)
+            updated = step(statistics, prior, kernel, config, iteration)
+            residuals.append(_largest_change(updated, prior))
+            prior = updated
+            if max(residuals[-1]) <= config.tolerance:
+                break
+    except FixedPointDiverged as fault:
+        fault.residuals = residuals
+        raise
     return FixedPointResult(
         prior=prior,
         iterations=len(residuals),
@@ -152,8 +161,21 @@ def fit_fixed_point(
     )
 
 
+def _largest_change(new: GaussianPrior, old: GaussianPrior) -> tuple[float, float]:
+    """max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices)."""
+    if new.covariance is not None and old.covariance is not None:
+        spread = (new.covariance - old.covariance).flatten(1)
+    else:
+        spread = new.variance - old.variance
+    return (new.mean - old.mean).norm(dim=1).max().item(), spread.norm(dim=1).max().item()
+
+
 def _diagonal_step(
-    statistics: ClassStatistics, prior: GaussianPrior, kernel: Tensor, config: FixedPointConfig, iteration: int
+    statistics: ClassStatistics,
+    prior: GaussianPrior,
+    kernel: Tensor,
+    config: FixedPointConfig,
+    iteration: int,
 ) -> GaussianPrior:
     """One iteration with diagonal covariances; all K×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
@@ -172,7 +194,7 @@ def _diagonal_step(
         push = mean * (outward @ tightness) - outward @ (tightness * mean)
         push += tightness * (mean * inward.sum(1, keepdim=True) - inward @ mean)
         new_mean = statistics.mean + strength * spread * push
-        _require(torch.isfinite(new_mean).all(1), iteration, "mean is not finite", config)
+        _require(torch.isfinite(new_mean).all(1), iteration, "mean", config)
 
     if config.fit_variance:
         balance = 1 + strength * (outward - inward).sum(1, keepdim=True)
@@ -180,27 +202,34 @@ def _diagonal_step(
             gaps = len(mean) * mean.square() - 2 * mean * mean.sum(0) + mean.square().sum(0)
             gap_squares = inward @ gaps
         else:
-            gap_squares = mean.square() * inward.sum(1, keepdim=True) - 2 * mean * (inward @ mean) + inward @ mean.square()
+            gap_squares = (
+                mean.square() * inward.sum(1, keepdim=True) - 2 * mean * (inward @ mean) + inward @ mean.square()
+            )
         released = config.update == "released"
         # ΣAΣ: A itself is this over v²
         conjugated = variance * balance + strength * (gap_squares + inward @ variance)
         a = conjugated if released else conjugated * precision.square()
         data = statistics.variance if released else statistics.variance + (statistics.mean - prior.mean).square()
         b = data + strength * variance.square() * (outward @ precision)
-        _require((a > 0).all(1), iteration, "A lost positive definiteness", config)
+        _require((a > 0).all(1), iteration, "A (definiteness)", config)
         new_variance = (b / a).sqrt()
         fine = (torch.isfinite(new_variance) & (new_variance > 0)).all(1)
-        _require(fine, iteration, "variance is not positive and finite", config)
+        _require(fine, iteration, "variance", config)
 
     return GaussianPrior(new_mean, new_variance)
 
 
 def _full_step(
-    statistics: ClassStatistics, prior: GaussianPrior, kernel: Tensor, config: FixedPointConfig, iteration: int
+    statistics: ClassStatistics,
+    prior: GaussianPrior,
+    kernel: Tensor,
+    config: FixedPointConfig,
+    iteration: int,
 ) -> GaussianPrior:
     """One iteration of the exact update with full covariances; K×D×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
-    assert prior.covariance is not None and statistics.covariance is not None
+    assert prior.covariance is not None
+    assert statistics.covariance is not None
     centre = prior.mean.mean(0)
     mean, covariance = prior.mean - centre, prior.covariance
     precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
@@ -217,7 +246,7 @@ def _full_step(
         gaps = mean * inward.sum(1, keepdim=True) - inward @ mean
         push = (covariance @ push.unsqueeze(2)).squeeze(2) + gaps
         new_mean = statistics.mean + strength * push
-        _require(torch.isfinite(new_mean).all(1), iteration, "mean is not finite", config)
+        _require(torch.isfinite(new_mean).all(1), iteration, "mean", config)
 
     if config.fit_variance:
         balance = 1 + strength * (outward - inward).sum(1)
@@ -231,11 +260,11 @@ def _full_step(
         a, b = (a + a.mT) / 2, (b + b.mT) / 2
         for name, matrix in (("A", a), ("B", b)):
             finite = torch.isfinite(matrix).flatten(1).all(1)
-            _require(finite, iteration, f"{name} is not finite", config)
-            _require(torch.linalg.cholesky_ex(matrix).info == 0, iteration, f"{name} lost positive definiteness", config)
+            _require(finite, iteration, name, config)
+            _require(torch.linalg.cholesky_ex(matrix).info == 0, iteration, f"{name} (definiteness)", config)
         new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
         definite = torch.linalg.cholesky_ex(new_covariance).info == 0
-        _require(definite, iteration, "covariance lost positive definiteness", config)
+        _require(definite, iteration, "covariance (definiteness)", config)
 
     return GaussianPrior(new_mean, covariance=new_covariance)
 

@@ -148,9 +148,9 @@ class GaussianPrior:
         if self.covariance is None:
             scaled = deviation * self._inverse_deviation[labels]
         else:
-            scaled = torch.linalg.solve_triangular(
-                self._cholesky[labels], deviation.unsqueeze(2), upper=False
-            ).squeeze(2)
+            scaled = torch.linalg.solve_triangular(self._cholesky[labels], deviation.unsqueeze(2), upper=False).squeeze(
+                2
+            )
         return -0.5 * scaled.square().sum(1) - self._log_normalizer[labels]
 
     def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
@@ -165,7 +165,11 @@ class GaussianPrior:
             (B, D).
         """
         noise = torch.randn(
-            len(labels), self.num_dimensions, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+            len(labels),
+            self.num_dimensions,
+            generator=generator,
+            device=self.mean.device,
+            dtype=self.mean.dtype,
         )
         if self.covariance is None:
             deviation = noise / self._inverse_deviation[labels]

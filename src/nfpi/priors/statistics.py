@@ -40,7 +40,11 @@ class ClassStatistics:
 
     @classmethod
     def empty(
-        cls, num_classes: int, num_dimensions: int, covariance: bool = False, device: torch.device | str = "cpu"
+        cls,
+        num_classes: int,
+        num_dimensions: int,
+        covariance: bool = False,
+        device: torch.device | str = "cpu",
     ) -> ClassStatistics:
         """Statistics of no latents yet."""
         zeros = torch.zeros(num_classes, num_dimensions, dtype=torch.float64, device=device)
@@ -98,7 +102,7 @@ class ClassStatistics:
         y = y.to(self.mean.device)
         if z.shape[1] != self.mean.shape[1]:
             raise ValueError(f"latents: expected D = {self.mean.shape[1]}, received {z.shape[1]}")
-        if len(y) and not (0 <= int(y.min()) and int(y.max()) < self.num_classes):
+        if len(y) and (int(y.min()) < 0 or int(y.max()) >= self.num_classes):
             raise ValueError(f"labels: expected 0…{self.num_classes - 1}, received {int(y.min())}…{int(y.max())}")
         if not torch.isfinite(z).all():
             raise FloatingPointError("latents: a value is not finite")
@@ -144,9 +148,7 @@ class ClassStatistics:
         """
         if bool((self.count < 2).any()):
             worst = int(self.count.argmin())
-            raise ValueError(
-                f"class {worst}: its variance needs at least 2 samples, received {int(self.count[worst])}"
-            )
+            raise ValueError(f"class {worst}: its variance needs at least 2 samples, received {int(self.count[worst])}")
         flat = (self._squares <= 0).nonzero()
         if len(flat):
             raise ValueError(f"class {int(flat[0, 0])}: dimension {int(flat[0, 1])} does not vary (variance 0)")

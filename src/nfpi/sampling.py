@@ -1,0 +1,65 @@
+"""Labelled images drawn from a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nfpi.flows import MatrixExponentialFlow
+from nfpi.likelihood import quantize
+from nfpi.priors import GaussianPrior
+from nfpi.randomness import generator_for
+
+_DRAWS = 10
+
+
+@torch.no_grad()
+def sample_images(
+    flow: MatrixExponentialFlow,
+    prior: GaussianPrior,
+    labels: Tensor,
+    *,
+    temperature: float,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw z ~ N(μ_y, T² Σ_y) and give f⁻¹(z) as 8-bit images.
+
+    The inverse of a flow may overflow for a latent far out; such a latent is drawn again.
+
+    Args:
+        labels: (N,), a class for each image.
+        temperature: T.
+        seed: all of the randomness; it depends on the batch size as well.
+
+    Yields:
+        images (B, C, H, W) uint8 and labels (B,), on the CPU, in the order of `labels`.
+
+    Raises:
+        FloatingPointError: images stay not finite.
+    """
+    flow.eval()
+    prior = prior.to(device, torch.get_default_dtype())
+    for index, chunk in enumerate(labels.split(batch_size)):
+        generator = generator_for(device, seed, "sample", index)
+        chunk = chunk.to(device)
+        x = flow.inverse(prior.sample(chunk, temperature, generator))[0]
+        for _ in range(_DRAWS):
+            bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().squeeze(1)
+            if not len(bad):
+                break
+            x[bad] = flow.inverse(prior.sample(chunk[bad], temperature, generator))[0]
+        else:
+            raise FloatingPointError(
+                f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images stay not finite "
+                f"after {_DRAWS} draws; try a smaller temperature"
+            )
+        yield quantize(x).cpu(), chunk.cpu()
+
+
+def balanced_labels(num_classes: int, per_class: int) -> Tensor:
+    """0…0, 1…1, …: `per_class` labels of each class, (K · per_class,)."""
+    return torch.arange(num_classes).repeat_interleave(per_class)
