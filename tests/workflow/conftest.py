@@ -1,0 +1,158 @@
+"""Snakemake runs for real here, in a copy of the workflow; a stub stands in for the stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STUBS = Path(__file__).parent / "stubs"
+
+Job = tuple[str, str]
+"""A stage of the command line, and its output below results/{preset}."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a copy of the workflow, as after `git clone`."""
+
+    folder: Path
+
+    def snakemake(
+        self, *arguments: str, overlay: dict[str, Any] | None = None, check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake; `overlay` is passed as --configfile."""
+        if overlay is not None:
+            (self.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+            arguments = (*arguments, "--configfile", "overlay.yaml")
+        tools = self.folder / "bin"
+        # Nothing but these on PATH: neither a SLURM nor a GPU that happen to be here must matter.
+        if not tools.exists():
+            tools.mkdir()
+            for tool in ("bash", "sh", "which"):
+                (tools / tool).symlink_to(str(shutil.which(tool)))
+            (tools / "nfpi").write_text(f"#!{sys.executable}\n" + (STUBS / "nfpi").read_text())
+            (tools / "nfpi").chmod(0o755)
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
+        process = subprocess.run(
+            [sys.executable, "-m", "snakemake", "--nocolor", *arguments],
+            cwd=self.folder,
+            env=inherited
+            | {
+                "PATH": str(tools),
+                "PYTHONPATH": os.pathsep.join(filter(None, (str(STUBS), os.environ.get("PYTHONPATH", "")))),
+                "XDG_CACHE_HOME": str(self.folder / ".cache"),
+                "STUB_CALLS": str(self.folder / "calls.jsonl"),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        if check and process.returncode:
+            pytest.fail(f"snakemake {shlex.join(arguments)}\n{process.stdout}")
+        return process
+
+    def plan(self, *arguments: str, overlay: dict[str, Any] | None = None) -> set[Job]:
+        """The jobs of a dry run, from the commands it prints; each must be there once."""
+        text = self.snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
+        commands = re.findall(r"^Shell command: exec nfpi (.+?) > \S+ 2>&1$", text, flags=re.MULTILINE)
+        jobs = Counter(job_of(*shlex.split(command)) for command in commands)
+        assert not [job for job, times in jobs.items() if times > 1]
+        total = re.search(r"^total +(\d+)$", text, flags=re.MULTILINE)
+        targets = len(re.findall(r"^rule \w+:$", text, flags=re.MULTILINE))  # they run no command
+        assert (int(total[1]) if total else 0) == len(jobs) + targets
+        return set(jobs)
+
+    def calls(self) -> list[dict[str, Any]]:
+        """How the stub was called, in the order of completion."""
+        path = self.folder / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def made(self) -> set[Job]:
+        """The jobs that ran."""
+        return {job_of(call["stage"], *call["arguments"]) for call in self.calls()}
+
+    def forget_calls(self) -> None:
+        """Start a new list of calls."""
+        (self.folder / "calls.jsonl").unlink(missing_ok=True)
+
+    def copy(self, folder: Path) -> Project:
+        """The same state elsewhere: files with their dates, and what Snakemake remembers of them."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+
+def job_of(stage: str, *arguments: str) -> Job:
+    """(stage, output below results/{preset}) of a call of nfpi."""
+    output = arguments[arguments.index("--output") + 1]
+    return stage, re.sub(r"^results/[^/]+/", "", output)
+
+
+def jobs_of_leaf(leaf: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:
+    """All jobs of a run, its fit included where λ > 0."""
+    jobs = {
+        ("train-flow", leaf),
+        ("evaluate", f"{leaf}/metrics.json"),
+        ("test-classifier", f"{leaf}/resnet18/metrics.json"),
+    }
+    if "/lambda=0/" not in leaf:
+        jobs.add(("fit-prior", f"{leaf}/fit/prior.safetensors"))
+    for temperature in temperatures:
+        jobs.add(("generate", f"{leaf}/generated/temperature={temperature}"))
+        jobs.add(("train-classifier", f"{leaf}/resnet18/temperature={temperature}"))
+    return jobs
+
+
+COLLECTION: set[Job] = {
+    ("collect", "metrics/table2.csv"),
+    ("table", "tables"),
+    ("figure", "figures/accuracy_against_weight"),
+}
+DEMO_LEAVES = [
+    "digits/baseline/lambda=0/seed=0",
+    *(f"digits/fpi/lambda={weight}/seed=0" for weight in ("1000", "10000", "30000", "100000")),
+]
+DEMO: set[Job] = (
+    {("prepare-data", "digits/splits"), ("start-flow", "digits/start/data/seed=0")}
+    | set().union(*map(jobs_of_leaf, DEMO_LEAVES))
+    | COLLECTION
+)
+
+
+def clone(folder: Path) -> Project:
+    """What `git clone` brings of the workflow."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("Snakefile", "config.yaml", "environment.yml"):
+        shutil.copy2(ROOT / name, folder)
+    for name in ("workflow", "profiles"):
+        shutil.copytree(ROOT / name, folder / name)
+    return Project(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Project:
+    """A clone in which nothing has run."""
+    return clone(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which `snakemake table2` has run to its end; tests only plan in it."""
+    project = clone(tmp_path_factory.mktemp("finished") / "clone")
+    project.snakemake("table2")
+    return project

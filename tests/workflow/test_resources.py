@@ -1,0 +1,70 @@
+"""Cores and GPUs, on one machine and on a cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Project
+
+TWO_FLOWS = [f"results/demo/digits/fpi/lambda={weight}/seed=0/flow.safetensors" for weight in ("1000", "10000")]
+
+
+def add_gpu(project: Project) -> None:
+    """From now on the machine seems to have a GPU."""
+    project.snakemake("--version")  # makes the folder of tools
+    tool = project.folder / "bin/nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: pretended'\n")
+    tool.chmod(0o755)
+
+
+def trainings_overlap(project: Project) -> bool:
+    first, second = sorted((call["begin"], call["end"]) for call in project.calls() if call["stage"] == "train-flow")
+    return second[0] < first[1]
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_two_trainings_share_a_machine_but_not_its_gpu(fresh: Project, gpu: bool) -> None:
+    if gpu:
+        add_gpu(fresh)
+    fresh.snakemake(*TWO_FLOWS, "--cores", "2", STUB_SECONDS="1")
+    assert trainings_overlap(fresh) is not gpu
+
+
+def test_a_gpu_that_is_hidden_does_not_count(fresh: Project) -> None:
+    add_gpu(fresh)
+    fresh.snakemake(*TWO_FLOWS, "--cores", "2", STUB_SECONDS="1", CUDA_VISIBLE_DEVICES="")
+    assert trainings_overlap(fresh)
+
+
+def test_cores_need_no_flag(fresh: Project) -> None:
+    process = fresh.snakemake("results/demo/digits/splits/train/meta.json")
+    assert "Provided cores: " in process.stdout
+
+
+def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh: Project, tmp_path: Path) -> None:
+    add_gpu(fresh)
+    log = tmp_path / "jobs.jsonl"
+    threads = 999  # more than this machine has
+    overlay = {"resources": {"train_flow": {"threads": threads, "gpu": 4}}, "training": {"warmup_steps": 7}}
+    flows = [*TWO_FLOWS, "results/demo/digits/baseline/lambda=0/seed=0/flow.safetensors"]
+    fresh.snakemake(
+        *flows,
+        *("--executor", "recorder", "--jobs", "20", "--seconds-between-status-checks", "0"),
+        *("--config", "training={batch_size: 99}"),
+        overlay=overlay,
+        RECORDER_LOG=str(log),
+    )
+    jobs = [json.loads(line) for line in log.read_text().splitlines()]
+    trained = [job for job in jobs if job["rule"] == "train_flow"]
+    assert {(job["threads"], job["gpu"]) for job in trained} == {(threads, 4)}
+    assert max(job["at_once"] for job in trained) >= 2
+    assert {job["gpu"] for job in jobs if job["rule"] == "fit_prior"} == {None}
+    assert "prepare_data" not in {job["rule"] for job in jobs}  # it runs where the internet is
+
+    # The Snakemake inside the job saw the same settings.
+    (start,) = [call for call in fresh.calls() if call["stage"] == "start-flow"]
+    training = json.loads(start["arguments"][start["arguments"].index("--training") + 1])
+    assert (training["batch_size"], training["warmup_steps"]) == (99, 7)

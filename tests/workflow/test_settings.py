@@ -1,0 +1,140 @@
+"""config.yaml, its schema, and what a user sees when it is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from nfpi.config import (
+    ClassifierConfig,
+    DatasetConfig,
+    EvaluationConfig,
+    FlowConfig,
+    GenerationConfig,
+    PriorConfig,
+    TrainingConfig,
+    json_schema,
+    resolve,
+)
+
+from .conftest import ROOT, Project
+
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
+SCHEMA = ROOT / "workflow/schemas/config.schema.json"
+REGENERATE = (
+    'python -c "import json; from nfpi.config import json_schema; '
+    'print(json.dumps(json_schema(), indent=2, ensure_ascii=False))" > workflow/schemas/config.schema.json'
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trainig={epochs: 3}", r"unknown key 'trainig' \(did you mean 'training'\?\)"),
+        ("training={epoch: 3}", r"unknown key 'training\.epoch' \(did you mean 'epochs'\?\)"),
+        ("training={epochs: -1}", r"training\.epochs: .* received '-1'"),
+        ("resources={train_flw: {gpu: 1}}", r"unknown key 'resources\.train_flw' \(did you mean 'train_flow'\?\)"),
+        ("preset=papr", r"preset: unknown preset 'papr' \(did you mean 'paper'\?\)"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_the_key(fresh: Project, setting: str, message: str) -> None:
+    process = fresh.snakemake("table2", "--dry-run", "--config", setting, check=False)
+    assert process.returncode != 0
+    (line,) = [line for line in process.stdout.splitlines() if line.startswith("config: ")]
+    assert re.search(message, line)
+    assert "Traceback" not in process.stdout
+
+
+def test_the_demo_target_is_refused_in_another_preset(fresh: Project) -> None:
+    process = fresh.snakemake("demo", "--dry-run", "--config", "preset=paper", check=False)
+    assert process.returncode != 0
+    assert "this target is for preset demo, not for paper" in process.stdout
+
+
+def test_the_schema_is_in_step_with_the_code() -> None:
+    same = json.loads(SCHEMA.read_text()) == json_schema()
+    assert same, f"config.py has changed; write the schema anew:\n{REGENERATE}"
+
+
+def test_the_schema_takes_config_yaml_and_refuses_unknown_keys() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.validate(CONFIG | {"presets": numbers(CONFIG["presets"])}, schema)
+    with pytest.raises(jsonschema.ValidationError, match="epoch"):
+        jsonschema.validate(CONFIG | {"presets": {"demo": {"training": {"epoch": 1}}}}, schema)
+
+
+def numbers(value: Any) -> Any:
+    """`1e4` is text in YAML 1.1 and a number in YAML 1.2, which is what editors read."""
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and re.fullmatch(r"\d+e\d+", value) else value
+
+
+@pytest.mark.parametrize(
+    ("group", "model"),
+    [
+        (CONFIG["flow"], FlowConfig),
+        (CONFIG["training"], TrainingConfig),
+        (CONFIG["priors"]["fpi"], PriorConfig),
+        (CONFIG["evaluation"], EvaluationConfig),
+        (CONFIG["generation"], GenerationConfig),
+        (CONFIG["resnet18"], ClassifierConfig),
+        (CONFIG["datasets"]["digits"] | CONFIG["datasets"]["cifar100"], DatasetConfig),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_knob_stands_in_config_yaml(group: dict[str, Any], model: type[BaseModel]) -> None:
+    assert set(group) == set(model.model_fields)
+
+
+def test_the_paper_preset_has_the_papers_settings() -> None:
+    _, _, config = resolve(CONFIG, {"preset": "paper"})
+    assert config.seeds == [1999]
+    assert config.flow == FlowConfig(num_flows=[8] * 3, num_blocks=[8, 4, 2], hidden_channels=[128] * 3)
+    assert (config.training.epochs, config.training.batch_size) == (500, 512)
+    cifar10, cifar100 = config.for_dataset("cifar10"), config.for_dataset("cifar100")
+    assert (cifar10.generation.per_class, cifar10.resnet18.epochs) == (5000, 30)
+    assert (cifar100.generation.per_class, cifar100.resnet18.epochs) == (500, 50)
+    assert config.datasets["cifar100"].validation_fraction == 0.05
+
+
+@pytest.mark.parametrize(
+    "command", [["snakemake", "--lint"], ["snakefmt", "--check", "Snakefile", "workflow"]], ids=lambda c: c[0]
+)
+def test_the_workflow_is_clean(command: list[str]) -> None:
+    process = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_conda_and_pip_ask_for_the_same_versions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
+    names = {"pytorch": "torch", "matplotlib-base": "matplotlib", "snakemake-minimal": "snakemake"}
+    conda = {
+        names.get(name, name) + version
+        for name, version in (
+            re.fullmatch(r"([\w-]+)(.*)", entry).groups()  # type: ignore[union-attr]
+            for entry in [*(entry for entry in entries if isinstance(entry, str)), *pip]
+        )
+    }
+    assert conda == {*project["dependencies"], f"python{project['requires-python']}", "pip"}
+
+
+def test_nothing_but_shared_ground_stands_in_the_default_profile() -> None:
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    limits = {"executor", "cores", "jobs", "resources", "default-resources", "set-resources", "set-threads"}
+    assert not limits & set(profile)
+    assert not [path for path in (ROOT / "workflow").rglob("*.smk") if "retries:" in Path(path).read_text()]
