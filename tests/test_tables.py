@@ -228,7 +228,7 @@ def test_unknown_cells_stay_empty(accuracies, tmp_path):
         assert "<na>" not in text
         assert "none" not in text
     last = (tmp_path / "table2.csv").read_text().splitlines()[-1]
-    assert last == "cifar10,fpi,10000000.0,,,,,,,,False,missing,,,,"
+    assert last == "cifar10,10000000.0,,,,,,,,False,missing,fpi,,,,"
     md = [line for line in (tmp_path / "table2.md").read_text().splitlines() if "10⁷" in line]
     assert md == ["| cifar10 | 10⁷ |  |  |  |  | missing |"]
 

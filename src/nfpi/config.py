@@ -249,8 +249,8 @@ class Config(Settings):
 
     def for_dataset(self, dataset: str) -> Config:
         """The settings with the data set's own overrides laid over them."""
-        overrides = self.datasets[dataset].overrides
-        return Config.model_validate(merge(self.model_dump(), dict(overrides))) if overrides else self
+        overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
+        return Config.model_validate(merge(self.model_dump(), overrides)) if overrides else self
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> Config:

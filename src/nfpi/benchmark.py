@@ -1,0 +1,317 @@
+"""Speed and memory of what the project is to be fast at, each as a ratio to a named reference in the same run.
+
+Two sides of a ratio run in turn, and the ratio is that of their medians: a slow moment of the machine falls on both.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from nfpi.devices import describe_device
+from nfpi.files import write_atomically
+from nfpi.flows import Coupling, MatrixExponentialFlow
+from nfpi.flows.networks import NormalizedConv2d
+from nfpi.likelihood import negative_log_likelihood
+from nfpi.linalg import exponential_action
+from nfpi.metrics import write_csv
+from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
+
+PAPER_FLOW = {
+    "shape": (3, 32, 32),
+    "num_flows": [8, 8, 8],
+    "num_blocks": [8, 4, 2],
+    "hidden_channels": [128, 128, 128],
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the benchmark.
+
+    Attributes:
+        name: what is measured.
+        reference: what it is compared with.
+        ours, theirs: medians; seconds, or GiB.
+        ratio: the larger is the better where `target` says « at least », else the smaller.
+        target: what the ratio (or the amount) should be.
+    """
+
+    name: str
+    reference: str
+    ours: float
+    theirs: float | None
+    ratio: float | None
+    unit: str
+    target: str
+
+
+def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
+    """Measure everything; write benchmark.csv and benchmark.md into `output`.
+
+    Args:
+        output: folder.
+        repeats: runs of each side, after one that does not count.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    found: list[Measurement] = []
+    for measure in tqdm((_actions, _training_step, _fixed_point, _fixed_point_memory), desc="benchmark", disable=None):
+        found += measure(device, repeats)
+    frame = pd.DataFrame([asdict(measurement) for measurement in found])
+    write_csv(frame, output / "benchmark.csv")
+    write_atomically(output / "benchmark.md", _markdown(found, device, repeats))
+    return found
+
+
+def _medians(device: torch.device, repeats: int, *sides: Callable[[], object]) -> list[float]:
+    """Median seconds of each side; the sides run in turn, and once before that counts."""
+    times: list[list[float]] = [[] for _ in sides]
+    for round_ in range(repeats + 1):
+        for side, its_times in zip(sides, times, strict=True):
+            _synchronize(device)
+            began = time.perf_counter()
+            side()
+            _synchronize(device)
+            if round_:
+                its_times.append(time.perf_counter() - began)
+    return [statistics.median(its_times) for its_times in times]
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+# ---- the coupling's exponential action against the exponential of every matrix ------------------------------
+
+
+def _actions(device: torch.device, repeats: int) -> Iterator[Measurement]:
+    """e^S x with its gradients, on fields as large as the paper's flow has them (batch 16)."""
+    for channels, pixels in ((6, 256), (12, 64), (24, 16)):
+        field = ((2 * torch.rand(16, channels, channels, pixels) - 1) / channels).to(device).requires_grad_()
+        vector = torch.randn(16, channels, pixels, device=device, requires_grad=True)
+        upstream = torch.randn_like(vector)
+        matrices = field.detach().permute(0, 3, 2, 1).flatten(0, 1).contiguous().requires_grad_()
+        columns = vector.detach().permute(0, 2, 1).reshape(-1, channels, 1).contiguous().requires_grad_()
+        upstream_columns = upstream.permute(0, 2, 1).reshape(-1, channels, 1).contiguous()
+
+        def ours(field: Tensor = field, vector: Tensor = vector, upstream: Tensor = upstream) -> None:
+            torch.autograd.grad(exponential_action(field, vector, 1.0), (field, vector), upstream)
+
+        def theirs(a: Tensor = matrices, x: Tensor = columns, upstream: Tensor = upstream_columns) -> None:
+            torch.autograd.grad(torch.linalg.matrix_exp(a) @ x, (a, x), upstream)
+
+        fast, slow = _medians(device, repeats, ours, theirs)
+        yield Measurement(
+            f"coupling action e^S x, forward and backward, C = {channels}",
+            "torch.linalg.matrix_exp and a product",
+            fast,
+            slow,
+            slow / fast,
+            "s",
+            "at least 8×",
+        )
+
+
+# ---- a training step against its convolutions ---------------------------------------------------------------
+
+
+def _training_step(device: torch.device, repeats: int, batch: int = 16) -> Iterator[Measurement]:
+    """Forward and backward of the likelihood at the paper's size, without the optimizer."""
+    flow = MatrixExponentialFlow(**PAPER_FLOW).to(device)  # type: ignore[arg-type]
+    x = (2 * torch.rand(batch, 3, 32, 32) - 1).to(device)
+    labels = torch.randint(10, (batch,)).to(device)
+    dimensions = x[0].numel()
+    prior = GaussianPrior(torch.randn(10, dimensions), torch.ones(10, dimensions)).to(device)
+    flow.initialize(x)
+    couplings = [module for module in flow.modules() if isinstance(module, Coupling)]
+    inputs, convolutions = _shapes_seen(flow, x)
+
+    def step() -> None:
+        flow.zero_grad()
+        negative_log_likelihood(flow, prior, x, labels).mean().backward()
+
+    def nets() -> None:
+        flow.zero_grad()
+        for coupling, kept in zip(couplings, inputs, strict=True):
+            out = coupling.net(kept)
+            out.backward(torch.ones_like(out))
+
+    def bare() -> None:
+        for image, weight, bias, padding in convolutions:
+            weight.grad = bias.grad = image.grad = None
+            out = F.conv2d(image, weight, bias, padding=padding)
+            out.backward(torch.ones_like(out))
+
+    ours, coupling_nets, bare_convolutions = _medians(device, repeats, step, nets, bare)
+    yield Measurement(
+        f"training step, paper's flow, batch {batch}",
+        "its coupling nets alone",
+        ours,
+        coupling_nets,
+        ours / coupling_nets,
+        "s",
+        "at most 1.10×",
+    )
+    yield Measurement(
+        f"training step, paper's flow, batch {batch}",
+        "their bare convolutions",
+        ours,
+        bare_convolutions,
+        ours / bare_convolutions,
+        "s",
+        "at most 1.22×",
+    )
+
+
+def _shapes_seen(
+    flow: MatrixExponentialFlow, x: Tensor
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor, int]]]:
+    """Inputs of the coupling nets, and (input, weight, bias, padding) of every convolution, as copies."""
+    inputs: list[Tensor] = []
+    convolutions: list[tuple[Tensor, Tensor, Tensor, int]] = []
+
+    def note_net(module: nn.Module, received: tuple[Tensor, ...]) -> None:
+        inputs.append(received[0].detach().clone().requires_grad_())
+
+    def note_convolution(module: nn.Module, received: tuple[Tensor, ...]) -> None:
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        image = received[0].detach().clone().requires_grad_()
+        bias = weight.new_zeros(len(weight), requires_grad=True)
+        convolutions.append((image, weight.detach().clone().requires_grad_(), bias, weight.shape[-1] // 2))
+
+    handles = []
+    for module in flow.modules():
+        if isinstance(module, Coupling):
+            handles.append(module.net.register_forward_pre_hook(note_net))
+        elif isinstance(module, (NormalizedConv2d, nn.Conv2d)):
+            handles.append(module.register_forward_pre_hook(note_convolution))
+    flow(x)
+    for handle in handles:
+        handle.remove()
+    return inputs, convolutions
+
+
+# ---- the fixed-point iteration against sums over an array of all pairs ---------------------------------------
+
+
+def _statistics(classes: int, dimensions: int) -> ClassStatistics:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(classes, dimensions, generator=generator, dtype=torch.float64)
+    variance = 0.5 + torch.rand(classes, dimensions, generator=generator, dtype=torch.float64)
+    return ClassStatistics(torch.full((classes,), 500), mean, variance)
+
+
+def _fixed_point(device: torch.device, repeats: int) -> Iterator[Measurement]:
+    """One iteration on the CPU, float64, K = 100 and D = 3072, as for CIFAR100."""
+    statistics_ = _statistics(100, 3072)
+    updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")
+    for update in updates:
+        config = FixedPointConfig(weight=1e3, update=update, max_iterations=1)
+        fast, slow = _medians(
+            torch.device("cpu"),
+            repeats,
+            partial(fit_fixed_point, statistics_, config),
+            partial(broadcast_iteration, statistics_.mean, statistics_.variance, config),
+        )
+        yield Measurement(
+            f"fixed-point iteration ({update}), K = 100, D = 3072, float64, CPU",
+            "sums over K×K×D arrays",
+            fast,
+            slow,
+            slow / fast,
+            "s",
+            "at least 30×",
+        )
+
+
+def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple[Tensor, Tensor]:
+    """One iteration of Eqs. 5-7 from the statistics themselves, written down as it stands: every pair [i, j] at once.
+
+    Args:
+        m, v: (K, D), means and variances.
+        config: pairwise scale; mean and variance are both fitted.
+
+    Returns:
+        new mean and variance, (K, D).
+    """
+    classes = len(m)
+    c = config.weight / (classes * (classes - 1))
+    gap = m[:, None] - m[None]
+    vi, vj = v[:, None], v[None]
+    kld = 0.5 * (vj.log() - vi.log() - 1 + vi / vj + gap**2 / vj).sum(2)
+    pi = torch.where(torch.eye(classes, dtype=torch.bool), 1.0, kld)
+    kappa = torch.exp(-kld / (pi * config.alpha)) / (pi * config.alpha)
+    kappa = kappa.fill_diagonal_(0.0)[:, :, None]
+    transposed = kappa.transpose(0, 1)
+    released = config.update == "released"
+    spread, tight_i, tight_j = vi, 1 / vi, 1 / vj
+    if released and config.isotropic_mean_update:
+        spread, tight_i, tight_j = (t.mean(2, keepdim=True) for t in (spread, tight_i, tight_j))
+    mean = m + c * (spread * (kappa * tight_j + transposed * tight_i) * gap).sum(1)
+    squares = gap**2
+    if released and config.pooled_mean_gaps:
+        squares = squares.sum(0)[None]
+    a = (1 + c * (kappa - transposed).sum(1)) / v + c * (transposed * (squares + vj)).sum(1) / v**2
+    if released:
+        a = v**2 * a
+    b = v + c * v**2 * (kappa / vj).sum(1)
+    return mean, (b / a).sqrt()
+
+
+def _fixed_point_memory(device: torch.device, repeats: int) -> Iterator[Measurement]:
+    """Peak memory of a process that fits K = 1000, D = 4096, as for ImageNet latents."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        peak = pool.apply(_peak_memory_of_a_fit, (1000, 4096))
+    yield Measurement(
+        "fixed-point fit, K = 1000, D = 4096, float64: peak memory of the process",
+        "one K×K×D array: 30.5 GiB",
+        peak,
+        1000 * 1000 * 4096 * 8 / 2**30,
+        None,
+        "GiB",
+        "at most 1.5 GiB",
+    )
+
+
+def _peak_memory_of_a_fit(classes: int, dimensions: int) -> float:
+    """GiB."""
+    fit_fixed_point(_statistics(classes, dimensions), FixedPointConfig(weight=1e4, max_iterations=3))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _markdown(found: list[Measurement], device: torch.device, repeats: int) -> str:
+    def amount(value: float | None, unit: str) -> str:
+        if value is None:
+            return ""
+        return f"{value:.2f} GiB" if unit == "GiB" else f"{1e3 * value:.2f} ms"
+
+    lines = [
+        f"Medians of {repeats} runs in turn; {describe_device(device)}, torch {torch.__version__}.",
+        "",
+        "| what | reference | ours | reference | ratio | target |",
+        "| :--- | :--- | ---: | ---: | ---: | :--- |",
+    ]
+    for m in found:
+        ratio = "" if m.ratio is None else f"{m.ratio:.2f}×"
+        ours, theirs = amount(m.ours, m.unit), amount(m.theirs, m.unit)
+        lines.append(f"| {m.name} | {m.reference} | {ours} | {theirs} | {ratio} | {m.target} |")
+    return "\n".join(lines) + "\n"
