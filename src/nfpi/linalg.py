@@ -56,7 +56,7 @@ def taylor_plan(norm: float, tolerance: float) -> tuple[int, int]:
     steps = max(1, math.ceil(norm / 2))
     theta = norm / steps
     terms, remainder = 1, theta**2 / 2
-    while remainder / (1 - theta / (terms + 3)) > tolerance / steps:
+    while remainder / (1 - theta / (terms + 2)) > tolerance / steps:
         terms += 1
         remainder *= theta / (terms + 1)
     return terms, steps
