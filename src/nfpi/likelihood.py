@@ -23,11 +23,13 @@ def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: fl
             large parts of them are constant.
 
     Returns:
-        (B, C, H, W), float, in [−1, 1).
+        (B, C, H, W), float, in [−1, 1); grey noise leads up to 2·grey_noise beyond.
     """
     x = images.to(torch.get_default_dtype())
     if generator is not None:
-        x += torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        # a sum near 256 has 16 binary places in float32: noise nearer to 1 would round up to the next level
+        x += noise.mul_(1 - 2**-16)
     x = x * (2 / LEVELS) - 1
     if generator is not None and grey_noise > 0 and images.shape[1] == 1:
         x += 2 * grey_noise * torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
