@@ -277,12 +277,23 @@ def _train(
         leave=False,
         disable=None,
     )
+
+    def save_when_due() -> None:
+        nonlocal saved
+        if checkpoint and time.monotonic() - saved > 60 * config.checkpoint_minutes:
+            _require_finite(state, config)
+            state.save(checkpoint, header or {})
+            saved = time.monotonic()
+
     while state.step < until_epoch * steps_per_epoch:
         epoch, batch = divmod(state.step, steps_per_epoch)
         for x, labels in data.stream(state.seed, epoch, batch):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
-            nll = negative_log_likelihood(flow, prior, x, labels)
+            try:
+                nll = negative_log_likelihood(flow, prior, x, labels)
+            except ArithmeticError:  # the series of a coupling is endless once its weights ran away
+                raise _diverged(state.step + 1, state.seed, config) from None
             optimizer.zero_grad()
             fabric.backward(nll.mean())
             if config.gradient_clip:
@@ -295,10 +306,10 @@ def _train(
             if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                 _require_finite(state, config)
                 progress.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
-            if checkpoint and time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                state.save(checkpoint, header or {})
-                saved = time.monotonic()
+            if state.step % steps_per_epoch:  # an epoch's last state is whole once its row is in the log
+                save_when_due()
         _close_epoch(state, prior, data, epoch + 1, time.monotonic() - epoch_began)
+        save_when_due()
         epoch_began = time.monotonic()
     progress.close()
     return state
@@ -306,11 +317,15 @@ def _train(
 
 def _require_finite(state: TrainingState, config: TrainingConfig) -> None:
     if not torch.isfinite(state.epoch_nll):
-        raise TrainingDiverged(
-            f"training: the loss is not finite at step {state.step} (seed {state.seed}): "
-            f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
-            f"(now {config.gradient_clip:g}; 0 is none)"
-        )
+        raise _diverged(state.step, state.seed, config)
+
+
+def _diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"training: the loss is not finite at step {step} (seed {seed}): "
+        f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
+        f"(now {config.gradient_clip:g}; 0 is none)"
+    )
 
 
 def _close_epoch(state: TrainingState, prior: GaussianPrior, data: TrainingData, epoch: int, seconds: float) -> None:

@@ -1,0 +1,41 @@
+"""Small images that a test can train on within a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.data import ImageSet
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tensors this small gain nothing from more threads, and tests may run side by side."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_images() -> Callable[..., ImageSet]:
+    """Labelled images in memory: a pattern for each class, noise around it, classes in random order."""
+
+    def make(
+        shape: tuple[int, int, int] = (1, 8, 8),
+        classes: int = 3,
+        per_class: int = 20,
+        *,
+        noise: float = 12.0,
+        seed: int = 0,
+        flip: bool = False,
+    ) -> ImageSet:
+        channels, height, width = shape
+        pattern = np.random.default_rng(99).integers(40, 216, (classes, height, width, channels))
+        generator = np.random.default_rng(seed)
+        labels = generator.permutation(np.repeat(np.arange(classes), per_class))
+        images = pattern[labels] + generator.normal(0, noise, (len(labels), height, width, channels))
+        meta = {"name": "toy", "classes": [f"class{k}" for k in range(classes)], "extra": {"flip": flip}}
+        return ImageSet(images.clip(0, 255).astype(np.uint8), labels, meta)
+
+    return make

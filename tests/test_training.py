@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import nfpi.training as training
+from nfpi.config import FlowConfig, TrainingConfig
+from nfpi.data import ImageSet
+from nfpi.devices import make_fabric
+from nfpi.priors import ClassStatistics, GaussianPrior
+from nfpi.serialization import FormatError, save_tensors
+from nfpi.training import TrainingData, TrainingDiverged, TrainingState
+
+FLOW = FlowConfig(num_flows=[2, 1], num_blocks=[1, 1], hidden_channels=[8, 8])
+CPU = torch.device("cpu")
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    return make_fabric()
+
+
+@pytest.fixture(scope="module")
+def make_data(make_images: Callable[..., ImageSet]) -> Callable[..., TrainingData]:
+    """60 training images in 4 batches of 16, the last one smaller; 30 validation images."""
+
+    def make(shape: tuple[int, int, int] = (1, 8, 8), **changes: object) -> TrainingData:
+        settings = {
+            "epochs": 3,
+            "batch_size": 16,
+            "warmup_steps": 6,
+            "initialization_images": 40,
+            "augmentation": "released",
+            "evaluate_every": 2,
+            "checkpoint_minutes": 1e-9,
+        }
+        config = TrainingConfig(**(settings | changes))
+        return TrainingData(make_images(shape), make_images(shape, per_class=10, seed=1), config, CPU)
+
+    return make
+
+
+def configured(data: TrainingData, **changes: object) -> TrainingData:
+    return replace(data, config=TrainingConfig(**(data.config.model_dump() | changes)))
+
+
+def start(data: TrainingData, fabric: Fabric, begin: str = "data") -> training.TrainingStart:
+    return training.start_training(data, FLOW, begin, SEED, fabric)
+
+
+def unsplit(data: TrainingData, fabric: Fabric) -> TrainingState:
+    """All epochs in one go, under the initial Gaussians."""
+    begun = start(configured(data, fit_after_epochs=0), fabric)
+    return training.continue_training(begun.state, begun.prior, data, fabric)
+
+
+def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
+    """Bit for bit; the log too, but for the time it took."""
+    assert one.step == other.step
+    for name in ("flow", "averaged_flow", "optimizer"):
+        left, right = getattr(one, name).state_dict(), getattr(other, name).state_dict()
+        if name == "optimizer":
+            left, right = flat_moments(left), flat_moments(right)
+        assert left.keys() == right.keys()
+        assert len(left) > 0
+        for key, value in left.items():
+            assert torch.equal(value, right[key]), f"{name}: {key}"
+    assert timeless(one.log) == timeless(other.log)
+    assert torch.equal(one.epoch_nll, other.epoch_nll)
+
+
+def flat_moments(state: dict) -> dict[str, torch.Tensor]:
+    return {f"{index}.{key}": value for index, moments in state["state"].items() for key, value in moments.items()}
+
+
+def timeless(log: list) -> list:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in log]
+
+
+# ---- in parts and in one ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs_before_the_fit", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
+def test_split_and_unsplit_training_agree_bit_for_bit(make_data, fabric, shape, epochs_before_the_fit):
+    data = make_data(shape, fit_after_epochs=epochs_before_the_fit)
+    begun = start(data, fabric)
+    assert begun.state.step == epochs_before_the_fit * data.steps_per_epoch
+    state = training.continue_training(begun.state, begun.prior, data, fabric)
+    assert state.step == 12
+    assert_equal_states(state, unsplit(data, fabric))
+
+
+def test_the_state_file_between_the_parts_changes_nothing(make_data, fabric, tmp_path):
+    data = make_data()
+    begun = start(data, fabric)
+    begun.state.save(tmp_path / "state.safetensors", {"start": "data"})
+    torch.manual_seed(123)  # what another process would find
+    state, header = TrainingState.load(tmp_path / "state.safetensors", data.config, data.steps_per_epoch, CPU)
+    assert header["start"] == "data"
+    assert_equal_states(state, begun.state)
+    state = training.continue_training(state, begun.prior, data, fabric)
+    assert_equal_states(state, unsplit(data, fabric))
+
+
+def test_every_weight_goes_on_from_the_same_start(make_data, fabric):
+    """Nothing of the part after the fit reaches back into the part before it."""
+    short, long = (start(make_data(epochs=epochs, evaluate_every=1), fabric) for epochs in (2, 9))
+    assert_equal_states(short.state, long.state)
+    assert torch.equal(short.statistics.mean, long.statistics.mean)
+
+
+def test_another_prior_or_another_seed_makes_a_difference(make_data, fabric):
+    data = make_data()
+    begun = start(data, fabric)
+    wider = GaussianPrior(begun.prior.mean, 2 * begun.prior.variance)
+    state = training.continue_training(begun.state, wider, data, fabric)
+    reference = unsplit(data, fabric)
+    assert_some_differ(state, reference)
+    other = training.start_training(data, FLOW, "data", SEED + 1, fabric)
+    assert_some_differ(other.state, start(data, fabric).state)
+
+
+def assert_some_differ(one: TrainingState, other: TrainingState) -> None:
+    pairs = zip(one.flow.parameters(), other.flow.parameters(), strict=True)
+    assert any(not torch.equal(left, right) for left, right in pairs)
+
+
+# ---- checkpoints --------------------------------------------------------------------------------------------
+
+
+class Cut(Exception):
+    """The machine is taken away."""
+
+
+@pytest.mark.parametrize("made", [5, 7, 8, 9, 12])
+def test_a_resumed_run_equals_one_that_was_not_cut(make_data, fabric, tmp_path, monkeypatch, made):
+    """Cut after `made` steps; an epoch has four, and one was trained before the fit."""
+    data, checkpoint = make_data(), tmp_path / "checkpoint.safetensors"
+    begun = start(data, fabric)
+    save = TrainingState.save
+
+    def save_and_cut(state: TrainingState, path: Path, header: dict) -> None:
+        save(state, path, header)
+        if state.step == made:
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "save", save_and_cut)
+        with pytest.raises(Cut):
+            training.continue_training(begun.state, begun.prior, data, fabric, checkpoint, {"fingerprint": "f"})
+    torch.manual_seed(5)
+    state, header = TrainingState.load(checkpoint, data.config, data.steps_per_epoch, CPU)
+    assert (state.step, header["fingerprint"]) == (made, "f")
+    state = training.continue_training(state, begun.prior, data, fabric, checkpoint)
+    assert_equal_states(state, unsplit(data, fabric))
+
+
+def test_a_run_cut_while_it_evaluates_goes_on_too(make_data, fabric, tmp_path, monkeypatch):
+    """The validation at the end of an epoch takes long on a large data set."""
+    data, checkpoint = make_data(), tmp_path / "checkpoint.safetensors"
+    begun = start(data, fabric)
+
+    def cut(*_: object, **__: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate_flow", cut)
+        with pytest.raises(Cut):
+            training.continue_training(begun.state, begun.prior, data, fabric, checkpoint)
+    state, _ = TrainingState.load(checkpoint, data.config, data.steps_per_epoch, CPU)
+    state = training.continue_training(state, begun.prior, data, fabric)
+    assert_equal_states(state, unsplit(data, fabric))
+
+
+def test_no_checkpoint_before_its_time(make_data, fabric, tmp_path):
+    data = make_data(checkpoint_minutes=60.0)
+    begun = start(data, fabric)
+    training.continue_training(begun.state, begun.prior, data, fabric, tmp_path / "checkpoint.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_training_state_is_refused_in_one_line(make_data, fabric, tmp_path):
+    data = make_data()
+    state = start(data, fabric).state
+    file = tmp_path / "state.safetensors"
+    save_tensors(file, {"mean": torch.zeros(2, 2)}, {"seed": 0})
+    without_moments = {f"flow.{key}": value for key, value in state.flow.state_dict().items()}
+    for tensors in ({"mean": torch.zeros(2, 2)}, without_moments):
+        save_tensors(file, tensors, {"seed": 0, "step": 1, "log": [], "flow": state.flow.settings})
+        with pytest.raises(FormatError, match=r"state\.safetensors: expected") as error:
+            TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
+        assert "\n" not in str(error.value)
+
+
+# ---- what it is independent of ------------------------------------------------------------------------------
+
+
+def test_the_number_of_workers_changes_nothing(make_data, fabric):
+    data = make_data((3, 8, 8), epochs=2)
+    assert_equal_states(unsplit(configured(data, workers=2), fabric), unsplit(data, fabric))
+
+
+def test_the_global_generator_changes_nothing(make_data, fabric):
+    data = make_data(epochs=2)
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        states.append(unsplit(data, fabric))
+    assert_equal_states(*states)
+
+
+# ---- the averaged weights and the learning rate -------------------------------------------------------------
+
+
+@pytest.fixture
+def weights_at_steps(monkeypatch) -> list[tuple[torch.Tensor, float]]:
+    """One weight tensor before every step of the average's update, and the learning rate of the step."""
+    seen: list[tuple[torch.Tensor, float]] = []
+    step = torch.optim.Adamax.step
+
+    def note(optimizer: torch.optim.Adamax, *arguments: object, **options: object) -> object:
+        result = step(optimizer, *arguments, **options)
+        group = optimizer.param_groups[0]
+        seen.append((group["params"][0].detach().clone(), group["lr"]))
+        return result
+
+    monkeypatch.setattr(torch.optim.Adamax, "step", note)
+    return seen
+
+
+@pytest.mark.parametrize(("ema_decay", "ema_power"), [(0.9999, 0.75), (0.6, 0.75), (0.9999, 0.5)])
+def test_the_average_follows_its_formula_from_the_second_epoch_on(
+    make_data, fabric, weights_at_steps, ema_decay, ema_power
+):
+    data = make_data(ema_decay=ema_decay, ema_power=ema_power)
+    state = unsplit(data, fabric)
+    weights = [weight.double() for weight, _ in weights_at_steps]
+    assert len(weights) == 12
+    average = weights[data.steps_per_epoch]
+    for n, weight in enumerate(weights[data.steps_per_epoch :]):
+        decay = min(ema_decay, 1 - (1 + n) ** -ema_power)
+        average = decay * average + (1 - decay) * weight
+    averaged = next(state.averaged_flow.parameters())
+    torch.testing.assert_close(averaged.double(), average, rtol=1e-6, atol=1e-7)
+    assert (averaged - next(state.flow.parameters())).abs().max() > 1e-3  # not the weights themselves
+
+
+def test_the_average_is_the_weights_during_the_first_epoch(make_data, fabric):
+    state = start(make_data(), fabric).state
+    for averaged, weight in zip(state.averaged_flow.parameters(), state.flow.parameters(), strict=True):
+        assert torch.equal(averaged, weight)
+        assert averaged.data_ptr() != weight.data_ptr()
+
+
+def test_learning_rates_warm_up_linearly(make_data, fabric, weights_at_steps):
+    state = unsplit(make_data(learning_rate=0.006, warmup_steps=6), fabric)
+    assert [rate for _, rate in weights_at_steps] == pytest.approx([0.001 * min(6, n) for n in range(1, 13)])
+    assert [row["learning_rate"] for row in state.log] == pytest.approx([0.004, 0.006, 0.006])
+    weights_at_steps.clear()
+    unsplit(make_data(learning_rate=0.006, warmup_steps=0), fabric)
+    assert {rate for _, rate in weights_at_steps} == {0.006}
+
+
+def test_the_gradient_is_clipped_on_request(make_data, fabric, monkeypatch):
+    norms = []
+    step = torch.optim.Adamax.step
+
+    def note(optimizer: torch.optim.Adamax, *arguments: object, **options: object) -> object:
+        gradients = [p.grad for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+        norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+        return step(optimizer, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adamax, "step", note)
+    unsplit(make_data(epochs=2), fabric)
+    assert min(norms) > 1
+    norms.clear()
+    unsplit(make_data(epochs=2, gradient_clip=0.5), fabric)
+    assert norms == pytest.approx([0.5] * len(norms), rel=1e-4)
+
+
+# ---- that it learns -----------------------------------------------------------------------------------------
+
+
+def test_the_likelihood_falls_and_the_classes_separate(make_images, fabric):
+    """Classes one cannot tell at chance (1 in 4), after a start that knows their means."""
+    config = TrainingConfig(
+        epochs=10,
+        batch_size=32,
+        learning_rate=2e-3,
+        warmup_steps=5,
+        augmentation="none",
+        evaluate_every=1,
+        initialization_images=64,
+    )
+    train = make_images(classes=4, per_class=60, noise=60)
+    data = TrainingData(train, make_images(classes=4, per_class=40, noise=60, seed=1), config, CPU)
+    begun = start(data, fabric)
+    log = training.continue_training(begun.state, begun.prior, data, fabric).log
+    assert [row["epoch"] for row in log] == list(range(1, 11))
+    assert [row["step"] for row in log] == [8 * epoch for epoch in range(1, 11)]
+    assert log[-1]["train_bits_per_dim"] < log[0]["train_bits_per_dim"]
+    assert log[-1]["validation_bits_per_dim"] < log[0]["validation_bits_per_dim"]
+    assert log[-1]["validation_nf_acc"] > 60
+
+
+def test_validation_is_scored_when_it_is_due(make_data, fabric):
+    log = unsplit(make_data(epochs=5, evaluate_every=2), fabric).log
+    assert [row["epoch"] for row in log if row["validation_nf_acc"] is not None] == [2, 4, 5]
+
+
+def test_training_bits_per_dim_are_those_of_the_images_under_the_weights(make_data, fabric, monkeypatch):
+    """With a step too small to move anything the mean over the epoch is the mean over the images."""
+    data = make_data(learning_rate=1e-30, warmup_steps=0, augmentation="none")
+    begun = start(configured(data, fit_after_epochs=0), fabric)
+    flow, prior = begun.state.flow, begun.prior
+    total = 0.0
+    with torch.no_grad():
+        for x, labels in data.stream(SEED, 0):
+            z, log_abs_det = flow(x)
+            normal = torch.distributions.Normal(prior.mean[labels], prior.variance[labels].sqrt())
+            total -= float((normal.log_prob(z.flatten(1)).sum(1) + log_abs_det).sum())
+    expected = total / 60 / 64 / np.log(2) + 7
+    log = training.continue_training(begun.state, prior, data, fabric).log
+    assert log[0]["train_bits_per_dim"] == pytest.approx(expected, rel=1e-5)
+
+
+# ---- the start ----------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_the_latents_after_the_first_epochs(make_data, fabric):
+    data = make_data()
+    begun = start(data, fabric)
+    with torch.no_grad():
+        pairs = [(begun.state.flow(x)[0], y) for x, y in data.stream(SEED, training._STATISTICS_EPOCH)]
+    z, y = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
+    expected = ClassStatistics.from_latents(z, y)
+    assert torch.equal(begun.statistics.count, torch.full((3,), 20.0, dtype=torch.float64))
+    torch.testing.assert_close(begun.statistics.mean, expected.mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(begun.statistics.variance, expected.variance, rtol=1e-10, atol=1e-10)
+
+
+def test_the_initial_gaussians_are_those_before_the_first_step(make_data, fabric):
+    before = start(make_data(fit_after_epochs=0), fabric)
+    assert before.state.step == 0
+    begun, identity = start(make_data(), fabric), start(make_data(), fabric, "identity")
+    for prior in (begun.prior, identity.prior):
+        assert torch.equal(prior.mean, before.statistics.mean)
+    assert torch.equal(begun.prior.variance, before.statistics.variance)
+    assert torch.equal(identity.prior.variance, torch.ones(3, 64, dtype=torch.float64))
+    assert begun.prior.mean.dtype == torch.float64
+    assert not torch.equal(begun.statistics.mean, before.statistics.mean)
+
+
+@pytest.mark.parametrize("constant", [0, 255])
+def test_a_start_on_images_with_constant_pixels_stays_finite(make_images, fabric, constant):
+    images = make_images()
+    images.images[:, :3] = constant
+    config = TrainingConfig(epochs=2, batch_size=16, augmentation="none", initialization_images=32)
+    begun = start(TrainingData(images, images, config, CPU), fabric)
+    for tensor in begun.state.flow.state_dict().values():
+        assert torch.isfinite(tensor).all()
+    begun.statistics.check()
+    assert np.isfinite(begun.state.log[0]["train_bits_per_dim"])
+
+
+def test_the_initialisation_takes_as_many_images_as_it_is_told(make_data, fabric, monkeypatch):
+    seen = []
+    initialize = training.MatrixExponentialFlow.initialize
+
+    def note(flow: object, x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return initialize(flow, x)
+
+    monkeypatch.setattr(training.MatrixExponentialFlow, "initialize", note)
+    for wanted in (40, 1000):
+        start(make_data(initialization_images=wanted), fabric)
+    assert seen == [40, 60]  # there are no more than 60
+
+
+# ---- when it runs away --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coupling", ["matrix_exponential", "affine"])
+@pytest.mark.parametrize("rate", [1e3, 1e20])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_loss_that_is_not_finite_names_step_and_knobs(make_data, fabric, tmp_path, coupling, rate, checkpointed):
+    data = make_data(learning_rate=rate, warmup_steps=0, gradient_clip=0)
+    architecture = FLOW.model_copy(update={"coupling": coupling})
+    begun = training.start_training(configured(data, fit_after_epochs=0), architecture, "data", SEED, fabric)
+    checkpoint = tmp_path / "checkpoint.safetensors" if checkpointed else None
+    with pytest.raises(TrainingDiverged) as error:
+        training.continue_training(begun.state, begun.prior, data, fabric, checkpoint)
+    message = str(error.value)
+    assert re.search(r"at step [1-8] ", message)
+    assert f"seed {SEED}" in message
+    assert f"learning_rate (now {rate:g})" in message
+    assert "gradient_clip (now 0;" in message
+    assert "\n" not in message
