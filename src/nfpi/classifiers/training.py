@@ -43,6 +43,8 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
             f"image sets: expected {first.shape} and {first.num_classes} classes in both, "
             f"received {second.shape} and {second.num_classes}"
         )
+    if first.classes != second.classes:
+        raise ValueError(f"image sets: expected the classes {first.classes} in both, received {second.classes}")
     return ImageSet(
         np.concatenate([first.images, second.images]),
         np.concatenate([first.labels, second.labels]),
@@ -78,7 +80,9 @@ def train_classifier(
         weight_decay=config.weight_decay,
     )
     module, optimizer = fabric.setup(model, optimizer)
-    steps = config.epochs * num_batches(len(train), config.batch_size)
+    # an image alone in the last batch would have no variance to be normalised by
+    drop_last = len(train) > 1 and len(train) % config.batch_size == 1
+    steps = config.epochs * num_batches(len(train), config.batch_size, drop_last)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=config.max_learning_rate,
@@ -98,6 +102,7 @@ def train_classifier(
             epoch=epoch,
             shuffle=True,
             transform=transform,
+            drop_last=drop_last,
         ):
             loss = F.cross_entropy(module(normalized(images.to(fabric.device))), labels.to(fabric.device))
             optimizer.zero_grad()
@@ -106,7 +111,7 @@ def train_classifier(
             schedule.step()
             total += loss.detach() * len(labels)
             progress.update()
-        mean_loss = float(total) / len(train)
+        mean_loss = float(total) / (len(train) - drop_last)
         if not np.isfinite(mean_loss):
             raise ArithmeticError(
                 f"classifier: the loss is not finite in epoch {epoch + 1}: try a smaller max_learning_rate "
