@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -21,6 +22,7 @@ class Bijection(nn.Module):
         """x = f⁻¹(y) and log |det ∂x/∂y|."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Set the parameters that depend on data from a batch of it, and return f(x)."""
         return self(x)[0]

@@ -1,0 +1,189 @@
+"""The contract of a bijection, kept by every one in the table."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nfpi.flows import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Flow,
+    LowRankMatrixExponentialCoupling,
+    MatrixExponentialConv1x1,
+    MatrixExponentialCoupling,
+    MatrixExponentialFlow,
+)
+
+
+def _flow(coupling, *shape):
+    return shape, lambda: Flow(shape, 8, 1, coupling)
+
+
+def _multiscale(levels, coupling, *shape, flows=1):
+    return shape, lambda: MatrixExponentialFlow(shape, [flows] * levels, [1] * levels, [8] * levels, coupling)
+
+
+BIJECTIONS = {
+    "actnorm": ((3, 4, 5), lambda: ActNorm((3, 4, 5))),
+    "actnorm, grey": ((1, 2, 3), lambda: ActNorm((1, 2, 3))),
+    "convolution": ((5, 3, 2), lambda: MatrixExponentialConv1x1(5)),
+    "convolution, one channel": ((1, 3, 2), lambda: MatrixExponentialConv1x1(1)),
+    "dense coupling": ((6, 2, 3), lambda: MatrixExponentialCoupling(6, 8, 2)),
+    "dense coupling, odd": ((5, 3, 2), lambda: MatrixExponentialCoupling(5, 8, 0)),
+    "dense coupling, one channel mapped": ((2, 3, 2), lambda: MatrixExponentialCoupling(2, 8, 1)),
+    "dense coupling, the largest": ((48, 1, 2), lambda: MatrixExponentialCoupling(48, 8, 1)),
+    "low-rank coupling": ((50, 1, 2), lambda: LowRankMatrixExponentialCoupling(50, 8, 1)),
+    "low-rank coupling, odd": ((53, 2, 1), lambda: LowRankMatrixExponentialCoupling(53, 8, 1)),
+    "affine coupling": ((6, 3, 2), lambda: AffineCoupling(6, 8, 1)),
+    "affine coupling, odd": ((3, 2, 3), lambda: AffineCoupling(3, 8, 1)),
+    "additive coupling": ((6, 3, 2), lambda: AdditiveCoupling(6, 8, 1)),
+    "additive coupling, odd": ((7, 2, 2), lambda: AdditiveCoupling(7, 8, 1)),
+    "flow": _flow("matrix_exponential", 6, 2, 3),
+    "flow, affine": _flow("affine", 4, 3, 2),
+    "flow, additive": _flow("additive", 4, 3, 2),
+    "flow, low rank": _flow("matrix_exponential", 52, 1, 2),
+    "one level, grey": _multiscale(1, "matrix_exponential", 1, 4, 6, flows=2),
+    "one level, colour, low rank": _multiscale(1, "matrix_exponential", 13, 2, 2),
+    "two levels, colour": _multiscale(2, "matrix_exponential", 3, 4, 8),
+    "two levels, grey, affine": _multiscale(2, "affine", 1, 8, 4, flows=2),
+    "three levels, grey": _multiscale(3, "matrix_exponential", 1, 8, 16),
+    "three levels, colour, additive": _multiscale(3, "additive", 3, 8, 8),
+}
+
+every_bijection = pytest.mark.parametrize("name", BIJECTIONS)
+
+
+def _build(name, randomize, seed=0):
+    shape, constructor = BIJECTIONS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        bijection = constructor()
+    return shape, randomize(bijection, seed)
+
+
+def _images(shape, batch=2, seed=0):
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _jacobian(change, x):
+    """∂y/∂x of every image of the batch, (B, D, D), a row a backward pass."""
+    x = x.clone().requires_grad_()
+    y = change(x)[0].flatten(1)
+    rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0].flatten(1) for column in y.unbind(1)]
+    return torch.stack(rows, 1)
+
+
+@every_bijection
+def test_inverse_undoes_forward_and_forward_undoes_inverse(name, randomize):
+    shape, bijection = _build(name, randomize)
+    x = _images(shape, batch=3)
+    y, there = bijection(x)
+    back, home = bijection.inverse(y)
+    assert y.shape == back.shape == x.shape
+    assert (y - x).abs().amax() > 0.01, "a trivial map tests nothing"
+    assert (back - x).abs().max() <= 1e-10
+    torch.testing.assert_close(home, -there, rtol=1e-12, atol=1e-10)
+    back, home = bijection.inverse(x)
+    again, there = bijection(back)
+    assert (again - x).abs().max() <= 1e-10
+    torch.testing.assert_close(home, -there, rtol=1e-12, atol=1e-10)
+
+
+@every_bijection
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_log_abs_det_is_that_of_the_jacobian(name, direction, randomize):
+    shape, bijection = _build(name, randomize)
+    x = _images(shape)
+    change = getattr(bijection, direction)
+    found = change(x)[1]
+    assert found.shape in ((), (2,))
+    sign, expected = torch.linalg.slogdet(_jacobian(change, x))
+    assert (sign != 0).all()
+    torch.testing.assert_close(found.expand(2), expected, rtol=1e-10, atol=1e-10)
+
+
+@every_bijection
+def test_images_of_a_batch_do_not_know_each_other(name, randomize):
+    shape, bijection = _build(name, randomize)
+    x = _images(shape, batch=3)
+    for change in (bijection.forward, bijection.inverse):
+        y, log_abs_det = change(x)
+        alone = [change(image[None]) for image in x]
+        torch.testing.assert_close(torch.cat([y for y, _ in alone]), y, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(torch.stack([det.view(()) for _, det in alone]), log_abs_det.expand(3))
+
+
+@every_bijection
+def test_gradients_reach_every_parameter(name, randomize):
+    """Of the likelihood of a standard normal; all of them finite."""
+    shape, bijection = _build(name, randomize)
+    z, log_abs_det = bijection(_images(shape))
+    (0.5 * z.square().sum() - log_abs_det.sum()).backward()
+    for parameter_name, parameter in bijection.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+        assert parameter.grad.any(), parameter_name
+
+
+@every_bijection
+def test_initialisation_is_finite_and_what_it_returns_is_the_image_under_the_initialised_map(name, randomize):
+    """With pixels that are constant, as large parts of grey images are."""
+    shape, bijection = _build(name, randomize)
+    x = _images(shape, batch=16)
+    x[:, 0, 0, 0] = -0.75
+    x[:, -1, -1, -1] = 0.0
+    y = bijection.initialize(x)
+    assert not y.requires_grad
+    assert torch.isfinite(y).all()
+    torch.testing.assert_close(bijection(x)[0], y)
+    assert (bijection.inverse(y)[0] - x).abs().max() <= 1e-10
+
+
+@every_bijection
+def test_same_seed_same_map(name, randomize):
+    shape, first = _build(name, randomize, seed=3)
+    assert torch.equal(first(_images(shape))[0], _build(name, randomize, seed=3)[1](_images(shape))[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    levels=st.integers(1, 3),
+    channels=st.integers(1, 3),
+    height=st.integers(1, 2),
+    width=st.integers(1, 2),
+    flows=st.integers(0, 2),
+    blocks=st.integers(0, 1),
+    coupling=st.sampled_from(["matrix_exponential", "affine", "additive"]),
+    seed=st.integers(0, 2**31),
+)
+def test_multiscale_flow_of_any_shape_is_a_bijection(
+    randomize, levels, channels, height, width, flows, blocks, coupling, seed
+):
+    shape = (channels, height * 2**levels, width * 2**levels)
+    torch.manual_seed(seed)
+    flow = randomize(MatrixExponentialFlow(shape, [flows] * levels, [blocks] * levels, [4] * levels, coupling), seed)
+    x = _images(shape, seed=seed)
+    z, there = flow(x)
+    back, home = flow.inverse(z.flatten(1))
+    assert z.shape == x.shape
+    assert there.shape == home.shape == (2,)
+    assert (back - x).abs().max() <= 1e-9
+    torch.testing.assert_close(home, -there, rtol=1e-10, atol=1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    levels=st.integers(1, 2),
+    channels=st.integers(1, 2),
+    tall=st.booleans(),
+    coupling=st.sampled_from(["matrix_exponential", "affine", "additive"]),
+    seed=st.integers(0, 2**31),
+)
+def test_log_abs_det_of_a_multiscale_flow_of_any_shape(randomize, levels, channels, tall, coupling, seed):
+    shape = (channels, 2**levels * (1 + tall), 2**levels)
+    torch.manual_seed(seed)
+    flow = randomize(MatrixExponentialFlow(shape, [1] * levels, [1] * levels, [4] * levels, coupling), seed)
+    x = _images(shape, seed=seed)
+    torch.testing.assert_close(flow(x)[1], torch.linalg.slogdet(_jacobian(flow, x)).logabsdet, rtol=1e-10, atol=1e-10)
