@@ -311,19 +311,25 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
     if file.preset not in file.presets:
         raise ConfigError(f"preset: unknown preset '{file.preset}'{_suggest(file.preset, file.presets)}")
     own = {"preset", "results", "presets"}
-    settings = merge(merged, file.presets[file.preset], overrides)
+    base, above = ({key: value for key, value in part.items() if key not in own} for part in (merged, overrides))
+    where = f"preset {file.preset}: "
     try:
-        config = Config.model_validate({key: value for key, value in settings.items() if key not in own})
+        config = Config.model_validate(merge(base, file.presets[file.preset], above))
         for name in config.datasets:
+            where = f"preset {file.preset}: datasets.{name}.overrides: "
             config.for_dataset(name)
     except ValidationError as error:
-        raise ConfigError(f"preset {file.preset}: {explain(error, Config)}") from None
+        raise ConfigError(f"{where}{explain(error, Config)}") from None
     return file.preset, file.results, config
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault of a validation error in one line: key, what was expected, what was received."""
-    fault = error.errors(include_url=False)[0]
+    """One fault of a validation error in one line: key, what was expected, what was received.
+
+    An unknown key comes first: it may be why another one is missing.
+    """
+    faults = error.errors(include_url=False)
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     if fault["loc"] and fault["loc"][-1] == "[key]":
         *parents, key, _ = fault["loc"]
         known = re.findall(r"'([^']+)'", fault.get("ctx", {}).get("expected", ""))
@@ -369,8 +375,14 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
             current = current.model_fields[str(part)].annotation if part in current.model_fields else None
-        else:  # dict[str, Model], list[Model], Model | None
-            current = next((a for a in reversed(get_args(current)) if a is not type(None)), None)
+            if type(None) in get_args(current):  # Model | None
+                current = _last_argument(current)
+        else:  # dict[str, Model], list[Model]
+            current = _last_argument(current)
     while current is not None and not (isinstance(current, type) and issubclass(current, BaseModel)):
-        current = next((a for a in reversed(get_args(current)) if a is not type(None)), None)
+        current = _last_argument(current)
     return list(current.model_fields) if current is not None else []
+
+
+def _last_argument(annotation: Any) -> Any:
+    return next((a for a in reversed(get_args(annotation)) if a is not type(None)), None)
