@@ -5,9 +5,9 @@ Two sides of a ratio run in turn, and the ratio is that of their medians: a slow
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nfpi.devices import describe_device
+from nfpi.devices import describe_device, make_fabric
 from nfpi.files import write_atomically
 from nfpi.flows import Coupling, MatrixExponentialFlow
 from nfpi.flows.networks import NormalizedConv2d
@@ -67,7 +67,7 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
         output: folder.
         repeats: runs of each side, after one that does not count.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = make_fabric().device
     torch.manual_seed(0)
     found: list[Measurement] = []
     for measure in tqdm((_actions, _training_step, _fixed_point, _fixed_point_memory), desc="benchmark", disable=None):
@@ -277,9 +277,9 @@ def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple
 
 def _fixed_point_memory(device: torch.device, repeats: int) -> Iterator[Measurement]:
     """Peak memory of a process that fits K = 1000, D = 4096, as for ImageNet latents."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        peak = pool.apply(_peak_memory_of_a_fit, (1000, 4096))
+    fit = "from nfpi.benchmark import peak_memory_of_a_fit; print(peak_memory_of_a_fit(1000, 4096))"
+    process = subprocess.run([sys.executable, "-c", fit], capture_output=True, text=True, check=True)
+    peak = float(process.stdout)
     yield Measurement(
         "fixed-point fit, K = 1000, D = 4096, float64: peak memory of the process",
         "one K×K×D array: 30.5 GiB",
@@ -291,9 +291,13 @@ def _fixed_point_memory(device: torch.device, repeats: int) -> Iterator[Measurem
     )
 
 
-def _peak_memory_of_a_fit(classes: int, dimensions: int) -> float:
-    """GiB."""
+def peak_memory_of_a_fit(classes: int, dimensions: int) -> float:
+    """Peak memory of this process, in GiB, after it has fitted K classes in D dimensions."""
     fit_fixed_point(_statistics(classes, dimensions), FixedPointConfig(weight=1e4, max_iterations=3))
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux's getrusage would give the parent's peak where that was higher
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 

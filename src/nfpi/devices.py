@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 
+# of <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
 
 def make_fabric(precision: str = "32-true") -> Fabric:
     """One device of the best kind there is, with this precision."""
+    keep_freed_memory()
     return Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
 
 
@@ -30,3 +35,16 @@ def _processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for its next step.
+
+    A training step frees and takes again a gigabyte in blocks of some megabytes. glibc hands such blocks back to the
+    system, which clears each page when it is asked for the next time; on a CPU that costs a sixth of the step.
+    Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -26,8 +26,9 @@ class ClassStatistics:
             if covariance is None:
                 raise ValueError("expected variance or covariance")
             variance = covariance.diagonal(dim1=1, dim2=2)
-        self.count = count.to(torch.float64)
-        self.mean = mean.to(torch.float64)
+        # copies, because latents are taken in in place
+        self.count = count.to(torch.float64, copy=True)
+        self.mean = mean.to(torch.float64, copy=True)
         freedom = (self.count - 1).clamp(min=0)
         self._squares = torch.where(freedom[:, None] > 0, variance.to(torch.float64), 0.0) * freedom[:, None]
         self._scatter = None
@@ -106,6 +107,8 @@ class ClassStatistics:
             raise ValueError(f"labels: expected 0…{self.num_classes - 1}, received {int(y.min())}…{int(y.max())}")
         if not torch.isfinite(z).all():
             raise FloatingPointError("latents: a value is not finite")
+        if not len(y):
+            return self
         present, index = y.unique(return_inverse=True)
         count = torch.bincount(index, minlength=len(present)).to(torch.float64)
         mean = z.new_zeros(len(present), z.shape[1]).index_add_(0, index, z) / count[:, None]
