@@ -1,0 +1,25 @@
+"""One class a stage: its fields are the options of its subcommand, `run` does the work."""
+
+from nfpi.stages.base import HeavyStage, Stage
+from nfpi.stages.classify import TestClassifier, TrainClassifier
+from nfpi.stages.data import Export, PrepareData
+from nfpi.stages.flow import Evaluate, FitPrior, Generate, StartFlow, TrainFlow
+from nfpi.stages.report import Benchmark, Collect, MakeFigure, MakeTable
+
+__all__ = [
+    "Benchmark",
+    "Collect",
+    "Evaluate",
+    "Export",
+    "FitPrior",
+    "Generate",
+    "HeavyStage",
+    "MakeFigure",
+    "MakeTable",
+    "PrepareData",
+    "Stage",
+    "StartFlow",
+    "TestClassifier",
+    "TrainClassifier",
+    "TrainFlow",
+]

@@ -1,0 +1,77 @@
+"""What the stages share. Everything heavy is imported by the stage that needs it, so that help is quick."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from nfpi.priors import FixedPointDiverged
+
+logger = logging.getLogger(__name__)
+
+
+class Stage(BaseModel):
+    """A subcommand."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def run(self) -> None:
+        """Do the work."""
+        raise NotImplementedError
+
+    def cli_cmd(self) -> None:
+        """What the command line calls."""
+        self.run()
+
+
+class HeavyStage(Stage):
+    """A stage that works with tensors, and may depend on a fit that diverged."""
+
+    def mark(self, fault: FixedPointDiverged) -> None:
+        """Write to all outputs that the fit this run depends on diverged."""
+        raise fault
+
+    def cli_cmd(self) -> None:
+        """Do the work; where the fit diverged, that is the result."""
+        from nfpi.priors import FixedPointDiverged
+
+        try:
+            self.run()
+        except FixedPointDiverged as fault:
+            self.mark(fault)
+            logger.warning("%s", fault)
+
+
+def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """Write a table as csv; with its header where there are no rows."""
+    import pandas as pd
+
+    from nfpi.metrics import write_csv
+
+    write_csv(pd.DataFrame(rows, columns=columns), path)
+
+
+def write_log(path: Path, rows: list[dict[str, Any]]) -> None:
+    """An epoch a row."""
+    write_rows(path, list(rows[0]) if rows else ["epoch"], rows)
+
+
+def mark_metrics(path: Path, fault: FixedPointDiverged) -> None:
+    """Write a metrics.json that says « diverged » in place of values."""
+    from nfpi.metrics import write_metrics
+    from nfpi.outcome import divergence_record
+
+    write_metrics(
+        path,
+        {},
+        n=0,
+        seed=fault.context.get("seed", 0),
+        settings=fault.context,
+        device="none",
+        seconds=0.0,
+        diverged=divergence_record(fault),
+    )

@@ -1,0 +1,305 @@
+"""Stages of the flow: start, fit of the prior, training, evaluation, generation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nfpi.config import (
+    EvaluationConfig,
+    FlowConfig,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PriorConfig,
+    Split,
+    Start,
+    TrainingConfig,
+)
+from nfpi.stages.base import HeavyStage, mark_metrics, write_log, write_rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from nfpi.priors import FixedPointDiverged
+    from nfpi.training import TrainingData
+
+logger = logging.getLogger(__name__)
+
+
+class StartFlow(HeavyStage):
+    """Initialise the flow and the Gaussians on data, and train the epochs before the fit."""
+
+    data: Path
+    """folder of the splits"""
+    flow: FlowConfig = FlowConfig()
+    training: TrainingConfig = TrainingConfig()
+    start: Start = "data"
+    """initial Gaussians: class means with class variances (data) or with identity covariances"""
+    seed: NonNegativeInt = 0
+    output: Path
+    """folder of state.safetensors, prior.safetensors, statistics.safetensors and log.csv"""
+
+    def run(self) -> None:
+        """Start one seed."""
+        from nfpi.devices import make_fabric
+        from nfpi.serialization import save_prior, save_statistics
+        from nfpi.training import start_training
+
+        fabric = make_fabric(self.training.precision)
+        data = _training_data(self.data, self.training, fabric.device)
+        begun = start_training(data, self.flow, self.start, self.seed, fabric)
+        header = {"start": self.start, "seed": self.seed}
+        save_prior(self.output / "prior.safetensors", begun.prior, {**header, "weight": 0.0})
+        save_statistics(self.output / "statistics.safetensors", begun.statistics, header)
+        write_log(self.output / "log.csv", begun.state.log)
+        begun.state.save(self.output / "state.safetensors", {**header, "training": self.training.model_dump()})
+
+
+class FitPrior(HeavyStage):
+    """Fit the Gaussians by fixed-point iteration (Eqs. 5-7). A fit that diverges is a result and ends well."""
+
+    statistics: Path
+    """statistics.safetensors of a start"""
+    initial: Path
+    """prior.safetensors of the same start"""
+    prior: PriorConfig = PriorConfig()
+    weight: NonNegativeFloat
+    """λ of Eq. 4"""
+    output: Path
+    """the fitted prior, a safetensors file"""
+    iterations: Path
+    """table of the residuals, an iteration a row (csv)"""
+
+    def run(self) -> None:
+        """Iterate to the fixed point."""
+        from nfpi.priors import FixedPointConfig, FixedPointDiverged, fit_fixed_point
+        from nfpi.serialization import load_prior, load_statistics, save_prior
+
+        settings = self.prior.model_dump(exclude={"start"})
+        initial, header = load_prior(self.initial)
+        try:
+            result = fit_fixed_point(
+                load_statistics(self.statistics), FixedPointConfig(weight=self.weight, **settings), initial
+            )
+        except FixedPointDiverged as fault:
+            self._write_residuals(fault.residuals)
+            fault.context = {"seed": header["seed"], "prior": self.prior.model_dump()}
+            raise
+        if not result.converged:
+            logger.warning("not converged after %d iterations: the last Gaussians are taken", result.iterations)
+        logger.info("λ = %g: %d iterations, converged: %s", self.weight, result.iterations, result.converged)
+        self._write_residuals(result.residuals.tolist())
+        header |= {"weight": self.weight, "settings": self.prior.model_dump()}
+        header |= {"iterations": result.iterations, "converged": result.converged}
+        save_prior(self.output, result.prior, header)
+
+    def _write_residuals(self, residuals: list[Any]) -> None:
+        rows = [
+            {"iteration": index, "mean_residual": mean, "variance_residual": variance}
+            for index, (mean, variance) in enumerate(residuals, 1)
+        ]
+        write_rows(self.iterations, ["iteration", "mean_residual", "variance_residual"], rows)
+
+    def mark(self, fault: FixedPointDiverged) -> None:
+        """The prior is « diverged »."""
+        from nfpi.outcome import mark_tensors
+
+        mark_tensors(self.output, fault)
+
+
+class TrainFlow(HeavyStage):
+    """Train the flow under its prior, from where the start left it. A run that was cut goes on by itself."""
+
+    data: Path
+    """folder of the splits"""
+    state: Path
+    """state.safetensors of a start"""
+    prior: Path
+    """the Gaussians to train under, fitted or initial"""
+    training: TrainingConfig = TrainingConfig()
+    output: Path
+    """folder of flow.safetensors (averaged weights), prior.safetensors and log.csv"""
+
+    def run(self) -> None:
+        """Train the remaining epochs."""
+        from nfpi.devices import make_fabric
+        from nfpi.files import file_digest
+        from nfpi.metrics import config_hash
+        from nfpi.serialization import load_prior, save_flow, save_prior
+        from nfpi.training import TrainingState, continue_training
+
+        prior, prior_header = load_prior(self.prior)
+        fabric = make_fabric(self.training.precision)
+        data = _training_data(self.data, self.training, fabric.device)
+        checkpoint = self.output / ".checkpoint.safetensors"
+        fingerprint = config_hash(
+            {
+                "training": self.training.model_dump(exclude={"checkpoint_minutes", "workers"}),
+                "state": file_digest(self.state),
+                "prior": file_digest(self.prior),
+                "data": data.train.meta["sha256"],
+            }
+        )
+        state, header = TrainingState.load(self.state, self.training, data.steps_per_epoch, fabric.device)
+        if checkpoint.is_file():
+            resumed, found = TrainingState.load(checkpoint, self.training, data.steps_per_epoch, fabric.device)
+            if found.get("fingerprint") == fingerprint:
+                logger.info("%s: going on from step %d", checkpoint, resumed.step)
+                state = resumed
+            else:
+                logger.warning("%s: left by other settings, not used", checkpoint)
+        state = continue_training(state, prior, data, fabric, checkpoint, {"fingerprint": fingerprint})
+        save_prior(self.output / "prior.safetensors", prior, prior_header)
+        write_log(self.output / "log.csv", state.log)
+        save_flow(
+            self.output / "flow.safetensors",
+            state.averaged_flow,
+            {
+                "seed": state.seed,
+                "start": header["start"],
+                "step": state.step,
+                "training": self.training.model_dump(),
+                "data": {
+                    "name": data.train.meta["name"],
+                    "classes": data.train.classes,
+                    "flip": data.train.meta["extra"]["flip"],
+                },
+            },
+        )
+        checkpoint.unlink(missing_ok=True)
+
+    def mark(self, fault: FixedPointDiverged) -> None:
+        """There is nothing to train under."""
+        from nfpi.outcome import mark_tensors
+
+        mark_tensors(self.output / "flow.safetensors", fault)
+        mark_tensors(self.output / "prior.safetensors", fault)
+        write_log(self.output / "log.csv", [])
+
+
+class Evaluate(HeavyStage):
+    """Measure NF-Acc, top-5 and bits/dim of a trained flow, on the validation and the test split."""
+
+    data: Path
+    """folder of the splits"""
+    flow: Path
+    """flow.safetensors"""
+    prior: Path
+    """prior.safetensors beside it"""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output: Path
+    """metrics.json"""
+
+    def run(self) -> None:
+        """Score both splits."""
+        from nfpi.data import read_image_set
+        from nfpi.devices import describe_device, make_fabric
+        from nfpi.evaluation import evaluate_flow
+        from nfpi.metrics import write_metrics
+        from nfpi.serialization import load_flow, load_prior
+
+        began = time.monotonic()
+        flow, header = load_flow(self.flow)
+        prior, prior_header = load_prior(self.prior)
+        device = make_fabric().device
+        grey_noise = header["training"]["grey_noise"]
+        splits: tuple[Split, ...] = ("validation", "test")
+        validation, test = (
+            evaluate_flow(
+                flow.to(device),
+                prior,
+                read_image_set(self.data / split),
+                batch_size=self.evaluation.batch_size,
+                seed=header["seed"],
+                grey_noise=grey_noise,
+                device=device,
+            )
+            for split in splits
+        )
+        write_metrics(
+            self.output,
+            {
+                "nf_acc": test.nf_acc,
+                "nf_top5": test.nf_top5,
+                "bits_per_dim": test.bits_per_dim,
+                "validation_nf_acc": validation.nf_acc,
+                "validation_bits_per_dim": validation.bits_per_dim,
+            },
+            n=test.n,
+            seed=header["seed"],
+            settings={"flow": header, "prior": prior_header},
+            device=describe_device(device),
+            seconds=time.monotonic() - began,
+        )
+        logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
+
+    def mark(self, fault: FixedPointDiverged) -> None:
+        """The metrics are « diverged »."""
+        mark_metrics(self.output, fault)
+
+
+class Generate(HeavyStage):
+    """Draw labelled images from a trained flow, as many of each class, in the on-disk form of data sets."""
+
+    flow: Path
+    """flow.safetensors"""
+    prior: Path
+    """prior.safetensors beside it"""
+    temperature: PositiveFloat = 1.0
+    """scales the deviations from the class means"""
+    per_class: PositiveInt = 5000
+    batch_size: PositiveInt = 1000
+    seed: NonNegativeInt = 0
+    output: Path
+    """folder of the images"""
+
+    def run(self) -> None:
+        """Sample and write, a batch at a time."""
+        from nfpi.data import ImageSetWriter
+        from nfpi.devices import make_fabric
+        from nfpi.sampling import balanced_labels, sample_images
+        from nfpi.serialization import load_flow, load_prior
+
+        flow, header = load_flow(self.flow)
+        prior, _ = load_prior(self.prior)
+        device = make_fabric().device
+        labels = balanced_labels(prior.num_classes, self.per_class)
+        channels, height, width = flow.shape
+        with ImageSetWriter(
+            self.output,
+            len(labels),
+            (height, width, channels),
+            header["data"]["classes"],
+            name=header["data"]["name"],
+            split="generated",
+            temperature=self.temperature,
+            seed=self.seed,
+            flip=header["data"]["flip"],
+        ) as writer:
+            for images, classes in sample_images(
+                flow.to(device),
+                prior,
+                labels,
+                temperature=self.temperature,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                device=device,
+            ):
+                writer.append(images.permute(0, 2, 3, 1).numpy(), classes.numpy())
+
+    def mark(self, fault: FixedPointDiverged) -> None:
+        """There is nothing to draw from."""
+        from nfpi.outcome import mark_images
+
+        mark_images(self.output, fault)
+
+
+def _training_data(folder: Path, config: TrainingConfig, device: torch.device) -> TrainingData:
+    from nfpi.data import read_image_set
+    from nfpi.training import TrainingData
+
+    return TrainingData(read_image_set(folder / "train"), read_image_set(folder / "validation"), config, device)
