@@ -74,6 +74,13 @@ def test_a_mark_takes_the_place_of_an_older_result(fault, tmp_path):
         load_tensors(tmp_path / "flow.safetensors")
 
 
+def test_a_damaged_file_is_named_in_one_line(tmp_path):
+    (tmp_path / "file.json").write_text('{"diverged": {')
+    with pytest.raises(ValueError, match=r"file\.json: expected JSON") as error:
+        raise_if_marked(tmp_path / "file.json")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "content",
     [{"metrics": {"nf_acc": 1.0}}, {"diverged": None}, {"diverged": False}, {"diverged": {"iteration": 1}}, [1], {}],

@@ -38,7 +38,7 @@ def make_data(make_images: Callable[..., ImageSet]) -> Callable[..., TrainingDat
             "batch_size": 16,
             "warmup_steps": 6,
             "initialization_images": 40,
-            "augmentation": "released",
+            "augmentation": "shift",
             "evaluate_every": 2,
             "checkpoint_minutes": 1e-9,
         }
@@ -89,9 +89,9 @@ def timeless(log: list) -> list:
 
 
 @pytest.mark.parametrize("epochs_before_the_fit", [1, 2])
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
-def test_split_and_unsplit_training_agree_bit_for_bit(make_data, fabric, shape, epochs_before_the_fit):
-    data = make_data(shape, fit_after_epochs=epochs_before_the_fit)
+@pytest.mark.parametrize(("shape", "augmentation"), [((1, 8, 8), "shift"), ((3, 8, 8), "released")])
+def test_split_and_unsplit_training_agree_bit_for_bit(make_data, fabric, shape, augmentation, epochs_before_the_fit):
+    data = make_data(shape, augmentation=augmentation, fit_after_epochs=epochs_before_the_fit)
     begun = start(data, fabric)
     assert begun.state.step == epochs_before_the_fit * data.steps_per_epoch
     state = training.continue_training(begun.state, begun.prior, data, fabric)
@@ -205,7 +205,7 @@ def test_what_is_no_training_state_is_refused_in_one_line(make_data, fabric, tmp
 
 
 def test_the_number_of_workers_changes_nothing(make_data, fabric):
-    data = make_data((3, 8, 8), epochs=2)
+    data = make_data((3, 8, 8), epochs=2, augmentation="released")
     assert_equal_states(unsplit(configured(data, workers=2), fabric), unsplit(data, fabric))
 
 
@@ -406,3 +406,27 @@ def test_a_loss_that_is_not_finite_names_step_and_knobs(make_data, fabric, tmp_p
     assert f"learning_rate (now {rate:g})" in message
     assert "gradient_clip (now 0;" in message
     assert "\n" not in message
+
+
+# ---- what does not belong together --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 32}, "state: expected 1 epochs of 2 steps, received step 4"),
+        ({"shape": (3, 8, 8)}, r"images: expected \(C, H, W\) = \(1, 8, 8\) for this flow, received \(3, 8, 8\)"),
+    ],
+)
+def test_a_state_of_other_images_or_batches_is_refused(make_data, fabric, changes, message):
+    begun = start(make_data(), fabric)
+    with pytest.raises(ValueError, match=message):
+        training.continue_training(begun.state, begun.prior, make_data(**changes), fabric)
+
+
+@pytest.mark.parametrize("size", [(2, 64), (3, 48)])
+def test_a_prior_of_other_images_is_refused(make_data, fabric, size):
+    data = make_data()
+    prior = GaussianPrior(torch.zeros(size), torch.ones(size))
+    with pytest.raises(ValueError, match=r"prior: expected \(K, D\) = \(3, 64\) for these images"):
+        training.continue_training(start(data, fabric).state, prior, data, fabric)

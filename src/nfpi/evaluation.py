@@ -30,6 +30,19 @@ class FlowScores:
     n: int
 
 
+def check_fit(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
+    """Make sure that flow, prior and images are of one size and as many classes.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if flow.shape != image_set.shape:
+        raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
+    expected = (image_set.num_classes, torch.Size(image_set.shape).numel())
+    if tuple(prior.mean.shape) != expected:
+        raise ValueError(f"prior: expected (K, D) = {expected} for these images, received {tuple(prior.mean.shape)}")
+
+
 @torch.no_grad()
 def evaluate_flow(
     flow: MatrixExponentialFlow,
@@ -41,11 +54,15 @@ def evaluate_flow(
     grey_noise: float,
     device: torch.device,
 ) -> FlowScores:
-    """Score a flow on images that are dequantised, with noise that depends on the seed only, and not augmented.
+    """Score a flow on images that are dequantised and not augmented.
+
+    The noise depends on the seed and, as it is drawn a batch at a time, on the batch size.
 
     Raises:
+        ValueError: flow, prior and images do not fit together.
         FloatingPointError: a likelihood is not finite.
     """
+    check_fit(flow, prior, image_set)
     was_training = flow.training
     flow.eval()
     prior = prior.to(device)

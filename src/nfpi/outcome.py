@@ -52,6 +52,9 @@ def mark_images(folder: Path, fault: FixedPointDiverged) -> None:
 def raise_if_marked(path: Path) -> None:
     """Raise the divergence that a JSON file (metrics.json, meta.json) holds, if it is there and holds one."""
     if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected JSON, received something else ({error})") from None
         if isinstance(content, dict):
             raise_if_diverged(content)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from nfpi.config import FlowConfig, Start, TrainingConfig
 from nfpi.data import ImageSet, batches, num_batches, training_transform
-from nfpi.evaluation import evaluate_flow
+from nfpi.evaluation import check_fit, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.likelihood import bits_per_dim, dequantize, negative_log_likelihood
 from nfpi.priors import ClassStatistics, GaussianPrior
@@ -222,8 +222,15 @@ def continue_training(
         checkpoint: file that the state is written to every `checkpoint_minutes`; `header` goes with it.
 
     Raises:
+        ValueError: state, prior and images do not fit together.
         TrainingDiverged: the loss is not finite.
     """
+    check_fit(state.flow, prior, data.train)
+    if len(state.log) != state.step // data.steps_per_epoch:
+        raise ValueError(
+            f"state: expected {len(state.log)} epochs of {data.steps_per_epoch} steps, received step {state.step}: "
+            "was it trained on other images, or with another batch_size?"
+        )
     return _train(state, prior, data, data.config.epochs, fabric, checkpoint, header)
 
 
