@@ -22,6 +22,7 @@ from nfpi.stages import (
     Export,
     FitPrior,
     Generate,
+    ImportRelease,
     MakeFigure,
     MakeTable,
     PrepareData,
@@ -48,6 +49,7 @@ class Commands(BaseSettings):
     start_flow: CliSubCommand[StartFlow]
     fit_prior: CliSubCommand[FitPrior]
     train_flow: CliSubCommand[TrainFlow]
+    import_release: CliSubCommand[ImportRelease]
     evaluate: CliSubCommand[Evaluate]
     generate: CliSubCommand[Generate]
     train_classifier: CliSubCommand[TrainClassifier]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nfpi.linalg import geometric_mean, symmetric_power
-from nfpi.priors.divergence import Scale, pairwise_kld, repulsion_kernel
+from nfpi.priors.divergence import Scale, kld_scale, pairwise_kld, repulsion_kernel
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 
@@ -143,8 +143,10 @@ def fit_fixed_point(
     residuals: list[tuple[float, float]] = []
     try:
         for iteration in range(1, config.max_iterations + 1):
-            kernel = repulsion_kernel(pairwise_kld(prior), config.alpha, config.scale)
-            _require(torch.isfinite(kernel).all(1), iteration, "repulsion kernel", config)
+            kld = pairwise_kld(prior)
+            kernel = repulsion_kernel(kld, config.alpha, config.scale)
+            fine = torch.isfinite(kernel) & _is_resolved(kld, config.scale, prior.num_dimensions)
+            _require(fine.all(1), iteration, "repulsion kernel", config)
             updated = step(statistics, prior, kernel, config, iteration)
             residuals.append(_largest_change(updated, prior))
             prior = updated
@@ -159,6 +161,12 @@ def fit_fixed_point(
         residuals=torch.tensor(residuals, dtype=torch.float64),
         converged=max(residuals[-1]) <= config.tolerance,
     )
+
+
+def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
+    """Where π, by which the kernel divides, is more than the rounding of the divergences: not where classes coincide."""
+    rounding = 64 * torch.finfo(kld.dtype).eps * (dimensions + kld.max())
+    return (kld_scale(kld, scale) > rounding) | torch.eye(len(kld), dtype=torch.bool, device=kld.device)
 
 
 def _largest_change(new: GaussianPrior, old: GaussianPrior) -> tuple[float, float]:
@@ -262,7 +270,12 @@ def _full_step(
             finite = torch.isfinite(matrix).flatten(1).all(1)
             _require(finite, iteration, name, config)
             _require(torch.linalg.cholesky_ex(matrix).info == 0, iteration, f"{name} (definiteness)", config)
-        new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
+        try:
+            new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
+        except torch.linalg.LinAlgError as fault:
+            # definite, but not beyond rounding: the class of the worst condition
+            worst = int((torch.linalg.cond(a) * torch.linalg.cond(b)).argmax())
+            raise FixedPointDiverged(iteration, worst, "covariance (definiteness)", config.weight) from fault
         definite = torch.linalg.cholesky_ex(new_covariance).info == 0
         _require(definite, iteration, "covariance (definiteness)", config)
 

@@ -3,7 +3,7 @@
 from nfpi.stages.base import HeavyStage, Stage
 from nfpi.stages.classify import TestClassifier, TrainClassifier
 from nfpi.stages.data import Export, PrepareData
-from nfpi.stages.flow import Evaluate, FitPrior, Generate, StartFlow, TrainFlow
+from nfpi.stages.flow import Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
 from nfpi.stages.report import Benchmark, Collect, MakeFigure, MakeTable
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "FitPrior",
     "Generate",
     "HeavyStage",
+    "ImportRelease",
     "MakeFigure",
     "MakeTable",
     "PrepareData",

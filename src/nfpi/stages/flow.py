@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_settings import CliPositionalArg
+
 from nfpi.config import (
     EvaluationConfig,
     FlowConfig,
@@ -24,6 +26,7 @@ from nfpi.stages.base import HeavyStage, mark_metrics, write_log, write_rows
 if TYPE_CHECKING:
     import torch
 
+    from nfpi.data import ImageSet
     from nfpi.priors import FixedPointDiverged
     from nfpi.training import TrainingData
 
@@ -163,11 +166,7 @@ class TrainFlow(HeavyStage):
                 "start": header["start"],
                 "step": state.step,
                 "training": self.training.model_dump(),
-                "data": {
-                    "name": data.train.meta["name"],
-                    "classes": data.train.classes,
-                    "flip": data.train.meta["extra"]["flip"],
-                },
+                "data": _data_header(data.train),
             },
         )
         checkpoint.unlink(missing_ok=True)
@@ -179,6 +178,37 @@ class TrainFlow(HeavyStage):
         mark_tensors(self.output / "flow.safetensors", fault)
         mark_tensors(self.output / "prior.safetensors", fault)
         write_log(self.output / "log.csv", [])
+
+
+class ImportRelease(HeavyStage):
+    """Read a checkpoint of the authors' release; evaluate, generate and classify go on from it."""
+
+    checkpoint: CliPositionalArg[Path]
+    """file of the released code; nothing in it is executed"""
+    data: Path
+    """folder of the splits that it was trained on: the names of the classes are taken from it"""
+    averaged: bool = True
+    """take the averaged (EMA) weights; else the online ones"""
+    output: Path
+    """folder of flow.safetensors and prior.safetensors"""
+
+    def run(self) -> None:
+        """Translate the weights and the Gaussians."""
+        from nfpi.data import DataError, read_image_set
+        from nfpi.release import load_release_checkpoint
+        from nfpi.serialization import save_flow, save_prior
+
+        flow, prior = load_release_checkpoint(self.checkpoint, self.averaged)
+        train = read_image_set(self.data / "train", verify=False)
+        if (flow.shape, prior.num_classes) != (train.shape, train.num_classes):
+            raise DataError(
+                f"{self.data}: expected images {flow.shape} of {prior.num_classes} classes as in {self.checkpoint}, "
+                f"received {train.shape} of {train.num_classes}"
+            )
+        header = {"start": "release", "seed": 0, "checkpoint": str(self.checkpoint), "averaged": self.averaged}
+        save_prior(self.output / "prior.safetensors", prior, header)
+        training = {"grey_noise": TrainingConfig().grey_noise}
+        save_flow(self.output / "flow.safetensors", flow, {**header, "training": training, "data": _data_header(train)})
 
 
 class Evaluate(HeavyStage):
@@ -303,3 +333,8 @@ def _training_data(folder: Path, config: TrainingConfig, device: torch.device) -
     from nfpi.training import TrainingData
 
     return TrainingData(read_image_set(folder / "train"), read_image_set(folder / "validation"), config, device)
+
+
+def _data_header(train: ImageSet) -> dict[str, Any]:
+    """What generated images need to know of the images the flow was trained on."""
+    return {"name": train.meta["name"], "classes": train.classes, "flip": train.meta["extra"]["flip"]}

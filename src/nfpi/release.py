@@ -1,0 +1,173 @@
+"""Checkpoints of the authors' release: their weights in our flow, their Gaussians in our prior.
+
+Such a file is Lightning's: `state_dict` beside hyper-parameters that are OmegaConf objects. It is read by torch's
+weights-only loader, which builds nothing but tensors and plain containers, with inert stand-ins for the OmegaConf
+classes. Neither Lightning nor OmegaConf is needed, and nothing in the file is ever executed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfpi.flows import MatrixExponentialFlow
+from nfpi.priors import GaussianPrior
+from nfpi.serialization import FormatError
+
+_ONLINE, _AVERAGED = "flow.", "ema.ema_model."
+
+_LAYER = re.compile(r"blocks\.(\d+)\.(\d+)\.(.+)")
+
+_RENAMED = (
+    (re.compile(r"^conv1x1\."), "linear."),
+    (re.compile(r"^couplinglayer\.net\.out_layer\."), "coupling.net.out."),
+    (re.compile(r"^couplinglayer\.net\.layers\.0\."), "coupling.net.head."),
+    (re.compile(r"^couplinglayer\.net\.layers\.(\d+)\."), lambda m: f"coupling.net.blocks.{int(m[1]) - 1}."),
+    (re.compile(r"^couplinglayer\."), "coupling."),
+    (re.compile(r"\.conv\.weight$"), ".weight"),
+    (re.compile(r"\.norm\.(scale|shift)$"), r".\1"),
+)
+
+
+class _Inert:
+    """Stands where an object of the hyper-parameters stood; it keeps what it is given and does nothing."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _stand_in(name: str) -> tuple[type, str]:
+    return type(name.rsplit(".", 1)[1], (_Inert,), {}), name
+
+
+_SAFE: list[Any] = [
+    *map(
+        _stand_in,
+        (
+            "omegaconf.dictconfig.DictConfig",
+            "omegaconf.listconfig.ListConfig",
+            "omegaconf.base.ContainerMetadata",
+            "omegaconf.base.Metadata",
+            "omegaconf.nodes.AnyNode",
+            "typing.Any",
+        ),
+    ),
+    (list, "builtins.list"),
+    (dict, "builtins.dict"),
+    (int, "builtins.int"),
+    (defaultdict, "collections.defaultdict"),
+]
+
+
+def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[MatrixExponentialFlow, GaussianPrior]:
+    """Read the flow and the class Gaussians of a released checkpoint.
+
+    The architecture is read off the weights: any number of levels and flows, low-rank couplings included.
+
+    Args:
+        path: the checkpoint file.
+        averaged: take the averaged (EMA) weights; else the online ones. The Gaussians are never averaged.
+
+    Returns:
+        the flow, float32, and the prior, (K, D).
+
+    Raises:
+        FormatError: the file is missing, damaged, would execute something, or holds other weights.
+    """
+    path = Path(path)
+    weights = _read_state(path)
+    prefix = _AVERAGED if averaged else _ONLINE
+    own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    layers = {key: value for key, value in own.items() if _LAYER.fullmatch(key)}
+    if not layers:
+        raise FormatError(f"{path}: expected weights under '{prefix}blocks', received none")
+    try:
+        flow = MatrixExponentialFlow(**_architecture(layers))
+        flow.load_state_dict({_our_name(key): value for key, value in _flattened(layers).items()})
+        gaussians = {key.removeprefix(_ONLINE): value for key, value in weights.items() if key.startswith(_ONLINE)}
+        prior = _prior(gaussians)
+        prior.check()
+    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FormatError(f"{path}: expected the released layout, received another one ({reason})") from None
+    return flow, prior
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FormatError(f"{path}: there is no such file") from None
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        TypeError,
+    ) as error:
+        refused = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class) (\S+)", str(error))
+        reason = f"that refers to {next(filter(None, refused.groups()))}" if refused else "that cannot be read"
+        raise FormatError(f"{path}: expected a checkpoint of tensors, received a file {reason}") from None
+    state = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise FormatError(f"{path}: expected a checkpoint with a state_dict, received none")
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+
+def _architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The arguments of :class:`MatrixExponentialFlow` that these weights were made with."""
+    num_flows: list[int] = []
+    num_blocks: list[int] = []
+    hidden_channels: list[int] = []
+    while f"blocks.{len(num_flows)}.0.actnorm.scale" in layers:
+        level = len(num_flows)
+        flows = {int(m[2]) for m in map(_LAYER.fullmatch, layers) if m and int(m[1]) == level}
+        net = f"blocks.{level}.0.couplinglayer.net."
+        blocks = {key.removeprefix(f"{net}layers.").split(".")[0] for key in layers if key.startswith(f"{net}layers.")}
+        num_flows.append(len(flows))
+        num_blocks.append(len(blocks) - 1)
+        hidden_channels.append(len(layers[f"{net}layers.0.conv.weight"]))
+    channels, height, width = layers["blocks.0.0.actnorm.scale"].shape
+    return {
+        "shape": (channels // 4, 2 * height, 2 * width),
+        "num_flows": num_flows,
+        "num_blocks": num_blocks,
+        "hidden_channels": hidden_channels,
+    }
+
+
+def _flattened(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The norms' scale and shift, (C, 1, 1) there, are (C,) here."""
+    return {key: value.flatten() if ".norm." in key else value for key, value in layers.items()}
+
+
+def _our_name(key: str) -> str:
+    match = _LAYER.fullmatch(key)
+    assert match is not None
+    name = match[3]
+    for pattern, replacement in _RENAMED:
+        name = pattern.sub(replacement, name)
+    return f"levels.{match[1]}.{match[2]}.{name}"
+
+
+def _prior(weights: Mapping[str, Tensor]) -> GaussianPrior:
+    """Means, and variances as the squares of the scales that the densities are computed with."""
+
+    def stacked(name: str) -> Tensor:
+        classes = sum(key.startswith(f"{name}.") for key in weights)
+        return torch.stack([weights[f"{name}.{index}"].flatten() for index in range(classes)])
+
+    return GaussianPrior(stacked("mu_arr"), stacked("scale_tril_arr").square())
