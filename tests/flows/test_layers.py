@@ -134,7 +134,7 @@ def _exponent(layer, out):
 
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_coupling_is_the_exponential_of_what_its_net_gives(name, randomize):
-    """y₂ = e^{S(x₁)} x₂ + b(x₁) written down a pixel at a time; b first, S column by column, W₁'s rows, W₂'s columns."""
+    """y₂ = e^{S(x₁)} x₂ + b(x₁) a pixel at a time; b first, then S column by column, or W₁'s rows and W₂'s columns."""
     layer, channels = _coupling(name, randomize)
     kept, mapped = (channels + 1) // 2, channels // 2
     x = _images(2, channels, 2, 3)

@@ -164,7 +164,7 @@ def fit_fixed_point(
 
 
 def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
-    """Where π, by which the kernel divides, is more than the rounding of the divergences: not where classes coincide."""
+    """Where π, by which the kernel divides, is more than the divergences' rounding: not where classes coincide."""
     rounding = 64 * torch.finfo(kld.dtype).eps * (dimensions + kld.max())
     return (kld_scale(kld, scale) > rounding) | torch.eye(len(kld), dtype=torch.bool, device=kld.device)
 

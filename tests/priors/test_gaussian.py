@@ -1,0 +1,173 @@
+import pytest
+import torch
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from nfpi.priors import GaussianPrior
+
+KINDS = ["diagonal", "full"]
+
+
+def _prior(kind, classes=3, dimensions=4, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    mean = 2 * torch.randn(classes, dimensions, generator=generator, dtype=dtype)
+    if kind == "diagonal":
+        return GaussianPrior(mean, torch.rand(classes, dimensions, generator=generator, dtype=dtype) + 0.2)
+    factor = torch.randn(classes, dimensions, 2 * dimensions, generator=generator, dtype=dtype)
+    return GaussianPrior(mean, covariance=factor @ factor.mT / dimensions)
+
+
+def _distributions(prior):
+    if prior.is_full:
+        return [
+            MultivariateNormal(mean, covariance) for mean, covariance in zip(prior.mean, prior.covariance, strict=True)
+        ]
+    return [Independent(Normal(mean, v.sqrt()), 1) for mean, v in zip(prior.mean, prior.variance, strict=True)]
+
+
+def _latents(*shape, dtype=torch.float64):
+    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_prob_is_that_of_the_gaussians(kind):
+    prior, z = _prior(kind), _latents(7, 4)
+    expected = torch.stack([distribution.log_prob(z) for distribution in _distributions(prior)], 1)
+    torch.testing.assert_close(prior.log_prob(z), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 2)])
+def test_log_prob_of_labels_is_gathered_from_log_prob(kind, shape):
+    prior, z, labels = _prior(kind), _latents(5, *shape), torch.tensor([2, 0, 0, 1, 2])
+    expected = prior.log_prob(z).gather(1, labels[:, None]).squeeze(1)
+    assert expected.shape == (5,)
+    torch.testing.assert_close(prior.log_prob_of(z, labels), expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_prob_loses_nothing_far_from_the_origin(kind):
+    """Squares of 1e6 cancel to distances of about 1."""
+    prior, z = _prior(kind), _latents(6, 4)
+    far = GaussianPrior(prior.mean + 1e6, *((prior.variance,) if kind == "diagonal" else (None, prior.covariance)))
+    torch.testing.assert_close(far.log_prob(z + 1e6), prior.log_prob(z), rtol=1e-7, atol=1e-7)
+
+
+def test_classes_of_float32_latents_are_scored_as_in_float64():
+    """At D = 3072 the squares sum to thousands, and classes differ by less than float32 resolves of them."""
+    generator = torch.Generator().manual_seed(0)
+    prior = GaussianPrior(0.01 * torch.randn(5, 3072, generator=generator) + 3, torch.full((5, 3072), 0.5))
+    z = prior.sample(torch.arange(5), generator=generator)
+    scores = prior.log_prob(z)
+    exact = prior.to(dtype=torch.float64).log_prob(z.double())
+    scores, exact = (s - s.mean(1, keepdim=True) for s in (scores.double(), exact))
+    torch.testing.assert_close(scores, exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_the_likelihood(kind):
+    prior, labels = _prior(kind), torch.tensor([1, 0, 2])
+    z = _latents(3, 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: prior.log_prob_of(z, labels), z)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_have_the_moments_of_their_class(kind):
+    prior, count = _prior(kind), 40_000
+    labels = torch.arange(3).repeat(count)
+    samples = prior.sample(labels, generator=torch.Generator().manual_seed(0))
+    assert samples.shape == (3 * count, 4)
+    for index, distribution in enumerate(_distributions(prior)):
+        own = samples[labels == index]
+        covariance = prior.covariance[index] if prior.is_full else prior.variance[index].diag()
+        assert ((own.mean(0) - prior.mean[index]).abs() < 5 * (distribution.variance / count).sqrt()).all()
+        spread = (covariance.square() + torch.outer(distribution.variance, distribution.variance)) / count
+        assert ((torch.cov(own.T) - covariance).abs() < 5 * spread.sqrt()).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_temperature_scales_the_deviations(kind):
+    prior, labels = _prior(kind), torch.tensor([0, 1, 2, 2])
+
+    def draw(temperature):
+        return prior.sample(labels, temperature, torch.Generator().manual_seed(0)) - prior.mean[labels]
+
+    assert not draw(0.0).any()
+    torch.testing.assert_close(draw(0.7), 0.7 * draw(1.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_come_from_the_generator_alone(kind):
+    prior, labels = _prior(kind), torch.tensor([0, 2, 1])
+    state = torch.get_rng_state()
+    first = prior.sample(labels, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.randn(3)
+    assert torch.equal(first, prior.sample(labels, generator=torch.Generator().manual_seed(4)))
+    assert not torch.equal(first, prior.sample(labels, generator=torch.Generator().manual_seed(5)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_precision_is_changed_by_to(kind):
+    prior = _prior(kind).to(dtype=torch.float32)
+    assert prior.mean.dtype == prior.variance.dtype == torch.float32
+    assert prior.is_full == (kind == "full")
+    assert prior.sample(torch.tensor([0])).dtype == torch.float32
+    assert (prior.num_classes, prior.num_dimensions) == (3, 4)
+
+
+def test_variance_of_full_covariances_is_their_diagonal():
+    prior = _prior("full")
+    assert torch.equal(prior.variance, torch.stack([covariance.diagonal() for covariance in prior.covariance]))
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gaussians_pass_the_check(kind):
+    _prior(kind).check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_check_names_the_class_whose_mean_is_not_finite(kind, value):
+    prior = _prior(kind)
+    prior.mean[1, 3] = value
+    with pytest.raises(ValueError, match="prior: mean is not finite in class 1"):
+        prior.check()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, torch.nan, torch.inf])
+def test_check_names_the_class_whose_variance_is_none(value):
+    prior = _prior("diagonal")
+    prior.variance[2, 0] = value
+    with pytest.raises(ValueError, match="prior: variance is not positive and finite in class 2"):
+        prior.check()
+
+
+def test_check_names_the_class_whose_covariance_is_not_definite():
+    prior = _prior("full")
+    prior.covariance[1] = 1.0  # singular, with a fine diagonal
+    prior.covariance[1, 0, 1] = prior.covariance[1, 1, 0] = 1.5
+    with pytest.raises(ValueError, match="prior: covariance of class 1 is not positive definite"):
+        prior.check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "either variance or covariance"),
+        ({"variance": torch.ones(3, 4), "covariance": torch.eye(4).expand(3, 4, 4)}, "either variance or covariance"),
+        ({"variance": torch.ones(4)}, r"variance: expected \(3, 4\), received \(4,\)"),
+        ({"variance": torch.ones(1, 4)}, r"variance: expected \(3, 4\), received \(1, 4\)"),
+        ({"covariance": torch.ones(3, 4)}, r"covariance: expected \(3, 4, 4\), received \(3, 4\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GaussianPrior(torch.zeros(3, 4), **arguments)
+
+
+def test_means_that_are_no_matrix_are_refused():
+    with pytest.raises(ValueError, match=r"mean: expected \(K, D\), received \(4,\)"):
+        GaussianPrior(torch.zeros(4), torch.ones(4))

@@ -1,0 +1,171 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nfpi.priors import ClassStatistics
+
+
+def _latents(count=40, classes=3, dimensions=4, seed=0):
+    """Latents and labels; every class has its own moments, and two latents at least."""
+    generator = np.random.default_rng(seed)
+    labels = np.concatenate([np.tile(np.arange(classes), 2), generator.integers(0, classes, count - 2 * classes)])
+    generator.shuffle(labels)
+    mixing = generator.normal(size=(classes, dimensions, dimensions))
+    z = np.einsum("nij,nj->ni", mixing[labels], generator.normal(size=(count, dimensions))) + labels[:, None]
+    return torch.from_numpy(z), torch.from_numpy(labels)
+
+
+def _assert_moments(statistics, z, y, rtol=1e-12, atol=1e-12):
+    """numpy's mean, variance and covariance, class by class."""
+    for label in range(statistics.num_classes):
+        own = z[y == label].numpy()
+        assert statistics.count[label] == len(own)
+        np.testing.assert_allclose(statistics.mean[label], own.mean(0), rtol=rtol, atol=atol)
+        np.testing.assert_allclose(statistics.variance[label], own.var(0, ddof=1), rtol=rtol, atol=atol)
+        if statistics.covariance is not None:
+            np.testing.assert_allclose(statistics.covariance[label], np.cov(own.T, ddof=1), rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("covariance", [False, True])
+def test_moments_are_those_of_numpy(covariance):
+    z, y = _latents()
+    statistics = ClassStatistics.from_latents(z, y, covariance=covariance)
+    assert (statistics.covariance is not None) == covariance
+    assert statistics.num_classes == 3
+    _assert_moments(statistics, z, y)
+    statistics.check()
+
+
+def test_images_are_taken_as_vectors_and_in_float64():
+    z, y = _latents(dimensions=12)
+    statistics = ClassStatistics.from_latents(z.float().view(-1, 3, 2, 2), y)
+    assert statistics.mean.dtype == statistics.variance.dtype == torch.float64
+    _assert_moments(statistics, z.float().double(), y)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    order=st.randoms(use_true_random=False),
+    covariance=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_split_and_any_order_of_merging_give_the_same(cuts, order, covariance, seed):
+    """Parts may be empty, of one latent, or without some classes."""
+    z, y = _latents(seed=seed)
+    edges = [0, *sorted(cuts), 40]
+    parts = [slice(low, high) for low, high in itertools.pairwise(edges)]
+    updated = ClassStatistics.empty(3, 4, covariance)
+    for part in parts:
+        assert updated.update(z[part], y[part]) is updated
+    _assert_moments(updated, z, y)
+
+    pieces = [ClassStatistics.empty(3, 4, covariance).update(z[part], y[part]) for part in parts]
+    while len(pieces) > 1:
+        order.shuffle(pieces)
+        pieces.append(pieces.pop().merge(pieces.pop()))
+    _assert_moments(pieces[0], z, y)
+
+
+@pytest.mark.parametrize("covariance", [False, True])
+def test_variances_survive_a_large_offset(covariance):
+    """Sums of squares would lose every digit: 1e16 against 1."""
+    z, y = _latents(count=400)
+    statistics = ClassStatistics.empty(3, 4, covariance)
+    for part in range(0, 400, 16):
+        statistics.update(z[part : part + 16] + 1e8, y[part : part + 16])
+    for label in range(3):
+        np.testing.assert_allclose(statistics.variance[label], z[y == label].numpy().var(0, ddof=1), rtol=1e-6)
+        np.testing.assert_allclose(statistics.mean[label] - 1e8, z[y == label].numpy().mean(0), rtol=0, atol=1e-6)
+
+
+def test_given_moments_go_on_from_where_they_were():
+    z, y = _latents()
+    half = ClassStatistics.from_latents(z[:20], y[:20], num_classes=3, covariance=True)
+    assert (half.count > 1).all()
+    again = ClassStatistics(count=half.count, mean=half.mean, variance=half.variance, covariance=half.covariance)
+    half.update(z[20:], y[20:])
+    _assert_moments(half, z, y)
+    _assert_moments(again.update(z[20:], y[20:]), z, y)
+
+
+def test_merging_leaves_the_other_statistics_alone():
+    z, y = _latents()
+    one = ClassStatistics.from_latents(z[:20], y[:20], num_classes=3)
+    other = ClassStatistics.from_latents(z[20:], y[20:], num_classes=3)
+    before = [other.count.clone(), other.mean.clone(), other.variance.clone()]
+    one.merge(other)
+    for kept, now in zip(before, (other.count, other.mean, other.variance), strict=True):
+        assert torch.equal(kept, now)
+
+
+def test_statistics_do_not_change_the_tensors_they_were_given():
+    z, y = _latents()
+    mean, variance = torch.zeros(3, 4, dtype=torch.float64), torch.ones(3, 4, dtype=torch.float64)
+    count = torch.full((3,), 5.0, dtype=torch.float64)
+    covariance = torch.eye(4, dtype=torch.float64).repeat(3, 1, 1)
+    ClassStatistics(count=count, mean=mean, variance=variance, covariance=covariance).update(z, y)
+    assert not mean.any()
+    assert (variance == 1).all()
+    assert (count == 5).all()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_class_of_too_few_latents_has_no_variance_and_fails_the_check(count):
+    z, y = _latents()
+    keep = (y != 1) | (torch.cumsum(y == 1, 0) <= count)
+    statistics = ClassStatistics.from_latents(z[keep], y[keep], num_classes=3)
+    assert statistics.count[1] == count
+    assert statistics.variance[1].isnan().all()
+    assert statistics.variance[[0, 2]].isfinite().all()
+    with pytest.raises(ValueError, match=rf"class 1: its variance needs at least 2 samples, received {count}"):
+        statistics.check()
+
+
+def test_dimension_that_does_not_vary_fails_the_check():
+    z, y = _latents()
+    z[y == 2, 3] = 0.25
+    with pytest.raises(ValueError, match=r"class 2: dimension 3 does not vary \(variance 0\)"):
+        ClassStatistics.from_latents(z, y).check()
+
+
+@pytest.mark.parametrize(("label", "received"), [(3, r"0…3"), (-1, r"-1…2")])
+def test_labels_out_of_range_are_refused(label, received):
+    z, y = _latents()
+    y[0] = label
+    y[1], y[2] = 0, 2
+    with pytest.raises(ValueError, match=rf"labels: expected 0…2, received {received}"):
+        ClassStatistics.from_latents(z, y, num_classes=3)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_latents_that_are_not_finite_are_refused_and_leave_no_trace(value):
+    z, y = _latents()
+    statistics = ClassStatistics.from_latents(z, y)
+    bad = z.clone()
+    bad[7, 2] = value
+    with pytest.raises(FloatingPointError, match="not finite"):
+        statistics.update(bad, y)
+    _assert_moments(statistics, z, y)
+
+
+def test_latents_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="latents: expected D = 4, received 5"):
+        ClassStatistics.empty(3, 4).update(torch.zeros(2, 5), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("other", [(2, 4, False), (3, 5, False), (3, 4, True)])
+def test_statistics_of_another_kind_are_not_merged(other):
+    with pytest.raises(ValueError, match=r"expected \(K, D\) = \(3, 4\)"):
+        ClassStatistics.empty(3, 4).merge(ClassStatistics.empty(*other))
+
+
+def test_moments_that_do_not_fit_the_counts_are_refused():
+    with pytest.raises(ValueError, match=r"mean: expected \(2, D\), received \(3, 4\)"):
+        ClassStatistics(count=torch.ones(2), mean=torch.zeros(3, 4), variance=torch.ones(2, 4))
+    with pytest.raises(ValueError, match="expected variance or covariance"):
+        ClassStatistics(count=torch.ones(2), mean=torch.zeros(2, 4))
