@@ -347,7 +347,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     def parse(*arguments: str) -> object:
         seen: list[object] = []
         with monkeypatch.context() as patch:
-            patch.setattr(CliStage, "cli_cmd", seen.append)
+            for field in Commands.model_fields.values():
+                patch.setattr(get_args(field.annotation)[0], "run", seen.append)
             assert main(list(arguments)) == 0
         (stage,) = seen
         return stage
