@@ -342,13 +342,12 @@ def test_help_names_a_knob_with_its_meaning_and_its_default(capsys):
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     """The stage that a command line makes; it does not run."""
-    from nfpi.stages import Stage as CliStage
 
     def parse(*arguments: str) -> object:
         seen: list[object] = []
         with monkeypatch.context() as patch:
             for field in Commands.model_fields.values():
-                patch.setattr(get_args(field.annotation)[0], "run", seen.append)
+                patch.setattr(get_args(field.annotation)[0], "run", lambda stage: seen.append(stage))
             assert main(list(arguments)) == 0
         (stage,) = seen
         return stage
@@ -478,6 +477,7 @@ STAGES_WITH_MISSING_FILES = {
         *("--output", "o/p", "--iterations", "o/i.csv"),
     ),
     "train-flow": ("--data", "missing", "--state", "missing", "--prior", "missing", "--output", "o"),
+    "import-release": ("missing", "--data", "missing", "--output", "o"),
     "evaluate": ("--data", "missing", "--flow", "missing", "--prior", "missing", "--output", "o/m.json"),
     "generate": ("--flow", "missing", "--prior", "missing", "--output", "o"),
     "train-classifier": ("--data", "missing", "--generated", "missing", "--output", "o"),
