@@ -152,6 +152,24 @@ def test_the_metrics_of_a_run(leaf):
     assert 0 <= chosen["metrics"]["cnn_acc"] <= 100
 
 
+@pytest.mark.parametrize("best", ["0.8", "1"])
+def test_the_classifier_that_is_best_on_the_validation_split_is_tested(root, leaf, best, tmp_path):
+    for temperature in ("0.8", "1"):
+        candidate = tmp_path / temperature
+        candidate.mkdir()
+        (candidate / "model.safetensors").write_bytes((leaf / f"resnet18/{temperature}/model.safetensors").read_bytes())
+        accuracy = 70.0 if temperature == best else 60.0
+        (candidate / "metrics.json").write_text(json.dumps({"metrics": {"validation_cnn_acc": accuracy}}))
+    nfpi(
+        *("test-classifier", tmp_path / "0.8", tmp_path / "1", "--data", root / "digits/splits"),
+        *("--output", tmp_path / "metrics.json"),
+    )
+    metrics = metrics_in(tmp_path / "metrics.json")
+    assert metrics["metrics"]["temperature"] == float(best)
+    assert metrics["metrics"]["validation_cnn_acc"] == 70
+    assert metrics["settings"]["compared"] == {"0.8": 70 if best == "0.8" else 60, "1": 70 if best == "1" else 60}
+
+
 def test_generated_images_are_balanced_and_of_the_flows_form(leaf):
     images, labels = (np.load(leaf / f"generated/0.8/{name}.npy") for name in ("images", "labels"))
     assert images.shape == (40, 8, 8, 1)
