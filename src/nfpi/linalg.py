@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 _SQUARINGS = 8
 _TAYLOR_DEGREE = 9
+_LARGEST_NORM = 1e4
 
 
 def matrix_exponential(matrix: Tensor) -> Tensor:
@@ -49,10 +50,10 @@ def taylor_plan(norm: float, tolerance: float) -> tuple[int, int]:
     no cancellation to speak of.
 
     Raises:
-        FloatingPointError: the norm is not finite.
+        FloatingPointError: the norm is not finite, or so large that e^S is no number.
     """
-    if not math.isfinite(norm):
-        raise FloatingPointError(f"matrix exponential of a matrix that is not finite (norm {norm})")
+    if not norm < _LARGEST_NORM:
+        raise FloatingPointError(f"matrix exponential: expected a norm below {_LARGEST_NORM:g}, received {norm:g}")
     steps = max(1, math.ceil(norm / 2))
     theta = norm / steps
     terms, remainder = 1, theta**2 / 2

@@ -47,16 +47,16 @@ def sample_images(
         generator = generator_for(device, seed, "sample", index)
         chunk = chunk.to(device)
         x = flow.inverse(prior.sample(chunk, temperature, generator))[0]
-        for _ in range(_DRAWS):
+        for draws in range(1, _DRAWS + 1):
             bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().squeeze(1)
             if not len(bad):
                 break
+            if draws == _DRAWS:
+                raise FloatingPointError(
+                    f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images stay not finite "
+                    f"after {_DRAWS} draws; try a smaller temperature"
+                )
             x[bad] = flow.inverse(prior.sample(chunk[bad], temperature, generator))[0]
-        else:
-            raise FloatingPointError(
-                f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images stay not finite "
-                f"after {_DRAWS} draws; try a smaller temperature"
-            )
         yield quantize(x).cpu(), chunk.cpu()
 
 

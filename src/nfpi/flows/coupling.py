@@ -7,6 +7,7 @@ All of them are y₂ = e^{S(x₁)} x₂ + b(x₁) at every pixel, and differ in 
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,11 @@ class _MatrixCoupling(_BoundedCoupling):
     def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
         super().__init__(channels, hidden_channels, num_blocks)
         self._arrived: Tensor | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Forget the bound: weights that are evaluated may have been averaged or loaded since it arrived."""
+        self._arrived = None
+        return super().train(mode)
 
     def entry_bound(self) -> float:
         """A bound of |S_ij|."""

@@ -194,34 +194,36 @@ def _diagonal_step(
     outward, inward = kernel, kernel.T  # Σ_j κ_ij · and Σ_j κ_ji ·
     new_mean, new_variance = prior.mean, variance
 
+    released = config.update == "released"
+    pooled_precision = outward @ precision
+
     if config.fit_mean:
-        spread, tightness = variance, precision
-        if config.update == "released" and config.isotropic_mean_update:
-            spread = variance.mean(1, keepdim=True).expand_as(variance)
-            tightness = precision.mean(1, keepdim=True).expand_as(precision)
-        push = mean * (outward @ tightness) - outward @ (tightness * mean)
+        spread, tightness, pooled_tightness = variance, precision, pooled_precision
+        if released and config.isotropic_mean_update:
+            spread, tightness = variance.mean(1, keepdim=True), precision.mean(1, keepdim=True)
+            pooled_tightness = outward @ tightness
+        push = mean * pooled_tightness - outward @ (tightness * mean)
         push += tightness * (mean * inward.sum(1, keepdim=True) - inward @ mean)
-        new_mean = statistics.mean + strength * spread * push
-        _require(torch.isfinite(new_mean).all(1), iteration, "mean", config)
+        new_mean = torch.addcmul(statistics.mean, spread, push, value=strength)
+        # sums and minima of rows pass NaN on, and are quicker than a look at every number
+        _require(torch.isfinite(new_mean.sum(1)), iteration, "mean", config)
 
     if config.fit_variance:
         balance = 1 + strength * (outward - inward).sum(1, keepdim=True)
-        if config.update == "released" and config.pooled_mean_gaps:
-            gaps = len(mean) * mean.square() - 2 * mean * mean.sum(0) + mean.square().sum(0)
-            gap_squares = inward @ gaps
+        square = mean.square()
+        if released and config.pooled_mean_gaps:
+            gaps = torch.addcmul(len(mean) * square + square.sum(0), mean, mean.sum(0), value=-2)
+            scatter = inward @ gaps.add_(variance)
         else:
-            gap_squares = (
-                mean.square() * inward.sum(1, keepdim=True) - 2 * mean * (inward @ mean) + inward @ mean.square()
-            )
-        released = config.update == "released"
+            scatter = square * inward.sum(1, keepdim=True) - 2 * mean * (inward @ mean) + inward @ (square + variance)
         # ΣAΣ: A itself is this over v²
-        conjugated = variance * balance + strength * (gap_squares + inward @ variance)
+        conjugated = torch.addcmul(strength * scatter, variance, balance)
         a = conjugated if released else conjugated * precision.square()
         data = statistics.variance if released else statistics.variance + (statistics.mean - prior.mean).square()
-        b = data + strength * variance.square() * (outward @ precision)
-        _require((a > 0).all(1), iteration, "A (definiteness)", config)
+        b = torch.addcmul(data, variance.square(), pooled_precision, value=strength)
+        _require(a.amin(1) > 0, iteration, "A (definiteness)", config)
         new_variance = (b / a).sqrt()
-        fine = (torch.isfinite(new_variance) & (new_variance > 0)).all(1)
+        fine = (new_variance.amin(1) > 0) & torch.isfinite(new_variance.sum(1))
         _require(fine, iteration, "variance", config)
 
     return GaussianPrior(new_mean, new_variance)
