@@ -82,17 +82,20 @@ def test_a_seed_gives_one_classifier(make_images, fabric):
         assert torch.equal(left, right)
 
 
-def test_the_learning_rate_makes_one_cycle(make_images, fabric, monkeypatch):
+def test_the_learning_rate_makes_one_cycle_and_the_momentum_stays(make_images, fabric, monkeypatch):
     rates = []
+    momenta = set()
     step = torch.optim.SGD.step
 
     def note(optimizer: torch.optim.SGD, *arguments: object, **options: object) -> object:
         rates.append(optimizer.param_groups[0]["lr"])
+        momenta.add(optimizer.param_groups[0]["momentum"])
         return step(optimizer, *arguments, **options)
 
     monkeypatch.setattr(torch.optim.SGD, "step", note)
     images = make_images()
-    train(fabric, images, images, epochs=10, learning_rate=1e-3, max_learning_rate=0.1)
+    train(fabric, images, images, epochs=10, learning_rate=1e-3, max_learning_rate=0.1, momentum=0.7)
+    assert momenta == {0.7}
     assert len(rates) == 10 * 4
     assert rates[0] == pytest.approx(1e-3)
     peak = rates.index(max(rates))

@@ -401,7 +401,7 @@ def test_a_loss_that_is_not_finite_names_step_and_knobs(make_data, fabric, tmp_p
     with pytest.raises(TrainingDiverged) as error:
         training.continue_training(begun.state, begun.prior, data, fabric, checkpoint)
     message = str(error.value)
-    assert re.search(r"at step [1-8] ", message)
+    assert re.search(r"by step [1-8] ", message)
     assert f"seed {SEED}" in message
     assert f"learning_rate (now {rate:g})" in message
     assert "gradient_clip (now 0;" in message

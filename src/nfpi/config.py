@@ -104,7 +104,7 @@ class TrainingConfig(Settings):
     """grey images get U[0, grey_noise) of the value range besides the dequantisation noise"""
     evaluate_every: PositiveInt = 5
     """epochs between two evaluations on the validation split"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process does"""
     checkpoint_minutes: PositiveFloat = 10.0
@@ -187,7 +187,7 @@ class ClassifierConfig(Settings):
     """Training of a ResNet18 on generated images, real ones, or both."""
 
     epochs: PositiveInt = 30
-    batch_size: PositiveInt = 100
+    batch_size: Annotated[int, Field(ge=2)] = 100
     learning_rate: PositiveFloat = 1e-3
     """where the one-cycle schedule starts"""
     max_learning_rate: PositiveFloat = 0.1
@@ -197,6 +197,8 @@ class ClassifierConfig(Settings):
     crop_padding: NonNegativeInt = 4
     """random crops of images padded by so many pixels"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    workers: NonNegativeInt = 0
+    """processes that read and augment images; 0: the training process does"""
 
 
 class EvaluationConfig(Settings):

@@ -9,6 +9,7 @@ import torch
 from nfpi.data import ImageSet, batches
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.likelihood import bits_per_dim, dequantize
+from nfpi.linalg import precise_dtype
 from nfpi.priors import GaussianPrior
 from nfpi.randomness import generator_for
 
@@ -65,7 +66,7 @@ def evaluate_flow(
     check_fit(flow, prior, image_set)
     was_training = flow.training
     flow.eval()
-    prior = prior.to(device)
+    prior = prior.to(dtype=precise_dtype(device)).to(device)
     correct = among_five = 0
     nll = 0.0
     best = min(5, prior.num_classes)

@@ -19,11 +19,16 @@ _TAYLOR_DEGREE = 9
 _LARGEST_NORM = 1e4
 
 
+def precise_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 where the device has no other (MPS)."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def matrix_exponential(matrix: Tensor) -> Tensor:
     """e^A of one C×C matrix by a Taylor series of A/2⁸ squared eight times, without a decision on the device.
 
-    The truncation error (‖A‖/256)¹⁰/10! is below 1e-16 for ‖A‖ ≤ 16 and below 1e-9 for ‖A‖ ≤ 100. The arithmetic is
-    float64 where the device has it, because the matrix is small and the error enters every pixel.
+    The relative error of the result is about 1e-14 for ‖A‖ ≤ 16 and 2e-9 for ‖A‖ = 100. The arithmetic is float64 where
+    the device has it, because the matrix is small and the error enters every pixel.
 
     Args:
         matrix: (C, C).
@@ -31,7 +36,7 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
     Returns:
         (C, C), in the matrix's dtype.
     """
-    precise = matrix if matrix.device.type == "mps" else matrix.double()
+    precise = matrix.to(precise_dtype(matrix.device))
     scaled = precise / 2**_SQUARINGS
     identity = torch.eye(matrix.shape[-1], dtype=precise.dtype, device=matrix.device)
     series = identity

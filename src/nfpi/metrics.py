@@ -270,13 +270,14 @@ def _versions() -> dict[str, str | None]:
 
 @functools.cache
 def _git_commit() -> str | None:
-    """The commit this package is checked out at; none outside a checkout of it, or without git."""
+    """The commit this package is checked out at, « -dirty » where files differ from it; none without git or checkout."""
     source = Path(__file__)
     git = ["git", "-C", str(source.parent)]
     try:
         # An environment may lie inside somebody else's repository: only a tracked file speaks for its commit.
         subprocess.run([*git, "ls-files", "--error-unmatch", source.name], check=True, capture_output=True, timeout=30)
         head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True, timeout=30)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, timeout=30).returncode
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() or None
+    return f"{head.stdout.strip()}-dirty" if changed else head.stdout.strip()

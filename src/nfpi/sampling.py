@@ -42,7 +42,7 @@ def sample_images(
         FloatingPointError: images stay not finite.
     """
     flow.eval()
-    prior = prior.to(device, torch.get_default_dtype())
+    prior = prior.to(dtype=torch.get_default_dtype()).to(device)
     for index, chunk in enumerate(labels.split(batch_size)):
         generator = generator_for(device, seed, "sample", index)
         chunk = chunk.to(device)

@@ -173,6 +173,7 @@ class TrainingData:
             transform=training_transform(config.augmentation, self.train.shape, flip),
             start_batch=start_batch,
             workers=config.workers,
+            pin_memory=self.device.type == "cuda",
         )
         for index, (images, labels) in enumerate(stream, start_batch):
             generator = generator_for(self.device, seed, "dequantize", epoch, index)
@@ -245,7 +246,8 @@ def initial_prior(statistics: ClassStatistics, start: Start) -> GaussianPrior:
 def latent_statistics(flow: MatrixExponentialFlow, data: TrainingData, seed: int) -> ClassStatistics:
     """Statistics of the latents of all training images, augmented and dequantised, in one pass."""
     dimensions = torch.Size(data.train.shape).numel()
-    statistics = ClassStatistics.empty(data.train.num_classes, dimensions)
+    device = "cpu" if data.device.type == "mps" else data.device  # MPS has no float64
+    statistics = ClassStatistics.empty(data.train.num_classes, dimensions, device=device)
     for x, labels in data.stream(seed, _STATISTICS_EPOCH):
         statistics.update(flow(x)[0], labels)
     return statistics
@@ -272,7 +274,7 @@ def _train(
 ) -> TrainingState:
     """Train from the state's step to the end of an epoch, counted from the beginning of the run."""
     config, steps_per_epoch = data.config, data.steps_per_epoch
-    prior = prior.to(data.device, torch.get_default_dtype())
+    prior = prior.to(dtype=torch.get_default_dtype()).to(data.device)
     flow, optimizer = fabric.setup(state.flow, state.optimizer)
     flow.train()
     saved = epoch_began = time.monotonic()
@@ -329,7 +331,7 @@ def _require_finite(state: TrainingState, config: TrainingConfig) -> None:
 
 def _diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
     return TrainingDiverged(
-        f"training: the loss is not finite at step {step} (seed {seed}): "
+        f"training: the loss is not finite by step {step} (seed {seed}): "
         f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
         f"(now {config.gradient_clip:g}; 0 is none)"
     )

@@ -81,7 +81,7 @@ def test_a_temperature_more_makes_only_its_own_images_and_classifiers(finished: 
 
 
 def test_epochs_of_the_flow_keep_start_and_fit(finished: Project) -> None:
-    planned = finished.plan("table2", "--config", "training={epochs: 60, evaluate_every: 7}")
+    planned = finished.plan("table2", "--config", "training={epochs: 60}")
     kept = {job for job in DEMO if job[0] in ("prepare-data", "start-flow", "fit-prior")}
     assert planned == DEMO - kept
 
@@ -95,7 +95,7 @@ def test_a_setting_of_the_fit_keeps_the_start_and_the_baseline(finished: Project
 @pytest.mark.parametrize(
     "setting",
     [
-        "training={workers: 3, checkpoint_minutes: 1}",
+        "training={workers: 3, checkpoint_minutes: 1, evaluate_every: 7}",
         "resources={train_flow: {threads: 7, mem_mb: 9, runtime: 9}}",
     ],
 )

@@ -19,7 +19,8 @@ rule train_classifier:
     params:
         data=subpath(input.train_images, ancestor=2),
         generated=subpath(input.generated_images, parent=True),
-        classifier=settings("resnet18"),
+        classifier=settings_to_run("resnet18"),
+        compared=settings("resnet18", without=NO_RESULT),
         folder=subpath(output.model, parent=True),
     message:
         "Train a ResNet18 for {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam},"

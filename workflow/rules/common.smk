@@ -26,10 +26,10 @@ GENERATED = f"{LEAF}/generated/temperature={{temperature}}"
 CLASSIFIER = f"{LEAF}/resnet18/temperature={{temperature}}"
 SPLIT_NAMES = ("train", "validation", "test")
 
-NO_RESULT = {"workers", "checkpoint_minutes"}
-"""Settings of the training that say how it is run, not what comes out."""
-NOT_OF_START = {"epochs", "evaluate_every"}
-"""Settings of the training that start_flow does not read."""
+NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every"}
+"""Settings of a training that say how it is run and watched, not what comes out."""
+NOT_OF_START = {"epochs"}
+"""Settings of the training on which nothing depends that start_flow leaves."""
 
 FIGURES_OF = {"table2": ["accuracy_against_weight"]}
 """The figures that are drawn from a table and made along with it."""
@@ -155,9 +155,14 @@ def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
     return json.dumps(settings.model_dump(mode="json", exclude=set(without)), ensure_ascii=False)
 
 
-def dataset_settings(wildcards: Wildcards) -> str:
-    """How a data set is made."""
+def dataset_settings(wildcards: Wildcards, threads: int) -> str:
+    """How a data set is made; never a reason to make it again (see `settings_to_run`)."""
     return as_json(SETTINGS.datasets[wildcards.dataset], without=["overrides"])
+
+
+def dataset_content(wildcards: Wildcards) -> str:
+    """The same without where the files lie: they may move, and `$SCRATCH` differs from user to user."""
+    return as_json(SETTINGS.datasets[wildcards.dataset], without=["overrides", "folder"])
 
 
 def settings(group: str, *, without: Iterable[str] = ()) -> Callable[[Wildcards], str]:
@@ -227,7 +232,7 @@ def gpu_in_this_machine() -> bool:
         return True
     for command in (["nvidia-smi", "--list-gpus"], ["rocm-smi", "--showid"]):
         try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             continue
         if answer.returncode == 0 and "GPU" in answer.stdout:

@@ -17,6 +17,7 @@ rule prepare_data:
         **resources_of("prepare_data"),
     params:
         dataset=dataset_settings,
+        compared=dataset_content,
         downloads=f"{RESULTS.as_posix()}/downloads",
         folder=subpath(output.train_images, ancestor=2),
     message:

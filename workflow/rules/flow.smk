@@ -19,7 +19,7 @@ rule start_flow:
     params:
         data=subpath(input.train_images, ancestor=2),
         flow=settings("flow"),
-        training=settings_to_run("training", without=NOT_OF_START),
+        training=settings_to_run("training"),
         compared=settings("training", without=NOT_OF_START | NO_RESULT),
         folder=subpath(output.state, parent=True),
     message:

@@ -88,6 +88,7 @@ def train_classifier(
         max_lr=config.max_learning_rate,
         total_steps=max(2, steps),
         div_factor=config.max_learning_rate / config.learning_rate,
+        cycle_momentum=False,
     )
     transform = classifier_transform(config.crop_padding, train.shape, train.meta["extra"]["flip"])
     log: list[dict[str, float]] = []
@@ -102,6 +103,8 @@ def train_classifier(
             epoch=epoch,
             shuffle=True,
             transform=transform,
+            workers=config.workers,
+            pin_memory=fabric.device.type == "cuda",
             drop_last=drop_last,
         ):
             loss = F.cross_entropy(module(normalized(images.to(fabric.device))), labels.to(fabric.device))

@@ -31,6 +31,7 @@ def batches(
     drop_last: bool = False,
     start_batch: int = 0,
     workers: int = 0,
+    pin_memory: bool = False,
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -45,6 +46,7 @@ def batches(
         drop_last: leave out a last batch that is smaller than the others.
         start_batch: batches to skip, read by nobody: where an interrupted epoch goes on.
         workers: processes that read and augment; 0: the calling one does.
+        pin_memory: put batches into page-locked memory, from which a GPU copies without waiting.
         rank, world_size: this process and how many share each batch. All get the same number of batches, in
             shares that differ by one image at most: some are empty in a last batch smaller than `world_size`.
 
@@ -67,6 +69,7 @@ def batches(
             batch_sampler=shares,  # type: ignore[arg-type]  # arrays of indices in place of lists
             collate_fn=_as_it_is,
             num_workers=workers,
+            pin_memory=pin_memory,
             generator=torch.Generator(),  # the loader draws a seed: let it not be from the global generator
         )
     )

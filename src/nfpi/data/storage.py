@@ -6,7 +6,6 @@ A folder holds `images.npy` (uint8, or float16 for latents; N×H×W×C), `labels
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nfpi.data.errors import DataError
+from nfpi.files import file_digest
 
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
 FILES = (IMAGES, LABELS, META)
@@ -97,7 +97,7 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
     check_labels(folder / LABELS, labels, len(meta["classes"]))
     if verify:
         for file in (IMAGES, LABELS):
-            known, actual = meta["sha256"].get(file), sha256(folder / file)
+            known, actual = meta["sha256"].get(file), file_digest(folder / file)
             if actual != known:
                 raise DataError(f"{folder / file}: expected sha256 {known}, received {actual}")
     return ImageSet(images, labels, meta)
@@ -119,9 +119,3 @@ def _load(file: Path, **options: Any) -> np.ndarray:
     except (ValueError, EOFError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{file}: expected a whole npy file, received a damaged one ({reason})") from None
-
-
-def sha256(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,7 +14,8 @@ from numpy.typing import DTypeLike
 
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.errors import DataError
-from nfpi.data.storage import DTYPES, FILES, IMAGES, KEYS, LABELS, META, check_labels, sha256
+from nfpi.data.storage import DTYPES, FILES, IMAGES, KEYS, LABELS, META, check_labels
+from nfpi.files import file_digest
 
 
 class ImageSetWriter:
@@ -108,7 +109,7 @@ class ImageSetWriter:
             "counts": dict(zip(self._classes, counts, strict=True)),
             "shape": list(self._shape),
             "dtype": self._dtype.name,
-            "sha256": {file: sha256(self._partial / file) for file in (IMAGES, LABELS)},
+            "sha256": {file: file_digest(self._partial / file) for file in (IMAGES, LABELS)},
         }
         text = json.dumps({key: meta[key] for key in KEYS}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / META).write_text(text + "\n", encoding="utf-8")

@@ -125,32 +125,49 @@ class AffineCoupling(_BoundedCoupling):
         return (y2 - bias) * torch.exp(-exponent), -exponent.flatten(1).sum(1)
 
 
+class _LaggedBound:
+    """A number of the accelerator that the host reads one call late, so that no queue is ever waited for."""
+
+    def __init__(self) -> None:
+        self._host: Tensor | None = None
+        self._copied: torch.cuda.Event | None = None
+
+    def __deepcopy__(self, memo: object) -> _LaggedBound:
+        return _LaggedBound()
+
+    def read(self, bound: Tensor) -> float:
+        """The value of the call before, with a margin for one step of the optimizer; the first call waits."""
+        if self._host is None or self._copied is None:
+            self._host = torch.full((1,), bound.item()).pin_memory()
+        else:
+            self._copied.synchronize()
+        before = self._host.item()
+        self._host.copy_(bound, non_blocking=True)
+        self._copied = torch.cuda.Event()
+        self._copied.record()
+        return 1.25 * before + 0.02
+
+
 class _MatrixCoupling(_BoundedCoupling):
     """Couplings whose series of the exponential needs a bound of the entries of S on the host.
 
-    Reading a number from an accelerator would stop its queue at every coupling. So the bound is copied without
-    waiting, and what arrived last is used with a margin for the few steps it may be old.
+    Reading a number from a GPU stops its queue, at every coupling. So in training the bound of the step before is
+    used, which has arrived by then.
     """
 
     def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
         super().__init__(channels, hidden_channels, num_blocks)
-        self._arrived: Tensor | None = None
+        self._lagged = _LaggedBound()
 
     def train(self, mode: bool = True) -> Self:
-        """Forget the bound: weights that are evaluated may have been averaged or loaded since it arrived."""
-        self._arrived = None
+        """Forget the bound of the step before: other weights may have been loaded since."""
+        self._lagged = _LaggedBound()
         return super().train(mode)
 
     def entry_bound(self) -> float:
         """A bound of |S_ij|."""
         bound = (self.rescale.abs() + self.reshift.abs()).detach()
-        if bound.device.type != "cuda":
-            return bound.item()
-        if self._arrived is None:
-            self._arrived = torch.full((1,), bound.item()).pin_memory()
-        arrived = self._arrived.item()
-        self._arrived.copy_(bound, non_blocking=True)
-        return 1.25 * arrived + 0.02
+        return self._lagged.read(bound) if self.training and bound.device.type == "cuda" else bound.item()
 
 
 class MatrixExponentialCoupling(_MatrixCoupling):

@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nfpi.linalg import precise_dtype
+
 
 class GaussianPrior:
     """N(μ_i, Σ_i) for the classes i = 1…K, with diagonal or full covariances.
@@ -115,7 +117,7 @@ class GaussianPrior:
             (B, K).
         """
         z = z.flatten(1)
-        dtype = torch.float32 if z.device.type == "mps" else torch.float64
+        dtype = precise_dtype(z.device)
         mean, normalizer = self.mean.to(dtype), self._log_normalizer.to(dtype)
         centre = mean.mean(0)
         z, mean = z.to(dtype) - centre, mean - centre

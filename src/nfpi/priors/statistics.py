@@ -99,7 +99,7 @@ class ClassStatistics:
             ValueError: a label is out of range or the latents have another size.
             FloatingPointError: a latent is not finite.
         """
-        z = z.detach().flatten(1).to(self.mean.device, torch.float64)
+        z = z.detach().flatten(1).to(self.mean.device).to(torch.float64)  # in this order: MPS has no float64
         y = y.to(self.mean.device)
         if z.shape[1] != self.mean.shape[1]:
             raise ValueError(f"latents: expected D = {self.mean.shape[1]}, received {z.shape[1]}")

@@ -141,7 +141,7 @@ class TrainFlow(HeavyStage):
         checkpoint = self.output / ".checkpoint.safetensors"
         fingerprint = config_hash(
             {
-                "training": self.training.model_dump(exclude={"checkpoint_minutes", "workers"}),
+                "training": self.training.model_dump(exclude={"checkpoint_minutes", "workers", "evaluate_every"}),
                 "state": file_digest(self.state),
                 "prior": file_digest(self.prior),
                 "data": data.train.meta["sha256"],
