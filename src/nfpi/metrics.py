@@ -270,7 +270,7 @@ def _versions() -> dict[str, str | None]:
 
 @functools.cache
 def _git_commit() -> str | None:
-    """The commit this package is checked out at, « -dirty » where files differ from it; none without git or checkout."""
+    """The commit of this package's checkout, « -dirty » where files differ from it; none without git or checkout."""
     source = Path(__file__)
     git = ["git", "-C", str(source.parent)]
     try:
