@@ -2,7 +2,7 @@
 
 A run is cut in two so that every λ shares its beginning: :func:`start_training` initialises the flow and the prior and
 trains the first epochs, :func:`continue_training` goes on from what it left, under the fitted prior. What is random
-depends on the run's seed, the epoch and the batch only, so a run in two parts equals a run in one, bit for bit.
+depends on the run's seed, the epoch and the batch only, so on a CPU two parts of a run equal the whole, bit for bit.
 """
 
 from __future__ import annotations
