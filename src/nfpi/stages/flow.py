@@ -11,12 +11,12 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config import (
     EvaluationConfig,
+    FixedPointPrior,
     FlowConfig,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    PriorConfig,
     Split,
     Start,
     TrainingConfig,
@@ -69,7 +69,7 @@ class FitPrior(HeavyStage):
     """statistics.safetensors of a start"""
     initial: Path
     """prior.safetensors of the same start"""
-    prior: PriorConfig = PriorConfig()
+    prior: FixedPointPrior = FixedPointPrior()
     weight: NonNegativeFloat
     """λ of Eq. 4"""
     output: Path
@@ -82,7 +82,7 @@ class FitPrior(HeavyStage):
         from nfpi.priors import FixedPointConfig, FixedPointDiverged, fit_fixed_point
         from nfpi.serialization import load_prior, load_statistics, save_prior
 
-        settings = self.prior.model_dump(exclude={"start"})
+        settings = self.prior.model_dump(exclude={"method", "start"})
         initial, header = load_prior(self.initial)
         try:
             result = fit_fixed_point(

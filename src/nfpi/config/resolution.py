@@ -1,0 +1,202 @@
+"""From config.yaml, a preset and what the user passes to one :class:`Config`, or to one line that names the fault."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from nfpi.config.base import BASELINE, ConfigError, Name, NonNegativeInt, Settings
+from nfpi.config.experiments import Experiment, Figures, Table
+from nfpi.config.settings import (
+    ClassifierConfig,
+    DatasetConfig,
+    EvaluationConfig,
+    FlowConfig,
+    GenerationConfig,
+    NfaConfig,
+    PriorConfig,
+    Resources,
+    Stage,
+    TrainingConfig,
+)
+
+NO_FLOW = "real"
+"""Where classifiers of real images lie that no flow has a part in, in place of a prior's name."""
+
+
+class Config(Settings):
+    """All settings of one preset."""
+
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [1999]
+    datasets: dict[Name, DatasetConfig] = {}
+    flow: FlowConfig = FlowConfig()
+    training: TrainingConfig = TrainingConfig()
+    priors: dict[Name, PriorConfig] = {}
+    evaluation: EvaluationConfig = EvaluationConfig()
+    generation: GenerationConfig = GenerationConfig()
+    nfa: NfaConfig = NfaConfig()
+    classifiers: dict[Name, ClassifierConfig] = {}
+    tables: dict[Name, Table] = {}
+    figures: Figures = Figures()
+    resources: dict[Stage, Resources] = {}
+
+    def for_dataset(self, dataset: str) -> Config:
+        """The settings with the data set's own overrides laid over them."""
+        overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
+        return Config.model_validate(merge(self.model_dump(), overrides)) if overrides else self
+
+    @model_validator(mode="after")
+    def _names_are_defined(self) -> Config:
+        named: list[tuple[str, Settings]] = [
+            (f"tables.{table}", experiment) for table, experiment in self.experiments()
+        ]
+        named += [(f"figures.{name}", figure) for name, figure in self.figures if figure is not None]
+        for where, settings in named:
+            for kind, known in (("dataset", self.datasets), ("prior", self.priors), ("classifier", self.classifiers)):
+                name = getattr(settings, kind, None)
+                if name is not None and name not in known:
+                    raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
+        for name, classifier in self.classifiers.items():
+            if classifier.start_from is not None and classifier.start_from not in self.classifiers:
+                unknown = f"'{classifier.start_from}'{suggest(classifier.start_from, self.classifiers)}"
+                raise ValueError(f"classifiers.{name}.start_from: unknown classifier {unknown}")
+        for name in self.priors:
+            if name in (*BASELINE.values(), NO_FLOW):
+                raise ValueError(f"priors.{name}: this name is kept")
+        for table, experiment in self.experiments():
+            if experiment.classifier is None:
+                continue
+            generated = self.classifiers[experiment.classifier].train_on != "real"
+            if generated and (experiment.prior is None or experiment.augmentation != "standard"):
+                raise ValueError(
+                    f"tables.{table}: classifier '{experiment.classifier}' learns from generated images: "
+                    "it needs a prior, and its augmentation is standard"
+                )
+        return self
+
+    def experiments(self) -> Iterator[tuple[str, Experiment]]:
+        """All pairs (table, experiment)."""
+        for name, table in self.tables.items():
+            for experiment in table.experiments:
+                yield name, experiment
+
+
+class ConfigFile(Config):
+    """The form of config.yaml: the paper's settings, and presets that differ from them."""
+
+    preset: Name = "demo"
+    results: Path = Path("results")
+    presets: dict[Name, dict[str, Any]] = {}
+
+
+def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with the overlays laid over it: mappings are merged key by key, anything else is replaced."""
+    merged = copy.deepcopy(dict(base))
+    for overlay in overlays:
+        for key, value in overlay.items():
+            known = merged.get(key)
+            both_mappings = isinstance(known, Mapping) and isinstance(value, Mapping)
+            merged[key] = merge(known, value) if both_mappings else copy.deepcopy(value)  # type: ignore[arg-type]
+    return merged
+
+
+def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> tuple[str, Path, Config]:
+    """The name, the results folder and the settings of the chosen preset.
+
+    Args:
+        raw: the content of config.yaml.
+        overrides: what the user set on top of it (`--config`, `--configfile`); it wins over the preset.
+
+    Raises:
+        ConfigError: a key is unknown, a value has the wrong type or range, or a name is not defined.
+    """
+    overrides = overrides or {}
+    merged = merge(raw, overrides)
+    try:
+        file = ConfigFile.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(explain(error, ConfigFile)) from None
+    if file.preset not in file.presets:
+        raise ConfigError(f"preset: unknown preset '{file.preset}'{suggest(file.preset, file.presets)}")
+    own = {"preset", "results", "presets"}
+    base, above = ({key: value for key, value in part.items() if key not in own} for part in (merged, overrides))
+    where = f"preset {file.preset}: "
+    try:
+        config = Config.model_validate(merge(base, file.presets[file.preset], above))
+        for name in config.datasets:
+            where = f"preset {file.preset}: datasets.{name}.overrides: "
+            config.for_dataset(name)
+    except ValidationError as error:
+        raise ConfigError(f"{where}{explain(error, Config)}") from None
+    return file.preset, file.results, config
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One fault of a validation error in one line: key, what was expected, what was received.
+
+    An unknown key comes first: it may be why another one is missing.
+    """
+    faults = error.errors(include_url=False)
+    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+    if fault["loc"] and fault["loc"][-1] == "[key]":
+        *parents, key, _ = fault["loc"]
+        known = re.findall(r"'([^']+)'", fault.get("ctx", {}).get("expected", ""))
+        return f"unknown key '{'.'.join(map(str, (*parents, key)))}'{suggest(str(key), known)}"
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{where}'{suggest(str(fault['loc'][-1]), _fields_at(model, fault['loc'][:-1]))}"
+    message = fault["msg"].removeprefix("Value error, ")
+    received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
+    return f"{where}: {message}{received}" if where else f"{message}{received}"
+
+
+def format_weight(weight: float | str) -> str:
+    """λ as it stands in paths: one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
+    value = float(weight)
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of config.yaml; a preset may set whatever stands at the top level."""
+    schema = ConfigFile.model_json_schema()
+    preset = {key: value for key, value in schema["properties"].items() if key not in ("preset", "results", "presets")}
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    presets = schema["properties"]["presets"]
+    presets["patternProperties"] = {
+        pattern: {"type": "object", "additionalProperties": False, "properties": preset}
+        for pattern in presets["patternProperties"]
+    }
+    return schema
+
+
+def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """« (did you mean 'x'?)», or the names there are, or nothing."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    if nearest:
+        return f" (did you mean '{nearest[0]}'?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model that stands at `location` inside `model`."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            current = current.model_fields[str(part)].annotation if part in current.model_fields else None
+            if type(None) in get_args(current):  # Model | None
+                current = _last_argument(current)
+        else:  # dict[str, Model], list[Model]
+            current = _last_argument(current)
+    while current is not None and not (isinstance(current, type) and issubclass(current, BaseModel)):
+        current = _last_argument(current)
+    return list(current.model_fields) if current is not None else []
+
+
+def _last_argument(annotation: Any) -> Any:
+    return next((a for a in reversed(get_args(annotation)) if a is not type(None)), None)
