@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nfpi.data import ImageSet, batches
+from nfpi.data.domain import PixelDomain
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.likelihood import dequantize
@@ -39,7 +40,7 @@ def prior(images: ImageSet, flow: MatrixExponentialFlow) -> GaussianPrior:
 
 
 def score(flow: MatrixExponentialFlow, prior: GaussianPrior, images: ImageSet, **changes) -> FlowScores:
-    settings = {"batch_size": 32, "seed": 4, "grey_noise": 0.05, "device": CPU} | changes
+    settings = {"batch_size": 32, "seed": 4, "domain": PixelDomain(0.05), "device": CPU} | changes
     return evaluate_flow(flow, prior, images, **settings)
 
 
@@ -107,7 +108,7 @@ def test_noise_depends_on_the_seed_and_on_how_images_are_batched(flow, prior, im
 
 
 def test_colour_images_get_no_grey_noise(flow, prior, images):
-    assert score(flow, prior, images, grey_noise=0.0) == score(flow, prior, images, grey_noise=0.5)
+    assert score(flow, prior, images, domain=PixelDomain(0.0)) == score(flow, prior, images, domain=PixelDomain(0.5))
 
 
 def test_the_flow_is_left_in_its_mode(flow, prior, images):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from nfpi.data.domain import PixelDomain
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.likelihood import dequantize
 from nfpi.priors import GaussianPrior
@@ -36,7 +37,7 @@ def prior(flow: MatrixExponentialFlow) -> GaussianPrior:
 
 
 def sample(flow: nn.Module, prior: GaussianPrior, labels: torch.Tensor, **changes) -> tuple[torch.Tensor, torch.Tensor]:
-    settings = {"temperature": 1.0, "seed": 3, "batch_size": 16, "device": CPU} | changes
+    settings = {"temperature": 1.0, "seed": 3, "batch_size": 16, "domain": PixelDomain(0.05), "device": CPU} | changes
     parts = list(sample_images(flow, prior, labels, **settings))
     return torch.cat([images for images, _ in parts]), torch.cat([classes for _, classes in parts])
 

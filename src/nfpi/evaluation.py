@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nfpi.data import ImageSet, batches
+from nfpi.data import Domain, ImageSet, batches
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.likelihood import bits_per_dim, dequantize
 from nfpi.linalg import precise_dtype
 from nfpi.priors import GaussianPrior
 from nfpi.randomness import generator_for
@@ -21,7 +20,7 @@ class FlowScores:
     Attributes:
         nf_acc: percentage of images with argmax_y log p(z | y) = their label.
         nf_top5: percentage with their label among the five likeliest.
-        bits_per_dim: −log₂ p(x | y) a dimension, under the image's own class.
+        bits_per_dim: −log₂ p(x | y) a dimension, under the image's own class, as their domain counts it.
         n: number of images.
     """
 
@@ -52,10 +51,10 @@ def evaluate_flow(
     *,
     batch_size: int,
     seed: int,
-    grey_noise: float,
+    domain: Domain,
     device: torch.device,
 ) -> FlowScores:
-    """Score a flow on images that are dequantised and not augmented.
+    """Score a flow on images that get their domain's noise and no augmentation.
 
     The noise depends on the seed and, as it is drawn a batch at a time, on the batch size.
 
@@ -73,7 +72,7 @@ def evaluate_flow(
     for index, (images, labels) in enumerate(batches(image_set, batch_size, seed=seed)):
         labels = labels.to(device)
         generator = generator_for(device, seed, "evaluate", index)
-        z, log_abs_det = flow(dequantize(images.to(device), generator, grey_noise))
+        z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
         scores = prior.log_prob(z)
         ranked = scores.topk(best, 1).indices == labels[:, None]
         correct += int(ranked[:, 0].sum())
@@ -82,7 +81,7 @@ def evaluate_flow(
     flow.train(was_training)
     n = len(image_set)
     dimensions = torch.Size(image_set.shape).numel()
-    bits = float(bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
+    bits = float(domain.bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
     if not torch.isfinite(torch.tensor(bits)):
         raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")
     return FlowScores(100 * correct / n, 100 * among_five / n, bits, n)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from nfpi.data import Domain
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.likelihood import quantize
 from nfpi.priors import GaussianPrior
 from nfpi.randomness import generator_for
 
@@ -24,9 +24,10 @@ def sample_images(
     temperature: float,
     seed: int,
     batch_size: int,
+    domain: Domain,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Draw z ~ N(μ_y, T² Σ_y) and give f⁻¹(z) as 8-bit images.
+    """Draw z ~ N(μ_y, T² Σ_y) and give f⁻¹(z) in the stored form: 8-bit images, or latents of an autoencoder.
 
     The inverse of a flow may overflow for a latent far out; such a latent is drawn again.
 
@@ -34,9 +35,10 @@ def sample_images(
         labels: (N,), a class for each image.
         temperature: T.
         seed: all of the randomness; it depends on the batch size as well.
+        domain: what the flow was trained on.
 
     Yields:
-        images (B, C, H, W) uint8 and labels (B,), on the CPU, in the order of `labels`.
+        images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
 
     Raises:
         FloatingPointError: images stay not finite.
@@ -57,7 +59,7 @@ def sample_images(
                     f"after {_DRAWS} draws; try a smaller temperature"
                 )
             x[bad] = flow.inverse(prior.sample(chunk[bad], temperature, generator))[0]
-        yield quantize(x).cpu(), chunk.cpu()
+        yield domain.to_images(x).cpu(), chunk.cpu()
 
 
 def balanced_labels(num_classes: int, per_class: int) -> Tensor:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfpi.config import FlowConfig, Start, TrainingConfig
-from nfpi.data import ImageSet, batches, num_batches, training_transform
+from nfpi.data import Domain, ImageSet, batches, domain_of, num_batches, training_transform
 from nfpi.evaluation import check_fit, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.likelihood import bits_per_dim, dequantize, negative_log_likelihood
+from nfpi.likelihood import negative_log_likelihood
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.randomness import derive_seed, generator_for
 from nfpi.serialization import FormatError, build_flow, load_tensors, save_tensors
@@ -155,13 +156,19 @@ class TrainingData:
     config: TrainingConfig
     device: torch.device
 
+    @cached_property
+    def domain(self) -> Domain:
+        """Pixels or latents, and their noise."""
+        config = self.config
+        return domain_of(self.train.meta, grey_noise=config.grey_noise, latent_noise=config.latent_noise)
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; the last one may be smaller."""
         return num_batches(len(self.train), self.config.batch_size)
 
     def stream(self, seed: int, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, labels) of an epoch, augmented and dequantised: x (B, C, H, W) in [−1, 1], labels (B,)."""
+        """Batches (x, labels) of an epoch, augmented and with their domain's noise: x (B, C, H, W), labels (B,)."""
         config = self.config
         flip = self.train.meta["extra"]["flip"]
         stream = batches(
@@ -177,7 +184,7 @@ class TrainingData:
         )
         for index, (images, labels) in enumerate(stream, start_batch):
             generator = generator_for(self.device, seed, "dequantize", epoch, index)
-            x = dequantize(images.to(self.device, non_blocking=True), generator, config.grey_noise)
+            x = self.domain.to_flow(images.to(self.device, non_blocking=True), generator)
             yield x, labels.to(self.device, non_blocking=True)
 
 
@@ -344,7 +351,7 @@ def _close_epoch(state: TrainingState, prior: GaussianPrior, data: TrainingData,
         "epoch": epoch,
         "step": state.step,
         "learning_rate": state.optimizer.param_groups[0]["lr"],
-        "train_bits_per_dim": float(bits_per_dim(state.epoch_nll.cpu() / len(data.train), dimensions)),
+        "train_bits_per_dim": float(data.domain.bits_per_dim(state.epoch_nll.cpu() / len(data.train), dimensions)),
         "validation_bits_per_dim": None,
         "validation_nf_acc": None,
         "seconds": round(seconds, 3),
@@ -358,7 +365,7 @@ def _close_epoch(state: TrainingState, prior: GaussianPrior, data: TrainingData,
             data.validation,
             batch_size=config.batch_size,
             seed=state.seed,
-            grey_noise=config.grey_noise,
+            domain=data.domain,
             device=data.device,
         )
         row |= {"validation_bits_per_dim": scores.bits_per_dim, "validation_nf_acc": scores.nf_acc}

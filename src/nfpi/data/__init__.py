@@ -1,5 +1,6 @@
 """Data sets: from their sources to one form on disk, and from there in batches to training and evaluation."""
 
+from nfpi.data.domain import Domain, domain_of, domain_of_flow
 from nfpi.data.errors import DataError
 from nfpi.data.imagefolder import export_imagefolder
 from nfpi.data.loader import batches, num_batches
@@ -11,11 +12,14 @@ from nfpi.data.writer import ImageSetWriter, write_image_set
 
 __all__ = [
     "DataError",
+    "Domain",
     "ImageSet",
     "ImageSetWriter",
     "SourceImages",
     "batches",
     "classifier_transform",
+    "domain_of",
+    "domain_of_flow",
     "export_imagefolder",
     "load_source",
     "num_batches",

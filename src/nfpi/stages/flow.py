@@ -55,11 +55,12 @@ class StartFlow(HeavyStage):
         fabric = make_fabric(self.training.precision)
         data = _training_data(self.data, self.training, fabric.device)
         begun = start_training(data, self.flow, self.start, self.seed, fabric)
-        header = {"start": self.start, "seed": self.seed}
+        header: dict[str, Any] = {"start": self.start, "seed": self.seed}
         save_prior(self.output / "prior.safetensors", begun.prior, {**header, "weight": 0.0})
         save_statistics(self.output / "statistics.safetensors", begun.statistics, header)
         write_log(self.output / "log.csv", begun.state.log)
-        begun.state.save(self.output / "state.safetensors", {**header, "training": self.training.model_dump()})
+        header |= {"training": self.training.model_dump(), "data": _data_header(data.train)}
+        begun.state.save(self.output / "state.safetensors", header)
 
 
 class FitPrior(HeavyStage):
@@ -207,7 +208,7 @@ class ImportRelease(HeavyStage):
             )
         header = {"start": "release", "seed": 0, "checkpoint": str(self.checkpoint), "averaged": self.averaged}
         save_prior(self.output / "prior.safetensors", prior, header)
-        training = {"grey_noise": TrainingConfig().grey_noise}
+        training = TrainingConfig().model_dump(include={"grey_noise", "latent_noise"})
         save_flow(self.output / "flow.safetensors", flow, {**header, "training": training, "data": _data_header(train)})
 
 
@@ -226,7 +227,7 @@ class Evaluate(HeavyStage):
 
     def run(self) -> None:
         """Score both splits."""
-        from nfpi.data import read_image_set
+        from nfpi.data import domain_of_flow, read_image_set
         from nfpi.devices import describe_device, make_fabric
         from nfpi.evaluation import evaluate_flow
         from nfpi.metrics import write_metrics
@@ -236,7 +237,7 @@ class Evaluate(HeavyStage):
         flow, header = load_flow(self.flow)
         prior, prior_header = load_prior(self.prior)
         device = make_fabric().device
-        grey_noise = header["training"]["grey_noise"]
+        domain = domain_of_flow(header)
         splits: tuple[Split, ...] = ("validation", "test")
         validation, test = (
             evaluate_flow(
@@ -245,7 +246,7 @@ class Evaluate(HeavyStage):
                 read_image_set(self.data / split),
                 batch_size=self.evaluation.batch_size,
                 seed=header["seed"],
-                grey_noise=grey_noise,
+                domain=domain,
                 device=device,
             )
             for split in splits
@@ -289,7 +290,7 @@ class Generate(HeavyStage):
 
     def run(self) -> None:
         """Sample and write, a batch at a time."""
-        from nfpi.data import ImageSetWriter
+        from nfpi.data import ImageSetWriter, domain_of_flow
         from nfpi.devices import make_fabric
         from nfpi.sampling import balanced_labels, sample_images
         from nfpi.serialization import load_flow, load_prior
@@ -297,6 +298,7 @@ class Generate(HeavyStage):
         flow, header = load_flow(self.flow)
         prior, _ = load_prior(self.prior)
         device = make_fabric().device
+        domain = domain_of_flow(header)
         labels = balanced_labels(prior.num_classes, self.per_class)
         channels, height, width = flow.shape
         with ImageSetWriter(
@@ -306,9 +308,8 @@ class Generate(HeavyStage):
             header["data"]["classes"],
             name=header["data"]["name"],
             split="generated",
-            temperature=self.temperature,
-            seed=self.seed,
-            flip=header["data"]["flip"],
+            dtype=domain.dtype,
+            **{**header["data"]["extra"], "temperature": self.temperature, "seed": self.seed},
         ) as writer:
             for images, classes in sample_images(
                 flow.to(device),
@@ -317,6 +318,7 @@ class Generate(HeavyStage):
                 temperature=self.temperature,
                 seed=self.seed,
                 batch_size=self.batch_size,
+                domain=domain,
                 device=device,
             ):
                 writer.append(images.permute(0, 2, 3, 1).numpy(), classes.numpy())
@@ -336,5 +338,5 @@ def _training_data(folder: Path, config: TrainingConfig, device: torch.device) -
 
 
 def _data_header(train: ImageSet) -> dict[str, Any]:
-    """What generated images need to know of the images the flow was trained on."""
-    return {"name": train.meta["name"], "classes": train.classes, "flip": train.meta["extra"]["flip"]}
+    """What later stages need to know of the images the flow was trained on: of their `meta`, all but its counts."""
+    return {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}

@@ -1,0 +1,139 @@
+"""Between what is stored and what a flow sees: 8-bit pixels, or latents of an autoencoder."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfpi.data.errors import DataError
+from nfpi.likelihood import bits_per_dim, dequantize, quantize
+
+
+class Domain(ABC):
+    """How stored images (B, C, H, W) become a flow's x, and x becomes images again."""
+
+    dtype: str
+    """of what is stored, in NumPy's terms"""
+
+    @abstractmethod
+    def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What the flow sees of stored images.
+
+        Args:
+            images: (B, C, H, W), in the stored dtype.
+            generator: where the noise comes from, on the device of the images; none: no noise.
+
+        Returns:
+            (B, C, H, W), float.
+
+        Raises:
+            DataError: the images have another dtype, or another shape.
+        """
+
+    @abstractmethod
+    def to_images(self, x: Tensor) -> Tensor:
+        """The stored form of x (B, C, H, W), in the stored dtype."""
+
+    @abstractmethod
+    def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
+        """Bits a dimension of a negative log-likelihood in nats an image."""
+
+    def _require_dtype(self, images: Tensor) -> None:
+        if images.dtype != getattr(torch, self.dtype):
+            raise DataError(f"images: expected {self.dtype}, received {str(images.dtype).removeprefix('torch.')}")
+
+
+@dataclass(frozen=True)
+class PixelDomain(Domain):
+    """8-bit images: uniform dequantisation to [−1, 1), see :func:`nfpi.likelihood.dequantize`.
+
+    Args:
+        grey_noise: images of one channel get U[0, grey_noise) of the value range more.
+    """
+
+    grey_noise: float
+    dtype = "uint8"
+
+    def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """x = 2 (image + u)/256 − 1, u ~ U[0, 1)."""
+        self._require_dtype(images)
+        return dequantize(images, generator, self.grey_noise)
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """⌊128 (x + 1)⌋, clipped."""
+        return quantize(x)
+
+    def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
+        """NLL / (D log 2) + log₂ 128: on the scale of the 256 grey levels."""
+        return bits_per_dim(nll, num_dimensions)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentDomain(Domain):
+    """Latents of an autoencoder, stored divided by their largest absolute value: x = latent + noise · spread · N(0, 1).
+
+    Args:
+        noise: share of the spread.
+        spread: standard deviation of each element over the training set, (C, H, W), of the latents as stored.
+    """
+
+    noise: float
+    spread: Tensor
+    dtype = "float16"
+
+    def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """x = latent + noise · spread · ε, ε ~ N(0, 1)."""
+        self._require_dtype(images)
+        if images.shape[1:] != self.spread.shape:
+            expected, received = tuple(self.spread.shape), tuple(images.shape[1:])
+            raise DataError(f"latents: expected (C, H, W) = {expected} like their spread, received {received}")
+        x = images.to(torch.get_default_dtype())
+        if generator is not None and self.noise > 0:
+            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            x += noise.mul_(self.noise * self.spread.to(x))
+        return x
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """x in half precision, clipped to its range."""
+        largest = torch.finfo(torch.float16).max
+        return x.clamp(-largest, largest).to(torch.float16)
+
+    def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
+        """NLL / (D log 2): latents have no grey levels, so this is of the density itself and may be negative."""
+        return nll / (num_dimensions * math.log(2))
+
+
+def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float) -> Domain:
+    """The domain of an image set.
+
+    Args:
+        meta: an image set's `meta`, or `header["data"]` of a flow: its dtype (none: uint8), and for latents (float16)
+            extra.spread, (C, H, W).
+        grey_noise: of pixels, see :class:`PixelDomain`.
+        latent_noise: of latents, see :class:`LatentDomain`.
+
+    Raises:
+        DataError: latents without their spread.
+    """
+    if meta.get("dtype", PixelDomain.dtype) == PixelDomain.dtype:
+        return PixelDomain(grey_noise)
+    try:
+        spread = torch.tensor(meta["extra"]["spread"], dtype=torch.float32)  # MPS has no float64
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{meta.get('name')}: expected latents with extra.spread, received none") from None
+    if spread.ndim != 3 or not (torch.isfinite(spread) & (spread >= 0)).all():
+        received = f"{tuple(spread.shape)} from {spread.min():g} to {spread.max():g}"
+        raise DataError(f"{meta.get('name')}: expected extra.spread (C, H, W), not negative, received {received}")
+    return LatentDomain(latent_noise, spread)
+
+
+def domain_of_flow(header: Mapping[str, Any]) -> Domain:
+    """The domain that a flow was trained on, from the header of its flow.safetensors alone."""
+    training = header["training"]
+    return domain_of(header["data"], grey_noise=training["grey_noise"], latent_noise=training["latent_noise"])
