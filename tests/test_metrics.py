@@ -44,6 +44,18 @@ def test_every_weight_is_read_back_from_its_path(weight, stage):
     assert (match["stage"] or "") == stage.removeprefix("/")
 
 
+def test_a_classifier_of_real_images_is_told_by_its_path(tmp_path):
+    paths = [
+        write_leaf(tmp_path, "digits/real/seed=3/swin/augmentation=standard", {"top1": 1.0}),
+        write_leaf(tmp_path, "digits/fpi/lambda=1000/seed=3/swin/augmentation=standard+nfa", {"top1": 2.0}),
+    ]
+    frame = collect(paths, tmp_path)
+    assert frame["prior"].tolist() == ["fpi", "real"]
+    assert frame["augmentation"].tolist() == ["standard+nfa", "standard"]
+    assert frame["lambda"].isna().tolist() == [False, True]
+    assert frame["stage"].tolist() == ["swin", "swin"]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "high"])
 def test_what_is_no_finite_number_is_refused_and_nothing_written(tmp_path, value):
     with pytest.raises(MetricsError, match="nf_acc: expected a finite number") as error:
@@ -90,7 +102,7 @@ def test_equal_settings_have_equal_hashes():
 def test_collect_is_one_row_a_value(leaves, tmp_path):
     frame = collect(leaves, tmp_path)
     assert list(frame.columns) == [
-        "dataset", "prior", "lambda", "seed", "stage", "metric", "value", "n", "status", "run",
+        "dataset", "prior", "lambda", "seed", "stage", "augmentation", "metric", "value", "n", "status", "run",
     ]  # fmt: skip
     assert len(frame) == 5
     row = frame[frame["metric"] == "cnn_acc"].iloc[0]
@@ -129,7 +141,8 @@ def test_nothing_collected_has_the_same_columns(leaves, tmp_path):
         "digits/fpi/lambda=x/seed=0",
         "digits/fpi/seed=0",
         "digits/fpi/lambda=1/seed=-1",
-        "digits/fpi/lambda=1/seed=0/swin",
+        "digits/fpi/lambda=1/seed=0/swin/temperature=1",
+        "digits/real/lambda=0/seed=0/swin/x",
         "fpi/lambda=1/seed=0",
         "a/digits/fpi/lambda=1/seed=0",
     ],

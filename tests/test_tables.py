@@ -5,10 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfpi.config import BASELINE, Experiment, PriorConfig, Table
+from nfpi.config import BASELINE, Experiment, FixedPointPrior, GradientPrior, Table
 from nfpi.metrics import COLUMNS as METRIC_COLUMNS
 from nfpi.tables import (
     COLUMNS,
+    METRICS,
     TableError,
     accuracy_table,
     read_reference,
@@ -21,9 +22,9 @@ from nfpi.tables import (
 
 PAPER = Path(__file__).parents[1] / "workflow" / "reference" / "paper.csv"
 PRIORS = {
-    "fpi": PriorConfig(),
-    "mean_only": PriorConfig(fit_variance=False),
-    "unit": PriorConfig(start="identity"),
+    "fpi": FixedPointPrior(),
+    "mean_only": FixedPointPrior(fit_variance=False),
+    "unit": FixedPointPrior(start="identity"),
 }
 DIVERGED = "diverged: variance of class 2 at iteration 3"
 
@@ -42,7 +43,7 @@ def leaf(dataset, prior, weight, seed, nf=None, validation=None, cnn=None, statu
     if status != "ok":
         values = [("flow", "", math.nan)]
     return [
-        common | {"stage": stage, "metric": metric, "value": value, "run": run}
+        common | {"stage": stage, "augmentation": "", "metric": metric, "value": value, "run": run}
         for stage, metric, value in values
         if value is not None
     ]
@@ -104,7 +105,7 @@ def test_mean_and_deviation_are_numpys(accuracies, metrics):
         row = row_of(accuracies, "cifar10", 3e5)
         assert row[metric] == pytest.approx(np.mean(values), rel=1e-14)
         assert row[f"{metric}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
-    assert row["seeds"] == row["cnn_seeds"] == 3
+    assert row["nf_acc_seeds"] == row["cnn_acc_seeds"] == 3
 
 
 def test_the_order_of_the_metrics_does_not_matter(metrics, table, reference, accuracies):
@@ -117,7 +118,7 @@ def test_the_order_of_the_metrics_does_not_matter(metrics, table, reference, acc
 def test_one_seed_has_no_deviation(accuracies):
     row = row_of(accuracies, "digits_8x8", 0)
     assert row["nf_acc"] == 94.4
-    assert row["seeds"] == 1
+    assert row["nf_acc_seeds"] == 1
     assert math.isnan(row["nf_acc_std"])
 
 
@@ -139,7 +140,7 @@ def test_no_validation_no_best(reference):
 def test_divergence_is_a_status(accuracies, metrics, reference):
     partly, wholly = row_of(accuracies, "cifar10", 1e6), row_of(accuracies, "cifar10", 3e6)
     assert partly["status"] == "diverged in 1 of 3 seeds"
-    assert partly["seeds"] == 2
+    assert partly["nf_acc_seeds"] == 2
     assert partly["nf_acc"] > 0
     assert wholly["status"] == "diverged in 3 of 3 seeds"
     assert math.isnan(wholly["nf_acc"])
@@ -152,7 +153,7 @@ def test_divergence_is_a_status(accuracies, metrics, reference):
 def test_a_weight_without_a_leaf_is_missing(accuracies):
     row = row_of(accuracies, "cifar10", 1e7)
     assert row["status"] == "missing"
-    assert pd.isna(row["seeds"])
+    assert pd.isna(row["nf_acc_seeds"])
     assert math.isnan(row["nf_acc"])
 
 
@@ -180,12 +181,12 @@ def test_zero_is_read_from_the_leaf_of_the_priors_start(reference, prior, expect
 def test_an_experiment_without_classifier_has_no_cnn(metrics, reference):
     experiment = {"dataset": "cifar10", "lambdas": [3e5], "classifier": None}
     frame = accuracy_table(metrics, table_of(experiment), reference, PRIORS)
-    assert frame[["cnn_acc", "cnn_acc_std", "cnn_seeds", "paper_cnn_acc"]].isna().all(axis=None)
+    assert frame[["cnn_acc", "cnn_acc_std", "cnn_acc_seeds", "paper_cnn_acc"]].isna().all(axis=None)
     assert frame["nf_acc"].notna().all()
 
 
 def test_one_run_has_one_value(metrics, table, reference):
-    with pytest.raises(TableError, match="expected one value of nf_acc"):
+    with pytest.raises(TableError, match="expected one value of validation_nf_acc"):
         accuracy_table(pd.concat([metrics, metrics]), table, reference, PRIORS)
 
 
@@ -206,6 +207,7 @@ def test_the_reference_is_complete_and_has_nothing_else(reference):
     assert len(reference) == 2 + 16 + 8
     assert reference["value"].between(0, 100).all()
     assert (reference["source"] != "").all()
+    assert reference["metric"].isin(METRICS).all()
     ours = reference[reference["table"] != "table6"]
     assert ours["lambda"].notna().all()
     assert ((ours["lambda"] == 0) == (ours["prior"] == "baseline")).all()
@@ -228,9 +230,9 @@ def test_unknown_cells_stay_empty(accuracies, tmp_path):
         assert "<na>" not in text
         assert "none" not in text
     last = (tmp_path / "table2.csv").read_text().splitlines()[-1]
-    assert last == "cifar10,10000000.0,,,,,,,,False,missing,fpi,,,,"
+    assert last == "1,,cifar10,fpi,10000000.0,resnet18,standard,missing,,False" + 30 * ","
     md = [line for line in (tmp_path / "table2.md").read_text().splitlines() if "10⁷" in line]
-    assert md == ["| cifar10 | 10⁷ |  |  |  |  | missing |"]
+    assert md == ["| cifar10 | 10⁷ |  |  |  |  |  |  | missing |"]
 
 
 def test_markdown_is_a_rectangle_with_the_best_row_in_bold(accuracies):
@@ -241,7 +243,10 @@ def test_markdown_is_a_rectangle_with_the_best_row_in_bold(accuracies):
     assert len(grid) == 2 + len(accuracies)
     (bold,) = [line for line in grid if "**" in line]
     row = row_of(accuracies, "cifar10", 3e5)
-    assert f"**{row['nf_acc']:.1f} ± {row['nf_acc_std']:.1f} (n = 3)** | **93.63**" in bold
+    assert (
+        f"**{row['nf_acc']:.1f} ± {row['nf_acc_std']:.1f} (n = 3)** | **93.63** | **{row['nf_acc'] - 93.63:+.1f}**"
+        in bold
+    )
     assert "**3·10⁵**" in bold
     assert "| digits_8x8 | 0 | 94.4 (n = 1) |" in "\n".join(grid)
 
@@ -253,8 +258,8 @@ def test_latex_is_a_tabular_with_as_many_cells_as_columns(accuracies):
     assert lines[-1] == r"\end{tabular}"
     rows = [line for line in lines if line.endswith(r"\\")]
     assert len(rows) == 1 + len(accuracies)
-    assert lines[1] == r"\begin{tabular}{lrrrrrl}"
-    assert {line.count(" & ") for line in rows} == {6}
+    assert lines[1] == r"\begin{tabular}{lrrrrrrrl}"
+    assert {line.count(" & ") for line in rows} == {8}
     assert r"digits\_8x8" in text
     assert r"\textbf{3\(\cdot\)10\textsuperscript{5}}" in text
     assert text.isascii()
@@ -271,7 +276,83 @@ def test_the_prior_is_shown_where_there_are_several(metrics, reference):
     frame = accuracy_table(metrics, table_of(*experiments), reference, PRIORS)
     text = to_markdown(frame, "Table 3")
     assert "| Data set | Prior | λ |" in text
-    assert "| cifar10 | mean_only | 5·10⁵ |  | 93.2 |" in text
+    assert "| cifar10 | mean_only | 5·10⁵ | 93.2 |" in text
+
+
+def classified(dataset, run, seed, classifier, augmentation, **values):
+    prior, _, weight = run.partition("/lambda=")
+    common = {
+        "dataset": dataset,
+        "prior": prior,
+        "lambda": float(weight) if weight else math.nan,
+        "seed": seed,
+        "n": 10,
+    }
+    common |= {"stage": classifier, "augmentation": augmentation, "status": "ok"}
+    run = f"{dataset}/{run}/seed={seed}/{classifier}/augmentation={augmentation}"
+    return [common | {"metric": metric, "value": value, "run": run} for metric, value in values.items()]
+
+
+def test_classifiers_of_real_images_stand_beside_the_papers(reference):
+    run, latent = "fpi/lambda=30000000", {"dataset": "imagenet", "lambdas": [3e7], "classifier": "eva02"}
+    metrics = frame_of(
+        classified(
+            "imagenet", "real", 0, "eva02", "standard", top1=80.0, top5=95.0, real_top1=90.0, validation_top1=81.0
+        ),
+        classified("imagenet", run, 0, "eva02", "nfa", top1=82.0, top5=96.0, real_top1=91.0, validation_top1=83.0),
+        leaf("imagenet", "fpi", 30000000, 0, nf=50.0, validation=50.0),
+    )
+    table = table_of(
+        {"label": "SA", "dataset": "imagenet", "prior": None, "classifier": "eva02"},
+        {"label": "NFA", "augmentation": "nfa", **latent},
+        {"label": "both", "augmentation": "standard+nfa", **latent},
+    )
+    frame = accuracy_table(metrics, table, reference, PRIORS)
+    assert frame["row"].tolist() == ["SA", "NFA", "both"]
+    assert frame["real_top1"].tolist()[:2] == [90.0, 91.0]
+    assert frame["paper_real_top1"].tolist() == [90.986, 91.031, 91.082]
+    assert frame["real_top1_difference"].tolist()[0] == pytest.approx(90.0 - 90.986)
+    assert frame["validation"].tolist()[:2] == [81.0, 83.0]
+    assert frame["nf_acc"].isna().all()  # what the flow itself reaches is not what this row is about
+    assert frame["status"].tolist() == ["ok", "ok", "missing"]
+    text = to_markdown(frame, "")
+    assert "| NFA | imagenet | 3·10⁷ | 82.0 (n = 1) | 96.0 (n = 1) | 91.0 (n = 1) | 91.031 | -0.0 |" in text
+
+
+def test_only_the_best_weight_of_an_experiment(reference):
+    metrics = frame_of(
+        leaf("digits", "baseline", 0, 0, nf=80.0, validation=80.0),
+        leaf("digits", "fpi", 1, 0, nf=99.0, validation=90.0),
+        leaf("digits", "fpi", 2, 0, nf=90.0, validation=99.0),
+    )
+    experiments = [Experiment(dataset="digits", lambdas=[0]), Experiment(dataset="digits", lambdas=[1, 2])]
+    frame = accuracy_table(metrics, Table(best_only=True, experiments=experiments), reference, PRIORS)
+    assert frame["lambda"].tolist() == [0, 2]
+    text = to_markdown(frame, "")
+    assert "**" not in text
+    assert "of those that were tried" in text
+
+
+def test_a_gradient_prior_has_a_zero_of_its_own(reference):
+    metrics = frame_of(leaf("digits", "baseline", 0, 0, nf=70.0), leaf("digits", "gmm", 0, 0, nf=80.0))
+    priors = {"gmm": GradientPrior(method="gradient_descent", every="step")}
+    frame = accuracy_table(metrics, table_of({"dataset": "digits", "prior": "gmm", "lambdas": [0]}), reference, priors)
+    assert frame["nf_acc"].tolist() == [80.0]
+
+
+def test_cited_work_has_a_row_with_numbers_only_where_they_are_known(reference):
+    metrics = frame_of(leaf("digits", "fpi", 1, 0, nf=99.0))
+    known = pd.concat([reference, reference[:1].assign(row="A (2020)", prior="", metric="nf_acc", value=88.0)])
+    known.loc[known["row"] == "A (2020)", "lambda"] = math.nan
+    experiments = [Experiment(dataset="digits", lambdas=[1])]
+    table = Table(experiments=experiments, literature=["A (2020)", "B (2021)"])
+    frame = accuracy_table(metrics, table, known, PRIORS)
+    assert frame["status"].tolist() == ["ok", "cited", "cited"]
+    assert frame["paper_nf_acc"].tolist()[1] == 88.0
+    text = to_markdown(frame, "")
+    assert "| B (2021) |  |  |  |  |" in text
+    assert "| A (2020) | cifar10 |  |  | 88 |" in text
+    assert "cited" in text.splitlines()[-1]
 
 
 def test_another_frame_is_refused(accuracies, tmp_path):

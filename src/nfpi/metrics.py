@@ -1,6 +1,8 @@
 """What a leaf of the workflow measured: written as `metrics.json`, collected into one long table.
 
-A leaf is a run's folder under ``results/{preset}``: ``{dataset}/{prior}/lambda={λ}/seed={seed}[/resnet18]``.
+A leaf is a run's folder under ``results/{preset}``: that of a flow, ``{dataset}/{prior}/lambda={λ}/seed={seed}``; a
+classifier's below it, ``…/{classifier}`` of generated images or ``…/{classifier}/augmentation={augmentation}`` of real
+ones; or that of a classifier that no flow has a part in, ``{dataset}/real/seed={seed}/{classifier}/augmentation=…``.
 Accuracies are in percent. A fit that diverged is a result too: its file has `diverged` in place of values.
 """
 
@@ -21,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from nfpi.config import format_weight
+from nfpi.config import NO_FLOW, format_weight
 from nfpi.files import write_atomically
 
 PACKAGES = ("nfpi", "torch", "torchvision", "lightning-fabric", "numpy", "scipy", "scikit-learn", "pandas")
@@ -33,23 +35,32 @@ COLUMNS = {
     "lambda": "float64",
     "seed": "int64",
     "stage": "str",
+    "augmentation": "str",
     "metric": "str",
     "value": "float64",
     "n": "Int64",
     "status": "str",
     "run": "str",
 }
-"""Columns of the collected table, with their types."""
+"""Columns of the collected table, with their types.
 
+`stage` is « flow » or a classifier's name; a classifier without a flow has the prior « real » and no λ;
+`augmentation` is that of a classifier of real images.
+"""
+
+_NAME = r"[A-Za-z0-9][\w.+-]*"
 LEAF = re.compile(
-    r"(?P<run>(?P<dataset>[A-Za-z0-9][\w.+-]*)/(?P<prior>[A-Za-z0-9][\w.+-]*)"
-    r"/lambda=(?P<weight>\d+(?:\.\d+)?(?:e[+-]?\d+)?)/seed=(?P<seed>0|[1-9]\d*)(?:/(?P<stage>resnet18))?)"
-    r"/metrics\.json",
+    rf"(?P<run>(?P<dataset>{_NAME})/(?:(?P<real>{NO_FLOW})|(?P<prior>{_NAME})"
+    r"/lambda=(?P<weight>\d+(?:\.\d+)?(?:e[+-]?\d+)?))/seed=(?P<seed>0|[1-9]\d*)"
+    rf"(?:/(?P<stage>{_NAME})(?:/augmentation=(?P<augmentation>[a-z+]+))?)?)/metrics\.json",
     re.ASCII,
 )
 """A leaf's path relative to results/{preset}; without a stage of its own it is the flow's."""
 
-EXPECTED_PATH = "{dataset}/{prior}/lambda={λ}/seed={seed}[/resnet18]/metrics.json"
+EXPECTED_PATH = (
+    "{dataset}/{prior}/lambda={λ}/seed={seed}[/{classifier}[/augmentation={augmentation}]]/metrics.json, "
+    f"or {{dataset}}/{NO_FLOW}/seed={{seed}}/…"
+)
 
 
 class MetricsError(ValueError):
@@ -146,7 +157,9 @@ def collect(paths: Iterable[str | os.PathLike[str]], root: str | os.PathLike[str
     leaves = {Path(path).absolute() for path in paths}
     rows = [row for path in sorted(leaves) for row in _read_leaf(path, Path(root).absolute())]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    return frame.sort_values(["dataset", "prior", "lambda", "seed", "stage", "metric"], ignore_index=True)
+    return frame.sort_values(
+        ["dataset", "prior", "lambda", "seed", "stage", "augmentation", "metric"], ignore_index=True
+    )
 
 
 def write_csv(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -193,8 +206,9 @@ def _read_leaf(path: Path, root: Path) -> list[dict[str, Any]]:
     match = LEAF.fullmatch(relative)
     if match is None:
         raise MetricsError(f"{relative}: expected {EXPECTED_PATH} under {root}")
-    if match["weight"] != format_weight(match["weight"]):
-        raise MetricsError(f"{relative}: expected lambda={format_weight(match['weight'])}, one text for equal values")
+    weight = match["weight"]
+    if weight is not None and weight != format_weight(weight):
+        raise MetricsError(f"{relative}: expected lambda={format_weight(weight)}, one text for equal values")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -206,10 +220,11 @@ def _read_leaf(path: Path, root: Path) -> list[dict[str, Any]]:
         raise MetricsError(f"{path}: n: expected a whole number, received {n!r}")
     identity = {
         "dataset": match["dataset"],
-        "prior": match["prior"],
-        "lambda": float(match["weight"]),
+        "prior": match["prior"] or NO_FLOW,
+        "lambda": math.nan if weight is None else float(weight),
         "seed": int(match["seed"]),
         "stage": match["stage"] or "flow",
+        "augmentation": match["augmentation"] or "",
         "n": n,
         "run": match["run"],
     }

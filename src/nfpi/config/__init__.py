@@ -39,6 +39,7 @@ from nfpi.config.resolution import (
     explain,
     format_weight,
     json_schema,
+    leaf_prior,
     merge,
     resolve,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "explain",
     "format_weight",
     "json_schema",
+    "leaf_prior",
     "merge",
     "resolve",
 ]

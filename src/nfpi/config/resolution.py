@@ -156,6 +156,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{where}: {message}{received}" if where else f"{message}{received}"
 
 
+def leaf_prior(name: str, prior: PriorConfig, weight: float) -> str:
+    """Where runs of a prior lie: λ = 0 of a fixed point is nothing but its start, which others share."""
+    return BASELINE[prior.start] if prior.method == "fixed_point" and weight == 0 else name
+
+
 def format_weight(weight: float | str) -> str:
     """λ as it stands in paths: one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
     value = float(weight)
