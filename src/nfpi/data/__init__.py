@@ -3,7 +3,7 @@
 from nfpi.data.domain import Domain, domain_of, domain_of_flow
 from nfpi.data.errors import DataError
 from nfpi.data.imagefolder import export_imagefolder
-from nfpi.data.loader import batches, num_batches
+from nfpi.data.loader import augmented, batches, num_batches
 from nfpi.data.prepare import prepare_dataset
 from nfpi.data.sources import SourceImages, load_source
 from nfpi.data.storage import ImageSet, read_image_set
@@ -16,6 +16,7 @@ __all__ = [
     "ImageSet",
     "ImageSetWriter",
     "SourceImages",
+    "augmented",
     "batches",
     "classifier_transform",
     "domain_of",

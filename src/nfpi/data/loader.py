@@ -75,6 +75,24 @@ def batches(
     )
 
 
+def augmented(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
+    """Images (B, C, H, W), each changed as its place in the set says; at least one, all of one shape after it.
+
+    Args:
+        images: as they were read.
+        indices: places of the images in their set, (B,).
+        transform: random change of one image (C, H, W) that draws from torch's global generator.
+        seed, epoch: what the change depends on, besides the place.
+    """
+    changed = []
+    with torch.random.fork_rng(devices=[]):
+        for image, index in zip(images, indices, strict=True):
+            # Not torch.manual_seed: that one seeds the GPU's generator too, which is not forked here.
+            torch.default_generator.manual_seed(derive_seed(seed, "augmentation", epoch, int(index)))
+            changed.append(transform(image))
+    return torch.stack(changed)
+
+
 def num_batches(length: int, batch_size: int, drop_last: bool = False) -> int:
     """Batches of an epoch over `length` images."""
     if batch_size < 1:
@@ -98,17 +116,8 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         images = torch.from_numpy(np.asarray(self.image_set.images[indices])).permute(0, 3, 1, 2).contiguous()
         labels = torch.from_numpy(self.image_set.labels[indices])
         if self.transform is not None and len(indices):
-            images = self._augmented(images, indices, self.transform)
+            images = augmented(images, indices, self.transform, self.seed, self.epoch)
         return images, labels
-
-    def _augmented(self, images: Tensor, indices: np.ndarray, transform: Transform) -> Tensor:
-        changed = []
-        with torch.random.fork_rng(devices=[]):
-            for image, index in zip(images, indices, strict=True):
-                # Not torch.manual_seed: that one seeds the GPU's generator too, which is not forked here.
-                torch.default_generator.manual_seed(derive_seed(self.seed, "augmentation", self.epoch, int(index)))
-                changed.append(transform(image))
-        return torch.stack(changed)
 
 
 def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:

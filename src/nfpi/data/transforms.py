@@ -1,15 +1,23 @@
-"""Random changes of training images: pipelines of torchvision's transforms on uint8 tensors (C, H, W).
+"""Random changes of training images: pipelines of transforms on uint8 tensors (C, H, W).
 
 All randomness comes from torch's global generator, which :func:`nfpi.data.batches` seeds for each image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from nfpi.config import StandardAugmentation
 
 Transform = Callable[[Tensor], Tensor]
 Shape = tuple[int, int, int]
@@ -41,9 +49,80 @@ def training_transform(
             return _pipeline(flip, *_released(shape))
 
 
-def classifier_transform(crop_padding: int, shape: Shape, flip: bool) -> Transform | None:
-    """Random crops of images (C, H, W) padded by `crop_padding` black pixels, and mirroring if `flip`."""
-    return _pipeline(flip, *([v2.RandomCrop(shape[1:], padding=crop_padding)] if crop_padding else []))
+def classifier_transform(
+    standard: StandardAugmentation | None, shape: Shape, flip: bool, fill: Sequence[float] = (0.5, 0.5, 0.5)
+) -> Transform | None:
+    """The standard augmentations of a classifier that change one image: mirror, crop, AutoAugment, RandAugment.
+
+    Args:
+        standard: what is done; none: nothing is.
+        shape: (C, H, W) of the images.
+        flip: whether mirrored images are still of their class; nothing mirrors otherwise.
+        fill: colour in [0, 1] that RandAugment shows beyond an image's edge.
+
+    Returns:
+        The pipeline, or none where nothing would change.
+
+    Raises:
+        ValueError: `rand_augment` is not of timm's form.
+    """
+    if standard is None:
+        return None
+    steps: list[Transform] = []
+    if standard.crop_padding:
+        steps.append(v2.RandomCrop(shape[1:], padding=standard.crop_padding))
+    if standard.auto_augment:
+        steps.append(v2.AutoAugment(v2.AutoAugmentPolicy(standard.auto_augment)))
+    if standard.rand_augment:
+        steps.append(RandAugment(standard.rand_augment, shape, fill))
+    return _pipeline(flip and standard.flip, *steps)
+
+
+class RandAugment:
+    """timm's RandAugment (Cubuk et al., 2020) on one uint8 image (C, H, W), grey or RGB.
+
+    Args:
+        policy: timm's text, e.g. `rand-m9-mstd0.5-inc1`: magnitude, its deviation, operations that grow with it.
+        shape: (C, H, W); translations reach up to 0.45 of the shorter side.
+        fill: colour in [0, 1] beyond the image's edge.
+
+    Raises:
+        ValueError: the policy is not of this form.
+    """
+
+    def __init__(self, policy: str, shape: Shape, fill: Sequence[float]) -> None:
+        from timm.data.auto_augment import rand_augment_transform  # takes a second that nobody else needs to wait
+
+        if not re.fullmatch(r"rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*", policy):
+            raise ValueError(f"rand_augment: expected a policy like rand-m9-mstd0.5-inc1, received '{policy}'")
+        colour = tuple(round(255 * value) for value in fill)
+        self.change = rand_augment_transform(
+            policy, {"translate_const": int(0.45 * min(shape[1:])), "img_mean": colour}
+        )
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """A changed image of the same shape."""
+        channels = len(image)
+        with seeded_globals(int(torch.randint(2**32, ()))):
+            # the operations know RGB alone; what is done to equal channels leaves them equal
+            changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
+        return functional.pil_to_tensor(changed)[:channels]
+
+
+@contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Python's and NumPy's global generators start at `seed` (in [0, 2³²)), and afterwards are as they were.
+
+    For timm's augmentations, which draw from both.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _released(shape: Shape) -> list[v2.Transform]:
@@ -64,6 +143,6 @@ def _released(shape: Shape) -> list[v2.Transform]:
     ]
 
 
-def _pipeline(flip: bool, *steps: v2.Transform) -> Transform | None:
+def _pipeline(flip: bool, *steps: Transform) -> Transform | None:
     steps = (v2.RandomHorizontalFlip(), *steps) if flip else steps
     return v2.Compose(steps) if steps else None
