@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 
 from nfpi.config import explain
 from nfpi.stages import (
+    Augment,
     Benchmark,
     Collect,
     Evaluate,
@@ -52,6 +53,7 @@ class Commands(BaseSettings):
     import_release: CliSubCommand[ImportRelease]
     evaluate: CliSubCommand[Evaluate]
     generate: CliSubCommand[Generate]
+    augment: CliSubCommand[Augment]
     train_classifier: CliSubCommand[TrainClassifier]
     test_classifier: CliSubCommand[TestClassifier]
     collect: CliSubCommand[Collect]

@@ -149,6 +149,23 @@ def test_too_many_images_are_refused(tmp_path, arrays):
             writer.append(*arrays)
 
 
+def test_pieces_may_come_in_any_order(tmp_path, arrays):
+    images, labels = arrays
+    order = np.random.default_rng(5).permutation(60)
+    with ImageSetWriter(tmp_path / "set", 60, (8, 8, 3), CLASSES) as writer:
+        for places in np.split(order, [7, 30]):
+            writer.put(places, images[places], labels[places])
+    written = read_image_set(tmp_path / "set")
+    assert np.array_equal(written.images, images)
+    assert np.array_equal(written.labels, labels)
+
+
+def test_a_place_left_empty_is_refused(tmp_path, arrays):
+    with pytest.raises(DataError, match="expected 60 images in all, received 59"):  # noqa: SIM117
+        with ImageSetWriter(tmp_path / "set", 60, (8, 8, 3), CLASSES) as writer:
+            writer.put(np.r_[0:30, 30:59, 0], *arrays)
+
+
 @pytest.mark.parametrize("file", ["images.npy", "labels.npy", "meta.json"])
 def test_a_missing_file_is_refused(folder, file):
     (folder / file).unlink()

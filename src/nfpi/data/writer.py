@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.errors import DataError
-from nfpi.data.storage import DTYPES, FILES, IMAGES, KEYS, LABELS, META, check_labels
+from nfpi.data.storage import DTYPES, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
 from nfpi.files import file_digest
 
 
@@ -28,6 +28,7 @@ class ImageSetWriter:
         classes: names of the K classes.
         name, split: what the set is called and which split of it this is, if any.
         dtype: uint8, or float16 for latents.
+        originals: paths of the N image files that latents are of, where there are some.
         extra: settings worth keeping beside the images (JSON values).
 
     Raises:
@@ -44,6 +45,7 @@ class ImageSetWriter:
         name: str | None = None,
         split: str | None = None,
         dtype: DTypeLike = np.uint8,
+        originals: Sequence[str] | None = None,
         **extra: Any,
     ) -> None:
         self.folder = Path(folder)
@@ -54,38 +56,44 @@ class ImageSetWriter:
             raise DataError(f"{folder}: expected images as {' or '.join(DTYPES)}, received {np.dtype(dtype).name}")
         if not classes or len(set(classes)) != len(classes):
             raise DataError(f"{folder}: expected distinct class names, at least one, received {list(classes)}")
-        self._shape, self._dtype = shape, np.dtype(dtype)
+        if originals is not None and len(originals) != length:
+            raise DataError(f"{folder}: expected {length} original files, received {len(originals)}")
+        self._shape, self._dtype, self._originals = shape, np.dtype(dtype), originals
         self._classes = list(classes)
         self._settings = {"name": name, "split": split, "extra": extra}
-        self._written = 0
+        self._appended = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._partial = stack.enter_context(replaced_folder(self.folder, FILES))
+            self._partial = stack.enter_context(replaced_folder(self.folder, (*FILES, ORIGINALS)))
             stack.push(self._complete)
             self._images = np.lib.format.open_memmap(self._partial / IMAGES, "w+", self._dtype, self._shape)
-            self._labels = np.empty(self._shape[0], np.int64)
+            self._labels = np.full(self._shape[0], -1, np.int64)  # no label: not written
             self._stack = stack.pop_all()
         return self
 
     def append(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Write B more images (B, H, W, C) and their labels (B,)."""
+        start, stop = self._appended, self._appended + len(images)
+        if stop > self._shape[0]:
+            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {stop} or more")
+        self.put(np.arange(start, stop), images, labels)
+        self._appended = stop
+
+    def put(self, places: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
+        """Write B images (B, H, W, C) and their labels (B,) at their places (B,) in the set, in any order."""
         images, labels = np.asarray(images), np.asarray(labels)
-        start, stop = self._written, self._written + len(images)
         expected = (len(labels), *self._shape[1:])
-        if labels.ndim != 1 or images.shape != expected or images.dtype != self._dtype:
+        if labels.shape != (len(places),) or images.shape != expected or images.dtype != self._dtype:
             raise DataError(
                 f"{self.folder}: expected {self._dtype} images of shape {expected} for {len(labels)} labels, "
                 f"received {images.dtype} of shape {images.shape}"
             )
-        if stop > self._shape[0]:
-            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {stop} or more")
         check_labels(self.folder, labels, len(self._classes))
         if images.dtype.kind == "f" and not np.isfinite(images).all():
-            raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity after {start} images")
-        self._images[start:stop] = images
-        self._labels[start:stop] = labels
-        self._written = stop
+            raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity near image {places[0]}")
+        self._images[places] = images
+        self._labels[places] = labels
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -98,10 +106,15 @@ class ImageSetWriter:
         """Runs before the folder is put in its place, so that an error raised here leaves nothing either."""
         if kind is not None:
             return
-        if self._written != self._shape[0]:
-            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {self._written}")
+        written = np.count_nonzero(self._labels >= 0)
+        if written != self._shape[0]:
+            raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {written}")
         self._images.flush()
         np.save(self._partial / LABELS, self._labels)
+        files = [IMAGES, LABELS]
+        if self._originals is not None:  # as ASCII: file names need not be valid Unicode
+            (self._partial / ORIGINALS).write_text(json.dumps(list(self._originals), indent=0) + "\n", encoding="ascii")
+            files.append(ORIGINALS)
         counts = np.bincount(self._labels, minlength=len(self._classes)).tolist()
         meta = {
             **self._settings,
@@ -109,7 +122,7 @@ class ImageSetWriter:
             "counts": dict(zip(self._classes, counts, strict=True)),
             "shape": list(self._shape),
             "dtype": self._dtype.name,
-            "sha256": {file: file_digest(self._partial / file) for file in (IMAGES, LABELS)},
+            "sha256": {file: file_digest(self._partial / file) for file in files},
         }
         text = json.dumps({key: meta[key] for key in KEYS}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / META).write_text(text + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """One class a stage: its fields are the options of its subcommand, `run` does the work."""
 
+from nfpi.stages.augment import Augment
 from nfpi.stages.base import HeavyStage, Stage
 from nfpi.stages.classify import TestClassifier, TrainClassifier
 from nfpi.stages.data import Export, PrepareData
@@ -7,6 +8,7 @@ from nfpi.stages.flow import Evaluate, FitPrior, Generate, ImportRelease, StartF
 from nfpi.stages.report import Benchmark, Collect, MakeFigure, MakeTable
 
 __all__ = [
+    "Augment",
     "Benchmark",
     "Collect",
     "Evaluate",

@@ -1,0 +1,74 @@
+"""Stage of latent augmentation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nfpi.config import NfaConfig, NonNegativeInt
+from nfpi.stages.base import HeavyStage
+
+if TYPE_CHECKING:
+    from nfpi.priors import FixedPointDiverged
+
+logger = logging.getLogger(__name__)
+
+
+class Augment(HeavyStage):
+    """Make latent-augmented variants of all training images, in the on-disk form of data sets."""
+
+    data: Path
+    """folder of the splits; the train split is augmented"""
+    flow: Path
+    """flow.safetensors"""
+    nfa: NfaConfig = NfaConfig()
+    seed: NonNegativeInt = 0
+    output: Path
+    """folder of the images: all variants of image 0, then all of image 1, ..."""
+
+    def run(self) -> None:
+        """Augment and write, class by class and a batch at a time."""
+        import numpy as np
+        from tqdm import tqdm
+
+        from nfpi.augmentation import augment_images
+        from nfpi.data import DataError, ImageSetWriter, domain_of_flow, read_image_set
+        from nfpi.devices import make_fabric
+        from nfpi.serialization import load_flow
+
+        flow, header = load_flow(self.flow)
+        train = read_image_set(self.data / "train")
+        if header["data"]["classes"] != train.classes:
+            raise DataError(f"{self.data}: expected the classes that {self.flow} was trained on, received others")
+        device, domain = make_fabric().device, domain_of_flow(header)
+        channels, height, width = train.shape
+        variants = self.nfa.variants
+        settings = self.nfa.model_dump(exclude={"batch_size"}) | {"seed": self.seed}
+        with (
+            ImageSetWriter(
+                self.output,
+                len(train) * variants,
+                (height, width, channels),
+                train.classes,
+                name=train.meta["name"],
+                split="augmented",
+                dtype=domain.dtype,
+                **{**header["data"]["extra"], **settings},
+            ) as writer,
+            tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
+        ):
+            for indices, images in augment_images(
+                flow.to(device), train, self.nfa, seed=self.seed, domain=domain, device=device
+            ):
+                places = indices[:, None] * variants + np.arange(variants)
+                labels = train.labels[indices].repeat(variants)
+                writer.put(places.ravel(), images.flatten(0, 1).permute(0, 2, 3, 1).numpy(), labels)
+                progress.update(len(indices))
+        logger.info("%d variants each of %d images", variants, len(train))
+
+    def mark(self, fault: FixedPointDiverged) -> None:
+        """There is no flow to augment with."""
+        from nfpi.outcome import mark_images
+
+        mark_images(self.output, fault)
