@@ -21,6 +21,7 @@ include: "workflow/rules/flow.smk"
 include: "workflow/rules/prior.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/generate.smk"
+include: "workflow/rules/augment.smk"
 include: "workflow/rules/classify.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
@@ -30,7 +31,17 @@ include: "workflow/rules/benchmark.smk"
 rule all:
     default_target: True
     input:
-        [file for table in SETTINGS.tables for file in target(table)],
+        target_of(*targets()),
+
+
+rule demo:
+    input:
+        target_of("table2", preset="demo"),
+
+
+rule table1:
+    input:
+        target_of("table1"),
 
 
 rule table2:
@@ -38,6 +49,46 @@ rule table2:
         target_of("table2"),
 
 
-rule demo:
+rule table3:
     input:
-        target_of("table2", preset="demo"),
+        target_of("table3"),
+
+
+rule table4:
+    input:
+        target_of("table4"),
+
+
+rule table5:
+    input:
+        target_of("table5"),
+
+
+rule table6:
+    input:
+        target_of("table6"),
+
+
+rule figure1:
+    input:
+        target_of("figure1"),
+
+
+rule figure2:
+    input:
+        target_of("figure2"),
+
+
+rule samples:
+    input:
+        target_of("samples"),
+
+
+rule residuals:
+    input:
+        target_of("residuals"),
+
+
+rule convergence_map:
+    input:
+        target_of("convergence_map"),

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import available_cpu_count
 
-from nfpi.config import BASELINE, Experiment, format_weight
+from nfpi.config import BASELINE, NO_FLOW, Experiment, format_weight, leaf_prior
 from nfpi.config import Resources as StageResources
 
 Wildcards = Any
@@ -23,7 +23,9 @@ SPLITS = f"{ROOT}/{{dataset}}/splits"
 START = f"{ROOT}/{{dataset}}/start/{{start}}/seed={{seed}}"
 LEAF = f"{ROOT}/{{dataset}}/{{prior}}/lambda={{lam}}/seed={{seed}}"
 GENERATED = f"{LEAF}/generated/temperature={{temperature}}"
-CLASSIFIER = f"{LEAF}/resnet18/temperature={{temperature}}"
+CLASSIFIER = f"{LEAF}/{{classifier}}/temperature={{temperature}}"
+REAL_CLASSIFIER = f"{ROOT}/{{dataset}}/{{source}}/seed={{seed}}/{{classifier}}/augmentation={{augmentation}}"
+AUGMENTED = f"{LEAF}/augmented"
 SPLIT_NAMES = ("train", "validation", "test")
 
 NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every"}
@@ -39,6 +41,14 @@ wildcard_constraints:
     dataset="|".join(map(re.escape, SETTINGS.datasets)) or "[^/]+",
     prior="|".join(map(re.escape, (*SETTINGS.priors, *BASELINE.values()))),
     start="|".join(BASELINE),
+    source="|".join(
+        [
+            NO_FLOW,
+            rf"(?:{'|'.join(map(re.escape, (*SETTINGS.priors, *BASELINE.values())))})/lambda=[0-9.e+-]+",
+        ]
+    ),
+    classifier="|".join(map(re.escape, SETTINGS.classifiers)) or "[^/]+",
+    augmentation=r"none|standard|nfa|standard\+nfa",
     lam=r"[0-9][0-9.e+-]*",
     seed=r"0|[1-9][0-9]*",
     temperature=r"[0-9][0-9.e+-]*",
@@ -80,11 +90,23 @@ def start_file(name: str) -> Callable[[Wildcards], str]:
     return lambda wildcards: f"{START}/{name}".format(start=start_of(wildcards.prior), **wildcards)
 
 
+def is_fitted(prior: str) -> bool:
+    """Whether the Gaussians of a leaf come from a fixed-point iteration of its own."""
+    return prior in SETTINGS.priors and SETTINGS.priors[prior].method == "fixed_point"
+
+
 def prior_of_training(wildcards: Wildcards) -> str:
-    """The Gaussians a leaf is trained under: the fitted ones, or for λ = 0 the initial ones."""
-    if wildcards.prior in BASELINE.values():
-        return start_file("prior.safetensors")(wildcards)
-    return f"{LEAF}/fit/prior.safetensors".format(**wildcards)
+    """The Gaussians that the training of a leaf begins with: fitted ones, else the initial ones."""
+    if is_fitted(wildcards.prior):
+        return f"{LEAF}/fit/prior.safetensors".format(**wildcards)
+    return start_file("prior.safetensors")(wildcards)
+
+
+def learning(wildcards: Wildcards) -> list[str]:
+    """Params function: options of a training that learns its Gaussians along with the flow."""
+    if is_fitted(wildcards.prior) or wildcards.prior in BASELINE.values():
+        return []
+    return ["--learn", prior_settings(wildcards), "--weight", wildcards.lam]
 
 
 def candidates(wildcards: Wildcards) -> list[str]:
@@ -99,22 +121,50 @@ def candidate_files(name: str) -> Callable[[Wildcards], list[str]]:
     return lambda wildcards: [f"{folder}/{name}" for folder in candidates(wildcards)]
 
 
+def augmented_images(wildcards: Wildcards) -> list[str]:
+    """Input function: the latent-augmented images that a classifier of real images sees, if it does."""
+    folder = f"{ROOT}/{wildcards.dataset}/{wildcards.source}/seed={wildcards.seed}/augmented"
+    return list(images_in(folder).values()) if "nfa" in wildcards.augmentation else []
+
+
+def weights_to_start_from(wildcards: Wildcards) -> list[str]:
+    """Input function: the weights that a classifier goes on from, if it does."""
+    other = SETTINGS.for_dataset(wildcards.dataset).classifiers[wildcards.classifier].start_from
+    where = {**wildcards, "source": NO_FLOW, "classifier": other, "augmentation": "none"}
+    return [f"{REAL_CLASSIFIER}/trained/model.safetensors".format(**where)] if other else []
+
+
+def classifier_inputs(wildcards: Wildcards, input: Any) -> list[str]:
+    """Params function: options of a classifier of real images that name its inputs."""
+    standard = "standard" if "standard" in wildcards.augmentation else "none"
+    options = ["--augmentation", standard]
+    if input.augmented:
+        options += ["--augmented", os.path.dirname(input.augmented[0])]
+    return options + [text for path in input.start_from for text in ("--start-from", path)]
+
+
 def leaves_of(experiment: Experiment) -> Iterator[str]:
-    """The folders of an experiment's runs."""
-    for weight in experiment.lambdas:
-        prior = BASELINE[SETTINGS.priors[experiment.prior].start] if weight == 0 else experiment.prior
-        for seed in SETTINGS.seeds:
+    """The folders of an experiment's runs; of those without a flow, where its classifiers lie."""
+    for seed in SETTINGS.seeds:
+        if experiment.prior is None:
+            yield f"{ROOT}/{experiment.dataset}/{NO_FLOW}/seed={seed}"
+        for weight in experiment.lambdas:
+            prior = leaf_prior(experiment.prior, SETTINGS.priors[experiment.prior], weight)
             yield LEAF.format(dataset=experiment.dataset, prior=prior, lam=format_weight(weight), seed=seed)
 
 
 def metrics_of(wildcards: Wildcards) -> list[str]:
-    """Every metrics.json that a table is made from, each once."""
+    """Input function: the metrics of all runs that a table is made from."""
     files = []
     for experiment in SETTINGS.tables[wildcards.table].experiments:
+        classifier = experiment.classifier
         for leaf in leaves_of(experiment):
+            if classifier and SETTINGS.classifiers[classifier].train_on == "real":
+                files.append(f"{leaf}/{classifier}/augmentation={experiment.augmentation}/metrics.json")
+                continue
             files.append(f"{leaf}/metrics.json")
-            if experiment.classifier:
-                files.append(f"{leaf}/{experiment.classifier}/metrics.json")
+            if classifier:
+                files.append(f"{leaf}/{classifier}/metrics.json")
     return list(dict.fromkeys(files))
 
 
@@ -128,21 +178,38 @@ def figure_files(name: str) -> list[str]:
     return [f"{ROOT}/figures/{name}.{suffix}" for suffix in ("png", "pdf")]
 
 
-def target(table: str) -> list[str]:
-    """All that is made for a table: its files, and the figures drawn from it."""
-    figures = [file for name in FIGURES_OF.get(table, []) for file in figure_files(name)]
-    return [*table_files(table), *figures]
+DRAWN = {name: [name] for name in ("figure1", "figure2", "samples", "residuals", "convergence_map")} | {
+    "figure1": ["figure1", "figure1_full"]
+}
+"""The drawings of each figure of the config."""
 
 
-def target_of(table: str, preset: str = PRESET) -> Callable[[Wildcards], list[str]]:
-    """Input function of a table's target, which not every preset has."""
+def target(name: str) -> list[str]:
+    """All that is made for a table (its files, and the figures drawn from it) or a figure."""
+    if name in SETTINGS.tables:
+        return [
+            *table_files(name),
+            *(file for figure in FIGURES_OF.get(name, []) for file in figure_files(figure)),
+        ]
+    return [file for figure in DRAWN[name] for file in figure_files(figure)]
+
+
+def targets() -> list[str]:
+    """Names of all tables and figures of the preset."""
+    return [*SETTINGS.tables, *(name for name, figure in SETTINGS.figures if figure is not None)]
+
+
+def target_of(*names: str, preset: str = PRESET) -> Callable[[Wildcards], list[str]]:
+    """Input function of the target of tables and figures, which not every preset has."""
 
     def files(wildcards: Wildcards) -> list[str]:
         if PRESET != preset:
             raise WorkflowError(f"config: this target is for preset {preset}, not for {PRESET}")
-        if table not in SETTINGS.tables:
-            raise WorkflowError(f"config: preset {PRESET} has no tables.{table}")
-        return target(table)
+        for name in names:
+            if name not in targets():
+                kind = "tables" if name.startswith("table") else "figures"
+                raise WorkflowError(f"config: preset {PRESET} has no {kind}.{name}")
+        return [file for name in names for file in target(name)]
 
     return files
 
@@ -161,8 +228,10 @@ def dataset_settings(wildcards: Wildcards, threads: int) -> str:
 
 
 def dataset_content(wildcards: Wildcards) -> str:
-    """The same without where the files lie: they may move, and `$SCRATCH` differs from user to user."""
-    return as_json(SETTINGS.datasets[wildcards.dataset], without=["overrides", "folder"])
+    """The same without where files lie: they may move, and `$SCRATCH` differs from user to user."""
+    return as_json(
+        SETTINGS.datasets[wildcards.dataset], without=["overrides", "folder", "vae", "encode_batch_size"]
+    )
 
 
 def settings(group: str, *, without: Iterable[str] = ()) -> Callable[[Wildcards], str]:
@@ -177,6 +246,27 @@ def settings_to_run(group: str, *, without: Iterable[str] = ()) -> Callable[[Wil
     no result beside it, to be compared.
     """
     return lambda wildcards, threads: settings(group, without=without)(wildcards)
+
+
+def classifier_settings(*, to_run: bool) -> Callable[..., str]:
+    """Params function: the settings of a classifier as they are for the data set at hand.
+
+    Those `to_run` never are a reason to run again (see `settings_to_run`); those to be compared leave out what changes
+    no result, and the augmentations that a classifier does not see.
+    """
+
+    def as_text(wildcards: Wildcards) -> str:
+        unused = set() if to_run else set(NO_RESULT)
+        if not to_run and "augmentation" in wildcards.keys():
+            unused |= set() if "standard" in wildcards.augmentation else {"standard"}
+            unused |= set() if "nfa" in wildcards.augmentation else {"nfa_probability"}
+        return as_json(
+            SETTINGS.for_dataset(wildcards.dataset).classifiers[wildcards.classifier], without=unused
+        )
+
+    if to_run:
+        return lambda wildcards, threads: as_text(wildcards)
+    return as_text
 
 
 def generation_setting(name: str) -> Callable[[Wildcards], int]:
@@ -196,7 +286,8 @@ def table_settings(wildcards: Wildcards) -> str:
 
 def table_priors(wildcards: Wildcards) -> str:
     """The priors that a table names."""
-    names = dict.fromkeys(experiment.prior for experiment in SETTINGS.tables[wildcards.table].experiments)
+    experiments = SETTINGS.tables[wildcards.table].experiments
+    names = dict.fromkeys(experiment.prior for experiment in experiments if experiment.prior)
     return json.dumps({name: SETTINGS.priors[name].model_dump(mode="json") for name in names})
 
 

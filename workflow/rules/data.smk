@@ -2,6 +2,10 @@ localrules:
     prepare_data,
 
 
+WITH_VAE = [name for name, dataset in SETTINGS.datasets.items() if dataset.vae]
+"""Data sets of which the flow sees an autoencoder's latents."""
+
+
 rule prepare_data:
     """Download or find a data set, split it, and write it in the one form that all stages read."""
     output:
@@ -10,6 +14,8 @@ rule prepare_data:
         log_of("prepare_data", SPLITS),
     benchmark:
         benchmark_of("prepare_data", SPLITS)
+    wildcard_constraints:
+        dataset="|".join(re.escape(name) for name in SETTINGS.datasets if name not in WITH_VAE) or "(?!)",
     conda:
         "../../environment.yml"
     threads: threads_of("prepare_data")
@@ -25,3 +31,29 @@ rule prepare_data:
     shell:
         "exec nfpi prepare-data --name {wildcards.dataset:q} --dataset {params.dataset:q}"
         " --download-folder {params.downloads:q} --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule encode_data:
+    """Find a data set's image files, split them, and write their latents under an autoencoder."""
+    output:
+        **splits(*SPLIT_NAMES),
+    log:
+        log_of("encode_data", SPLITS),
+    benchmark:
+        benchmark_of("encode_data", SPLITS)
+    wildcard_constraints:
+        dataset="|".join(map(re.escape, WITH_VAE)) or "(?!)",
+    conda:
+        "../../environment.yml"
+    threads: threads_of("encode_data")
+    resources:
+        **resources_of("encode_data"),
+    params:
+        dataset=dataset_settings,
+        compared=dataset_content,
+        folder=subpath(output.train_images, ancestor=2),
+    message:
+        "Encode {wildcards.dataset}"
+    shell:
+        "exec nfpi encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q} --output {params.folder:q}"
+        " > {log:q} 2>&1"

@@ -30,7 +30,7 @@ rule start_flow:
 
 
 rule train_flow:
-    """Train a flow on from its start under fixed Gaussians."""
+    """Train a flow on from its start, under fixed Gaussians or learning them along."""
     input:
         **splits("train", "validation"),
         state=start_file("state.safetensors"),
@@ -52,9 +52,10 @@ rule train_flow:
         data=subpath(input.train_images, ancestor=2),
         training=settings_to_run("training"),
         compared=settings("training", without=NO_RESULT),
+        learning=learning,
         folder=subpath(output.flow, parent=True),
     message:
         "Train a flow on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam}, seed {wildcards.seed}"
     shell:
         "exec nfpi train-flow --data {params.data:q} --state {input.state:q} --prior {input.prior:q}"
-        " --training {params.training:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --training {params.training:q} {params.learning:q} --output {params.folder:q} > {log:q} 2>&1"

@@ -30,6 +30,10 @@ NO_FLOW = "real"
 """Where classifiers of real images lie that no flow has a part in, in place of a prior's name."""
 
 
+RESERVED = ("flow", "fit", "generated", "augmented")
+"""Folders beside those of classifiers."""
+
+
 class Config(Settings):
     """All settings of one preset."""
 
@@ -69,15 +73,19 @@ class Config(Settings):
         for name in self.priors:
             if name in (*BASELINE.values(), NO_FLOW):
                 raise ValueError(f"priors.{name}: this name is kept")
+        for name in self.classifiers:
+            if name in RESERVED:
+                raise ValueError(f"classifiers.{name}: this name is kept")
         for table, experiment in self.experiments():
             if experiment.classifier is None:
                 continue
-            generated = self.classifiers[experiment.classifier].train_on != "real"
-            if generated and (experiment.prior is None or experiment.augmentation != "standard"):
-                raise ValueError(
-                    f"tables.{table}: classifier '{experiment.classifier}' learns from generated images: "
-                    "it needs a prior, and its augmentation is standard"
-                )
+            needed = "needs a prior, and its augmentation is standard"
+            fits = experiment.prior is not None and experiment.augmentation == "standard"
+            if self.classifiers[experiment.classifier].train_on == "real":
+                needed = "needs a prior and lambdas exactly where its augmentation has nfa"
+                fits = (experiment.prior is not None) == experiment.uses_nfa
+            if not fits:
+                raise ValueError(f"tables.{table}: classifier '{experiment.classifier}' {needed}")
         return self
 
     def experiments(self) -> Iterator[tuple[str, Experiment]]:
