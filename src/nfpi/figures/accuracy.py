@@ -1,13 +1,8 @@
-"""Figures, sized for one column of a paper and readable by the colour-blind.
-
-They are drawn on :class:`matplotlib.figure.Figure` itself: no pyplot, no display, no shared state.
-"""
+"""NF-Acc and CNN-Acc against λ, from an accuracy table."""
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from typing import Any
 
 import matplotlib
@@ -19,50 +14,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from nfpi.files import write_atomically
-from nfpi.tables import weight_parts
-
-COLUMN_WIDTH = 3.4
-"""Width of a figure, inches."""
-
-PANEL_HEIGHT = 1.9
-"""Height of one panel, inches."""
-
-LEGEND_HEIGHT = 0.4
-"""Height set aside for the legend, inches."""
-
-RESOLUTION = 300
-"""Pixels an inch in PNG files."""
-
-OKABE_ITO = {"blue": "#0072B2", "vermillion": "#D55E00"}
-"""Colours of the palette by Okabe and Ito (2008) in use here."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.title_fontsize": 7,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "pdf.fonttype": 42,  # embedded as TrueType: text stays text
-}
+from nfpi.figures.style import (
+    COLUMN_WIDTH,
+    LEGEND_HEIGHT,
+    OKABE_ITO,
+    PANEL_HEIGHT,
+    STYLE,
+    FigureError,
+    require_columns,
+    weight_label,
+)
 
 _SERIES = (("nf_acc", "NF-Acc", "blue", "o"), ("cnn_acc", "CNN-Acc", "vermillion", "s"))
 """Metric, label, colour, marker."""
 
+_NEEDED = (
+    *("experiment", "row", "dataset", "prior", "lambda", "status"),
+    *("nf_acc", "nf_acc_std", "cnn_acc", "cnn_acc_std"),
+)
+
 _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
-class FigureError(ValueError):
-    """Nothing to draw, or a column is missing; the message is one line."""
-
-
 def accuracy_against_weight(table: pd.DataFrame) -> Figure:
-    """NF-Acc and CNN-Acc (%) against λ, a panel for each data set (and prior, where a data set has several).
+    """NF-Acc and CNN-Acc (%) against λ, a panel for each experiment of the table that has λ.
 
     λ is on a logarithmic axis with a place for 0 left of a break. Error bars are one standard deviation over
     seeds, where there are two seeds or more. A cross on the axis marks a λ whose fit diverged, an empty
@@ -72,45 +47,28 @@ def accuracy_against_weight(table: pd.DataFrame) -> Figure:
         table: what :func:`nfpi.tables.accuracy_table` returns.
 
     Raises:
-        FigureError: the table has no row or lacks a column.
+        FigureError: the table has no row with a λ, or lacks a column.
     """
-    needed = ("dataset", "prior", "lambda", "nf_acc", "nf_acc_std", "cnn_acc", "cnn_acc_std", "status")
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise FigureError(f"expected an accuracy table, column {missing[0]} is missing")
+    require_columns(table, _NEEDED, "an accuracy table")
+    table = table[table["lambda"].notna()]
     if table.empty:
-        raise FigureError("expected at least one row, received an empty table")
-    panels = list(table.groupby(["dataset", "prior"], sort=False))
-    names = [dataset for (dataset, _), _ in panels]
+        raise FigureError("expected at least one row with a λ, received an empty table")
+    panels = [rows for _, rows in table.groupby("experiment", sort=False)]
+    names = [rows["dataset"].iloc[0] for rows in panels]
     with_spread = bool(table[["nf_acc_std", "cnn_acc_std"]].notna().any(axis=None))
     with matplotlib.rc_context(STYLE):
         height = PANEL_HEIGHT * len(panels) + LEGEND_HEIGHT
         figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
         grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-        for axes, ((dataset, prior), rows) in zip(grid, panels, strict=True):
+        for axes, name, rows in zip(grid, names, panels, strict=True):
             _draw_panel(axes, rows.sort_values("lambda"))
-            axes.set_title(f"{dataset}, {prior}" if names.count(dataset) > 1 else dataset, loc="left")
+            prior = rows["row"].iloc[0] or rows["prior"].iloc[0]
+            axes.set_title(f"{name}, {prior}" if names.count(name) > 1 else name, loc="left")
             axes.set_ylabel("Accuracy (%)")
         grid[-1].set_xlabel("Weight λ of the repulsion")
         figure.align_ylabels()
         _add_legend(figure, grid, "Mean ± standard deviation over seeds" if with_spread else None)
     return figure
-
-
-def save_figure(figure: Figure, stem: str | os.PathLike[str]) -> None:
-    """Write `stem`.png (300 dots an inch) and `stem`.pdf, atomically; one figure always gives the same bytes.
-
-    Raises:
-        OSError: the folder or a file cannot be written.
-    """
-    rendered = {}
-    for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata=metadata)
-        rendered[suffix] = buffer.getvalue()
-    for suffix, content in rendered.items():
-        write_atomically(f"{os.fspath(stem)}.{suffix}", content)
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
@@ -192,7 +150,7 @@ def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
     minor = [float(f"{digit}e{power}") for power in powers for digit in range(2, 10)]
     axes.xaxis.set_major_locator(FixedLocator([0.0, *major] if (weights == 0).any() else major))
     axes.xaxis.set_minor_locator(FixedLocator([tick for tick in minor if low <= tick <= high]))
-    axes.xaxis.set_major_formatter(FuncFormatter(_weight_label))
+    axes.xaxis.set_major_formatter(FuncFormatter(weight_label))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -213,14 +171,6 @@ def _break_axis(axes: Axes, weight: float) -> None:
             transform=on_axis + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans),
             **common,
         )
-
-
-def _weight_label(weight: float, _position: int | None = None) -> str:
-    """λ as mathematics: 0, 500, 10³, 3·10⁴."""
-    mantissa, exponent = weight_parts(weight)
-    if exponent == 0:
-        return f"${mantissa}$"
-    return rf"$10^{{{exponent}}}$" if mantissa == "1" else rf"${mantissa}\cdot10^{{{exponent}}}$"
 
 
 def _add_legend(figure: Figure, grid: np.ndarray, title: str | None) -> None:

@@ -12,8 +12,11 @@ from nfpi.tables import COLUMNS
 
 
 def table(*rows: dict) -> pd.DataFrame:
-    known = {"dataset": "digits", "prior": "fpi", "best": False, "status": "ok"}
-    return pd.DataFrame([known | row for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
+    """An experiment a pair of data set and prior."""
+    known = {"row": "", "dataset": "digits", "prior": "fpi", "best": False, "status": "ok"}
+    frame = pd.DataFrame([known | row for row in rows], columns=list(COLUMNS))
+    frame["experiment"] = frame.groupby(["dataset", "prior"], sort=False).ngroup()
+    return frame.astype(COLUMNS)
 
 
 def rows(weights, nf, cnn=None, std=math.nan, **changes) -> list[dict]:
@@ -112,6 +115,12 @@ def test_two_priors_are_two_panels():
     frame = table(*rows([1, 10], [90, 91]), *rows([1, 10], [80, 81], prior="mean_only"))
     titles = [axes.get_title(loc="left") for axes in accuracy_against_weight(frame).axes]
     assert titles == ["digits, fpi", "digits, mean_only"]
+
+
+def test_what_has_no_weight_is_left_out():
+    frame = table(*rows([1, 10], [90, 91]), {"prior": "real", "lambda": math.nan}, {"dataset": "", "status": "cited"})
+    (axes,) = accuracy_against_weight(frame).axes
+    assert curve(axes, "NF-Acc") == {1: 90, 10: 91}
 
 
 @pytest.mark.parametrize(
