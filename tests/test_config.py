@@ -11,14 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nfpi.config import ConfigError, PriorConfig, TrainingConfig, format_weight, json_schema, merge, resolve
+from nfpi.config import (
+    ConfigError,
+    FixedPointPrior,
+    TrainingConfig,
+    format_weight,
+    json_schema,
+    leaf_prior,
+    merge,
+    resolve,
+)
 
 BASE: dict[str, Any] = {
     "preset": "small",
     "results": "out",
     "datasets": {"digits": {"source": "digits", "flip": False}, "other": {}},
     "training": {"epochs": 100, "batch_size": 64},
-    "priors": {"fpi": {}, "mean_only": {"start": "identity", "fit_variance": False}},
+    "classifiers": {"resnet18": {}, "swin": {"model": "swin", "train_on": "real"}},
+    "priors": {
+        "fpi": {},
+        "nfgd": {"method": "gradient_descent"},
+        "mean_only": {"start": "identity", "fit_variance": False},
+    },
     "presets": {
         "small": {
             "training": {"epochs": 10},
@@ -100,13 +114,17 @@ def test_settings_cannot_be_changed_afterwards():
 
 
 def test_overrides_hold_for_their_data_set_only():
-    datasets = {"other": {"overrides": {"resnet18": {"epochs": 50}, "flow": {"coupling": "affine"}}}, "digits": {}}
-    _, _, config = resolve(base(datasets=datasets, resnet18={"batch_size": 7}))
+    datasets = {
+        "other": {"overrides": {"classifiers": {"resnet18": {"epochs": 50}}, "flow": {"coupling": "affine"}}},
+        "digits": {},
+    }
+    _, _, config = resolve(base(datasets=datasets, classifiers={"resnet18": {"batch_size": 7}}))
     other = config.for_dataset("other")
-    assert (other.resnet18.epochs, other.resnet18.batch_size, other.flow.coupling) == (50, 7, "affine")
+    resnet18 = other.classifiers["resnet18"]
+    assert (resnet18.epochs, resnet18.batch_size, other.flow.coupling) == (50, 7, "affine")
     assert other.training == config.training
     assert config.for_dataset("digits") == config
-    assert config.resnet18.epochs == 30
+    assert config.classifiers["resnet18"].epochs == 30
 
 
 def test_a_folder_may_name_the_home_and_variables(monkeypatch):
@@ -149,7 +167,45 @@ FAULTS = {
         {"resources": {"start_flw": {}}},
         "unknown key 'resources.start_flw' (did you mean 'start_flow'?)",
     ),
-    "unknown table": ({"tables": {"tabel2": {}}}, "unknown key 'tables.tabel2' (did you mean 'table2'?)"),
+    "unknown key of a learned prior": (
+        {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "update": "exact"}}},
+        "unknown key 'priors.nfgd.update'",
+    ),
+    "unknown method of a prior": (
+        {"priors": {"fpi": {"method": "magic"}}},
+        "priors.fpi.method: expected 'fixed_point', 'gradient_descent', received 'magic'",
+    ),
+    "value of a learned prior": (
+        {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "power": 0}}},
+        "priors.nfgd.power: Input should be greater than 0, received 0",
+    ),
+    "table without experiments": ({"tables": {"table2": {}}}, "tables.table2.experiments: Field required"),
+    "prior that is no mapping": ({"priors": {"fpi": 3}}, "priors.fpi: Input should be a valid dictionary"),
+    "unknown classifier": (
+        {"tables": experiment(classifier="swinn")},
+        "tables.table2: unknown classifier 'swinn' (did you mean 'swin'?)",
+    ),
+    "latent augmentation without a flow": (
+        {"tables": experiment(prior=None, lambdas=[], classifier="swin", augmentation="nfa")},
+        "without a prior an experiment has a classifier, no lambdas, and no nfa",
+    ),
+    "real images, but a prior": (
+        {"tables": experiment(classifier="swin", augmentation="none")},
+        "tables.table2: classifier 'swin' needs a prior and lambdas exactly where its augmentation has nfa",
+    ),
+    "generated images, augmented": (
+        {"tables": experiment(augmentation="nfa")},
+        "tables.table2: classifier 'resnet18' needs a prior, and its augmentation is standard",
+    ),
+    "classifier that starts from an unknown one": (
+        {"classifiers": {"a": {"start_from": "b"}}},
+        "classifiers.a.start_from: unknown classifier 'b'",
+    ),
+    "unknown data set of a figure": (
+        {"figures": {"figure1": {"dataset": "digit"}}},
+        "figures.figure1: unknown dataset 'digit' (did you mean 'digits'?)",
+    ),
+    "unknown figure": ({"figures": {"figure9": {}}}, "unknown key 'figures.figure9' (did you mean 'figure2'?)"),
     "wrong type": ({"training": {"epochs": "many"}}, "training.epochs: Input should be a valid integer"),
     "fraction of an epoch": ({"training": {"epochs": 4.5}}, "training.epochs: Input should be a valid integer"),
     "no mapping": ({"training": 3}, "training: Input should be a valid dictionary"),
@@ -169,7 +225,7 @@ FAULTS = {
         {"tables": experiment(lambdas=["large"])},
         "tables.table2.experiments.0.lambdas.0: Input should be a valid number",
     ),
-    "no weight": ({"tables": experiment(lambdas=[])}, "tables.table2.experiments.0.lambdas: List should have"),
+    "no weight": ({"tables": experiment(lambdas=[])}, "tables.table2.experiments.0: lambdas: expected at least one"),
     "unknown data set": (
         {"tables": experiment(dataset="digit")},
         "tables.table2: unknown dataset 'digit' (did you mean 'digits'?)",
@@ -180,7 +236,7 @@ FAULTS = {
     ),
     "prior with the name of the baseline": (
         {"priors": {"fpi": {}, "baseline": {}}},
-        "priors.baseline: this name is kept for λ = 0",
+        "priors.baseline: this name is kept",
     ),
     "unknown preset": ({"preset": "smal"}, "preset: unknown preset 'smal' (did you mean 'small'?)"),
     "fit after the end": (
@@ -202,12 +258,12 @@ FAULTS = {
     "unknown source": ({"datasets": {"digits": {"source": "mnist"}}}, "datasets.digits.source: Input should be"),
     "name that is no name": ({"datasets": {"a/b": {}}}, "'datasets.a/b'"),
     "override of a stage that has none": (
-        {"datasets": {"digits": {"overrides": {"resnet": {}}}}},
-        "unknown key 'datasets.digits.overrides.resnet' (did you mean 'resnet18'?)",
+        {"datasets": {"digits": {"overrides": {"classifier": {}}}}},
+        "unknown key 'datasets.digits.overrides.classifier' (did you mean 'classifiers'?)",
     ),
     "unknown key in an override": (
-        {"datasets": {"digits": {"overrides": {"resnet18": {"epohcs": 3}}}}},
-        "preset small: datasets.digits.overrides: unknown key 'resnet18.epohcs' (did you mean 'epochs'?)",
+        {"datasets": {"digits": {"overrides": {"classifiers": {"resnet18": {"epohcs": 3}}}}}},
+        "preset small: datasets.digits.overrides: unknown key 'classifiers.resnet18.epohcs' (did you mean 'epochs'?)",
     ),
     "override out of range": (
         {"datasets": {"digits": {}, "other": {"overrides": {"training": {"fit_after_epochs": 900}}}}},
@@ -245,10 +301,10 @@ def test_a_fault_of_a_preset_that_was_not_chosen_does_not_matter():
 @pytest.mark.parametrize(
     ("model", "values"),
     [
-        (PriorConfig, {"alpha": 0}),
-        (PriorConfig, {"alpha": math.nan}),
-        (PriorConfig, {"tolerance": 0}),
-        (PriorConfig, {"max_iterations": 0}),
+        (FixedPointPrior, {"alpha": 0}),
+        (FixedPointPrior, {"alpha": math.nan}),
+        (FixedPointPrior, {"tolerance": 0}),
+        (FixedPointPrior, {"max_iterations": 0}),
         (TrainingConfig, {"learning_rate": 0}),
         (TrainingConfig, {"learning_rate": math.inf}),
         (TrainingConfig, {"gradient_clip": -1}),
@@ -261,6 +317,13 @@ def test_numbers_out_of_range_are_refused(model, values):
     with pytest.raises(ValidationError) as error:
         model(**values)
     assert [fault["loc"] for fault in error.value.errors()] == [tuple(values)]
+
+
+def test_zero_of_a_fixed_point_is_shared_and_that_of_a_learned_prior_its_own():
+    _, _, config = resolve(BASE)
+    places = {name: leaf_prior(name, prior, 0) for name, prior in config.priors.items()}
+    assert places == {"fpi": "baseline", "mean_only": "baseline-identity", "nfgd": "nfgd"}
+    assert leaf_prior("fpi", config.priors["fpi"], 1.0) == "fpi"
 
 
 # ---- λ in paths ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 from .conftest import Project
@@ -57,7 +58,7 @@ def test_overrides_of_a_data_set_reach_its_stages(fresh: Project) -> None:
     text = fresh.snakemake("table2", "--config", "preset=paper", "--dry-run", "--printshellcmds").stdout
     assert "--per-class 500 --batch-size 1000 --seed 1999" in text
     assert "--per-class 5000" not in text
-    assert '--classifier \'{"epochs": 50,' in text
+    assert re.search(r"""--name resnet18 --classifier '{"model": "resnet18",.* "epochs": 50,""", text)
 
 
 def test_logs_and_times_lie_beside_the_results(finished: Project) -> None:

@@ -62,7 +62,7 @@ def test_equal_weights_are_one_leaf_however_they_are_written(finished: Project) 
 
 
 def test_epochs_of_the_classifier_touch_classifiers_and_the_collection(finished: Project) -> None:
-    planned = finished.plan("table2", "--config", "resnet18={epochs: 5}")
+    planned = finished.plan("table2", "--config", "classifiers={resnet18: {epochs: 5}}")
     assert planned == classifiers(DEMO_LEAVES) | COLLECTION
 
 

@@ -19,11 +19,15 @@ from nfpi.config import (
     ClassifierConfig,
     DatasetConfig,
     EvaluationConfig,
+    FixedPointPrior,
     FlowConfig,
     GenerationConfig,
-    PriorConfig,
+    GradientPrior,
+    NfaConfig,
+    StandardAugmentation,
     TrainingConfig,
     json_schema,
+    merge,
     resolve,
 )
 
@@ -79,7 +83,7 @@ def numbers(value: Any) -> Any:
         return {key: numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [numbers(item) for item in value]
-    return float(value) if isinstance(value, str) and re.fullmatch(r"\d+e\d+", value) else value
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[\d.]+e\d+", value) else value
 
 
 @pytest.mark.parametrize(
@@ -87,10 +91,16 @@ def numbers(value: Any) -> Any:
     [
         (CONFIG["flow"], FlowConfig),
         (CONFIG["training"], TrainingConfig),
-        (CONFIG["priors"]["fpi"], PriorConfig),
+        (CONFIG["priors"]["fpi"], FixedPointPrior),
+        (CONFIG["priors"]["nfgd_linear"], GradientPrior),
+        (CONFIG["nfa"], NfaConfig),
         (CONFIG["evaluation"], EvaluationConfig),
         (CONFIG["generation"], GenerationConfig),
-        (CONFIG["resnet18"], ClassifierConfig),
+        (
+            merge(*(CONFIG["classifiers"][name] for name in ("resnet18", "swin", "eva02_pretrained", "eva02"))),
+            ClassifierConfig,
+        ),
+        (CONFIG["classifiers"]["resnet18"]["standard"], StandardAugmentation),
         (CONFIG["datasets"]["digits"] | CONFIG["datasets"]["cifar100"], DatasetConfig),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -105,8 +115,8 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
     assert config.flow == FlowConfig(num_flows=[8] * 3, num_blocks=[8, 4, 2], hidden_channels=[128] * 3)
     assert (config.training.epochs, config.training.batch_size) == (500, 512)
     cifar10, cifar100 = config.for_dataset("cifar10"), config.for_dataset("cifar100")
-    assert (cifar10.generation.per_class, cifar10.resnet18.epochs) == (5000, 30)
-    assert (cifar100.generation.per_class, cifar100.resnet18.epochs) == (500, 50)
+    assert (cifar10.generation.per_class, cifar10.classifiers["resnet18"].epochs) == (5000, 30)
+    assert (cifar100.generation.per_class, cifar100.classifiers["resnet18"].epochs) == (500, 50)
     assert config.datasets["cifar100"].validation_fraction == 0.05
 
 

@@ -7,9 +7,9 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
 
 from nfpi.config.base import BASELINE, ConfigError, Name, NonNegativeInt, Settings
 from nfpi.config.experiments import Experiment, Figures, Table
@@ -152,13 +152,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """
     faults = error.errors(include_url=False)
     fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    if fault["loc"] and fault["loc"][-1] == "[key]":
-        *parents, key, _ = fault["loc"]
+    location = [part for index, part in enumerate(fault["loc"]) if not _is_tag(fault["loc"], index)]
+    if location and location[-1] == "[key]":
+        *parents, key, _ = location
         known = re.findall(r"'([^']+)'", fault.get("ctx", {}).get("expected", ""))
         return f"unknown key '{'.'.join(map(str, (*parents, key)))}'{suggest(str(key), known)}"
-    where = ".".join(str(part) for part in fault["loc"])
+    where = ".".join(map(str, location))
+    if fault["type"] == "union_tag_invalid":
+        return f"{where}.method: expected {fault['ctx']['expected_tags']}, received '{fault['ctx']['tag']}'"
     if fault["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{suggest(str(fault['loc'][-1]), _fields_at(model, fault['loc'][:-1]))}"
+        return f"unknown key '{where}'{suggest(str(location[-1]), _fields_at(model, fault['loc'][:-1]))}"
     message = fault["msg"].removeprefix("Value error, ")
     received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
     return f"{where}: {message}{received}" if where else f"{message}{received}"
@@ -196,19 +199,36 @@ def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
+def _is_tag(location: tuple[int | str, ...], index: int) -> bool:
+    """Whether a part of an error's location is no key, but the method that says which settings a prior has."""
+    return index >= 2 and location[index - 2] == "priors" and location[index] in ("fixed_point", "gradient_descent")
+
+
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Names of the fields of the model that stands at `location` inside `model`."""
     current: Any = model
     for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        arms = {
+            tag.tag: arm for arm in _arms(current) for tag in getattr(arm, "__metadata__", ()) if isinstance(tag, Tag)
+        }
+        if part in arms:  # one of several models
+            current = get_args(arms[part])[0]
+        elif isinstance(current, type) and issubclass(current, BaseModel):
             current = current.model_fields[str(part)].annotation if part in current.model_fields else None
             if type(None) in get_args(current):  # Model | None
                 current = _last_argument(current)
+        elif get_origin(current) is Annotated:
+            current = get_args(current)[0]
         else:  # dict[str, Model], list[Model]
             current = _last_argument(current)
     while current is not None and not (isinstance(current, type) and issubclass(current, BaseModel)):
-        current = _last_argument(current)
+        current = get_args(current)[0] if get_origin(current) is Annotated else _last_argument(current)
     return list(current.model_fields) if current is not None else []
+
+
+def _arms(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union that may carry more than its types."""
+    return get_args(get_args(annotation)[0]) if get_origin(annotation) is Annotated else ()
 
 
 def _last_argument(annotation: Any) -> Any:

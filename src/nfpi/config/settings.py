@@ -158,9 +158,15 @@ class GradientPrior(Settings):
     """c"""
 
 
+def _method(prior: Any) -> Any:
+    if isinstance(prior, dict):
+        return prior.get("method", "fixed_point")
+    return getattr(prior, "method", "fixed_point")
+
+
 PriorConfig = Annotated[
     Annotated[FixedPointPrior, Tag("fixed_point")] | Annotated[GradientPrior, Tag("gradient_descent")],
-    Discriminator(lambda prior: prior.get("method", "fixed_point") if isinstance(prior, dict) else prior.method),
+    Discriminator(_method),
 ]
 """How a prior gets its Gaussians; without a `method`, by fixed-point iteration."""
 
