@@ -17,6 +17,7 @@ from nfpi.devices import make_fabric
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.serialization import FormatError, save_tensors
 from nfpi.training import TrainingData, TrainingDiverged, TrainingState
+from nfpi.training_data import STATISTICS_EPOCH
 
 FLOW = FlowConfig(num_flows=[2, 1], num_blocks=[1, 1], hidden_channels=[8, 8])
 CPU = torch.device("cpu")
@@ -341,7 +342,7 @@ def test_statistics_are_those_of_the_latents_after_the_first_epochs(make_data, f
     data = make_data()
     begun = start(data, fabric)
     with torch.no_grad():
-        pairs = [(begun.state.flow(x)[0], y) for x, y in data.stream(SEED, training._STATISTICS_EPOCH)]
+        pairs = [(begun.state.flow(x)[0], y) for x, y in data.stream(SEED, STATISTICS_EPOCH)]
     z, y = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
     expected = ClassStatistics.from_latents(z, y)
     assert torch.equal(begun.statistics.count, torch.full((3,), 20.0, dtype=torch.float64))

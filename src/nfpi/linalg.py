@@ -24,6 +24,11 @@ def precise_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def precise_device(device: torch.device) -> torch.device:
+    """Where float64 is: the device itself, or the CPU where the device has none (MPS)."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def matrix_exponential(matrix: Tensor) -> Tensor:
     """e^A of one C×C matrix by a Taylor series of A/2⁸ squared eight times, without a decision on the device.
 
