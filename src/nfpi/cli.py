@@ -19,6 +19,7 @@ from nfpi.stages import (
     Augment,
     Benchmark,
     Collect,
+    EncodeData,
     Evaluate,
     Export,
     FitPrior,
@@ -47,6 +48,7 @@ class Commands(BaseSettings):
     )
 
     prepare_data: CliSubCommand[PrepareData]
+    encode_data: CliSubCommand[EncodeData]
     start_flow: CliSubCommand[StartFlow]
     fit_prior: CliSubCommand[FitPrior]
     train_flow: CliSubCommand[TrainFlow]

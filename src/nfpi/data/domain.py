@@ -127,9 +127,11 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
         spread = torch.tensor(meta["extra"]["spread"], dtype=torch.float32)  # MPS has no float64
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{meta.get('name')}: expected latents with extra.spread, received none") from None
-    if spread.ndim != 3 or not (torch.isfinite(spread) & (spread >= 0)).all():
-        received = f"{tuple(spread.shape)} from {spread.min():g} to {spread.max():g}"
-        raise DataError(f"{meta.get('name')}: expected extra.spread (C, H, W), not negative, received {received}")
+    if spread.ndim != 3:
+        raise DataError(f"{meta.get('name')}: expected extra.spread (C, H, W), received {tuple(spread.shape)}")
+    improper = spread[~(torch.isfinite(spread) & (spread >= 0))]
+    if len(improper):
+        raise DataError(f"{meta.get('name')}: expected extra.spread of at least 0, received {improper[0]:g}")
     return LatentDomain(latent_noise, spread)
 
 

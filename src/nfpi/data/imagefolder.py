@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from nfpi.config import Split
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.errors import DataError
 from nfpi.data.storage import ImageSet
@@ -20,6 +21,41 @@ FAULTS = (
     ValueError,
     Image.DecompressionBombError,
 )  # what Pillow raises on damaged files
+
+
+def split_folders(folder: Path) -> tuple[dict[Split, Path], list[str]]:
+    """The splits of a folder split/class/image, and the names of its classes, which are those of every split.
+
+    Splits are `train`, `test` and perhaps `validation` (or `val`). Where there is no `test`, as with ImageNet, whose
+    test labels are not public, `val` (or `validation`) is the test split and the source has no validation split.
+
+    Raises:
+        DataError: a split is missing, or has other classes than `train`.
+    """
+    places: dict[Split, Path] = {"train": folder / "train", "test": folder / "test"}
+    validation = next((folder / name for name in ("validation", "val") if (folder / name).is_dir()), None)
+    if validation is not None:
+        places["validation" if places["test"].is_dir() else "test"] = validation
+    for place in places.values():
+        if not place.is_dir():
+            raise DataError(f"{place}: expected a folder of class folders, received none")
+    classes = class_names(places["train"])
+    for place in places.values():
+        odd = sorted(set(class_names(place)) ^ set(classes))
+        if odd:
+            raise DataError(f"{place}: expected the same classes as in train, received a difference in '{odd[0]}'")
+    return places, classes
+
+
+def image_files(folder: Path) -> tuple[list[str], np.ndarray]:
+    """The files class/image below `folder` in sorted order, and their labels (int64, N).
+
+    Raises:
+        DataError: a class is empty.
+    """
+    files = [[f"{name}/{file}" for file in _files_of_class(folder / name)] for name in class_names(folder)]
+    labels = np.repeat(np.arange(len(files)), [len(some) for some in files])
+    return [file for some in files for file in some], labels
 
 
 def class_names(folder: Path) -> list[str]:
@@ -46,21 +82,23 @@ def read_image_files(
     Raises:
         DataError: a class is empty, an image cannot be read, has another size or over 8 bits; names the file.
     """
-    files = [_image_files(folder / name) for name in class_names(folder)]
-    labels = np.repeat(np.arange(len(files)), [len(some) for some in files])
-    paths = [path for some in files for path in some]
-    images = np.empty((len(paths), *(shape or _read(paths[0], image_size)[0].shape[:2]), 3), np.uint8)
+    names, labels = image_files(folder)
+    paths = [folder / name for name in names]
+    images = np.empty((len(paths), *(shape or read_image(paths[0], image_size)[0].shape[:2]), 3), np.uint8)
     grey = True
     for index, path in enumerate(paths):
-        image, mode = _read(path, image_size)
-        if image.shape != images.shape[1:]:
-            expected, received = (f"{width}×{height}" for height, width, _ in (images.shape[1:], image.shape))
-            raise DataError(
-                f"{path}: expected {expected} pixels like the others (or set image_size), received {received}"
-            )
+        image, mode = read_image(path, image_size)
+        check_size(path, image, images.shape[1:3])
         images[index] = image
         grey &= mode == "L"
     return images, labels, grey
+
+
+def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
+    """Raise DataError unless an image (H, W, 3) has this size (H, W)."""
+    if image.shape[:2] != size:
+        expected, received = (f"{width}×{height}" for height, width in (size, image.shape[:2]))
+        raise DataError(f"{path}: expected {expected} pixels like the others (or set image_size), received {received}")
 
 
 def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
@@ -87,15 +125,21 @@ def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
             Image.fromarray(np.asarray(pixels)).save(partial / names[label] / f"{index:05d}.png")
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMG_EXTENSIONS and not p.name.startswith("."))
+def _files_of_class(folder: Path) -> list[str]:
+    files = sorted(
+        p.name for p in folder.iterdir() if p.suffix.lower() in IMG_EXTENSIONS and not p.name.startswith(".")
+    )
     if not files:
         raise DataError(f"{folder}: expected images ({', '.join(IMG_EXTENSIONS)}), received none")
     return files
 
 
-def _read(path: Path, image_size: int | None) -> tuple[np.ndarray, str]:
-    """Pixels (H, W, 3) and the file's mode in Pillow's terms."""
+def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, str]:
+    """Pixels (uint8, H×W×3) of one file, resized and centre-cropped to a square, and its mode in Pillow's terms.
+
+    Raises:
+        DataError: it cannot be read or has over 8 bits; names the file.
+    """
     try:
         with Image.open(path) as file:
             mode, image = file.mode, file.convert("RGB")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -21,9 +22,7 @@ FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
     """Write `output`/{train,validation,test}, all three or none.
 
-    What the source does not split itself is held out of its training images, stratified and seeded by
-    `split_seed`: first the test set, then the validation set. Then the limits a class are applied, by a
-    choice with the same seed. Images keep the source's order within each split.
+    Which image goes where is said in :func:`assign_splits`.
 
     Args:
         name: what the data set is called.
@@ -32,29 +31,64 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
         download_folder: where downloads are kept.
 
     Raises:
-        DataError: the source cannot be read, or a class is left with too few images in a split.
+        DataError: the source cannot be read, a class is left with too few images in a split, or the data set is one
+            of latents.
     """
+    if config.vae is not None:
+        raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
     source = load_source(config, download_folder)
-    splits = dict(source.splits)
+    settings = kept_settings(config)
+    assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
+    with replaced_folder(output, get_args(Split)) as partial:
+        for split, (origin, chosen) in assigned.items():
+            images, labels = (array[chosen] for array in source.splits[origin])
+            write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
+
+
+def kept_settings(config: DatasetConfig) -> dict[str, Any]:
+    """The settings that stand in `meta.json` under `extra`."""
+    return config.model_dump(include={"source", "split_seed", "flip", "real_labels"})
+
+
+def assign_splits(
+    name: str, config: DatasetConfig, labels: Mapping[Split, np.ndarray], classes: list[str]
+) -> dict[Split, tuple[Split, np.ndarray]]:
+    """Which of a source's images make up train, validation and test.
+
+    What the source does not split itself is held out of its training images, stratified and seeded by
+    `split_seed`: first the test set, then the validation set. Then the limits a class are applied, by a
+    choice with the same seed. Images keep the source's order within each split.
+
+    Args:
+        name: what the data set is called.
+        config: its fractions, limits and seed.
+        labels: those of each of the source's splits, (N,).
+        classes: names of the K classes.
+
+    Returns:
+        for each split, the source's split that it is taken from, and the indices there, sorted.
+
+    Raises:
+        DataError: a class is left with too few images in a split.
+    """
+    splits: dict[Split, tuple[Split, np.ndarray]] = {
+        split: (split, np.arange(len(some))) for split, some in labels.items()
+    }
     fractions: dict[Split, float] = {"test": config.test_fraction, "validation": config.validation_fraction}
     for split, fraction in fractions.items():
         if split not in splits:
-            images, labels = splits["train"]
-            kept, held_out = _hold_out(name, labels, fraction, config.split_seed)
-            splits["train"] = images[kept], labels[kept]
-            splits[split] = images[held_out], labels[held_out]
+            train = splits["train"][1]
+            kept, held_out = _hold_out(name, labels["train"][train], fraction, config.split_seed)
+            splits["train"], splits[split] = ("train", train[kept]), ("train", train[held_out])
     limits: dict[Split, int | None] = {"train": config.train_per_class, "test": config.test_per_class}
     for split, limit in limits.items():
         if limit is not None:
-            images, labels = splits[split]
-            chosen = _choose_per_class(labels, limit, config.split_seed)
-            splits[split] = images[chosen], labels[chosen]
-    for split, (_, labels) in splits.items():
-        _check_counts(name, split, labels, source.classes)
-    settings = config.model_dump(include={"source", "split_seed", "flip"})
-    with replaced_folder(output, get_args(Split)) as partial:
-        for split, (images, labels) in splits.items():
-            write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
+            origin, indices = splits[split]
+            chosen = _choose_per_class(labels[origin][indices], limit, config.split_seed)
+            splits[split] = origin, indices[chosen]
+    for split, (origin, indices) in splits.items():
+        _check_counts(name, split, labels[origin][indices], classes)
+    return splits
 
 
 def _hold_out(name: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

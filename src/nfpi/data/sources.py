@@ -11,9 +11,10 @@ from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from torchvision.datasets.utils import check_integrity
 
 from nfpi.config import DatasetConfig, Split
+from nfpi.data.archive import image_root
 from nfpi.data.errors import DataError
 from nfpi.data.idx import read_idx
-from nfpi.data.imagefolder import class_names, read_image_files
+from nfpi.data.imagefolder import read_image_files, split_folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ def load_source(config: DatasetConfig, download_folder: Path) -> SourceImages:
         case "cifar100":
             return _cifar(CIFAR100, config.folder, download_folder)
         case "imagefolder":
-            return _imagefolder(config.folder, config.image_size)
+            return _imagefolder(image_root(config.folder, download_folder), config.image_size)
 
 
 def _digits() -> SourceImages:
@@ -126,25 +127,12 @@ def _first_fault(kind: type[CIFAR10], folder: Path) -> str:
     return f"{folder}: expected the files of {kind.__name__}, received some that torchvision cannot read"
 
 
-def _imagefolder(folder: Path | None, image_size: int | None) -> SourceImages:
-    """split/class/image with the splits train, test and perhaps validation (or val).
+def _imagefolder(folder: Path, image_size: int | None) -> SourceImages:
+    """split/class/image, see :func:`split_folders`.
 
     Images are kept grey where every file of every split is, else all of them become RGB.
     """
-    if folder is None:
-        raise DataError("folder: expected one that holds train/class/image and test/class/image, received none")
-    validation = next((folder / name for name in ("validation", "val") if (folder / name).is_dir()), None)
-    places: dict[Split, Path] = {"train": folder / "train", "test": folder / "test"}
-    if validation is not None:
-        places["validation"] = validation
-    for place in places.values():
-        if not place.is_dir():
-            raise DataError(f"{place}: expected a folder of class folders, received none")
-    classes = class_names(places["train"])
-    for place in places.values():
-        odd = sorted(set(class_names(place)) ^ set(classes))
-        if odd:
-            raise DataError(f"{place}: expected the same classes as in train, received a difference in '{odd[0]}'")
+    places, classes = split_folders(folder)
     read, shape = {}, None
     for split, place in places.items():
         images, labels, grey = read_image_files(place, image_size, shape)

@@ -1,12 +1,14 @@
 """The one form in which labelled images lie on disk: real, generated and augmented ones alike.
 
 A folder holds `images.npy` (uint8, or float16 for latents; N×H×W×C), `labels.npy` (int64, N) and `meta.json`
-(name, split, classes, counts, shape, dtype, the sha256 of both arrays, and free settings under `extra`).
+(name, split, classes, counts, shape, dtype, the sha256 of the other files, and free settings under `extra`); beside
+latents `files.json` may name the image files that they are of, in the same order, as a JSON list.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from nfpi.files import file_digest
 
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
 FILES = (IMAGES, LABELS, META)
+ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")
 KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra")
 
@@ -66,7 +69,7 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
 
     Args:
         folder: an image set's folder.
-        verify: also compare both arrays with their sha256, which reads them once.
+        verify: also compare the files with their sha256, which reads them once.
 
     Raises:
         DataError: a file is missing or damaged, or the files contradict each other.
@@ -97,10 +100,30 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
     check_labels(folder / LABELS, labels, len(meta["classes"]))
     if verify:
         for file in (IMAGES, LABELS):
-            known, actual = meta["sha256"].get(file), file_digest(folder / file)
-            if actual != known:
-                raise DataError(f"{folder / file}: expected sha256 {known}, received {actual}")
+            _check_digest(folder / file, meta)
     return ImageSet(images, labels, meta)
+
+
+def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
+    """Names of the image files that a set of latents is of, in the order of the latents.
+
+    Raises:
+        DataError: the list is missing or damaged, or has another length.
+    """
+    file = Path(folder) / ORIGINALS
+    if not file.is_file():
+        raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
+    _check_digest(file, meta)
+    names: list[str] = json.loads(file.read_text(encoding="ascii"))
+    if len(names) != meta["shape"][0]:
+        raise DataError(f"{file}: expected {meta['shape'][0]} names, received {len(names)}")
+    return names
+
+
+def _check_digest(file: Path, meta: Mapping[str, Any]) -> None:
+    known, actual = meta["sha256"].get(file.name), file_digest(file)
+    if actual != known:
+        raise DataError(f"{file}: expected sha256 {known}, received {actual}")
 
 
 def check_labels(where: Path, labels: np.ndarray, num_classes: int) -> None:

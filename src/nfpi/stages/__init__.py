@@ -3,7 +3,7 @@
 from nfpi.stages.augment import Augment
 from nfpi.stages.base import HeavyStage, Stage
 from nfpi.stages.classify import TestClassifier, TrainClassifier
-from nfpi.stages.data import Export, PrepareData
+from nfpi.stages.data import EncodeData, Export, PrepareData
 from nfpi.stages.flow import Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
 from nfpi.stages.report import Benchmark, Collect, MakeFigure, MakeTable
 
@@ -11,6 +11,7 @@ __all__ = [
     "Augment",
     "Benchmark",
     "Collect",
+    "EncodeData",
     "Evaluate",
     "Export",
     "FitPrior",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from nfpi.config import DatasetConfig, Name
+from nfpi.config import DatasetConfig, Name, PositiveInt
 from nfpi.stages.base import HeavyStage
 
 
@@ -25,6 +25,29 @@ class PrepareData(HeavyStage):
         from nfpi.data import prepare_dataset
 
         prepare_dataset(self.name, self.dataset, self.output, self.download_folder)
+
+
+class EncodeData(HeavyStage):
+    """Write a data set's splits as latents of an autoencoder, for data sets with a `vae`."""
+
+    name: Name
+    """what the data set is called"""
+    dataset: DatasetConfig
+    """an imagefolder with a vae"""
+    download_folder: Path = Path("results/downloads")
+    """where an archive is unpacked"""
+    workers: PositiveInt = 1
+    """threads that read images; they change no result"""
+    output: Path
+    """folder of the splits: output/{train,validation,test}"""
+
+    def run(self) -> None:
+        """Encode the three splits."""
+        from nfpi.data import encode_dataset
+        from nfpi.devices import make_fabric
+
+        device = make_fabric().device
+        encode_dataset(self.name, self.dataset, self.output, self.download_folder, device, self.workers)
 
 
 class Export(HeavyStage):

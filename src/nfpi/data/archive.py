@@ -1,0 +1,80 @@
+"""Folders of images that come as one archive: zip, tar, or a compressed tar."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from nfpi.data.atomic import replaced_folder
+from nfpi.data.errors import DataError
+
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+"""what the readers raise on archives that are damaged, encrypted, or no archives"""
+
+
+def image_root(folder: Path | None, download_folder: Path) -> Path:
+    """The folder that holds train/class/image: `folder` itself, or what it becomes when it is an archive.
+
+    An archive is unpacked below `download_folder`, once: a later call finds it there unless the archive changed. The
+    splits may stand in the archive below further folders.
+
+    Raises:
+        DataError: there is no such folder or archive, or the archive is damaged or has a member that leads out of it.
+    """
+    if folder is None:
+        raise DataError("folder: expected one that holds train/class/image and test/class/image, received none")
+    if not folder.is_file():
+        return folder
+    status = folder.stat()
+    key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:12]
+    place = download_folder / f"{folder.name.split('.')[0]}-{key}"
+    if not place.is_dir():
+        with replaced_folder(place, []) as partial:
+            _unpack(folder, partial)
+    while not (place / "train").is_dir() and len(only := _folders(place)) == 1:
+        place = only[0]
+    return place
+
+
+def _folders(place: Path) -> list[Path]:
+    return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    try:
+        if zipfile.is_zipfile(archive):
+            _unzip(archive, into)
+        else:
+            _untar(archive, into)
+    except DataError:
+        raise
+    except tarfile.FilterError as error:
+        raise DataError(f"{archive}: expected members inside the folder, received one that is not ({error})") from None
+    except DAMAGE as error:
+        if getattr(error, "errno", None) is not None:  # the disk's fault
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{archive}: expected a whole zip or tar archive, received a damaged one ({reason})") from None
+
+
+def _unzip(archive: Path, into: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        for name in file.namelist():
+            # zipfile would drop what leads out of the folder from the name, and go on
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise DataError(f"{archive}: expected members inside the folder, received '{name}'")
+        file.extractall(into)
+
+
+def _untar(archive: Path, into: Path) -> None:
+    with tarfile.open(archive) as file:
+        file.extractall(into, filter="data")
+        # tarfile takes a cut between two members for the end, which is a block of zeros
+        assert file.fileobj is not None
+        file.fileobj.seek(file.offset)
+        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError("its end is missing")

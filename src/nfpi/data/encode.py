@@ -1,0 +1,171 @@
+"""From image files to latents of an autoencoder; never are all images, or all latents, in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from nfpi.config import DatasetConfig, Split
+from nfpi.data.archive import image_root
+from nfpi.data.atomic import replaced_folder
+from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
+from nfpi.data.errors import DataError
+from nfpi.data.imagefolder import check_size, image_files, read_image, split_folders
+from nfpi.data.prepare import assign_splits, kept_settings
+from nfpi.data.writer import ImageSetWriter
+from nfpi.priors import ClassStatistics
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+logger = logging.getLogger(__name__)
+
+_ROWS = 1024
+
+
+def encode_dataset(
+    name: str,
+    config: DatasetConfig,
+    output: Path,
+    download_folder: Path,
+    device: torch.device | str,
+    workers: int = 1,
+) -> None:
+    """Write `output`/{train,validation,test} as latents of the autoencoder `config.vae`, all three or none.
+
+    Images are read as :func:`nfpi.data.prepare_dataset` would, and split like them. What is stored is the mean of
+    each latent divided by the largest absolute value in the training set, as float16. In each split's `meta.json`,
+    `extra` tells that `scale`, the `spread` of the scaled training latents (standard deviation of each element,
+    C×h×w), the `vae` and the `image_folder`; `files.json` names the images in that folder, in order.
+
+    Beside the result, the unscaled training latents take 4·N·h·w·C bytes of disk until the end (21 GB for ImageNet).
+
+    Args:
+        name: what the data set is called.
+        config: of a folder of image files, with `vae`.
+        output: folder of the three sets; sets that are there already are replaced.
+        download_folder: where an archive is unpacked.
+        device: where the autoencoder works.
+        workers: threads that read images; they change no result.
+
+    Raises:
+        DataError: an image or the autoencoder cannot be read, a class is left with too few images in a split, or
+            the latents are not finite.
+    """
+    if config.source != "imagefolder" or config.vae is None:
+        received = f"{config.source} with vae {config.vae}"
+        raise DataError(f"{name}: expected an imagefolder with a vae to encode, received {received}")
+    root = image_root(config.folder, download_folder).resolve()
+    places, classes = split_folders(root)
+    found = {split: image_files(place) for split, place in places.items()}
+    assigned = assign_splits(name, config, {split: labels for split, (_, labels) in found.items()}, classes)
+    first = root / places["train"].name / found["train"][0][0]
+    size = read_image(first, config.image_size)[0].shape[:2]
+    autoencoder = load_autoencoder(config.vae, device)
+    shape = latent_shape(autoencoder, *size)
+    encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
+
+    def part(split: Split) -> tuple[list[str], np.ndarray]:
+        origin, chosen = assigned[split]
+        names, labels = found[origin]
+        return [f"{places[origin].name}/{names[index]}" for index in chosen], labels[chosen]
+
+    with replaced_folder(output, get_args(Split)) as partial:
+        names, labels = part("train")
+        scratch = partial / "unscaled.npy"
+        unscaled = np.lib.format.open_memmap(scratch, "w+", np.float32, (len(names), *shape))
+        scale, spread = _fill(unscaled, encoder.latents(names))
+        extra = {
+            **kept_settings(config),
+            "image_folder": str(root),
+            "vae": str(config.vae.resolve()),
+            "scale": scale,
+            "spread": (spread / scale).tolist(),
+        }
+
+        def write(split: Split, names: list[str], labels: np.ndarray, latents: Iterator[np.ndarray]) -> None:
+            with ImageSetWriter(
+                partial / split,
+                len(names),
+                shape,
+                classes,
+                name=name,
+                split=split,
+                dtype=np.float16,
+                originals=names,
+                **extra,
+            ) as writer:
+                start = 0
+                for batch in latents:
+                    writer.append((batch / scale).astype(np.float16), labels[start : start + len(batch)])
+                    start += len(batch)
+            logger.info("%s: %d %s images encoded", name, len(names), split)
+
+        write("train", names, labels, (unscaled[start : start + _ROWS] for start in range(0, len(names), _ROWS)))
+        del unscaled
+        scratch.unlink()
+        for split in get_args(Split):
+            if split != "train":
+                write(split, *part(split), encoder.latents(part(split)[0]))
+
+
+def _fill(array: np.ndarray, batches: Iterator[np.ndarray]) -> tuple[float, torch.Tensor]:
+    """Write batches one after the other; their largest absolute value, and the standard deviation of each element."""
+    height, width, channels = array.shape[1:]
+    statistics = ClassStatistics.empty(1, channels * height * width)
+    start, largest = 0, 0.0
+    for latents in batches:
+        array[start : start + len(latents)] = latents
+        start += len(latents)
+        largest = max(largest, float(np.abs(latents).max()))
+        one_class = torch.zeros(len(latents), dtype=torch.int64)
+        statistics.update(torch.from_numpy(latents).permute(0, 3, 1, 2), one_class)
+    if largest == 0:
+        raise DataError("vae: expected latents that are not all zero, received zeros")
+    return largest, statistics.variance[0].sqrt().view(channels, height, width)
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """Image files to latents, a batch at a time, while threads read the next batch."""
+
+    autoencoder: AutoencoderKL
+    root: Path
+    image_size: int | None
+    size: tuple[int, ...]
+    batch_size: int
+    workers: int
+
+    def latents(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+        """Unscaled latents (B, h, w, C), float32, of the files in order."""
+        with tqdm(total=len(names), desc="encode", unit="image", leave=False, disable=None) as progress:
+            for images in self._images(names):
+                batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))
+                if not torch.isfinite(batch).all():
+                    where = names[progress.n]
+                    raise DataError(f"{self.root / where}: expected finite latents of it and those after it")
+                yield batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+                progress.update(len(images))
+
+    def _images(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+        """Pixels (B, H, W, 3), uint8."""
+        chunks = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
+        with ThreadPoolExecutor(self.workers) as pool:  # Pillow decodes and resizes without the interpreter's lock
+            ahead = [pool.submit(self._read, name) for name in chunks[0]]
+            for chunk in [*chunks[1:], []]:
+                current, ahead = ahead, [pool.submit(self._read, name) for name in chunk]
+                yield np.stack([image.result() for image in current])
+
+    def _read(self, name: str) -> np.ndarray:
+        path = self.root / name
+        image, _ = read_image(path, self.image_size)
+        check_size(path, image, self.size)
+        return image

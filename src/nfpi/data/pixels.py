@@ -1,0 +1,81 @@
+"""Pixels for classifiers: those of an image set, or of the files that a set of latents was made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfpi.data.imagefolder import read_image
+from nfpi.data.storage import ImageSet, read_image_set, read_originals
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Labelled images as pixels, one at a time.
+
+    Args:
+        image_set: pixels, or latents.
+        folder: of the image files that latents were made of; none: the set's own images are pixels.
+        file_names: their paths below `folder`, (N,) strings. An array: processes that are forked share its memory.
+    """
+
+    image_set: ImageSet
+    folder: Path | None = None
+    file_names: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_set)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One image (C, H, W), uint8; H and W differ between files.
+
+        Raises:
+            DataError: its file cannot be read; names it.
+        """
+        if self.folder is None or self.file_names is None:
+            image = np.array(self.image_set.images[index])
+        else:
+            image = np.array(read_image(self.folder / str(self.file_names[index]))[0])
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 in [0, K), (N,)."""
+        return self.image_set.labels
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the K classes."""
+        return self.image_set.classes
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.image_set.num_classes
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the set's `meta.json` says."""
+        return self.image_set.meta
+
+
+def open_pixels(folder: Path, verify: bool = True) -> Pixels:
+    """The pixels of a split: an image set's own, or the files that its latents were made of, as they are.
+
+    Args:
+        folder: an image set's folder.
+        verify: also compare its files with their sha256, which reads them once.
+
+    Raises:
+        DataError: a file of the set is missing or damaged, or latents do not name their files.
+    """
+    image_set = read_image_set(folder, verify)
+    if image_set.images.dtype == np.uint8:
+        return Pixels(image_set)
+    names = np.array(read_originals(folder, image_set.meta), dtype=np.str_)
+    return Pixels(image_set, Path(image_set.meta["extra"]["image_folder"]), names)

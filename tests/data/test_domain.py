@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+
+from nfpi.data import DataError, domain_of, domain_of_flow
+from nfpi.data.domain import LatentDomain, PixelDomain
+from nfpi.likelihood import dequantize, quantize
+
+SHAPE = (4, 3, 2)
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def spread():
+    """A different one for each element, one of them zero."""
+    return torch.arange(24, dtype=torch.float32).view(SHAPE) / 10
+
+
+@pytest.fixture
+def latents():
+    return torch.randn(5, *SHAPE, generator=_generator()).clamp(-1, 1).half()
+
+
+@pytest.fixture
+def meta(spread):
+    return {"name": "toy", "dtype": "float16", "extra": {"spread": spread.tolist(), "flip": True}}
+
+
+def test_pixels_are_dequantised_with_grey_noise_and_quantised():
+    domain = domain_of({"name": "toy", "dtype": "uint8", "extra": {}}, grey_noise=0.05, latent_noise=0.3)
+    images = torch.randint(256, (2, 1, 4, 4), generator=_generator(), dtype=torch.uint8)
+    x = domain.to_flow(images, _generator(1))
+    assert torch.equal(x, dequantize(images, _generator(1), 0.05))
+    assert torch.equal(domain.to_images(x), quantize(x))
+    # uniform on [−1, 1]^D: 8 bits a dimension
+    assert domain.bits_per_dim(torch.tensor(16 * math.log(2)), 16).item() == pytest.approx(8)
+    assert domain.dtype == "uint8"
+
+
+def test_latents_get_gaussian_noise_in_proportion_to_each_elements_spread(meta, spread):
+    domain = domain_of(meta, grey_noise=0.05, latent_noise=0.25)
+    latents = torch.full((1, *SHAPE), 0.5).half().expand(20_000, -1, -1, -1)
+    noise = domain.to_flow(latents, _generator()) - 0.5
+    torch.testing.assert_close(noise.std(0), 0.25 * spread, rtol=0.03, atol=1e-6)
+    assert (noise.mean(0) <= 4 * 0.25 * spread / math.sqrt(20_000)).all()
+    standard = (noise / (0.25 * spread))[:, 1:].flatten()
+    assert standard.pow(4).mean().item() == pytest.approx(3, rel=0.02)  # that of a normal distribution
+
+
+def test_the_same_generator_gives_the_same_noise_and_none_gives_none(meta, latents):
+    domain = domain_of(meta, grey_noise=0.0, latent_noise=0.05)
+    first = domain.to_flow(latents, _generator(1))
+    torch.rand(3)
+    assert torch.equal(first, domain.to_flow(latents, _generator(1)))
+    assert not torch.equal(first, domain.to_flow(latents, _generator(2)))
+    assert torch.equal(domain.to_flow(latents, None), latents.float())
+    without = domain_of(meta, grey_noise=0.0, latent_noise=0.0)
+    assert torch.equal(without.to_flow(latents, _generator(1)), latents.float())
+
+
+def test_latents_without_noise_come_back_bit_for_bit(meta, latents):
+    domain = domain_of(meta, grey_noise=0.0, latent_noise=0.05)
+    back = domain.to_images(domain.to_flow(latents, None))
+    assert back.dtype == torch.float16
+    assert torch.equal(back, latents)
+    far = domain.to_images(torch.tensor([1e6, -1e6]))
+    assert far.tolist() == [65504.0, -65504.0]
+
+
+def test_bits_of_latents_are_those_of_their_density(meta):
+    """A density of 1 everywhere costs nothing, that of [−1, 1]^D one bit a dimension."""
+    domain = domain_of(meta, grey_noise=0.0, latent_noise=0.05)
+    assert domain.bits_per_dim(torch.tensor(0.0), 24).item() == 0
+    assert domain.bits_per_dim(torch.tensor(24 * math.log(2)), 24).item() == pytest.approx(1)
+
+
+def test_a_flows_header_is_enough(meta, spread):
+    training = {"grey_noise": 0.1, "latent_noise": 0.2, "epochs": 3}
+    latents = domain_of_flow({"data": meta, "training": training})
+    assert isinstance(latents, LatentDomain)
+    assert (latents.noise, latents.dtype) == (0.2, "float16")
+    assert torch.equal(latents.spread, spread)
+    pixels = domain_of_flow({"data": {"name": "toy", "dtype": "uint8", "extra": {}}, "training": training})
+    assert pixels == PixelDomain(0.1)
+
+
+@pytest.mark.parametrize(
+    ("spread", "match"),
+    [
+        (None, r"toy: expected latents with extra\.spread, received none"),
+        ([[[0.1, float("nan")]]], r"toy: expected extra\.spread of at least 0, received nan"),
+        ([[[0.1, -0.2]]], "received -0.2"),
+        ([0.1, 0.2], r"toy: expected extra\.spread \(C, H, W\), received \(2,\)"),
+        ([], r"received \(0,\)"),
+        ([[[0.1], [0.2, 0.3]]], "received none"),
+    ],
+)
+def test_latents_without_a_proper_spread_are_refused(spread, match):
+    meta = {"name": "toy", "dtype": "float16", "extra": {} if spread is None else {"spread": spread}}
+    with pytest.raises(DataError, match=match):
+        domain_of(meta, grey_noise=0.0, latent_noise=0.05)
+
+
+def test_pixels_are_no_latents_and_latents_no_pixels(meta, latents):
+    domain = domain_of(meta, grey_noise=0.0, latent_noise=0.05)
+    pixels = PixelDomain(0.0)
+    with pytest.raises(DataError, match="expected float16, received uint8"):
+        domain.to_flow(torch.zeros(1, *SHAPE, dtype=torch.uint8), None)
+    with pytest.raises(DataError, match="expected uint8, received float16"):
+        pixels.to_flow(latents, None)
+    with pytest.raises(DataError, match=r"expected \(C, H, W\) = \(4, 3, 2\) like their spread, received \(4, 2, 3\)"):
+        domain.to_flow(latents.mT, None)

@@ -1,0 +1,371 @@
+"""From image files through a tiny autoencoder to latents, and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nfpi.config import DatasetConfig
+from nfpi.data import (
+    DataError,
+    ImageSetWriter,
+    domain_of,
+    encode_dataset,
+    export_imagefolder,
+    load_decoder,
+    open_pixels,
+    prepare_dataset,
+    read_image_set,
+    write_image_set,
+)
+from nfpi.data.imagefolder import read_image
+
+diffusers = pytest.importorskip("diffusers")
+
+SPLITS = ("train", "validation", "test")
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory) -> Path:
+    """Random weights; images of H×W pixels become latents of 4×H/2×W/2."""
+    folder = tmp_path_factory.mktemp("vae")
+    torch.manual_seed(0)
+    autoencoder = diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        sample_size=SIZE,
+    )
+    autoencoder.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    """split/class/image of scikit-learn's digits in three classes, RGB, of several sizes; ImageNet's two splits."""
+    place = tmp_path_factory.mktemp("digits")
+    settings = DatasetConfig(train_per_class=24, test_per_class=4)
+    prepare_dataset("digits", settings, place / "sets", place)
+    for split, folder in (("train", "train"), ("test", "val")):
+        export_imagefolder(read_image_set(place / "sets" / split), place / "files" / folder)
+        for index, path in enumerate(sorted((place / "files" / folder).rglob("*.png"))):
+            if int(path.parent.name) > 2:
+                path.unlink()
+                continue
+            with Image.open(path) as file:
+                size = (20, 24) if index % 2 else (30, 18)
+                image = file.resize(size, Image.Resampling.BICUBIC).convert("RGB")
+            image.save(path)
+    for empty in (path for path in (place / "files").glob("*/*") if not any(path.iterdir())):
+        empty.rmdir()
+    return place / "files"
+
+
+@pytest.fixture(scope="module")
+def config(digits, vae) -> DatasetConfig:
+    return DatasetConfig(
+        source="imagefolder",
+        folder=digits,
+        vae=vae,
+        image_size=SIZE,
+        validation_fraction=0.25,
+        encode_batch_size=7,
+        real_labels=True,
+        flip=False,
+    )
+
+
+def _encode(config: DatasetConfig, output: Path, **options) -> dict:
+    encode_dataset("digits", config, output, output.parent / "downloads", "cpu", **options)
+    return {split: read_image_set(output / split) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def splits(config, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("encoded") / "splits"
+    _encode(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sets(splits) -> dict:
+    return {split: read_image_set(splits / split) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def reference(splits, sets, digits, vae) -> dict[str, torch.Tensor]:
+    """Unscaled latents (N, 4, 8, 8) of each split, straight from diffusers, of the files that the split names."""
+    autoencoder = diffusers.AutoencoderKL.from_pretrained(vae)
+    latents = {}
+    for split in SPLITS:
+        names = json.loads((splits / split / "files.json").read_text())
+        pixels = np.stack([read_image(digits / name, SIZE)[0] for name in names])
+        with torch.no_grad():
+            x = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 * 2 - 1
+            latents[split] = autoencoder.encode(x).latent_dist.mean
+    return latents
+
+
+def test_latents_are_the_autoencoders_means_over_the_largest_of_the_training_set(sets, reference):
+    scale = reference["train"].abs().max()
+    for split, image_set in sets.items():
+        assert image_set.images.dtype == np.float16
+        assert image_set.shape == (4, 8, 8)
+        assert image_set.meta["extra"]["scale"] == pytest.approx(float(scale), rel=1e-5)
+        expected = (reference[split] / scale).permute(0, 2, 3, 1).numpy()
+        np.testing.assert_allclose(image_set.images, expected, atol=2**-11)
+    assert np.abs(sets["train"].images).max() == 1
+
+
+def test_the_spread_is_each_elements_standard_deviation_over_the_training_set(sets):
+    expected = sets["train"].images.astype(np.float64).std(0, ddof=1).transpose(2, 0, 1)
+    for image_set in sets.values():
+        spread = np.array(image_set.meta["extra"]["spread"])
+        assert spread.shape == (4, 8, 8)
+        np.testing.assert_allclose(spread, expected, rtol=2e-3)
+    domain = domain_of(sets["train"].meta, grey_noise=0.0, latent_noise=0.05)
+    np.testing.assert_allclose(domain.spread, expected, rtol=2e-3)
+
+
+def test_val_is_the_test_split_and_validation_is_held_out_of_train(sets, splits):
+    names = {split: json.loads((splits / split / "files.json").read_text()) for split in SPLITS}
+    assert {name.split("/")[0] for name in names["test"]} == {"val"}
+    assert {name.split("/")[0] for name in names["train"] + names["validation"]} == {"train"}
+    assert not set(names["train"]) & set(names["validation"])
+    assert [np.bincount(sets[split].labels).tolist() for split in SPLITS] == [[18] * 3, [6] * 3, [4] * 3]
+    assert [sets[split].meta["split"] for split in SPLITS] == list(SPLITS)
+
+
+def test_the_meta_tells_later_stages_what_they_need(sets, digits, vae):
+    for image_set in sets.values():
+        extra = image_set.meta["extra"]
+        assert (extra["vae"], extra["image_folder"]) == (str(vae), str(digits))
+        assert (extra["flip"], extra["real_labels"], extra["source"]) == (False, True, "imagefolder")
+
+
+def test_neither_workers_nor_the_size_of_a_batch_change_the_latents(config, sets, tmp_path):
+    other = config.model_copy(update={"encode_batch_size": 100})
+    found = _encode(other, tmp_path / "splits", workers=3)
+    for split in SPLITS:
+        assert np.array_equal(found[split].labels, sets[split].labels)
+        np.testing.assert_allclose(found[split].images, sets[split].images, atol=2**-10)
+    assert [path.name for path in tmp_path.iterdir()] == ["splits"]
+
+
+def test_images_are_split_as_pixels_would_be(config, splits, sets, tmp_path):
+    """The same fractions, limits and seed choose the same images, whichever form they are kept in."""
+    pixels = config.model_copy(update={"vae": None})
+    prepare_dataset("digits", pixels, tmp_path / "pixels", tmp_path)
+    for split in SPLITS:
+        prepared = read_image_set(tmp_path / "pixels" / split)
+        assert np.array_equal(prepared.labels, sets[split].labels)
+        originals = open_pixels(splits / split)
+        for index in (0, len(originals) // 2, -1):
+            cropped = read_image(originals.folder / str(originals.file_names[index]), SIZE)[0]
+            assert np.array_equal(prepared.images[index], cropped)
+
+
+def test_a_batch_is_read_at_a_time(config, tmp_path, monkeypatch):
+    """Of images read but not yet encoded there are never more than two batches."""
+    read, encoded, most = [], [], [0]
+
+    def counted_read(*arguments):
+        read.append(arguments)
+        most[0] = max(most[0], len(read) - sum(encoded))
+        return read_image(*arguments)
+
+    def counted_encode(autoencoder, images):
+        encoded.append(len(images))
+        return encode(autoencoder, images)
+
+    from nfpi.data.autoencoder import encode
+
+    monkeypatch.setattr("nfpi.data.encode.read_image", counted_read)
+    monkeypatch.setattr("nfpi.data.encode.encode", counted_encode)
+    _encode(config, tmp_path / "splits", workers=2)
+    assert sum(encoded) == 84
+    assert len(read) == 85  # the first one once more, for its size
+    assert max(encoded) == 7
+    assert most[0] <= 14 + 1
+
+
+# ---- pixels for classifiers ---------------------------------------------------------------------------------
+
+
+def test_pixels_of_latents_are_the_original_files(splits, sets, digits):
+    pixels = open_pixels(splits / "train")
+    assert len(pixels) == 54
+    assert np.array_equal(pixels.labels, sets["train"].labels)
+    assert pixels.classes == ["0", "1", "2"]
+    assert pixels.num_classes == 3
+    assert pixels.meta == sets["train"].meta
+    sizes = set()
+    for index in range(len(pixels)):
+        name = str(pixels.file_names[index])
+        assert pixels.classes[pixels.labels[index]] == name.split("/")[1]
+        with Image.open(digits / name) as file:
+            expected = np.asarray(file)
+        assert pixels[index].dtype == torch.uint8
+        assert np.array_equal(pixels[index].permute(1, 2, 0), expected)
+        sizes.add(tuple(pixels[index].shape))
+    assert sizes == {(3, 24, 20), (3, 18, 30)}
+
+
+def test_pixels_of_an_image_set_are_its_own(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
+    write_image_set(tmp_path / "set", images, np.array([0, 1, 1, 0]), ["a", "b"], real_labels=False)
+    pixels = open_pixels(tmp_path / "set")
+    assert pixels.file_names is None
+    assert len(pixels) == 4
+    assert pixels[2].shape == (3, 6, 5)
+    assert np.array_equal(pixels[2].permute(1, 2, 0), images[2])
+    pixels[2].zero_()  # a copy
+    assert np.array_equal(pixels[2].permute(1, 2, 0), images[2])
+
+
+def _copy(splits: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(splits / "test", tmp_path / "test"))
+
+
+def test_a_missing_or_damaged_original_is_named(splits, digits, tmp_path):
+    folder = _copy(splits, tmp_path)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["extra"]["image_folder"] = str(tmp_path / "elsewhere")
+    (folder / "meta.json").write_text(json.dumps(meta))
+    pixels = open_pixels(folder)
+    path = tmp_path / "elsewhere" / str(pixels.file_names[0])
+    with pytest.raises(DataError, match=f"{path}: expected an image, received one that cannot be read"):
+        pixels[0]
+    path.parent.mkdir(parents=True)
+    path.write_bytes((digits / str(pixels.file_names[0])).read_bytes()[:60])
+    with pytest.raises(DataError, match=f"{path}: expected an image"):
+        pixels[0]
+
+
+def test_a_list_of_files_that_does_not_fit_is_refused(splits, tmp_path):
+    folder = _copy(splits, tmp_path)
+    names = json.loads((folder / "files.json").read_text())
+    (folder / "files.json").write_text(json.dumps(names[:-1]))
+    with pytest.raises(DataError, match=r"files\.json: expected sha256"):
+        open_pixels(folder)
+    (folder / "files.json").unlink()
+    with pytest.raises(DataError, match=r"names of their image files \(files\.json\), received none"):
+        open_pixels(folder)
+    with pytest.raises(DataError, match="expected 2 original files, received 1"):
+        ImageSetWriter(tmp_path / "set", 2, (8, 8, 4), ["a"], dtype=np.float16, originals=["a/0.png"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are Unicode elsewhere")
+def test_file_names_need_not_be_unicode(tmp_path):
+    name = os.fsdecode(b"train/a/caf\xe9.png")
+    latents = np.zeros((1, 2, 2, 4), np.float16)
+    with ImageSetWriter(
+        tmp_path / "set", 1, (2, 2, 4), ["a"], dtype=np.float16, originals=[name], image_folder=str(tmp_path)
+    ) as writer:
+        writer.append(latents, np.array([0]))
+    (tmp_path / "train/a").mkdir(parents=True)
+    Image.new("RGB", (3, 2), (9, 8, 7)).save(tmp_path / "one.png")
+    (tmp_path / "one.png").rename(tmp_path / name)
+    assert open_pixels(tmp_path / "set")[0][:, 0, 0].tolist() == [9, 8, 7]
+
+
+# ---- back to pixels -----------------------------------------------------------------------------------------
+
+
+def test_decoding_takes_the_scale_back(splits, sets, reference, vae):
+    """Decoded are the latents that the autoencoder itself gave, but for half precision."""
+    image_set = sets["validation"]
+    stored = torch.from_numpy(np.array(image_set.images)).permute(0, 3, 1, 2)
+    autoencoder = diffusers.AutoencoderKL.from_pretrained(vae)
+    with torch.no_grad():
+        expected = autoencoder.decode(reference["validation"]).sample.clamp(-1, 1).add(1).mul(127.5)
+    decoded = load_decoder(image_set.meta, "cpu")(stored)
+    assert decoded.dtype == torch.uint8
+    assert decoded.shape == (18, 3, SIZE, SIZE)
+    assert (decoded.float() - expected).abs().max() <= 0.5 + 0.25
+    assert expected.std() > 1  # it is no constant
+
+
+def test_pixels_have_no_decoder(tmp_path):
+    with pytest.raises(DataError, match=r"toy: expected latents with extra\.vae and extra\.scale, received none"):
+        load_decoder({"name": "toy", "extra": {"flip": True}}, "cpu")
+
+
+# ---- faults -------------------------------------------------------------------------------------------------
+
+
+def _refused(config: DatasetConfig, tmp_path: Path, match: str, **changes) -> None:
+    with pytest.raises(DataError, match=match) as caught:
+        _encode(config.model_copy(update=changes), tmp_path / "splits")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "splits").exists()
+
+
+def test_without_diffusers_one_line_says_what_to_install(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    _refused(config, tmp_path, r"expected diffusers \(pip install 'nfpi\[imagenet\]'\), received none")
+
+
+def test_a_folder_that_holds_no_autoencoder_is_refused(config, tmp_path, vae):
+    _refused(config, tmp_path, "missing: expected a folder of a diffusers AutoencoderKL", vae=tmp_path / "missing")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    _refused(config, tmp_path, "empty: expected a diffusers AutoencoderKL, received something else", vae=empty)
+    (empty / "config.json").write_bytes((vae / "config.json").read_bytes())
+    weights = (vae / "diffusion_pytorch_model.safetensors").read_bytes()
+    (empty / "diffusion_pytorch_model.safetensors").write_bytes(weights[: len(weights) // 2])
+    _refused(config, tmp_path, "empty: expected a diffusers AutoencoderKL, received something else", vae=empty)
+
+
+def test_an_autoencoder_without_all_its_weights_is_refused(config, tmp_path, vae):
+    from safetensors.torch import load_file, save_file
+
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "config.json").write_bytes((vae / "config.json").read_bytes())
+    weights = load_file(vae / "diffusion_pytorch_model.safetensors")
+    del weights["quant_conv.bias"]
+    save_file(weights, part / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    _refused(config, tmp_path, r"expected all weights of the autoencoder, received none of quant_conv\.bias", vae=part)
+
+
+def test_only_folders_of_images_are_encoded(config, tmp_path):
+    _refused(config, tmp_path, "digits: expected an imagefolder with a vae to encode, received digits", source="digits")
+    _refused(config, tmp_path, "received imagefolder with vae None", vae=None)
+    with pytest.raises(DataError, match="expected a data set of pixels, received one with a vae"):
+        prepare_dataset("digits", config, tmp_path / "splits", tmp_path)
+
+
+def test_images_whose_size_does_not_fit_are_refused(config, tmp_path):
+    _refused(config, tmp_path, "image_size: expected a multiple of 2 for this vae, received 15×15", image_size=15)
+    _refused(config, tmp_path, r"\.png: expected \d+×\d+ pixels like the others", image_size=None)
+
+
+def test_a_damaged_image_is_named_and_nothing_is_left(config, digits, tmp_path):
+    path = sorted((digits / "val" / "1").iterdir())[2]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    try:
+        _refused(config, tmp_path, f"{path}: expected an image, received one that cannot be read")
+    finally:
+        path.write_bytes(whole)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_latents_that_are_not_finite_are_refused(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("nfpi.data.encode.encode", lambda autoencoder, images: torch.full((7, 4, 8, 8), torch.nan))
+    _refused(config, tmp_path, r"train/.*\.png: expected finite latents")
+
+
+def test_too_few_images_are_refused(config, tmp_path):
+    _refused(config, tmp_path, "at least 2 train images of class '0', received 1", train_per_class=1)
