@@ -1,24 +1,34 @@
-"""One training loop for the classifiers: SGD under the one-cycle schedule (Smith and Topin, 2019)."""
+"""One training loop for the classifiers.
+
+What is random depends on the run's seed, the epoch and the batch only, so on a CPU a training that was cut and goes on
+equals one that was not, bit for bit.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 from tqdm import tqdm
 
+from nfpi.classifiers.data import ClassifierData
+from nfpi.classifiers.scoring import classifier_scores
 from nfpi.config import ClassifierConfig
-from nfpi.data import ImageSet, batches, classifier_transform, num_batches
+from nfpi.data import BatchAugmentation
 from nfpi.randomness import derive_seed
+from nfpi.serialization import FormatError, load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = 500
+LogRow = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -32,113 +42,240 @@ class TrainedClassifier:
     """
 
     model: nn.Module
-    log: list[dict[str, float]]
+    log: list[LogRow]
     validation_acc: float
 
 
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one, in memory."""
-    if first.shape != second.shape or first.num_classes != second.num_classes:
-        raise ValueError(
-            f"image sets: expected {first.shape} and {first.num_classes} classes in both, "
-            f"received {second.shape} and {second.num_classes}"
+@dataclass
+class ClassifierState:
+    """All that the next step depends on.
+
+    Attributes:
+        model: the weights that are trained.
+        optimizer: SGD or AdamW, with its moments.
+        schedule: of the learning rate, a step a batch.
+        seed: of the run.
+        step: steps made.
+        epoch_loss: sum of the losses of the current epoch's images so far; ().
+        log: a row for each epoch.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    seed: int
+    step: int
+    epoch_loss: Tensor
+    log: list[LogRow] = field(default_factory=list)
+
+    @classmethod
+    def new(cls, model: nn.Module, config: ClassifierConfig, seed: int, steps_per_epoch: int) -> ClassifierState:
+        """The state before the first step."""
+        optimizer = make_optimizer(model, config)
+        device = next(model.parameters()).device
+        return cls(
+            model, optimizer, make_schedule(optimizer, config, steps_per_epoch), seed, 0, torch.zeros((), device=device)
         )
-    if first.classes != second.classes:
-        raise ValueError(f"image sets: expected the classes {first.classes} in both, received {second.classes}")
-    return ImageSet(
-        np.concatenate([first.images, second.images]),
-        np.concatenate([first.labels, second.labels]),
-        first.meta,
-    )
+
+    def save(self, path: Path, header: dict[str, Any]) -> None:
+        """Write the state, with more settings in its header."""
+        names = [name for name, _ in self.model.named_parameters()]
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items() if value is not None}
+        tensors["epoch_loss"] = self.epoch_loss
+        own = {
+            "seed": self.seed,
+            "step": self.step,
+            "log": self.log,
+            "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
+            "schedule": self.schedule.state_dict(),
+        }
+        save_tensors(path, tensors, {**header, **own})
+
+    def restore(self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Become the state that :meth:`save` wrote, on the present device.
+
+        Raises:
+            FormatError: the file at `path` holds something else.
+        """
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+        try:
+            self.model.load_state_dict(under("model."))
+            moments = {
+                index: under(f"optimizer.{name}.") for index, (name, _) in enumerate(self.model.named_parameters())
+            }
+            moments = {index: found for index, found in moments.items() if found}
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+            self.schedule.load_state_dict(header["schedule"])
+            for group, rate in zip(self.optimizer.param_groups, header["learning_rates"], strict=True):
+                group["lr"] = rate
+            self.seed, self.step, self.log = int(header["seed"]), int(header["step"]), list(header["log"])
+            self.epoch_loss.copy_(tensors["epoch_loss"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            first_line = str(error).splitlines()[0]
+            raise FormatError(
+                f"{path}: expected a classifier's training state, received something else ({first_line})"
+            ) from None
+
+
+def make_optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW (Loshchilov & Hutter, 2019)."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, steps_per_epoch: int) -> LRScheduler:
+    """The learning rate of every step.
+
+    one_cycle (Smith & Topin, 2019): from `learning_rate` up to `max_learning_rate` and down to almost nothing, the
+    momentum stays. cosine (Loshchilov & Hutter, 2017): linearly up to `learning_rate`, then down to 0 by a half-wave.
+
+    Raises:
+        ValueError: the warm-up takes all epochs.
+    """
+    steps, warmup = (epochs * steps_per_epoch for epochs in (config.epochs, config.warmup_epochs))
+    match config.schedule:
+        case "one_cycle":
+            return OneCycleLR(
+                optimizer,
+                max_lr=config.max_learning_rate,
+                total_steps=max(2, steps),
+                div_factor=config.max_learning_rate / config.learning_rate,
+                cycle_momentum=False,
+            )
+        case "constant":
+            return LambdaLR(optimizer, lambda _: 1.0)
+        case "cosine":
+            if not warmup:
+                return CosineAnnealingLR(optimizer, max(1, steps))
+            if warmup >= steps:
+                raise ValueError(
+                    f"warmup_epochs must be smaller than epochs, received {config.warmup_epochs} and {config.epochs}"
+                )
+            rise, fall = (
+                LinearLR(optimizer, 1 / warmup, total_iters=warmup),
+                CosineAnnealingLR(optimizer, steps - warmup),
+            )
+            return SequentialLR(optimizer, [rise, fall], milestones=[warmup])
 
 
 def train_classifier(
     model: nn.Module,
-    train: ImageSet,
-    validation: ImageSet,
-    config: ClassifierConfig,
+    data: ClassifierData,
     seed: int,
     fabric: Fabric,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
 ) -> TrainedClassifier:
     """Train on one image set and measure on another.
 
     Args:
-        model: (B, C, H, W) in [−1, 1] → (B, K) logits.
-        train: real images, generated ones, or both.
-        validation: real images.
-        config: optimizer, schedule, augmentation.
-        seed: order and augmentation.
+        model: normalised images (B, C, H, W) → (B, K) logits.
+        data: images and knobs; no epochs leave the weights as they are.
+        seed: order, augmentation, and what is random in the model.
         fabric: device and precision.
+        checkpoint: file that the state is written to every `checkpoint_minutes`, and read from where a training with
+            the same `fingerprint` left it.
+        fingerprint: of all that the result depends on.
 
     Raises:
         ArithmeticError: the loss is not finite.
     """
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-    module, optimizer = fabric.setup(model, optimizer)
-    # an image alone in the last batch would have no variance to be normalised by
-    drop_last = len(train) > 1 and len(train) % config.batch_size == 1
-    steps = config.epochs * num_batches(len(train), config.batch_size, drop_last)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=config.max_learning_rate,
-        total_steps=max(2, steps),
-        div_factor=config.max_learning_rate / config.learning_rate,
-        cycle_momentum=False,
-    )
-    transform = classifier_transform(config.crop_padding, train.shape, train.meta["extra"]["flip"])
-    log: list[dict[str, float]] = []
-    progress = tqdm(total=steps, desc="classifier", unit="step", leave=False, disable=None)
-    for epoch in range(config.epochs):
-        module.train()
-        total = torch.zeros((), device=fabric.device)
-        for images, labels in batches(
-            train,
-            config.batch_size,
-            seed=derive_seed(seed, "classifier"),
-            epoch=epoch,
-            shuffle=True,
-            transform=transform,
-            workers=config.workers,
-            pin_memory=fabric.device.type == "cuda",
-            drop_last=drop_last,
-        ):
-            loss = F.cross_entropy(module(normalized(images.to(fabric.device))), labels.to(fabric.device))
+    model = model.to(fabric.device)
+    state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
+    checkpoints = _Checkpoints(checkpoint, fingerprint, data.config)
+    checkpoints.resume(state, fabric)
+    if data.config.epochs:
+        _train(state, data, fabric, checkpoints)
+    scores = classifier_scores(model, data.validation, data.preprocessing, fabric.device, workers=data.config.workers)
+    logger.info("validation accuracy %.2f %%", scores.top1)
+    return TrainedClassifier(model, state.log, scores.top1)
+
+
+class _Checkpoints:
+    """Where a training's state is kept while it runs."""
+
+    def __init__(self, path: Path | None, fingerprint: str, config: ClassifierConfig) -> None:
+        self._path, self._fingerprint, self._seconds = path, fingerprint, 60 * config.checkpoint_minutes
+        self._saved = time.monotonic()
+
+    def resume(self, state: ClassifierState, fabric: Fabric) -> None:
+        """Let the state be the one that was saved last, if a training of the same fingerprint left one."""
+        if self._path is None or not self._path.is_file():
+            return
+        tensors, header = load_tensors(self._path)
+        if header.get("fingerprint") != self._fingerprint:
+            logger.warning("%s: left by other settings, not used", self._path)
+            return
+        state.restore(self._path, tensors, header)
+        fabric.strategy.precision.load_state_dict(header["precision"])
+        logger.info("%s: going on from step %d", self._path, state.step)
+
+    @property
+    def due(self) -> bool:
+        """Whether the state is to be kept, and the last time was long enough ago."""
+        return self._path is not None and time.monotonic() - self._saved > self._seconds
+
+    def save(self, state: ClassifierState, fabric: Fabric) -> None:
+        """Keep the state."""
+        assert self._path is not None
+        header = {"fingerprint": self._fingerprint, "precision": fabric.strategy.precision.state_dict()}
+        state.save(self._path, header)
+        self._saved = time.monotonic()
+
+
+def _train(state: ClassifierState, data: ClassifierData, fabric: Fabric, checkpoints: _Checkpoints) -> None:
+    """Train from the state's step to the last epoch's end."""
+    config, steps_per_epoch = data.config, data.steps_per_epoch
+    module, optimizer = fabric.setup(state.model, state.optimizer)
+    augmentation = BatchAugmentation(data.standard, data.train.num_classes, fabric.device)
+    steps = config.epochs * steps_per_epoch
+    progress = tqdm(total=steps, initial=state.step, desc="classifier", unit="step", leave=False, disable=None)
+    module.train()
+    while state.step < steps:
+        epoch, batch = divmod(state.step, steps_per_epoch)
+        for images, labels in data.stream(state.seed, epoch, batch, fabric.device):
+            torch.manual_seed(derive_seed(state.seed, "classifier step", state.step))  # mixing, dropout
+            images, targets = augmentation(data.preprocessing.normalized(images), labels)
+            loss = F.cross_entropy(module(images), targets, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
             fabric.backward(loss)
+            if config.gradient_clip:
+                fabric.clip_gradients(module, optimizer, max_norm=config.gradient_clip)
             optimizer.step()
-            schedule.step()
-            total += loss.detach() * len(labels)
+            state.schedule.step()
+            state.step += 1
+            state.epoch_loss += loss.detach() * len(labels)
             progress.update()
-        mean_loss = float(total) / (len(train) - drop_last)
-        if not np.isfinite(mean_loss):
-            raise ArithmeticError(
-                f"classifier: the loss is not finite in epoch {epoch + 1}: try a smaller max_learning_rate "
-                f"(now {config.max_learning_rate:g})"
-            )
-        log.append({"epoch": epoch + 1, "learning_rate": float(schedule.get_last_lr()[0]), "train_loss": mean_loss})
-        logger.info("epoch %d/%d: train loss %.4f", epoch + 1, config.epochs, mean_loss)
+            ends_epoch = state.step % steps_per_epoch == 0
+            if ends_epoch or checkpoints.due:
+                _require_finite(state, config, epoch + 1)
+            if ends_epoch:
+                _close_epoch(state, data, epoch + 1)
+            if checkpoints.due:  # an epoch's last state is whole with its row in the log
+                checkpoints.save(state, fabric)
     progress.close()
-    accuracy = classifier_accuracy(model, validation, fabric.device)
-    logger.info("validation accuracy %.2f %%", accuracy)
-    return TrainedClassifier(model, log, accuracy)
 
 
-@torch.no_grad()
-def classifier_accuracy(model: nn.Module, image_set: ImageSet, device: torch.device) -> float:
-    """Percentage of images whose largest logit is that of their label."""
-    model.eval()
-    correct = 0
-    for images, labels in batches(image_set, _EVALUATION_BATCH, seed=0):
-        logits = model(normalized(images.to(device)))
-        correct += int((logits.argmax(1).cpu() == labels).sum())
-    return 100 * correct / len(image_set)
+def _require_finite(state: ClassifierState, config: ClassifierConfig, epoch: int) -> None:
+    if torch.isfinite(state.epoch_loss):
+        return
+    knob = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
+    raise ArithmeticError(
+        f"classifier: the loss is not finite in epoch {epoch}: try a smaller {knob} (now {getattr(config, knob):g})"
+    )
 
 
-def normalized(images: Tensor) -> Tensor:
-    """8-bit images (B, C, H, W) in [−1, 1]."""
-    return images.float() / 127.5 - 1
+def _close_epoch(state: ClassifierState, data: ClassifierData, epoch: int) -> None:
+    """Add the epoch's row to the log."""
+    loss, rate = float(state.epoch_loss) / data.images_per_epoch, float(state.schedule.get_last_lr()[0])
+    state.epoch_loss.zero_()
+    state.log.append({"epoch": epoch, "learning_rate": rate, "train_loss": loss})
+    logger.info("epoch %d/%d: train loss %.4f", epoch, data.config.epochs, loss)

@@ -78,6 +78,45 @@ def classifier_transform(
     return _pipeline(flip and standard.flip, *steps)
 
 
+class BatchAugmentation:
+    """The standard augmentations of a classifier that act on a normalised batch: random erasing, mixup, cutmix.
+
+    Random erasing (timm's) fills a rectangle of some images with noise N(0, 1). Mixup and cutmix (torchvision's) mix
+    each image and its label with its neighbour's, every batch; where both are wanted, one or the other is tossed for.
+
+    Args:
+        standard: what is done; none: nothing is.
+        num_classes: K.
+        device: where batches are.
+    """
+
+    def __init__(self, standard: StandardAugmentation | None, num_classes: int, device: torch.device) -> None:
+        from timm.data.random_erasing import RandomErasing
+
+        standard = standard or StandardAugmentation()
+        self._erase = (
+            RandomErasing(standard.random_erasing, mode="pixel", device=device) if standard.random_erasing else None
+        )
+        mixes: list[v2.Transform] = []
+        if standard.mixup:
+            mixes.append(v2.MixUp(alpha=standard.mixup, num_classes=num_classes))
+        if standard.cutmix:
+            mixes.append(v2.CutMix(alpha=standard.cutmix, num_classes=num_classes))
+        self._mix = v2.RandomChoice(mixes) if mixes else None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Changed images (B, C, H, W), in place or not, and labels (B,) or shares of the classes (B, K).
+
+        Draws from torch's global generators.
+        """
+        if self._erase is not None:
+            with seeded_globals(int(torch.randint(2**32, ()))):
+                images = self._erase(images)
+        if self._mix is not None:
+            images, labels = self._mix(images, labels)
+        return images, labels
+
+
 class RandAugment:
     """timm's RandAugment (Cubuk et al., 2020) on one uint8 image (C, H, W), grey or RGB.
 
