@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from nfpi.cli import main
 from nfpi.config import DatasetConfig
 from nfpi.data import (
     DataError,
@@ -369,3 +370,76 @@ def test_latents_that_are_not_finite_are_refused(config, tmp_path, monkeypatch):
 
 def test_too_few_images_are_refused(config, tmp_path):
     _refused(config, tmp_path, "at least 2 train images of class '0', received 1", train_per_class=1)
+
+
+# ---- a flow on latents --------------------------------------------------------------------------------------
+
+
+def _nfpi(*arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0, arguments
+
+
+@pytest.fixture(scope="module")
+def trained(splits, tmp_path_factory) -> Path:
+    """A folder with flow.safetensors and prior.safetensors of a flow on these latents."""
+    folder = tmp_path_factory.mktemp("trained")
+    begun = folder / "start"
+    training = {"epochs": 2, "batch_size": 18, "initialization_images": 54, "augmentation": "flip"}
+    flow = {"num_flows": [2], "num_blocks": [1], "hidden_channels": [8]}
+    _nfpi(
+        *("start-flow", "--data", splits, "--flow", json.dumps(flow), "--training", json.dumps(training)),
+        *("--output", begun),
+    )
+    _nfpi(
+        *("fit-prior", "--statistics", begun / "statistics.safetensors", "--initial", begun / "prior.safetensors"),
+        *("--weight", 100, "--output", folder / "fitted.safetensors", "--iterations", folder / "fit.csv"),
+    )
+    _nfpi(
+        *("train-flow", "--data", splits, "--state", begun / "state.safetensors"),
+        *("--prior", folder / "fitted.safetensors", "--training", json.dumps(training), "--output", folder),
+    )
+    return folder
+
+
+def test_a_flow_on_latents_is_evaluated(splits, sets, trained, tmp_path):
+    """Its bits are those of a density: near what Gaussians as wide as the latents and their noise would cost."""
+    _nfpi(
+        *("evaluate", "--data", splits, "--flow", trained / "flow.safetensors"),
+        *("--prior", trained / "prior.safetensors", "--output", tmp_path / "metrics.json"),
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    assert all(np.isfinite(value) for value in metrics.values())
+    spread = np.array(sets["train"].meta["extra"]["spread"])
+    entropy = np.mean(np.log2(spread * np.sqrt(2 * np.pi * np.e)))
+    assert entropy < -1
+    assert abs(metrics["bits_per_dim"] - entropy) < 1
+
+
+def test_latents_drawn_from_a_flow_are_decoded(sets, trained, tmp_path):
+    """Nothing but the flow's own header tells what latents these are."""
+    _nfpi(
+        *("generate", "--flow", trained / "flow.safetensors", "--prior", trained / "prior.safetensors"),
+        *("--per-class", 3, "--batch-size", 4, "--output", tmp_path / "generated"),
+    )
+    generated = read_image_set(tmp_path / "generated")
+    assert (generated.images.dtype, generated.shape) == (np.float16, (4, 8, 8))
+    assert generated.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for key in ("spread", "scale", "vae", "flip", "real_labels"):
+        assert generated.meta["extra"][key] == sets["train"].meta["extra"][key]
+    drawn = torch.from_numpy(np.array(generated.images)).permute(0, 3, 1, 2)
+    pixels = load_decoder(generated.meta, "cpu")(drawn)
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (9, 3, SIZE, SIZE))
+    assert len(pixels.flatten(1).unique(dim=0)) == 9
+    with pytest.raises(DataError, match=r"\(files\.json\), received none"):  # drawn latents are of no file
+        open_pixels(tmp_path / "generated")
+
+
+def test_latents_augmented_by_nothing_are_the_latents(splits, sets, trained, tmp_path):
+    nfa = {"axes": 4, "strength": 0, "variants": 2}
+    _nfpi(
+        *("augment", "--data", splits, "--flow", trained / "flow.safetensors", "--nfa", json.dumps(nfa)),
+        *("--output", tmp_path / "augmented"),
+    )
+    augmented = read_image_set(tmp_path / "augmented")
+    np.testing.assert_allclose(augmented.images, sets["train"].images.repeat(2, axis=0), atol=2**-9)
+    assert augmented.meta["extra"]["scale"] == sets["train"].meta["extra"]["scale"]
