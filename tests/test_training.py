@@ -14,11 +14,18 @@ import nfpi.training as training
 from nfpi.config import FlowConfig, TrainingConfig
 from nfpi.data import ImageSet
 from nfpi.devices import make_fabric
-from nfpi.priors import ClassStatistics, GaussianPrior
-from nfpi.serialization import FormatError, save_tensors
+from nfpi.priors import ClassStatistics, GaussianLearner, GaussianPrior, GradientDescentConfig, ValueRange
+from nfpi.serialization import FormatError, load_tensors, save_tensors
 from nfpi.training import TrainingData, TrainingDiverged, TrainingState
 from nfpi.training_data import STATISTICS_EPOCH
+from nfpi.training_gaussians import LearnedGaussians, gaussians_of_epoch
+from nfpi.training_state import require_finite
 
+LEARNED = {
+    "epoch": GradientDescentConfig(weight=20.0),
+    "step": GradientDescentConfig(weight=20.0, every="step", learning_rate=0.01),
+    "released": GradientDescentConfig(weight=20.0, objective="released", fit_variance=False),
+}
 FLOW = FlowConfig(num_flows=[2, 1], num_blocks=[1, 1], hidden_channels=[8, 8])
 CPU = torch.device("cpu")
 SEED = 3
@@ -57,10 +64,10 @@ def start(data: TrainingData, fabric: Fabric, begin: str = "data") -> training.T
     return training.start_training(data, FLOW, begin, SEED, fabric)
 
 
-def unsplit(data: TrainingData, fabric: Fabric) -> TrainingState:
-    """All epochs in one go, under the initial Gaussians."""
+def unsplit(data: TrainingData, fabric: Fabric, learned: GradientDescentConfig | None = None) -> TrainingState:
+    """All epochs in one go, under the initial Gaussians, which may be learned once `data` says so."""
     begun = start(configured(data, fit_after_epochs=0), fabric)
-    return training.continue_training(begun.state, begun.prior, data, fabric)
+    return training.continue_training(begun.state, begun.prior, data, fabric, learned=learned)
 
 
 def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
@@ -76,6 +83,23 @@ def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
             assert torch.equal(value, right[key]), f"{name}: {key}"
     assert timeless(one.log) == timeless(other.log)
     assert torch.equal(one.epoch_nll, other.epoch_nll)
+    assert_equal_learners(one.learner, other.learner)
+
+
+def assert_equal_learners(one: GaussianLearner | None, other: GaussianLearner | None) -> None:
+    """Gaussians, moments and counts, bit for bit; or none on both sides."""
+    if one is None or other is None:
+        assert one is other
+        return
+    assert (one.config, one.steps, one.loss) == (other.config, other.steps, other.loss)
+    for state_of in (
+        lambda learner: learner.state_dict(),
+        lambda learner: flat_moments(learner.optimizer.state_dict()),
+    ):
+        left, right = state_of(one), state_of(other)
+        assert left.keys() == right.keys()
+        for key, value in left.items():
+            assert torch.equal(value, right[key]), f"learner: {key}"
 
 
 def flat_moments(state: dict) -> dict[str, torch.Tensor]:
@@ -200,6 +224,220 @@ def test_what_is_no_training_state_is_refused_in_one_line(make_data, fabric, tmp
         with pytest.raises(FormatError, match=r"state\.safetensors: expected") as error:
             TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
         assert "\n" not in str(error.value)
+
+
+# ---- Gaussians that are learned -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", LEARNED)
+@pytest.mark.parametrize("epochs_before", [1, 2])
+def test_learning_in_parts_and_in_one_agree_bit_for_bit(make_data, fabric, tmp_path, how, epochs_before):
+    data = make_data(fit_after_epochs=epochs_before)
+    begun = start(data, fabric)
+    begun.state.save(tmp_path / "state.safetensors", {})
+    state, _ = TrainingState.load(tmp_path / "state.safetensors", data.config, data.steps_per_epoch, CPU)
+    state = training.continue_training(state, begun.prior, data, fabric, learned=LEARNED[how])
+    assert state.learner.steps == (3 - epochs_before) * (4 if how == "step" else 1)
+    assert_equal_states(state, unsplit(data, fabric, LEARNED[how]))
+
+
+@pytest.mark.parametrize("how", LEARNED)
+@pytest.mark.parametrize("made", [5, 8, 10])
+def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, fabric, tmp_path, monkeypatch, how, made):
+    data, checkpoint = make_data(), tmp_path / "checkpoint.safetensors"
+    begun = start(data, fabric)
+    save = TrainingState.save
+
+    def save_and_cut(state: TrainingState, path: Path, header: dict) -> None:
+        save(state, path, header)
+        if state.step == made:
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "save", save_and_cut)
+        with pytest.raises(Cut):
+            training.continue_training(begun.state, begun.prior, data, fabric, checkpoint, learned=LEARNED[how])
+    state, _ = TrainingState.load(checkpoint, data.config, data.steps_per_epoch, CPU)
+    assert_equal_states(state, begun.state)
+    state = training.continue_training(state, begun.prior, data, fabric, learned=LEARNED[how])
+    assert_equal_states(state, unsplit(data, fabric, LEARNED[how]))
+
+
+def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, fabric, tmp_path):
+    """Cut between the step of the Gaussians and the first batch of their epoch."""
+    data, file = make_data(), tmp_path / "state.safetensors"
+    begun = start(data, fabric)
+    begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
+    gaussians_of_epoch(begun.state, begun.prior, data)
+    assert begun.state.learner.steps == 1
+    begun.state.save(file, {})
+    state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
+    state = training.continue_training(state, begun.prior, data, fabric, learned=LEARNED["epoch"])
+    assert_equal_states(state, unsplit(data, fabric, LEARNED["epoch"]))
+
+
+@pytest.mark.parametrize("how", ["epoch", "released"])
+def test_an_epoch_is_trained_under_the_gaussians_of_the_step_before_it(make_data, fabric, how):
+    """The first step is down the objective of the statistics that the start left."""
+    data = make_data(epochs=2)
+    begun, again = start(data, fabric), start(data, fabric)
+    by_hand, nll_range = GaussianLearner(begun.prior, LEARNED[how]), None
+    if how == "released":
+        nll_range = ValueRange()
+        prior = by_hand.prior.to(dtype=torch.float32)
+        training.latent_statistics(begun.state.flow, data, SEED, prior, nll_range)
+    by_hand.descend(begun.statistics, 0.0, nll_range)
+    learned = training.continue_training(begun.state, begun.prior, data, fabric, learned=LEARNED[how])
+    assert_equal_learners(learned.learner, by_hand)
+    fixed = training.continue_training(again.state, by_hand.prior, data, fabric)
+    for one, other in zip(learned.flow.parameters(), fixed.flow.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert [row["prior_loss"] for row in learned.log] == [None, by_hand.loss]
+    assert learned.log[1]["validation_nf_acc"] == fixed.log[1]["validation_nf_acc"]
+    assert learned.log[1]["validation_bits_per_dim"] == fixed.log[1]["validation_bits_per_dim"]
+
+
+def test_gaussians_move_with_the_flow_along_the_batch(make_data, fabric):
+    """One step an epoch: Adam's first one is η·sign of the gradient of the batch's mean of −log p + λ L_KLD / K."""
+    data, config = make_data(epochs=2, batch_size=64), LEARNED["step"]
+    begun = start(data, fabric)
+    learner = GaussianLearner(begun.prior, config)
+    ((x, labels),) = data.stream(SEED, 1)
+    prior = learner()
+    with torch.no_grad():
+        z, _ = begun.state.flow(x)
+    nll = -prior.log_prob(z).gather(1, labels[:, None]).mean()
+    (nll + learner.repulsion(prior) / 3).backward()
+    state = training.continue_training(begun.state, begun.prior, data, fabric, learned=config)
+    for name in ("mean", "spread"):
+        before = getattr(learner, name)
+        clear = before.grad.abs() > 1e-5  # a sign that float32 does not turn
+        assert clear.double().mean() > 0.9
+        moved = (getattr(state.learner, name) - before).detach()[clear]
+        torch.testing.assert_close(moved, -0.01 * before.grad[clear].sign(), rtol=2e-3, atol=0)
+
+
+def test_the_repulsion_of_a_batch_is_that_of_equation_4_over_the_classes(make_data, fabric):
+    """On all latents, classes of one size: what a batch is trained on is Eq. 4 over K, log-determinants aside."""
+    data = make_data()
+    begun = start(data, fabric)
+    learner = GaussianLearner(begun.prior, LEARNED["step"])
+    with torch.no_grad():
+        pairs = [(begun.state.flow(x)[0], y) for x, y in data.stream(SEED, STATISTICS_EPOCH)]
+    z, labels = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
+    gaussians = LearnedGaussians(learner, CPU)
+    loss = gaussians.loss(-gaussians.of_batch().log_prob_of(z, labels))
+    assert loss.item() == pytest.approx(learner.objective(begun.statistics).item() / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("how", LEARNED)
+def test_the_validation_is_under_the_gaussians_as_they_are(make_data, fabric, monkeypatch, how):
+    seen = []
+    evaluate = training.evaluate_flow
+
+    def note(flow: object, prior: GaussianPrior, *arguments: object, **options: object) -> object:
+        seen.append(prior)
+        return evaluate(flow, prior, *arguments, **options)
+
+    monkeypatch.setattr(training, "evaluate_flow", note)
+    state = unsplit(make_data(evaluate_every=1), fabric, LEARNED[how])
+    assert len(seen) == 3
+    assert not torch.equal(seen[1].mean, seen[2].mean)
+    assert torch.equal(seen[2].mean, state.learner.prior.mean.float())
+    assert torch.equal(seen[2].variance, state.learner.prior.variance.float())
+
+
+@pytest.mark.parametrize(("how", "passes"), [("epoch", 2), ("step", 0), ("released", 2)])
+def test_learning_costs_one_pass_an_epoch(make_data, fabric, monkeypatch, how, passes):
+    data = make_data()
+    begun = start(data, fabric)
+    epochs = []
+    stream = TrainingData.stream
+
+    def note(data: TrainingData, seed: int, epoch: int, *arguments: int) -> object:
+        epochs.append(epoch)
+        return stream(data, seed, epoch, *arguments)
+
+    monkeypatch.setattr(TrainingData, "stream", note)
+    state = training.continue_training(begun.state, begun.prior, data, fabric, learned=LEARNED[how])
+    assert sorted(epochs) == [1, 2, *[STATISTICS_EPOCH] * passes]
+    assert [row["prior_loss"] is None for row in state.log] == [True, False, False]
+    assert {tuple(row) for row in state.log} == {tuple(begun.state.log[0])}
+
+
+def test_step_sizes_run_from_the_first_step_to_the_end_of_training(make_data, fabric, monkeypatch):
+    seen = []
+    step = GaussianLearner.step
+    monkeypatch.setattr(GaussianLearner, "step", lambda learner, u: (seen.append(u), step(learner, u))[1])
+    unsplit(make_data(epochs=5), fabric, LEARNED["epoch"])
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+    seen.clear()
+    unsplit(make_data(), fabric, LEARNED["step"])
+    assert seen == [step / 8 for step in range(8)]
+
+
+def test_likelihoods_of_the_pass_are_those_of_bits_per_dim(make_data, fabric):
+    data = make_data((3, 8, 8))
+    begun = start(data, fabric)
+    prior, nll_range, expected = begun.prior.to(dtype=torch.float32), ValueRange(), []
+    training.latent_statistics(begun.state.flow, data, SEED, prior, nll_range)
+    with torch.no_grad():
+        for x, labels in data.stream(SEED, STATISTICS_EPOCH):
+            z, log_abs_det = begun.state.flow(x)
+            normal = torch.distributions.Normal(prior.mean[labels], prior.variance[labels].sqrt())
+            nll = -normal.log_prob(z.flatten(1)).sum(1) - log_abs_det
+            expected.append(nll + 192 * np.log(128))
+    nll = torch.cat(expected)
+    assert nll.min() > 0
+    assert nll_range.width == pytest.approx(1.2 * nll.max().item() - 0.8 * nll.min().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("how", ["epoch", "step"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_gaussians_that_are_not_finite_name_epoch_class_and_quantity(make_data, fabric, tmp_path, how, checkpointed):
+    """Classes 1 and 2 coincide, so that π is 0."""
+    data = make_data()
+    begun = start(data, fabric)
+    mean = begun.prior.mean.clone()
+    mean[2] = mean[1]
+    checkpoint = tmp_path / "checkpoint.safetensors" if checkpointed else None
+    with pytest.raises(TrainingDiverged) as error:
+        training.continue_training(
+            begun.state, GaussianPrior(mean, torch.ones_like(mean)), data, fabric, checkpoint, learned=LEARNED[how]
+        )
+    message = str(error.value)
+    assert "epoch 2, step" in message
+    assert re.search(r"learned prior: mean is not finite in class [0-2] \(seed 3\)", message)
+    assert "\n" not in message
+
+
+def test_an_objective_that_is_not_finite_is_named(make_data, fabric):
+    data = make_data()
+    begun = start(data, fabric)
+    begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
+    begun.state.learner.loss = float("inf")
+    with pytest.raises(TrainingDiverged, match="epoch 2, step 4: learned prior: objective is not finite"):
+        require_finite(begun.state, data.config, 2)
+
+
+@pytest.mark.parametrize("other", [None, GradientDescentConfig(weight=21.0)])
+def test_a_learner_goes_on_as_it_began(make_data, fabric, other):
+    data = make_data()
+    state = unsplit(configured(data, epochs=2), fabric, LEARNED["epoch"])
+    with pytest.raises(ValueError, match="state: expected Gaussians learned by"):
+        training.continue_training(state, start(data, fabric).prior, data, fabric, learned=other)
+
+
+def test_a_learner_of_another_program_is_refused_in_one_line(make_data, fabric, tmp_path):
+    data, file = make_data(), tmp_path / "state.safetensors"
+    state = unsplit(configured(data, epochs=2), fabric, LEARNED["epoch"])
+    state.save(file, {})
+    tensors, header = load_tensors(file)
+    header["learner"]["config"]["momentum"] = 0.9
+    save_tensors(file, tensors, header)
+    with pytest.raises(FormatError, match=r"state\.safetensors: expected a training state") as error:
+        TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
+    assert "\n" not in str(error.value)
 
 
 # ---- what it is independent of ------------------------------------------------------------------------------
@@ -360,6 +598,20 @@ def test_the_initial_gaussians_are_those_before_the_first_step(make_data, fabric
     assert torch.equal(identity.prior.variance, torch.ones(3, 64, dtype=torch.float64))
     assert begun.prior.mean.dtype == torch.float64
     assert not torch.equal(begun.statistics.mean, before.statistics.mean)
+
+
+def test_random_means_are_drawn_once_for_each_seed(make_data, fabric):
+    statistics = start(make_data(fit_after_epochs=0), fabric).statistics
+    begun = start(make_data(), fabric, "random").prior
+    assert torch.equal(begun.variance, torch.ones(3, 64, dtype=torch.float64))
+    assert torch.equal(begun.mean, training.initial_prior(statistics, "random", SEED).mean)
+    other = training.initial_prior(statistics, "random", SEED + 1).mean
+    for mean in (begun.mean, other):
+        assert mean.shape == (3, 64)
+        assert mean.dtype == torch.float64
+        assert abs(mean.mean()) < 0.3  # of 192 numbers
+        assert abs(mean.std() - 1) < 0.2
+    assert abs(torch.corrcoef(torch.cat([begun.mean, other]))).fill_diagonal_(0).max() < 0.6
 
 
 @pytest.mark.parametrize("constant", [0, 255])

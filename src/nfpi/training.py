@@ -179,6 +179,7 @@ def _train(
             try:
                 nll = negative_log_likelihood(flow, gaussians.of_batch(), x, labels)
             except ArithmeticError:  # the series of a coupling is endless once its weights ran away
+                require_finite(state, config, epoch + 1)
                 raise diverged(state.step + 1, state.seed, config) from None
             optimizer.zero_grad()
             fabric.backward(gaussians.loss(nll))

@@ -13,6 +13,7 @@ from nfpi.config import (
     EvaluationConfig,
     FixedPointPrior,
     FlowConfig,
+    GradientPrior,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -41,7 +42,8 @@ class StartFlow(HeavyStage):
     flow: FlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
     start: Start = "data"
-    """initial Gaussians: class means with class variances (data) or with identity covariances"""
+    """initial Gaussians: class means with class variances (data) or identity covariances (identity), or means drawn
+    from N(0, I) with identity covariances (random)"""
     seed: NonNegativeInt = 0
     output: Path
     """folder of state.safetensors, prior.safetensors, statistics.safetensors and log.csv"""
@@ -123,7 +125,11 @@ class TrainFlow(HeavyStage):
     state: Path
     """state.safetensors of a start"""
     prior: Path
-    """the Gaussians to train under, fitted or initial"""
+    """the Gaussians to train under, fitted or initial; where they are learned, the initial ones"""
+    learn: GradientPrior | None = None
+    """learn the Gaussians by gradient descent along with the flow (their start is that of `prior`); none: they stay"""
+    weight: NonNegativeFloat = 0.0
+    """λ of Eq. 4, where the Gaussians are learned"""
     training: TrainingConfig = TrainingConfig()
     output: Path
     """folder of flow.safetensors (averaged weights), prior.safetensors and log.csv"""
@@ -133,9 +139,15 @@ class TrainFlow(HeavyStage):
         from nfpi.devices import make_fabric
         from nfpi.files import file_digest
         from nfpi.metrics import config_hash
+        from nfpi.priors import GradientDescentConfig
         from nfpi.serialization import load_prior, save_flow, save_prior
         from nfpi.training import TrainingState, continue_training
 
+        learned, learning = None, {}
+        if self.learn is not None:
+            settings = self.learn.model_dump(exclude={"method", "start"})
+            learned = GradientDescentConfig(weight=self.weight, **settings)
+            learning = {"weight": self.weight, "settings": self.learn.model_dump()}
         prior, prior_header = load_prior(self.prior)
         fabric = make_fabric(self.training.precision)
         data = _training_data(self.data, self.training, fabric.device)
@@ -146,6 +158,7 @@ class TrainFlow(HeavyStage):
                 "state": file_digest(self.state),
                 "prior": file_digest(self.prior),
                 "data": data.train.meta["sha256"],
+                **learning,
             }
         )
         state, header = TrainingState.load(self.state, self.training, data.steps_per_epoch, fabric.device)
@@ -156,8 +169,9 @@ class TrainFlow(HeavyStage):
                 state = resumed
             else:
                 logger.warning("%s: left by other settings, not used", checkpoint)
-        state = continue_training(state, prior, data, fabric, checkpoint, {"fingerprint": fingerprint})
-        save_prior(self.output / "prior.safetensors", prior, prior_header)
+        state = continue_training(state, prior, data, fabric, checkpoint, {"fingerprint": fingerprint}, learned)
+        final = state.learner.prior if state.learner is not None else prior
+        save_prior(self.output / "prior.safetensors", final, prior_header | learning)
         write_log(self.output / "log.csv", state.log)
         save_flow(
             self.output / "flow.safetensors",
