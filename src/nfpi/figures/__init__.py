@@ -1,6 +1,20 @@
 """Figures, sized for one column of a paper and readable by the colour-blind."""
 
 from nfpi.figures.accuracy import accuracy_against_weight
+from nfpi.figures.embedding import class_gaussians
+from nfpi.figures.fixed_point import convergence_map, residuals
+from nfpi.figures.images import augmentations, samples
 from nfpi.figures.style import COLUMN_WIDTH, FigureError, notice, save_figure
 
-__all__ = ["COLUMN_WIDTH", "FigureError", "accuracy_against_weight", "notice", "save_figure"]
+__all__ = [
+    "COLUMN_WIDTH",
+    "FigureError",
+    "accuracy_against_weight",
+    "augmentations",
+    "class_gaussians",
+    "convergence_map",
+    "notice",
+    "residuals",
+    "samples",
+    "save_figure",
+]
