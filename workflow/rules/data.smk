@@ -51,9 +51,10 @@ rule encode_data:
     params:
         dataset=dataset_settings,
         compared=dataset_content,
+        downloads=f"{RESULTS.as_posix()}/downloads",
         folder=subpath(output.train_images, ancestor=2),
     message:
         "Encode {wildcards.dataset}"
     shell:
-        "exec nfpi encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q} --output {params.folder:q}"
-        " > {log:q} 2>&1"
+        "exec nfpi encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q} --workers {threads}"
+        " --download-folder {params.downloads:q} --output {params.folder:q} > {log:q} 2>&1"
