@@ -312,6 +312,103 @@ def test_how_a_training_is_run_is_no_reason_to_forget_a_checkpoint(train_flow, t
     assert made[0] == 7
 
 
+# ---- Gaussians that are learned, and random ones ------------------------------------------------------------
+
+LEARN = {
+    "epoch": {"method": "gradient_descent", "learning_rate": 0.05},
+    "step": {"method": "gradient_descent", "every": "step", "learning_rate": 0.01},
+    "released": {"method": "gradient_descent", "objective": "released"},
+}
+
+
+@pytest.fixture
+def learn(root: Path) -> Callable[..., list[str]]:
+    """Arguments of a training that learns its Gaussians, from the initial ones."""
+
+    def arguments(output: Path, how: str, weight: float = 50, **changes: object) -> list[str]:
+        begun = root / "digits/start/data/seed=3"
+        return [
+            *("train-flow", "--data", str(root / "digits/splits"), "--state", str(begun / "state.safetensors")),
+            *("--prior", str(begun / "prior.safetensors"), "--learn", json.dumps(LEARN[how] | changes)),
+            *("--weight", str(weight), "--training", json.dumps(TRAINING | {"checkpoint_minutes": 1e-9})),
+            *("--output", str(output)),
+        ]
+
+    return arguments
+
+
+@pytest.mark.parametrize("how", LEARN)
+def test_a_training_that_learns_its_gaussians_goes_on_and_writes_them(root, learn, how, tmp_path, monkeypatch):
+    from nfpi.serialization import load_prior, load_tensors
+
+    nfpi(*learn(tmp_path / "uncut", how))
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        assert main(learn(tmp_path / "cut", how)) == 130
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        nfpi(*learn(tmp_path / "cut", how))
+    assert made[0] == 7
+    for name in ("flow", "prior"):
+        (one, header), (other, _) = (load_tensors(tmp_path / f"{run}/{name}.safetensors") for run in ("cut", "uncut"))
+        for key, tensor in other.items():
+            assert tensor.equal(one[key]), f"{name}: {key}"
+    assert (header["start"], header["seed"], header["weight"]) == ("data", 3, 50)
+    assert LEARN[how].items() <= header["settings"].items()
+    initial, _ = load_prior(root / "digits/start/data/seed=3/prior.safetensors")
+    final, _ = load_prior(tmp_path / "cut/prior.safetensors")
+    assert (final.mean - initial.mean).abs().max() > 0.01
+    assert final.variance.min() > 0.25
+    log = pd.read_csv(tmp_path / "cut/log.csv")
+    assert log["prior_loss"].isna().tolist() == [True, False, False]
+    metrics = tmp_path / "metrics.json"
+    trained = ("--flow", tmp_path / "cut/flow.safetensors", "--prior", tmp_path / "cut/prior.safetensors")
+    nfpi("evaluate", "--data", root / "digits/splits", *trained, "--output", metrics)
+    assert metrics_in(metrics)["settings"]["prior"]["settings"]["method"] == "gradient_descent"
+
+
+@pytest.mark.parametrize("change", [{"weight": 60}, {"power": 2}])
+def test_a_checkpoint_of_another_learner_is_not_used(learn, tmp_path, monkeypatch, change):
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        assert main(learn(tmp_path / "flow", "epoch")) == 130
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        nfpi(*learn(tmp_path / "flow", "epoch", **change))
+    assert made[0] == 5
+
+
+def test_gaussians_that_are_not_learned_stay(root, learn, tmp_path):
+    arguments = learn(tmp_path / "flow", "epoch")
+    del arguments[arguments.index("--learn") : arguments.index("--learn") + 2]
+    nfpi(*arguments)
+    initial = root / "digits/start/data/seed=3/prior.safetensors"
+    assert (tmp_path / "flow/prior.safetensors").read_bytes() == initial.read_bytes()
+    assert pd.read_csv(tmp_path / "flow/log.csv")["prior_loss"].isna().all()
+
+
+def test_a_learner_that_cannot_be_is_refused_in_one_line(learn, tmp_path, capsys):
+    assert main(learn(tmp_path / "flow", "released", every="step")) == 1
+    assert "objective: released is of all training latents" in error_line(capsys)
+    assert not (tmp_path / "flow").exists()
+
+
+def test_a_start_from_random_means(root, tmp_path):
+    from nfpi.serialization import load_prior
+
+    for seed in (3, 4):
+        nfpi(
+            *("start-flow", "--data", root / "digits/splits", "--flow", json.dumps(FLOW), "--start", "random"),
+            *("--training", json.dumps(TRAINING), "--seed", seed, "--output", tmp_path / str(seed)),
+        )
+    (one, header), (other, _) = (load_prior(tmp_path / f"{seed}/prior.safetensors") for seed in (3, 4))
+    assert header == {"start": "random", "seed": 3, "weight": 0.0}
+    assert (one.variance == 1).all()
+    assert not one.mean.equal(other.mean)
+    assert abs(one.mean.mean()) < 0.2  # of 640 numbers
+    assert abs(one.mean.std() - 1) < 0.15
+
+
 # ---- help ---------------------------------------------------------------------------------------------------
 
 
@@ -447,7 +544,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
         ((*START, "--training.epochs", "many"), "training.epochs: Input should be a valid integer"),
         ((*START, "--training", '{"epochs": 3'), "start_flow"),
         ((*START, "--training", '{"epochs": 3, "fit_after_epochs": 3}'), "fit_after_epochs must be smaller"),
-        ((*START, "--start", "middle"), "start: Input should be 'data' or 'identity'"),
+        ((*START, "--start", "middle"), "start: Input should be 'data', 'identity' or 'random'"),
         (("start-flow", "--output", "o"), "data: Field required"),
         (
             (
