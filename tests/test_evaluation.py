@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nfpi.data import ImageSet, batches
-from nfpi.data.domain import PixelDomain
+from nfpi.data.domain import LatentDomain, PixelDomain
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.likelihood import dequantize
@@ -122,3 +122,18 @@ def test_a_likelihood_that_is_not_finite_is_refused(flow, prior, images):
     far = GaussianPrior(prior.mean.index_fill(0, torch.tensor([3]), 1e200), prior.variance)
     with pytest.raises(FloatingPointError, match="evaluation: expected finite likelihoods, received a mean of"):
         score(flow, far, images)
+
+
+def test_latents_are_scored_with_their_noise_on_the_scale_of_their_density(flow, prior, images):
+    """No grey levels: log₂ p itself, without the seven bits of a grey level's width."""
+    latents = ImageSet((images.images / 128 - 1).astype(np.float16), images.labels, images.meta)
+    still, noisy = (LatentDomain(noise, torch.full((3, 8, 8), 2.0)) for noise in (0.0, 0.5))
+    x = torch.from_numpy(latents.images).permute(0, 3, 1, 2).float()
+    labels = torch.from_numpy(latents.labels)
+    with torch.no_grad():
+        z, log_abs_det = flow(x)
+        log_prob = prior.log_prob_of(z.double(), labels) + log_abs_det
+    scores = score(flow, prior, latents, domain=still)
+    assert scores.bits_per_dim == pytest.approx(float(-log_prob.mean()) / (192 * np.log(2)), rel=1e-6)
+    assert scores.nf_acc == pytest.approx(100 * float((prior.log_prob(z).argmax(1) == labels).double().mean()))
+    assert score(flow, prior, latents, domain=noisy).bits_per_dim > scores.bits_per_dim + 0.01

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nfpi.data.domain import PixelDomain
+from nfpi.data.domain import LatentDomain, PixelDomain
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.likelihood import dequantize
 from nfpi.priors import GaussianPrior
@@ -130,3 +130,17 @@ def test_images_that_stay_not_finite_are_an_error(prior):
 
 def test_balanced_labels():
     assert balanced_labels(3, 2).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_latents_are_drawn_in_half_precision(flow, prior):
+    """They are what the flow gives, rounded and not quantised, though it lies beyond [−1, 1]."""
+    labels = balanced_labels(3, 4)
+    domain = LatentDomain(0.05, torch.ones(SHAPE))
+    latents, classes = sample(flow, prior, labels, temperature=2.0, domain=domain)
+    assert latents.dtype == torch.float16
+    assert torch.equal(classes, labels)
+    with torch.no_grad():
+        z = prior.to(dtype=torch.float32).sample(labels, 2.0, generator_for(CPU, 3, "sample", 0))
+        x = flow.inverse(z)[0]
+    assert x.abs().max() > 1
+    torch.testing.assert_close(latents.float(), x, rtol=2**-10, atol=1e-6)

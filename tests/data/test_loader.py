@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.data import ImageSet, batches, num_batches, training_transform
+from nfpi.data import DataError, ImageSet, batches, num_batches, training_transform
 
 
 def _epoch(image_set, batch_size=16, **settings):
@@ -127,3 +127,24 @@ def test_an_empty_share_has_the_shape_of_images(image_set, released):
 def test_wrong_numbers_are_refused_at_once(image_set, settings, match):
     with pytest.raises(ValueError, match=match):
         batches(image_set, settings.pop("batch_size", 16), seed=0, **settings)
+
+
+class _Unreadable:
+    """Images of which the one at place 5 cannot be read."""
+
+    shape = (8, 2, 2, 1)
+
+    def __getitem__(self, indices):
+        if 5 in indices:
+            raise DataError("five.png: expected an image, received one that cannot be read (it is cut)")
+        return np.zeros((len(indices), *self.shape[1:]), np.uint8)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_cannot_be_read_is_named_in_one_line(workers):
+    image_set = ImageSet(_Unreadable(), np.zeros(8, np.int64), {"classes": ["a"]})
+    read = batches(image_set, 4, seed=0, workers=workers)
+    assert len(next(read)[0]) == 4
+    with pytest.raises(DataError) as caught:
+        next(read)
+    assert str(caught.value) == "five.png: expected an image, received one that cannot be read (it is cut)"

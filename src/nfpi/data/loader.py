@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from nfpi.data.errors import DataError
 from nfpi.data.storage import ImageSet
 from nfpi.data.transforms import Transform
 from nfpi.randomness import derive_seed
@@ -52,6 +53,7 @@ def batches(
 
     Raises:
         ValueError: a number is out of range.
+        DataError: on the way, an image cannot be read.
     """
     count = num_batches(len(image_set), batch_size, drop_last)
     if not 0 <= start_batch <= count:
@@ -63,16 +65,24 @@ def batches(
         np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size)[rank]
         for batch in range(start_batch, count)
     ]
-    return iter(
-        DataLoader(
-            _Batches(image_set, transform, seed, epoch),
-            batch_sampler=shares,  # type: ignore[arg-type]  # arrays of indices in place of lists
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # the loader draws a seed: let it not be from the global generator
-        )
+    loader = DataLoader(
+        _Batches(image_set, transform, seed, epoch),
+        batch_sampler=shares,  # type: ignore[arg-type]  # arrays of indices in place of lists
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # the loader draws a seed: let it not be from the global generator
     )
+    return _with_faults_in_one_line(iter(loader))
+
+
+def _with_faults_in_one_line(loaded: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches; what a worker process could not read is named as if this process had read it."""
+    try:
+        yield from loaded
+    except DataError as error:  # a worker's comes with its traceback, the message at the end
+        last_line = str(error).splitlines()[-1]
+        raise DataError(last_line.removeprefix(f"{DataError.__module__}.{DataError.__qualname__}: ")) from None
 
 
 def augmented(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
