@@ -39,8 +39,14 @@ def pretrained_eva02(
     timm fits them to the model: position embeddings are resampled for other sizes, the stem's for other channels, and
     a head for another K than theirs is left random.
     """
-    overlay = {"pretrained_cfg_overlay": {"state_dict": dict(weights)}} if weights is not None else {}
-    settings = {"img_size": image_size, **architecture, **overlay}
+    settings = {"img_size": image_size, **architecture}
+    if weights is not None:  # timm compares with what is said of them, not with what they are
+        head, stem = weights.get("head.weight"), weights.get("patch_embed.proj.weight")
+        settings["pretrained_cfg_overlay"] = {
+            "state_dict": dict(weights),
+            "num_classes": len(head) if head is not None else 0,
+            "input_size": (stem.shape[1] if stem is not None else 3, image_size, image_size),
+        }
     return timm.create_model(NAME, pretrained=True, num_classes=num_classes, in_chans=in_channels, **settings)
 
 

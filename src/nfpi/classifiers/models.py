@@ -99,7 +99,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FormatError(f"{path}: expected a file of weights, received a damaged one ({reason})") from None
     for key in ("state_dict", "model"):  # where training programs put them, beside other things
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

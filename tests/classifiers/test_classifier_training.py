@@ -1,0 +1,410 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from nfpi.classifiers import (
+    ClassifierData,
+    ClassifierState,
+    TrainedClassifier,
+    Variants,
+    build_classifier,
+    small_image_resnet18,
+    train_classifier,
+)
+from nfpi.classifiers.training import make_schedule
+from nfpi.config import ClassifierConfig, StandardAugmentation
+from nfpi.data import BatchAugmentation, ImageSet
+from nfpi.devices import make_fabric
+from nfpi.serialization import FormatError
+
+CONFIG = ClassifierConfig(epochs=3, batch_size=16, max_learning_rate=0.05, standard={"crop_padding": 1})
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Fabric:
+    return make_fabric()
+
+
+class Small(torch.nn.Module):
+    """A network that trains in no time, with buffers and with randomness of its own."""
+
+    def __init__(self, channels: int = 1, classes: int = 3, size: int = 64) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Conv2d(channels, 8, 3, padding=1),
+            torch.nn.BatchNorm2d(8),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.1),
+            torch.nn.Flatten(),
+            torch.nn.Linear(8 * size, classes),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+
+def train(
+    fabric: Fabric,
+    images: ImageSet,
+    validation: ImageSet,
+    seed: int = 0,
+    *,
+    model: torch.nn.Module | None = None,
+    variants: Variants | None = None,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    **changes: object,
+) -> TrainedClassifier:
+    torch.manual_seed(0)
+    config = ClassifierConfig(**(CONFIG.model_dump() | changes))
+    data = ClassifierData(images, validation, config, standard=config.standard, variants=variants)
+    return train_classifier(model or Small(images.shape[0]), data, seed, fabric, checkpoint, fingerprint)
+
+
+def assert_same(one: TrainedClassifier, other: TrainedClassifier) -> None:
+    assert one.log == other.log
+    assert one.validation_acc == other.validation_acc
+    for (name, left), right in zip(one.model.state_dict().items(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(left, right), name
+
+
+# ---- the loop -----------------------------------------------------------------------------------------------
+
+
+def test_it_learns_a_small_set_by_heart(make_images, fabric):
+    images = make_images((1, 8, 8), classes=3, per_class=8, noise=60)
+    model = small_image_resnet18(3, 1)
+    rates = {"batch_size": 8, "max_learning_rate": 0.02}
+    trained = train(fabric, images, images, model=model, epochs=10, standard={"crop_padding": 0}, **rates)
+    assert trained.validation_acc == 100
+    assert trained.log[-1]["train_loss"] < 0.2 < trained.log[0]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture"),
+    [
+        ("swin", {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2]}),
+        ("eva02", {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}),
+    ],
+)
+def test_transformers_learn_under_adamw_and_cosine(make_images, fabric, model, architecture):
+    images = make_images((3, 8, 8), classes=3, per_class=8, noise=20)
+    torch.manual_seed(0)
+    network = build_classifier(ClassifierConfig(model=model, architecture=architecture), 3, 3, 8)
+    trained = train(
+        *(fabric, images, images),
+        model=network,
+        epochs=12,
+        batch_size=8,
+        optimizer="adamw",
+        schedule="cosine",
+        learning_rate=5e-3,
+        warmup_epochs=1,
+        gradient_clip=1.0,
+        standard={"crop_padding": 0},
+    )
+    assert trained.validation_acc == 100
+
+
+def test_a_seed_gives_one_classifier(make_images, fabric):
+    images, validation = make_images(noise=150), make_images(noise=150, seed=1)
+    one, same, other = (train(fabric, images, validation, seed) for seed in (0, 0, 1))
+    assert_same(one, same)
+    assert one.log != other.log
+
+
+@pytest.mark.parametrize("batch_size", [21, 12, 2])
+def test_the_training_loss_is_a_mean_over_images(make_images, fabric, batch_size):
+    """With a rate too small to move anything; the last batch may be smaller than the others."""
+    images = make_images(per_class=8)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    settings = {"learning_rate": 1e-30, "max_learning_rate": 1e-29, "standard": {"crop_padding": 0}}
+    trained = train(fabric, images, images, model=model, epochs=1, batch_size=batch_size, **settings)
+    x = torch.from_numpy(images.images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model(x), torch.from_numpy(images.labels))
+    assert trained.log[0]["train_loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_no_epochs_leave_the_weights_as_they_are(make_images, fabric):
+    images = make_images()
+    model = Small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = train(fabric, images, images, model=model, epochs=0)
+    assert trained.log == []
+    assert 0 <= trained.validation_acc <= 100
+    for name, value in trained.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("per_class", [3, 11])
+def test_a_last_batch_of_one_image_is_no_obstacle(make_images, fabric, per_class):
+    """ResNet18 leaves one pixel of an image of 8×8, and one value has no variance to normalise by."""
+    images = make_images(classes=3, per_class=per_class)
+    settings = {"batch_size": 3 * per_class - 1, "standard": {"crop_padding": 0}}
+    trained = train(fabric, images, images, model=small_image_resnet18(3, 1), epochs=1, **settings)
+    assert trained.log[0]["train_loss"] == pytest.approx(np.log(3), abs=1)  # its loss is not counted either
+
+
+@pytest.mark.parametrize(
+    ("settings", "knob"),
+    [
+        ({"learning_rate": 1e29, "max_learning_rate": 1e30}, r"max_learning_rate \(now 1e\+30\)"),
+        ({"learning_rate": 1e30, "schedule": "constant"}, r"smaller learning_rate \(now 1e\+30\)"),
+    ],
+)
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_loss_that_is_not_finite_names_the_knob(make_images, fabric, settings, knob, checkpoints, tmp_path):
+    images = make_images()
+    path = tmp_path / "checkpoint.safetensors" if checkpoints else None
+    with pytest.raises(ArithmeticError, match=rf"not finite in epoch \d.*{knob}") as error:
+        train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9, **settings)
+    assert "\n" not in str(error.value)
+
+
+# ---- what a step is made of ---------------------------------------------------------------------------------
+
+
+def note_steps(monkeypatch: pytest.MonkeyPatch, kind: type[torch.optim.Optimizer]) -> list[dict]:
+    """Settings of the optimizer and the norm of the gradient at every step."""
+    steps: list[dict] = []
+    step = kind.step
+
+    def note(optimizer: torch.optim.Optimizer, *arguments: object, **options: object) -> object:
+        (group,) = optimizer.param_groups
+        norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in group["params"]]))
+        steps.append({**group, "norm": float(norm)})
+        return step(optimizer, *arguments, **options)
+
+    monkeypatch.setattr(kind, "step", note)
+    return steps
+
+
+def test_the_learning_rate_makes_one_cycle_and_the_momentum_stays(make_images, fabric, monkeypatch):
+    steps = note_steps(monkeypatch, torch.optim.SGD)
+    images = make_images()
+    train(fabric, images, images, epochs=10, learning_rate=1e-3, max_learning_rate=0.1, momentum=0.7)
+    assert {step["momentum"] for step in steps} == {0.7}
+    rates = [step["lr"] for step in steps]
+    assert len(rates) == 10 * 4
+    assert rates[0] == pytest.approx(1e-3)
+    peak = rates.index(max(rates))
+    assert rates[peak] == pytest.approx(0.1, rel=0.02)
+    assert peak == pytest.approx(0.3 * 40, abs=1)  # three tenths up, the rest down
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_the_learning_rate_makes_a_half_wave_after_a_linear_warm_up(make_images, fabric, monkeypatch, warmup):
+    steps = note_steps(monkeypatch, torch.optim.AdamW)
+    images = make_images()
+    settings = {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 0.01, "weight_decay": 0.05}
+    train(fabric, images, images, epochs=10, warmup_epochs=warmup, **settings)
+    w, n = 4 * warmup, 4 * 10
+    rising = [0.01 * (1 / w + t / w * (1 - 1 / w)) for t in range(w)]
+    falling = [0.01 * (1 + math.cos(math.pi * (t - w) / (n - w))) / 2 for t in range(w, n)]
+    assert [step["lr"] for step in steps] == pytest.approx(rising + falling)
+    assert {step["weight_decay"] for step in steps} == {0.05}
+
+
+def test_a_warm_up_takes_no_longer_than_the_training():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
+    config = ClassifierConfig(schedule="cosine", epochs=3, warmup_epochs=3)
+    with pytest.raises(ValueError, match="warmup_epochs must be smaller than epochs, received 3 and 3"):
+        make_schedule(optimizer, config, 5)
+
+
+def test_a_constant_learning_rate_stays(make_images, fabric, monkeypatch):
+    steps = note_steps(monkeypatch, torch.optim.SGD)
+    images = make_images()
+    train(fabric, images, images, schedule="constant", learning_rate=0.02)
+    assert {step["lr"] for step in steps} == {0.02}
+
+
+def test_gradients_are_clipped_to_the_norm(make_images, fabric, monkeypatch):
+    steps = note_steps(monkeypatch, torch.optim.SGD)
+    images = make_images(noise=60)
+    train(fabric, images, images)
+    train(fabric, images, images, gradient_clip=0.1)
+    free, clipped = ([step["norm"] for step in some] for some in (steps[:12], steps[12:]))
+    assert max(free) > 0.2
+    assert max(clipped) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_smoothed_labels_are_a_mixture_with_the_uniform_law(make_images, fabric):
+    """Logits that are the same for every image, all of class 0: −Σ p log q by hand."""
+    images = make_images(classes=3)
+    images = ImageSet(images.images, np.zeros_like(images.labels), images.meta)
+
+    class Sure(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.logits = torch.nn.Parameter(torch.tensor([2.0, 0.0, -1.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.logits.expand(len(x), 3)
+
+    settings = {"label_smoothing": 0.3, "learning_rate": 1e-30, "schedule": "constant", "epochs": 1}
+    trained = train(fabric, images, images, model=Sure(), **settings)
+    log_q = torch.log_softmax(torch.tensor([2.0, 0.0, -1.0]), 0)
+    assert trained.log[0]["train_loss"] == pytest.approx(-float(torch.tensor([0.8, 0.1, 0.1]) @ log_q), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_mixed_image_has_the_label_of_its_parts(kind):
+    """Class k's images are all k: the mean of a mixed image is that of its label."""
+    labels = torch.tensor([0, 1, 2, 3] * 4)
+    images = labels[:, None, None, None].float().expand(16, 1, 8, 8).contiguous()
+    augmentation = BatchAugmentation(StandardAugmentation(**{kind: 1.0}), 4, torch.device("cpu"))
+    shares = set()
+    for seed in range(10):
+        torch.manual_seed(seed)
+        mixed, targets = augmentation(images, labels)
+        assert targets.shape == (16, 4)
+        torch.testing.assert_close(targets.sum(1), torch.ones(16))
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), targets @ torch.arange(4.0))
+        whole = {*mixed.unique().tolist()} <= {0, 1, 2, 3}
+        assert whole == (kind == "cutmix")
+        shares.add(round(float(targets.max()), 3))
+    assert len(shares) > 5
+
+
+def test_with_both_either_is_tossed_for():
+    images, labels = torch.eye(8)[:, None, None].expand(8, 1, 8, 8), torch.arange(8)
+    augmentation = BatchAugmentation(StandardAugmentation(mixup=1.0, cutmix=1.0), 8, torch.device("cpu"))
+    kinds = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        kinds.add(bool(torch.isin(augmentation(images, labels)[0], torch.tensor([0.0, 1.0])).all()))
+    assert kinds == {True, False}
+
+
+def test_the_probability_of_erasing_is_that_of_the_settings():
+    augmentation = BatchAugmentation(StandardAugmentation(random_erasing=0.25), 3, torch.device("cpu"))
+    torch.manual_seed(0)
+    images, labels = augmentation(torch.full((2000, 1, 8, 8), 9.0), torch.zeros(2000, dtype=torch.int64))
+    assert torch.equal(labels, torch.zeros(2000, dtype=torch.int64))
+    erased = images != 9
+    assert erased.flatten(1).any(1).float().mean() == pytest.approx(0.25, abs=0.05)
+    noise = images[erased]
+    assert noise.mean() == pytest.approx(0, abs=0.1)
+    assert noise.std() == pytest.approx(1, abs=0.1)
+    torch.manual_seed(0)
+    assert torch.equal(images, augmentation(torch.full((2000, 1, 8, 8), 9.0), labels)[0])
+
+
+def test_without_augmentation_a_batch_stays():
+    images, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
+    unchanged = BatchAugmentation(None, 4, torch.device("cpu"))(images.clone(), labels)
+    assert torch.equal(unchanged[0], images)
+    assert unchanged[1] is labels
+
+
+# ---- a training that is cut ---------------------------------------------------------------------------------
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
+    """Let the machine go after so many checkpoints; the steps they were made at."""
+    made: list[int] = []
+    save = ClassifierState.save
+
+    def save_and_cut(state: ClassifierState, path: Path, header: dict) -> None:
+        save(state, path, header)
+        made.append(state.step)
+        if len(made) == saves:
+            raise Cut
+
+    monkeypatch.setattr(ClassifierState, "save", save_and_cut)
+    return made
+
+
+EVERYTHING = {
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "gradient_clip": 0.5,
+    "label_smoothing": 0.1,
+    "standard": {
+        "crop_padding": 1,
+        "auto_augment": "cifar10",
+        "rand_augment": "rand-m9-mstd0.5-inc1",
+        "random_erasing": 0.5,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "nfa"),
+    [({}, False), ({"momentum": 0.0}, True), ({"schedule": "constant"}, False), (EVERYTHING, True)],
+    ids=["sgd", "no momentum, nfa", "constant", "everything"],
+)
+@pytest.mark.parametrize("saves", [2, 4, 6])  # in an epoch, at its end, in the warm-up's next
+def test_two_parts_equal_the_whole(make_images, fabric, settings, nfa, saves, tmp_path, monkeypatch):
+    images = make_images(noise=90, flip=True)
+    variants = None
+    if nfa:
+        meta = {**images.meta, "extra": {"variants": 2}}
+        changed = np.repeat(images.images, 2, axis=0) // 2
+        variants = Variants.of(images, ImageSet(changed, np.repeat(images.labels, 2), meta))
+    path = tmp_path / "checkpoint.safetensors"
+    settings = {"variants": variants, "checkpoint_minutes": 1e-9, **settings}
+    whole = train(fabric, images, images, **settings)
+    with monkeypatch.context() as patch:
+        cut_after(patch, saves)
+        with pytest.raises(Cut):
+            train(fabric, images, images, checkpoint=path, **settings)
+    torch.manual_seed(77)  # whatever the generators were doing
+    np.random.seed(77)  # noqa: NPY002
+    model = Small()
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        resumed = train(fabric, images, images, model=model, checkpoint=path, **settings)
+    assert made == list(range(saves + 1, 13))
+    assert_same(whole, resumed)
+
+
+def test_a_finished_training_is_not_repeated(make_images, fabric, tmp_path, monkeypatch):
+    images, path = make_images(), tmp_path / "checkpoint.safetensors"
+    first = train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9)
+    steps = note_steps(monkeypatch, torch.optim.SGD)
+    assert_same(first, train(fabric, images, images, model=Small(), checkpoint=path))
+    assert steps == []
+
+
+def test_a_checkpoint_of_another_fingerprint_is_not_used(make_images, fabric, tmp_path, monkeypatch):
+    images, path = make_images(), tmp_path / "checkpoint.safetensors"
+    train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9, fingerprint="a")
+    steps = note_steps(monkeypatch, torch.optim.SGD)
+    train(fabric, images, images, checkpoint=path, fingerprint="b")
+    assert len(steps) == 12
+
+
+def test_without_a_path_nothing_is_written(make_images, fabric, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = make_images()
+    train(fabric, images, images, checkpoint_minutes=1e-9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(make_images, fabric, tmp_path):
+    images, path = make_images(), tmp_path / "checkpoint.safetensors"
+    train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    with pytest.raises(FormatError, match=r"checkpoint.safetensors: expected a classifier's training state") as error:
+        train(fabric, images, images, model=model, checkpoint=path)
+    assert "\n" not in str(error.value)
