@@ -26,7 +26,9 @@ def image_root(folder: Path | None, download_folder: Path) -> Path:
         DataError: there is no such folder or archive, or the archive is damaged or has a member that leads out of it.
     """
     if folder is None:
-        raise DataError("folder: expected one that holds train/class/image and test (or val)/class/image, received none")
+        raise DataError(
+            "folder: expected one that holds train/class/image and test (or val)/class/image, received none"
+        )
     if not folder.is_file():
         return folder
     status = folder.stat()
