@@ -22,7 +22,7 @@ HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "sklearn", "timm", "lig
 
 FLOW = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
 TRAINING = {"epochs": 3, "batch_size": 64, "warmup_steps": 4, "initialization_images": 100, "augmentation": "none"}
-RESNET = {"epochs": 1, "batch_size": 10, "crop_padding": 0}
+RESNET = {"epochs": 1, "batch_size": 10, "standard": {"crop_padding": 0}}
 LEAF = "digits/fpi/lambda={weight}/seed=3"
 
 
@@ -586,6 +586,10 @@ def test_wrong_usage_ends_with_status_2(arguments, capsys):
 
 STAGES_WITH_MISSING_FILES = {
     "prepare-data": ("--dataset", '{"source": "imagefolder", "folder": "missing"}', "--output", "o"),
+    "encode-data": (
+        *("--name", "n", "--dataset", '{"source": "imagefolder", "folder": "missing", "vae": "v"}'),
+        *("--output", "o"),
+    ),
     "start-flow": ("--data", "missing", "--output", "o"),
     "fit-prior": (
         *("--statistics", "missing", "--initial", "missing", "--weight", "1"),
