@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nfpi.augmentation import augmented_variants
 from nfpi.config import AugmentationFigure, ConvergenceFigure, EmbeddingFigure, NfaConfig, SamplesFigure
-from nfpi.data import DataError, Domain, ImageSet
+from nfpi.data import DataError, Domain, ImageSet, load_decoder
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
 from nfpi.randomness import derive_seed, generator_for
@@ -111,7 +112,8 @@ def embedding_table(image_set: ImageSet, figure: EmbeddingFigure) -> pd.DataFram
             samples = prior.sample(drawn, generator=generator_for("cpu", figure.seed, "embedding", "samples"))
             panels.append(_points(variant, panel, outcome, samples.numpy(), drawn.numpy(), image_set.classes))
     table = pd.concat(panels, ignore_index=True)
-    return table.assign(dataset=image_set.meta["name"]).reindex(columns=list(EMBEDDING_COLUMNS))
+    table = table.assign(dataset=image_set.meta["name"]).reindex(columns=list(EMBEDDING_COLUMNS))
+    return table.astype({"iterations": "Int64"})
 
 
 def convergence_table(
@@ -210,8 +212,6 @@ def augmentation_grid(
     Raises:
         DataError: a class is not among those of the data set, or has too few images.
     """
-    from nfpi.augmentation import augmented_variants
-
     indices, names = [], []
     for name in figure.classes:
         label = _class_index(image_set, name)
@@ -284,8 +284,6 @@ def _as_pixels(images: Tensor, data: Mapping[str, Any], device: torch.device) ->
     rows, columns = images.shape[:2]
     images = images.flatten(0, 1)
     if images.dtype != torch.uint8:
-        from nfpi.data import load_decoder
-
         decoder = load_decoder(data, device)
         images = torch.cat([decoder(part.to(device)).cpu() for part in images.split(_DECODED_AT_A_TIME)])
     return images.unflatten(0, (rows, columns)).permute(0, 1, 3, 4, 2).numpy()

@@ -15,7 +15,20 @@ from matplotlib.ticker import MaxNLocator
 
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, class_style, require_columns, weight_label
 
-_NEEDED = ("dataset", "variant", "panel", "lambda", "outcome", "iterations", "quantity", "class", "x", "y")
+EMBEDDING_COLUMNS = {
+    "dataset": "str",
+    "variant": "str",
+    "panel": "str",
+    "lambda": "float64",
+    "outcome": "str",
+    "iterations": "Int64",
+    "quantity": "str",
+    "class": "str",
+    "x": "float64",
+    "y": "float64",
+}
+"""Columns of an embedding, with their types."""
+
 _PANELS = ("images", "data", "small", "large")
 _IN_LEGEND = 20
 """More classes than these have no legend."""
@@ -36,7 +49,7 @@ def class_gaussians(table: pd.DataFrame, variant: Literal["diagonal", "full"]) -
     Raises:
         FigureError: the table lacks a column or a panel.
     """
-    require_columns(table, _NEEDED, "an embedding")
+    require_columns(table, EMBEDDING_COLUMNS, "an embedding")
     shown = table[table["variant"].isin(["both", variant])]
     panels = [shown[shown["panel"] == name] for name in _PANELS]
     for name, rows in zip(_PANELS, panels, strict=True):

@@ -19,6 +19,23 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, require_columns, weight_label
 
+RESIDUAL_COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
+"""Columns of the residuals of a fit, with their types."""
+
+CONVERGENCE_COLUMNS = {
+    "dataset": "str",
+    "alpha": "float64",
+    "fitted": "str",
+    "update": "str",
+    "scale": "str",
+    "lambda": "float64",
+    "outcome": "str",
+    "iterations": "int64",
+    "quantity": "str",
+    "class": "str",
+}
+"""Columns of a map of convergence, with their types."""
+
 _ENDS = {"converged": ("o", "converged"), "not_converged": (">", "not in {} iterations"), "diverged": ("X", "diverged")}
 """How an iteration ended: marker and label."""
 
@@ -31,7 +48,6 @@ _CODES = {
 }
 """Quantity that is lost where an iteration diverges: code in a cell and meaning."""
 
-_MAP_COLUMNS = ("dataset", "alpha", "fitted", "update", "scale", "lambda", "outcome", "iterations", "quantity")
 _COLOURS = colormaps["cividis"].reversed()  # cividis: the same for all eyes (Nuñez et al. 2018)
 
 
@@ -54,7 +70,7 @@ def residuals(
         FigureError: there is no curve, no iteration at all, or a column is missing.
     """
     for _, rows in curves:
-        require_columns(rows, ("iteration", "mean_residual", "variance_residual"), "residuals of a fit")
+        require_columns(rows, RESIDUAL_COLUMNS, "residuals of a fit")
     quantities = [
         (column, label)
         for column, label in (
@@ -122,7 +138,7 @@ def convergence_map(table: pd.DataFrame) -> Figure:
     Raises:
         FigureError: the table is empty or lacks a column.
     """
-    require_columns(table, _MAP_COLUMNS, "a map of convergence")
+    require_columns(table, CONVERGENCE_COLUMNS, "a map of convergence")
     if table.empty:
         raise FigureError("expected at least one row, received an empty table")
     weights = sorted(table["lambda"].unique())

@@ -29,7 +29,9 @@ def samples(images: np.ndarray, temperatures: Sequence[float], classes: Sequence
     Raises:
         FigureError: the numbers of rows or columns do not fit, or images are no pixels.
     """
-    return _image_grid(images, [f"{temperature:g}" for temperature in temperatures], classes, "Temperature $T$")
+    return _image_grid(
+        images, [f"{temperature:g}" for temperature in temperatures], classes, "Temperature $T$", "Class"
+    )
 
 
 def augmentations(images: np.ndarray, classes: Sequence[str]) -> Figure:
@@ -47,11 +49,16 @@ def augmentations(images: np.ndarray, classes: Sequence[str]) -> Figure:
         "original",
         *(f"variant {number}" if variants <= 4 else str(number) for number in range(1, 1 + variants)),
     ]
-    return _image_grid(images, classes, columns, "Class", first_apart=True)
+    return _image_grid(images, classes, columns, "Class", "", first_apart=True)
 
 
 def _image_grid(
-    images: np.ndarray, rows: Sequence[str], columns: Sequence[str], row_title: str, first_apart: bool = False
+    images: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_title: str,
+    column_title: str,
+    first_apart: bool = False,
 ) -> Figure:
     """Images (R, C, H, W, channels) in a mosaic with labels at the left and on top."""
     if images.ndim != 5 or images.dtype != np.uint8 or images.shape[4] not in (1, 3):
@@ -73,7 +80,7 @@ def _image_grid(
     label_width = 0.2 + 0.055 * max(map(len, rows))
     cell = (COLUMN_WIDTH - label_width) * width / mosaic.shape[1]
     upright = max(map(len, columns)) * 0.055 < cell
-    label_height = 0.18 if upright else 0.1 + 0.05 * max(map(len, columns))
+    label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
     with matplotlib.rc_context(STYLE):
         size = (COLUMN_WIDTH, (COLUMN_WIDTH - label_width) * mosaic.shape[0] / mosaic.shape[1] + label_height)
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01))
@@ -82,7 +89,10 @@ def _image_grid(
         axes.set_xticks(lefts + width / 2, columns)
         axes.set_yticks(tops + height / 2, rows)
         axes.tick_params(length=0, pad=2, top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=6.5)
-        if not upright:
+        if upright:
+            axes.set_xlabel(column_title, fontsize=7)
+            axes.xaxis.set_label_position("top")
+        else:  # slanted names need no title
             for label in axes.get_xticklabels():
                 label.set(rotation=45, ha="left", rotation_mode="anchor")
         axes.set_ylabel(row_title, fontsize=7)

@@ -1,5 +1,6 @@
 """One class a stage: its fields are the options of its subcommand, `run` does the work."""
 
+from nfpi.stages.analyse import DrawAugmentations, DrawSamples, Embed, MapConvergence
 from nfpi.stages.augment import Augment
 from nfpi.stages.base import HeavyStage, Stage
 from nfpi.stages.classify import TestClassifier, TrainClassifier
@@ -11,6 +12,9 @@ __all__ = [
     "Augment",
     "Benchmark",
     "Collect",
+    "DrawAugmentations",
+    "DrawSamples",
+    "Embed",
     "EncodeData",
     "Evaluate",
     "Export",
@@ -20,6 +24,7 @@ __all__ = [
     "ImportRelease",
     "MakeFigure",
     "MakeTable",
+    "MapConvergence",
     "PrepareData",
     "Stage",
     "StartFlow",

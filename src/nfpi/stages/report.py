@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import model_validator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import Name, PositiveInt, PriorConfig, Table
+from nfpi.config import FixedPointPrior, Name, PositiveInt, PriorConfig, ResidualsFigure, Table
 from nfpi.stages.base import HeavyStage, Stage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Collect(Stage):
@@ -53,20 +57,56 @@ class MakeTable(Stage):
 
 
 class MakeFigure(Stage):
-    """Draw a figure (png, pdf)."""
+    """Draw a figure (png, pdf) from tables."""
 
-    name: Literal["accuracy_against_weight"]
-    metrics: Path
-    """csv of the table it is drawn from"""
+    inputs: CliPositionalArg[list[Path]]
+    """csv files: a table (accuracy_against_weight), what `embed` wrote (figure1, figure1_full), what `map-convergence`
+    wrote (convergence_map), or the iterations of a fit for each λ of the figure, in their order (residuals)"""
+    name: Literal["accuracy_against_weight", "figure1", "figure1_full", "residuals", "convergence_map"]
+    prior: FixedPointPrior = FixedPointPrior()  # before `figure`, which has a prior too: else it is no option
+    """residuals only: settings of the prior that was fitted"""
+    figure: ResidualsFigure | None = None
+    """residuals only: its settings"""
     output: Path
     """file name without its suffix"""
 
+    @model_validator(mode="after")
+    def _as_many_inputs_as_needed(self) -> MakeFigure:
+        if (self.figure is not None) != (self.name == "residuals"):
+            raise ValueError("figure: expected its settings for residuals, and for residuals only")
+        expected = len(self.figure.lambdas) if self.figure is not None else 1
+        if len(self.inputs) != expected:
+            raise ValueError(f"inputs: expected {expected} for {self.name}, received {len(self.inputs)}")
+        return self
+
     def run(self) -> None:
         """Draw and write."""
-        from nfpi.figures import accuracy_against_weight, save_figure
+        from nfpi.figures import save_figure
+
+        save_figure(self._draw(), self.output)
+
+    def _draw(self) -> Figure:
+        from nfpi import figures
+        from nfpi.metrics import read_csv
         from nfpi.tables import read_table
 
-        save_figure(accuracy_against_weight(read_table(self.metrics)), self.output)
+        first = self.inputs[0]
+        if self.name == "accuracy_against_weight":
+            return figures.accuracy_against_weight(read_table(first))
+        if self.name == "convergence_map":
+            return figures.convergence_map(read_csv(first, figures.CONVERGENCE_COLUMNS))
+        if self.figure is None:
+            variant: Literal["diagonal", "full"] = "full" if self.name == "figure1_full" else "diagonal"
+            return figures.class_gaussians(read_csv(first, figures.EMBEDDING_COLUMNS), variant)
+        return figures.residuals(
+            [
+                (weight, read_csv(file, figures.RESIDUAL_COLUMNS))
+                for weight, file in zip(self.figure.lambdas, self.inputs, strict=True)
+            ],
+            dataset=self.figure.dataset,
+            tolerance=self.prior.tolerance,
+            max_iterations=self.prior.max_iterations,
+        )
 
 
 class Benchmark(HeavyStage):
