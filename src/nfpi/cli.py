@@ -19,6 +19,9 @@ from nfpi.stages import (
     Augment,
     Benchmark,
     Collect,
+    DrawAugmentations,
+    DrawSamples,
+    Embed,
     EncodeData,
     Evaluate,
     Export,
@@ -27,6 +30,7 @@ from nfpi.stages import (
     ImportRelease,
     MakeFigure,
     MakeTable,
+    MapConvergence,
     PrepareData,
     StartFlow,
     TestClassifier,
@@ -58,6 +62,10 @@ class Commands(BaseSettings):
     augment: CliSubCommand[Augment]
     train_classifier: CliSubCommand[TrainClassifier]
     test_classifier: CliSubCommand[TestClassifier]
+    embed: CliSubCommand[Embed]
+    map_convergence: CliSubCommand[MapConvergence]
+    draw_samples: CliSubCommand[DrawSamples]
+    draw_augmentations: CliSubCommand[DrawAugmentations]
     collect: CliSubCommand[Collect]
     table: CliSubCommand[MakeTable]
     figure: CliSubCommand[MakeFigure]
@@ -84,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_LineHandler()]
     )
-    for noisy in ("lightning.fabric", "lightning_fabric"):
+    for noisy in ("lightning.fabric", "lightning_fabric", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         CliApp.run(Commands, cli_args=arguments if arguments is not None else sys.argv[1:])
