@@ -59,7 +59,7 @@ def leaf_stages(root: Path, weight: float, *, update: str = "released") -> Path:
         )
         nfpi(
             *("train-classifier", "--data", splits, "--generated", generated, "--classifier", json.dumps(RESNET)),
-            *("--seed", 3, "--output", classifier),
+            *("--name", "resnet18", "--seed", 3, "--output", classifier),
         )
     nfpi(
         *("test-classifier", leaf / "resnet18/0.8", leaf / "resnet18/1", "--data", splits),
