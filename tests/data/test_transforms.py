@@ -173,3 +173,11 @@ def test_global_generators_go_on_as_if_nothing_had_been():
     assert drawn() == expected
     with seeded_globals(2**32 - 1):
         assert drawn() == inside
+
+
+@pytest.mark.parametrize("policy", ["rand-m0-mstd1", "rand-m10-mstd1-inc1"])
+def test_rand_augment_stays_in_the_range_of_its_operations(policy):
+    change = RandAugment(policy, (1, 8, 8), (0.5, 0.5, 0.5))
+    torch.manual_seed(0)
+    for _ in range(400):
+        assert change(torch.randint(0, 256, (1, 8, 8), dtype=torch.uint8)).shape == (1, 8, 8)

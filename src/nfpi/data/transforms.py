@@ -9,7 +9,8 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -138,6 +139,9 @@ class RandAugment:
         self.change = rand_augment_transform(
             policy, {"translate_const": int(0.45 * min(shape[1:])), "img_mean": colour}
         )
+        for operation in self.change.ops:
+            if operation.name.startswith("Posterize"):
+                operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
 
     def __call__(self, image: Tensor) -> Tensor:
         """A changed image of the same shape."""
@@ -146,6 +150,11 @@ class RandAugment:
             # the operations know RGB alone; what is done to equal channels leaves them equal
             changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
         return functional.pil_to_tensor(changed)[:channels]
+
+
+def _at_least_one_bit(bits_at: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:
+    """Bits that timm's posterisation keeps; at the ends of its scale these would be none, which Pillow refuses."""
+    return (max(1, bits_at(level, settings)[0]),)
 
 
 @contextmanager
