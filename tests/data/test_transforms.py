@@ -6,7 +6,7 @@ import torch
 
 from nfpi.config import StandardAugmentation
 from nfpi.data import classifier_transform, training_transform
-from nfpi.data.transforms import seeded_globals
+from nfpi.data.transforms import RandAugment, seeded_globals
 
 RGB, GREY = (3, 32, 32), (1, 28, 28)
 
