@@ -215,7 +215,8 @@ class _Checkpoints:
             logger.warning("%s: left by other settings, not used", self._path)
             return
         state.restore(self._path, tensors, header)
-        fabric.strategy.precision.load_state_dict(header["precision"])
+        if header["precision"]:  # the scale of 16-bit gradients
+            fabric.strategy.precision.load_state_dict(header["precision"])
         logger.info("%s: going on from step %d", self._path, state.step)
 
     @property
