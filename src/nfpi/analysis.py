@@ -69,8 +69,8 @@ def embedding_table(image_set: ImageSet, figure: EmbeddingFigure) -> pd.DataFram
 
     - `diagonal`: variances by the released update, as the authors' notebook of this figure does it, which is without
       the pooled mean gaps of their training runs;
-    - `full`: covariances by the exact update. Above λ = K α e^{1/α} / 2 that has no minimum to go to, see
-      :mod:`nfpi.priors.fixed_point`.
+    - `full`: covariances by the exact update. Its loss (Eq. 4) is not bounded below for λ > K α e^{1/α} / 2, which is
+      55 for ten classes and α = 10, and few such fits converge.
 
     All panels draw the same noise, so a sample is found again from one panel to the next.
 

@@ -91,6 +91,8 @@ def residuals(
             bottom, top = _residual_limits([rows[column] for _, rows in curves], ends, tolerance)
             for (_, rows), colour, end in zip(curves, colours, ends, strict=True):
                 positive = rows[rows[column] > 0]
+                if positive.empty:
+                    continue
                 axes.plot(positive["iteration"], positive[column], color=colour, linewidth=1.0)
                 beyond = positive[positive[column] > top]
                 last = beyond.iloc[:1] if len(beyond) else positive.iloc[-1:]

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from nfpi.figures import COLUMN_WIDTH, FigureError, augmentations, samples, save_figure
+
+
+def pictures(rows, columns, shape=(8, 6, 3)):
+    return np.random.default_rng(0).integers(0, 255, (rows, columns, *shape), dtype=np.uint8)
+
+
+def mosaic(figure):
+    (image,) = figure.axes[0].images
+    return np.asarray(image.get_array())
+
+
+def ticks(figure):
+    (axes,) = figure.axes
+    return [[label.get_text() for label in labels] for labels in (axes.get_yticklabels(), axes.get_xticklabels())]
+
+
+def shown(figure, row, column, height, width):
+    """The image under a row's and a column's label, at its own size again."""
+    (axes,) = figure.axes
+    whole = mosaic(figure)
+    times = 256 // max(height, width)
+    top = round(axes.get_yticks()[row] - times * height / 2)
+    left = round(axes.get_xticks()[column] - times * width / 2)
+    return whole[top : top + times * height : times, left : left + times * width : times]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_image_is_where_its_labels_are(channels):
+    images = pictures(2, 3, (8, 6, channels))
+    figure = samples(images, [0.5, 1.0], ["cat", "dog", "frog"])
+    assert ticks(figure) == [["0.5", "1"], ["cat", "dog", "frog"]]
+    for row in range(2):
+        for column in range(3):
+            expected = np.broadcast_to(images[row, column], (8, 6, 3))
+            np.testing.assert_array_equal(shown(figure, row, column, 8, 6), expected)
+
+
+def test_the_original_stands_apart_from_its_variants():
+    figure = augmentations(pictures(2, 4), ["cat", "dog"])
+    assert ticks(figure) == [["cat", "dog"], ["original", "variant 1", "variant 2", "variant 3"]]
+    first, *others = np.diff(figure.axes[0].get_xticks())
+    assert len(set(others)) == 1
+    assert first > others[0]
+
+
+@pytest.mark.parametrize("names", [list("0123456789"), ["automobile"] * 10], ids=["short", "long"])
+def test_ten_classes_fit_a_column(names, tmp_path):
+    figure = samples(pictures(3, 10), [0.5, 0.7, 1.0], names)
+    save_figure(figure, tmp_path / "figure")
+    box = figure.get_tightbbox()
+    assert box.x0 >= -0.05
+    assert box.x1 <= COLUMN_WIDTH + 0.05
+    first, second, *_ = (label.get_window_extent() for label in figure.axes[0].get_xticklabels())
+    assert names[0] == "automobile" or first.x1 < second.x0
+
+
+def test_large_images_are_not_enlarged():
+    assert mosaic(samples(pictures(1, 1, (300, 300, 3)), [1.0], ["cat"])).shape == (300, 300, 3)
+
+
+def test_what_does_not_fit_is_an_error():
+    with pytest.raises(FigureError, match="expected 2×3 images, received 2×4"):
+        samples(pictures(2, 4), [0.5, 1.0], ["cat", "dog", "frog"])
+    with pytest.raises(FigureError, match="uint8, received"):
+        samples(pictures(2, 3).astype(float), [0.5, 1.0], ["cat", "dog", "frog"])
