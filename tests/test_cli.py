@@ -203,7 +203,7 @@ def test_collect_table_figure_show_both(root, leaf, diverged_leaf):
         *("--output", root / "tables"),
     )
     nfpi(
-        *("figure", "--name", "accuracy_against_weight", "--metrics", root / "tables/table2.csv"),
+        *("figure", root / "tables/table2.csv", "--name", "accuracy_against_weight"),
         *("--output", root / "figures/accuracy_against_weight"),
     )
     assert files_of(root / "tables") == {"table2.csv", "table2.md", "table2.tex"}
@@ -599,14 +599,28 @@ STAGES_WITH_MISSING_FILES = {
     "import-release": ("missing", "--data", "missing", "--output", "o"),
     "evaluate": ("--data", "missing", "--flow", "missing", "--prior", "missing", "--output", "o/m.json"),
     "generate": ("--flow", "missing", "--prior", "missing", "--output", "o"),
+    "augment": ("--data", "missing", "--flow", "missing", "--output", "o"),
     "train-classifier": ("--data", "missing", "--generated", "missing", "--output", "o"),
     "test-classifier": ("missing", "--data", "missing", "--output", "o/m.json"),
+    "embed": ("--data", "missing", "--figure", '{"dataset": "d"}', "--output", "o/e.csv"),
+    "map-convergence": (
+        *("--statistics", "missing", "--initial", "missing", "--figure", '{"dataset": "d"}'),
+        *("--output", "o/m.csv"),
+    ),
+    "draw-samples": (
+        *("--flow", "missing", "--prior", "missing", "--figure", '{"dataset": "d", "weight": 1}'),
+        *("--output", "o/f"),
+    ),
+    "draw-augmentations": (
+        *("--data", "missing", "--flow", "missing"),
+        *("--figure", '{"dataset": "d", "weight": 1, "classes": ["0"]}', "--output", "o/f"),
+    ),
     "collect": ("digits/fpi/lambda=1/seed=0/missing/metrics.json", "--root", ".", "--output", "o/m.csv"),
     "table": (
         *("--name", "t", "--table", '{"experiments": [{"dataset": "d", "lambdas": [1]}]}', "--priors", "{}"),
         *("--metrics", "missing", "--reference", "missing", "--output", "o"),
     ),
-    "figure": ("--name", "accuracy_against_weight", "--metrics", "missing", "--output", "o/f"),
+    "figure": ("missing", "--name", "accuracy_against_weight", "--output", "o/f"),
     "export": ("--images", "missing", "--output", "o"),
 }
 
