@@ -141,3 +141,25 @@ def test_a_figure_takes_as_many_files_as_it_shows(capsys):
     assert "expected 1 for figure1, received 2" in capsys.readouterr().err
     assert call("figure", "a.csv", "--name", "figure1", *figure, "--output", "f") == 1
     assert "for residuals only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(2, 16), (3, 9)], ids=["fewer classes", "other dimensions"])
+def test_a_prior_of_other_data_is_refused(root, tmp_path, size, capsys):
+    prior = GaussianPrior(torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64))
+    save_prior(tmp_path / "prior.safetensors", prior, {})
+    trained = ("--flow", root / "flow.safetensors", "--prior", tmp_path / "prior.safetensors")
+    output = tmp_path / "new/figure"
+    assert call("draw-samples", *trained, "--figure", json.dumps(SAMPLES), "--output", output) == 1
+    assert f"expected 3 classes in 16 dimensions, received {size[0]} in {size[1]}" in capsys.readouterr().err
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["class0", "class1"]], ids=["other names", "fewer"])
+def test_images_of_other_classes_are_refused(root, tmp_path, names, capsys):
+    images = np.zeros((10, 4, 4, 1), np.uint8)
+    write_image_set(tmp_path / "train", images, np.arange(10) % 2, names, name="other", flip=False)
+    output = tmp_path / "new/figure"
+    arguments = ("--data", tmp_path, "--flow", root / "flow.safetensors", "--output", output)
+    assert call("draw-augmentations", *arguments, "--figure", json.dumps(AUGMENTATIONS)) == 1
+    assert "expected the classes" in capsys.readouterr().err
+    assert not output.parent.exists()

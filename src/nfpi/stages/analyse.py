@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ class DrawSamples(HeavyStage):
     def run(self) -> None:
         """Sample and draw."""
         from nfpi.analysis import sample_grid
-        from nfpi.data import domain_of_flow
+        from nfpi.data import DataError, domain_of_flow
         from nfpi.devices import make_fabric
         from nfpi.figures import samples, save_figure
         from nfpi.serialization import load_flow, load_prior
@@ -85,6 +86,12 @@ class DrawSamples(HeavyStage):
         flow, header = load_flow(self.flow)
         prior, _ = load_prior(self.prior)
         device, data = make_fabric().device, header["data"]
+        expected, received = (len(data["classes"]), math.prod(flow.shape)), (prior.num_classes, prior.num_dimensions)
+        if received != expected:
+            raise DataError(
+                f"{self.prior}: expected {expected[0]} classes in {expected[1]} dimensions, "
+                f"received {received[0]} in {received[1]}"
+            )
         images = sample_grid(
             flow.to(device),
             prior,
@@ -116,16 +123,19 @@ class DrawAugmentations(HeavyStage):
     def run(self) -> None:
         """Augment and draw."""
         from nfpi.analysis import augmentation_grid
-        from nfpi.data import domain_of_flow, read_image_set
+        from nfpi.data import DataError, domain_of_flow, read_image_set
         from nfpi.devices import make_fabric
         from nfpi.figures import augmentations, save_figure
         from nfpi.serialization import load_flow
 
         flow, header = load_flow(self.flow)
+        train = read_image_set(self.data / "train")
+        if header["data"]["classes"] != train.classes:
+            raise DataError(f"{self.data}: expected the classes that {self.flow} was trained on, received others")
         device = make_fabric().device
         images, classes = augmentation_grid(
             flow.to(device),
-            read_image_set(self.data / "train"),
+            train,
             self.figure,
             self.nfa,
             seed=header["seed"],
