@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
 
 from nfpi.config import explain
+from nfpi.faults import describe_fault
+from nfpi.interruption import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages import (
     Augment,
     Benchmark,
@@ -85,23 +87,29 @@ class Commands(BaseSettings):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; a fault that a user can mend ends in one line on stderr and status 1.
+    """Run a subcommand, and give the status to exit with; other than 0, one line on stderr says why.
 
-    `NFPI_TRACEBACK=1` shows where it arose.
+    1: a fault that a user can mend (`NFPI_TRACEBACK=1` shows where it arose); 75: stopped by SIGTERM or SIGUSR1, and
+    the same command goes on; 130: stopped by Ctrl-C. Wrong usage exits with 2.
     """
+    arguments = arguments if arguments is not None else sys.argv[1:]
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_LineHandler()]
     )
     for noisy in ("lightning.fabric", "lightning_fabric", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        CliApp.run(Commands, cli_args=arguments if arguments is not None else sys.argv[1:])
+        with interruptible(at_once=True):
+            CliApp.run(Commands, cli_args=arguments)
     except ValidationError as error:
         return _fail(explain(error, Commands))
-    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
-        if os.environ.get("NFPI_TRACEBACK"):
+    except Interrupted as error:
+        return _fail(str(error), EXIT_STATUS)
+    except Exception as error:
+        line = describe_fault(error, arguments[0] if arguments else "")
+        if line is None or os.environ.get("NFPI_TRACEBACK"):
             raise
-        return _fail(" ".join(str(error).split()) or type(error).__name__)
+        return _fail(line)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     return 0

@@ -5,30 +5,83 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
+_waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
 
-def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytearray) -> Path:
     """Write `content` (text as UTF-8) beside `path`, then rename; missing folders are made.
 
     Whoever reads `path` finds the old file or the new one, whole; after an error the old one stands.
 
     Raises:
-        OSError: the folder or the file cannot be written.
+        OSError: the folder or the file cannot be written; it names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # tempfile would give a file only its owner can read, whatever the umask: results are shared on a cluster.
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    waiting = _waiting.get()
     try:
         with beside.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
+        if waiting is None:
+            beside.replace(path)
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        raise
+    if waiting is not None:
+        waiting.append((beside, path))
     return path
+
+
+@contextmanager
+def written_together() -> Iterator[None]:
+    """What :func:`write_atomically` writes in the block takes its place when the block ends without an error, or never.
+
+    So the files of a stage do not come one by one, with the time in between in which a disk may fill up.
+    """
+    waiting: list[tuple[Path, Path]] = []
+    token = _waiting.set(waiting)
+    try:
+        yield
+        for beside, path in waiting:
+            beside.replace(path)
+    finally:
+        _waiting.reset(token)
+        for beside, _ in waiting:
+            beside.unlink(missing_ok=True)
+
+
+def remove_remains(path: Path) -> None:
+    """Remove what a :func:`write_atomically` of `path` left beside it, whose process was killed while it wrote."""
+    for remains in path.parent.glob(f".{path.name}.*.tmp"):
+        remains.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Make sure that `path`, a file or folder that need not be there, can be made or replaced; nothing is written.
+
+    Raises:
+        OSError: it cannot.
+    """
+    place = Path(path).absolute()
+    if not place.is_dir():
+        place = place.parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place}: expected a folder, to write {path} in, received a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{place}: expected a folder that can be written, for {path}, received one that cannot")
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from nfpi.data.errors import DataError
 from nfpi.data.storage import ImageSet
 from nfpi.data.transforms import Transform
+from nfpi.interruption import leave_signals_to_parent
 from nfpi.randomness import derive_seed
 
 
@@ -71,6 +72,7 @@ def batches(
         collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),  # the loader draws a seed: let it not be from the global generator
     )
     return _with_faults_in_one_line(iter(loader))
@@ -80,9 +82,12 @@ def _with_faults_in_one_line(loaded: Iterator[tuple[Tensor, Tensor]]) -> Iterato
     """The same batches; what a worker process could not read is named as if this process had read it."""
     try:
         yield from loaded
+        return
     except DataError as error:  # a worker's comes with its traceback, the message at the end
-        last_line = str(error).splitlines()[-1]
-        raise DataError(last_line.removeprefix(f"{DataError.__module__}.{DataError.__qualname__}: ")) from None
+        message = str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.{DataError.__qualname__}: ")
+        error.__traceback__ = None  # its frames hold the loader in a circle
+    del loaded  # ends the workers, before whoever called gets the error
+    raise DataError(message)
 
 
 def augmented(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:

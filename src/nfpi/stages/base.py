@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from nfpi.files import require_writable
+
 if TYPE_CHECKING:
     from nfpi.priors import FixedPointDiverged
 
@@ -23,8 +25,12 @@ class Stage(BaseModel):
         """Do the work."""
         raise NotImplementedError
 
+    if TYPE_CHECKING:  # every stage says what its own is
+        output: Path
+
     def cli_cmd(self) -> None:
-        """What the command line calls."""
+        """What the command line calls; where nothing can be written in the end, nothing is begun."""
+        require_writable(self.output)
         self.run()
 
 
@@ -40,7 +46,7 @@ class HeavyStage(Stage):
         from nfpi.priors import FixedPointDiverged
 
         try:
-            self.run()
+            super().cli_cmd()
         except FixedPointDiverged as fault:
             self.mark(fault)
             logger.warning("%s", fault)

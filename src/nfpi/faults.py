@@ -1,0 +1,59 @@
+"""What a stage ended with, in one line that says what to change; nothing heavy is imported to say it."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file is larger than what is allowed here (ulimit -f)",
+}
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
+_LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
+_KNOBS = {
+    "encode-data": "--dataset.encode-batch-size",
+    "start-flow": "--training.batch-size",
+    "train-flow": "--training.batch-size",
+    "evaluate": "--evaluation.batch-size",
+    "generate": "--batch-size",
+    "augment": "--nfa.batch-size",
+    "train-classifier": "--classifier.batch-size",
+}
+"""What takes less memory when it is smaller, by stage."""
+
+
+def describe_fault(error: BaseException, stage: str) -> str | None:
+    """One line on a fault that a user can mend; none where it is a mistake of the program.
+
+    Args:
+        error: what ended the stage.
+        stage: name of its subcommand.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
+        return f"a worker process was killed, perhaps for its memory ({_shortened(text)}): try fewer workers"
+    if _is_out_of_memory(error, text):
+        knob = f"a smaller {_KNOBS[stage]} or " if stage in _KNOBS else ""
+        return f"out of memory ({_shortened(text) or type(error).__name__}): try {knob}a machine with more"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{_FULL[error.errno]}: free some, or write to another folder (results of config.yaml, --output)"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, (ValueError, ArithmeticError, OSError)):
+        return text or type(error).__name__
+    return None
+
+
+def _is_out_of_memory(error: BaseException, text: str) -> bool:
+    """NumPy raises MemoryError, torch a RuntimeError; for a GPU, one of a class of its own (OutOfMemoryError)."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _OUT_OF_MEMORY)
+
+
+def _shortened(text: str) -> str:
+    """The first sentence: what follows in torch's messages is advice on its allocator."""
+    return text.split(". ")[0].rstrip(".")[:200]

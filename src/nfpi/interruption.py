@@ -1,0 +1,114 @@
+"""Stopping on a signal: SIGTERM, with which machines are taken back, and SIGUSR1, SLURM's warning of the time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT_STATUS = 75
+"""EX_TEMPFAIL of sysexits.h: the same command, run again, goes on."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_GRACE = 1.0  # seconds in which another signal is an echo: clusters send them to a process and to its group
+
+
+class Interrupted(Exception):
+    """A signal asked the process to stop; the message is one line.
+
+    Attributes:
+        signal_name: e.g. SIGTERM.
+        kept: what the next run goes on from, in words; empty: it begins anew.
+    """
+
+    def __init__(self, signal_name: str) -> None:
+        super().__init__(signal_name)
+        self.signal_name = signal_name
+        self.kept = ""
+
+    def __str__(self) -> str:
+        if not self.kept:
+            return f"stopped by {self.signal_name}: run the same command again"
+        return f"stopped by {self.signal_name}: kept {self.kept}: run the same command again to go on from there"
+
+
+class Interruption:
+    """Whether to stop. A second SIGTERM does not ask."""
+
+    def __init__(self, at_once: bool) -> None:
+        self._at_once = at_once
+        self._name, self._first = "", 0.0
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return bool(self._name)
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self._name:
+            raise Interrupted(self._name)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In this block, which changes nothing that is kept, a signal ends what is being done where it stands."""
+        before, self._at_once = self._at_once, True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = before
+
+    def receive(self, number: int, _: FrameType | None) -> None:
+        """What the signals call."""
+        if not self._name:
+            self._name, self._first = signal.Signals(number).name, time.monotonic()
+            if self._at_once:
+                self.check()
+        elif number == signal.SIGTERM and time.monotonic() - self._first > _GRACE:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+@contextmanager
+def interruptible(at_once: bool = False) -> Iterator[Interruption]:
+    """While the block runs, SIGTERM and SIGUSR1 ask it to stop.
+
+    The block asks in turn, where its state is whole (:meth:`Interruption.check`). If it never does, Interrupted is
+    raised at its end. Outside of the main thread signals are left as they are.
+
+    Args:
+        at_once: Interrupted is raised where the block stands.
+    """
+    interruption = Interruption(at_once)
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.signal(number, interruption.receive) for number in SIGNALS}
+    try:
+        yield interruption
+        interruption.check()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_signals_to_parent(_: int = 0) -> None:
+    """For worker processes: signals that others send to a whole group of processes are their parent's to answer.
+
+    SIGTERM from the parent itself still ends them: that is how multiprocessing gets rid of its own.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parents_signal, daemon=True).start()
+
+
+def _end_with_parents_signal() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
