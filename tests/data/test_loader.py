@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -148,3 +150,4 @@ def test_what_cannot_be_read_is_named_in_one_line(workers):
     with pytest.raises(DataError) as caught:
         next(read)
     assert str(caught.value) == "five.png: expected an image, received one that cannot be read (it is cut)"
+    assert multiprocessing.active_children() == []  # while the error is held, too
