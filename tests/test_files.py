@@ -30,9 +30,15 @@ def test_files_that_are_written_together_appear_at_the_end(tmp_path):
 
 def test_after_an_error_none_of_them_does(tmp_path):
     write_atomically(tmp_path / "b", "old")
-    with pytest.raises(UnicodeEncodeError), written_together():
-        for name, text in (("a", "new"), ("b", "new"), ("c", "\ud800")):
-            write_atomically(tmp_path / name, text)
+
+    @written_together()
+    def write() -> None:
+        write_atomically(tmp_path / "a", "new")
+        write_atomically(tmp_path / "b", "new")
+        write_atomically(tmp_path / "c", "\ud800")
+
+    with pytest.raises(UnicodeEncodeError):
+        write()
     assert contents(tmp_path) == {"b": "old"}
     write_atomically(tmp_path / "c", "alone again")
     assert contents(tmp_path) == {"b": "old", "c": "alone again"}

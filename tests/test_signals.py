@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -156,11 +157,20 @@ def test_workers_leave_a_signal_to_their_group_to_their_parent():
     for name in ("TERM", "USR1"):  # from a process that is not their parent
         subprocess.run(["sh", "-c", f"kill -{name} {' '.join(map(str, workers))}"], check=True)
     assert sum(1 for _ in stream) == length - 1
-    # and their parent ends them as ever
-    stream = batches(image_set, 1, seed=0, workers=1)
-    next(stream)
-    time.sleep(0.2)
-    (worker,) = set(children()) - others - workers
-    os.kill(worker, signal.SIGTERM)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
-        list(stream)
+
+
+def wait_as_a_worker(ready) -> None:
+    module.leave_signals_to_parent()
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_worker_still_ends_when_its_parent_says_so():
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    worker = fork.Process(target=wait_as_a_worker, args=(ready,))
+    worker.start()
+    ready.wait()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
