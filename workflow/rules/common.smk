@@ -26,6 +26,7 @@ GENERATED = f"{LEAF}/generated/temperature={{temperature}}"
 CLASSIFIER = f"{LEAF}/{{classifier}}/temperature={{temperature}}"
 REAL_CLASSIFIER = f"{ROOT}/{{dataset}}/{{source}}/seed={{seed}}/{{classifier}}/augmentation={{augmentation}}"
 AUGMENTED = f"{LEAF}/augmented"
+FIGURES = f"{ROOT}/figures"
 SPLIT_NAMES = ("train", "validation", "test")
 
 NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every"}
@@ -175,7 +176,75 @@ def table_files(name: str) -> list[str]:
 
 def figure_files(name: str) -> list[str]:
     """A figure in its two forms."""
-    return [f"{ROOT}/figures/{name}.{suffix}" for suffix in ("png", "pdf")]
+    return [f"{FIGURES}/{name}.{suffix}" for suffix in ("png", "pdf")]
+
+
+def figure(name: str, title: str, caption: str = "") -> dict[str, str]:
+    """The files of a figure, as outputs: png (in the report, under a caption of its name) and pdf."""
+    path = f"../report/{caption or name}.rst"
+    picture = report(f"{FIGURES}/{name}.png", caption=path, category="Figures", labels={"figure": title})
+    return {"png": picture, "pdf": f"{FIGURES}/{name}.pdf"}
+
+
+def drawn(name: str) -> Any:
+    """What a figure of the config shows."""
+    settings_of_figure = getattr(SETTINGS.figures, name)
+    if settings_of_figure is None:
+        raise WorkflowError(f"config: preset {PRESET} has no figures.{name}")
+    return settings_of_figure
+
+
+def figure_settings(name: str) -> Callable[[Wildcards], str]:
+    """Params function: what a figure of the config shows."""
+    return lambda wildcards: as_json(drawn(name))
+
+
+def data_of_figure(name: str, split: str) -> Callable[[Wildcards], list[str]]:
+    """Input function: the images that a figure shows."""
+    return lambda wildcards: [path.format(dataset=drawn(name).dataset) for path in splits(split).values()]
+
+
+def splits_of_figure(name: str) -> Callable[[Wildcards], str]:
+    """Params function: the folder of the splits of a figure's data set."""
+    return lambda wildcards: SPLITS.format(dataset=drawn(name).dataset)
+
+
+def leaf_of_figure(name: str, file: str) -> Callable[[Wildcards], str]:
+    """Input function: a file of the run that a figure shows; of the first seed."""
+
+    def path(wildcards: Wildcards) -> str:
+        shown = drawn(name)
+        prior = leaf_prior(shown.prior, SETTINGS.priors[shown.prior], shown.weight)
+        where = {"dataset": shown.dataset, "prior": prior, "lam": format_weight(shown.weight)}
+        return f"{LEAF}/{file}".format(seed=SETTINGS.seeds[0], **where)
+
+    return path
+
+
+def start_of_figure(name: str, file: str) -> Callable[[Wildcards], str]:
+    """Input function: a file of the start at the class means and variances that a figure shows."""
+    return lambda wildcards: f"{START}/{file}".format(
+        dataset=drawn(name).dataset, start="data", seed=SETTINGS.seeds[0]
+    )
+
+
+def fits_of_residuals(wildcards: Wildcards) -> list[str]:
+    """Input function: the iterations of each λ of the figure of residuals."""
+    shown = drawn("residuals")
+    where = {"dataset": shown.dataset, "prior": shown.prior, "seed": SETTINGS.seeds[0]}
+    return [
+        f"{LEAF}/fit/fixed_point.csv".format(lam=format_weight(weight), **where) for weight in shown.lambdas
+    ]
+
+
+def nfa_of_figure(name: str) -> Callable[[Wildcards], str]:
+    """Params function: settings of the latent augmentation as they are for a figure's data set."""
+    return lambda wildcards: as_json(SETTINGS.for_dataset(drawn(name).dataset).nfa)
+
+
+def prior_of_figure(name: str) -> Callable[[Wildcards], str]:
+    """Params function: settings of a figure's prior."""
+    return lambda wildcards: as_json(SETTINGS.priors[drawn(name).prior])
 
 
 DRAWN = {name: [name] for name in ("figure1", "figure2", "samples", "residuals", "convergence_map")} | {
@@ -304,15 +373,16 @@ def threads_of(stage: str) -> int:
     return stage_resources(stage).threads
 
 
-def resources_of(stage: str) -> dict[str, int]:
-    """The other resources of one job.
+def resources_of(stage: str, gpu: int | None = None) -> dict[str, int]:
+    """The other resources of one job; `gpu` in place of what config.yaml says.
 
     `gpu` is what a cluster is asked for, `local_gpu` what a limit on this machine counts: Snakemake cuts what a
     job asks for to such a limit, also for jobs that a cluster runs.
     """
     line = stage_resources(stage)
-    gpu = {"gpu": line.gpu, "local_gpu": 1} if line.gpu else {}
-    return {**gpu, "mem_mb": line.mem_mb, "runtime": line.runtime}
+    gpus = line.gpu if gpu is None else gpu
+    with_gpu = {"gpu": gpus, "local_gpu": 1} if gpus else {}
+    return {**with_gpu, "mem_mb": line.mem_mb, "runtime": line.runtime}
 
 
 def gpu_in_this_machine() -> bool:

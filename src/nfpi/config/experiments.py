@@ -61,7 +61,7 @@ class EmbeddingFigure(Settings):
     seed: NonNegativeInt = 0
     lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
     """small and large λ of the released update with variances"""
-    lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [10.0, 50.0]
+    lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [10.0, 30.0]
     """small and large λ of the exact update with full covariances"""
     samples_per_class: PositiveInt = 200
 
@@ -95,7 +95,7 @@ class ResidualsFigure(Settings):
 
     dataset: Name
     prior: Name = "fpi"
-    lambdas: Weights
+    lambdas: Annotated[list[PositiveFloat], Field(min_length=1)]
 
 
 class ConvergenceFigure(Settings):
