@@ -256,18 +256,18 @@ def train_flow(root: Path, leaf: Path, tmp_path: Path) -> Callable[..., list[str
 
 def cut_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
     """Let the machine go after so many checkpoints; the steps they were made at."""
-    from nfpi.training import TrainingState
+    from nfpi.checkpoint import CheckpointRing
 
     made: list[int] = []
-    save = TrainingState.save
+    save = CheckpointRing.save
 
-    def save_and_cut(state: TrainingState, path: Path, header: dict) -> None:
-        save(state, path, header)
-        made.append(state.step)
+    def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
+        save(ring, step, *content)
+        made.append(step)
         if len(made) == saves:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(TrainingState, "save", save_and_cut)
+    monkeypatch.setattr(CheckpointRing, "save", save_and_cut)
     return made
 
 
@@ -278,7 +278,7 @@ def test_an_interrupted_training_goes_on_by_itself(leaf, train_flow, tmp_path, m
         assert cut_after(patch, 2) == []
         assert main(train_flow(tmp_path / "flow")) == 130
     assert error_line(capsys) == "nfpi: error: interrupted"
-    assert files_of(tmp_path / "flow") == {".checkpoint.safetensors"}
+    assert all(name.startswith(".checkpoint-") for name in files_of(tmp_path / "flow"))
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
         nfpi(*train_flow(tmp_path / "flow"))

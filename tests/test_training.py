@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,12 @@ import torch
 from lightning_fabric import Fabric
 
 import nfpi.training as training
+import nfpi.training_gaussians as training_gaussians
+from nfpi.checkpoint import CheckpointRing
 from nfpi.config import FlowConfig, TrainingConfig
 from nfpi.data import ImageSet
 from nfpi.devices import make_fabric
+from nfpi.interruption import Interrupted, Interruption
 from nfpi.priors import ClassStatistics, GaussianLearner, GaussianPrior, GradientDescentConfig, ValueRange
 from nfpi.serialization import FormatError, load_tensors, save_tensors
 from nfpi.training import TrainingData, TrainingDiverged, TrainingState
@@ -166,33 +170,60 @@ class Cut(Exception):
     """The machine is taken away."""
 
 
-@pytest.mark.parametrize("made", [5, 7, 8, 9, 12])
-def test_a_resumed_run_equals_one_that_was_not_cut(make_data, fabric, tmp_path, monkeypatch, made):
-    """Cut after `made` steps; an epoch has four, and one was trained before the fit."""
-    data, checkpoint = make_data(), tmp_path / "checkpoint.safetensors"
-    begun = start(data, fabric)
-    save = TrainingState.save
+def ring_in(folder: Path, data: TrainingData) -> CheckpointRing:
+    return CheckpointRing(folder, "f" * 64, data.config.checkpoint_minutes)
 
-    def save_and_cut(state: TrainingState, path: Path, header: dict) -> None:
-        save(state, path, header)
-        if state.step == made:
-            raise Cut
 
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "save", save_and_cut)
-        with pytest.raises(Cut):
-            training.continue_training(begun.state, begun.prior, data, fabric, checkpoint, {"fingerprint": "f"})
-    torch.manual_seed(5)
-    state, header = TrainingState.load(checkpoint, data.config, data.steps_per_epoch, CPU)
-    assert (state.step, header["fingerprint"]) == (made, "f")
-    state = training.continue_training(state, begun.prior, data, fabric, checkpoint)
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a training with checkpoints after every step; it ends with the one of a given step, the given time over."""
+
+    def run(made: int, function: Callable[..., object], *arguments: object, times: int = 1, **options: object) -> None:
+        save, left = CheckpointRing.save, iter(range(times - 1))
+
+        def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
+            save(ring, step, *content)
+            if step == made and next(left, None) is None:
+                raise Cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointRing, "save", save_and_cut)
+            with pytest.raises(Cut):
+                function(*arguments, **options)
+        torch.manual_seed(5)
+
+    return run
+
+
+@pytest.mark.parametrize(("made", "times"), [(5, 1), (8, 1), (8, 2), (9, 1), (12, 2)])
+def test_a_resumed_run_equals_one_that_was_not_cut(make_data, fabric, tmp_path, cut, made, times):
+    """Cut after `made` steps; an epoch has four, and one was trained before the fit. Its end is kept twice."""
+    data = make_data()
+    begun, again = start(data, fabric), start(data, fabric)
+    ring = ring_in(tmp_path, data)
+    cut(made, training.continue_training, begun.state, begun.prior, data, fabric, ring, times=times)
+    ring = ring_in(tmp_path, data)
+    state = training.continue_training(again.state, again.prior, data, fabric, ring)
     assert_equal_states(state, unsplit(data, fabric))
+    assert ring.step == 12
+
+
+@pytest.mark.parametrize("made", [1, 4, 7])
+def test_a_resumed_start_equals_one_that_was_not_cut(make_data, fabric, tmp_path, cut, made):
+    data = make_data(fit_after_epochs=2)
+    whole = start(data, fabric)
+    cut(made, training.start_training, data, FLOW, "data", SEED, fabric, ring_in(tmp_path, data))
+    resumed = training.start_training(data, FLOW, "data", SEED, fabric, ring_in(tmp_path, data))
+    assert_equal_states(whole.state, resumed.state)
+    for name in ("mean", "variance"):
+        assert torch.equal(getattr(whole.prior, name), getattr(resumed.prior, name))
+        assert torch.equal(getattr(whole.statistics, name), getattr(resumed.statistics, name))
 
 
 def test_a_run_cut_while_it_evaluates_goes_on_too(make_data, fabric, tmp_path, monkeypatch):
     """The validation at the end of an epoch takes long on a large data set."""
-    data, checkpoint = make_data(), tmp_path / "checkpoint.safetensors"
-    begun = start(data, fabric)
+    data = make_data()
+    begun, again = start(data, fabric), start(data, fabric)
 
     def cut(*_: object, **__: object) -> None:
         raise Cut
@@ -200,17 +231,56 @@ def test_a_run_cut_while_it_evaluates_goes_on_too(make_data, fabric, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(training, "evaluate_flow", cut)
         with pytest.raises(Cut):
-            training.continue_training(begun.state, begun.prior, data, fabric, checkpoint)
-    state, _ = TrainingState.load(checkpoint, data.config, data.steps_per_epoch, CPU)
-    state = training.continue_training(state, begun.prior, data, fabric)
+            training.continue_training(begun.state, begun.prior, data, fabric, ring_in(tmp_path, data))
+    state = training.continue_training(again.state, again.prior, data, fabric, ring_in(tmp_path, data))
     assert_equal_states(state, unsplit(data, fabric))
 
 
-def test_no_checkpoint_before_its_time(make_data, fabric, tmp_path):
+@pytest.mark.parametrize(
+    ("where", "how"), [("step", None), ("step", "step"), ("evaluation", None), ("statistics", "epoch")]
+)
+def test_a_signal_keeps_the_state_wherever_it_comes(make_data, fabric, tmp_path, monkeypatch, where, how):
     data = make_data(checkpoint_minutes=60.0)
-    begun = start(data, fabric)
-    training.continue_training(begun.state, begun.prior, data, fabric, tmp_path / "checkpoint.safetensors")
-    assert list(tmp_path.iterdir()) == []
+    begun, again, learned = start(data, fabric), start(data, fabric), LEARNED.get(how)
+    module, name = {
+        "step": (training, "negative_log_likelihood"),
+        "evaluation": (training, "evaluate_flow"),
+        "statistics": (training_gaussians, "latent_statistics"),
+    }[where]
+    function, calls = getattr(module, name), iter(range(1 if where != "step" else 2))
+
+    def signalled(*arguments: object, **options: object) -> object:
+        if next(calls, None) is None:
+            signal.raise_signal(signal.SIGUSR1)
+            if where != "step":
+                pytest.fail("went on")
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(module, name, signalled)
+    if where == "evaluation":
+        next(calls)  # there is one only
+    with pytest.raises(Interrupted, match=rf"SIGUSR1: kept step \d+ in {tmp_path}"):
+        training.continue_training(begun.state, begun.prior, data, fabric, ring_in(tmp_path, data), learned=learned)
+    monkeypatch.undo()
+    ring = ring_in(tmp_path, data)
+    assert ring.load() is not None
+    assert ring.step == {"step": 7, "evaluation": 8, "statistics": 8}[where]
+    state = training.continue_training(again.state, again.prior, data, fabric, ring, learned=learned)
+    assert_equal_states(state, unsplit(data, fabric, learned))
+
+
+def test_between_epochs_no_checkpoint_comes_before_its_time(make_data, fabric, tmp_path, monkeypatch):
+    data = make_data(checkpoint_minutes=60.0)
+    begun, made, save = start(data, fabric), [], CheckpointRing.save
+
+    def note(ring: CheckpointRing, step: int, *content: object) -> None:
+        save(ring, step, *content)
+        made.append(step)
+
+    monkeypatch.setattr(CheckpointRing, "save", note)
+    training.continue_training(begun.state, begun.prior, data, fabric, ring_in(tmp_path, data))
+    assert made
+    assert {8, 12}.issuperset(made)
 
 
 def test_what_is_no_training_state_is_refused_in_one_line(make_data, fabric, tmp_path):
@@ -243,24 +313,22 @@ def test_learning_in_parts_and_in_one_agree_bit_for_bit(make_data, fabric, tmp_p
 
 @pytest.mark.parametrize("how", LEARNED)
 @pytest.mark.parametrize("made", [5, 8, 10])
-def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, fabric, tmp_path, monkeypatch, how, made):
-    data, checkpoint = make_data(), tmp_path / "checkpoint.safetensors"
-    begun = start(data, fabric)
-    save = TrainingState.save
-
-    def save_and_cut(state: TrainingState, path: Path, header: dict) -> None:
-        save(state, path, header)
-        if state.step == made:
-            raise Cut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "save", save_and_cut)
-        with pytest.raises(Cut):
-            training.continue_training(begun.state, begun.prior, data, fabric, checkpoint, learned=LEARNED[how])
-    state, _ = TrainingState.load(checkpoint, data.config, data.steps_per_epoch, CPU)
-    assert_equal_states(state, begun.state)
-    state = training.continue_training(state, begun.prior, data, fabric, learned=LEARNED[how])
-    assert_equal_states(state, unsplit(data, fabric, LEARNED[how]))
+def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, fabric, tmp_path, cut, how, made):
+    data, learned = make_data(), LEARNED[how]
+    begun, again = start(data, fabric), start(data, fabric)
+    cut(
+        made,
+        training.continue_training,
+        begun.state,
+        begun.prior,
+        data,
+        fabric,
+        ring_in(tmp_path, data),
+        learned=learned,
+    )
+    ring = ring_in(tmp_path, data)
+    state = training.continue_training(again.state, again.prior, data, fabric, ring, learned=learned)
+    assert_equal_states(state, unsplit(data, fabric, learned))
 
 
 def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, fabric, tmp_path):
@@ -268,7 +336,7 @@ def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, fabric
     data, file = make_data(), tmp_path / "state.safetensors"
     begun = start(data, fabric)
     begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
-    gaussians_of_epoch(begun.state, begun.prior, data)
+    gaussians_of_epoch(begun.state, begun.prior, data, Interruption())
     assert begun.state.learner.steps == 1
     begun.state.save(file, {})
     state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
@@ -400,10 +468,10 @@ def test_gaussians_that_are_not_finite_name_epoch_class_and_quantity(make_data, 
     begun = start(data, fabric)
     mean = begun.prior.mean.clone()
     mean[2] = mean[1]
-    checkpoint = tmp_path / "checkpoint.safetensors" if checkpointed else None
+    ring = ring_in(tmp_path, data) if checkpointed else None
     with pytest.raises(TrainingDiverged) as error:
         training.continue_training(
-            begun.state, GaussianPrior(mean, torch.ones_like(mean)), data, fabric, checkpoint, learned=LEARNED[how]
+            begun.state, GaussianPrior(mean, torch.ones_like(mean)), data, fabric, ring, learned=LEARNED[how]
         )
     message = str(error.value)
     assert "epoch 2, step" in message
@@ -650,11 +718,12 @@ def test_a_loss_that_is_not_finite_names_step_and_knobs(make_data, fabric, tmp_p
     data = make_data(learning_rate=rate, warmup_steps=0, gradient_clip=0)
     architecture = FLOW.model_copy(update={"coupling": coupling})
     begun = training.start_training(configured(data, fit_after_epochs=0), architecture, "data", SEED, fabric)
-    checkpoint = tmp_path / "checkpoint.safetensors" if checkpointed else None
+    ring = ring_in(tmp_path, data) if checkpointed else None
     with pytest.raises(TrainingDiverged) as error:
-        training.continue_training(begun.state, begun.prior, data, fabric, checkpoint)
+        training.continue_training(begun.state, begun.prior, data, fabric, ring)
     message = str(error.value)
     assert re.search(r"by step [1-8] ", message)
+    assert re.search(r"; last good checkpoint: (none|step [1-7] in .*safetensors)$", message)
     assert f"seed {SEED}" in message
     assert f"learning_rate (now {rate:g})" in message
     assert "gradient_clip (now 0;" in message

@@ -1,4 +1,7 @@
-"""Checkpoints of a run that is under way: its newest two states, each told whole from damaged by its checksum."""
+"""Checkpoints of a run that is under way: its newest two states, each told whole from damaged by its checksum.
+
+They are made in time, and when a signal stops the run (:mod:`nfpi.interruption`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from nfpi.files import remove_remains, write_atomically, written_together
+from nfpi.interruption import Interrupted, Interruption, interruptible
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +124,51 @@ class CheckpointRing:
 
     def _of_all(self) -> set[Path]:
         return set(self._folder.glob(".checkpoint-*.safetensors"))
+
+
+Content = tuple[int, Mapping[str, Tensor], Mapping[str, Any]]
+"""A state to keep: its step, its tensors, and what JSON knows."""
+
+
+class Keeper:
+    """Keeps the state of a loop while it runs.
+
+    Args:
+        ring: where; none: nowhere.
+        content: what the state is now.
+        interruption: what the loop asks whether to stop.
+    """
+
+    def __init__(self, ring: CheckpointRing | None, content: Callable[[], Content], interruption: Interruption) -> None:
+        self._ring, self._content, self.interruption = ring, content, interruption
+
+    def after_step(self, epoch_ended: bool = False) -> None:
+        """Keep the state if it is time to; raise Interrupted if a signal has come."""
+        if self._ring is not None and self._ring.due(epoch_ended):
+            self._ring.save(*self._content())
+        self.interruption.check()
+
+    def stop(self, interrupted: Interrupted) -> None:
+        """Keep the state that the loop was stopped in."""
+        if self._ring is not None:
+            self._ring.save(*self._content())
+            interrupted.kept = str(self._ring)
+
+
+@contextmanager
+def kept_while_running(ring: CheckpointRing | None, content: Callable[[], Content]) -> Iterator[Keeper]:
+    """For a loop that is long: its state is kept when it says that a step is made, and when a signal stops it.
+
+    Where Interrupted is raised in the block, the state has to be a whole one.
+    """
+    with interruptible() as interruption:
+        keeper = Keeper(ring, content, interruption)
+        try:
+            yield keeper
+            interruption.check()
+        except Interrupted as interrupted:
+            keeper.stop(interrupted)
+            raise
 
 
 def _sealed(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytearray:

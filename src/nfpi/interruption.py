@@ -39,7 +39,7 @@ class Interrupted(Exception):
 class Interruption:
     """Whether to stop. A second SIGTERM does not ask."""
 
-    def __init__(self, at_once: bool) -> None:
+    def __init__(self, at_once: bool = False) -> None:
         self._at_once = at_once
         self._name, self._first = "", 0.0
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from tqdm import tqdm
 
-from nfpi.config import FlowConfig, Start
+from nfpi.checkpoint import CheckpointRing, Content, kept_while_running
+from nfpi.config import FlowConfig, Start, TrainingConfig
 from nfpi.evaluation import check_fit, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
+from nfpi.interruption import Interruption
 from nfpi.likelihood import negative_log_likelihood
+from nfpi.linalg import precise_device
 from nfpi.priors import ClassStatistics, GaussianPrior, GradientDescentConfig
 from nfpi.randomness import derive_seed, generator_for
 from nfpi.training_data import TrainingData, first_images, latent_statistics
@@ -60,7 +63,12 @@ class TrainingStart:
 
 
 def start_training(
-    data: TrainingData, flow_config: FlowConfig, start: Start, seed: int, fabric: Fabric
+    data: TrainingData,
+    flow_config: FlowConfig,
+    start: Start,
+    seed: int,
+    fabric: Fabric,
+    ring: CheckpointRing | None = None,
 ) -> TrainingStart:
     """Initialise the flow on data, set the initial Gaussians, and train the epochs before the fit.
 
@@ -71,16 +79,26 @@ def start_training(
             from N(0, I) with identity covariances (`random`).
         seed: of the run.
         fabric: device and precision.
+        ring: where the state is kept meanwhile, and taken up where a run that was cut left it; none: nowhere.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+        Interrupted: a signal asked to stop; the ring has the state.
     """
-    torch.manual_seed(derive_seed(seed, "weights"))
-    flow = MatrixExponentialFlow(data.train.shape, **flow_config.model_dump()).to(data.device)
-    flow.initialize(first_images(data, seed))
-    statistics = latent_statistics(flow, data, seed)
-    prior = initial_prior(statistics, start, seed)
-    state = TrainingState.new(flow, data.config, seed, data.steps_per_epoch)
-    if data.config.fit_after_epochs:
-        state = _train(state, prior, data, data.config.fit_after_epochs, fabric)
+    resumed, statistics = _resumed(ring, data), None
+    if resumed is not None:
+        state, tensors = resumed
+        prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
+    else:
+        torch.manual_seed(derive_seed(seed, "weights"))
+        flow = MatrixExponentialFlow(data.train.shape, **flow_config.model_dump()).to(data.device)
+        flow.initialize(first_images(data, seed))
         statistics = latent_statistics(flow, data, seed)
+        prior = initial_prior(statistics, start, seed)
+        state = TrainingState.new(flow, data.config, seed, data.steps_per_epoch)
+    if data.config.fit_after_epochs or statistics is None:
+        state = _train(state, prior, data, data.config.fit_after_epochs, fabric, ring, _tensors_of(prior))
+        statistics = latent_statistics(state.flow, data, seed)
     return TrainingStart(state, prior, statistics)
 
 
@@ -89,8 +107,7 @@ def continue_training(
     prior: GaussianPrior,
     data: TrainingData,
     fabric: Fabric,
-    checkpoint: Path | None = None,
-    header: dict[str, Any] | None = None,
+    ring: CheckpointRing | None = None,
     learned: GradientDescentConfig | None = None,
 ) -> TrainingState:
     """Train the remaining epochs under a prior that stays as it is, or is learned from `fit_after_epochs` on.
@@ -102,29 +119,33 @@ def continue_training(
     averaged over steps; they are what the validation is under, and `state.learner.prior` in the end.
 
     Args:
-        state: from :func:`start_training`, or from a checkpoint.
+        state: from :func:`start_training`.
         prior: K Gaussians in D = C·H·W dimensions; initial ones if they are learned.
         data: images and knobs.
         fabric: device and precision.
-        checkpoint: file that the state is written to every `checkpoint_minutes`; `header` goes with it.
+        ring: where the state is kept meanwhile, and taken up where a run that was cut left it; none: nowhere.
         learned: how the Gaussians are learned; none: they are not.
 
     Raises:
         ValueError: state, prior, images and settings do not fit together.
         TrainingDiverged: the loss or a learned Gaussian is not finite.
+        Interrupted: a signal asked to stop; the ring has the state.
     """
     check_fit(state.flow, prior, data.train)
+    if state.step != len(state.log) * data.steps_per_epoch:
+        raise ValueError(
+            f"state: expected {len(state.log)} epochs of {data.steps_per_epoch} steps, received step {state.step}: "
+            "was it trained on other images, or with another batch_size?"
+        )
+    resumed = _resumed(ring, data)
+    if resumed is not None:
+        state = resumed[0]
     if state.learner is None and learned is not None:
         state.learner = new_learner(prior, learned, data.device)
     found = state.learner.config if state.learner is not None else None
     if found != learned:
         raise ValueError(f"state: expected Gaussians learned by {learned}, received {found}")
-    if len(state.log) != state.step // data.steps_per_epoch:
-        raise ValueError(
-            f"state: expected {len(state.log)} epochs of {data.steps_per_epoch} steps, received step {state.step}: "
-            "was it trained on other images, or with another batch_size?"
-        )
-    return _train(state, prior, data, data.config.epochs, fabric, checkpoint, header)
+    return _train(state, prior, data, data.config.epochs, fabric, ring)
 
 
 def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> GaussianPrior:
@@ -140,20 +161,42 @@ def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> Gauss
     return GaussianPrior(mean, statistics.variance if start == "data" else torch.ones_like(mean))
 
 
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """That of the n-th step, counted from 1: a linear warm-up, then constant."""
+    return config.learning_rate * min(1.0, step / max(1, config.warmup_steps))
+
+
+def _resumed(ring: CheckpointRing | None, data: TrainingData) -> tuple[TrainingState, dict[str, Tensor]] | None:
+    """The state that the ring has, and the tensors that it is among."""
+    found = ring.load() if ring is not None else None
+    if ring is None or found is None:
+        return None
+    tensors, header = found
+    state = TrainingState.of_content(ring.path, tensors, header, data.config, data.steps_per_epoch, data.device)
+    return state, tensors
+
+
+def _tensors_of(prior: GaussianPrior) -> dict[str, Tensor]:
+    return {"prior.mean": prior.mean, "prior.variance": prior.variance}
+
+
 def _train(
     state: TrainingState,
     prior: GaussianPrior,
     data: TrainingData,
     until_epoch: int,
     fabric: Fabric,
-    checkpoint: Path | None = None,
-    header: dict[str, Any] | None = None,
+    ring: CheckpointRing | None = None,
+    kept_along: Mapping[str, Tensor] | None = None,
 ) -> TrainingState:
-    """Train from the state's step to the end of an epoch, counted from the beginning of the run."""
+    """Train from the state's step to the end of an epoch, counted from the beginning of the run.
+
+    An epoch is over when it has its row in the log; a state may have all its steps and not yet that.
+    """
     config, steps_per_epoch = data.config, data.steps_per_epoch
     flow, optimizer = fabric.setup(state.flow, state.optimizer)
     flow.train()
-    saved = epoch_began = time.monotonic()
+    epoch_began = time.monotonic()
     progress = tqdm(
         total=until_epoch * steps_per_epoch,
         initial=state.step,
@@ -163,43 +206,46 @@ def _train(
         disable=None,
     )
 
-    def save_when_due(epoch: int) -> None:
-        nonlocal saved
-        if checkpoint and time.monotonic() - saved > 60 * config.checkpoint_minutes:
-            require_finite(state, config, epoch)
-            state.save(checkpoint, header or {})
-            saved = time.monotonic()
+    def content() -> Content:
+        require_finite(state, config, len(state.log) + 1)
+        tensors, header = state.content()
+        return state.step, {**tensors, **(kept_along or {})}, header
 
-    while state.step < until_epoch * steps_per_epoch:
-        epoch, batch = divmod(state.step, steps_per_epoch)
-        gaussians = gaussians_of_epoch(state, prior, data)
-        for x, labels in data.stream(state.seed, epoch, batch):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps))
-            try:
-                nll = negative_log_likelihood(flow, gaussians.of_batch(), x, labels)
-            except ArithmeticError:  # the series of a coupling is endless once its weights ran away
-                require_finite(state, config, epoch + 1)
-                raise diverged(state.step + 1, state.seed, config) from None
-            optimizer.zero_grad()
-            fabric.backward(gaussians.loss(nll))
-            if config.gradient_clip:
-                fabric.clip_gradients(flow, optimizer, max_norm=config.gradient_clip)
-            optimizer.step()
-            gaussians.step(learning_progress(state, data))
-            state.step += 1
-            state.average.update(state.flow, step=state.step)
-            state.epoch_nll += nll.detach().sum()
-            progress.update()
-            if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
-                require_finite(state, config, epoch + 1)
-                progress.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
-            if state.step % steps_per_epoch:  # an epoch's last state is whole once its row is in the log
-                save_when_due(epoch + 1)
-        _close_epoch(state, gaussians, data, epoch + 1, time.monotonic() - epoch_began)
-        save_when_due(epoch + 1)
-        epoch_began = time.monotonic()
-    progress.close()
+    try:
+        with kept_while_running(ring, content) as keeper:
+            while len(state.log) < until_epoch:
+                epoch = len(state.log)
+                gaussians = gaussians_of_epoch(state, prior, data, keeper.interruption)
+                for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch):
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(config, state.step + 1)
+                    try:
+                        nll = negative_log_likelihood(flow, gaussians.of_batch(), x, labels)
+                    except ArithmeticError:  # the series of a coupling is endless once its weights ran away
+                        require_finite(state, config, epoch + 1)
+                        raise diverged(state.step + 1, state.seed, config) from None
+                    optimizer.zero_grad()
+                    fabric.backward(gaussians.loss(nll))
+                    if config.gradient_clip:
+                        fabric.clip_gradients(flow, optimizer, max_norm=config.gradient_clip)
+                    optimizer.step()
+                    gaussians.step(learning_progress(state, data))
+                    state.step += 1
+                    state.average.update(state.flow, step=state.step)
+                    state.epoch_nll += nll.detach().sum()
+                    progress.update()
+                    if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
+                        require_finite(state, config, epoch + 1)
+                        progress.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
+                    keeper.after_step()
+                _close_epoch(state, gaussians, data, time.monotonic() - epoch_began, keeper.interruption)
+                keeper.after_step(epoch_ended=True)
+                epoch_began = time.monotonic()
+    except ArithmeticError as fault:
+        known = fault if isinstance(fault, TrainingDiverged) else diverged(state.step, state.seed, config)
+        raise TrainingDiverged(f"{known}; last good checkpoint: {ring or 'none'}") from None
+    finally:
+        progress.close()
     return state
 
 
@@ -207,38 +253,43 @@ def _close_epoch(
     state: TrainingState,
     gaussians: FixedGaussians | LearnedGaussians,
     data: TrainingData,
-    epoch: int,
     seconds: float,
+    interruption: Interruption,
 ) -> None:
-    """Add the epoch's row to the log; evaluate on the validation split where it is due."""
+    """Add the epoch's row to the log; evaluate on the validation split where it is due.
+
+    It may be stopped at once while it evaluates; nothing is changed before.
+    """
+    epoch = len(state.log) + 1
     config, dimensions = data.config, torch.Size(data.train.shape).numel()
     mean_nll = state.epoch_nll.cpu() / len(data.train)
     prior, objective = gaussians.in_the_end(mean_nll.item())
     row: LogRow = {
         "epoch": epoch,
         "step": state.step,
-        "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "learning_rate": learning_rate(config, state.step),
         "train_bits_per_dim": float(data.domain.bits_per_dim(mean_nll, dimensions)),
         "prior_loss": objective,
         "validation_bits_per_dim": None,
         "validation_nf_acc": None,
         "seconds": round(seconds, 3),
     }
-    state.epoch_nll.zero_()
     line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"
     if objective is not None:
         line += f"; prior {objective:.6g}"
     if epoch % config.evaluate_every == 0 or epoch == config.epochs:
-        scores = evaluate_flow(
-            state.averaged_flow,
-            prior,
-            data.validation,
-            batch_size=config.batch_size,
-            seed=state.seed,
-            domain=data.domain,
-            device=data.device,
-        )
+        with interruption.at_once():
+            scores = evaluate_flow(
+                state.averaged_flow,
+                prior,
+                data.validation,
+                batch_size=config.batch_size,
+                seed=state.seed,
+                domain=data.domain,
+                device=data.device,
+            )
         row |= {"validation_bits_per_dim": scores.bits_per_dim, "validation_nf_acc": scores.nf_acc}
         line += f"; validation {scores.bits_per_dim:.4f} bits/dim, NF-Acc {scores.nf_acc:.2f} %"
+    state.epoch_nll.zero_()
     state.log.append(row)
     logger.info(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfpi.interruption import Interruption
 from nfpi.priors import GaussianLearner, GaussianPrior, ValueRange
 from nfpi.training_data import TrainingData, latent_statistics
 from nfpi.training_state import TrainingState, diverged, require_finite
@@ -66,11 +67,14 @@ def _as_flow_has_it(prior: GaussianPrior, device: torch.device) -> GaussianPrior
 
 
 def gaussians_of_epoch(
-    state: TrainingState, given: GaussianPrior, data: TrainingData
+    state: TrainingState, given: GaussianPrior, data: TrainingData, interruption: Interruption
 ) -> FixedGaussians | LearnedGaussians:
-    """What the epoch of the state's step is trained under; makes the step that is due before it, if one is."""
+    """What the epoch after those of the log is trained under; makes the step that is due before it, if one is.
+
+    It may be stopped at once while it passes over the training images, which changes nothing.
+    """
     config, learner = data.config, state.learner
-    epoch = state.step // data.steps_per_epoch
+    epoch = len(state.log)
     learned_epochs = epoch - config.fit_after_epochs
     if learner is None or learned_epochs < 0:
         return FixedGaussians(given, data.device)
@@ -80,7 +84,8 @@ def gaussians_of_epoch(
         nll_range = ValueRange() if learner.config.objective == "released" else None
         prior = _as_flow_has_it(learner.prior, data.device)
         try:
-            statistics = latent_statistics(state.flow, data, state.seed, prior, nll_range)
+            with interruption.at_once():
+                statistics = latent_statistics(state.flow, data, state.seed, prior, nll_range)
         except ArithmeticError:
             raise diverged(state.step, state.seed, config) from None
         learner.descend(statistics, learning_progress(state, data), nll_range)

@@ -70,8 +70,8 @@ class TrainingState:
         """The flow with averaged weights."""
         return self.average.module
 
-    def save(self, path: Path, header: dict[str, Any]) -> None:
-        """Write the state, with more settings in its header."""
+    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The state as tensors and what JSON knows."""
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.averaged_flow.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in _moments(self.optimizer, self.flow).items()}
@@ -82,6 +82,11 @@ class TrainingState:
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
             tensors |= {f"adam.{name}": value for name, value in _moments(learner.optimizer, learner).items()}
             own["learner"] = {"config": asdict(learner.config), "steps": learner.steps, "loss": learner.loss}
+        return tensors, own
+
+    def save(self, path: Path, header: dict[str, Any]) -> None:
+        """Write the state, with more settings in its header."""
+        tensors, own = self.content()
         save_tensors(path, tensors, {**header, **own})
 
     @classmethod
@@ -94,6 +99,23 @@ class TrainingState:
             FormatError: the file is missing, damaged, or holds something else.
         """
         tensors, header = load_tensors(path)
+        return cls.of_content(path, tensors, header, config, steps_per_epoch, device), header
+
+    @classmethod
+    def of_content(
+        cls,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        header: Mapping[str, Any],
+        config: TrainingConfig,
+        steps_per_epoch: int,
+        device: torch.device,
+    ) -> TrainingState:
+        """The state with this :meth:`content`, which may stand among other tensors; `path` is named in errors.
+
+        Raises:
+            FormatError: it is none.
+        """
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -116,7 +138,7 @@ class TrainingState:
         except (KeyError, RuntimeError, TypeError) as error:
             first_line = str(error).splitlines()[0]
             raise FormatError(f"{path}: expected a training state, received something else ({first_line})") from None
-        return state, header
+        return state
 
 
 def new_learner(initial: GaussianPrior, config: GradientDescentConfig, device: torch.device) -> GaussianLearner:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from nfpi.checkpoint import CheckpointRing
 from nfpi.classifiers import (
     ClassifierData,
-    ClassifierState,
     TrainedClassifier,
     Variants,
     build_classifier,
@@ -57,14 +57,15 @@ def train(
     *,
     model: torch.nn.Module | None = None,
     variants: Variants | None = None,
-    checkpoint: Path | None = None,
-    fingerprint: str = "",
+    folder: Path | None = None,
+    fingerprint: str = "f",
     **changes: object,
 ) -> TrainedClassifier:
     torch.manual_seed(0)
     config = ClassifierConfig(**(CONFIG.model_dump() | changes))
     data = ClassifierData(images, validation, config, standard=config.standard, variants=variants)
-    return train_classifier(model or Small(images.shape[0]), data, seed, fabric, checkpoint, fingerprint)
+    ring = CheckpointRing(folder, fingerprint, config.checkpoint_minutes) if folder is not None else None
+    return train_classifier(model or Small(images.shape[0]), data, seed, fabric, ring)
 
 
 def assert_same(one: TrainedClassifier, other: TrainedClassifier) -> None:
@@ -163,9 +164,11 @@ def test_a_last_batch_of_one_image_is_no_obstacle(make_images, fabric, per_class
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_a_loss_that_is_not_finite_names_the_knob(make_images, fabric, settings, knob, checkpoints, tmp_path):
     images = make_images()
-    path = tmp_path / "checkpoint.safetensors" if checkpoints else None
-    with pytest.raises(ArithmeticError, match=rf"not finite in epoch \d.*{knob}") as error:
-        train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9, **settings)
+    folder = tmp_path if checkpoints else None
+    with pytest.raises(
+        ArithmeticError, match=rf"not finite by step \d+ .*{knob}.*last good checkpoint: (step \d+ in|none)"
+    ) as error:
+        train(fabric, images, images, folder=folder, checkpoint_minutes=1e-9, **settings)
     assert "\n" not in str(error.value)
 
 
@@ -319,15 +322,15 @@ class Cut(Exception):
 def cut_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
     """Let the machine go after so many checkpoints; the steps they were made at."""
     made: list[int] = []
-    save = ClassifierState.save
+    save = CheckpointRing.save
 
-    def save_and_cut(state: ClassifierState, path: Path, header: dict) -> None:
-        save(state, path, header)
-        made.append(state.step)
+    def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
+        save(ring, step, *content)
+        made.append(step)
         if len(made) == saves:
             raise Cut
 
-    monkeypatch.setattr(ClassifierState, "save", save_and_cut)
+    monkeypatch.setattr(CheckpointRing, "save", save_and_cut)
     return made
 
 
@@ -361,36 +364,35 @@ def test_two_parts_equal_the_whole(make_images, fabric, settings, nfa, saves, tm
         meta = {**images.meta, "extra": {"variants": 2}}
         changed = np.repeat(images.images, 2, axis=0) // 2
         variants = Variants.of(images, ImageSet(changed, np.repeat(images.labels, 2), meta))
-    path = tmp_path / "checkpoint.safetensors"
     settings = {"variants": variants, "checkpoint_minutes": 1e-9, **settings}
     whole = train(fabric, images, images, **settings)
     with monkeypatch.context() as patch:
         cut_after(patch, saves)
         with pytest.raises(Cut):
-            train(fabric, images, images, checkpoint=path, **settings)
+            train(fabric, images, images, folder=tmp_path, **settings)
     torch.manual_seed(77)  # whatever the generators were doing
     np.random.seed(77)  # noqa: NPY002
     model = Small()
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        resumed = train(fabric, images, images, model=model, checkpoint=path, **settings)
+        resumed = train(fabric, images, images, model=model, folder=tmp_path, **settings)
     assert made == list(range(saves + 1, 13))
     assert_same(whole, resumed)
 
 
 def test_a_finished_training_is_not_repeated(make_images, fabric, tmp_path, monkeypatch):
-    images, path = make_images(), tmp_path / "checkpoint.safetensors"
-    first = train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9)
+    images = make_images()
+    first = train(fabric, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
     steps = note_steps(monkeypatch, torch.optim.SGD)
-    assert_same(first, train(fabric, images, images, model=Small(), checkpoint=path))
+    assert_same(first, train(fabric, images, images, model=Small(), folder=tmp_path))
     assert steps == []
 
 
 def test_a_checkpoint_of_another_fingerprint_is_not_used(make_images, fabric, tmp_path, monkeypatch):
-    images, path = make_images(), tmp_path / "checkpoint.safetensors"
-    train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9, fingerprint="a")
+    images = make_images()
+    train(fabric, images, images, folder=tmp_path, checkpoint_minutes=1e-9, fingerprint="a")
     steps = note_steps(monkeypatch, torch.optim.SGD)
-    train(fabric, images, images, checkpoint=path, fingerprint="b")
+    train(fabric, images, images, folder=tmp_path, fingerprint="b")
     assert len(steps) == 12
 
 
@@ -402,9 +404,9 @@ def test_without_a_path_nothing_is_written(make_images, fabric, tmp_path, monkey
 
 
 def test_a_checkpoint_of_another_model_is_refused_in_one_line(make_images, fabric, tmp_path):
-    images, path = make_images(), tmp_path / "checkpoint.safetensors"
-    train(fabric, images, images, checkpoint=path, checkpoint_minutes=1e-9)
+    images = make_images()
+    train(fabric, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    with pytest.raises(FormatError, match=r"checkpoint.safetensors: expected a classifier's training state") as error:
-        train(fabric, images, images, model=model, checkpoint=path)
+    with pytest.raises(FormatError, match=r"safetensors: expected a classifier's training state") as error:
+        train(fabric, images, images, model=model, folder=tmp_path)
     assert "\n" not in str(error.value)

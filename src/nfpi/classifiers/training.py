@@ -7,7 +7,6 @@ equals one that was not, bit for bit.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,18 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 from tqdm import tqdm
 
+from nfpi.checkpoint import CheckpointRing, Content, Keeper, kept_while_running
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.config import ClassifierConfig
 from nfpi.data import BatchAugmentation
 from nfpi.randomness import derive_seed
-from nfpi.serialization import FormatError, load_tensors, save_tensors
+from nfpi.serialization import FormatError
 
 logger = logging.getLogger(__name__)
 
 LogRow = dict[str, float]
+_STEPS_BETWEEN_CHECKS = 20
 
 
 @dataclass(frozen=True)
@@ -77,27 +78,26 @@ class ClassifierState:
             model, optimizer, make_schedule(optimizer, config, steps_per_epoch), seed, 0, torch.zeros((), device=device)
         )
 
-    def save(self, path: Path, header: dict[str, Any]) -> None:
-        """Write the state, with more settings in its header."""
+    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The state as tensors and what JSON knows."""
         names = [name for name, _ in self.model.named_parameters()]
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{names[index]}.{key}": value for key, value in moments.items() if value is not None}
         tensors["epoch_loss"] = self.epoch_loss
-        own = {
+        return tensors, {
             "seed": self.seed,
             "step": self.step,
             "log": self.log,
             "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
             "schedule": self.schedule.state_dict(),
         }
-        save_tensors(path, tensors, {**header, **own})
 
     def restore(self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Become the state that :meth:`save` wrote, on the present device.
+        """Become the state with this :meth:`content`, on the present device; `path` is named in errors.
 
         Raises:
-            FormatError: the file at `path` holds something else.
+            FormatError: it is none.
         """
 
         def under(prefix: str) -> dict[str, Tensor]:
@@ -167,12 +167,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, st
 
 
 def train_classifier(
-    model: nn.Module,
-    data: ClassifierData,
-    seed: int,
-    fabric: Fabric,
-    checkpoint: Path | None = None,
-    fingerprint: str = "",
+    model: nn.Module, data: ClassifierData, seed: int, fabric: Fabric, ring: CheckpointRing | None = None
 ) -> TrainedClassifier:
     """Train on one image set and measure on another.
 
@@ -181,58 +176,40 @@ def train_classifier(
         data: images and knobs; no epochs leave the weights as they are.
         seed: order, augmentation, and what is random in the model.
         fabric: device and precision.
-        checkpoint: file that the state is written to every `checkpoint_minutes`, and read from where a training with
-            the same `fingerprint` left it.
-        fingerprint: of all that the result depends on.
+        ring: where the state is kept meanwhile, and taken up where a run that was cut left it; none: nowhere.
 
     Raises:
         ArithmeticError: the loss is not finite.
+        Interrupted: a signal asked to stop; the ring has the state.
     """
     model = model.to(fabric.device)
     state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
-    checkpoints = _Checkpoints(checkpoint, fingerprint, data.config)
-    checkpoints.resume(state, fabric)
-    if data.config.epochs:
-        _train(state, data, fabric, checkpoints)
-    scores = classifier_scores(model, data.validation, data.preprocessing, fabric.device, workers=data.config.workers)
+    found = ring.load() if ring is not None else None
+    if ring is not None and found is not None:
+        state.restore(ring.path, *found)
+        if found[1]["precision"]:  # the scale of 16-bit gradients
+            fabric.strategy.precision.load_state_dict(found[1]["precision"])
+
+    def content() -> Content:
+        _require_finite(state, data.config)
+        tensors, header = state.content()
+        return state.step, tensors, {**header, "precision": fabric.strategy.precision.state_dict()}
+
+    try:
+        with kept_while_running(ring, content) as keeper:
+            if data.config.epochs:
+                _train(state, data, fabric, keeper)
+            with keeper.interruption.at_once():
+                scores = classifier_scores(
+                    model, data.validation, data.preprocessing, fabric.device, workers=data.config.workers
+                )
+    except ArithmeticError:
+        raise ArithmeticError(f"{_diverged(state, data.config)}; last good checkpoint: {ring or 'none'}") from None
     logger.info("validation accuracy %.2f %%", scores.top1)
     return TrainedClassifier(model, state.log, scores.top1)
 
 
-class _Checkpoints:
-    """Where a training's state is kept while it runs."""
-
-    def __init__(self, path: Path | None, fingerprint: str, config: ClassifierConfig) -> None:
-        self._path, self._fingerprint, self._seconds = path, fingerprint, 60 * config.checkpoint_minutes
-        self._saved = time.monotonic()
-
-    def resume(self, state: ClassifierState, fabric: Fabric) -> None:
-        """Let the state be the one that was saved last, if a training of the same fingerprint left one."""
-        if self._path is None or not self._path.is_file():
-            return
-        tensors, header = load_tensors(self._path)
-        if header.get("fingerprint") != self._fingerprint:
-            logger.warning("%s: left by other settings, not used", self._path)
-            return
-        state.restore(self._path, tensors, header)
-        if header["precision"]:  # the scale of 16-bit gradients
-            fabric.strategy.precision.load_state_dict(header["precision"])
-        logger.info("%s: going on from step %d", self._path, state.step)
-
-    @property
-    def due(self) -> bool:
-        """Whether the state is to be kept, and the last time was long enough ago."""
-        return self._path is not None and time.monotonic() - self._saved > self._seconds
-
-    def save(self, state: ClassifierState, fabric: Fabric) -> None:
-        """Keep the state."""
-        assert self._path is not None
-        header = {"fingerprint": self._fingerprint, "precision": fabric.strategy.precision.state_dict()}
-        state.save(self._path, header)
-        self._saved = time.monotonic()
-
-
-def _train(state: ClassifierState, data: ClassifierData, fabric: Fabric, checkpoints: _Checkpoints) -> None:
+def _train(state: ClassifierState, data: ClassifierData, fabric: Fabric, keeper: Keeper) -> None:
     """Train from the state's step to the last epoch's end."""
     config, steps_per_epoch = data.config, data.steps_per_epoch
     module, optimizer = fabric.setup(state.model, state.optimizer)
@@ -255,28 +232,33 @@ def _train(state: ClassifierState, data: ClassifierData, fabric: Fabric, checkpo
             state.step += 1
             state.epoch_loss += loss.detach() * len(labels)
             progress.update()
-            ends_epoch = state.step % steps_per_epoch == 0
-            if ends_epoch or checkpoints.due:
-                _require_finite(state, config, epoch + 1)
-            if ends_epoch:
-                _close_epoch(state, data, epoch + 1)
-            if checkpoints.due:  # an epoch's last state is whole with its row in the log
-                checkpoints.save(state, fabric)
+            if state.step % _STEPS_BETWEEN_CHECKS == 0:
+                _require_finite(state, config)
+            if state.step % steps_per_epoch:  # an epoch's last state is whole once its row is in the log
+                keeper.after_step()
+        _close_epoch(state, data, epoch + 1)
+        keeper.after_step(epoch_ended=True)
     progress.close()
-
-
-def _require_finite(state: ClassifierState, config: ClassifierConfig, epoch: int) -> None:
-    if torch.isfinite(state.epoch_loss):
-        return
-    knob = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
-    raise ArithmeticError(
-        f"classifier: the loss is not finite in epoch {epoch}: try a smaller {knob} (now {getattr(config, knob):g})"
-    )
 
 
 def _close_epoch(state: ClassifierState, data: ClassifierData, epoch: int) -> None:
     """Add the epoch's row to the log."""
-    loss, rate = float(state.epoch_loss) / data.images_per_epoch, float(state.schedule.get_last_lr()[0])
+    _require_finite(state, data.config)
+    mean_loss = float(state.epoch_loss) / data.images_per_epoch
     state.epoch_loss.zero_()
-    state.log.append({"epoch": epoch, "learning_rate": rate, "train_loss": loss})
-    logger.info("epoch %d/%d: train loss %.4f", epoch, data.config.epochs, loss)
+    rate = float(state.schedule.get_last_lr()[0])
+    state.log.append({"epoch": epoch, "learning_rate": rate, "train_loss": mean_loss})
+    logger.info("epoch %d/%d: train loss %.4f", epoch, data.config.epochs, mean_loss)
+
+
+def _require_finite(state: ClassifierState, config: ClassifierConfig) -> None:
+    if not torch.isfinite(state.epoch_loss):
+        raise _diverged(state, config)
+
+
+def _diverged(state: ClassifierState, config: ClassifierConfig) -> ArithmeticError:
+    knob = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
+    return ArithmeticError(
+        f"classifier: the loss is not finite by step {state.step} (seed {state.seed}): try a smaller {knob} "
+        f"(now {getattr(config, knob):g}) or a gradient_clip (now {config.gradient_clip:g}; 0 is none)"
+    )

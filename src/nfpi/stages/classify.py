@@ -53,8 +53,10 @@ class TrainClassifier(HeavyStage):
         """Train on what `train_on` says."""
         import torch
 
+        from nfpi.checkpoint import CheckpointRing
         from nfpi.classifiers import build_classifier, load_weights, train_classifier
         from nfpi.devices import describe_device, make_fabric
+        from nfpi.files import written_together
         from nfpi.metrics import write_metrics
         from nfpi.outcome import raise_if_marked
         from nfpi.randomness import derive_seed
@@ -73,8 +75,8 @@ class TrainClassifier(HeavyStage):
         model = build_classifier(self.classifier, **architecture)
         if self.start_from is not None:
             load_weights(model, load_tensors(self.start_from)[0], self.start_from)
-        checkpoint = self.output / ".checkpoint.safetensors"
-        trained = train_classifier(model, data, self.seed, fabric, checkpoint, self._fingerprint(inputs))
+        ring = CheckpointRing(self.output, self._fingerprint(inputs), self.classifier.checkpoint_minutes)
+        trained = train_classifier(model, data, self.seed, fabric, ring)
         settings = {
             "name": self.name,
             "classifier": self.classifier.model_dump(mode="json"),
@@ -83,18 +85,19 @@ class TrainClassifier(HeavyStage):
             "temperature": temperature,
             "images": len(data.train),
         }
-        save_tensors(self.output / "model.safetensors", trained.model.state_dict(), {"seed": self.seed, **settings})
-        write_log(self.output / "log.csv", trained.log)
-        write_metrics(
-            self.output / "metrics.json",
-            {_OF_REAL if self.classifier.train_on == "real" else _OF_GENERATED: trained.validation_acc},
-            n=len(data.validation),
-            seed=self.seed,
-            settings=settings,
-            device=describe_device(fabric.device),
-            seconds=time.monotonic() - began,
-        )
-        checkpoint.unlink(missing_ok=True)
+        with written_together():
+            save_tensors(self.output / "model.safetensors", trained.model.state_dict(), {"seed": self.seed, **settings})
+            write_log(self.output / "log.csv", trained.log)
+            write_metrics(
+                self.output / "metrics.json",
+                {_OF_REAL if self.classifier.train_on == "real" else _OF_GENERATED: trained.validation_acc},
+                n=len(data.validation),
+                seed=self.seed,
+                settings=settings,
+                device=describe_device(fabric.device),
+                seconds=time.monotonic() - began,
+            )
+        ring.clear()
 
     def _augmentation(self) -> Augmentation:
         """As an experiment of the config calls it."""

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NO_RESULT = {"checkpoint_minutes", "workers", "evaluate_every"}
+"""Settings of a training that say how it is run and watched, not what comes out."""
+
 
 class StartFlow(HeavyStage):
     """Initialise the flow and the Gaussians on data, and train the epochs before the fit."""
@@ -50,19 +53,31 @@ class StartFlow(HeavyStage):
 
     def run(self) -> None:
         """Start one seed."""
+        from nfpi.checkpoint import CheckpointRing
         from nfpi.devices import make_fabric
+        from nfpi.files import written_together
+        from nfpi.metrics import config_hash
         from nfpi.serialization import save_prior, save_statistics
         from nfpi.training import start_training
 
         fabric = make_fabric(self.training.precision)
         data = _training_data(self.data, self.training, fabric.device)
-        begun = start_training(data, self.flow, self.start, self.seed, fabric)
         header: dict[str, Any] = {"start": self.start, "seed": self.seed}
-        save_prior(self.output / "prior.safetensors", begun.prior, {**header, "weight": 0.0})
-        save_statistics(self.output / "statistics.safetensors", begun.statistics, header)
-        write_log(self.output / "log.csv", begun.state.log)
-        header |= {"training": self.training.model_dump(), "data": _data_header(data.train)}
-        begun.state.save(self.output / "state.safetensors", header)
+        settings = {
+            **header,
+            "flow": self.flow.model_dump(),
+            "training": self.training.model_dump(exclude=_NO_RESULT | {"epochs"}),
+            "data": data.train.meta["sha256"],
+        }
+        ring = CheckpointRing(self.output, config_hash(settings), self.training.checkpoint_minutes)
+        begun = start_training(data, self.flow, self.start, self.seed, fabric, ring)
+        with written_together():
+            save_prior(self.output / "prior.safetensors", begun.prior, {**header, "weight": 0.0})
+            save_statistics(self.output / "statistics.safetensors", begun.statistics, header)
+            write_log(self.output / "log.csv", begun.state.log)
+            header |= {"training": self.training.model_dump(), "data": _data_header(data.train)}
+            begun.state.save(self.output / "state.safetensors", header)
+        ring.clear()
 
 
 class FitPrior(HeavyStage):
@@ -136,8 +151,9 @@ class TrainFlow(HeavyStage):
 
     def run(self) -> None:
         """Train the remaining epochs."""
+        from nfpi.checkpoint import CheckpointRing
         from nfpi.devices import make_fabric
-        from nfpi.files import file_digest
+        from nfpi.files import file_digest, written_together
         from nfpi.metrics import config_hash
         from nfpi.priors import GradientDescentConfig
         from nfpi.serialization import load_prior, save_flow, save_prior
@@ -151,40 +167,34 @@ class TrainFlow(HeavyStage):
         prior, prior_header = load_prior(self.prior)
         fabric = make_fabric(self.training.precision)
         data = _training_data(self.data, self.training, fabric.device)
-        checkpoint = self.output / ".checkpoint.safetensors"
         fingerprint = config_hash(
             {
-                "training": self.training.model_dump(exclude={"checkpoint_minutes", "workers", "evaluate_every"}),
+                "training": self.training.model_dump(exclude=_NO_RESULT),
                 "state": file_digest(self.state),
                 "prior": file_digest(self.prior),
                 "data": data.train.meta["sha256"],
                 **learning,
             }
         )
+        ring = CheckpointRing(self.output, fingerprint, self.training.checkpoint_minutes)
         state, header = TrainingState.load(self.state, self.training, data.steps_per_epoch, fabric.device)
-        if checkpoint.is_file():
-            resumed, found = TrainingState.load(checkpoint, self.training, data.steps_per_epoch, fabric.device)
-            if found.get("fingerprint") == fingerprint:
-                logger.info("%s: going on from step %d", checkpoint, resumed.step)
-                state = resumed
-            else:
-                logger.warning("%s: left by other settings, not used", checkpoint)
-        state = continue_training(state, prior, data, fabric, checkpoint, {"fingerprint": fingerprint}, learned)
+        state = continue_training(state, prior, data, fabric, ring, learned)
         final = state.learner.prior if state.learner is not None else prior
-        save_prior(self.output / "prior.safetensors", final, prior_header | learning)
-        write_log(self.output / "log.csv", state.log)
-        save_flow(
-            self.output / "flow.safetensors",
-            state.averaged_flow,
-            {
-                "seed": state.seed,
-                "start": header["start"],
-                "step": state.step,
-                "training": self.training.model_dump(),
-                "data": _data_header(data.train),
-            },
-        )
-        checkpoint.unlink(missing_ok=True)
+        with written_together():
+            save_prior(self.output / "prior.safetensors", final, prior_header | learning)
+            write_log(self.output / "log.csv", state.log)
+            save_flow(
+                self.output / "flow.safetensors",
+                state.averaged_flow,
+                {
+                    "seed": state.seed,
+                    "start": header["start"],
+                    "step": state.step,
+                    "training": self.training.model_dump(),
+                    "data": _data_header(data.train),
+                },
+            )
+        ring.clear()
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """There is nothing to train under."""
