@@ -179,7 +179,7 @@ FAULTS = {
         {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "power": 0}}},
         "priors.nfgd.power: Input should be greater than 0, received 0",
     ),
-    "table without experiments": ({"tables": {"table2": {}}}, "tables.table2.experiments: Field required"),
+    "table without experiments": ({"tables": {"mine": {}}}, "tables.mine.experiments: Field required"),
     "prior that is no mapping": ({"priors": {"fpi": 3}}, "priors.fpi: Input should be a valid dictionary"),
     "unknown classifier": (
         {"tables": experiment(classifier="swinn")},

@@ -21,6 +21,7 @@ from nfpi.stages import (
     Augment,
     Benchmark,
     Collect,
+    DownloadWeights,
     DrawAugmentations,
     DrawSamples,
     Embed,
@@ -55,6 +56,7 @@ class Commands(BaseSettings):
 
     prepare_data: CliSubCommand[PrepareData]
     encode_data: CliSubCommand[EncodeData]
+    download_weights: CliSubCommand[DownloadWeights]
     start_flow: CliSubCommand[StartFlow]
     fit_prior: CliSubCommand[FitPrior]
     train_flow: CliSubCommand[TrainFlow]

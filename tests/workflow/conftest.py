@@ -100,6 +100,8 @@ class Project:
 def job_of(stage: str, *arguments: str) -> Job:
     """(stage, output below results/{preset}) of a call of nfpi."""
     output = arguments[arguments.index("--output") + 1]
+    if stage == "table":  # many of them fill one folder
+        output += "/" + arguments[arguments.index("--name") + 1]
     return stage, re.sub(r"^results/[^/]+/", "", output)
 
 
@@ -120,7 +122,7 @@ def jobs_of_leaf(leaf: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:
 
 COLLECTION: set[Job] = {
     ("collect", "metrics/table2.csv"),
-    ("table", "tables"),
+    ("table", "tables/table2"),
     ("figure", "figures/accuracy_against_weight"),
 }
 DEMO_LEAVES = [
@@ -155,4 +157,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which `snakemake table2` has run to its end; tests only plan in it."""
     project = clone(tmp_path_factory.mktemp("finished") / "clone")
     project.snakemake("table2")
+    return project
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which `snakemake all` has run to its end; tests only plan in it."""
+    project = clone(tmp_path_factory.mktemp("everything") / "clone")
+    project.snakemake("all")
     return project

@@ -64,6 +64,7 @@ rule train_classifier_on_real:
         **splits("train", "validation"),
         augmented=augmented_images,
         start_from=weights_to_start_from,
+        published=published_weights,
     output:
         model=f"{REAL_CLASSIFIER}/trained/model.safetensors",
         metrics=f"{REAL_CLASSIFIER}/trained/metrics.json",

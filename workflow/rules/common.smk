@@ -135,13 +135,22 @@ def weights_to_start_from(wildcards: Wildcards) -> list[str]:
     return [f"{REAL_CLASSIFIER}/trained/model.safetensors".format(**where)] if other else []
 
 
+def published_weights(wildcards: Wildcards) -> list[str]:
+    """Input function: the published weights that a classifier goes on from, if it does and has no file of them."""
+    classifier = SETTINGS.for_dataset(wildcards.dataset).classifiers[wildcards.classifier]
+    wanted = classifier.pretrained and classifier.weights is None
+    return [f"{RESULTS.as_posix()}/downloads/{classifier.model}.safetensors"] if wanted else []
+
+
 def classifier_inputs(wildcards: Wildcards, input: Any) -> list[str]:
     """Params function: options of a classifier of real images that name its inputs."""
     standard = "standard" if "standard" in wildcards.augmentation else "none"
     options = ["--augmentation", standard]
     if input.augmented:
         options += ["--augmented", os.path.dirname(input.augmented[0])]
-    return options + [text for path in input.start_from for text in ("--start-from", path)]
+    for option, paths in (("--start-from", input.start_from), ("--classifier.weights", input.published)):
+        options += [text for path in paths for text in (option, path)]
+    return options
 
 
 def leaves_of(experiment: Experiment) -> Iterator[str]:

@@ -1,5 +1,6 @@
 localrules:
     prepare_data,
+    download_weights,
 
 
 WITH_VAE = [name for name, dataset in SETTINGS.datasets.items() if dataset.vae]
@@ -58,3 +59,24 @@ rule encode_data:
     shell:
         "exec nfpi encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q} --workers {threads}"
         " --download-folder {params.downloads:q} --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule download_weights:
+    """Fetch published weights; the machines that train may have no internet."""
+    output:
+        weights=f"{RESULTS.as_posix()}/downloads/{{model}}.safetensors",
+    log:
+        f"{RESULTS.as_posix()}/downloads/{{model}}.log",
+    benchmark:
+        f"{RESULTS.as_posix()}/downloads/{{model}}.tsv"
+    wildcard_constraints:
+        model="eva02",
+    conda:
+        "../../environment.yml"
+    threads: threads_of("prepare_data")
+    resources:
+        **resources_of("prepare_data"),
+    message:
+        "Download the weights of {wildcards.model}"
+    shell:
+        "exec nfpi download-weights --model {wildcards.model} --output {output.weights:q} > {log:q} 2>&1"

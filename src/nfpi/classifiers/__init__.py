@@ -1,7 +1,7 @@
 """Classifiers that learn from real, generated or augmented images."""
 
 from nfpi.classifiers.data import ClassifierData, Variants, joined, of_one_size
-from nfpi.classifiers.models import build_classifier, load_weights, preprocessing_of
+from nfpi.classifiers.models import build_classifier, load_weights, preprocessing_of, published_weights
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.resnet18 import small_image_resnet18
 from nfpi.classifiers.scoring import RealLabels, Scores, classifier_scores
@@ -22,6 +22,7 @@ __all__ = [
     "load_weights",
     "of_one_size",
     "preprocessing_of",
+    "published_weights",
     "small_image_resnet18",
     "small_image_swin",
     "train_classifier",

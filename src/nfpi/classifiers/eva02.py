@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import Preprocessing
 
+IMAGENET_SIZE = 448
+"""side of the images of the published weights, pixels"""
 NAME = "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k"
 
 

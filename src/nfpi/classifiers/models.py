@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nfpi.classifiers.eva02 import eva02, eva02_preprocessing, pretrained_eva02
+from nfpi.classifiers.eva02 import IMAGENET_SIZE, eva02, eva02_preprocessing, pretrained_eva02
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.resnet18 import small_image_resnet18
 from nfpi.classifiers.swin import small_image_swin
@@ -84,6 +84,20 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
     model = _built(kind.build, config, size)
     load_weights(model, weights, config.weights)
     return model
+
+
+def published_weights(model: str) -> dict[str, Tensor]:
+    """The weights that timm has published for a classifier of ImageNet, from its cache or the hub.
+
+    Raises:
+        ValueError: none are published.
+        OSError: they cannot be had.
+    """
+    kind = CLASSIFIERS[model]
+    if kind.pretrained is None:
+        raise ValueError(f"classifier: {model} has no published weights")
+    size = {"weights": None, "num_classes": 1000, "in_channels": 3, "image_size": IMAGENET_SIZE}
+    return _built(kind.pretrained, ClassifierConfig(model=model, pretrained=True), size).state_dict()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

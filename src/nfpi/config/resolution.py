@@ -95,12 +95,16 @@ class Config(Settings):
                 yield name, experiment
 
 
-class ConfigFile(Config):
-    """The form of config.yaml: the paper's settings, and presets that differ from them."""
+class _Choice(Settings):
+    """What config.yaml says besides settings."""
 
     preset: Name = "demo"
     results: Path = Path("results")
     presets: dict[Name, dict[str, Any]] = {}
+
+
+class ConfigFile(_Choice, Config):
+    """The form of config.yaml: the paper's settings, and presets that differ from them."""
 
 
 def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,13 +130,13 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
     """
     overrides = overrides or {}
     merged = merge(raw, overrides)
-    try:
-        file = ConfigFile.model_validate(merged)
+    own = _Choice.model_fields.keys()
+    try:  # the rest may be complete on top of the preset only
+        file = _Choice.model_validate({key: merged[key] for key in own & merged.keys()})
     except ValidationError as error:
-        raise ConfigError(explain(error, ConfigFile)) from None
+        raise ConfigError(explain(error, _Choice)) from None
     if file.preset not in file.presets:
         raise ConfigError(f"preset: unknown preset '{file.preset}'{suggest(file.preset, file.presets)}")
-    own = {"preset", "results", "presets"}
     base, above = ({key: value for key, value in part.items() if key not in own} for part in (merged, overrides))
     where = f"preset {file.preset}: "
     try:

@@ -4,7 +4,7 @@ from nfpi.stages.analyse import DrawAugmentations, DrawSamples, Embed, MapConver
 from nfpi.stages.augment import Augment
 from nfpi.stages.base import HeavyStage, Stage
 from nfpi.stages.classify import TestClassifier, TrainClassifier
-from nfpi.stages.data import EncodeData, Export, PrepareData
+from nfpi.stages.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.flow import Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
 from nfpi.stages.report import Benchmark, Collect, MakeFigure, MakeTable
 
@@ -12,6 +12,7 @@ __all__ = [
     "Augment",
     "Benchmark",
     "Collect",
+    "DownloadWeights",
     "DrawAugmentations",
     "DrawSamples",
     "Embed",

@@ -50,6 +50,23 @@ class EncodeData(HeavyStage):
         encode_dataset(self.name, self.dataset, self.output, self.download_folder, device, self.workers)
 
 
+class DownloadWeights(HeavyStage):
+    """Fetch the published weights of a classifier, on a machine with internet, for stages that run without."""
+
+    model: Literal["eva02"] = "eva02"
+    output: Path
+    """file of weights (safetensors)"""
+
+    def run(self) -> None:
+        """Fetch and write."""
+        from safetensors.torch import save
+
+        from nfpi.classifiers import published_weights
+        from nfpi.files import write_atomically
+
+        write_atomically(self.output, save(published_weights(self.model)))
+
+
 class Export(HeavyStage):
     """Write an image set (real, generated or augmented) in a form that other programs read."""
 
