@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import secrets
@@ -63,7 +64,7 @@ def written_together() -> Iterator[None]:
 
 def remove_remains(path: Path) -> None:
     """Remove what a :func:`write_atomically` of `path` left beside it, whose process was killed while it wrote."""
-    for remains in path.parent.glob(f".{path.name}.*.tmp"):
+    for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         remains.unlink(missing_ok=True)
 
 

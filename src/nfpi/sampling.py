@@ -26,6 +26,7 @@ def sample_images(
     batch_size: int,
     domain: Domain,
     device: torch.device,
+    start_batch: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draw z ~ N(μ_y, T² Σ_y) and give f⁻¹(z) in the stored form: 8-bit images, or latents of an autoencoder.
 
@@ -36,6 +37,7 @@ def sample_images(
         temperature: T.
         seed: all of the randomness; it depends on the batch size as well.
         domain: what the flow was trained on.
+        start_batch: batches to skip; the others are the same with and without.
 
     Yields:
         images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
@@ -45,7 +47,7 @@ def sample_images(
     """
     flow.eval()
     prior = prior.to(dtype=torch.get_default_dtype()).to(device)
-    for index, chunk in enumerate(labels.split(batch_size)):
+    for index, chunk in enumerate(labels[start_batch * batch_size :].split(batch_size), start_batch):
         generator = generator_for(device, seed, "sample", index)
         chunk = chunk.to(device)
         x = flow.inverse(prior.sample(chunk, temperature, generator))[0]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import nfpi.data.encode as module
 from nfpi.cli import main
 from nfpi.config import DatasetConfig
 from nfpi.data import (
@@ -26,6 +27,7 @@ from nfpi.data import (
     write_image_set,
 )
 from nfpi.data.imagefolder import read_image
+from nfpi.interruption import Interrupted
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -370,6 +372,33 @@ def test_latents_that_are_not_finite_are_refused(config, tmp_path, monkeypatch):
 
 def test_too_few_images_are_refused(config, tmp_path):
     _refused(config, tmp_path, "at least 2 train images of class '0', received 1", train_per_class=1)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 4, 11])
+def test_encoding_that_is_stopped_goes_on(config, splits, sets, tmp_path, monkeypatch, batches):
+    """In the training images or later; what was encoded is not encoded again, but for the batch it was stopped in."""
+    encode, done, whole = module.encode, [], [-(-len(image_set) // 7) for image_set in sets.values()]
+    assert sum(whole) > 11 > whole[0]
+
+    def stopped(autoencoder, images):
+        if len(done) == batches:
+            raise Interrupted("SIGTERM")
+        done.append(len(images))
+        return encode(autoencoder, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encode", stopped)
+        with pytest.raises(Interrupted, match=r"kept \d+ of \d+"):
+            _encode(config, tmp_path / "splits")
+        assert not (tmp_path / "splits").exists()
+        batches = 99
+        _encode(config, tmp_path / "splits")
+    assert len(done) == sum(whole)
+    for file in splits.rglob("*"):
+        if file.is_file():
+            assert (tmp_path / "splits" / file.relative_to(splits)).read_bytes() == file.read_bytes(), file
+    assert {path.name for path in (tmp_path / "splits").iterdir()} == set(SPLITS)
+    assert [path.name for path in tmp_path.iterdir()] == ["splits"]
 
 
 # ---- a flow on latents --------------------------------------------------------------------------------------

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from nfpi.checkpoint import CheckpointRing
 from nfpi.config import DatasetConfig, Split
 from nfpi.data.archive import image_root
 from nfpi.data.atomic import replaced_folder
@@ -20,7 +23,10 @@ from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
 from nfpi.data.errors import DataError
 from nfpi.data.imagefolder import check_size, image_files, read_image, split_folders
 from nfpi.data.prepare import assign_splits, kept_settings
+from nfpi.data.rows import LabelledRows
+from nfpi.data.storage import META
 from nfpi.data.writer import ImageSetWriter
+from nfpi.interruption import Interrupted
 from nfpi.priors import ClassStatistics
 
 if TYPE_CHECKING:
@@ -47,6 +53,7 @@ def encode_dataset(
     C×h×w), the `vae` and the `image_folder`; `files.json` names the images in that folder, in order.
 
     Beside the result, the unscaled training latents take 4·N·h·w·C bytes of disk until the end (21 GB for ImageNet).
+    A run that was cut goes on by itself.
 
     Args:
         name: what the data set is called.
@@ -78,20 +85,11 @@ def encode_dataset(
         names, labels = found[origin]
         return [f"{places[origin].name}/{names[index]}" for index in chosen], labels[chosen]
 
-    with replaced_folder(output, get_args(Split)) as partial:
-        names, labels = part("train")
-        scratch = partial / "unscaled.npy"
-        unscaled = np.lib.format.open_memmap(scratch, "w+", np.float32, (len(names), *shape))
-        scale, spread = _fill(unscaled, encoder.latents(names))
-        extra = {
-            **kept_settings(config),
-            "image_folder": str(root),
-            "vae": str(config.vae.resolve()),
-            "scale": scale,
-            "spread": (spread / scale).tolist(),
-        }
+    fingerprint = _fingerprint(config, root, [part(split)[0] for split in get_args(Split)])
+    with replaced_folder(output, get_args(Split), fingerprint) as partial:
 
-        def write(split: Split, names: list[str], labels: np.ndarray, latents: Iterator[np.ndarray]) -> None:
+        def write(split: Split, extra: dict[str, Any], latents: Callable[[list[str]], Iterator[np.ndarray]]) -> None:
+            names, labels = part(split)
             with ImageSetWriter(
                 partial / split,
                 len(names),
@@ -101,36 +99,75 @@ def encode_dataset(
                 split=split,
                 dtype=np.float16,
                 originals=names,
+                fingerprint=fingerprint,
                 **extra,
             ) as writer:
-                start = 0
-                for batch in latents:
-                    writer.append((batch / scale).astype(np.float16), labels[start : start + len(batch)])
+                start = encoder.start(writer.first_missing)
+                for batch in latents(names[start:]):
+                    places = np.arange(start, start + len(batch))
+                    writer.put(places, (batch / extra["scale"]).astype(np.float16), labels[places])
                     start += len(batch)
             logger.info("%s: %d %s images encoded", name, len(names), split)
 
-        write("train", names, labels, (unscaled[start : start + _ROWS] for start in range(0, len(names), _ROWS)))
-        del unscaled
-        scratch.unlink()
+        if not (partial / "train").is_dir():
+            names, _ = part("train")
+            unscaled = LabelledRows(partial / "unscaled.npy", (len(names), *shape), np.float32, fingerprint)
+            _fill(unscaled, names, encoder)
+            scale, spread = _scale_and_spread(unscaled.array)
+            extra = {
+                **kept_settings(config),
+                "image_folder": str(root),
+                "vae": str(config.vae.resolve()),
+                "scale": scale,
+                "spread": (spread / scale).tolist(),
+            }
+            write("train", extra, lambda names: _blocks(unscaled.array[len(unscaled.array) - len(names) :]))
+        (partial / "unscaled.npy").unlink(missing_ok=True)
+        CheckpointRing(partial, fingerprint).clear()  # what was noted of them
+        extra = json.loads((partial / "train" / META).read_text(encoding="utf-8"))["extra"]
         for split in get_args(Split):
-            if split != "train":
-                write(split, *part(split), encoder.latents(part(split)[0]))
+            if not (partial / split).is_dir():
+                write(split, extra, encoder.latents)
 
 
-def _fill(array: np.ndarray, batches: Iterator[np.ndarray]) -> tuple[float, torch.Tensor]:
-    """Write batches one after the other; their largest absolute value, and the standard deviation of each element."""
+def _fingerprint(config: DatasetConfig, root: Path, names: list[list[str]]) -> str:
+    """Of all that the latents depend on, but for what is in the files."""
+    settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
+    content = json.dumps([settings, str(root), names], ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
+    """Write the latents of the files that are not there."""
+    start = encoder.start(rows.first_missing)
+    try:
+        for latents in encoder.latents(names[start:]):
+            places = np.arange(start, start + len(latents))
+            rows.put(places, latents, np.zeros(len(latents), np.int64))
+            start += len(latents)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        rows.note()
+        if isinstance(stopped, Interrupted):
+            stopped.kept = f"{rows.first_missing} of {len(names)} latents in {rows.path}"
+        raise
+
+
+def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
+    """The largest absolute value of latents (N, h, w, C), and the standard deviation of each element, (C, h, w)."""
     height, width, channels = array.shape[1:]
-    statistics = ClassStatistics.empty(1, channels * height * width)
-    start, largest = 0, 0.0
-    for latents in batches:
-        array[start : start + len(latents)] = latents
-        start += len(latents)
+    statistics, largest = ClassStatistics.empty(1, channels * height * width), 0.0
+    for latents in _blocks(array):
         largest = max(largest, float(np.abs(latents).max()))
         one_class = torch.zeros(len(latents), dtype=torch.int64)
         statistics.update(torch.from_numpy(latents).permute(0, 3, 1, 2), one_class)
     if largest == 0:
         raise DataError("vae: expected latents that are not all zero, received zeros")
     return largest, statistics.variance[0].sqrt().view(channels, height, width)
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array on disk, a part of it in memory."""
+    return (np.array(array[start : start + _ROWS]) for start in range(0, len(array), _ROWS))
 
 
 @dataclass(frozen=True)
@@ -143,6 +180,10 @@ class _Encoder:
     size: tuple[int, ...]
     batch_size: int
     workers: int
+
+    def start(self, done: int) -> int:
+        """The first file of the batch in which the first `done` files end: batches are the same as without a stop."""
+        return done // self.batch_size * self.batch_size
 
     def latents(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         """Unscaled latents (B, h, w, C), float32, of the files in order."""
@@ -159,9 +200,11 @@ class _Encoder:
         """Pixels (B, H, W, 3), uint8."""
         chunks = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
         with ThreadPoolExecutor(self.workers) as pool:  # Pillow decodes and resizes without the interpreter's lock
-            ahead = [pool.submit(self._read, name) for name in chunks[0]]
+            ahead = [pool.submit(self._read, name) for name in chunks[0]] if chunks else []
             for chunk in [*chunks[1:], []]:
                 current, ahead = ahead, [pool.submit(self._read, name) for name in chunk]
+                if not current:
+                    return
                 yield np.stack([image.result() for image in current])
 
     def _read(self, name: str) -> np.ndarray:

@@ -14,8 +14,10 @@ from numpy.typing import DTypeLike
 
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.errors import DataError
+from nfpi.data.rows import LabelledRows
 from nfpi.data.storage import DTYPES, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
 from nfpi.files import file_digest
+from nfpi.interruption import Interrupted
 
 
 class ImageSetWriter:
@@ -29,6 +31,8 @@ class ImageSetWriter:
         name, split: what the set is called and which split of it this is, if any.
         dtype: uint8, or float16 for latents.
         originals: paths of the N image files that latents are of, where there are some.
+        fingerprint: of all that the images depend on, in hexadecimal: where a process with the same was stopped or
+            killed, this one goes on (see `written`); none: nothing is kept then.
         extra: settings worth keeping beside the images (JSON values).
 
     Raises:
@@ -46,6 +50,7 @@ class ImageSetWriter:
         split: str | None = None,
         dtype: DTypeLike = np.uint8,
         originals: Sequence[str] | None = None,
+        fingerprint: str | None = None,
         **extra: Any,
     ) -> None:
         self.folder = Path(folder)
@@ -59,18 +64,29 @@ class ImageSetWriter:
         if originals is not None and len(originals) != length:
             raise DataError(f"{folder}: expected {length} original files, received {len(originals)}")
         self._shape, self._dtype, self._originals = shape, np.dtype(dtype), originals
+        self._fingerprint = fingerprint
         self._classes = list(classes)
         self._settings = {"name": name, "split": split, "extra": extra}
         self._appended = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._partial = stack.enter_context(replaced_folder(self.folder, (*FILES, ORIGINALS)))
+            names = (*FILES, ORIGINALS)
+            self._partial = stack.enter_context(replaced_folder(self.folder, names, self._fingerprint))
+            self._rows = LabelledRows(self._partial / IMAGES, self._shape, self._dtype, self._fingerprint)
             stack.push(self._complete)
-            self._images = np.lib.format.open_memmap(self._partial / IMAGES, "w+", self._dtype, self._shape)
-            self._labels = np.full(self._shape[0], -1, np.int64)  # no label: not written
             self._stack = stack.pop_all()
         return self
+
+    @property
+    def written(self) -> np.ndarray:
+        """Whether each of the images is there, (N,); at first, those of a process that was stopped."""
+        return self._rows.written
+
+    @property
+    def first_missing(self) -> int:
+        """Place of the first image that is not there; N if there is none."""
+        return self._rows.first_missing
 
     def append(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Write B more images (B, H, W, C) and their labels (B,)."""
@@ -92,8 +108,7 @@ class ImageSetWriter:
         check_labels(self.folder, labels, len(self._classes))
         if images.dtype.kind == "f" and not np.isfinite(images).all():
             raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity near image {places[0]}")
-        self._images[places] = images
-        self._labels[places] = labels
+        self._rows.put(places, images, labels)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -104,18 +119,22 @@ class ImageSetWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Runs before the folder is put in its place, so that an error raised here leaves nothing either."""
+        if isinstance(error, (Interrupted, KeyboardInterrupt)) and self._fingerprint is not None:
+            self._rows.note()
+            if isinstance(error, Interrupted):
+                error.kept = f"{np.count_nonzero(self.written)} of {self._shape[0]} images for {self.folder}"
         if kind is not None:
             return
-        written = np.count_nonzero(self._labels >= 0)
+        written, labels = np.count_nonzero(self.written), self._rows.labels
         if written != self._shape[0]:
             raise DataError(f"{self.folder}: expected {self._shape[0]} images in all, received {written}")
-        self._images.flush()
-        np.save(self._partial / LABELS, self._labels)
+        self._rows.finish()
+        np.save(self._partial / LABELS, labels)
         files = [IMAGES, LABELS]
         if self._originals is not None:  # as ASCII: file names need not be valid Unicode
             (self._partial / ORIGINALS).write_text(json.dumps(list(self._originals), indent=0) + "\n", encoding="ascii")
             files.append(ORIGINALS)
-        counts = np.bincount(self._labels, minlength=len(self._classes)).tolist()
+        counts = np.bincount(labels, minlength=len(self._classes)).tolist()
         meta = {
             **self._settings,
             "classes": self._classes,

@@ -10,13 +10,17 @@ from nfpi.config import NfaConfig, NonNegativeInt
 from nfpi.stages.base import HeavyStage
 
 if TYPE_CHECKING:
+    from nfpi.data import ImageSet
     from nfpi.priors import FixedPointDiverged
 
 logger = logging.getLogger(__name__)
 
 
 class Augment(HeavyStage):
-    """Make latent-augmented variants of all training images, in the on-disk form of data sets."""
+    """Make latent-augmented variants of all training images, in the on-disk form of data sets.
+
+    A run that was cut goes on by itself.
+    """
 
     data: Path
     """folder of the splits; the train split is augmented"""
@@ -54,18 +58,29 @@ class Augment(HeavyStage):
                 name=train.meta["name"],
                 split="augmented",
                 dtype=domain.dtype,
+                fingerprint=self._fingerprint(train),
                 **{**header["data"]["extra"], **settings},
             ) as writer,
             tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
         ):
+            missing = np.flatnonzero(~writer.written.reshape(-1, variants).all(1))
+            progress.update(len(train) - len(missing))
             for indices, images in augment_images(
-                flow.to(device), train, self.nfa, seed=self.seed, domain=domain, device=device
+                flow.to(device), train, self.nfa, seed=self.seed, domain=domain, device=device, indices=missing
             ):
                 places = indices[:, None] * variants + np.arange(variants)
                 labels = train.labels[indices].repeat(variants)
                 writer.put(places.ravel(), images.flatten(0, 1).permute(0, 2, 3, 1).numpy(), labels)
                 progress.update(len(indices))
         logger.info("%d variants each of %d images", variants, len(train))
+
+    def _fingerprint(self, train: ImageSet) -> str:
+        """Of all that the images depend on."""
+        from nfpi.files import file_digest
+        from nfpi.metrics import config_hash
+
+        settings = {"nfa": self.nfa.model_dump(), "seed": self.seed, "data": train.meta["sha256"]}
+        return config_hash({**settings, "flow": file_digest(self.flow)})
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """There is no flow to augment with."""

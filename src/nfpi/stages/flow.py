@@ -298,7 +298,10 @@ class Evaluate(HeavyStage):
 
 
 class Generate(HeavyStage):
-    """Draw labelled images from a trained flow, as many of each class, in the on-disk form of data sets."""
+    """Draw labelled images from a trained flow, as many of each class, in the on-disk form of data sets.
+
+    A run that was cut goes on by itself.
+    """
 
     flow: Path
     """flow.safetensors"""
@@ -314,6 +317,8 @@ class Generate(HeavyStage):
 
     def run(self) -> None:
         """Sample and write, a batch at a time."""
+        import numpy as np
+
         from nfpi.data import ImageSetWriter, domain_of_flow
         from nfpi.devices import make_fabric
         from nfpi.sampling import balanced_labels, sample_images
@@ -333,8 +338,11 @@ class Generate(HeavyStage):
             name=header["data"]["name"],
             split="generated",
             dtype=domain.dtype,
+            fingerprint=self._fingerprint(),
             **{**header["data"]["extra"], "temperature": self.temperature, "seed": self.seed},
         ) as writer:
+            done = writer.first_missing // self.batch_size
+            places = np.arange(len(labels))[done * self.batch_size :]
             for images, classes in sample_images(
                 flow.to(device),
                 prior,
@@ -344,8 +352,18 @@ class Generate(HeavyStage):
                 batch_size=self.batch_size,
                 domain=domain,
                 device=device,
+                start_batch=done,
             ):
-                writer.append(images.permute(0, 2, 3, 1).numpy(), classes.numpy())
+                here, places = places[: len(images)], places[len(images) :]
+                writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
+
+    def _fingerprint(self) -> str:
+        """Of all that the images depend on."""
+        from nfpi.files import file_digest
+        from nfpi.metrics import config_hash
+
+        settings = self.model_dump(include={"temperature", "per_class", "batch_size", "seed"})
+        return config_hash({**settings, "flow": file_digest(self.flow), "prior": file_digest(self.prior)})
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """There is nothing to draw from."""

@@ -1,0 +1,175 @@
+"""Image sets that a process was writing when it was stopped or killed, and that the next one goes on with."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nfpi.data import DataError, ImageSetWriter, read_image_set
+from nfpi.data.atomic import replaced_folder
+from nfpi.data.rows import LabelledRows
+from nfpi.interruption import Interrupted
+
+FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
+LENGTH, SHAPE = 20, (3, 3, 1)
+
+
+@pytest.fixture
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (LENGTH, *SHAPE), np.uint8), generator.integers(0, 2, LENGTH)
+
+
+def writer_of(folder: Path, fingerprint: str | None = FINGERPRINT) -> ImageSetWriter:
+    return ImageSetWriter(folder, LENGTH, SHAPE, ["a", "b"], name="toy", split="train", fingerprint=fingerprint)
+
+
+def write_until(folder: Path, arrays: tuple[np.ndarray, np.ndarray], stop: int, error: BaseException) -> None:
+    """Three images at a time, out of order; then the error."""
+    images, labels = arrays
+    order = np.random.default_rng(1).permutation(LENGTH)
+    with writer_of(folder) as writer:
+        for start in range(0, stop, 3):
+            places = order[start : min(start + 3, stop)]
+            writer.put(places, images[places], labels[places])
+        raise error
+
+
+def finish(folder: Path, arrays: tuple[np.ndarray, np.ndarray], fingerprint: str | None = FINGERPRINT) -> int:
+    """Write what is missing, and see that all is there; the number of images that were."""
+    images, labels = arrays
+    with writer_of(folder, fingerprint) as writer:
+        missing = np.flatnonzero(~writer.written)
+        writer.put(missing, images[missing], labels[missing])
+    found = read_image_set(folder)
+    assert np.array_equal(found.images, images)
+    assert np.array_equal(found.labels, labels)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert {path.name for path in folder.iterdir()} == {"images.npy", "labels.npy", "meta.json"}
+    return LENGTH - len(missing)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 11, LENGTH])
+@pytest.mark.parametrize("error", [Interrupted("SIGTERM"), KeyboardInterrupt()], ids=["signal", "Ctrl-C"])
+def test_a_set_that_was_stopped_is_gone_on_with(tmp_path, arrays, stop, error):
+    with pytest.raises(type(error)):
+        write_until(tmp_path / "set", arrays, stop, error)
+    assert not (tmp_path / "set").exists()
+    assert finish(tmp_path / "set", arrays) == stop
+
+
+def test_the_message_says_how_far_it_came(tmp_path, arrays):
+    with pytest.raises(Interrupted, match=rf"kept 11 of {LENGTH} images for {tmp_path}/set"):
+        write_until(tmp_path / "set", arrays, 11, Interrupted("SIGTERM"))
+
+
+def test_an_old_set_stays_until_then(tmp_path, arrays):
+    finish(tmp_path / "set", arrays)
+    before = (tmp_path / "set/images.npy").read_bytes()
+    others = (255 - arrays[0], arrays[1])
+    with pytest.raises(Interrupted):
+        write_until(tmp_path / "set", others, 11, Interrupted("SIGTERM"))
+    assert (tmp_path / "set/images.npy").read_bytes() == before
+    assert finish(tmp_path / "set", others) == 11
+
+
+@pytest.mark.parametrize("fingerprint", [OTHER, None])
+def test_a_set_of_other_settings_is_not_used(tmp_path, arrays, fingerprint):
+    with pytest.raises(Interrupted):
+        write_until(tmp_path / "set", arrays, 11, Interrupted("SIGTERM"))
+    assert finish(tmp_path / "set", arrays, fingerprint) == 0
+
+
+def test_after_an_error_nothing_is_left(tmp_path, arrays):
+    with pytest.raises(RuntimeError):
+        write_until(tmp_path / "set", arrays, 11, RuntimeError())
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_and_die(folder: Path, arrays: tuple[np.ndarray, np.ndarray], ready) -> None:
+    images, labels = arrays
+    with writer_of(folder) as writer:
+        writer.put(np.arange(7), images[:7], labels[:7])
+        writer._rows.note()
+        writer.put(np.arange(7, 12), images[7:12], labels[7:12])
+        ready.set()
+        signal.pause()
+
+
+def test_after_a_kill_what_was_noted_is_there(tmp_path, arrays):
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    process = fork.Process(target=write_and_die, args=(tmp_path / "set", arrays, ready))
+    process.start()
+    ready.wait()
+    with pytest.raises(DataError, match="received another process that does"), writer_of(tmp_path / "set"):
+        pytest.fail("began")
+    assert finish_elsewhere(tmp_path / "set", arrays)
+    process.kill()
+    process.join()
+    assert finish(tmp_path / "set", arrays) == 7
+
+
+def finish_elsewhere(folder: Path, arrays: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Another process with other settings takes nothing from one that lives."""
+    with writer_of(folder, OTHER) as writer:
+        writer.put(np.arange(LENGTH), *arrays)
+    return len(list(folder.parent.glob(".set.*.partial"))) == 1
+
+
+def test_damaged_rows_are_written_again(tmp_path, arrays):
+    with pytest.raises(Interrupted):
+        write_until(tmp_path / "set", arrays, LENGTH, Interrupted("SIGTERM"))
+    (partial,) = tmp_path.glob(".set.*.partial")
+    content = bytearray((partial / "images.npy").read_bytes())
+    content[-1] ^= 1
+    content[-30] ^= 128
+    (partial / "images.npy").write_bytes(content)
+    assert finish(tmp_path / "set", arrays) == LENGTH - 2
+
+
+def test_a_truncated_array_loses_what_was_cut_off(tmp_path, arrays):
+    with pytest.raises(Interrupted):
+        write_until(tmp_path / "set", arrays, LENGTH, Interrupted("SIGTERM"))
+    (partial,) = tmp_path.glob(".set.*.partial")
+    (partial / "images.npy").write_bytes((partial / "images.npy").read_bytes()[:-40])
+    assert finish(tmp_path / "set", arrays) == LENGTH - 5
+
+
+def test_an_array_that_is_gone_is_begun_anew(tmp_path, arrays):
+    with pytest.raises(Interrupted):
+        write_until(tmp_path / "set", arrays, 11, Interrupted("SIGTERM"))
+    (partial,) = tmp_path.glob(".set.*.partial")
+    (partial / "images.npy").unlink()
+    assert finish(tmp_path / "set", arrays) == 0
+
+
+def test_remains_of_killed_processes_go_once_the_folder_is_there(tmp_path):
+    for name in (".set.0123456789ab.partial", ".set.0123456789ab.old", ".other.0123456789ab.partial"):
+        (tmp_path / name).mkdir()
+    with replaced_folder(tmp_path / "set", ["file"]) as partial:
+        (partial / "file").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"set", ".other.0123456789ab.partial"}
+
+
+def test_room_is_taken_before_anything_is_written(tmp_path):
+    """A memory map that finds none later would be killed by SIGBUS."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            LabelledRows(tmp_path / "array.npy", (1000, 8), np.float32)
+        except OSError as error:
+            os._exit(0 if error.filename == str(tmp_path / "array.npy") else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    LabelledRows(tmp_path / "array.npy", (1000, 8), np.float32)
+    status = (tmp_path / "array.npy").stat()
+    assert status.st_blocks * 512 >= status.st_size
