@@ -97,7 +97,9 @@ def published_weights(model: str) -> dict[str, Tensor]:
     if kind.pretrained is None:
         raise ValueError(f"classifier: {model} has no published weights")
     size = {"weights": None, "num_classes": 1000, "in_channels": 3, "image_size": IMAGENET_SIZE}
-    return _built(kind.pretrained, ClassifierConfig(model=model, pretrained=True), size).state_dict()
+    return _built(
+        kind.pretrained, ClassifierConfig.model_validate({"model": model, "pretrained": True}), size
+    ).state_dict()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
