@@ -1,0 +1,149 @@
+"""The workflow with its real stages, killed twice on its way: the table is that of a run by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nfpi.cli import main
+
+from .conftest import Project, clone
+
+TABLE = "results/demo/tables/table2.csv"
+LEAF = Path("results/demo/digits/fpi/lambda=100/seed=0")
+SETTINGS = {
+    "seeds": [0],
+    "datasets": {"digits": {"train_per_class": 20, "test_per_class": 8}},
+    "flow": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]},
+    "training": {
+        **{"epochs": 60, "batch_size": 20, "warmup_steps": 5, "initialization_images": 60, "augmentation": "none"},
+        **{"checkpoint_minutes": 0.001},
+    },
+    "tables": {
+        "table2": {"experiments": [{"dataset": "digits", "prior": "fpi", "lambdas": [100], "classifier": None}]}
+    },
+}
+
+
+def project_with_real_stages(folder: Path) -> Project:
+    project = clone(folder)
+    (folder / "overlay.yaml").write_text(yaml.safe_dump(SETTINGS))
+    project.snakemake("--version")  # makes bin
+    (folder / "bin/nfpi").write_text(f"#!{sys.executable}\nimport sys\nfrom nfpi.cli import main\nsys.exit(main())\n")
+    return project
+
+
+def processes_in(folder: Path) -> dict[int, str]:
+    """Running processes that work in the project's folder, with their commands."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder:
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+@contextlib.contextmanager
+def running(project: Project) -> Iterator[subprocess.Popen[str]]:
+    """Snakemake at work; nothing of it is left behind."""
+    command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "2", TABLE, "--configfile", "overlay.yaml"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
+    process = subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=environment
+        | {
+            "PATH": str(project.folder / "bin"),
+            "XDG_CACHE_HOME": str(project.folder / ".cache"),
+            "OMP_NUM_THREADS": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 90
+    while not condition():
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(process.communicate()[0])
+        time.sleep(0.01)
+
+
+def checkpoint_time(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in (folder / LEAF).glob(".checkpoint-*")), default=0.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes by /proc")
+def test_a_killed_workflow_gives_the_table_of_a_run_by_itself(tmp_path, monkeypatch):
+    project = project_with_real_stages(tmp_path / "killed")
+    folder = project.folder.resolve()
+
+    # the job is killed, as by a machine without memory
+    with running(project) as snakemake:
+        wait_for(lambda: checkpoint_time(folder) > 0, snakemake)
+        (job,) = (pid for pid, command in processes_in(folder).items() if "nfpi train-flow" in command)
+        os.kill(job, signal.SIGKILL)
+        output = snakemake.communicate(timeout=60)[0]
+    assert snakemake.returncode != 0
+    assert "train_flow" in output
+    assert checkpoint_time(folder) > 0
+    assert not (folder / LEAF / "flow.safetensors").exists()
+
+    # everything is killed, as by a power failure
+    with running(project) as snakemake:
+        before = checkpoint_time(folder)
+        wait_for(lambda: checkpoint_time(folder) > before, snakemake)
+        for pid in processes_in(folder):
+            os.kill(pid, signal.SIGKILL)
+    assert (
+        "going on from step" in (folder / "results/demo/logs/digits/fpi/lambda=100/seed=0/train_flow.log").read_text()
+    )
+    assert checkpoint_time(folder) > 0
+
+    # what was killed still holds its lock on the folder: no other run comes between
+    arguments = ("--cores", "2", TABLE, "--configfile", "overlay.yaml")
+    refused = project.snakemake(*arguments, check=False)
+    assert refused.returncode != 0
+    assert "lock" in refused.stdout
+    project.snakemake(*arguments, "--unlock")
+    project.snakemake(*arguments, OMP_NUM_THREADS="1")
+    assert checkpoint_time(folder) == 0
+
+    # the same commands, one after the other
+    text = project.snakemake(*arguments, "--dry-run", "--forceall", "--printshellcmds").stdout
+    commands = re.findall(r"^Shell command: exec nfpi (.+?) > \S+ 2>&1$", text, flags=re.MULTILINE)
+    assert len(commands) == 7
+    other = clone(tmp_path / "by hand").folder
+    monkeypatch.chdir(other)
+    for command in in_order(commands):
+        assert main(shlex.split(command)) == 0, command
+    assert (folder / TABLE).read_bytes() == (other / TABLE).read_bytes()
+    measured, again = (json.loads((place / LEAF / "metrics.json").read_text()) for place in (folder, other))
+    assert {"versions", "git_commit", "device", "config_hash", "seed", "settings", "n"} <= measured.keys()
+    for key in measured.keys() - {"seconds", "git_commit"}:  # there is no git in the workflow's PATH here
+        assert measured[key] == again[key], key
+
+
+def in_order(commands: list[str]) -> list[str]:
+    order = ["prepare-data", "start-flow", "fit-prior", "train-flow", "evaluate", "collect", "table"]
+    return sorted(commands, key=lambda command: order.index(command.split()[0]))
