@@ -26,7 +26,10 @@ import pandas as pd
 from nfpi.config import NO_FLOW, format_weight
 from nfpi.files import write_atomically
 
-PACKAGES = ("nfpi", "torch", "torchvision", "lightning-fabric", "numpy", "scipy", "scikit-learn", "pandas")
+PACKAGES = (
+    *("nfpi", "torch", "torchvision", "lightning-fabric", "timm", "diffusers", "numpy", "scipy", "scikit-learn"),
+    *("pandas", "pillow"),
+)
 """Packages whose versions stand beside every value."""
 
 COLUMNS = {

@@ -1,4 +1,4 @@
-"""The workflow with its real stages, killed twice on its way: the table is that of a run by itself."""
+"""The workflow with its real stages, killed again and again on its way: the table is that of a run by itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS = {
     "datasets": {"digits": {"train_per_class": 20, "test_per_class": 8}},
     "flow": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]},
     "training": {
-        **{"epochs": 60, "batch_size": 20, "warmup_steps": 5, "initialization_images": 60, "augmentation": "none"},
+        **{"epochs": 90, "batch_size": 20, "warmup_steps": 5, "initialization_images": 60, "augmentation": "none"},
         **{"checkpoint_minutes": 0.001},
     },
     "tables": {
@@ -58,7 +58,8 @@ def processes_in(folder: Path) -> dict[int, str]:
 @contextlib.contextmanager
 def running(project: Project) -> Iterator[subprocess.Popen[str]]:
     """Snakemake at work; nothing of it is left behind."""
-    command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "2", TABLE, "--configfile", "overlay.yaml"]
+    command = [sys.executable, "-m", "snakemake", "--nocolor", "--cores", "2", "--retries", "2", TABLE]
+    command += ["--configfile", "overlay.yaml"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
     process = subprocess.Popen(
         command,
@@ -98,27 +99,32 @@ def test_a_killed_workflow_gives_the_table_of_a_run_by_itself(tmp_path, monkeypa
     project = project_with_real_stages(tmp_path / "killed")
     folder = project.folder.resolve()
 
-    # the job is killed, as by a machine without memory
-    with running(project) as snakemake:
-        wait_for(lambda: checkpoint_time(folder) > 0, snakemake)
-        (job,) = (pid for pid, command in processes_in(folder).items() if "nfpi train-flow" in command)
-        os.kill(job, signal.SIGKILL)
-        output = snakemake.communicate(timeout=60)[0]
-    assert snakemake.returncode != 0
-    assert "train_flow" in output
-    assert checkpoint_time(folder) > 0
-    assert not (folder / LEAF / "flow.safetensors").exists()
-
-    # everything is killed, as by a power failure
-    with running(project) as snakemake:
+    def job_at_work(but: set[int]) -> int:
+        """The training, once it has kept a state of its own."""
         before = checkpoint_time(folder)
-        wait_for(lambda: checkpoint_time(folder) > before, snakemake)
-        for pid in processes_in(folder):
+        wait_for(lambda: checkpoint_time(folder) > before and bool(jobs() - but), snakemake)
+        (job,) = jobs() - but
+        return job
+
+    def jobs() -> set[int]:
+        return {pid for pid, command in processes_in(folder).items() if "nfpi train-flow" in command}
+
+    with running(project) as snakemake:
+        first = job_at_work(set())
+        os.kill(first, signal.SIGTERM)  # as before the end of the time: Snakemake tries again
+        second = job_at_work({first})
+        os.kill(second, signal.SIGKILL)  # as by a machine without memory: the same
+        job_at_work({first, second})
+        for pid in processes_in(folder):  # as by a power failure
             os.kill(pid, signal.SIGKILL)
+        output = snakemake.communicate(timeout=60)[0]
+    assert "Trying to restart job" in output
     assert (
-        "going on from step" in (folder / "results/demo/logs/digits/fpi/lambda=100/seed=0/train_flow.log").read_text()
+        "going on from step"
+        in (folder / f"results/demo/logs/{LEAF.relative_to('results/demo')}/train_flow.log").read_text()
     )
     assert checkpoint_time(folder) > 0
+    assert not (folder / LEAF / "flow.safetensors").exists()
 
     # what was killed still holds its lock on the folder: no other run comes between
     arguments = ("--cores", "2", TABLE, "--configfile", "overlay.yaml")
