@@ -227,10 +227,10 @@ def test_when_a_state_is_due(tmp_path, monkeypatch):
     ring.save(1, tensors(1), {})
     clock += 10
     assert not ring.due(epoch_ended=True)  # 3 s of saving after 10 s of training would be a good part of them
-    clock += 60
+    clock += 140
     assert ring.due(epoch_ended=True)
     assert not ring.due()
-    clock += 540
+    clock += 460
     assert ring.due()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from nfpi.files import require_writable
+from nfpi.files import require_writable, written_together
 
 if TYPE_CHECKING:
     from nfpi.priors import FixedPointDiverged
@@ -48,7 +48,8 @@ class HeavyStage(Stage):
         try:
             super().cli_cmd()
         except FixedPointDiverged as fault:
-            self.mark(fault)
+            with written_together():
+                self.mark(fault)
             logger.warning("%s", fault)
 
 
