@@ -45,21 +45,23 @@ class CheckpointRing:
         folder: of the outputs; it is made when the first state is saved.
         fingerprint: of all that the result of the run depends on, in hexadecimal.
         minutes: time between two states, see :meth:`due`.
+        unit: what steps are called in messages.
 
     Attributes:
         step: of the state that was saved or loaded last; none: there is no such state.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, minutes: float = math.inf) -> None:
+    def __init__(self, folder: Path, fingerprint: str, minutes: float = math.inf, unit: str = "step") -> None:
         self._folder, self._fingerprint, self._seconds = Path(folder), fingerprint, 60 * minutes
         self.path = self._folder / f".checkpoint-{fingerprint[:12]}.safetensors"
         self._previous = self.path.with_suffix(".previous.safetensors")
+        self._unit = unit
         self._saved, self._cost = time.monotonic(), 0.0
         self.step: int | None = None
 
     def __str__(self) -> str:
         """« step 40 in results/…/.checkpoint-….safetensors », or « none »."""
-        return "none" if self.step is None else f"step {self.step} in {self.path}"
+        return "none" if self.step is None else f"{self._unit} {self.step} in {self.path}"
 
     def due(self, epoch_ended: bool = False) -> bool:
         """Whether a state is to be saved now: `minutes` have passed, or an epoch ended and the last state cost little.
@@ -106,7 +108,7 @@ class CheckpointRing:
                 path.unlink()  # else the next state would push it over the one that is whole
                 continue
             self.step = int(header["step"])
-            logger.info("%s: going on from step %d", path, self.step)
+            logger.info("%s: going on from %s %d", path, self._unit, self.step)
             return tensors, header
         for path in sorted(self._of_all() - self._own()):
             logger.warning("%s: a checkpoint of other settings, not used", path)

@@ -49,7 +49,7 @@ class LabelledRows:
         self._sums = np.zeros(shape[0], np.int64)
         if fingerprint is not None:
             form = f"{fingerprint} {list(shape)} {np.dtype(dtype).name}"
-            self._ring = CheckpointRing(path.parent, hashlib.sha256(form.encode()).hexdigest(), _MINUTES)
+            self._ring = CheckpointRing(path.parent, hashlib.sha256(form.encode()).hexdigest(), _MINUTES, "row")
             if self._taken_up():
                 return
         self.array = _on_disk(path, "w+", dtype=np.dtype(dtype), shape=tuple(shape))
