@@ -97,6 +97,7 @@ class FitPrior(HeavyStage):
 
     def run(self) -> None:
         """Iterate to the fixed point."""
+        from nfpi.files import written_together
         from nfpi.priors import FixedPointConfig, FixedPointDiverged, fit_fixed_point
         from nfpi.serialization import load_prior, load_statistics, save_prior
 
@@ -113,10 +114,11 @@ class FitPrior(HeavyStage):
         if not result.converged:
             logger.warning("not converged after %d iterations: the last Gaussians are taken", result.iterations)
         logger.info("λ = %g: %d iterations, converged: %s", self.weight, result.iterations, result.converged)
-        self._write_residuals(result.residuals.tolist())
         header |= {"weight": self.weight, "settings": self.prior.model_dump()}
         header |= {"iterations": result.iterations, "converged": result.converged}
-        save_prior(self.output, result.prior, header)
+        with written_together():
+            self._write_residuals(result.residuals.tolist())
+            save_prior(self.output, result.prior, header)
 
     def _write_residuals(self, residuals: list[Any]) -> None:
         rows = [
@@ -220,6 +222,7 @@ class ImportRelease(HeavyStage):
     def run(self) -> None:
         """Translate the weights and the Gaussians."""
         from nfpi.data import DataError, read_image_set
+        from nfpi.files import written_together
         from nfpi.release import load_release_checkpoint
         from nfpi.serialization import save_flow, save_prior
 
@@ -231,9 +234,11 @@ class ImportRelease(HeavyStage):
                 f"received {train.shape} of {train.num_classes}"
             )
         header = {"start": "release", "seed": 0, "checkpoint": str(self.checkpoint), "averaged": self.averaged}
-        save_prior(self.output / "prior.safetensors", prior, header)
         training = TrainingConfig().model_dump(include={"grey_noise", "latent_noise"})
-        save_flow(self.output / "flow.safetensors", flow, {**header, "training": training, "data": _data_header(train)})
+        settings = {**header, "training": training, "data": _data_header(train)}
+        with written_together():
+            save_prior(self.output / "prior.safetensors", prior, header)
+            save_flow(self.output / "flow.safetensors", flow, settings)
 
 
 class Evaluate(HeavyStage):
