@@ -80,6 +80,7 @@ def assert_same(one: TrainedClassifier, other: TrainedClassifier) -> None:
 
 def test_it_learns_a_small_set_by_heart(make_images, fabric):
     images = make_images((1, 8, 8), classes=3, per_class=8, noise=60)
+    torch.manual_seed(0)
     model = small_image_resnet18(3, 1)
     rates = {"batch_size": 8, "max_learning_rate": 0.02}
     trained = train(fabric, images, images, model=model, epochs=10, standard={"crop_padding": 0}, **rates)
