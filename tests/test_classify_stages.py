@@ -46,8 +46,8 @@ def train(root: Path, output: Path, classifier: dict, *arguments: object) -> int
     return call("train-classifier", *common, "--classifier", json.dumps(classifier), *arguments)
 
 
-def test(root: Path, output: Path, *candidates: Path) -> int:
-    return call("test-classifier", *candidates, "--data", root / "splits", "--output", output)
+def test(root: Path, output: Path, *arguments: object) -> int:
+    return call("test-classifier", *arguments, "--data", root / "splits", "--output", output)
 
 
 test.__test__ = False
@@ -285,7 +285,7 @@ def of_latents(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     classes = ImageNetInfo("imagenet-1k").label_names()[:2]
     labels = np.arange(12) % 2
-    extra = {"flip": True, "real_labels": True, "image_folder": str(tmp_path / "files"), "vae": "vae", "scale": 2}
+    extra = {"flip": True, "image_folder": str(tmp_path / "files"), "vae": "vae", "scale": 2}
     for split in ("train", "validation", "test"):
         names = [f"{split}/{classes[k]}/ILSVRC2012_val_{i + 1:08d}.JPEG" for i, k in enumerate(labels)]
         for name, label in zip(names, labels, strict=True):
@@ -324,8 +324,10 @@ def test_a_classifier_sees_files_and_decoded_variants(of_latents, decoded, tmp_p
     assert train(of_latents, tmp_path / "c", settings, *options) == 0
     assert 6 < sum(decoded) < 30  # of 36 images seen, half
     assert test(of_latents, tmp_path / "metrics.json", tmp_path / "c") == 0
-    metrics = read(tmp_path / "metrics.json")["metrics"]
-    assert set(metrics) == {"top1", "top5", "validation_top1", "real_top1", "real_top5"}
+    usual = {"top1", "top5", "validation_top1"}
+    assert set(read(tmp_path / "metrics.json")["metrics"]) == usual
+    assert test(of_latents, tmp_path / "metrics.json", "--real-labels", tmp_path / "c") == 0
+    assert set(read(tmp_path / "metrics.json")["metrics"]) == usual | {"real_top1", "real_top5"}
 
 
 def test_files_need_a_size(of_latents, tmp_path, capsys):

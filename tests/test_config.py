@@ -198,8 +198,24 @@ FAULTS = {
         "tables.table2: classifier 'resnet18' needs a prior, and its augmentation is standard",
     ),
     "classifier that starts from an unknown one": (
-        {"classifiers": {"a": {"start_from": "b"}}},
+        {"classifiers": {"a": {"train_on": "real", "start_from": "b"}}},
         "classifiers.a.start_from: unknown classifier 'b'",
+    ),
+    "weights for a classifier of generated images": (
+        {"classifiers": {"resnet18": {"pretrained": True}}},
+        "classifiers.resnet18: start_from and pretrained are for classifiers of real images",
+    ),
+    "classifier that starts from itself": (
+        {"classifiers": {"a": {"train_on": "real", "start_from": "a"}}},
+        "classifiers.a.start_from: expected one that starts from no other, received 'a'",
+    ),
+    "policy that is none": (
+        {"classifiers": {"a": {"standard": {"rand_augment": "m9"}}}},
+        "classifiers.a.standard.rand_augment: String should match pattern",
+    ),
+    "released objective, every step": (
+        {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "every": "step", "objective": "released"}}},
+        "priors.nfgd: objective: released is of all training latents",
     ),
     "unknown data set of a figure": (
         {"figures": {"figure1": {"dataset": "digit"}}},

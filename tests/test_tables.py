@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from nfpi.config import BASELINE, Experiment, FixedPointPrior, GradientPrior, Table
+from nfpi.config import BASELINE, Experiment, FixedPointPrior, GradientPrior, Table, resolve
 from nfpi.metrics import COLUMNS as METRIC_COLUMNS
 from nfpi.tables import (
     COLUMNS,
@@ -353,6 +354,42 @@ def test_cited_work_has_a_row_with_numbers_only_where_they_are_known(reference):
     assert "| B (2021) |  |  |  |  |" in text
     assert "| A (2020) | cifar10 |  |  | 88 |" in text
     assert "cited" in text.splitlines()[-1]
+
+
+def test_two_cited_works_may_have_different_numbers(reference):
+    cited = reference[:1].assign(prior="", metric="nf_acc")
+    known = pd.concat([reference, cited.assign(row="A", value=90.0), cited.assign(row="B", value=91.0)])
+    table = Table(experiments=[Experiment(dataset="digits", lambdas=[1])], literature=["A", "B"])
+    frame = accuracy_table(frame_of(leaf("digits", "fpi", 1, 0, nf=99.0)), table, known, PRIORS)
+    assert frame["paper_nf_acc"].tolist()[1:] == [90.0, 91.0]
+
+
+def test_every_number_of_the_paper_stands_in_its_cells_and_nowhere_else(reference):
+    raw = yaml.safe_load((PAPER.parents[2] / "config.yaml").read_text())
+    _, _, config = resolve(raw, {"preset": "paper"})
+    empty = frame_of()
+    shown = {}
+    for name, table in config.tables.items():
+        frame = accuracy_table(empty, table, reference, config.priors)
+        for row in frame.to_dict("records"):
+            for metric in METRICS:
+                if not math.isnan(row[f"paper_{metric}"]):
+                    shown[name, row["row"], row["dataset"], row["lambda"], metric] = row[f"paper_{metric}"]
+    titles = {"#1": "#1 w/o KLD (λ = 0)", "#2": "#2 KLD on μ only", "#3": "#3 KLD on Σ only", "#4": "#4 KLD on μ and Σ"}
+    for row in reference.to_dict("records"):
+        label = titles.get(row["row"], row["row"])
+        label = {"NFA+SA": "NFA + SA"}.get(label, label)
+        if (row["row"], row["dataset"]) == ("NFπ", "cifar100"):
+            label = "NFπ, μ only"
+        cells = {
+            value
+            for (table, name, dataset, _, metric), value in shown.items()
+            if (table, name, dataset, metric) == (row["table"], label, row["dataset"], row["metric"])
+        }
+        assert cells == {row["value"]}, row
+    # Tables 1 and 4 show rows of Table 3 as well, Table 2 the two λ that it shares with it
+    by_table = {name: sum(table == name for table, *_ in shown) for name in config.tables}
+    assert by_table == {"table1": 4, "table2": 4, "table3": 16, "table4": 4, "table5": 0, "table6": 8}
 
 
 def test_another_frame_is_refused(accuracies, tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor
 from nfpi.augmentation import augmented_variants
 from nfpi.config import AugmentationFigure, ConvergenceFigure, EmbeddingFigure, NfaConfig, SamplesFigure
 from nfpi.data import DataError, Domain, ImageSet, load_decoder
+from nfpi.figures import EMBEDDING_COLUMNS
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
 from nfpi.randomness import derive_seed, generator_for
@@ -25,12 +26,6 @@ OUTCOME = ("lambda", "outcome", "iterations", "quantity", "class")
 `outcome` is converged, not_converged (in the iterations allowed) or diverged, and then `quantity` says what was lost,
 `class` whose, and `iterations` when; all three are empty where nothing was fitted.
 """
-
-EMBEDDING_COLUMNS = ("dataset", "variant", "panel", *OUTCOME, "x", "y")
-"""Columns of :func:`embedding_table`; there `class` is that of a point, too."""
-
-CONVERGENCE_COLUMNS = ("dataset", "alpha", "fitted", "update", "scale", *OUTCOME)
-"""Columns of :func:`convergence_table`."""
 
 _FITTED = {"both": (True, True), "mean": (True, False), "variance": (False, True)}
 """Whether means and variances are fitted."""
@@ -129,7 +124,7 @@ def convergence_table(
         figure: its settings.
 
     Yields:
-        One row after the other, with the columns :data:`CONVERGENCE_COLUMNS`.
+        One row after the other, with the columns :data:`nfpi.figures.CONVERGENCE_COLUMNS`.
     """
     unit = GaussianPrior(initial.mean, torch.ones_like(initial.mean))
     updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")

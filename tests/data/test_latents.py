@@ -81,7 +81,6 @@ def config(digits, vae) -> DatasetConfig:
         image_size=SIZE,
         validation_fraction=0.25,
         encode_batch_size=7,
-        real_labels=True,
         flip=False,
     )
 
@@ -151,7 +150,7 @@ def test_the_meta_tells_later_stages_what_they_need(sets, digits, vae):
     for image_set in sets.values():
         extra = image_set.meta["extra"]
         assert (extra["vae"], extra["image_folder"]) == (str(vae), str(digits))
-        assert (extra["flip"], extra["real_labels"], extra["source"]) == (False, True, "imagefolder")
+        assert (extra["flip"], extra["source"]) == (False, "imagefolder")
 
 
 def test_neither_workers_nor_the_size_of_a_batch_change_the_latents(config, sets, tmp_path):
@@ -224,7 +223,7 @@ def test_pixels_of_latents_are_the_original_files(splits, sets, digits):
 
 def test_pixels_of_an_image_set_are_its_own(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), np.uint8)
-    write_image_set(tmp_path / "set", images, np.array([0, 1, 1, 0]), ["a", "b"], real_labels=False)
+    write_image_set(tmp_path / "set", images, np.array([0, 1, 1, 0]), ["a", "b"])
     pixels = open_pixels(tmp_path / "set")
     assert pixels.file_names is None
     assert len(pixels) == 4
@@ -453,7 +452,7 @@ def test_latents_drawn_from_a_flow_are_decoded(sets, trained, tmp_path):
     generated = read_image_set(tmp_path / "generated")
     assert (generated.images.dtype, generated.shape) == (np.float16, (4, 8, 8))
     assert generated.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    for key in ("spread", "scale", "vae", "flip", "real_labels"):
+    for key in ("spread", "scale", "vae", "flip"):
         assert generated.meta["extra"][key] == sets["train"].meta["extra"][key]
     drawn = torch.from_numpy(np.array(generated.images)).permute(0, 3, 1, 2)
     pixels = load_decoder(generated.meta, "cpu")(drawn)

@@ -104,7 +104,7 @@ def test_meta_tells_name_split_and_seed(tmp_path):
     """And whether mirroring is allowed: training reads it there."""
     meta = _prepare(tmp_path, source="digits", split_seed=5, flip=False)["validation"].meta
     assert (meta["name"], meta["split"]) == ("set", "validation")
-    assert meta["extra"] == {"source": "digits", "split_seed": 5, "flip": False, "real_labels": False}
+    assert meta["extra"] == {"source": "digits", "split_seed": 5, "flip": False}
 
 
 @pytest.mark.parametrize(

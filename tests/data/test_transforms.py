@@ -155,8 +155,8 @@ def test_rand_augment_shows_the_fill_beyond_the_edge():
 
 @pytest.mark.parametrize("policy", ["m9", "rand-q5", "rand-m9-mstd", "augmix-m3", " "])
 def test_a_policy_that_timm_does_not_know_is_refused(policy):
-    with pytest.raises(ValueError, match=f"rand_augment: expected a policy like .*received '{policy}'"):
-        _classifier(RGB, rand_augment=policy)
+    with pytest.raises(ValueError, match="rand_augment"):
+        StandardAugmentation(rand_augment=policy)
 
 
 def test_global_generators_go_on_as_if_nothing_had_been():

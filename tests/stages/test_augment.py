@@ -60,6 +60,7 @@ def test_all_variants_of_an_image_follow_each_other(root):
     assert np.array_equal(augmented.labels, train.labels.repeat(3))
     assert augmented.images.dtype == train.images.dtype
     expected = {"variants": 3, "strength": 0.5, "law": "beta", "concentration": 1.0, "axes": 5, "seed": 3}
+    expected["of"] = train.meta["sha256"]
     assert augmented.meta["extra"] == {**train.meta["extra"], **expected}
     assert augmented.meta["split"] == "augmented"
     assert len(np.unique(augmented.images.reshape(90, -1), axis=0)) == 90

@@ -118,6 +118,50 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
     assert (cifar10.generation.per_class, cifar10.classifiers["resnet18"].epochs) == (5000, 30)
     assert (cifar100.generation.per_class, cifar100.classifiers["resnet18"].epochs) == (500, 50)
     assert config.datasets["cifar100"].validation_fraction == 0.05
+    training = config.training
+    assert (training.learning_rate, training.warmup_steps, training.fit_after_epochs) == (0.01, 1000, 1)
+    assert (training.ema_decay, training.ema_power, training.initialization_images) == (0.9999, 0.75, 1024)
+    assert (training.augmentation, training.precision) == ("released", "32-true")
+    assert config.generation.temperatures == [0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
+    assert config.tables["table2"].experiments[0].lambdas == [0, 1e4, 1e5, 1e6, 3e6, 1e7]
+    weights = {
+        (one.dataset, one.prior): one.lambdas for one in config.tables["table3"].experiments if one.lambdas != [0]
+    }
+    assert weights == {
+        ("cifar10", "mean_only"): [5e5],
+        ("cifar10", "variance_only"): [1e5],
+        ("cifar10", "fpi"): [3e5],
+        ("cifar100", "mean_only"): [7.5e6],
+        ("cifar100", "variance_only"): [2e6],
+        ("cifar100", "fpi"): [3e6],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "resnet18",
+            {"optimizer": "sgd", "schedule": "one_cycle", "learning_rate": 1e-3, "max_learning_rate": 0.1}
+            | {"momentum": 0.9, "weight_decay": 5e-4, "batch_size": 100, "epochs": 30},
+        ),
+        (
+            "swin",
+            {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 2e-3, "weight_decay": 5e-2}
+            | {"batch_size": 256, "epochs": 1000, "architecture": {}},
+        ),
+        (
+            "eva02",
+            {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1e-5, "gradient_clip": 1}
+            | {"batch_size": 64, "epochs": 3, "image_size": 448, "start_from": "eva02_pretrained", "architecture": {}},
+        ),
+        ("eva02_pretrained", {"pretrained": True, "epochs": 0, "image_size": 448, "architecture": {}}),
+    ],
+)
+def test_the_paper_preset_has_the_papers_classifiers(name: str, expected: dict[str, Any]) -> None:
+    _, _, config = resolve(CONFIG, {"preset": "paper"})
+    settings = config.for_dataset("cifar10").classifiers[name].model_dump()
+    assert {key: settings[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(

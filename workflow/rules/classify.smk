@@ -112,9 +112,10 @@ rule test_classifier_on_real:
     params:
         data=subpath(input.test_images, ancestor=2),
         candidate=subpath(input.model, parent=True),
+        real_labels=real_labels,
     message:
         "Test {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
         " {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "exec nfpi test-classifier --data {params.data:q} --output {output.metrics:q} {params.candidate:q}"
-        " > {log:q} 2>&1"
+        "exec nfpi test-classifier --data {params.data:q} --output {output.metrics:q} {params.real_labels:q}"
+        " {params.candidate:q} > {log:q} 2>&1"

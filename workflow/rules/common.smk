@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import available_cpu_count
 
-from nfpi.config import BASELINE, NO_FLOW, Experiment, format_weight, leaf_prior
+from nfpi.config import BASELINE, NO_FLOW, NO_RESULT, Experiment, format_weight, leaf_prior
 from nfpi.config import Resources as StageResources
 
 Wildcards = Any
@@ -29,8 +29,6 @@ AUGMENTED = f"{LEAF}/augmented"
 FIGURES = f"{ROOT}/figures"
 SPLIT_NAMES = ("train", "validation", "test")
 
-NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every"}
-"""Settings of a training that say how it is run and watched, not what comes out."""
 NOT_OF_START = {"epochs"}
 """Settings of the training on which nothing depends that start_flow leaves."""
 
@@ -53,7 +51,7 @@ wildcard_constraints:
     lam=r"[0-9][0-9.e+-]*",
     seed=r"0|[1-9][0-9]*",
     temperature=r"[0-9][0-9.e+-]*",
-    table="|".join(SETTINGS.tables) or "[^/]+",
+    table="|".join(map(re.escape, SETTINGS.tables)) or "[^/]+",
 
 
 # ---- paths --------------------------------------------------------------------------------------------------
@@ -136,10 +134,11 @@ def weights_to_start_from(wildcards: Wildcards) -> list[str]:
 
 
 def published_weights(wildcards: Wildcards) -> list[str]:
-    """Input function: the published weights that a classifier goes on from, if it does and has no file of them."""
+    """Input function: the file of weights that a classifier goes on from, the user's or the published one."""
     classifier = SETTINGS.for_dataset(wildcards.dataset).classifiers[wildcards.classifier]
-    wanted = classifier.pretrained and classifier.weights is None
-    return [f"{RESULTS.as_posix()}/downloads/{classifier.model}.safetensors"] if wanted else []
+    if classifier.weights is not None:
+        return [classifier.weights.as_posix()]
+    return [f"{RESULTS.as_posix()}/downloads/{classifier.model}.safetensors"] if classifier.pretrained else []
 
 
 def classifier_inputs(wildcards: Wildcards, input: Any) -> list[str]:
@@ -151,6 +150,11 @@ def classifier_inputs(wildcards: Wildcards, input: Any) -> list[str]:
     for option, paths in (("--start-from", input.start_from), ("--classifier.weights", input.published)):
         options += [text for path in paths for text in (option, path)]
     return options
+
+
+def real_labels(wildcards: Wildcards) -> list[str]:
+    """Params function: the option that asks for a score on ImageNet-ReaL's labels too, where the data set has them."""
+    return ["--real-labels"] if SETTINGS.datasets[wildcards.dataset].real_labels else []
 
 
 def leaves_of(experiment: Experiment) -> Iterator[str]:
@@ -169,7 +173,10 @@ def metrics_of(wildcards: Wildcards) -> list[str]:
     for experiment in SETTINGS.tables[wildcards.table].experiments:
         classifier = experiment.classifier
         for leaf in leaves_of(experiment):
-            if classifier and SETTINGS.classifiers[classifier].train_on == "real":
+            if (
+                classifier
+                and SETTINGS.for_dataset(experiment.dataset).classifiers[classifier].train_on == "real"
+            ):
                 files.append(f"{leaf}/{classifier}/augmentation={experiment.augmentation}/metrics.json")
                 continue
             files.append(f"{leaf}/metrics.json")

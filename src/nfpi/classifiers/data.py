@@ -95,11 +95,16 @@ class Variants:
     decoder: Decoder | None = None
 
     @classmethod
-    def of(cls, train: ImageSet, images: ImageSet, decoder: Decoder | None = None) -> Variants:
-        """The variants of these training images."""
+    def of(
+        cls, train: ImageSet, images: ImageSet, decoder: Decoder | None = None, digests: dict[str, str] | None = None
+    ) -> Variants:
+        """The variants of these training images, as stored with these SHA-256 digests."""
         per_image = int(images.meta["extra"]["variants"])
         if decoder is None and images.shape != train.shape:
             raise ValueError(f"augmented images: expected {train.shape}, received {images.shape}")
+        source = images.meta["extra"].get("of")
+        if None not in (source, digests) and source != digests:
+            raise ValueError("augmented images: expected variants of these training images, received those of others")
         if not np.array_equal(np.repeat(train.labels, per_image), images.labels):
             raise ValueError(
                 f"augmented images: expected {per_image} of each of the {len(train)} training images, in their order, "

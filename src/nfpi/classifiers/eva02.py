@@ -17,6 +17,7 @@ from nfpi.classifiers.preprocessing import Preprocessing
 
 IMAGENET_SIZE = 448
 """side of the images of the published weights, pixels"""
+PUBLISHED_CLASSES = 1000
 NAME = "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k"
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nfpi.classifiers.eva02 import IMAGENET_SIZE, eva02, eva02_preprocessing, pretrained_eva02
+from nfpi.classifiers.eva02 import IMAGENET_SIZE, PUBLISHED_CLASSES, eva02, eva02_preprocessing, pretrained_eva02
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.resnet18 import small_image_resnet18
 from nfpi.classifiers.swin import small_image_swin
@@ -78,7 +78,15 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
     if weights is None and not config.pretrained:
         return _built(kind.build, config, size)
     if kind.pretrained is not None:
-        return _built(kind.pretrained, config, {"weights": weights, **size})
+        model = _built(kind.pretrained, config, {"weights": weights, **size})
+        head = weights.get("head.weight") if weights is not None else None
+        published = len(head) if head is not None else PUBLISHED_CLASSES
+        if not config.epochs and num_classes != published:
+            raise ValueError(
+                f"classifier: {config.model} without training (epochs: 0) expected the {published} classes of its "
+                f"weights, received images of {num_classes}"
+            )
+        return model
     if weights is None:
         raise ValueError(f"classifier: {config.model} has no published weights: pretrained cannot be true")
     model = _built(kind.build, config, size)
@@ -96,7 +104,7 @@ def published_weights(model: str) -> dict[str, Tensor]:
     kind = CLASSIFIERS[model]
     if kind.pretrained is None:
         raise ValueError(f"classifier: {model} has no published weights")
-    size = {"weights": None, "num_classes": 1000, "in_channels": 3, "image_size": IMAGENET_SIZE}
+    size = {"weights": None, "num_classes": PUBLISHED_CLASSES, "in_channels": 3, "image_size": IMAGENET_SIZE}
     return _built(
         kind.pretrained, ClassifierConfig.model_validate({"model": model, "pretrained": True}), size
     ).state_dict()

@@ -44,6 +44,7 @@ from nfpi.config.resolution import (
     resolve,
 )
 from nfpi.config.settings import (
+    NO_RESULT,
     ClassifierConfig,
     DatasetConfig,
     EvaluationConfig,
@@ -62,6 +63,7 @@ from nfpi.config.settings import (
 __all__ = [
     "BASELINE",
     "NO_FLOW",
+    "NO_RESULT",
     "Augmentation",
     "AugmentationFigure",
     "ClassifierConfig",

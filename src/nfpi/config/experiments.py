@@ -85,7 +85,7 @@ class SamplesFigure(Settings):
     dataset: Name
     prior: Name = "fpi"
     weight: NonNegativeFloat
-    classes: int = 10
+    classes: PositiveInt = 10
     """the first so many"""
     temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
 

@@ -67,9 +67,17 @@ class Config(Settings):
                 if name is not None and name not in known:
                     raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
         for name, classifier in self.classifiers.items():
-            if classifier.start_from is not None and classifier.start_from not in self.classifiers:
-                unknown = f"'{classifier.start_from}'{suggest(classifier.start_from, self.classifiers)}"
+            other = classifier.start_from
+            if classifier.train_on != "real" and (other is not None or classifier.pretrained):
+                raise ValueError(f"classifiers.{name}: start_from and pretrained are for classifiers of real images")
+            if other is not None and other not in self.classifiers:
+                unknown = f"'{other}'{suggest(other, self.classifiers)}"
                 raise ValueError(f"classifiers.{name}.start_from: unknown classifier {unknown}")
+            if other is not None and self.classifiers[other].start_from is not None:
+                expected = f"classifiers.{name}.start_from: expected one that starts from no other"
+                raise ValueError(f"{expected}, received '{other}'")
+        if self.figures.residuals and self.priors[self.figures.residuals.prior].method != "fixed_point":
+            raise ValueError(f"figures.residuals: prior '{self.figures.residuals.prior}' is not fitted by iteration")
         for name in self.priors:
             if name in (*BASELINE.values(), NO_FLOW):
                 raise ValueError(f"priors.{name}: this name is kept")

@@ -20,6 +20,12 @@ from nfpi.config.base import (
     Start,
 )
 
+_RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*$"
+"""timm's text of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
+
+NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every"}
+"""Settings of trainings that say how they are run and watched, not what comes out."""
+
 Stage = Literal[
     "prepare_data",
     "encode_data",
@@ -157,6 +163,14 @@ class GradientPrior(Settings):
     smallest_variance: PositiveFloat = 0.25
     """c"""
 
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> GradientPrior:
+        if self.objective == "released" and self.every == "step":
+            raise ValueError("objective: released is of all training latents, expected every = epoch, received step")
+        if not (self.fit_mean or self.fit_variance):
+            raise ValueError("fit_mean, fit_variance: expected at least one to be learned, received neither")
+        return self
+
 
 def _method(prior: Any) -> Any:
     if isinstance(prior, dict):
@@ -233,7 +247,7 @@ class StandardAugmentation(Settings):
     """random crops of images padded by so many pixels"""
     auto_augment: Literal["cifar10", "imagenet", "svhn"] | None = None
     """torchvision's AutoAugment policy"""
-    rand_augment: str | None = None
+    rand_augment: Annotated[str, Field(pattern=_RAND_AUGMENT)] | None = None
     """timm's RandAugment, e.g. rand-m9-mstd0.5-inc1"""
     random_erasing: Share = 0.0
     """probability"""

@@ -47,7 +47,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
 
 def kept_settings(config: DatasetConfig) -> dict[str, Any]:
     """The settings that stand in `meta.json` under `extra`."""
-    return config.model_dump(include={"source", "split_seed", "flip", "real_labels"})
+    return config.model_dump(include={"source", "split_seed", "flip"})
 
 
 def assign_splits(

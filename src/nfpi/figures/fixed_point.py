@@ -43,6 +43,7 @@ _FITTED = {"both": "$μ$ and $Σ$", "mean": "$μ$ only, $Σ = I$", "variance": "
 _CODES = {
     "A (definiteness)": ("A", "$A$ not positive"),
     "repulsion kernel": ("κ", "$κ$ not finite"),
+    "divergences (rounding)": ("π", "KLDs beyond rounding"),
     "mean": ("μ", "$μ$ not finite"),
     "variance": ("v", "$v$ not positive"),
 }

@@ -145,8 +145,9 @@ def fit_fixed_point(
         for iteration in range(1, config.max_iterations + 1):
             kld = pairwise_kld(prior)
             kernel = repulsion_kernel(kld, config.alpha, config.scale)
-            fine = torch.isfinite(kernel) & _is_resolved(kld, config.scale, prior.num_dimensions)
-            _require(fine.all(1), iteration, "repulsion kernel", config)
+            _require(torch.isfinite(kernel).all(1), iteration, "repulsion kernel", config)
+            resolved = _is_resolved(kld, config.scale, prior.num_dimensions)
+            _require(resolved.all(1), iteration, "divergences (rounding)", config)
             updated = step(statistics, prior, kernel, config, iteration)
             residuals.append(_largest_change(updated, prior))
             prior = updated
@@ -164,7 +165,10 @@ def fit_fixed_point(
 
 
 def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
-    """Where π, by which the kernel divides, is more than the divergences' rounding: not where classes coincide."""
+    """Where π, by which the kernel divides, is more than the rounding of the largest divergence.
+
+    It is not where classes coincide, nor where others have run away from these.
+    """
     rounding = 64 * torch.finfo(kld.dtype).eps * (dimensions + kld.max())
     return (kld_scale(kld, scale) > rounding) | torch.eye(len(kld), dtype=torch.bool, device=kld.device)
 

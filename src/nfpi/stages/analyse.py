@@ -56,7 +56,8 @@ class MapConvergence(HeavyStage):
         """Fit them all."""
         from tqdm import tqdm
 
-        from nfpi.analysis import CONVERGENCE_COLUMNS, convergence_table
+        from nfpi.analysis import convergence_table
+        from nfpi.figures import CONVERGENCE_COLUMNS
         from nfpi.serialization import load_prior, load_statistics
 
         fits = convergence_table(load_statistics(self.statistics), load_prior(self.initial)[0], self.figure)

@@ -48,7 +48,7 @@ class Augment(HeavyStage):
         device, domain = make_fabric().device, domain_of_flow(header)
         channels, height, width = train.shape
         variants = self.nfa.variants
-        settings = self.nfa.model_dump(exclude={"batch_size"}) | {"seed": self.seed}
+        settings = self.nfa.model_dump(exclude={"batch_size"}) | {"seed": self.seed, "of": train.meta["sha256"]}
         with (
             ImageSetWriter(
                 self.output,

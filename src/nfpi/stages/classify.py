@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import Augmentation, ClassifierConfig, Name, NonNegativeInt
+from nfpi.config import NO_RESULT, Augmentation, ClassifierConfig, Name, NonNegativeInt
 from nfpi.stages.base import HeavyStage, mark_metrics, write_log
 
 if TYPE_CHECKING:
@@ -145,9 +145,11 @@ class TrainClassifier(HeavyStage):
             stored = read_image_set(self.augmented)
             digests["augmented"] = stored.meta["sha256"]
             if stored.images.dtype == "uint8":
-                variants = Variants.of(train, of_one_size(Pixels(stored), config.image_size, preprocessing))
+                variants = Variants.of(
+                    train, of_one_size(Pixels(stored), config.image_size, preprocessing), None, digests["real"]
+                )
             else:
-                variants = Variants.of(train, stored, load_decoder(stored.meta, device))
+                variants = Variants.of(train, stored, load_decoder(stored.meta, device), digests["real"])
         standard = config.standard if self.augmentation == "standard" else None
         return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
 
@@ -156,7 +158,7 @@ class TrainClassifier(HeavyStage):
         from nfpi.files import file_digest
         from nfpi.metrics import config_hash
 
-        without = {"checkpoint_minutes", "workers", "weights", "start_from"}
+        without = {*NO_RESULT, "weights", "start_from"}
         files = {"weights": self.classifier.weights, "start_from": self.start_from}
         return config_hash(
             {
@@ -190,6 +192,8 @@ class TestClassifier(HeavyStage):
     """folders that train-classifier left, e.g. one for each temperature"""
     data: Path
     """folder of the splits"""
+    real_labels: bool = False
+    """score on ImageNet-ReaL's labels as well: the test files are named as ImageNet's validation images"""
     output: Path
     """metrics.json"""
 
@@ -215,7 +219,12 @@ class TestClassifier(HeavyStage):
             raise ValueError(f"{self.data}: expected {expected} classes as in {best}, received {received}")
         device = make_fabric().device
         scores = classifier_scores(
-            model.to(device), test, preprocessing, device, real_labels=_real_labels(pixels), workers=config.workers
+            model.to(device),
+            test,
+            preprocessing,
+            device,
+            real_labels=_real_labels(pixels) if self.real_labels else None,
+            workers=config.workers,
         )
         if measured == _OF_GENERATED:
             metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
@@ -256,11 +265,9 @@ class TestClassifier(HeavyStage):
 
 
 def _real_labels(pixels: Pixels) -> RealLabels | None:
-    """ImageNet-ReaL's labels of test images, where the data set has them."""
+    """ImageNet-ReaL's labels of test images, where their files' names are known."""
     from nfpi.classifiers import RealLabels
 
-    if not pixels.meta["extra"].get("real_labels"):
-        return None
     if pixels.file_names is None:
         logger.warning("%s: the names of the image files are not known: no score on ReaL labels", pixels.meta["name"])
         return None

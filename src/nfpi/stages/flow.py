@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import (
+    NO_RESULT,
     EvaluationConfig,
     FixedPointPrior,
     FlowConfig,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NO_RESULT = {"checkpoint_minutes", "workers", "evaluate_every"}
 """Settings of a training that say how it is run and watched, not what comes out."""
 
 
@@ -66,7 +66,7 @@ class StartFlow(HeavyStage):
         settings = {
             **header,
             "flow": self.flow.model_dump(),
-            "training": self.training.model_dump(exclude=_NO_RESULT | {"epochs"}),
+            "training": self.training.model_dump(exclude=NO_RESULT | {"epochs"}),
             "data": data.train.meta["sha256"],
         }
         ring = CheckpointRing(self.output, config_hash(settings), self.training.checkpoint_minutes)
@@ -171,7 +171,7 @@ class TrainFlow(HeavyStage):
         data = _training_data(self.data, self.training, fabric.device)
         fingerprint = config_hash(
             {
-                "training": self.training.model_dump(exclude=_NO_RESULT),
+                "training": self.training.model_dump(exclude=NO_RESULT),
                 "state": file_digest(self.state),
                 "prior": file_digest(self.prior),
                 "data": data.train.meta["sha256"],

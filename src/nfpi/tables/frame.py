@@ -69,7 +69,7 @@ REFERENCE_COLUMNS = {
     "value": "float64",
     "source": "str",
 }
-"""Columns of the paper's numbers; a classifier of real images leaves prior and λ empty, a cited work its λ too."""
+"""Columns of the paper's numbers; a classifier of real images leaves prior and λ empty, a cited work all."""
 
 
 class TableError(ValueError):
@@ -157,8 +157,7 @@ def _row(
 ) -> dict[str, object]:
     """One λ of an experiment; `leaf` has all that was measured below it."""
     of_classifier = (leaf["stage"] == experiment.classifier) & leaf["augmentation"].isin(["", experiment.augmentation])
-    asked = experiment.prior is None or experiment.augmentation != "standard"  # of no other classifiers
-    of_real_images = asked or bool((leaf[of_classifier]["augmentation"] != "").any())
+    of_real_images = experiment.prior is None or experiment.uses_nfa
     leaf = leaf[of_classifier if of_real_images else of_classifier | (leaf["stage"] == "flow")]
     diverged = leaf[leaf["status"] != "ok"].drop_duplicates("seed")
     finished = leaf[~leaf["seed"].isin(diverged["seed"])]
@@ -177,8 +176,9 @@ def _row(
         ours = _over_seeds(finished, metric)
         key: tuple[object, ...] = (experiment.dataset, experiment.classifier, experiment.augmentation, metric)
         if metric in _OF_FLOWS:
-            key = (experiment.dataset, prior, "" if math.isnan(weight) else format_weight(weight), metric)
-        hidden = metric in _OF_FLOWS and (of_real_images or (metric == "cnn_acc" and experiment.classifier is None))
+            taught = experiment.classifier if metric == "cnn_acc" else ""
+            key = (experiment.dataset, prior, "" if math.isnan(weight) else format_weight(weight), taught, metric)
+        hidden = metric in _OF_FLOWS and of_real_images
         paper = math.nan if hidden else known.get(key, math.nan)
         row |= {
             metric: ours.mean,
@@ -240,15 +240,16 @@ def _status(diverged: list[str], seeds: int) -> str:
 def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
     """The paper's values over all its tables.
 
-    Those of flows are found by (dataset, prior, λ, metric), those of classifiers of real images by (dataset,
-    classifier, augmentation, metric).
+    Those of flows are found by (dataset, prior, λ, classifier of the generated images, metric), those of classifiers of
+    real images by (dataset, classifier, augmentation, metric).
     """
     values: dict[Hashable, float] = {}
     for row in reference.dropna(subset=["value"]).to_dict("records"):
+        if not (row["prior"] or row["classifier"]):
+            continue  # a cited work, found by its name
+        key: tuple[str, ...] = (row["dataset"], row["classifier"], row["augmentation"], row["metric"])
         if row["prior"]:
-            key = (row["dataset"], row["prior"], format_weight(row["lambda"]), row["metric"])
-        else:
-            key = (row["dataset"], row["classifier"], row["augmentation"], row["metric"])
+            key = (row["dataset"], row["prior"], format_weight(row["lambda"]), row["classifier"], row["metric"])
         if values.setdefault(key, row["value"]) != row["value"]:
             where = ", ".join(key[:-1])
             raise TableError(f"reference: {row['metric']} of {where} is both {values[key]} and {row['value']}")
