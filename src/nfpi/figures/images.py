@@ -77,7 +77,7 @@ def _image_grid(
     for row, top in enumerate(tops):
         for column, left in enumerate(lefts):
             mosaic[top : top + height, left : left + width] = large[row, column]
-    label_width = 0.2 + 0.055 * max(map(len, rows))
+    label_width = 0.25 + 0.055 * max(map(len, rows))
     cell = (COLUMN_WIDTH - label_width) * width / mosaic.shape[1]
     upright = max(map(len, columns)) * 0.055 < cell
     label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
@@ -86,6 +86,7 @@ def _image_grid(
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01))
         axes = figure.subplots()
         axes.imshow(mosaic)
+        axes.set_anchor("E")  # what room is left over goes to the labels
         axes.set_xticks(lefts + width / 2, columns)
         axes.set_yticks(tops + height / 2, rows)
         axes.tick_params(length=0, pad=2, top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=6.5)
