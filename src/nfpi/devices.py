@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import warnings
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ def make_fabric(precision: str = "32-true") -> Fabric:
     the inverse of a flow is one. `bf16-mixed` is the way to speed. On a CPU the same run gives the same bits.
     """
     keep_freed_memory()
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process needs none
     torch.backends.cudnn.allow_tf32 = precision != "32-true"
     fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
     if fabric.device.type == "cpu":  # elsewhere it costs speed
