@@ -1,4 +1,4 @@
-"""The device a stage runs on, chosen by itself: CUDA, MPS, else the CPU."""
+"""The device a stage runs on, or several of them, chosen by itself: CUDA, MPS, else the CPU."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import ctypes
 import platform
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+
+from nfpi.processes import OneMachine
 
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def make_fabric(precision: str = "32-true") -> Fabric:
-    """One device of the best kind there is, with this precision.
+def make_fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
+    """One device of the best kind there is, with this precision; or `devices` GPUs, if there are so many.
+
+    Several have a process each, see :func:`nfpi.processes.one_process_a_device`.
 
     « 32-true » means it: GPUs that would round the factors of a float32 convolution to TF32 are told not to, so that
     the inverse of a flow is one. `bf16-mixed` is the way to speed. On a CPU the same run gives the same bits.
@@ -23,11 +28,18 @@ def make_fabric(precision: str = "32-true") -> Fabric:
     keep_freed_memory()
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process needs none
     torch.backends.cudnn.allow_tf32 = precision != "32-true"
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision)  # type: ignore[arg-type]
+    count = max(1, min(devices, visible_gpus()))
+    several: dict[str, Any] = {"strategy": "ddp", "plugins": [OneMachine()]} if count > 1 else {}
+    fabric = Fabric(accelerator="auto", devices=count, precision=precision, **several)  # type: ignore[arg-type]
     if fabric.device.type == "cpu":  # elsewhere it costs speed
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
         torch.use_deterministic_algorithms(True, warn_only=True)
     return fabric
+
+
+def visible_gpus() -> int:
+    """How many GPUs of CUDA (or ROCm) this process may use."""
+    return torch.cuda.device_count()
 
 
 def describe_device(device: torch.device) -> str:

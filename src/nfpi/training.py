@@ -78,7 +78,7 @@ def start_training(
         start: class means with class variances (`data`) or with identity covariances (`identity`), or means drawn
             from N(0, I) with identity covariances (`random`).
         seed: of the run.
-        fabric: device and precision.
+        fabric: devices and precision.
         ring: where the state is kept meanwhile, and taken up where a run that was cut left it; none: nowhere.
 
     Raises:
@@ -122,7 +122,7 @@ def continue_training(
         state: from :func:`start_training`.
         prior: K Gaussians in D = C·H·W dimensions; initial ones if they are learned.
         data: images and knobs.
-        fabric: device and precision.
+        fabric: devices and precision.
         ring: where the state is kept meanwhile, and taken up where a run that was cut left it; none: nowhere.
         learned: how the Gaussians are learned; none: they are not.
 
@@ -168,7 +168,8 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 def _resumed(ring: CheckpointRing | None, data: TrainingData) -> tuple[TrainingState, dict[str, Tensor]] | None:
     """The state that the ring has, and the tensors that it is among."""
-    found = ring.load() if ring is not None else None
+    with data.processes.first_before_others():  # it removes what is damaged
+        found = ring.load() if ring is not None else None
     if ring is None or found is None:
         return None
     tensors, header = found
@@ -193,7 +194,7 @@ def _train(
 
     An epoch is over when it has its row in the log; a state may have all its steps and not yet that.
     """
-    config, steps_per_epoch = data.config, data.steps_per_epoch
+    config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     flow, optimizer = fabric.setup(state.flow, state.optimizer)
     flow.train()
     epoch_began = time.monotonic()
@@ -212,7 +213,7 @@ def _train(
         return state.step, {**tensors, **(kept_along or {})}, header
 
     try:
-        with kept_while_running(ring, content) as keeper:
+        with kept_while_running(ring if processes.first else None, content) as keeper:
             while len(state.log) < until_epoch:
                 epoch = len(state.log)
                 gaussians = gaussians_of_epoch(state, prior, data, keeper.interruption)
@@ -224,15 +225,17 @@ def _train(
                     except ArithmeticError:  # the series of a coupling is endless once its weights ran away
                         require_finite(state, config, epoch + 1)
                         raise diverged(state.step + 1, state.seed, config) from None
+                    # gradients of the processes are averaged: so each image of the batch has the same weight
+                    share = len(labels) / data.images_of_batch(state.step % steps_per_epoch)
                     optimizer.zero_grad()
-                    fabric.backward(gaussians.loss(nll))
+                    fabric.backward(gaussians.loss(nll * (share * processes.count)))
                     if config.gradient_clip:
                         fabric.clip_gradients(flow, optimizer, max_norm=config.gradient_clip)
                     optimizer.step()
                     gaussians.step(learning_progress(state, data))
                     state.step += 1
                     state.average.update(state.flow, step=state.step)
-                    state.epoch_nll += nll.detach().sum()
+                    state.epoch_nll += processes.total(nll.detach().sum())
                     progress.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                         require_finite(state, config, epoch + 1)
@@ -243,7 +246,8 @@ def _train(
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
         known = fault if isinstance(fault, TrainingDiverged) else diverged(state.step, state.seed, config)
-        raise TrainingDiverged(f"{known}; last good checkpoint: {ring or 'none'}") from None
+        kept = f"; last good checkpoint: {ring or 'none'}" if processes.first else ""
+        raise TrainingDiverged(f"{known}{kept}") from None
     finally:
         progress.close()
     return state
@@ -277,7 +281,7 @@ def _close_epoch(
     line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"
     if objective is not None:
         line += f"; prior {objective:.6g}"
-    if epoch % config.evaluate_every == 0 or epoch == config.epochs:
+    if data.processes.first and (epoch % config.evaluate_every == 0 or epoch == config.epochs):
         with interruption.at_once():
             scores = evaluate_flow(
                 state.averaged_flow,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,6 +15,7 @@ from nfpi.data import Domain, ImageSet, batches, domain_of, num_batches, trainin
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.linalg import precise_device
 from nfpi.priors import ClassStatistics, GaussianPrior, ValueRange
+from nfpi.processes import ALONE, Processes
 from nfpi.randomness import derive_seed, generator_for
 
 # epochs of the stream that training never reaches, so that their order and augmentations are their own
@@ -29,12 +30,25 @@ class TrainingData:
         train, validation: image sets.
         config: batch size, augmentation, noise.
         device: where batches go.
+        processes: those that share every batch.
+
+    Raises:
+        ValueError: a batch has fewer images than there are processes.
     """
 
     train: ImageSet
     validation: ImageSet
     config: TrainingConfig
     device: torch.device
+    processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        smallest = self.images_of_batch(self.steps_per_epoch - 1)
+        if smallest < self.processes.count:
+            raise ValueError(
+                f"batch_size: expected batches of {self.processes.count} images at least, one for each device, "
+                f"received {smallest} in the last of an epoch of {len(self.train)}: try another batch_size"
+            )
 
     @cached_property
     def domain(self) -> Domain:
@@ -47,9 +61,17 @@ class TrainingData:
         """Batches of an epoch; the last one may be smaller."""
         return num_batches(len(self.train), self.config.batch_size)
 
+    def images_of_batch(self, batch: int) -> int:
+        """Images of a batch of an epoch, over all processes together."""
+        return min(self.config.batch_size, len(self.train) - batch * self.config.batch_size)
+
     def stream(self, seed: int, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, labels) of an epoch, augmented and with their domain's noise: x (B, C, H, W), labels (B,)."""
-        config = self.config
+        """Batches (x, labels) of an epoch, augmented and with their domain's noise: x (B, C, H, W), labels (B,).
+
+        Of each batch, this is the share of one process. All draw the noise of the whole batch, so that images get the
+        same however many share them.
+        """
+        config, processes = self.config, self.processes
         flip = self.train.meta["extra"]["flip"]
         stream = batches(
             self.train,
@@ -59,19 +81,23 @@ class TrainingData:
             shuffle=True,
             transform=training_transform(config.augmentation, self.train.shape, flip),
             start_batch=start_batch,
-            workers=config.workers,
+            workers=-(-config.workers // processes.count),
             pin_memory=self.device.type == "cuda",
+            rank=processes.rank,
+            world_size=processes.count,
         )
         for index, (images, labels) in enumerate(stream, start_batch):
             generator = generator_for(self.device, seed, "dequantize", epoch, index)
-            x = self.domain.to_flow(images.to(self.device, non_blocking=True), generator)
-            yield x, labels.to(self.device, non_blocking=True)
+            whole = torch.zeros(self.images_of_batch(index), *images.shape[1:], dtype=images.dtype, device=self.device)
+            share = processes.share(len(whole))
+            whole[share] = images.to(self.device, non_blocking=True)
+            yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
 
 
 def first_images(data: TrainingData, seed: int) -> Tensor:
-    """Images of the data-dependent initialisation, (B, C, H, W)."""
+    """Images of the data-dependent initialisation, (B, C, H, W); every process has them all."""
     taken: list[Tensor] = []
-    for x, _ in data.stream(seed, INITIALIZATION_EPOCH):
+    for x, _ in replace(data, processes=ALONE).stream(seed, INITIALIZATION_EPOCH):
         taken.append(x)
         if sum(map(len, taken)) >= data.config.initialization_images:
             break
@@ -86,7 +112,7 @@ def latent_statistics(
     prior: GaussianPrior | None = None,
     nll_range: ValueRange | None = None,
 ) -> ClassStatistics:
-    """Statistics of the latents of all training images, augmented and dequantised, in one pass.
+    """Statistics of the latents of all training images, augmented and dequantised, in one pass of all processes.
 
     Args:
         flow: whose latents they are.
@@ -103,4 +129,6 @@ def latent_statistics(
         if prior is not None and nll_range is not None:
             nll = -prior.log_prob_of(z, labels) - log_abs_det
             nll_range.update(data.domain.bits_per_dim(nll, dimensions) * (dimensions * math.log(2)))
-    return statistics
+    if nll_range is not None and nll_range.ends is not None:
+        nll_range.update(torch.stack(data.processes.gathered(nll_range.ends)))
+    return data.processes.merged(statistics)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nfpi.interruption import Interruption
 from nfpi.priors import GaussianLearner, GaussianPrior, ValueRange
+from nfpi.processes import ALONE, Processes
 from nfpi.training_data import TrainingData, latent_statistics
 from nfpi.training_state import TrainingState, diverged, require_finite
 
@@ -35,11 +36,12 @@ class FixedGaussians:
 
 
 class LearnedGaussians:
-    """Gaussians that learn from every batch."""
+    """Gaussians that learn from every batch, and from the shares of all processes."""
 
-    def __init__(self, learner: GaussianLearner, device: torch.device) -> None:
+    def __init__(self, learner: GaussianLearner, device: torch.device, processes: Processes = ALONE) -> None:
         self._learner = learner
         self._device = device
+        self._processes = processes
         self._current = learner.prior
 
     def of_batch(self) -> GaussianPrior:
@@ -53,6 +55,8 @@ class LearnedGaussians:
 
     def step(self, progress: float) -> None:
         """Along the gradient that the batch left; u is the share of the learning that is done."""
+        for parameter in self._learner.optimizer.param_groups[0]["params"]:
+            parameter.grad = self._processes.total(parameter.grad) / self._processes.count
         self._learner.step(progress)
 
     def in_the_end(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
@@ -79,7 +83,7 @@ def gaussians_of_epoch(
     if learner is None or learned_epochs < 0:
         return FixedGaussians(given, data.device)
     if learner.config.every == "step":
-        return LearnedGaussians(learner, data.device)
+        return LearnedGaussians(learner, data.device, data.processes)
     if learner.steps <= learned_epochs:  # it may have been made before the run was cut
         nll_range = ValueRange() if learner.config.objective == "released" else None
         prior = _as_flow_has_it(learner.prior, data.device)

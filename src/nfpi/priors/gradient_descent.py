@@ -82,10 +82,14 @@ class GradientDescentConfig:
 
 
 class ValueRange:
-    """Smallest and largest of the values seen so far, batch by batch."""
+    """Smallest and largest of the values seen so far, batch by batch.
+
+    Attributes:
+        ends: these two, (2,); none before the first values.
+    """
 
     def __init__(self) -> None:
-        self._ends: Tensor | None = None
+        self.ends: Tensor | None = None
 
     def update(self, values: Tensor) -> ValueRange:
         """Take in values of any shape, at least one.
@@ -94,9 +98,9 @@ class ValueRange:
             itself.
         """
         ends = torch.stack(values.detach().aminmax())
-        if self._ends is not None:
-            ends = torch.stack([torch.minimum(self._ends[0], ends[0]), torch.maximum(self._ends[1], ends[1])])
-        self._ends = ends
+        if self.ends is not None:
+            ends = torch.stack([torch.minimum(self.ends[0], ends[0]), torch.maximum(self.ends[1], ends[1])])
+        self.ends = ends
         return self
 
     @property
@@ -106,9 +110,9 @@ class ValueRange:
         Where all values are 0 it is 1: the divergences of Gaussians that coincide are, and so is their gradient, which
         has no scale to be freed of.
         """
-        if self._ends is None:
+        if self.ends is None:
             raise ValueError("range: expected at least one value, received none")
-        smallest, largest = self._ends.tolist()
+        smallest, largest = self.ends.tolist()
         return (largest - smallest + _WIDENING * (abs(smallest) + abs(largest))) or 1.0
 
 

@@ -26,7 +26,7 @@ from nfpi.config import (
 from nfpi.stages.base import HeavyStage, mark_metrics, write_log, write_rows
 
 if TYPE_CHECKING:
-    import torch
+    from lightning_fabric import Fabric
 
     from nfpi.data import ImageSet
     from nfpi.priors import FixedPointDiverged
@@ -44,6 +44,8 @@ class StartFlow(HeavyStage):
     """folder of the splits"""
     flow: FlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
+    devices: PositiveInt = 1
+    """GPUs that train together, a process each, if the machine has so many; results differ in their last bits"""
     start: Start = "data"
     """initial Gaussians: class means with class variances (data) or identity covariances (identity), or means drawn
     from N(0, I) with identity covariances (random)"""
@@ -57,11 +59,12 @@ class StartFlow(HeavyStage):
         from nfpi.devices import make_fabric
         from nfpi.files import written_together
         from nfpi.metrics import config_hash
+        from nfpi.processes import one_process_a_device
         from nfpi.serialization import save_prior, save_statistics
         from nfpi.training import start_training
 
-        fabric = make_fabric(self.training.precision)
-        data = _training_data(self.data, self.training, fabric.device)
+        fabric = make_fabric(self.training.precision, self.devices)
+        data = _training_data(self.data, self.training, fabric)
         header: dict[str, Any] = {"start": self.start, "seed": self.seed}
         settings = {
             **header,
@@ -70,13 +73,16 @@ class StartFlow(HeavyStage):
             "data": data.train.meta["sha256"],
         }
         ring = CheckpointRing(self.output, config_hash(settings), self.training.checkpoint_minutes)
-        begun = start_training(data, self.flow, self.start, self.seed, fabric, ring)
+        with one_process_a_device(fabric) as processes:
+            begun = start_training(data, self.flow, self.start, self.seed, fabric, ring)
+        if not processes.first:
+            return
         with written_together():
             save_prior(self.output / "prior.safetensors", begun.prior, {**header, "weight": 0.0})
             save_statistics(self.output / "statistics.safetensors", begun.statistics, header)
             write_log(self.output / "log.csv", begun.state.log)
             header |= {"training": self.training.model_dump(), "data": _data_header(data.train)}
-            begun.state.save(self.output / "state.safetensors", header)
+            begun.state.save(self.output / "state.safetensors", {**header, "devices": processes.count})
         ring.clear()
 
 
@@ -148,6 +154,8 @@ class TrainFlow(HeavyStage):
     weight: NonNegativeFloat = 0.0
     """λ of Eq. 4, where the Gaussians are learned"""
     training: TrainingConfig = TrainingConfig()
+    devices: PositiveInt = 1
+    """GPUs that train together, a process each, if the machine has so many; results differ in their last bits"""
     output: Path
     """folder of flow.safetensors (averaged weights), prior.safetensors and log.csv"""
 
@@ -158,6 +166,7 @@ class TrainFlow(HeavyStage):
         from nfpi.files import file_digest, written_together
         from nfpi.metrics import config_hash
         from nfpi.priors import GradientDescentConfig
+        from nfpi.processes import one_process_a_device
         from nfpi.serialization import load_prior, save_flow, save_prior
         from nfpi.training import TrainingState, continue_training
 
@@ -167,8 +176,8 @@ class TrainFlow(HeavyStage):
             learned = GradientDescentConfig(weight=self.weight, **settings)
             learning = {"weight": self.weight, "settings": self.learn.model_dump()}
         prior, prior_header = load_prior(self.prior)
-        fabric = make_fabric(self.training.precision)
-        data = _training_data(self.data, self.training, fabric.device)
+        fabric = make_fabric(self.training.precision, self.devices)
+        data = _training_data(self.data, self.training, fabric)
         fingerprint = config_hash(
             {
                 "training": self.training.model_dump(exclude=NO_RESULT),
@@ -180,7 +189,10 @@ class TrainFlow(HeavyStage):
         )
         ring = CheckpointRing(self.output, fingerprint, self.training.checkpoint_minutes)
         state, header = TrainingState.load(self.state, self.training, data.steps_per_epoch, fabric.device)
-        state = continue_training(state, prior, data, fabric, ring, learned)
+        with one_process_a_device(fabric) as processes:
+            state = continue_training(state, prior, data, fabric, ring, learned)
+        if not processes.first:
+            return
         final = state.learner.prior if state.learner is not None else prior
         with written_together():
             save_prior(self.output / "prior.safetensors", final, prior_header | learning)
@@ -194,6 +206,7 @@ class TrainFlow(HeavyStage):
                     "step": state.step,
                     "training": self.training.model_dump(),
                     "data": _data_header(data.train),
+                    "devices": processes.count,
                 },
             )
         ring.clear()
@@ -377,11 +390,13 @@ class Generate(HeavyStage):
         mark_images(self.output, fault)
 
 
-def _training_data(folder: Path, config: TrainingConfig, device: torch.device) -> TrainingData:
+def _training_data(folder: Path, config: TrainingConfig, fabric: Fabric) -> TrainingData:
     from nfpi.data import read_image_set
+    from nfpi.processes import Processes
     from nfpi.training import TrainingData
 
-    return TrainingData(read_image_set(folder / "train"), read_image_set(folder / "validation"), config, device)
+    train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
+    return TrainingData(train, validation, config, fabric.device, Processes.of(fabric))
 
 
 def _data_header(train: ImageSet) -> dict[str, Any]:
