@@ -187,19 +187,17 @@ def _others(count: int, port: int) -> Iterator[None]:
     """The further processes: the command of this one again. They end when the block does."""
     closing = threading.Event()
     children: list[subprocess.Popen[bytes]] = []
-    watchers: list[threading.Thread] = []
     try:
         for rank in range(1, count):
             words = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
             children.append(_started(rank, port, words))
-            watchers.append(threading.Thread(target=_watch, args=(rank, children[-1], words, closing), daemon=True))
-            watchers[-1].start()
+            threading.Thread(target=_watch, args=(rank, children[-1], words, closing), daemon=True).start()
         yield
     except RuntimeError:  # so does the exchange with a process that failed: then let that one have the word
-        time.sleep(1)
-        if any(child.poll() for child in children):
-            for watcher in watchers:
-                watcher.join()
+        for _ in range(round(_GRACE / 0.05)):
+            if any(child.poll() for child in children):
+                time.sleep(2 * _GRACE)  # _watch ends this process meanwhile
+            time.sleep(0.05)
         raise
     finally:
         closing.set()

@@ -96,7 +96,7 @@ def test_a_setting_of_the_fit_keeps_the_start_and_the_baseline(finished: Project
     "setting",
     [
         "training={workers: 3, checkpoint_minutes: 1, evaluate_every: 7}",
-        "resources={train_flow: {threads: 7, mem_mb: 9, runtime: 9}}",
+        "resources={train_flow: {gpu: 4, threads: 7, mem_mb: 9, runtime: 9}}",
     ],
 )
 def test_what_changes_no_result_runs_nothing(finished: Project, setting: str) -> None:

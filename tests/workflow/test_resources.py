@@ -64,6 +64,11 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
     assert {job["gpu"] for job in jobs if job["rule"] == "fit_prior"} == {None}
     assert "prepare_data" not in {job["rule"] for job in jobs}  # it runs where the internet is
 
+    # A process for each GPU.
+    called = [call for call in fresh.calls() if "--devices" in call["arguments"]]
+    devices = {(call["stage"], call["arguments"][call["arguments"].index("--devices") + 1]) for call in called}
+    assert devices == {("start-flow", "1"), ("train-flow", "4")}
+
     # The Snakemake inside the job saw the same settings.
     (start,) = [call for call in fresh.calls() if call["stage"] == "start-flow"]
     training = json.loads(start["arguments"][start["arguments"].index("--training") + 1])

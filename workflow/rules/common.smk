@@ -389,6 +389,11 @@ def threads_of(stage: str) -> int:
     return stage_resources(stage).threads
 
 
+def devices_of(stage: str) -> Callable[[Wildcards, int], int]:
+    """Params function: GPUs that one job may train on; never a reason to run again (see `settings_to_run`)."""
+    return lambda wildcards, threads: max(1, stage_resources(stage).gpu)
+
+
 def resources_of(stage: str, gpu: int | None = None) -> dict[str, int]:
     """The other resources of one job; `gpu` in place of what config.yaml says.
 

@@ -21,12 +21,14 @@ rule start_flow:
         flow=settings("flow"),
         training=settings_to_run("training"),
         compared=settings("training", without=NOT_OF_START | NO_RESULT),
+        devices=devices_of("start_flow"),
         folder=subpath(output.state, parent=True),
     message:
         "Start a flow on {wildcards.dataset}: initial Gaussians {wildcards.start}, seed {wildcards.seed}"
     shell:
         "exec nfpi start-flow --data {params.data:q} --flow {params.flow:q} --training {params.training:q}"
-        " --start {wildcards.start} --seed {wildcards.seed} --output {params.folder:q} > {log:q} 2>&1"
+        " --start {wildcards.start} --seed {wildcards.seed} --devices {params.devices}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_flow:
@@ -52,10 +54,12 @@ rule train_flow:
         data=subpath(input.train_images, ancestor=2),
         training=settings_to_run("training"),
         compared=settings("training", without=NO_RESULT),
+        devices=devices_of("train_flow"),
         learning=learning,
         folder=subpath(output.flow, parent=True),
     message:
         "Train a flow on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam}, seed {wildcards.seed}"
     shell:
         "exec nfpi train-flow --data {params.data:q} --state {input.state:q} --prior {input.prior:q}"
-        " --training {params.training:q} {params.learning:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --training {params.training:q} {params.learning:q} --devices {params.devices}"
+        " --output {params.folder:q} > {log:q} 2>&1"
