@@ -161,7 +161,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def test_both_stop_with_one_state_and_go_on_from_it(splits, tmp_path, as_two):
-    """By SIGTERM to each, then by SIGKILL to the first; the end is that of two that nobody stopped, bit for bit."""
+    """Each gets SIGTERM, as a cluster sends it; the end is that of two that nobody stopped, bit for bit."""
 
     def arguments(output: str, minutes: float) -> list[str]:
         changes = {"epochs": 50, "fit_after_epochs": 40, "evaluate_every": 50, "checkpoint_minutes": minutes}
@@ -169,16 +169,10 @@ def test_both_stop_with_one_state_and_go_on_from_it(splits, tmp_path, as_two):
         options = ("--flow", FLOW.model_dump_json(), "--training", json.dumps(training), "--devices", 2)
         return [str(x) for x in ("start-flow", "--data", splits, *options, "--output", tmp_path / output)]
 
-    def begin() -> subprocess.Popen[str]:
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}
-        command = [sys.executable, "-c", COMMAND, *arguments("cut", 1e-9)]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-    def states() -> list[int]:
-        return [path.stat().st_mtime_ns for path in (tmp_path / "cut").glob(".checkpoint-*")]
-
-    cut = begin()
-    wait_for(states)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}
+    command = [sys.executable, "-c", COMMAND, *arguments("cut", 1e-9)]
+    cut = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list((tmp_path / "cut").glob(".checkpoint-*")))
     (other,) = others_of(cut)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         os.kill(other, number)
@@ -187,13 +181,6 @@ def test_both_stop_with_one_state_and_go_on_from_it(splits, tmp_path, as_two):
     assert cut.returncode == 75, text
     assert re.search(r"stopped by SIGTERM: kept step \d+ in ", text)
     assert not is_there(other)
-
-    kept, cut = states(), begin()
-    wait_for(lambda: states() != kept)
-    (other,) = others_of(cut)
-    cut.kill()
-    assert "going on from step" in cut.communicate()[1]
-    wait_for(lambda: not is_there(other), 10)
 
     def finish(output: str) -> None:
         assert main(arguments(output, 60.0)) == 0
@@ -233,6 +220,26 @@ def test_where_one_fails_all_end_with_its_words(monkeypatch, tmp_path, other, wo
             os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) == 1
     assert (tmp_path / "words").read_text().startswith(f"nfpi: error: {words}")
+
+
+def test_the_others_end_with_a_first_that_is_killed(monkeypatch, tmp_path):
+    waiting = "import os, pathlib; pathlib.Path({0!r}).touch(); os.read(0, 1); pathlib.Path({0!r}).unlink()"
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", waiting.format(str(tmp_path / "there"))])
+    if not (first := os.fork()):
+        with nfpi.processes._others(2, 1):
+            time.sleep(60)
+        os._exit(99)
+    wait_for((tmp_path / "there").exists)
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    wait_for(lambda: not (tmp_path / "there").exists(), 10)
+    reading, writing = os.pipe()
+    if not (other := os.fork()):
+        os.close(writing)
+        os.dup2(reading, 0)
+        nfpi.processes._end_with_first()
+    os.close(writing)
+    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 1
 
 
 def test_where_the_first_fails_its_own_words_count(monkeypatch):

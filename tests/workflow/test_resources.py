@@ -29,8 +29,11 @@ def trainings_overlap(project: Project) -> bool:
 def test_two_trainings_share_a_machine_but_not_its_gpu(fresh: Project, gpu: bool) -> None:
     if gpu:
         add_gpu(fresh)
-    fresh.snakemake(*TWO_FLOWS, "--cores", "2", STUB_SECONDS="1")
+    fresh.snakemake(*TWO_FLOWS, "--cores", "2", overlay={"resources": {"train_flow": {"gpu": 4}}}, STUB_SECONDS="1")
     assert trainings_overlap(fresh) is not gpu
+    called = [call for call in fresh.calls() if "--devices" in call["arguments"]]
+    devices = {(call["stage"], call["arguments"][call["arguments"].index("--devices") + 1]) for call in called}
+    assert devices == {("start-flow", "1"), ("train-flow", "4")}
 
 
 def test_a_gpu_that_is_hidden_does_not_count(fresh: Project) -> None:
@@ -63,11 +66,6 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
     assert max(job["at_once"] for job in trained) >= 2
     assert {job["gpu"] for job in jobs if job["rule"] == "fit_prior"} == {None}
     assert "prepare_data" not in {job["rule"] for job in jobs}  # it runs where the internet is
-
-    # A process for each GPU.
-    called = [call for call in fresh.calls() if "--devices" in call["arguments"]]
-    devices = {(call["stage"], call["arguments"][call["arguments"].index("--devices") + 1]) for call in called}
-    assert devices == {("start-flow", "1"), ("train-flow", "4")}
 
     # The Snakemake inside the job saw the same settings.
     (start,) = [call for call in fresh.calls() if call["stage"] == "start-flow"]
