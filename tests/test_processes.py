@@ -176,6 +176,8 @@ def test_both_stop_with_one_state_and_go_on_from_it(splits, tmp_path, as_two):
     (other,) = others_of(cut)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         os.kill(other, number)
+    time.sleep(0.2)
+    assert is_there(other)  # it leaves signals to the first
     cut.send_signal(signal.SIGTERM)
     _, text = cut.communicate()
     assert cut.returncode == 75, text
