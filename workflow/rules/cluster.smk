@@ -17,7 +17,11 @@ if SETTINGS.cluster:
     silent = set() if SETTINGS.cluster.ask_memory else {"mem_mb"}
     for submitted in workflow.rules:
         if submitted.message and submitted.name not in workflow._localrules:
-            options = [option for name, option in SBATCH.items() if name in submitted.resources and name not in silent]
+            options = [
+                option
+                for name, option in SBATCH.items()
+                if name in submitted.resources and name not in silent
+            ]
             submitted.message += "\n  sbatch " + " ".join(options)
 elif workflow.resource_settings.nodes is not None and workflow.config_settings.configfiles:
     # Jobs go to a cluster, and a --configfile has taken the place of the profile's.

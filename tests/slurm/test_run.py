@@ -1,0 +1,93 @@
+"""The demo, smaller, with its real stages."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import STUBS, SlurmJob, Submitting, login_node
+
+SMALLER = {
+    "flow": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [16, 16]},
+    "training": {"epochs": 2},
+    "generation": {"per_class": 20},
+    "classifiers": {"resnet18": {"epochs": 1}},
+    "tables": {
+        "table2": {
+            "experiments": [
+                {"dataset": "digits", "lambdas": [0], "classifier": None},
+                {"dataset": "digits", "lambdas": [1e4]},
+            ]
+        }
+    },
+}
+ON_GPU = ("start_flow", "train_flow", "evaluate", "generate", "train_classifier", "test_classifier")
+
+
+@pytest.fixture(scope="session")
+def printed(project: Submitting) -> str:
+    return project.submit("--profile", "slurm", "table2", "--config", "preset=demo", overlay=SMALLER)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Submitting:
+    return login_node(tmp_path_factory.mktemp("run") / "clone", stub=False)
+
+
+@pytest.fixture(scope="session")
+def jobs(project: Submitting, printed: str) -> list[SlurmJob]:
+    return project.jobs()
+
+
+def rule_of(job: SlurmJob) -> str:
+    return job["Comment"].removeprefix("rule_").split("_wildcards_")[0]
+
+
+def test_all_jobs_end_in_a_table(project: Submitting, jobs: list[SlurmJob]) -> None:
+    table = pd.read_csv(project.folder / "results/demo/tables/table2.csv")
+    assert table["lambda"].tolist() == [0, 1e4]
+    assert table["nf_acc"].notna().all()
+    assert table["cnn_acc"].notna().tolist() == [False, True]
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+    assert sorted(map(rule_of, jobs)) == sorted([*ON_GPU, "fit_prior", "train_flow", "evaluate"])
+
+
+def test_gpu_stages_hold_one_gpu_and_others_none(jobs: list[SlurmJob]) -> None:
+    for job in jobs:
+        assert ("gres/gpu=1" in job["AllocTRES"].split(",")) is (rule_of(job) in ON_GPU)
+        assert job["AllocTRES"].count("gpu") == (rule_of(job) in ON_GPU)
+
+
+def test_two_jobs_with_gpus_run_at_once(jobs: list[SlurmJob]) -> None:
+    spans = [(job["StartTime"], job["EndTime"]) for job in jobs if rule_of(job) in ON_GPU]
+    assert any(a[0] < b[1] and b[0] < a[1] for a, b in itertools.combinations(spans, 2))
+
+
+def test_jobs_are_named_after_stage_and_wildcards(jobs: list[SlurmJob]) -> None:
+    assert {"rule_train_flow_wildcards_digits_baseline_0_0", "rule_train_flow_wildcards_digits_fpi_10000_0"} <= {
+        job["Comment"] for job in jobs
+    }
+
+
+def test_time_and_memory_are_those_of_the_table_of_resources(jobs: list[SlurmJob]) -> None:
+    trained = [job for job in jobs if rule_of(job) == "train_flow"]
+    assert {(job["TimeLimit"], job["CPUs/Task"], job["MinMemoryNode"]) for job in trained} == {
+        ("00:30:00", "1", "2000M")
+    }
+
+
+def test_compute_stages_reach_for_no_network(project: Submitting, jobs: list[SlurmJob]) -> None:
+    assert not (project.folder / "connections").exists()
+
+
+def test_reaching_for_a_network_would_be_seen(tmp_path: Path) -> None:
+    notes = tmp_path / "connections"
+    code = "import offline, urllib.request; urllib.request.urlopen('http://192.0.2.1')"
+    environment = {"PYTHONPATH": str(STUBS), "CONNECTIONS": str(notes)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode != 0
+    assert "192.0.2.1" in notes.read_text()
