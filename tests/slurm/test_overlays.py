@@ -1,4 +1,4 @@
-"""Jobs as Jean Zay would get them, submitted to the SLURM of the test (of all profiles: tests/workflow/test_profiles.py)."""
+"""Jobs as Jean Zay would get them, submitted to the SLURM of the test; tests/workflow/test_profiles.py has all profiles."""
 
 from __future__ import annotations
 
