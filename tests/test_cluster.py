@@ -22,17 +22,19 @@ def test_what_begins_anew_asks_for_more_each_time(cluster, attempt, times):
     assert (asked["mem_mb"], asked["runtime"]) == (16000 * times, 60 * times)
 
 
-@pytest.mark.parametrize("stage", ["train_flow", "train_classifier"])
+@pytest.mark.parametrize(
+    "stage", ["encode_data", "start_flow", "train_flow", "generate", "augment", "train_classifier"]
+)
 def test_what_goes_on_from_a_checkpoint_asks_for_the_same(stage):
     assert resources_of_job(stage, ON_GPU, Cluster(), 1) == resources_of_job(stage, ON_GPU, Cluster(), 5)
 
 
 def test_no_job_asks_for_more_than_the_limit():
     line = Resources(gpu=1, runtime=800)
-    assert resources_of_job("augment", line, Cluster(max_runtime=1200), 2)["runtime"] == 1200
-    assert resources_of_job("augment", line, Cluster(qos={"long": 1000}), 2)["runtime"] == 1000
+    assert resources_of_job("evaluate", line, Cluster(max_runtime=1200), 2)["runtime"] == 1200
+    assert resources_of_job("evaluate", line, Cluster(qos={"long": 1000}), 2)["runtime"] == 1000
     both = Cluster(max_runtime=1200, qos={"short": 120, "long": 6000})
-    assert resources_of_job("augment", line, both, 2)["runtime"] == 1200
+    assert resources_of_job("evaluate", line, both, 2)["runtime"] == 1200
 
 
 @pytest.mark.parametrize(("minutes", "qos"), [(1, "short"), (120, "short"), (121, "long"), (1200, "long")])
@@ -71,7 +73,7 @@ def test_memory_that_comes_with_the_cores_is_not_asked_for():
     assert resources_of_job("evaluate", ON_GPU, Cluster(ask_memory=False))["mem_mb"] == 0
 
 
-def test_trainings_are_warned_before_their_limit():
+def test_what_leaves_a_checkpoint_is_warned_before_its_limit():
     cluster = Cluster(options="--hint=nomultithread", warn_seconds=300)
     assert resources_of_job("train_flow", ON_GPU, cluster)["slurm_extra"] == "--hint=nomultithread --signal=TERM@300"
     assert resources_of_job("evaluate", ON_GPU, cluster)["slurm_extra"] == "--hint=nomultithread"

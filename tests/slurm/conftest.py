@@ -22,7 +22,7 @@ STUBS = Path(__file__).parent / "stubs"
 CUT_LEAF = "results/demo/digits/baseline/lambda=0/seed=0"
 CUT_SETTINGS = (
     "flow={num_flows: [1, 1], num_blocks: [1, 1], hidden_channels: [16, 16]}",
-    "training={epochs: 12, checkpoint_minutes: 0.02}",
+    "training={epochs: 12}",
     "resources={train_flow: {runtime: 1}}",
     "cluster={warn_seconds: 30}",
 )

@@ -9,8 +9,10 @@ from pydantic import Field
 from nfpi.config.base import ExpandedText, Name, PositiveInt, Settings
 from nfpi.config.settings import Resources, Stage
 
-RESUMED: frozenset[Stage] = frozenset({"train_flow", "train_classifier"})
-"""Stages that go on from their checkpoint when they are tried again; the others begin anew."""
+RESUMED: frozenset[Stage] = frozenset(
+    {"encode_data", "start_flow", "train_flow", "generate", "augment", "train_classifier"}
+)
+"""Stages that keep what they have done when they are stopped and go on from there; the others begin anew."""
 
 
 class Cluster(Settings):
@@ -29,13 +31,13 @@ class Cluster(Settings):
     qos: dict[Name, PositiveInt] = {}
     """QoS of jobs with GPUs and their time limits in minutes; a job takes the shortest that it fits into"""
     max_runtime: PositiveInt | None = None
-    """longest time a job may ask for, in minutes; a longer training goes on in the next job"""
+    """longest time a job may ask for, in minutes; what takes longer goes on in the next job"""
     cores_per_gpu: PositiveInt | None = None
     """cores that come with each GPU; none: a job asks for the threads of its stage"""
     ask_memory: bool = True
     """no: memory comes along with the cores"""
     warn_seconds: Annotated[int, Field(ge=0, lt=65536)] = 120
-    """how long before its time limit a training is told to leave a checkpoint (SIGTERM); 0: it is not told"""
+    """how long before its time limit a job is told to keep what it has done (SIGTERM); 0: it is not told"""
     options: str = ""
     """more options of sbatch"""
 
