@@ -59,7 +59,7 @@ def test_all_jobs_end_in_a_table(project: Submitting, jobs: list[SlurmJob]) -> N
 
 def test_gpu_stages_hold_one_gpu_and_others_none(jobs: list[SlurmJob]) -> None:
     held = {rule_of(job): job.get("JOB_GRES") for job in jobs}  # what SLURM allocated
-    assert held == {**dict.fromkeys(ON_GPU, "gpu:1"), "fit_prior": None}
+    assert held == {**dict.fromkeys(ON_GPU, "gpu:1"), "fit_prior": "(null)"}
 
 
 def test_two_jobs_with_gpus_run_at_once(jobs: list[SlurmJob]) -> None:
