@@ -1,4 +1,4 @@
-"""Jobs as Jean Zay would get them, submitted to the SLURM of the test; tests/workflow/test_profiles.py has all profiles."""
+"""A job as Jean Zay would get it, submitted to the SLURM of the test (all profiles: tests/workflow/test_profiles.py)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from snakemake.utils import available_cpu_count
 
 from nfpi.config import BASELINE, NO_FLOW, NO_RESULT, Experiment, format_weight, leaf_prior
 from nfpi.config import resources_of_job, threads_of_job
-from nfpi.config import resources_of_job, threads_of_job
 from nfpi.config import Resources as StageResources
 
 Wildcards = Any
