@@ -1,4 +1,4 @@
-"""A job as Jean Zay would get it, submitted to the SLURM of the test (all profiles: tests/workflow/test_profiles.py)."""
+"""A job as Jean Zay would get it, submitted to the SLURM of the test; dry runs: tests/workflow/test_profiles.py."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
     Raises:
         ConfigError: a key is unknown, a value has the wrong type or range, or a name is not defined.
     """
-    overrides = overrides or {}
+    overrides = _with_nulls(overrides or {})
     merged = merge(raw, overrides)
     own = _Choice.model_fields.keys()
     try:  # the rest may be complete on top of the preset only
@@ -169,6 +169,15 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error, Config)}") from None
     return file.preset, file.results, config
+
+
+def _with_nulls(value: Any) -> Any:
+    """The same, with none for the text `null`: Snakemake's --config reads what stands in braces as texts."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if value == "null" else value
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
