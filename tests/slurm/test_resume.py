@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from .conftest import CUT_LEAF, CUT_SETTINGS, SlurmJob, Submitting
+from .conftest import CUT, CUT_LEAF, Run, SlurmJob, Submitting
 
 
 @pytest.fixture(scope="module")
-def project(cut_training: tuple[Submitting, subprocess.Popen[str]]) -> Submitting:
-    project, process = cut_training
-    project.finish(process)
+def project(long_runs: dict[str, tuple[Submitting, Run]]) -> Submitting:
+    project, run = long_runs["cut"]
+    run.good_end()
     return project
 
 
@@ -44,7 +43,9 @@ def test_the_result_is_that_of_an_uncut_training(project: Submitting, tmp_path: 
     cut, uncut = project.folder / CUT_LEAF, tmp_path / "clone" / CUT_LEAF
     project.copy(tmp_path / "clone")
     shutil.rmtree(uncut)
-    Submitting(tmp_path / "clone").submit(f"{CUT_LEAF}/flow.safetensors", "--cores", "1", "--config", *CUT_SETTINGS)
+    Submitting(tmp_path / "clone").submit(
+        f"{CUT_LEAF}/flow.safetensors", "--cores", "1", "--config", "preset=demo", overlay=CUT
+    )
     for name in ("flow.safetensors", "prior.safetensors"):
         assert (cut / name).read_bytes() == (uncut / name).read_bytes()
     logs = [pd.read_csv(leaf / "log.csv").drop(columns="seconds") for leaf in (cut, uncut)]

@@ -10,37 +10,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from .conftest import STUBS, SlurmJob, Submitting, login_node
+from .conftest import STUBS, Run, SlurmJob, Submitting
 
-SMALLER = {
-    "flow": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [16, 16]},
-    "training": {"epochs": 2},
-    "generation": {"per_class": 20},
-    "classifiers": {"resnet18": {"epochs": 1}},
-    "tables": {
-        "table2": {
-            "experiments": [
-                {"dataset": "digits", "lambdas": [0], "classifier": None},
-                {"dataset": "digits", "lambdas": [1e4]},
-            ]
-        }
-    },
-}
 ON_GPU = ("start_flow", "train_flow", "evaluate", "generate", "train_classifier", "test_classifier")
 
 
-@pytest.fixture(scope="session")
-def printed(project: Submitting) -> str:
-    return project.submit("--profile", "slurm", "table2", "--config", "preset=demo", overlay=SMALLER)
+@pytest.fixture(scope="module")
+def project(long_runs: dict[str, tuple[Submitting, Run]]) -> Submitting:
+    project, run = long_runs["demo"]
+    run.good_end()
+    return project
 
 
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Submitting:
-    return login_node(tmp_path_factory.mktemp("run") / "clone", stub=False)
-
-
-@pytest.fixture(scope="session")
-def jobs(project: Submitting, printed: str) -> list[SlurmJob]:
+@pytest.fixture(scope="module")
+def jobs(project: Submitting) -> list[SlurmJob]:
     return project.jobs()
 
 
@@ -89,4 +72,4 @@ def test_reaching_for_a_network_would_be_seen(tmp_path: Path) -> None:
     code = "import offline, urllib.request; urllib.request.urlopen('http://192.0.2.1')"
     environment = {"PYTHONPATH": str(STUBS), "CONNECTIONS": str(notes)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode != 0
-    assert "192.0.2.1" in notes.read_text()
+    assert "socket.getaddrinfo" in notes.read_text()
