@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -34,14 +35,7 @@ DEMO = {
     "training": {"epochs": 2},
     "generation": {"per_class": 20},
     "classifiers": {"resnet18": {"epochs": 1}},
-    "tables": {
-        "table2": {
-            "experiments": [
-                {"dataset": "digits", "lambdas": [0], "classifier": None},
-                {"dataset": "digits", "lambdas": [1e4]},
-            ]
-        }
-    },
+    "tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": [1e4]}]}},
 }
 """The demo, smaller."""
 
@@ -82,7 +76,9 @@ class Submitting(Project):
         """Start Snakemake; `overlay` is laid over the profile's settings."""
         if overlay is not None:
             (self.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
-            arguments = (*arguments, "--configfile", "slurm/settings.yaml", "overlay.yaml")
+            profiles = [value for option, value in itertools.pairwise(arguments) if option == "--profile"]
+            settings = [f"{profile}/settings.yaml" for profile in profiles]
+            arguments = (*arguments, "--configfile", *settings, "overlay.yaml")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
         path = [str(self.folder / "commands"), str(Path(sys.executable).parent), inherited["PATH"]]
         modules = [str(STUBS), inherited.get("PYTHONPATH", "")]
