@@ -26,6 +26,7 @@ include: "workflow/rules/classify.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/cluster.smk"
 
 
 rule all:

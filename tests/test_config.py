@@ -113,6 +113,12 @@ def test_settings_cannot_be_changed_afterwards():
 # ---- a data set's own settings ------------------------------------------------------------------------------
 
 
+def test_null_may_be_written_as_snakemakes_config_reads_it():
+    overrides = {"tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": ["0"], "classifier": "null"}]}}}
+    (experiment,) = resolve(BASE, overrides)[2].tables["table2"].experiments
+    assert experiment.classifier is None
+
+
 def test_overrides_hold_for_their_data_set_only():
     datasets = {
         "other": {"overrides": {"classifiers": {"resnet18": {"epochs": 50}}, "flow": {"coupling": "affine"}}},

@@ -142,7 +142,10 @@ def clone(folder: Path) -> Project:
     for name in ("Snakefile", "config.yaml", "environment.yml"):
         shutil.copy2(ROOT / name, folder)
     for name in ("workflow", "profiles"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, folder / name, symlinks=True)
+    for path in ROOT.iterdir():
+        if path.is_symlink() and path.readlink().parts[0] == "profiles":
+            (folder / path.name).symlink_to(path.readlink())
     return Project(folder)
 
 

@@ -51,7 +51,11 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
     add_gpu(fresh)
     log = tmp_path / "jobs.jsonl"
     threads = 999  # more than this machine has
-    overlay = {"resources": {"train_flow": {"threads": threads, "gpu": 4}}, "training": {"warmup_steps": 7}}
+    overlay = {
+        "resources": {"train_flow": {"threads": threads, "gpu": 4}},
+        "training": {"warmup_steps": 7},
+        "cluster": {},
+    }
     flows = [*TWO_FLOWS, "results/demo/digits/baseline/lambda=0/seed=0/flow.safetensors"]
     fresh.snakemake(
         *flows,
@@ -62,9 +66,9 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
     )
     jobs = [json.loads(line) for line in log.read_text().splitlines()]
     trained = [job for job in jobs if job["rule"] == "train_flow"]
-    assert {(job["threads"], job["gpu"]) for job in trained} == {(threads, 4)}
+    assert {(job["threads"], job["gres"]) for job in trained} == {(threads, "gpu:4")}
     assert max(job["at_once"] for job in trained) >= 2
-    assert {job["gpu"] for job in jobs if job["rule"] == "fit_prior"} == {None}
+    assert {job["gres"] for job in jobs if job["rule"] == "fit_prior"} == {None}
     assert "prepare_data" not in {job["rule"] for job in jobs}  # it runs where the internet is
 
     # The Snakemake inside the job saw the same settings.

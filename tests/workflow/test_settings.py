@@ -184,7 +184,14 @@ def test_conda_and_pip_ask_for_the_same_versions() -> None:
             for entry in [*(entry for entry in entries if isinstance(entry, str)), *pip]
         )
     }
-    assert conda == {*project["dependencies"], f"python{project['requires-python']}", "pip"}
+    extras = project["optional-dependencies"]
+    pip_installs = [*project["dependencies"], *extras["imagenet"], *extras["slurm"]]
+    assert conda == {*pip_installs, f"python{project['requires-python']}", "pip"}
+
+
+def test_each_extra_is_tested() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {*extras["imagenet"], *extras["slurm"]} <= set(extras["test"])
 
 
 def test_nothing_but_shared_ground_stands_in_the_default_profile() -> None:

@@ -13,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import available_cpu_count
 
 from nfpi.config import BASELINE, NO_FLOW, NO_RESULT, Experiment, format_weight, leaf_prior
+from nfpi.config import resources_of_job, threads_of_job
 from nfpi.config import Resources as StageResources
 
 Wildcards = Any
@@ -386,7 +387,7 @@ def stage_resources(stage: str) -> StageResources:
 
 def threads_of(stage: str) -> int:
     """Threads of one job; Snakemake hands them on as OMP_NUM_THREADS, cut to the cores there are."""
-    return stage_resources(stage).threads
+    return threads_of_job(stage_resources(stage), SETTINGS.cluster)
 
 
 def devices_of(stage: str) -> Callable[[Wildcards, int], int]:
@@ -394,16 +395,15 @@ def devices_of(stage: str) -> Callable[[Wildcards, int], int]:
     return lambda wildcards, threads: max(1, stage_resources(stage).gpu)
 
 
-def resources_of(stage: str, gpu: int | None = None) -> dict[str, int]:
-    """The other resources of one job; `gpu` in place of what config.yaml says.
-
-    `gpu` is what a cluster is asked for, `local_gpu` what a limit on this machine counts: Snakemake cuts what a
-    job asks for to such a limit, also for jobs that a cluster runs.
-    """
+def resources_of(stage: str, gpu: int | None = None) -> dict[str, Callable[[Wildcards, int], int | str]]:
+    """The other resources of one job, some more when it is tried again; `gpu` in place of what config.yaml says."""
     line = stage_resources(stage)
-    gpus = line.gpu if gpu is None else gpu
-    with_gpu = {"gpu": gpus, "local_gpu": 1} if gpus else {}
-    return {**with_gpu, "mem_mb": line.mem_mb, "runtime": line.runtime}
+    line = line if gpu is None else line.model_copy(update={"gpu": gpu})
+
+    def resource(name: str) -> Callable[[Wildcards, int], int | str]:
+        return lambda wildcards, attempt: resources_of_job(stage, line, SETTINGS.cluster, attempt)[name]
+
+    return {name: resource(name) for name in resources_of_job(stage, line, SETTINGS.cluster)}
 
 
 def gpu_in_this_machine() -> bool:

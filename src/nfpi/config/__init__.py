@@ -9,6 +9,7 @@ from nfpi.config.base import (
     BASELINE,
     Augmentation,
     ConfigError,
+    ExpandedText,
     Fraction,
     LocalPath,
     Name,
@@ -22,6 +23,7 @@ from nfpi.config.base import (
     Split,
     Start,
 )
+from nfpi.config.cluster import Cluster, resources_of_job, threads_of_job
 from nfpi.config.experiments import (
     AugmentationFigure,
     ConvergenceFigure,
@@ -67,6 +69,7 @@ __all__ = [
     "Augmentation",
     "AugmentationFigure",
     "ClassifierConfig",
+    "Cluster",
     "Config",
     "ConfigError",
     "ConfigFile",
@@ -74,6 +77,7 @@ __all__ = [
     "DatasetConfig",
     "EmbeddingFigure",
     "EvaluationConfig",
+    "ExpandedText",
     "Experiment",
     "Figures",
     "FixedPointPrior",
@@ -107,4 +111,6 @@ __all__ = [
     "leaf_prior",
     "merge",
     "resolve",
+    "resources_of_job",
+    "threads_of_job",
 ]

@@ -36,16 +36,24 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def _expand(path: Any) -> Any:
-    """Environment variables and `~` stand for folders; a variable that is not set is named."""
-    if not isinstance(path, str):
-        return path
-    expanded = os.path.expandvars(path)
+def _with_variables(text: Any) -> Any:
+    """Environment variables stand for what they hold; one that is not set is named."""
+    if not isinstance(text, str):
+        return text
+    expanded = os.path.expandvars(text)
     missing = re.search(r"\$\{?\w+\}?", expanded)
     if missing:
         raise ValueError(f"environment variable {missing[0]} is not set")
-    return Path(expanded).expanduser()
+    return expanded
+
+
+def _expand(path: Any) -> Any:
+    """Environment variables and `~` stand for folders."""
+    expanded = _with_variables(path)
+    return Path(expanded).expanduser() if isinstance(expanded, str) else expanded
 
 
 LocalPath = Annotated[Path, BeforeValidator(_expand)]
 """A path of this machine; `$SCRATCH` and the like may stand in it."""
+ExpandedText = Annotated[str, BeforeValidator(_with_variables)]
+"""A text in which environment variables may stand."""

@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
 
-from nfpi.config.base import BASELINE, ConfigError, Name, NonNegativeInt, Settings
+from nfpi.config.base import BASELINE, ConfigError, LocalPath, Name, NonNegativeInt, Settings
+from nfpi.config.cluster import Cluster
 from nfpi.config.experiments import Experiment, Figures, Table
 from nfpi.config.settings import (
     ClassifierConfig,
@@ -49,6 +50,8 @@ class Config(Settings):
     tables: dict[Name, Table] = {}
     figures: Figures = Figures()
     resources: dict[Stage, Resources] = {}
+    cluster: Cluster | None = None
+    """where jobs are submitted to; profiles/ has some. None: they run on this machine"""
 
     def for_dataset(self, dataset: str) -> Config:
         """The settings with the data set's own overrides laid over them."""
@@ -96,6 +99,17 @@ class Config(Settings):
                 raise ValueError(f"tables.{table}: classifier '{experiment.classifier}' {needed}")
         return self
 
+    @model_validator(mode="after")
+    def _jobs_fit_the_cluster(self) -> Config:
+        longest = self.cluster.longest if self.cluster else None
+        for stage, line in self.resources.items():
+            if longest is not None and line.runtime > longest:
+                raise ValueError(
+                    f"resources.{stage}.runtime: expected at most {longest} minutes, the limit of the cluster's jobs, "
+                    f"received {line.runtime}"
+                )
+        return self
+
     def experiments(self) -> Iterator[tuple[str, Experiment]]:
         """All pairs (table, experiment)."""
         for name, table in self.tables.items():
@@ -107,7 +121,7 @@ class _Choice(Settings):
     """What config.yaml says besides settings."""
 
     preset: Name = "demo"
-    results: Path = Path("results")
+    results: LocalPath = Path("results")
     presets: dict[Name, dict[str, Any]] = {}
 
 
@@ -136,7 +150,7 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
     Raises:
         ConfigError: a key is unknown, a value has the wrong type or range, or a name is not defined.
     """
-    overrides = overrides or {}
+    overrides = _with_nulls(overrides or {})
     merged = merge(raw, overrides)
     own = _Choice.model_fields.keys()
     try:  # the rest may be complete on top of the preset only
@@ -155,6 +169,15 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error, Config)}") from None
     return file.preset, file.results, config
+
+
+def _with_nulls(value: Any) -> Any:
+    """The same, with none for the text `null`: Snakemake's --config reads what stands in braces as texts."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if value == "null" else value
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -41,7 +41,7 @@ class Executor(RemoteExecutor):
             note = {
                 "rule": job.rule.name,
                 "threads": job.threads,
-                "gpu": job.resources.get("gpu"),
+                "gres": job.resources.get("gres"),
                 "mem_mb": job.resources.get("mem_mb"),
                 "runtime": job.resources.get("runtime"),
                 "at_once": len(active_jobs),

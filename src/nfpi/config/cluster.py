@@ -1,0 +1,105 @@
+"""What the jobs of a stage ask for: on this machine, and on a cluster that runs SLURM."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from nfpi.config.base import ExpandedText, Name, PositiveInt, Settings
+from nfpi.config.settings import Resources, Stage
+
+RESUMED: frozenset[Stage] = frozenset(
+    {"encode_data", "start_flow", "train_flow", "generate", "augment", "train_classifier"}
+)
+"""Stages that keep what they have done when they are stopped and go on from there; the others begin anew."""
+
+
+class Cluster(Settings):
+    """What a cluster wants to know of its jobs beyond their resources; profiles/ has some."""
+
+    account: ExpandedText | None = None
+    """who pays for jobs with GPUs; environment variables may stand in it"""
+    cpu_account: ExpandedText | None = None
+    """who pays for the other jobs; none: the same"""
+    partition: str | None = None
+    """of jobs with GPUs; none: the cluster's default"""
+    cpu_partition: str | None = None
+    """of the other jobs; none: the cluster's default"""
+    constraint: str | None = None
+    """which nodes suit jobs with GPUs"""
+    qos: dict[Name, PositiveInt] = {}
+    """QoS of jobs with GPUs and their time limits in minutes; a job takes the shortest that it fits into"""
+    max_runtime: PositiveInt | None = None
+    """longest time a job may ask for, in minutes; what takes longer goes on in the next job"""
+    cores_per_gpu: PositiveInt | None = None
+    """cores that come with each GPU; none: a job asks for the threads of its stage"""
+    ask_memory: bool = True
+    """no: memory comes along with the cores"""
+    warn_seconds: Annotated[int, Field(ge=0, lt=65536)] = 120
+    """how long before its time limit a job is told to keep what it has done (SIGTERM); 0: it is not told"""
+    options: str = ""
+    """more options of sbatch"""
+
+    @property
+    def longest(self) -> int | None:
+        """Minutes that a job may ask for at most, if there is a limit."""
+        limits = [self.max_runtime] if self.max_runtime else []
+        return min([*limits, *([max(self.qos.values())] if self.qos else [])], default=None)
+
+    def qos_for(self, minutes: int) -> str | None:
+        """The shortest QoS that a job of so many minutes fits into."""
+        return min((name for name in self.qos if self.qos[name] >= minutes), key=self.qos.__getitem__, default=None)
+
+
+def threads_of_job(line: Resources, cluster: Cluster | None) -> int:
+    """Threads of one job."""
+    if cluster and cluster.cores_per_gpu and line.gpu:
+        return line.gpu * cluster.cores_per_gpu
+    return line.threads
+
+
+def resources_of_job(stage: Stage, line: Resources, cluster: Cluster | None, attempt: int = 1) -> dict[str, int | str]:
+    """All other resources of one job, as Snakemake and its SLURM executor name them.
+
+    A stage that begins anew when it is tried again asks for more time and memory then, up to three times as much.
+
+    Args:
+        stage: what the job runs.
+        line: what the table of resources says of it.
+        cluster: where it runs; none: on this machine.
+        attempt: 1, 2, ...
+    """
+    times = 1 if stage in RESUMED else min(attempt, 3)
+    asked: dict[str, int | str | None] = {"mem_mb": times * line.mem_mb, "runtime": times * line.runtime}
+    if line.gpu:
+        # Jobs that share this machine count `local_gpu`: a limit on what a cluster is asked for would cut it down.
+        asked |= {"local_gpu": 1, "gpu": line.gpu}
+    if cluster:
+        asked |= _requests_of_slurm(stage, line, cluster, times)
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _requests_of_slurm(stage: Stage, line: Resources, cluster: Cluster, times: int) -> dict[str, int | str | None]:
+    runtime = min(times * line.runtime, cluster.longest or times * line.runtime)
+    warning = f"--signal=TERM@{cluster.warn_seconds}" if stage in RESUMED and cluster.warn_seconds else ""
+    requests: dict[str, int | str | None] = {
+        "cpus_per_task": threads_of_job(line, cluster),
+        "runtime": runtime,
+        "slurm_extra": f"{cluster.options} {warning}".strip() or None,
+    }
+    if not cluster.ask_memory:
+        requests["mem_mb"] = 0  # SLURM's « all there is » is not asked for either: the option is left out
+    if not line.gpu:
+        return requests | {
+            "slurm_account": cluster.cpu_account or cluster.account,
+            "slurm_partition": cluster.cpu_partition,
+        }
+    return requests | {
+        "gpu": None,  # `gres` asks for GPUs of one node
+        "gres": f"gpu:{line.gpu}",
+        "slurm_account": cluster.account,
+        "slurm_partition": cluster.partition,
+        "constraint": cluster.constraint,
+        "qos": cluster.qos_for(runtime),
+    }

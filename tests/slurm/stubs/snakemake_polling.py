@@ -1,0 +1,9 @@
+"""Snakemake, which here asks SLURM every second how its jobs are, so that tests need not wait."""
+
+import snakemake_executor_plugin_slurm
+from snakemake.cli import main
+
+snakemake_executor_plugin_slurm.Executor.next_seconds_between_status_checks = property(
+    lambda self: 1, lambda self, seconds: None
+)
+main()

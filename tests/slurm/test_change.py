@@ -1,0 +1,65 @@
+"""After a change, only what depends on it is submitted: here, with the options that Jean Zay wants."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from .conftest import SlurmJob, Submitting, login_node
+
+
+def with_lambdas(*lambdas: float) -> dict[str, Any]:
+    experiment = {"dataset": "digits", "lambdas": list(lambdas), "classifier": None}
+    return {"tables": {"table2": {"experiments": [experiment]}}}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Submitting:
+    """The table of two λ is finished."""
+    project = login_node(tmp_path_factory.mktemp("change") / "clone", stub=True)
+    project.snakemake("table2", overlay=with_lambdas(0, 1e3))
+    return project
+
+
+@pytest.fixture(scope="module")
+def printed(project: Submitting) -> str:
+    """What Snakemake prints when one λ has become another."""
+    # There is no accounting here to ask whether an account exists.
+    accounts = project.folder / "commands/sacctmgr"
+    accounts.write_text("#!/bin/sh\nprintf 'abc@%s\\n' h100 cpu\n")
+    accounts.chmod(0o755)
+    assert project.jobs() == []
+    profile = ("--profile", "jean-zay-h100", "--config", "preset=demo")
+    return project.submit("table2", "--verbose", *profile, overlay=with_lambdas(0, 2e3), IDRPROJ="abc")
+
+
+def only(jobs: list[SlurmJob]) -> SlurmJob:
+    (job,) = jobs
+    return job
+
+
+def test_a_changed_weight_submits_only_its_own_jobs(project: Submitting, printed: str) -> None:
+    assert [job["Comment"] for job in project.jobs()] == [
+        f"rule_{rule}_wildcards_digits_fpi_2000_0" for rule in ("fit_prior", "train_flow", "evaluate")
+    ]
+
+
+def test_a_job_with_a_gpu_asks_for_what_goes_with_it(project: Submitting, printed: str) -> None:
+    job = only(project.jobs_of("train_flow"))
+    assert (job["Account"], job["Partition"], job["Features"]) == ("abc@h100", "gpu_p6", "h100")
+    assert (job["TresPerNode"], job["CPUs/Task"], job["TimeLimit"]) == ("gres/gpu:1", "24", "00:30:00")
+    # SLURM shows no QoS where there is no accounting, and never hints and signals.
+    (call,) = re.findall(r"^sbatch call: (.*_train_flow_.*)$", printed, flags=re.MULTILINE)
+    options = set(shlex.split(call.split(" --wrap")[0]))
+    assert {"--qos=qos_gpu_h100-t3", "--hint=nomultithread", "--signal=TERM@120"} <= options
+    assert not [option for option in options if option.startswith("--mem")]
+
+
+def test_a_job_without_one_does_not(project: Submitting, printed: str) -> None:
+    job = only(project.jobs_of("fit_prior"))
+    assert (job["Account"], job["Partition"], job["CPUs/Task"]) == ("abc@cpu", "cpu_p1", "1")
+    assert job["Features"] == "(null)"
+    assert "TresPerNode" not in job

@@ -1,0 +1,52 @@
+"""A job that its time limit cuts in mid-training goes on in the next one, to the same result."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import CUT, CUT_LEAF, Run, SlurmJob, Submitting
+
+
+@pytest.fixture(scope="module")
+def project(long_runs: dict[str, tuple[Submitting, Run]]) -> Submitting:
+    project, run = long_runs["cut"]
+    run.good_end()
+    return project
+
+
+@pytest.fixture(scope="module")
+def jobs(project: Submitting) -> list[SlurmJob]:
+    return project.jobs_of("train_flow")
+
+
+def test_the_limit_cuts_a_job_and_another_one_follows(jobs: list[SlurmJob]) -> None:
+    assert {job["TimeLimit"] for job in jobs} == {"00:01:00"}
+    assert len(jobs) >= 2
+    assert jobs[-1]["JobState"] == "COMPLETED"
+    assert not {job["JobState"] for job in jobs[:-1]} & {"COMPLETED", "CANCELLED"}
+
+
+def test_the_next_job_goes_on_from_the_checkpoint(project: Submitting) -> None:
+    # Snakemake removes the outputs of a job that failed; the checkpoint is none of them.
+    log = (project.folder / "results/demo/logs/digits/baseline/lambda=0/seed=0/train_flow.log").read_text()
+    step = re.search(r"going on from step (\d+)", log)
+    assert step is not None, log
+    assert int(step[1]) > 10
+
+
+def test_the_result_is_that_of_an_uncut_training(project: Submitting, tmp_path: Path) -> None:
+    cut, uncut = project.folder / CUT_LEAF, tmp_path / "clone" / CUT_LEAF
+    project.copy(tmp_path / "clone")
+    shutil.rmtree(uncut)
+    Submitting(tmp_path / "clone").submit(
+        f"{CUT_LEAF}/flow.safetensors", "--cores", "1", "--config", "preset=demo", overlay=CUT
+    )
+    for name in ("flow.safetensors", "prior.safetensors"):
+        assert (cut / name).read_bytes() == (uncut / name).read_bytes()
+    logs = [pd.read_csv(leaf / "log.csv").drop(columns="seconds") for leaf in (cut, uncut)]
+    pd.testing.assert_frame_equal(*logs)

@@ -1,0 +1,136 @@
+"""Profiles of clusters: which preset they run, and what their jobs ask for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import DEMO, ROOT, Project
+
+OVERLAYS = ("jean-zay-v100", "jean-zay-a100", "jean-zay-h100")
+ACCOUNT = {"IDRPROJ": "abc"}
+
+
+def refusal(project: Project, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> str:
+    """The line in which a dry run is refused."""
+    process = project.snakemake(*arguments, "--dry-run", overlay=overlay, check=False, **environment)
+    assert process.returncode != 0
+    (line,) = [line for line in process.stdout.splitlines() if line.startswith("config: ")]
+    return line
+
+
+def folders(project: Project, *arguments: str, overlay: dict[str, Any] | None = None) -> set[str]:
+    """Where a dry run would write."""
+    text = project.snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
+    return set(re.findall(r"--output (results/\w+)/", text))
+
+
+def test_the_cluster_runs_the_papers_preset(fresh: Project) -> None:
+    assert folders(fresh, "--profile", "slurm", "table2") == {"results/paper"}
+    assert fresh.plan("--profile", "slurm", "table2") == fresh.plan("table2", "--config", "preset=paper")
+
+
+def test_no_setting_of_the_user_loses_the_preset(fresh: Project) -> None:
+    assert folders(fresh, "--profile", "slurm", "table2", "--config", "seeds=[3]") == {"results/paper"}
+
+
+def test_the_user_may_choose_another_preset(fresh: Project) -> None:
+    assert fresh.plan("--profile", "slurm", "table2", "--config", "preset=demo") == DEMO
+
+
+def test_a_file_of_settings_goes_beside_the_profiles_own(fresh: Project) -> None:
+    overlay = {"seeds": [3]}
+    message = refusal(fresh, "--profile", "slurm", "table2", overlay=overlay)
+    assert "name both, as in --configfile slurm/settings.yaml mine.yaml" in message
+    (fresh.folder / "mine.yaml").write_text(yaml.safe_dump(overlay))
+    both = ("--profile", "slurm", "table2", "--configfile", "slurm/settings.yaml", "mine.yaml")
+    assert fresh.plan(*both) == fresh.plan("table2", "--config", "preset=paper", "seeds=[3]")
+
+
+def test_the_profiles_differ_in_their_settings_only() -> None:
+    profile = (ROOT / "profiles/slurm/config.yaml").read_text()
+    for name in OVERLAYS:
+        assert (ROOT / "profiles" / name / "config.yaml").read_text() == profile
+    generic = yaml.safe_load((ROOT / "profiles/slurm/settings.yaml").read_text())
+    for name in OVERLAYS:
+        settings = yaml.safe_load((ROOT / "profiles" / name / "settings.yaml").read_text())
+        assert set(settings) == set(generic)
+        assert set(settings["cluster"]) <= set(generic["cluster"])
+
+
+def asked_by_job(project: Project, *arguments: str, **environment: str) -> dict[str, str]:
+    """What jobs do, in two words → the options of sbatch that a dry run says; alike for all jobs that do it."""
+    text = project.snakemake(*arguments, "--dry-run", **environment).stdout
+    lines = set(re.findall(r"^Job \d+: (\w+ \w+).*\n  sbatch (.*)$", text, flags=re.MULTILINE))
+    asked = dict(lines)
+    assert len(asked) == len(lines)
+    return asked
+
+
+ON_GPU = {
+    "jean-zay-v100": "--account=abc@v100 --partition=gpu_p13 --constraint=v100-32g --qos=qos_gpu-t3"
+    " --gres=gpu:1 --cpus-per-task=10",
+    "jean-zay-a100": "--account=abc@a100 --partition=gpu_p5 --constraint=a100 --qos=qos_gpu_a100-t3"
+    " --gres=gpu:1 --cpus-per-task=8",
+    "jean-zay-h100": "--account=abc@h100 --partition=gpu_p6 --constraint=h100 --qos=qos_gpu_h100-t3"
+    " --gres=gpu:1 --cpus-per-task=24",
+}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh: Project, overlay: str) -> None:
+    gpu, hint, warned = ON_GPU[overlay], "--hint=nomultithread", "--signal=TERM@120"
+    assert asked_by_job(fresh, "--profile", overlay, "table2", **ACCOUNT) == {
+        "Start a": f"{gpu} --time=120 {hint} {warned}",
+        "Fit the": f"--account=abc@cpu --partition=cpu_p1 --cpus-per-task=4 --time=60 {hint}",
+        "Train a": f"{gpu} --time=1200 {hint} {warned}",
+        "Evaluate a": f"{gpu} --time=60 {hint}",
+        "Generate images": f"{gpu} --time=120 {hint} {warned}",
+        "Train resnet18": f"{gpu} --time=1200 {hint} {warned}",
+        "Test the": f"{gpu} --time=60 {hint}",
+    }
+
+
+def test_any_other_cluster_is_asked_for_resources_alone(fresh: Project) -> None:
+    asked = asked_by_job(fresh, "--profile", "slurm", "table2")
+    assert asked["Train a"] == "--gres=gpu:1 --cpus-per-task=8 --time=1200 --mem=32000 --signal=TERM@120"
+    assert asked["Evaluate a"] == "--gres=gpu:1 --cpus-per-task=8 --time=60 --mem=16000"
+    assert asked["Fit the"] == "--cpus-per-task=4 --time=60 --mem=8000"
+
+
+def test_downloads_and_tables_stay_on_the_login_node(fresh: Project) -> None:
+    text = fresh.snakemake("--profile", "slurm", "table2", "--dry-run").stdout
+    for message in ("Prepare cifar100", "Collect the metrics of table2", "Write table2", "Draw accuracy against λ"):
+        assert re.search(rf"^Job \d+: {message}\nReason", text, flags=re.MULTILINE)
+
+
+def test_an_account_that_is_missing_is_named(fresh: Project) -> None:
+    message = refusal(fresh, "--profile", "jean-zay-a100", "table2")
+    assert message.endswith("cluster.account: environment variable $IDRPROJ is not set")
+
+
+def test_a_job_over_the_limit_is_refused_before_it_is_submitted(fresh: Project) -> None:
+    setting = "resources={train_flow: {runtime: 1201}}"
+    message = refusal(fresh, "--profile", "jean-zay-v100", "table2", "--config", setting, **ACCOUNT)
+    assert message.endswith(
+        "resources.train_flow.runtime: expected at most 1200 minutes, the limit of the cluster's jobs, received 1201"
+    )
+
+
+def test_a_longer_limit_takes_a_longer_qos(fresh: Project) -> None:
+    settings = ("resources={train_flow: {runtime: 3000}}", "cluster={max_runtime: 6000}")
+    asked = asked_by_job(fresh, "--profile", "jean-zay-v100", "table2", "--config", *settings, **ACCOUNT)
+    assert "--qos=qos_gpu-t4 --gres=gpu:1 --cpus-per-task=10 --time=3000" in asked["Train a"]
+    assert "--qos=qos_gpu-t3" in asked["Evaluate a"]
+
+
+def test_results_may_lie_where_a_variable_says(fresh: Project) -> None:
+    setting = "results=$NFPI_TEST_SCRATCH/here"
+    text = fresh.snakemake("table2", "--dry-run", "--config", setting, NFPI_TEST_SCRATCH="/some/where").stdout
+    assert "/some/where/here/demo/tables/table2.csv" in text
+    assert refusal(fresh, "table2", "--config", setting) == (
+        "config: results: environment variable $NFPI_TEST_SCRATCH is not set"
+    )
