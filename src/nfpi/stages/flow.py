@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-"""Settings of a training that say how it is run and watched, not what comes out."""
-
 
 class StartFlow(HeavyStage):
     """Initialise the flow and the Gaussians on data, and train the epochs before the fit."""
