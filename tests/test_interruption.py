@@ -65,8 +65,8 @@ def stage_of(name: str, root: Path, output: Path) -> tuple[object, ...]:
         "start-flow": ("--data", root / "splits", "--flow", json.dumps(FLOW), "--training", json.dumps(TRAINING)),
         "train-flow": ("--data", root / "splits", *begun, "--training", json.dumps(TRAINING | {"epochs": 9})),
         "train-classifier": ("--data", root / "splits", "--classifier", json.dumps(CLASSIFIER)),
-        "generate": (*trained, "--prior", root / "flow/prior.safetensors", "--per-class", 150, "--batch-size", 25),
-        "augment": (*trained, "--data", root / "splits", "--nfa", '{"batch_size": 5, "axes": 5, "variants": 2}'),
+        "generate": (*trained, "--prior", root / "flow/prior.safetensors", "--per-class", 1500, "--batch-size", 25),
+        "augment": (*trained, "--data", root / "splits", "--nfa", '{"batch_size": 2, "axes": 5, "variants": 4}'),
     }
     options["learn by epoch"] = (*options["train-flow"], "--learn", json.dumps(LEARNED), "--weight", 5)
     options["learn by step"] = (
