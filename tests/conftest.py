@@ -1,4 +1,4 @@
-"""Small images that a test can train on within a second."""
+"""Small images that a test can train on within a second, and trainings that are cut."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from nfpi.checkpoint import CheckpointRing
 from nfpi.data import ImageSet
 
 
@@ -39,3 +40,23 @@ def make_images() -> Callable[..., ImageSet]:
         return ImageSet(images.clip(0, 255).astype(np.uint8), labels, meta)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def cut_after() -> Callable[[pytest.MonkeyPatch, int], list[int]]:
+    """Let the machine go after so many checkpoints; gives the steps they are made at."""
+
+    def cut(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
+        made: list[int] = []
+        save = CheckpointRing.save
+
+        def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
+            save(ring, step, *content)
+            made.append(step)
+            if len(made) == saves:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(CheckpointRing, "save", save_and_cut)
+        return made
+
+    return cut

@@ -14,7 +14,6 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 import nfpi.data
-from nfpi.checkpoint import CheckpointRing
 from nfpi.cli import main
 from nfpi.data import ImageSetWriter, write_image_set
 from nfpi.devices import make_fabric
@@ -228,30 +227,18 @@ def test_candidates_of_two_kinds_are_refused(root, tmp_path, capsys):
 # ---- a training that is cut ---------------------------------------------------------------------------------
 
 
-def cut_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
-    made: list[int] = []
-    save = CheckpointRing.save
-
-    def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
-        save(ring, step, *content)
-        made.append(step)
-        if len(made) == saves:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(CheckpointRing, "save", save_and_cut)
-    return made
-
-
-def cut_at_step_3(root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cut_at_step_3(
+    root: Path, output: Path, monkeypatch: pytest.MonkeyPatch, cut_after: Callable[..., list[int]]
+) -> None:
     with monkeypatch.context() as patch:
         cut_after(patch, 3)
         assert train(root, output, {**SWIN, "checkpoint_minutes": 1e-9}, "--augmented", root / "augmented") == 130
     assert all(file.name.startswith(".checkpoint-") for file in output.iterdir())
 
 
-def test_an_interrupted_training_goes_on_by_itself(root, tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_by_itself(root, tmp_path, monkeypatch, cut_after):
     assert train(root, tmp_path / "whole", SWIN, "--augmented", root / "augmented") == 0
-    cut_at_step_3(root, tmp_path / "parts", monkeypatch)
+    cut_at_step_3(root, tmp_path / "parts", monkeypatch, cut_after)
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
         settings = {**SWIN, "checkpoint_minutes": 1e-8, "workers": 1}  # how it is run changes no result
@@ -267,8 +254,8 @@ def test_an_interrupted_training_goes_on_by_itself(root, tmp_path, monkeypatch):
     [({"learning_rate": 0.004}, ("--augmented", "augmented")), ({}, ())],
     ids=["settings", "images"],
 )
-def test_a_checkpoint_of_other_settings_or_images_is_not_used(root, change, options, tmp_path, monkeypatch):
-    cut_at_step_3(root, tmp_path / "c", monkeypatch)
+def test_a_checkpoint_of_other_settings_or_images_is_not_used(root, change, options, tmp_path, monkeypatch, cut_after):
+    cut_at_step_3(root, tmp_path / "c", monkeypatch, cut_after)
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
         options = [root / option if option == "augmented" else option for option in options]

@@ -255,24 +255,7 @@ def train_flow(root: Path, leaf: Path, tmp_path: Path) -> Callable[..., list[str
     return arguments
 
 
-def cut_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
-    """Let the machine go after so many checkpoints; the steps they were made at."""
-    from nfpi.checkpoint import CheckpointRing
-
-    made: list[int] = []
-    save = CheckpointRing.save
-
-    def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
-        save(ring, step, *content)
-        made.append(step)
-        if len(made) == saves:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(CheckpointRing, "save", save_and_cut)
-    return made
-
-
-def test_an_interrupted_training_goes_on_by_itself(leaf, train_flow, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_training_goes_on_by_itself(leaf, train_flow, tmp_path, monkeypatch, capsys, cut_after):
     from nfpi.serialization import load_tensors
 
     with monkeypatch.context() as patch:
@@ -293,7 +276,7 @@ def test_an_interrupted_training_goes_on_by_itself(leaf, train_flow, tmp_path, m
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.02}, {"epochs": 4}])
-def test_a_checkpoint_of_other_settings_is_not_used(train_flow, tmp_path, monkeypatch, change):
+def test_a_checkpoint_of_other_settings_is_not_used(train_flow, tmp_path, monkeypatch, change, cut_after):
     with monkeypatch.context() as patch:
         cut_after(patch, 2)
         assert main(train_flow(tmp_path / "flow")) == 130
@@ -303,7 +286,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(train_flow, tmp_path, monkey
     assert made[0] == 5
 
 
-def test_how_a_training_is_run_is_no_reason_to_forget_a_checkpoint(train_flow, tmp_path, monkeypatch):
+def test_how_a_training_is_run_is_no_reason_to_forget_a_checkpoint(train_flow, tmp_path, monkeypatch, cut_after):
     with monkeypatch.context() as patch:
         cut_after(patch, 2)
         assert main(train_flow(tmp_path / "flow")) == 130
@@ -339,7 +322,9 @@ def learn(root: Path) -> Callable[..., list[str]]:
 
 
 @pytest.mark.parametrize("how", LEARN)
-def test_a_training_that_learns_its_gaussians_goes_on_and_writes_them(root, learn, how, tmp_path, monkeypatch):
+def test_a_training_that_learns_its_gaussians_goes_on_and_writes_them(
+    root, learn, how, tmp_path, monkeypatch, cut_after
+):
     from nfpi.serialization import load_prior, load_tensors
 
     nfpi(*learn(tmp_path / "uncut", how))
@@ -369,7 +354,7 @@ def test_a_training_that_learns_its_gaussians_goes_on_and_writes_them(root, lear
 
 
 @pytest.mark.parametrize("change", [{"weight": 60}, {"power": 2}])
-def test_a_checkpoint_of_another_learner_is_not_used(learn, tmp_path, monkeypatch, change):
+def test_a_checkpoint_of_another_learner_is_not_used(learn, tmp_path, monkeypatch, change, cut_after):
     with monkeypatch.context() as patch:
         cut_after(patch, 2)
         assert main(learn(tmp_path / "flow", "epoch")) == 130

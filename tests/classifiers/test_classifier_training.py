@@ -316,25 +316,6 @@ def test_without_augmentation_a_batch_stays():
 # ---- a training that is cut ---------------------------------------------------------------------------------
 
 
-class Cut(Exception):
-    pass
-
-
-def cut_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
-    """Let the machine go after so many checkpoints; the steps they were made at."""
-    made: list[int] = []
-    save = CheckpointRing.save
-
-    def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
-        save(ring, step, *content)
-        made.append(step)
-        if len(made) == saves:
-            raise Cut
-
-    monkeypatch.setattr(CheckpointRing, "save", save_and_cut)
-    return made
-
-
 EVERYTHING = {
     "optimizer": "adamw",
     "schedule": "cosine",
@@ -358,7 +339,7 @@ EVERYTHING = {
     ids=["sgd", "no momentum, nfa", "constant", "everything"],
 )
 @pytest.mark.parametrize("saves", [2, 4, 6])  # in an epoch, at its end, in the warm-up's next
-def test_two_parts_equal_the_whole(make_images, fabric, settings, nfa, saves, tmp_path, monkeypatch):
+def test_two_parts_equal_the_whole(make_images, fabric, settings, nfa, saves, tmp_path, monkeypatch, cut_after):
     images = make_images(noise=90, flip=True)
     variants = None
     if nfa:
@@ -369,7 +350,7 @@ def test_two_parts_equal_the_whole(make_images, fabric, settings, nfa, saves, tm
     whole = train(fabric, images, images, **settings)
     with monkeypatch.context() as patch:
         cut_after(patch, saves)
-        with pytest.raises(Cut):
+        with pytest.raises(KeyboardInterrupt):
             train(fabric, images, images, folder=tmp_path, **settings)
     torch.manual_seed(77)  # whatever the generators were doing
     np.random.seed(77)  # noqa: NPY002

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Job, Project
+from .conftest import Job, Project, clone
 
 LATENT = "digits/fpi/lambda=10000/seed=0"
 REAL = "digits/real/seed=0"
@@ -164,3 +164,45 @@ def test_a_preset_without_a_table_says_so(fresh: Project) -> None:
     process = fresh.snakemake("table5", "--config", "preset=cifar10_small", "--dry-run", check=False)
     assert process.returncode != 0
     assert "preset cifar10_small has no tables.table5" in process.stdout
+
+
+LATENTS: dict[str, Any] = {
+    "datasets": {"imagenet": {"source": "imagefolder", "folder": "/a/images", "vae": "/a/one", "real_labels": True}},
+    "tables": {
+        "mine": {
+            "experiments": [
+                {"dataset": "imagenet", "lambdas": [10], "classifier": "swin", "augmentation": "nfa"},
+            ]
+        }
+    },
+}
+MINE = "results/demo/tables/mine.csv"
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which a table of a data set's latents is made; tests only plan in it."""
+    project = clone(tmp_path_factory.mktemp("encoded") / "clone")
+    project.snakemake(MINE, overlay=LATENTS)
+    return project
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage"),
+    [
+        ({"vae": "/b/one", "folder": "/b/images", "encode_batch_size": 7}, None),
+        ({"vae": "/a/two"}, "encode-data"),
+        ({"folder": "/a/others"}, "encode-data"),
+        ({"image_size": 64}, "encode-data"),
+        ({"real_labels": False}, "test-classifier"),
+    ],
+    ids=["moved", "another autoencoder", "other images", "another size", "how it is scored"],
+)
+def test_latents_are_encoded_again_where_they_would_differ(
+    encoded: Project, changes: dict[str, Any], stage: str | None
+) -> None:
+    overlay = LATENTS | {"datasets": {"imagenet": LATENTS["datasets"]["imagenet"] | changes}}
+    planned = stages(encoded.plan(MINE, overlay=overlay))
+    first = ["encode-data", "start-flow", "fit-prior", "train-flow", "augment", "train-classifier", "test-classifier"]
+    expected = first[first.index(stage) :] + ["collect", "table"] if stage else []
+    assert planned == Counter(expected)

@@ -5,7 +5,9 @@ from nfpi.stages.augment import Augment
 from nfpi.stages.base import HeavyStage, Stage
 from nfpi.stages.classify import TestClassifier, TrainClassifier
 from nfpi.stages.data import DownloadWeights, EncodeData, Export, PrepareData
-from nfpi.stages.flow import Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
+from nfpi.stages.flow import Evaluate, ImportRelease, StartFlow, TrainFlow
+from nfpi.stages.generate import Generate
+from nfpi.stages.prior import FitPrior
 from nfpi.stages.report import Benchmark, Collect, MakeFigure, MakeTable
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfpi.config import AugmentationFigure, ConvergenceFigure, EmbeddingFigure, NfaConfig, SamplesFigure
-from nfpi.stages.base import HeavyStage, write_rows
+from nfpi.stages.base import HeavyStage, images_of_flow, write_rows
 
 if TYPE_CHECKING:
     from nfpi.priors import FixedPointDiverged
@@ -124,15 +124,13 @@ class DrawAugmentations(HeavyStage):
     def run(self) -> None:
         """Augment and draw."""
         from nfpi.analysis import augmentation_grid
-        from nfpi.data import DataError, domain_of_flow, read_image_set
+        from nfpi.data import domain_of_flow
         from nfpi.devices import make_fabric
         from nfpi.figures import augmentations, save_figure
         from nfpi.serialization import load_flow
 
         flow, header = load_flow(self.flow)
-        train = read_image_set(self.data / "train")
-        if header["data"]["classes"] != train.classes:
-            raise DataError(f"{self.data}: expected the classes that {self.flow} was trained on, received others")
+        train = images_of_flow(self.data, self.flow, header)
         device = make_fabric().device
         images, classes = augmentation_grid(
             flow.to(device),

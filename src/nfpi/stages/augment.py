@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfpi.config import NfaConfig, NonNegativeInt
-from nfpi.stages.base import HeavyStage
+from nfpi.stages.base import HeavyStage, images_of_flow
 
 if TYPE_CHECKING:
     from nfpi.data import ImageSet
@@ -37,14 +37,12 @@ class Augment(HeavyStage):
         from tqdm import tqdm
 
         from nfpi.augmentation import augment_images
-        from nfpi.data import DataError, ImageSetWriter, domain_of_flow, read_image_set
+        from nfpi.data import ImageSetWriter, domain_of_flow
         from nfpi.devices import make_fabric
         from nfpi.serialization import load_flow
 
         flow, header = load_flow(self.flow)
-        train = read_image_set(self.data / "train")
-        if header["data"]["classes"] != train.classes:
-            raise DataError(f"{self.data}: expected the classes that {self.flow} was trained on, received others")
+        train = images_of_flow(self.data, self.flow, header)
         device, domain = make_fabric().device, domain_of_flow(header)
         channels, height, width = train.shape
         variants = self.nfa.variants

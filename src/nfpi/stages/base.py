@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from nfpi.files import require_writable, written_together
 
 if TYPE_CHECKING:
+    from nfpi.data import ImageSet
     from nfpi.priors import FixedPointDiverged
 
 logger = logging.getLogger(__name__)
@@ -82,3 +84,13 @@ def mark_metrics(path: Path, fault: FixedPointDiverged) -> None:
         seconds=0.0,
         diverged=divergence_record(fault),
     )
+
+
+def images_of_flow(data: Path, flow: Path, header: Mapping[str, Any]) -> ImageSet:
+    """The training images below `data`, which have the classes that a flow, read with this header, was trained on."""
+    from nfpi.data import DataError, read_image_set
+
+    train = read_image_set(data / "train")
+    if header["data"]["classes"] != train.classes:
+        raise DataError(f"{data}: expected the classes that {flow} was trained on, received others")
+    return train

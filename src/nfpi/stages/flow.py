@@ -1,4 +1,4 @@
-"""Stages of the flow: start, fit of the prior, training, evaluation, generation."""
+"""Stages of the flow: start, training, import, evaluation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from pydantic_settings import CliPositionalArg
 from nfpi.config import (
     NO_RESULT,
     EvaluationConfig,
-    FixedPointPrior,
     FlowConfig,
     GradientPrior,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     Split,
     Start,
     TrainingConfig,
 )
-from nfpi.stages.base import HeavyStage, mark_metrics, write_log, write_rows
+from nfpi.stages.base import HeavyStage, mark_metrics, write_log
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -82,60 +80,6 @@ class StartFlow(HeavyStage):
             header |= {"training": self.training.model_dump(), "data": _data_header(data.train)}
             begun.state.save(self.output / "state.safetensors", {**header, "devices": processes.count})
         ring.clear()
-
-
-class FitPrior(HeavyStage):
-    """Fit the Gaussians by fixed-point iteration (Eqs. 5-7). A fit that diverges is a result and ends well."""
-
-    statistics: Path
-    """statistics.safetensors of a start"""
-    initial: Path
-    """prior.safetensors of the same start"""
-    prior: FixedPointPrior = FixedPointPrior()
-    weight: NonNegativeFloat
-    """λ of Eq. 4"""
-    output: Path
-    """the fitted prior, a safetensors file"""
-    iterations: Path
-    """table of the residuals, an iteration a row (csv)"""
-
-    def run(self) -> None:
-        """Iterate to the fixed point."""
-        from nfpi.files import written_together
-        from nfpi.priors import FixedPointConfig, FixedPointDiverged, fit_fixed_point
-        from nfpi.serialization import load_prior, load_statistics, save_prior
-
-        settings = self.prior.model_dump(exclude={"method", "start"})
-        initial, header = load_prior(self.initial)
-        try:
-            result = fit_fixed_point(
-                load_statistics(self.statistics), FixedPointConfig(weight=self.weight, **settings), initial
-            )
-        except FixedPointDiverged as fault:
-            self._write_residuals(fault.residuals)
-            fault.context = {"seed": header["seed"], "prior": self.prior.model_dump()}
-            raise
-        if not result.converged:
-            logger.warning("not converged after %d iterations: the last Gaussians are taken", result.iterations)
-        logger.info("λ = %g: %d iterations, converged: %s", self.weight, result.iterations, result.converged)
-        header |= {"weight": self.weight, "settings": self.prior.model_dump()}
-        header |= {"iterations": result.iterations, "converged": result.converged}
-        with written_together():
-            self._write_residuals(result.residuals.tolist())
-            save_prior(self.output, result.prior, header)
-
-    def _write_residuals(self, residuals: list[Any]) -> None:
-        rows = [
-            {"iteration": index, "mean_residual": mean, "variance_residual": variance}
-            for index, (mean, variance) in enumerate(residuals, 1)
-        ]
-        write_rows(self.iterations, ["iteration", "mean_residual", "variance_residual"], rows)
-
-    def mark(self, fault: FixedPointDiverged) -> None:
-        """The prior is « diverged »."""
-        from nfpi.outcome import mark_tensors
-
-        mark_tensors(self.output, fault)
 
 
 class TrainFlow(HeavyStage):
@@ -311,81 +255,6 @@ class Evaluate(HeavyStage):
     def mark(self, fault: FixedPointDiverged) -> None:
         """The metrics are « diverged »."""
         mark_metrics(self.output, fault)
-
-
-class Generate(HeavyStage):
-    """Draw labelled images from a trained flow, as many of each class, in the on-disk form of data sets.
-
-    A run that was cut goes on by itself.
-    """
-
-    flow: Path
-    """flow.safetensors"""
-    prior: Path
-    """prior.safetensors beside it"""
-    temperature: PositiveFloat = 1.0
-    """scales the deviations from the class means"""
-    per_class: PositiveInt = 5000
-    batch_size: PositiveInt = 1000
-    seed: NonNegativeInt = 0
-    output: Path
-    """folder of the images"""
-
-    def run(self) -> None:
-        """Sample and write, a batch at a time."""
-        import numpy as np
-
-        from nfpi.data import ImageSetWriter, domain_of_flow
-        from nfpi.devices import make_fabric
-        from nfpi.sampling import balanced_labels, sample_images
-        from nfpi.serialization import load_flow, load_prior
-
-        flow, header = load_flow(self.flow)
-        prior, _ = load_prior(self.prior)
-        device = make_fabric().device
-        domain = domain_of_flow(header)
-        labels = balanced_labels(prior.num_classes, self.per_class)
-        channels, height, width = flow.shape
-        with ImageSetWriter(
-            self.output,
-            len(labels),
-            (height, width, channels),
-            header["data"]["classes"],
-            name=header["data"]["name"],
-            split="generated",
-            dtype=domain.dtype,
-            fingerprint=self._fingerprint(),
-            **{**header["data"]["extra"], "temperature": self.temperature, "seed": self.seed},
-        ) as writer:
-            done = writer.first_missing // self.batch_size
-            places = np.arange(len(labels))[done * self.batch_size :]
-            for images, classes in sample_images(
-                flow.to(device),
-                prior,
-                labels,
-                temperature=self.temperature,
-                seed=self.seed,
-                batch_size=self.batch_size,
-                domain=domain,
-                device=device,
-                start_batch=done,
-            ):
-                here, places = places[: len(images)], places[len(images) :]
-                writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
-
-    def _fingerprint(self) -> str:
-        """Of all that the images depend on."""
-        from nfpi.files import file_digest
-        from nfpi.metrics import config_hash
-
-        settings = self.model_dump(include={"temperature", "per_class", "batch_size", "seed"})
-        return config_hash({**settings, "flow": file_digest(self.flow), "prior": file_digest(self.prior)})
-
-    def mark(self, fault: FixedPointDiverged) -> None:
-        """There is nothing to draw from."""
-        from nfpi.outcome import mark_images
-
-        mark_images(self.output, fault)
 
 
 def _training_data(folder: Path, config: TrainingConfig, fabric: Fabric) -> TrainingData:
