@@ -58,11 +58,6 @@ class ImageSet:
         height, width, channels = self.images.shape[1:]
         return channels, height, width
 
-    @property
-    def is_grey(self) -> bool:
-        """Whether images have one channel."""
-        return self.shape[0] == 1
-
 
 def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
     """Open an image set; images stay on disk as a memory map.
