@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.checkpoint import CheckpointRing
+from nfpi.runtime.checkpoints import CheckpointRing
 from nfpi.data import ImageSet
 
 

@@ -13,7 +13,7 @@ from nfpi.augmentation import augment_images, augmented_variants, class_axes, mi
 from nfpi.config import NfaConfig
 from nfpi.data import DataError, Domain, ImageSet, domain_of
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.randomness import generator_for
+from nfpi.runtime.randomness import generator_for
 
 CPU = torch.device("cpu")
 COLOUR = (3, 4, 4)

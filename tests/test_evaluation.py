@@ -8,9 +8,9 @@ from nfpi.data import ImageSet, batches
 from nfpi.data.domain import LatentDomain, PixelDomain
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.likelihood import dequantize
+from nfpi.flows.dequantization import dequantize
 from nfpi.priors import ClassStatistics, GaussianPrior
-from nfpi.randomness import generator_for
+from nfpi.runtime.randomness import generator_for
 
 CPU = torch.device("cpu")
 

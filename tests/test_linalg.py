@@ -6,14 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfpi.linalg import (
-    exponential_action,
-    geometric_mean,
-    matrix_exponential,
-    phi_action,
-    symmetric_power,
-    taylor_plan,
-)
+from nfpi.linalg import exponential_action, geometric_mean, matrix_exponential, phi_action, symmetric_power, taylor_plan
 
 NORMS = [0.1, 1.0, 3.0, 8.0]
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from nfpi.config import FlowConfig
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.likelihood import dequantize, negative_log_likelihood
+from nfpi.flows.dequantization import dequantize, negative_log_likelihood
 from nfpi.priors import ClassStatistics, GaussianPrior
-from nfpi.randomness import generator_for
+from nfpi.runtime.randomness import generator_for
 
 ARCHIVE = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "cifar10-jpeg.tar.xz"
 

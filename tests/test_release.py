@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from nfpi.flows import Coupling, LowRankMatrixExponentialCoupling, MatrixExponentialFlow
-from nfpi.likelihood import dequantize
+from nfpi.flows.dequantization import dequantize
 from nfpi.priors import GaussianPrior
 from nfpi.release import load_release_checkpoint
-from nfpi.serialization import FormatError
+from nfpi.runtime.tensors import FormatError
 
 SHARED = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "released_checkpoint"
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from nfpi.data.domain import LatentDomain, PixelDomain
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.likelihood import dequantize
+from nfpi.flows.dequantization import dequantize
 from nfpi.priors import GaussianPrior
-from nfpi.randomness import generator_for
+from nfpi.runtime.randomness import generator_for
 from nfpi.sampling import balanced_labels, sample_images
 
 CPU = torch.device("cpu")

@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 
 from nfpi.augmentation import augmented_variants
-from nfpi.config import AugmentationFigure, ConvergenceFigure, EmbeddingFigure, NfaConfig, SamplesFigure
-from nfpi.data import DataError, Domain, ImageSet, load_decoder
-from nfpi.figures import EMBEDDING_COLUMNS
-from nfpi.flows import MatrixExponentialFlow
-from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
-from nfpi.randomness import derive_seed, generator_for
+from nfpi.config.experiments import AugmentationFigure, ConvergenceFigure, EmbeddingFigure, SamplesFigure
+from nfpi.config.settings import NfaConfig
+from nfpi.data.errors import DataError
+from nfpi.data.domain import Domain
+from nfpi.data.store import ImageSet
+from nfpi.data.autoencoder import load_decoder
+from nfpi.figures.figure1 import EMBEDDING_COLUMNS
+from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.priors.statistics import ClassStatistics
+from nfpi.priors.fixed_point import FixedPointConfig, FixedPointDiverged, fit_fixed_point
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.randomness import derive_seed, generator_for
 from nfpi.sampling import balanced_labels, sample_images
 
 OUTCOME = ("lambda", "outcome", "iterations", "quantity", "class")

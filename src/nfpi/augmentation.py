@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfpi.config import NfaConfig
-from nfpi.data import DataError, Domain, ImageSet
-from nfpi.flows import MatrixExponentialFlow
-from nfpi.likelihood import LEVELS
+from nfpi.config.settings import NfaConfig
+from nfpi.data.errors import DataError
+from nfpi.data.domain import Domain
+from nfpi.data.store import ImageSet
+from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.dequantization import LEVELS
 from nfpi.linalg import precise_dtype
-from nfpi.randomness import derive_seed, generator_for
+from nfpi.runtime.randomness import derive_seed, generator_for
 
 _OVERSAMPLING = 10
 _POWER_ITERATIONS = 4

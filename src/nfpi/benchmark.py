@@ -22,14 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nfpi.devices import describe_device, make_fabric
-from nfpi.files import write_atomically
-from nfpi.flows import Coupling, MatrixExponentialFlow
+from nfpi.runtime.devices import describe_device, make_fabric
+from nfpi.runtime.files import write_atomically
+from nfpi.flows.coupling import Coupling
+from nfpi.flows.multiscale import MatrixExponentialFlow
 from nfpi.flows.networks import NormalizedConv2d
-from nfpi.likelihood import negative_log_likelihood
+from nfpi.flows.dequantization import negative_log_likelihood
 from nfpi.linalg import exponential_action
-from nfpi.metrics import write_csv
-from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
+from nfpi.results.records import write_csv
+from nfpi.priors.statistics import ClassStatistics
+from nfpi.priors.fixed_point import FixedPointConfig, fit_fixed_point
+from nfpi.priors.gaussian import GaussianPrior
 
 PAPER_FLOW = {
     "shape": (3, 32, 32),

@@ -14,32 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
 
-from nfpi.config import explain
-from nfpi.faults import describe_fault
-from nfpi.interruption import EXIT_STATUS, Interrupted, interruptible
-from nfpi.stages import (
-    Augment,
-    Benchmark,
-    Collect,
-    DownloadWeights,
-    DrawAugmentations,
-    DrawSamples,
-    Embed,
-    EncodeData,
-    Evaluate,
-    Export,
-    FitPrior,
-    Generate,
-    ImportRelease,
-    MakeFigure,
-    MakeTable,
-    MapConvergence,
-    PrepareData,
-    StartFlow,
-    TestClassifier,
-    TrainClassifier,
-    TrainFlow,
-)
+from nfpi.config.resolution import explain
+from nfpi.runtime.faults import describe_fault
+from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
+from nfpi.stages import Augment, Benchmark, Collect, DownloadWeights, DrawAugmentations, DrawSamples, Embed, EncodeData, Evaluate, Export, FitPrior, Generate, ImportRelease, MakeFigure, MakeTable, MapConvergence, PrepareData, StartFlow, TestClassifier, TrainClassifier, TrainFlow
 
 
 class Commands(BaseSettings):

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from nfpi.data import Domain, ImageSet, batches
-from nfpi.flows import MatrixExponentialFlow
+from nfpi.data.domain import Domain
+from nfpi.data.store import ImageSet
+from nfpi.data.batches import batches
+from nfpi.flows.multiscale import MatrixExponentialFlow
 from nfpi.linalg import precise_dtype
-from nfpi.priors import GaussianPrior
-from nfpi.randomness import generator_for
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.randomness import generator_for
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfpi.flows import MatrixExponentialFlow
-from nfpi.priors import GaussianPrior
-from nfpi.serialization import FormatError
+from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.tensors import FormatError
 
 _ONLINE, _AVERAGED = "flow.", "ema.ema_model."
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nfpi.data import Domain
-from nfpi.flows import MatrixExponentialFlow
-from nfpi.priors import GaussianPrior
-from nfpi.randomness import generator_for
+from nfpi.data.domain import Domain
+from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.randomness import generator_for
 
 _DRAWS = 10
 

@@ -8,20 +8,13 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from nfpi.checkpoint import CheckpointRing
-from nfpi.classifiers import (
-    ClassifierData,
-    TrainedClassifier,
-    Variants,
-    build_classifier,
-    small_image_resnet18,
-    train_classifier,
-)
+from nfpi.runtime.checkpoints import CheckpointRing
+from nfpi.classifiers import ClassifierData, TrainedClassifier, Variants, build_classifier, small_image_resnet18, train_classifier
 from nfpi.classifiers.training import make_schedule
 from nfpi.config import ClassifierConfig, StandardAugmentation
 from nfpi.data import BatchAugmentation, ImageSet
-from nfpi.devices import make_fabric
-from nfpi.serialization import FormatError
+from nfpi.runtime.devices import make_fabric
+from nfpi.runtime.tensors import FormatError
 
 CONFIG = ClassifierConfig(epochs=3, batch_size=16, max_learning_rate=0.05, standard={"crop_padding": 1})
 

@@ -11,7 +11,7 @@ from torch import nn
 from nfpi.classifiers import build_classifier, load_weights, preprocessing_of, small_image_resnet18
 from nfpi.classifiers.models import CLASSIFIERS, read_weights
 from nfpi.config import ClassifierConfig
-from nfpi.serialization import FormatError
+from nfpi.runtime.tensors import FormatError
 
 SMALL = {
     "resnet18": {},

@@ -5,7 +5,7 @@ import torch
 
 from nfpi.data import DataError, domain_of, domain_of_flow
 from nfpi.data.domain import LatentDomain, PixelDomain
-from nfpi.likelihood import dequantize, quantize
+from nfpi.flows.dequantization import dequantize, quantize
 
 SHAPE = (4, 3, 2)
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from nfpi.config import DatasetConfig
 from nfpi.data import DataError, export_imagefolder, load_source, read_image_set, write_image_set
-from nfpi.data.imagefolder import read_image_files
+from nfpi.data.sources.imagefolder import read_image_files
 
 CLASSES = ["ant", "bee", "cow"]
 

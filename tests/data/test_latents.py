@@ -14,20 +14,9 @@ from PIL import Image
 import nfpi.data.encode as module
 from nfpi.cli import main
 from nfpi.config import DatasetConfig
-from nfpi.data import (
-    DataError,
-    ImageSetWriter,
-    domain_of,
-    encode_dataset,
-    export_imagefolder,
-    load_decoder,
-    open_pixels,
-    prepare_dataset,
-    read_image_set,
-    write_image_set,
-)
-from nfpi.data.imagefolder import read_image
-from nfpi.interruption import Interrupted
+from nfpi.data import DataError, ImageSetWriter, domain_of, encode_dataset, export_imagefolder, load_decoder, open_pixels, prepare_dataset, read_image_set, write_image_set
+from nfpi.data.sources.imagefolder import read_image
+from nfpi.runtime.signals import Interrupted
 
 diffusers = pytest.importorskip("diffusers")
 

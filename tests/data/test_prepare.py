@@ -2,14 +2,7 @@ import numpy as np
 import pytest
 
 from nfpi.config import DatasetConfig
-from nfpi.data import (
-    DataError,
-    export_imagefolder,
-    load_source,
-    prepare_dataset,
-    read_image_set,
-    write_image_set,
-)
+from nfpi.data import DataError, export_imagefolder, load_source, prepare_dataset, read_image_set, write_image_set
 
 SPLITS = ("train", "validation", "test")
 

@@ -14,7 +14,7 @@ import pytest
 from nfpi.data import DataError, ImageSetWriter, read_image_set
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.rows import LabelledRows
-from nfpi.interruption import Interrupted
+from nfpi.runtime.signals import Interrupted
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
 LENGTH, SHAPE = 20, (3, 3, 1)

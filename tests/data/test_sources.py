@@ -14,7 +14,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
 from nfpi.config import DatasetConfig
 from nfpi.data import DataError, load_source
-from nfpi.data.idx import read_idx
+from nfpi.data.sources.idx import read_idx
 
 SHARED = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[3] / "shared"))
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nfpi.figures import COLUMN_WIDTH, FigureError, accuracy_against_weight, save_figure
-from nfpi.tables import COLUMNS
+from nfpi.results.tables import COLUMNS
 
 
 def table(*rows: dict) -> pd.DataFrame:

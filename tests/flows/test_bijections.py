@@ -5,16 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfpi.flows import (
-    ActNorm,
-    AdditiveCoupling,
-    AffineCoupling,
-    Flow,
-    LowRankMatrixExponentialCoupling,
-    MatrixExponentialConv1x1,
-    MatrixExponentialCoupling,
-    MatrixExponentialFlow,
-)
+from nfpi.flows import ActNorm, AdditiveCoupling, AffineCoupling, Flow, LowRankMatrixExponentialCoupling, MatrixExponentialConv1x1, MatrixExponentialCoupling, MatrixExponentialFlow
 
 
 def _flow(coupling, *shape):

@@ -10,15 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from nfpi.config import GradientPrior
-from nfpi.priors import (
-    ClassStatistics,
-    FixedPointConfig,
-    GaussianLearner,
-    GaussianPrior,
-    GradientDescentConfig,
-    ValueRange,
-    fit_fixed_point,
-)
+from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianLearner, GaussianPrior, GradientDescentConfig, ValueRange, fit_fixed_point
 from nfpi.priors.gradient_descent import mean_class_nll, released_objective
 
 COUNTS = (5, 9, 3, 12)

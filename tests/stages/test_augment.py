@@ -10,10 +10,10 @@ import torch
 from nfpi.cli import main
 from nfpi.data import ImageSet, domain_of, read_image_set, write_image_set
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.outcome import mark_tensors
+from nfpi.runtime.divergence import mark_tensors
 from nfpi.priors import FixedPointDiverged
-from nfpi.randomness import generator_for
-from nfpi.serialization import save_flow
+from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.tensors import save_flow
 
 NFA = {"axes": 5, "variants": 3, "batch_size": 8}
 

@@ -13,10 +13,10 @@ import torch
 from nfpi.cli import main
 from nfpi.data import domain_of, read_image_set, write_image_set
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.outcome import mark_tensors
+from nfpi.runtime.divergence import mark_tensors
 from nfpi.priors import ClassStatistics, FixedPointDiverged, GaussianPrior
-from nfpi.randomness import generator_for
-from nfpi.serialization import save_flow, save_prior, save_statistics
+from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.tensors import save_flow, save_prior, save_statistics
 
 SAMPLES = {"dataset": "toy", "weight": 10, "temperatures": [0.5, 1.0]}
 AUGMENTATIONS = {"dataset": "toy", "weight": 10, "classes": ["class0", "2"]}

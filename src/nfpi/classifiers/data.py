@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from nfpi.classifiers.preprocessing import Preprocessing
-from nfpi.config import ClassifierConfig, StandardAugmentation
-from nfpi.data import ImageSet, Pixels, augmented, batches, classifier_transform, num_batches
-from nfpi.randomness import derive_seed, generator_for
+from nfpi.config.settings import ClassifierConfig, StandardAugmentation
+from nfpi.data.store import ImageSet
+from nfpi.data.pixels import Pixels
+from nfpi.data.batches import augmented, batches, num_batches
+from nfpi.data.transforms import classifier_transform
+from nfpi.runtime.randomness import derive_seed, generator_for
 
 _DECODED_AT_ONCE = 16
 

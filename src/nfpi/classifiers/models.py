@@ -17,8 +17,8 @@ from nfpi.classifiers.eva02 import IMAGENET_SIZE, PUBLISHED_CLASSES, eva02, eva0
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.resnet18 import small_image_resnet18
 from nfpi.classifiers.swin import small_image_swin
-from nfpi.config import ClassifierConfig
-from nfpi.serialization import FormatError
+from nfpi.config.settings import ClassifierConfig
+from nfpi.runtime.tensors import FormatError
 
 
 @dataclass(frozen=True)

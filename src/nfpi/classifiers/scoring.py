@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import Preprocessing
-from nfpi.data import ImageSet, batches
+from nfpi.data.store import ImageSet
+from nfpi.data.batches import batches
 
 _LARGEST_BATCH, _PIXELS_OF_A_BATCH = 500, 2**23
 _VALIDATION_IMAGES = 50_000

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 from tqdm import tqdm
 
-from nfpi.checkpoint import CheckpointRing, Content, Keeper, kept_while_running
+from nfpi.runtime.checkpoints import CheckpointRing, Content, Keeper, kept_while_running
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.scoring import classifier_scores
-from nfpi.config import ClassifierConfig
-from nfpi.data import BatchAugmentation
-from nfpi.randomness import derive_seed
-from nfpi.serialization import FormatError
+from nfpi.config.settings import ClassifierConfig
+from nfpi.data.transforms import BatchAugmentation
+from nfpi.runtime.randomness import derive_seed
+from nfpi.runtime.tensors import FormatError
 
 logger = logging.getLogger(__name__)
 

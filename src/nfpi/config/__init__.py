@@ -1,12 +1,11 @@
-"""Every knob of the project: typed, frozen, unknown keys refused.
+"""Every setting of the project: typed, frozen, unknown keys refused.
 
-`config.yaml` writes the settings out and overlays its presets on them; :func:`resolve` makes one :class:`Config` of it.
-Nothing heavy is imported here: the command line and the Snakefile read this package before they know whether there
-is anything to do.
+`config.yaml` writes the paper's settings out, presets say what differs; :func:`resolve` makes one :class:`Config` of it.
+A class of settings serves the config, the command line and the mathematics alike. Nothing heavy is imported here: the
+command line and the Snakefile read this package before they know whether there is anything to do.
 """
 
 from nfpi.config.base import (
-    BASELINE,
     Augmentation,
     ConfigError,
     ExpandedText,
@@ -19,53 +18,50 @@ from nfpi.config.base import (
     PositiveInt,
     Settings,
     Share,
-    Source,
     Split,
     Start,
+    explain,
+    suggest,
 )
-from nfpi.config.cluster import Cluster, resources_of_job, threads_of_job
-from nfpi.config.experiments import (
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, StandardAugmentation
+from nfpi.config.cluster import Cluster, JobName, Resources, resources_of_job, threads_of_job
+from nfpi.config.datasets import SOURCES, DatasetConfig
+from nfpi.config.experiments import Experiment, Table
+from nfpi.config.extensions import describe_extension_fault, extension_digest, load_extensions
+from nfpi.config.figures import (
+    FIGURES,
+    AccuracyFigure,
     AugmentationFigure,
     ConvergenceFigure,
     EmbeddingFigure,
-    Experiment,
-    Figures,
+    FigureSettings,
     ResidualsFigure,
     SamplesFigure,
-    Table,
 )
-from nfpi.config.resolution import (
-    NO_FLOW,
-    Config,
-    ConfigFile,
-    explain,
-    format_weight,
-    json_schema,
-    leaf_prior,
-    merge,
-    resolve,
-)
-from nfpi.config.settings import (
-    NO_RESULT,
-    ClassifierConfig,
-    DatasetConfig,
-    EvaluationConfig,
-    FixedPointPrior,
-    FlowConfig,
-    GenerationConfig,
-    GradientPrior,
-    NfaConfig,
+from nfpi.config.flows import FLOWS, FlowConfig, GlowSettings, MatrixExponentialSettings, TransformerSettings
+from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
+from nfpi.config.metrics import METRICS, Metric, metric, register_metric
+from nfpi.config.presets import built_in_presets, merge
+from nfpi.config.priors import (
+    PRIORS,
+    FixedPointConfig,
+    FixedPointSettings,
+    GradientDescentConfig,
+    GradientDescentSettings,
     PriorConfig,
-    Resources,
-    Stage,
-    StandardAugmentation,
-    TrainingConfig,
 )
+from nfpi.config.resolution import Config, ConfigFile, PresetFile, Resolved, json_schema, resolve
+from nfpi.config.training import NO_RESULT, TrainingConfig
 
 __all__ = [
-    "BASELINE",
-    "NO_FLOW",
+    "CLASSIFIERS",
+    "FIGURES",
+    "FLOWS",
+    "METRICS",
     "NO_RESULT",
+    "PRIORS",
+    "SOURCES",
+    "AccuracyFigure",
     "Augmentation",
     "AugmentationFigure",
     "ClassifierConfig",
@@ -79,38 +75,50 @@ __all__ = [
     "EvaluationConfig",
     "ExpandedText",
     "Experiment",
-    "Figures",
-    "FixedPointPrior",
+    "FigureSettings",
+    "FixedPointConfig",
+    "FixedPointSettings",
     "FlowConfig",
     "Fraction",
     "GenerationConfig",
-    "GradientPrior",
+    "GlowSettings",
+    "GradientDescentConfig",
+    "GradientDescentSettings",
+    "JobName",
     "LocalPath",
+    "MatrixExponentialSettings",
+    "Metric",
     "Name",
     "NfaConfig",
     "NonNegativeFloat",
     "NonNegativeInt",
     "PositiveFloat",
     "PositiveInt",
+    "PresetFile",
     "PriorConfig",
     "ResidualsFigure",
+    "Resolved",
     "Resources",
     "SamplesFigure",
     "Settings",
     "Share",
-    "Source",
     "Split",
-    "Stage",
     "StandardAugmentation",
     "Start",
     "Table",
     "TrainingConfig",
+    "TransformerSettings",
+    "built_in_presets",
+    "describe_extension_fault",
     "explain",
-    "format_weight",
+    "extension_digest",
     "json_schema",
-    "leaf_prior",
+    "load_extensions",
     "merge",
+    "metric",
+    "register_metric",
     "resolve",
     "resources_of_job",
+    "suggest",
     "threads_of_job",
 ]

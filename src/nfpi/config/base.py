@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -19,21 +22,27 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
 Split = Literal["train", "validation", "test"]
 Start = Literal["data", "identity", "random"]
-Source = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "imagefolder"]
 Augmentation = Literal["none", "standard", "nfa", "standard+nfa"]
-
-BASELINE: dict[Start, str] = {"data": "baseline", "identity": "baseline-identity", "random": "baseline-random"}
-"""Where λ = 0 of the fixed point lives: the initial Gaussians, kept, are the same for every prior with that start."""
-
 
 class ConfigError(ValueError):
     """A setting that is missing, unknown or out of range; its message is one line and names the key."""
 
 
 class Settings(BaseModel):
-    """A group of knobs: frozen, unknown keys refused."""
+    """A group of settings: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        """An unknown key is named together with the nearest known one; it may be why another one is missing."""
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    hint = suggest(str(key), cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
+        return data
 
 
 def _with_variables(text: Any) -> Any:
@@ -57,3 +66,36 @@ LocalPath = Annotated[Path, BeforeValidator(_expand)]
 """A path of this machine; `$SCRATCH` and the like may stand in it."""
 ExpandedText = Annotated[str, BeforeValidator(_with_variables)]
 """A text in which environment variables may stand."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or the names there are, or nothing."""
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if nearest:
+        return f" (did you mean '{nearest[0]}'?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def explain(error: ValidationError) -> str:
+    """One fault of a validation error in one line: key, what was expected, what was received.
+
+    An unknown key comes first: it may be why another one is missing.
+    """
+    faults = error.errors(include_url=False)
+    fault = next((fault for fault in faults if fault["type"] == "unknown_key"), faults[0])
+    *parents, last = map(str, fault["loc"]) if fault["loc"] else ("",)
+    context = fault.get("ctx", {})
+    if fault["type"] == "unknown_key":
+        key = ".".join((*parents, last, str(context["key"]))).lstrip(".")
+        return f"unknown key '{key}'{context['hint']}"
+    if last == "[key]":
+        *parents, key = parents
+        known = re.findall(r"'([^']+)'", context.get("expected", ""))
+        return f"unknown key '{'.'.join((*parents, key))}'{suggest(key, known)}"
+    where = ".".join(filter(None, (*parents, last)))
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "unknown_variant":
+        return f"{where}.{message}" if where else message
+    received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
+    return f"{where}: {message}{received}" if where else f"{message}{received}"

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nfpi.config.base import ExpandedText, Name, PositiveInt, Settings
-from nfpi.config.settings import Resources, Stage
+from nfpi.config.base import ExpandedText, Name, NonNegativeInt, PositiveInt, Settings
 
-RESUMED: frozenset[Stage] = frozenset(
+JobName = Literal[
+    "prepare_data",
+    "encode_data",
+    "start_flow",
+    "fit_prior",
+    "train_flow",
+    "evaluate",
+    "generate",
+    "augment",
+    "train_classifier",
+    "test_classifier",
+    "collect",
+    "table",
+    "figure",
+    "benchmark",
+]
+"""What `resources:` has a line for."""
+
+RESUMED: frozenset[JobName] = frozenset(
     {"encode_data", "start_flow", "train_flow", "generate", "augment", "train_classifier"}
 )
-"""Stages that keep what they have done when they are stopped and go on from there; the others begin anew."""
+"""Stages that keep what they have done when they are stopped, and resume; the others begin anew."""
+
+
+class Resources(Settings):
+    """What one job of a stage may use."""
+
+    gpu: NonNegativeInt = 0
+    threads: PositiveInt = 1
+    mem_mb: PositiveInt = 4000
+    runtime: PositiveInt = 60
+    """minutes"""
 
 
 class Cluster(Settings):
@@ -21,19 +48,19 @@ class Cluster(Settings):
     account: ExpandedText | None = None
     """who pays for jobs with GPUs; environment variables may stand in it"""
     cpu_account: ExpandedText | None = None
-    """who pays for the other jobs; none: the same"""
+    """who pays for the other jobs; None: the same"""
     partition: str | None = None
-    """of jobs with GPUs; none: the cluster's default"""
+    """of jobs with GPUs; None: the cluster's default"""
     cpu_partition: str | None = None
-    """of the other jobs; none: the cluster's default"""
+    """of the other jobs; None: the cluster's default"""
     constraint: str | None = None
     """which nodes suit jobs with GPUs"""
     qos: dict[Name, PositiveInt] = {}
     """QoS of jobs with GPUs and their time limits in minutes; a job takes the shortest that it fits into"""
     max_runtime: PositiveInt | None = None
-    """longest time a job may ask for, in minutes; what takes longer goes on in the next job"""
+    """longest time a job may ask for, in minutes; what takes longer is resumed in the next job"""
     cores_per_gpu: PositiveInt | None = None
-    """cores that come with each GPU; none: a job asks for the threads of its stage"""
+    """cores that come with each GPU; None: a job asks for the threads of its stage"""
     ask_memory: bool = True
     """no: memory comes along with the cores"""
     warn_seconds: Annotated[int, Field(ge=0, lt=65536)] = 120
@@ -48,7 +75,7 @@ class Cluster(Settings):
         return min([*limits, *([max(self.qos.values())] if self.qos else [])], default=None)
 
     def qos_for(self, minutes: int) -> str | None:
-        """The shortest QoS that a job of so many minutes fits into."""
+        """The shortest QoS that a job of this length fits into."""
         return min((name for name in self.qos if self.qos[name] >= minutes), key=self.qos.__getitem__, default=None)
 
 
@@ -59,7 +86,7 @@ def threads_of_job(line: Resources, cluster: Cluster | None) -> int:
     return line.threads
 
 
-def resources_of_job(stage: Stage, line: Resources, cluster: Cluster | None, attempt: int = 1) -> dict[str, int | str]:
+def resources_of_job(stage: JobName, line: Resources, cluster: Cluster | None, attempt: int = 1) -> dict[str, int | str]:
     """All other resources of one job, as Snakemake and its SLURM executor name them.
 
     A stage that begins anew when it is tried again asks for more time and memory then, up to three times as much.
@@ -67,7 +94,7 @@ def resources_of_job(stage: Stage, line: Resources, cluster: Cluster | None, att
     Args:
         stage: what the job runs.
         line: what the table of resources says of it.
-        cluster: where it runs; none: on this machine.
+        cluster: where it runs; None: on this machine.
         attempt: 1, 2, ...
     """
     times = 1 if stage in RESUMED else min(attempt, 3)
@@ -80,7 +107,7 @@ def resources_of_job(stage: Stage, line: Resources, cluster: Cluster | None, att
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _requests_of_slurm(stage: Stage, line: Resources, cluster: Cluster, times: int) -> dict[str, int | str | None]:
+def _requests_of_slurm(stage: JobName, line: Resources, cluster: Cluster, times: int) -> dict[str, int | str | None]:
     runtime = min(times * line.runtime, cluster.longest or times * line.runtime)
     warning = f"--signal=TERM@{cluster.warn_seconds}" if stage in RESUMED and cluster.warn_seconds else ""
     requests: dict[str, int | str | None] = {
@@ -89,7 +116,7 @@ def _requests_of_slurm(stage: Stage, line: Resources, cluster: Cluster, times: i
         "slurm_extra": f"{cluster.options} {warning}".strip() or None,
     }
     if not cluster.ask_memory:
-        requests["mem_mb"] = 0  # SLURM's « all there is » is not asked for either: the option is left out
+        requests["mem_mb"] = 0  # nor is all memory of the node asked for: the option is left out
     if not line.gpu:
         return requests | {
             "slurm_account": cluster.cpu_account or cluster.account,

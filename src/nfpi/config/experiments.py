@@ -1,14 +1,23 @@
-"""Which runs stand in a table, and what the figures show."""
+"""Which runs stand in a table, and what of them."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from nfpi.config.base import Augmentation, Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from nfpi.config.base import Augmentation, ConfigError, Name, NonNegativeFloat, Settings
+from nfpi.config.metrics import metric
 
-Weights = Annotated[list[NonNegativeFloat], Field(min_length=1)]
+
+def _known_metric(name: str) -> str:
+    try:
+        return metric(name).name
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+MetricName = Annotated[str, AfterValidator(_known_metric)]
 
 
 class Experiment(Settings):
@@ -17,12 +26,14 @@ class Experiment(Settings):
     label: str = ""
     """name of the row; empty: the prior's"""
     dataset: Name
+    flow: Name = "mef"
+    """the backbone, one of `flows:`"""
     prior: Name | None = "fpi"
-    """none: no flow, a classifier of real images alone"""
+    """None: no flow, a classifier of real images alone"""
     lambdas: list[NonNegativeFloat] = []
-    """weights λ of the repulsion (Eq. 4); 0 keeps the initial Gaussians"""
+    """weights λ of the repulsion (Eq. 4); 0 keeps the initial Gaussians of a fixed point; a prior without λ needs none"""
     classifier: Name | None = "resnet18"
-    """what learns from the images; none: NF-Acc only"""
+    """what learns from the images; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
     """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa), or both"""
 
@@ -35,8 +46,6 @@ class Experiment(Settings):
     def _one_kind_of_run(self) -> Experiment:
         if self.prior is None and (self.lambdas or self.uses_nfa or self.classifier is None):
             raise ValueError("without a prior an experiment has a classifier, no lambdas, and no nfa")
-        if self.prior is not None and not self.lambdas:
-            raise ValueError("lambdas: expected at least one, received none")
         return self
 
 
@@ -46,71 +55,8 @@ class Table(Settings):
     title: str = ""
     best_only: bool = False
     """one row an experiment, at the λ that is best on the validation split; else a row for each λ"""
+    metrics: Annotated[list[MetricName], Field(min_length=1)] = ["nf_acc", "cnn_acc"]
+    """what is shown of each run, a column each"""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
     literature: list[str] = []
     """rows of cited work; their numbers stand in workflow/reference/paper.csv under these names, where known"""
-
-
-class EmbeddingFigure(Settings):
-    """Figure 1: t-SNE of images, and samples of class Gaussians there before and after the fixed point."""
-
-    dataset: Name
-    images: PositiveInt = 5000
-    """training images that are embedded"""
-    perplexity: PositiveFloat = 30.0
-    seed: NonNegativeInt = 0
-    lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
-    """small and large λ of the released update with variances"""
-    lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [10.0, 30.0]
-    """small and large λ of the exact update with full covariances"""
-    samples_per_class: PositiveInt = 200
-
-
-class AugmentationFigure(Settings):
-    """Figure 2: images beside latent-augmented variants."""
-
-    dataset: Name
-    prior: Name = "fpi"
-    weight: NonNegativeFloat
-    """λ"""
-    classes: Annotated[list[str], Field(min_length=1)]
-    """names or indices of classes"""
-    images_per_class: PositiveInt = 1
-    variants: PositiveInt = 3
-
-
-class SamplesFigure(Settings):
-    """Class-conditional samples at several temperatures."""
-
-    dataset: Name
-    prior: Name = "fpi"
-    weight: NonNegativeFloat
-    classes: PositiveInt = 10
-    """the first so many"""
-    temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
-
-
-class ResidualsFigure(Settings):
-    """Residual of the fixed-point iteration against the iteration."""
-
-    dataset: Name
-    prior: Name = "fpi"
-    lambdas: Annotated[list[PositiveFloat], Field(min_length=1)]
-
-
-class ConvergenceFigure(Settings):
-    """Where the fixed-point iteration converges: λ × update × scale × what is fitted, on the latents of a start."""
-
-    dataset: Name
-    alpha: PositiveFloat = 10.0
-    lambdas: Weights = [1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6]
-
-
-class Figures(Settings):
-    """What the figures show; a figure without settings is not made."""
-
-    figure1: EmbeddingFigure | None = None
-    figure2: AugmentationFigure | None = None
-    samples: SamplesFigure | None = None
-    residuals: ResidualsFigure | None = None
-    convergence_map: ConvergenceFigure | None = None

@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
-import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from nfpi.config.base import BASELINE, ConfigError, LocalPath, Name, NonNegativeInt, Settings
-from nfpi.config.cluster import Cluster
-from nfpi.config.experiments import Experiment, Figures, Table
-from nfpi.config.settings import (
-    ClassifierConfig,
-    DatasetConfig,
-    EvaluationConfig,
-    FlowConfig,
-    GenerationConfig,
-    NfaConfig,
-    PriorConfig,
-    Resources,
-    Stage,
-    TrainingConfig,
-)
-
-NO_FLOW = "real"
-"""Where classifiers of real images lie that no flow has a part in, in place of a prior's name."""
-
-
-RESERVED = ("flow", "fit", "generated", "augmented")
-"""Folders beside those of classifiers."""
+from nfpi.config.base import ConfigError, LocalPath, Name, NonNegativeInt, Settings, explain, suggest
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
+from nfpi.config.cluster import Cluster, JobName, Resources
+from nfpi.config.datasets import DatasetConfig
+from nfpi.config.experiments import Experiment, Table
+from nfpi.config.extensions import load_extensions
+from nfpi.config.figures import Figures, figures_of_table
+from nfpi.config.flows import FLOWS, FlowConfig
+from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
+from nfpi.config.presets import merge, with_preset
+from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
+from nfpi.config.training import TrainingConfig
+from nfpi.runs import BASELINE, RESERVED_FLOWS, RESERVED_FOLDERS, RESERVED_PRIORS, Run
 
 
 class Config(Settings):
     """All settings of one preset."""
 
+    extensions: list[LocalPath] = []
+    """Python files of the user's own that add priors, flows, metrics or classifiers (docs/extending.md)"""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [1999]
+    """each gives its own initial state, flow, images and classifier"""
     datasets: dict[Name, DatasetConfig] = {}
-    flow: FlowConfig = FlowConfig()
+    flows: dict[Name, FlowConfig] = {}
+    """backbones by name"""
     training: TrainingConfig = TrainingConfig()
     priors: dict[Name, PriorConfig] = {}
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -48,8 +41,8 @@ class Config(Settings):
     nfa: NfaConfig = NfaConfig()
     classifiers: dict[Name, ClassifierConfig] = {}
     tables: dict[Name, Table] = {}
-    figures: Figures = Figures()
-    resources: dict[Stage, Resources] = {}
+    figures: Figures = {}
+    resources: dict[JobName, Resources] = {}
     cluster: Cluster | None = None
     """where jobs are submitted to; profiles/ has some. None: they run on this machine"""
 
@@ -58,17 +51,116 @@ class Config(Settings):
         overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
         return Config.model_validate(merge(self.model_dump(), overrides)) if overrides else self
 
+    def training_of(self, dataset: str, flow: str) -> TrainingConfig:
+        """Settings of the training of a backbone on a data set: the backbone's own, then the data set's, on top."""
+        own = self.for_dataset(dataset).flows[flow].training
+        overrides = self.datasets[dataset].overrides.get("training", {})
+        return TrainingConfig.model_validate(self.training.model_dump() | own | overrides)
+
+    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
+        """The run of a flow; λ = 0 of a fixed point is nothing but its initial Gaussians, which others share."""
+        block = self.priors[prior]
+        if block.method == "fixed_point" and weight == 0:
+            prior = BASELINE[block.start]
+        return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
+
+    def learns_from_real_images(self, experiment: Experiment) -> bool:
+        """Whether the experiment's classifier is one of real images."""
+        name = experiment.classifier
+        return name is not None and self.for_dataset(experiment.dataset).classifiers[name].train_on == "real"
+
+    def weights_of(self, experiment: Experiment) -> list[float]:
+        """λ of an experiment's runs, ascending; a prior without λ has the one run, λ = 0."""
+        if experiment.prior is None:
+            return []
+        return sorted(set(experiment.lambdas)) or [0.0]
+
+    def runs_of(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
+        """For each seed the flow's run at this λ (None: without a flow), and its classifier's where there is one."""
+        return [self._run_of(experiment, weight, seed) for seed in self.seeds]
+
+    def _run_of(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
+        augmentation = experiment.augmentation if self.learns_from_real_images(experiment) else None
+        taught = {"classifier": experiment.classifier, "augmentation": augmentation}
+        if experiment.prior is None or weight is None:
+            alone = Run(dataset=experiment.dataset, seed=seed, **taught)
+            return alone, alone
+        flow = self.run(experiment.dataset, experiment.flow, experiment.prior, weight, seed)
+        if experiment.classifier is None:
+            return flow, None
+        return flow, Run(**{**vars(flow), **taught})
+
+    def require_fixed_point(self, where: str, prior: str) -> None:
+        """Make sure that a prior is fitted by iteration.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        method = self.priors[prior].method
+        if method != "fixed_point":
+            raise ConfigError(f"{where}: expected a prior fitted by fixed-point iteration, received '{prior}' ({method})")
+
+    def fixed_point_settings(self, prior: str) -> FixedPointSettings:
+        """Settings of a fixed-point prior."""
+        settings = PRIORS.settings_of(self.priors[prior])
+        assert isinstance(settings, FixedPointSettings)
+        return settings
+
+    def extensions_of(
+        self, *, flow: str | None = None, prior: str | None = None, classifier: str | None = None
+    ) -> list[Path]:
+        """The user's files that define the variants of these blocks; what uses one is made again when it changes."""
+        files: list[Path | None] = []
+        if flow is not None:
+            files.append(FLOWS[self.flows[flow].kind].extension)
+        if prior in self.priors:
+            files.append(PRIORS[self.priors[str(prior)].method].extension)
+        if classifier is not None:
+            files.append(CLASSIFIERS[self.classifiers[classifier].model].extension)
+        return sorted({file for file in files if file is not None})
+
+    def experiments(self) -> Iterator[tuple[str, Experiment]]:
+        """All pairs (table, experiment)."""
+        for name, table in self.tables.items():
+            for experiment in table.experiments:
+                yield name, experiment
+
+    def figures_of(self, table: str) -> list[str]:
+        """Names of the figures that are made along with a table."""
+        return list(figures_of_table(self.figures, table))
+
     @model_validator(mode="after")
     def _names_are_defined(self) -> Config:
         named: list[tuple[str, Settings]] = [
             (f"tables.{table}", experiment) for table, experiment in self.experiments()
         ]
-        named += [(f"figures.{name}", figure) for name, figure in self.figures if figure is not None]
+        named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
+        groups: dict[str, Mapping[str, Settings]] = {
+            "dataset": self.datasets,
+            "flow": self.flows,
+            "prior": self.priors,
+            "classifier": self.classifiers,
+            "table": self.tables,
+        }
         for where, settings in named:
-            for kind, known in (("dataset", self.datasets), ("prior", self.priors), ("classifier", self.classifiers)):
+            for kind, known in groups.items():
                 name = getattr(settings, kind, None)
+                if kind == "flow" and getattr(settings, "prior", "") is None:
+                    continue  # no flow has a part in it
                 if name is not None and name not in known:
                     raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
+        for group, reserved in (
+            ("flows", RESERVED_FLOWS),
+            ("priors", RESERVED_PRIORS),
+            ("classifiers", RESERVED_FOLDERS),
+        ):
+            for name in getattr(self, group):
+                if name in reserved:
+                    raise ValueError(f"{group}.{name}: this name is reserved: choose another one")
+        return self
+
+    @model_validator(mode="after")
+    def _classifiers_have_what_they_start_from(self) -> Config:
         for name, classifier in self.classifiers.items():
             other = classifier.start_from
             if classifier.train_on != "real" and (other is not None or classifier.pretrained):
@@ -79,15 +171,19 @@ class Config(Settings):
             if other is not None and self.classifiers[other].start_from is not None:
                 expected = f"classifiers.{name}.start_from: expected one that starts from no other"
                 raise ValueError(f"{expected}, received '{other}'")
-        if self.figures.residuals and self.priors[self.figures.residuals.prior].method != "fixed_point":
-            raise ValueError(f"figures.residuals: prior '{self.figures.residuals.prior}' is not fitted by iteration")
-        for name in self.priors:
-            if name in (*BASELINE.values(), NO_FLOW):
-                raise ValueError(f"priors.{name}: this name is kept")
-        for name in self.classifiers:
-            if name in RESERVED:
-                raise ValueError(f"classifiers.{name}: this name is kept")
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_are_possible(self) -> Config:
         for table, experiment in self.experiments():
+            where = f"tables.{table}"
+            if experiment.prior is not None:
+                uses_weight = PRIORS[self.priors[experiment.prior].method].traits["uses_weight"]
+                if uses_weight and not experiment.lambdas:
+                    raise ValueError(f"{where}: lambdas: expected at least one, received none")
+                if not uses_weight and experiment.lambdas:
+                    received = ", ".join(f"{weight:g}" for weight in experiment.lambdas)
+                    raise ValueError(f"{where}: lambdas: expected none for prior '{experiment.prior}', received {received}")
             if experiment.classifier is None:
                 continue
             needed = "needs a prior, and its augmentation is standard"
@@ -96,55 +192,62 @@ class Config(Settings):
                 needed = "needs a prior and lambdas exactly where its augmentation has nfa"
                 fits = (experiment.prior is not None) == experiment.uses_nfa
             if not fits:
-                raise ValueError(f"tables.{table}: classifier '{experiment.classifier}' {needed}")
+                raise ValueError(f"{where}: classifier '{experiment.classifier}' {needed}")
         return self
 
     @model_validator(mode="after")
     def _jobs_fit_the_cluster(self) -> Config:
         longest = self.cluster.longest if self.cluster else None
-        for stage, line in self.resources.items():
+        for job, line in self.resources.items():
             if longest is not None and line.runtime > longest:
                 raise ValueError(
-                    f"resources.{stage}.runtime: expected at most {longest} minutes, the limit of the cluster's jobs, "
+                    f"resources.{job}.runtime: expected at most {longest} minutes, the limit of the cluster's jobs, "
                     f"received {line.runtime}"
                 )
         return self
-
-    def experiments(self) -> Iterator[tuple[str, Experiment]]:
-        """All pairs (table, experiment)."""
-        for name, table in self.tables.items():
-            for experiment in table.experiments:
-                yield name, experiment
 
 
 class _Choice(Settings):
     """What config.yaml says besides settings."""
 
-    preset: Name = "demo"
+    preset: str = "demo"
+    """a file of presets/ by its stem, or the path of one of the user's own"""
     results: LocalPath = Path("results")
-    presets: dict[Name, dict[str, Any]] = {}
+    """everything that is made lies under results/{preset}"""
 
 
 class ConfigFile(_Choice, Config):
-    """The form of config.yaml: the paper's settings, and presets that differ from them."""
+    """The form of config.yaml: the paper's settings."""
 
 
-def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `base` with the overlays laid over it: mappings are merged key by key, anything else is replaced."""
-    merged = copy.deepcopy(dict(base))
-    for overlay in overlays:
-        for key, value in overlay.items():
-            known = merged.get(key)
-            both_mappings = isinstance(known, Mapping) and isinstance(value, Mapping)
-            merged[key] = merge(known, value) if both_mappings else copy.deepcopy(value)  # type: ignore[arg-type]
-    return merged
+class PresetFile(Config):
+    """The form of a preset: what differs from config.yaml, or from the preset that it extends."""
+
+    extends: str | None = None
+    """another preset: its name, or the path of its file, relative to this one"""
 
 
-def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> tuple[str, Path, Config]:
-    """The name, the results folder and the settings of the chosen preset.
+@dataclass(frozen=True)
+class Resolved:
+    """What a call of the workflow works with.
+
+    Attributes:
+        preset: its name.
+        results: folder of all results.
+        config: the settings.
+    """
+
+    preset: str
+    results: Path
+    config: Config
+
+
+def resolve(raw: Mapping[str, Any], presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:
+    """The chosen preset, with the user's extensions loaded.
 
     Args:
         raw: the content of config.yaml.
+        presets: folder of the project's presets.
         overrides: what the user set on top of it (`--config`, `--configfile`); it wins over the preset.
 
     Raises:
@@ -153,26 +256,30 @@ def resolve(raw: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) 
     overrides = _with_nulls(overrides or {})
     merged = merge(raw, overrides)
     own = _Choice.model_fields.keys()
-    try:  # the rest may be complete on top of the preset only
-        file = _Choice.model_validate({key: merged[key] for key in own & merged.keys()})
-    except ValidationError as error:
-        raise ConfigError(explain(error, _Choice)) from None
-    if file.preset not in file.presets:
-        raise ConfigError(f"preset: unknown preset '{file.preset}'{suggest(file.preset, file.presets)}")
-    base, above = ({key: value for key, value in part.items() if key not in own} for part in (merged, overrides))
-    where = f"preset {file.preset}: "
     try:
-        config = Config.model_validate(merge(base, file.presets[file.preset], above))
-        for name in config.datasets:
-            where = f"preset {file.preset}: datasets.{name}.overrides: "
-            config.for_dataset(name)
+        choice = _Choice.model_validate({key: merged[key] for key in own & merged.keys()})
     except ValidationError as error:
-        raise ConfigError(f"{where}{explain(error, Config)}") from None
-    return file.preset, file.results, config
+        raise ConfigError(explain(error)) from None
+    base, above = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
+    name, settings = with_preset(base, choice.preset, presets)
+    settings = merge(settings, above)
+    where = f"preset {name}: "
+    try:
+        load_extensions(TypeAdapter(list[LocalPath]).validate_python(settings.get("extensions") or []))
+        config = Config.model_validate(settings)
+        for dataset in config.datasets:
+            where = f"preset {name}: datasets.{dataset}.overrides: "
+            config.for_dataset(dataset)
+            for flow in config.flows:
+                where = f"preset {name}: training of flows.{flow} on {dataset}: "
+                config.training_of(dataset, flow)
+    except ValidationError as error:
+        raise ConfigError(f"{where}{explain(error)}") from None
+    return Resolved(name, choice.results, config)
 
 
 def _with_nulls(value: Any) -> Any:
-    """The same, with none for the text `null`: Snakemake's --config reads what stands in braces as texts."""
+    """The same, with None for the text `null`: Snakemake's --config reads what stands in braces as texts."""
     if isinstance(value, Mapping):
         return {key: _with_nulls(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -180,91 +287,9 @@ def _with_nulls(value: Any) -> Any:
     return None if value == "null" else value
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One fault of a validation error in one line: key, what was expected, what was received.
-
-    An unknown key comes first: it may be why another one is missing.
-    """
-    faults = error.errors(include_url=False)
-    fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
-    location = [part for index, part in enumerate(fault["loc"]) if not _is_tag(fault["loc"], index)]
-    if location and location[-1] == "[key]":
-        *parents, key, _ = location
-        known = re.findall(r"'([^']+)'", fault.get("ctx", {}).get("expected", ""))
-        return f"unknown key '{'.'.join(map(str, (*parents, key)))}'{suggest(str(key), known)}"
-    where = ".".join(map(str, location))
-    if fault["type"] == "union_tag_invalid":
-        return f"{where}.method: expected {fault['ctx']['expected_tags']}, received '{fault['ctx']['tag']}'"
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{suggest(str(location[-1]), _fields_at(model, fault['loc'][:-1]))}"
-    message = fault["msg"].removeprefix("Value error, ")
-    received = "" if fault["type"] in ("value_error", "missing") else f", received {fault['input']!r}"
-    return f"{where}: {message}{received}" if where else f"{message}{received}"
-
-
-def leaf_prior(name: str, prior: PriorConfig, weight: float) -> str:
-    """Where runs of a prior lie: λ = 0 of a fixed point is nothing but its start, which others share."""
-    return BASELINE[prior.start] if prior.method == "fixed_point" and weight == 0 else name
-
-
-def format_weight(weight: float | str) -> str:
-    """λ as it stands in paths: one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
-    value = float(weight)
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
-
-
 def json_schema() -> dict[str, Any]:
-    """JSON schema of config.yaml; a preset may set whatever stands at the top level."""
+    """JSON schema of config.yaml and of presets."""
     schema = ConfigFile.model_json_schema()
-    preset = {key: value for key, value in schema["properties"].items() if key not in ("preset", "results", "presets")}
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    presets = schema["properties"]["presets"]
-    presets["patternProperties"] = {
-        pattern: {"type": "object", "additionalProperties": False, "properties": preset}
-        for pattern in presets["patternProperties"]
-    }
-    return schema
-
-
-def suggest(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """« (did you mean 'x'?)», or the names there are, or nothing."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    if nearest:
-        return f" (did you mean '{nearest[0]}'?)"
-    return f" (known: {', '.join(known)})" if known else ""
-
-
-def _is_tag(location: tuple[int | str, ...], index: int) -> bool:
-    """Whether a part of an error's location is no key, but the method that says which settings a prior has."""
-    return index >= 2 and location[index - 2] == "priors" and location[index] in ("fixed_point", "gradient_descent")
-
-
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the model that stands at `location` inside `model`."""
-    current: Any = model
-    for part in location:
-        arms = {
-            tag.tag: arm for arm in _arms(current) for tag in getattr(arm, "__metadata__", ()) if isinstance(tag, Tag)
-        }
-        if part in arms:  # one of several models
-            current = get_args(arms[part])[0]
-        elif isinstance(current, type) and issubclass(current, BaseModel):
-            current = current.model_fields[str(part)].annotation if part in current.model_fields else None
-            if type(None) in get_args(current):  # Model | None
-                current = _last_argument(current)
-        elif get_origin(current) is Annotated:
-            current = get_args(current)[0]
-        else:  # dict[str, Model], list[Model]
-            current = _last_argument(current)
-    while current is not None and not (isinstance(current, type) and issubclass(current, BaseModel)):
-        current = get_args(current)[0] if get_origin(current) is Annotated else _last_argument(current)
-    return list(current.model_fields) if current is not None else []
-
-
-def _arms(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union that may carry more than its types."""
-    return get_args(get_args(annotation)[0]) if get_origin(annotation) is Annotated else ()
-
-
-def _last_argument(annotation: Any) -> Any:
-    return next((a for a in reversed(get_args(annotation)) if a is not type(None)), None)
+    extends = PresetFile.model_json_schema()["properties"]["extends"]
+    schema["properties"]["extends"] = extends
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

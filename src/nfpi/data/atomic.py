@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nfpi.data.errors import DataError
-from nfpi.interruption import Interrupted
+from nfpi.runtime.signals import Interrupted
 
 
 @contextmanager

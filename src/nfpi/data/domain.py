@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.errors import DataError
-from nfpi.likelihood import bits_per_dim, dequantize, quantize
+from nfpi.flows.dequantization import bits_per_dim, dequantize, quantize
 
 
 class Domain(ABC):
@@ -51,7 +51,7 @@ class Domain(ABC):
 
 @dataclass(frozen=True)
 class PixelDomain(Domain):
-    """8-bit images: uniform dequantisation to [−1, 1), see :func:`nfpi.likelihood.dequantize`.
+    """8-bit images: uniform dequantisation to [−1, 1), see :func:`nfpi.flows.dequantization.dequantize`.
 
     Args:
         grey_noise: images of one channel get U[0, grey_noise) of the value range more.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfpi.data.imagefolder import read_image
-from nfpi.data.storage import ImageSet, read_image_set, read_originals
+from nfpi.data.sources.imagefolder import read_image
+from nfpi.data.store import ImageSet, read_image_set, read_originals
 
 
 @dataclass(frozen=True, eq=False)

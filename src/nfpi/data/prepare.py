@@ -9,7 +9,8 @@ from typing import Any, get_args
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from nfpi.config import DatasetConfig, Split
+from nfpi.config.settings import DatasetConfig
+from nfpi.config.base import Split
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.errors import DataError
 from nfpi.data.sources import load_source

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from nfpi.checkpoint import CheckpointRing
+from nfpi.runtime.checkpoints import CheckpointRing
 from nfpi.data.errors import DataError
 
 _MINUTES = 1.0

@@ -10,11 +10,12 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 from torchvision.datasets.utils import check_integrity
 
-from nfpi.config import DatasetConfig, Split
-from nfpi.data.archive import image_root
+from nfpi.config.settings import DatasetConfig
+from nfpi.config.base import Split
+from nfpi.data.sources.archive import image_root
 from nfpi.data.errors import DataError
-from nfpi.data.idx import read_idx
-from nfpi.data.imagefolder import read_image_files, split_folders
+from nfpi.data.sources.idx import read_idx
+from nfpi.data.sources.imagefolder import read_image_files, split_folders
 
 
 @dataclass(frozen=True, eq=False)

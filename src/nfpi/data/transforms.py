@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from nfpi.config import StandardAugmentation
+from nfpi.config.settings import StandardAugmentation
 
 Transform = Callable[[Tensor], Tensor]
 Shape = tuple[int, int, int]

@@ -15,9 +15,9 @@ from numpy.typing import DTypeLike
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.errors import DataError
 from nfpi.data.rows import LabelledRows
-from nfpi.data.storage import DTYPES, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
-from nfpi.files import file_digest
-from nfpi.interruption import Interrupted
+from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
+from nfpi.runtime.files import file_digest
+from nfpi.runtime.signals import Interrupted
 
 
 class ImageSetWriter:

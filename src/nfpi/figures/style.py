@@ -14,8 +14,8 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nfpi.files import write_atomically
-from nfpi.tables import weight_parts
+from nfpi.runtime.files import write_atomically
+from nfpi.results.markup import weight_parts
 
 COLUMN_WIDTH = 3.4
 """Width of a figure, inches."""

@@ -2,13 +2,7 @@
 
 from nfpi.flows.actnorm import ActNorm
 from nfpi.flows.bijection import Bijection
-from nfpi.flows.coupling import (
-    AdditiveCoupling,
-    AffineCoupling,
-    Coupling,
-    LowRankMatrixExponentialCoupling,
-    MatrixExponentialCoupling,
-)
+from nfpi.flows.coupling import AdditiveCoupling, AffineCoupling, Coupling, LowRankMatrixExponentialCoupling, MatrixExponentialCoupling
 from nfpi.flows.linear import MatrixExponentialConv1x1
 from nfpi.flows.multiscale import Flow, MatrixExponentialFlow
 

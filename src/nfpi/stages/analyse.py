@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfpi.config import AugmentationFigure, ConvergenceFigure, EmbeddingFigure, NfaConfig, SamplesFigure
+from nfpi.config.experiments import AugmentationFigure, ConvergenceFigure, EmbeddingFigure, SamplesFigure
+from nfpi.config.settings import NfaConfig
 from nfpi.stages.base import HeavyStage, images_of_flow, write_rows
 
 if TYPE_CHECKING:
-    from nfpi.priors import FixedPointDiverged
+    from nfpi.priors.fixed_point import FixedPointDiverged
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ class Embed(HeavyStage):
     def run(self) -> None:
         """Embed, fit, sample."""
         from nfpi.analysis import embedding_table
-        from nfpi.data import read_image_set
-        from nfpi.metrics import write_csv
+        from nfpi.data.store import read_image_set
+        from nfpi.results.records import write_csv
 
         table = embedding_table(read_image_set(self.data / "train"), self.figure)
         for (variant, panel), rows in table[table["outcome"].notna()].groupby(["variant", "panel"], sort=False):
@@ -57,8 +58,8 @@ class MapConvergence(HeavyStage):
         from tqdm import tqdm
 
         from nfpi.analysis import convergence_table
-        from nfpi.figures import CONVERGENCE_COLUMNS
-        from nfpi.serialization import load_prior, load_statistics
+        from nfpi.figures.fixed_point import CONVERGENCE_COLUMNS
+        from nfpi.runtime.tensors import load_prior, load_statistics
 
         fits = convergence_table(load_statistics(self.statistics), load_prior(self.initial)[0], self.figure)
         rows = list(tqdm(fits, desc="map convergence", unit="fit", disable=None))
@@ -79,10 +80,12 @@ class DrawSamples(HeavyStage):
     def run(self) -> None:
         """Sample and draw."""
         from nfpi.analysis import sample_grid
-        from nfpi.data import DataError, domain_of_flow
-        from nfpi.devices import make_fabric
-        from nfpi.figures import samples, save_figure
-        from nfpi.serialization import load_flow, load_prior
+        from nfpi.data.errors import DataError
+        from nfpi.data.domain import domain_of_flow
+        from nfpi.runtime.devices import make_fabric
+        from nfpi.figures.samples import samples
+        from nfpi.figures.style import save_figure
+        from nfpi.runtime.tensors import load_flow, load_prior
 
         flow, header = load_flow(self.flow)
         prior, _ = load_prior(self.prior)
@@ -124,10 +127,11 @@ class DrawAugmentations(HeavyStage):
     def run(self) -> None:
         """Augment and draw."""
         from nfpi.analysis import augmentation_grid
-        from nfpi.data import domain_of_flow
-        from nfpi.devices import make_fabric
-        from nfpi.figures import augmentations, save_figure
-        from nfpi.serialization import load_flow
+        from nfpi.data.domain import domain_of_flow
+        from nfpi.runtime.devices import make_fabric
+        from nfpi.figures.samples import augmentations
+        from nfpi.figures.style import save_figure
+        from nfpi.runtime.tensors import load_flow
 
         flow, header = load_flow(self.flow)
         train = images_of_flow(self.data, self.flow, header)
@@ -150,6 +154,6 @@ class DrawAugmentations(HeavyStage):
 
 
 def _draw_notice(stem: Path, fault: FixedPointDiverged) -> None:
-    from nfpi.figures import notice, save_figure
+    from nfpi.figures.style import notice, save_figure
 
     save_figure(notice(str(fault)), stem)

@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfpi.config import NfaConfig, NonNegativeInt
+from nfpi.config.settings import NfaConfig
+from nfpi.config.base import NonNegativeInt
 from nfpi.stages.base import HeavyStage, images_of_flow
 
 if TYPE_CHECKING:
-    from nfpi.data import ImageSet
-    from nfpi.priors import FixedPointDiverged
+    from nfpi.data.store import ImageSet
+    from nfpi.priors.fixed_point import FixedPointDiverged
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,10 @@ class Augment(HeavyStage):
         from tqdm import tqdm
 
         from nfpi.augmentation import augment_images
-        from nfpi.data import ImageSetWriter, domain_of_flow
-        from nfpi.devices import make_fabric
-        from nfpi.serialization import load_flow
+        from nfpi.data.writer import ImageSetWriter
+        from nfpi.data.domain import domain_of_flow
+        from nfpi.runtime.devices import make_fabric
+        from nfpi.runtime.tensors import load_flow
 
         flow, header = load_flow(self.flow)
         train = images_of_flow(self.data, self.flow, header)
@@ -74,14 +76,14 @@ class Augment(HeavyStage):
 
     def _fingerprint(self, train: ImageSet) -> str:
         """Of all that the images depend on."""
-        from nfpi.files import file_digest
-        from nfpi.metrics import config_hash
+        from nfpi.runtime.files import file_digest
+        from nfpi.results.records import config_hash
 
         settings = {"nfa": self.nfa.model_dump(), "seed": self.seed, "data": train.meta["sha256"]}
         return config_hash({**settings, "flow": file_digest(self.flow)})
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """There is no flow to augment with."""
-        from nfpi.outcome import mark_images
+        from nfpi.runtime.divergence import mark_images
 
         mark_images(self.output, fault)

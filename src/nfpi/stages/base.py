@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from nfpi.files import require_writable, written_together
+from nfpi.runtime.files import require_writable, written_together
 
 if TYPE_CHECKING:
-    from nfpi.data import ImageSet
-    from nfpi.priors import FixedPointDiverged
+    from nfpi.data.store import ImageSet
+    from nfpi.priors.fixed_point import FixedPointDiverged
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class HeavyStage(Stage):
 
     def cli_cmd(self) -> None:
         """Do the work; where the fit diverged, that is the result."""
-        from nfpi.priors import FixedPointDiverged
+        from nfpi.priors.fixed_point import FixedPointDiverged
 
         try:
             super().cli_cmd()
@@ -59,7 +59,7 @@ def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> No
     """Write a table as csv; with its header where there are no rows."""
     import pandas as pd
 
-    from nfpi.metrics import write_csv
+    from nfpi.results.records import write_csv
 
     write_csv(pd.DataFrame(rows, columns=columns), path)
 
@@ -71,8 +71,8 @@ def write_log(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def mark_metrics(path: Path, fault: FixedPointDiverged) -> None:
     """Write a metrics.json that says « diverged » in place of values."""
-    from nfpi.metrics import write_metrics
-    from nfpi.outcome import divergence_record
+    from nfpi.results.records import write_metrics
+    from nfpi.runtime.divergence import divergence_record
 
     write_metrics(
         path,
@@ -88,7 +88,8 @@ def mark_metrics(path: Path, fault: FixedPointDiverged) -> None:
 
 def images_of_flow(data: Path, flow: Path, header: Mapping[str, Any]) -> ImageSet:
     """The training images below `data`, which have the classes that a flow, read with this header, was trained on."""
-    from nfpi.data import DataError, read_image_set
+    from nfpi.data.errors import DataError
+    from nfpi.data.store import read_image_set
 
     train = read_image_set(data / "train")
     if header["data"]["classes"] != train.classes:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import NO_RESULT, Augmentation, ClassifierConfig, Name, NonNegativeInt
+from nfpi.config.settings import NO_RESULT, ClassifierConfig
+from nfpi.config.base import Augmentation, Name, NonNegativeInt
 from nfpi.stages.base import HeavyStage, mark_metrics, write_log
 
 if TYPE_CHECKING:
     import torch
 
-    from nfpi.classifiers import ClassifierData, RealLabels
-    from nfpi.data import Pixels
-    from nfpi.priors import FixedPointDiverged
+    from nfpi.classifiers.data import ClassifierData
+    from nfpi.classifiers.scoring import RealLabels
+    from nfpi.data.pixels import Pixels
+    from nfpi.priors.fixed_point import FixedPointDiverged
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +55,15 @@ class TrainClassifier(HeavyStage):
         """Train on what `train_on` says."""
         import torch
 
-        from nfpi.checkpoint import CheckpointRing
-        from nfpi.classifiers import build_classifier, load_weights, train_classifier
-        from nfpi.devices import describe_device, make_fabric
-        from nfpi.files import written_together
-        from nfpi.metrics import write_metrics
-        from nfpi.outcome import raise_if_marked
-        from nfpi.randomness import derive_seed
-        from nfpi.serialization import load_tensors, save_tensors
+        from nfpi.runtime.checkpoints import CheckpointRing
+        from nfpi.classifiers.models import build_classifier, load_weights
+        from nfpi.classifiers.training import train_classifier
+        from nfpi.runtime.devices import describe_device, make_fabric
+        from nfpi.runtime.files import written_together
+        from nfpi.results.records import write_metrics
+        from nfpi.runtime.divergence import raise_if_marked
+        from nfpi.runtime.randomness import derive_seed
+        from nfpi.runtime.tensors import load_tensors, save_tensors
 
         began = time.monotonic()
         self._check_options()
@@ -121,8 +124,11 @@ class TrainClassifier(HeavyStage):
 
     def _read(self, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
         """The images, the digests of all that was read, and the temperature of generated images."""
-        from nfpi.classifiers import ClassifierData, Variants, joined, of_one_size, preprocessing_of
-        from nfpi.data import Pixels, load_decoder, open_pixels, read_image_set
+        from nfpi.classifiers.data import ClassifierData, Variants, joined, of_one_size
+        from nfpi.classifiers.models import preprocessing_of
+        from nfpi.data.pixels import Pixels, open_pixels
+        from nfpi.data.autoencoder import load_decoder
+        from nfpi.data.store import read_image_set
 
         config, preprocessing = self.classifier, preprocessing_of(self.classifier)
         digests: dict[str, Any] = {}
@@ -155,8 +161,8 @@ class TrainClassifier(HeavyStage):
 
     def _fingerprint(self, inputs: dict[str, Any]) -> str:
         """Of all that the result depends on."""
-        from nfpi.files import file_digest
-        from nfpi.metrics import config_hash
+        from nfpi.runtime.files import file_digest
+        from nfpi.results.records import config_hash
 
         without = {*NO_RESULT, "weights", "start_from"}
         files = {"weights": self.classifier.weights, "start_from": self.start_from}
@@ -172,7 +178,7 @@ class TrainClassifier(HeavyStage):
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """There is nothing to learn from."""
-        from nfpi.outcome import mark_tensors
+        from nfpi.runtime.divergence import mark_tensors
 
         mark_tensors(self.output / "model.safetensors", fault)
         write_log(self.output / "log.csv", [])
@@ -199,11 +205,13 @@ class TestClassifier(HeavyStage):
 
     def run(self) -> None:
         """Choose by validation accuracy, then test."""
-        from nfpi.classifiers import build_classifier, classifier_scores, load_weights, of_one_size, preprocessing_of
-        from nfpi.data import open_pixels
-        from nfpi.devices import describe_device, make_fabric
-        from nfpi.metrics import write_metrics
-        from nfpi.serialization import load_tensors
+        from nfpi.classifiers.models import build_classifier, load_weights, preprocessing_of
+        from nfpi.classifiers.scoring import classifier_scores
+        from nfpi.classifiers.data import of_one_size
+        from nfpi.data.pixels import open_pixels
+        from nfpi.runtime.devices import describe_device, make_fabric
+        from nfpi.results.records import write_metrics
+        from nfpi.runtime.tensors import load_tensors
 
         began = time.monotonic()
         measured, accuracies = self._validated()
@@ -244,7 +252,7 @@ class TestClassifier(HeavyStage):
 
     def _validated(self) -> tuple[str, dict[Path, float]]:
         """What was measured on the validation split, and each candidate's value."""
-        from nfpi.outcome import raise_if_marked
+        from nfpi.runtime.divergence import raise_if_marked
 
         accuracies: dict[str, dict[Path, float]] = {}
         for folder in self.candidates:
@@ -266,7 +274,7 @@ class TestClassifier(HeavyStage):
 
 def _real_labels(pixels: Pixels) -> RealLabels | None:
     """ImageNet-ReaL's labels of test images, where their files' names are known."""
-    from nfpi.classifiers import RealLabels
+    from nfpi.classifiers.scoring import RealLabels
 
     if pixels.file_names is None:
         logger.warning("%s: the names of the image files are not known: no score on ReaL labels", pixels.meta["name"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from nfpi.config import DatasetConfig, Name, PositiveInt
+from nfpi.config.settings import DatasetConfig
+from nfpi.config.base import Name, PositiveInt
 from nfpi.stages.base import HeavyStage
 
 
@@ -22,7 +23,7 @@ class PrepareData(HeavyStage):
 
     def run(self) -> None:
         """Prepare the three splits."""
-        from nfpi.data import prepare_dataset
+        from nfpi.data.prepare import prepare_dataset
 
         prepare_dataset(self.name, self.dataset, self.output, self.download_folder)
 
@@ -43,8 +44,8 @@ class EncodeData(HeavyStage):
 
     def run(self) -> None:
         """Encode the three splits."""
-        from nfpi.data import encode_dataset
-        from nfpi.devices import make_fabric
+        from nfpi.data.encode import encode_dataset
+        from nfpi.runtime.devices import make_fabric
 
         device = make_fabric().device
         encode_dataset(self.name, self.dataset, self.output, self.download_folder, device, self.workers)
@@ -61,8 +62,8 @@ class DownloadWeights(HeavyStage):
         """Fetch and write."""
         from safetensors.torch import save
 
-        from nfpi.classifiers import published_weights
-        from nfpi.files import write_atomically
+        from nfpi.classifiers.models import published_weights
+        from nfpi.runtime.files import write_atomically
 
         write_atomically(self.output, save(published_weights(self.model)))
 
@@ -79,8 +80,9 @@ class Export(HeavyStage):
 
     def run(self) -> None:
         """Read and write."""
-        from nfpi.data import export_imagefolder, read_image_set
-        from nfpi.outcome import raise_if_marked
+        from nfpi.data.sources.imagefolder import export_imagefolder
+        from nfpi.data.store import read_image_set
+        from nfpi.runtime.divergence import raise_if_marked
 
         raise_if_marked(self.images / "meta.json")
         export_imagefolder(read_image_set(self.images), self.output)

@@ -9,26 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import (
-    NO_RESULT,
-    EvaluationConfig,
-    FlowConfig,
-    GradientPrior,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    Split,
-    Start,
-    TrainingConfig,
-)
+from nfpi.config.settings import NO_RESULT, EvaluationConfig, FlowConfig, GradientPrior, TrainingConfig
+from nfpi.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Split, Start
 from nfpi.stages.base import HeavyStage, mark_metrics, write_log
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from nfpi.data import ImageSet
-    from nfpi.priors import FixedPointDiverged
-    from nfpi.training import TrainingData
+    from nfpi.data.store import ImageSet
+    from nfpi.priors.fixed_point import FixedPointDiverged
+    from nfpi.training.batches import TrainingData
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +41,13 @@ class StartFlow(HeavyStage):
 
     def run(self) -> None:
         """Start one seed."""
-        from nfpi.checkpoint import CheckpointRing
-        from nfpi.devices import make_fabric
-        from nfpi.files import written_together
-        from nfpi.metrics import config_hash
-        from nfpi.processes import one_process_a_device
-        from nfpi.serialization import save_prior, save_statistics
-        from nfpi.training import start_training
+        from nfpi.runtime.checkpoints import CheckpointRing
+        from nfpi.runtime.devices import make_fabric
+        from nfpi.runtime.files import written_together
+        from nfpi.results.records import config_hash
+        from nfpi.runtime.processes import one_process_a_device
+        from nfpi.runtime.tensors import save_prior, save_statistics
+        from nfpi.training.loop import start_training
 
         fabric = make_fabric(self.training.precision, self.devices)
         data = _training_data(self.data, self.training, fabric)
@@ -103,14 +93,15 @@ class TrainFlow(HeavyStage):
 
     def run(self) -> None:
         """Train the remaining epochs."""
-        from nfpi.checkpoint import CheckpointRing
-        from nfpi.devices import make_fabric
-        from nfpi.files import file_digest, written_together
-        from nfpi.metrics import config_hash
-        from nfpi.priors import GradientDescentConfig
-        from nfpi.processes import one_process_a_device
-        from nfpi.serialization import load_prior, save_flow, save_prior
-        from nfpi.training import TrainingState, continue_training
+        from nfpi.runtime.checkpoints import CheckpointRing
+        from nfpi.runtime.devices import make_fabric
+        from nfpi.runtime.files import file_digest, written_together
+        from nfpi.results.records import config_hash
+        from nfpi.priors.gradient_descent import GradientDescentConfig
+        from nfpi.runtime.processes import one_process_a_device
+        from nfpi.runtime.tensors import load_prior, save_flow, save_prior
+        from nfpi.training.state import TrainingState
+        from nfpi.training.loop import continue_training
 
         learned, learning = None, {}
         if self.learn is not None:
@@ -155,7 +146,7 @@ class TrainFlow(HeavyStage):
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """There is nothing to train under."""
-        from nfpi.outcome import mark_tensors
+        from nfpi.runtime.divergence import mark_tensors
 
         mark_tensors(self.output / "flow.safetensors", fault)
         mark_tensors(self.output / "prior.safetensors", fault)
@@ -176,10 +167,11 @@ class ImportRelease(HeavyStage):
 
     def run(self) -> None:
         """Translate the weights and the Gaussians."""
-        from nfpi.data import DataError, read_image_set
-        from nfpi.files import written_together
+        from nfpi.data.errors import DataError
+        from nfpi.data.store import read_image_set
+        from nfpi.runtime.files import written_together
         from nfpi.release import load_release_checkpoint
-        from nfpi.serialization import save_flow, save_prior
+        from nfpi.runtime.tensors import save_flow, save_prior
 
         flow, prior = load_release_checkpoint(self.checkpoint, self.averaged)
         train = read_image_set(self.data / "train", verify=False)
@@ -211,11 +203,12 @@ class Evaluate(HeavyStage):
 
     def run(self) -> None:
         """Score both splits."""
-        from nfpi.data import domain_of_flow, read_image_set
-        from nfpi.devices import describe_device, make_fabric
+        from nfpi.data.domain import domain_of_flow
+        from nfpi.data.store import read_image_set
+        from nfpi.runtime.devices import describe_device, make_fabric
         from nfpi.evaluation import evaluate_flow
-        from nfpi.metrics import write_metrics
-        from nfpi.serialization import load_flow, load_prior
+        from nfpi.results.records import write_metrics
+        from nfpi.runtime.tensors import load_flow, load_prior
 
         began = time.monotonic()
         flow, header = load_flow(self.flow)
@@ -258,9 +251,9 @@ class Evaluate(HeavyStage):
 
 
 def _training_data(folder: Path, config: TrainingConfig, fabric: Fabric) -> TrainingData:
-    from nfpi.data import read_image_set
-    from nfpi.processes import Processes
-    from nfpi.training import TrainingData
+    from nfpi.data.store import read_image_set
+    from nfpi.runtime.processes import Processes
+    from nfpi.training.batches import TrainingData
 
     train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
     return TrainingData(train, validation, config, fabric.device, Processes.of(fabric))

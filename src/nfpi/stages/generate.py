@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfpi.config import NonNegativeInt, PositiveFloat, PositiveInt
+from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt
 from nfpi.stages.base import HeavyStage
 
 if TYPE_CHECKING:
-    from nfpi.priors import FixedPointDiverged
+    from nfpi.priors.fixed_point import FixedPointDiverged
 
 
 class Generate(HeavyStage):
@@ -34,10 +34,11 @@ class Generate(HeavyStage):
         """Sample and write, a batch at a time."""
         import numpy as np
 
-        from nfpi.data import ImageSetWriter, domain_of_flow
-        from nfpi.devices import make_fabric
+        from nfpi.data.writer import ImageSetWriter
+        from nfpi.data.domain import domain_of_flow
+        from nfpi.runtime.devices import make_fabric
         from nfpi.sampling import balanced_labels, sample_images
-        from nfpi.serialization import load_flow, load_prior
+        from nfpi.runtime.tensors import load_flow, load_prior
 
         flow, header = load_flow(self.flow)
         prior, _ = load_prior(self.prior)
@@ -74,14 +75,14 @@ class Generate(HeavyStage):
 
     def _fingerprint(self) -> str:
         """Of all that the images depend on."""
-        from nfpi.files import file_digest
-        from nfpi.metrics import config_hash
+        from nfpi.runtime.files import file_digest
+        from nfpi.results.records import config_hash
 
         settings = self.model_dump(include={"temperature", "per_class", "batch_size", "seed"})
         return config_hash({**settings, "flow": file_digest(self.flow), "prior": file_digest(self.prior)})
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """There is nothing to draw from."""
-        from nfpi.outcome import mark_images
+        from nfpi.runtime.divergence import mark_images
 
         mark_images(self.output, fault)

@@ -6,11 +6,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nfpi.config import FixedPointPrior, NonNegativeFloat
+from nfpi.config.settings import FixedPointPrior
+from nfpi.config.base import NonNegativeFloat
 from nfpi.stages.base import HeavyStage, write_rows
 
 if TYPE_CHECKING:
-    from nfpi.priors import FixedPointDiverged
+    from nfpi.priors.fixed_point import FixedPointDiverged
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,9 @@ class FitPrior(HeavyStage):
 
     def run(self) -> None:
         """Iterate to the fixed point."""
-        from nfpi.files import written_together
-        from nfpi.priors import FixedPointConfig, FixedPointDiverged, fit_fixed_point
-        from nfpi.serialization import load_prior, load_statistics, save_prior
+        from nfpi.runtime.files import written_together
+        from nfpi.priors.fixed_point import FixedPointConfig, FixedPointDiverged, fit_fixed_point
+        from nfpi.runtime.tensors import load_prior, load_statistics, save_prior
 
         settings = self.prior.model_dump(exclude={"method", "start"})
         initial, header = load_prior(self.initial)
@@ -64,6 +65,6 @@ class FitPrior(HeavyStage):
 
     def mark(self, fault: FixedPointDiverged) -> None:
         """The prior is « diverged »."""
-        from nfpi.outcome import mark_tensors
+        from nfpi.runtime.divergence import mark_tensors
 
         mark_tensors(self.output, fault)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import FixedPointPrior, Name, PositiveInt, PriorConfig, ResidualsFigure, Table
+from nfpi.config.settings import FixedPointPrior, PriorConfig
+from nfpi.config.base import Name, PositiveInt
+from nfpi.config.experiments import ResidualsFigure, Table
 from nfpi.stages.base import HeavyStage, Stage
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Collect(Stage):
 
     def run(self) -> None:
         """Read all, write one."""
-        from nfpi.metrics import collect, write_csv
+        from nfpi.results.records import collect, write_csv
 
         write_csv(collect(self.metrics, self.root), self.output)
 
@@ -49,8 +51,9 @@ class MakeTable(Stage):
 
     def run(self) -> None:
         """Lay out and write."""
-        from nfpi.metrics import read_csv
-        from nfpi.tables import accuracy_table, read_reference, write_table
+        from nfpi.results.records import read_csv
+        from nfpi.results.tables import accuracy_table, read_reference
+        from nfpi.results.markup import write_table
 
         frame = accuracy_table(read_csv(self.metrics), self.table, read_reference(self.reference), self.priors)
         write_table(frame, self.output, self.name, self.table.title)
@@ -81,14 +84,14 @@ class MakeFigure(Stage):
 
     def run(self) -> None:
         """Draw and write."""
-        from nfpi.figures import save_figure
+        from nfpi.figures.style import save_figure
 
         save_figure(self._draw(), self.output)
 
     def _draw(self) -> Figure:
         from nfpi import figures
-        from nfpi.metrics import read_csv
-        from nfpi.tables import read_table
+        from nfpi.results.records import read_csv
+        from nfpi.results.tables import read_table
 
         first = self.inputs[0]
         if self.name == "accuracy_against_weight":

@@ -1,0 +1,144 @@
+"""Classifiers: settings of their training, and the registry of models that `model:` selects from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from nfpi.config.base import (
+    Fraction,
+    LocalPath,
+    Name,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Share,
+)
+from nfpi.config.registry import Registry
+
+_RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*$"
+"""timm's text of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
+
+CLASSIFIERS = Registry("classifier model")
+"""Builders make networks with random weights: (num_classes, in_channels, image_size, settings) → images (B, C, S, S) →
+logits (B, K). Traits: `weights_from`, the `module:attribute` of what reads published weights; `preprocessing`, that of
+what images must look like."""
+
+
+class ResNet18Settings(Settings):
+    """Architecture of the ResNet18 of small images; there is nothing to choose."""
+
+
+class SwinSettings(Settings):
+    """Architecture of the Swin transformer of Table 5 (7.05 M parameters for 10 classes of 32×32×3 pixels)."""
+
+    patch_size: PositiveInt = 2
+    window_size: PositiveInt = 4
+    embed_dim: PositiveInt = 96
+    depths: list[PositiveInt] = [2, 6, 4]
+    num_heads: list[PositiveInt] = [3, 6, 12]
+    mlp_ratio: PositiveFloat = 2.0
+    drop_path_rate: Fraction = 0.1
+
+
+class Eva02Settings(Settings):
+    """Architecture of EVA02; None: that of timm's EVA02-B/14 at 448 pixels, of Table 6."""
+
+    patch_size: PositiveInt | None = None
+    embed_dim: PositiveInt | None = None
+    depth: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
+    drop_path_rate: Fraction | None = None
+
+
+CLASSIFIERS.register("resnet18", ResNet18Settings, "nfpi.classifiers.resnet18:resnet18")
+CLASSIFIERS.register("swin", SwinSettings, "nfpi.classifiers.swin:swin")
+CLASSIFIERS.register(
+    "eva02",
+    Eva02Settings,
+    "nfpi.classifiers.eva02:eva02",
+    weights_from="nfpi.classifiers.eva02:pretrained_eva02",
+    preprocessing="nfpi.classifiers.eva02:eva02_preprocessing",
+)
+
+
+class StandardAugmentation(Settings):
+    """What `standard` means for a classifier; 0 and None leave a part out."""
+
+    flip: bool = True
+    """mirror, where the data set allows it"""
+    crop_padding: NonNegativeInt = 4
+    """pixels that images are padded by before a random crop"""
+    auto_augment: Literal["cifar10", "imagenet", "svhn"] | None = None
+    """torchvision's AutoAugment policy"""
+    rand_augment: Annotated[str, Field(pattern=_RAND_AUGMENT)] | None = None
+    """timm's RandAugment, e.g. rand-m9-mstd0.5-inc1"""
+    random_erasing: Share = 0.0
+    """probability"""
+    mixup: NonNegativeFloat = 0.0
+    """α of mixup's Beta(α, α)"""
+    cutmix: NonNegativeFloat = 0.0
+    """α of cutmix's Beta(α, α)"""
+
+
+class ClassifierConfig(Settings):
+    """Training of a classifier on generated images, real ones, or both."""
+
+    model: str = "resnet18"
+    """resnet18, swin, eva02, or one of the user's own"""
+    architecture: dict[str, Any] = {}
+    """settings of the model"""
+    weights: LocalPath | None = None
+    """file of pretrained weights; None: timm's cache (eva02 with pretrained), or random ones"""
+    pretrained: bool = False
+    """begin with weights that timm has published"""
+    start_from: Name | None = None
+    """another classifier of the config, trained without augmentation, whose weights are fine-tuned"""
+    image_size: PositiveInt | None = None
+    """side that images are resized to (bicubic); None: as they are"""
+    epochs: NonNegativeInt = 30
+    """0: the weights are tested as they are"""
+    batch_size: Annotated[int, Field(ge=2)] = 100
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    learning_rate: PositiveFloat = 1e-3
+    """initial value of the one-cycle schedule, the cosine's top, or the constant"""
+    max_learning_rate: PositiveFloat = 0.1
+    """one-cycle's top"""
+    warmup_epochs: NonNegativeInt = 0
+    """of linear warm-up (cosine)"""
+    momentum: Fraction = 0.9
+    weight_decay: NonNegativeFloat = 5e-4
+    gradient_clip: NonNegativeFloat = 0.0
+    """largest norm of the gradient; 0: not clipped"""
+    label_smoothing: Fraction = 0.0
+    train_on: Literal["generated", "real", "both"] = "generated"
+    standard: StandardAugmentation = StandardAugmentation()
+    """the standard augmentations"""
+    nfa_probability: Share = 0.5
+    """share of training images that one of their latent-augmented variants stands in for"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    workers: NonNegativeInt = 0
+    """processes that read and augment images; 0: the training process does (changes no result)"""
+    checkpoint_minutes: PositiveFloat = 10.0
+    """time between two checkpoints of a running training (changes no result)"""
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, model: str) -> str:
+        return CLASSIFIERS.known(model)
+
+    @field_validator("architecture")
+    @classmethod
+    def _architecture_is_of_the_model(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "model" in info.data:
+            CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
+        return architecture
+
+    @property
+    def settings(self) -> Settings:
+        """The architecture as the model's builder gets it."""
+        return CLASSIFIERS[self.model].settings.model_validate(self.architecture)

@@ -1,0 +1,79 @@
+"""Files of the user's own that add variants: `extensions: [my_prior.py]`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from nfpi.config.base import ConfigError
+from nfpi.config.classifiers import CLASSIFIERS
+from nfpi.config.datasets import SOURCES
+from nfpi.config.figures import FIGURES
+from nfpi.config.flows import FLOWS
+from nfpi.config.metrics import METRICS
+from nfpi.config.priors import PRIORS
+from nfpi.config.registry import Registry, registering_from
+
+REGISTRIES: tuple[Registry, ...] = (FLOWS, PRIORS, CLASSIFIERS, SOURCES, METRICS, FIGURES)
+
+_loaded: dict[Path, str] = {}
+
+
+def load_extensions(files: Iterable[Path]) -> None:
+    """Run each file once, so that it registers what it defines; a file that has changed since is run again.
+
+    Raises:
+        ConfigError: a file is not there or fails; one line with its name and the number of the line.
+    """
+    for file in files:
+        path = file.resolve()
+        if not path.is_file():
+            raise ConfigError(f"extensions: expected a Python file, received {file}, which is not there")
+        digest = extension_digest(path)
+        if _loaded.get(path) == digest:
+            continue
+        for registry in REGISTRIES:
+            registry.forget(path)
+        name = f"nfpi_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # where classes that it defines are looked up
+        try:
+            with registering_from(path):
+                spec.loader.exec_module(module)
+        except Exception as error:
+            raise ConfigError(describe_extension_fault(error, [path]) or f"{path}: {error}") from None
+        _loaded[path] = digest
+
+
+def extension_digest(file: Path) -> str:
+    """SHA-256 of the file."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def loaded_extensions() -> list[Path]:
+    """The files that were run."""
+    return list(_loaded)
+
+
+def describe_extension_fault(error: BaseException, files: Iterable[Path] | None = None) -> str | None:
+    """`file:line: what went wrong` for an error that arose in a user's file; None: it did not.
+
+    Args:
+        error: what was raised.
+        files: those of the user; None: all that are loaded.
+    """
+    known = {str(path) for path in (files if files is not None else _loaded)}
+    reason = " ".join(str(error).split())
+    if isinstance(error, SyntaxError) and error.filename in known:
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in known:
+            return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {reason}"
+    return None

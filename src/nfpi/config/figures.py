@@ -1,0 +1,256 @@
+"""Figures: what each shows (its settings), which files it is drawn from, and the registry of those there are.
+
+The module of the same name in :mod:`nfpi.figures` computes and draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, SerializeAsAny, create_model
+from pydantic_core import CoreSchema
+
+from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from nfpi.config.registry import Registry
+from nfpi.runs import INITIAL, SPLITS, Layout
+
+if TYPE_CHECKING:
+    from nfpi.config.resolution import Config
+
+Files = dict[str, list[str]]
+"""Files by what they are to the figure."""
+
+
+class FigureSettings(Settings):
+    """What a figure shows. Subclasses say from which files it is drawn."""
+
+    title: ClassVar[str] = ""
+    """of the figure, for reports"""
+    caption: ClassVar[str] = ""
+    drawings: ClassVar[tuple[str, ...]] = ()
+    """names of the pictures, where they are not one of the figure's own name"""
+    has_table: ClassVar[bool] = False
+    """whether the numbers that it shows are written beside it, as csv"""
+    uses_gpu: ClassVar[bool] = False
+    """whether a flow draws"""
+
+    def files(self, config: Config, layout: Layout) -> Files:
+        """The files that it is drawn from.
+
+        Raises:
+            ConfigError: the runs that it names do not suit it.
+        """
+        raise NotImplementedError
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """Other settings that it is drawn by."""
+        return {}
+
+
+FIGURES = Registry("figure")
+"""Builders draw: (settings, inputs) → nfpi.figures.Drawn."""
+
+
+def _form() -> type[Settings]:
+    """A model with a field for each figure there is."""
+    fields = {name: (FIGURES[name].settings | None, None) for name in FIGURES}
+    return create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload, no-any-return]
+
+
+class _ByName:
+    """A mapping from names of figures to their settings; null leaves a figure out."""
+
+    def validate(self, figures: Any) -> Any:
+        if not isinstance(figures, dict):
+            return figures
+        return {name: figure for name, figure in _form().model_validate(figures) if figure is not None}
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(_form().__pydantic_core_schema__)
+
+
+_by_name = _ByName()
+Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(_by_name.validate), _by_name]
+
+
+class AccuracyFigure(FigureSettings):
+    """NF-Acc and CNN-Acc against λ, from a table; it is made along with that table."""
+
+    title = "accuracy against λ"
+    caption = (
+        "NF-Acc and CNN-Acc (%) against λ; λ = 0 keeps the initial Gaussians. Bars: one standard deviation over seeds. "
+        "A cross marks a λ whose fit diverged."
+    )
+
+    table: Name = "table2"
+
+    def files(self, config: Config, layout: Layout) -> Files:
+        """The table."""
+        return {"table": [layout.path(f"tables/{self.table}.csv")]}
+
+
+class EmbeddingFigure(FigureSettings):
+    """Figure 1: t-SNE of images, and samples of class Gaussians there before and after the fixed point."""
+
+    title = "figure 1"
+    caption = (
+        "(a) t-SNE of training images (dimensionless axes), (b) samples of the Gaussians with the mean and the "
+        "variances of each class there, (c), (d) the same samples after the fixed-point iteration from (b), small and "
+        "large λ. Large marks: class means; all panels have the same axes. figure1: the released update of diagonal "
+        "covariances. figure1_full: full covariances and the exact update of Proposition 1, whose loss is bounded "
+        "below only for λ up to K α e^(1/α) / 2 (55 for ten classes); a fit that diverged is named in place of samples."
+    )
+    drawings = ("figure1", "figure1_full")
+    has_table = True
+
+    dataset: Name
+    images: PositiveInt = 5000
+    """training images that are embedded"""
+    perplexity: PositiveFloat = 30.0
+    seed: NonNegativeInt = 0
+    lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
+    """small and large λ of the released update with variances"""
+    lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [10.0, 30.0]
+    """small and large λ of the exact update with full covariances"""
+    samples_per_class: PositiveInt = 200
+
+    def files(self, config: Config, layout: Layout) -> Files:
+        """The training images."""
+        return {"train": split_files(layout, self.dataset, "train")}
+
+
+class FlowFigure(FigureSettings):
+    """A figure of one run of a flow, the first seed's."""
+
+    uses_gpu = True
+
+    dataset: Name
+    flow: Name = "mef"
+    prior: Name = "fpi"
+    weight: NonNegativeFloat = 0.0
+    """λ"""
+
+    def model(self, config: Config, layout: Layout) -> list[str]:
+        """The files of the run's model."""
+        run = config.run(self.dataset, self.flow, self.prior, self.weight, config.seeds[0])
+        return [f"{layout.of(run)}/model/{name}" for name in ("config.json", "model.safetensors")]
+
+
+class AugmentationFigure(FlowFigure):
+    """Figure 2: images beside latent-augmented variants."""
+
+    title = "figure 2"
+    caption = (
+        "Training images (left) and latent-augmented variants of them (right): each latent moves towards another one of "
+        "its class in the span of the class's PCA axes. Flows on latents of an autoencoder: all images are decoded by "
+        "it, the originals too."
+    )
+
+    classes: Annotated[list[str], Field(min_length=1)]
+    """names or indices of classes"""
+    images_per_class: PositiveInt = 1
+    variants: PositiveInt = 3
+
+    def files(self, config: Config, layout: Layout) -> Files:
+        """The training images, and the model."""
+        return {"train": split_files(layout, self.dataset, "train"), "model": self.model(config, layout)}
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """How variants are made."""
+        return {"nfa": config.for_dataset(self.dataset).nfa}
+
+
+class SamplesFigure(FlowFigure):
+    """Class-conditional samples at several temperatures."""
+
+    title = "samples"
+    caption = (
+        "Images drawn from the flow, a column for each class, a row for each temperature T (z = μ + T Σ^(1/2) ε); a "
+        "column has the same noise ε in every row."
+    )
+
+    classes: PositiveInt = 10
+    """the first of them, up to this number"""
+    temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
+
+    def files(self, config: Config, layout: Layout) -> Files:
+        """The model."""
+        return {"model": self.model(config, layout)}
+
+
+class ResidualsFigure(FigureSettings):
+    """Residual of the fixed-point iteration against the iteration."""
+
+    title = "residuals of the fixed point"
+    caption = (
+        "Largest change over the classes of a mean (top) and of a variance (bottom) in each fixed-point iteration, "
+        "Euclidean norm in units of the latents (their square for variances), a line for each λ. Dashed: the tolerance "
+        "at which the iteration ends."
+    )
+
+    dataset: Name
+    flow: Name = "mef"
+    prior: Name = "fpi"
+    lambdas: Annotated[list[PositiveFloat], Field(min_length=1)]
+
+    def files(self, config: Config, layout: Layout) -> Files:
+        """The iterations of each λ."""
+        config.require_fixed_point("figures.residuals", self.prior)
+        runs = [config.run(self.dataset, self.flow, self.prior, weight, config.seeds[0]) for weight in self.lambdas]
+        return {"iterations": [f"{layout.of(run)}/fit/fixed_point.csv" for run in runs]}
+
+    def reads(self, config: Config) -> dict[str, Settings]:
+        """How the fits end."""
+        return {"prior": config.priors[self.prior]}
+
+
+class ConvergenceFigure(FigureSettings):
+    """Where the fixed-point iteration converges: λ × update × scale × what is fitted, on initial latents."""
+
+    title = "map of convergence"
+    caption = (
+        "Iterations until the Gaussians of the latents of an initial state converge, by λ, update, scale π and what is "
+        "fitted; means alone under Σ = I. Grey cells diverged, and the letter says what was lost first: the repulsion "
+        "kernel κ, the matrix A of Eq. 7, a mean μ or a variance v; hatched cells did not converge in the iterations "
+        "allowed."
+    )
+    has_table = True
+
+    dataset: Name
+    flow: Name = "mef"
+    alpha: PositiveFloat = 10.0
+    lambdas: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [
+        *(1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6),
+    ]
+
+    def files(self, config: Config, layout: Layout) -> Files:
+        """Statistics of the latents of an initial state at the class means and variances, and its Gaussians."""
+        where = {"dataset": self.dataset, "flow": self.flow, "start": "data", "seed": str(config.seeds[0])}
+        folder = layout.path(INITIAL, **where)
+        return {"statistics": [f"{folder}/statistics.safetensors"], "initial": [f"{folder}/prior.safetensors"]}
+
+
+def split_files(layout: Layout, dataset: str, *splits: str) -> list[str]:
+    """The files of some splits of a data set."""
+    folder = layout.path(SPLITS, dataset=dataset)
+    return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET]
+
+
+IMAGE_SET = ("images.npy", "labels.npy", "meta.json")
+"""Files of a set of labelled images."""
+
+
+FIGURES.register("accuracy_against_weight", AccuracyFigure, "nfpi.figures.accuracy_against_weight:draw")
+FIGURES.register("figure1", EmbeddingFigure, "nfpi.figures.figure1:draw")
+FIGURES.register("figure2", AugmentationFigure, "nfpi.figures.figure2:draw")
+FIGURES.register("samples", SamplesFigure, "nfpi.figures.samples:draw")
+FIGURES.register("residuals", ResidualsFigure, "nfpi.figures.residuals:draw")
+FIGURES.register("convergence_map", ConvergenceFigure, "nfpi.figures.convergence_map:draw")
+
+
+def figures_of_table(figures: dict[str, FigureSettings], table: str) -> Iterator[str]:
+    """Names of the figures that are made along with a table."""
+    for name, figure in figures.items():
+        if isinstance(figure, AccuracyFigure) and figure.table == table:
+            yield name

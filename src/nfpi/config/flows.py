@@ -1,0 +1,95 @@
+"""Backbones: the settings of each, and the registry that config.yaml's `flows:` selects from by `kind:`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
+
+from nfpi.config.base import NonNegativeInt, PositiveInt, Settings
+from nfpi.config.registry import BlockRegistry
+
+
+class FlowBlock(Settings):
+    """What every block under `flows:` has."""
+
+    kind: str = "matrix_exponential"
+    """the backbone"""
+    training: dict[str, Any] = {}
+    """settings of the training that differ for this backbone"""
+
+
+FLOWS = BlockRegistry("kind of flow", "kind", FlowBlock)
+
+FlowConfig = Annotated[SerializeAsAny[FlowBlock], BeforeValidator(FLOWS.validate), FLOWS]
+"""A block under `flows:`: its kind, the settings of that kind, and `training`."""
+
+
+class LevelSettings(Settings):
+    """Settings of a multiscale flow, one entry a level."""
+
+    num_flows: list[PositiveInt]
+    """flow steps of each level"""
+    hidden_channels: list[PositiveInt]
+    """width of each level's coupling nets"""
+
+    @model_validator(mode="after")
+    def _one_entry_a_level(self) -> LevelSettings:
+        lists = {name: value for name, value in self if isinstance(value, list)}
+        if len({len(value) for value in lists.values()}) != 1 or not self.num_flows:
+            *first, last = lists
+            raise ValueError(
+                f"{', '.join(first)} and {last} need one entry a level each, "
+                f"received {', '.join(str(len(lists[name])) for name in first)} and {len(lists[last])}"
+            )
+        return self
+
+
+class MatrixExponentialSettings(LevelSettings):
+    """Settings of the paper's backbone, one entry a level (Xiao and Liu, 2020)."""
+
+    num_flows: list[PositiveInt] = [8, 8, 8]
+    """flow steps (actnorm, 1×1 convolution, coupling) of each level"""
+    num_blocks: list[NonNegativeInt] = [8, 4, 2]
+    """residual blocks of each level's coupling nets"""
+    hidden_channels: list[PositiveInt] = [128, 128, 128]
+    """width of each level's coupling nets"""
+    coupling: Literal["matrix_exponential", "affine", "additive"] = "matrix_exponential"
+    """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S, a diagonal one, or S = 0"""
+
+
+class GlowSettings(LevelSettings):
+    """Settings of Glow, one entry a level (Kingma and Dhariwal, 2018)."""
+
+    num_flows: list[PositiveInt] = [32, 32, 32]
+    """flow steps (actnorm, 1×1 convolution, affine coupling) of each level"""
+    hidden_channels: list[PositiveInt] = [512, 512, 512]
+    """width of each level's coupling nets"""
+
+
+class TransformerSettings(Settings):
+    """Settings of a coupling flow of transformer blocks on patches, as in Jet (Kolesnikov et al., 2024)."""
+
+    patch_size: PositiveInt = 4
+    """side of a patch, pixels"""
+    num_flows: PositiveInt = 32
+    """coupling layers"""
+    depth: PositiveInt = 2
+    """transformer blocks of each coupling"""
+    width: PositiveInt = 256
+    """embedding dimension of a token"""
+    num_heads: PositiveInt = 4
+    """attention heads; they divide the width"""
+    channel_couplings: NonNegativeInt = 1
+    """couplings that split the channels for each one that splits the patches (1: they alternate)"""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> TransformerSettings:
+        if self.width % self.num_heads:
+            raise ValueError(f"num_heads: expected a divisor of width {self.width}, received {self.num_heads}")
+        return self
+
+
+FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.multiscale:matrix_exponential_flow")
+FLOWS.register("glow", GlowSettings, "nfpi.flows.glow:GlowFlow")
+FLOWS.register("transformer", TransformerSettings, "nfpi.flows.transformer:TransformerFlow")

@@ -1,0 +1,128 @@
+"""Metrics: what each is called, its unit, its decimals and its direction, once for tables, figures and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nfpi.config.base import Settings
+from nfpi.config.registry import Registry, Variant
+
+OF_GENERATED = "cnn_"
+"""What the name of a metric begins with where it was measured on a classifier of generated images."""
+
+METRICS = Registry("metric")
+"""Builders compute a metric: (log_prob (N, K), labels (N,)) → a number; metrics that are recorded have none.
+Traits: those of :class:`Metric`."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written.
+
+    Attributes:
+        name: of its column.
+        label: of its heading.
+        unit: empty: without.
+        higher_is_better: direction; None: neither is.
+        decimals: of a value in a table.
+        of_flow: measured on the flow, so that the paper's value is found by the flow's prior and λ.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    higher_is_better: bool | None = None
+    decimals: int = 1
+    of_flow: bool = False
+
+
+def metric(name: str) -> Metric:
+    """The entry of a metric; `cnn_x` is the metric x of a classifier of generated images.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    if name in METRICS:
+        return Metric(name, **METRICS[name].traits)
+    base = name.removeprefix(OF_GENERATED)
+    if base != name and base in METRICS and METRICS[base].builder is not None:
+        traits = METRICS[base].traits
+        return Metric(name, **traits | {"label": f"CNN {traits['label']}"})
+    return Metric(METRICS[name].name)  # which says that there is none
+
+
+def computed_metrics() -> dict[str, Variant]:
+    """The metrics that are computed from log-probabilities and labels, by name."""
+    return {name: METRICS[name] for name in METRICS if METRICS[name].builder is not None}
+
+
+def register_metric(
+    name: str,
+    function: Callable[..., float] | str | None = None,
+    *,
+    label: str,
+    unit: str = "",
+    higher_is_better: bool | None = None,
+    decimals: int = 1,
+    of_flow: bool = False,
+) -> Any:
+    """Add a metric; without a function it is recorded by a stage, or this is the decorator of the function.
+
+    ```python
+    @register_metric("ece", label="ECE", unit="%", higher_is_better=False, decimals=2)
+    def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float: ...
+    ```
+
+    The function gets log p(x | y) of a flow or the log-softmax of a classifier, (N, K), and the labels, (N,), of the
+    test split.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    traits = {
+        "label": label,
+        "unit": unit,
+        "higher_is_better": higher_is_better,
+        "decimals": decimals,
+        "of_flow": of_flow,
+    }
+    METRICS.register(name, Settings, function, **traits)
+
+    def decorate(decorated: Callable[..., float]) -> Callable[..., float]:
+        METRICS.set_builder(name, decorated)
+        return decorated
+
+    return decorate
+
+
+# of a flow
+register_metric("nf_acc", label="NF-Acc", unit="%", higher_is_better=True, of_flow=True)
+register_metric("nf_top5", label="NF top-5", unit="%", higher_is_better=True, of_flow=True)
+register_metric("bits_per_dim", label="bits/dim", higher_is_better=False, decimals=3, of_flow=True)
+register_metric("validation_nf_acc", label="Validation NF-Acc", unit="%", higher_is_better=True, of_flow=True)
+register_metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3, of_flow=True)
+register_metric("parameters", label="Parameters", unit="M", decimals=2, of_flow=True)
+register_metric("hours", label="Training", unit="h", higher_is_better=False, decimals=2, of_flow=True)
+register_metric("seconds_per_epoch", label="Epoch", unit="s", higher_is_better=False, decimals=2, of_flow=True)
+register_metric(
+    "seconds_per_1000_samples", label="1000 samples", unit="s", higher_is_better=False, decimals=2, of_flow=True
+)
+# of a classifier of generated images
+register_metric("cnn_acc", label="CNN-Acc", unit="%", higher_is_better=True, of_flow=True)
+register_metric("validation_cnn_acc", label="Validation CNN-Acc", unit="%", higher_is_better=True, of_flow=True)
+register_metric("temperature", label="T", decimals=2, of_flow=True)
+# of a classifier of real images
+register_metric("top1", label="Top-1", unit="%", higher_is_better=True)
+register_metric("top5", label="Top-5", unit="%", higher_is_better=True)
+register_metric("real_top1", label="ReaL top-1", unit="%", higher_is_better=True)
+register_metric("real_top5", label="ReaL top-5", unit="%", higher_is_better=True)
+register_metric("validation_top1", label="Validation top-1", unit="%", higher_is_better=True)
+# of any of them
+register_metric(
+    "ece", "nfpi.results.measures:expected_calibration_error", label="ECE", unit="%", higher_is_better=False, decimals=2
+)
+register_metric(
+    "worst_class_acc", "nfpi.results.measures:worst_class_accuracy", label="Worst class", unit="%", higher_is_better=True
+)

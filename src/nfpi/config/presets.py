@@ -1,0 +1,147 @@
+"""Presets: files laid over config.yaml, each of which may extend another one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+
+from nfpi.config.base import ConfigError, LocalPath, suggest
+from nfpi.config.classifiers import ClassifierConfig
+from nfpi.config.datasets import DatasetConfig
+from nfpi.config.flows import FLOWS
+from nfpi.config.priors import PRIORS
+from nfpi.config.registry import BlockRegistry
+
+_BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
+"""Groups of named blocks, each of which selects a variant."""
+
+
+def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with the overlays laid over it: mappings are merged key by key, anything else is replaced.
+
+    A block of `flows:` or `priors:` whose overlay selects another variant (`kind:`, `method:`) is replaced as a whole,
+    and so is the `architecture:` of a classifier whose overlay names another `model:`: settings of one variant are none
+    of another's.
+    """
+    merged = copy.deepcopy(dict(base))
+    for overlay in overlays:
+        merged = _merged(merged, overlay, ())
+    return merged
+
+
+def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], where: tuple[str, ...]) -> dict[str, Any]:
+    merged = dict(base)
+    if _is_in("classifiers", where) and overlay.get("model", base.get("model")) != base.get("model"):
+        merged.pop("architecture", None)
+    for key, value in overlay.items():
+        known = merged.get(key)
+        if not isinstance(known, Mapping) or not isinstance(value, Mapping):
+            merged[key] = copy.deepcopy(value)
+            continue
+        blocks = next((blocks for group, blocks in _BLOCKS.items() if _is_in(group, (*where, key))), None)
+        if blocks and blocks.key in value and blocks.selected(dict(value)) != blocks.selected(dict(known)):
+            merged[key] = copy.deepcopy(dict(value))
+        else:
+            merged[key] = _merged(known, value, (*where, key))
+    return merged
+
+
+def _is_in(group: str, where: tuple[str, ...]) -> bool:
+    """Whether this is the place of a named block of a group: at the top level, or in a data set's overrides."""
+    return where[:-1] in ((group,), where[:-2] + ("overrides", group)) if where else False
+
+
+def with_preset(raw: Mapping[str, Any], preset: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The name of a preset, and settings with the preset laid over them.
+
+    Args:
+        raw: the settings of config.yaml.
+        preset: name of a preset of the project, or path of a file of the user's own, whose stem is its name.
+        folder: of the project's presets.
+
+    Raises:
+        ConfigError: there is no such preset, it is no mapping, it extends itself, or a file of the user's own is called
+            like a preset of the project.
+    """
+    file = _file_of(preset, folder, None)
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    while file is not None:
+        if any(file == known for known, _ in chain):
+            raise ConfigError(f"{file}: extends itself")
+        content = _read(file)
+        extended = content.pop("extends", None)
+        chain.append((file, content if file.parent == folder.resolve() else _below(content, file.parent)))
+        file = None if extended is None else _file_of(str(extended), folder, chain[-1][0])
+    return chain[0][0].stem, merge(raw, *(content for _, content in reversed(chain)))
+
+
+def built_in_presets(folder: Path) -> list[str]:
+    """Names of the presets of the project."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _file_of(preset: str, folder: Path, extended_by: Path | None) -> Path:
+    known = built_in_presets(folder)
+    if preset in known:
+        return (folder / f"{preset}.yaml").resolve()
+    where = "preset" if extended_by is None else f"{extended_by}: extends"
+    if "/" not in preset and not preset.endswith((".yaml", ".yml")):
+        raise ConfigError(f"{where}: unknown preset '{preset}'{suggest(preset, known)}")
+    path = Path(preset).expanduser()
+    path = (path if extended_by is None else extended_by.parent / path).resolve()
+    if not path.is_file():
+        raise ConfigError(f"{where}: expected a file with settings, received {path}, which is not there")
+    if path.parent != folder.resolve() and path.stem in known:
+        raise ConfigError(f"{where}: {path}: '{path.stem}' is the name of a preset of the project: rename the file")
+    return path
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: expected YAML, received something else ({' '.join(str(error).split())})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected settings by name, received {type(content).__name__}")
+    if "preset" in content or "results" in content:
+        raise ConfigError(f"{file}: a preset cannot set preset or results")
+    return content
+
+
+def _below(content: Any, folder: Path) -> Any:
+    """The same, with relative paths taken as relative to the folder of the file that they stand in."""
+    if isinstance(content, list):
+        return [_below(item, folder) for item in content]
+    if not isinstance(content, Mapping):
+        return content
+    return {key: _path_below(value, folder) if key in _PATHS else _below(value, folder) for key, value in content.items()}
+
+
+def _path_below(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_path_below(item, folder) for item in value]
+    if not isinstance(value, str) or value.startswith(("/", "~", "$")):
+        return value
+    return str(folder / value)
+
+
+def _holds_path(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, UnionType):
+        return any(map(_holds_path, get_args(annotation)))
+    return get_origin(annotation) is Annotated and get_args(annotation) == get_args(LocalPath)
+
+
+_PATHS = {"extensions"} | {
+    name
+    for model in (DatasetConfig, ClassifierConfig)
+    for name, field in model.model_fields.items()
+    if _holds_path(field.annotation)
+}
+"""Settings that are paths of this machine."""

@@ -1,0 +1,144 @@
+"""Batches of an image set, in an order and with augmentations that can be repeated exactly.
+
+An epoch's order depends on (seed, epoch) only, the augmentation of an image on (seed, epoch, index) only.
+So batches depend neither on the number of worker processes nor on where an epoch was interrupted and resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nfpi.data.errors import DataError
+from nfpi.data.store import ImageSet
+from nfpi.data.transforms import Transform
+from nfpi.runtime.signals import leave_signals_to_parent
+from nfpi.runtime.randomness import derive_seed
+
+
+def batches(
+    image_set: ImageSet,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int = 0,
+    shuffle: bool = False,
+    transform: Transform | None = None,
+    drop_last: bool = False,
+    start_batch: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch's batches: images (B, C, H, W) in the stored dtype, labels (B,) int64, both on the CPU.
+
+    Args:
+        image_set: what to read.
+        batch_size: images a batch over all processes together; the last one may be smaller.
+        seed, epoch: what all randomness depends on.
+        shuffle: whether the order is a permutation drawn for (seed, epoch), or that of the set.
+        transform: random change of one image (C, H, W) that draws from torch's global generator.
+        drop_last: leave out a last batch that is smaller than the others.
+        start_batch: batches to skip, read by nobody: where an interrupted epoch goes on.
+        workers: processes that read and augment; 0: the calling one does.
+        pin_memory: put batches into page-locked memory, from which a GPU copies without waiting.
+        rank, world_size: this process and how many share each batch. All get the same number of batches, in
+            shares that differ by one image at most: some are empty in a last batch smaller than `world_size`.
+
+    Raises:
+        ValueError: a number is out of range.
+        DataError: on the way, an image cannot be read.
+    """
+    count = num_batches(len(image_set), batch_size, drop_last)
+    if not 0 <= start_batch <= count:
+        raise ValueError(f"start_batch: expected 0 to {count}, received {start_batch}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank: expected 0 to {world_size - 1}, received {rank}")
+    order = _permutation(len(image_set), seed, epoch) if shuffle else np.arange(len(image_set))
+    shares = [
+        np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size)[rank]
+        for batch in range(start_batch, count)
+    ]
+    loader = DataLoader(
+        _Batches(image_set, transform, seed, epoch),
+        batch_sampler=shares,  # type: ignore[arg-type]  # arrays of indices in place of lists
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_parent,
+        generator=torch.Generator(),  # the loader draws a seed: let it not be from the global generator
+    )
+    return _with_faults_in_one_line(iter(loader))
+
+
+def _with_faults_in_one_line(loaded: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches; what a worker process could not read is named as if this process had read it."""
+    try:
+        yield from loaded
+        return
+    except DataError as error:  # a worker's comes with its traceback, the message at the end
+        message = str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.{DataError.__qualname__}: ")
+        error.__traceback__ = None  # its frames hold the loader in a circle
+    del loaded  # ends the workers, before whoever called gets the error
+    raise DataError(message)
+
+
+def augmented(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
+    """Images (B, C, H, W), each changed as its place in the set says; at least one, all of one shape after it.
+
+    Args:
+        images: as they were read.
+        indices: places of the images in their set, (B,).
+        transform: random change of one image (C, H, W) that draws from torch's global generator.
+        seed, epoch: what the change depends on, besides the place.
+    """
+    changed = []
+    with torch.random.fork_rng(devices=[]):
+        for image, index in zip(images, indices, strict=True):
+            # Not torch.manual_seed: that one seeds the GPU's generator too, which is not forked here.
+            torch.default_generator.manual_seed(derive_seed(seed, "augmentation", epoch, int(index)))
+            changed.append(transform(image))
+    return torch.stack(changed)
+
+
+def num_batches(length: int, batch_size: int, drop_last: bool = False) -> int:
+    """Batches of an epoch over `length` images."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, received {batch_size}")
+    return length // batch_size if drop_last else -(-length // batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """A data set that is asked for a batch at a time."""
+
+    image_set: ImageSet
+    transform: Transform | None
+    seed: int
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.image_set)
+
+    def __getitems__(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        images = torch.from_numpy(np.asarray(self.image_set.images[indices])).permute(0, 3, 1, 2).contiguous()
+        labels = torch.from_numpy(self.image_set.labels[indices])
+        if self.transform is not None and len(indices):
+            images = augmented(images, indices, self.transform, self.seed, self.epoch)
+        return images, labels
+
+
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(length, generator=generator).numpy()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,183 @@
+"""NF-Acc and CNN-Acc against λ, from an accuracy table."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
+
+from nfpi.figures.style import COLUMN_WIDTH, LEGEND_HEIGHT, OKABE_ITO, PANEL_HEIGHT, STYLE, FigureError, require_columns, weight_label
+
+_SERIES = (("nf_acc", "NF-Acc", "blue", "o"), ("cnn_acc", "CNN-Acc", "vermillion", "s"))
+"""Metric, label, colour, marker."""
+
+_NEEDED = (
+    *("experiment", "row", "dataset", "prior", "lambda", "status"),
+    *("nf_acc", "nf_acc_std", "cnn_acc", "cnn_acc_std"),
+)
+
+_DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
+
+
+def accuracy_against_weight(table: pd.DataFrame) -> Figure:
+    """NF-Acc and CNN-Acc (%) against λ, a panel for each experiment of the table that has λ.
+
+    λ is on a logarithmic axis with a place for 0 left of a break. Error bars are one standard deviation over
+    seeds, where there are two seeds or more. A cross on the axis marks a λ whose fit diverged, an empty
+    one where only some seeds did.
+
+    Args:
+        table: what :func:`nfpi.results.tables.accuracy_table` returns.
+
+    Raises:
+        FigureError: the table has no row with a λ, or lacks a column.
+    """
+    require_columns(table, _NEEDED, "an accuracy table")
+    table = table[table["lambda"].notna()]
+    if table.empty:
+        raise FigureError("expected at least one row with a λ, received an empty table")
+    panels = [rows for _, rows in table.groupby("experiment", sort=False)]
+    names = [rows["dataset"].iloc[0] for rows in panels]
+    with_spread = bool(table[["nf_acc_std", "cnn_acc_std"]].notna().any(axis=None))
+    with matplotlib.rc_context(STYLE):
+        height = PANEL_HEIGHT * len(panels) + LEGEND_HEIGHT
+        figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
+        grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        for axes, name, rows in zip(grid, names, panels, strict=True):
+            _draw_panel(axes, rows.sort_values("lambda"))
+            prior = rows["row"].iloc[0] or rows["prior"].iloc[0]
+            axes.set_title(f"{name}, {prior}" if names.count(name) > 1 else name, loc="left")
+            axes.set_ylabel("Accuracy (%)")
+        grid[-1].set_xlabel("Weight λ of the repulsion")
+        figure.align_ylabels()
+        _add_legend(figure, grid, "Mean ± standard deviation over seeds" if with_spread else None)
+    return figure
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    """One data set; `rows` ascend in λ."""
+    weights = rows["lambda"].to_numpy(dtype="float64")
+    _scale_weights(axes, weights)
+    for metric, label, colour, marker in _SERIES:
+        means = rows[metric].to_numpy(dtype="float64")
+        stds = rows[f"{metric}_std"].to_numpy(dtype="float64")
+        # λ = 0 is another method (nothing is fitted), so no line leads over the break to it.
+        for part in (weights == 0, weights > 0):
+            if np.isfinite(means[part]).any():  # unknown means stay in: the line must not lead over them
+                axes.errorbar(
+                    weights[part],
+                    means[part],
+                    yerr=stds[part] if np.isfinite(stds[part]).any() else None,
+                    label=label,
+                    color=OKABE_ITO[colour],
+                    marker=marker,
+                    markersize=3.5,
+                    linewidth=1.0,
+                    elinewidth=0.8,
+                    capsize=2.0,
+                )
+    if rows[["nf_acc", "cnn_acc"]].notna().any(axis=None):
+        axes.margins(y=0.1)
+        axes.autoscale_view(scalex=False)
+    else:
+        axes.set_ylim(0, 100)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y", color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
+    _mark_diverged(axes, rows)
+
+
+def _mark_diverged(axes: Axes, rows: pd.DataFrame) -> None:
+    """Crosses on the axis, filled where no seed is left."""
+    diverged = rows["status"].str.startswith("diverged")
+    partly = diverged & rows["nf_acc"].notna()
+    for which, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
+        if which.any():
+            axes.plot(
+                rows.loc[which, "lambda"],
+                np.zeros(int(which.sum())),
+                label=label,
+                linestyle="none",
+                marker="X",
+                markersize=6,
+                markeredgewidth=0.7,
+                markeredgecolor="black",
+                markerfacecolor=fill,
+                clip_on=False,
+                zorder=5,
+                transform=axes.get_xaxis_transform(),
+            )
+
+
+def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
+    """A logarithmic axis for λ > 0 and, where λ = 0 is among them, a place for it left of the decades."""
+    positive = weights[weights > 0]
+    if not positive.size:
+        axes.set_xlim(-1, 1)
+        axes.set_xticks([0.0], ["0"])
+        return
+    low, high = float(positive.min()), float(positive.max())
+    margin = max((high / low) ** 0.06, 1.25)
+    start = low / margin
+    if (weights == 0).any():
+        # Linear below `start`, the wider the more decades there are: 0 always stands apart.
+        axes.set_xscale("symlog", linthresh=start, linscale=0.6 + 0.15 * math.log10(high / low))
+        axes.set_xlim(-0.25 * start, high * margin)
+        _break_axis(axes, 0.55 * start)
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(start, high * margin)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    decades = [decade for power in powers if low <= (decade := float(f"1e{power}")) <= high]
+    major = decades if len(decades) > 1 else sorted(set(positive.tolist()))
+    minor = [float(f"{digit}e{power}") for power in powers for digit in range(2, 10)]
+    axes.xaxis.set_major_locator(FixedLocator([0.0, *major] if (weights == 0).any() else major))
+    axes.xaxis.set_minor_locator(FixedLocator([tick for tick in minor if low <= tick <= high]))
+    axes.xaxis.set_major_formatter(FuncFormatter(weight_label))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _break_axis(axes: Axes, weight: float) -> None:
+    """Two slanted strokes on the axis at `weight`: it is not to scale there."""
+    common: dict[str, Any] = {"linestyle": "none", "clip_on": False}
+    on_axis = axes.get_xaxis_transform()
+    axes.plot(weight, 0, marker="s", markersize=3, color="white", zorder=4, transform=on_axis, **common)
+    for points in (-1.5, 1.5):
+        axes.plot(
+            weight,
+            0,
+            marker=[(-0.4, -1), (0.4, 1)],
+            markersize=7,
+            markeredgewidth=0.6,
+            markeredgecolor="black",
+            zorder=5,
+            transform=on_axis + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans),
+            **common,
+        )
+
+
+def _add_legend(figure: Figure, grid: np.ndarray, title: str | None) -> None:
+    """One legend for all panels, above them; a label stands once."""
+    entries: dict[str, Artist] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries[label] = handle  # the last one: that of λ > 0, with its line
+    order = [label for _, label, *_ in _SERIES] + [_DIVERGED, _PARTLY_DIVERGED]
+    labels = sorted(entries, key=order.index)
+    if labels:
+        figure.legend(
+            [entries[label] for label in labels],
+            labels,
+            title=title,
+            loc="outside upper center",
+            ncols=3 if len(labels) == 3 else 2,
+            frameon=False,
+        )

@@ -1,0 +1,74 @@
+"""From 8-bit images to a continuous density and back: dequantisation, likelihood, bits a dimension."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nfpi.priors.gaussian import GaussianPrior
+
+LEVELS = 256
+"""grey levels of an 8-bit channel"""
+
+
+def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: float = 0.0) -> Tensor:
+    """x = 2 (image + u)/256 − 1 with u ~ U[0, 1), the uniform dequantisation of 8-bit images.
+
+    Args:
+        images: (B, C, H, W), uint8.
+        generator: where u comes from, on the device of the images; none: no noise, x = 2·image/256 − 1.
+        grey_noise: images of one channel get U[0, grey_noise) of the value range more, as in the released code, since
+            large parts of them are constant.
+
+    Returns:
+        (B, C, H, W), float, in [−1, 1); grey noise leads up to 2·grey_noise beyond.
+    """
+    x = images.to(torch.get_default_dtype())
+    if generator is not None:
+        noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        # a sum near 256 has 16 binary places in float32: noise nearer to 1 would round up to the next level
+        x += noise.mul_(1 - 2**-16)
+    x = x * (2 / LEVELS) - 1
+    if generator is not None and grey_noise > 0 and images.shape[1] == 1:
+        x += 2 * grey_noise * torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return x
+
+
+def quantize(x: Tensor) -> Tensor:
+    """The 8-bit image of which x is a dequantisation: ⌊128 (x + 1)⌋, clipped.
+
+    Args:
+        x: (B, C, H, W) in [−1, 1].
+
+    Returns:
+        (B, C, H, W), uint8.
+    """
+    return (x.add(1).mul(LEVELS / 2).floor()).clamp(0, LEVELS - 1).to(torch.uint8)
+
+
+def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, labels: Tensor) -> Tensor:
+    """−log p(x | y) = −log N(f(x); μ_y, Σ_y) − log |det ∂f/∂x| (Eqs. 1 and 2), in nats.
+
+    Args:
+        flow: f.
+        prior: on the device of x.
+        x: (B, C, H, W) in [−1, 1].
+        labels: (B,).
+
+    Returns:
+        (B,).
+    """
+    z, log_abs_det = flow(x)
+    return -prior.log_prob_of(z, labels) - log_abs_det
+
+
+def bits_per_dim(nll: Tensor, num_dimensions: int) -> Tensor:
+    """NLL / (D log 2) + log₂ 128: the density of [−1, 1] counted on the scale of the 256 grey levels.
+
+    Args:
+        nll: (…,), in nats an image.
+        num_dimensions: D.
+    """
+    return nll / (num_dimensions * math.log(2)) + math.log2(LEVELS / 2)

@@ -1,0 +1,114 @@
+"""A trained flow with its class Gaussians, as one object and one folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nfpi.data.domain import Domain, domain_of
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.registry import build_flow
+from nfpi.priors.files import prior_of_tensors, prior_tensors
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.divergence import raise_if_marked
+from nfpi.runtime.files import write_atomically, written_together
+from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ClassConditionalFlow:
+    """log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|: a flow f, and K Gaussians.
+
+    Attributes:
+        flow: f, with averaged weights.
+        prior: K Gaussians in D = C·H·W dimensions, float64.
+        config: all else that is known, as JSON knows it: `data` (name, classes, dtype, extra), `training`, `seed`,
+            `start`, `step`, `prior` (method, λ and settings).
+    """
+
+    flow: ImageFlow
+    prior: GaussianPrior
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = (len(self.classes), math.prod(self.flow.shape))
+        received = (self.prior.num_classes, self.prior.num_dimensions)
+        if received != expected:
+            raise ValueError(
+                f"model: expected {expected[0]} classes in {expected[1]} dimensions, "
+                f"received {received[0]} in {received[1]}"
+            )
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What is known of the images that it was trained on: name, classes, dtype, extra."""
+        data: dict[str, Any] = self.config["data"]
+        return data
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the K classes."""
+        return list(self.data["classes"])
+
+    @property
+    def domain(self) -> Domain:
+        """What it was trained on: pixels, or latents of an autoencoder."""
+        training = self.config["training"]
+        return domain_of(self.data, grey_noise=training["grey_noise"], latent_noise=training["latent_noise"])
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return int(self.config["seed"])
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and model.safetensors, both or neither."""
+        tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
+        tensors |= {f"prior.{name}": value for name, value in prior_tensors(self.prior).items()}
+        config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
+        with written_together():
+            save_tensors(folder / WEIGHTS, tensors, {"format": _FORMAT})
+            write_atomically(
+                folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> ClassConditionalFlow:
+        """Read what :meth:`save_pretrained` wrote, on the CPU.
+
+        Raises:
+            FormatError: a file is missing, damaged, or of another format.
+            Diverged: the files stand for a fit that diverged.
+        """
+        folder = Path(folder)
+        path = folder / CONFIG
+        raise_if_marked(path)
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            version = config.pop("format")
+            description = config.pop("flow")
+        except FileNotFoundError:
+            raise FormatError(f"{path}: there is no such file") from None
+        except (ValueError, KeyError, AttributeError) as error:
+            raise FormatError(f"{path}: expected the config of a model, received something else ({error})") from None
+        if version != _FORMAT:
+            raise FormatError(f"{path}: expected format {_FORMAT}, received {version}: made by another version of nfpi")
+        tensors, _ = load_tensors(folder / WEIGHTS)
+
+        def under(prefix: str) -> dict[str, torch.Tensor]:
+            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+        flow = build_flow(description, under("flow."), folder / WEIGHTS)
+        prior = prior_of_tensors(folder / WEIGHTS, under("prior."))
+        try:
+            return cls(flow, prior, config)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{folder}: expected a model, received something else ({error})") from None

@@ -1,0 +1,109 @@
+"""A fit that diverged, as a result that passes from stage to stage.
+
+A λ whose fit diverges has no prior, no flow and no images, and that is what its row of a table says. So each of its files
+is there and holds the divergence in place of content. Whoever reads one gets the :class:`Diverged` of the fit again, as
+if the stages were function calls, and writes it to its own outputs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from nfpi.runtime.files import write_atomically, written_together
+
+_FIELDS = ("iteration", "class_index", "quantity", "weight")
+
+
+class Diverged(ArithmeticError):
+    """A fit left the positive definite matrices or the finite numbers.
+
+    Attributes:
+        iteration: when, from 1.
+        class_index: the first class concerned.
+        quantity: what is no longer finite, or positive (definite).
+        weight: λ.
+        context: what else is worth knowing of the run, for whoever catches this (seed, settings).
+    """
+
+    def __init__(self, iteration: int, class_index: int, quantity: str, weight: float) -> None:
+        super().__init__(iteration, class_index, quantity, weight)
+        self.context: dict[str, Any] = {}
+        self.iteration = iteration
+        self.class_index = class_index
+        self.quantity = quantity
+        self.weight = weight
+
+    def __str__(self) -> str:
+        return (
+            f"the fit of the class Gaussians diverged at iteration {self.iteration}: {self.quantity} of class "
+            f"{self.class_index} (λ = {self.weight:g}; a smaller λ may converge)"
+        )
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The divergence, with its context, as JSON knows it."""
+        return {name: getattr(self, name) for name in (*_FIELDS, "context")}
+
+
+def raise_if_diverged(header: Mapping[str, Any]) -> None:
+    """Raise the divergence that a file's header or metadata holds, if it holds one."""
+    record = header.get("diverged")
+    if isinstance(record, Mapping) and all(name in record for name in _FIELDS):
+        fault = Diverged(**{name: record[name] for name in _FIELDS})
+        fault.context = dict(record.get("context", {}))
+        raise fault
+
+
+def raise_if_marked(path: Path) -> None:
+    """Raise the divergence that a JSON file (metrics.json, meta.json, config.json) holds, if it is there and holds one."""
+    if path.is_file():
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: expected JSON, received something else ({error})") from None
+        if isinstance(content, dict):
+            raise_if_diverged(content)
+
+
+def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
+    """Write files that stand for the divergence, all of them or none: each in its own form, without content.
+
+    Args:
+        paths: outputs of a stage: .safetensors, .json, .csv, .npy, .npz.
+        fault: the divergence.
+
+    Raises:
+        ValueError: a file of another form.
+    """
+    with written_together():
+        for path in paths:
+            write_atomically(path, _mark_of(path, fault))
+
+
+def _mark_of(path: Path, fault: Diverged) -> bytes | str:
+    record = {"diverged": fault.record}
+    match path.suffix:
+        case ".safetensors":
+            return save({}, metadata={"nfpi": json.dumps(record)})
+        case ".json":
+            return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        case ".csv":
+            return "epoch\n"
+        case ".npy":
+            return _bytes_of(lambda file: np.save(file, np.empty(0, np.uint8)))
+        case ".npz":
+            return _bytes_of(lambda file: np.savez(file))
+    raise ValueError(f"{path}: there is no form of a divergence for {path.suffix}")
+
+
+def _bytes_of(write: Any) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
