@@ -1,23 +1,52 @@
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
+from nfpi.runs import AUGMENTED, CANDIDATE, FLOW_RUN, GENERATED, GENERATED_CLASSIFIER, INITIAL, REAL_CLASSIFIER, SPLITS
+from nfpi.stages.options import (
+    Augment,
+    EncodeData,
+    Evaluate,
+    FitPrior,
+    Generate,
+    PrepareData,
+    StartFlow,
+    TestClassifier,
+    TrainClassifier,
+    TrainFlow,
+)
+from nfpi.workflow import Inputs, Jobs, Params, Plan, Targets
+from nfpi.workflow.internals import overrides, rule_names, show_requests, use_this_machine
 
 
 configfile: "config.yaml"
 
 
 try:
-    PRESET, RESULTS, SETTINGS = resolve(config, overrides=workflow.config_settings.overwrite_config)
+    plan = Plan(resolve(config, Path(workflow.basedir) / "presets", overrides(workflow)))
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
+
+inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
+params = Params(plan, inputs)
+ENVIRONMENT = Path(workflow.basedir) / "environment.yml"
+
+use_this_machine(workflow, available_cpu_count())
+
+
+resource_scopes:
+    local_gpu="local",
+
+
+wildcard_constraints:
+    **inputs.wildcard_constraints(),
 
 
 report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/targets.smk"
-include: "workflow/rules/resources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/flow.smk"
 include: "workflow/rules/prior.smk"
@@ -28,70 +57,35 @@ include: "workflow/rules/classify.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
-include: "workflow/rules/cluster.smk"
+
+
+try:
+    show_requests(workflow, jobs)
+    targets.check_names(rule_names(workflow))
+except ConfigError as error:
+    raise WorkflowError(f"config: {error}") from None
 
 
 rule all:
     default_target: True
     input:
-        target_of(*targets()),
+        targets.files(*targets.names),
 
 
-rule demo:
+for name in targets.names:
+
+    rule:
+        name:
+            name
+        input:
+            targets.files(name),
+
+
+rule unknown_target:
+    """Names the targets there are, where another one is asked for."""
+    output:
+        "{target}",
     input:
-        target_of("table2", preset="demo"),
-
-
-rule table1:
-    input:
-        target_of("table1"),
-
-
-rule table2:
-    input:
-        target_of("table2"),
-
-
-rule table3:
-    input:
-        target_of("table3"),
-
-
-rule table4:
-    input:
-        target_of("table4"),
-
-
-rule table5:
-    input:
-        target_of("table5"),
-
-
-rule table6:
-    input:
-        target_of("table6"),
-
-
-rule figure1:
-    input:
-        target_of("figure1"),
-
-
-rule figure2:
-    input:
-        target_of("figure2"),
-
-
-rule samples:
-    input:
-        target_of("samples"),
-
-
-rule residuals:
-    input:
-        target_of("residuals"),
-
-
-rule convergence_map:
-    input:
-        target_of("convergence_map"),
+        targets.unknown(["benchmark"]),
+    wildcard_constraints:
+        target="[A-Za-z0-9_-]+",

@@ -6,22 +6,30 @@ Options that are groups of settings take one JSON text (`--training '{"epochs": 
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
+from tqdm import tqdm
 
-from nfpi.config.resolution import explain
+from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
 from nfpi.runtime.faults import describe_fault
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
-from nfpi.stages import Augment, Benchmark, Collect, DownloadWeights, DrawAugmentations, DrawSamples, Embed, EncodeData, Evaluate, Export, FitPrior, Generate, ImportRelease, MakeFigure, MakeTable, MapConvergence, PrepareData, StartFlow, TestClassifier, TrainClassifier, TrainFlow
+from nfpi.stages.options import STAGES, Stage
 
 
-class Commands(BaseSettings):
-    """Normalizing flows with fixed-point Gaussian-mixture priors, one subcommand a stage."""
+class _Commands(BaseSettings):
+    """Normalizing flows with fixed-point Gaussian-mixture priors, one subcommand a stage.
+
+    Everywhere: --version; --extensions FILE (again for more) loads a file of your own with priors, flows, metrics or
+    classifiers.
+    """
 
     model_config = SettingsConfigDict(
         cli_prog_name="nfpi",
@@ -31,28 +39,6 @@ class Commands(BaseSettings):
         nested_model_default_partial_update=True,
         use_attribute_docstrings=True,
     )
-
-    prepare_data: CliSubCommand[PrepareData]
-    encode_data: CliSubCommand[EncodeData]
-    download_weights: CliSubCommand[DownloadWeights]
-    start_flow: CliSubCommand[StartFlow]
-    fit_prior: CliSubCommand[FitPrior]
-    train_flow: CliSubCommand[TrainFlow]
-    import_release: CliSubCommand[ImportRelease]
-    evaluate: CliSubCommand[Evaluate]
-    generate: CliSubCommand[Generate]
-    augment: CliSubCommand[Augment]
-    train_classifier: CliSubCommand[TrainClassifier]
-    test_classifier: CliSubCommand[TestClassifier]
-    embed: CliSubCommand[Embed]
-    map_convergence: CliSubCommand[MapConvergence]
-    draw_samples: CliSubCommand[DrawSamples]
-    draw_augmentations: CliSubCommand[DrawAugmentations]
-    collect: CliSubCommand[Collect]
-    table: CliSubCommand[MakeTable]
-    figure: CliSubCommand[MakeFigure]
-    export: CliSubCommand[Export]
-    benchmark: CliSubCommand[Benchmark]
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]
@@ -66,13 +52,33 @@ class Commands(BaseSettings):
         CliApp.run_subcommand(self)
 
 
+def _summary(stage: type[Stage]) -> str:
+    """The first line of a stage's help."""
+    return (stage.__doc__ or "").strip().splitlines()[0]
+
+
+def commands() -> type[BaseSettings]:
+    """A model with a field for each stage, from which the parser is made."""
+    fields: dict[str, Any] = {
+        f"{stage.__name__}": (CliSubCommand[stage], Field(alias=stage.command, description=_summary(stage)))
+        for stage in STAGES
+    }
+    made: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=_Commands.__doc__, **fields)
+    return made
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand, and give the status to exit with; other than 0, one line on stderr says why.
 
-    1: a fault that a user can mend (`NFPI_TRACEBACK=1` shows where it arose); 75: stopped by SIGTERM or SIGUSR1, and
-    the same command goes on; 130: stopped by Ctrl-C. Wrong usage exits with 2.
+    1: a fault that a user can mend (`NFPI_TRACEBACK=1` shows where it arose); 75: stopped by SIGTERM or SIGUSR1, the
+    same command resumes; 130: stopped by Ctrl-C. Wrong usage exits with 2.
     """
     arguments = arguments if arguments is not None else sys.argv[1:]
+    everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False)
+    everywhere.add_argument("--version", action="version", version=f"nfpi {version('nfpi')}")
+    everywhere.add_argument("--extensions", action="append", type=Path, default=[])
+    known, arguments = everywhere.parse_known_args(arguments)
+    arguments = arguments or ["--help"]
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_LineHandler()]
     )
@@ -80,13 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         with interruptible(at_once=True):
-            CliApp.run(Commands, cli_args=arguments)
+            load_extensions(known.extensions)
+            CliApp.run(commands(), cli_args=arguments)
     except ValidationError as error:
-        return _fail(explain(error, Commands))
+        return _fail(explain(error))
+    except ConfigError as error:
+        return _fail(str(error))
     except Interrupted as error:
         return _fail(str(error), EXIT_STATUS)
     except Exception as error:
-        line = describe_fault(error, arguments[0] if arguments else "")
+        line = describe_extension_fault(error) or describe_fault(error, arguments[0] if arguments else "")
         if line is None or os.environ.get("NFPI_TRACEBACK"):
             raise
         return _fail(line)
@@ -99,8 +108,6 @@ class _LineHandler(logging.StreamHandler):
     """Lines that do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
         tqdm.write(self.format(record), file=sys.stderr)
 
 

@@ -69,6 +69,15 @@ class ClassConditionalFlow:
         """Of the run."""
         return int(self.config["seed"])
 
+    def require_classes(self, classes: list[str], where: Path) -> None:
+        """Make sure that images, which lie at `where`, have the classes that the model was trained on.
+
+        Raises:
+            ValueError: they have others.
+        """
+        if classes != self.classes:
+            raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
+
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors, both or neither."""
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}

@@ -1,25 +1,28 @@
 rule augment:
     """Make variants of the training images by mixing latents of one class in the span of its PCA axes (NFA)."""
     input:
-        **splits("train"),
-        flow=f"{LEAF}/flow.safetensors",
+        **plan.splits("train"),
+        **plan.model(),
     output:
-        **images_in(AUGMENTED),
+        **plan.outputs(Augment, AUGMENTED),
     log:
-        log_of("augment", AUGMENTED),
+        jobs.log("augment", AUGMENTED),
     benchmark:
-        benchmark_of("augment", AUGMENTED)
+        jobs.benchmark("augment", AUGMENTED)
     conda:
-        "../../environment.yml"
-    threads: threads_of("augment")
+        ENVIRONMENT
+    threads: jobs.threads("augment")
     resources:
-        **resources_of("augment"),
+        **jobs.resources("augment"),
     params:
         data=subpath(input.train_images, ancestor=2),
-        nfa=settings("nfa"),
+        model=subpath(input.config, parent=True),
+        nfa=params.nfa,
+        extensions=params.extensions,
         folder=subpath(output.images, parent=True),
     message:
-        "Augment the latents of {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam}, seed {wildcards.seed}"
+        "Augment the latents of {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"
+        " seed {wildcards.seed}"
     shell:
-        "exec nfpi augment --data {params.data:q} --flow {input.flow:q} --nfa {params.nfa:q} --seed {wildcards.seed}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi augment --data {params.data:q} --model {params.model:q} --nfa {params.nfa:q} --seed {wildcards.seed}"
+        " {params.extensions:q} --output {params.folder:q} > {log:q} 2>&1"

@@ -1,17 +1,17 @@
 rule benchmark:
     """Measure the maths against plain versions of it, each as a ratio within one run."""
     output:
-        csv=f"{RESULTS.as_posix()}/benchmark/benchmark.csv",
-        markdown=f"{RESULTS.as_posix()}/benchmark/benchmark.md",
+        csv=f"{plan.resolved.results.as_posix()}/benchmark/benchmark.csv",
+        markdown=f"{plan.resolved.results.as_posix()}/benchmark/benchmark.md",
     log:
-        f"{RESULTS.as_posix()}/benchmark/benchmark.log",
+        f"{plan.resolved.results.as_posix()}/benchmark/benchmark.log",
     benchmark:
-        f"{RESULTS.as_posix()}/benchmark/job.tsv"
+        f"{plan.resolved.results.as_posix()}/benchmark/job.tsv"
     conda:
-        "../../environment.yml"
-    threads: threads_of("benchmark")
+        ENVIRONMENT
+    threads: jobs.threads("benchmark")
     resources:
-        **resources_of("benchmark"),
+        **jobs.resources("benchmark"),
     params:
         folder=subpath(output.csv, parent=True),
     message:

@@ -1,121 +1,133 @@
 rule train_classifier:
     """Train a classifier on generated images."""
     input:
-        **splits("train", "validation"),
-        **images_in(GENERATED, "generated_"),
+        **plan.splits("train", "validation"),
+        **plan.images(GENERATED, "generated_"),
     output:
-        model=f"{CLASSIFIER}/model.safetensors",
-        metrics=f"{CLASSIFIER}/metrics.json",
-        history=f"{CLASSIFIER}/log.csv",
+        **plan.outputs(TrainClassifier, CANDIDATE),
     log:
-        log_of("train_classifier", CLASSIFIER),
+        jobs.log("train_classifier", CANDIDATE),
     benchmark:
-        benchmark_of("train_classifier", CLASSIFIER)
+        jobs.benchmark("train_classifier", CANDIDATE)
     conda:
-        "../../environment.yml"
-    threads: threads_of("train_classifier")
+        ENVIRONMENT
+    threads: jobs.threads("train_classifier")
     resources:
-        **resources_of("train_classifier"),
+        **jobs.resources("train_classifier"),
     params:
         data=subpath(input.train_images, ancestor=2),
         generated=subpath(input.generated_images, parent=True),
-        classifier=classifier_settings(to_run=True),
-        compared=classifier_settings(to_run=False),
+        classifier=params.classifier,
+        compared=params.classifier_result,
+        code=params.code("classifier"),
+        extensions=params.extensions,
         folder=subpath(output.model, parent=True),
     message:
-        "Train {wildcards.classifier} for {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam},"
-        " seed {wildcards.seed}, temperature {wildcards.temperature}"
+        "Train {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
+        " λ = {wildcards.weight}, seed {wildcards.seed}, temperature {wildcards.temperature}"
     shell:
         "exec nfpi train-classifier --data {params.data:q} --generated {params.generated:q} --name {wildcards.classifier}"
-        " --classifier {params.classifier:q} --seed {wildcards.seed} --output {params.folder:q} > {log:q} 2>&1"
+        " --classifier {params.classifier:q} --seed {wildcards.seed} {params.extensions:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule test_classifier:
     """Pick the temperature whose classifier is best on the validation split, and test that one (CNN-Acc)."""
     input:
-        **splits("test"),
-        models=candidate_files("model.safetensors"),
-        metrics=candidate_files("metrics.json"),
+        **plan.splits("test"),
+        models=inputs.candidate_files("model.safetensors"),
+        candidates=inputs.candidate_files("metrics.json"),
     output:
-        metrics=f"{LEAF}/{{classifier}}/metrics.json",
+        **plan.outputs(TestClassifier, GENERATED_CLASSIFIER),
     log:
-        log_of("test_classifier", f"{LEAF}/{{classifier}}"),
+        jobs.log("test_classifier", GENERATED_CLASSIFIER),
     benchmark:
-        benchmark_of("test_classifier", f"{LEAF}/{{classifier}}")
+        jobs.benchmark("test_classifier", GENERATED_CLASSIFIER)
     conda:
-        "../../environment.yml"
-    threads: threads_of("test_classifier")
+        ENVIRONMENT
+    threads: jobs.threads("test_classifier")
     resources:
-        **resources_of("test_classifier"),
+        **jobs.resources("test_classifier"),
     params:
         data=subpath(input.test_images, ancestor=2),
-        candidates=candidates,
+        run=params.run,
+        candidates=inputs.candidates,
+        metrics=params.metrics,
+        code=params.code("classifier", "metrics"),
+        extensions=params.extensions,
+        folder=subpath(output.metrics, parent=True),
     message:
-        "Test the best {wildcards.classifier} for {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam},"
-        " seed {wildcards.seed}"
+        "Test the best {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
+        " λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
-        "exec nfpi test-classifier --data {params.data:q} --output {output.metrics:q} {params.candidates:q}"
-        " > {log:q} 2>&1"
+        "exec nfpi test-classifier --data {params.data:q} --run {params.run:q} {params.metrics:q} {params.extensions:q}"
+        " --output {params.folder:q} {params.candidates:q} > {log:q} 2>&1"
 
 
 rule train_classifier_on_real:
     """Train a classifier on real images, with or without standard and latent augmentations."""
     input:
-        **splits("train", "validation"),
-        augmented=augmented_images,
-        start_from=weights_to_start_from,
-        published=published_weights,
+        **plan.splits("train", "validation"),
+        augmented=inputs.augmented_images,
+        fine_tuned=inputs.weights_to_fine_tune,
+        published=inputs.published_weights,
     output:
-        model=f"{REAL_CLASSIFIER}/trained/model.safetensors",
-        metrics=f"{REAL_CLASSIFIER}/trained/metrics.json",
-        history=f"{REAL_CLASSIFIER}/trained/log.csv",
+        **plan.outputs(TrainClassifier, f"{REAL_CLASSIFIER}/trained"),
     log:
-        log_of("train_classifier", REAL_CLASSIFIER),
+        jobs.log("train_classifier", REAL_CLASSIFIER),
     benchmark:
-        benchmark_of("train_classifier", REAL_CLASSIFIER)
+        jobs.benchmark("train_classifier", REAL_CLASSIFIER)
     conda:
-        "../../environment.yml"
-    threads: threads_of("train_classifier")
+        ENVIRONMENT
+    threads: jobs.threads("train_classifier")
     resources:
-        **resources_of("train_classifier"),
+        **jobs.resources("train_classifier"),
     params:
         data=subpath(input.train_images, ancestor=2),
-        inputs=classifier_inputs,
-        classifier=classifier_settings(to_run=True),
-        compared=classifier_settings(to_run=False),
+        learns_from=params.classifier_options,
+        classifier=params.classifier,
+        compared=params.classifier_result,
+        code=params.code("classifier"),
+        extensions=params.extensions,
         folder=subpath(output.model, parent=True),
     message:
         "Train {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
         " {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "exec nfpi train-classifier --data {params.data:q} --name {wildcards.classifier} {params.inputs:q}"
-        " --classifier {params.classifier:q} --seed {wildcards.seed} --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi train-classifier --data {params.data:q} --name {wildcards.classifier} {params.learns_from:q}"
+        " --classifier {params.classifier:q} --seed {wildcards.seed} {params.extensions:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule test_classifier_on_real:
     """Test a classifier that learned from real images."""
     input:
-        **splits("test"),
-        model=f"{REAL_CLASSIFIER}/trained/model.safetensors",
-        validation=f"{REAL_CLASSIFIER}/trained/metrics.json",
+        **plan.splits("test"),
+        model=plan.path(f"{REAL_CLASSIFIER}/trained/model.safetensors"),
+        validation=plan.path(f"{REAL_CLASSIFIER}/trained/metrics.json"),
     output:
-        metrics=f"{REAL_CLASSIFIER}/metrics.json",
+        **plan.outputs(TestClassifier, REAL_CLASSIFIER),
     log:
-        log_of("test_classifier", REAL_CLASSIFIER),
+        jobs.log("test_classifier", REAL_CLASSIFIER),
     benchmark:
-        benchmark_of("test_classifier", REAL_CLASSIFIER)
+        jobs.benchmark("test_classifier", REAL_CLASSIFIER)
     conda:
-        "../../environment.yml"
-    threads: threads_of("test_classifier")
+        ENVIRONMENT
+    threads: jobs.threads("test_classifier")
     resources:
-        **resources_of("test_classifier"),
+        **jobs.resources("test_classifier"),
     params:
         data=subpath(input.test_images, ancestor=2),
+        run=params.run,
         candidate=subpath(input.model, parent=True),
-        real_labels=real_labels,
+        real_labels=params.real_labels,
+        metrics=params.metrics,
+        code=params.code("classifier", "metrics"),
+        extensions=params.extensions,
+        folder=subpath(output.metrics, parent=True),
     message:
         "Test {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
         " {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "exec nfpi test-classifier --data {params.data:q} --output {output.metrics:q} {params.real_labels:q}"
-        " {params.candidate:q} > {log:q} 2>&1"
+        "exec nfpi test-classifier --data {params.data:q} --run {params.run:q} {params.real_labels:q}"
+        " {params.metrics:q} {params.extensions:q} --output {params.folder:q} {params.candidate:q} > {log:q} 2>&1"

@@ -1,25 +1,33 @@
 rule evaluate:
-    """Classify real images with a flow (NF-Acc, top-5) and measure its bits/dim."""
+    """Classify real images with a flow (NF-Acc, top-5, ECE) and measure its bits/dim."""
     input:
-        **splits("validation", "test"),
-        flow=f"{LEAF}/flow.safetensors",
-        prior=f"{LEAF}/prior.safetensors",
+        **plan.splits("validation", "test"),
+        **plan.model(),
+        history=plan.path(f"{FLOW_RUN}/log.csv"),
     output:
-        metrics=f"{LEAF}/metrics.json",
+        **plan.outputs(Evaluate, FLOW_RUN),
     log:
-        log_of("evaluate", LEAF),
+        jobs.log("evaluate", FLOW_RUN),
     benchmark:
-        benchmark_of("evaluate", LEAF)
+        jobs.benchmark("evaluate", FLOW_RUN)
     conda:
-        "../../environment.yml"
-    threads: threads_of("evaluate")
+        ENVIRONMENT
+    threads: jobs.threads("evaluate")
     resources:
-        **resources_of("evaluate"),
+        **jobs.resources("evaluate"),
     params:
         data=subpath(input.test_images, ancestor=2),
-        evaluation=settings("evaluation"),
+        model=subpath(input.config, parent=True),
+        run=params.run,
+        evaluation=params.evaluation,
+        metrics=params.metrics,
+        code=params.code("metrics"),
+        extensions=params.extensions,
+        folder=subpath(output.metrics, parent=True),
     message:
-        "Evaluate a flow on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam}, seed {wildcards.seed}"
+        "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
+        " seed {wildcards.seed}"
     shell:
-        "exec nfpi evaluate --data {params.data:q} --flow {input.flow:q} --prior {input.prior:q}"
-        " --evaluation {params.evaluation:q} --output {output.metrics:q} > {log:q} 2>&1"
+        "exec nfpi evaluate --data {params.data:q} --model {params.model:q} --history {input.history:q}"
+        " --run {params.run:q} --evaluation {params.evaluation:q} {params.metrics:q} {params.extensions:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"

@@ -1,65 +1,65 @@
 rule start_flow:
     """Initialise a flow and its Gaussians and train up to the fit: what all λ and all methods share."""
     input:
-        **splits("train", "validation"),
+        **plan.splits("train", "validation"),
     output:
-        state=f"{START}/state.safetensors",
-        prior=f"{START}/prior.safetensors",
-        statistics=f"{START}/statistics.safetensors",
-        history=f"{START}/log.csv",
+        **plan.outputs(StartFlow, INITIAL),
     log:
-        log_of("start_flow", START),
+        jobs.log("start_flow", INITIAL),
     benchmark:
-        benchmark_of("start_flow", START)
+        jobs.benchmark("start_flow", INITIAL)
     conda:
-        "../../environment.yml"
-    threads: threads_of("start_flow")
+        ENVIRONMENT
+    threads: jobs.threads("start_flow")
     resources:
-        **resources_of("start_flow"),
+        **jobs.resources("start_flow"),
     params:
         data=subpath(input.train_images, ancestor=2),
-        flow=settings("flow"),
-        training=settings_to_run("training"),
-        compared=settings("training", without=NOT_OF_START | NO_RESULT),
-        devices=devices_of("start_flow"),
+        flow=params.flow,
+        code=params.code("flow"),
+        training=params.training,
+        compared=params.training_of_initial_state,
+        devices=jobs.devices("start_flow"),
+        extensions=params.extensions,
         folder=subpath(output.state, parent=True),
     message:
-        "Start a flow on {wildcards.dataset}: initial Gaussians {wildcards.start}, seed {wildcards.seed}"
+        "Initialise {wildcards.flow} on {wildcards.dataset}: initial Gaussians {wildcards.start}, seed {wildcards.seed}"
     shell:
         "exec nfpi start-flow --data {params.data:q} --flow {params.flow:q} --training {params.training:q}"
-        " --start {wildcards.start} --seed {wildcards.seed} --devices {params.devices}"
+        " --start {wildcards.start} --seed {wildcards.seed} --devices {params.devices} {params.extensions:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_flow:
-    """Train a flow on from its start, under fixed Gaussians or learning them along."""
+    """Continue the training of a flow from its initial state, under fixed Gaussians or learning them along."""
     input:
-        **splits("train", "validation"),
-        state=start_file("state.safetensors"),
-        prior=prior_of_training,
+        **plan.splits("train", "validation"),
+        state=plan.initial_file("state.safetensors"),
+        initial=plan.initial_file("prior.safetensors"),
+        prior=inputs.prior_of_training,
     output:
-        flow=f"{LEAF}/flow.safetensors",
-        prior=f"{LEAF}/prior.safetensors",
-        history=f"{LEAF}/log.csv",
+        **plan.outputs(TrainFlow, FLOW_RUN),
     log:
-        log_of("train_flow", LEAF),
+        jobs.log("train_flow", FLOW_RUN),
     benchmark:
-        benchmark_of("train_flow", LEAF)
+        jobs.benchmark("train_flow", FLOW_RUN)
     conda:
-        "../../environment.yml"
-    threads: threads_of("train_flow")
+        ENVIRONMENT
+    threads: jobs.threads("train_flow")
     resources:
-        **resources_of("train_flow"),
+        **jobs.resources("train_flow"),
     params:
         data=subpath(input.train_images, ancestor=2),
-        training=settings_to_run("training"),
-        compared=settings("training", without=NO_RESULT),
-        devices=devices_of("train_flow"),
-        learning=learning,
-        folder=subpath(output.flow, parent=True),
+        initial=subpath(input.state, parent=True),
+        prior=params.prior_options,
+        training=params.training,
+        compared=params.training_result,
+        devices=jobs.devices("train_flow"),
+        extensions=params.extensions,
+        folder=subpath(output.history, parent=True),
     message:
-        "Train a flow on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam}, seed {wildcards.seed}"
+        "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
-        "exec nfpi train-flow --data {params.data:q} --state {input.state:q} --prior {input.prior:q}"
-        " --training {params.training:q} {params.learning:q} --devices {params.devices}"
+        "exec nfpi train-flow --data {params.data:q} --initial {params.initial:q} {params.prior:q}"
+        " --training {params.training:q} --devices {params.devices} {params.extensions:q}"
         " --output {params.folder:q} > {log:q} 2>&1"

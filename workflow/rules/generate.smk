@@ -1,27 +1,28 @@
 rule generate:
     """Draw labelled images from a flow."""
     input:
-        flow=f"{LEAF}/flow.safetensors",
-        prior=f"{LEAF}/prior.safetensors",
+        **plan.model(),
     output:
-        **images_in(GENERATED),
+        **plan.outputs(Generate, GENERATED),
     log:
-        log_of("generate", GENERATED),
+        jobs.log("generate", GENERATED),
     benchmark:
-        benchmark_of("generate", GENERATED)
+        jobs.benchmark("generate", GENERATED)
     conda:
-        "../../environment.yml"
-    threads: threads_of("generate")
+        ENVIRONMENT
+    threads: jobs.threads("generate")
     resources:
-        **resources_of("generate"),
+        **jobs.resources("generate"),
     params:
-        per_class=generation_setting("per_class"),
-        batch_size=generation_setting("batch_size"),
+        model=subpath(input.config, parent=True),
+        per_class=params.per_class,
+        batch_size=params.generation_batch_size,
+        extensions=params.extensions,
         folder=subpath(output.images, parent=True),
     message:
-        "Generate images like {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam},"
+        "Generate images like {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"
         " seed {wildcards.seed}, temperature {wildcards.temperature}"
     shell:
-        "exec nfpi generate --flow {input.flow:q} --prior {input.prior:q} --temperature {wildcards.temperature}"
+        "exec nfpi generate --model {params.model:q} --temperature {wildcards.temperature}"
         " --per-class {params.per_class} --batch-size {params.batch_size} --seed {wildcards.seed}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " {params.extensions:q} --output {params.folder:q} > {log:q} 2>&1"

@@ -1,25 +1,30 @@
 rule fit_prior:
-    """Fit the class Gaussians to the statistics of the latents by fixed-point iteration."""
+    """Fit the class Gaussians to the statistics of the latents."""
     input:
-        statistics=start_file("statistics.safetensors"),
-        initial=start_file("prior.safetensors"),
+        statistics=plan.initial_file("statistics.safetensors"),
+        initial=plan.initial_file("prior.safetensors"),
     output:
-        prior=f"{LEAF}/fit/prior.safetensors",
-        iterations=f"{LEAF}/fit/fixed_point.csv",
+        **plan.outputs(FitPrior, f"{FLOW_RUN}/fit"),
     log:
-        log_of("fit_prior", LEAF),
+        jobs.log("fit_prior", FLOW_RUN),
     benchmark:
-        benchmark_of("fit_prior", LEAF)
+        jobs.benchmark("fit_prior", FLOW_RUN)
+    wildcard_constraints:
+        prior=inputs.fitted_priors(),
     conda:
-        "../../environment.yml"
-    threads: threads_of("fit_prior")
+        ENVIRONMENT
+    threads: jobs.threads("fit_prior")
     resources:
-        **resources_of("fit_prior"),
+        **jobs.resources("fit_prior"),
     params:
-        prior=prior_settings,
+        initial=subpath(input.initial, parent=True),
+        prior=params.prior,
+        code=params.code("prior"),
+        extensions=params.extensions,
+        folder=subpath(output.prior, parent=True),
     message:
-        "Fit the Gaussians of {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.lam}, seed {wildcards.seed}"
+        "Fit the Gaussians of {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
+        " seed {wildcards.seed}"
     shell:
-        "exec nfpi fit-prior --statistics {input.statistics:q} --initial {input.initial:q}"
-        " --prior {params.prior:q} --weight {wildcards.lam} --output {output.prior:q}"
-        " --iterations {output.iterations:q} > {log:q} 2>&1"
+        "exec nfpi fit-prior --initial {params.initial:q} --prior {params.prior:q} --weight {wildcards.weight}"
+        " {params.extensions:q} --output {params.folder:q} > {log:q} 2>&1"

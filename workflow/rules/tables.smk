@@ -6,55 +6,60 @@ localrules:
 rule collect:
     """Gather the metrics of exactly the runs that a table is made from."""
     input:
-        metrics=metrics_of,
+        metrics=inputs.metrics_of_table,
     output:
-        metrics=f"{ROOT}/metrics/{{table}}.csv",
+        metrics=plan.path("metrics/{table}.csv"),
     log:
-        log_of("collect", f"{ROOT}/metrics/{{table}}"),
+        jobs.log("collect", "metrics/{table}"),
     benchmark:
-        benchmark_of("collect", f"{ROOT}/metrics/{{table}}")
+        jobs.benchmark("collect", "metrics/{table}")
     conda:
-        "../../environment.yml"
-    threads: threads_of("collect")
+        ENVIRONMENT
+    threads: jobs.threads("collect")
     resources:
-        **resources_of("collect"),
+        **jobs.resources("collect"),
     params:
-        root=subpath(output.metrics, ancestor=2),
+        runs=params.runs_of_table,
+        root=plan.layout.root,
+        folder=subpath(output.metrics, parent=True),
     message:
         "Collect the metrics of {wildcards.table}"
     shell:
-        "exec nfpi collect --root {params.root:q} --output {output.metrics:q} {input.metrics:q} > {log:q} 2>&1"
+        "exec nfpi collect --name {wildcards.table:q} --runs {params.runs:q} --root {params.root:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule table:
     """Write a table beside the paper's numbers."""
     input:
-        metrics=f"{ROOT}/metrics/{{table}}.csv",
+        metrics=plan.path("metrics/{table}.csv"),
         reference="workflow/reference/paper.csv",
     output:
         csv=report(
-            f"{ROOT}/tables/{{table}}.csv",
+            targets.table("{table}")["csv"],
             caption="../report/table.rst",
             category="Tables",
             labels={"table": "{table}"},
         ),
-        markdown=f"{ROOT}/tables/{{table}}.md",
-        latex=f"{ROOT}/tables/{{table}}.tex",
+        markdown=targets.table("{table}")["markdown"],
+        latex=targets.table("{table}")["latex"],
     log:
-        log_of("table", f"{ROOT}/tables/{{table}}"),
+        jobs.log("table", "tables/{table}"),
     benchmark:
-        benchmark_of("table", f"{ROOT}/tables/{{table}}")
+        jobs.benchmark("table", "tables/{table}")
     conda:
-        "../../environment.yml"
-    threads: threads_of("table")
+        ENVIRONMENT
+    threads: jobs.threads("table")
     resources:
-        **resources_of("table"),
+        **jobs.resources("table"),
     params:
-        table=table_settings,
-        priors=table_priors,
+        table=params.table,
+        rows=params.rows_of_table,
+        extensions=params.extensions,
         folder=subpath(output.csv, parent=True),
     message:
         "Write {wildcards.table}"
     shell:
-        "exec nfpi table --name {wildcards.table} --metrics {input.metrics:q} --reference {input.reference:q}"
-        " --table {params.table:q} --priors {params.priors:q} --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi table --name {wildcards.table:q} --metrics {input.metrics:q} --reference {input.reference:q}"
+        " --table {params.table:q} --rows {params.rows:q} {params.extensions:q} --output {params.folder:q}"
+        " > {log:q} 2>&1"

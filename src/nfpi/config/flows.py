@@ -28,10 +28,8 @@ FlowConfig = Annotated[SerializeAsAny[FlowBlock], BeforeValidator(FLOWS.validate
 class LevelSettings(Settings):
     """Settings of a multiscale flow, one entry a level."""
 
-    num_flows: list[PositiveInt]
+    num_flows: list[NonNegativeInt]
     """flow steps of each level"""
-    hidden_channels: list[PositiveInt]
-    """width of each level's coupling nets"""
 
     @model_validator(mode="after")
     def _one_entry_a_level(self) -> LevelSettings:
@@ -48,7 +46,7 @@ class LevelSettings(Settings):
 class MatrixExponentialSettings(LevelSettings):
     """Settings of the paper's backbone, one entry a level (Xiao and Liu, 2020)."""
 
-    num_flows: list[PositiveInt] = [8, 8, 8]
+    num_flows: list[NonNegativeInt] = [8, 8, 8]
     """flow steps (actnorm, 1×1 convolution, coupling) of each level"""
     num_blocks: list[NonNegativeInt] = [8, 4, 2]
     """residual blocks of each level's coupling nets"""
@@ -61,7 +59,7 @@ class MatrixExponentialSettings(LevelSettings):
 class GlowSettings(LevelSettings):
     """Settings of Glow, one entry a level (Kingma and Dhariwal, 2018)."""
 
-    num_flows: list[PositiveInt] = [32, 32, 32]
+    num_flows: list[NonNegativeInt] = [32, 32, 32]
     """flow steps (actnorm, 1×1 convolution, affine coupling) of each level"""
     hidden_channels: list[PositiveInt] = [512, 512, 512]
     """width of each level's coupling nets"""
@@ -90,6 +88,6 @@ class TransformerSettings(Settings):
         return self
 
 
-FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.multiscale:matrix_exponential_flow")
+FLOWS.register("matrix_exponential", MatrixExponentialSettings, "nfpi.flows.matrix_exponential:matrix_exponential_flow")
 FLOWS.register("glow", GlowSettings, "nfpi.flows.glow:GlowFlow")
 FLOWS.register("transformer", TransformerSettings, "nfpi.flows.transformer:TransformerFlow")

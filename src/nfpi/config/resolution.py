@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
 
 from nfpi.config.base import ConfigError, LocalPath, Name, NonNegativeInt, Settings, explain, suggest
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
@@ -46,10 +46,16 @@ class Config(Settings):
     cluster: Cluster | None = None
     """where jobs are submitted to; profiles/ has some. None: they run on this machine"""
 
+    _for_dataset: dict[str, Config] = PrivateAttr(default_factory=dict)
+
     def for_dataset(self, dataset: str) -> Config:
         """The settings with the data set's own overrides laid over them."""
-        overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
-        return Config.model_validate(merge(self.model_dump(), overrides)) if overrides else self
+        if dataset not in self._for_dataset:
+            overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
+            self._for_dataset[dataset] = (
+                Config.model_validate(merge(self.model_dump(), overrides)) if overrides else self
+            )
+        return self._for_dataset[dataset]
 
     def training_of(self, dataset: str, flow: str) -> TrainingConfig:
         """Settings of the training of a backbone on a data set: the backbone's own, then the data set's, on top."""

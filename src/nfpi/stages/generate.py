@@ -1,88 +1,90 @@
-"""The stage that draws images."""
+"""Work of the stages that make images with a flow: samples, and latent-augmented variants."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import logging
 
-from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt
-from nfpi.stages.base import HeavyStage
+import numpy as np
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from nfpi.priors.fixed_point import FixedPointDiverged
+from nfpi.augmentation import augment_images
+from nfpi.data.store import read_image_set
+from nfpi.data.writer import ImageSetWriter
+from nfpi.model import WEIGHTS, ClassConditionalFlow
+from nfpi.results.records import config_hash
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.files import file_digest
+from nfpi.sampling import balanced_labels, sample_images
+from nfpi.stages.options import Augment, Generate
+
+logger = logging.getLogger(__name__)
 
 
-class Generate(HeavyStage):
-    """Draw labelled images from a trained flow, as many of each class, in the on-disk form of data sets.
+def generate(stage: Generate) -> None:
+    """Sample and write, a batch at a time."""
+    model = ClassConditionalFlow.from_pretrained(stage.model)
+    device, domain = make_device().device, model.domain
+    labels = balanced_labels(model.prior.num_classes, stage.per_class)
+    channels, height, width = model.flow.shape
+    settings = stage.model_dump(include={"temperature", "per_class", "batch_size", "seed"})
+    with ImageSetWriter(
+        stage.output,
+        len(labels),
+        (height, width, channels),
+        model.classes,
+        name=model.data["name"],
+        split="generated",
+        dtype=domain.dtype,
+        fingerprint=config_hash({**settings, "model": file_digest(stage.model / WEIGHTS)}),
+        **{**model.data["extra"], "temperature": stage.temperature, "seed": stage.seed},
+    ) as writer:
+        done = writer.first_missing // stage.batch_size
+        places = np.arange(len(labels))[done * stage.batch_size :]
+        for images, classes in sample_images(
+            model.flow.to(device),
+            model.prior,
+            labels,
+            temperature=stage.temperature,
+            seed=stage.seed,
+            batch_size=stage.batch_size,
+            domain=domain,
+            device=device,
+            start_batch=done,
+        ):
+            here, places = places[: len(images)], places[len(images) :]
+            writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
 
-    A run that was cut goes on by itself.
-    """
 
-    flow: Path
-    """flow.safetensors"""
-    prior: Path
-    """prior.safetensors beside it"""
-    temperature: PositiveFloat = 1.0
-    """scales the deviations from the class means"""
-    per_class: PositiveInt = 5000
-    batch_size: PositiveInt = 1000
-    seed: NonNegativeInt = 0
-    output: Path
-    """folder of the images"""
-
-    def run(self) -> None:
-        """Sample and write, a batch at a time."""
-        import numpy as np
-
-        from nfpi.data.writer import ImageSetWriter
-        from nfpi.data.domain import domain_of_flow
-        from nfpi.runtime.devices import make_fabric
-        from nfpi.sampling import balanced_labels, sample_images
-        from nfpi.runtime.tensors import load_flow, load_prior
-
-        flow, header = load_flow(self.flow)
-        prior, _ = load_prior(self.prior)
-        device = make_fabric().device
-        domain = domain_of_flow(header)
-        labels = balanced_labels(prior.num_classes, self.per_class)
-        channels, height, width = flow.shape
-        with ImageSetWriter(
-            self.output,
-            len(labels),
+def augment(stage: Augment) -> None:
+    """Make variants class by class, and write them a batch at a time."""
+    model = ClassConditionalFlow.from_pretrained(stage.model)
+    train = read_image_set(stage.data / "train")
+    model.require_classes(train.classes, stage.data)
+    device, domain, variants = make_device().device, model.domain, stage.nfa.variants
+    channels, height, width = train.shape
+    inputs = {"nfa": stage.nfa.model_dump(), "seed": stage.seed, "data": train.meta["sha256"]}
+    settings = stage.nfa.model_dump(exclude={"batch_size"}) | {"seed": stage.seed, "of": train.meta["sha256"]}
+    with (
+        ImageSetWriter(
+            stage.output,
+            len(train) * variants,
             (height, width, channels),
-            header["data"]["classes"],
-            name=header["data"]["name"],
-            split="generated",
+            train.classes,
+            name=train.meta["name"],
+            split="augmented",
             dtype=domain.dtype,
-            fingerprint=self._fingerprint(),
-            **{**header["data"]["extra"], "temperature": self.temperature, "seed": self.seed},
-        ) as writer:
-            done = writer.first_missing // self.batch_size
-            places = np.arange(len(labels))[done * self.batch_size :]
-            for images, classes in sample_images(
-                flow.to(device),
-                prior,
-                labels,
-                temperature=self.temperature,
-                seed=self.seed,
-                batch_size=self.batch_size,
-                domain=domain,
-                device=device,
-                start_batch=done,
-            ):
-                here, places = places[: len(images)], places[len(images) :]
-                writer.put(here, images.permute(0, 2, 3, 1).numpy(), classes.numpy())
-
-    def _fingerprint(self) -> str:
-        """Of all that the images depend on."""
-        from nfpi.runtime.files import file_digest
-        from nfpi.results.records import config_hash
-
-        settings = self.model_dump(include={"temperature", "per_class", "batch_size", "seed"})
-        return config_hash({**settings, "flow": file_digest(self.flow), "prior": file_digest(self.prior)})
-
-    def mark(self, fault: FixedPointDiverged) -> None:
-        """There is nothing to draw from."""
-        from nfpi.runtime.divergence import mark_images
-
-        mark_images(self.output, fault)
+            fingerprint=config_hash({**inputs, "model": file_digest(stage.model / WEIGHTS)}),
+            **{**model.data["extra"], **settings},
+        ) as writer,
+        tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
+    ):
+        missing = np.flatnonzero(~writer.written.reshape(-1, variants).all(1))
+        progress.update(len(train) - len(missing))
+        for indices, images in augment_images(
+            model.flow.to(device), train, stage.nfa, seed=stage.seed, domain=domain, device=device, indices=missing
+        ):
+            places = indices[:, None] * variants + np.arange(variants)
+            labels = train.labels[indices].repeat(variants)
+            writer.put(places.ravel(), images.flatten(0, 1).permute(0, 2, 3, 1).numpy(), labels)
+            progress.update(len(indices))
+    logger.info("%d variants each of %d images", variants, len(train))

@@ -1,1 +1,9 @@
-""""""
+"""What the rules ask: targets, inputs, settings and resources. Typed, and tested without Snakemake."""
+
+from nfpi.workflow.inputs import Inputs
+from nfpi.workflow.jobs import Jobs
+from nfpi.workflow.params import Params
+from nfpi.workflow.plan import Plan
+from nfpi.workflow.targets import Targets
+
+__all__ = ["Inputs", "Jobs", "Params", "Plan", "Targets"]

@@ -1,1 +1,52 @@
-""""""
+"""One class a stage: its fields are the options of its subcommand, its outputs are declared. Nothing heavy is imported."""
+
+from nfpi.stages.options.base import Stage
+from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
+from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
+from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
+from nfpi.stages.options.results import Benchmark, Collect, MakeFigure, MakeTable, WriteSchema
+
+STAGES: tuple[type[Stage], ...] = (
+    PrepareData,
+    EncodeData,
+    DownloadWeights,
+    StartFlow,
+    FitPrior,
+    TrainFlow,
+    ImportRelease,
+    Evaluate,
+    Generate,
+    Augment,
+    TrainClassifier,
+    TestClassifier,
+    Collect,
+    MakeTable,
+    MakeFigure,
+    Export,
+    WriteSchema,
+    Benchmark,
+)
+"""All of them, in the order in which the command line lists them."""
+
+__all__ = [
+    "STAGES",
+    "Augment",
+    "Benchmark",
+    "Collect",
+    "DownloadWeights",
+    "EncodeData",
+    "Evaluate",
+    "Export",
+    "FitPrior",
+    "Generate",
+    "ImportRelease",
+    "MakeFigure",
+    "MakeTable",
+    "PrepareData",
+    "Stage",
+    "StartFlow",
+    "TestClassifier",
+    "TrainClassifier",
+    "TrainFlow",
+    "WriteSchema",
+]

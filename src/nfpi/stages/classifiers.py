@@ -1,0 +1,207 @@
+"""Work of the stages of the classifiers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nfpi.classifiers.data import ClassifierData, Variants, joined, of_one_size
+from nfpi.classifiers.models import build_classifier, load_weights, preprocessing_of
+from nfpi.classifiers.scoring import classifier_scores, real_labels_of
+from nfpi.classifiers.training import train_classifier
+from nfpi.config import NO_RESULT, Augmentation, ClassifierConfig
+from nfpi.config.metrics import OF_GENERATED
+from nfpi.data.autoencoder import load_decoder
+from nfpi.data.pixels import Pixels, open_pixels
+from nfpi.data.store import read_image_set
+from nfpi.results.csv_files import write_rows
+from nfpi.results.measures import compute_metrics, per_class_accuracy
+from nfpi.results.predictions import write_predictions
+from nfpi.results.records import config_hash, write_metrics
+from nfpi.runs import Run
+from nfpi.runtime.checkpoints import Checkpoints
+from nfpi.runtime.devices import describe_device, make_device
+from nfpi.runtime.divergence import raise_if_marked
+from nfpi.runtime.files import file_digest, written_together
+from nfpi.runtime.randomness import derive_seed
+from nfpi.runtime.tensors import load_tensors, save_tensors
+from nfpi.stages.options import TestClassifier, TrainClassifier
+
+logger = logging.getLogger(__name__)
+
+_OF_GENERATED, _OF_REAL = "validation_cnn_acc", "validation_top1"
+"""What the validation accuracy of a classifier is called, by what it learned from."""
+
+
+def train(stage: TrainClassifier) -> None:
+    """Train on what `train_on` says."""
+    began = time.monotonic()
+    _check_options(stage)
+    for folder in (stage.generated, stage.augmented):
+        if folder is not None:
+            raise_if_marked(folder / "meta.json")
+    config = stage.classifier
+    device = make_device(config.precision)
+    data, digests, temperature = _read(stage, device.device)
+    channels, height, _ = data.train.shape
+    size = {"num_classes": data.train.num_classes, "in_channels": channels, "image_size": height}
+    torch.manual_seed(derive_seed(stage.seed, config.model))
+    model = build_classifier(config, **size)
+    if stage.start_from is not None:
+        load_weights(model, load_tensors(stage.start_from)[0], stage.start_from)
+    checkpoints = Checkpoints(stage.output, _fingerprint(stage, digests), config.checkpoint_minutes)
+    trained = train_classifier(model, data, stage.seed, device, checkpoints)
+    settings = {
+        "name": stage.name,
+        "classifier": config.model_dump(mode="json"),
+        "augmentation": _augmentation(stage),
+        "size": size,
+        "temperature": temperature,
+        "images": len(data.train),
+    }
+    with written_together():
+        save_tensors(stage.output / "model.safetensors", trained.model.state_dict(), {"seed": stage.seed, **settings})
+        write_rows(stage.output / "log.csv", trained.log, ["epoch"])
+        write_metrics(
+            stage.output / "metrics.json",
+            {_OF_REAL if config.train_on == "real" else _OF_GENERATED: trained.validation_acc},
+            run=None,
+            n=len(data.validation),
+            seed=stage.seed,
+            settings=settings,
+            device=describe_device(device.device),
+            seconds=time.monotonic() - began,
+        )
+    checkpoints.clear()
+
+
+def _augmentation(stage: TrainClassifier) -> Augmentation:
+    """As an experiment of the config calls it."""
+    if stage.augmented is None:
+        return stage.augmentation
+    return "nfa" if stage.augmentation == "none" else "standard+nfa"
+
+
+def _check_options(stage: TrainClassifier) -> None:
+    """Raise ValueError where folders and `train_on` contradict each other."""
+    train_on = stage.classifier.train_on
+    if train_on == "real" and stage.generated is not None:
+        raise ValueError("--generated: expected none for a classifier of real images (train_on), received some")
+    if train_on != "real" and stage.generated is None:
+        raise ValueError(f"--generated: expected a folder with train_on '{train_on}', received none")
+    if train_on != "real" and stage.augmented is not None:
+        raise ValueError(f"--augmented: expected train_on 'real' for latent augmentation, received '{train_on}'")
+
+
+def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
+    """The images, the digests of all that was read, and the temperature of generated images."""
+    config, preprocessing = stage.classifier, preprocessing_of(stage.classifier)
+    digests: dict[str, Any] = {}
+    parts, temperature = [], None
+    if config.train_on != "generated":
+        parts.append(open_pixels(stage.data / "train"))
+        digests["real"] = parts[-1].meta["sha256"]
+    if stage.generated is not None:
+        generated = read_image_set(stage.generated)
+        if generated.images.dtype != "uint8":
+            raise ValueError(f"{stage.generated}: expected pixels, received latents ({generated.images.dtype})")
+        temperature = generated.meta["extra"].get("temperature")
+        digests["generated"] = generated.meta["sha256"]
+        parts.append(Pixels(generated))
+    together = parts[0] if len(parts) == 1 else Pixels(joined(parts[0].image_set, parts[1].image_set))
+    train = of_one_size(together, config.image_size, preprocessing)
+    validation = of_one_size(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
+    variants = None
+    if stage.augmented is not None:
+        stored = read_image_set(stage.augmented)
+        digests["augmented"] = stored.meta["sha256"]
+        if stored.images.dtype == "uint8":
+            pixels = of_one_size(Pixels(stored), config.image_size, preprocessing)
+            variants = Variants.of(train, pixels, None, digests["real"])
+        else:
+            variants = Variants.of(train, stored, load_decoder(stored.meta, device), digests["real"])
+    standard = config.standard if stage.augmentation == "standard" else None
+    return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
+
+
+def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
+    """Of all that the result depends on."""
+    files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
+    return config_hash(
+        {
+            "classifier": stage.classifier.model_dump(mode="json", exclude={*NO_RESULT, "weights", "start_from"}),
+            "augmentation": stage.augmentation,
+            "seed": stage.seed,
+            "files": {name: file_digest(path) for name, path in files.items() if path is not None},
+            "images": digests,
+        }
+    )
+
+
+def test(stage: TestClassifier) -> None:
+    """Choose by validation accuracy, then test."""
+    began = time.monotonic()
+    measured, accuracies = _validated(stage)
+    best = max(accuracies, key=lambda folder: accuracies[folder])
+    weights, header = load_tensors(best / "model.safetensors")
+    config = ClassifierConfig(**header["classifier"]).model_copy(update={"weights": None, "pretrained": False})
+    model = build_classifier(config, **header["size"])
+    load_weights(model, weights, best / "model.safetensors")
+    pixels, preprocessing = open_pixels(stage.data / "test"), preprocessing_of(config)
+    images = of_one_size(pixels, config.image_size, preprocessing)
+    if images.num_classes != header["size"]["num_classes"]:
+        expected, received = header["size"]["num_classes"], images.num_classes
+        raise ValueError(f"{stage.data}: expected {expected} classes as in {best}, received {received}")
+    device = make_device().device
+    scores = classifier_scores(
+        model.to(device),
+        images,
+        preprocessing,
+        device,
+        real_labels=real_labels_of(pixels) if stage.real_labels else None,
+        workers=config.workers,
+    )
+    computed = compute_metrics(stage.metrics, scores.log_prob, scores.labels)
+    if measured == _OF_GENERATED:
+        computed = {f"{OF_GENERATED}{name}": value for name, value in computed.items()}
+        metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
+    else:
+        metrics = {"top1": scores.top1, "top5": scores.top5}
+        metrics |= {"real_top1": scores.real_top1, "real_top5": scores.real_top5}
+    values = {name: value for name, value in (metrics | computed).items() if value is not None}
+    per_class = per_class_accuracy(scores.log_prob, scores.labels)
+    with written_together():
+        write_predictions(stage.output / "predictions.npz", scores.labels, scores.log_prob)
+        write_metrics(
+            stage.output / "metrics.json",
+            values | {measured: accuracies[best]},
+            run=Run.from_json(stage.run) if stage.run is not None else None,
+            n=len(images),
+            seed=header["seed"],
+            settings={**header, "compared": {folder.name: value for folder, value in accuracies.items()}},
+            device=describe_device(device),
+            seconds=time.monotonic() - began,
+            per_class_accuracy=dict(zip(images.classes, per_class, strict=True)),
+        )
+    logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
+
+
+def _validated(stage: TestClassifier) -> tuple[str, dict[Path, float]]:
+    """What was measured on the validation split, and each candidate's value."""
+    accuracies: dict[str, dict[Path, float]] = {}
+    for folder in stage.candidates:
+        path = folder / "metrics.json"
+        raise_if_marked(path)
+        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        name = next((name for name in (_OF_GENERATED, _OF_REAL) if name in metrics), None)
+        if name is None:
+            raise ValueError(f"{path}: expected {_OF_GENERATED} or {_OF_REAL}, received neither")
+        accuracies.setdefault(name, {})[folder] = metrics[name]
+    if len(accuracies) != 1:
+        raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")
+    return accuracies.popitem()

@@ -1,0 +1,105 @@
+"""Work of the stage that measures a flow."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nfpi.config import Split
+from nfpi.data.store import read_image_set
+from nfpi.evaluation import FlowScores, evaluate_flow
+from nfpi.model import ClassConditionalFlow
+from nfpi.results.csv_files import read_csv
+from nfpi.results.measures import compute_metrics, per_class_accuracy
+from nfpi.results.predictions import write_predictions
+from nfpi.results.records import write_metrics
+from nfpi.runs import Run
+from nfpi.runtime.devices import describe_device, make_device
+from nfpi.runtime.files import written_together
+from nfpi.sampling import balanced_labels, sample_images
+from nfpi.stages.options import Evaluate
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(stage: Evaluate) -> None:
+    """Score both splits, and time a sample."""
+    began = time.monotonic()
+    model = ClassConditionalFlow.from_pretrained(stage.model)
+    device = make_device().device
+    flow = model.flow.to(device)
+    splits: tuple[Split, ...] = ("validation", "test")
+    scores: dict[Split, FlowScores] = {
+        split: evaluate_flow(
+            flow,
+            model.prior,
+            read_image_set(stage.data / split),
+            batch_size=stage.evaluation.batch_size,
+            seed=model.seed,
+            domain=model.domain,
+            device=device,
+        )
+        for split in splits
+    }
+    test, validation = scores["test"], scores["validation"]
+    metrics = {
+        "nf_acc": test.nf_acc,
+        "nf_top5": test.nf_top5,
+        "bits_per_dim": test.bits_per_dim,
+        "validation_nf_acc": validation.nf_acc,
+        "validation_bits_per_dim": validation.bits_per_dim,
+        "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
+        "seconds_per_1000_samples": _seconds_per_1000_samples(model, stage.evaluation.timed_samples, device),
+        **compute_metrics(stage.metrics, test.log_prob, test.labels),
+        **_training_time(stage.history),
+    }
+    with written_together():
+        write_predictions(stage.output / "predictions.npz", test.labels, test.log_prob)
+        write_metrics(
+            stage.output / "metrics.json",
+            metrics,
+            run=Run.from_json(stage.run) if stage.run is not None else None,
+            n=test.n,
+            seed=model.seed,
+            settings={"flow": model.flow.description, **model.config},
+            device=describe_device(device),
+            seconds=time.monotonic() - began,
+            per_class_accuracy=dict(zip(model.classes, per_class_accuracy(test.log_prob, test.labels), strict=True)),
+        )
+    logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
+
+
+def _seconds_per_1000_samples(model: ClassConditionalFlow, count: int, device: torch.device) -> float:
+    """Wall-clock time of 1000 samples, from a batch of `count` after one that warms up."""
+    labels = balanced_labels(model.prior.num_classes, -(-count // model.prior.num_classes))[:count]
+    seconds = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        for _ in sample_images(
+            model.flow,
+            model.prior,
+            labels,
+            temperature=1.0,
+            seed=model.seed,
+            batch_size=len(labels),
+            domain=model.domain,
+            device=device,
+        ):
+            pass
+        seconds = time.monotonic() - began
+    return 1000 * seconds / len(labels)
+
+
+def _training_time(history: Path | None) -> dict[str, Any]:
+    """Hours of the training, and the median time of an epoch, where its log is at hand."""
+    if history is None:
+        return {}
+    seconds = read_csv(history, {"seconds": "float64"})["seconds"].tolist()
+    if not seconds:
+        return {}
+    return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)}

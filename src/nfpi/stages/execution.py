@@ -1,0 +1,25 @@
+"""How a stage is carried out: nothing is begun where nothing can be written, and a fit that diverged is a result."""
+
+from __future__ import annotations
+
+import logging
+
+from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.files import require_writable
+from nfpi.stages.options.base import Stage
+
+logger = logging.getLogger(__name__)
+
+
+def execute(stage: Stage) -> None:
+    """Do the work of a stage; where the fit that it depends on diverged, its outputs say so.
+
+    Raises:
+        OSError: the outputs cannot be written.
+    """
+    require_writable(stage.output)
+    try:
+        stage.load()(stage)
+    except Diverged as fault:
+        mark_diverged(stage.output_paths(), fault)
+        logger.warning("%s", fault)

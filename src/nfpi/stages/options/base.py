@@ -1,0 +1,53 @@
+"""What all stages share: options are fields, outputs are declared, and the work is imported when it is to be done."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Stage(BaseModel):
+    """A subcommand of `nfpi`: its fields are the options, its docstring is the help.
+
+    Attributes:
+        command: name of the subcommand.
+        work: the function that does the work, `module:function`; it gets the stage.
+        outputs: files below `output`, by name; options of the stage may stand in them in braces.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    command: ClassVar[str] = ""
+    work: ClassVar[str] = ""
+    outputs: ClassVar[dict[str, str]] = {}
+
+    output: Path
+    """folder of all that the stage writes"""
+
+    @classmethod
+    def output_files(cls, **options: str) -> dict[str, str]:
+        """The declared outputs below the folder of outputs, by name.
+
+        Args:
+            options: those that stand in the names of files.
+        """
+        return {name: file.format(**options) if options else file for name, file in cls.outputs.items()}
+
+    def output_paths(self) -> list[Path]:
+        """The files that the stage leaves."""
+        return [self.output / file.format(**self.__dict__) for file in self.outputs.values()]
+
+    def load(self) -> Callable[[Any], None]:
+        """The function that does the work, imported."""
+        module, _, name = self.work.partition(":")
+        function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
+        return function
+
+    def cli_cmd(self) -> None:
+        """Do the work: what the command line calls."""
+        execute: Callable[[Stage], None] = importlib.import_module("nfpi.stages.execution").execute
+        execute(self)

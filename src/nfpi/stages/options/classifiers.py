@@ -1,0 +1,62 @@
+"""Stages of the classifiers of real, generated and augmented images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config import ClassifierConfig, Name, NonNegativeInt
+from nfpi.stages.options.base import Stage
+
+
+class TrainClassifier(Stage):
+    """Train a classifier on generated images, real ones or both, and measure it on the real validation split.
+
+    A training that was stopped is resumed.
+    """
+
+    command = "train-classifier"
+    work = "nfpi.stages.classifiers:train"
+    outputs = {"model": "model.safetensors", "metrics": "metrics.json", "history": "log.csv"}
+
+    data: Path
+    """folder of the splits"""
+    classifier: ClassifierConfig = ClassifierConfig()
+    name: Name = "resnet18"
+    """what the classifier is called"""
+    generated: Path | None = None
+    """folder of the generated images, where the classifier learns from some"""
+    augmented: Path | None = None
+    """folder of latent-augmented variants of the real training images, some of which they are to stand in for"""
+    augmentation: Literal["none", "standard"] = "standard"
+    """whether the classifier's standard augmentations are done"""
+    start_from: Path | None = None
+    """model.safetensors of a classifier of the same architecture, whose weights are fine-tuned"""
+    seed: NonNegativeInt = 0
+
+
+class TestClassifier(Stage):
+    """Choose the classifier that is best on the validation split, and test that one, once.
+
+    CNN-Acc of a classifier that learned from generated images; top-1 and top-5 of one of real images, on the labels of
+    ImageNet-ReaL as well where the data set has them.
+    """
+
+    __test__: ClassVar[bool] = False  # not a test, whatever pytest thinks of its name
+
+    command = "test-classifier"
+    work = "nfpi.stages.classifiers:test"
+    outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
+
+    candidates: CliPositionalArg[list[Path]]
+    """folders that train-classifier left, e.g. one for each temperature"""
+    data: Path
+    """folder of the splits"""
+    real_labels: bool = False
+    """score on ImageNet-ReaL's labels as well: the test files are named as ImageNet's validation images"""
+    run: dict[str, Any] | None = None
+    """identity of the run, which is noted beside the values"""
+    metrics: list[str] = []
+    """names of metrics of extensions to compute, besides those of the project"""

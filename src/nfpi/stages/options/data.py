@@ -1,0 +1,70 @@
+"""Stages from a source to image sets, and from image sets to other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from nfpi.config import DatasetConfig, Name, PositiveInt
+from nfpi.config.figures import IMAGE_SET
+from nfpi.stages.options.base import Stage
+
+IMAGE_OUTPUTS = {file.partition(".")[0]: file for file in IMAGE_SET}
+SPLIT_OUTPUTS = {
+    f"{split}_{name}": f"{split}/{file}"
+    for split in ("train", "validation", "test")
+    for name, file in IMAGE_OUTPUTS.items()
+}
+
+
+class PrepareData(Stage):
+    """Write a data set's splits in the one on-disk form, downloading it first where it is not in a folder."""
+
+    command = "prepare-data"
+    work = "nfpi.stages.data:prepare_data"
+    outputs = SPLIT_OUTPUTS
+
+    name: Name = "digits"
+    """what the data set is called"""
+    dataset: DatasetConfig = DatasetConfig()
+    download_folder: Path = Path("results/downloads")
+    """where downloads are kept"""
+
+
+class EncodeData(Stage):
+    """Write a data set's splits as latents of an autoencoder, for data sets with a `vae`; resumes where it was stopped."""
+
+    command = "encode-data"
+    work = "nfpi.stages.pretrained:encode_data"
+    outputs = SPLIT_OUTPUTS
+
+    name: Name
+    """what the data set is called"""
+    dataset: DatasetConfig
+    """an imagefolder with a vae"""
+    download_folder: Path = Path("results/downloads")
+    """where an archive is unpacked"""
+    workers: PositiveInt = 1
+    """threads that read images; they change no result"""
+
+
+class DownloadWeights(Stage):
+    """Fetch the published weights of a classifier, on a machine with internet, for stages that run without."""
+
+    command = "download-weights"
+    work = "nfpi.stages.pretrained:download_weights"
+    outputs = {"weights": "{model}.safetensors"}
+
+    model: Literal["eva02"] = "eva02"
+
+
+class Export(Stage):
+    """Write an image set (real, generated or augmented) in a form that other programs read."""
+
+    command = "export"
+    work = "nfpi.stages.data:export"
+
+    images: Path
+    """folder of the image set"""
+    format: Literal["imagefolder"] = "imagefolder"
+    """imagefolder: output/class/NNNNN.png"""

@@ -1,0 +1,155 @@
+"""Stages of the flow: initial state, fit, training, import of a released one, evaluation, generation, augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import CliPositionalArg
+
+from nfpi.config import (
+    FLOWS,
+    PRIORS,
+    EvaluationConfig,
+    FlowConfig,
+    NfaConfig,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PriorConfig,
+    Start,
+    TrainingConfig,
+)
+from nfpi.stages.options.base import Stage
+from nfpi.stages.options.data import IMAGE_OUTPUTS
+
+MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
+
+
+class StartFlow(Stage):
+    """Initialise the flow and the Gaussians on data, and train the epochs before the fit; resumes where it was stopped."""
+
+    command = "start-flow"
+    work = "nfpi.stages.flow:start_flow"
+    outputs = {
+        "state": "state.safetensors",
+        "prior": "prior.safetensors",
+        "statistics": "statistics.safetensors",
+        "history": "log.csv",
+    }
+
+    data: Path
+    """folder of the splits"""
+    flow: FlowConfig = FLOWS.validate({})
+    """the backbone: its kind and settings"""
+    training: TrainingConfig = TrainingConfig()
+    devices: PositiveInt = 1
+    """GPUs that train together, one process each, up to those that the machine has; results differ in their last bits"""
+    start: Start = "data"
+    """initial Gaussians: class means with class variances (data) or identity covariances (identity), or means drawn
+    from N(0, I) with identity covariances (random)"""
+    seed: NonNegativeInt = 0
+
+
+class FitPrior(Stage):
+    """Fit the Gaussians, e.g. by fixed-point iteration (Eqs. 5-7). A fit that diverges is a result and ends well."""
+
+    command = "fit-prior"
+    work = "nfpi.stages.flow:fit_prior"
+    outputs = {"prior": "prior.safetensors", "iterations": "fixed_point.csv"}
+
+    initial: Path
+    """folder of an initial state: its statistics and its Gaussians"""
+    prior: PriorConfig = PRIORS.validate({})
+    """the method and its settings"""
+    weight: NonNegativeFloat
+    """λ of Eq. 4"""
+
+
+class TrainFlow(Stage):
+    """Continue the training of a flow under its prior, from its initial state; resumes where it was stopped."""
+
+    command = "train-flow"
+    work = "nfpi.stages.flow:train_flow"
+    outputs = {**{name: f"model/{file}" for name, file in MODEL_OUTPUTS.items()}, "history": "log.csv"}
+
+    data: Path
+    """folder of the splits"""
+    initial: Path
+    """folder of the initial state"""
+    prior: Path | None = None
+    """fitted Gaussians to train under, a safetensors file; None: the initial ones"""
+    learn: PriorConfig | None = None
+    """learn the Gaussians along with the flow, by this method; None: they stay"""
+    weight: NonNegativeFloat = 0.0
+    """λ of Eq. 4, where the Gaussians are learned"""
+    training: TrainingConfig = TrainingConfig()
+    devices: PositiveInt = 1
+    """GPUs that train together, one process each, up to those that the machine has; results differ in their last bits"""
+
+
+class ImportRelease(Stage):
+    """Read a checkpoint of the authors' release as a model that evaluate, generate and augment take."""
+
+    command = "import-release"
+    work = "nfpi.stages.flow:import_release"
+    outputs = MODEL_OUTPUTS
+
+    checkpoint: CliPositionalArg[Path]
+    """file of the released code; nothing in it is executed"""
+    data: Path
+    """folder of the splits that it was trained on: the names of the classes are taken from it"""
+    averaged: bool = True
+    """take the averaged (EMA) weights; else the online ones"""
+
+
+class Evaluate(Stage):
+    """Measure NF-Acc, top-5, ECE and bits/dim of a trained flow, on the validation and the test split."""
+
+    command = "evaluate"
+    work = "nfpi.stages.evaluate:evaluate"
+    outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
+
+    data: Path
+    """folder of the splits"""
+    model: Path
+    """folder of the model"""
+    history: Path | None = None
+    """log.csv of its training, for the time that it took"""
+    run: dict[str, Any] | None = None
+    """identity of the run, which is noted beside the values"""
+    metrics: list[str] = []
+    """names of metrics of extensions to compute, besides those of the project"""
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+class Generate(Stage):
+    """Draw labelled images from a trained flow, in the on-disk form of data sets; resumes where it was stopped."""
+
+    command = "generate"
+    work = "nfpi.stages.generate:generate"
+    outputs = IMAGE_OUTPUTS
+
+    model: Path
+    """folder of the model"""
+    temperature: PositiveFloat = 1.0
+    """scales the deviations from the class means"""
+    per_class: PositiveInt = 5000
+    batch_size: PositiveInt = 1000
+    seed: NonNegativeInt = 0
+
+
+class Augment(Stage):
+    """Make latent-augmented variants of all training images, as a data set; resumes where it was stopped."""
+
+    command = "augment"
+    work = "nfpi.stages.generate:augment"
+    outputs = IMAGE_OUTPUTS
+
+    data: Path
+    """folder of the splits; the train split is augmented: all variants of image 0, then all of image 1, ..."""
+    model: Path
+    """folder of the model"""
+    nfa: NfaConfig = NfaConfig()
+    seed: NonNegativeInt = 0

@@ -1,0 +1,79 @@
+"""Stages from the metrics of many runs to tables and figures, the schema of the settings, and the benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from nfpi.config import FIGURES, Name, PositiveInt
+from nfpi.stages.options.base import Stage
+
+
+class Collect(Stage):
+    """Collect the metrics.json of many runs into one table, a value a row."""
+
+    command = "collect"
+    work = "nfpi.stages.results:collect_metrics"
+    outputs = {"metrics": "{name}.csv"}
+
+    name: Name
+    """of the file"""
+    runs: list[dict[str, Any]]
+    """identities of the runs"""
+    root: Path
+    """folder that the runs lie under, results/{preset}"""
+
+
+class MakeTable(Stage):
+    """Make a table of the paper (csv, markdown, LaTeX) from collected metrics, beside the paper's numbers."""
+
+    command = "table"
+    work = "nfpi.stages.results:make_table"
+    outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex"}
+
+    name: Name
+    """name of the table, and of its files"""
+    table: dict[str, Any]
+    """its title, metrics, and cited work"""
+    rows: list[dict[str, Any]]
+    """its rows, each with the runs behind it"""
+    metrics: Path
+    """what `collect` wrote"""
+    reference: Path
+    """the paper's numbers (csv)"""
+
+
+class MakeFigure(Stage):
+    """Draw a figure (png, pdf), and write the numbers that it shows where it has a table."""
+
+    command = "figure"
+    work = "nfpi.stages.figures:make_figure"
+
+    name: Annotated[str, AfterValidator(FIGURES.known)]
+    figure: dict[str, Any] = {}
+    """what it shows"""
+    files: dict[str, list[Path]]
+    """what it is drawn from"""
+    reads: dict[str, dict[str, Any]] = {}
+    """other settings that it is drawn by"""
+
+
+class WriteSchema(Stage):
+    """Write the JSON schema of config.yaml and presets, for editors."""
+
+    command = "schema"
+    work = "nfpi.stages.schema:write_schema"
+    outputs = {"schema": "config.schema.json"}
+
+
+class Benchmark(Stage):
+    """Measure what the project is to be fast at, each as a ratio to a named reference in one run."""
+
+    command = "benchmark"
+    work = "nfpi.stages.speed:benchmark"
+    outputs = {"csv": "benchmark.csv", "markdown": "benchmark.md"}
+
+    repeats: PositiveInt = 7
+    """runs of each side; medians are given"""

@@ -1,0 +1,15 @@
+"""Work of the stage that writes the schema of the settings."""
+
+from __future__ import annotations
+
+import json
+
+from nfpi.config import json_schema
+from nfpi.runtime.files import write_atomically
+from nfpi.stages.options import WriteSchema
+
+
+def write_schema(stage: WriteSchema) -> None:
+    """Write the schema of config.yaml and presets."""
+    (path,) = stage.output_paths()
+    write_atomically(path, json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,113 @@
+"""Inputs of rules that depend on settings, as functions of the wildcards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nfpi.config import PRIORS
+from nfpi.config.figures import IMAGE_SET
+from nfpi.runs import AUGMENTED, BASELINE, CANDIDATE, FLOW_RUN, NO_FLOW, REAL_CLASSIFIER, SOURCE, WEIGHT_PATTERN, Run
+from nfpi.runs import format_weight
+from nfpi.workflow.plan import Plan, Wildcards, as_dict
+from nfpi.workflow.tables import table_rows
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Input functions of the rules."""
+
+    plan: Plan
+
+    def wildcard_constraints(self) -> dict[str, str]:
+        """What each wildcard may be, as regular expressions."""
+        config = self.plan.config
+        priors = [*config.priors, *BASELINE.values()]
+        flow, prior = (_any_of(names) for names in (config.flows, priors))
+        source = SOURCE.format(flow=f"(?:{flow})", prior=f"(?:{prior})", weight=WEIGHT_PATTERN)
+        return {
+            "dataset": _any_of(config.datasets),
+            "flow": flow,
+            "prior": prior,
+            "weight": WEIGHT_PATTERN,
+            "start": _any_of(BASELINE),
+            "source": f"{NO_FLOW}|{source}",
+            "classifier": _any_of(config.classifiers),
+            "augmentation": r"none|standard|nfa|standard\+nfa",
+            "seed": r"0|[1-9][0-9]*",
+            "temperature": WEIGHT_PATTERN,
+            "table": _any_of(config.tables),
+        }
+
+    def datasets(self, *, encoded: bool) -> str:
+        """Data sets of which the flow sees an autoencoder's latents, or the others, as a regular expression."""
+        names = [name for name, dataset in self.plan.config.datasets.items() if (dataset.vae is not None) == encoded]
+        return _any_of(names)
+
+    def is_fitted(self, prior: str) -> bool:
+        """Whether the Gaussians of a prior, as it lies on disk, are fitted by its method, once."""
+        priors = self.plan.config.priors
+        return prior in priors and not PRIORS[priors[prior].method].traits["learned"]
+
+    def is_learned(self, prior: str) -> bool:
+        """Whether the Gaussians of a prior are learned along with the flow."""
+        return prior in self.plan.config.priors and not self.is_fitted(prior)
+
+    def fitted_priors(self) -> str:
+        """Names of priors that are fitted, as a regular expression."""
+        return _any_of([name for name in self.plan.config.priors if self.is_fitted(name)])
+
+    def prior_of_training(self, wildcards: Wildcards) -> str:
+        """The Gaussians that the training of a run begins with: fitted ones, else the initial ones."""
+        if self.is_fitted(wildcards["prior"]):
+            return f"{self.plan.path(FLOW_RUN, wildcards)}/fit/prior.safetensors"
+        return self.plan.initial_file("prior.safetensors")(wildcards)
+
+    def candidates(self, wildcards: Wildcards) -> list[str]:
+        """Folders of the classifiers that one is chosen from, one for each temperature."""
+        temperatures = self.plan.config.for_dataset(wildcards["dataset"]).generation.temperatures
+        texts = dict.fromkeys(map(format_weight, temperatures))
+        return [self.plan.path(CANDIDATE, wildcards, temperature=text) for text in texts]
+
+    def candidate_files(self, name: str) -> Callable[[Wildcards], list[str]]:
+        """Input function: one file of every candidate."""
+        return lambda wildcards: [f"{folder}/{name}" for folder in self.candidates(wildcards)]
+
+    def augmented_images(self, wildcards: Wildcards) -> list[str]:
+        """Latent-augmented images that a classifier of real images sees, if it does."""
+        if "nfa" not in wildcards["augmentation"]:
+            return []
+        flow = Run.from_wildcards(as_dict(wildcards)).of_flow
+        folder = self.plan.path(AUGMENTED, **flow.wildcards)
+        return [f"{folder}/{file}" for file in IMAGE_SET]
+
+    def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:
+        """Weights that the training of a classifier begins with, if another classifier's."""
+        other = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]].start_from
+        if not other:
+            return []
+        where = {"source": NO_FLOW, "classifier": other, "augmentation": "none"}
+        return [f"{self.plan.path(REAL_CLASSIFIER, wildcards, **where)}/trained/model.safetensors"]
+
+    def published_weights(self, wildcards: Wildcards) -> list[str]:
+        """File of weights that the training of a classifier begins with: the user's, or the published one."""
+        classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
+        if classifier.weights is not None:
+            return [classifier.weights.as_posix()]
+        return [f"{self.plan.downloads}/{classifier.model}.safetensors"] if classifier.pretrained else []
+
+    def metrics_of_table(self, wildcards: Wildcards) -> list[str]:
+        """The metrics of all runs that a table is made from."""
+        rows = table_rows(self.plan.config, wildcards["table"])
+        runs = dict.fromkeys(run for row in rows for run in row.runs)
+        return [f"{self.plan.layout.of(run)}/metrics.json" for run in runs]
+
+    def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
+        """Input function, to be unpacked: the files that a figure is drawn from."""
+        return lambda wildcards: self.plan.config.figures[name].files(self.plan.config, self.plan.layout)
+
+
+def _any_of(names: object) -> str:
+    """A regular expression of these names; of nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]

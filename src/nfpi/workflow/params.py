@@ -1,0 +1,211 @@
+"""Settings that rules hand to stages, each as one JSON text, so that a stage is made again only when what it reads changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from nfpi.config import METRICS, NO_RESULT, extension_digest
+from nfpi.config.metrics import OF_GENERATED
+from nfpi.runs import Run
+from nfpi.workflow.inputs import Inputs
+from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
+from nfpi.workflow.tables import table_rows
+
+NOT_OF_INITIAL_STATE = {"epochs"}
+"""Settings of the training on which nothing depends that start_flow leaves."""
+
+Param = Callable[[Wildcards], str]
+Unseen = Callable[[Wildcards, int], str]
+"""A params function that depends on `threads`: Snakemake does not compare its value with that of the last call, so
+it is never a reason to run again. A rule that uses one has a compared one beside it, without what changes no result."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """Params functions of the rules."""
+
+    plan: Plan
+    inputs: Inputs
+
+    # ---- data ----------------------------------------------------------------------------------------------
+
+    def dataset(self, wildcards: Wildcards, threads: int) -> str:
+        """How a data set is made (not compared)."""
+        return as_json(self.plan.config.datasets[wildcards["dataset"]], without=["overrides"])
+
+    def dataset_content(self, wildcards: Wildcards) -> str:
+        """The same without what changes no image: where files lie (`$SCRATCH` differs from user to user), how they are scored.
+
+        Of an encoded data set, the autoencoder's and the images' folders keep their names: another one has another.
+        """
+        dataset = self.plan.config.datasets[wildcards["dataset"]]
+        names = [path.name for path in (dataset.folder, dataset.vae) if path is not None] if dataset.vae else []
+        unseen = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
+        return " ".join([as_json(dataset, without=unseen), *names])
+
+    def real_labels(self, wildcards: Wildcards) -> list[str]:
+        """The option that asks for a score on ImageNet-ReaL's labels too, where the data set has them."""
+        return ["--real-labels"] if self.plan.config.datasets[wildcards["dataset"]].real_labels else []
+
+    # ---- flows and priors ----------------------------------------------------------------------------------
+
+    def flow(self, wildcards: Wildcards) -> str:
+        """The backbone, as it is for the data set at hand."""
+        block = self.plan.config.for_dataset(wildcards["dataset"]).flows[wildcards["flow"]]
+        return as_json(block, without=["training"])
+
+    def training(self, wildcards: Wildcards, threads: int) -> str:
+        """Settings of the training (not compared)."""
+        return as_json(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]))
+
+    def training_of_initial_state(self, wildcards: Wildcards) -> str:
+        """Settings of the training that the initial state depends on."""
+        training = self.plan.config.training_of(wildcards["dataset"], wildcards["flow"])
+        constant = NOT_OF_INITIAL_STATE if training.schedule == "constant" else set()
+        return as_json(training, without=NO_RESULT | constant)
+
+    def training_result(self, wildcards: Wildcards) -> str:
+        """Settings of the training that its result depends on."""
+        return as_json(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]), without=NO_RESULT)
+
+    def prior(self, wildcards: Wildcards) -> str:
+        """How a prior is obtained."""
+        return as_json(self.plan.config.priors[wildcards["prior"]])
+
+    def prior_options(self, wildcards: Wildcards) -> list[str]:
+        """Options of a training that name its Gaussians: fitted, or learned along with the flow."""
+        if self.inputs.is_learned(wildcards["prior"]):
+            return ["--learn", self.prior(wildcards), "--weight", wildcards["weight"]]
+        if self.inputs.is_fitted(wildcards["prior"]):
+            return ["--prior", self.inputs.prior_of_training(wildcards)]
+        return []
+
+    # ---- what a flow is used for ---------------------------------------------------------------------------
+
+    def evaluation(self, wildcards: Wildcards) -> str:
+        """Settings of the evaluation."""
+        return as_json(self.plan.config.for_dataset(wildcards["dataset"]).evaluation)
+
+    def per_class(self, wildcards: Wildcards) -> int:
+        """Images drawn of each class."""
+        return self.plan.config.for_dataset(wildcards["dataset"]).generation.per_class
+
+    def generation_batch_size(self, wildcards: Wildcards) -> int:
+        """Images drawn at a time."""
+        return self.plan.config.for_dataset(wildcards["dataset"]).generation.batch_size
+
+    def nfa(self, wildcards: Wildcards) -> str:
+        """Settings of the latent augmentation."""
+        return as_json(self.plan.config.for_dataset(wildcards["dataset"]).nfa)
+
+    # ---- classifiers ---------------------------------------------------------------------------------------
+
+    def classifier(self, wildcards: Wildcards, threads: int) -> str:
+        """Settings of a classifier (not compared)."""
+        return as_json(self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]])
+
+    def classifier_result(self, wildcards: Wildcards) -> str:
+        """Settings of a classifier that its result depends on, without the augmentations that it does not see."""
+        unused = set(NO_RESULT)
+        if "augmentation" in wildcards.keys():  # noqa: SIM118
+            unused |= set() if "standard" in wildcards["augmentation"] else {"standard"}
+            unused |= set() if "nfa" in wildcards["augmentation"] else {"nfa_probability"}
+        classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
+        return as_json(classifier, without=unused)
+
+    def classifier_options(self, wildcards: Wildcards) -> list[str]:
+        """Options of a classifier of real images that name what it learns from."""
+        options = ["--augmentation", "standard" if "standard" in wildcards["augmentation"] else "none"]
+        augmented = self.inputs.augmented_images(wildcards)
+        if augmented:
+            options += ["--augmented", augmented[0].rpartition("/")[0]]
+        for path in self.inputs.weights_to_fine_tune(wildcards):
+            options += ["--start-from", path]
+        for path in self.inputs.published_weights(wildcards):
+            options += ["--classifier.weights", path]
+        return options
+
+    # ---- identities and tables -----------------------------------------------------------------------------
+
+    def run(self, wildcards: Wildcards) -> str:
+        """The identity of the run."""
+        return json.dumps(Run.from_wildcards(as_dict(wildcards)).to_json(), ensure_ascii=False)
+
+    def runs_of_table(self, wildcards: Wildcards) -> str:
+        """The identities of all runs that a table is made from."""
+        rows = table_rows(self.plan.config, wildcards["table"])
+        runs = dict.fromkeys(run for row in rows for run in row.runs)
+        return json.dumps([run.to_json() for run in runs], ensure_ascii=False)
+
+    def rows_of_table(self, wildcards: Wildcards) -> str:
+        """The rows of a table with the runs behind each."""
+        rows = table_rows(self.plan.config, wildcards["table"])
+        return json.dumps([row.to_json() for row in rows], ensure_ascii=False)
+
+    def table(self, wildcards: Wildcards) -> str:
+        """What a table is called and shows; its rows are handed over by themselves."""
+        return as_json(self.plan.config.tables[wildcards["table"]], without=["experiments"])
+
+    # ---- figures -------------------------------------------------------------------------------------------
+
+    def figure(self, name: str) -> Param:
+        """What a figure shows."""
+        return lambda wildcards: as_json(self.plan.config.figures[name])
+
+    def files_of_figure(self, name: str) -> Param:
+        """The files that a figure is drawn from, by what they are to it."""
+        files = self.inputs.files_of_figure(name)
+        return lambda wildcards: json.dumps(files(wildcards), ensure_ascii=False)
+
+    def read_by_figure(self, name: str) -> Param:
+        """Other settings that a figure is drawn by."""
+
+        def read(wildcards: Wildcards) -> str:
+            settings = self.plan.config.figures[name].reads(self.plan.config)
+            return json.dumps({key: value.model_dump(mode="json") for key, value in settings.items()})
+
+        return read
+
+    # ---- the user's extensions -----------------------------------------------------------------------------
+
+    def extensions(self, wildcards: Wildcards, threads: int) -> list[str]:
+        """Options that load the user's files (not compared: see :meth:`code`)."""
+        return [text for file in self.plan.config.extensions for text in ("--extensions", file.as_posix())]
+
+    def code(self, *groups: str) -> Callable[[Wildcards], str]:
+        """Params function: digests of the user's files that define the variants used.
+
+        Args:
+            groups: wildcards that name a block: `flow`, `prior`, `classifier`; or `metrics`, those of the run's tables.
+        """
+
+        def digests(wildcards: Wildcards) -> str:
+            named = {group: wildcards[group] for group in groups if group != "metrics"}
+            files = set(self.plan.config.extensions_of(**named))
+            if "metrics" in groups:
+                files |= {file for name in self._own_metrics(wildcards) if (file := METRICS[name].extension)}
+            return " ".join(extension_digest(file) for file in sorted(files))
+
+        return digests
+
+    def metrics(self, wildcards: Wildcards) -> list[str]:
+        """Options that name the user's metrics that a table shows of this run; those of the project are always computed."""
+        return [text for name in self._own_metrics(wildcards) for text in ("--metrics", name)]
+
+    def _own_metrics(self, wildcards: Wildcards) -> list[str]:
+        return sorted(self._own_metrics_of_runs.get(Run.from_wildcards(as_dict(wildcards)), ()))
+
+    @cached_property
+    def _own_metrics_of_runs(self) -> dict[Run, set[str]]:
+        """The user's metrics that the tables show of each run."""
+        found: dict[Run, set[str]] = {}
+        for table, settings in self.plan.config.tables.items():
+            names = {name if name in METRICS else name.removeprefix(OF_GENERATED) for name in settings.metrics}
+            own = {name for name in names if METRICS[name].extension is not None}
+            for row in table_rows(self.plan.config, table) if own else ():
+                for run in row.runs:
+                    found.setdefault(run, set()).update(own)
+        return found

@@ -1,0 +1,106 @@
+"""What all rules share: the settings of the call, and where things lie.
+
+Functions that Snakemake calls get its wildcards, which are a mapping of texts. Nothing in this package imports Snakemake.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import BaseModel
+
+from nfpi.config import Config, Resolved
+from nfpi.config.figures import IMAGE_SET, split_files
+from nfpi.runs import BASELINE, FLOW_RUN, INITIAL, SPLITS, Layout, Run
+from nfpi.stages.options import Stage
+
+Wildcards = Mapping[str, str]
+InputFunction = Callable[[Wildcards], list[str]]
+
+
+def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
+    """Settings as one line of JSON."""
+    return json.dumps(settings.model_dump(mode="json", exclude=set(without)), ensure_ascii=False)
+
+
+def as_dict(wildcards: Wildcards) -> dict[str, str]:
+    """Wildcards as a plain mapping; Snakemake's are a list with names."""
+    return {name: wildcards[name] for name in wildcards.keys()}  # noqa: SIM118
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of one call, and the paths that follow from them.
+
+    Args:
+        resolved: preset, folder of results, settings.
+    """
+
+    resolved: Resolved
+
+    @property
+    def config(self) -> Config:
+        """The settings."""
+        return self.resolved.config
+
+    @property
+    def preset(self) -> str:
+        """Name of the preset."""
+        return self.resolved.preset
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Paths of the results of the preset."""
+        return Layout(self.resolved.results / self.preset)
+
+    @property
+    def downloads(self) -> str:
+        """Folder of what is downloaded, shared by the presets."""
+        return f"{self.resolved.results.as_posix()}/downloads"
+
+    def path(self, template: str, wildcards: Wildcards | None = None, **values: str) -> str:
+        """A template of :mod:`nfpi.runs`, filled where values are given; else its wildcards stay."""
+        known = {**(as_dict(wildcards) if wildcards is not None else {}), **values}
+        return self.layout.path(template, **known)
+
+    def outputs(self, stage: type[Stage], template: str, **values: str) -> dict[str, str]:
+        """The declared outputs of a stage that fills this folder, by name."""
+        return {name: f"{self.path(template)}/{file}" for name, file in stage.output_files(**values).items()}
+
+    def splits(self, *splits: str) -> dict[str, str]:
+        """The files of some splits of a data set, as `train_images`, `train_labels`, ..."""
+        names = [f"{split}_{file.partition('.')[0]}" for split in splits for file in IMAGE_SET]
+        return dict(zip(names, split_files(self.layout, "{dataset}", *splits), strict=True))
+
+    def model(self, template: str = FLOW_RUN) -> dict[str, str]:
+        """The files of a trained model."""
+        folder = f"{self.path(template)}/model"
+        return {"config": f"{folder}/config.json", "weights": f"{folder}/model.safetensors"}
+
+    def images(self, template: str, prefix: str = "") -> dict[str, str]:
+        """The files of a set of labelled images, by name: `{prefix}images`, `{prefix}labels`, `{prefix}meta`."""
+        return {f"{prefix}{file.partition('.')[0]}": f"{self.path(template)}/{file}" for file in IMAGE_SET}
+
+    def splits_folder(self, wildcards: Wildcards) -> str:
+        """Folder of the splits of a data set."""
+        return self.path(SPLITS, dataset=wildcards["dataset"])
+
+    def start_of(self, prior: str) -> str:
+        """The initial Gaussians that a prior, as it lies on disk, begins with."""
+        starts = {baseline: start for start, baseline in BASELINE.items()}
+        return starts[prior] if prior in starts else self.config.priors[prior].start
+
+    def initial(self, wildcards: Wildcards) -> str:
+        """Folder of the initial state that a run continues."""
+        return self.path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
+
+    def initial_file(self, name: str) -> Callable[[Wildcards], str]:
+        """Input function: a file of the initial state that a run continues."""
+        return lambda wildcards: f"{self.initial(wildcards)}/{name}"
+
+    def folder_of(self, wildcards: Wildcards) -> str:
+        """Folder of the run that the wildcards name."""
+        return self.layout.of(Run.from_wildcards(as_dict(wildcards)))
