@@ -14,7 +14,8 @@ from PIL import Image
 
 from nfpi.config import FlowConfig
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.flows.dequantization import dequantize, negative_log_likelihood
+from nfpi.flows.dequantization import dequantize
+from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.runtime.randomness import generator_for
 

@@ -19,7 +19,7 @@ from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
 from nfpi.data.autoencoder import load_decoder
 from nfpi.figures.figure1 import EMBEDDING_COLUMNS
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.priors.fixed_point import FixedPointConfig, FixedPointDiverged, fit_fixed_point
 from nfpi.priors.gaussian import GaussianPrior

@@ -25,7 +25,7 @@ from nfpi.config.settings import NfaConfig
 from nfpi.data.errors import DataError
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.flows.dequantization import LEVELS
 from nfpi.linalg import precise_dtype
 from nfpi.runtime.randomness import derive_seed, generator_for

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from nfpi.runtime.devices import describe_device, make_fabric
 from nfpi.runtime.files import write_atomically
 from nfpi.flows.coupling import Coupling
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.flows.networks import NormalizedConv2d
-from nfpi.flows.dequantization import negative_log_likelihood
+from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.linalg import exponential_action
 from nfpi.results.records import write_csv
 from nfpi.priors.statistics import ClassStatistics

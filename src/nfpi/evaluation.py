@@ -9,7 +9,7 @@ import torch
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
 from nfpi.data.batches import batches
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.linalg import precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.randomness import generator_for

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.domain import Domain
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.randomness import generator_for
 

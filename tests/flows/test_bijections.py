@@ -5,11 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfpi.flows import ActNorm, AdditiveCoupling, AffineCoupling, Flow, LowRankMatrixExponentialCoupling, MatrixExponentialConv1x1, MatrixExponentialCoupling, MatrixExponentialFlow
+from nfpi.flows import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    LowRankMatrixExponentialCoupling,
+    MatrixExponentialConv1x1,
+    MatrixExponentialCoupling,
+    MatrixExponentialFlow,
+)
+from nfpi.flows.matrix_exponential import matrix_exponential_step
 
 
 def _flow(coupling, *shape):
-    return shape, lambda: Flow(shape, 8, 1, coupling)
+    return shape, lambda: matrix_exponential_step(shape, 8, 1, coupling)
 
 
 def _multiscale(levels, coupling, *shape, flows=1):

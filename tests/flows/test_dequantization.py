@@ -2,10 +2,8 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
-from nfpi.flows.dequantization import LEVELS, bits_per_dim, dequantize, negative_log_likelihood, quantize
-from nfpi.priors import GaussianPrior
+from nfpi.flows.dequantization import LEVELS, bits_per_dim, dequantize, quantize
 
 
 def _generator(seed=0):
@@ -87,43 +85,6 @@ def test_quantisation_clips():
     assert quantize(x).flatten().tolist() == [0, 0, 1, 255, 255]
 
 
-class _Quantile(nn.Module):
-    """x ↦ Φ⁻¹((x + 1)/2) takes the uniform density of [−1, 1] to a standard normal one."""
-
-    def forward(self, x):
-        standard = torch.distributions.Normal(0.0, 1.0)
-        z = standard.icdf((x + 1) / 2)
-        return z, (-standard.log_prob(z) - math.log(2)).flatten(1).sum(1)
-
-
-def test_uniform_density_costs_eight_bits_a_dimension():
-    images = torch.randint(1, 255, (5, 3, 4, 4), generator=_generator(), dtype=torch.uint8)
-    x = dequantize(images, _generator()).double()
-    dimensions = x[0].numel()
-    prior = GaussianPrior(torch.zeros(2, dimensions).double(), torch.ones(2, dimensions).double())
-    nll = negative_log_likelihood(_Quantile(), prior, x, torch.tensor([0, 1, 0, 1, 1]))
-    assert nll.shape == (5,)
-    torch.testing.assert_close(nll, torch.full((5,), dimensions * math.log(2), dtype=torch.float64))
-    torch.testing.assert_close(bits_per_dim(nll, dimensions), torch.full((5,), 8.0, dtype=torch.float64))
-
-
 def test_density_of_one_grey_level_costs_no_bits():
     """Uniform on an interval of length 2/256 in each of D dimensions."""
     assert bits_per_dim(torch.tensor(12 * math.log(2 / 256)), 12).item() == pytest.approx(0.0, abs=1e-5)
-
-
-class _Doubling(nn.Module):
-    def forward(self, x):
-        return 2 * x, x.new_full((len(x),), x[0].numel() * math.log(2))
-
-
-def test_likelihood_is_that_of_the_transformed_variable():
-    """z = 2x with z ~ N(μ, v) is x ~ N(μ/2, v/4)."""
-    x = torch.randn(4, 1, 2, 3, generator=_generator(), dtype=torch.float64)
-    mean = torch.randn(3, 6, generator=_generator(1), dtype=torch.float64)
-    variance = torch.rand(3, 6, generator=_generator(2), dtype=torch.float64) + 0.5
-    labels = torch.tensor([2, 0, 1, 2])
-    expected = torch.distributions.Normal(mean[labels] / 2, variance[labels].sqrt() / 2).log_prob(x.flatten(1)).sum(1)
-    torch.testing.assert_close(
-        negative_log_likelihood(_Doubling(), GaussianPrior(mean, variance), x, labels), -expected
-    )

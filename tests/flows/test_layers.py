@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nfpi.flows import ActNorm, AdditiveCoupling, AffineCoupling, LowRankMatrixExponentialCoupling, MatrixExponentialConv1x1, MatrixExponentialCoupling
+from nfpi.flows import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    LowRankMatrixExponentialCoupling,
+    MatrixExponentialConv1x1,
+    MatrixExponentialCoupling,
+)
 from nfpi.flows.actnorm import inverse_softplus
 from nfpi.flows.coupling import LARGEST_DENSE, RANK, make_coupling
 from nfpi.flows.linear import random_rotation_logarithm

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nfpi.flows import Coupling, MatrixExponentialFlow
+from nfpi.flows import Coupling, MatrixExponentialFlow, build_flow
 from nfpi.flows.multiscale import squeeze, unsqueeze
 
 
@@ -96,7 +96,7 @@ def test_latents_may_come_as_vectors(randomize):
 
 def test_settings_build_the_same_flow():
     flow = MatrixExponentialFlow((1, 8, 4), [2, 1], [1, 0], [4, 6], coupling="affine")
-    again = MatrixExponentialFlow(**flow.settings)
+    again = build_flow(flow.description)
     assert {name: p.shape for name, p in again.named_parameters()} == {n: p.shape for n, p in flow.named_parameters()}
     again.load_state_dict(flow.state_dict())
     x = _images(2, 1, 8, 4, dtype=torch.float32)

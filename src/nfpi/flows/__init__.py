@@ -1,20 +1,5 @@
-"""Bijections on images and the multiscale flow made of them."""
+"""Bijections on images, the backbones made of them, and dequantisation."""
 
-from nfpi.flows.actnorm import ActNorm
-from nfpi.flows.bijection import Bijection
-from nfpi.flows.coupling import AdditiveCoupling, AffineCoupling, Coupling, LowRankMatrixExponentialCoupling, MatrixExponentialCoupling
-from nfpi.flows.linear import MatrixExponentialConv1x1
-from nfpi.flows.multiscale import Flow, MatrixExponentialFlow
+import lazy_loader
 
-__all__ = [
-    "ActNorm",
-    "AdditiveCoupling",
-    "AffineCoupling",
-    "Bijection",
-    "Coupling",
-    "Flow",
-    "LowRankMatrixExponentialCoupling",
-    "MatrixExponentialConv1x1",
-    "MatrixExponentialCoupling",
-    "MatrixExponentialFlow",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,13 +1,11 @@
-"""From 8-bit images to a continuous density and back: dequantisation, likelihood, bits a dimension."""
+"""From 8-bit images to a continuous density and back: dequantisation, bits per dimension."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor, nn
-
-from nfpi.priors.gaussian import GaussianPrior
+from torch import Tensor
 
 LEVELS = 256
 """grey levels of an 8-bit channel"""
@@ -46,22 +44,6 @@ def quantize(x: Tensor) -> Tensor:
         (B, C, H, W), uint8.
     """
     return (x.add(1).mul(LEVELS / 2).floor()).clamp(0, LEVELS - 1).to(torch.uint8)
-
-
-def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, labels: Tensor) -> Tensor:
-    """−log p(x | y) = −log N(f(x); μ_y, Σ_y) − log |det ∂f/∂x| (Eqs. 1 and 2), in nats.
-
-    Args:
-        flow: f.
-        prior: on the device of x.
-        x: (B, C, H, W) in [−1, 1].
-        labels: (B,).
-
-    Returns:
-        (B,).
-    """
-    z, log_abs_det = flow(x)
-    return -prior.log_prob_of(z, labels) - log_abs_det
 
 
 def bits_per_dim(nll: Tensor, num_dimensions: int) -> Tensor:

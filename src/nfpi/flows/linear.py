@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
-import scipy.stats
+import scipy
 import torch
 from torch import Tensor, nn
 
 from nfpi.flows.bijection import Bijection
+from nfpi.flows.initialization import initial_value
 from nfpi.linalg import matrix_exponential
 
 
@@ -33,7 +33,8 @@ class MatrixExponentialConv1x1(Bijection):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(random_rotation_logarithm(channels))
+        weight = initial_value((channels, channels), lambda _: random_rotation_logarithm(channels))
+        self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One product with the C×C matrix e^A; the log-determinant is the same for every image: ()."""

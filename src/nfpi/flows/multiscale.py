@@ -1,4 +1,4 @@
-"""The multiscale flow: levels of squeeze, flows and split (Dinh et al., 2017; Kingma and Dhariwal, 2018)."""
+"""Multiscale flows: levels of squeeze, flow steps and split (Dinh et al., 2017; Kingma and Dhariwal, 2018)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nfpi.flows.actnorm import ActNorm
+from nfpi.config.flows import LevelSettings
 from nfpi.flows.bijection import Bijection
-from nfpi.flows.coupling import make_coupling
-from nfpi.flows.linear import MatrixExponentialConv1x1
+from nfpi.flows.image_flow import ImageFlow
 
 
 def squeeze(x: Tensor) -> Tensor:
@@ -27,20 +26,18 @@ def unsqueeze(y: Tensor) -> Tensor:
     return squares.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels // 4, 2 * height, 2 * width)
 
 
-class Flow(Bijection):
-    """One flow: activation normalisation, 1×1 convolution, coupling.
+class FlowStep(Bijection):
+    """One step of flow: activation normalisation, 1×1 convolution, coupling.
 
     Args:
-        shape: (C, H, W) of its input and output.
-        hidden_channels, num_blocks: of the coupling net.
-        coupling: kind of the coupling.
+        actnorm, linear, coupling: the three bijections.
     """
 
-    def __init__(self, shape: tuple[int, int, int], hidden_channels: int, num_blocks: int, coupling: str) -> None:
+    def __init__(self, actnorm: Bijection, linear: Bijection, coupling: Bijection) -> None:
         super().__init__()
-        self.actnorm = ActNorm(shape)
-        self.linear = MatrixExponentialConv1x1(shape[0])
-        self.coupling = make_coupling(coupling, shape[0], hidden_channels, num_blocks)
+        self.actnorm = actnorm
+        self.linear = linear
+        self.coupling = coupling
 
     def _parts(self) -> tuple[Bijection, Bijection, Bijection]:
         return self.actnorm, self.linear, self.coupling
@@ -69,58 +66,40 @@ class Flow(Bijection):
         return x
 
 
-class MatrixExponentialFlow(Bijection):
-    """The backbone of the paper: levels of flows on images of growing depth and shrinking size.
+class MultiscaleFlow(ImageFlow):
+    """Levels of flow steps on images of growing depth and shrinking size.
 
-    A level squeezes its input to (4C, H/2, W/2) and applies its flows. The first half of the channels goes on to the
+    A level squeezes its input to (4C, H/2, W/2) and applies its steps. The first half of the channels goes on to the
     next level; at the end the levels' latents are put back where they came from, so z has the shape of the image.
+    Subclasses say what a step is.
 
     Args:
         shape: (C, H, W) of the images; H and W must be multiples of 2^levels.
-        num_flows, num_blocks, hidden_channels: one entry a level: flows, residual blocks of a coupling net, its width.
-        coupling: `matrix_exponential`, `affine` or `additive`.
+        settings: one entry a level.
 
     Raises:
-        ValueError: the lists differ in length, or the size does not divide.
+        ValueError: the size does not divide.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        num_flows: Sequence[int],
-        num_blocks: Sequence[int],
-        hidden_channels: Sequence[int],
-        coupling: str = "matrix_exponential",
-    ) -> None:
-        super().__init__()
-        levels = len(num_flows)
-        if not levels or {len(num_blocks), len(hidden_channels)} != {levels}:
-            raise ValueError(
-                "num_flows, num_blocks and hidden_channels need one entry a level each, received "
-                f"{levels}, {len(num_blocks)} and {len(hidden_channels)}"
-            )
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape: expected (C, H, W), received {tuple(shape)}")
-        channels, height, width = shape
+    def __init__(self, shape: Sequence[int], settings: LevelSettings) -> None:
+        super().__init__(shape, settings)
+        channels, height, width = self.shape
+        levels = len(settings.num_flows)
         if height % 2**levels or width % 2**levels:
             raise ValueError(
                 f"{levels} levels halve the image {levels} times: height and width must be multiples of {2**levels}, "
                 f"received {height}×{width}"
             )
-        self.shape = (channels, height, width)
-        self.settings = {
-            "shape": list(shape),
-            "num_flows": list(num_flows),
-            "num_blocks": list(num_blocks),
-            "hidden_channels": list(hidden_channels),
-            "coupling": coupling,
-        }
         self.levels = nn.ModuleList()
-        for flows, blocks, hidden in zip(num_flows, num_blocks, hidden_channels, strict=True):
+        for level, steps in enumerate(settings.num_flows):
             channels, height, width = 4 * channels, height // 2, width // 2
             size = (channels, height, width)
-            self.levels.append(nn.ModuleList(Flow(size, hidden, blocks, coupling) for _ in range(flows)))
+            self.levels.append(nn.ModuleList(self.make_step(level, size) for _ in range(steps)))
             channels //= 2
+
+    def make_step(self, level: int, shape: tuple[int, int, int]) -> Bijection:
+        """A new step of this level on images of this shape (C, H, W)."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(x) and log |det ∂z/∂x|.
@@ -136,9 +115,9 @@ class MatrixExponentialFlow(Bijection):
         """
         total = x.new_zeros(len(x))
 
-        def apply(flow: Flow, x: Tensor) -> Tensor:
+        def apply(step: Bijection, x: Tensor) -> Tensor:
             nonlocal total
-            x, log_abs_det = flow(x)
+            x, log_abs_det = step(x)
             total = total + log_abs_det
             return x
 
@@ -153,18 +132,16 @@ class MatrixExponentialFlow(Bijection):
         Returns:
             x: (B, C, H, W) and log_abs_det: (B,).
         """
-        if z.dim() == 2 and z.shape[1] == torch.Size(self.shape).numel():
-            z = z.view(len(z), *self.shape)
-        self._check(z)
+        z = self.as_images(z)
         kept: list[Tensor] = []
         for _ in self.levels:
             z, rest = squeeze(z).chunk(2, 1)
             kept.append(rest)
         log_abs_det = z.new_zeros(len(z))
-        for level in reversed(self._flows()):
+        for level in reversed(self._steps()):
             z = torch.cat([z, kept.pop()], 1)
-            for flow in reversed(level):
-                z, change = flow.inverse(z)
+            for step in reversed(level):
+                z, change = step.inverse(z)
                 log_abs_det = log_abs_det + change
             z = unsqueeze(z)
         return z, log_abs_det
@@ -179,19 +156,19 @@ class MatrixExponentialFlow(Bijection):
         Returns:
             z: (B, C, H, W).
         """
-        return self._through(x, lambda flow, x: flow.initialize(x))
+        return self._through(x, lambda step, x: step.initialize(x))
 
-    def _flows(self) -> list[list[Flow]]:
+    def _steps(self) -> list[list[Bijection]]:
         return [list(level) for level in self.levels]  # type: ignore[call-overload]
 
-    def _through(self, x: Tensor, apply: Callable[[Flow, Tensor], Tensor]) -> Tensor:
-        """z of the images x, with each flow applied by `apply`."""
-        self._check(x)
+    def _through(self, x: Tensor, apply: Callable[[Bijection, Tensor], Tensor]) -> Tensor:
+        """z of the images x, with each step applied by `apply`."""
+        self.check_images(x)
         kept: list[Tensor] = []
-        for level in self._flows():
+        for level in self._steps():
             x = squeeze(x)
-            for flow in level:
-                x = apply(flow, x)
+            for step in level:
+                x = apply(step, x)
             x, rest = x.chunk(2, 1)
             kept.append(rest)
         # after the last level nothing is left to go on: its halves come together again
@@ -199,6 +176,10 @@ class MatrixExponentialFlow(Bijection):
             x = unsqueeze(torch.cat([x, rest], 1))
         return x
 
-    def _check(self, x: Tensor) -> None:
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"expected images (B, {', '.join(map(str, self.shape))}), received {tuple(x.shape)}")
+
+def __getattr__(name: str) -> object:  # until every import names the new module
+    if name in ("MatrixExponentialFlow", "matrix_exponential_flow"):
+        import nfpi.flows.matrix_exponential as module
+
+        return getattr(module, name)
+    raise AttributeError(name)

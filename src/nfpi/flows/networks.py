@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nfpi.flows.initialization import initial_value
+
 
 class NormalizedConv2d(nn.Module):
     """scale ⊙ conv(x) + shift with one scale and shift a channel, set so that the first batch comes out normalised.
@@ -20,12 +22,14 @@ class NormalizedConv2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, starts_at_zero: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        kernel = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(
+            initial_value(kernel, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="linear"))
+        )
         self.scale = nn.Parameter(torch.ones(out_channels))
         self.shift = nn.Parameter(torch.zeros(out_channels))
         self.padding = kernel_size // 2
         self.starts_at_zero = starts_at_zero
-        nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H, W)."""

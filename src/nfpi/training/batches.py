@@ -15,7 +15,7 @@ from nfpi.data.domain import Domain, domain_of
 from nfpi.data.store import ImageSet
 from nfpi.data.batches import batches, num_batches
 from nfpi.data.transforms import training_transform
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.linalg import precise_device
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.priors.gaussian import GaussianPrior

@@ -22,9 +22,9 @@ from nfpi.runtime.checkpoints import CheckpointRing, Content, kept_while_running
 from nfpi.config.settings import FlowConfig, TrainingConfig
 from nfpi.config.base import Start
 from nfpi.evaluation import check_fit, evaluate_flow
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.runtime.signals import Interruption
-from nfpi.flows.dequantization import negative_log_likelihood
+from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.linalg import precise_device
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.priors.gaussian import GaussianPrior

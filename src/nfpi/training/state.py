@@ -13,7 +13,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from nfpi.config.settings import TrainingConfig
-from nfpi.flows.multiscale import MatrixExponentialFlow
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.linalg import precise_device
 from nfpi.priors.gradient_descent import GaussianLearner, GradientDescentConfig
 from nfpi.priors.gaussian import GaussianPrior

@@ -1,0 +1,37 @@
+from .actnorm import ActNorm as ActNorm
+from .bijection import Bijection as Bijection
+from .coupling import AdditiveCoupling as AdditiveCoupling
+from .coupling import AffineCoupling as AffineCoupling
+from .coupling import Coupling as Coupling
+from .coupling import LowRankMatrixExponentialCoupling as LowRankMatrixExponentialCoupling
+from .coupling import MatrixExponentialCoupling as MatrixExponentialCoupling
+from .dequantization import bits_per_dim as bits_per_dim
+from .dequantization import dequantize as dequantize
+from .dequantization import quantize as quantize
+from .image_flow import ImageFlow as ImageFlow
+from .linear import MatrixExponentialConv1x1 as MatrixExponentialConv1x1
+from .matrix_exponential import MatrixExponentialFlow as MatrixExponentialFlow
+from .multiscale import FlowStep as FlowStep
+from .multiscale import MultiscaleFlow as MultiscaleFlow
+from .registry import build_flow as build_flow
+from .registry import register_flow as register_flow
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "Bijection",
+    "Coupling",
+    "FlowStep",
+    "ImageFlow",
+    "LowRankMatrixExponentialCoupling",
+    "MatrixExponentialConv1x1",
+    "MatrixExponentialCoupling",
+    "MatrixExponentialFlow",
+    "MultiscaleFlow",
+    "bits_per_dim",
+    "build_flow",
+    "dequantize",
+    "quantize",
+    "register_flow",
+]

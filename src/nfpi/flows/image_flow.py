@@ -1,0 +1,61 @@
+"""The contract of a backbone: a bijection between images and latents of one shape, with settings that describe it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nfpi.config.base import Settings
+from nfpi.flows.bijection import Bijection
+
+
+class ImageFlow(Bijection):
+    """A flow f between images x and latents z, both of shape (B, C, H, W).
+
+    A backbone is a subclass with `forward`, `inverse` and, where parameters depend on data, `initialize`. Config files
+    select it by the name that :func:`nfpi.flows.registry.register_flow` gives it.
+
+    Args:
+        shape: (C, H, W) of the images.
+        settings: of this kind of flow.
+
+    Attributes:
+        kind: name by which the kind of flow is registered.
+
+    Raises:
+        ValueError: the shape is not (C, H, W).
+    """
+
+    kind: str = ""
+
+    def __init__(self, shape: Sequence[int], settings: Settings) -> None:
+        super().__init__()
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape: expected (C, H, W), received {tuple(shape)}")
+        channels, height, width = shape
+        self.shape = (channels, height, width)
+        self.settings = settings
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Kind, shape and settings, as JSON knows them: what :func:`nfpi.flows.registry.build_flow` builds it from."""
+        return {"kind": self.kind, "shape": list(self.shape), "settings": self.settings.model_dump(mode="json")}
+
+    def check_images(self, x: Tensor) -> None:
+        """Raise ValueError unless x has shape (B, C, H, W)."""
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"expected images (B, {', '.join(map(str, self.shape))}), received {tuple(x.shape)}")
+
+    def as_images(self, z: Tensor) -> Tensor:
+        """Latents (B, C, H, W), also from vectors (B, D) with D = C·H·W.
+
+        Raises:
+            ValueError: z has another shape.
+        """
+        if z.dim() == 2 and z.shape[1] == math.prod(self.shape):
+            z = z.view(len(z), *self.shape)
+        self.check_images(z)
+        return z

@@ -1,0 +1,81 @@
+"""Kinds of flows by name: what config.yaml selects, and how a flow is built again from its description and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from nfpi.config.base import Settings
+from nfpi.config.flows import FLOWS
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.initialization import skip_initialization
+from nfpi.runtime.tensors import FormatError
+
+Builder = TypeVar("Builder", bound=Callable[..., ImageFlow])
+
+
+def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[Builder], Builder]:
+    """Make a backbone selectable by `kind:` in config.yaml; decorates a class or a function (shape, settings).
+
+    Args:
+        kind: its name.
+        settings: class of its settings.
+
+    Raises:
+        ConfigError: the name is taken.
+
+    Example:
+        >>> from nfpi.config import Settings
+        >>> class PlanarSettings(Settings):
+        ...     layers: int = 4
+        >>> @register_flow("planar", PlanarSettings)  # doctest: +SKIP
+        ... class PlanarFlow(ImageFlow): ...
+    """
+
+    def register(builder: Builder) -> Builder:
+        FLOWS.register(kind, settings, builder)
+        return builder
+
+    return register
+
+
+def build_flow(
+    description: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, path: Path | None = None
+) -> ImageFlow:
+    """A flow from :attr:`ImageFlow.description`.
+
+    Args:
+        description: `kind`, `shape` and `settings`.
+        weights: its state_dict, which is copied; None: parameters have their random initial values.
+        path: where description and weights come from, named in errors.
+
+    Raises:
+        ConfigError, ValueError: there is no such flow.
+        FormatError: weights are given, and they or the description do not make a flow.
+    """
+    if weights is None:
+        return _build(description)
+    source = f"{path}: " if path else ""
+    try:
+        return _build_with_weights(description, weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise FormatError(f"{source}expected the weights of a flow, received others ({first_line})") from None
+
+
+def _build(description: Mapping[str, Any]) -> ImageFlow:
+    variant = FLOWS[description["kind"]]
+    settings = variant.settings.model_validate(description["settings"])
+    flow: ImageFlow = variant.build(tuple(description["shape"]), settings)
+    flow.kind, flow.settings = variant.name, settings
+    return flow
+
+
+def _build_with_weights(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ImageFlow:
+    with skip_initialization():
+        flow = _build(description)
+    flow.load_state_dict(dict(weights))
+    return flow
