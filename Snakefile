@@ -4,7 +4,16 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
-from nfpi.runs import AUGMENTED, CANDIDATE, FLOW_RUN, GENERATED, GENERATED_CLASSIFIER, INITIAL, REAL_CLASSIFIER, SPLITS
+from nfpi.runs import (
+    AUGMENTED,
+    CANDIDATE,
+    FLOW_RUN,
+    GENERATED,
+    GENERATED_CLASSIFIER,
+    INITIAL,
+    REAL_CLASSIFIER,
+    SPLITS,
+)
 from nfpi.stages.options import (
     Augment,
     EncodeData,
@@ -18,20 +27,20 @@ from nfpi.stages.options import (
     TrainFlow,
 )
 from nfpi.workflow import Inputs, Jobs, Params, Plan, Targets
-from nfpi.workflow.internals import overrides, rule_names, show_requests, use_this_machine
+from nfpi.workflow.internals import rule_names, show_requests, use_this_machine
 
+ROOT = Path(workflow.basedir)
 
-configfile: "config.yaml"
-
-
+# Without the directive `configfile`, `config` is what the user passed with --config and --configfile alone, which is laid
+# over config.yaml and the preset.
 try:
-    plan = Plan(resolve(config, Path(workflow.basedir) / "presets", overrides(workflow)))
+    plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", config))
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
 params = Params(plan, inputs)
-ENVIRONMENT = Path(workflow.basedir) / "environment.yml"
+ENVIRONMENT = ROOT / "environment.yml"
 
 use_this_machine(workflow, available_cpu_count())
 
@@ -82,10 +91,10 @@ for name in targets.names:
 
 
 rule unknown_target:
+    input:
+        targets.unknown(["benchmark"]),
     """Names the targets there are, where another one is asked for."""
     output:
         "{target}",
-    input:
-        targets.unknown(["benchmark"]),
     wildcard_constraints:
         target="[A-Za-z0-9_-]+",

@@ -35,7 +35,7 @@ for name, figure in plan.config.figures.items():
             reads=params.read_by_figure(name),
             caption=figure.caption,
             extensions=params.extensions,
-            folder=plan.path("figures"),
+            folder=subpath(output[0], parent=True),
         message:
             f"Draw {figure.title or name}"
         shell:

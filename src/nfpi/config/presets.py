@@ -73,7 +73,9 @@ def with_preset(raw: Mapping[str, Any], preset: str, folder: Path) -> tuple[str,
     while file is not None:
         if any(file == known for known, _ in chain):
             raise ConfigError(f"{file}: extends itself")
-        content = _read(file)
+        content = read_settings(file)
+        if "preset" in content or "results" in content:
+            raise ConfigError(f"{file}: a preset cannot set preset or results")
         extended = content.pop("extends", None)
         chain.append((file, content if file.parent == folder.resolve() else _below(content, file.parent)))
         file = None if extended is None else _file_of(str(extended), folder, chain[-1][0])
@@ -101,7 +103,12 @@ def _file_of(preset: str, folder: Path, extended_by: Path | None) -> Path:
     return path
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in a file.
+
+    Raises:
+        ConfigError: it is not YAML, or no mapping.
+    """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -110,8 +117,6 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected settings by name, received {type(content).__name__}")
-    if "preset" in content or "results" in content:
-        raise ConfigError(f"{file}: a preset cannot set preset or results")
     return content
 
 

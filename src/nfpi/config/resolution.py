@@ -18,7 +18,7 @@ from nfpi.config.extensions import load_extensions
 from nfpi.config.figures import Figures, figures_of_table
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
-from nfpi.config.presets import merge, with_preset
+from nfpi.config.presets import merge, read_settings, with_preset
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.runs import BASELINE, RESERVED_FLOWS, RESERVED_FOLDERS, RESERVED_PRIORS, Run
@@ -248,11 +248,11 @@ class Resolved:
     config: Config
 
 
-def resolve(raw: Mapping[str, Any], presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:
+def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:
     """The chosen preset, with the user's extensions loaded.
 
     Args:
-        raw: the content of config.yaml.
+        config_file: config.yaml.
         presets: folder of the project's presets.
         overrides: what the user set on top of it (`--config`, `--configfile`); it wins over the preset.
 
@@ -260,6 +260,7 @@ def resolve(raw: Mapping[str, Any], presets: Path, overrides: Mapping[str, Any] 
         ConfigError: a key is unknown, a value has the wrong type or range, or a name is not defined.
     """
     overrides = _with_nulls(overrides or {})
+    raw = read_settings(config_file)
     merged = merge(raw, overrides)
     own = _Choice.model_fields.keys()
     try:

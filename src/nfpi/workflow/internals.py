@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from nfpi.config import ConfigError
 from nfpi.workflow.jobs import Jobs, gpu_in_this_machine
-
-
-def overrides(workflow: Any) -> Mapping[str, Any]:
-    """What the user passed by --config and --configfile, which wins over a preset.
-
-    Snakemake's `config` has it merged into config.yaml already, so that it could not be laid over the preset again.
-    """
-    found: Mapping[str, Any] = workflow.config_settings.overwrite_config
-    return found
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
