@@ -4,7 +4,6 @@ import itertools
 import math
 import os
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,16 @@ from torch.utils._pytree import tree_iter
 from nfpi.benchmark import broadcast_iteration
 from nfpi.linalg import geometric_mean
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
+from nfpi.runtime.divergence import Diverged
 
 KINDS = ["diagonal", "full"]
 SCALES = ["pairwise", "average"]
 EXACT = FixedPointConfig(weight=5.0, update="exact", tolerance=1e-12, max_iterations=20_000)
 RELEASED = FixedPointConfig(weight=30.0, tolerance=1e-10, max_iterations=20_000)
+
+
+def replace(config, **changes):
+    return config.model_copy(update=changes)
 
 
 def _statistics(kind="diagonal", classes=4, dimensions=3, seed=0):
@@ -572,8 +576,9 @@ def test_coinciding_classes_diverge_at_once(kind, seed):
 
 
 def test_divergence_survives_pickling():
-    """Workers of a pool hand exceptions over so."""
+    """Exceptions of worker processes are pickled."""
     again = pickle.loads(pickle.dumps(FixedPointDiverged(3, 2, "variance", 1e6)))
+    assert isinstance(again, Diverged)
     assert (again.iteration, again.class_index, again.quantity, again.weight) == (3, 2, "variance", 1e6)
 
 
@@ -618,14 +623,15 @@ def test_start_that_is_no_gaussian_is_refused():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"weight": -1.0}, "weight: expected a finite number ≥ 0, received -1"),
-        ({"weight": math.nan}, "weight: expected a finite number"),
-        ({"weight": math.inf}, "weight: expected a finite number"),
-        ({"alpha": 0.0}, "alpha: expected a finite number > 0, received 0"),
-        ({"tolerance": -0.1}, "tolerance: expected a finite number ≥ 0"),
-        ({"scale": "mean"}, "scale: expected pairwise or average, received 'mean'"),
-        ({"update": "paper"}, "update: expected released or exact, received 'paper'"),
-        ({"max_iterations": 0}, "max_iterations: expected at least 1, received 0"),
+        ({"weight": -1.0}, "weight: Input should be greater than or equal to 0, received -1.0"),
+        ({"weight": math.nan}, "weight: Input should be (a finite number|greater than or equal to 0), received nan"),
+        ({"weight": math.inf}, "weight: Input should be a finite number, received inf"),
+        ({"alpha": 0.0}, "alpha: Input should be greater than 0, received 0.0"),
+        ({"tolerance": -0.1}, "tolerance: Input should be greater than or equal to 0"),
+        ({"scale": "mean"}, "scale: Input should be 'pairwise' or 'average', received 'mean'"),
+        ({"update": "paper"}, "update: Input should be 'released' or 'exact', received 'paper'"),
+        ({"max_iterations": 0}, "max_iterations: Input should be greater than or equal to 1, received 0"),
+        ({"alhpa": 1.0}, r"unknown key 'alhpa' \(did you mean 'alpha'\?\)"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting, message):

@@ -1,7 +1,6 @@
 """The objectives against Eq. 4 written down sample by sample and pair by pair, and what a step does."""
 
 import math
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -9,8 +8,16 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from nfpi.config import GradientPrior
-from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianLearner, GaussianPrior, GradientDescentConfig, ValueRange, fit_fixed_point
+from nfpi.config import GradientDescentSettings
+from nfpi.priors import (
+    ClassStatistics,
+    FixedPointConfig,
+    GaussianLearner,
+    GaussianPrior,
+    GradientDescentConfig,
+    ValueRange,
+    fit_fixed_point,
+)
 from nfpi.priors.gradient_descent import mean_class_nll, released_objective
 
 COUNTS = (5, 9, 3, 12)
@@ -304,19 +311,19 @@ def test_the_released_objective_needs_the_likelihoods():
 # ---- settings -----------------------------------------------------------------------------------------------
 
 
-def test_settings_of_the_config_file_are_these_settings():
-    settings = GradientPrior(method="gradient_descent").model_dump(exclude={"method", "start"})
-    assert settings | {"weight": 3.0} == asdict(GradientDescentConfig(weight=3.0))
+def test_the_config_is_the_settings_and_the_weight():
+    settings = GradientDescentSettings(power=2).model_dump()
+    assert GradientDescentConfig(weight=3.0, **settings).model_dump() == settings | {"weight": 3.0}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weight": -1.0}, "weight: expected a finite number ≥ 0, received -1.0"),
-        ({"weight": math.nan}, "weight: expected"),
-        ({"alpha": 0.0}, "alpha: expected a finite number > 0, received 0.0"),
-        ({"variance_range": math.inf}, "variance_range: expected"),
-        ({"every": "minute"}, "every: expected epoch or step, received 'minute'"),
+        ({"weight": -1.0}, "weight: Input should be greater than or equal to 0, received -1.0"),
+        ({"weight": math.nan}, "weight: Input should be"),
+        ({"alpha": 0.0}, "alpha: Input should be greater than 0, received 0.0"),
+        ({"variance_range": math.inf}, "variance_range: Input should be a finite number"),
+        ({"every": "minute"}, "every: Input should be 'epoch' or 'step', received 'minute'"),
         ({"objective": "released", "every": "step"}, "expected every = epoch, received step"),
         ({"fit_mean": False, "fit_variance": False}, "expected at least one to be learned"),
     ],

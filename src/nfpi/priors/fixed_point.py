@@ -1,6 +1,6 @@
 """Means and covariances of the classes as a fixed point of Proposition 1 (Eqs. 5-7).
 
-Letters: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the
+Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the
 mean and variance of class i's latents. Both updates of an iteration are computed from the values of the one before.
 Sums over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
 """
@@ -8,62 +8,23 @@ Sums over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from nfpi.config.priors import FixedPointConfig, FixedPointSettings
 from nfpi.linalg import geometric_mean, symmetric_power
 from nfpi.priors.divergence import Scale, kld_scale, pairwise_kld, repulsion_kernel
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
+from nfpi.runtime.divergence import Diverged
 
-
-@dataclass(frozen=True)
-class FixedPointConfig:
-    """Which fixed point is sought, and when it is found.
-
-    Attributes:
-        weight: λ of Eq. 4.
-        alpha: α of Eq. 3.
-        scale: π of Eq. 3: `pairwise` (Eq. 9) or `average` (Eq. 10).
-        update: `exact`, Eqs. 5-7 as they follow from Eq. 4; or `released`, what the authors' code computes: A′ = ΣAΣ in
-            the place of A, class variances about the class mean, and the two slips below. Diagonal only.
-        fit_mean, fit_variance: what is not fitted keeps its initial value.
-        isotropic_mean_update: released update; the mean update averages Σ_i and Σ_j⁻¹ over the dimensions.
-        pooled_mean_gaps: released update; A takes T_j = Σ_i Δ_ij² in the place of Δ_ij².
-        tolerance: the iteration ends when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this.
-        max_iterations: the iteration ends unconverged after so many.
-    """
-
-    weight: float
-    alpha: float = 10.0
-    scale: Scale = "pairwise"
-    update: Literal["released", "exact"] = "released"
-    fit_mean: bool = True
-    fit_variance: bool = True
-    isotropic_mean_update: bool = True
-    pooled_mean_gaps: bool = True
-    tolerance: float = 0.1
-    max_iterations: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "alpha", "tolerance"):
-            value = getattr(self, name)
-            if not (0 <= value < float("inf")) or (name == "alpha" and value == 0):
-                raise ValueError(
-                    f"{name}: expected a finite number {'> 0' if name == 'alpha' else '≥ 0'}, received {value}"
-                )
-        for name, known in (("scale", ("pairwise", "average")), ("update", ("released", "exact"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected {' or '.join(known)}, received {getattr(self, name)!r}")
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected at least 1, received {self.max_iterations}")
+__all__ = ["FixedPointConfig", "FixedPointDiverged", "FixedPointResult", "fit_fixed_point", "fit_prior"]
 
 
 @dataclass(frozen=True)
 class FixedPointResult:
-    """What the iteration found.
+    """Result of the fixed-point iteration.
 
     Attributes:
         prior: the Gaussians of the last iteration, float64.
@@ -78,7 +39,7 @@ class FixedPointResult:
     converged: bool
 
 
-class FixedPointDiverged(ArithmeticError):
+class FixedPointDiverged(Diverged):
     """The iteration left the positive definite matrices or the finite numbers.
 
     Attributes:
@@ -87,17 +48,12 @@ class FixedPointDiverged(ArithmeticError):
         quantity: what is no longer finite, or positive (definite).
         weight: λ.
         residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the iterations before.
-        context: what else is worth knowing of the run, for whoever catches this (seed, settings).
+        context: what else is known of the run, added by whoever catches this (seed, settings).
     """
 
     def __init__(self, iteration: int, class_index: int, quantity: str, weight: float) -> None:
         super().__init__(iteration, class_index, quantity, weight)
         self.residuals: list[tuple[float, float]] = []
-        self.context: dict[str, Any] = {}
-        self.iteration = iteration
-        self.class_index = class_index
-        self.quantity = quantity
-        self.weight = weight
 
     def __str__(self) -> str:
         return (
@@ -109,12 +65,13 @@ class FixedPointDiverged(ArithmeticError):
 def fit_fixed_point(
     statistics: ClassStatistics, config: FixedPointConfig, initial: GaussianPrior | None = None
 ) -> FixedPointResult:
-    """Iterate Eqs. 5 and 6 until they stand still.
+    """Iterate Eqs. 5 and 6 until they converge.
 
     Args:
-        statistics: of the training latents; with a covariance the fit is of full matrices (exact update only).
+        statistics: of the training latents; with a covariance, full matrices are fitted (exact update only).
         config: which update, and its settings.
-        initial: where the iteration starts, and what an unfitted mean or covariance keeps; none: at the statistics.
+        initial: where the iteration starts, and the value that an unfitted mean or covariance keeps; None: the class
+            statistics.
 
     Raises:
         FixedPointDiverged: with iteration, class, quantity and λ.
@@ -164,10 +121,17 @@ def fit_fixed_point(
     )
 
 
-def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
-    """Where π, by which the kernel divides, is more than the rounding of the largest divergence.
+def fit_prior(
+    statistics: ClassStatistics, initial: GaussianPrior, weight: float, settings: FixedPointSettings
+) -> FixedPointResult:
+    """Fit the Gaussians of the prior method `fixed_point`, see :func:`fit_fixed_point`."""
+    return fit_fixed_point(statistics, FixedPointConfig(weight=weight, **settings.model_dump()), initial)
 
-    It is not where classes coincide, nor where others have run away from these.
+
+def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
+    """Whether π, by which the kernel divides, exceeds the rounding error of the largest divergence; (K, K).
+
+    It does not for classes that coincide, nor for those from which another has moved very far away.
     """
     rounding = 64 * torch.finfo(kld.dtype).eps * (dimensions + kld.max())
     return (kld_scale(kld, scale) > rounding) | torch.eye(len(kld), dtype=torch.bool, device=kld.device)
@@ -189,9 +153,9 @@ def _diagonal_step(
     config: FixedPointConfig,
     iteration: int,
 ) -> GaussianPrior:
-    """One iteration with diagonal covariances; all K×D."""
+    """One iteration with diagonal covariances; every array is K×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
-    # the equations know differences of means only; about their centre little cancels
+    # only differences of means matter; about their centre little cancels
     centre = prior.mean.mean(0)
     mean, variance = prior.mean - centre, prior.variance
     precision = variance.reciprocal()
@@ -209,7 +173,7 @@ def _diagonal_step(
         push = mean * pooled_tightness - outward @ (tightness * mean)
         push += tightness * (mean * inward.sum(1, keepdim=True) - inward @ mean)
         new_mean = torch.addcmul(statistics.mean, spread, push, value=strength)
-        # sums and minima of rows pass NaN on, and are quicker than a look at every number
+        # the sum of a row is NaN if one of its elements is, and costs less than a check of each
         _require(torch.isfinite(new_mean.sum(1)), iteration, "mean", config)
 
     if config.fit_variance:
@@ -227,8 +191,8 @@ def _diagonal_step(
         b = torch.addcmul(data, variance.square(), pooled_precision, value=strength)
         _require(a.amin(1) > 0, iteration, "A (definiteness)", config)
         new_variance = (b / a).sqrt()
-        fine = (new_variance.amin(1) > 0) & torch.isfinite(new_variance.sum(1))
-        _require(fine, iteration, "variance", config)
+        valid = (new_variance.amin(1) > 0) & torch.isfinite(new_variance.sum(1))
+        _require(valid, iteration, "variance", config)
 
     return GaussianPrior(new_mean, new_variance)
 
@@ -240,7 +204,7 @@ def _full_step(
     config: FixedPointConfig,
     iteration: int,
 ) -> GaussianPrior:
-    """One iteration of the exact update with full covariances; K×D×D."""
+    """One iteration of the exact update with full covariances; every array is K×D×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
     assert prior.covariance is not None
     assert statistics.covariance is not None
@@ -279,7 +243,7 @@ def _full_step(
         try:
             new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
         except torch.linalg.LinAlgError as fault:
-            # definite, but not beyond rounding: the class of the worst condition
+            # definite for Cholesky, but not beyond rounding errors: name the class of the worst condition number
             worst = int((torch.linalg.cond(a) * torch.linalg.cond(b)).argmax())
             raise FixedPointDiverged(iteration, worst, "covariance (definiteness)", config.weight) from fault
         definite = torch.linalg.cholesky_ex(new_covariance).info == 0
@@ -288,7 +252,7 @@ def _full_step(
     return GaussianPrior(new_mean, covariance=new_covariance)
 
 
-def _require(fine: Tensor, iteration: int, quantity: str, config: FixedPointConfig) -> None:
-    """Raise :class:`FixedPointDiverged` for the first class that is not fine, (K,)."""
-    if not bool(fine.all()):
-        raise FixedPointDiverged(iteration, int((~fine).nonzero()[0, 0]), quantity, config.weight)
+def _require(valid: Tensor, iteration: int, quantity: str, config: FixedPointConfig) -> None:
+    """Raise :class:`FixedPointDiverged` for the first class that is not valid, (K,)."""
+    if not bool(valid.all()):
+        raise FixedPointDiverged(iteration, int((~valid).nonzero()[0, 0]), quantity, config.weight)

@@ -1,4 +1,4 @@
-"""A Gaussian for each class: density, sampling and scoring."""
+"""One Gaussian a class: density and sampling."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class GaussianPrior:
         return self.covariance is not None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianPrior:
-        """The same Gaussians on another device or in another precision."""
+        """Copy the Gaussians to another device or precision."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device=device, dtype=dtype)
@@ -69,17 +69,17 @@ class GaussianPrior:
         return GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
 
     def check(self) -> None:
-        """Make sure that these are Gaussians.
+        """Check that means are finite and covariances positive definite.
 
         Raises:
             ValueError: a mean is not finite or a covariance is not positive definite; the class is named.
         """
-        for name, fine in (
+        for name, valid in (
             ("mean is not finite", torch.isfinite(self.mean).all(1)),
             ("variance is not positive and finite", ((self.variance > 0) & self.variance.isfinite()).all(1)),
         ):
-            if not fine.all():
-                raise ValueError(f"prior: {name} in class {int((~fine).nonzero()[0, 0])}")
+            if not valid.all():
+                raise ValueError(f"prior: {name} in class {int((~valid).nonzero()[0, 0])}")
         if self.covariance is not None:
             info = torch.linalg.cholesky_ex(self.covariance).info
             if info.any():
@@ -104,11 +104,10 @@ class GaussianPrior:
         return 0.5 * (self.num_dimensions * math.log(2 * math.pi) + log_det)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log N(z; μ_i, Σ_i) of every latent under every class.
+        """Compute log N(z; μ_i, Σ_i) of every latent under every class.
 
-        With diagonal covariances this is (z² ⊗ 1/v − 2 z ⊗ μ/v) summed over dimensions, two products of matrices; it
-        is done about the centre of the means and in float64 (float32 where the device has no other), because the
-        squares cancel.
+        With diagonal covariances this is (z² ⊗ 1/v − 2 z ⊗ μ/v) summed over dimensions, two products of matrices,
+        about the centre of the means and in float64 (float32 on MPS), because the squares cancel.
 
         Args:
             z: (B, D) or (B, C, H, W).
@@ -126,7 +125,7 @@ class GaussianPrior:
             weighted = mean * precision
             distance = z.square() @ precision.T - 2 * (z @ weighted.T) + (mean * weighted).sum(1)
         else:
-            # |L_i⁻¹ (z − μ_i)|² a class, so that the memory is B·D and not B·K·D
+            # |L_i⁻¹ (z − μ_i)|², one class at a time: memory B·D, not B·K·D
             distance = torch.stack(
                 [
                     torch.linalg.solve_triangular(root.to(dtype), (z - m).T, upper=False).square().sum(0)
@@ -137,7 +136,7 @@ class GaussianPrior:
         return -0.5 * distance - normalizer
 
     def log_prob_of(self, z: Tensor, labels: Tensor) -> Tensor:
-        """log N(z_n; μ_{y_n}, Σ_{y_n}), the likelihood of training: one gather and one reduction.
+        """Compute log N(z_n; μ_{y_n}, Σ_{y_n}), each latent under its own class only.
 
         Args:
             z: (B, D) or (B, C, H, W).
@@ -156,12 +155,12 @@ class GaussianPrior:
         return -0.5 * scaled.square().sum(1) - self._log_normalizer[labels]
 
     def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
-        """Draw μ_y + T Σ_y^{1/2} ε with ε ~ N(0, I).
+        """Draw z = μ_y + T Σ_y^{1/2} ε with ε ~ N(0, I).
 
         Args:
-            labels: (B,), a class for each sample.
-            temperature: T, scales the deviations.
-            generator: where the numbers come from; on the device of the prior.
+            labels: (B,), the class of each sample.
+            temperature: T, the factor of the deviations.
+            generator: of the random numbers, on the device of the prior; None: torch's default one.
 
         Returns:
             (B, D).

@@ -1,101 +1,51 @@
 """Class Gaussians learned by gradient descent along with the flow (the paper's second baseline, Section 5.2).
 
-Variances are v = a·sigmoid(b·s) + c, which keeps them in (c, a + c) whatever a step does to s. A step of all training
-latents needs the statistics of each class only, because the likelihood of a class under its Gaussian does.
-Letters: K classes, D dimensions, N_i latents of class i, N of all, `[i, j]` a pair of classes.
+Variances are v = a·sigmoid(b·s) + c, which keeps them in (c, a + c) whatever a step does to s. The gradient over all
+training latents needs only the statistics of each class, because the likelihood of a class under its Gaussian does.
+Notation: K classes, D dimensions, N_i latents of class i, N latents in all, `[i, j]` a pair of classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from nfpi.config.priors import GradientDescentConfig
 from nfpi.priors.divergence import Scale, pairwise_kld, separation_loss
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 
-# nearer to the ends of (c, a + c) than this share of a no variance starts: the sigmoid is flat there
+__all__ = [
+    "GaussianLearner",
+    "GradientDescentConfig",
+    "ValueRange",
+    "mean_class_nll",
+    "released_objective",
+    "repulsion",
+]
+
+# initial variances keep at least this share of a from the ends of (c, a + c), where the sigmoid is flat
 _MARGIN = 0.01
-# of the released code: weight of the divergences at the first epoch and from the hundredth on, widening of the ranges
+# the released code's weight of the divergences at the first epoch and from the hundredth on, and its margin of ranges
 _FIRST_KLD_WEIGHT, _LAST_KLD_WEIGHT, _KLD_WEIGHT_EPOCHS = 50.0, 25.0, 100
 _WIDENING = 0.2
-
-
-@dataclass(frozen=True)
-class GradientDescentConfig:
-    """What is descended, when, and with which steps.
-
-    Attributes:
-        weight: λ of Eq. 4; the released objective has its own weights.
-        every: a step an `epoch`, on all training latents; or at every `step` of the flow, on its batch.
-        objective: `equation_4`, or `released` (every epoch only).
-        alpha: α of Eq. 3.
-        scale: π of Eq. 3: `pairwise` (Eq. 9) or `average` (Eq. 10).
-        fit_mean, fit_variance: what is not fitted keeps its initial value.
-        learning_rate, final_learning_rate, power: η₀, η₁ and p of Adam's step size η(u) = η₀ + (η₁ − η₀) uᵖ at the
-            share u of the training that is done: 0 at the first step, below 1 at the last. (The released sizes are
-            0.1 → 0.1 → 0.01 → 0.001 at epochs 0, 10, 11 and 100, linearly or geometrically between them.)
-        variance_range, variance_slope, smallest_variance: a, b and c.
-    """
-
-    weight: float
-    every: Literal["epoch", "step"] = "epoch"
-    objective: Literal["equation_4", "released"] = "equation_4"
-    alpha: float = 10.0
-    scale: Scale = "pairwise"
-    fit_mean: bool = True
-    fit_variance: bool = True
-    learning_rate: float = 0.1
-    final_learning_rate: float = 0.001
-    power: float = 1.0
-    variance_range: float = 1.0
-    variance_slope: float = 1.0
-    smallest_variance: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight: expected a finite number ≥ 0, received {self.weight}")
-        for name in (
-            *("alpha", "learning_rate", "final_learning_rate", "power"),
-            *("variance_range", "variance_slope", "smallest_variance"),
-        ):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: expected a finite number > 0, received {getattr(self, name)}")
-        for name, known in (
-            ("every", ("epoch", "step")),
-            ("objective", ("equation_4", "released")),
-            ("scale", ("pairwise", "average")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected {' or '.join(known)}, received {getattr(self, name)!r}")
-        if self.objective == "released" and self.every != "epoch":
-            raise ValueError("objective: released is of all training latents, expected every = epoch, received step")
-        if not (self.fit_mean or self.fit_variance):
-            raise ValueError("fit_mean, fit_variance: expected at least one to be learned, received neither")
-
-    def step_size(self, progress: float) -> float:
-        """η(u) at the share u of the training that is done."""
-        return self.learning_rate + (self.final_learning_rate - self.learning_rate) * progress**self.power
 
 
 class ValueRange:
     """Smallest and largest of the values seen so far, batch by batch.
 
     Attributes:
-        ends: these two, (2,); none before the first values.
+        ends: both, (2,); None before the first values.
     """
 
     def __init__(self) -> None:
         self.ends: Tensor | None = None
 
     def update(self, values: Tensor) -> ValueRange:
-        """Take in values of any shape, at least one.
+        """Add values of any shape, at least one.
 
         Returns:
-            itself.
+            self.
         """
         ends = torch.stack(values.detach().aminmax())
         if self.ends is not None:
@@ -105,10 +55,10 @@ class ValueRange:
 
     @property
     def width(self) -> float:
-        """(max + 0.2 |max|) − (min − 0.2 |min|), as the released code widens a range.
+        """(max + 0.2 |max|) − (min − 0.2 |min|), the released code's width of a range.
 
-        Where all values are 0 it is 1: the divergences of Gaussians that coincide are, and so is their gradient, which
-        has no scale to be freed of.
+        It is 1 where all values are 0, as the divergences of Gaussians that coincide are: their gradient is 0 too and
+        needs no scaling.
         """
         if self.ends is None:
             raise ValueError("range: expected at least one value, received none")
@@ -140,14 +90,14 @@ def repulsion(prior: GaussianPrior, weight: float, alpha: float = 10.0, scale: S
 def released_objective(
     prior: GaussianPrior, statistics: ClassStatistics, nll_range: ValueRange, kld_weight: float
 ) -> Tensor:
-    """NLL / R − w Σ_{i,j} KLD_ij / (K D R′), what the released code descends; no gradient through the ranges.
+    """NLL / R − w Σ_{i,j} KLD_ij / (K D R′), the objective of the released code; no gradient through the ranges.
 
-    NLL is the mean over all latents; that the sum of the divergences is divided by K·D besides is as it is there.
+    NLL is the mean over all latents. The released code divides the sum of the divergences by K·D as well.
 
     Args:
         prior: K Gaussians in D dimensions.
         statistics: of the latents.
-        nll_range: of −log p(x | y) of each image, log-determinant included, in nats; R is its width.
+        nll_range: of −log p(x | y) of all images, log-determinant included, in nats; R is its width.
         kld_weight: w.
 
     Returns:
@@ -161,19 +111,19 @@ def released_objective(
 
 
 class GaussianLearner(nn.Module):
-    """Gaussians and the Adam that learns them, float64.
+    """Gaussians as parameters, with the Adam that learns them; float64.
 
     Args:
-        initial: where they start, with diagonal covariances. Learned variances start at least a hundredth of a inside
-            (c, a + c): those outside, or nearer to its ends, are clamped.
+        initial: initial values, with diagonal covariances. Variances that are learned are clamped to at least a/100
+            inside (c, a + c).
         config: what is learned, and how.
 
     Attributes:
         mean: (K, D).
         spread: (K, D), s; where variances are not learned, the variances themselves.
         optimizer: Adam, on what is learned.
-        steps: made.
-        loss: value of the objective at the last step of :meth:`descend`, before it.
+        steps: number of steps made.
+        loss: value of the objective before the last step of :meth:`descend`; None: there was none.
 
     Raises:
         ValueError: the covariances are full, or the objective needs more classes.
@@ -199,7 +149,7 @@ class GaussianLearner(nn.Module):
         self.loss: float | None = None
 
     def forward(self) -> GaussianPrior:
-        """The Gaussians now, with their gradient."""
+        """Return the current Gaussians, with their gradient."""
         config = self.config
         if not config.fit_variance:
             return GaussianPrior(self.mean, self.spread)
@@ -208,22 +158,22 @@ class GaussianLearner(nn.Module):
 
     @property
     def prior(self) -> GaussianPrior:
-        """A copy of the Gaussians as they are now."""
+        """Copy of the current Gaussians."""
         prior = self()
         return GaussianPrior(prior.mean.detach().clone(), prior.variance.detach().clone())
 
     def repulsion(self, prior: GaussianPrior) -> Tensor:
-        """λ L_KLD of these Gaussians, ()."""
+        """Compute λ L_KLD of these Gaussians, ()."""
         if self.config.weight == 0:
             return prior.mean.new_zeros(())
         return repulsion(prior, self.config.weight, self.config.alpha, self.config.scale)
 
     def objective(self, statistics: ClassStatistics, nll_range: ValueRange | None = None) -> Tensor:
-        """Σ_i (1/N_i) Σ_n −log N(z_n; μ_i, v_i) + λ L_KLD (Eq. 4), or :func:`released_objective`; ().
+        """Compute Σ_i (1/N_i) Σ_n −log N(z_n; μ_i, v_i) + λ L_KLD (Eq. 4), or :func:`released_objective`; ().
 
         Args:
             statistics: of all training latents.
-            nll_range: of their likelihoods; the released objective needs it.
+            nll_range: of −log p(x | y) of their images; required by the released objective.
         """
         prior = self()
         if self.config.objective == "equation_4":
@@ -235,14 +185,14 @@ class GaussianLearner(nn.Module):
         return released_objective(prior, statistics, nll_range, kld_weight)
 
     def descend(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
-        """One step down the objective of all training latents; `progress` is the u of the step size."""
+        """Make one step on the objective over all training latents; `progress` is u of the step size."""
         objective = self.objective(statistics, nll_range)
         objective.backward()
         self.loss = objective.item()
         self.step(progress)
 
     def step(self, progress: float) -> None:
-        """One step of Adam along the gradient that has gathered, which is then forgotten."""
+        """Make one step of Adam along the accumulated gradient, and reset it."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.step_size(progress)
         self.optimizer.step()

@@ -9,7 +9,7 @@ from torch import Tensor
 class ClassStatistics:
     """Count, mean and unbiased variance (or covariance) of the latents of each class.
 
-    Kept are counts, means and sums of squared deviations, which merge exactly (Chan, Golub and LeVeque, 1983): the
+    Counts, means and sums of squared deviations are stored, which merge exactly (Chan, Golub and LeVeque, 1983): the
     memory is K·D whatever the number of latents, and parts may be merged in any order. The arithmetic is float64.
 
     Args:
@@ -26,7 +26,7 @@ class ClassStatistics:
             if covariance is None:
                 raise ValueError("expected variance or covariance")
             variance = covariance.diagonal(dim1=1, dim2=2)
-        # copies, because latents are taken in in place
+        # copies, because update() works in place
         self.count = count.to(torch.float64, copy=True)
         self.mean = mean.to(torch.float64, copy=True)
         freedom = (self.count - 1).clamp(min=0)
@@ -47,7 +47,7 @@ class ClassStatistics:
         covariance: bool = False,
         device: torch.device | str = "cpu",
     ) -> ClassStatistics:
-        """Statistics of no latents yet."""
+        """Make statistics of no latents yet."""
         zeros = torch.zeros(num_classes, num_dimensions, dtype=torch.float64, device=device)
         full = zeros.new_zeros(num_classes, num_dimensions, num_dimensions) if covariance else None
         return cls(zeros.new_zeros(num_classes), zeros, zeros.clone(), full)
@@ -56,13 +56,13 @@ class ClassStatistics:
     def from_latents(
         cls, z: Tensor, y: Tensor, num_classes: int | None = None, covariance: bool = False
     ) -> ClassStatistics:
-        """Statistics of latents that are all at hand.
+        """Compute the statistics of latents in memory.
 
         Args:
             z: (N, D) or (N, C, H, W).
             y: (N,), classes.
-            num_classes: K; none: the largest label and one.
-            covariance: keep full covariances.
+            num_classes: K; None: the largest label plus one.
+            covariance: whether to compute full covariances.
         """
         classes = num_classes if num_classes is not None else int(y.max()) + 1
         return cls.empty(classes, z.flatten(1).shape[1], covariance, z.device).update(z, y)
@@ -74,26 +74,26 @@ class ClassStatistics:
 
     @property
     def variance(self) -> Tensor:
-        """(K, D), divisor N − 1; not a number for a class with fewer than two latents."""
-        return self._squares / self._freedom()[:, None]
+        """(K, D), with divisor N − 1; NaN for a class with fewer than two latents."""
+        return self._squares / self._degrees_of_freedom()[:, None]
 
     @property
     def covariance(self) -> Tensor | None:
-        """(K, D, D), divisor N − 1; none where only variances are kept."""
-        return None if self._scatter is None else self._scatter / self._freedom()[:, None, None]
+        """(K, D, D), with divisor N − 1; None where only variances are stored."""
+        return None if self._scatter is None else self._scatter / self._degrees_of_freedom()[:, None, None]
 
-    def _freedom(self) -> Tensor:
+    def _degrees_of_freedom(self) -> Tensor:
         return torch.where(self.count > 1, self.count - 1, torch.nan)
 
     def update(self, z: Tensor, y: Tensor) -> ClassStatistics:
-        """Take in a batch of latents, in place.
+        """Add a batch of latents, in place.
 
         Args:
             z: (B, D) or (B, C, H, W).
             y: (B,), classes.
 
         Returns:
-            itself.
+            self.
 
         Raises:
             ValueError: a label is out of range or the latents have another size.
@@ -121,15 +121,15 @@ class ClassStatistics:
         return self
 
     def merge(self, other: ClassStatistics) -> ClassStatistics:
-        """Take in other statistics of the same classes, in place.
+        """Add other statistics of the same classes, in place.
 
         Returns:
-            itself.
+            self.
         """
         if other.mean.shape != self.mean.shape or (other._scatter is None) != (self._scatter is None):
             raise ValueError(f"statistics: expected (K, D) = {tuple(self.mean.shape)} and the same kind")
-        everyone = torch.arange(self.num_classes, device=self.mean.device)
-        self._merge(everyone, other.count, other.mean, other._squares, other._scatter)
+        all_classes = torch.arange(self.num_classes, device=self.mean.device)
+        self._merge(all_classes, other.count, other.mean, other._squares, other._scatter)
         return self
 
     def _merge(self, classes: Tensor, count: Tensor, mean: Tensor, squares: Tensor, scatter: Tensor | None) -> None:
@@ -144,7 +144,7 @@ class ClassStatistics:
             self._scatter[classes] += scatter + gap[:, :, None] * gap[:, None, :] * between[:, None, None]
 
     def check(self) -> None:
-        """Make sure that every class has a variance.
+        """Check that every class has a variance.
 
         Raises:
             ValueError: a class has fewer than two latents, or a dimension that does not vary.

@@ -1,0 +1,33 @@
+"""The Gaussians that training begins with."""
+
+from __future__ import annotations
+
+import torch
+
+from nfpi.config.base import Start
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
+from nfpi.runtime.randomness import generator_for
+
+
+def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> GaussianPrior:
+    """Make the Gaussians that training begins with.
+
+    Args:
+        statistics: of the training latents, at least two of each class.
+        start: `data`: class means with class variances; `identity`: class means with identity covariances; `random`:
+            means drawn from N(0, I) with identity covariances.
+        seed: of the run; it determines the random means.
+
+    Returns:
+        K diagonal Gaussians, float64.
+
+    Raises:
+        ValueError: a class has no variance.
+    """
+    statistics.check()
+    mean = statistics.mean
+    if start == "random":
+        generator = generator_for("cpu", seed, "random means")
+        mean = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+    return GaussianPrior(mean, statistics.variance if start == "data" else torch.ones_like(mean))

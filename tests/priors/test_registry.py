@@ -1,0 +1,107 @@
+"""Methods of a user's own: what they are called with, and what they may return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from nfpi.config import PRIORS, ConfigError, FixedPointConfig, FixedPointSettings, Settings
+from nfpi.priors import (
+    ClassStatistics,
+    FixedPointResult,
+    GaussianPrior,
+    fit_fixed_point,
+    initial_prior,
+    register_prior,
+)
+from nfpi.priors.registry import fit
+
+
+class Circle(Settings):
+    radius: float = 2.0
+
+
+@pytest.fixture(autouse=True)
+def only_built_in() -> Iterator[None]:
+    before = dict(PRIORS._variants)
+    yield
+    PRIORS._variants = before
+
+
+@pytest.fixture
+def statistics() -> ClassStatistics:
+    generator = torch.Generator().manual_seed(0)
+    return ClassStatistics.from_latents(torch.randn(60, 4, generator=generator), torch.arange(60) % 3)
+
+
+def gaussians(statistics: ClassStatistics) -> GaussianPrior:
+    return GaussianPrior(statistics.mean, statistics.variance)
+
+
+def test_a_method_gets_statistics_initial_weight_and_settings(statistics):
+    received = []
+
+    @register_prior("circle", Circle, uses_weight=False)
+    def fit_circle(*arguments):
+        received.extend(arguments)
+        return GaussianPrior(statistics.mean.float(), torch.ones(3, 4))
+
+    initial, settings = gaussians(statistics), Circle(radius=3)
+    prior = fit("circle", statistics, initial, 0.0, settings)
+    assert received == [statistics, initial, 0.0, settings]
+    assert prior.mean.dtype == prior.variance.dtype == torch.float64
+    assert PRIORS["circle"].traits == {"uses_weight": False, "learned": False}
+    assert PRIORS["circle"].settings is Circle
+    assert PRIORS.block_type("circle")(radius=5).model_dump() == {"method": "circle", "start": "data", "radius": 5.0}
+    assert fit_circle is PRIORS["circle"].build
+
+
+def test_the_built_in_method_is_the_fixed_point_iteration(statistics):
+    settings = FixedPointSettings(update="exact", alpha=5.0)
+    found = fit("fixed_point", statistics, gaussians(statistics), 3.0, settings)
+    expected = fit_fixed_point(statistics, FixedPointConfig(weight=3.0, update="exact", alpha=5.0))
+    assert isinstance(found, FixedPointResult)
+    assert found.iterations == expected.iterations > 1
+    assert torch.equal(found.prior.mean, expected.prior.mean)
+    assert torch.equal(found.prior.variance, expected.prior.variance)
+
+
+def test_a_name_can_be_taken_once():
+    register_prior("circle", Circle)(lambda *_: None)
+    with pytest.raises(ConfigError, match="prior method 'circle' is registered already"):
+        register_prior("circle", Circle)(lambda *_: None)
+    with pytest.raises(ConfigError, match="prior method 'fixed_point' is registered already"):
+        register_prior("fixed_point")(lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda _: None, "expected a GaussianPrior, received NoneType"),
+        (lambda s: s.mean, "expected a GaussianPrior, received Tensor"),
+        (lambda s: GaussianPrior(s.mean[:2], s.variance[:2]), r"expected \(K, D\) = \(3, 4\), received \(2, 4\)"),
+        (lambda s: GaussianPrior(s.mean, -s.variance), "variance is not positive and finite in class 0"),
+        (lambda s: GaussianPrior(s.mean * torch.nan, s.variance), "mean is not finite in class 0"),
+        (
+            lambda s: FixedPointResult(GaussianPrior(s.mean / 0, s.variance), 1, torch.zeros(1, 2), True),
+            "mean is not finite in class 0",
+        ),
+    ],
+)
+def test_an_improper_result_is_refused_in_one_line(statistics, result, message):
+    register_prior("wrong")(lambda s, *_: result(s))
+    with pytest.raises(ValueError, match=rf"prior method 'wrong': .*{message}") as error:
+        fit("wrong", statistics, gaussians(statistics), 1.0, Settings())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("start", ["data", "identity", "random"])
+def test_initial_gaussians(statistics, start):
+    prior, again, other = (initial_prior(statistics, start, seed) for seed in (3, 3, 4))
+    assert torch.equal(prior.mean, again.mean)
+    assert torch.equal(prior.mean, other.mean) == (start != "random")
+    assert torch.equal(prior.mean, statistics.mean) == (start != "random")
+    expected = statistics.variance if start == "data" else torch.ones(3, 4, dtype=torch.float64)
+    assert torch.equal(prior.variance, expected)
