@@ -1,0 +1,81 @@
+"""The examples, each run from its file to a table on digits: a prior, a backbone, a metric, a classifier of one's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+SMALLER = {
+    "extends": "examples/extended.yaml",
+    "training": {"epochs": 2, "warmup_steps": 5},
+    "flows": {"mef": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [16, 16]}},
+    "generation": {"per_class": 12},
+    "classifiers": {"resnet18": {"epochs": 1}, "cnn": {"epochs": 2}},
+    "tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": [0, 1000]}]}},
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables 2, 4 and 8 of the examples' preset, made by trainings of two epochs."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("Snakefile", "config.yaml", "environment.yml"):
+        shutil.copy2(ROOT / name, folder)
+    for name in ("workflow", "profiles", "presets", "examples"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True)
+    (folder / "smaller.yaml").write_text(yaml.safe_dump(SMALLER), encoding="utf-8")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.run(
+        [sys.executable, "-m", "snakemake", "table2", "table4", "table8", "--config", "preset=smaller.yaml"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    assert process.returncode == 0, process.stdout[-8000:]
+    return folder / "results/smaller"
+
+
+def table(results: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(results / "tables" / f"{name}.csv")
+
+
+def test_a_metric_is_a_column_for_flows_and_for_classifiers(results: Path) -> None:
+    rows = table(results, "table2")
+    assert (rows["status"] == "ok").all()
+    for column in ("brier", "cnn_brier"):
+        assert rows[column].between(0, 2).all()
+    assert "Brier" in (results / "tables/table2.md").read_text(encoding="utf-8")
+
+
+def test_a_prior_without_a_weight_is_a_row(results: Path) -> None:
+    rows = table(results, "table4").set_index("row")
+    assert rows.loc["simplex of means", "status"] == "ok"
+    assert rows.loc["simplex of means", "nf_acc"] > 0
+    assert (results / "digits/mef/simplex/lambda=0/seed=0/model/config.json").is_file()
+
+
+def test_a_backbone_and_a_classifier_are_rows(results: Path) -> None:
+    rows = table(results, "table8")
+    assert (rows["status"] == "ok").all()
+    assert list(rows["lambda"]) == [0, 1e4]
+    # 6 couplings of 32 → 256 → 256 → 32, and 64 scales
+    expected = (6 * (32 * 256 + 256 + 256 * 256 + 256 + 256 * 32 + 32) + 64) / 1e6
+    assert rows["parameters"].tolist() == pytest.approx([expected] * 2)
+    assert rows["cnn_acc"].between(0, 100).all()
+
+
+@pytest.mark.parametrize("example", ["simplex_prior.py"])
+def test_a_prior_takes_forty_lines_at_most(example: str) -> None:
+    assert len((ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()) <= 40
