@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
+from nfpi.data.batches import batches
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
-from nfpi.data.batches import batches
-from nfpi.flows.matrix_exponential import MatrixExponentialFlow
+from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.randomness import generator_for
@@ -17,22 +19,27 @@ from nfpi.runtime.randomness import generator_for
 
 @dataclass(frozen=True)
 class FlowScores:
-    """How well a flow classifies and models images.
+    """How well a flow classifies and models N images of K classes.
 
     Attributes:
-        nf_acc: percentage of images with argmax_y log p(z | y) = their label.
+        nf_acc: percentage of images with argmax_y log p(x | y) = their label.
         nf_top5: percentage with their label among the five likeliest.
         bits_per_dim: −log₂ p(x | y) a dimension, under the image's own class, as their domain counts it.
         n: number of images.
+        log_prob: log p(x | y) = log p(z | y) + log |det ∂z/∂x| of all classes, (N, K), on the CPU: the density of what
+            the flow sees, pixels in [-1, 1] or latents of an autoencoder.
+        labels: of the images, (N,), on the CPU.
     """
 
     nf_acc: float
     nf_top5: float
     bits_per_dim: float
     n: int
+    log_prob: Tensor = field(compare=False, repr=False)
+    labels: Tensor = field(compare=False, repr=False)
 
 
-def check_fit(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
+def check_fit(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
     """Make sure that flow, prior and images are of one size and as many classes.
 
     Raises:
@@ -47,7 +54,7 @@ def check_fit(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: Imag
 
 @torch.no_grad()
 def evaluate_flow(
-    flow: MatrixExponentialFlow,
+    flow: ImageFlow,
     prior: GaussianPrior,
     image_set: ImageSet,
     *,
@@ -71,19 +78,25 @@ def evaluate_flow(
     correct = among_five = 0
     nll = 0.0
     best = min(5, prior.num_classes)
+    log_probs, all_labels = [], []
     for index, (images, labels) in enumerate(batches(image_set, batch_size, seed=seed)):
+        all_labels.append(labels)
         labels = labels.to(device)
         generator = generator_for(device, seed, "evaluate", index)
         z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
-        scores = prior.log_prob(z)
-        ranked = scores.topk(best, 1).indices == labels[:, None]
+        log_prob_of_latents = prior.log_prob(z)
+        ranked = log_prob_of_latents.topk(best, 1).indices == labels[:, None]
         correct += int(ranked[:, 0].sum())
         among_five += int(ranked.sum())
-        nll -= float((scores.gather(1, labels[:, None]).squeeze(1) + log_abs_det).sum())
+        nll -= float((log_prob_of_latents.gather(1, labels[:, None]).squeeze(1) + log_abs_det).sum())
+        log_probs.append((log_prob_of_latents + log_abs_det[:, None]).cpu())
     flow.train(was_training)
     n = len(image_set)
     dimensions = torch.Size(image_set.shape).numel()
     bits = float(domain.bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
-    if not torch.isfinite(torch.tensor(bits)):
+    log_prob = torch.cat(log_probs)
+    if log_prob.isnan().any():
+        bits = math.nan
+    if not math.isfinite(bits):
         raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")
-    return FlowScores(100 * correct / n, 100 * among_five / n, bits, n)
+    return FlowScores(100 * correct / n, 100 * among_five / n, bits, n, log_prob, torch.cat(all_labels))

@@ -1,8 +1,8 @@
 """Every setting of the project: typed, frozen, unknown keys refused.
 
-`config.yaml` writes the paper's settings out, presets say what differs; :func:`resolve` makes one :class:`Config` of it.
-A class of settings serves the config, the command line and the mathematics alike. Nothing heavy is imported here: the
-command line and the Snakefile read this package before they know whether there is anything to do.
+`config.yaml` writes the paper's settings out, presets say what differs; :func:`resolve` makes one :class:`Config` of
+it. A class of settings serves the config, the command line and the mathematics alike. Nothing heavy is imported here:
+the command line and the Snakefile read this package before they know whether there is anything to do.
 """
 
 from nfpi.config.base import (
@@ -26,7 +26,7 @@ from nfpi.config.base import (
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, StandardAugmentation
 from nfpi.config.cluster import Cluster, JobName, Resources, resources_of_job, threads_of_job
 from nfpi.config.datasets import SOURCES, DatasetConfig
-from nfpi.config.experiments import Experiment, Table
+from nfpi.config.experiments import Experiment, Table, TableSettings
 from nfpi.config.extensions import describe_extension_fault, extension_digest, load_extensions
 from nfpi.config.figures import (
     FIGURES,
@@ -40,7 +40,7 @@ from nfpi.config.figures import (
 )
 from nfpi.config.flows import FLOWS, FlowConfig, GlowSettings, MatrixExponentialSettings, TransformerSettings
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
-from nfpi.config.metrics import METRICS, Metric, metric, register_metric
+from nfpi.config.metrics import METRICS, Metric, computed_metrics, metric, register_metric
 from nfpi.config.presets import built_in_presets, merge
 from nfpi.config.priors import (
     PRIORS,
@@ -106,9 +106,11 @@ __all__ = [
     "StandardAugmentation",
     "Start",
     "Table",
+    "TableSettings",
     "TrainingConfig",
     "TransformerSettings",
     "built_in_presets",
+    "computed_metrics",
     "describe_extension_fault",
     "explain",
     "extension_digest",

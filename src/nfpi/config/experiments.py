@@ -17,6 +17,13 @@ def _known_metric(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
+def _once_each(names: list[str]) -> list[str]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"expected each metric once, received {twice} {names.count(twice)} times")
+    return names
+
+
 MetricName = Annotated[str, AfterValidator(_known_metric)]
 
 
@@ -31,7 +38,7 @@ class Experiment(Settings):
     prior: Name | None = "fpi"
     """None: no flow, a classifier of real images alone"""
     lambdas: list[NonNegativeFloat] = []
-    """weights λ of the repulsion (Eq. 4); 0 keeps the initial Gaussians of a fixed point; a prior without λ needs none"""
+    """weights λ of the repulsion (Eq. 4); 0 keeps the initial Gaussians of a fixed point; none: a prior without λ"""
     classifier: Name | None = "resnet18"
     """what learns from the images; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
@@ -49,14 +56,19 @@ class Experiment(Settings):
         return self
 
 
-class Table(Settings):
-    """A table of the paper as a list of experiments."""
+class TableSettings(Settings):
+    """What a table is called and shows."""
 
     title: str = ""
     best_only: bool = False
     """one row an experiment, at the λ that is best on the validation split; else a row for each λ"""
-    metrics: Annotated[list[MetricName], Field(min_length=1)] = ["nf_acc", "cnn_acc"]
+    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_once_each)] = ["nf_acc", "cnn_acc"]
     """what is shown of each run, a column each"""
-    experiments: Annotated[list[Experiment], Field(min_length=1)]
     literature: list[str] = []
     """rows of cited work; their numbers stand in workflow/reference/paper.csv under these names, where known"""
+
+
+class Table(TableSettings):
+    """A table of the paper as a list of experiments."""
+
+    experiments: Annotated[list[Experiment], Field(min_length=1)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from nfpi.config.base import Settings
-from nfpi.config.registry import Registry, Variant
+from nfpi.config.registry import Registry
 
 OF_GENERATED = "cnn_"
 """What the name of a metric begins with where it was measured on a classifier of generated images."""
@@ -27,7 +27,6 @@ class Metric:
         unit: empty: without.
         higher_is_better: direction; None: neither is.
         decimals: of a value in a table.
-        of_flow: measured on the flow, so that the paper's value is found by the flow's prior and λ.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Metric:
     unit: str = ""
     higher_is_better: bool | None = None
     decimals: int = 1
-    of_flow: bool = False
 
 
 def metric(name: str) -> Metric:
@@ -44,18 +42,17 @@ def metric(name: str) -> Metric:
     Raises:
         ConfigError: there is no such metric.
     """
-    if name in METRICS:
-        return Metric(name, **METRICS[name].traits)
     base = name.removeprefix(OF_GENERATED)
-    if base != name and base in METRICS and METRICS[base].builder is not None:
+    if name not in METRICS and base in METRICS and METRICS[base].builder is not None:
         traits = METRICS[base].traits
         return Metric(name, **traits | {"label": f"CNN {traits['label']}"})
-    return Metric(METRICS[name].name)  # which says that there is none
+    return Metric(name, **METRICS[name].traits)
 
 
-def computed_metrics() -> dict[str, Variant]:
-    """The metrics that are computed from log-probabilities and labels, by name."""
-    return {name: METRICS[name] for name in METRICS if METRICS[name].builder is not None}
+def computed_metrics(own: Iterable[str] = ()) -> list[str]:
+    """Names of the metrics that are computed of a run: all of the project's, and these of the user's."""
+    project = [name for name in METRICS if METRICS[name].extension is None and METRICS[name].builder is not None]
+    return list(dict.fromkeys([*project, *own]))
 
 
 def register_metric(
@@ -66,7 +63,6 @@ def register_metric(
     unit: str = "",
     higher_is_better: bool | None = None,
     decimals: int = 1,
-    of_flow: bool = False,
 ) -> Any:
     """Add a metric; without a function it is recorded by a stage, or this is the decorator of the function.
 
@@ -86,7 +82,6 @@ def register_metric(
         "unit": unit,
         "higher_is_better": higher_is_better,
         "decimals": decimals,
-        "of_flow": of_flow,
     }
     METRICS.register(name, Settings, function, **traits)
 
@@ -98,21 +93,19 @@ def register_metric(
 
 
 # of a flow
-register_metric("nf_acc", label="NF-Acc", unit="%", higher_is_better=True, of_flow=True)
-register_metric("nf_top5", label="NF top-5", unit="%", higher_is_better=True, of_flow=True)
-register_metric("bits_per_dim", label="bits/dim", higher_is_better=False, decimals=3, of_flow=True)
-register_metric("validation_nf_acc", label="Validation NF-Acc", unit="%", higher_is_better=True, of_flow=True)
-register_metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3, of_flow=True)
-register_metric("parameters", label="Parameters", unit="M", decimals=2, of_flow=True)
-register_metric("hours", label="Training", unit="h", higher_is_better=False, decimals=2, of_flow=True)
-register_metric("seconds_per_epoch", label="Epoch", unit="s", higher_is_better=False, decimals=2, of_flow=True)
-register_metric(
-    "seconds_per_1000_samples", label="1000 samples", unit="s", higher_is_better=False, decimals=2, of_flow=True
-)
+register_metric("nf_acc", label="NF-Acc", unit="%", higher_is_better=True)
+register_metric("nf_top5", label="NF top-5", unit="%", higher_is_better=True)
+register_metric("bits_per_dim", label="bits/dim", higher_is_better=False, decimals=3)
+register_metric("validation_nf_acc", label="Validation NF-Acc", unit="%", higher_is_better=True)
+register_metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3)
+register_metric("parameters", label="Parameters", unit="M", decimals=2)
+register_metric("hours", label="Training", unit="h", higher_is_better=False, decimals=2)
+register_metric("seconds_per_epoch", label="Epoch", unit="s", higher_is_better=False, decimals=2)
+register_metric("seconds_per_1000_samples", label="1000 samples", unit="s", higher_is_better=False, decimals=2)
 # of a classifier of generated images
-register_metric("cnn_acc", label="CNN-Acc", unit="%", higher_is_better=True, of_flow=True)
-register_metric("validation_cnn_acc", label="Validation CNN-Acc", unit="%", higher_is_better=True, of_flow=True)
-register_metric("temperature", label="T", decimals=2, of_flow=True)
+register_metric("cnn_acc", label="CNN-Acc", unit="%", higher_is_better=True)
+register_metric("validation_cnn_acc", label="Validation CNN-Acc", unit="%", higher_is_better=True)
+register_metric("temperature", label="T", decimals=2)
 # of a classifier of real images
 register_metric("top1", label="Top-1", unit="%", higher_is_better=True)
 register_metric("top5", label="Top-5", unit="%", higher_is_better=True)
@@ -124,5 +117,9 @@ register_metric(
     "ece", "nfpi.results.measures:expected_calibration_error", label="ECE", unit="%", higher_is_better=False, decimals=2
 )
 register_metric(
-    "worst_class_acc", "nfpi.results.measures:worst_class_accuracy", label="Worst class", unit="%", higher_is_better=True
+    "worst_class_acc",
+    "nfpi.results.measures:worst_class_accuracy",
+    label="Worst class",
+    unit="%",
+    higher_is_better=True,
 )

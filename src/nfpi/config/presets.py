@@ -53,7 +53,7 @@ def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], where: tuple[st
 
 def _is_in(group: str, where: tuple[str, ...]) -> bool:
     """Whether this is the place of a named block of a group: at the top level, or in a data set's overrides."""
-    return where[:-1] in ((group,), where[:-2] + ("overrides", group)) if where else False
+    return where[:-1] == (group,) or (where[:1] == ("datasets",) and where[2:-1] == ("overrides", group))
 
 
 def with_preset(raw: Mapping[str, Any], preset: str, folder: Path) -> tuple[str, dict[str, Any]]:
@@ -68,7 +68,7 @@ def with_preset(raw: Mapping[str, Any], preset: str, folder: Path) -> tuple[str,
         ConfigError: there is no such preset, it is no mapping, it extends itself, or a file of the user's own is called
             like a preset of the project.
     """
-    file = _file_of(preset, folder, None)
+    file: Path | None = _file_of(preset, folder, None)
     chain: list[tuple[Path, dict[str, Any]]] = []
     while file is not None:
         if any(file == known for known, _ in chain):
@@ -126,7 +126,9 @@ def _below(content: Any, folder: Path) -> Any:
         return [_below(item, folder) for item in content]
     if not isinstance(content, Mapping):
         return content
-    return {key: _path_below(value, folder) if key in _PATHS else _below(value, folder) for key, value in content.items()}
+    return {
+        key: _path_below(value, folder) if key in _PATHS else _below(value, folder) for key, value in content.items()
+    }
 
 
 def _path_below(value: Any, folder: Path) -> Any:

@@ -1,4 +1,7 @@
-"""Ways to obtain the class Gaussians: the settings of each, and the registry that `priors:` selects from by `method:`."""
+"""Ways to obtain the class Gaussians: the settings of each, and the registry that `priors:` selects from by `method:`.
+
+λ is never a setting of a prior: experiments name it.
+"""
 
 from __future__ import annotations
 
@@ -100,8 +103,9 @@ class _Weighted(Settings):
     """λ of Eq. 4"""
 
     def __init__(self, weight: float, **settings: Any) -> None:
+        values: dict[str, Any] = {"weight": weight, **settings}
         try:
-            super().__init__(weight=weight, **settings)
+            super().__init__(**values)
         except ValidationError as error:
             raise ValueError(explain(error)) from None
 
@@ -122,7 +126,5 @@ class GradientDescentConfig(_Weighted, GradientDescentSettings):
         return self.learning_rate + (self.final_learning_rate - self.learning_rate) * progress**self.power
 
 
-PRIORS.register(
-    "fixed_point", FixedPointSettings, "nfpi.priors.fixed_point:fit_prior", uses_weight=True, learned=False
-)
+PRIORS.register("fixed_point", FixedPointSettings, "nfpi.priors.fixed_point:fit_prior", uses_weight=True, learned=False)
 PRIORS.register("gradient_descent", GradientDescentSettings, uses_weight=True, learned=True)

@@ -1,8 +1,8 @@
 """Registries: the variants of a family (flows, priors, classifiers, ...), by the name that config.yaml uses.
 
 An entry says which settings a variant has and what builds it. Those of the project name their builder as
-`module:attribute` and import it when it is first needed, so that reading a config stays quick. A user's entries are made
-by the decorators `register_prior`, `register_flow`, ... in a file named under `extensions:`.
+`module:attribute` and import it when it is first needed, so that reading a config stays quick. A user's entries are
+made by the decorators `register_prior`, `register_flow`, ... in a file named under `extensions:`.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class BlockRegistry(Registry, Generic[B]):
         if known is None or known[0] is not variant:
             made = create_model(
                 variant.settings.__name__,
-                __base__=(variant.settings, self.common),  # type: ignore[arg-type]
+                __base__=(variant.settings, self.common),
                 __doc__=variant.settings.__doc__,
                 **{self.key: (Literal[name], name)},  # type: ignore[call-overload]
             )

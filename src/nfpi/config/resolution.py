@@ -87,7 +87,7 @@ class Config(Settings):
 
     def _run_of(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
         augmentation = experiment.augmentation if self.learns_from_real_images(experiment) else None
-        taught = {"classifier": experiment.classifier, "augmentation": augmentation}
+        taught: dict[str, Any] = {"classifier": experiment.classifier, "augmentation": augmentation}
         if experiment.prior is None or weight is None:
             alone = Run(dataset=experiment.dataset, seed=seed, **taught)
             return alone, alone
@@ -104,7 +104,9 @@ class Config(Settings):
         """
         method = self.priors[prior].method
         if method != "fixed_point":
-            raise ConfigError(f"{where}: expected a prior fitted by fixed-point iteration, received '{prior}' ({method})")
+            raise ConfigError(
+                f"{where}: expected a prior fitted by fixed-point iteration, received '{prior}' ({method})"
+            )
 
     def fixed_point_settings(self, prior: str) -> FixedPointSettings:
         """Settings of a fixed-point prior."""
@@ -189,7 +191,9 @@ class Config(Settings):
                     raise ValueError(f"{where}: lambdas: expected at least one, received none")
                 if not uses_weight and experiment.lambdas:
                     received = ", ".join(f"{weight:g}" for weight in experiment.lambdas)
-                    raise ValueError(f"{where}: lambdas: expected none for prior '{experiment.prior}', received {received}")
+                    raise ValueError(
+                        f"{where}: lambdas: expected none for prior '{experiment.prior}', received {received}"
+                    )
             if experiment.classifier is None:
                 continue
             needed = "needs a prior, and its augmentation is standard"

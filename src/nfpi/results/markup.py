@@ -1,24 +1,25 @@
-"""Tables as files: CSV with full precision, markdown and LaTeX for people."""
+"""Tables as files: csv with full precision, markdown and LaTeX for people."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
 
-from nfpi.config.resolution import format_weight
+from nfpi.config.metrics import Metric, metric
+from nfpi.results.csv_files import write_csv
+from nfpi.results.tables import TableError, metrics_of_table, table_columns
+from nfpi.runs import format_weight
 from nfpi.runtime.files import write_atomically
-from nfpi.results.records import write_csv
-from nfpi.results.tables import COLUMNS, METRICS, TableError
 
 
 def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
-    """Write an accuracy table as `name`.csv (full precision), `name`.md and `name`.tex, each atomically.
+    """Write a table of results as `name`.csv (full precision), `name`.md and `name`.tex, each atomically.
 
     Raises:
         TableError: a column is missing.
@@ -35,9 +36,9 @@ def to_markdown(frame: pd.DataFrame, title: str) -> str:
     Raises:
         TableError: a column is missing.
     """
-    header, rows = _layout(frame, _MARKDOWN)
-    numeric = _numeric_columns(header, _MARKDOWN)
-    lines = [header, ["---:" if number else ":---" for number in numeric], *rows]
+    columns, rows = _layout(frame, _MARKDOWN)
+    header = [column.heading for column in columns]
+    lines = [header, ["---:" if column.is_numeric else ":---" for column in columns], *rows]
     grid = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     heading = f"**{_MARKDOWN.escape(_one_line(title))}**\n\n" if title.strip() else ""
     return f"{heading}{grid}\n\n{_legend(frame)}\n"
@@ -49,10 +50,10 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
     Raises:
         TableError: a column is missing.
     """
-    header, rows = _layout(frame, _LATEX)
-    alignment = "".join("r" if number else "l" for number in _numeric_columns(header, _LATEX))
+    columns, rows = _layout(frame, _LATEX)
+    alignment = "".join("r" if column.is_numeric else "l" for column in columns)
     lines = [f"% {_one_line(title)}", rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
-    lines += [" & ".join(header) + r" \\", r"\midrule"]
+    lines += [" & ".join(column.heading for column in columns) + r" \\", r"\midrule"]
     lines += [" & ".join(cells) + r" \\" for cells in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
@@ -69,13 +70,14 @@ def weight_parts(weight: float) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class _Markup:
-    """How a cell is written: escaped text, bold, a power of ten, « ± », and the name of λ."""
+    """How a cell is written: escaped text, bold, a power of ten, ±, the name of λ, and the better direction."""
 
     escape: Callable[[str], str]
     bold: Callable[[str], str]
     times_power: Callable[[str, int], str]
     plus_minus: str
     weight: str
+    arrows: Mapping[bool | None, str]
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -93,6 +95,7 @@ _MARKDOWN = _Markup(
     times_power=lambda mantissa, exponent: mantissa + "10" + str(exponent).translate(_SUPERSCRIPTS),
     plus_minus="±",
     weight="λ",
+    arrows={True: " ↑", False: " ↓"},
 )
 _LATEX = _Markup(
     escape=lambda text: "".join(_LATEX_SPECIAL.get(character, character) for character in text),
@@ -100,6 +103,7 @@ _LATEX = _Markup(
     times_power=lambda mantissa, exponent: _latex_power(mantissa, exponent),
     plus_minus=r"\(\pm\)",
     weight=r"\(\lambda\)",
+    arrows={True: r" \(\uparrow\)", False: r" \(\downarrow\)"},
 )
 
 
@@ -109,47 +113,81 @@ def _latex_power(mantissa: str, exponent: int) -> str:
     return mantissa.replace("·", r"\(\cdot\)") + rf"10\textsuperscript{{{sign}{abs(exponent)}}}"
 
 
-def _layout(frame: pd.DataFrame, markup: _Markup) -> tuple[list[str], list[list[str]]]:
-    """Header and cells. A column that would be empty all the way down is left out."""
-    missing = [name for name in COLUMNS if name not in frame.columns]
-    if missing:
-        raise TableError(f"expected an accuracy table, column {missing[0]} is missing")
-    columns = {"": [markup.escape(str(label)) for label in frame["row"]]}
-    columns["Data set"] = [markup.escape(str(name)) for name in frame["dataset"]]
-    for name, heading in (("prior", "Prior"), ("classifier", "Classifier"), ("augmentation", "Augmentation")):
-        if frame.loc[frame["status"] != "cited", name].nunique() > 1 and not frame["row"].all():
-            columns[heading] = [markup.escape(str(cell)) for cell in frame[name]]
-    columns[markup.weight] = ["" if pd.isna(weight) else _weight(weight, markup) for weight in frame["lambda"]]
-    for metric, heading in METRICS.items():
-        columns[heading] = _accuracies(frame, metric, f"{metric}_seeds", markup)
-        columns[f"{heading}, paper"] = [_number(value) for value in frame[f"paper_{metric}"]]
-        columns[f"{heading}, difference"] = [_difference(value) for value in frame[f"{metric}_difference"]]
+@dataclass(frozen=True)
+class _Column:
+    """A column for people: its heading, its cells, and whether they are numbers."""
+
+    heading: str
+    cells: list[str]
+    is_numeric: bool = False
+
+
+def _layout(frame: pd.DataFrame, markup: _Markup) -> tuple[list[_Column], list[list[str]]]:
+    """Columns and rows of cells. A column that would be empty all the way down is left out."""
+    shown = _metrics(frame)
+    columns = [*_columns_of_runs(frame, markup)]
+    for entry in shown:
+        columns += _columns_of_metric(frame, entry, markup, with_direction=len({e.higher_is_better for e in shown}) > 1)
     if (~frame["status"].isin(["ok", "cited"])).any():
-        columns["Status"] = [
-            markup.escape(status) if status not in ("ok", "cited") else "" for status in frame["status"]
-        ]
-    kept = {name: cells for name, cells in columns.items() if any(cells)}
-    header = [markup.escape(name + " (%)") if name in METRICS.values() else name for name in kept]
+        columns.append(_text_column(markup, "Status", frame["status"].replace(["ok", "cited"], "")))
+    kept = [column for column in columns if any(column.cells)]
     rows = [
         [markup.bold(cell) if strong and cell else cell for cell in cells]
-        for cells, strong in zip(zip(*kept.values(), strict=True), _in_bold(frame), strict=True)
+        for cells, strong in zip(zip(*(column.cells for column in kept), strict=True), _in_bold(frame), strict=True)
     ]
-    return header, rows
+    return kept, rows
 
 
-def _numeric_columns(header: list[str], markup: _Markup) -> list[bool]:
-    """Which columns are set flush right."""
-    headings = tuple(map(markup.escape, METRICS.values()))
-    return [name == markup.weight or name.startswith(headings) for name in header]
+def _metrics(frame: pd.DataFrame) -> list[Metric]:
+    """The metrics of a table of results, which the frame must be."""
+    names = metrics_of_table(frame.columns)
+    missing = [name for name in table_columns(names) if name not in frame.columns]
+    if missing or not names:
+        raise TableError(f"expected a table of results, column {missing[0] if missing else 'of a metric'} is missing")
+    return [metric(name) for name in names]
 
 
-def _accuracies(frame: pd.DataFrame, metric: str, count: str, markup: _Markup) -> list[str]:
-    """« 98.3 ± 0.4 (n = 3) », or nothing."""
-    cells = []
-    for mean, std, n in zip(frame[metric], frame[f"{metric}_std"], frame[count], strict=True):
-        spread = "" if pd.isna(std) else f" {markup.plus_minus} {std:.1f}"
-        cells.append("" if pd.isna(mean) else f"{mean:.1f}{spread}" + ("" if pd.isna(n) else f" (n = {n})"))
-    return cells
+def _columns_of_runs(frame: pd.DataFrame, markup: _Markup) -> Iterator[_Column]:
+    """What rows are about; names that all rows share, or that their labels stand for, are left out."""
+    yield _text_column(markup, "", frame["row"])
+    yield _text_column(markup, "Data set", frame["dataset"])
+    own = frame[frame["status"] != "cited"]
+    if own.loc[own["flow"] != "", "flow"].nunique() > 1:
+        yield _text_column(markup, "Flow", frame["flow"])
+    for name in ("prior", "classifier", "augmentation"):
+        if own[name].nunique() > 1 and not frame["row"].all():
+            yield _text_column(markup, name.capitalize(), frame[name])
+    weights = ["" if pd.isna(weight) else _weight(weight, markup) for weight in frame["lambda"]]
+    yield _Column(markup.weight, weights, is_numeric=True)
+
+
+def _columns_of_metric(
+    frame: pd.DataFrame, entry: Metric, markup: _Markup, *, with_direction: bool
+) -> Iterator[_Column]:
+    """Ours, the paper's, and the difference."""
+    name, label = entry.name, markup.escape(entry.label)
+    unit = f" ({markup.escape(entry.unit)})" if entry.unit else ""
+    arrow = markup.arrows.get(entry.higher_is_better, "") if with_direction else ""
+    ours = [
+        _value(mean, std, n, entry.decimals, markup)
+        for mean, std, n in zip(frame[name], frame[f"{name}_std"], frame[f"{name}_seeds"], strict=True)
+    ]
+    differences = ["" if pd.isna(value) else f"{value:+.{entry.decimals}f}" for value in frame[f"{name}_difference"]]
+    yield _Column(f"{label}{unit}{arrow}", ours, is_numeric=True)
+    yield _Column(f"{label}, paper", [_number(value) for value in frame[f"paper_{name}"]], is_numeric=True)
+    yield _Column(f"{label}, difference", differences, is_numeric=True)
+
+
+def _text_column(markup: _Markup, heading: str, texts: pd.Series) -> _Column:
+    return _Column(heading, [markup.escape(str(text)) for text in texts])
+
+
+def _value(mean: float, std: float, n: int, decimals: int, markup: _Markup) -> str:
+    """`98.3 ± 0.4 (n = 3)`, or nothing."""
+    if pd.isna(mean):
+        return ""
+    spread = "" if pd.isna(std) else f" {markup.plus_minus} {std:.{decimals}f}"
+    return f"{mean:.{decimals}f}{spread}" + ("" if pd.isna(n) else f" (n = {n})")
 
 
 def _weight(weight: float, markup: _Markup) -> str:
@@ -165,14 +203,10 @@ def _number(value: float) -> str:
     return "" if pd.isna(value) else format_weight(value)
 
 
-def _difference(value: float) -> str:
-    """Ours − the paper's with its sign, or nothing."""
-    return "" if pd.isna(value) else f"{value:+.1f}"
-
-
 def _legend(frame: pd.DataFrame) -> str:
     """How to read the table."""
-    spread = frame[[f"{metric}_std" for metric in METRICS]].notna().any(axis=None)
+    names = metrics_of_table(frame.columns)
+    spread = frame[[f"{name}_std" for name in names]].notna().any(axis=None)
     sentences = ["Mean ± standard deviation over n seeds." if spread else "One run a row (n = 1 seed)."]
     if _in_bold(frame).any():
         sentences.append("Bold: the λ that is best on the validation split.")
@@ -180,7 +214,7 @@ def _legend(frame: pd.DataFrame) -> str:
         sentences.append("λ is the one that is best on the validation split, of those that were tried.")
     if (frame["status"] == "cited").any():
         sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
-    if frame[[f"paper_{metric}" for metric in METRICS]].notna().any(axis=None):
+    if frame[[f"paper_{name}" for name in names]].notna().any(axis=None):
         sentences.append("Difference: ours − the paper's (large flow, all images, 500 epochs), in points.")
     return " ".join(sentences)
 

@@ -1,0 +1,106 @@
+"""The metrics of many runs as one long table, a value a row."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nfpi.results.csv_files import read_csv
+from nfpi.results.older import describe_older_results, find_older_results
+from nfpi.results.records import MetricsError, read_record
+from nfpi.runs import Run
+
+IDENTITY = {
+    "dataset": "str",
+    "flow": "str",
+    "prior": "str",
+    "lambda": "float64",
+    "seed": "int64",
+    "classifier": "str",
+    "augmentation": "str",
+}
+"""Columns of :meth:`nfpi.runs.Run.row`, with their types; what a run does not have is empty."""
+
+COLUMNS = IDENTITY | {"metric": "str", "value": "float64", "n": "Int64", "status": "str", "run": "str"}
+"""Columns of the collected table, with their types.
+
+Of each run its identity, one of its values, the number of images behind it, `ok` or how it diverged, and its folder.
+"""
+
+
+def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
+    """All values of all runs in long form, one row a value, the same whatever the order of `runs`.
+
+    A run that diverged is one row with an empty metric and value; its `status` says where it ran away. Other rows have
+    the status `ok`.
+
+    Args:
+        runs: whose metrics to read.
+        root: the folder results/{preset} that they lie under.
+
+    Returns:
+        A frame with the columns :data:`COLUMNS`.
+
+    Raises:
+        MetricsError: a file is no metrics.json, holds those of another run, or was made by an older version.
+        OSError: a file is missing or cannot be read.
+    """
+    rows = [row for run in set(runs) for row in _rows_of(run, Path(root))]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return frame.sort_values([*IDENTITY, "metric"], ignore_index=True)
+
+
+def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """A table that :func:`collect` made, written as csv.
+
+    Raises:
+        CsvError: a column is missing or of another type.
+    """
+    return read_csv(path, COLUMNS)
+
+
+def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
+    """The rows of one run."""
+    path = root / run.folder / "metrics.json"
+    record = _record_of(run, path, root)
+    identity = run.row() | {"n": record.get("n"), "run": run.folder}
+    if "diverged" in record:
+        status = _describe_divergence(record["diverged"], path)
+        return [identity | {"metric": "", "value": math.nan, "status": status}]
+    return [
+        identity | {"metric": name, "value": value, "status": "ok"} for name, value in sorted(record["metrics"].items())
+    ]
+
+
+def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
+    """The content of a metrics.json, which is that of the run."""
+    if not path.exists() and (older := find_older_results(root)) is not None:
+        raise MetricsError(describe_older_results(older))
+    record = read_record(path)
+    if "run" in record:
+        try:
+            received = Run.from_json(record["run"])
+        except (ValueError, AttributeError) as error:
+            raise MetricsError(f"{path}: {error}") from None
+        if received != run:
+            raise MetricsError(f"{path}: expected the metrics of {run.folder}, received those of {received.folder}")
+    elif "diverged" not in record:
+        raise MetricsError(describe_older_results(path))
+    return record
+
+
+def _describe_divergence(diverged: Any, path: Path) -> str:
+    """`diverged: variance of class 2 at iteration 3`."""
+    if not isinstance(diverged, Mapping):
+        raise MetricsError(f"{path}: diverged: expected when and what, received {diverged!r}")
+    missing = [key for key in ("quantity", "iteration") if diverged.get(key) is None]
+    if missing:
+        raise MetricsError(f"{path}: diverged: expected {' and '.join(missing)}, received {sorted(diverged)}")
+    class_index = diverged.get("class_index")
+    of_class = "" if class_index is None else f" of class {class_index}"
+    return f"diverged: {diverged['quantity']}{of_class} at iteration {diverged['iteration']}"

@@ -1,0 +1,90 @@
+"""Metrics that are computed from log-probabilities and labels of the test split.
+
+`log_prob` (N, K) is log p(x | y) of a flow or the log-softmax of a classifier; under equal class frequencies the
+posterior of both is softmax(log_prob).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nfpi.config.metrics import METRICS
+from nfpi.results.records import MetricsError, finite
+
+_BINS = 15
+
+
+def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
+    """The values of these metrics.
+
+    Args:
+        names: of metrics that are computed (:func:`nfpi.config.computed_metrics`).
+        log_prob: (N, K).
+        labels: indices of classes, (N,).
+
+    Raises:
+        ConfigError: there is no such metric.
+        MetricsError: a value is no finite number, or a metric is recorded by a stage, not computed.
+        ValueError: the shapes do not fit.
+    """
+    _check(log_prob, labels)
+    values = {}
+    for name in names:
+        entry = METRICS[name]
+        if entry.builder is None:
+            raise MetricsError(f"metric '{name}': expected one that is computed, received one that stages record")
+        values[name] = finite(entry.build(log_prob, labels), f"metric '{name}'")
+    return values
+
+
+def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
+    """ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent, with 15 bins B_m, equally wide.
+
+    Images are binned by their confidence, the largest posterior max_y p(y | x) (Guo et al., 2017, "On calibration of
+    modern neural networks").
+
+    Args:
+        log_prob: (N, K).
+        labels: indices of classes, (N,).
+    """
+    _check(log_prob, labels)
+    confidence, predicted = log_prob.double().softmax(1).max(1)
+    correct = (predicted == labels).double()
+    edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)
+    bins = torch.bucketize(confidence, edges[1:-1])  # B_m: (m − 1) / 15 < confidence ≤ m / 15
+    gaps = torch.zeros(_BINS, dtype=torch.float64).index_add_(0, bins, correct - confidence)
+    return float(100 * gaps.abs().sum() / len(labels))
+
+
+def per_class_accuracy(log_prob: Tensor, labels: Tensor) -> Tensor:
+    """Percentage of each class's images with argmax_y log_prob = their label, (K,); NaN where a class has no image.
+
+    Args:
+        log_prob: (N, K).
+        labels: indices of classes, (N,).
+    """
+    _check(log_prob, labels)
+    classes = log_prob.shape[1]
+    correct = labels[log_prob.argmax(1) == labels]
+    return 100 * correct.bincount(minlength=classes).double() / labels.bincount(minlength=classes)
+
+
+def worst_class_accuracy(log_prob: Tensor, labels: Tensor) -> float:
+    """The smallest accuracy of a class, in percent.
+
+    Args:
+        log_prob: (N, K).
+        labels: indices of classes, (N,).
+    """
+    accuracies = per_class_accuracy(log_prob, labels)
+    return float(accuracies[~accuracies.isnan()].min())
+
+
+def _check(log_prob: Tensor, labels: Tensor) -> None:
+    if log_prob.ndim != 2 or labels.shape != log_prob.shape[:1] or not len(labels):
+        raise ValueError(
+            f"expected log_prob (N, K) and labels (N,), received {tuple(log_prob.shape)} and {tuple(labels.shape)}"
+        )

@@ -1,0 +1,38 @@
+"""Rows of a table of the config, with the runs behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nfpi.config.resolution import Config
+from nfpi.results.rows import TableRow
+
+
+def table_rows(config: Config, table: str) -> list[TableRow]:
+    """The rows of a table: one for each experiment and λ, λ ascending, whether or not only the best is shown.
+
+    Args:
+        config: the settings.
+        table: name of a table.
+    """
+    rows = []
+    for index, experiment in enumerate(config.tables[table].experiments):
+        weights: Sequence[float | None] = config.weights_of(experiment) or [None]
+        for weight in weights:
+            pairs = config.runs_of(experiment, weight)
+            of_flow = () if config.learns_from_real_images(experiment) else tuple(flow for flow, _ in pairs)
+            rows.append(
+                TableRow(
+                    experiment=index,
+                    label=experiment.label,
+                    dataset=experiment.dataset,
+                    flow=experiment.flow if experiment.prior is not None else None,
+                    prior=experiment.prior,
+                    weight=weight if experiment.lambdas else None,
+                    classifier=experiment.classifier,
+                    augmentation=experiment.augmentation if experiment.classifier is not None else None,
+                    flow_runs=of_flow,
+                    classifier_runs=tuple(classifier for _, classifier in pairs if classifier is not None),
+                )
+            )
+    return rows
