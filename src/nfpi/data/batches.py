@@ -6,7 +6,7 @@ So batches depend neither on the number of worker processes nor on where an epoc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
-from nfpi.data.transforms import Transform
-from nfpi.runtime.signals import leave_signals_to_parent
 from nfpi.runtime.randomness import derive_seed
+from nfpi.runtime.signals import leave_signals_to_parent
+
+Transform = Callable[[Tensor], Tensor]
+"""A change of one image (C, H, W); what is random in it comes from torch's global generator."""
 
 
-def batches(
+def load_batches(
     image_set: ImageSet,
     batch_size: int,
     *,
@@ -90,7 +92,7 @@ def _with_faults_in_one_line(loaded: Iterator[tuple[Tensor, Tensor]]) -> Iterato
     raise DataError(message)
 
 
-def augmented(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
+def augment_each(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
     """Images (B, C, H, W), each changed as its place in the set says; at least one, all of one shape after it.
 
     Args:
@@ -131,7 +133,7 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         images = torch.from_numpy(np.asarray(self.image_set.images[indices])).permute(0, 3, 1, 2).contiguous()
         labels = torch.from_numpy(self.image_set.labels[indices])
         if self.transform is not None and len(indices):
-            images = augmented(images, indices, self.transform, self.seed, self.epoch)
+            images = augment_each(images, indices, self.transform, self.seed, self.epoch)
         return images, labels
 
 
@@ -142,3 +144,6 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+batches = load_batches  # until its callers have the new name

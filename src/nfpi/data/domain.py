@@ -27,7 +27,7 @@ class Domain(ABC):
 
         Args:
             images: (B, C, H, W), in the stored dtype.
-            generator: where the noise comes from, on the device of the images; none: no noise.
+            generator: source of the noise, on the device of the images; None: no noise.
 
         Returns:
             (B, C, H, W), float.
@@ -113,8 +113,8 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
     """The domain of an image set.
 
     Args:
-        meta: an image set's `meta`, or `header["data"]` of a flow: its dtype (none: uint8), and for latents (float16)
-            extra.spread, (C, H, W).
+        meta: an image set's `meta`, or a model's `data`: its dtype (uint8 where none is given), and for latents, which
+            are float16, extra.spread, (C, H, W).
         grey_noise: of pixels, see :class:`PixelDomain`.
         latent_noise: of latents, see :class:`LatentDomain`.
 
@@ -133,9 +133,3 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
     if len(improper):
         raise DataError(f"{meta.get('name')}: expected extra.spread of at least 0, received {improper[0]:g}")
     return LatentDomain(latent_noise, spread)
-
-
-def domain_of_flow(header: Mapping[str, Any]) -> Domain:
-    """The domain that a flow was trained on, from the header of its flow.safetensors alone."""
-    training = header["training"]
-    return domain_of(header["data"], grey_noise=training["grey_noise"], latent_noise=training["latent_noise"])

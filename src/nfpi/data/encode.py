@@ -15,20 +15,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from nfpi.runtime.checkpoints import CheckpointRing
-from nfpi.config.settings import DatasetConfig
 from nfpi.config.base import Split
-from nfpi.data.sources.archive import image_root
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
 from nfpi.data.errors import DataError
-from nfpi.data.sources.imagefolder import check_size, image_files, read_image, split_folders
+from nfpi.data.image_files import check_size, read_image
 from nfpi.data.prepare import assign_splits, kept_settings
 from nfpi.data.rows import LabelledRows
+from nfpi.data.sources.archive import image_root
+from nfpi.data.sources.imagefolder import image_files, split_folders
 from nfpi.data.store import META
 from nfpi.data.writer import ImageSetWriter
-from nfpi.runtime.signals import Interrupted
 from nfpi.priors.statistics import ClassStatistics
+from nfpi.runtime.checkpoints import CheckpointRing
+from nfpi.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

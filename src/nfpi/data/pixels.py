@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfpi.data.sources.imagefolder import read_image
+from nfpi.data.image_files import read_image
 from nfpi.data.store import ImageSet, read_image_set, read_originals
 
 

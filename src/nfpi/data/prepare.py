@@ -9,11 +9,11 @@ from typing import Any, get_args
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from nfpi.config.settings import DatasetConfig
 from nfpi.config.base import Split
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data.atomic import replaced_folder
 from nfpi.data.errors import DataError
-from nfpi.data.sources import load_source
+from nfpi.data.sources.registry import load_source
 from nfpi.data.writer import write_image_set
 
 FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}

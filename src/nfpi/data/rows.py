@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from nfpi.runtime.checkpoints import CheckpointRing
 from nfpi.data.errors import DataError
+from nfpi.runtime.checkpoints import CheckpointRing
 
 _MINUTES = 1.0
 _UNKNOWN = -1

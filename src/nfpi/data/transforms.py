@@ -17,9 +17,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from nfpi.config.settings import StandardAugmentation
+from nfpi.config.classifiers import StandardAugmentation
+from nfpi.data.batches import Transform
 
-Transform = Callable[[Tensor], Tensor]
 Shape = tuple[int, int, int]
 
 

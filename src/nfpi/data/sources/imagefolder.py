@@ -1,26 +1,38 @@
-"""Folders of image files, a folder a class: read and written."""
+"""Folders of image files, split/class/image, such as ImageNet's."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nfpi.config.base import Split
-from nfpi.data.atomic import replaced_folder
+from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
-from nfpi.data.store import ImageSet
+from nfpi.data.image_files import check_size, read_image
+from nfpi.data.sources.archive import image_root
+from nfpi.data.sources.registry import SourceImages
 
-EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-)  # what Pillow raises on damaged files
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""of the files that are images"""
+
+
+def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
+    """Images of a folder split/class/image, or of an archive of one; see :func:`split_folders`.
+
+    Images are kept grey where every file of every split is, else all of them become RGB.
+
+    Raises:
+        DataError: the folder has another structure, or an image cannot be read or has another size than the first.
+    """
+    places, classes = split_folders(image_root(config.folder, download_folder))
+    read: dict[Split, tuple[np.ndarray, np.ndarray, bool]] = {}
+    shape = None
+    for split, place in places.items():
+        images, labels, grey = read_image_files(place, config.image_size, shape)
+        read[split], shape = (images, labels, grey), images.shape[1:3]
+    channels = 1 if all(grey for _, _, grey in read.values()) else 3
+    return SourceImages(classes, {split: (x[..., :channels], y) for split, (x, y, _) in read.items()})
 
 
 def split_folders(folder: Path) -> tuple[dict[Split, Path], list[str]]:
@@ -48,7 +60,7 @@ def split_folders(folder: Path) -> tuple[dict[Split, Path], list[str]]:
 
 
 def image_files(folder: Path) -> tuple[list[str], np.ndarray]:
-    """The files class/image below `folder` in sorted order, and their labels (int64, N).
+    """The files class/image below `folder` in sorted order, and their labels (N,), int64.
 
     Raises:
         DataError: a class is empty.
@@ -59,7 +71,11 @@ def image_files(folder: Path) -> tuple[list[str], np.ndarray]:
 
 
 def class_names(folder: Path) -> list[str]:
-    """Names of the class folders in `folder`, sorted: a label is an index into them."""
+    """Names of the class folders in `folder`, sorted: a label is an index into them.
+
+    Raises:
+        DataError: there are none.
+    """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
         raise DataError(f"{folder}: expected a folder for each class, received none")
@@ -73,11 +89,11 @@ def read_image_files(
 
     Args:
         folder: one split.
-        image_size: side S that images are resized and centre-cropped to; none: they are taken as they are.
-        shape: expected (H, W); none: that of the first image.
+        image_size: side S that images are resized and centre-cropped to; None: they are taken as they are.
+        shape: expected (H, W); None: that of the first image.
 
     Returns:
-        images (uint8, N×H×W×3), labels (int64, N), and whether all files are grey (channels are equal).
+        images (N, H, W, 3), uint8, labels (N,), int64, and whether all files are grey (channels are equal).
 
     Raises:
         DataError: a class is empty, an image cannot be read, has another size or over 8 bits; names the file.
@@ -94,60 +110,8 @@ def read_image_files(
     return images, labels, grey
 
 
-def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
-    """Raise DataError unless an image (H, W, 3) has this size (H, W)."""
-    if image.shape[:2] != size:
-        expected, received = (f"{width}×{height}" for height, width in (size, image.shape[:2]))
-        raise DataError(f"{path}: expected {expected} pixels like the others (or set image_size), received {received}")
-
-
-def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
-    """Write an image set as `folder`/class/NNNNN.png, numbered by the place in the set.
-
-    Characters of a class name that cannot stand in a file name become "-". A folder of these classes that is
-    there already is replaced.
-
-    Raises:
-        DataError: these are latents, or have neither 1 nor 3 channels, or class names become equal.
-    """
-    channels = image_set.shape[0]
-    if image_set.images.dtype != np.uint8 or channels not in (1, 3):
-        received = f"{image_set.images.dtype} with {channels}"
-        raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
-    names = [re.sub(r"^\.|[/\\:\0]", "-", name) for name in image_set.classes]
-    if len(set(names)) != len(names):
-        raise DataError(f"{folder}: expected class names that differ as folders, received {image_set.classes}")
-    with replaced_folder(folder, names) as partial:
-        for name in names:
-            (partial / name).mkdir()
-        for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):
-            pixels = image[:, :, 0] if channels == 1 else image
-            Image.fromarray(np.asarray(pixels)).save(partial / names[label] / f"{index:05d}.png")
-
-
 def _files_of_class(folder: Path) -> list[str]:
-    files = sorted(
-        p.name for p in folder.iterdir() if p.suffix.lower() in IMG_EXTENSIONS and not p.name.startswith(".")
-    )
+    files = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not files:
-        raise DataError(f"{folder}: expected images ({', '.join(IMG_EXTENSIONS)}), received none")
+        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
     return files
-
-
-def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, str]:
-    """Pixels (uint8, H×W×3) of one file, resized and centre-cropped to a square, and its mode in Pillow's terms.
-
-    Raises:
-        DataError: it cannot be read or has over 8 bits; names the file.
-    """
-    try:
-        with Image.open(path) as file:
-            mode, image = file.mode, file.convert("RGB")
-    except FAULTS as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: expected an image, received one that cannot be read ({reason})") from None
-    if mode not in EIGHT_BIT:
-        raise DataError(f"{path}: expected an image of 8 bits a channel, received mode {mode}")
-    if image_size is not None and image.size != (image_size, image_size):
-        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(image), mode

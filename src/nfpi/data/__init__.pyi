@@ -1,0 +1,53 @@
+from .autoencoder import load_decoder as load_decoder
+from .batches import Transform as Transform
+from .batches import augment_each as augment_each
+from .batches import load_batches as load_batches
+from .batches import num_batches as num_batches
+from .domain import Domain as Domain
+from .domain import LatentDomain as LatentDomain
+from .domain import PixelDomain as PixelDomain
+from .domain import domain_of as domain_of
+from .encode import encode_dataset as encode_dataset
+from .errors import DataError as DataError
+from .export import export_imagefolder as export_imagefolder
+from .pixels import Pixels as Pixels
+from .pixels import open_pixels as open_pixels
+from .prepare import prepare_dataset as prepare_dataset
+from .sources.registry import SourceImages as SourceImages
+from .sources.registry import load_source as load_source
+from .sources.registry import register_source as register_source
+from .store import ImageSet as ImageSet
+from .store import read_image_set as read_image_set
+from .transforms import BatchAugmentation as BatchAugmentation
+from .transforms import classifier_transform as classifier_transform
+from .transforms import training_transform as training_transform
+from .writer import ImageSetWriter as ImageSetWriter
+from .writer import write_image_set as write_image_set
+
+__all__ = [
+    "BatchAugmentation",
+    "DataError",
+    "Domain",
+    "ImageSet",
+    "ImageSetWriter",
+    "LatentDomain",
+    "PixelDomain",
+    "Pixels",
+    "SourceImages",
+    "Transform",
+    "augment_each",
+    "classifier_transform",
+    "domain_of",
+    "encode_dataset",
+    "export_imagefolder",
+    "load_batches",
+    "load_decoder",
+    "load_source",
+    "num_batches",
+    "open_pixels",
+    "prepare_dataset",
+    "read_image_set",
+    "register_source",
+    "training_transform",
+    "write_image_set",
+]

@@ -1,0 +1,37 @@
+"""Image sets in forms that other programs read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nfpi.data.atomic import replaced_folder
+from nfpi.data.errors import DataError
+from nfpi.data.store import ImageSet
+
+
+def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
+    """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
+
+    Characters of a class name that cannot stand in a file name become "-". A folder of these classes that is
+    there already is replaced.
+
+    Raises:
+        DataError: these are latents, or have neither 1 nor 3 channels, or class names become equal.
+    """
+    channels = image_set.shape[0]
+    if image_set.images.dtype != np.uint8 or channels not in (1, 3):
+        received = f"{image_set.images.dtype} with {channels}"
+        raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
+    names = [re.sub(r"^\.|[/\\:\0]", "-", name) for name in image_set.classes]
+    if len(set(names)) != len(names):
+        raise DataError(f"{folder}: expected class names that differ as folders, received {image_set.classes}")
+    with replaced_folder(folder, names) as partial:
+        for name in names:
+            (partial / name).mkdir()
+        for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):
+            pixels = image[:, :, 0] if channels == 1 else image
+            Image.fromarray(np.asarray(pixels)).save(partial / names[label] / f"{index:05d}.png")

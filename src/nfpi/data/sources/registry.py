@@ -1,0 +1,67 @@
+"""Sources by name: what config.yaml selects by `source:`, and what each of them gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nfpi.config.base import Split
+from nfpi.config.datasets import SOURCES, DatasetConfig
+from nfpi.data.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImages:
+    """A data set as its makers split it.
+
+    Args:
+        classes: names of the K classes.
+        splits: images (N, H, W, C), uint8, and labels (N,), int64 in [0, K), of each split: "train", and "test" and
+            "validation" where the source has them.
+    """
+
+    classes: list[str]
+    splits: dict[Split, tuple[np.ndarray, np.ndarray]]
+
+
+Loader = Callable[[DatasetConfig, Path], SourceImages]
+"""Reads a data set into memory: (config, download_folder) → its images."""
+
+
+def register_source(name: str) -> Callable[[Loader], Loader]:
+    """Make a source selectable by `source:` in config.yaml; decorates a function (config, download_folder).
+
+    Raises:
+        ConfigError: the name is taken.
+
+    Example:
+        >>> @register_source("noise")
+        ... def load_noise(config, download_folder):
+        ...     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), np.uint8)
+        ...     return SourceImages(["odd", "even"], {"train": (images, np.arange(100) % 2)})
+    """
+
+    def register(load: Loader) -> Loader:
+        SOURCES.register(name, DatasetConfig, load)
+        return load
+
+    return register
+
+
+def load_source(config: DatasetConfig, download_folder: Path) -> SourceImages:
+    """Read a data set into memory.
+
+    Args:
+        config: which one, and the folder that holds it already.
+        download_folder: where downloads are kept when `config.folder` is None.
+
+    Raises:
+        DataError: files are missing or damaged, or could not be downloaded.
+    """
+    images = SOURCES[config.source].build(config, download_folder)
+    if not isinstance(images, SourceImages) or "train" not in images.splits:
+        raise DataError(f"source '{config.source}': expected SourceImages with a split 'train', received others")
+    return images
