@@ -1,6 +1,6 @@
-"""Checkpoints of a run that is under way: its newest two states, each told whole from damaged by its checksum.
+"""Checkpoints of a running job: its two latest states, verified by checksum.
 
-They are made in time, and when a signal stops the run (:mod:`nfpi.runtime.signals`).
+They are saved at intervals, and when a signal stops the job (:mod:`nfpi.runtime.signals`).
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ _KEY = b'"sha256":"'
 _LARGEST_SHARE = 0.02  # of the time, that checkpoints at the ends of short epochs may take
 
 
-class CheckpointRing:
-    """The newest two states of one run, in hidden files of the folder that its outputs are to stand in.
+class Checkpoints:
+    """The two latest states of one job, in hidden files of its output folder.
 
-    A state is written beside, and takes the place of the newest once that one has stepped aside: whenever the process
-    is killed, a whole state is there (three of them take disk for a moment). The SHA-256 of all other bytes of a file
-    stands in its header; one that does not agree is damaged, and the state before it is used.
+    A state is written to a temporary file; then the latest one is renamed to the previous one, and the new one to the
+    latest. Whenever the process is killed, an intact state remains (for a moment three of them take disk space). The
+    header of a file holds the SHA-256 of its other bytes; where that differs, the file is damaged and the state before
+    it is used.
 
-    The files are no outputs of a stage: Snakemake deletes those of a job that failed. A stage that ends well clears
-    them. Their names begin with `.checkpoint-`, then come the first digits of the fingerprint: a run of other settings
-    neither uses nor replaces them.
+    The files are not declared as outputs, because Snakemake deletes the outputs of a job that failed. A stage that
+    succeeds removes them. Their names are `.checkpoint-` and the first digits of the fingerprint, so that a job with
+    other settings neither uses nor replaces them.
 
     Args:
-        folder: of the outputs; it is made when the first state is saved.
-        fingerprint: of all that the result of the run depends on, in hexadecimal.
+        folder: of the outputs; it is created when the first state is saved.
+        fingerprint: of everything that the result depends on, in hexadecimal.
         minutes: time between two states, see :meth:`due`.
-        unit: what steps are called in messages.
+        unit: what messages call a step.
 
     Attributes:
-        step: of the state that was saved or loaded last; none: there is no such state.
+        step: of the state that was saved or loaded last; None: there is none.
     """
 
     def __init__(self, folder: Path, fingerprint: str, minutes: float = math.inf, unit: str = "step") -> None:
@@ -60,19 +61,19 @@ class CheckpointRing:
         self.step: int | None = None
 
     def __str__(self) -> str:
-        """« step 40 in results/…/.checkpoint-….safetensors », or « none »."""
+        """Return `step 40 in results/…/.checkpoint-….safetensors`, or `none`."""
         return "none" if self.step is None else f"{self._unit} {self.step} in {self.path}"
 
     def due(self, epoch_ended: bool = False) -> bool:
-        """Whether a state is to be saved now: `minutes` have passed, or an epoch ended and the last state cost little.
+        """Tell whether to save a state now: `minutes` have passed, or an epoch has ended and saving is cheap.
 
-        Where epochs are short and states large, saving after each would take a good part of the time.
+        At the end of an epoch a state is saved only if that takes a small share of the time since the last one.
         """
         passed = time.monotonic() - self._saved
         return passed > self._seconds or (epoch_ended and passed * _LARGEST_SHARE >= self._cost)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-        """Write the state after a step.
+        """Save the state after a step.
 
         Raises:
             FloatingPointError: a tensor is not finite; nothing is written.
@@ -83,107 +84,106 @@ class CheckpointRing:
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
         record = {**header, "step": step, "fingerprint": self._fingerprint}
         with written_together():
-            write_atomically(self.path, _sealed(tensors, record))  # it lies beside until the block ends
+            write_atomically(self.path, _serialize(tensors, record))  # renamed when the block ends
             if self.path.exists():
                 self.path.replace(self._previous)
         self.step, self._saved = step, time.monotonic()
         self._cost = self._saved - began
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest whole state of this run, its tensors on the CPU; none where there is none.
+        """Load the latest intact state of this job, with its tensors on the CPU; None where there is none.
 
-        A damaged one is passed over with a line that says so, and removed; others' are left alone, with a line.
+        Damaged states are removed and states of other settings ignored, each with a warning.
         """
         remove_remains(self.path)
         for path in (self.path, self._previous):
             if not path.is_file():
                 continue
             try:
-                tensors, header = _opened(path.read_bytes())
+                tensors, header = _deserialize(path.read_bytes())
                 if header["fingerprint"] != self._fingerprint:
-                    raise ValueError("its fingerprint is another")
+                    raise ValueError("of another fingerprint")
             except (ValueError, KeyError, TypeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())
-                logger.warning("%s: a damaged checkpoint (%s), passed over and removed", path, reason)
-                path.unlink()  # else the next state would push it over the one that is whole
+                logger.warning("%s: removed a damaged checkpoint (%s)", path, reason)
+                path.unlink()  # or else the next save would replace the intact previous state by it
                 continue
             self.step = int(header["step"])
-            logger.info("%s: going on from %s %d", path, self._unit, self.step)
+            logger.info("%s: resuming from %s %d", path, self._unit, self.step)
             return tensors, header
-        for path in sorted(self._of_all() - self._own()):
+        for path in sorted(self._all_files() - {self.path, self._previous}):
             logger.warning("%s: a checkpoint of other settings, not used", path)
         return None
 
     def clear(self) -> None:
-        """Remove what the run left; now that its outputs are there, those of other settings are of no use either."""
+        """Remove the states in the folder, those of other settings included: the outputs replace them all."""
         remove_remains(self.path)
-        for path in self._of_all():
+        for path in self._all_files():
             path.unlink(missing_ok=True)
         self.step = None
 
-    def _own(self) -> set[Path]:
-        return {self.path, self._previous}
-
-    def _of_all(self) -> set[Path]:
+    def _all_files(self) -> set[Path]:
         return set(self._folder.glob(".checkpoint-*.safetensors"))
 
 
-Content = tuple[int, Mapping[str, Tensor], Mapping[str, Any]]
-"""A state to keep: its step, its tensors, and what JSON knows."""
+Snapshot = tuple[int, Mapping[str, Tensor], Mapping[str, Any]]
+"""A state to save: its step, its tensors, and a JSON header."""
 
 
-class Keeper:
-    """Keeps the state of a loop while it runs.
+class Checkpointer:
+    """Saves the state of a running loop.
 
     Args:
-        ring: where; none: nowhere.
-        content: what the state is now.
-        interruption: what the loop asks whether to stop.
+        checkpoints: where it is saved; None: nowhere.
+        snapshot: returns the current state.
+        interruption: whether a signal has asked the loop to stop.
     """
 
-    def __init__(self, ring: CheckpointRing | None, content: Callable[[], Content], interruption: Interruption) -> None:
-        self._ring, self._content, self.interruption = ring, content, interruption
+    def __init__(
+        self, checkpoints: Checkpoints | None, snapshot: Callable[[], Snapshot], interruption: Interruption
+    ) -> None:
+        self._checkpoints, self._snapshot, self.interruption = checkpoints, snapshot, interruption
 
     def after_step(self, epoch_ended: bool = False) -> None:
-        """Keep the state if it is time to; raise Interrupted if a signal has come."""
-        if self._ring is not None and self._ring.due(epoch_ended):
-            self._ring.save(*self._content())
+        """Save the state if it is due; raise Interrupted if a signal has come."""
+        if self._checkpoints is not None and self._checkpoints.due(epoch_ended):
+            self._checkpoints.save(*self._snapshot())
         self.interruption.check()
 
     def stop(self, interrupted: Interrupted) -> None:
-        """Keep the state that the loop was stopped in."""
-        if self._ring is not None:
-            self._ring.save(*self._content())
-            interrupted.kept = str(self._ring)
+        """Save the state in which the loop was interrupted."""
+        if self._checkpoints is not None:
+            self._checkpoints.save(*self._snapshot())
+            interrupted.kept = str(self._checkpoints)
 
 
 @contextmanager
-def kept_while_running(ring: CheckpointRing | None, content: Callable[[], Content]) -> Iterator[Keeper]:
-    """For a loop that is long: its state is kept when it says that a step is made, and when a signal stops it.
+def checkpointing(checkpoints: Checkpoints | None, snapshot: Callable[[], Snapshot]) -> Iterator[Checkpointer]:
+    """Save the state of the loop in the block, at intervals and when a signal stops it.
 
-    Where Interrupted is raised in the block, the state has to be a whole one.
+    The loop calls :meth:`Checkpointer.after_step`. Where Interrupted is raised in the block, the state is consistent.
     """
     with interruptible() as interruption:
-        keeper = Keeper(ring, content, interruption)
+        checkpointer = Checkpointer(checkpoints, snapshot, interruption)
         try:
-            yield keeper
+            yield checkpointer
             interruption.check()
         except Interrupted as interrupted:
-            keeper.stop(interrupted)
+            checkpointer.stop(interrupted)
             raise
 
 
-def _sealed(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytearray:
-    """A safetensors file with the checksum of its other bytes, where zeros stand for it."""
+def _serialize(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytearray:
+    """Make a safetensors file that holds its own checksum, computed with zeros in its place."""
     metadata = {"nfpi": json.dumps(header, allow_nan=False), "sha256": _NO_DIGEST.decode()}
     content = bytearray(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
-    place = content.index(_KEY + _NO_DIGEST) + len(_KEY)  # quotes inside of the header's text are escaped: it is this
+    place = content.index(_KEY + _NO_DIGEST) + len(_KEY)  # unique: quotes in the text of the header are escaped
     content[place : place + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
     return content
 
 
-def _opened(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of what :func:`_sealed` made; ValueError if it is not that any more."""
+def _deserialize(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and header of a file that :func:`_serialize` made; ValueError if it is damaged."""
     place = content.find(_KEY) + len(_KEY)
     found, view = content[place : place + len(_NO_DIGEST)], memoryview(content)
     digest = hashlib.sha256(view[:place])

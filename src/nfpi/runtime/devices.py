@@ -1,49 +1,104 @@
-"""The device a stage runs on, or several of them, chosen by itself: CUDA, MPS, else the CPU."""
+"""The device of a stage: CUDA, MPS or the CPU, and how a training uses it."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
+from torch import Tensor, nn
 
-from nfpi.runtime.processes import OneMachine
+from nfpi.runtime.processes import Processes
 
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def make_fabric(precision: str = "32-true", devices: int = 1) -> Fabric:
-    """One device of the best kind there is, with this precision; or `devices` GPUs, if there are so many.
+class Device:
+    """One device that computes in float32.
 
-    Several have a process each, see :func:`nfpi.runtime.processes.one_process_a_device`.
+    A training calls its methods in the place of torch's, so that the same loop runs in mixed precision and in several
+    processes (:class:`nfpi.runtime.fabric.FabricDevice`).
 
-    « 32-true » means it: GPUs that would round the factors of a float32 convolution to TF32 are told not to, so that
-    the inverse of a flow is one. `bf16-mixed` is the way to speed. On a CPU the same run gives the same bits.
+    Attributes:
+        device: of this process.
+        processes: those that train together; this one alone.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.processes = Processes(device=device)
+
+    @contextmanager
+    def together(self) -> Iterator[Processes]:
+        """Run the block in all processes that train together."""
+        yield self.processes
+
+    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Prepare a module on this device and its optimizer for training; call the ones returned."""
+        return module, optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss, (); averaged over the processes."""
+        loss.backward()
+
+    def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+        """Scale the gradients down to this norm where theirs is larger."""
+        nn.utils.clip_grad_norm_(module.parameters(), max_norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that changes during training, the scale of 16-bit gradients; empty where there is none."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of :meth:`state_dict`."""
+
+
+def make_device(precision: str = "32-true", devices: int = 1) -> Device:
+    """Choose the best device there is, or `devices` GPUs where there are so many, and prepare this process for it.
+
+    `32-true` is strict: GPUs do not round the factors of float32 convolutions to TF32, which would break the inverse of
+    a flow. `bf16-mixed` is the fast setting. On a CPU the same run gives the same bits.
+
+    Args:
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        devices: number of GPUs, with a process each, see :meth:`Device.together`.
     """
     keep_freed_memory()
-    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process needs none
     torch.backends.cudnn.allow_tf32 = precision != "32-true"
     count = max(1, min(devices, visible_gpus()))
-    several: dict[str, Any] = {"strategy": "ddp", "plugins": [OneMachine()]} if count > 1 else {}
-    fabric = Fabric(accelerator="auto", devices=count, precision=precision, **several)  # type: ignore[arg-type]
-    if fabric.device.type == "cpu":  # elsewhere it costs speed
+    if count == 1 and precision == "32-true":
+        device = Device(_best_device())
+    else:
+        from nfpi.runtime.fabric import FabricDevice  # Lightning Fabric takes as long to import as torch
+
+        device = FabricDevice(precision, count)
+    if device.device.type == "cpu":  # elsewhere it is slower
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    return fabric
+        # torch.use_deterministic_algorithms does the same, and imports the compiler
+        torch.set_deterministic_debug_mode("warn")
+    return device
 
 
 def visible_gpus() -> int:
-    """How many GPUs of CUDA (or ROCm) this process may use."""
+    """Count the GPUs of CUDA (or ROCm) that this process may use."""
     return torch.cuda.device_count()
 
 
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        device = torch.device("cuda", 0)
+        torch.cuda.set_device(device)
+        return device
+    return torch.device("mps", 0) if torch.backends.mps.is_available() else torch.device("cpu")
+
+
 def describe_device(device: torch.device) -> str:
-    """What the device is called, with its number of threads where it is a CPU."""
+    """Name a device, with the number of threads of a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -63,9 +118,9 @@ def _processor_name() -> str:
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, for its next step.
 
-    A training step frees and takes again a gigabyte in blocks of some megabytes. glibc hands such blocks back to the
-    system, which clears each page when it is asked for the next time; on a CPU that costs a sixth of the step.
-    Other C libraries are left as they are.
+    A training step frees and allocates a gigabyte in blocks of some megabytes. glibc returns such blocks to the system,
+    which clears every page before it is used again; on a CPU that costs a sixth of the step. Other C libraries are left
+    as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt is not None and (mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)):

@@ -1,8 +1,8 @@
 """A fit that diverged, as a result that passes from stage to stage.
 
-A λ whose fit diverges has no prior, no flow and no images, and that is what its row of a table says. So each of its files
-is there and holds the divergence in place of content. Whoever reads one gets the :class:`Diverged` of the fit again, as
-if the stages were function calls, and writes it to its own outputs.
+A λ whose fit diverges has no prior, no flow and no images, and that is what its row of a table says. Each of its files
+is written nevertheless and holds the divergence in place of content. Reading one raises the :class:`Diverged` of the
+fit again, as if the stages were function calls, and the stage that reads it marks its own outputs in turn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Diverged(ArithmeticError):
         class_index: the first class concerned.
         quantity: what is no longer finite, or positive (definite).
         weight: λ.
-        context: what else is worth knowing of the run, for whoever catches this (seed, settings).
+        context: what else is known of the run, added by whoever catches this (seed, settings).
     """
 
     def __init__(self, iteration: int, class_index: int, quantity: str, weight: float) -> None:
@@ -48,7 +48,7 @@ class Diverged(ArithmeticError):
 
     @property
     def record(self) -> dict[str, Any]:
-        """The divergence, with its context, as JSON knows it."""
+        """The divergence with its context, as JSON."""
         return {name: getattr(self, name) for name in (*_FIELDS, "context")}
 
 
@@ -62,7 +62,7 @@ def raise_if_diverged(header: Mapping[str, Any]) -> None:
 
 
 def raise_if_marked(path: Path) -> None:
-    """Raise the divergence that a JSON file (metrics.json, meta.json, config.json) holds, if it is there and holds one."""
+    """Raise the divergence that a JSON file (metrics.json, meta.json, config.json) holds, if there is one."""
     if path.is_file():
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

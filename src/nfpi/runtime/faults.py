@@ -1,4 +1,4 @@
-"""What a stage ended with, in one line that says what to change; nothing heavy is imported to say it."""
+"""Errors of a stage, described in one line that says what to change. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FULL = {
 }
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
 _LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
-_KNOBS = {
+_BATCH_SIZES = {
     "encode-data": "--dataset.encode-batch-size",
     "start-flow": "--training.batch-size",
     "train-flow": "--training.batch-size",
@@ -21,22 +21,22 @@ _KNOBS = {
     "augment": "--nfa.batch-size",
     "train-classifier": "--classifier.batch-size",
 }
-"""What takes less memory when it is smaller, by stage."""
+"""Option of each stage that reduces its memory."""
 
 
 def describe_fault(error: BaseException, stage: str) -> str | None:
-    """One line on a fault that a user can mend; none where it is a mistake of the program.
+    """Describe an error that a user can fix in one line; None for an error of the program.
 
     Args:
-        error: what ended the stage.
+        error: that ended the stage.
         stage: name of its subcommand.
     """
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
         return f"a worker process was killed, perhaps for its memory ({_shortened(text)}): try fewer workers"
     if _is_out_of_memory(error, text):
-        knob = f"a smaller {_KNOBS[stage]} or " if stage in _KNOBS else ""
-        return f"out of memory ({_shortened(text) or type(error).__name__}): try {knob}a machine with more"
+        option = f"a smaller {_BATCH_SIZES[stage]} or " if stage in _BATCH_SIZES else ""
+        return f"out of memory ({_shortened(text) or type(error).__name__}): try {option}a machine with more"
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{_FULL[error.errno]}: free some, or write to another folder (results of config.yaml, --output)"
@@ -48,12 +48,12 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:
-    """NumPy raises MemoryError, torch a RuntimeError; for a GPU, one of a class of its own (OutOfMemoryError)."""
+    """Tell whether memory is exhausted: NumPy raises MemoryError, torch RuntimeError or OutOfMemoryError (GPU)."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _OUT_OF_MEMORY)
 
 
 def _shortened(text: str) -> str:
-    """The first sentence: what follows in torch's messages is advice on its allocator."""
+    """Keep the first sentence; the rest of torch's messages is advice on its allocator."""
     return text.split(". ")[0].rstrip(".")[:200]

@@ -1,4 +1,4 @@
-"""Files as wholes: written so that nobody ever sees half of one, and told apart by their digests."""
+"""Files that are written completely or not at all, and their digests."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", def
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytearray) -> Path:
-    """Write `content` (text as UTF-8) beside `path`, then rename; missing folders are made.
+    """Write `content` (text as UTF-8) to a temporary file beside `path`, then rename it; missing folders are created.
 
-    Whoever reads `path` finds the old file or the new one, whole; after an error the old one stands.
+    A reader of `path` finds the old file or the new one, never a part; after an error the old one remains.
 
     Raises:
         OSError: the folder or the file cannot be written; it names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # tempfile would give a file only its owner can read, whatever the umask: results are shared on a cluster.
+    # files of tempfile can be read only by their owner, whatever the umask; results are shared on a cluster
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     waiting = _waiting.get()
     try:
@@ -46,9 +46,9 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
 
 @contextmanager
 def written_together() -> Iterator[None]:
-    """What :func:`write_atomically` writes in the block takes its place when the block ends without an error, or never.
+    """Rename the files of :func:`write_atomically` only when the block ends without an error.
 
-    So the files of a stage do not come one by one, with the time in between in which a disk may fill up.
+    Either all files of a stage appear or none, even if the disk fills up in between.
     """
     waiting: list[tuple[Path, Path]] = []
     token = _waiting.set(waiting)
@@ -63,13 +63,13 @@ def written_together() -> Iterator[None]:
 
 
 def remove_remains(path: Path) -> None:
-    """Remove what a :func:`write_atomically` of `path` left beside it, whose process was killed while it wrote."""
+    """Remove temporary files that a killed process left of :func:`write_atomically` to `path`."""
     for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         remains.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:
-    """Make sure that `path`, a file or folder that need not be there, can be made or replaced; nothing is written.
+    """Check that `path`, a file or folder that need not exist, can be created or replaced; nothing is written.
 
     Raises:
         OSError: it cannot.
@@ -86,6 +86,6 @@ def require_writable(path: Path) -> None:
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Compute the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

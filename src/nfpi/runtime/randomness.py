@@ -1,7 +1,7 @@
 """Seeds for every purpose, derived from the one seed of a run.
 
-Nothing in the project keeps the state of a random generator: each use derives its own seed from the run's seed and
-from what it is for (an epoch, a step, an image), so a run that was cut goes on exactly as it would have gone.
+No state of a random generator is ever saved: each use derives its own seed from the run's seed and its purpose (an
+epoch, a step, an image), so that a resumed run continues exactly as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 
 
 def derive_seed(seed: int, *key: int | str) -> int:
-    """A seed for each key, as if drawn independently; in [0, 2⁶³)."""
+    """Derive a seed for a key, as if drawn independently for each; in [0, 2⁶³)."""
     spawn_key = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator_for(device: torch.device | str, seed: int, *key: int | str) -> torch.Generator:
-    """A new generator on `device`, seeded for this key."""
+    """Make a generator on `device`, seeded for this key."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *key))

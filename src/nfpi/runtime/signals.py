@@ -1,4 +1,4 @@
-"""Stopping on a signal: SIGTERM, with which machines are taken back, and SIGUSR1, SLURM's warning of the time limit."""
+"""Stopping on a signal: SIGTERM, sent when a machine is reclaimed, or SIGUSR1, SLURM's warning of the time limit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_STATUS = 75
-"""EX_TEMPFAIL of sysexits.h: the same command, run again, goes on."""
+"""EX_TEMPFAIL of sysexits.h: the same command, run again, resumes."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-_GRACE = 1.0  # seconds in which another signal is an echo: clusters send them to a process and to its group
+_GRACE = 1.0  # seconds in which another signal is a duplicate: clusters send one to a process and to its group
 
 
 class Interrupted(Exception):
@@ -22,7 +22,7 @@ class Interrupted(Exception):
 
     Attributes:
         signal_name: e.g. SIGTERM.
-        kept: what the next run goes on from, in words; empty: it begins anew.
+        kept: what the next run resumes from, in words; empty: it starts again.
     """
 
     def __init__(self, signal_name: str) -> None:
@@ -37,7 +37,11 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Whether to stop. A second SIGTERM does not ask."""
+    """Whether a signal has asked to stop; a second SIGTERM ends the process.
+
+    Args:
+        at_once: whether a signal raises Interrupted immediately.
+    """
 
     def __init__(self, at_once: bool = False) -> None:
         self._at_once = at_once
@@ -55,7 +59,7 @@ class Interruption:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """In this block, which changes nothing that is kept, a signal ends what is being done where it stands."""
+        """Let a signal raise Interrupted anywhere in this block, which must not change state that is saved."""
         before, self._at_once = self._at_once, True
         try:
             self.check()
@@ -64,7 +68,7 @@ class Interruption:
             self._at_once = before
 
     def receive(self, number: int, _: FrameType | None) -> None:
-        """What the signals call."""
+        """Handle a signal."""
         if not self._name:
             self._name, self._first = signal.Signals(number).name, time.monotonic()
             if self._at_once:
@@ -76,13 +80,13 @@ class Interruption:
 
 @contextmanager
 def interruptible(at_once: bool = False) -> Iterator[Interruption]:
-    """While the block runs, SIGTERM and SIGUSR1 ask it to stop.
+    """Turn SIGTERM and SIGUSR1 into requests to stop while the block runs.
 
-    The block asks in turn, where its state is whole (:meth:`Interruption.check`). If it never does, Interrupted is
-    raised at its end. Outside of the main thread signals are left as they are.
+    The block calls :meth:`Interruption.check` where its state is consistent. If it never does, Interrupted is raised at
+    its end. Outside of the main thread signals are not handled.
 
     Args:
-        at_once: Interrupted is raised where the block stands.
+        at_once: whether Interrupted is raised immediately, anywhere in the block.
     """
     interruption = Interruption(at_once)
     if threading.current_thread() is not threading.main_thread():
@@ -98,9 +102,9 @@ def interruptible(at_once: bool = False) -> Iterator[Interruption]:
 
 
 def leave_signals_to_parent(_: int = 0) -> None:
-    """For worker processes: signals that others send to a whole group of processes are their parent's to answer.
+    """Make a worker process ignore signals that are sent to its whole group: its parent handles them.
 
-    SIGTERM from the parent itself still ends them: that is how multiprocessing gets rid of its own.
+    SIGTERM from the parent itself still ends it: that is how multiprocessing ends its workers.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nfpi.runtime.files import write_atomically
 from nfpi.runtime.divergence import raise_if_diverged
+from nfpi.runtime.files import write_atomically
 
 
 class FormatError(ValueError):

@@ -1,0 +1,94 @@
+"""Mixed precision and several processes, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
+from torch import Tensor, nn
+
+from nfpi.runtime.devices import Device
+from nfpi.runtime.processes import ADDRESS, PLACE, Processes, connected
+
+
+class OneMachine(LightningEnvironment):
+    """Ranks of the processes that :mod:`nfpi.runtime.processes` starts, whatever a cluster says of the job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rank, port = os.environ.get(PLACE, "0 0").split()
+        self._rank, self._main_port = int(rank), int(port) or find_free_network_port()
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Fabric starts none."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Address of the first process."""
+        return ADDRESS
+
+    def local_rank(self) -> int:
+        """Rank of this process."""
+        return self._rank
+
+    def node_rank(self) -> int:
+        """There is one machine."""
+        return 0
+
+
+class FabricDevice(Device):
+    """One device in mixed precision, or several with a process each.
+
+    Args:
+        precision: in Fabric's terms, e.g. `bf16-mixed`.
+        count: number of devices.
+    """
+
+    def __init__(self, precision: str, count: int) -> None:
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process needs none
+        self._environment = OneMachine()
+        several: dict[str, Any] = {"strategy": "ddp", "plugins": [self._environment]} if count > 1 else {}
+        self._fabric = Fabric(accelerator="auto", devices=count, precision=precision, **several)  # type: ignore[arg-type]
+        super().__init__(self._fabric.device)
+        if count > 1:
+            self.processes = Processes(self._environment.local_rank(), count, self.device)
+
+    @contextmanager
+    def together(self) -> Iterator[Processes]:
+        """Run the block in all processes that train together; the first one starts the others."""
+        if self.processes.count == 1:
+            yield self.processes
+            return
+        with connected(self.processes, self._environment.main_port):
+            self._fabric.launch()
+            yield self.processes
+
+    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Wrap a module and its optimizer."""
+        wrapped: tuple[nn.Module, torch.optim.Optimizer] = self._fabric.setup(module, optimizer)
+        return wrapped
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss, (), averaged over the processes."""
+        self._fabric.backward(loss)
+
+    def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+        """Scale the gradients down to this norm where theirs is larger."""
+        self._fabric.clip_gradients(module, optimizer, max_norm=max_norm, error_if_nonfinite=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Scale of 16-bit gradients; empty in other precisions."""
+        return self._fabric.strategy.precision.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of :meth:`state_dict`."""
+        self._fabric.strategy.precision.load_state_dict(dict(state))
