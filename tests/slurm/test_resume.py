@@ -34,7 +34,7 @@ def test_the_limit_cuts_a_job_and_another_one_follows(jobs: list[SlurmJob]) -> N
 def test_the_next_job_goes_on_from_the_checkpoint(project: Submitting) -> None:
     # Snakemake removes the outputs of a job that failed; the checkpoint is none of them.
     log = (project.folder / "results/demo/logs/digits/baseline/lambda=0/seed=0/train_flow.log").read_text()
-    step = re.search(r"going on from step (\d+)", log)
+    step = re.search(r"resuming from step (\d+)", log)
     assert step is not None, log
     assert int(step[1]) > 10
 

@@ -120,7 +120,7 @@ def test_a_killed_workflow_gives_the_table_of_a_run_by_itself(tmp_path, monkeypa
         output = snakemake.communicate(timeout=60)[0]
     assert "Trying to restart job" in output
     assert (
-        "going on from step"
+        "resuming from step"
         in (folder / f"results/demo/logs/{LEAF.relative_to('results/demo')}/train_flow.log").read_text()
     )
     assert checkpoint_time(folder) > 0
