@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfpi.config.settings import NfaConfig
-from nfpi.data.errors import DataError
+from nfpi.config.generation import NfaConfig
 from nfpi.data.domain import Domain
+from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
-from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.flows.dequantization import LEVELS
+from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.runtime.randomness import derive_seed, generator_for
 
@@ -36,19 +36,19 @@ _DRAWS = 10
 
 
 def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generator) -> Tensor:
-    """The leading principal axes of latents that pass by in blocks, by a randomized SVD.
+    """Compute the leading principal axes of latents, read in blocks, by a randomized SVD.
 
     Subspace iteration from a Gaussian test matrix (Halko, Martinsson & Tropp 2011, Alg. 4.4) on the scatter
     S = Σ (z − m)(z − m)ᵀ: Q ← orth(S Q), then V = Q U with Qᵀ S Q = U Λ Uᵀ. Only products S Q are formed, a block at a
     time, so besides a block it takes D · (A + 10) numbers.
 
     Args:
-        blocks: latents (B, D), read six times over: a tensor's `split`, or what encodes anew each time.
+        blocks: latents (B, D), iterated over six times: a tensor's `split`, or an iterable that encodes anew each time.
         num_axes: axes to find; there are no more than N − 1 and no more than D.
         generator: of the test matrix, on the CPU.
 
     Returns:
-        V, (D, A), orthonormal columns in the order of falling variance, with A = min(num_axes, N − 1, D).
+        V, (D, A), orthonormal columns in the order of decreasing variance, with A = min(num_axes, N − 1, D).
     """
     count, total = 0, torch.zeros(())
     for block in blocks:
@@ -72,7 +72,7 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
 
 
 def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
-    """z' = z + s V Vᵀ (z_partner − z): a share s of the way to the partner, within the span of the axes.
+    """Move latents a share s of the way to their partners within the span of the axes: z' = z + s V Vᵀ (z_partner − z).
 
     Args:
         z, partner: (B, D).
@@ -87,7 +87,7 @@ def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tens
 
 @torch.no_grad()
 def augment_images(
-    flow: MatrixExponentialFlow,
+    flow: ImageFlow,
     image_set: ImageSet,
     config: NfaConfig,
     *,
@@ -96,22 +96,26 @@ def augment_images(
     device: torch.device,
     indices: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Variants of images, class by class.
+    """Make variants of images, class by class.
 
-    Axes and partners are of all images of a class, whichever are asked for, so an image's variants are the same alone
-    and among others. A latent whose inverse overflows gets another partner and share.
+    Axes and partners come from all images of a class, whichever are augmented, so an image's variants do not depend on
+    `indices`. A latent whose inverse overflows gets another partner and share.
 
     Args:
-        seed: all of the randomness; it depends on the batch size as well, and on the images of the class.
+        flow: f, on `device`.
+        image_set: images of the flow's shape.
+        config: axes, strength, number of variants.
+        seed: of all random numbers, which depend on the batch size and on the images of the class as well.
         domain: what the flow was trained on.
-        indices: images to augment; none: all.
+        device: where latents are computed and inverted.
+        indices: images to augment; None: all.
 
     Yields:
         indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
 
     Raises:
         ValueError: the images do not fit the flow, or a class has one image only.
-        FloatingPointError: latents, or images for every draw, are not finite.
+        FloatingPointError: latents, or the images of all draws, are not finite.
     """
     if flow.shape != image_set.shape:
         raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
@@ -119,11 +123,11 @@ def augment_images(
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
     for label in np.unique(image_set.labels[wanted]).tolist():
-        yield from _ClassImages(flow, image_set, label, config, seed, domain, device).augmented(wanted)
+        yield from _ClassImages(flow, image_set, label, config, seed, domain, device).variants(wanted)
 
 
 def augmented_variants(
-    flow: MatrixExponentialFlow,
+    flow: ImageFlow,
     image_set: ImageSet,
     indices: np.ndarray,
     config: NfaConfig,
@@ -132,7 +136,7 @@ def augmented_variants(
     domain: Domain,
     device: torch.device,
 ) -> Tensor:
-    """The variants that :func:`augment_images` makes of some images, in the order of `indices`.
+    """Make the variants of some images that :func:`augment_images` makes, in the order of `indices`.
 
     Returns:
         (len(indices), variants, C, H, W) in the domain's dtype, on the CPU.
@@ -143,11 +147,11 @@ def augmented_variants(
 
 
 class _ClassImages:
-    """The images of one class, in blocks of the batch size, with their latents and the axes of these."""
+    """The images of one class, in blocks of the batch size, with their latents and the principal axes of these."""
 
     def __init__(
         self,
-        flow: MatrixExponentialFlow,
+        flow: ImageFlow,
         image_set: ImageSet,
         label: int,
         config: NfaConfig,
@@ -169,29 +173,29 @@ class _ClassImages:
         self._axes = class_axes(self._latents.split(config.batch_size), config.axes, generator).to(self._latents)
         self._draw = cache(partial(_draw_pairs, config, len(members), self._key))
 
-    def augmented(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def variants(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Indices (B,) and variants (B, variants, C, H, W) of the images for which `wanted` (N,) is true."""
         for block, members in enumerate(self._blocks):
             chosen = np.flatnonzero(wanted[members])
             if not len(chosen):
                 continue
-            still, x = (images[chosen] for images in self._block(block))
+            clean, noisy = (images[chosen] for images in self._block(block))
             rows = torch.from_numpy(block * self._config.batch_size + chosen)
-            mixed = (self._inverse(rows, variant, x) for variant in range(self._config.variants))
-            yield members[chosen], torch.stack([self._domain.to_images(still + y - x).cpu() for y in mixed], 1)
+            mixed = (self._inverse(rows, variant, noisy) for variant in range(self._config.variants))
+            yield members[chosen], torch.stack([self._domain.to_images(clean + x - noisy).cpu() for x in mixed], 1)
 
     def _block(self, block: int) -> tuple[Tensor, Tensor]:
-        """A block's images as the flow would see them without noise, and as it does: the same noise each time."""
+        """A block's images as the flow would see them without noise, and with it: the same noise each time."""
         stored = torch.from_numpy(np.asarray(self._image_set.images[self._blocks[block]]))
         images = stored.permute(0, 3, 1, 2).contiguous().to(self._device)
-        still = self._domain.to_flow(images, None)
+        clean = self._domain.to_flow(images, None)
         if images.dtype == torch.uint8:
-            still += 1 / LEVELS  # half a grey level: the middle of what is stored as this one
-        return still, self._domain.to_flow(images, generator_for(self._device, *self._key, "noise", block))
+            clean += 1 / LEVELS  # half a grey level: the middle of the values that are stored as this level
+        return clean, self._domain.to_flow(images, generator_for(self._device, *self._key, "noise", block))
 
-    def _inverse(self, rows: Tensor, variant: int, x: Tensor) -> Tensor:
-        """f⁻¹(z') of the latents at `rows` (B,), each by the first of its draws for which it is finite; like x."""
-        mixed = torch.empty_like(x)
+    def _inverse(self, rows: Tensor, variant: int, images: Tensor) -> Tensor:
+        """f⁻¹(z') of the latents at `rows` (B,), each with the first draw for which it is finite."""
+        mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
         for attempt in range(_DRAWS):
             partner, share = (drawn[rows[left], variant] for drawn in self._draw(attempt))
@@ -208,7 +212,7 @@ class _ClassImages:
 
 
 def _draw_pairs(config: NfaConfig, count: int, key: tuple[int, str, int], attempt: int) -> tuple[Tensor, Tensor]:
-    """For each image of a class its partners, all others alike, and the shares of the way: (N, variants) each."""
+    """For each image of a class partners, uniform over the others, and shares of the way: (N, variants) each."""
     generator = np.random.default_rng(derive_seed(*key, "mix", attempt))
     distance = generator.integers(1, count, (count, config.variants))
     partner = (np.arange(count)[:, None] + distance) % count

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.domain import Domain
-from nfpi.flows.matrix_exponential import MatrixExponentialFlow
+from nfpi.flows.image_flow import ImageFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.randomness import generator_for
 
@@ -17,7 +17,7 @@ _DRAWS = 10
 
 @torch.no_grad()
 def sample_images(
-    flow: MatrixExponentialFlow,
+    flow: ImageFlow,
     prior: GaussianPrior,
     labels: Tensor,
     *,
@@ -28,22 +28,26 @@ def sample_images(
     device: torch.device,
     start_batch: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Draw z ~ N(μ_y, T² Σ_y) and give f⁻¹(z) in the stored form: 8-bit images, or latents of an autoencoder.
+    """Draw z ~ N(μ_y, T² Σ_y) and yield f⁻¹(z) in the stored form: 8-bit images, or latents of an autoencoder.
 
     The inverse of a flow may overflow for a latent far out; such a latent is drawn again.
 
     Args:
+        flow: f, on `device`.
+        prior: μ_y and Σ_y of each class y.
         labels: (N,), a class for each image.
         temperature: T.
-        seed: all of the randomness; it depends on the batch size as well.
+        seed: of all random numbers, which depend on the batch size as well.
+        batch_size: latents drawn and inverted at a time.
         domain: what the flow was trained on.
-        start_batch: batches to skip; the others are the same with and without.
+        device: where latents are drawn and inverted.
+        start_batch: batches to skip; the others do not depend on it.
 
     Yields:
         images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
 
     Raises:
-        FloatingPointError: images stay not finite.
+        FloatingPointError: images stay infinite or NaN however often their latents are drawn.
     """
     flow.eval()
     prior = prior.to(dtype=torch.get_default_dtype()).to(device)
@@ -65,5 +69,5 @@ def sample_images(
 
 
 def balanced_labels(num_classes: int, per_class: int) -> Tensor:
-    """0…0, 1…1, …: `per_class` labels of each class, (K · per_class,)."""
+    """Labels 0, …, 0, 1, …, 1, …: `per_class` of each class, (K · per_class,)."""
     return torch.arange(num_classes).repeat_interleave(per_class)
