@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.runtime.checkpoints import CheckpointRing
+from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.data import ImageSet
 
 
@@ -48,15 +48,15 @@ def cut_after() -> Callable[[pytest.MonkeyPatch, int], list[int]]:
 
     def cut(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
         made: list[int] = []
-        save = CheckpointRing.save
+        save = Checkpoints.save
 
-        def save_and_cut(ring: CheckpointRing, step: int, *content: object) -> None:
-            save(ring, step, *content)
+        def save_and_cut(checkpoints: Checkpoints, step: int, *content: object) -> None:
+            save(checkpoints, step, *content)
             made.append(step)
             if len(made) == saves:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(CheckpointRing, "save", save_and_cut)
+        monkeypatch.setattr(Checkpoints, "save", save_and_cut)
         return made
 
     return cut
