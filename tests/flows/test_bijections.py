@@ -1,10 +1,13 @@
 """The contract of a bijection, kept by every one in the table."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nfpi.config.flows import FLOWS
 from nfpi.flows import (
     ActNorm,
     AdditiveCoupling,
@@ -13,7 +16,9 @@ from nfpi.flows import (
     MatrixExponentialConv1x1,
     MatrixExponentialCoupling,
     MatrixExponentialFlow,
+    build_flow,
 )
+from nfpi.flows.glow import GlowCoupling, LowerUpperConv1x1
 from nfpi.flows.matrix_exponential import matrix_exponential_step
 
 
@@ -21,9 +26,39 @@ def _flow(coupling, *shape):
     return shape, lambda: matrix_exponential_step(shape, 8, 1, coupling)
 
 
-def _multiscale(levels, coupling, *shape, flows=1):
-    return shape, lambda: MatrixExponentialFlow(shape, [flows] * levels, [1] * levels, [8] * levels, coupling)
+def _backbone(kind, *shape, **settings):
+    return shape, lambda: build_flow({"kind": kind, "shape": shape, "settings": settings})
 
+
+def _matrix_exponential(levels, coupling, *shape, flows=1):
+    settings = {"num_flows": [flows] * levels, "num_blocks": [1] * levels, "hidden_channels": [8] * levels}
+    return _backbone("matrix_exponential", *shape, **settings, coupling=coupling)
+
+
+def _glow(levels, *shape, flows=1):
+    return _backbone("glow", *shape, num_flows=[flows] * levels, hidden_channels=[8] * levels)
+
+
+def _transformer(*shape, **settings):
+    return _backbone("transformer", *shape, **{"num_flows": 6, "depth": 1, "width": 8, "num_heads": 2, **settings})
+
+
+BACKBONES = {
+    "matrix exponential, one level, grey": _matrix_exponential(1, "matrix_exponential", 1, 4, 6, flows=2),
+    "matrix exponential, one level, low rank": _matrix_exponential(1, "matrix_exponential", 13, 2, 2),
+    "matrix exponential, two levels, colour": _matrix_exponential(2, "matrix_exponential", 3, 4, 8),
+    "matrix exponential, two levels, grey, affine": _matrix_exponential(2, "affine", 1, 8, 4, flows=2),
+    "matrix exponential, three levels, grey": _matrix_exponential(3, "matrix_exponential", 1, 8, 16),
+    "matrix exponential, three levels, colour, additive": _matrix_exponential(3, "additive", 3, 8, 8),
+    "Glow, one level, grey": _glow(1, 1, 4, 6, flows=2),
+    "Glow, two levels, colour": _glow(2, 3, 4, 8),
+    "Glow, three levels, grey": _glow(3, 1, 8, 16),
+    "transformer, grey": _transformer(1, 6, 8, patch_size=2),
+    "transformer, colour, one pixel a patch": _transformer(3, 3, 4, patch_size=1),
+    "transformer, odd numbers of patches and channels": _transformer(3, 9, 3, patch_size=3),
+    "transformer, patches split only": _transformer(1, 2, 4, patch_size=1, channel_couplings=0),
+    "transformer, channels split oftener": _transformer(1, 4, 8, patch_size=2, channel_couplings=4, depth=2),
+}
 
 BIJECTIONS = {
     "actnorm": ((3, 4, 5), lambda: ActNorm((3, 4, 5))),
@@ -44,12 +79,11 @@ BIJECTIONS = {
     "flow, affine": _flow("affine", 4, 3, 2),
     "flow, additive": _flow("additive", 4, 3, 2),
     "flow, low rank": _flow("matrix_exponential", 52, 1, 2),
-    "one level, grey": _multiscale(1, "matrix_exponential", 1, 4, 6, flows=2),
-    "one level, colour, low rank": _multiscale(1, "matrix_exponential", 13, 2, 2),
-    "two levels, colour": _multiscale(2, "matrix_exponential", 3, 4, 8),
-    "two levels, grey, affine": _multiscale(2, "affine", 1, 8, 4, flows=2),
-    "three levels, grey": _multiscale(3, "matrix_exponential", 1, 8, 16),
-    "three levels, colour, additive": _multiscale(3, "additive", 3, 8, 8),
+    "convolution in factors": ((5, 3, 2), lambda: LowerUpperConv1x1(5)),
+    "actnorm of channels": ((3, 4, 5), lambda: ActNorm((3, 1, 1))),
+    "Glow's coupling": ((6, 3, 2), lambda: GlowCoupling(6, 8)),
+    "Glow's coupling, odd": ((3, 2, 3), lambda: GlowCoupling(3, 8)),
+    **BACKBONES,
 }
 
 every_bijection = pytest.mark.parametrize("name", BIJECTIONS)
@@ -145,6 +179,82 @@ def test_initialisation_is_finite_and_what_it_returns_is_the_image_under_the_ini
 def test_same_seed_same_map(name, randomize):
     shape, first = _build(name, randomize, seed=3)
     assert torch.equal(first(_images(shape))[0], _build(name, randomize, seed=3)[1](_images(shape))[0])
+
+
+# ---- backbones: built from what describes them -----------------------------------------------------------------------
+
+every_backbone = pytest.mark.parametrize("name", BACKBONES)
+
+
+def test_every_backbone_of_the_project_is_in_the_table():
+    kinds = {constructor().kind for _, constructor in BACKBONES.values()}
+    assert kinds == {kind for kind in FLOWS if FLOWS[kind].extension is None}
+
+
+@every_backbone
+def test_backbone_is_the_same_again_from_its_description_and_weights(name, randomize):
+    shape, flow = _build(name, randomize)
+    description = json.loads(json.dumps(flow.description))
+    again = build_flow(description, flow.float().state_dict())
+    flow = flow.double()
+    assert type(again) is type(flow)
+    assert again.settings == flow.settings
+    assert again.description == flow.description == description
+    assert again.shape == shape
+    assert next(again.parameters()).dtype == torch.float32
+    assert [*again.state_dict()] == [*flow.state_dict()]
+    x = _images(shape)
+    assert torch.equal(again.double()(x)[0], flow(x)[0])
+
+
+@every_backbone
+def test_loaded_weights_are_copies(name, randomize):
+    _, flow = _build(name, randomize)
+    again = build_flow(flow.description, flow.state_dict())
+    for value, copy in zip(flow.state_dict().values(), again.state_dict().values(), strict=True):
+        assert value.data_ptr() != copy.data_ptr()
+
+
+@every_backbone
+def test_backbone_takes_latents_as_vectors(name, randomize):
+    shape, flow = _build(name, randomize)
+    z = _images(shape, batch=3)
+    for as_images, as_vectors in zip(flow.inverse(z), flow.inverse(z.flatten(1)), strict=True):
+        assert torch.equal(as_images, as_vectors)
+
+
+@every_backbone
+def test_log_abs_det_of_a_backbone_is_one_number_an_image(name, randomize):
+    shape, flow = _build(name, randomize)
+    z, log_abs_det = flow(_images(shape, batch=3))
+    assert log_abs_det.shape == flow.inverse(z)[1].shape == (3,)
+
+
+@every_backbone
+def test_backbone_refuses_images_and_latents_of_another_shape(name):
+    (channels, height, width), constructor = BACKBONES[name]
+    flow = constructor()
+    expected = rf"expected images \(B, {channels}, {height}, {width}\), received \("
+    for wrong in [(2, channels + 1, height, width), (2, channels, height, 2 * width), (channels, height, width)]:
+        for change in (flow, flow.initialize, flow.inverse):
+            with pytest.raises(ValueError, match=expected) as caught:
+                change(torch.zeros(wrong))
+            assert str(wrong) in str(caught.value)
+    with pytest.raises(ValueError, match=expected):
+        flow.inverse(torch.zeros(2, channels * height * width + 1))
+
+
+@every_backbone
+def test_first_latents_of_a_new_backbone_are_centred(name):
+    """So that class Gaussians are fitted at one scale for all of them: about unit variance on average."""
+    shape, constructor = BACKBONES[name]
+    torch.manual_seed(0)
+    z = constructor().double().initialize(0.3 + 2 * _images(shape, batch=256)).flatten(1)
+    assert z.mean().abs() < 0.1
+    assert 0.3 < z.var(0, correction=0).mean() < 3
+
+
+# ---- any shape -------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)

@@ -15,7 +15,7 @@ from nfpi.flows import (
 from nfpi.flows.actnorm import inverse_softplus
 from nfpi.flows.coupling import LARGEST_DENSE, RANK, make_coupling
 from nfpi.flows.linear import random_rotation_logarithm
-from nfpi.flows.networks import CouplingNet, NormalizedConv2d, ResidualBlock
+from nfpi.flows.networks import NormalizedConv2d, ResidualBlock, ResidualNet
 
 
 def _images(*shape, seed=0, dtype=torch.float64):
@@ -256,7 +256,7 @@ def test_residual_block_changes_neither_its_input_nor_its_gradient(randomize):
 
 
 def test_nets_last_layer_starts_at_zero_and_the_others_normalised():
-    net = CouplingNet(3, 8, 5, 2).double()
+    net = ResidualNet(3, 8, 5, 2).double()
     x = _images(16, 3, 4, 4)
     assert not net.initialize(x).any()
     assert not net(x).any()

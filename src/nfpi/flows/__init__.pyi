@@ -8,6 +8,7 @@ from .coupling import MatrixExponentialCoupling as MatrixExponentialCoupling
 from .dequantization import bits_per_dim as bits_per_dim
 from .dequantization import dequantize as dequantize
 from .dequantization import quantize as quantize
+from .glow import GlowFlow as GlowFlow
 from .image_flow import ImageFlow as ImageFlow
 from .linear import MatrixExponentialConv1x1 as MatrixExponentialConv1x1
 from .matrix_exponential import MatrixExponentialFlow as MatrixExponentialFlow
@@ -15,6 +16,7 @@ from .multiscale import FlowStep as FlowStep
 from .multiscale import MultiscaleFlow as MultiscaleFlow
 from .registry import build_flow as build_flow
 from .registry import register_flow as register_flow
+from .transformer import TransformerFlow as TransformerFlow
 
 __all__ = [
     "ActNorm",
@@ -23,12 +25,14 @@ __all__ = [
     "Bijection",
     "Coupling",
     "FlowStep",
+    "GlowFlow",
     "ImageFlow",
     "LowRankMatrixExponentialCoupling",
     "MatrixExponentialConv1x1",
     "MatrixExponentialCoupling",
     "MatrixExponentialFlow",
     "MultiscaleFlow",
+    "TransformerFlow",
     "bits_per_dim",
     "build_flow",
     "dequantize",

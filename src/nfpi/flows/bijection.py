@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -26,3 +28,36 @@ class Bijection(nn.Module):
     def initialize(self, x: Tensor) -> Tensor:
         """Set the parameters that depend on data from a batch of it, and return f(x)."""
         return self(x)[0]
+
+
+def forward_through(parts: Iterable[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply bijections in their order.
+
+    Args:
+        parts: the bijections.
+        x: input of the first one.
+        log_abs_det: of what was applied before, (B,).
+
+    Returns:
+        Output of the last one, and the log-determinant of all, (B,).
+    """
+    for part in parts:
+        x, change = part(x)
+        log_abs_det = log_abs_det + change
+    return x, log_abs_det
+
+
+def inverse_through(parts: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply the inverses of bijections in the opposite order; arguments as of :func:`forward_through`."""
+    for part in reversed(parts):
+        y, change = part.inverse(y)
+        log_abs_det = log_abs_det + change
+    return y, log_abs_det
+
+
+@torch.no_grad()
+def initialize_through(parts: Iterable[Bijection], x: Tensor) -> Tensor:
+    """Initialise bijections in their order, each on the output of the one before; gives the output of the last one."""
+    for part in parts:
+        x = part.initialize(x)
+    return x

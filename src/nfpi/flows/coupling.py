@@ -1,19 +1,20 @@
 """Coupling layers: one part of the channels is mapped by a function of the other part.
 
-All of them are y₂ = e^{S(x₁)} x₂ + b(x₁) at every pixel, and differ in the matrix S: full or of low rank
+Those of the paper's flow are y₂ = e^{S(x₁)} x₂ + b(x₁) at every pixel, and differ in the matrix S: full or of low rank
 (Xiao and Liu, 2020), diagonal (Dinh et al., RealNVP, 2017) or zero (Dinh et al., NICE, 2015).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from nfpi.flows.bijection import Bijection
-from nfpi.flows.networks import CouplingNet
+from nfpi.flows.networks import CouplingNet, ResidualNet
 from nfpi.linalg import exponential_action, phi_action
 
 LARGEST_DENSE = 24
@@ -26,15 +27,19 @@ _LOW_RANK_OFFSET = 1e-8
 class Coupling(Bijection):
     """What the couplings share: x₁ = the first ⌈C/2⌉ channels stays, x₂ is mapped.
 
-    Subclasses map (B, C₂, P) vectors with what the net gives for x₁, (B, `parameters(C₂)`, P).
+    Subclasses map (B, C₂, P) vectors with what the net gives for x₁, (B, `parameters_of(C₂)`, P).
+
+    Args:
+        channels: C.
+        make_net: gives the net, from the channels that it reads and those that it gives.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
+    def __init__(self, channels: int, make_net: Callable[[int, int], CouplingNet]) -> None:
         super().__init__()
         self.split = (math.ceil(channels / 2), channels // 2)
         if self.split[1] == 0:
             raise ValueError(f"a coupling needs at least 2 channels, received {channels}")
-        self.net = CouplingNet(self.split[0], hidden_channels, self.parameters_of(self.split[1]), num_blocks)
+        self.net = make_net(self.split[0], self.parameters_of(self.split[1]))
 
     @staticmethod
     def parameters_of(channels: int) -> int:
@@ -72,7 +77,19 @@ class Coupling(Bijection):
         return self(x)[0]
 
 
-class AdditiveCoupling(Coupling):
+class _ResidualCoupling(Coupling):
+    """Couplings of the paper's flow, with a residual network.
+
+    Args:
+        channels: C.
+        hidden_channels, num_blocks: width and residual blocks of the net.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
+        super().__init__(channels, lambda kept, out: ResidualNet(kept, hidden_channels, out, num_blocks))
+
+
+class AdditiveCoupling(_ResidualCoupling):
     """y₂ = x₂ + b(x₁)."""
 
     @staticmethod
@@ -89,7 +106,7 @@ class AdditiveCoupling(Coupling):
         return y2 - parameters, y2.new_zeros(len(y2))
 
 
-class _BoundedCoupling(Coupling):
+class _BoundedCoupling(_ResidualCoupling):
     """Couplings whose exponent is rescale · tanh(scale · out + shift) + reshift, with four learned numbers."""
 
     def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
@@ -242,7 +259,7 @@ def make_coupling(kind: str, channels: int, hidden_channels: int, num_blocks: in
     """
     if kind == "matrix_exponential":
         dense = channels // 2 <= LARGEST_DENSE
-        layer: type[Coupling] = MatrixExponentialCoupling if dense else LowRankMatrixExponentialCoupling
+        layer: type[_ResidualCoupling] = MatrixExponentialCoupling if dense else LowRankMatrixExponentialCoupling
     elif kind in (kinds := {"affine": AffineCoupling, "additive": AdditiveCoupling}):
         layer = kinds[kind]
     else:

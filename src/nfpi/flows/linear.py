@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.flows.bijection import Bijection
-from nfpi.flows.initialization import initial_value
+from nfpi.flows.initialization import initialization_skipped
 from nfpi.linalg import matrix_exponential
 
 
@@ -33,8 +33,8 @@ class MatrixExponentialConv1x1(Bijection):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        weight = initial_value((channels, channels), lambda _: random_rotation_logarithm(channels))
-        self.weight = nn.Parameter(weight)
+        empty = initialization_skipped()
+        self.weight = nn.Parameter(torch.empty(channels, channels) if empty else random_rotation_logarithm(channels))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """One product with the C×C matrix e^A; the log-determinant is the same for every image: ()."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.config.flows import LevelSettings
-from nfpi.flows.bijection import Bijection
+from nfpi.flows.bijection import Bijection, forward_through, initialize_through, inverse_through
 from nfpi.flows.image_flow import ImageFlow
 
 
@@ -44,26 +44,16 @@ class FlowStep(Bijection):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The three parts in their order."""
-        log_abs_det = x.new_zeros(len(x))
-        for part in self._parts():
-            x, change = part(x)
-            log_abs_det = log_abs_det + change
-        return x, log_abs_det
+        return forward_through(self._parts(), x, x.new_zeros(len(x)))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Their inverses in the opposite order."""
-        log_abs_det = y.new_zeros(len(y))
-        for part in reversed(self._parts()):
-            y, change = part.inverse(y)
-            log_abs_det = log_abs_det + change
-        return y, log_abs_det
+        return inverse_through(self._parts(), y, y.new_zeros(len(y)))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Initialise each part on the output of the one before."""
-        for part in self._parts():
-            x = part.initialize(x)
-        return x
+        return initialize_through(self._parts(), x)
 
 
 class MultiscaleFlow(ImageFlow):
@@ -113,15 +103,14 @@ class MultiscaleFlow(ImageFlow):
         Raises:
             ValueError: x has another shape.
         """
-        total = x.new_zeros(len(x))
+        log_abs_det = x.new_zeros(len(x))
 
-        def apply(step: Bijection, x: Tensor) -> Tensor:
-            nonlocal total
-            x, log_abs_det = step(x)
-            total = total + log_abs_det
+        def apply(level: list[Bijection], x: Tensor) -> Tensor:
+            nonlocal log_abs_det
+            x, log_abs_det = forward_through(level, x, log_abs_det)
             return x
 
-        return self._through(x, apply), total
+        return self._through(x, apply), log_abs_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = f⁻¹(z) and log |det ∂x/∂z|.
@@ -140,9 +129,7 @@ class MultiscaleFlow(ImageFlow):
         log_abs_det = z.new_zeros(len(z))
         for level in reversed(self._steps()):
             z = torch.cat([z, kept.pop()], 1)
-            for step in reversed(level):
-                z, change = step.inverse(z)
-                log_abs_det = log_abs_det + change
+            z, log_abs_det = inverse_through(level, z, log_abs_det)
             z = unsqueeze(z)
         return z, log_abs_det
 
@@ -156,20 +143,17 @@ class MultiscaleFlow(ImageFlow):
         Returns:
             z: (B, C, H, W).
         """
-        return self._through(x, lambda step, x: step.initialize(x))
+        return self._through(x, initialize_through)
 
     def _steps(self) -> list[list[Bijection]]:
         return [list(level) for level in self.levels]  # type: ignore[call-overload]
 
-    def _through(self, x: Tensor, apply: Callable[[Bijection, Tensor], Tensor]) -> Tensor:
-        """z of the images x, with each step applied by `apply`."""
+    def _through(self, x: Tensor, apply: Callable[[list[Bijection], Tensor], Tensor]) -> Tensor:
+        """z of the images x, with the steps of each level applied by `apply`."""
         self.check_images(x)
         kept: list[Tensor] = []
         for level in self._steps():
-            x = squeeze(x)
-            for step in level:
-                x = apply(step, x)
-            x, rest = x.chunk(2, 1)
+            x, rest = apply(level, squeeze(x)).chunk(2, 1)
             kept.append(rest)
         # after the last level nothing is left to go on: its halves come together again
         for rest in reversed(kept):

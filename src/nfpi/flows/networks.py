@@ -1,4 +1,4 @@
-"""The residual network inside a coupling."""
+"""The networks inside couplings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nfpi.flows.initialization import initial_value
+from nfpi.flows.initialization import initialization_skipped
+
+
+class CouplingNet(nn.Module):
+    """What couplings ask of a network: (B, in, H, W) → (B, out, H, W), with a data-dependent initialisation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) → (B, out, H, W)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> Tensor:
+        """Set the parameters that depend on data from a batch of it, and return the output."""
+        raise NotImplementedError
 
 
 class NormalizedConv2d(nn.Module):
@@ -22,14 +35,13 @@ class NormalizedConv2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, starts_at_zero: bool = False) -> None:
         super().__init__()
-        kernel = (out_channels, in_channels, kernel_size, kernel_size)
-        self.weight = nn.Parameter(
-            initial_value(kernel, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="linear"))
-        )
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.scale = nn.Parameter(torch.ones(out_channels))
         self.shift = nn.Parameter(torch.zeros(out_channels))
         self.padding = kernel_size // 2
         self.starts_at_zero = starts_at_zero
+        if not initialization_skipped():
+            nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H, W)."""
@@ -72,7 +84,7 @@ class ResidualBlock(nn.Module):
         return F.elu(self.conv3.initialize(hidden) + x)
 
 
-class CouplingNet(nn.Module):
+class ResidualNet(CouplingNet):
     """3×3 convolution, ELU, residual blocks, and a 3×3 convolution that starts at zero.
 
     Args:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from torch import Tensor
 
-from nfpi.config.base import Settings
+from nfpi.config.base import Settings, explain
 from nfpi.config.flows import FLOWS
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.initialization import skip_initialization
@@ -37,6 +38,8 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
 
     def register(builder: Builder) -> Builder:
         FLOWS.register(kind, settings, builder)
+        if isinstance(builder, type) and issubclass(builder, ImageFlow):
+            builder.kind = kind
         return builder
 
     return register
@@ -62,13 +65,16 @@ def build_flow(
     try:
         return _build_with_weights(description, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise FormatError(f"{source}expected the weights of a flow, received others ({first_line})") from None
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise FormatError(f"{source}expected the weights of a flow, received others ({reason})") from None
 
 
 def _build(description: Mapping[str, Any]) -> ImageFlow:
     variant = FLOWS[description["kind"]]
-    settings = variant.settings.model_validate(description["settings"])
+    try:
+        settings = variant.settings.model_validate(description["settings"])
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
     flow: ImageFlow = variant.build(tuple(description["shape"]), settings)
     flow.kind, flow.settings = variant.name, settings
     return flow

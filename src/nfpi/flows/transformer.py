@@ -1,0 +1,243 @@
+"""A coupling flow of transformer blocks on patches, as in Jet (Kolesnikov et al., 2024, arXiv 2412.15129)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nfpi.config.flows import TransformerSettings
+from nfpi.flows.actnorm import ActNorm
+from nfpi.flows.bijection import Bijection, forward_through, initialize_through, inverse_through
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.initialization import initialization_skipped
+
+_LARGEST_SCALE = 2.0
+_HIDDEN_RATIO = 4
+_TOKENS, _CHANNELS = 1, 2
+
+
+class Patches(Bijection):
+    """(B, C, H, W) → (B, N, D): N patches row by row, D = C·patch_size² numbers of each, ordered (row, column, C).
+
+    Args:
+        shape: (C, H, W).
+        patch_size: side of a patch.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], patch_size: int) -> None:
+        super().__init__()
+        channels, height, width = self.shape = shape
+        self.patch_size = patch_size
+        self.grid = (height // patch_size, width // patch_size)
+        self.num_channels = channels * patch_size**2
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut; the log-determinant is 0."""
+        rows, columns = self.grid
+        patches = x.view(len(x), self.shape[0], rows, self.patch_size, columns, self.patch_size)
+        return patches.permute(0, 2, 4, 3, 5, 1).reshape(len(x), -1, self.num_channels), x.new_zeros(())
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Put together again."""
+        patches = y.view(len(y), *self.grid, self.patch_size, self.patch_size, self.shape[0])
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(y), *self.shape), y.new_zeros(())
+
+
+class XavierLinear(nn.Linear):
+    """A linear layer with Xavier's uniform weights and no bias when new."""
+
+    def reset_parameters(self) -> None:
+        """New values, where no loaded weights replace them at once."""
+        if not initialization_skipped():
+            nn.init.xavier_uniform_(self.weight)
+            nn.init.zeros_(self.bias)
+
+
+class TransformerBlock(nn.Module):
+    """h = x + attention(norm(x)), y = h + MLP(norm(h)), with GELU.
+
+    Args:
+        width: of a token.
+        num_heads: of the attention; they divide the width.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value, self.out = (XavierLinear(width, width) for _ in range(4))
+        self.mlp = nn.Sequential(
+            XavierLinear(width, _HIDDEN_RATIO * width), nn.GELU(), XavierLinear(_HIDDEN_RATIO * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, width) → (B, N, width)."""
+        normed = self.norm1(x)
+        query, key, value = (
+            layer(normed).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.norm2(x))
+
+
+class TransformerNet(nn.Module):
+    """Linear embedding, learned positions, transformer blocks, norm, and a linear layer that starts at zero.
+
+    Args:
+        num_tokens: N.
+        in_channels, out_channels: numbers of a token that come in and go out.
+        width, num_heads: of the blocks.
+        depth: number of blocks.
+    """
+
+    def __init__(
+        self, num_tokens: int, in_channels: int, out_channels: int, width: int, num_heads: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.embedding = XavierLinear(in_channels, width)
+        self.positions = nn.Parameter(torch.randn(num_tokens, width) / math.sqrt(width))
+        self.blocks = nn.Sequential(*(TransformerBlock(width, num_heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, out_channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, in) → (B, N, out)."""
+        out: Tensor = self.out(self.norm(self.blocks(self.embedding(x) + self.positions)))
+        return out
+
+
+class TransformerCoupling(Bijection):
+    """y₂ = (x₂ + b(x₁)) ⊙ s(x₁) with s = 2 sigmoid(r(x₁)), where a net of x₁ gives b and r; log |det| = Σ log s.
+
+    x₁ is the first half of the tokens or of the channels in a given order; where their number is odd, the larger one.
+
+    Args:
+        num_tokens, num_channels: N and D.
+        axis: what is split: 1, tokens, or 2, channels.
+        order: a permutation of the tokens or channels; a buffer.
+        settings: width, num_heads and depth of the net.
+    """
+
+    order: Tensor
+
+    def __init__(
+        self, num_tokens: int, num_channels: int, axis: int, order: Tensor, settings: TransformerSettings
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.register_buffer("order", order)
+        kept, mapped = [num_tokens, num_channels], [num_tokens, num_channels]
+        kept[axis - 1], mapped[axis - 1] = self._sizes()
+        self.net = TransformerNet(kept[0], kept[1], 2 * mapped[1], settings.width, settings.num_heads, settings.depth)
+
+    def _sizes(self) -> tuple[int, int]:
+        return len(self.order) - len(self.order) // 2, len(self.order) // 2
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Indices and values of what is mapped, b and log s, all of one shape but the indices."""
+        kept, mapped = self.order.split(self._sizes())
+        x2 = x.index_select(self.axis, mapped)
+        parameters = self.net(x.index_select(self.axis, kept)).to(x.dtype)
+        # of an odd number of tokens x₁ has one more
+        shift, logit = parameters[:, : x2.shape[1]].chunk(2, 2)
+        return mapped, x2, shift, F.logsigmoid(logit) + math.log(_LARGEST_SCALE)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N, D) → (B, N, D), and log |det| of shape (B,)."""
+        mapped, x2, shift, log_scale = self._split(x)
+        return x.index_copy(self.axis, mapped, (x2 + shift) * log_scale.exp()), log_scale.flatten(1).sum(1)
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x₂ = y₂ / s − b."""
+        mapped, y2, shift, log_scale = self._split(y)
+        return y.index_copy(self.axis, mapped, y2 * torch.exp(-log_scale) - shift), -log_scale.flatten(1).sum(1)
+
+
+class TransformerFlow(ImageFlow):
+    """Couplings of transformers on the patches of an image.
+
+    The couplings split the channels of all patches in a random order, or the patches: in a checkerboard, by rows, by
+    columns. The next split of the same sort exchanges the halves. In front of them stands an actnorm, which
+    Jet does not have: it gives the latents of a new flow the scale at which the class Gaussians are fitted.
+
+    Args:
+        shape: (C, H, W) of the images; the patch size divides H and W.
+        settings: of the patches, couplings and transformers.
+
+    Raises:
+        ValueError: the size does not divide, or there are too few patches or channels to split.
+    """
+
+    kind = "transformer"
+    settings: TransformerSettings
+
+    def __init__(self, shape: Sequence[int], settings: TransformerSettings) -> None:
+        super().__init__(shape, settings)
+        height, width = self.shape[1:]
+        size = settings.patch_size
+        if height % size or width % size:
+            raise ValueError(f"height and width must be multiples of patch_size {size}, received {height}×{width}")
+        self.actnorm = ActNorm(self.shape)
+        self.patches = Patches(self.shape, size)
+        (rows, columns), num_channels = self.patches.grid, self.patches.num_channels
+        if rows * columns < 2 or (num_channels < 2 and settings.channel_couplings):
+            raise ValueError(
+                f"patch_size: expected two patches and two numbers of each at least, "
+                f"received {rows * columns} and {num_channels} from patches of {size}×{size} of {tuple(shape)}"
+            )
+        by_tokens, by_channels = _both_ways(_token_orders(rows, columns)), _both_ways(_channel_orders(num_channels))
+        axes = cycle([_CHANNELS] * settings.channel_couplings + [_TOKENS])
+        self.couplings = nn.ModuleList()
+        for _, axis in zip(range(settings.num_flows), axes, strict=False):
+            order = next(by_tokens if axis == _TOKENS else by_channels)
+            self.couplings.append(TransformerCoupling(rows * columns, num_channels, axis, order, settings))
+
+    def _parts(self) -> list[Bijection]:
+        couplings: list[Bijection] = list(self.couplings)  # type: ignore[arg-type]
+        return [self.actnorm, self.patches, *couplings]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z = f(x) of shape (B, C, H, W) and log |det ∂z/∂x| of shape (B,), for images x in [−1, 1]."""
+        self.check_images(x)
+        tokens, log_abs_det = forward_through(self._parts(), x, x.new_zeros(len(x)))
+        return self.patches.inverse(tokens)[0], log_abs_det
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """x = f⁻¹(z) and log |det ∂x/∂z|, for z of shape (B, C, H, W) or (B, D)."""
+        tokens = self.patches(self.as_images(z))[0]
+        return inverse_through(self._parts(), tokens, z.new_zeros(len(z)))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> Tensor:
+        """The actnorm gives every element zero mean and unit variance; new couplings are the identity."""
+        self.check_images(x)
+        return self.patches.inverse(initialize_through(self._parts(), x))[0]
+
+
+def _both_ways(orders: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Each order, and then its reverse, which exchanges the halves."""
+    for order in orders:
+        yield order
+        yield order.flip(0)
+
+
+def _token_orders(rows: int, columns: int) -> Iterator[Tensor]:
+    """The patches by their colour on a checkerboard, by the parity of their row, of their column, and so on."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    for place in cycle([row + column, row, column]):
+        yield torch.argsort(place.flatten() % 2, stable=True)
+
+
+def _channel_orders(num_channels: int) -> Iterator[Tensor]:
+    """Random permutations."""
+    while True:
+        yield torch.randperm(num_channels)

@@ -1,0 +1,133 @@
+import pytest
+import torch
+from torch import nn
+
+from nfpi.config import FLOWS, ConfigError, Settings
+from nfpi.flows import ImageFlow, MatrixExponentialFlow, build_flow, register_flow
+from nfpi.flows.initialization import initialization_skipped
+from nfpi.flows.linear import MatrixExponentialConv1x1
+from nfpi.runtime.tensors import FormatError
+
+
+class _ShiftSettings(Settings):
+    amount: float = 1.0
+
+
+class _Shift(ImageFlow):
+    """x + amount + shift, with a plain tensor and a random parameter."""
+
+    def __init__(self, shape, settings):
+        super().__init__(shape, settings)
+        self.amount = torch.full(shape, settings.amount)
+        self.shift = nn.Parameter(torch.randn(shape))
+
+    def forward(self, x):
+        return x + self.amount + self.shift, x.new_zeros(len(x))
+
+    def inverse(self, z):
+        return self.as_images(z) - self.amount - self.shift, z.new_zeros(len(z))
+
+
+@pytest.fixture
+def registered():
+    before = dict(FLOWS._variants)
+    yield register_flow
+    FLOWS._variants = before
+
+
+def _small(**change):
+    settings = {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}
+    return {"kind": "matrix_exponential", "shape": [1, 4, 4], "settings": settings, **change}
+
+
+def test_users_class_is_built_by_its_kind(registered):
+    assert registered("shift", _ShiftSettings)(_Shift) is _Shift
+    flow = build_flow({"kind": "shift", "shape": [1, 2, 2], "settings": {"amount": 2.0}})
+    assert flow.kind == "shift"
+    assert flow.description == {"kind": "shift", "shape": [1, 2, 2], "settings": {"amount": 2.0}}
+    again = build_flow(flow.description, flow.state_dict())
+    x = torch.rand(3, 1, 2, 2)
+    assert torch.equal(again(x)[0], flow(x)[0])
+    assert torch.equal(flow.initialize(x), flow(x)[0])
+
+
+def test_users_function_may_build_a_flow_of_the_project(registered):
+    """Whose description is then that of the user's kind."""
+
+    @registered("small", _ShiftSettings)
+    def build(shape, settings):
+        return MatrixExponentialFlow(shape, [1], [0], [4])
+
+    flow = build_flow({"kind": "small", "shape": [1, 4, 4], "settings": {}})
+    assert flow.description == {"kind": "small", "shape": [1, 4, 4], "settings": {"amount": 1.0}}
+    again = build_flow(flow.description, flow.state_dict())
+    assert torch.equal(again(torch.ones(1, 1, 4, 4))[0], flow(torch.ones(1, 1, 4, 4))[0])
+
+
+def test_kind_of_an_own_class_made_by_hand(registered):
+    registered("shift", _ShiftSettings)(_Shift)
+    assert _Shift((1, 2, 2), _ShiftSettings()).description["kind"] == "shift"
+
+
+def test_name_that_is_taken_is_refused(registered):
+    with pytest.raises(ConfigError, match="kind of flow 'glow' is registered already"):
+        registered("glow", _ShiftSettings)(_Shift)
+
+
+def test_unknown_kind_names_those_there_are():
+    with pytest.raises(ConfigError, match=r"unknown kind of flow 'glwo' \(did you mean 'glow'"):
+        build_flow(_small(kind="glwo"))
+
+
+def test_constructor_and_description_give_the_same_weights():
+    torch.manual_seed(0)
+    by_hand = MatrixExponentialFlow((1, 4, 4), num_flows=[1], num_blocks=[0], hidden_channels=[4])
+    torch.manual_seed(0)
+    built = build_flow(_small())
+    assert by_hand.description == built.description
+    for value, other in zip(by_hand.state_dict().values(), built.state_dict().values(), strict=True):
+        assert torch.equal(value, other)
+
+
+def test_loading_draws_no_random_rotation(monkeypatch):
+    weights = build_flow(_small()).state_dict()
+    monkeypatch.setattr("nfpi.flows.linear.random_rotation_logarithm", None)
+    loaded = build_flow(_small(), weights)
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+    assert not initialization_skipped()
+    with pytest.raises(TypeError):
+        MatrixExponentialConv1x1(4)
+
+
+def test_initialisation_is_not_skipped_after_a_failure():
+    with pytest.raises(FormatError):
+        build_flow(_small(), {})
+    assert not initialization_skipped()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": [1, 8, 7]}, "multiples of 2"),
+        ({"shape": [3, 4, 4]}, "size mismatch for levels.0.0.actnorm.scale"),
+        ({"kind": "unheard"}, "unknown kind of flow 'unheard'"),
+        ({"settings": {"num_flows": [1], "depth": 3}}, "unknown key 'depth'"),
+        ({"settings": None}, "valid dictionary"),
+        ({"shape": None}, "NoneType"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_with_their_file(tmp_path, change, message):
+    weights = build_flow(_small()).state_dict()
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FormatError) as caught:
+        build_flow(_small(**change), weights, path)
+    assert str(caught.value).startswith(f"{path}: expected the weights of a flow, received others (")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_additional_weights_are_refused(tmp_path):
+    weights = build_flow(_small()).state_dict()
+    for damaged in ({**weights, "more": torch.zeros(1)}, dict(list(weights.items())[1:])):
+        with pytest.raises(FormatError, match="expected the weights of a flow"):
+            build_flow(_small(), damaged, tmp_path / "model.safetensors")
