@@ -2,4 +2,7 @@
 
 from importlib.metadata import version
 
+import lazy_loader
+
 __version__ = version("nfpi")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,4 @@
+from .model import ClassConditionalFlow as ClassConditionalFlow
+
+__version__: str
+__all__ = ["ClassConditionalFlow"]
