@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from nfpi.figures.style import CLASS_COLOURS, class_style, notice, save_figure, weight_label
+from nfpi.figures.style import CLASS_COLOURS, class_style, notice, weight_label
 
 # Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as it is seen without one kind of cone.
 VISION = {
@@ -47,8 +47,6 @@ def test_weights_as_mathematics(weight, text):
     assert weight_label(weight) == text
 
 
-def test_a_notice_says_what_it_is_told(tmp_path):
+def test_a_notice_says_what_it_is_told():
     figure = notice("fixed-point iteration diverged at iteration 3")
     assert [text.get_text() for text in figure.texts] == ["fixed-point iteration diverged at iteration 3"]
-    save_figure(figure, tmp_path / "figure")
-    assert {file.name for file in tmp_path.iterdir()} == {"figure.png", "figure.pdf"}

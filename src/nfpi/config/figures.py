@@ -1,4 +1,4 @@
-"""Figures: what each shows (its settings), which files it is drawn from, and the registry of those there are.
+"""Figures: the settings of each, the files that it is drawn from, and the registry that presets select from by name.
 
 The module of the same name in :mod:`nfpi.figures` computes and draws it.
 """
@@ -19,43 +19,50 @@ if TYPE_CHECKING:
     from nfpi.config.resolution import Config
 
 Files = dict[str, list[str]]
-"""Files by what they are to the figure."""
+"""Paths, by what they are to the figure."""
 
 
 class FigureSettings(Settings):
     """What a figure shows. Subclasses say from which files it is drawn."""
 
     title: ClassVar[str] = ""
-    """of the figure, for reports"""
+    """of the figure, in reports"""
     caption: ClassVar[str] = ""
-    drawings: ClassVar[tuple[str, ...]] = ()
-    """names of the pictures, where they are not one of the figure's own name"""
+    """of its pictures, in reports; reStructuredText"""
+    pictures: ClassVar[tuple[str, ...]] = ()
+    """names of its pictures; none: it is one picture, with the figure's own name"""
     has_table: ClassVar[bool] = False
-    """whether the numbers that it shows are written beside it, as csv"""
+    """whether the numbers that it shows are written too, as csv with the figure's name"""
     uses_gpu: ClassVar[bool] = False
-    """whether a flow draws"""
+    """whether a GPU makes it faster"""
+
+    @classmethod
+    def picture_names(cls, name: str) -> list[str]:
+        """Names of the pictures of the figure `name`."""
+        return list(cls.pictures) or [name]
 
     def files(self, config: Config, layout: Layout) -> Files:
-        """The files that it is drawn from.
+        """Name the files that it is drawn from.
 
         Raises:
-            ConfigError: the runs that it names do not suit it.
+            ConfigError: the runs that it shows do not suit it.
         """
         raise NotImplementedError
 
     def reads(self, config: Config) -> dict[str, Settings]:
-        """Other settings that it is drawn by."""
+        """Name the settings of other families that it is drawn by."""
         return {}
 
 
 FIGURES = Registry("figure")
-"""Builders draw: (settings, inputs) → nfpi.figures.Drawn."""
+"""Builders are called as `(settings, inputs)`, a :class:`nfpi.figures.FigureInputs`, and return a
+:class:`nfpi.figures.Drawn`."""
 
 
 def _form() -> type[Settings]:
-    """A model with a field for each figure there is."""
+    """A model with a field for each registered figure."""
     fields = {name: (FIGURES[name].settings | None, None) for name in FIGURES}
-    return create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload, no-any-return]
+    return create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload]
 
 
 class _ByName:
@@ -101,7 +108,7 @@ class EmbeddingFigure(FigureSettings):
         "covariances. figure1_full: full covariances and the exact update of Proposition 1, whose loss is bounded "
         "below only for λ up to K α e^(1/α) / 2 (55 for ten classes); a fit that diverged is named in place of samples."
     )
-    drawings = ("figure1", "figure1_full")
+    pictures = ("figure1", "figure1_full")
     has_table = True
 
     dataset: Name
@@ -142,9 +149,9 @@ class AugmentationFigure(FlowFigure):
 
     title = "figure 2"
     caption = (
-        "Training images (left) and latent-augmented variants of them (right): each latent moves towards another one of "
-        "its class in the span of the class's PCA axes. Flows on latents of an autoencoder: all images are decoded by "
-        "it, the originals too."
+        "Training images (left) and latent-augmented variants of them (right): each latent moves towards another one "
+        "of its class in the span of the class's PCA axes. Flows on latents of an autoencoder: all images are decoded "
+        "by it, the originals too."
     )
 
     classes: Annotated[list[str], Field(min_length=1)]
@@ -201,8 +208,9 @@ class ResidualsFigure(FigureSettings):
         return {"iterations": [f"{layout.of(run)}/fit/fixed_point.csv" for run in runs]}
 
     def reads(self, config: Config) -> dict[str, Settings]:
-        """How the fits end."""
-        return {"prior": config.priors[self.prior]}
+        """Settings of the fits: the tolerance and the number of iterations allowed."""
+        config.require_fixed_point("figures.residuals", self.prior)
+        return {"prior": config.fixed_point_settings(self.prior)}
 
 
 class ConvergenceFigure(FigureSettings):

@@ -1,23 +1,5 @@
-"""Figures, sized for one column of a paper and readable by the colour-blind."""
+"""Figures: a module for each, with its computation and its drawing."""
 
-from nfpi.figures.accuracy_against_weight import accuracy_against_weight
-from nfpi.figures.figure1 import EMBEDDING_COLUMNS, class_gaussians
-from nfpi.figures.fixed_point import CONVERGENCE_COLUMNS, RESIDUAL_COLUMNS, convergence_map, residuals
-from nfpi.figures.samples import augmentations, samples
-from nfpi.figures.style import COLUMN_WIDTH, FigureError, notice, save_figure
+import lazy_loader
 
-__all__ = [
-    "COLUMN_WIDTH",
-    "CONVERGENCE_COLUMNS",
-    "EMBEDDING_COLUMNS",
-    "RESIDUAL_COLUMNS",
-    "FigureError",
-    "accuracy_against_weight",
-    "augmentations",
-    "class_gaussians",
-    "convergence_map",
-    "notice",
-    "residuals",
-    "samples",
-    "save_figure",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
@@ -14,47 +15,69 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
-from nfpi.figures.style import COLUMN_WIDTH, LEGEND_HEIGHT, OKABE_ITO, PANEL_HEIGHT, STYLE, FigureError, require_columns, weight_label
-
-_SERIES = (("nf_acc", "NF-Acc", "blue", "o"), ("cnn_acc", "CNN-Acc", "vermillion", "s"))
-"""Metric, label, colour, marker."""
-
-_NEEDED = (
-    *("experiment", "row", "dataset", "prior", "lambda", "status"),
-    *("nf_acc", "nf_acc_std", "cnn_acc", "cnn_acc_std"),
+from nfpi.config.figures import AccuracyFigure
+from nfpi.config.metrics import metric
+from nfpi.figures.drawn import Drawn, FigureInputs
+from nfpi.figures.style import (
+    COLUMN_WIDTH,
+    LEGEND_HEIGHT,
+    OKABE_ITO,
+    PANEL_HEIGHT,
+    STYLE,
+    FigureError,
+    require_columns,
+    weight_label,
 )
+from nfpi.results.csv_files import read_csv, read_header
+
+COLUMNS = {"experiment": "int64", "row": "str", "dataset": "str", "prior": "str", "lambda": "float64", "status": "str"}
+"""Columns that the table needs beside its metrics, with their types."""
+
+_SERIES = {"nf_acc": ("blue", "o"), "cnn_acc": ("vermillion", "s")}
+"""Metrics that are shown where the table has them, with colour and marker."""
 
 _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
-def accuracy_against_weight(table: pd.DataFrame) -> Figure:
-    """NF-Acc and CNN-Acc (%) against λ, a panel for each experiment of the table that has λ.
+def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
+    """Draw the accuracies of a table against λ.
 
-    λ is on a logarithmic axis with a place for 0 left of a break. Error bars are one standard deviation over
-    seeds, where there are two seeds or more. A cross on the axis marks a λ whose fit diverged, an empty
-    one where only some seeds did.
+    Raises:
+        FigureError: the table has no row with a λ, or none of the accuracies.
+    """
+    path = inputs.file("table")
+    numbers = [column for name in _series_of(read_header(path)) for column in (name, f"{name}_std")]
+    table = read_csv(path, COLUMNS | dict.fromkeys(numbers, "float64"))
+    return Drawn({"accuracy_against_weight": draw_accuracy(table)})
+
+
+def draw_accuracy(table: pd.DataFrame) -> Figure:
+    """Draw NF-Acc and CNN-Acc (%) against λ, a panel for each experiment of the table that has λ.
+
+    λ is on a logarithmic axis with a place for 0 left of a break. Error bars are one standard deviation over seeds,
+    where there are two seeds or more. A filled cross on the axis marks a λ whose fit diverged, an empty one a λ whose
+    fit diverged for some of the seeds.
 
     Args:
         table: what :func:`nfpi.results.tables.accuracy_table` returns.
 
     Raises:
-        FigureError: the table has no row with a λ, or lacks a column.
+        FigureError: the table has no row with a λ, none of the accuracies, or lacks a column.
     """
-    require_columns(table, _NEEDED, "an accuracy table")
+    series = _series_of(table.columns)
+    require_columns(table, (*COLUMNS, *(f"{name}_std" for name in series)), "an accuracy table")
     table = table[table["lambda"].notna()]
     if table.empty:
         raise FigureError("expected at least one row with a λ, received an empty table")
     panels = [rows for _, rows in table.groupby("experiment", sort=False)]
-    names = [rows["dataset"].iloc[0] for rows in panels]
-    with_spread = bool(table[["nf_acc_std", "cnn_acc_std"]].notna().any(axis=None))
+    with_spread = bool(table[[f"{name}_std" for name in series]].notna().any(axis=None))
     with matplotlib.rc_context(STYLE):
         height = PANEL_HEIGHT * len(panels) + LEGEND_HEIGHT
         figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
         grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-        for axes, name, rows in zip(grid, names, panels, strict=True):
-            _draw_panel(axes, rows.sort_values("lambda"))
-            prior = rows["row"].iloc[0] or rows["prior"].iloc[0]
-            axes.set_title(f"{name}, {prior}" if names.count(name) > 1 else name, loc="left")
+        for axes, title, rows in zip(grid, _titles(panels), panels, strict=True):
+            _draw_panel(axes, rows.sort_values("lambda"), series)
+            axes.set_title(title, loc="left")
             axes.set_ylabel("Accuracy (%)")
         grid[-1].set_xlabel("Weight λ of the repulsion")
         figure.align_ylabels()
@@ -62,13 +85,36 @@ def accuracy_against_weight(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
-    """One data set; `rows` ascend in λ."""
+def _series_of(columns: Iterable[str]) -> list[str]:
+    """The metrics that are shown of a table with these columns."""
+    known = set(columns)
+    series = [name for name in _SERIES if name in known]
+    if not series:
+        raise FigureError(f"expected an accuracy table with {' or '.join(_SERIES)}, received one without")
+    return series
+
+
+def _titles(panels: list[pd.DataFrame]) -> list[str]:
+    """The data set of each panel and, where several panels have the same one, what tells them apart."""
+    firsts = [rows.iloc[0] for rows in panels]
+    datasets = [first["dataset"] for first in firsts]
+    several_flows = len({first.get("flow") for first in firsts}) > 1
+    titles = []
+    for first, dataset in zip(firsts, datasets, strict=True):
+        of_run = [first["prior"], first["flow"]] if several_flows else [first["prior"]]
+        apart = [first["row"]] if first["row"] else of_run
+        titles.append(", ".join([dataset, *apart] if datasets.count(dataset) > 1 else [dataset]))
+    return titles
+
+
+def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
+    """One experiment; `rows` ascend in λ."""
     weights = rows["lambda"].to_numpy(dtype="float64")
     _scale_weights(axes, weights)
-    for metric, label, colour, marker in _SERIES:
-        means = rows[metric].to_numpy(dtype="float64")
-        stds = rows[f"{metric}_std"].to_numpy(dtype="float64")
+    for name in series:
+        colour, marker = _SERIES[name]
+        means = rows[name].to_numpy(dtype="float64")
+        stds = rows[f"{name}_std"].to_numpy(dtype="float64")
         # λ = 0 is another method (nothing is fitted), so no line leads over the break to it.
         for part in (weights == 0, weights > 0):
             if np.isfinite(means[part]).any():  # unknown means stay in: the line must not lead over them
@@ -76,7 +122,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
                     weights[part],
                     means[part],
                     yerr=stds[part] if np.isfinite(stds[part]).any() else None,
-                    label=label,
+                    label=metric(name).label,
                     color=OKABE_ITO[colour],
                     marker=marker,
                     markersize=3.5,
@@ -84,7 +130,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
                     elinewidth=0.8,
                     capsize=2.0,
                 )
-    if rows[["nf_acc", "cnn_acc"]].notna().any(axis=None):
+    if rows[series].notna().any(axis=None):
         axes.margins(y=0.1)
         axes.autoscale_view(scalex=False)
     else:
@@ -92,13 +138,13 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
-    _mark_diverged(axes, rows)
+    _mark_diverged(axes, rows, series[0])
 
 
-def _mark_diverged(axes: Axes, rows: pd.DataFrame) -> None:
-    """Crosses on the axis, filled where no seed is left."""
+def _mark_diverged(axes: Axes, rows: pd.DataFrame, name: str) -> None:
+    """Crosses on the axis, empty where some seed has a value of the metric `name`."""
     diverged = rows["status"].str.startswith("diverged")
-    partly = diverged & rows["nf_acc"].notna()
+    partly = diverged & rows[name].notna()
     for which, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
         if which.any():
             axes.plot(
@@ -170,7 +216,7 @@ def _add_legend(figure: Figure, grid: np.ndarray, title: str | None) -> None:
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries[label] = handle  # the last one: that of λ > 0, with its line
-    order = [label for _, label, *_ in _SERIES] + [_DIVERGED, _PARTLY_DIVERGED]
+    order = [metric(name).label for name in _SERIES] + [_DIVERGED, _PARTLY_DIVERGED]
     labels = sorted(entries, key=order.index)
     if labels:
         figure.legend(

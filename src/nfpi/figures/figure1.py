@@ -1,21 +1,36 @@
-"""Figure 1: images in the plane, and their classes' Gaussians before and after the fit."""
+"""Figure 1: images in the plane, and samples of their classes' Gaussians before and after the fixed point."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from sklearn.manifold import TSNE
 
+from nfpi.config.figures import EmbeddingFigure
+from nfpi.config.priors import FixedPointConfig
+from nfpi.data.store import ImageSet, read_image_set
+from nfpi.figures.drawn import Drawn, FigureInputs
+from nfpi.figures.fit_outcomes import fit_with_outcome
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, class_style, require_columns, weight_label
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
+from nfpi.runtime.randomness import derive_seed, generator_for
+from nfpi.sampling import balanced_labels
 
-EMBEDDING_COLUMNS = {
+logger = logging.getLogger(__name__)
+
+COLUMNS = {
     "dataset": "str",
     "variant": "str",
     "panel": "str",
@@ -29,27 +44,150 @@ EMBEDDING_COLUMNS = {
 }
 """Columns of an embedding, with their types."""
 
+Variant = Literal["diagonal", "full"]
+VARIANTS: tuple[Variant, ...] = ("diagonal", "full")
+"""Gaussians with variances, or with full covariances."""
+
 _PANELS = ("images", "data", "small", "large")
 _IN_LEGEND = 20
-"""More classes than these have no legend."""
+"""There is no legend, and no mark at a mean, where there are more classes than this."""
 
 _FARTHEST = 0.4
-"""Axes reach this many times the extent of the images beyond it, at most."""
+"""How far the axes may extend beyond the images, as a share of the images' own extent."""
 
 
-def class_gaussians(table: pd.DataFrame, variant: Literal["diagonal", "full"]) -> Figure:
-    """Four panels on the same axes: images, samples of their classes' Gaussians, and of those fitted with two λ.
+def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:
+    """Embed training images, fit the Gaussians of their classes and draw both variants.
 
-    A small point is an image or a sample, a large one with a rim the mean of a class's points.
+    Raises:
+        ValueError: there are too few images.
+    """
+    table = embedding_table(read_image_set(inputs.folder("train")), settings)
+    for (variant, panel), rows in table[table["outcome"].notna()].groupby(["variant", "panel"], sort=False):
+        row = rows.iloc[0]
+        logger.info(
+            *("%s, %s: λ = %g: %s at iteration %d", variant, panel),
+            *(row["lambda"], row["outcome"], row["iterations"]),
+        )
+    pictures = {"figure1": draw_gaussians(table, "diagonal"), "figure1_full": draw_gaussians(table, "full")}
+    return Drawn(pictures, table)
+
+
+def embed_images(images: np.ndarray, *, perplexity: float, seed: int) -> np.ndarray:
+    """Embed images in the plane by t-SNE (scikit-learn), initialised at their first two principal components.
 
     Args:
-        table: what :func:`nfpi.analysis.embedding_table` returns.
-        variant: whose Gaussians are shown, with variances or with full covariances.
+        images: (N, H, W, C).
+        perplexity: effective number of neighbours, less than N.
+        seed: of the randomized PCA.
+
+    Returns:
+        (N, 2), float64, dimensionless.
+
+    Raises:
+        ValueError: the perplexity is not less than N.
+    """
+    if perplexity >= len(images):
+        raise ValueError(f"perplexity: expected less than the {len(images)} images, received {perplexity:g}")
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=derive_seed(seed, "t-SNE") % 2**32)
+    embedded: np.ndarray = tsne.fit_transform(images.reshape(len(images), -1).astype(np.float32))
+    return embedded.astype(np.float64)
+
+
+def embedding_table(image_set: ImageSet, settings: EmbeddingFigure) -> pd.DataFrame:
+    """Embed images, and sample the Gaussians of their classes there before and after the fit.
+
+    The panel `images` (variant `both`) is the embedding. Each variant has the panels `data`, Gaussians with the class
+    moments of the embedding, and `small` and `large`, the Gaussians fitted from there with the small and the large λ:
+
+    - `diagonal`: variances by the released update, without the pooled mean gaps, as in the authors' notebook of this
+      figure;
+    - `full`: covariances by the exact update. Its loss (Eq. 4) is not bounded below for λ > K α e^{1/α} / 2, which is
+      55 for ten classes and α = 10, and few such fits converge.
+
+    All panels are drawn from the same noise, so that a sample can be followed from one panel to the next.
+
+    Args:
+        image_set: training images, of which `settings.images` are taken at random, or all if there are fewer.
+        settings: of the figure.
+
+    Returns:
+        a frame with the columns :data:`COLUMNS`, a point a row; a panel whose fit diverged is one row without a point.
+
+    Raises:
+        ValueError: fewer than two images of a class were taken, or no more images than the perplexity.
+    """
+    generator = np.random.default_rng(derive_seed(settings.seed, "embedding", "images"))
+    chosen = np.sort(generator.permutation(len(image_set))[: settings.images])
+    labels = image_set.labels[chosen]
+    points = embed_images(image_set.images[chosen], perplexity=settings.perplexity, seed=settings.seed)
+    panels = [_points("both", "images", {}, points, labels, image_set.classes)]
+    drawn = balanced_labels(image_set.num_classes, settings.samples_per_class)
+    for variant in VARIANTS:
+        statistics = ClassStatistics.from_latents(
+            torch.from_numpy(points), torch.from_numpy(labels), image_set.num_classes, variant == "full"
+        )
+        for panel, outcome, prior in _fitted_gaussians(statistics, variant, settings, image_set.classes):
+            if prior is None:
+                panels.append(pd.DataFrame([{"variant": variant, "panel": panel, **outcome}]))
+                continue
+            samples = prior.sample(drawn, generator=generator_for("cpu", settings.seed, "embedding", "samples"))
+            panels.append(_points(variant, panel, outcome, samples.numpy(), drawn.numpy(), image_set.classes))
+    table = pd.concat(panels, ignore_index=True)
+    table = table.assign(dataset=image_set.meta["name"]).reindex(columns=list(COLUMNS))
+    return table.astype({"iterations": "Int64"})
+
+
+def _fitted_gaussians(
+    statistics: ClassStatistics, variant: Variant, settings: EmbeddingFigure, classes: list[str]
+) -> Iterator[tuple[str, dict[str, Any], GaussianPrior | None]]:
+    """Name, outcome and Gaussians of the panels of a variant; None where the fit diverged."""
+    statistics.check()
+    variance = None if variant == "full" else statistics.variance
+    yield "data", {"lambda": 0.0}, GaussianPrior(statistics.mean, variance, statistics.covariance)
+    update: Literal["exact", "released"] = "exact" if variant == "full" else "released"
+    weights = settings.lambdas_full if variant == "full" else settings.lambdas
+    for panel, weight in zip(("small", "large"), weights, strict=True):
+        config = FixedPointConfig(weight=weight, update=update, pooled_mean_gaps=False)
+        yield panel, *fit_with_outcome(statistics, config, None, classes)
+
+
+def _points(
+    variant: str,
+    panel: str,
+    outcome: Mapping[str, Any],
+    points: np.ndarray,
+    labels: np.ndarray,
+    classes: list[str],
+) -> pd.DataFrame:
+    """A panel's points, class by class in the order of the classes."""
+    order = np.argsort(labels, kind="stable")
+    return pd.DataFrame(
+        {
+            "variant": variant,
+            "panel": panel,
+            **outcome,
+            "class": [classes[label] for label in labels[order]],
+            "x": points[order, 0],
+            "y": points[order, 1],
+        }
+    )
+
+
+def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
+    """Draw images, samples of the Gaussians of their classes, and samples of the Gaussians fitted with two λ.
+
+    The four panels have the same axes. A small point is an image or a sample; a large one with a rim is the mean of a
+    class's points.
+
+    Args:
+        table: with the columns :data:`COLUMNS`.
+        variant: Gaussians with variances (diagonal) or with full covariances.
 
     Raises:
         FigureError: the table lacks a column or a panel.
     """
-    require_columns(table, EMBEDDING_COLUMNS, "an embedding")
+    require_columns(table, COLUMNS, "an embedding")
     shown = table[table["variant"].isin(["both", variant])]
     panels = [shown[shown["panel"] == name] for name in _PANELS]
     for name, rows in zip(_PANELS, panels, strict=True):
@@ -72,7 +210,7 @@ def class_gaussians(table: pd.DataFrame, variant: Literal["diagonal", "full"]) -
             axes.set_xlim(*x_limits)
             axes.set_ylim(*y_limits)
             axes.set_aspect("equal")
-            _draw(axes, rows, classes)
+            _draw_panel(axes, rows, classes)
             axes.set_title(f"({letter}) {_title(name, rows.iloc[0], len(rows))}", loc="left", fontsize=6.5, pad=3)
             axes.label_outer()
         grid[0, 0].xaxis.set_major_locator(MaxNLocator(4))
@@ -87,7 +225,7 @@ def class_gaussians(table: pd.DataFrame, variant: Literal["diagonal", "full"]) -
 
 
 def _limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Limits in x and y that hold all points but those far off the reference's, with a ratio a panel can have."""
+    """Limits in x and y around all points except those far from the reference's, with a ratio that suits a panel."""
     limits = []
     for axis in ("x", "y"):
         low, high = reference[axis].min(), reference[axis].max()
@@ -101,8 +239,8 @@ def _limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, 
     return (left - more_x, right + more_x), (bottom - more_y, top + more_y)
 
 
-def _draw(axes: Axes, rows: pd.DataFrame, classes: list[str]) -> None:
-    """Points in mixed order, so that no class lies on top; then the means."""
+def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str]) -> None:
+    """Draw points in random order, so that no class lies on top, and then the means."""
     points = rows[rows["x"].notna()]
     axes.tick_params(labelsize=6, length=2, pad=2)
     if points.empty:
@@ -150,7 +288,7 @@ def _mean_style(index: int) -> dict[str, Any]:
 
 
 def _title(name: str, row: pd.Series, points: int) -> str:
-    """What a panel shows."""
+    """The title of a panel, without its letter."""
     if name == "images":
         return f"{points} images"
     if name == "data":

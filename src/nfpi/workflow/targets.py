@@ -28,7 +28,7 @@ class Targets:
 
     def drawings(self, figure: str) -> list[str]:
         """Names of the pictures of a figure."""
-        return list(self.plan.config.figures[figure].drawings) or [figure]
+        return self.plan.config.figures[figure].picture_names(figure)
 
     def figure(self, name: str) -> dict[str, str]:
         """The files of a figure, by their names: its pictures in two forms, and its numbers where it has a table."""

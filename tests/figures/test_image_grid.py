@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from nfpi.figures import COLUMN_WIDTH, FigureError, augmentations, samples, save_figure
+from nfpi.figures import COLUMN_WIDTH, Drawn, FigureError, save_drawn
+from nfpi.figures.figure2 import draw_augmentations
+from nfpi.figures.samples import draw_samples
 
 
 def pictures(rows, columns, shape=(8, 6, 3)):
@@ -31,7 +33,7 @@ def shown(figure, row, column, height, width):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_image_is_where_its_labels_are(channels):
     images = pictures(2, 3, (8, 6, channels))
-    figure = samples(images, [0.5, 1.0], ["cat", "dog", "frog"])
+    figure = draw_samples(images, [0.5, 1.0], ["cat", "dog", "frog"])
     assert ticks(figure) == [["0.5", "1"], ["cat", "dog", "frog"]]
     for row in range(2):
         for column in range(3):
@@ -40,7 +42,7 @@ def test_each_image_is_where_its_labels_are(channels):
 
 
 def test_the_original_stands_apart_from_its_variants():
-    figure = augmentations(pictures(2, 4), ["cat", "dog"])
+    figure = draw_augmentations(pictures(2, 4), ["cat", "dog"])
     assert ticks(figure) == [["cat", "dog"], ["original", "variant 1", "variant 2", "variant 3"]]
     first, *others = np.diff(figure.axes[0].get_xticks())
     assert len(set(others)) == 1
@@ -49,8 +51,8 @@ def test_the_original_stands_apart_from_its_variants():
 
 @pytest.mark.parametrize("names", [list("0123456789"), ["automobile"] * 10], ids=["short", "long"])
 def test_ten_classes_fit_a_column(names, tmp_path):
-    figure = samples(pictures(3, 10), [0.5, 0.7, 1.0], names)
-    save_figure(figure, tmp_path / "figure")
+    figure = draw_samples(pictures(3, 10), [0.5, 0.7, 1.0], names)
+    save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
     box = figure.get_tightbbox()
     assert box.x0 >= -0.05
     assert box.x1 <= COLUMN_WIDTH + 0.05
@@ -59,11 +61,11 @@ def test_ten_classes_fit_a_column(names, tmp_path):
 
 
 def test_large_images_are_not_enlarged():
-    assert mosaic(samples(pictures(1, 1, (300, 300, 3)), [1.0], ["cat"])).shape == (300, 300, 3)
+    assert mosaic(draw_samples(pictures(1, 1, (300, 300, 3)), [1.0], ["cat"])).shape == (300, 300, 3)
 
 
 def test_what_does_not_fit_is_an_error():
     with pytest.raises(FigureError, match="expected 2×3 images, received 2×4"):
-        samples(pictures(2, 4), [0.5, 1.0], ["cat", "dog", "frog"])
+        draw_samples(pictures(2, 4), [0.5, 1.0], ["cat", "dog", "frog"])
     with pytest.raises(FigureError, match="uint8, received"):
-        samples(pictures(2, 3).astype(float), [0.5, 1.0], ["cat", "dog", "frog"])
+        draw_samples(pictures(2, 3).astype(float), [0.5, 1.0], ["cat", "dog", "frog"])

@@ -7,16 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nfpi.figures import COLUMN_WIDTH, FigureError, accuracy_against_weight, save_figure
-from nfpi.results.tables import COLUMNS
+from nfpi.config import AccuracyFigure
+from nfpi.figures import COLUMN_WIDTH, Drawn, FigureError, FigureInputs, save_drawn
+from nfpi.figures.accuracy_against_weight import COLUMNS, draw, draw_accuracy
+from nfpi.results import write_csv
+
+ACCURACIES = dict.fromkeys(("nf_acc", "nf_acc_std", "cnn_acc", "cnn_acc_std"), "float64")
 
 
 def table(*rows: dict) -> pd.DataFrame:
     """An experiment a pair of data set and prior."""
-    known = {"row": "", "dataset": "digits", "prior": "fpi", "best": False, "status": "ok"}
-    frame = pd.DataFrame([known | row for row in rows], columns=list(COLUMNS))
-    frame["experiment"] = frame.groupby(["dataset", "prior"], sort=False).ngroup()
-    return frame.astype(COLUMNS)
+    known = {"row": "", "dataset": "digits", "prior": "fpi", "flow": "mef", "status": "ok"}
+    columns = COLUMNS | ACCURACIES | {"flow": "str"}
+    frame = pd.DataFrame([known | row for row in rows], columns=list(columns))
+    frame["experiment"] = frame.groupby(["dataset", "prior", "flow"], sort=False).ngroup()
+    return frame.astype(columns)
 
 
 def rows(weights, nf, cnn=None, std=math.nan, **changes) -> list[dict]:
@@ -50,7 +55,7 @@ def crosses(axes, label: str) -> list[float]:
 
 
 def test_every_known_value_is_drawn_inside_the_axes():
-    (axes,) = accuracy_against_weight(DEMO).axes
+    (axes,) = draw_accuracy(DEMO).axes
     assert curve(axes, "NF-Acc") == dict(zip(DEMO["lambda"], DEMO["nf_acc"], strict=True))
     assert curve(axes, "CNN-Acc") == dict(zip(DEMO["lambda"], DEMO["cnn_acc"], strict=True))
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -61,7 +66,7 @@ def test_every_known_value_is_drawn_inside_the_axes():
 
 
 def test_equal_factors_are_equal_lengths_and_zero_has_its_place():
-    (axes,) = accuracy_against_weight(DEMO).axes
+    (axes,) = draw_accuracy(DEMO).axes
     zero, *decades = axes.transData.transform([(weight, 95.0) for weight in (0, 1e3, 1e4, 1e5)])[:, 0]
     assert np.diff(decades)[0] == pytest.approx(np.diff(decades)[1])
     assert decades[0] - zero > 0.5 * np.diff(decades)[0]
@@ -74,22 +79,22 @@ def test_no_line_leads_to_zero_or_over_a_divergence():
         {"lambda": 1e4, "status": "diverged: mean at iteration 2"},
         *rows([1e5], [96]),
     )
-    (axes,) = accuracy_against_weight(frame).axes
+    (axes,) = draw_accuracy(frame).axes
     lines = [container[0].get_ydata() for container in axes.containers if container.get_label() == "NF-Acc"]
     assert lines[0].tolist() == [90]
     np.testing.assert_array_equal(lines[1], [95, math.nan, 96])
 
 
 def test_error_bars_only_where_there_is_a_deviation():
-    assert not any(container.has_yerr for container in accuracy_against_weight(DEMO).axes[0].containers)
-    (axes, _) = accuracy_against_weight(PAPER).axes
+    assert not any(container.has_yerr for container in draw_accuracy(DEMO).axes[0].containers)
+    (axes, _) = draw_accuracy(PAPER).axes
     assert all(container.has_yerr for container in axes.containers)
     lengths = [np.diff(bar[:, 1])[0] for bar in axes.containers[1][2][0].get_segments() if len(bar)]
     np.testing.assert_allclose(lengths[:4], 2 * 0.5)
 
 
 def test_a_panel_a_data_set_with_its_divergences():
-    first, second = accuracy_against_weight(PAPER).axes
+    first, second = draw_accuracy(PAPER).axes
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["cifar10", "cifar100"]
     assert crosses(first, "diverged") == [1e7]
     assert crosses(first, "diverged for some seeds") == []
@@ -100,26 +105,52 @@ def test_a_panel_a_data_set_with_its_divergences():
 
 
 def test_a_label_stands_once_in_the_legend():
-    (legend,) = accuracy_against_weight(PAPER).legends
+    (legend,) = draw_accuracy(PAPER).legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["NF-Acc", "CNN-Acc", "diverged", "diverged for some seeds"]
 
 
 def test_axes_have_units():
-    axes = accuracy_against_weight(DEMO).axes[0]
+    axes = draw_accuracy(DEMO).axes[0]
     assert axes.get_ylabel() == "Accuracy (%)"
     assert "λ" in axes.get_xlabel()
 
 
-def test_two_priors_are_two_panels():
-    frame = table(*rows([1, 10], [90, 91]), *rows([1, 10], [80, 81], prior="mean_only"))
-    titles = [axes.get_title(loc="left") for axes in accuracy_against_weight(frame).axes]
-    assert titles == ["digits, fpi", "digits, mean_only"]
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"prior": "mean_only"}, ["digits, fpi", "digits, mean_only"]),
+        ({"flow": "glow"}, ["digits, fpi, mef", "digits, fpi, glow"]),
+        ({"prior": "mean_only", "row": "KLD on μ only"}, ["digits, fpi", "digits, KLD on μ only"]),
+        ({"dataset": "cifar10"}, ["digits", "cifar10"]),
+    ],
+    ids=["priors", "flows", "labels", "data sets"],
+)
+def test_panels_say_what_tells_them_apart(other, expected):
+    frame = table(*rows([1, 10], [90, 91]), *rows([1, 10], [80, 81], **other))
+    assert [axes.get_title(loc="left") for axes in draw_accuracy(frame).axes] == expected
+
+
+def test_a_table_with_one_of_the_accuracies_is_drawn():
+    figure = draw_accuracy(DEMO.drop(columns=["cnn_acc", "cnn_acc_std"]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["NF-Acc"]
+    assert curve(figure.axes[0], "NF-Acc") == dict(zip(DEMO["lambda"], DEMO["nf_acc"], strict=True))
+
+
+@pytest.mark.parametrize("left_out", [[], ["nf_acc", "nf_acc_std"], ["flow"]], ids=["all", "no NF-Acc", "no flow"])
+def test_a_table_is_read_from_its_file(left_out, tmp_path):
+    frame = PAPER.drop(columns=left_out)
+    write_csv(frame.assign(bits_per_dim=math.nan), tmp_path / "table2.csv")
+    drawn = draw(AccuracyFigure(), FigureInputs({"table": [tmp_path / "table2.csv"]}))
+    save_drawn(drawn, tmp_path / "read", "figure")
+    save_drawn(Drawn({"accuracy_against_weight": draw_accuracy(frame)}), tmp_path / "kept", "figure")
+    read, kept = ((tmp_path / name / "accuracy_against_weight.png").read_bytes() for name in ("read", "kept"))
+    assert read == kept
 
 
 def test_what_has_no_weight_is_left_out():
     frame = table(*rows([1, 10], [90, 91]), {"prior": "real", "lambda": math.nan}, {"dataset": "", "status": "cited"})
-    (axes,) = accuracy_against_weight(frame).axes
+    (axes,) = draw_accuracy(frame).axes
     assert curve(axes, "NF-Acc") == {1: 90, 10: 91}
 
 
@@ -137,35 +168,29 @@ def test_what_has_no_weight_is_left_out():
     ids=["only zero", "one weight", "zero and one", "small weights", "no classifier", "diverged", "missing"],
 )
 def test_sparse_tables_can_be_drawn(frame, tmp_path):
-    save_figure(accuracy_against_weight(frame), tmp_path / "figure")
+    save_drawn(Drawn({"figure": draw_accuracy(frame)}), tmp_path, "figure")
 
 
 @pytest.mark.parametrize("frame", [DEMO, PAPER], ids=["demo", "paper"])
-def test_files_are_whole_large_enough_and_always_the_same(frame, tmp_path):
-    figure = accuracy_against_weight(frame)
-    save_figure(figure, tmp_path / "a.b")
-    save_figure(figure, tmp_path / "again")
-    save_figure(accuracy_against_weight(frame), tmp_path / "anew")
-    assert len(list(tmp_path.iterdir())) == 6
-    png, pdf = ((tmp_path / f"a.b.{suffix}").read_bytes() for suffix in ("png", "pdf"))
-    width, height = struct.unpack(">II", png[16:24])
-    assert png.startswith(b"\x89PNG")
+def test_pictures_are_large_enough(frame, tmp_path):
+    save_drawn(Drawn({"figure": draw_accuracy(frame)}), tmp_path, "figure")
+    width, height = struct.unpack(">II", (tmp_path / "figure.png").read_bytes()[16:24])
     assert width >= 200 * COLUMN_WIDTH
     assert height >= 300
-    assert pdf.startswith(b"%PDF")
-    assert b"CreationDate" not in pdf
-    for stem in ("again", "anew"):
-        assert (tmp_path / f"{stem}.png").read_bytes() == png
-        assert (tmp_path / f"{stem}.pdf").read_bytes() == pdf
 
 
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(FigureError, match="empty"):
-        accuracy_against_weight(DEMO[:0])
+        draw_accuracy(DEMO[:0])
     with pytest.raises(FigureError, match="column status is missing"):
-        accuracy_against_weight(DEMO.drop(columns="status"))
+        draw_accuracy(DEMO.drop(columns="status"))
+    with pytest.raises(FigureError, match="with nf_acc or cnn_acc, received one without"):
+        draw_accuracy(DEMO.drop(columns=list(ACCURACIES)))
 
 
-def test_pyplot_is_not_imported():
-    code = "import sys, nfpi.figures; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+def test_neither_pyplot_nor_torch_is_imported():
+    code = (
+        "import sys, nfpi.figures.accuracy_against_weight, nfpi.figures.registry;"
+        "sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

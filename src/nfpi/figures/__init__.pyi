@@ -1,0 +1,19 @@
+from .drawn import Drawn as Drawn
+from .drawn import FigureInputs as FigureInputs
+from .drawn import save_drawn as save_drawn
+from .registry import draw_figure as draw_figure
+from .registry import register_figure as register_figure
+from .style import COLUMN_WIDTH as COLUMN_WIDTH
+from .style import FigureError as FigureError
+from .style import notice as notice
+
+__all__ = [
+    "COLUMN_WIDTH",
+    "Drawn",
+    "FigureError",
+    "FigureInputs",
+    "draw_figure",
+    "notice",
+    "register_figure",
+    "save_drawn",
+]

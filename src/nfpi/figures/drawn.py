@@ -1,0 +1,95 @@
+"""What a figure is drawn from, and what drawing it gives: pictures, and the numbers that they show."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nfpi.figures.style import RESOLUTION, STYLE, FigureError
+from nfpi.results.csv_files import write_csv
+from nfpi.runtime.files import write_atomically, written_together
+
+_FORMATS: tuple[tuple[str, dict[str, None]], ...] = (("png", {"Software": None}), ("pdf", {"CreationDate": None}))
+"""File formats, and the metadata that would make two files of the same figure differ."""
+
+
+@dataclass(frozen=True)
+class FigureInputs:
+    """What a figure is drawn from.
+
+    Attributes:
+        files: by what they are to the figure, as :meth:`nfpi.config.FigureSettings.files` names them.
+        settings: other settings that it is drawn by, as :meth:`nfpi.config.FigureSettings.reads` gives them, in JSON.
+    """
+
+    files: Mapping[str, list[Path]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        """Return the one file of this name.
+
+        Raises:
+            FigureError: there is none, or more than one.
+        """
+        files = self.files.get(name, [])
+        if len(files) != 1:
+            raise FigureError(f"files: expected one file called {name}, received {len(files)}")
+        return files[0]
+
+    def folder(self, name: str) -> Path:
+        """Return the folder that all files of this name lie in.
+
+        Raises:
+            FigureError: there are none, or they lie in several folders.
+        """
+        folders = {file.parent for file in self.files.get(name, [])}
+        if len(folders) != 1:
+            raise FigureError(f"files: expected the files called {name} in one folder, received {len(folders)} folders")
+        return folders.pop()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, drawn.
+
+    Attributes:
+        pictures: by the names of their files, without a suffix.
+        table: the numbers that they show, for those who want to draw them another way.
+    """
+
+    pictures: Mapping[str, Figure]
+    table: pd.DataFrame | None = None
+
+
+def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
+    """Write every picture as PNG (300 pixels per inch) and PDF, and the table as `name`.csv: all of them or none.
+
+    The same figure always gives the same bytes.
+
+    Raises:
+        OSError: the folder or a file cannot be written.
+    """
+    with written_together():
+        for picture, figure in drawn.pictures.items():
+            for suffix, content in render(figure).items():
+                write_atomically(folder / f"{picture}.{suffix}", content)
+        if drawn.table is not None:
+            write_csv(drawn.table, folder / f"{name}.csv")
+
+
+def render(figure: Figure) -> dict[str, bytes]:
+    """Return the content of a figure's files by their suffix, png and pdf."""
+    contents = {}
+    for suffix, metadata in _FORMATS:
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format=suffix, dpi=RESOLUTION, metadata=metadata)
+        contents[suffix] = buffer.getvalue()
+    return contents

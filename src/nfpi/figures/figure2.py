@@ -1,0 +1,113 @@
+"""Figure 2: training images beside latent-augmented variants of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from nfpi.augmentation import augmented_variants
+from nfpi.config.figures import AugmentationFigure
+from nfpi.config.generation import NfaConfig
+from nfpi.data.errors import DataError
+from nfpi.data.store import ImageSet, read_image_set
+from nfpi.figures.drawn import Drawn, FigureInputs
+from nfpi.figures.image_grid import draw_image_grid, to_pixels
+from nfpi.model import ClassConditionalFlow
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.randomness import derive_seed
+
+
+def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
+    """Augment training images and draw them.
+
+    Raises:
+        DataError: the images have other classes than the flow, or lack one that is to be shown.
+        Diverged: the fit of the flow's Gaussians diverged.
+    """
+    model = ClassConditionalFlow.from_pretrained(inputs.folder("model"))
+    train = read_image_set(inputs.folder("train"))
+    if model.classes != train.classes:
+        raise DataError(
+            f"{inputs.folder('train')}: expected the classes that {inputs.folder('model')} was trained on, "
+            "received others"
+        )
+    nfa = NfaConfig.model_validate(inputs.settings["nfa"])
+    images, classes = augmentation_grid(model, train, settings, nfa, make_device().device)
+    return Drawn({"figure2": draw_augmentations(images, classes)})
+
+
+def augmentation_grid(
+    model: ClassConditionalFlow,
+    image_set: ImageSet,
+    settings: AugmentationFigure,
+    nfa: NfaConfig,
+    device: torch.device,
+) -> tuple[np.ndarray, list[str]]:
+    """Choose images at random and augment them.
+
+    Args:
+        model: whose seed the choice and the augmentation are drawn from.
+        image_set: the training images.
+        settings: which classes are shown, how many images of each and how many variants of an image.
+        nfa: how variants are made, except how many.
+        device: where the flow works.
+
+    Returns:
+        (images, 1 + variants, H, W, C), uint8, the original first; and the class of each image.
+
+    Raises:
+        DataError: a class is not among those of the data set, or has too few images.
+    """
+    indices, names = [], []
+    for name in settings.classes:
+        label = _class_index(image_set, name)
+        members = np.flatnonzero(image_set.labels == label)
+        if len(members) < settings.images_per_class:
+            raise DataError(f"class '{name}': expected {settings.images_per_class} images, received {len(members)}")
+        generator = np.random.default_rng(derive_seed(model.seed, "figure", label))
+        indices += generator.choice(members, settings.images_per_class, replace=False).tolist()
+        names += [image_set.classes[label]] * settings.images_per_class
+    variants = augmented_variants(
+        model.flow.to(device),
+        image_set,
+        np.array(indices),
+        nfa.model_copy(update={"variants": settings.variants}),
+        seed=model.seed,
+        domain=model.domain,
+        device=device,
+    )
+    originals = torch.from_numpy(image_set.images[indices]).permute(0, 3, 1, 2)
+    return to_pixels(torch.cat([originals.unsqueeze(1), variants], 1), model.data, device), names
+
+
+def draw_augmentations(images: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Draw images, and beside each its latent-augmented variants.
+
+    Args:
+        images: (images, 1 + variants, H, W, C), uint8, the original first.
+        classes: names of the images' classes.
+
+    Raises:
+        FigureError: the numbers of rows do not fit, or the images are not pixels.
+    """
+    variants = images.shape[1] - 1
+    columns = [
+        "original",
+        *(f"variant {number}" if variants <= 4 else str(number) for number in range(1, 1 + variants)),
+    ]
+    return draw_image_grid(images, classes, columns, "Class", "", first_apart=True)
+
+
+def _class_index(image_set: ImageSet, name: str) -> int:
+    """The class of this name, or else of this index."""
+    if name in image_set.classes:
+        return image_set.classes.index(name)
+    if name.isdecimal() and int(name) < image_set.num_classes:
+        return int(name)
+    raise DataError(
+        f"classes: expected a name or an index of the {image_set.num_classes} classes of "
+        f"{image_set.meta['name']}, received '{name}'"
+    )

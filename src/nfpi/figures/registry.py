@@ -1,0 +1,81 @@
+"""How a figure is registered, and how one is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import pandas as pd
+
+from nfpi.config.figures import FIGURES, FigureSettings
+from nfpi.figures.drawn import Drawn, FigureInputs
+from nfpi.figures.style import FigureError, notice
+from nfpi.runtime.divergence import Diverged
+
+Draw = TypeVar("Draw", bound=Callable[[Any, FigureInputs], Drawn])
+
+
+def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw], Draw]:
+    """Register a function as what draws the figure `name`.
+
+    The function is called as `(settings, inputs)` and returns a :class:`Drawn`. A preset makes the figure by naming it
+    under `figures:`, with its settings.
+
+    Args:
+        name: of the figure, of its block in a preset and of its target.
+        settings: class of its settings, which says from which files it is drawn.
+
+    Raises:
+        TypeError: the settings are not those of a figure.
+        ConfigError: the name is taken.
+
+    Example:
+        >>> class Residual(FigureSettings):
+        ...     dataset: str
+        ...     def files(self, config, layout):
+        ...         run = config.run(self.dataset, "mef", "fpi", 1e4, config.seeds[0])
+        ...         return {"iterations": [f"{layout.of(run)}/fit/fixed_point.csv"]}
+        >>> @register_figure("residual", Residual)
+        ... def draw_residual(settings, inputs):
+        ...     figure = Figure(figsize=(3.4, 2))
+        ...     figure.subplots().plot(read_csv(inputs.file("iterations"))["mean_residual"])
+        ...     return Drawn({"residual": figure})
+    """
+    if not issubclass(settings, FigureSettings):
+        raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {settings.__name__}")
+
+    def register(draw: Draw) -> Draw:
+        FIGURES.register(name, settings, draw)
+        return draw
+
+    return register
+
+
+def draw_figure(name: str, settings: FigureSettings | Mapping[str, Any], inputs: FigureInputs) -> Drawn:
+    """Draw a registered figure; where a fit that it depends on diverged, its pictures say so.
+
+    Args:
+        name: of the figure.
+        settings: its settings, or their JSON.
+        inputs: files, and other settings.
+
+    Raises:
+        ConfigError: there is no such figure.
+        ValidationError: the settings are not those of the figure.
+        FigureError: the inputs are not what the figure needs, or what was drawn is not what its settings promise.
+    """
+    variant = FIGURES[name]
+    settings = cast(FigureSettings, variant.settings.model_validate(settings))
+    pictures = settings.picture_names(name)
+    try:
+        drawn: Drawn = variant.build(settings, inputs)
+    except Diverged as fault:
+        table = pd.DataFrame([{"outcome": str(fault)}]) if settings.has_table else None
+        return Drawn({picture: notice(str(fault)) for picture in pictures}, table)
+    if sorted(drawn.pictures) != sorted(pictures):
+        expected, received = ", ".join(sorted(pictures)), ", ".join(sorted(drawn.pictures))
+        raise FigureError(f"figure '{name}': expected the pictures {expected}, received {received or 'none'}")
+    if (drawn.table is not None) != settings.has_table:
+        expected, received = ("a table", "none") if settings.has_table else ("no table", "one")
+        raise FigureError(f"figure '{name}': expected {expected}, received {received}")
+    return drawn

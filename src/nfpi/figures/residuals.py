@@ -1,0 +1,145 @@
+"""Residuals of the fixed-point iteration against the iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from nfpi.config.figures import ResidualsFigure
+from nfpi.config.priors import FixedPointSettings
+from nfpi.figures.drawn import Drawn, FigureInputs
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, require_columns, weight_label
+from nfpi.results.csv_files import read_csv
+
+COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
+"""Columns of the residuals of a fit, with their types."""
+
+_QUANTITIES = {"mean_residual": r"$\max_i\ \|δμ_i\|_2$", "variance_residual": r"$\max_i\ \|δv_i\|_2$"}
+_ENDS = {"converged": ("o", "converged"), "not_converged": (">", "not in {} iterations"), "diverged": ("X", "diverged")}
+"""Marker and label of how an iteration ended."""
+
+
+def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
+    """Draw the residuals of the fits with several λ.
+
+    Raises:
+        FigureError: there is not one file for each λ, or no residual at all.
+    """
+    files = inputs.files["iterations"]
+    if len(files) != len(settings.lambdas):
+        raise FigureError(
+            f"files: expected {len(settings.lambdas)} called iterations, one for each λ, received {len(files)}"
+        )
+    prior = FixedPointSettings.model_validate(inputs.settings["prior"])
+    curves = [(weight, read_csv(file, COLUMNS)) for weight, file in zip(settings.lambdas, files, strict=True)]
+    figure = draw_residuals(
+        curves, dataset=settings.dataset, tolerance=prior.tolerance, max_iterations=prior.max_iterations
+    )
+    return Drawn({"residuals": figure})
+
+
+def draw_residuals(
+    curves: Sequence[tuple[float, pd.DataFrame]], *, dataset: str, tolerance: float, max_iterations: int
+) -> Figure:
+    """Draw how far means and variances move in each iteration, a line for each λ.
+
+    A panel shows max_i ‖δμ_i‖₂ or max_i ‖δv_i‖₂ against the iteration, both logarithmic, and the tolerance as a dashed
+    line; a quantity that is not fitted has no panel. The mark at a line's end says how the iteration ended; a line that
+    leaves the axes ends at their top.
+
+    Args:
+        curves: pairs of λ and a table with the columns iteration, mean_residual, variance_residual.
+        dataset: its name.
+        tolerance: at which the iteration ends.
+        max_iterations: after which it ends unconverged.
+
+    Raises:
+        FigureError: there is no curve, no iteration at all, or a column is missing.
+    """
+    for _, rows in curves:
+        require_columns(rows, COLUMNS, "residuals of a fit")
+    quantities = [column for column in _QUANTITIES if any((rows[column] > 0).any() for _, rows in curves)]
+    if not quantities:
+        raise FigureError("expected residuals of at least one iteration, received none")
+    curves = sorted(curves, key=lambda curve: curve[0])
+    ends = [_ending(rows, tolerance, max_iterations) for _, rows in curves]
+    colours = colormaps["cividis"].reversed()(np.linspace(0.15, 1.0, len(curves)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN_WIDTH, 1.5 * len(quantities) + 0.75), layout="constrained")
+        grid = figure.subplots(len(quantities), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, column in zip(grid, quantities, strict=True):
+            bottom, top = _limits([rows[column] for _, rows in curves], ends, tolerance)
+            for (_, rows), colour, end in zip(curves, colours, ends, strict=True):
+                _draw_curve(axes, rows["iteration"], rows[column], top, colour, end)
+            axes.axhline(tolerance, color="0.4", linestyle="--", linewidth=0.8)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_ylim(bottom, top)
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_locator(LogLocator(numticks=6))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.grid(color="0.92", linewidth=0.5)
+            axes.set_ylabel(_QUANTITIES[column])
+        grid[0].set_title(dataset, loc="left")
+        grid[-1].set_xlabel("Iteration")
+        figure.align_ylabels()
+        lines: list[Line2D] = [Line2D([], [], color=colour) for colour in colours]
+        labels = [f"λ = {weight_label(weight)}" for weight, _ in curves]
+        lines.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8))
+        labels.append(f"tolerance {tolerance:g}")
+        for end in (name for name in _ENDS if name in ends):
+            lines.append(Line2D([], [], linestyle="none", color="0.6", **_end_style(end)))
+            labels.append(_ENDS[end][1].format(max_iterations))
+        figure.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=6.5)
+    return figure
+
+
+def _draw_curve(
+    axes: Axes, iterations: pd.Series, residuals: pd.Series, top: float, colour: np.ndarray, end: str
+) -> None:
+    """A line, and the mark at its end or where it leaves the axes."""
+    positive = residuals > 0
+    if not positive.any():
+        return
+    iterations, residuals = iterations[positive], residuals[positive]
+    axes.plot(iterations, residuals, color=colour, linewidth=1.0)
+    beyond = (residuals > top).to_numpy()
+    last = int(beyond.argmax()) if beyond.any() else len(residuals) - 1
+    axes.plot(
+        iterations.iloc[[last]],
+        residuals.iloc[[last]].clip(upper=top),
+        color=colour,
+        clip_on=False,
+        zorder=5,
+        **_end_style(end),
+    )
+
+
+def _ending(rows: pd.DataFrame, tolerance: float, max_iterations: int) -> str:
+    """How an iteration ended: its residuals are known up to there."""
+    if len(rows) and rows[["mean_residual", "variance_residual"]].iloc[-1].max() <= tolerance:
+        return "converged"
+    return "not_converged" if len(rows) >= max_iterations else "diverged"
+
+
+def _limits(values: list[pd.Series], ends: list[str], tolerance: float) -> tuple[float, float]:
+    """Limits of a residual's axis; only the first residual of an iteration that diverged counts."""
+    kept = pd.concat(
+        [series.iloc[:1] if end == "diverged" else series for series, end in zip(values, ends, strict=True)]
+    )
+    kept = kept[np.isfinite(kept) & (kept > 0)]
+    return 0.5 * min(kept.min(), tolerance), 5 * max(kept.max(), tolerance)
+
+
+def _end_style(end: str) -> dict[str, Any]:
+    return {"marker": _ENDS[end][0], "markersize": 4.5, "markeredgecolor": "black", "markeredgewidth": 0.4}

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import pytest
+import torch
+
+from nfpi.config import ConvergenceFigure
+from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
+from nfpi.figures.convergence_map import COLUMNS, convergence_table, draw, draw_convergence_map
+from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
+from nfpi.priors.files import save_prior, save_statistics
+from nfpi.results import read_csv
+
+# ---- computation ----------------------------------------------------------------------------------------------
+
+MAP = ConvergenceFigure(dataset="toy", lambdas=[1e6, 1, 30])
+
+
+@pytest.fixture(scope="module")
+def statistics() -> ClassStatistics:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat_interleave(50)
+    means = torch.randn(4, 6, generator=generator)
+    return ClassStatistics.from_latents(means[labels] + torch.randn(200, 6, generator=generator), labels)
+
+
+@pytest.fixture(scope="module")
+def initial(statistics) -> GaussianPrior:
+    return GaussianPrior(statistics.mean, 1.5 * statistics.variance)
+
+
+@pytest.fixture(scope="module")
+def table(statistics, initial) -> pd.DataFrame:
+    return pd.DataFrame(convergence_table(statistics, initial, MAP), columns=list(COLUMNS))
+
+
+def test_every_combination_is_tried_once(table):
+    assert list(table.columns) == list(COLUMNS)
+    keys = ["fitted", "update", "scale", "lambda"]
+    assert len(table) == len(table[keys].drop_duplicates()) == 3 * 2 * 2 * 3
+    assert set(table["outcome"]) == {"converged", "diverged"}
+    draw_convergence_map(table)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "mean", "variance"), [("both", True, True), ("mean", True, False), ("variance", False, True)]
+)
+def test_outcomes_are_those_of_the_fits(table, statistics, initial, fitted, mean, variance):
+    start = initial if variance else GaussianPrior(initial.mean, torch.ones_like(initial.mean))
+    converged = table[(table["fitted"] == fitted) & (table["outcome"] == "converged")]
+    assert set(converged["lambda"]) >= {1, 30}
+    for row in converged.to_dict("records"):
+        config = FixedPointConfig(
+            row["lambda"], update=row["update"], scale=row["scale"], fit_mean=mean, fit_variance=variance
+        )
+        result = fit_fixed_point(statistics, config, start)
+        assert result.converged
+        assert result.iterations == row["iterations"]
+
+
+def test_means_under_identity_have_one_update_only(table):
+    """With Σ = I the released update and the exact one are the same."""
+    released, exact = (
+        table[(table["fitted"] == "mean") & (table["update"] == update)].drop(columns="update").reset_index(drop=True)
+        for update in ("released", "exact")
+    )
+    pd.testing.assert_frame_equal(released, exact)
+
+
+def test_a_divergence_is_told_with_what_when_and_whose(table):
+    exact = table[(table["fitted"] == "both") & (table["update"] == "exact") & (table["lambda"] == 1e6)]
+    assert (exact["outcome"] == "diverged").all()
+    quantities = ["A (definiteness)", "repulsion kernel", "divergences (rounding)", "variance", "mean"]
+    assert exact["quantity"].isin(quantities).all()
+    assert exact["class"].isin(list("0123")).all()
+    assert (exact["iterations"] >= 1).all()
+
+
+def test_a_map_is_made_from_the_files_of_an_initial_state(table, statistics, initial, tmp_path):
+    save_statistics(tmp_path / "statistics.safetensors", statistics, {})
+    save_prior(tmp_path / "prior.safetensors", initial, {})
+    files = {"statistics": [tmp_path / "statistics.safetensors"], "initial": [tmp_path / "prior.safetensors"]}
+    save_drawn(draw(MAP, FigureInputs(files)), tmp_path / "figures", "convergence_map")
+    names = ["convergence_map.csv", "convergence_map.pdf", "convergence_map.png"]
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == names
+    read = read_csv(tmp_path / "figures/convergence_map.csv", COLUMNS)
+    pd.testing.assert_frame_equal(read, table.fillna({"quantity": "", "class": ""}), check_dtype=False)
+
+
+# ---- drawing --------------------------------------------------------------------------------------------------
+
+
+def labels(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+WEIGHTS = (1e2, 1e3, 1e4)
+LOST = {"quantity": "A (definiteness)", "class": "2", "outcome": "diverged"}
+
+
+def fits(**changes) -> pd.DataFrame:
+    """All combinations, of which the largest λ does what `changes` say."""
+    fine = {"quantity": "", "class": "", "outcome": "converged", "dataset": "toy", "alpha": 10.0}
+    combinations = itertools.product(("both", "mean", "variance"), ("released", "exact"), ("pairwise", "average"))
+    rows = [
+        {"fitted": fitted, "update": update, "scale": scale, "lambda": weight, **fine, "iterations": 2 * index + 1}
+        | (changes if weight == max(WEIGHTS) else {})
+        for fitted, update, scale in combinations
+        for index, weight in enumerate(WEIGHTS)
+    ]
+    return pd.DataFrame(rows)[list(COLUMNS)]
+
+
+def cells(axes) -> list[list[str]]:
+    """What is written, row by row."""
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    return [[written[column, row] for column in range(len(WEIGHTS))] for row in range(4)]
+
+
+def test_every_fit_has_a_cell_with_its_iterations():
+    groups = draw_convergence_map(fits()).axes[:3]
+    assert [axes.get_title(loc="left") for axes in groups] == ["$μ$ and $Σ$", "$μ$ only, $Σ = I$", "$Σ$ only"]
+    for axes in groups:
+        assert cells(axes) == [["1", "3", "5"]] * 4
+        assert len(axes.patches) == 12
+    assert [label.get_text() for label in groups[0].get_yticklabels()] == [
+        *("released, pairwise π", "released, average π", "exact, pairwise π", "exact, average π")
+    ]
+    assert [label.get_text() for label in groups[-1].get_xticklabels()] == ["$100$", "$10^{3}$", "$10^{4}$"]
+
+
+def test_more_iterations_are_darker():
+    shades = [sum(patch.get_facecolor()[:3]) for patch in draw_convergence_map(fits()).axes[0].patches[:3]]
+    assert shades[0] > shades[1] > shades[2]
+
+
+def test_cells_without_a_fixed_point_say_why():
+    figure = draw_convergence_map(fits(**LOST, iterations=4))
+    assert cells(figure.axes[0]) == [["1", "3", "A"]] * 4
+    assert labels(figure) == ["diverged: $A$ not positive"]
+    figure = draw_convergence_map(fits(outcome="not_converged", iterations=1000))
+    assert cells(figure.axes[0]) == [["1", "3", ""]] * 4
+    assert figure.axes[0].patches[2].get_hatch()
+    assert labels(figure) == ["not in 1000 iterations"]
+
+
+def test_a_map_can_be_written(tmp_path):
+    save_drawn(Drawn({"figure": draw_convergence_map(fits(**LOST, iterations=1))}), tmp_path, "figure")
+    assert {file.name for file in tmp_path.iterdir()} == {"figure.png", "figure.pdf"}
+
+
+def test_other_tables_are_no_map():
+    with pytest.raises(FigureError, match="empty"):
+        draw_convergence_map(fits()[:0])
+    with pytest.raises(FigureError, match="column outcome is missing"):
+        draw_convergence_map(fits().drop(columns="outcome"))

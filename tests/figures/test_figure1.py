@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nfpi.config import EmbeddingFigure
+from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
+from nfpi.figures.figure1 import COLUMNS, VARIANTS, draw, draw_gaussians, embed_images, embedding_table
+from nfpi.figures.style import class_style
+from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
+from nfpi.results import read_csv
+
+# ---- computation ----------------------------------------------------------------------------------------------
+
+FIGURE = EmbeddingFigure(
+    dataset="toy", images=45, perplexity=10, lambdas=[10, 1e4], lambdas_full=[1, 1e7], samples_per_class=30
+)
+
+
+@pytest.fixture(scope="module")
+def embedding(images) -> pd.DataFrame:
+    return embedding_table(images, FIGURE)
+
+
+def panel_of(embedding: pd.DataFrame, variant: str, name: str) -> pd.DataFrame:
+    return embedding[(embedding["variant"] == variant) & (embedding["panel"] == name)]
+
+
+def points(rows: pd.DataFrame) -> torch.Tensor:
+    return torch.tensor(rows[["x", "y"]].to_numpy())
+
+
+def statistics_of(embedding: pd.DataFrame, covariance: bool) -> ClassStatistics:
+    """Of the embedded images."""
+    rows = panel_of(embedding, "both", "images")
+    labels = torch.tensor([int(name.removeprefix("class")) for name in rows["class"]])
+    return ClassStatistics.from_latents(points(rows), labels, covariance=covariance)
+
+
+def test_classes_that_differ_are_embedded_apart(images):
+    embedded = embed_images(images.images, perplexity=10, seed=0)
+    centres = np.stack([embedded[images.labels == label].mean(0) for label in range(3)])
+    nearest = np.linalg.norm(embedded[:, None] - centres, axis=2).argmin(1)
+    np.testing.assert_array_equal(nearest, images.labels)
+
+
+def test_an_embedding_depends_on_its_seed_alone(images, embedding):
+    pd.testing.assert_frame_equal(embedding_table(images, FIGURE), embedding)
+    other = embedding_table(images, FIGURE.model_copy(update={"seed": 1}))
+    assert not np.allclose(points(panel_of(other, "both", "images")), points(panel_of(embedding, "both", "images")))
+
+
+def test_too_few_images_are_an_error(images):
+    with pytest.raises(ValueError, match="perplexity: expected less than the 5 images, received 10"):
+        embedding_table(images, FIGURE.model_copy(update={"images": 5}))
+    with pytest.raises(ValueError, match="its variance needs at least 2 samples"):
+        embedding_table(images, FIGURE.model_copy(update={"images": 2, "perplexity": 1.0}))
+
+
+def test_an_embedding_has_what_its_figures_need(embedding):
+    assert list(embedding.columns) == list(COLUMNS)
+    assert len(panel_of(embedding, "both", "images")) == 45
+    for variant in ("diagonal", "full"):
+        assert len(panel_of(embedding, variant, "data")) == 3 * 30
+        draw_gaussians(embedding, variant)
+
+
+@pytest.mark.parametrize("variant", ["diagonal", "full"])
+def test_panels_show_the_gaussians_of_the_data_and_of_the_fit(embedding, variant):
+    """The same noise everywhere: from panel to panel a sample moves with the Gaussian of its class."""
+    full = variant == "full"
+    statistics = statistics_of(embedding, full)
+    weight = FIGURE.lambdas_full[0] if full else FIGURE.lambdas[0]
+    config = FixedPointConfig(weight, update="exact" if full else "released", pooled_mean_gaps=False)
+    fitted = fit_fixed_point(statistics, config)
+    own = GaussianPrior(statistics.mean, None if full else statistics.variance, statistics.covariance)
+    noise = []
+    for prior, name in ((own, "data"), (fitted.prior, "small")):
+        z = points(panel_of(embedding, variant, name)).unflatten(0, (3, 30))
+        root = torch.linalg.cholesky(prior.covariance) if full else prior.variance.sqrt().diag_embed()
+        noise.append(torch.linalg.solve_triangular(root, (z - prior.mean[:, None]).mT, upper=False).mT)
+    torch.testing.assert_close(noise[0], noise[1])
+    assert noise[0].std() == pytest.approx(1, abs=0.2)
+    row = panel_of(embedding, variant, "small").iloc[0]
+    assert (row["lambda"], row["iterations"], row["outcome"]) == (weight, fitted.iterations, "converged")
+
+
+def test_a_fit_that_diverges_is_one_row_without_a_point(embedding):
+    (row,) = panel_of(embedding, "full", "large").to_dict("records")
+    assert (row["lambda"], row["outcome"]) == (1e7, "diverged")
+    assert row["quantity"]
+    assert row["class"] in ("class0", "class1", "class2")
+    assert np.isnan(row["x"])
+    assert np.isnan(row["y"])
+
+
+# ---- drawing --------------------------------------------------------------------------------------------------
+
+
+def panel(variant, name, outcome, centres, classes=("cat", "dog", "frog"), spread=1.0, count=20):
+    generator = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {"dataset": "toy", "variant": variant, "panel": name, "quantity": "", **outcome, "class": label}
+            | dict(zip("xy", centre + spread * generator.normal(size=2), strict=True))
+            for label, centre in zip(classes, centres, strict=True)
+            for _ in range(count)
+        ]
+    )
+
+
+def table(*large, classes=("cat", "dog", "frog")):
+    """All panels of the variant diagonal; `large` in place of a last one that converged."""
+    near = np.random.default_rng(1).normal(size=(len(classes), 2)) * 5
+    nothing = {"lambda": np.nan, "outcome": "", "iterations": None}
+    panels = [
+        panel("both", "images", nothing, near, classes),
+        panel("diagonal", "data", nothing | {"lambda": 0.0}, near, classes),
+        panel("diagonal", "small", {"lambda": 1e3, "outcome": "converged", "iterations": 12}, near, classes),
+        *(
+            large
+            or [panel("diagonal", "large", {"lambda": 1e5, "outcome": "converged", "iterations": 34}, near, classes)]
+        ),
+    ]
+    return pd.concat(panels)[list(COLUMNS)].astype({"iterations": "Int64"})
+
+
+def titles(figure):
+    return [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def cloud(axes):
+    return np.asarray(axes.collections[0].get_offsets())
+
+
+def test_four_panels_hold_all_points_on_the_same_axes():
+    frame = table()
+    figure = draw_gaussians(frame, "diagonal")
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
+    for axes, name in zip(figure.axes, ("images", "data", "small", "large"), strict=True):
+        rows = frame[frame["panel"] == name]
+        assert sorted(cloud(axes).tolist()) == sorted(rows[["x", "y"]].to_numpy().tolist())
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert rows["x"].between(left, right).all()
+        assert rows["y"].between(bottom, top).all()
+
+
+def test_titles_say_weight_and_iterations():
+    assert titles(draw_gaussians(table(), "diagonal")) == [
+        "(a) 60 images",
+        "(b) Gaussians, $λ = 0$",
+        "(c) $λ =$ $10^{3}$, 12 iterations",
+        "(d) $λ =$ $10^{5}$, 34 iterations",
+    ]
+
+
+def test_a_class_has_one_colour_in_all_panels_and_in_the_legend():
+    figure = draw_gaussians(table(), "diagonal")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cat", "dog", "frog"]
+    assert legend.get_title().get_text() == "toy"
+    for axes in figure.axes:
+        assert [line.get_markerfacecolor() for line in axes.lines] == [class_style(index)[0] for index in range(3)]
+
+
+def test_the_large_marks_are_the_means_of_the_points():
+    frame = table()
+    axes = draw_gaussians(frame, "diagonal").axes[2]
+    means = frame[frame["panel"] == "small"].groupby("class")[["x", "y"]].mean()
+    np.testing.assert_allclose([line.get_xydata()[0] for line in axes.lines], means.to_numpy())
+
+
+def test_a_fit_without_end_is_named():
+    unfinished = panel(
+        "diagonal", "large", {"lambda": 1e5, "outcome": "not_converged", "iterations": 1000}, np.eye(3, 2)
+    )
+    assert titles(draw_gaussians(table(unfinished), "diagonal"))[3] == "(d) $λ =$ $10^{5}$, > 1000 iterations"
+
+
+def test_a_panel_that_diverged_says_so_in_place_of_samples(tmp_path):
+    lost = {"lambda": 100, "outcome": "diverged", "iterations": 7, "quantity": "A (definiteness)", "class": "dog"}
+    diverged = pd.DataFrame(
+        [{"dataset": "toy", "variant": "diagonal", "panel": "large", "x": np.nan, "y": np.nan, **lost}]
+    )
+    figure = draw_gaussians(table(diverged), "diagonal")
+    axes = figure.axes[3]
+    assert titles(figure)[3] == "(d) $λ =$ $100$, diverged"
+    assert [text.get_text() for text in axes.texts] == ["diverged: A (definiteness)\nof class dog\nat iteration 7"]
+    assert not axes.collections
+    save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
+
+
+def test_samples_far_off_do_not_squash_the_others():
+    far = panel(
+        "diagonal", "large", {"lambda": 1e5, "outcome": "converged", "iterations": 9}, [[0, 0], [1e4, 0], [0, 0]]
+    )
+    frame = table(far)
+    axes = draw_gaussians(frame, "diagonal").axes
+    near = frame[frame["panel"].isin(["images", "data"])]
+    assert np.diff(axes[0].get_xlim())[0] < 4 * np.ptp(near["x"])
+    assert [text.get_text() for text in axes[3].texts] == ["20 of 60 samples outside"]
+
+
+def test_many_classes_have_no_legend(tmp_path):
+    classes = tuple(f"class {index}" for index in range(30))
+    figure = draw_gaussians(table(classes=classes), "diagonal")
+    assert not figure.legends
+    assert not figure.axes[0].lines
+    save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
+
+
+def test_other_tables_are_refused():
+    with pytest.raises(FigureError, match="variant full, received none with data"):
+        draw_gaussians(table(), "full")
+    with pytest.raises(FigureError, match="column quantity is missing"):
+        draw_gaussians(table().drop(columns="quantity"), "diagonal")
+
+
+def test_both_variants_and_the_points_are_made_from_images(make_image_set, tmp_path):
+    inputs = FigureInputs({"train": sorted(make_image_set(tmp_path / "train", (1, 4, 4), per_class=12).iterdir())})
+    settings = FIGURE.model_copy(update={"images": 30, "perplexity": 5.0})
+    drawn = draw(settings, inputs)
+    assert list(drawn.pictures) == ["figure1", "figure1_full"]
+    for name in ("once", "again"):
+        save_drawn(drawn if name == "once" else draw(settings, inputs), tmp_path / name, "figure1")
+    files = sorted((tmp_path / "once").iterdir())
+    assert [file.name for file in files] == [
+        *("figure1.csv", "figure1.pdf", "figure1.png", "figure1_full.pdf", "figure1_full.png")
+    ]
+    assert all(file.read_bytes() == (tmp_path / "again" / file.name).read_bytes() for file in files)
+
+
+def test_written_points_give_the_same_pictures(embedding, tmp_path):
+    save_drawn(Drawn({variant: draw_gaussians(embedding, variant) for variant in VARIANTS}, embedding), tmp_path, "a")
+    read = read_csv(tmp_path / "a.csv", COLUMNS)
+    save_drawn(Drawn({variant: draw_gaussians(read, variant) for variant in VARIANTS}), tmp_path / "read", "a")
+    for variant in VARIANTS:
+        assert (tmp_path / f"{variant}.png").read_bytes() == (tmp_path / "read" / f"{variant}.png").read_bytes()

@@ -1,0 +1,60 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.config import AugmentationFigure, NfaConfig
+from nfpi.data import DataError, write_image_set
+from nfpi.figures import FigureInputs
+from nfpi.figures.figure2 import augmentation_grid, draw
+
+CPU = torch.device("cpu")
+NFA = NfaConfig(axes=4, strength=1.0)
+
+
+def settings(classes: list[str], **changes: Any) -> AugmentationFigure:
+    return AugmentationFigure(dataset="toy", weight=1, classes=classes, **changes)
+
+
+def test_originals_come_first_and_are_of_the_classes_asked_for(model, images):
+    shown = settings(["class2", "0"], images_per_class=2, variants=4)
+    grid, names = augmentation_grid(model, images, shown, NFA, CPU)
+    assert grid.shape == (4, 5, 4, 4, 1)
+    assert names == ["class2", "class2", "class0", "class0"]
+    for row, name in zip(grid, names, strict=True):
+        same = (images.images == row[0]).all((1, 2, 3))
+        assert images.labels[same].tolist() == [int(name[-1])]
+        assert (row[1:] != row[0]).any((1, 2, 3)).all()
+
+
+def test_no_strength_gives_the_originals_back(model, images):
+    grid, _ = augmentation_grid(model, images, settings(["class1"]), NfaConfig(axes=4, strength=0.0), CPU)
+    assert np.abs(grid[:, 1:].astype(int) - grid[:, :1]).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["classs1", "3"])
+def test_unknown_classes_are_named(model, images, name):
+    with pytest.raises(DataError, match=f"the 3 classes of toy, received '{name}'"):
+        augmentation_grid(model, images, settings([name]), NFA, CPU)
+
+
+def test_a_class_with_too_few_images_is_named(model, images):
+    with pytest.raises(DataError, match="class '0': expected 21 images, received 20"):
+        augmentation_grid(model, images, settings(["0"], images_per_class=21), NFA, CPU)
+
+
+def test_a_model_and_its_images_are_read(model_files, train_files):
+    inputs = FigureInputs({"model": model_files, "train": train_files}, {"nfa": {"axes": 4}})
+    (axes,) = draw(settings(["class2", "0"]), inputs).pictures["figure2"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["class2", "class0"]
+    assert [label.get_text() for label in axes.get_xticklabels()][:2] == ["original", "variant 1"]
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["class0", "class1"]], ids=["other names", "fewer"])
+def test_images_of_other_classes_are_refused(model_files, tmp_path, names):
+    pixels = np.zeros((10, 4, 4, 1), np.uint8)
+    write_image_set(tmp_path / "train", pixels, np.arange(10) % 2, names, name="other", flip=False)
+    inputs = FigureInputs({"model": model_files, "train": sorted((tmp_path / "train").iterdir())}, {"nfa": {}})
+    with pytest.raises(DataError, match=r"train: expected the classes that .*model was trained on"):
+        draw(settings(["0"]), inputs)

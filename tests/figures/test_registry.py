@@ -1,0 +1,95 @@
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from nfpi.config import FIGURES, AugmentationFigure, ConfigError, FigureSettings, SamplesFigure, Settings
+from nfpi.config.registry import Registry
+from nfpi.figures import Drawn, FigureError, FigureInputs, draw_figure, register_figure, save_drawn
+from nfpi.runtime.divergence import Diverged
+
+
+class Line(FigureSettings):
+    title = "a line"
+    pictures = ("left", "right")
+    has_table = True
+
+    slope: float = 1.0
+
+
+def table(slope: float) -> pd.DataFrame:
+    return pd.DataFrame({"x": [0, 1], "y": [0, slope]})
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(FIGURES, "_variants", dict(FIGURES._variants))
+
+
+def test_a_registered_figure_is_drawn_with_its_settings():
+    @register_figure("line", Line)
+    def draw(settings: Line, inputs: FigureInputs) -> Drawn:
+        assert inputs.settings == {"colour": "blue"}
+        return Drawn({"left": Figure(), "right": Figure()}, table(settings.slope))
+
+    drawn = draw_figure("line", Line(slope=3.0), FigureInputs({}, {"colour": "blue"}))
+    pd.testing.assert_frame_equal(drawn.table, table(3.0))
+    assert FIGURES["line"].settings.title == "a line"
+    with pytest.raises(ConfigError, match="figure 'line' is registered already"):
+        register_figure("line", Line)(draw)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "message"),
+    [
+        (Drawn({"left": Figure()}, table(1.0)), "expected the pictures left, right, received left"),
+        (Drawn({}, table(1.0)), "expected the pictures left, right, received none"),
+        (Drawn({"left": Figure(), "right": Figure()}), "expected a table, received none"),
+    ],
+    ids=["a picture is missing", "no picture", "no table"],
+)
+def test_what_is_drawn_has_to_be_what_the_settings_promise(drawn, message):
+    register_figure("line", Line)(lambda settings, inputs: drawn)
+    with pytest.raises(FigureError, match=message):
+        draw_figure("line", Line(), FigureInputs({}))
+
+
+def test_settings_are_those_of_a_figure():
+    with pytest.raises(TypeError, match="expected a subclass of FigureSettings, received Settings"):
+        register_figure("line", Settings)
+
+
+def test_a_fit_that_diverged_is_said_in_every_file(tmp_path):
+    def draw(settings: Line, inputs: FigureInputs) -> Drawn:
+        raise Diverged(4, 1, "variance", 1e6)
+
+    register_figure("line", Line)(draw)
+    drawn = draw_figure("line", Line(), FigureInputs({}))
+    for figure in drawn.pictures.values():
+        assert "diverged at iteration 4: variance of class 1" in figure.texts[0].get_text()
+    save_drawn(drawn, tmp_path, "line")
+    names = {"left.png", "left.pdf", "right.png", "right.pdf", "line.csv"}
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("samples", SamplesFigure(dataset="toy", weight=10)),
+        ("figure2", AugmentationFigure(dataset="toy", weight=10, classes=["class0"])),
+    ],
+    ids=["samples", "figure2"],
+)
+def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, settings, diverged_files, train_files):
+    drawn = draw_figure(name, settings, FigureInputs({"model": diverged_files, "train": train_files}, {"nfa": {}}))
+    assert "diverged at iteration 4" in drawn.pictures[name].texts[0].get_text()
+
+
+def test_every_figure_says_what_it_is():
+    assert isinstance(FIGURES, Registry)
+    for name in FIGURES:
+        settings = FIGURES[name].settings
+        assert settings.title
+        assert settings.caption
+        assert settings.picture_names(name)
+        assert callable(FIGURES[name].build)

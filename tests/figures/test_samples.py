@@ -1,0 +1,66 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.config import SamplesFigure
+from nfpi.figures import FigureInputs, image_grid
+from nfpi.figures.samples import draw, sample_grid
+from nfpi.flows.dequantization import quantize
+from nfpi.model import ClassConditionalFlow
+
+CPU = torch.device("cpu")
+
+
+def settings(**changes: Any) -> SamplesFigure:
+    return SamplesFigure(**{"dataset": "toy", "weight": 1, "temperatures": [1e-6, 0.5, 1.0], **changes})
+
+
+@pytest.fixture(scope="module")
+def means(model: ClassConditionalFlow) -> torch.Tensor:
+    """f⁻¹ of the means of the classes."""
+    with torch.no_grad():
+        return model.flow.inverse(model.prior.mean.float())[0]
+
+
+def test_samples_at_no_temperature_are_those_of_the_means(model, means):
+    grid = sample_grid(model, settings(), CPU)
+    assert grid.shape == (3, 3, 4, 4, 1)
+    expected = quantize(means).permute(0, 2, 3, 1).numpy()
+    assert np.abs(grid[0].astype(int) - expected).max() <= 1
+    assert (grid[1] != grid[2]).any()
+
+
+def test_only_the_first_classes_are_drawn_where_so_many_are_asked_for(model):
+    first = sample_grid(model, settings(classes=2), CPU)
+    np.testing.assert_array_equal(first[0], sample_grid(model, settings(), CPU)[0, :2])
+
+
+def test_samples_depend_on_the_seed_of_the_run(model):
+    other = dataclasses.replace(model, config={**model.config, "seed": 4})
+    assert (sample_grid(model, settings(), CPU)[2] != sample_grid(other, settings(), CPU)[2]).any()
+
+
+def test_latents_are_decoded(model, means, monkeypatch):
+    """Each latent becomes the picture of its decoder, in its place."""
+    data = {**model.data, "dtype": "float16", "extra": {"spread": np.ones((1, 4, 4)).tolist()}}
+    of_latents = dataclasses.replace(model, config={**model.config, "data": data})
+
+    def load_decoder(known, device):
+        assert known == data
+        return lambda z: (z[:, :1].float().repeat_interleave(2, 2).repeat_interleave(2, 3) > 0).to(torch.uint8) * 255
+
+    monkeypatch.setattr(image_grid, "load_decoder", load_decoder)
+    monkeypatch.setattr(image_grid, "_DECODED_AT_A_TIME", 2)
+    grid = sample_grid(of_latents, settings(), CPU)
+    assert grid.shape == (3, 3, 8, 8, 1)
+    assert grid.dtype == np.uint8
+    np.testing.assert_array_equal(grid[0, :, ::2, ::2], 255 * (means.permute(0, 2, 3, 1).numpy() > 0))
+
+
+def test_a_model_is_read_and_its_classes_are_named(model_files):
+    (axes,) = draw(settings(), FigureInputs({"model": model_files})).pictures["samples"].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["class0", "class1", "class2"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1e-06", "0.5", "1"]
