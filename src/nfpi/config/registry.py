@@ -170,7 +170,7 @@ class BlockRegistry(Registry, Generic[B]):
         if known is None or known[0] is not variant:
             made = create_model(
                 variant.settings.__name__,
-                __base__=(variant.settings, self.common),
+                __base__=self.common if variant.settings is Settings else (variant.settings, self.common),
                 __doc__=variant.settings.__doc__,
                 **{self.key: (Literal[name], name)},  # type: ignore[call-overload]
             )

@@ -85,8 +85,8 @@ def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
     if "run" in record:
         try:
             received = Run.from_json(record["run"])
-        except (ValueError, AttributeError) as error:
-            raise MetricsError(f"{path}: {error}") from None
+        except (ValueError, AttributeError):
+            raise MetricsError(f"{path}: expected the identity of a run, received {record['run']!r}") from None
         if received != run:
             raise MetricsError(f"{path}: expected the metrics of {run.folder}, received those of {received.folder}")
     elif "diverged" not in record:

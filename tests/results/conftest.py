@@ -1,0 +1,83 @@
+"""Collected metrics as runs would have left them, and the rows of tables that name those runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from nfpi.config import Config
+from nfpi.results.collect import COLUMNS
+from nfpi.results.rows import TableRow
+from nfpi.results.tables import read_reference
+from nfpi.runs import Run
+from nfpi.workflow.tables import table_rows
+
+PAPER = Path(__file__).parents[2] / "workflow" / "reference" / "paper.csv"
+PRIORS: dict[str, Any] = {
+    "fpi": {},
+    "mean_only": {"fit_variance": False},
+    "unit": {"start": "identity"},
+    "gmm": {"method": "gradient_descent", "every": "step"},
+}
+CLASSIFIERS: dict[str, Any] = {
+    "resnet18": {},
+    "swin": {"model": "swin", "train_on": "real"},
+    "eva02": {"model": "eva02", "train_on": "real"},
+}
+DATASETS = ("digits", "digits_8x8", "cifar10", "cifar100", "imagenet")
+
+Measured = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def reference() -> pd.DataFrame:
+    """The paper's numbers."""
+    return read_reference(PAPER)
+
+
+@pytest.fixture(scope="session")
+def config_of() -> Callable[..., Config]:
+    """A config with one table, `t`, of these experiments."""
+
+    def make(*experiments: Mapping[str, Any], seeds: tuple[int, ...] = (0,), **table: Any) -> Config:
+        return Config.model_validate(
+            {
+                "seeds": list(seeds),
+                "datasets": {name: {} for name in DATASETS},
+                "flows": {"mef": {}, "glow": {"kind": "glow"}},
+                "priors": PRIORS,
+                "classifiers": CLASSIFIERS,
+                "tables": {"t": {"experiments": list(experiments), **table}},
+            }
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rows_of(config_of: Callable[..., Config]) -> Callable[..., list[TableRow]]:
+    """The rows of a table of these experiments."""
+    return lambda *experiments, seeds=(0,): table_rows(config_of(*experiments, seeds=seeds), "t")
+
+
+@pytest.fixture(scope="session")
+def measured() -> Callable[..., Measured]:
+    """Rows of the collected table: what one run measured, or how it diverged."""
+
+    def make(run: Run, status: str = "ok", **values: float) -> Measured:
+        common = run.row() | {"n": 360, "status": status, "run": run.folder}
+        shown = values if status == "ok" else {"": math.nan}
+        return [common | {"metric": metric, "value": value} for metric, value in shown.items()]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def frame_of() -> Callable[..., pd.DataFrame]:
+    """The collected table of what several runs measured."""
+    return lambda *runs: pd.DataFrame([row for rows in runs for row in rows], columns=list(COLUMNS)).astype(COLUMNS)

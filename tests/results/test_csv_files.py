@@ -1,0 +1,80 @@
+"""Tables as csv files that read back the same."""
+
+from __future__ import annotations
+
+import csv
+import math
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfpi.results.csv_files import CsvError, read_csv, read_header, write_csv, write_rows
+from nfpi.runtime.files import write_atomically
+
+COLUMNS = {"name": "str", "value": "float64", "count": "Int64", "index": "int64", "best": "bool"}
+ROWS = [
+    {"name": 'NA, "quoted"', "value": 1 / 3, "count": 3, "index": 0, "best": True},
+    {"name": "null", "value": math.nan, "count": None, "index": -1, "best": False},
+    {"name": "", "value": 1e-7, "count": 0, "index": 2, "best": False},
+]
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(ROWS).astype(COLUMNS)
+
+
+def test_a_table_is_read_back_with_its_types(frame, tmp_path):
+    write_csv(frame, tmp_path / "table.csv")
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "table.csv", COLUMNS), frame, check_exact=True)
+    assert read_header(tmp_path / "table.csv") == list(COLUMNS)
+
+
+def test_rows_are_written_as_a_table_is(frame, tmp_path):
+    write_csv(frame, tmp_path / "table.csv")
+    write_rows(tmp_path / "rows.csv", list(COLUMNS), ROWS)
+    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "table.csv").read_bytes()
+    write_rows(tmp_path / "rows.csv", list(COLUMNS), [])
+    assert (tmp_path / "rows.csv").read_text() == ",".join(COLUMNS) + "\n"
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_every_float_is_read_back(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("csv") / "rows.csv"
+    write_rows(path, ["x"], [{"x": value} for value in values])
+    assert read_csv(path, {"x": "float64"})["x"].tolist() == values
+    assert path.read_text() == pd.DataFrame({"x": values}).to_csv(index=False, lineterminator="\n")
+
+
+def test_rows_are_written_without_pandas(tmp_path):
+    code = (
+        "import sys; from nfpi.results.csv_files import write_rows; "
+        f"write_rows({str(tmp_path / 'rows.csv')!r}, ['a'], [{{'a': 1}}]); assert 'pandas.core' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(csv.reader((tmp_path / "rows.csv").open())) == [["a"], ["1"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,value\na,1\n", "expected column count"),
+        ("name,value,count,index,best\na,1,1,x,True\n", "column index: expected int64"),
+        ("name,value,count,index,best\na,1,1,,True\n", "column index: expected int64"),
+        ("name,value,count,index,best\na,many,1,1,True\n", "column value: expected float64"),
+        ("name,value,count,index,best\na,1,1,1,yes\n", "column best: expected bool"),
+        ("", "expected a table"),
+        ("a,b\n1,2,3\n1,2,3,4\n", "expected a table"),
+    ],
+)
+def test_another_table_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "table.csv"
+    write_atomically(path, text)
+    with pytest.raises(CsvError, match=message) as error:
+        read_csv(path, COLUMNS)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)

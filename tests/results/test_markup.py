@@ -1,0 +1,175 @@
+"""Tables as text for people."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from nfpi.results.markup import to_latex, to_markdown, weight_parts, write_table
+from nfpi.results.tables import ROW_COLUMNS, TableError, table_columns
+
+RUN = {"experiment": 0, "flow": "mef", "prior": "fpi", "classifier": "resnet18", "augmentation": "standard", "row": ""}
+
+
+def value(metric: str, mean: float, std: float = math.nan, seeds: int | None = 1, paper: float = math.nan) -> dict:
+    return {
+        metric: mean,
+        f"{metric}_std": std,
+        f"{metric}_seeds": seeds,
+        f"paper_{metric}": paper,
+        f"{metric}_difference": mean - paper,
+    }
+
+
+def frame_of_rows(*rows: dict, metrics=("nf_acc", "cnn_acc")) -> pd.DataFrame:
+    columns = table_columns(metrics)
+    common = RUN | {"status": "ok", "validation": math.nan, "best": False}
+    return pd.DataFrame([common | row for row in rows], columns=list(columns)).astype(columns)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    cifar10 = {"dataset": "cifar10", "experiment": 1}
+    return frame_of_rows(
+        {"dataset": "digits_8x8", "lambda": 0.0} | value("nf_acc", 94.4),
+        {**cifar10, "lambda": 0.0, "validation": 70.0} | value("nf_acc", 72.5, 1.25, 3, 77.31) | value("cnn_acc", 60.0),
+        {**cifar10, "lambda": 3e5, "validation": 90.0, "best": True}
+        | value("nf_acc", 92.04, 0.55, 3, 93.63)
+        | value("cnn_acc", 73.0, 0.5, 3, 73.03),
+        {**cifar10, "lambda": 1e7, "status": "missing"},
+    )
+
+
+def grid_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+def test_three_files_are_written(table, tmp_path):
+    write_table(table, tmp_path, "table2", "Table 2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table2.csv", "table2.md", "table2.tex"]
+    assert (tmp_path / "table2.csv").read_text().splitlines()[-1] == (
+        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,missing,,False" + 10 * ","
+    )
+
+
+def test_unknown_cells_stay_empty(table):
+    for text in (to_markdown(table, "Table 2"), to_latex(table, "Table 2")):
+        assert not any(word in text.lower() for word in ("nan", "<na>", "none"))
+    (line,) = [line for line in grid_of(to_markdown(table, "")) if "10⁷" in line]
+    assert line == "| cifar10 | 10⁷ |  |  |  |  |  |  | missing |"
+
+
+def test_markdown_is_a_rectangle_with_the_best_row_in_bold(table):
+    text = to_markdown(table, "Table 2")
+    grid = grid_of(text)
+    assert text.splitlines()[0] == "**Table 2**"
+    assert len({line.count("|") for line in grid}) == 1
+    assert len(grid) == 2 + len(table)
+    assert grid[0] == (
+        "| Data set | λ | NF-Acc (%) | NF-Acc, paper | NF-Acc, difference "
+        "| CNN-Acc (%) | CNN-Acc, paper | CNN-Acc, difference | Status |"
+    )
+    (bold,) = [line for line in grid if "**" in line]
+    assert "| **92.0 ± 0.6 (n = 3)** | **93.63** | **-1.6** |" in bold
+    assert "**3·10⁵**" in bold
+    assert "| digits_8x8 | 0 | 94.4 (n = 1) |" in text
+    assert "Bold: the λ that is best on the validation split." in text
+
+
+def test_latex_is_a_tabular_with_as_many_cells_as_columns(table):
+    text = to_latex(table, "Table 2\nand more")
+    lines = text.splitlines()
+    assert lines[0] == "% Table 2 and more"
+    assert lines[-1] == r"\end{tabular}"
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert len(rows) == 1 + len(table)
+    assert lines[1] == r"\begin{tabular}{lrrrrrrrl}"
+    assert {line.count(" & ") for line in rows} == {8}
+    assert r"digits\_8x8" in text
+    assert r"NF-Acc (\%)" in text
+    assert r"\textbf{3\(\cdot\)10\textsuperscript{5}}" in text
+    assert text.isascii()
+
+
+def test_special_characters_are_escaped(table):
+    odd = table.assign(dataset=r"a_b&c%d|e\f", status="x")
+    assert r"a\_b\&c\%d|e\textbackslash{}f" in to_latex(odd, "")
+    assert r"a_b&c%d\|e\\f" in to_markdown(odd, "")
+
+
+def test_units_decimals_and_direction_are_those_of_the_metric():
+    metrics = ("parameters", "nf_acc", "bits_per_dim", "cnn_ece")
+    cells = value("parameters", 7.0514) | value("nf_acc", 92.04) | value("bits_per_dim", 3.14159, 0.0123, 2, 3.2)
+    frame = frame_of_rows({"dataset": "digits", "lambda": 1.0} | cells | value("cnn_ece", 4.256), metrics=metrics)
+    header, _, row = grid_of(to_markdown(frame, ""))
+    assert header == (
+        "| Data set | λ | Parameters (M) | NF-Acc (%) ↑ | bits/dim ↓ | bits/dim, paper | bits/dim, difference "
+        "| CNN ECE (%) ↓ |"
+    )
+    assert row == ("| digits | 1 | 7.05 (n = 1) | 92.0 (n = 1) | 3.142 ± 0.012 (n = 2) | 3.2 | -0.058 | 4.26 (n = 1) |")
+    assert to_latex(frame, "").isascii()
+
+
+@pytest.mark.parametrize("label", ["", "x"])
+def test_the_flow_is_shown_where_rows_differ_in_it(label):
+    rows = [{"dataset": "digits", "row": label, "flow": flow} | value("nf_acc", 90.0) for flow in ("mef", "glow")]
+    assert "| Flow |" in to_markdown(frame_of_rows(*rows), "")
+    rows = [{"dataset": "digits", "row": label, "flow": flow} | value("nf_acc", 90.0) for flow in ("mef", "")]
+    assert "Flow" not in to_markdown(frame_of_rows(*rows), "")
+
+
+def test_the_prior_is_shown_where_there_are_several_and_rows_have_no_labels():
+    rows = [{"dataset": "digits", "prior": prior} | value("nf_acc", 90.0) for prior in ("fpi", "mean_only")]
+    assert "| Data set | Prior | NF-Acc (%) |" in to_markdown(frame_of_rows(*rows), "")
+    assert "Prior" not in to_markdown(frame_of_rows(*(row | {"row": "x"} for row in rows)), "")
+
+
+def test_a_chosen_weight_is_said_to_be_chosen():
+    rows = [
+        {"experiment": weight, "dataset": "digits", "lambda": float(weight), "best": True} | value("nf_acc", 90.0)
+        for weight in (1, 2)
+    ]
+    text = to_markdown(frame_of_rows(*rows), "")
+    assert "**" not in text
+    assert "of those that were tried" in text
+
+
+def test_cited_work_is_said_to_be_cited():
+    cited = {"prior": "", "flow": "", "classifier": "", "augmentation": "", "status": "cited"}
+    frame = frame_of_rows(
+        {"dataset": "digits", "lambda": 1.0} | value("nf_acc", 99.0),
+        {**cited, "experiment": 1, "row": "A (2020)", "dataset": "cifar10", "paper_nf_acc": 88.0},
+        {**cited, "experiment": 2, "row": "B (2021)", "dataset": ""},
+    )
+    text = to_markdown(frame, "")
+    assert "| B (2021) |  |  |  |  |" in text
+    assert "| A (2020) | cifar10 |  |  | 88 |" in text
+    assert "cited" in text.splitlines()[-1]
+    assert "Status" not in text
+
+
+@pytest.mark.parametrize("missing", ["nf_acc", "paper_cnn_acc", "status"])
+def test_another_frame_is_refused(table, tmp_path, missing):
+    with pytest.raises(TableError, match=f"column {missing} is missing"):
+        write_table(table.drop(columns=missing), tmp_path, "table2", "Table 2")
+    with pytest.raises(TableError, match="expected a table of results"):
+        to_markdown(table[list(ROW_COLUMNS)], "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("weight", "parts"),
+    [
+        (0, ("0", 0)),
+        (500, ("500", 0)),
+        (0.5, ("0.5", 0)),
+        (1e3, ("1", 3)),
+        (7.5e6, ("7.5", 6)),
+        (2e-5, ("2", -5)),
+    ],
+)
+def test_weights_for_people(weight, parts):
+    assert weight_parts(weight) == parts
+    assert float(f"{parts[0]}e{parts[1]}") == weight

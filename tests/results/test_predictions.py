@@ -1,0 +1,57 @@
+"""What a flow or a classifier says of each test image."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.results.predictions import read_predictions, write_predictions
+from nfpi.results.records import MetricsError
+from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.files import write_atomically
+
+LOG_PROB = torch.tensor([[-100.0, -102.5, -300.0], [5.0, 7.0, -1e6], [0.0, 0.0, 1.0]], dtype=torch.float64)
+LABELS = torch.tensor([0, 2, 1])
+
+
+def test_predictions_are_read_back(tmp_path):
+    write_predictions(tmp_path / "predictions.npz", LABELS, LOG_PROB)
+    predictions = read_predictions(tmp_path / "predictions.npz")
+    assert predictions.label.tolist() == [0, 2, 1]
+    assert predictions.predicted.tolist() == [0, 1, 2]
+    assert predictions.log_prob.dtype == np.float32
+    assert predictions.log_prob.tolist() == [-100.0, -1e6, 0.0]
+    assert predictions.class_log_prob.dtype == np.float16
+    expected = LOG_PROB.log_softmax(1).clamp(min=-65504)
+    assert np.allclose(predictions.class_log_prob, expected, rtol=1e-3)
+    assert np.isfinite(predictions.class_log_prob).all()
+
+
+def test_equal_predictions_are_equal_files(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        write_predictions(tmp_path / name, LABELS, LOG_PROB)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_nan_is_refused(tmp_path):
+    with pytest.raises(MetricsError, match="received NaN"):
+        write_predictions(tmp_path / "predictions.npz", LABELS, LOG_PROB * math.nan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_divergence_and_a_damaged_file_are_named(tmp_path):
+    path = tmp_path / "predictions.npz"
+    mark_diverged([path], Diverged(3, 2, "variance", 1e6))
+    with pytest.raises(MetricsError, match="diverged"):
+        read_predictions(path)
+    for content in (b"", b"PK\x03\x04", b"text"):
+        write_atomically(path, content)
+        with pytest.raises(MetricsError, match="expected predictions") as error:
+            read_predictions(path)
+        assert str(path) in str(error.value)
+    np.savez(path, label=np.zeros(3))
+    with pytest.raises(MetricsError, match="expected label, predicted, log_prob, class_log_prob, received label"):
+        read_predictions(path)

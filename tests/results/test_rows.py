@@ -1,0 +1,72 @@
+"""Rows of tables with the runs behind each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nfpi.results.rows import TableRow
+from nfpi.runs import Run
+
+FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
+
+
+def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(rows_of):
+    rows = rows_of(
+        {**FLOW, "lambdas": [1e3, 0], "label": "x"}, {**FLOW, "lambdas": [5], "classifier": None}, seeds=(1, 2)
+    )
+    assert [(row.experiment, row.weight) for row in rows] == [(0, 0), (0, 1e3), (1, 5)]
+    assert rows[0].flow_runs == tuple(
+        Run(dataset="digits", flow="mef", prior="baseline", weight=0, seed=s) for s in (1, 2)
+    )
+    assert rows[1].flow_runs == tuple(Run(**FLOW, weight=1e3, seed=s) for s in (1, 2))
+    assert rows[1].classifier_runs == tuple(Run(**FLOW, weight=1e3, seed=s, classifier="resnet18") for s in (1, 2))
+    assert rows[2].classifier_runs == ()
+    assert (rows[0].label, rows[0].prior, rows[0].classifier, rows[0].augmentation) == (
+        "x",
+        "fpi",
+        "resnet18",
+        "standard",
+    )
+    assert (rows[2].classifier, rows[2].augmentation) == (None, None)
+
+
+def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(rows_of):
+    alone, augmented = rows_of(
+        {"dataset": "digits", "prior": None, "classifier": "swin"},
+        {**FLOW, "lambdas": [10], "classifier": "swin", "augmentation": "nfa"},
+    )
+    assert alone.runs == (Run(dataset="digits", seed=0, classifier="swin", augmentation="standard"),)
+    assert augmented.runs == (Run(**FLOW, weight=10, seed=0, classifier="swin", augmentation="nfa"),)
+    assert alone.is_of_real_images
+    assert augmented.is_of_real_images
+    assert (alone.flow, alone.prior, alone.weight) == (None, None, None)
+    assert (augmented.flow, augmented.prior, augmented.weight) == ("mef", "fpi", 10)
+
+
+def test_rows_survive_json(rows_of):
+    rows = rows_of(
+        {**FLOW, "lambdas": [1e3, 0]},
+        {"dataset": "digits", "prior": None, "classifier": "swin", "augmentation": "none"},
+        {**FLOW, "flow": "glow", "lambdas": [10], "classifier": "swin", "augmentation": "standard+nfa"},
+        seeds=(3, 4),
+    )
+    assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
+    assert rows[1].to_json()["lambda"] == 1e3
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"experiment": 0, "dataset": "digits"},
+        {"dataset": "digits", "flow_runs": [{**FLOW, "lambda": 1, "seed": 0}]},
+        {"experiment": 0, "dataset": "digits", "flow_runs": [{"dataset": "digits"}]},
+        {"experiment": 0, "dataset": "digits", "flow_runs": ["digits"]},
+        {"experiment": 0, "dataset": "digits", "colour": 1, "flow_runs": [{**FLOW, "lambda": 1, "seed": 0}]},
+    ],
+)
+def test_what_is_no_row_is_refused_in_one_line(record):
+    with pytest.raises(ValueError, match="expected") as error:
+        TableRow.from_json(record)
+    assert "\n" not in str(error.value)
