@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.data import DataError, ImageSet, batches, num_batches, training_transform
+from nfpi.data import DataError, ImageSet, load_batches, num_batches, training_transform
 
 
 def _epoch(image_set, batch_size=16, **settings):
-    return list(batches(image_set, batch_size, seed=settings.pop("seed", 11), **settings))
+    return list(load_batches(image_set, batch_size, seed=settings.pop("seed", 11), **settings))
 
 
 def _same(left, right):
@@ -61,7 +61,7 @@ def test_workers_change_nothing(image_set, released, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupted_epoch_goes_on_bit_for_bit(image_set, released, workers):
+def test_an_interrupted_epoch_is_resumed_bit_for_bit(image_set, released, workers):
     settings = {"shuffle": True, "transform": released, "epoch": 2}
     whole = _epoch(image_set, **settings)
     for start in range(len(whole) + 1):
@@ -128,7 +128,7 @@ def test_an_empty_share_has_the_shape_of_images(image_set, released):
 )
 def test_wrong_numbers_are_refused_at_once(image_set, settings, match):
     with pytest.raises(ValueError, match=match):
-        batches(image_set, settings.pop("batch_size", 16), seed=0, **settings)
+        load_batches(image_set, settings.pop("batch_size", 16), seed=0, **settings)
 
 
 class _Unreadable:
@@ -145,7 +145,7 @@ class _Unreadable:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_cannot_be_read_is_named_in_one_line(workers):
     image_set = ImageSet(_Unreadable(), np.zeros(8, np.int64), {"classes": ["a"]})
-    read = batches(image_set, 4, seed=0, workers=workers)
+    read = load_batches(image_set, 4, seed=0, workers=workers)
     assert len(next(read)[0]) == 4
     with pytest.raises(DataError) as caught:
         next(read)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nfpi.data import DataError, domain_of, domain_of_flow
+from nfpi.data import DataError, domain_of
 from nfpi.data.domain import LatentDomain, PixelDomain
 from nfpi.flows.dequantization import dequantize, quantize
 
@@ -78,13 +78,12 @@ def test_bits_of_latents_are_those_of_their_density(meta):
     assert domain.bits_per_dim(torch.tensor(24 * math.log(2)), 24).item() == pytest.approx(1)
 
 
-def test_a_flows_header_is_enough(meta, spread):
-    training = {"grey_noise": 0.1, "latent_noise": 0.2, "epochs": 3}
-    latents = domain_of_flow({"data": meta, "training": training})
+def test_the_dtype_chooses_the_domain(meta, spread):
+    latents = domain_of(meta, grey_noise=0.1, latent_noise=0.2)
     assert isinstance(latents, LatentDomain)
     assert (latents.noise, latents.dtype) == (0.2, "float16")
     assert torch.equal(latents.spread, spread)
-    pixels = domain_of_flow({"data": {"name": "toy", "dtype": "uint8", "extra": {}}, "training": training})
+    pixels = domain_of({"name": "toy", "dtype": "uint8", "extra": {}}, grey_noise=0.1, latent_noise=0.2)
     assert pixels == PixelDomain(0.1)
 
 

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import nfpi.data.encode as module
 from nfpi.cli import main
 from nfpi.config import DatasetConfig
-from nfpi.data import DataError, ImageSetWriter, domain_of, encode_dataset, export_imagefolder, load_decoder, open_pixels, prepare_dataset, read_image_set, write_image_set
-from nfpi.data.sources.imagefolder import read_image
+from nfpi.data import (
+    DataError,
+    ImageSetWriter,
+    domain_of,
+    encode_dataset,
+    export_imagefolder,
+    load_decoder,
+    open_pixels,
+    prepare_dataset,
+    read_image_set,
+    write_image_set,
+)
+from nfpi.data.autoencoder import encode
+from nfpi.data.image_files import read_image
 from nfpi.runtime.signals import Interrupted
 
 diffusers = pytest.importorskip("diffusers")
@@ -177,8 +192,6 @@ def test_a_batch_is_read_at_a_time(config, tmp_path, monkeypatch):
         encoded.append(len(images))
         return encode(autoencoder, images)
 
-    from nfpi.data.autoencoder import encode
-
     monkeypatch.setattr("nfpi.data.encode.read_image", counted_read)
     monkeypatch.setattr("nfpi.data.encode.encode", counted_encode)
     _encode(config, tmp_path / "splits", workers=2)
@@ -223,8 +236,6 @@ def test_pixels_of_an_image_set_are_its_own(tmp_path):
 
 
 def _copy(splits: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(splits / "test", tmp_path / "test"))
 
 
@@ -303,7 +314,7 @@ def _refused(config: DatasetConfig, tmp_path: Path, match: str, **changes) -> No
 
 
 def test_without_diffusers_one_line_says_what_to_install(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     _refused(config, tmp_path, r"expected diffusers \(pip install 'nfpi\[imagenet\]'\), received none")
 
 
@@ -319,8 +330,6 @@ def test_a_folder_that_holds_no_autoencoder_is_refused(config, tmp_path, vae):
 
 
 def test_an_autoencoder_without_all_its_weights_is_refused(config, tmp_path, vae):
-    from safetensors.torch import load_file, save_file
-
     part = tmp_path / "part"
     part.mkdir()
     (part / "config.json").write_bytes((vae / "config.json").read_bytes())
@@ -398,32 +407,25 @@ def _nfpi(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def trained(splits, tmp_path_factory) -> Path:
-    """A folder with flow.safetensors and prior.safetensors of a flow on these latents."""
+    """The model of a flow that was trained on these latents."""
     folder = tmp_path_factory.mktemp("trained")
-    begun = folder / "start"
     training = {"epochs": 2, "batch_size": 18, "initialization_images": 54, "augmentation": "flip"}
     flow = {"num_flows": [2], "num_blocks": [1], "hidden_channels": [8]}
     _nfpi(
         *("start-flow", "--data", splits, "--flow", json.dumps(flow), "--training", json.dumps(training)),
-        *("--output", begun),
+        *("--output", folder / "initial"),
     )
+    _nfpi("fit-prior", "--initial", folder / "initial", "--weight", 100, "--output", folder / "fit")
     _nfpi(
-        *("fit-prior", "--statistics", begun / "statistics.safetensors", "--initial", begun / "prior.safetensors"),
-        *("--weight", 100, "--output", folder / "fitted.safetensors", "--iterations", folder / "fit.csv"),
+        *("train-flow", "--data", splits, "--initial", folder / "initial", "--prior", folder / "fit/prior.safetensors"),
+        *("--training", json.dumps(training), "--output", folder),
     )
-    _nfpi(
-        *("train-flow", "--data", splits, "--state", begun / "state.safetensors"),
-        *("--prior", folder / "fitted.safetensors", "--training", json.dumps(training), "--output", folder),
-    )
-    return folder
+    return folder / "model"
 
 
 def test_a_flow_on_latents_is_evaluated(splits, sets, trained, tmp_path):
     """Its bits are those of a density: near what Gaussians as wide as the latents and their noise would cost."""
-    _nfpi(
-        *("evaluate", "--data", splits, "--flow", trained / "flow.safetensors"),
-        *("--prior", trained / "prior.safetensors", "--output", tmp_path / "metrics.json"),
-    )
+    _nfpi("evaluate", "--data", splits, "--model", trained, "--output", tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
     assert all(np.isfinite(value) for value in metrics.values())
     spread = np.array(sets["train"].meta["extra"]["spread"])
@@ -433,10 +435,9 @@ def test_a_flow_on_latents_is_evaluated(splits, sets, trained, tmp_path):
 
 
 def test_latents_drawn_from_a_flow_are_decoded(sets, trained, tmp_path):
-    """Nothing but the flow's own header tells what latents these are."""
+    """The model alone says what latents these are."""
     _nfpi(
-        *("generate", "--flow", trained / "flow.safetensors", "--prior", trained / "prior.safetensors"),
-        *("--per-class", 3, "--batch-size", 4, "--output", tmp_path / "generated"),
+        *("generate", "--model", trained, "--per-class", 3, "--batch-size", 4, "--output", tmp_path / "generated"),
     )
     generated = read_image_set(tmp_path / "generated")
     assert (generated.images.dtype, generated.shape) == (np.float16, (4, 8, 8))
@@ -454,7 +455,7 @@ def test_latents_drawn_from_a_flow_are_decoded(sets, trained, tmp_path):
 def test_latents_augmented_by_nothing_are_the_latents(splits, sets, trained, tmp_path):
     nfa = {"axes": 4, "strength": 0, "variants": 2}
     _nfpi(
-        *("augment", "--data", splits, "--flow", trained / "flow.safetensors", "--nfa", json.dumps(nfa)),
+        *("augment", "--data", splits, "--model", trained, "--nfa", json.dumps(nfa)),
         *("--output", tmp_path / "augmented"),
     )
     augmented = read_image_set(tmp_path / "augmented")

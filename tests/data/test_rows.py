@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nfpi.data import DataError, ImageSetWriter, read_image_set
-from nfpi.data.atomic import replaced_folder
+from nfpi.data.atomic import replace_folder
 from nfpi.data.rows import LabelledRows
 from nfpi.runtime.signals import Interrupted
 
@@ -96,7 +96,7 @@ def write_and_die(folder: Path, arrays: tuple[np.ndarray, np.ndarray], ready) ->
     images, labels = arrays
     with writer_of(folder) as writer:
         writer.put(np.arange(7), images[:7], labels[:7])
-        writer._rows.note()
+        writer._rows.save_progress()
         writer.put(np.arange(7, 12), images[7:12], labels[7:12])
         ready.set()
         signal.pause()
@@ -153,7 +153,7 @@ def test_an_array_that_is_gone_is_begun_anew(tmp_path, arrays):
 def test_remains_of_killed_processes_go_once_the_folder_is_there(tmp_path):
     for name in (".set.0123456789ab.partial", ".set.0123456789ab.old", ".other.0123456789ab.partial"):
         (tmp_path / name).mkdir()
-    with replaced_folder(tmp_path / "set", ["file"]) as partial:
+    with replace_folder(tmp_path / "set", ["file"]) as partial:
         (partial / "file").touch()
     assert {path.name for path in tmp_path.iterdir()} == {"set", ".other.0123456789ab.partial"}
 

@@ -12,8 +12,8 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
-from nfpi.config import DatasetConfig
-from nfpi.data import DataError, load_source
+from nfpi.config import SOURCES, ConfigError, DatasetConfig
+from nfpi.data import DataError, SourceImages, load_source, prepare_dataset, read_image_set, register_source
 from nfpi.data.sources.idx import read_idx
 
 SHARED = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[3] / "shared"))
@@ -175,3 +175,35 @@ def test_real_jpeg_files(tmp_path):
     images, _ = load_source(DatasetConfig(source="imagefolder", folder=tmp_path), tmp_path).splits["train"]
     assert images.shape == (20, 32, 32, 3)
     assert images.std() > 20
+
+
+# ---- sources of the user's own --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(SOURCES, "_variants", dict(SOURCES._variants))
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_source_is_prepared_like_the_others(tmp_path):
+    @register_source("stripes")
+    def load_stripes(config: DatasetConfig, download_folder: Path) -> SourceImages:
+        assert download_folder == tmp_path
+        images = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2)
+        return SourceImages(["low", "high"], {"train": (images, np.arange(40) // 20)})
+
+    prepare_dataset("mine", DatasetConfig(source="stripes", validation_fraction=0.2), tmp_path / "sets", tmp_path)
+    counts = [len(read_image_set(tmp_path / "sets" / split)) for split in ("train", "validation", "test")]
+    assert counts == [25, 7, 8]
+    with pytest.raises(ConfigError, match="source 'digits' is registered already"):
+        register_source("digits")(load_stripes)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_source_that_gives_something_else_is_refused(tmp_path):
+    register_source("wrong")(lambda config, download_folder: (np.zeros(3), np.zeros(3)))
+    register_source("testless")(lambda config, download_folder: SourceImages(["a"], {}))
+    for name in ("wrong", "testless"):
+        _refused(DatasetConfig(source=name), tmp_path, f"source '{name}': expected SourceImages with a split 'train'")

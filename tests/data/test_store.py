@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nfpi.data import DataError, ImageSetWriter, read_image_set, write_image_set
-from nfpi.data.atomic import replaced_folder
+from nfpi.data.atomic import replace_folder
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -118,7 +118,7 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(folder, arrays):
 
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="received a file"), replaced_folder(tmp_path / "file", []):
+    with pytest.raises(DataError, match="received a file"), replace_folder(tmp_path / "file", []):
         pass
 
 

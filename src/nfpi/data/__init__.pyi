@@ -18,14 +18,11 @@ from .sources.registry import load_source as load_source
 from .sources.registry import register_source as register_source
 from .store import ImageSet as ImageSet
 from .store import read_image_set as read_image_set
-from .transforms import BatchAugmentation as BatchAugmentation
-from .transforms import classifier_transform as classifier_transform
 from .transforms import training_transform as training_transform
 from .writer import ImageSetWriter as ImageSetWriter
 from .writer import write_image_set as write_image_set
 
 __all__ = [
-    "BatchAugmentation",
     "DataError",
     "Domain",
     "ImageSet",
@@ -36,7 +33,6 @@ __all__ = [
     "SourceImages",
     "Transform",
     "augment_each",
-    "classifier_transform",
     "domain_of",
     "encode_dataset",
     "export_imagefolder",

@@ -1,4 +1,4 @@
-"""The autoencoder whose latents a flow may see in place of pixels: diffusers' AutoencoderKL, from a folder."""
+"""The autoencoder whose latents a flow may be trained on in place of pixels: diffusers' AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 LEVELS = 127.5
-"""half the range of 8-bit values: an autoencoder sees image/127.5 − 1"""
+"""half the range of 8-bit values: the autoencoder takes image/127.5 − 1"""
 
 
 def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
-    """Read an autoencoder (config.json and diffusion_pytorch_model.safetensors), in float32; nothing is downloaded.
+    """Load an autoencoder in float32 from config.json and diffusion_pytorch_model.safetensors; nothing is downloaded.
 
     Raises:
         DataError: diffusers is not installed, or the folder holds something else.
@@ -37,13 +37,13 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
             folder,
             local_files_only=True,
             use_safetensors=True,
-            low_cpu_mem_usage=False,  # else a warning about accelerate
+            low_cpu_mem_usage=False,  # avoids a warning about accelerate
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{folder}: expected a diffusers AutoencoderKL, received something else ({reason})") from None
-    if info["missing_keys"]:  # which would stay random
+    if info["missing_keys"]:  # they would stay random
         raise DataError(
             f"{folder}: expected all weights of the autoencoder, received none of {info['missing_keys'][0]}"
         )
@@ -52,10 +52,10 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
 
 
 def latent_shape(autoencoder: AutoencoderKL, height: int, width: int) -> tuple[int, int, int]:
-    """Shape (h, w, C) of the latents of images of H×W pixels.
+    """Compute the shape (h, w, C) of the latents of images of H×W pixels.
 
     Raises:
-        DataError: H or W is no multiple of the autoencoder's reduction.
+        DataError: H or W is not a multiple of the autoencoder's downsampling factor.
     """
     reduction = 2 ** (len(autoencoder.config.block_out_channels) - 1)
     if height % reduction or width % reduction:
@@ -65,7 +65,7 @@ def latent_shape(autoencoder: AutoencoderKL, height: int, width: int) -> tuple[i
 
 @torch.no_grad()
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """Means of the latents of images, not scaled by anything.
+    """Encode images as the means of their latents, without any scaling.
 
     Args:
         autoencoder: on some device.
@@ -80,11 +80,11 @@ def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Images of latents: the nearest 8-bit values, clipped.
+    """Decode latents to images: the nearest 8-bit values, clipped.
 
     Args:
         autoencoder: on some device.
-        latents: (B, C, h, w), not scaled.
+        latents: (B, C, h, w), without any scaling.
 
     Returns:
         (B, 3, H, W), uint8, on that device.
@@ -94,18 +94,18 @@ def decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 def load_decoder(meta: Mapping[str, Any], device: torch.device | str) -> Callable[[Tensor], Tensor]:
-    """The way from stored latents to pixels.
+    """Load the decoder of stored latents.
 
     Args:
-        meta: of a set of latents, real or made; or `header["data"]` of a flow that was trained on some. Its `extra.vae`
-            names the autoencoder's folder, its `extra.scale` is what the latents were divided by.
-        device: where it is to work.
+        meta: of a set of latents, real or generated; or the `data` of a model that was trained on some. Its `extra.vae`
+            is the autoencoder's folder, its `extra.scale` the divisor of the stored latents.
+        device: of the autoencoder.
 
     Returns:
-        stored latents (B, C, h, w), float16 ↦ images (B, 3, H, W), uint8, on `device`.
+        a function from stored latents (B, C, h, w), float16, to images (B, 3, H, W), uint8, on `device`.
 
     Raises:
-        DataError: these are no latents, or their autoencoder cannot be read.
+        DataError: meta is not that of latents, or their autoencoder cannot be read.
     """
     extra = meta["extra"]
     if "vae" not in extra or "scale" not in extra:

@@ -1,7 +1,7 @@
-"""Batches of an image set, in an order and with augmentations that can be repeated exactly.
+"""Reproducible batches of an image set.
 
-An epoch's order depends on (seed, epoch) only, the augmentation of an image on (seed, epoch, index) only.
-So batches depend neither on the number of worker processes nor on where an epoch was interrupted and resumed.
+An epoch's order depends on (seed, epoch) only, the augmentation of an image on (seed, epoch, index) only. So batches
+depend neither on the number of worker processes nor on where an epoch was interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ def load_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch's batches: images (B, C, H, W) in the stored dtype, labels (B,) int64, both on the CPU.
+    """Load the batches of one epoch: images (B, C, H, W) in the stored dtype, labels (B,), int64, both on the CPU.
 
     Args:
-        image_set: what to read.
-        batch_size: images a batch over all processes together; the last one may be smaller.
-        seed, epoch: what all randomness depends on.
-        shuffle: whether the order is a permutation drawn for (seed, epoch), or that of the set.
-        transform: random change of one image (C, H, W) that draws from torch's global generator.
-        drop_last: leave out a last batch that is smaller than the others.
-        start_batch: batches to skip, read by nobody: where an interrupted epoch goes on.
-        workers: processes that read and augment; 0: the calling one does.
-        pin_memory: put batches into page-locked memory, from which a GPU copies without waiting.
-        rank, world_size: this process and how many share each batch. All get the same number of batches, in
-            shares that differ by one image at most: some are empty in a last batch smaller than `world_size`.
+        image_set: images to load.
+        batch_size: images of a batch, over all processes; the last batch may be smaller.
+        seed, epoch: determine order and augmentation.
+        shuffle: whether the order is a random permutation, or that of the set.
+        transform: augmentation of one image (C, H, W).
+        drop_last: leave out the last batch if it is smaller than the others.
+        start_batch: batches to skip, without reading them: where an interrupted epoch resumes.
+        workers: processes that read and augment; 0: the calling process does.
+        pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
+        rank, world_size: this process, and how many share each batch. All get the same number of batches; their shares
+            differ by at most one image, and some are empty in a last batch smaller than `world_size`.
 
     Raises:
         ValueError: a number is out of range.
-        DataError: on the way, an image cannot be read.
+        DataError: an image cannot be read; raised while iterating.
     """
     count = num_batches(len(image_set), batch_size, drop_last)
     if not 0 <= start_batch <= count:
@@ -71,47 +71,47 @@ def load_batches(
     loader = DataLoader(
         _Batches(image_set, transform, seed, epoch),
         batch_sampler=shares,  # type: ignore[arg-type]  # arrays of indices in place of lists
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=leave_signals_to_parent,
-        generator=torch.Generator(),  # the loader draws a seed: let it not be from the global generator
+        generator=torch.Generator(),  # or else the loader draws a seed from the global one
     )
-    return _with_faults_in_one_line(iter(loader))
+    return _with_plain_errors(iter(loader))
 
 
-def _with_faults_in_one_line(loaded: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches; what a worker process could not read is named as if this process had read it."""
+def _with_plain_errors(loaded: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the same batches; errors of worker processes are raised as if this process had read the image."""
     try:
         yield from loaded
         return
-    except DataError as error:  # a worker's comes with its traceback, the message at the end
+    except DataError as error:  # that of a worker contains its traceback; the message is the last line
         message = str(error).splitlines()[-1].removeprefix(f"{DataError.__module__}.{DataError.__qualname__}: ")
-        error.__traceback__ = None  # its frames hold the loader in a circle
-    del loaded  # ends the workers, before whoever called gets the error
+        error.__traceback__ = None  # its frames keep the loader alive
+    del loaded  # ends the workers before the error is raised
     raise DataError(message)
 
 
 def augment_each(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
-    """Images (B, C, H, W), each changed as its place in the set says; at least one, all of one shape after it.
+    """Augment images (B, C, H, W) one by one, each with random numbers of its own; B ≥ 1.
 
     Args:
-        images: as they were read.
-        indices: places of the images in their set, (B,).
-        transform: random change of one image (C, H, W) that draws from torch's global generator.
-        seed, epoch: what the change depends on, besides the place.
+        images: the images.
+        indices: (B,), of the images in their set.
+        transform: augmentation of one image (C, H, W) to an image of the same shape as the others.
+        seed, epoch: determine the augmentation, together with the index.
     """
     changed = []
     with torch.random.fork_rng(devices=[]):
         for image, index in zip(images, indices, strict=True):
-            # Not torch.manual_seed: that one seeds the GPU's generator too, which is not forked here.
+            # torch.manual_seed would seed the GPU's generator too, which is not restored here
             torch.default_generator.manual_seed(derive_seed(seed, "augmentation", epoch, int(index)))
             changed.append(transform(image))
     return torch.stack(changed)
 
 
 def num_batches(length: int, batch_size: int, drop_last: bool = False) -> int:
-    """Batches of an epoch over `length` images."""
+    """Count the batches of an epoch over `length` images."""
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, received {batch_size}")
     return length // batch_size if drop_last else -(-length // batch_size)
@@ -119,7 +119,7 @@ def num_batches(length: int, batch_size: int, drop_last: bool = False) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """A data set that is asked for a batch at a time."""
+    """A data set whose items are batches."""
 
     image_set: ImageSet
     transform: Transform | None
@@ -142,7 +142,7 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return torch.randperm(length, generator=generator).numpy()
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 

@@ -1,4 +1,4 @@
-"""Between what is stored and what a flow sees: 8-bit pixels, or latents of an autoencoder."""
+"""Conversion between stored images and the inputs of a flow: 8-bit pixels, or latents of an autoencoder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nfpi.flows.dequantization import bits_per_dim, dequantize, quantize
 
 
 class Domain(ABC):
-    """How stored images (B, C, H, W) become a flow's x, and x becomes images again."""
+    """Conversion of stored images (B, C, H, W) to inputs x of a flow, and back."""
 
     dtype: str
-    """of what is stored, in NumPy's terms"""
+    """of the stored images, by NumPy's name"""
 
     @abstractmethod
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What the flow sees of stored images.
+        """Convert stored images to inputs of a flow.
 
         Args:
             images: (B, C, H, W), in the stored dtype.
@@ -38,11 +38,11 @@ class Domain(ABC):
 
     @abstractmethod
     def to_images(self, x: Tensor) -> Tensor:
-        """The stored form of x (B, C, H, W), in the stored dtype."""
+        """Convert x (B, C, H, W) to stored images, in their dtype."""
 
     @abstractmethod
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
-        """Bits a dimension of a negative log-likelihood in nats an image."""
+        """Convert a negative log-likelihood, in nats per image, to bits per dimension."""
 
     def _require_dtype(self, images: Tensor) -> None:
         if images.dtype != getattr(torch, self.dtype):
@@ -54,7 +54,7 @@ class PixelDomain(Domain):
     """8-bit images: uniform dequantisation to [−1, 1), see :func:`nfpi.flows.dequantization.dequantize`.
 
     Args:
-        grey_noise: images of one channel get U[0, grey_noise) of the value range more.
+        grey_noise: images of one channel get additional noise U[0, grey_noise), in units of the value range.
     """
 
     grey_noise: float
@@ -70,13 +70,13 @@ class PixelDomain(Domain):
         return quantize(x)
 
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
-        """NLL / (D log 2) + log₂ 128: on the scale of the 256 grey levels."""
+        """NLL / (D log 2) + log₂ 128: for images with 256 levels."""
         return bits_per_dim(nll, num_dimensions)
 
 
 @dataclass(frozen=True, eq=False)
 class LatentDomain(Domain):
-    """Latents of an autoencoder, stored divided by their largest absolute value: x = latent + noise · spread · N(0, 1).
+    """Latents of an autoencoder, divided by their largest absolute value: x = latent + noise · spread · N(0, 1).
 
     Args:
         noise: share of the spread.
@@ -105,12 +105,12 @@ class LatentDomain(Domain):
         return x.clamp(-largest, largest).to(torch.float16)
 
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
-        """NLL / (D log 2): latents have no grey levels, so this is of the density itself and may be negative."""
+        """NLL / (D log 2): of the density itself, since latents are continuous; may be negative."""
         return nll / (num_dimensions * math.log(2))
 
 
 def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float) -> Domain:
-    """The domain of an image set.
+    """Choose the domain of an image set.
 
     Args:
         meta: an image set's `meta`, or a model's `data`: its dtype (uint8 where none is given), and for latents, which

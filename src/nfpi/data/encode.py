@@ -1,4 +1,4 @@
-"""From image files to latents of an autoencoder; never are all images, or all latents, in memory."""
+"""From image files to latents of an autoencoder, without all images or all latents in memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tqdm import tqdm
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
-from nfpi.data.atomic import replaced_folder
+from nfpi.data.atomic import replace_folder
 from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
-from nfpi.data.prepare import assign_splits, kept_settings
+from nfpi.data.prepare import assign_splits, noted_settings
 from nfpi.data.rows import LabelledRows
-from nfpi.data.sources.archive import image_root
+from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.imagefolder import image_files, split_folders
 from nfpi.data.store import META
 from nfpi.data.writer import ImageSetWriter
 from nfpi.priors.statistics import ClassStatistics
-from nfpi.runtime.checkpoints import CheckpointRing
+from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.signals import Interrupted
 
 if TYPE_CHECKING:
@@ -49,30 +49,30 @@ def encode_dataset(
 ) -> None:
     """Write `output`/{train,validation,test} as latents of the autoencoder `config.vae`, all three or none.
 
-    Images are read as :func:`nfpi.data.prepare_dataset` would, and split like them. What is stored is the mean of
-    each latent divided by the largest absolute value in the training set, as float16. In each split's `meta.json`,
-    `extra` tells that `scale`, the `spread` of the scaled training latents (standard deviation of each element,
-    C×h×w), the `vae` and the `image_folder`; `files.json` names the images in that folder, in order.
+    Images are read and split as by :func:`nfpi.data.prepare.prepare_dataset`. The stored latents are the means that the
+    autoencoder gives, divided by the largest absolute value in the training set, as float16. In each split's
+    `meta.json`, `extra` holds that `scale`, the `spread` of the scaled training latents (standard deviation of each
+    element, C×h×w), the `vae` and the `image_folder`; `files.json` lists the images in that folder, in order.
 
-    Beside the result, the unscaled training latents take 4·N·h·w·C bytes of disk until the end (21 GB for ImageNet).
-    A run that was cut goes on by itself.
+    Until the end, the unscaled training latents take another 4·N·h·w·C bytes of disk (21 GB for ImageNet). A call that
+    was stopped is resumed by the next one.
 
     Args:
-        name: what the data set is called.
-        config: of a folder of image files, with `vae`.
-        output: folder of the three sets; sets that are there already are replaced.
+        name: of the data set.
+        config: of an image folder with a `vae`.
+        output: folder of the three sets; existing ones are replaced.
         download_folder: where an archive is unpacked.
-        device: where the autoencoder works.
+        device: of the autoencoder.
         workers: threads that read images; they change no result.
 
     Raises:
-        DataError: an image or the autoencoder cannot be read, a class is left with too few images in a split, or
-            the latents are not finite.
+        DataError: an image or the autoencoder cannot be read, a class has too few images in a split, or the latents are
+            not finite.
     """
     if config.source != "imagefolder" or config.vae is None:
         received = f"{config.source} with vae {config.vae}"
         raise DataError(f"{name}: expected an imagefolder with a vae to encode, received {received}")
-    root = image_root(config.folder, download_folder).resolve()
+    root = find_image_root(config.folder, download_folder).resolve()
     places, classes = split_folders(root)
     found = {split: image_files(place) for split, place in places.items()}
     assigned = assign_splits(name, config, {split: labels for split, (_, labels) in found.items()}, classes)
@@ -88,7 +88,7 @@ def encode_dataset(
         return [f"{places[origin].name}/{names[index]}" for index in chosen], labels[chosen]
 
     fingerprint = _fingerprint(config, root, [part(split)[0] for split in get_args(Split)])
-    with replaced_folder(output, get_args(Split), fingerprint) as partial:
+    with replace_folder(output, get_args(Split), fingerprint) as partial:
 
         def write(split: Split, extra: dict[str, Any], latents: Callable[[list[str]], Iterator[np.ndarray]]) -> None:
             names, labels = part(split)
@@ -117,7 +117,7 @@ def encode_dataset(
             _fill(unscaled, names, encoder)
             scale, spread = _scale_and_spread(unscaled.array)
             extra = {
-                **kept_settings(config),
+                **noted_settings(config),
                 "image_folder": str(root),
                 "vae": str(config.vae.resolve()),
                 "scale": scale,
@@ -125,7 +125,7 @@ def encode_dataset(
             }
             write("train", extra, lambda names: _blocks(unscaled.array[len(unscaled.array) - len(names) :]))
         (partial / "unscaled.npy").unlink(missing_ok=True)
-        CheckpointRing(partial, fingerprint).clear()  # what was noted of them
+        Checkpoints(partial, fingerprint).clear()  # the progress of the unscaled latents
         extra = json.loads((partial / "train" / META).read_text(encoding="utf-8"))["extra"]
         for split in get_args(Split):
             if not (partial / split).is_dir():
@@ -133,14 +133,14 @@ def encode_dataset(
 
 
 def _fingerprint(config: DatasetConfig, root: Path, names: list[list[str]]) -> str:
-    """Of all that the latents depend on, but for what is in the files."""
+    """Compute a digest of everything that the latents depend on, except for the content of the files."""
     settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
     content = json.dumps([settings, str(root), names], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
-    """Write the latents of the files that are not there."""
+    """Write the latents of the files that are missing."""
     start = encoder.start(rows.first_missing)
     try:
         for latents in encoder.latents(names[start:]):
@@ -148,14 +148,14 @@ def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
             rows.put(places, latents, np.zeros(len(latents), np.int64))
             start += len(latents)
     except (Interrupted, KeyboardInterrupt) as stopped:
-        rows.note()
+        rows.save_progress()
         if isinstance(stopped, Interrupted):
             stopped.kept = f"{rows.first_missing} of {len(names)} latents in {rows.path}"
         raise
 
 
 def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
-    """The largest absolute value of latents (N, h, w, C), and the standard deviation of each element, (C, h, w)."""
+    """Compute the largest absolute value of latents (N, h, w, C), and each element's standard deviation, (C, h, w)."""
     height, width, channels = array.shape[1:]
     statistics, largest = ClassStatistics.empty(1, channels * height * width), 0.0
     for latents in _blocks(array):
@@ -168,13 +168,13 @@ def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array on disk, a part of it in memory."""
+    """Iterate over an array on disk in blocks that are in memory."""
     return (np.array(array[start : start + _ROWS]) for start in range(0, len(array), _ROWS))
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Image files to latents, a batch at a time, while threads read the next batch."""
+    """Encodes image files a batch at a time, while threads read the next batch."""
 
     autoencoder: AutoencoderKL
     root: Path
@@ -184,11 +184,11 @@ class _Encoder:
     workers: int
 
     def start(self, done: int) -> int:
-        """The first file of the batch in which the first `done` files end: batches are the same as without a stop."""
+        """Index of the first file to encode after `done` files: the start of a batch, so that batches never change."""
         return done // self.batch_size * self.batch_size
 
     def latents(self, names: Sequence[str]) -> Iterator[np.ndarray]:
-        """Unscaled latents (B, h, w, C), float32, of the files in order."""
+        """Encode the files in order; yields unscaled latents (B, h, w, C), float32."""
         with tqdm(total=len(names), desc="encode", unit="image", leave=False, disable=None) as progress:
             for images in self._images(names):
                 batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))
@@ -199,9 +199,9 @@ class _Encoder:
                 progress.update(len(images))
 
     def _images(self, names: Sequence[str]) -> Iterator[np.ndarray]:
-        """Pixels (B, H, W, 3), uint8."""
+        """Read the files in order; yields pixels (B, H, W, 3), uint8."""
         chunks = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
-        with ThreadPoolExecutor(self.workers) as pool:  # Pillow decodes and resizes without the interpreter's lock
+        with ThreadPoolExecutor(self.workers) as pool:  # Pillow releases the interpreter's lock
             ahead = [pool.submit(self._read, name) for name in chunks[0]] if chunks else []
             for chunk in [*chunks[1:], []]:
                 current, ahead = ahead, [pool.submit(self._read, name) for name in chunk]

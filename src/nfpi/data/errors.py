@@ -1,5 +1,5 @@
-"""The one error of this package."""
+"""The error that data sets raise."""
 
 
 class DataError(ValueError):
-    """A data set that is missing, damaged or unexpected; its message is one line and names the place."""
+    """A data set is missing, damaged or unexpected; the message is one line and names the file or folder."""

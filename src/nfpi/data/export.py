@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nfpi.data.atomic import replaced_folder
+from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
 
@@ -16,8 +16,8 @@ from nfpi.data.store import ImageSet
 def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
 
-    Characters of a class name that cannot stand in a file name become "-". A folder of these classes that is
-    there already is replaced.
+    Characters of a class name that are not allowed in file names become "-". An existing folder of these classes is
+    replaced.
 
     Raises:
         DataError: these are latents, or have neither 1 nor 3 channels, or class names become equal.
@@ -29,7 +29,7 @@ def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     names = [re.sub(r"^\.|[/\\:\0]", "-", name) for name in image_set.classes]
     if len(set(names)) != len(names):
         raise DataError(f"{folder}: expected class names that differ as folders, received {image_set.classes}")
-    with replaced_folder(folder, names) as partial:
+    with replace_folder(folder, names) as partial:
         for name in names:
             (partial / name).mkdir()
         for index, (image, label) in enumerate(zip(image_set.images, image_set.labels, strict=True)):

@@ -1,4 +1,4 @@
-"""Pixels for classifiers: those of an image set, or of the files that a set of latents was made of."""
+"""Pixels for classifiers: those of an image set, or of the image files behind a set of latents."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nfpi.data.store import ImageSet, read_image_set, read_originals
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Labelled images as pixels, one at a time.
+    """Labelled images as pixels, read one at a time.
 
     Args:
         image_set: pixels, or latents.
-        folder: of the image files that latents were made of; none: the set's own images are pixels.
+        folder: of the image files that were encoded to latents; None: the set's own images are pixels.
         file_names: their paths below `folder`, (N,) strings. An array: processes that are forked share its memory.
     """
 
@@ -60,16 +60,16 @@ class Pixels:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What the set's `meta.json` says."""
+        """Content of the set's `meta.json`."""
         return self.image_set.meta
 
 
 def open_pixels(folder: Path, verify: bool = True) -> Pixels:
-    """The pixels of a split: an image set's own, or the files that its latents were made of, as they are.
+    """Open the pixels of a split: an image set's own, or the image files behind its latents, at their own sizes.
 
     Args:
         folder: an image set's folder.
-        verify: also compare its files with their sha256, which reads them once.
+        verify: also compare the set's files with their sha256, which reads all of them.
 
     Raises:
         DataError: a file of the set is missing or damaged, or latents do not name their files.

@@ -1,4 +1,4 @@
-"""From a source to train, validation and test sets in the one form."""
+"""From a source to train, validation and test sets on disk."""
 
 from __future__ import annotations
 
@@ -11,66 +11,63 @@ from sklearn.model_selection import train_test_split
 
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
-from nfpi.data.atomic import replaced_folder
+from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.sources.registry import load_source
 from nfpi.data.writer import write_image_set
 
 FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
-"""images a class needs in each split: a class variance needs two"""
+"""images that a class needs in each split; a variance needs two"""
 
 
 def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
-    """Write `output`/{train,validation,test}, all three or none.
-
-    Which image goes where is said in :func:`assign_splits`.
+    """Write `output`/{train,validation,test}, all three or none; see :func:`assign_splits`.
 
     Args:
-        name: what the data set is called.
+        name: of the data set.
         config: where it comes from and how it is split.
-        output: folder of the three sets; sets that are there already are replaced.
+        output: folder of the three sets; existing ones are replaced.
         download_folder: where downloads are kept.
 
     Raises:
-        DataError: the source cannot be read, a class is left with too few images in a split, or the data set is one
-            of latents.
+        DataError: the source cannot be read, a class has too few images in a split, or the config has a vae.
     """
     if config.vae is not None:
         raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
     source = load_source(config, download_folder)
-    settings = kept_settings(config)
+    settings = noted_settings(config)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
-    with replaced_folder(output, get_args(Split)) as partial:
+    with replace_folder(output, get_args(Split)) as partial:
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])
             write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
 
 
-def kept_settings(config: DatasetConfig) -> dict[str, Any]:
-    """The settings that stand in `meta.json` under `extra`."""
+def noted_settings(config: DatasetConfig) -> dict[str, Any]:
+    """Settings that are noted in `meta.json` under `extra`."""
     return config.model_dump(include={"source", "split_seed", "flip"})
 
 
 def assign_splits(
     name: str, config: DatasetConfig, labels: Mapping[Split, np.ndarray], classes: list[str]
 ) -> dict[Split, tuple[Split, np.ndarray]]:
-    """Which of a source's images make up train, validation and test.
+    """Decide which of a source's images make up train, validation and test.
 
-    What the source does not split itself is held out of its training images, stratified and seeded by
-    `split_seed`: first the test set, then the validation set. Then the limits a class are applied, by a
-    choice with the same seed. Images keep the source's order within each split.
+    A split that the source does not have is held out of its training images, stratified and seeded by `split_seed`:
+    first the test set, then the validation set. Then the limits per class are applied by a random choice with the same
+    seed. Images keep the source's order within each split.
 
     Args:
-        name: what the data set is called.
-        config: its fractions, limits and seed.
-        labels: those of each of the source's splits, (N,).
+        name: of the data set.
+        config: fractions, limits and seed.
+        labels: (N,), of each of the source's splits.
         classes: names of the K classes.
 
     Returns:
-        for each split, the source's split that it is taken from, and the indices there, sorted.
+        for each split, the source's split that it is taken from, and the sorted indices there.
 
     Raises:
-        DataError: a class is left with too few images in a split.
+        DataError: a class has too few images in a split.
     """
     splits: dict[Split, tuple[Split, np.ndarray]] = {
         split: (split, np.arange(len(some))) for split, some in labels.items()
@@ -93,7 +90,7 @@ def assign_splits(
 
 
 def _hold_out(name: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of what is kept and of what is held out; each class gives its share within one image."""
+    """Split indices into kept and held out, both sorted; the share of each class is exact to within one image."""
     try:
         kept, held_out = train_test_split(
             np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
@@ -106,7 +103,7 @@ def _hold_out(name: str, labels: np.ndarray, fraction: float, seed: int) -> tupl
 
 
 def _choose_per_class(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """Sorted indices of `limit` random images of each class, or of all it has."""
+    """Choose `limit` random images of each class, or all that it has; sorted indices."""
     generator = np.random.default_rng(seed)
     members = [generator.permutation(np.flatnonzero(labels == k))[:limit] for k in np.unique(labels)]
     return np.sort(np.concatenate(members))

@@ -1,8 +1,8 @@
-"""The one form in which labelled images lie on disk: real, generated and augmented ones alike.
+"""The format of labelled images on disk, whether real, generated or augmented.
 
-A folder holds `images.npy` (uint8, or float16 for latents; N×H×W×C), `labels.npy` (int64, N) and `meta.json`
-(name, split, classes, counts, shape, dtype, the sha256 of the other files, and free settings under `extra`); beside
-latents `files.json` may name the image files that they are of, in the same order, as a JSON list.
+A folder holds `images.npy` (N, H, W, C), uint8, or float16 for latents; `labels.npy` (N,), int64; and `meta.json` with
+name, split, classes, counts, shape, dtype, the sha256 of the other files, and further settings under `extra`. For
+latents, `files.json` may list the image files that were encoded, in the same order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ImageSet:
     Args:
         images: uint8 values in [0, 255], or float16 latents, (N, H, W, C); from disk a read-only memory map.
         labels: int64 in [0, K), (N,).
-        meta: what `meta.json` says.
+        meta: content of `meta.json`.
     """
 
     images: np.ndarray
@@ -60,11 +60,11 @@ class ImageSet:
 
 
 def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
-    """Open an image set; images stay on disk as a memory map.
+    """Open an image set; its images are a memory map.
 
     Args:
         folder: an image set's folder.
-        verify: also compare the files with their sha256, which reads them once.
+        verify: also compare the files with their sha256, which reads all of them.
 
     Raises:
         DataError: a file is missing or damaged, or the files contradict each other.
@@ -100,7 +100,7 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
 
 
 def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
-    """Names of the image files that a set of latents is of, in the order of the latents.
+    """Read the names of the image files that were encoded to latents, in the order of the latents.
 
     Raises:
         DataError: the list is missing or damaged, or has another length.
@@ -122,7 +122,7 @@ def _check_digest(file: Path, meta: Mapping[str, Any]) -> None:
 
 
 def check_labels(where: Path, labels: np.ndarray, num_classes: int) -> None:
-    """Raise DataError unless labels are whole numbers in [0, K); `where` opens the message."""
+    """Raise DataError, whose message begins with `where`, unless labels are integers in [0, K)."""
     if labels.dtype.kind not in "iu":
         raise DataError(f"{where}: expected integer labels, received {labels.dtype}")
     if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):

@@ -1,4 +1,4 @@
-"""Image sets on their way to disk."""
+"""Writing image sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from nfpi.data.atomic import replaced_folder
+from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.rows import LabelledRows
 from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
@@ -21,19 +21,19 @@ from nfpi.runtime.signals import Interrupted
 
 
 class ImageSetWriter:
-    """Writes an image set piece by piece, to disk; the folder appears when its `with` block ends well.
+    """Writes an image set piece by piece; the folder appears when the `with` block ends without an error.
 
     Args:
-        folder: where the set is to stand; an image set that is there already is replaced.
+        folder: of the set; an existing image set is replaced.
         length: number of images N.
         shape: shape (H, W, C) of one image.
         classes: names of the K classes.
-        name, split: what the set is called and which split of it this is, if any.
+        name, split: name of the data set, and which split of it this is, if any.
         dtype: uint8, or float16 for latents.
-        originals: paths of the N image files that latents are of, where there are some.
-        fingerprint: of all that the images depend on, in hexadecimal: where a process with the same was stopped or
-            killed, this one goes on (see `written`); none: nothing is kept then.
-        extra: settings worth keeping beside the images (JSON values).
+        originals: paths of the N image files that were encoded to latents, if they were.
+        fingerprint: of everything that the images depend on, in hexadecimal: this writer continues what a process with
+            the same one wrote before it was stopped or killed (see `written`); None: a stopped process leaves nothing.
+        extra: settings to note beside the images (JSON values).
 
     Raises:
         DataError: an argument or a piece has a wrong shape, dtype or range, or the pieces are not N images.
@@ -72,7 +72,7 @@ class ImageSetWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             names = (*FILES, ORIGINALS)
-            self._partial = stack.enter_context(replaced_folder(self.folder, names, self._fingerprint))
+            self._partial = stack.enter_context(replace_folder(self.folder, names, self._fingerprint))
             self._rows = LabelledRows(self._partial / IMAGES, self._shape, self._dtype, self._fingerprint)
             stack.push(self._complete)
             self._stack = stack.pop_all()
@@ -80,12 +80,12 @@ class ImageSetWriter:
 
     @property
     def written(self) -> np.ndarray:
-        """Whether each of the images is there, (N,); at first, those of a process that was stopped."""
+        """Whether each image is written, (N,); at first, by the process that was stopped."""
         return self._rows.written
 
     @property
     def first_missing(self) -> int:
-        """Place of the first image that is not there; N if there is none."""
+        """Index of the first image that is not written; N if all are."""
         return self._rows.first_missing
 
     def append(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -96,19 +96,19 @@ class ImageSetWriter:
         self.put(np.arange(start, stop), images, labels)
         self._appended = stop
 
-    def put(self, places: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
-        """Write B images (B, H, W, C) and their labels (B,) at their places (B,) in the set, in any order."""
+    def put(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
+        """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set, in any order."""
         images, labels = np.asarray(images), np.asarray(labels)
         expected = (len(labels), *self._shape[1:])
-        if labels.shape != (len(places),) or images.shape != expected or images.dtype != self._dtype:
+        if labels.shape != (len(indices),) or images.shape != expected or images.dtype != self._dtype:
             raise DataError(
                 f"{self.folder}: expected {self._dtype} images of shape {expected} for {len(labels)} labels, "
                 f"received {images.dtype} of shape {images.shape}"
             )
         check_labels(self.folder, labels, len(self._classes))
         if images.dtype.kind == "f" and not np.isfinite(images).all():
-            raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity near image {places[0]}")
-        self._rows.put(places, images, labels)
+            raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity near image {indices[0]}")
+        self._rows.put(indices, images, labels)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -118,9 +118,9 @@ class ImageSetWriter:
     def _complete(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Runs before the folder is put in its place, so that an error raised here leaves nothing either."""
+        """Write labels and meta.json; an error raised here leaves no folder either."""
         if isinstance(error, (Interrupted, KeyboardInterrupt)) and self._fingerprint is not None:
-            self._rows.note()
+            self._rows.save_progress()
             if isinstance(error, Interrupted):
                 error.kept = f"{np.count_nonzero(self.written)} of {self._shape[0]} images for {self.folder}"
         if kind is not None:
@@ -157,7 +157,7 @@ def write_image_set(
     split: str | None = None,
     **extra: Any,
 ) -> None:
-    """Write images (N, H, W, C) that are in memory; the arguments and errors of :class:`ImageSetWriter`."""
+    """Write images (N, H, W, C) from memory; arguments and errors are those of :class:`ImageSetWriter`."""
     settings = {"name": name, "split": split, "dtype": images.dtype, **extra}
     with ImageSetWriter(folder, len(images), images.shape[1:], classes, **settings) as writer:
         writer.append(images, labels)

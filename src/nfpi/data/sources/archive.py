@@ -1,4 +1,4 @@
-"""Folders of images that come as one archive: zip, tar, or a compressed tar."""
+"""Folders of images packed into one archive: zip, tar, or a compressed tar."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from nfpi.data.atomic import replaced_folder
+from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
-"""what the readers raise on archives that are damaged, encrypted, or no archives"""
+"""raised for archives that are damaged or encrypted, and for files that are no archives"""
 
 
-def image_root(folder: Path | None, download_folder: Path) -> Path:
-    """The folder that holds train/class/image: `folder` itself, or what it becomes when it is an archive.
+def find_image_root(folder: Path | None, download_folder: Path) -> Path:
+    """Find the folder that holds train/class/image: `folder` itself, or the unpacked archive.
 
-    An archive is unpacked below `download_folder`, once: a later call finds it there unless the archive changed. The
-    splits may stand in the archive below further folders.
+    An archive is unpacked into `download_folder` once, and again when it has changed. Further folders may enclose the
+    splits in the archive.
 
     Raises:
         DataError: there is no such folder or archive, or the archive is damaged or has a member that leads out of it.
@@ -35,7 +35,7 @@ def image_root(folder: Path | None, download_folder: Path) -> Path:
     key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:12]
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
     if not place.is_dir():
-        with replaced_folder(place, []) as partial:
+        with replace_folder(place, []) as partial:
             _unpack(folder, partial)
     while not (place / "train").is_dir() and len(only := _folders(place)) == 1:
         place = only[0]
@@ -66,7 +66,7 @@ def _unpack(archive: Path, into: Path) -> None:
 def _unzip(archive: Path, into: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         for name in file.namelist():
-            # zipfile would drop what leads out of the folder from the name, and go on
+            # zipfile would silently drop the parts of a name that lead out of the folder
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise DataError(f"{archive}: expected members inside the folder, received '{name}'")
         file.extractall(into)
@@ -75,7 +75,7 @@ def _unzip(archive: Path, into: Path) -> None:
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
         file.extractall(into, filter="data")
-        # tarfile takes a cut between two members for the end, which is a block of zeros
+        # tarfile does not notice a cut between two members; the end is marked by a block of zeros
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -10,7 +10,7 @@ from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
-from nfpi.data.sources.archive import image_root
+from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.registry import SourceImages
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -25,7 +25,7 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
     Raises:
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
     """
-    places, classes = split_folders(image_root(config.folder, download_folder))
+    places, classes = split_folders(find_image_root(config.folder, download_folder))
     read: dict[Split, tuple[np.ndarray, np.ndarray, bool]] = {}
     shape = None
     for split, place in places.items():

@@ -1,0 +1,140 @@
+"""The standard augmentations of a classifier: of one uint8 image (C, H, W), and of a normalised batch.
+
+All random numbers come from torch's global generator.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from nfpi.config.classifiers import StandardAugmentation
+from nfpi.data.batches import Transform
+from nfpi.data.transforms import Shape, compose
+
+
+def classifier_transform(
+    standard: StandardAugmentation, shape: Shape, flip: bool, fill: Sequence[float] = (0.5, 0.5, 0.5)
+) -> Transform | None:
+    """Make the augmentation of single images: mirroring, crop, AutoAugment, RandAugment.
+
+    Args:
+        standard: which of them, and how strong.
+        shape: (C, H, W) of the images.
+        flip: whether mirrored images are still of their class; nothing mirrors otherwise.
+        fill: colour in [0, 1] that RandAugment shows beyond an image's edge.
+
+    Returns:
+        the transform, or None where nothing would change.
+    """
+    steps: list[Transform] = []
+    if standard.crop_padding:
+        steps.append(v2.RandomCrop(shape[1:], padding=standard.crop_padding))
+    if standard.auto_augment:
+        steps.append(v2.AutoAugment(v2.AutoAugmentPolicy(standard.auto_augment)))
+    if standard.rand_augment:
+        steps.append(RandAugment(standard.rand_augment, shape, fill))
+    return compose(flip and standard.flip, *steps)
+
+
+class BatchAugmentation:
+    """The standard augmentations of a normalised batch: random erasing, mixup, cutmix.
+
+    Random erasing (timm's) fills a rectangle of some images with noise N(0, 1). Mixup and cutmix (torchvision's) mix
+    each image and its label with those of its neighbour, in every batch; where both are on, one is chosen at random.
+
+    Args:
+        standard: which of them, and how strong.
+        num_classes: K.
+        device: of the batches.
+    """
+
+    def __init__(self, standard: StandardAugmentation, num_classes: int, device: torch.device) -> None:
+        self._erase = None
+        if standard.random_erasing:
+            from timm.data.random_erasing import RandomErasing  # slow to import, and rarely used
+
+            self._erase = RandomErasing(standard.random_erasing, mode="pixel", device=device)
+        mixes: list[v2.Transform] = []
+        if standard.mixup:
+            mixes.append(v2.MixUp(alpha=standard.mixup, num_classes=num_classes))
+        if standard.cutmix:
+            mixes.append(v2.CutMix(alpha=standard.cutmix, num_classes=num_classes))
+        self._mix = v2.RandomChoice(mixes) if mixes else None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment a batch.
+
+        Args:
+            images: (B, C, H, W); may be changed in place.
+            labels: (B,).
+
+        Returns:
+            images (B, C, H, W), and labels (B,) or probabilities of the classes (B, K).
+        """
+        if self._erase is not None:
+            with seed_globals(int(torch.randint(2**32, ()))):
+                images = self._erase(images)
+        if self._mix is not None:
+            images, labels = self._mix(images, labels)
+        return images, labels
+
+
+class RandAugment:
+    """timm's RandAugment (Cubuk et al., 2020) of one uint8 image (C, H, W), grey or RGB.
+
+    Args:
+        policy: timm's text, e.g. `rand-m9-mstd0.5-inc1`: magnitude, its deviation, operations that grow with it.
+        shape: (C, H, W); translations reach up to 0.45 of the shorter side.
+        fill: colour in [0, 1] beyond the image's edge.
+    """
+
+    def __init__(self, policy: str, shape: Shape, fill: Sequence[float]) -> None:
+        from timm.data.auto_augment import rand_augment_transform  # slow to import, and rarely used
+
+        colour = tuple(round(255 * value) for value in fill)
+        self.change = rand_augment_transform(
+            policy, {"translate_const": int(0.45 * min(shape[1:])), "img_mean": colour}
+        )
+        for operation in self.change.ops:
+            if operation.name.startswith("Posterize"):
+                operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Augment one image; the shape stays."""
+        channels = len(image)
+        with seed_globals(int(torch.randint(2**32, ()))):
+            # the operations require RGB; they leave equal channels equal
+            changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
+        return functional.pil_to_tensor(changed)[:channels]
+
+
+def _at_least_one_bit(bits_at: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:
+    """Bits that timm's posterisation keeps; at the ends of its scale it would keep 0, which Pillow refuses."""
+    return (max(1, bits_at(level, settings)[0]),)
+
+
+@contextmanager
+def seed_globals(seed: int) -> Iterator[None]:
+    """Seed Python's and NumPy's global generators, which timm draws from, in the block; their states are restored.
+
+    Args:
+        seed: in [0, 2³²).
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
