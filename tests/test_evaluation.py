@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.data import ImageSet, batches
+from nfpi.data.batches import batches
 from nfpi.data.domain import LatentDomain, PixelDomain
+from nfpi.data.store import ImageSet
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.dequantization import dequantize
 from nfpi.priors import ClassStatistics, GaussianPrior
+from nfpi.results.measures import per_class_accuracy
 from nfpi.runtime.randomness import generator_for
 
 CPU = torch.device("cpu")
@@ -79,6 +81,18 @@ def test_scores_equal_those_of_a_loop_over_classes(flow, prior, images, batch_si
     assert 20 < scores.nf_acc < scores.nf_top5 < 100
 
 
+@pytest.mark.parametrize("batch_size", [84, 32])
+def test_the_log_probabilities_are_those_of_the_scores(flow, prior, images, batch_size):
+    scores = score(flow, prior, images, batch_size=batch_size)
+    assert scores.log_prob.shape == (84, 7)
+    assert scores.log_prob.dtype == torch.float64
+    assert torch.equal(scores.labels, torch.from_numpy(images.labels))
+    accuracies = per_class_accuracy(scores.log_prob, scores.labels)
+    assert float(accuracies.mean()) == pytest.approx(scores.nf_acc)  # as many images of each class
+    own = scores.log_prob.gather(1, scores.labels[:, None])
+    assert float(-own.mean()) / (192 * np.log(2)) + 7 == pytest.approx(scores.bits_per_dim, rel=1e-12)
+
+
 def test_full_covariances_are_scored_too(flow, prior, images):
     root = torch.randn(7, 192, 192, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 30
     full = GaussianPrior(prior.mean, covariance=torch.diag_embed(prior.variance) + root @ root.mT)
@@ -122,6 +136,16 @@ def test_a_likelihood_that_is_not_finite_is_refused(flow, prior, images):
     far = GaussianPrior(prior.mean.index_fill(0, torch.tensor([3]), 1e200), prior.variance)
     with pytest.raises(FloatingPointError, match="evaluation: expected finite likelihoods, received a mean of"):
         score(flow, far, images)
+
+
+def test_nan_of_a_class_without_images_is_refused_too(flow, make_images):
+    images = make_images((3, 8, 8), classes=7, per_class=2)
+    without = ImageSet(images.images[images.labels != 3], images.labels[images.labels != 3], images.meta)
+    mean = torch.zeros(7, 192, dtype=torch.float64)
+    unknown = GaussianPrior(mean, torch.ones_like(mean))
+    unknown.mean[3] = torch.nan
+    with pytest.raises(FloatingPointError, match="received a mean of nan bits/dim"):
+        score(flow, unknown, without)
 
 
 def test_latents_are_scored_with_their_noise_on_the_scale_of_their_density(flow, prior, images):
