@@ -1,40 +1,39 @@
-"""The images of a training: how they reach the flow, and the statistics of their latents."""
+"""Images of a training: batches for the flow, and statistics of their latents."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
-from nfpi.config.settings import TrainingConfig
+from nfpi.config.training import TrainingConfig
+from nfpi.data.batches import Transform, load_batches, num_batches
 from nfpi.data.domain import Domain, domain_of
 from nfpi.data.store import ImageSet
-from nfpi.data.batches import batches, num_batches
-from nfpi.data.transforms import training_transform
-from nfpi.flows.matrix_exponential import MatrixExponentialFlow
+from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_device
-from nfpi.priors.statistics import ClassStatistics
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.gradient_descent import ValueRange
+from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.randomness import derive_seed, generator_for
 
-# epochs of the stream that training never reaches, so that their order and augmentations are their own
+# numbers that no epoch of training has, so that orders and augmentations differ from those of all epochs
 INITIALIZATION_EPOCH, STATISTICS_EPOCH = 2**31, 2**31 + 1
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The images of a training, and how they reach the flow.
+    """Images of a training, and how they become batches of the flow.
 
     Attributes:
         train, validation: image sets.
         config: batch size, augmentation, noise.
-        device: where batches go.
+        device: of the batches.
         processes: those that share every batch.
 
     Raises:
@@ -57,34 +56,41 @@ class TrainingData:
 
     @cached_property
     def domain(self) -> Domain:
-        """Pixels or latents, and their noise."""
+        """Domain of the images: pixels or latents, with their noise."""
         config = self.config
         return domain_of(self.train.meta, grey_noise=config.grey_noise, latent_noise=config.latent_noise)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch; the last one may be smaller."""
+        """Number of batches of an epoch; the last one may be smaller."""
         return num_batches(len(self.train), self.config.batch_size)
 
     def images_of_batch(self, batch: int) -> int:
-        """Images of a batch of an epoch, over all processes together."""
+        """Count the images of a batch of an epoch, over all processes."""
         return min(self.config.batch_size, len(self.train) - batch * self.config.batch_size)
 
     def stream(self, seed: int, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (x, labels) of an epoch, augmented and with their domain's noise: x (B, C, H, W), labels (B,).
+        """Iterate over the batches of an epoch, augmented and with the noise of their domain.
 
-        Of each batch, this is the share of one process. All draw the noise of the whole batch, so that images get the
-        same however many share them.
+        Every process gets its part of each batch. All of them draw the noise of the whole batch, so that it does not
+        depend on their number.
+
+        Args:
+            seed: of the run.
+            epoch: counted from 0.
+            start_batch: number of batches to skip.
+
+        Yields:
+            x (B, C, H, W) and labels (B,).
         """
         config, processes = self.config, self.processes
-        flip = self.train.meta["extra"]["flip"]
-        stream = batches(
+        stream = load_batches(
             self.train,
             config.batch_size,
             seed=derive_seed(seed, "order"),
             epoch=epoch,
             shuffle=True,
-            transform=training_transform(config.augmentation, self.train.shape, flip),
+            transform=self._transform(),
             start_batch=start_batch,
             workers=-(-config.workers // processes.count),
             pin_memory=self.device.type == "cuda",
@@ -98,33 +104,40 @@ class TrainingData:
             whole[share] = images.to(self.device, non_blocking=True)
             yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
 
+    def _transform(self) -> Transform | None:
+        if self.config.augmentation == "none":
+            return None
+        from nfpi.data.transforms import training_transform  # torchvision takes as long to import as torch
 
-def first_images(data: TrainingData, seed: int) -> Tensor:
-    """Images of the data-dependent initialisation, (B, C, H, W); every process has them all."""
-    taken: list[Tensor] = []
+        return training_transform(self.config.augmentation, self.train.shape, self.train.meta["extra"]["flip"])
+
+
+def initialization_images(data: TrainingData, seed: int) -> Tensor:
+    """Draw the images of the data-dependent initialisation, (B, C, H, W), the same in every process."""
+    drawn: list[Tensor] = []
     for x, _ in replace(data, processes=ALONE).stream(seed, INITIALIZATION_EPOCH):
-        taken.append(x)
-        if sum(map(len, taken)) >= data.config.initialization_images:
+        drawn.append(x)
+        if sum(map(len, drawn)) >= data.config.initialization_images:
             break
-    return torch.cat(taken)[: data.config.initialization_images]
+    return torch.cat(drawn)[: data.config.initialization_images]
 
 
 @torch.no_grad()
 def latent_statistics(
-    flow: MatrixExponentialFlow,
+    flow: ImageFlow,
     data: TrainingData,
     seed: int,
     prior: GaussianPrior | None = None,
     nll_range: ValueRange | None = None,
 ) -> ClassStatistics:
-    """Statistics of the latents of all training images, augmented and dequantised, in one pass of all processes.
+    """Compute statistics of the latents of all training images, augmented and dequantised, in one pass.
 
     Args:
-        flow: whose latents they are.
-        data: images and knobs.
-        seed: of the run; the order, augmentations and noise are the same at every call.
-        prior, nll_range: with both, the range takes in −log p(x | y) of every image under the prior, as bits/dim count
-            it, but in nats.
+        flow: f of the latents z = f(x).
+        data: training images; all its processes take part.
+        seed: of the run; order, augmentations and noise are the same in every call.
+        prior, nll_range: where both are given, the range is updated with −log p(x | y) of every image under the prior,
+            with the constant of bits/dim but in nats.
     """
     dimensions = torch.Size(data.train.shape).numel()
     statistics = ClassStatistics.empty(data.train.num_classes, dimensions, device=precise_device(data.device))
@@ -135,5 +148,14 @@ def latent_statistics(
             nll = -prior.log_prob_of(z, labels) - log_abs_det
             nll_range.update(data.domain.bits_per_dim(nll, dimensions) * (dimensions * math.log(2)))
     if nll_range is not None and nll_range.ends is not None:
-        nll_range.update(torch.stack(data.processes.gathered(nll_range.ends)))
-    return data.processes.merged(statistics)
+        nll_range.update(torch.stack(data.processes.gather(nll_range.ends)))
+    return _merge(statistics, data.processes)
+
+
+def _merge(statistics: ClassStatistics, processes: Processes) -> ClassStatistics:
+    """Merge the statistics of all processes."""
+    if processes.count == 1:
+        return statistics
+    columns = (statistics.count, statistics.mean, statistics.variance)
+    parts = [ClassStatistics(*part) for part in zip(*map(processes.gather, columns), strict=True)]
+    return reduce(ClassStatistics.merge, parts)

@@ -1,50 +1,48 @@
-"""All that the next step of a training depends on, its file, and when it is beyond use."""
+"""The state of a training: everything that its next step depends on, and its file."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from nfpi.config.settings import TrainingConfig
-from nfpi.flows.matrix_exponential import MatrixExponentialFlow
+from nfpi.config.priors import GradientDescentConfig
+from nfpi.config.training import TrainingConfig
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
-from nfpi.priors.gradient_descent import GaussianLearner, GradientDescentConfig
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.runtime.tensors import FormatError, build_flow, load_tensors, save_tensors
+from nfpi.priors.gradient_descent import GaussianLearner
+from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+from nfpi.training.average import WeightAverage
+from nfpi.training.optimizers import make_optimizer
 
 LogRow = dict[str, float | int | None]
 
 
-class TrainingDiverged(ArithmeticError):
-    """The loss or a learned Gaussian is no longer finite; the message is one line."""
-
-
 @dataclass
 class TrainingState:
-    """All that the next step depends on.
+    """Everything that the next step depends on.
 
     Attributes:
-        flow: the weights that are trained.
-        average: their exponential moving average, decay min(ema_decay, 1 − (1 + n)^−ema_power) at its n-th step; it
-            follows the weights during the first epoch and is what is evaluated and sampled from.
-        optimizer: Adamax, with its moments.
+        flow: weights that are trained.
+        average: their exponential moving average, which is evaluated and sampled from; it equals them during the first
+            epoch.
+        optimizer: of the flow, with its moments.
         seed: of the run.
-        step: steps made.
-        epoch_nll: sum of the losses of the current epoch's images so far, in nats; ().
-        log: a row for each epoch.
-        learner: the Gaussians that are learned along with the flow, with their Adam; none: they are fixed.
+        step: number of steps made.
+        epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; ().
+        log: one row an epoch.
+        learner: Gaussians that are learned along with the flow, with their optimizer; None: they are fixed.
     """
 
-    flow: MatrixExponentialFlow
-    average: ModelEmaV3
-    optimizer: torch.optim.Adamax
+    flow: ImageFlow
+    average: WeightAverage[ImageFlow]
+    optimizer: torch.optim.Optimizer
     seed: int
     step: int
     epoch_nll: Tensor
@@ -52,58 +50,42 @@ class TrainingState:
     learner: GaussianLearner | None = None
 
     @classmethod
-    def new(cls, flow: MatrixExponentialFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
-        """The state before the first step."""
-        average = ModelEmaV3(
-            flow,
-            decay=config.ema_decay,
-            use_warmup=True,
-            warmup_gamma=1.0,
-            warmup_power=config.ema_power,
-            update_after_step=steps_per_epoch,
-        )
-        optimizer = torch.optim.Adamax(flow.parameters(), lr=config.learning_rate)
+    def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
+        """Make the state before the first step."""
+        average = WeightAverage(flow, config.ema_decay, config.ema_power, first_step=steps_per_epoch)
         device = next(flow.parameters()).device
-        return cls(flow, average, optimizer, seed, 0, torch.zeros((), device=device))
+        return cls(flow, average, make_optimizer(flow, config), seed, 0, torch.zeros((), device=device))
 
     @property
-    def averaged_flow(self) -> MatrixExponentialFlow:
+    def averaged_flow(self) -> ImageFlow:
         """The flow with averaged weights."""
         return self.average.module
 
-    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state as tensors and what JSON knows."""
+    def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the state as tensors and a JSON header."""
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.averaged_flow.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in _moments(self.optimizer, self.flow).items()}
         tensors["epoch_nll"] = self.epoch_nll
-        own = {"flow": self.flow.settings, "seed": self.seed, "step": self.step, "log": self.log}
+        header: dict[str, Any] = {
+            "flow": self.flow.description,
+            "seed": self.seed,
+            "step": self.step,
+            "log": self.log,
+        }
         if self.learner is not None:
             learner = self.learner
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
             tensors |= {f"adam.{name}": value for name, value in _moments(learner.optimizer, learner).items()}
-            own["learner"] = {"config": asdict(learner.config), "steps": learner.steps, "loss": learner.loss}
-        return tensors, own
-
-    def save(self, path: Path, header: dict[str, Any]) -> None:
-        """Write the state, with more settings in its header."""
-        tensors, own = self.content()
-        save_tensors(path, tensors, {**header, **own})
-
-    @classmethod
-    def load(
-        cls, path: Path, config: TrainingConfig, steps_per_epoch: int, device: torch.device
-    ) -> tuple[TrainingState, dict[str, Any]]:
-        """Read a state that :meth:`save` wrote, and its header.
-
-        Raises:
-            FormatError: the file is missing, damaged, or holds something else.
-        """
-        tensors, header = load_tensors(path)
-        return cls.of_content(path, tensors, header, config, steps_per_epoch, device), header
+            header["learner"] = {
+                "config": learner.config.model_dump(),
+                "steps": learner.steps,
+                "loss": learner.loss,
+            }
+        return tensors, header
 
     @classmethod
-    def of_content(
+    def deserialize(
         cls,
         path: Path,
         tensors: Mapping[str, Tensor],
@@ -112,17 +94,23 @@ class TrainingState:
         steps_per_epoch: int,
         device: torch.device,
     ) -> TrainingState:
-        """The state with this :meth:`content`, which may stand among other tensors; `path` is named in errors.
+        """Make the state of a :meth:`serialize`.
+
+        Args:
+            path: of the file that it was read from, for errors.
+            tensors, header: of the state, possibly among others.
+            config, steps_per_epoch: of the training.
+            device: of the state.
 
         Raises:
-            FormatError: it is none.
+            FormatError: it is not a training state.
         """
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
         try:
-            flow = build_flow(path, under("flow."), header).to(device)
+            flow = build_flow(header["flow"], under("flow."), path).to(device)
             state = cls.new(flow, config, int(header["seed"]), steps_per_epoch)
             state.averaged_flow.load_state_dict(under("average."))
             _load_moments(state.optimizer, flow, under("optimizer."))
@@ -136,50 +124,42 @@ class TrainingState:
                 _load_moments(learner.optimizer, learner, under("adam."))
                 learner.steps, learner.loss = record["steps"], record["loss"]
                 state.learner = learner
-        except (KeyError, RuntimeError, TypeError) as error:
+        except FormatError:
+            raise
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             first_line = str(error).splitlines()[0]
             raise FormatError(f"{path}: expected a training state, received something else ({first_line})") from None
         return state
 
+    def save(self, path: Path, header: Mapping[str, Any]) -> None:
+        """Write the state, with further settings in the header.
+
+        The seconds of the log are left out, so that equal states are equal files.
+        """
+        tensors, own = self.serialize()
+        own["log"] = [{**row, "seconds": None} for row in self.log]
+        save_tensors(path, tensors, {**header, **own})
+
+    @classmethod
+    def load(
+        cls, path: Path, config: TrainingConfig, steps_per_epoch: int, device: torch.device
+    ) -> tuple[TrainingState, dict[str, Any]]:
+        """Read a state that :meth:`save` wrote, and its header.
+
+        Raises:
+            FormatError: the file is missing, damaged, or holds something else.
+        """
+        tensors, header = load_tensors(path)
+        return cls.deserialize(path, tensors, header, config, steps_per_epoch, device), header
+
 
 def new_learner(initial: GaussianPrior, config: GradientDescentConfig, device: torch.device) -> GaussianLearner:
-    """A learner beside a flow on `device`."""
+    """Make a learner for a flow on `device`."""
     return GaussianLearner(initial.to(precise_device(device)), config)
 
 
-def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
-    """Make sure that the learned Gaussians and the loss are finite, in an epoch counted from 1.
-
-    Raises:
-        TrainingDiverged: they are not; the Gaussians come first, since a class says more than a loss.
-    """
-    learner = state.learner
-    if learner is not None:
-        try:
-            learner.prior.check()
-            if learner.loss is not None and not math.isfinite(learner.loss):
-                raise ValueError("prior: objective is not finite")
-        except ValueError as fault:
-            raise TrainingDiverged(
-                f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "
-                f"learning_rate of the Gaussians (now {learner.config.learning_rate:g}) or of the flow "
-                f"(now {config.learning_rate:g}), or a smaller weight (now {learner.config.weight:g})"
-            ) from None
-    if not torch.isfinite(state.epoch_nll):
-        raise diverged(state.step, state.seed, config)
-
-
-def diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
-    """The loss is not finite by a step."""
-    return TrainingDiverged(
-        f"training: the loss is not finite by step {step} (seed {seed}): "
-        f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
-        f"(now {config.gradient_clip:g}; 0 is none)"
-    )
-
-
 def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """What the optimizer of a module's parameters keeps for each, as `parameter.moment`."""
+    """Return what the optimizer of a module's parameters stores for each, as `parameter.moment`."""
     names = _optimized(module)
     return {
         f"{names[index]}.{key}": value
@@ -189,7 +169,7 @@ def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, T
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give back what :func:`_moments` took; nothing where no step was made yet."""
+    """Restore the moments of :func:`_moments`; there are none before the first step."""
     index_of = {name: index for index, name in enumerate(_optimized(module))}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

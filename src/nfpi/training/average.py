@@ -1,0 +1,52 @@
+"""Exponential moving average of a flow's weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class WeightAverage(Generic[Module]):
+    """Exponential moving average θ̄ ← d θ̄ + (1 − d) θ of a module's parameters and buffers.
+
+    The decay grows with the number n of steps since averaging began, d = min(decay, 1 − (1 + n)^−power); until then θ̄
+    is θ. Integer buffers are copied.
+
+    Args:
+        module: whose weights are averaged.
+        decay: largest decay.
+        power: how fast it is reached.
+        first_step: step after which averaging begins.
+
+    Attributes:
+        module: a copy of the module with averaged weights, in evaluation mode.
+    """
+
+    def __init__(self, module: Module, decay: float, power: float, first_step: int) -> None:
+        self.module = copy.deepcopy(module).eval()
+        self._decay, self._power, self._first_step = decay, power, first_step
+        self._source = module
+        # optimizers and load_state_dict change parameters in place; buffers may be replaced
+        self._averaged: list[Tensor] = list(self.module.parameters())
+        self._current: list[Tensor] = list(module.parameters())
+
+    def decay_at(self, step: int) -> float:
+        """Compute the decay of a step, counted from 1."""
+        averaged_steps = step - self._first_step - 1
+        return min(self._decay, 1 - (1 + averaged_steps) ** -self._power) if averaged_steps > 0 else 0.0
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Average in the weights after a step, counted from 1."""
+        weight = 1 - self.decay_at(step)
+        torch._foreach_lerp_(self._averaged, self._current, weight=weight)
+        for averaged, current in zip(self.module.buffers(), self._source.buffers(), strict=True):
+            if averaged.is_floating_point():
+                averaged.lerp_(current, weight)
+            else:
+                averaged.copy_(current)

@@ -1,0 +1,45 @@
+"""Trainings whose loss or learned Gaussians are no longer finite."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from nfpi.config.training import TrainingConfig
+from nfpi.training.state import TrainingState
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss or a learned Gaussian is no longer finite; the message is one line."""
+
+
+def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
+    """Check that the learned Gaussians and the loss are finite, in an epoch counted from 1.
+
+    Raises:
+        TrainingDiverged: they are not. The Gaussians are checked first, because their message names a class.
+    """
+    learner = state.learner
+    if learner is not None:
+        try:
+            learner.prior.check()
+            if learner.loss is not None and not math.isfinite(learner.loss):
+                raise ValueError("prior: objective is not finite")
+        except ValueError as fault:
+            raise TrainingDiverged(
+                f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "
+                f"learning_rate of the Gaussians (now {learner.config.learning_rate:g}) or of the flow "
+                f"(now {config.learning_rate:g}), or a smaller weight (now {learner.config.weight:g})"
+            ) from None
+    if not torch.isfinite(state.epoch_nll):
+        raise loss_diverged(state.step, state.seed, config)
+
+
+def loss_diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
+    """Make the exception of a loss that is not finite by a step."""
+    return TrainingDiverged(
+        f"training: the loss is not finite by step {step} (seed {seed}): "
+        f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
+        f"(now {config.gradient_clip:g}; 0 is none)"
+    )
