@@ -20,6 +20,7 @@ from nfpi.results.csv_files import write_rows
 from nfpi.results.records import config_hash
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import Device, make_device
+from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import file_digest, written_together
 from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow
 from nfpi.training.batches import TrainingData
@@ -67,10 +68,13 @@ def fit_prior(stage: FitPrior) -> None:
     header |= {"method": stage.prior.method, "weight": stage.weight, "settings": stage.prior.model_dump()}
     try:
         fitted = fit(stage.prior.method, statistics, initial, stage.weight, settings)
-    except FixedPointDiverged as fault:
-        _write_residuals(stage, fault.residuals)
+    except Diverged as fault:
         fault.context = {"seed": header["seed"], "prior": stage.prior.model_dump()}
-        raise
+        with written_together():
+            mark_diverged([stage.output / "prior.safetensors"], fault)
+            _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
+        logger.warning("%s", fault)
+        return
     prior, residuals = fitted, []
     if isinstance(fitted, FixedPointResult):
         prior, residuals = fitted.prior, fitted.residuals.tolist()

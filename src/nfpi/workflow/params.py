@@ -1,13 +1,14 @@
-"""Settings that rules hand to stages, each as one JSON text, so that a stage is made again only when what it reads changed."""
+"""Settings that rules hand to stages as JSON, so that a stage runs again only when what it reads has changed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-from nfpi.config import METRICS, NO_RESULT, extension_digest
+from nfpi.config import FIGURES, METRICS, NO_RESULT, SOURCES, extension_digest
 from nfpi.config.metrics import OF_GENERATED
 from nfpi.runs import Run
 from nfpi.workflow.inputs import Inputs
@@ -37,14 +38,15 @@ class Params:
         return as_json(self.plan.config.datasets[wildcards["dataset"]], without=["overrides"])
 
     def dataset_content(self, wildcards: Wildcards) -> str:
-        """The same without what changes no image: where files lie (`$SCRATCH` differs from user to user), how they are scored.
+        """The same without what changes no image: where files lie (users differ in that) and how they are scored.
 
         Of an encoded data set, the autoencoder's and the images' folders keep their names: another one has another.
         """
         dataset = self.plan.config.datasets[wildcards["dataset"]]
         names = [path.name for path in (dataset.folder, dataset.vae) if path is not None] if dataset.vae else []
         unseen = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
-        return " ".join([as_json(dataset, without=unseen), *names])
+        code = _digests([SOURCES[dataset.source].extension])
+        return " ".join(filter(None, [as_json(dataset, without=unseen), *names, code]))
 
     def real_labels(self, wildcards: Wildcards) -> list[str]:
         """The option that asks for a score on ImageNet-ReaL's labels too, where the data set has them."""
@@ -169,6 +171,19 @@ class Params:
 
         return read
 
+    def code_of_figure(self, name: str) -> Param:
+        """The digest of the user's file that draws a figure, if one does."""
+        return lambda wildcards: _digests([FIGURES[name].extension])
+
+    def caption(self, name: str) -> Unseen:
+        """The caption of a figure in reports (not compared)."""
+        return lambda wildcards, threads: self.plan.config.figures[name].caption
+
+    def code_of_figure(self, name: str) -> str:
+        """Digest of the user's file that draws a figure; empty: it is the project's own."""
+        extension = FIGURES[name].extension
+        return extension_digest(extension) if extension is not None else ""
+
     # ---- the user's extensions -----------------------------------------------------------------------------
 
     def extensions(self, wildcards: Wildcards, threads: int) -> list[str]:
@@ -184,15 +199,15 @@ class Params:
 
         def digests(wildcards: Wildcards) -> str:
             named = {group: wildcards[group] for group in groups if group != "metrics"}
-            files = set(self.plan.config.extensions_of(**named))
+            files: list[Path | None] = [*self.plan.config.for_dataset(wildcards["dataset"]).extensions_of(**named)]
             if "metrics" in groups:
-                files |= {file for name in self._own_metrics(wildcards) if (file := METRICS[name].extension)}
-            return " ".join(extension_digest(file) for file in sorted(files))
+                files += [METRICS[name].extension for name in self._own_metrics(wildcards)]
+            return _digests(files)
 
         return digests
 
     def metrics(self, wildcards: Wildcards) -> list[str]:
-        """Options that name the user's metrics that a table shows of this run; those of the project are always computed."""
+        """Options that name the user's metrics that a table shows of this run; the project's are always computed."""
         return [text for name in self._own_metrics(wildcards) for text in ("--metrics", name)]
 
     def _own_metrics(self, wildcards: Wildcards) -> list[str]:
@@ -203,9 +218,22 @@ class Params:
         """The user's metrics that the tables show of each run."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
-            names = {name if name in METRICS else name.removeprefix(OF_GENERATED) for name in settings.metrics}
-            own = {name for name in names if METRICS[name].extension is not None}
-            for row in table_rows(self.plan.config, table) if own else ():
-                for run in row.runs:
+            own = {name for name in settings.metrics if name in METRICS and _is_own(name)}
+            of_generated = {name.removeprefix(OF_GENERATED) for name in settings.metrics if name not in METRICS}
+            of_generated = {name for name in of_generated if _is_own(name)}
+            for row in table_rows(self.plan.config, table) if own | of_generated else ():
+                for run in row.flow_runs:
                     found.setdefault(run, set()).update(own)
+                for run in row.classifier_runs:
+                    found.setdefault(run, set()).update(own if row.is_of_real_images else of_generated)
         return found
+
+
+def _is_own(metric: str) -> bool:
+    """Whether the user's code computes a metric."""
+    return METRICS[metric].extension is not None and METRICS[metric].builder is not None
+
+
+def _digests(files: Iterable[Path | None]) -> str:
+    """Digests of the user's files, in a fixed order; None stands for the project's own code."""
+    return " ".join(extension_digest(file) for file in sorted({file for file in files if file is not None}))
