@@ -4,6 +4,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
+from nfpi.results.older import describe_older_results, find_older_results
 from nfpi.runs import (
     AUGMENTED,
     CANDIDATE,
@@ -37,6 +38,10 @@ try:
     plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", config))
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
+
+older = find_older_results(plan.layout.root)
+if older is not None:
+    raise WorkflowError(describe_older_results(older))
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
 params = Params(plan, inputs)
@@ -91,9 +96,9 @@ for name in targets.names:
 
 
 rule unknown_target:
+    """Name the targets there are, where another one is asked for."""
     input:
         targets.unknown(["benchmark"]),
-    """Names the targets there are, where another one is asked for."""
     output:
         "{target}",
     wildcard_constraints:

@@ -100,38 +100,40 @@ class Project:
 def job_of(stage: str, *arguments: str) -> Job:
     """(stage, output below results/{preset}) of a call of nfpi."""
     output = arguments[arguments.index("--output") + 1]
-    if stage == "table":  # many of them fill one folder
+    if stage in ("collect", "table", "figure"):  # many of them fill one folder
         output += "/" + arguments[arguments.index("--name") + 1]
     return stage, re.sub(r"^results/[^/]+/", "", output)
 
 
-def jobs_of_leaf(leaf: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:
-    """All jobs of a run, its fit included where λ > 0."""
-    jobs = {
-        ("train-flow", leaf),
-        ("evaluate", f"{leaf}/metrics.json"),
-        ("test-classifier", f"{leaf}/resnet18/metrics.json"),
-    }
-    if "/lambda=0/" not in leaf:
-        jobs.add(("fit-prior", f"{leaf}/fit/prior.safetensors"))
+def jobs_of_run(run: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:
+    """All jobs of a run with a ResNet18, its fit included where its Gaussians are fitted."""
+    jobs = {("train-flow", run), ("evaluate", run), ("test-classifier", f"{run}/resnet18")}
+    if "/baseline" not in run:
+        jobs.add(("fit-prior", f"{run}/fit"))
     for temperature in temperatures:
-        jobs.add(("generate", f"{leaf}/generated/temperature={temperature}"))
-        jobs.add(("train-classifier", f"{leaf}/resnet18/temperature={temperature}"))
+        jobs.add(("generate", f"{run}/generated/temperature={temperature}"))
+        jobs.add(("train-classifier", f"{run}/resnet18/temperature={temperature}"))
     return jobs
 
 
-COLLECTION: set[Job] = {
-    ("collect", "metrics/table2.csv"),
-    ("table", "tables/table2"),
-    ("figure", "figures/accuracy_against_weight"),
-}
-DEMO_LEAVES = [
-    "digits/baseline/lambda=0/seed=0",
-    *(f"digits/fpi/lambda={weight}/seed=0" for weight in ("1000", "10000", "30000", "100000")),
+def flow_of_run(run: str) -> set[Job]:
+    """Training and evaluation of a run's flow."""
+    return {("train-flow", run), ("evaluate", run)}
+
+
+def collection(*tables: str) -> set[Job]:
+    """What follows when values of tables have changed, without figures."""
+    return {job for name in tables for job in (("collect", f"metrics/{name}"), ("table", f"tables/{name}"))}
+
+
+COLLECTION: set[Job] = collection("table2") | {("figure", "figures/accuracy_against_weight")}
+DEMO_RUNS = [
+    "digits/mef/baseline/lambda=0/seed=0",
+    *(f"digits/mef/fpi/lambda={weight}/seed=0" for weight in ("1000", "10000", "30000", "100000")),
 ]
 DEMO: set[Job] = (
-    {("prepare-data", "digits/splits"), ("start-flow", "digits/start/data/seed=0")}
-    | set().union(*map(jobs_of_leaf, DEMO_LEAVES))
+    {("prepare-data", "digits/splits"), ("start-flow", "digits/mef/initial/data/seed=0")}
+    | set().union(*map(jobs_of_run, DEMO_RUNS))
     | COLLECTION
 )
 
@@ -141,7 +143,7 @@ def clone(folder: Path) -> Project:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("Snakefile", "config.yaml", "environment.yml"):
         shutil.copy2(ROOT / name, folder)
-    for name in ("workflow", "profiles"):
+    for name in ("workflow", "profiles", "presets"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True)
     for path in ROOT.iterdir():
         if path.is_symlink() and path.readlink().parts[0] == "profiles":

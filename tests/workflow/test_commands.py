@@ -27,31 +27,69 @@ def test_a_stage_gets_only_the_settings_it_reads(finished: Project) -> None:
     (start,) = calls_of(finished, "start-flow")
     training = json.loads(start["--training"])
     assert training["batch_size"] == 128
-    assert json.loads(start["--flow"])["num_flows"] == [4, 4]
+    flow = json.loads(start["--flow"])
+    assert (flow["kind"], flow["num_flows"]) == ("matrix_exponential", [4, 4])
+    assert "training" not in flow
     assert {json.loads(call["--training"])["epochs"] for call in calls_of(finished, "train-flow")} == {40}
 
 
 def test_without_a_weight_the_flow_is_trained_under_the_initial_gaussians(finished: Project) -> None:
-    start = "results/demo/digits/start/data/seed=0"
-    priors = {call["--output"]: call["--prior"] for call in calls_of(finished, "train-flow")}
-    assert priors.pop("results/demo/digits/baseline/lambda=0/seed=0") == f"{start}/prior.safetensors"
-    assert priors == {folder: f"{folder}/fit/prior.safetensors" for folder in priors}
+    initial = "results/demo/digits/mef/initial/data/seed=0"
+    trainings = {call["--output"]: call for call in calls_of(finished, "train-flow")}
+    assert {call["--initial"] for call in trainings.values()} == {initial}
+    baseline = trainings.pop("results/demo/digits/mef/baseline/lambda=0/seed=0")
+    assert not {"--prior", "--learn", "--weight"} & baseline.keys()
+    assert {folder: call["--prior"] for folder, call in trainings.items()} == {
+        folder: f"{folder}/fit/prior.safetensors" for folder in trainings
+    }
     fits = calls_of(finished, "fit-prior")
     assert {call["--weight"] for call in fits} == {"1000", "10000", "30000", "100000"}
-    assert {(call["--initial"], call["--statistics"]) for call in fits} == {
-        (f"{start}/prior.safetensors", f"{start}/statistics.safetensors")
-    }
+    assert {call["--initial"] for call in fits} == {initial}
+    assert {json.loads(call["--prior"])["method"] for call in fits} == {"fixed_point"}
+
+
+def test_a_prior_that_is_learned_along_with_the_flow_is_handed_to_its_training(everything: Project) -> None:
+    trainings = {call["--output"]: call for call in calls_of(everything, "train-flow")}
+    learned = trainings["results/demo/digits/mef/nfgd_linear/lambda=10000/seed=0"]
+    assert json.loads(learned["--learn"])["method"] == "gradient_descent"
+    assert learned["--weight"] == "10000"
+    assert "--prior" not in learned
 
 
 def test_threads_are_handed_on(finished: Project) -> None:
     assert {call["threads"] for call in finished.calls()} == {"1"}
 
 
-def test_a_table_gets_its_experiments_and_their_priors(finished: Project) -> None:
-    (table,) = calls_of(finished, "table")
-    (experiment,) = json.loads(table["--table"])["experiments"]
-    assert experiment["lambdas"] == [0, 1e3, 1e4, 3e4, 1e5]
-    assert json.loads(table["--priors"])["fpi"]["start"] == "data"
+def test_a_table_gets_what_it_shows_and_its_rows(finished: Project) -> None:
+    (call,) = calls_of(finished, "table")
+    table = json.loads(call["--table"])
+    assert table["metrics"] == ["nf_acc", "cnn_acc"]
+    assert "experiments" not in table
+    rows = json.loads(call["--rows"])
+    assert [row["lambda"] for row in rows] == [0, 1e3, 1e4, 3e4, 1e5]
+    assert {row["prior"] for row in rows} == {"fpi"}
+    assert [row["flow_runs"][0]["prior"] for row in rows] == ["baseline", "fpi", "fpi", "fpi", "fpi"]
+    assert {row["classifier_runs"][0]["classifier"] for row in rows} == {"resnet18"}
+
+
+def test_runs_are_told_who_they_are(finished: Project) -> None:
+    flow = {"dataset": "digits", "seed": 0, "flow": "mef", "prior": "fpi", "lambda": 1e4}
+    folder = "results/demo/digits/mef/fpi/lambda=10000/seed=0"
+    evaluated = {call["--output"]: json.loads(call["--run"]) for call in calls_of(finished, "evaluate")}
+    assert evaluated[folder] == flow
+    tested = {call["--output"]: json.loads(call["--run"]) for call in calls_of(finished, "test-classifier")}
+    assert tested[f"{folder}/resnet18"] == flow | {"classifier": "resnet18"}
+    (collected,) = calls_of(finished, "collect")
+    runs = json.loads(collected["--runs"])
+    assert sorted(map(str, runs)) == sorted(map(str, [*evaluated.values(), *tested.values()]))
+    assert collected["--root"] == "results/demo"
+
+
+def test_a_stage_that_later_ones_read_the_model_of_gets_its_folder(finished: Project) -> None:
+    for stage in ("evaluate", "generate"):
+        for call in calls_of(finished, stage):
+            run = call["--output"].partition("/generated")[0]
+            assert call["--model"] == f"{run}/model"
 
 
 def test_overrides_of_a_data_set_reach_its_stages(fresh: Project) -> None:
@@ -64,8 +102,8 @@ def test_overrides_of_a_data_set_reach_its_stages(fresh: Project) -> None:
 def test_logs_and_times_lie_beside_the_results(finished: Project) -> None:
     logs = finished.folder / "results/demo/logs"
     times = finished.folder / "results/demo/benchmarks"
-    assert (logs / "digits/fpi/lambda=1000/seed=0/train_flow.log").exists()
-    assert (times / "digits/fpi/lambda=1000/seed=0/train_flow.tsv").exists()
+    assert (logs / "digits/mef/fpi/lambda=1000/seed=0/train_flow.log").exists()
+    assert (times / "digits/mef/fpi/lambda=1000/seed=0/train_flow.tsv").exists()
     assert len(list(logs.rglob("*.log"))) == len(list(times.rglob("*.tsv"))) == len(finished.calls())
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from .conftest import Project
 
-TWO_FLOWS = [f"results/demo/digits/fpi/lambda={weight}/seed=0/flow.safetensors" for weight in ("1000", "10000")]
+TWO_FLOWS = [
+    f"results/demo/digits/mef/fpi/lambda={weight}/seed=0/model/model.safetensors" for weight in ("1000", "10000")
+]
 
 
 def add_gpu(project: Project) -> None:
@@ -56,7 +58,7 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
         "training": {"warmup_steps": 7},
         "cluster": {},
     }
-    flows = [*TWO_FLOWS, "results/demo/digits/baseline/lambda=0/seed=0/flow.safetensors"]
+    flows = [*TWO_FLOWS, "results/demo/digits/mef/baseline/lambda=0/seed=0/model/model.safetensors"]
     fresh.snakemake(
         *flows,
         *("--executor", "recorder", "--jobs", "20", "--seconds-between-status-checks", "0"),

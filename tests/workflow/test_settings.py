@@ -15,7 +15,21 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from nfpi.config import ClassifierConfig, DatasetConfig, EvaluationConfig, FixedPointPrior, FlowConfig, GenerationConfig, GradientPrior, NfaConfig, StandardAugmentation, TrainingConfig, json_schema, merge, resolve
+from nfpi.config import (
+    ClassifierConfig,
+    DatasetConfig,
+    EvaluationConfig,
+    FixedPointPrior,
+    FlowConfig,
+    GenerationConfig,
+    GradientPrior,
+    NfaConfig,
+    StandardAugmentation,
+    TrainingConfig,
+    json_schema,
+    merge,
+    resolve,
+)
 
 from .conftest import ROOT, Project
 

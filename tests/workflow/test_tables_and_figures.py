@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from .conftest import Job, Project, clone
+from .conftest import Job, Project, clone, collection, flow_of_run, jobs_of_run
 
-LATENT = "digits/fpi/lambda=10000/seed=0"
-REAL = "digits/real/seed=0"
+LATENT = "digits/mef/fpi/lambda=10000/seed=0"
+REAL = "digits/no_flow/seed=0"
 
 
 def stages(jobs: set[Job]) -> Counter[str]:
@@ -20,13 +20,8 @@ def stages(jobs: set[Job]) -> Counter[str]:
 
 def classifier(folder: str, name: str, augmentation: str) -> set[Job]:
     """Training and test of a classifier of real images."""
-    leaf = f"{folder}/{name}/augmentation={augmentation}"
-    return {("train-classifier", f"{leaf}/trained"), ("test-classifier", f"{leaf}/metrics.json")}
-
-
-def collection(*tables: str) -> set[Job]:
-    """What follows when values of tables have changed."""
-    return {job for name in tables for job in (("collect", f"metrics/{name}.csv"), ("table", f"tables/{name}"))}
+    run = f"{folder}/{name}/augmentation={augmentation}"
+    return {("train-classifier", f"{run}/trained"), ("test-classifier", run)}
 
 
 def plan(project: Project, **overlay: Any) -> set[Job]:
@@ -34,56 +29,52 @@ def plan(project: Project, **overlay: Any) -> set[Job]:
 
 
 @pytest.mark.parametrize("target", ["", "all", "table6", "figure1", "convergence_map"])
-def test_a_second_run_does_nothing(everything: Project, target: str) -> None:
+def test_a_second_call_does_nothing(everything: Project, target: str) -> None:
     assert "Nothing to be done" in everything.snakemake(*target.split(), "--dry-run").stdout
 
 
 def test_all_of_the_demo_is_made_once(everything: Project) -> None:
     made = Counter(call["stage"] for call in everything.calls())
+    backbones = 2 * 2  # Glow and the transformer, each at λ = 0 and one more
     assert made == {
         "prepare-data": 1,
-        "start-flow": 3,  # data, identity, random
-        "fit-prior": 8,  # four λ of fpi, two of mean_only and of variance_only
-        "train-flow": 20,  # these, λ = 0, random means, two λ of four policies of NFGD, two mixtures by gradient
-        "evaluate": 20,
-        "generate": 9,  # tables 2 and 3
+        "start-flow": 3 + 2,  # data, identity, random; those of the other backbones
+        "fit-prior": 8 + 2,  # four λ of fpi, two of mean_only and of variance_only
+        "train-flow": 20
+        + backbones,  # fits, λ = 0, random means, two λ of four policies of NFGD, two mixtures by gradient
+        "evaluate": 20 + backbones,
+        "generate": 9 + backbones,  # tables 2, 3 and 7
         "augment": 1,
-        "train-classifier": 9 + 9,  # on generated images, and of tables 5 and 6
-        "test-classifier": 9 + 9,
-        "embed": 1,
-        "map-convergence": 1,
-        "draw-augmentations": 1,
-        "draw-samples": 1,
-        "figure": 5,
-        "collect": 6,
-        "table": 6,
+        "train-classifier": 9 + backbones + 9,  # on generated images, and of tables 5 and 6
+        "test-classifier": 9 + backbones + 9,
+        "figure": 6,
+        "collect": 7,
+        "table": 7,
     }
 
 
 def test_the_paper_preset_plans_every_run_of_the_paper(fresh: Project) -> None:
     text = fresh.snakemake("all", "--config", "preset=paper", "--dry-run", "--printshellcmds").stdout
     jobs = Counter(line.split()[4] for line in text.splitlines() if line.startswith("Shell command: exec nfpi "))
-    flows = 11 + 15 + 1  # CIFAR10, CIFAR100, ImageNet
-    generated = (4 + 8) * 6  # leaves of tables 2 and 3, six temperatures each
+    backbones = 2 * 2  # CIFAR10 under Glow and the transformer
+    flows = 11 + 15 + 1 + backbones  # CIFAR10, CIFAR100, ImageNet
+    tested = 4 + 8 + backbones  # runs of tables 2, 3 and 7
+    generated = tested * 6  # six temperatures each
     assert jobs == {
         "prepare-data": 2,
         "encode-data": 1,
         "download-weights": 1,
-        "start-flow": 3 + 3 + 1,
-        "fit-prior": 3 + 7 + 1,
+        "start-flow": 3 + 3 + 1 + 2,
+        "fit-prior": 3 + 7 + 1 + 2,
         "train-flow": flows,
         "evaluate": flows - 1,  # no table asks how ImageNet's flow classifies
         "generate": generated,
         "augment": 3,
         "train-classifier": generated + 2 * 4 + 5,
-        "test-classifier": (4 + 8) + 2 * 4 + 5,
-        "embed": 1,
-        "map-convergence": 1,
-        "draw-augmentations": 1,
-        "draw-samples": 1,
-        "figure": 5,
-        "collect": 6,
-        "table": 6,
+        "test-classifier": tested + 2 * 4 + 5,
+        "figure": 6,
+        "collect": 7,
+        "table": 7,
     }
 
 
@@ -116,54 +107,63 @@ def test_latent_augmentation_touches_nothing_but_its_variants(everything: Projec
     runs = [classifier(LATENT, name, both) for name in ("swin", "eva02") for both in ("nfa", "standard+nfa")]
     assert plan(everything, nfa={"strength": 0.25}) == set().union(*runs) | collection("table5", "table6") | {
         ("augment", f"{LATENT}/augmented"),
-        ("draw-augmentations", "figures/figure2"),
+        ("figure", "figures/figure2"),
     }
 
 
 def test_a_policy_of_gradient_descent_touches_its_own_flow(everything: Project) -> None:
-    leaves = [f"digits/nfgd_linear/lambda={weight}/seed=0" for weight in ("10000", "30000")]
+    runs = [f"digits/mef/nfgd_linear/lambda={weight}/seed=0" for weight in ("10000", "30000")]
     changed = plan(everything, priors={"nfgd_linear": {"learning_rate": 0.2}})
-    flows = {job for leaf in leaves for job in (("train-flow", leaf), ("evaluate", f"{leaf}/metrics.json"))}
-    assert changed == collection("table1") | flows
+    assert changed == collection("table1") | set().union(*map(flow_of_run, runs))
 
 
 def test_a_new_row_is_a_line(everything: Project) -> None:
     row = {"label": "averaged π", "dataset": "digits", "prior": "averaged", "lambdas": [1e3], "classifier": None}
-    leaf = "digits/averaged/lambda=1000/seed=0"
+    run = "digits/mef/averaged/lambda=1000/seed=0"
     changed = plan(
         everything,
         priors={"averaged": {"scale": "average"}},
         tables={"mine": {"experiments": [row, {"dataset": "digits", "lambdas": [1e4], "classifier": None}]}},
     )
-    assert changed == collection("mine") | {
-        ("fit-prior", f"{leaf}/fit/prior.safetensors"),
-        ("train-flow", leaf),
-        ("evaluate", f"{leaf}/metrics.json"),
-    }
+    assert changed == collection("mine") | flow_of_run(run) | {("fit-prior", f"{run}/fit")}
 
 
 @pytest.mark.parametrize(
-    ("figure", "settings", "expected"),
+    ("figure", "settings"),
     [
-        ("figure1", {"perplexity": 20}, {("embed", "figures/embedding.csv"), ("figure", "figures/figure1")}),
-        ("samples", {"temperatures": [1.0]}, {("draw-samples", "figures/samples")}),
-        ("residuals", {"lambdas": [1e3]}, {("figure", "figures/residuals")}),
-        ("convergence_map", {"lambdas": [1e3]}, {("map-convergence", "figures/convergence_map.csv")}),
+        ("figure1", {"perplexity": 20}),
+        ("figure2", {"variants": 2}),
+        ("samples", {"temperatures": [1.0]}),
+        ("residuals", {"lambdas": [1e3]}),
+        ("convergence_map", {"lambdas": [1e3]}),
     ],
 )
-def test_what_a_figure_shows_touches_that_figure(
-    everything: Project, figure: str, settings: dict[str, Any], expected: set[Job]
-) -> None:
-    changed = plan(everything, figures={figure: settings})
-    assert expected <= changed
-    assert stages(changed).keys() <= {"embed", "figure", "draw-samples", "map-convergence"}
-    assert all("figures/" in output for _, output in changed)
+def test_what_a_figure_shows_touches_that_figure(everything: Project, figure: str, settings: dict[str, Any]) -> None:
+    assert plan(everything, figures={figure: settings}) == {("figure", f"figures/{figure}")}
 
 
-def test_a_preset_without_a_table_says_so(fresh: Project) -> None:
-    process = fresh.snakemake("table5", "--config", "preset=cifar10_small", "--dry-run", check=False)
-    assert process.returncode != 0
-    assert "preset cifar10_small has no tables.table5" in process.stdout
+def test_two_backbones_in_one_table_are_trained_each(fresh: Project) -> None:
+    rows = [{"dataset": "digits", "flow": flow, "lambdas": [0, 1e4]} for flow in ("mef", "glow")]
+    runs = [
+        f"digits/{flow}/{where}/seed=0"
+        for flow in ("mef", "glow")
+        for where in ("baseline/lambda=0", "fpi/lambda=10000")
+    ]
+    initial = {("start-flow", f"digits/{flow}/initial/data/seed=0") for flow in ("mef", "glow")}
+    planned = fresh.plan("mine", overlay={"tables": {"mine": {"experiments": rows}}})
+    assert planned == initial | {("prepare-data", "digits/splits")} | collection("mine") | set().union(
+        *map(jobs_of_run, runs)
+    )
+
+
+def test_settings_of_a_backbone_touch_its_own_runs(everything: Project) -> None:
+    runs = [f"digits/glow/{where}/seed=0" for where in ("baseline/lambda=0", "fpi/lambda=10000")]
+    initial = ("start-flow", "digits/glow/initial/data/seed=0")
+    of_glow = set().union(*map(jobs_of_run, runs)) | collection("table7")
+    assert plan(everything, flows={"glow": {"training": {"batch_size": 64}}}) == of_glow | {initial}
+    assert plan(everything, flows={"glow": {"training": {"learning_rate": 2e-3}}}) == of_glow | {initial}
+    fits = {job for job in of_glow if job[0] == "fit-prior"}
+    assert plan(everything, flows={"glow": {"training": {"epochs": 50}}}) == of_glow - fits
 
 
 LATENTS: dict[str, Any] = {

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 
 from nfpi.config import PRIORS
 from nfpi.config.figures import IMAGE_SET
-from nfpi.runs import AUGMENTED, BASELINE, CANDIDATE, FLOW_RUN, NO_FLOW, REAL_CLASSIFIER, SOURCE, WEIGHT_PATTERN, Run
-from nfpi.runs import format_weight
+from nfpi.runs import (
+    AUGMENTED,
+    BASELINE,
+    CANDIDATE,
+    FLOW_RUN,
+    NO_FLOW,
+    REAL_CLASSIFIER,
+    SOURCE,
+    WEIGHT_PATTERN,
+    Run,
+    format_weight,
+)
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
 from nfpi.workflow.tables import table_rows
 
@@ -79,7 +89,7 @@ class Inputs:
         if "nfa" not in wildcards["augmentation"]:
             return []
         flow = Run.from_wildcards(as_dict(wildcards)).of_flow
-        folder = self.plan.path(AUGMENTED, **flow.wildcards)
+        folder = self.plan.path(AUGMENTED, flow.wildcards)
         return [f"{folder}/{file}" for file in IMAGE_SET]
 
     def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:

@@ -1,6 +1,6 @@
 """What all rules share: the settings of the call, and where things lie.
 
-Functions that Snakemake calls get its wildcards, which are a mapping of texts. Nothing in this package imports Snakemake.
+Functions that Snakemake calls get its wildcards, which are a mapping of texts. This package does not import Snakemake.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pydantic import BaseModel
 
 from nfpi.config import Config, Resolved
 from nfpi.config.figures import IMAGE_SET, split_files
-from nfpi.runs import BASELINE, FLOW_RUN, INITIAL, SPLITS, Layout, Run
+from nfpi.runs import BASELINE, FLOW_RUN, INITIAL, Layout
 from nfpi.stages.options import Stage
 
 Wildcards = Mapping[str, str]
-InputFunction = Callable[[Wildcards], list[str]]
 
 
 def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
@@ -84,10 +83,6 @@ class Plan:
         """The files of a set of labelled images, by name: `{prefix}images`, `{prefix}labels`, `{prefix}meta`."""
         return {f"{prefix}{file.partition('.')[0]}": f"{self.path(template)}/{file}" for file in IMAGE_SET}
 
-    def splits_folder(self, wildcards: Wildcards) -> str:
-        """Folder of the splits of a data set."""
-        return self.path(SPLITS, dataset=wildcards["dataset"])
-
     def start_of(self, prior: str) -> str:
         """The initial Gaussians that a prior, as it lies on disk, begins with."""
         starts = {baseline: start for start, baseline in BASELINE.items()}
@@ -100,7 +95,3 @@ class Plan:
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
         """Input function: a file of the initial state that a run continues."""
         return lambda wildcards: f"{self.initial(wildcards)}/{name}"
-
-    def folder_of(self, wildcards: Wildcards) -> str:
-        """Folder of the run that the wildcards name."""
-        return self.layout.of(Run.from_wildcards(as_dict(wildcards)))

@@ -42,7 +42,7 @@ class Targets:
 
     def files(self, *names: str) -> list[str]:
         """All that is made for these tables (with the figures drawn from them) and figures."""
-        made = []
+        made: list[str] = []
         for name in names:
             figures = [name]
             if name in self.plan.config.tables:
@@ -57,7 +57,7 @@ class Targets:
         Raises:
             ConfigError: one is.
         """
-        taken = {"all", "demo", *rules}
+        taken = {"all", "unknown_target", *rules}
         for group, names in (("tables", self.plan.config.tables), ("figures", self.plan.config.figures)):
             for name in names:
                 if name in taken or (group == "figures" and name in self.plan.config.tables):
@@ -73,9 +73,8 @@ class Targets:
 
         def refuse(wildcards: Wildcards) -> list[str]:
             name = wildcards["target"]
-            missing = f"preset {self.plan.preset} has no {name}: " if name in FIGURES else f"unknown target '{name}'"
-            hint = suggest(name, known) if name not in FIGURES else "add it under figures:"
-            targets = "" if "known" in hint else f"; targets: {', '.join(known)}"
-            raise ConfigError(f"{missing}{hint}{targets}")
+            hint = ": name it under `figures:`" if name in FIGURES else suggest(name, known)
+            targets = "" if "known:" in hint else f"; targets: {', '.join(known)}"
+            raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}{targets}")
 
         return refuse
