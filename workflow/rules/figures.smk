@@ -34,7 +34,6 @@ for name, figure in plan.config.figures.items():
             files=params.files_of_figure(name),
             reads=params.read_by_figure(name),
             code=params.code_of_figure(name),
-            code=params.code_of_figure(name),
             caption=params.caption(name),
             extensions=params.extensions,
             folder=subpath(output[0], parent=True),

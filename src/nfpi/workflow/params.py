@@ -179,11 +179,6 @@ class Params:
         """The caption of a figure in reports (not compared)."""
         return lambda wildcards, threads: self.plan.config.figures[name].caption
 
-    def code_of_figure(self, name: str) -> str:
-        """Digest of the user's file that draws a figure; empty: it is the project's own."""
-        extension = FIGURES[name].extension
-        return extension_digest(extension) if extension is not None else ""
-
     # ---- the user's extensions -----------------------------------------------------------------------------
 
     def extensions(self, wildcards: Wildcards, threads: int) -> list[str]:
