@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.data import ImageSet
+from nfpi.runtime.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,7 +44,7 @@ def make_images() -> Callable[..., ImageSet]:
 
 @pytest.fixture(scope="session")
 def cut_after() -> Callable[[pytest.MonkeyPatch, int], list[int]]:
-    """Let the machine go after so many checkpoints; gives the steps they are made at."""
+    """Interrupt the process after so many checkpoints; returns the steps they are saved at."""
 
     def cut(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
         made: list[int] = []
