@@ -18,11 +18,13 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 Split = Literal["train", "validation", "test"]
 Start = Literal["data", "identity", "random"]
 Augmentation = Literal["none", "standard", "nfa", "standard+nfa"]
+
 
 class ConfigError(ValueError):
     """A setting that is missing, unknown or out of range; its message is one line and names the key."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from nfpi.config.base import (
     Fraction,
@@ -16,6 +16,7 @@ from nfpi.config.base import (
     PositiveInt,
     Settings,
     Share,
+    explain,
 )
 from nfpi.config.registry import Registry
 
@@ -23,9 +24,13 @@ _RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*$"
 """timm's text of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
 
 CLASSIFIERS = Registry("classifier model")
-"""Builders make networks with random weights: (num_classes, in_channels, image_size, settings) → images (B, C, S, S) →
-logits (B, K). Traits: `weights_from`, the `module:attribute` of what reads published weights; `preprocessing`, that of
-what images must look like."""
+"""Builders make networks with random weights: (num_classes, in_channels, image_size, settings) → a module from images
+(B, C, S, S) to logits (B, K). Traits, of which `module:attribute` is imported when it is needed:
+
+- `preprocessing`: how images are normalised and resized;
+- `weights_from`: builder of a network with given or published weights, called with one argument more, the weights;
+- `published`: number of classes and side of the images of the published weights.
+"""
 
 
 class ResNet18Settings(Settings):
@@ -45,7 +50,7 @@ class SwinSettings(Settings):
 
 
 class Eva02Settings(Settings):
-    """Architecture of EVA02; None: that of timm's EVA02-B/14 at 448 pixels, of Table 6."""
+    """Architecture of EVA02; None: as in timm's EVA02-B/14, the model of Table 6."""
 
     patch_size: PositiveInt | None = None
     embed_dim: PositiveInt | None = None
@@ -62,6 +67,7 @@ CLASSIFIERS.register(
     "nfpi.classifiers.eva02:eva02",
     weights_from="nfpi.classifiers.eva02:pretrained_eva02",
     preprocessing="nfpi.classifiers.eva02:eva02_preprocessing",
+    published={"num_classes": 1000, "image_size": 448},
 )
 
 
@@ -135,7 +141,10 @@ class ClassifierConfig(Settings):
     @classmethod
     def _architecture_is_of_the_model(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "model" in info.data:
-            CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
+            try:
+                CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
+            except ValidationError as error:
+                raise ValueError(explain(error)) from None
         return architecture
 
     @property

@@ -86,7 +86,9 @@ def threads_of_job(line: Resources, cluster: Cluster | None) -> int:
     return line.threads
 
 
-def resources_of_job(stage: JobName, line: Resources, cluster: Cluster | None, attempt: int = 1) -> dict[str, int | str]:
+def resources_of_job(
+    stage: JobName, line: Resources, cluster: Cluster | None, attempt: int = 1
+) -> dict[str, int | str]:
     """All other resources of one job, as Snakemake and its SLURM executor name them.
 
     A stage that begins anew when it is tried again asks for more time and memory then, up to three times as much.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 
-from nfpi.config.base import ConfigError, LocalPath, suggest
+from nfpi.config.base import NAME, ConfigError, LocalPath, suggest
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.datasets import DatasetConfig
 from nfpi.config.flows import FLOWS
@@ -100,6 +101,8 @@ def _file_of(preset: str, folder: Path, extended_by: Path | None) -> Path:
         raise ConfigError(f"{where}: expected a file with settings, received {path}, which is not there")
     if path.parent != folder.resolve() and path.stem in known:
         raise ConfigError(f"{where}: {path}: '{path.stem}' is the name of a preset of the project: rename the file")
+    if not re.fullmatch(NAME, path.stem):
+        raise ConfigError(f"{where}: expected a file name of letters, digits and . _ + -, received '{path.name}'")
     return path
 
 

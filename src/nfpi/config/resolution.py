@@ -50,11 +50,11 @@ class Config(Settings):
 
     def for_dataset(self, dataset: str) -> Config:
         """The settings with the data set's own overrides laid over them."""
+        overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
+        if not overrides:
+            return self
         if dataset not in self._for_dataset:
-            overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
-            self._for_dataset[dataset] = (
-                Config.model_validate(merge(self.model_dump(), overrides)) if overrides else self
-            )
+            self._for_dataset[dataset] = Config.model_validate(merge(self.model_dump(), overrides))
         return self._for_dataset[dataset]
 
     def training_of(self, dataset: str, flow: str) -> TrainingConfig:

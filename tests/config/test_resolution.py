@@ -1,102 +1,40 @@
+"""From config.yaml, a preset and what the user passes to settings, or to one line that names the fault."""
+
 from __future__ import annotations
 
-import copy
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nfpi.config import ConfigError, FixedPointPrior, TrainingConfig, format_weight, json_schema, leaf_prior, merge, resolve
-
-BASE: dict[str, Any] = {
-    "preset": "small",
-    "results": "out",
-    "datasets": {"digits": {"source": "digits", "flip": False}, "other": {}},
-    "training": {"epochs": 100, "batch_size": 64},
-    "classifiers": {"resnet18": {}, "swin": {"model": "swin", "train_on": "real"}},
-    "priors": {
-        "fpi": {},
-        "nfgd": {"method": "gradient_descent"},
-        "mean_only": {"start": "identity", "fit_variance": False},
-    },
-    "presets": {
-        "small": {
-            "training": {"epochs": 10},
-            "tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": [0, "1e3"]}]}},
-        },
-        "large": {"seeds": [1, 2]},
-    },
-}
-
-
-def base(**changes: Any) -> dict[str, Any]:
-    """BASE with whole groups replaced."""
-    return copy.deepcopy(BASE) | changes
-
+from nfpi.config import ConfigError, FixedPointSettings, TrainingConfig
+from nfpi.runs import Layout, Run
 
 # ---- what is laid over what ---------------------------------------------------------------------------------
 
 
-def test_the_user_wins_over_the_preset_and_the_preset_over_the_rest():
-    name, results, config = resolve(BASE)
-    assert (name, results) == ("small", Path("out"))
-    assert (config.training.epochs, config.training.batch_size) == (10, 64)
-    assert config.training.learning_rate == 1e-2
-    assert config.seeds == [1999]
-    _, _, config = resolve(BASE, {"training": {"epochs": 3, "learning_rate": 0.5}})
-    assert (config.training.epochs, config.training.batch_size, config.training.learning_rate) == (3, 64, 0.5)
+def test_the_user_wins_over_the_preset_and_the_preset_over_the_rest(project):
+    resolved = project.resolve()
+    assert (resolved.preset, resolved.results) == ("small", Path("out"))
+    training = resolved.config.training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (10, 64, 1e-2)
+    assert resolved.config.seeds == [1999]
+    training = project.config({"training": {"epochs": 3, "learning_rate": 0.5}}).training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (3, 64, 0.5)
 
 
-def test_the_user_chooses_the_preset_and_the_folder():
-    name, results, config = resolve(BASE, {"preset": "large", "results": "elsewhere"})
-    assert (name, results) == ("large", Path("elsewhere"))
-    assert config.seeds == [1, 2]
-    assert config.training.epochs == 100
-    assert config.tables == {}
+def test_the_user_chooses_the_preset_and_the_folder(project):
+    resolved = project.resolve({"preset": "large", "results": "elsewhere"})
+    assert (resolved.preset, resolved.results) == ("large", Path("elsewhere"))
+    assert resolved.config.seeds == [1, 2]
+    assert resolved.config.training.epochs == 100
+    assert resolved.config.tables == {}
 
 
-def test_the_user_may_change_a_preset_and_add_one():
-    overrides = {"preset": "mine", "presets": {"mine": {"seeds": [5]}, "small": {"seeds": [6]}}}
-    assert resolve(BASE, overrides)[2].seeds == [5]
-    assert resolve(BASE, overrides | {"preset": "small"})[2].seeds == [6]
-
-
-def test_lists_are_replaced_and_mappings_merged():
-    overlay = {"a": {"b": [3], "new": {"x": 1}}, "d": {"e": 1}}
-    below = {"a": {"b": [1, 2], "c": 0}, "d": 7}
-    assert merge(below, overlay) == {"a": {"b": [3], "c": 0, "new": {"x": 1}}, "d": {"e": 1}}
-    assert merge(below, {"a": {"c": 1}}, {"a": {"c": 2}})["a"]["c"] == 2
-
-
-def test_merging_leaves_its_arguments_alone_and_shares_nothing():
-    below, overlay = {"a": {"b": [1]}}, {"c": {"d": [2]}}
-    merged = merge(below, overlay)
-    merged["a"]["b"].append(9)
-    merged["c"]["d"].append(9)
-    assert (below, overlay) == ({"a": {"b": [1]}}, {"c": {"d": [2]}})
-
-
-KEYS = st.sampled_from("abc")
-TREES = st.recursive(st.integers(), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
-MAPPINGS = st.dictionaries(KEYS, TREES, max_size=3)
-
-
-@given(MAPPINGS, MAPPINGS)
-def test_an_overlay_is_in_what_it_was_laid_over(below, overlay):
-    merged = merge(below, overlay)
-    assert merge(merged, overlay) == merged
-    assert merge(below, {}) == below
-    assert merge({}, overlay) == overlay
-    assert merged.keys() == below.keys() | overlay.keys()
-
-
-def test_settings_cannot_be_changed_afterwards():
-    _, _, config = resolve(BASE)
+def test_settings_cannot_be_changed_afterwards(project):
+    config = project.config()
     with pytest.raises(ValidationError, match="frozen"):
         config.training.epochs = 3
 
@@ -104,27 +42,48 @@ def test_settings_cannot_be_changed_afterwards():
 # ---- a data set's own settings ------------------------------------------------------------------------------
 
 
-def test_null_may_be_written_as_snakemakes_config_reads_it():
+def test_null_may_be_written_as_snakemakes_config_reads_it(project):
     overrides = {"tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": ["0"], "classifier": "null"}]}}}
-    (experiment,) = resolve(BASE, overrides)[2].tables["table2"].experiments
+    (experiment,) = project.config(overrides).tables["table2"].experiments
     assert experiment.classifier is None
 
 
-def test_overrides_hold_for_their_data_set_only():
-    datasets = {
-        "other": {"overrides": {"classifiers": {"resnet18": {"epochs": 50}}, "flow": {"coupling": "affine"}}},
-        "digits": {},
-    }
-    _, _, config = resolve(base(datasets=datasets, classifiers={"resnet18": {"batch_size": 7}}))
+def test_overrides_hold_for_their_data_set_only(project):
+    overrides = {"classifiers": {"resnet18": {"epochs": 50}}, "flows": {"mef": {"coupling": "affine"}}}
+    config = project.config(
+        datasets={"other": {"overrides": overrides}, "digits": {}}, classifiers={"resnet18": {"batch_size": 7}}
+    )
     other = config.for_dataset("other")
     resnet18 = other.classifiers["resnet18"]
-    assert (resnet18.epochs, resnet18.batch_size, other.flow.coupling) == (50, 7, "affine")
+    assert (resnet18.epochs, resnet18.batch_size, other.flows["mef"].coupling) == (50, 7, "affine")
     assert other.training == config.training
+    assert other.priors == config.priors
     assert config.for_dataset("digits") == config
     assert config.classifiers["resnet18"].epochs == 30
 
 
-def test_a_folder_may_name_the_home_and_variables(monkeypatch):
+def test_an_override_may_choose_another_backbone(project):
+    overrides = {"flows": {"mef": {"kind": "transformer", "width": 64}}}
+    flow = project.config(datasets={"digits": {"overrides": overrides}}).for_dataset("digits").flows["mef"]
+    assert (flow.kind, flow.width) == ("transformer", 64)
+
+
+def test_a_training_is_that_of_all_then_of_the_backbone_then_of_the_data_set(project):
+    overrides = {"training": {"learning_rate": 3.0, "warmup_steps": 3}}
+    flows = {"mef": {}, "glow": {"kind": "glow", "training": {"learning_rate": 2.0, "ema_power": 0.5}}}
+    config = project.config(datasets={"digits": {}, "other": {"overrides": overrides}}, flows=flows)
+
+    def of(dataset: str, flow: str) -> tuple[float, float, int, int]:
+        training = config.training_of(dataset, flow)
+        return training.learning_rate, training.ema_power, training.warmup_steps, training.batch_size
+
+    assert of("digits", "mef") == (0.01, 0.75, 1000, 64)
+    assert of("digits", "glow") == (2.0, 0.5, 1000, 64)
+    assert of("other", "mef") == (3.0, 0.75, 3, 64)
+    assert of("other", "glow") == (3.0, 0.5, 3, 64)
+
+
+def test_a_folder_may_name_the_home_and_variables(project, monkeypatch):
     monkeypatch.setenv("NFPI_TEST_SCRATCH", "/scratch/me")
     monkeypatch.setenv("HOME", "/home/me")
     datasets = {
@@ -132,10 +91,31 @@ def test_a_folder_may_name_the_home_and_variables(monkeypatch):
         "other": {"folder": "~/${NFPI_TEST_SCRATCH}"},
         "third": {"folder": "plain"},
     }
-    _, _, config = resolve(base(datasets=datasets))
+    config = project.config(datasets=datasets)
     assert config.datasets["digits"].folder == Path("/scratch/me/digits")
     assert config.datasets["other"].folder == Path("/home/me//scratch/me")
     assert config.datasets["third"].folder == Path("plain")
+
+
+# ---- the runs of experiments ---------------------------------------------------------------------------------
+
+
+def test_zero_of_a_fixed_point_is_shared_and_that_of_a_learned_prior_its_own(project):
+    config = project.config()
+    places = {name: config.run("digits", "mef", name, 0, 1).prior for name in config.priors}
+    assert places == {"fpi": "baseline", "mean_only": "baseline-identity", "nfgd": "nfgd"}
+    assert config.run("digits", "mef", "fpi", 1.0, 1).prior == "fpi"
+
+
+def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
+    experiment = {"dataset": "digits", "lambdas": [7, 0, 7.0], "classifier": "resnet18"}
+    config = project.config(seeds=[1, 2], tables={"t": {"experiments": [experiment]}})
+    (made,) = config.tables["t"].experiments
+    assert config.weights_of(made) == [0, 7]
+    flow = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": 7.0}
+    assert config.runs_of(made, 7.0) == [
+        (Run(**flow, seed=seed), Run(**flow, seed=seed, classifier="resnet18")) for seed in (1, 2)
+    ]
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------
@@ -157,8 +137,8 @@ FAULTS = {
         "unknown key 'tables.table2.experiments.0.lamdas' (did you mean 'lambdas'?)",
     ),
     "key unlike any other": (
-        {"flow": {"zzz": 1}},
-        "unknown key 'flow.zzz' (known: num_flows, num_blocks, hidden_channels, coupling)",
+        {"flows": {"mef": {"zzz": 1}}},
+        "unknown key 'flows.mef.zzz' (known: kind, training, num_flows, num_blocks, hidden_channels, coupling)",
     ),
     "unknown stage": (
         {"resources": {"start_flw": {}}},
@@ -170,7 +150,7 @@ FAULTS = {
     ),
     "unknown method of a prior": (
         {"priors": {"fpi": {"method": "magic"}}},
-        "priors.fpi.method: expected 'fixed_point', 'gradient_descent', received 'magic'",
+        "priors.fpi.method: unknown prior method 'magic' (known: fixed_point, gradient_descent)",
     ),
     "value of a learned prior": (
         {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "power": 0}}},
@@ -238,7 +218,7 @@ FAULTS = {
         {"tables": experiment(lambdas=["large"])},
         "tables.table2.experiments.0.lambdas.0: Input should be a valid number",
     ),
-    "no weight": ({"tables": experiment(lambdas=[])}, "tables.table2.experiments.0: lambdas: expected at least one"),
+    "no weight": ({"tables": experiment(lambdas=[])}, "tables.table2: lambdas: expected at least one, received none"),
     "unknown data set": (
         {"tables": experiment(dataset="digit")},
         "tables.table2: unknown dataset 'digit' (did you mean 'digits'?)",
@@ -249,7 +229,7 @@ FAULTS = {
     ),
     "prior with the name of the baseline": (
         {"priors": {"fpi": {}, "baseline": {}}},
-        "priors.baseline: this name is kept",
+        "priors.baseline: this name is reserved: choose another one",
     ),
     "unknown preset": ({"preset": "smal"}, "preset: unknown preset 'smal' (did you mean 'small'?)"),
     "fit after the end": (
@@ -257,8 +237,8 @@ FAULTS = {
         "training: fit_after_epochs must be smaller than epochs, received 10 and 10",
     ),
     "levels that do not match": (
-        {"flow": {"num_flows": [8]}},
-        "flow: num_flows, num_blocks and hidden_channels need one entry a level each, received 1, 3 and 3 entries",
+        {"flows": {"mef": {"num_flows": [8]}}},
+        "flows.mef: num_flows, num_blocks and hidden_channels need one entry a level each, received 1, 3 and 3",
     ),
     "variable that is not set": (
         {"datasets": {"digits": {"folder": "$NFPI_TEST_NOT_SET/x"}}},
@@ -268,7 +248,68 @@ FAULTS = {
         {"datasets": {"digits": {"folder": "/a/${NFPI_TEST_NOT_SET}"}}},
         "datasets.digits.folder: environment variable ${NFPI_TEST_NOT_SET} is not set",
     ),
-    "unknown source": ({"datasets": {"digits": {"source": "mnist"}}}, "datasets.digits.source: Input should be"),
+    "unknown source": (
+        {"datasets": {"digits": {"source": "mnist"}}},
+        "datasets.digits.source: unknown source 'mnist' (did you mean 'fashion_mnist'?)",
+    ),
+    "unknown kind of flow": (
+        {"flows": {"mef": {"kind": "glwo"}}},
+        "flows.mef.kind: unknown kind of flow 'glwo' (did you mean 'glow'?)",
+    ),
+    "flow that is no name": (
+        {"tables": experiment(flow="gloww")},
+        "tables.table2: unknown flow 'gloww' (did you mean 'glow'?)",
+    ),
+    "flow of a figure": (
+        {"figures": {"samples": {"dataset": "digits", "flow": "gloww"}}},
+        "figures.samples: unknown flow 'gloww' (did you mean 'glow'?)",
+    ),
+    "setting of another kind of flow": (
+        {"flows": {"mef": {}, "glow": {"kind": "glow", "num_blocks": [1]}}},
+        "unknown key 'flows.glow.num_blocks'",
+    ),
+    "heads that do not divide the width": (
+        {"flows": {"mef": {}, "t": {"kind": "transformer", "width": 10, "num_heads": 4}}},
+        "flows.t: num_heads: expected a divisor of width 10, received 4",
+    ),
+    "name of a flow that is a folder's": ({"flows": {"mef": {}, "splits": {}}}, "flows.splits: this name is reserved"),
+    "name of a classifier that is a folder's": (
+        {"classifiers": {"resnet18": {}, "swin": {}, "model": {}}},
+        "classifiers.model: this name is reserved",
+    ),
+    "unknown model of a classifier": (
+        {"classifiers": {"a": {"model": "resnet"}}},
+        "classifiers.a.model: unknown classifier model 'resnet' (did you mean 'resnet18'?)",
+    ),
+    "setting of another classifier model": (
+        {"classifiers": {"a": {"model": "swin", "architecture": {"depth": 3}}}},
+        "classifiers.a.architecture: unknown key 'depth' (did you mean 'depths'?)",
+    ),
+    "unknown metric": (
+        {"tables": {"table2": {**experiment()["table2"], "metrics": ["nf_acc", "eec"]}}},
+        "tables.table2.metrics.1: unknown metric 'eec' (did you mean 'ece'?)",
+    ),
+    "metric that is recorded, of a classifier": (
+        {"tables": {"table2": {**experiment()["table2"], "metrics": ["cnn_hours"]}}},
+        "tables.table2.metrics.0: unknown metric 'cnn_hours'",
+    ),
+    "metric twice": (
+        {"tables": {"table2": {**experiment()["table2"], "metrics": ["nf_acc", "nf_acc"]}}},
+        "tables.table2.metrics: expected each metric once, received nf_acc 2 times",
+    ),
+    "no metric": (
+        {"tables": {"table2": {**experiment()["table2"], "metrics": []}}},
+        "tables.table2.metrics: List should",
+    ),
+    "training of a backbone": (
+        {"flows": {"mef": {"training": {"epohcs": 3}}}},
+        "training of flows.mef on digits: unknown key 'epohcs' (did you mean 'epochs'?)",
+    ),
+    "job that takes longer than the cluster allows": (
+        {"cluster": {"max_runtime": 60}, "resources": {"train_flow": {"runtime": 61}}},
+        "resources.train_flow.runtime: expected at most 60 minutes, the limit of the cluster's jobs, received 61",
+    ),
+    "weight in the settings of a prior": ({"priors": {"fpi": {"weight": 3}}}, "unknown key 'priors.fpi.weight'"),
     "name that is no name": ({"datasets": {"a/b": {}}}, "'datasets.a/b'"),
     "override of a stage that has none": (
         {"datasets": {"digits": {"overrides": {"classifier": {}}}}},
@@ -282,42 +323,46 @@ FAULTS = {
         {"datasets": {"digits": {}, "other": {"overrides": {"training": {"fit_after_epochs": 900}}}}},
         "preset small: datasets.other.overrides: training: fit_after_epochs must be smaller than epochs",
     ),
-    "unknown key in a preset": (
-        {"presets": {"small": {"flow": {"num_flow": [1]}}}},
-        "preset small: unknown key 'flow.num_flow' (did you mean 'num_flows'?)",
-    ),
-    "folder of results in a preset": ({"presets": {"small": {"results": "x"}}}, "preset small: unknown key 'results'"),
-    "preset that is nothing": ({"presets": {"small": None}}, "presets.small: Input should be a valid dictionary"),
 }
 
 
 @pytest.mark.parametrize(("changes", "message"), FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("by_the_user", [False, True])
-def test_a_fault_is_one_line_that_names_the_key(changes, message, by_the_user):
-    below, overrides = (BASE, changes) if by_the_user else (BASE | changes, {})
-    if not by_the_user and "presets" not in changes:
-        below = below | {"presets": {"small": {}}}
+def test_a_fault_is_one_line_that_names_the_key(project, changes, message, by_the_user):
+    arguments = {"overrides": changes} if by_the_user else {"presets": {"small": {}}, **changes}
     with pytest.raises(ConfigError) as error:
-        resolve(below, overrides)
+        project.resolve(**arguments)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "pydantic" not in str(error.value)
 
 
-def test_a_fault_of_a_preset_that_was_not_chosen_does_not_matter():
+def test_a_fault_of_a_preset_that_was_not_chosen_does_not_matter(project):
     presets = {"small": {}, "broken": {"training": {"epochs": 0}}}
-    assert resolve(base(presets=presets))[0] == "small"
+    assert project.resolve(presets=presets).preset == "small"
     with pytest.raises(ConfigError, match=r"preset broken: training\.epochs"):
-        resolve(base(presets=presets), {"preset": "broken"})
+        project.resolve({"preset": "broken"}, presets=presets)
+
+
+def test_a_figure_that_its_prior_does_not_suit_matters_when_it_is_asked_for(project):
+    figures = {"residuals": {"dataset": "digits", "lambdas": [1]}}
+    config = project.config({"priors": {"fpi": {"method": "gradient_descent"}}}, figures=figures)
+    with pytest.raises(ConfigError, match="expected a prior fitted by fixed-point iteration, received 'fpi'"):
+        config.figures["residuals"].files(config, Layout(Path("results/small")))
+
+
+def test_null_leaves_a_figure_out(project):
+    figures = {"figure1": {"dataset": "digits"}, "samples": {"dataset": "digits"}}
+    assert list(project.config({"figures": {"samples": None}}, figures=figures).figures) == ["figure1"]
 
 
 @pytest.mark.parametrize(
     ("model", "values"),
     [
-        (FixedPointPrior, {"alpha": 0}),
-        (FixedPointPrior, {"alpha": math.nan}),
-        (FixedPointPrior, {"tolerance": 0}),
-        (FixedPointPrior, {"max_iterations": 0}),
+        (FixedPointSettings, {"alpha": 0}),
+        (FixedPointSettings, {"alpha": math.nan}),
+        (FixedPointSettings, {"tolerance": -1}),
+        (FixedPointSettings, {"max_iterations": 0}),
         (TrainingConfig, {"learning_rate": 0}),
         (TrainingConfig, {"learning_rate": math.inf}),
         (TrainingConfig, {"gradient_clip": -1}),
@@ -330,59 +375,3 @@ def test_numbers_out_of_range_are_refused(model, values):
     with pytest.raises(ValidationError) as error:
         model(**values)
     assert [fault["loc"] for fault in error.value.errors()] == [tuple(values)]
-
-
-def test_zero_of_a_fixed_point_is_shared_and_that_of_a_learned_prior_its_own():
-    _, _, config = resolve(BASE)
-    places = {name: leaf_prior(name, prior, 0) for name, prior in config.priors.items()}
-    assert places == {"fpi": "baseline", "mean_only": "baseline-identity", "nfgd": "nfgd"}
-    assert leaf_prior("fpi", config.priors["fpi"], 1.0) == "fpi"
-
-
-# ---- λ in paths ---------------------------------------------------------------------------------------------
-
-WEIGHTS = st.floats(min_value=0, allow_infinity=False)
-
-
-@given(WEIGHTS)
-def test_a_weight_is_read_back_from_its_text(weight):
-    assert float(format_weight(weight)) == weight
-    assert format_weight(format_weight(weight)) == format_weight(weight)
-
-
-@given(WEIGHTS, st.sampled_from(["{!r}", "{:.17g}", "{:.17e}", "+{!r}", " {!r} ", "00{:.17f}"]))
-def test_equal_weights_have_one_text(weight, form):
-    text = form.format(weight)
-    if float(text) == weight:
-        assert format_weight(text) == format_weight(weight)
-
-
-@given(WEIGHTS, WEIGHTS)
-def test_different_weights_have_different_texts(one, other):
-    assert (format_weight(one) == format_weight(other)) == (one == other)
-
-
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        (["1e4", "10000", "1.0e4", "10000.0", 10000, 1e4], "10000"),
-        (["0", "0.0", -0.0, 0], "0"),
-        (["0.5", ".5", "5e-1"], "0.5"),
-        ([1e15, "1000000000000000"], "1000000000000000.0"),
-        ([1e22], "1e+22"),
-    ],
-)
-def test_texts_of_weights(texts, expected):
-    assert {format_weight(text) for text in texts} == {expected}
-
-
-# ---- the schema ---------------------------------------------------------------------------------------------
-
-
-def test_the_schema_knows_every_key_and_no_other():
-    schema = json_schema()
-    assert set(schema["properties"]) >= {"preset", "results", "presets", "training", "tables"}
-    assert schema["additionalProperties"] is False
-    (preset,) = schema["properties"]["presets"]["patternProperties"].values()
-    assert set(preset["properties"]) == set(schema["properties"]) - {"preset", "results", "presets"}
-    json.dumps(schema)

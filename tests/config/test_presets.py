@@ -1,0 +1,228 @@
+"""What is laid over what: merging, and presets that extend one another."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfpi.config import ConfigError, built_in_presets, merge, resolve
+
+ROOT = Path(__file__).parents[2]
+
+# ---- merging ------------------------------------------------------------------------------------------------
+
+
+def test_lists_are_replaced_and_mappings_merged():
+    overlay = {"a": {"b": [3], "new": {"x": 1}}, "d": {"e": 1}}
+    below = {"a": {"b": [1, 2], "c": 0}, "d": 7}
+    assert merge(below, overlay) == {"a": {"b": [3], "c": 0, "new": {"x": 1}}, "d": {"e": 1}}
+    assert merge(below, {"a": {"c": 1}}, {"a": {"c": 2}})["a"]["c"] == 2
+
+
+def test_merging_leaves_its_arguments_alone_and_shares_nothing():
+    below, overlay = {"a": {"b": [1]}}, {"c": {"d": [2]}}
+    merged = merge(below, overlay)
+    merged["a"]["b"].append(9)
+    merged["c"]["d"].append(9)
+    assert (below, overlay) == ({"a": {"b": [1]}}, {"c": {"d": [2]}})
+
+
+KEYS = st.sampled_from(["a", "b", "priors", "method"])
+TREES = st.recursive(st.integers(), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
+MAPPINGS = st.dictionaries(KEYS, TREES, max_size=3)
+
+
+@given(MAPPINGS, MAPPINGS)
+def test_an_overlay_is_in_what_it_was_laid_over(below, overlay):
+    merged = merge(below, overlay)
+    assert merge(merged, overlay) == merged
+    assert merge(below, {}) == below
+    assert merge({}, overlay) == overlay
+    assert merged.keys() == below.keys() | overlay.keys()
+
+
+@pytest.mark.parametrize(
+    ("block", "overlay", "expected"),
+    [
+        ({"alpha": 3}, {"method": "gradient_descent", "power": 2}, {"method": "gradient_descent", "power": 2}),
+        (
+            {"method": "gradient_descent", "power": 2},
+            {"method": "fixed_point", "alpha": 3},
+            {"method": "fixed_point", "alpha": 3},
+        ),
+        (
+            {"alpha": 3},
+            {"method": "fixed_point", "scale": "average"},
+            {"alpha": 3, "method": "fixed_point", "scale": "average"},
+        ),
+        (
+            {"method": "gradient_descent", "power": 2},
+            {"alpha": 3},
+            {"method": "gradient_descent", "power": 2, "alpha": 3},
+        ),
+    ],
+)
+def test_another_method_replaces_the_block(block, overlay, expected):
+    assert merge({"priors": {"p": block}}, {"priors": {"p": overlay}}) == {"priors": {"p": expected}}
+
+
+@pytest.mark.parametrize("where", [(), ("datasets", "digits", "overrides")])
+def test_another_kind_of_flow_replaces_the_block_wherever_it_stands(where):
+    def at(block: dict) -> dict:
+        content = {"flows": {"mef": block}}
+        for key in reversed(where):
+            content = {key: content}
+        return content
+
+    below, same, other = {"num_blocks": [1]}, {"num_flows": [2]}, {"kind": "glow", "num_flows": [2]}
+    assert merge(at(below), at(same)) == at(below | same)
+    assert merge(at(below), at(other)) == at(other)
+
+
+def test_another_model_of_a_classifier_keeps_all_but_the_architecture():
+    below = {"classifiers": {"c": {"model": "swin", "epochs": 3, "architecture": {"depths": [1]}}}}
+    overlay = {"classifiers": {"c": {"model": "eva02", "architecture": {"depth": 2}}}}
+    assert merge(below, overlay) == {
+        "classifiers": {"c": {"model": "eva02", "epochs": 3, "architecture": {"depth": 2}}}
+    }
+    smaller = {"classifiers": {"c": {"architecture": {"embed_dim": 8}}}}
+    assert merge(below, smaller)["classifiers"]["c"]["architecture"] == {"depths": [1], "embed_dim": 8}
+
+
+def test_only_named_blocks_are_replaced():
+    assert merge({"flows": {"kind": 1, "x": 2}}, {"flows": {"kind": 3}}) == {"flows": {"kind": 3, "x": 2}}
+    assert merge({"a": {"b": {"method": 1, "x": 2}}}, {"a": {"b": {"method": 3}}}) == {
+        "a": {"b": {"method": 3, "x": 2}}
+    }
+
+
+def test_a_method_may_be_chosen_on_the_command_line(project):
+    config = project.config(
+        {"priors": {"fpi": {"method": "gradient_descent"}}}, priors={"fpi": {"alpha": 3, "update": "exact"}}
+    )
+    assert config.priors["fpi"].method == "gradient_descent"
+    assert config.priors["fpi"].alpha == 10
+
+
+# ---- presets ------------------------------------------------------------------------------------------------
+
+
+def test_a_preset_may_be_a_file_of_ones_own(project):
+    path = project.write("mine/sweep.yaml", {"seeds": [7]})
+    resolved = project.resolve({"preset": str(path)})
+    assert (resolved.preset, resolved.config.seeds) == ("sweep", [7])
+    assert resolved.config.training.epochs == 100
+
+
+def test_a_file_is_found_from_where_the_call_is_made(project, monkeypatch):
+    project.write("sweep.yaml", {"seeds": [7]})
+    monkeypatch.chdir(project.folder)
+    for text in ("sweep.yaml", "./sweep.yaml"):
+        assert project.resolve({"preset": text}).preset == "sweep"
+
+
+def test_a_preset_may_extend_one_of_the_project_or_a_file_beside_it(project):
+    project.write("mine/first.yaml", {"extends": "small", "training": {"batch_size": 7}, "seeds": [1]})
+    path = project.write("mine/second.yaml", {"extends": "first.yaml", "seeds": [2]})
+    resolved = project.resolve({"preset": str(path)})
+    assert resolved.preset == "second"
+    assert resolved.config.seeds == [2]
+    assert (resolved.config.training.epochs, resolved.config.training.batch_size) == (10, 7)
+    assert list(resolved.config.tables) == ["table2"]
+    assert project.config({"preset": str(path), "seeds": [3]}).seeds == [3]
+
+
+def test_a_preset_of_the_project_may_extend_another(project):
+    config = project.config({"preset": "large"}, presets={"large": {"extends": "small", "seeds": [1, 2]}})
+    assert (config.training.epochs, config.seeds) == (10, [1, 2])
+
+
+def test_paths_in_a_file_of_ones_own_are_relative_to_it(project, monkeypatch):
+    monkeypatch.setenv("NFPI_TEST_SCRATCH", "/scratch")
+    project.write("mine/extensions/empty.py", "")
+    content = {
+        "extensions": ["extensions/empty.py"],
+        "datasets": {
+            "digits": {"vae": "vae", "folder": "/data"},
+            "other": {"folder": "$NFPI_TEST_SCRATCH/x", "overrides": {"classifiers": {"swin": {"weights": "w.bin"}}}},
+        },
+        "classifiers": {"swin": {"weights": "../swin.bin"}},
+    }
+    path = project.write("mine/sweep.yaml", content)
+    config = project.config({"preset": str(path)})
+    mine = path.parent
+    assert config.extensions == [mine / "extensions/empty.py"]
+    assert config.datasets["digits"].vae == mine / "vae"
+    assert config.datasets["digits"].folder == Path("/data")
+    assert config.datasets["other"].folder == Path("/scratch/x")
+    assert config.classifiers["swin"].weights == mine / "../swin.bin"
+    assert config.for_dataset("other").classifiers["swin"].weights == mine / "w.bin"
+
+
+def test_paths_of_the_project_and_of_the_user_are_relative_to_where_the_call_is_made(project):
+    vae = {"datasets": {"digits": {"vae": "models/vae"}}}
+    assert project.config(presets={"small": vae}).datasets["digits"].vae == Path("models/vae")
+    assert project.config(vae).datasets["digits"].vae == Path("models/vae")
+
+
+FAULTS = {
+    "unknown name": ("smal", {}, "preset: unknown preset 'smal' (did you mean 'small'?)"),
+    "file that is not there": ("mine/none.yaml", {}, "preset: expected a file with settings, received"),
+    "name of a preset of the project": ("mine/small.yaml", {"mine/small.yaml": {}}, "rename the file"),
+    "extends an unknown one": (
+        "mine/a.yaml",
+        {"mine/a.yaml": {"extends": "papr"}},
+        "a.yaml: extends: unknown preset 'papr' (known: large, small)",
+    ),
+    "extends itself": ("mine/a.yaml", {"mine/a.yaml": {"extends": "a.yaml"}}, "a.yaml: extends itself"),
+    "extend each other": (
+        "mine/a.yaml",
+        {"mine/a.yaml": {"extends": "b.yaml"}, "mine/b.yaml": {"extends": "./a.yaml"}},
+        "a.yaml: extends itself",
+    ),
+    "no YAML": ("mine/a.yaml", {"mine/a.yaml": "a: ["}, "a.yaml: expected YAML, received something else"),
+    "no mapping": ("mine/a.yaml", {"mine/a.yaml": "- 1"}, "a.yaml: expected settings by name, received list"),
+    "results": ("mine/a.yaml", {"mine/a.yaml": {"results": "x"}}, "a.yaml: a preset cannot set preset or results"),
+    "unknown key": (
+        "mine/a.yaml",
+        {"mine/a.yaml": {"flows": {"mef": {"num_flow": [1]}}}},
+        "preset a: unknown key 'flows.mef.num_flow' (did you mean 'num_flows'?)",
+    ),
+    "name that is no folder's": ("mine/a b.yaml", {"mine/a b.yaml": {}}, "expected a file name of letters"),
+}
+
+
+@pytest.mark.parametrize(("preset", "files", "message"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_of_a_preset_is_one_line(project, monkeypatch, preset, files, message):
+    monkeypatch.chdir(project.folder)
+    for name, content in files.items():
+        project.write(name, content)
+    with pytest.raises(ConfigError) as error:
+        project.resolve({"preset": preset})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_file_is_a_preset_that_changes_nothing(project):
+    path = project.write("mine/empty.yaml", "")
+    assert project.resolve({"preset": str(path)}).config.training.epochs == 100
+
+
+@pytest.mark.parametrize("preset", built_in_presets(ROOT / "presets"))
+def test_the_presets_of_the_project_are_settings(preset):
+    resolved = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset})
+    assert resolved.preset == preset
+    assert resolved.config.tables
+    again = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": f"{ROOT}/presets/{preset}.yaml"})
+    assert again == resolved
+
+
+def test_resolving_changes_nothing_that_it_is_given(project):
+    overrides = {"priors": {"fpi": {"method": "gradient_descent"}}, "seeds": [1]}
+    before = copy.deepcopy(overrides)
+    project.resolve(overrides)
+    assert overrides == before
