@@ -1,0 +1,181 @@
+"""Files of the user's own that add variants, and what goes wrong in them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nfpi.config import (
+    FLOWS,
+    METRICS,
+    PRIORS,
+    ConfigError,
+    describe_extension_fault,
+    extension_digest,
+    json_schema,
+    load_extensions,
+    metric,
+)
+
+SIMPLEX = '''
+from nfpi.config import PRIORS, Settings
+
+class Simplex(Settings):
+    radius: float = 10.0
+    """distance of every mean from the centre of all"""
+
+PRIORS.register("simplex", Simplex, lambda *arguments: None, uses_weight=False, learned=False)
+'''
+BRIER = """
+from nfpi.config import register_metric
+
+@register_metric("brier", label="Brier", higher_is_better=False, decimals=3)
+def brier(log_prob, labels):
+    return 0.5
+"""
+
+
+def test_an_extension_registers_a_prior_that_the_config_uses(project):
+    path = project.write("mine/simplex.py", SIMPLEX)
+    preset = project.write(
+        "mine/sweep.yaml",
+        {
+            "extensions": ["simplex.py"],
+            "priors": {"mine": {"method": "simplex", "start": "identity", "radius": 20}},
+            "tables": {"t": {"experiments": [{"dataset": "digits", "prior": "mine"}]}},
+        },
+    )
+    config = project.config({"preset": str(preset)})
+    assert config.priors["mine"].radius == 20
+    assert config.priors["mine"].start == "identity"
+    assert PRIORS.settings_of(config.priors["mine"]).model_dump() == {"radius": 20.0}
+    (experiment,) = config.tables["t"].experiments
+    assert config.weights_of(experiment) == [0.0]
+    assert config.extensions_of(flow="mef", prior="mine") == [path.resolve()]
+    assert config.extensions_of(flow="mef", prior="fpi", classifier="resnet18") == []
+
+
+def test_a_prior_without_a_weight_takes_none(project):
+    path = project.write("simplex.py", SIMPLEX)
+    experiment = {"dataset": "digits", "prior": "mine", "lambdas": [1, 10]}
+    with pytest.raises(ConfigError, match=r"tables\.t: lambdas: expected none for prior 'mine', received 1, 10"):
+        project.resolve(
+            extensions=[str(path)],
+            priors={"fpi": {}, "mine": {"method": "simplex"}},
+            tables={"t": {"experiments": [experiment]}},
+        )
+
+
+def test_a_setting_of_ones_own_is_checked_as_all_others(project):
+    path = project.write("simplex.py", SIMPLEX)
+    for block, message in (
+        ({"radios": 1}, "unknown key 'priors.mine.radios' (did you mean 'radius'?)"),
+        ({"radius": "far"}, "priors.mine.radius: Input should be a valid number"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            project.resolve(extensions=[str(path)], priors={"fpi": {}, "mine": {"method": "simplex"} | block})
+
+
+def test_a_metric_becomes_a_column_of_flows_and_of_classifiers_of_generated_images(project):
+    path = project.write("brier.py", BRIER)
+    tables = {"t": {"metrics": ["brier", "cnn_brier"], "experiments": [{"dataset": "digits", "lambdas": [0]}]}}
+    config = project.config(extensions=[str(path)], tables=tables)
+    assert config.tables["t"].metrics == ["brier", "cnn_brier"]
+    assert (metric("brier").label, metric("cnn_brier").label, metric("cnn_brier").decimals) == ("Brier", "CNN Brier", 3)
+    assert METRICS["brier"].build([], []) == 0.5
+    assert METRICS["brier"].extension == path.resolve()
+
+
+def test_a_file_is_run_once_and_again_when_it_has_changed(project):
+    path = project.write("brier.py", BRIER)
+    load_extensions([path])
+    first = METRICS["brier"]
+    load_extensions([path])
+    assert METRICS["brier"] is first
+    digest = extension_digest(path)
+    project.write("brier.py", BRIER.replace("decimals=3", "decimals=1"))
+    assert extension_digest(path) != digest
+    load_extensions([path])
+    assert metric("brier").decimals == 1
+
+
+def test_what_a_file_no_longer_registers_is_gone(project):
+    path = project.write("mine.py", SIMPLEX + BRIER)
+    load_extensions([path])
+    project.write("mine.py", BRIER)
+    load_extensions([path])
+    assert "simplex" not in PRIORS
+    assert "brier" in METRICS
+
+
+FAULTS = {
+    "syntax": ("x = 1\ndef f(:\n", "mine.py:2: SyntaxError: invalid syntax"),
+    "exception": ("x = 1\n\nraise RuntimeError('no\\nluck')\n", "mine.py:3: RuntimeError: no luck"),
+    "module that is not there": ("\nimport no_such_module\n", "mine.py:2: ModuleNotFoundError: No module named"),
+    "name that is taken": (
+        "from nfpi.config import register_metric\nregister_metric('nf_acc', label='x')\n",
+        "mine.py:2: ConfigError: metric 'nf_acc' is registered already",
+    ),
+    "setting that every block has": (
+        "from nfpi.config import PRIORS, Settings\nclass S(Settings):\n    start: int = 1\nPRIORS.register('s', S)\n",
+        "mine.py:4: ConfigError: prior method 's': every block has the setting 'start' already: rename it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_is_one_line_with_file_and_line_number(project, text, message):
+    path = project.write("mine.py", text)
+    with pytest.raises(ConfigError) as error:
+        project.resolve(extensions=[str(path)])
+    assert str(error.value).startswith(f"{path.parent}/{message}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_failed_registers_nothing_twice(project):
+    path = project.write("mine.py", BRIER + "raise RuntimeError\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"mine\.py:7: RuntimeError"):
+            load_extensions([path])
+    project.write("mine.py", BRIER)
+    load_extensions([path])
+    assert metric("brier").label == "Brier"
+
+
+def test_two_files_cannot_register_one_name(project):
+    paths = [project.write(name, BRIER) for name in ("one.py", "two.py")]
+    with pytest.raises(ConfigError, match=r"two\.py:4: ConfigError: metric 'brier' is registered already by .*one\.py"):
+        load_extensions(paths)
+
+
+def test_a_missing_file_is_named(project):
+    with pytest.raises(
+        ConfigError, match=r"extensions: expected a Python file, received .*none\.py, which is not there"
+    ):
+        project.resolve(extensions=[str(project.folder / "none.py")])
+
+
+def test_a_fault_that_arises_later_is_traced_to_the_file(project):
+    path = project.write("mine.py", BRIER.replace("return 0.5", "return 1 / 0"))
+    load_extensions([path])
+    with pytest.raises(ZeroDivisionError) as error:
+        METRICS["brier"].build([], [])
+    assert describe_extension_fault(error.value) == f"{path.resolve()}:6: ZeroDivisionError: division by zero"
+    assert describe_extension_fault(ValueError("not theirs")) is None
+
+
+def test_the_schema_knows_what_is_registered(project):
+    load_extensions([project.write("mine.py", SIMPLEX)])
+    assert json_schema()["$defs"]["Simplex"]["properties"].keys() == {"method", "start", "radius"}
+
+
+def test_a_variant_may_have_no_settings_of_its_own(project):
+    text = "from nfpi.config import FLOWS\nFLOWS.register('plain', builder=lambda shape, settings: None)\n"
+    path = project.write("mine.py", text)
+    config = project.config(
+        extensions=[str(path)], flows={"mef": {}, "p": {"kind": "plain", "training": {"epochs": 3}}}
+    )
+    assert config.flows["p"].model_dump() == {"kind": "plain", "training": {"epochs": 3}}
+    assert config.training_of("digits", "p").epochs == 3
+    assert FLOWS.settings_of(config.flows["p"]).model_dump() == {}

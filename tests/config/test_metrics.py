@@ -1,0 +1,49 @@
+"""Entries of metrics."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfpi.config import METRICS, ConfigError, computed_metrics, metric, register_metric
+
+
+def test_an_entry_says_how_a_metric_is_written():
+    entry = metric("bits_per_dim")
+    assert (entry.name, entry.label, entry.unit, entry.higher_is_better, entry.decimals) == (
+        *("bits_per_dim", "bits/dim", "", False, 3),
+    )
+    assert (metric("parameters").unit, metric("parameters").higher_is_better) == ("M", None)
+
+
+def test_a_computed_metric_has_an_entry_for_classifiers_of_generated_images():
+    ece, cnn_ece = metric("ece"), metric("cnn_ece")
+    assert cnn_ece.label == "CNN ECE"
+    assert (cnn_ece.unit, cnn_ece.higher_is_better, cnn_ece.decimals) == (ece.unit, ece.higher_is_better, ece.decimals)
+    assert metric("cnn_acc").label == "CNN-Acc"
+
+
+@pytest.mark.parametrize("name", ["ec", "cnn_hours", "cnn_", "nf_ece"])
+def test_an_unknown_metric_is_refused(name):
+    with pytest.raises(ConfigError, match=f"unknown metric '{name}'"):
+        metric(name)
+
+
+def test_those_of_the_project_are_always_computed_and_the_users_when_they_are_shown():
+    assert computed_metrics() == ["ece", "worst_class_acc"]
+    assert computed_metrics(["mine", "ece"]) == ["ece", "worst_class_acc", "mine"]
+
+
+def test_a_decorated_function_stays_a_function():
+    @register_metric("mine", label="Mine")
+    def mine(log_prob, labels):
+        return 3.0
+
+    assert mine(None, None) == 3.0
+    assert METRICS["mine"].build(None, None) == 3.0
+    with pytest.raises(ConfigError, match="metric 'mine' is registered already"):
+        register_metric("mine", label="Mine")
+
+
+def test_every_function_of_the_project_is_there():
+    for name in computed_metrics():
+        assert callable(METRICS[name].build)
