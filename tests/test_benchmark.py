@@ -57,7 +57,7 @@ def test_the_bare_convolutions_are_those_of_the_flow(coupling):
     flow = MatrixExponentialFlow((1, 8, 8), [2, 1], [3, 1], [8, 6], coupling)
     x = 2 * torch.rand(4, 1, 8, 8) - 1
     flow.initialize(x)
-    inputs, convolutions = benchmark._shapes_seen(flow, x)
+    inputs, convolutions = benchmark._record_convolutions(flow, x)
     couplings = [level_flow.coupling for level in flow.levels for level_flow in level]
     expected: list[tuple[torch.Size, torch.Size]] = []
     conv2d = F.conv2d
@@ -135,6 +135,6 @@ def test_everything_that_is_measured_is_written(tmp_path, monkeypatch):
     assert all(f"number {n} " in text for n in range(1, 5))
 
 
-def test_thepeak_memory_of_a_fit_is_a_plausible_amount():
+def test_the_peak_memory_of_a_fit_is_a_plausible_amount():
     """In GiB: a process with torch in it takes more than 0.05 of them, this test less than 20."""
     assert 0.05 < benchmark.peak_memory_of_a_fit(3, 4) < 20

@@ -12,12 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nfpi.config import FlowConfig
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.dequantization import dequantize
-from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.runtime.randomness import generator_for
+from nfpi.training.likelihood import negative_log_likelihood
 
 ARCHIVE = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "cifar10-jpeg.tar.xz"
 
@@ -41,7 +40,7 @@ def test_a_training_step_on_real_images_lowers_the_loss():
     images, labels = _first_images(16)
     x = dequantize(images, generator_for("cpu", 0, "test"))
     torch.manual_seed(0)
-    flow = MatrixExponentialFlow((3, 32, 32), **FlowConfig().model_dump())
+    flow = MatrixExponentialFlow((3, 32, 32), **MatrixExponentialSettings().model_dump())
     flow.initialize(x)
     with torch.no_grad():
         statistics = ClassStatistics.from_latents(flow(x)[0], labels)

@@ -1,6 +1,7 @@
-"""Speed and memory of what the project is to be fast at, each as a ratio to a named reference in the same run.
+"""Speed and memory of the core computations, each as a ratio to a named reference measured in the same run.
 
-Two sides of a ratio run in turn, and the ratio is that of their medians: a slow moment of the machine falls on both.
+Both sides of a ratio run alternately, and the ratio is that of their medians, so that a slow moment of the machine
+affects both.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from nfpi.runtime.devices import describe_device, make_fabric
-from nfpi.runtime.files import write_atomically
+from nfpi.config.priors import FixedPointConfig
 from nfpi.flows.coupling import Coupling
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.flows.networks import NormalizedConv2d
-from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.linalg import exponential_action
-from nfpi.results.records import write_csv
-from nfpi.priors.statistics import ClassStatistics
-from nfpi.priors.fixed_point import FixedPointConfig, fit_fixed_point
+from nfpi.priors.fixed_point import fit_fixed_point
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
+from nfpi.results.csv_files import write_csv
+from nfpi.runtime.devices import describe_device, make_device
+from nfpi.runtime.files import write_atomically
+from nfpi.training.likelihood import negative_log_likelihood
 
 PAPER_FLOW = {
     "shape": (3, 32, 32),
@@ -41,9 +43,8 @@ PAPER_FLOW = {
     "hidden_channels": [128, 128, 128],
 }
 
-
 _ITERATIONS = 5
-"""of a timed fit; its checks and its statistics count too"""
+"""Iterations of a timed fit; the time of its checks is included."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Measurement:
         name: what is measured.
         reference: what it is compared with.
         ours, theirs: medians; seconds, or GiB.
-        ratio: the larger is the better where `target` says « at least », else the smaller.
-        target: what the ratio (or the amount) should be.
+        ratio: larger is better where `target` says "at least", otherwise smaller.
+        target: of the ratio, or of the amount where there is no ratio.
     """
 
     name: str
@@ -68,20 +69,20 @@ class Measurement:
 
 
 def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
-    """Measure everything; write benchmark.csv and benchmark.md into `output`.
+    """Run all measurements, and write benchmark.csv and benchmark.md into a folder.
 
     Args:
-        output: folder.
-        repeats: runs of each side, after one that does not count.
+        output: the folder.
+        repeats: timed runs of each side, after a warm-up run.
     """
     torch.manual_seed(0)
     found: list[Measurement] = []
     progress = tqdm(total=4, desc="benchmark", disable=None)
-    # as the stages have it: a fit runs in a process as it is, a training in one that keeps the memory it frees
+    # as in the stages: the fit runs in an unprepared process, a training in one that keeps freed memory (make_device)
     for measure in (_fixed_point, _fixed_point_memory):
         found += measure(torch.device("cpu"), repeats)
         progress.update()
-    device = make_fabric().device
+    device = make_device().device
     for measure in (_actions, _training_step):
         found += measure(device, repeats)
         progress.update()
@@ -93,7 +94,7 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
 
 
 def _medians(device: torch.device, repeats: int, *sides: Callable[[], object]) -> list[float]:
-    """Median seconds of each side; the sides run in turn, and once before that counts."""
+    """Measure median seconds of each side; the sides run alternately, after a warm-up run of each."""
     times: list[list[float]] = [[] for _ in sides]
     for round_ in range(repeats + 1):
         for side, its_times in zip(sides, times, strict=True):
@@ -115,7 +116,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def _actions(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """e^S x with its gradients, on fields as large as the paper's flow has them (batch 16)."""
+    """Time e^S x with its gradients, for the sizes of the paper's flow (batch 16)."""
     for channels, pixels in ((6, 256), (12, 64), (24, 16)):
         field = ((2 * torch.rand(16, channels, channels, pixels) - 1) / channels).to(device).requires_grad_()
         vector = torch.randn(16, channels, pixels, device=device, requires_grad=True)
@@ -146,7 +147,7 @@ def _actions(device: torch.device, repeats: int) -> Iterator[Measurement]:
 
 
 def _training_step(device: torch.device, repeats: int, batch: int = 16) -> Iterator[Measurement]:
-    """Forward and backward of the likelihood at the paper's size, without the optimizer."""
+    """Time forward and backward of the likelihood at the paper's size, without the optimizer."""
     flow = MatrixExponentialFlow(**PAPER_FLOW).to(device)  # type: ignore[arg-type]
     x = (2 * torch.rand(batch, 3, 32, 32) - 1).to(device)
     labels = torch.randint(10, (batch,)).to(device)
@@ -154,7 +155,7 @@ def _training_step(device: torch.device, repeats: int, batch: int = 16) -> Itera
     prior = GaussianPrior(torch.randn(10, dimensions), torch.ones(10, dimensions)).to(device)
     flow.initialize(x)
     couplings = [module for module in flow.modules() if isinstance(module, Coupling)]
-    inputs, convolutions = _shapes_seen(flow, x)
+    inputs, convolutions = _record_convolutions(flow, x)
 
     def step() -> None:
         flow.zero_grad()
@@ -162,8 +163,8 @@ def _training_step(device: torch.device, repeats: int, batch: int = 16) -> Itera
 
     def nets() -> None:
         flow.zero_grad()
-        for coupling, kept in zip(couplings, inputs, strict=True):
-            out = coupling.net(kept)
+        for coupling, recorded in zip(couplings, inputs, strict=True):
+            out = coupling.net(recorded)
             out.backward(torch.ones_like(out))
 
     def bare() -> None:
@@ -193,17 +194,17 @@ def _training_step(device: torch.device, repeats: int, batch: int = 16) -> Itera
     )
 
 
-def _shapes_seen(
+def _record_convolutions(
     flow: MatrixExponentialFlow, x: Tensor
 ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor, int]]]:
-    """Inputs of the coupling nets, and (input, weight, bias, padding) of every convolution, as copies."""
+    """Copy the inputs of the coupling nets, and (input, weight, bias, padding) of every convolution."""
     inputs: list[Tensor] = []
     convolutions: list[tuple[Tensor, Tensor, Tensor, int]] = []
 
-    def note_net(module: nn.Module, received: tuple[Tensor, ...]) -> None:
+    def record_net(module: nn.Module, received: tuple[Tensor, ...]) -> None:
         inputs.append(received[0].detach().clone().requires_grad_())
 
-    def note_convolution(module: nn.Module, received: tuple[Tensor, ...]) -> None:
+    def record_convolution(module: nn.Module, received: tuple[Tensor, ...]) -> None:
         weight = module.weight
         assert isinstance(weight, Tensor)
         image = received[0].detach().clone().requires_grad_()
@@ -213,9 +214,9 @@ def _shapes_seen(
     handles = []
     for module in flow.modules():
         if isinstance(module, Coupling):
-            handles.append(module.net.register_forward_pre_hook(note_net))
+            handles.append(module.net.register_forward_pre_hook(record_net))
         elif isinstance(module, (NormalizedConv2d, nn.Conv2d)):
-            handles.append(module.register_forward_pre_hook(note_convolution))
+            handles.append(module.register_forward_pre_hook(record_convolution))
     flow(x)
     for handle in handles:
         handle.remove()
@@ -233,7 +234,7 @@ def _statistics(classes: int, dimensions: int) -> ClassStatistics:
 
 
 def _fixed_point(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """One iteration on the CPU, float64, K = 100 and D = 3072, as for CIFAR100."""
+    """Time one iteration on the CPU, float64, K = 100 and D = 3072, as for CIFAR100."""
     statistics_ = _statistics(100, 3072)
     updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")
     for update in updates:
@@ -257,11 +258,11 @@ def _fixed_point(device: torch.device, repeats: int) -> Iterator[Measurement]:
 
 
 def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple[Tensor, Tensor]:
-    """One iteration of Eqs. 5-7 from the statistics themselves, written down as it stands: every pair [i, j] at once.
+    """Compute one iteration of Eqs. 5-7 literally, with K×K×D arrays of all pairs [i, j], starting from m and v.
 
     Args:
-        m, v: (K, D), means and variances.
-        config: pairwise scale; mean and variance are both fitted.
+        m, v: (K, D), means and variances of the classes.
+        config: of pairwise scale, with mean and variance both fitted.
 
     Returns:
         new mean and variance, (K, D).
@@ -291,7 +292,7 @@ def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple
 
 
 def _fixed_point_memory(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Peak memory of a process that fits K = 1000, D = 4096, as for ImageNet latents."""
+    """Measure the peak memory of a process that fits K = 1000, D = 4096, as for ImageNet latents."""
     fit = "from nfpi.benchmark import peak_memory_of_a_fit; print(peak_memory_of_a_fit(1000, 4096))"
     process = subprocess.run([sys.executable, "-c", fit], capture_output=True, text=True, check=True)
     peak = float(process.stdout)
@@ -307,10 +308,10 @@ def _fixed_point_memory(device: torch.device, repeats: int) -> Iterator[Measurem
 
 
 def peak_memory_of_a_fit(classes: int, dimensions: int) -> float:
-    """Peak memory of this process, in GiB, after it has fitted K classes in D dimensions."""
+    """Fit K classes in D dimensions, and return the peak memory of this process in GiB."""
     fit_fixed_point(_statistics(classes, dimensions), FixedPointConfig(weight=1e4, max_iterations=3))
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux's getrusage would give the parent's peak where that was higher
+    if status.is_file():  # on Linux getrusage returns the parent's peak where that was higher
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -324,7 +325,7 @@ def _markdown(found: list[Measurement], device: torch.device, repeats: int) -> s
         return f"{value:.2f} GiB" if unit == "GiB" else f"{1e3 * value:.2f} ms"
 
     lines = [
-        f"Medians of {repeats} runs in turn; {describe_device(device)}, torch {torch.__version__}.",
+        f"Medians of {repeats} runs, alternating; {describe_device(device)}, torch {torch.__version__}.",
         "",
         "| what | reference | ours | reference | ratio | target |",
         "| :--- | :--- | ---: | ---: | ---: | :--- |",

@@ -1,4 +1,4 @@
-"""Matrix functions of the flows and of the priors: the exponential, its action on vectors, the geometric mean.
+"""Matrix functions of flows and priors: the exponential, its action on vectors, powers, the geometric mean.
 
 A field of matrices holds one small matrix a pixel. It is stored with the pixels last, (B, C, C, P), so that each
 product runs over contiguous memory, and column by column: `field[b, j, i, p]` is S_ij at pixel p of image b.
@@ -20,20 +20,20 @@ _LARGEST_NORM = 1e4
 
 
 def precise_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 where the device has no other (MPS)."""
+    """Return float64, or float32 on devices without it (MPS)."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def precise_device(device: torch.device) -> torch.device:
-    """Where float64 is: the device itself, or the CPU where the device has none (MPS)."""
+    """Return a device that has float64: the given one, or the CPU for MPS."""
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def matrix_exponential(matrix: Tensor) -> Tensor:
-    """e^A of one C×C matrix by a Taylor series of A/2⁸ squared eight times, without a decision on the device.
+    """Compute e^A of one C×C matrix by a Taylor series of A/2⁸ squared eight times; no control flow depends on data.
 
-    The relative error of the result is about 1e-14 for ‖A‖ ≤ 16 and 2e-9 for ‖A‖ = 100. The arithmetic is float64 where
-    the device has it, because the matrix is small and the error enters every pixel.
+    The relative error is about 1e-14 for ‖A‖ ≤ 16 and 2e-9 for ‖A‖ = 100. The arithmetic is float64 where the device
+    has it, because the matrix is small and its error enters every pixel.
 
     Args:
         matrix: (C, C).
@@ -54,13 +54,13 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4096)
 def taylor_plan(norm: float, tolerance: float) -> tuple[int, int]:
-    """Number of terms m and of steps s that give e^S x as (T_m(S/s))^s x within `tolerance`, for ‖S‖ ≤ `norm`.
+    """Choose the number of terms m and of steps s of e^S x ≈ (T_m(S/s))^s x within `tolerance`, for ‖S‖ ≤ `norm`.
 
-    T_m's remainder is at most θ^{m+1}/(m+1)! · 1/(1 − θ/(m+2)) with θ = norm/s. Steps keep θ ≤ 2, where the series has
-    no cancellation to speak of.
+    The remainder of T_m is at most θ^{m+1}/(m+1)! · 1/(1 − θ/(m+2)) with θ = norm/s. Steps keep θ ≤ 2, where the series
+    hardly cancels.
 
     Raises:
-        FloatingPointError: the norm is not finite, or so large that e^S is no number.
+        FloatingPointError: the norm is not finite, or so large that e^S overflows.
     """
     if not norm < _LARGEST_NORM:
         raise FloatingPointError(f"matrix exponential: expected a norm below {_LARGEST_NORM:g}, received {norm:g}")
@@ -77,7 +77,7 @@ class _TaylorAction(torch.autograd.Function):
     """T_m(S) x by Horner's rule: v_m = x, v_{k−1} = x + S v_k / k, and v_0 is the result.
 
     Backward, with g_0 the gradient of the result: g_k = Sᵀ g_{k−1} / k, ∂x = Σ_k g_k, ∂S = Σ_k g_{k−1} v_kᵀ / k. Only
-    the m vectors v_k are kept, no product of matrices is ever formed.
+    the m vectors v_k are saved, and no product of matrices is formed.
     """
 
     @staticmethod
@@ -108,12 +108,12 @@ class _TaylorAction(torch.autograd.Function):
 
 
 def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
-    """e^S x at every pixel, as an action on the vector: no matrix is multiplied with a matrix.
+    """Compute e^S x at every pixel by products of matrices and vectors only.
 
     Args:
         field: (B, C, C, P), S column by column.
-        vector: (B, C, P).
-        norm: a bound of the largest ‖S‖₁ or ‖S‖_∞ of the field; it sets the length of the series.
+        vector: (B, C, P), x.
+        norm: upper bound of ‖S‖₁ or ‖S‖_∞ over the field; it determines the length of the series.
 
     Returns:
         (B, C, P).
@@ -127,14 +127,14 @@ def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
 
 
 def phi_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
-    """φ(M) v with φ(M) = Σ_k M^k / (k+1)!, so that e^M = I + M φ(M).
+    """Compute φ(M) v with φ(M) = Σ_k M^k / (k+1)!, so that e^M = I + M φ(M).
 
-    It is read off the exponential of [[M, v], [0, 0]], whose last column is (φ(M) v, 1).
+    The exponential of [[M, v], [0, 0]] has the last column (φ(M) v, 1).
 
     Args:
         field: (B, k, k, P), M column by column.
-        vector: (B, k, P).
-        norm: a bound of ‖M‖.
+        vector: (B, k, P), v.
+        norm: upper bound of ‖M‖.
 
     Returns:
         (B, k, P).
@@ -148,7 +148,7 @@ def phi_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
 
 
 def symmetric_power(matrix: Tensor, exponent: float) -> Tensor:
-    """A^p of symmetric positive definite matrices (…, D, D) by their eigenvalues.
+    """Compute A^p of symmetric positive definite matrices (…, D, D) from their eigenvalues.
 
     Raises:
         torch.linalg.LinAlgError: a matrix is not positive definite or not finite.
@@ -162,13 +162,13 @@ def symmetric_power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def geometric_mean(a: Tensor, b: Tensor) -> Tensor:
-    """A # B = A^{1/2} (A^{−1/2} B A^{−1/2})^{1/2} A^{1/2}, the solution X > 0 of X A⁻¹ X = B.
+    """Compute A # B = A^{1/2} (A^{−1/2} B A^{−1/2})^{1/2} A^{1/2}, the solution X > 0 of X A⁻¹ X = B.
 
     Args:
         a, b: (…, D, D), symmetric positive definite.
 
     Returns:
-        (…, D, D), symmetric to the last bit.
+        (…, D, D), exactly symmetric.
 
     Raises:
         torch.linalg.LinAlgError: one of them is not positive definite.

@@ -1,8 +1,8 @@
-"""Checkpoints of the authors' release: their weights in our flow, their Gaussians in our prior.
+"""Checkpoints of the authors' release, read as a flow and class Gaussians of this project.
 
-Such a file is Lightning's: `state_dict` beside hyper-parameters that are OmegaConf objects. It is read by torch's
-weights-only loader, which builds nothing but tensors and plain containers, with inert stand-ins for the OmegaConf
-classes. Neither Lightning nor OmegaConf is needed, and nothing in the file is ever executed.
+Such a file is a Lightning checkpoint: a `state_dict` beside hyper-parameters that are OmegaConf objects. It is read by
+torch's weights-only loader, which builds nothing but tensors and plain containers, with inert substitutes for the
+OmegaConf classes. Neither Lightning nor OmegaConf is needed, and nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfpi.flows.initialization import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.tensors import FormatError
@@ -38,7 +39,7 @@ _RENAMED = (
 
 
 class _Inert:
-    """Stands where an object of the hyper-parameters stood; it keeps what it is given and does nothing."""
+    """Substitute for an object of the hyper-parameters; it stores what it is given and does nothing."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -46,13 +47,13 @@ class _Inert:
         self.state = state
 
 
-def _stand_in(name: str) -> tuple[type, str]:
+def _substitute(name: str) -> tuple[type, str]:
     return type(name.rsplit(".", 1)[1], (_Inert,), {}), name
 
 
 _SAFE: list[Any] = [
     *map(
-        _stand_in,
+        _substitute,
         (
             "omegaconf.dictconfig.DictConfig",
             "omegaconf.listconfig.ListConfig",
@@ -72,17 +73,17 @@ _SAFE: list[Any] = [
 def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[MatrixExponentialFlow, GaussianPrior]:
     """Read the flow and the class Gaussians of a released checkpoint.
 
-    The architecture is read off the weights: any number of levels and flows, low-rank couplings included.
+    The architecture is inferred from the weights: any number of levels and flow steps, low-rank couplings included.
 
     Args:
         path: the checkpoint file.
-        averaged: take the averaged (EMA) weights; else the online ones. The Gaussians are never averaged.
+        averaged: whether to read the averaged (EMA) weights or the online ones. The Gaussians are never averaged.
 
     Returns:
-        the flow, float32, and the prior, (K, D).
+        the flow, float32, and its prior of K diagonal Gaussians.
 
     Raises:
-        FormatError: the file is missing, damaged, would execute something, or holds other weights.
+        FormatError: the file is missing or damaged, would execute code, or holds other weights.
     """
     path = Path(path)
     weights = _read_state(path)
@@ -92,8 +93,9 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     if not layers:
         raise FormatError(f"{path}: expected weights under '{prefix}blocks', received none")
     try:
-        flow = MatrixExponentialFlow(**_architecture(layers))
-        flow.load_state_dict({_our_name(key): value for key, value in _flattened(layers).items()})
+        with skip_initialization():
+            flow = MatrixExponentialFlow(**_architecture(layers))
+        flow.load_state_dict({_rename(key): value for key, value in _flatten_norms(layers).items()})
         gaussians = {key.removeprefix(_ONLINE): value for key, value in weights.items() if key.startswith(_ONLINE)}
         prior = _prior(gaussians)
         prior.check()
@@ -128,7 +130,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments of :class:`MatrixExponentialFlow` that these weights were made with."""
+    """Infer the arguments of :class:`MatrixExponentialFlow` from its weights."""
     num_flows: list[int] = []
     num_blocks: list[int] = []
     hidden_channels: list[int] = []
@@ -149,12 +151,12 @@ def _architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _flattened(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The norms' scale and shift, (C, 1, 1) there, are (C,) here."""
+def _flatten_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reshape scale and shift of the norms from (C, 1, 1) to (C,)."""
     return {key: value.flatten() if ".norm." in key else value for key, value in layers.items()}
 
 
-def _our_name(key: str) -> str:
+def _rename(key: str) -> str:
     match = _LAYER.fullmatch(key)
     assert match is not None
     name = match[3]
@@ -164,10 +166,10 @@ def _our_name(key: str) -> str:
 
 
 def _prior(weights: Mapping[str, Tensor]) -> GaussianPrior:
-    """Means, and variances as the squares of the scales that the densities are computed with."""
+    """Read the means, and the variances as squares of the stored scales."""
 
-    def stacked(name: str) -> Tensor:
+    def stack(name: str) -> Tensor:
         classes = sum(key.startswith(f"{name}.") for key in weights)
         return torch.stack([weights[f"{name}.{index}"].flatten() for index in range(classes)])
 
-    return GaussianPrior(stacked("mu_arr"), stacked("scale_tril_arr").square())
+    return GaussianPrior(stack("mu_arr"), stack("scale_tril_arr").square())
