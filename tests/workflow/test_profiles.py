@@ -84,10 +84,10 @@ ON_GPU = {
 def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh: Project, overlay: str) -> None:
     gpu, hint, warned = ON_GPU[overlay], "--hint=nomultithread", "--signal=TERM@120"
     assert asked_by_job(fresh, "--profile", overlay, "table2", **ACCOUNT) == {
-        "Start a": f"{gpu} --time=120 {hint} {warned}",
+        "Initialise mef": f"{gpu} --time=120 {hint} {warned}",
         "Fit the": f"--account=abc@cpu --partition=cpu_p1 --cpus-per-task=4 --time=60 {hint}",
-        "Train a": f"{gpu} --time=1200 {hint} {warned}",
-        "Evaluate a": f"{gpu} --time=60 {hint}",
+        "Train mef": f"{gpu} --time=1200 {hint} {warned}",
+        "Evaluate mef": f"{gpu} --time=60 {hint}",
         "Generate images": f"{gpu} --time=120 {hint} {warned}",
         "Train resnet18": f"{gpu} --time=1200 {hint} {warned}",
         "Test the": f"{gpu} --time=60 {hint}",
@@ -96,8 +96,8 @@ def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh: Project, overlay: str)
 
 def test_any_other_cluster_is_asked_for_resources_alone(fresh: Project) -> None:
     asked = asked_by_job(fresh, "--profile", "slurm", "table2")
-    assert asked["Train a"] == "--gres=gpu:1 --cpus-per-task=8 --time=1200 --mem=32000 --signal=TERM@120"
-    assert asked["Evaluate a"] == "--gres=gpu:1 --cpus-per-task=8 --time=60 --mem=16000"
+    assert asked["Train mef"] == "--gres=gpu:1 --cpus-per-task=8 --time=1200 --mem=32000 --signal=TERM@120"
+    assert asked["Evaluate mef"] == "--gres=gpu:1 --cpus-per-task=8 --time=60 --mem=16000"
     assert asked["Fit the"] == "--cpus-per-task=4 --time=60 --mem=8000"
 
 
@@ -123,8 +123,8 @@ def test_a_job_over_the_limit_is_refused_before_it_is_submitted(fresh: Project) 
 def test_a_longer_limit_takes_a_longer_qos(fresh: Project) -> None:
     settings = ("resources={train_flow: {runtime: 3000}}", "cluster={max_runtime: 6000}")
     asked = asked_by_job(fresh, "--profile", "jean-zay-v100", "table2", "--config", *settings, **ACCOUNT)
-    assert "--qos=qos_gpu-t4 --gres=gpu:1 --cpus-per-task=10 --time=3000" in asked["Train a"]
-    assert "--qos=qos_gpu-t3" in asked["Evaluate a"]
+    assert "--qos=qos_gpu-t4 --gres=gpu:1 --cpus-per-task=10 --time=3000" in asked["Train mef"]
+    assert "--qos=qos_gpu-t3" in asked["Evaluate mef"]
 
 
 def test_results_may_lie_where_a_variable_says(fresh: Project) -> None:

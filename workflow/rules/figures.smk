@@ -23,6 +23,7 @@ for name, figure in plan.config.figures.items():
             jobs.log("figure", f"figures/{name}"),
         benchmark:
             jobs.benchmark("figure", f"figures/{name}")
+        localrule: figure.is_quick
         conda:
             ENVIRONMENT
         threads: jobs.threads("figure")

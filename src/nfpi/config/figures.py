@@ -35,6 +35,8 @@ class FigureSettings(Settings):
     """whether the numbers that it shows are written too, as csv with the figure's name"""
     uses_gpu: ClassVar[bool] = False
     """whether a GPU makes it faster"""
+    is_quick: ClassVar[bool] = False
+    """whether it takes seconds: it is drawn where the workflow runs then, not in a job of a cluster"""
 
     @classmethod
     def picture_names(cls, name: str) -> list[str]:
@@ -89,6 +91,7 @@ class AccuracyFigure(FigureSettings):
         "NF-Acc and CNN-Acc (%) against λ; λ = 0 keeps the initial Gaussians. Bars: one standard deviation over seeds. "
         "A cross marks a λ whose fit diverged."
     )
+    is_quick = True
 
     table: Name = "table2"
 
@@ -195,6 +198,7 @@ class ResidualsFigure(FigureSettings):
         "Euclidean norm in units of the latents (their square for variances), a line for each λ. Dashed: the tolerance "
         "at which the iteration ends."
     )
+    is_quick = True
 
     dataset: Name
     flow: Name = "mef"
