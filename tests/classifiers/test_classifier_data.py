@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nfpi.classifiers import ClassifierData, Preprocessing, Variants, joined, of_one_size
+from nfpi.classifiers import ClassifierData, Preprocessing, Variants, concatenate, resize_images
 from nfpi.config import ClassifierConfig, StandardAugmentation
 from nfpi.data import ImageSet, Pixels
 
@@ -72,9 +72,9 @@ def test_an_epoch_has_every_image_once_with_its_label(make_images):
 @pytest.mark.parametrize("changes", [{"start": 3}, {"workers": 2}])
 def test_an_epoch_is_the_same_from_where_it_was_cut_and_by_any_workers(make_images, changes, decoded):
     train = make_images((3, 6, 6))
-    variants = Variants.of(train, variants_of(train))
+    variants = Variants.from_image_set(variants_of(train), train)
     if decoded:
-        variants = Variants.of(train, as_latents(variants_of(train)), Decoder())
+        variants = Variants.from_image_set(as_latents(variants_of(train)), train, Decoder())
     whole = stream(data_of(train, standard=STANDARD, variants=variants), epoch=1)
     part = data_of(train, standard=STANDARD, variants=variants, config={"workers": changes.get("workers", 0)})
     assert_equal(whole[changes.get("start", 0) :], stream(part, epoch=1, start=changes.get("start", 0)))
@@ -98,7 +98,7 @@ def test_validation_images_of_another_kind_are_refused(make_images):
 
 def test_the_share_of_variants_is_the_probability_and_each_is_as_likely(make_images):
     train = make_images(classes=2, per_class=3000, shape=(1, 2, 2))
-    variants = Variants.of(train, variants_of(train))
+    variants = Variants.from_image_set(variants_of(train), train)
     rows = variants.rows(0.3, seed=5, epoch=0)
     replaced = rows >= 0
     assert replaced.mean() == pytest.approx(0.3, abs=0.03)  # five standard deviations
@@ -115,7 +115,9 @@ def test_the_share_of_variants_is_the_probability_and_each_is_as_likely(make_ima
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_a_variant_stands_in_for_its_image_under_its_label(make_images, probability):
     train = make_images((1, 6, 6))
-    data = data_of(train, variants=Variants.of(train, variants_of(train)), config={"nfa_probability": probability})
+    data = data_of(
+        train, variants=Variants.from_image_set(variants_of(train), train), config={"nfa_probability": probability}
+    )
     originals = {image.tobytes(): label for image, label in zip(train.images, train.labels.tolist(), strict=True)}
     replaced, chosen = 0, set()
     for images, labels in stream(data):
@@ -140,8 +142,8 @@ def test_decoded_latents_are_seen_like_stored_pixels(make_images, standard):
     pixels, latents = (
         data_of(train, standard=standard, variants=variants, config=config)
         for variants in (
-            Variants.of(train, variants_of(train)),
-            Variants.of(train, as_latents(variants_of(train)), decoder),
+            Variants.from_image_set(variants_of(train), train),
+            Variants.from_image_set(as_latents(variants_of(train)), train, decoder),
         )
     )
     assert_equal(stream(pixels), stream(latents))
@@ -150,7 +152,7 @@ def test_decoded_latents_are_seen_like_stored_pixels(make_images, standard):
 
 def test_decoded_variants_take_the_size_of_the_images(make_images):
     train, small = make_images((3, 8, 8)), variants_of(make_images((3, 4, 4)))
-    variants = Variants.of(train, as_latents(small), Decoder())
+    variants = Variants.from_image_set(as_latents(small), train, Decoder())
     for images, _ in stream(data_of(train, variants=variants, config={"nfa_probability": 1.0})):
         assert images.shape[1:] == (3, 8, 8)
         assert (images.float().std((1, 2, 3)) > 0).all()
@@ -159,11 +161,11 @@ def test_decoded_variants_take_the_size_of_the_images(make_images):
 def test_variants_of_other_images_are_refused(make_images):
     train, other = make_images(), make_images(seed=1)
     with pytest.raises(ValueError, match=r"expected 3 of each of the 60 training images.* received 180 of other"):
-        Variants.of(train, variants_of(other))
+        Variants.from_image_set(variants_of(other), train)
     with pytest.raises(ValueError, match=r"expected 3 of each of the 60 training images.* received 45 of other"):
-        Variants.of(train, variants_of(make_images(per_class=5)))
+        Variants.from_image_set(variants_of(make_images(per_class=5)), train)
     with pytest.raises(ValueError, match=r"augmented images: expected \(1, 8, 8\), received \(1, 6, 6\)"):
-        Variants.of(train, variants_of(make_images((1, 6, 6))))
+        Variants.from_image_set(variants_of(make_images((1, 6, 6))), train)
 
 
 # ---- sizes --------------------------------------------------------------------------------------------------
@@ -183,12 +185,12 @@ def files_of(folder: Path, sizes: list[tuple[int, int]]) -> Pixels:
 
 def test_files_of_any_size_are_read_at_one_size(tmp_path):
     pixels = files_of(tmp_path, [(20, 30), (16, 16), (31, 9), (12, 12)])
-    images = of_one_size(pixels, 12, Preprocessing())
+    images = resize_images(pixels, 12, Preprocessing())
     assert images.shape == (3, 12, 12)
     rows = images.images[np.array([3, 0])]
     assert rows.dtype == np.uint8
     assert np.array_equal(rows[0], pixels[3].permute(1, 2, 0).numpy())
-    assert np.array_equal(rows[1], Preprocessing().resized(pixels[0], 12).permute(1, 2, 0).numpy())
+    assert np.array_equal(rows[1], Preprocessing().resize(pixels[0], 12).permute(1, 2, 0).numpy())
     for batch, labels in stream(data_of(images, config={"batch_size": 4, "workers": 2})):
         assert batch.shape == (4, 3, 12, 12)
         assert sorted(labels.tolist()) == [0, 0, 1, 1]
@@ -196,18 +198,18 @@ def test_files_of_any_size_are_read_at_one_size(tmp_path):
 
 def test_files_without_a_size_are_refused(tmp_path):
     with pytest.raises(ValueError, match="image_size: expected one for the image files of files, received none"):
-        of_one_size(files_of(tmp_path, [(9, 9)]), None, Preprocessing())
+        resize_images(files_of(tmp_path, [(9, 9)]), None, Preprocessing())
 
 
 @pytest.mark.parametrize("size", [None, 8])
 def test_stored_images_of_the_right_size_are_not_read_anew(make_images, size):
     images = make_images((1, 8, 8))
-    assert of_one_size(Pixels(images), size, Preprocessing()) is images
+    assert resize_images(Pixels(images), size, Preprocessing()) is images
 
 
 def test_stored_images_are_resized(make_images):
     images = make_images((1, 8, 8))
-    larger = of_one_size(Pixels(images), 16, Preprocessing())
+    larger = resize_images(Pixels(images), 16, Preprocessing())
     assert larger.shape == (1, 16, 16)
     assert larger.images[np.arange(5)].mean() == pytest.approx(images.images[:5].mean(), abs=2)
 
@@ -215,9 +217,9 @@ def test_stored_images_are_resized(make_images):
 # ---- real and generated images together ---------------------------------------------------------------------
 
 
-def test_joined_sets_have_all_images_with_their_labels(make_images):
+def test_concatenated_sets_have_all_images_with_their_labels(make_images):
     first, second = make_images(per_class=5), make_images(per_class=3, seed=1)
-    both = joined(first, second)
+    both = concatenate(first, second)
     assert len(both) == 24
     assert both.shape == first.shape
     assert (both.images[:15] == first.images).all()
@@ -236,11 +238,11 @@ def test_joined_sets_have_all_images_with_their_labels(make_images):
 )
 def test_sets_that_do_not_fit_are_refused(make_images, shape, classes, message):
     with pytest.raises(ValueError, match=message):
-        joined(make_images(), make_images(shape, classes=classes))
+        concatenate(make_images(), make_images(shape, classes=classes))
 
 
 def test_sets_whose_classes_are_called_otherwise_are_refused(make_images):
     first, second = make_images(), make_images()
     renamed = ImageSet(second.images, second.labels, second.meta | {"classes": ["class1", "class0", "class2"]})
     with pytest.raises(ValueError, match="expected the classes"):
-        joined(first, renamed)
+        concatenate(first, renamed)

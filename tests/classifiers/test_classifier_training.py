@@ -6,22 +6,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 
-from nfpi.runtime.checkpoints import CheckpointRing
-from nfpi.classifiers import ClassifierData, TrainedClassifier, Variants, build_classifier, small_image_resnet18, train_classifier
+from nfpi.classifiers import (
+    BatchAugmentation,
+    ClassifierData,
+    TrainedClassifier,
+    Variants,
+    build_classifier,
+    train_classifier,
+)
 from nfpi.classifiers.training import make_schedule
 from nfpi.config import ClassifierConfig, StandardAugmentation
-from nfpi.data import BatchAugmentation, ImageSet
-from nfpi.runtime.devices import make_fabric
+from nfpi.data import ImageSet
+from nfpi.runtime.checkpoints import Checkpoints
+from nfpi.runtime.devices import Device, make_device
 from nfpi.runtime.tensors import FormatError
 
 CONFIG = ClassifierConfig(epochs=3, batch_size=16, max_learning_rate=0.05, standard={"crop_padding": 1})
 
 
 @pytest.fixture(scope="module")
-def fabric() -> Fabric:
-    return make_fabric()
+def device() -> Device:
+    return make_device()
+
+
+def resnet18() -> torch.nn.Module:
+    """For three classes of grey images."""
+    return build_classifier(ClassifierConfig(), 3, 1, 8)
 
 
 class Small(torch.nn.Module):
@@ -43,7 +54,7 @@ class Small(torch.nn.Module):
 
 
 def train(
-    fabric: Fabric,
+    device: Device,
     images: ImageSet,
     validation: ImageSet,
     seed: int = 0,
@@ -57,8 +68,8 @@ def train(
     torch.manual_seed(0)
     config = ClassifierConfig(**(CONFIG.model_dump() | changes))
     data = ClassifierData(images, validation, config, standard=config.standard, variants=variants)
-    ring = CheckpointRing(folder, fingerprint, config.checkpoint_minutes) if folder is not None else None
-    return train_classifier(model or Small(images.shape[0]), data, seed, fabric, ring)
+    checkpoints = Checkpoints(folder, fingerprint, config.checkpoint_minutes) if folder is not None else None
+    return train_classifier(model or Small(images.shape[0]), data, seed, device, checkpoints)
 
 
 def assert_same(one: TrainedClassifier, other: TrainedClassifier) -> None:
@@ -71,12 +82,12 @@ def assert_same(one: TrainedClassifier, other: TrainedClassifier) -> None:
 # ---- the loop -----------------------------------------------------------------------------------------------
 
 
-def test_it_learns_a_small_set_by_heart(make_images, fabric):
+def test_it_learns_a_small_set_by_heart(make_images, device):
     images = make_images((1, 8, 8), classes=3, per_class=8, noise=60)
     torch.manual_seed(0)
-    model = small_image_resnet18(3, 1)
+    model = resnet18()
     rates = {"batch_size": 8, "max_learning_rate": 0.02}
-    trained = train(fabric, images, images, model=model, epochs=16, standard={"crop_padding": 0}, **rates)
+    trained = train(device, images, images, model=model, epochs=16, standard={"crop_padding": 0}, **rates)
     assert trained.validation_acc == 100
     assert trained.log[-1]["train_loss"] < 0.2 < trained.log[0]["train_loss"]
 
@@ -88,12 +99,12 @@ def test_it_learns_a_small_set_by_heart(make_images, fabric):
         ("eva02", {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}),
     ],
 )
-def test_transformers_learn_under_adamw_and_cosine(make_images, fabric, model, architecture):
+def test_transformers_learn_under_adamw_and_cosine(make_images, device, model, architecture):
     images = make_images((3, 8, 8), classes=3, per_class=8, noise=20)
     torch.manual_seed(0)
     network = build_classifier(ClassifierConfig(model=model, architecture=architecture), 3, 3, 8)
     trained = train(
-        *(fabric, images, images),
+        *(device, images, images),
         model=network,
         epochs=12,
         batch_size=8,
@@ -107,32 +118,32 @@ def test_transformers_learn_under_adamw_and_cosine(make_images, fabric, model, a
     assert trained.validation_acc == 100
 
 
-def test_a_seed_gives_one_classifier(make_images, fabric):
+def test_a_seed_gives_one_classifier(make_images, device):
     images, validation = make_images(noise=150), make_images(noise=150, seed=1)
-    one, same, other = (train(fabric, images, validation, seed) for seed in (0, 0, 1))
+    one, same, other = (train(device, images, validation, seed) for seed in (0, 0, 1))
     assert_same(one, same)
     assert one.log != other.log
 
 
 @pytest.mark.parametrize("batch_size", [21, 12, 2])
-def test_the_training_loss_is_a_mean_over_images(make_images, fabric, batch_size):
+def test_the_training_loss_is_a_mean_over_images(make_images, device, batch_size):
     """With a rate too small to move anything; the last batch may be smaller than the others."""
     images = make_images(per_class=8)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     settings = {"learning_rate": 1e-30, "max_learning_rate": 1e-29, "standard": {"crop_padding": 0}}
-    trained = train(fabric, images, images, model=model, epochs=1, batch_size=batch_size, **settings)
+    trained = train(device, images, images, model=model, epochs=1, batch_size=batch_size, **settings)
     x = torch.from_numpy(images.images).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         loss = torch.nn.functional.cross_entropy(model(x), torch.from_numpy(images.labels))
     assert trained.log[0]["train_loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_no_epochs_leave_the_weights_as_they_are(make_images, fabric):
+def test_no_epochs_leave_the_weights_as_they_are(make_images, device):
     images = make_images()
     model = Small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trained = train(fabric, images, images, model=model, epochs=0)
+    trained = train(device, images, images, model=model, epochs=0)
     assert trained.log == []
     assert 0 <= trained.validation_acc <= 100
     for name, value in trained.model.state_dict().items():
@@ -140,29 +151,29 @@ def test_no_epochs_leave_the_weights_as_they_are(make_images, fabric):
 
 
 @pytest.mark.parametrize("per_class", [3, 11])
-def test_a_last_batch_of_one_image_is_no_obstacle(make_images, fabric, per_class):
+def test_a_last_batch_of_one_image_is_no_obstacle(make_images, device, per_class):
     """ResNet18 leaves one pixel of an image of 8×8, and one value has no variance to normalise by."""
     images = make_images(classes=3, per_class=per_class)
     settings = {"batch_size": 3 * per_class - 1, "standard": {"crop_padding": 0}}
-    trained = train(fabric, images, images, model=small_image_resnet18(3, 1), epochs=1, **settings)
+    trained = train(device, images, images, model=resnet18(), epochs=1, **settings)
     assert trained.log[0]["train_loss"] == pytest.approx(np.log(3), abs=1)  # its loss is not counted either
 
 
 @pytest.mark.parametrize(
-    ("settings", "knob"),
+    ("settings", "setting"),
     [
         ({"learning_rate": 1e29, "max_learning_rate": 1e30}, r"max_learning_rate \(now 1e\+30\)"),
         ({"learning_rate": 1e30, "schedule": "constant"}, r"smaller learning_rate \(now 1e\+30\)"),
     ],
 )
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_a_loss_that_is_not_finite_names_the_knob(make_images, fabric, settings, knob, checkpoints, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_setting(make_images, device, settings, setting, checkpoints, tmp_path):
     images = make_images()
     folder = tmp_path if checkpoints else None
     with pytest.raises(
-        ArithmeticError, match=rf"not finite by step \d+ .*{knob}.*last good checkpoint: (step \d+ in|none)"
+        ArithmeticError, match=rf"not finite by step \d+ .*{setting}.*last good checkpoint: (step \d+ in|none)"
     ) as error:
-        train(fabric, images, images, folder=folder, checkpoint_minutes=1e-9, **settings)
+        train(device, images, images, folder=folder, checkpoint_minutes=1e-9, **settings)
     assert "\n" not in str(error.value)
 
 
@@ -184,10 +195,10 @@ def note_steps(monkeypatch: pytest.MonkeyPatch, kind: type[torch.optim.Optimizer
     return steps
 
 
-def test_the_learning_rate_makes_one_cycle_and_the_momentum_stays(make_images, fabric, monkeypatch):
+def test_the_learning_rate_makes_one_cycle_and_the_momentum_stays(make_images, device, monkeypatch):
     steps = note_steps(monkeypatch, torch.optim.SGD)
     images = make_images()
-    train(fabric, images, images, epochs=10, learning_rate=1e-3, max_learning_rate=0.1, momentum=0.7)
+    train(device, images, images, epochs=10, learning_rate=1e-3, max_learning_rate=0.1, momentum=0.7)
     assert {step["momentum"] for step in steps} == {0.7}
     rates = [step["lr"] for step in steps]
     assert len(rates) == 10 * 4
@@ -201,11 +212,11 @@ def test_the_learning_rate_makes_one_cycle_and_the_momentum_stays(make_images, f
 
 
 @pytest.mark.parametrize("warmup", [0, 2])
-def test_the_learning_rate_makes_a_half_wave_after_a_linear_warm_up(make_images, fabric, monkeypatch, warmup):
+def test_the_learning_rate_makes_a_half_wave_after_a_linear_warm_up(make_images, device, monkeypatch, warmup):
     steps = note_steps(monkeypatch, torch.optim.AdamW)
     images = make_images()
     settings = {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 0.01, "weight_decay": 0.05}
-    train(fabric, images, images, epochs=10, warmup_epochs=warmup, **settings)
+    train(device, images, images, epochs=10, warmup_epochs=warmup, **settings)
     w, n = 4 * warmup, 4 * 10
     rising = [0.01 * (1 / w + t / w * (1 - 1 / w)) for t in range(w)]
     falling = [0.01 * (1 + math.cos(math.pi * (t - w) / (n - w))) / 2 for t in range(w, n)]
@@ -220,24 +231,24 @@ def test_a_warm_up_takes_no_longer_than_the_training():
         make_schedule(optimizer, config, 5)
 
 
-def test_a_constant_learning_rate_stays(make_images, fabric, monkeypatch):
+def test_a_constant_learning_rate_stays(make_images, device, monkeypatch):
     steps = note_steps(monkeypatch, torch.optim.SGD)
     images = make_images()
-    train(fabric, images, images, schedule="constant", learning_rate=0.02)
+    train(device, images, images, schedule="constant", learning_rate=0.02)
     assert {step["lr"] for step in steps} == {0.02}
 
 
-def test_gradients_are_clipped_to_the_norm(make_images, fabric, monkeypatch):
+def test_gradients_are_clipped_to_the_norm(make_images, device, monkeypatch):
     steps = note_steps(monkeypatch, torch.optim.SGD)
     images = make_images(noise=60)
-    train(fabric, images, images)
-    train(fabric, images, images, gradient_clip=0.1)
+    train(device, images, images)
+    train(device, images, images, gradient_clip=0.1)
     free, clipped = ([step["norm"] for step in some] for some in (steps[:12], steps[12:]))
     assert max(free) > 0.2
     assert max(clipped) == pytest.approx(0.1, rel=1e-3)
 
 
-def test_smoothed_labels_are_a_mixture_with_the_uniform_law(make_images, fabric):
+def test_smoothed_labels_are_a_mixture_with_the_uniform_law(make_images, device):
     """Logits that are the same for every image, all of class 0: −Σ p log q by hand."""
     images = make_images(classes=3)
     images = ImageSet(images.images, np.zeros_like(images.labels), images.meta)
@@ -251,7 +262,7 @@ def test_smoothed_labels_are_a_mixture_with_the_uniform_law(make_images, fabric)
             return self.logits.expand(len(x), 3)
 
     settings = {"label_smoothing": 0.3, "learning_rate": 1e-30, "schedule": "constant", "epochs": 1}
-    trained = train(fabric, images, images, model=Sure(), **settings)
+    trained = train(device, images, images, model=Sure(), **settings)
     log_q = torch.log_softmax(torch.tensor([2.0, 0.0, -1.0]), 0)
     assert trained.log[0]["train_loss"] == pytest.approx(-float(torch.tensor([0.8, 0.1, 0.1]) @ log_q), rel=1e-5)
 
@@ -301,7 +312,7 @@ def test_the_probability_of_erasing_is_that_of_the_settings():
 
 def test_without_augmentation_a_batch_stays():
     images, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
-    unchanged = BatchAugmentation(None, 4, torch.device("cpu"))(images.clone(), labels)
+    unchanged = BatchAugmentation(StandardAugmentation(), 4, torch.device("cpu"))(images.clone(), labels)
     assert torch.equal(unchanged[0], images)
     assert unchanged[1] is labels
 
@@ -332,56 +343,56 @@ EVERYTHING = {
     ids=["sgd", "no momentum, nfa", "constant", "everything"],
 )
 @pytest.mark.parametrize("saves", [2, 4, 6])  # in an epoch, at its end, in the warm-up's next
-def test_two_parts_equal_the_whole(make_images, fabric, settings, nfa, saves, tmp_path, monkeypatch, cut_after):
+def test_two_parts_equal_the_whole(make_images, device, settings, nfa, saves, tmp_path, monkeypatch, cut_after):
     images = make_images(noise=90, flip=True)
     variants = None
     if nfa:
         meta = {**images.meta, "extra": {"variants": 2}}
         changed = np.repeat(images.images, 2, axis=0) // 2
-        variants = Variants.of(images, ImageSet(changed, np.repeat(images.labels, 2), meta))
+        variants = Variants.from_image_set(ImageSet(changed, np.repeat(images.labels, 2), meta), images)
     settings = {"variants": variants, "checkpoint_minutes": 1e-9, **settings}
-    whole = train(fabric, images, images, **settings)
+    whole = train(device, images, images, **settings)
     with monkeypatch.context() as patch:
         cut_after(patch, saves)
         with pytest.raises(KeyboardInterrupt):
-            train(fabric, images, images, folder=tmp_path, **settings)
+            train(device, images, images, folder=tmp_path, **settings)
     torch.manual_seed(77)  # whatever the generators were doing
     np.random.seed(77)  # noqa: NPY002
     model = Small()
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        resumed = train(fabric, images, images, model=model, folder=tmp_path, **settings)
+        resumed = train(device, images, images, model=model, folder=tmp_path, **settings)
     assert made == list(range(saves + 1, 13))
     assert_same(whole, resumed)
 
 
-def test_a_finished_training_is_not_repeated(make_images, fabric, tmp_path, monkeypatch):
+def test_a_finished_training_is_not_repeated(make_images, device, tmp_path, monkeypatch):
     images = make_images()
-    first = train(fabric, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
+    first = train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
     steps = note_steps(monkeypatch, torch.optim.SGD)
-    assert_same(first, train(fabric, images, images, model=Small(), folder=tmp_path))
+    assert_same(first, train(device, images, images, model=Small(), folder=tmp_path))
     assert steps == []
 
 
-def test_a_checkpoint_of_another_fingerprint_is_not_used(make_images, fabric, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_fingerprint_is_not_used(make_images, device, tmp_path, monkeypatch):
     images = make_images()
-    train(fabric, images, images, folder=tmp_path, checkpoint_minutes=1e-9, fingerprint="a")
+    train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9, fingerprint="a")
     steps = note_steps(monkeypatch, torch.optim.SGD)
-    train(fabric, images, images, folder=tmp_path, fingerprint="b")
+    train(device, images, images, folder=tmp_path, fingerprint="b")
     assert len(steps) == 12
 
 
-def test_without_a_path_nothing_is_written(make_images, fabric, tmp_path, monkeypatch):
+def test_without_a_path_nothing_is_written(make_images, device, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = make_images()
-    train(fabric, images, images, checkpoint_minutes=1e-9)
+    train(device, images, images, checkpoint_minutes=1e-9)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_of_another_model_is_refused_in_one_line(make_images, fabric, tmp_path):
+def test_a_checkpoint_of_another_model_is_refused_in_one_line(make_images, device, tmp_path):
     images = make_images()
-    train(fabric, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
+    train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
     with pytest.raises(FormatError, match=r"safetensors: expected a classifier's training state") as error:
-        train(fabric, images, images, model=model, folder=tmp_path)
+        train(device, images, images, model=model, folder=tmp_path)
     assert "\n" not in str(error.value)

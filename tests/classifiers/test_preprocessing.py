@@ -15,7 +15,7 @@ def every_byte(channels: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_bytes_become_the_interval_from_minus_one_to_one(channels):
-    x = Preprocessing().normalized(every_byte(channels))
+    x = Preprocessing().normalize(every_byte(channels))
     assert x.dtype == torch.float32
     assert torch.equal(x, every_byte(channels).float() / 127.5 - 1)
     assert (x.min(), x.max()) == (-1, 1)
@@ -23,19 +23,19 @@ def test_bytes_become_the_interval_from_minus_one_to_one(channels):
 
 def test_colours_are_normalised_a_channel_each():
     expected = functional.normalize(every_byte(3).float() / 255, list(CLIP[0]), list(CLIP[1]))
-    torch.testing.assert_close(Preprocessing(*CLIP).normalized(every_byte(3)), expected)
+    torch.testing.assert_close(Preprocessing(*CLIP).normalize(every_byte(3)), expected)
 
 
 def test_grey_is_normalised_by_the_averages():
     expected = functional.normalize(every_byte(1).float() / 255, [sum(CLIP[0]) / 3], [sum(CLIP[1]) / 3])
-    torch.testing.assert_close(Preprocessing(*CLIP).normalized(every_byte(1)), expected)
+    torch.testing.assert_close(Preprocessing(*CLIP).normalize(every_byte(1)), expected)
 
 
 def test_a_centre_crop_loses_the_sides_and_a_squash_does_not():
     """Black, white, black: a third each of an image three times as wide as high."""
     image = torch.zeros((3, 24, 72), dtype=torch.uint8)
     image[:, :, 24:48] = 255
-    cropped, squashed = (Preprocessing(squash=squash).resized(image, 12) for squash in (False, True))
+    cropped, squashed = (Preprocessing(squash=squash).resize(image, 12) for squash in (False, True))
     assert cropped.shape == squashed.shape == (3, 12, 12)
     assert (cropped[:, :, 1:-1] == 255).all()
     assert (squashed[:, :, :3] == 0).all()
@@ -47,7 +47,7 @@ def test_a_centre_crop_loses_the_sides_and_a_squash_does_not():
 @pytest.mark.parametrize("shape", [(3, 9, 14), (1, 5, 5), (2, 3, 40, 17)])
 def test_images_of_any_size_become_squares(shape, squash):
     image = torch.full(shape, 77, dtype=torch.uint8)
-    resized = Preprocessing(squash=squash).resized(image, 16)
+    resized = Preprocessing(squash=squash).resize(image, 16)
     assert resized.shape == (*shape[:-2], 16, 16)
     assert resized.dtype == torch.uint8
     assert (resized == 77).all()
@@ -55,4 +55,4 @@ def test_images_of_any_size_become_squares(shape, squash):
 
 def test_images_of_the_right_size_stay_as_they_are():
     image = every_byte(3)
-    assert torch.equal(Preprocessing().resized(image, 16), image)
+    assert torch.equal(Preprocessing().resize(image, 16), image)

@@ -8,7 +8,8 @@ import torch
 from timm.data import ImageNetInfo, RealLabelsImagenet
 
 from nfpi.classifiers import Preprocessing, RealLabels, classifier_scores
-from nfpi.data import ImageSet
+from nfpi.classifiers.real_labels import find_real_labels
+from nfpi.data import ImageSet, Pixels
 
 CPU = torch.device("cpu")
 SYNSETS = ImageNetInfo("imagenet-1k").label_names()
@@ -44,6 +45,21 @@ def test_among_three_classes_five_are_all():
     assert (scores.top1, scores.top5) == (50, 100)
 
 
+def test_log_probabilities_and_labels_are_those_of_the_images_in_order(make_images):
+    """In several batches; the accuracy follows from them."""
+    images = make_images(per_class=401, noise=150)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    scores = classifier_scores(model, images, Preprocessing(), CPU)
+    assert (scores.log_prob.shape, scores.log_prob.dtype) == ((1203, 3), torch.float32)
+    torch.testing.assert_close(scores.log_prob.exp().sum(1), torch.ones(1203))
+    x = torch.from_numpy(images.images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(scores.log_prob, model(x).log_softmax(1))
+    assert scores.labels.tolist() == images.labels.tolist()
+    assert 100 * (scores.log_prob.argmax(1) == scores.labels).double().mean() == pytest.approx(scores.top1)
+
+
 def test_accuracy_counts_every_image_once(make_images):
     images = make_images(per_class=401, noise=5)  # in more than one batch
 
@@ -72,6 +88,7 @@ def test_accuracy_is_measured_in_evaluation_mode(make_images):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     first, second = (classifier_scores(model, images, Preprocessing(), CPU) for _ in range(2))
     assert first == second
+    assert torch.equal(first.log_prob, second.log_prob)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), key
 
@@ -138,3 +155,11 @@ def test_the_labels_that_timm_ships_are_those_of_the_validation_images():
 def test_what_is_not_imagenets_is_refused(files, classes, message):
     with pytest.raises(ValueError, match=message):
         RealLabels(files, classes)
+
+
+def test_real_labels_are_found_by_the_names_of_the_files(make_images, caplog, tmp_path):
+    images = images_of([0, 1], SYNSETS[:2])
+    names = np.array([f"n/ILSVRC2012_val_{index:08d}.JPEG" for index in (1, 2)])
+    assert find_real_labels(Pixels(images, tmp_path, names)) is not None
+    assert find_real_labels(Pixels(images)) is None
+    assert "the names of the image files are not known" in caplog.text

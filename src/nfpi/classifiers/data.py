@@ -1,4 +1,4 @@
-"""The images of a classifier: of one size, read when they are asked for, some replaced by latent-augmented variants."""
+"""The images of a classifier: resized when they are read, some replaced by latent-augmented variants."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from nfpi.classifiers.preprocessing import Preprocessing
-from nfpi.config.settings import ClassifierConfig, StandardAugmentation
-from nfpi.data.store import ImageSet
+from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
+from nfpi.data.batches import Transform, augment_each, load_batches, num_batches
 from nfpi.data.pixels import Pixels
-from nfpi.data.batches import augmented, batches, num_batches
-from nfpi.data.transforms import classifier_transform
+from nfpi.data.store import ImageSet
 from nfpi.runtime.randomness import derive_seed, generator_for
 
 _DECODED_AT_ONCE = 16
@@ -26,13 +25,13 @@ Decoder = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class ResizedImages:
-    """Images of any size as an array (N, S, S, C), read and resized whenever rows of it are asked for.
+    """Images of any size as an array (N, S, S, C), read and resized when the array is indexed.
 
     Args:
         pixels: of any size.
         channels: C.
         size: S.
-        preprocessing: how they are resized.
+        preprocessing: how images are resized.
     """
 
     pixels: Pixels
@@ -46,18 +45,18 @@ class ResizedImages:
         return len(self.pixels), self.size, self.size, self.channels
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        rows = [self.preprocessing.resized(self.pixels[int(index)], self.size) for index in indices]
+        rows = [self.preprocessing.resize(self.pixels[int(index)], self.size) for index in indices]
         return torch.stack(rows).permute(0, 2, 3, 1).numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class ReplacedImages:
-    """An array of images (N, H, W, C), some of which others stand in for.
+    """An array of images (N, H, W, C), some of which are replaced by variants.
 
     Args:
         images: the array.
-        rows: for each of the N images the one that stands in for it, or −1; (N,).
-        variants: what `rows` counts; none: they are decoded later, and rows without an image of their own are black.
+        rows: (N,), for each image the index of the variant that replaces it; −1: none.
+        variants: array of variants; None: replaced images are black, and the variants are decoded later.
     """
 
     images: np.ndarray
@@ -87,7 +86,7 @@ class Variants:
     Args:
         images: N·V variants, pixels of the training images' size or latents.
         per_image: V.
-        decoder: from latents to pixels; none: they are pixels.
+        decoder: from latents to pixels; None: the variants are pixels.
 
     Raises:
         ValueError: there are not V variants of each image, or they are of another class.
@@ -98,10 +97,17 @@ class Variants:
     decoder: Decoder | None = None
 
     @classmethod
-    def of(
-        cls, train: ImageSet, images: ImageSet, decoder: Decoder | None = None, digests: dict[str, str] | None = None
+    def from_image_set(
+        cls, images: ImageSet, train: ImageSet, decoder: Decoder | None = None, digests: dict[str, str] | None = None
     ) -> Variants:
-        """The variants of these training images, as stored with these SHA-256 digests."""
+        """Take a set of variants, after a check that they were made of these training images.
+
+        Args:
+            images: the variants; their number per image is in `extra.variants` of `meta`.
+            train: the training images.
+            decoder: from latents to pixels; None: the variants are pixels.
+            digests: SHA-256 of the files of the training images, to compare with `extra.of`; None: not compared.
+        """
         per_image = int(images.meta["extra"]["variants"])
         if decoder is None and images.shape != train.shape:
             raise ValueError(f"augmented images: expected {train.shape}, received {images.shape}")
@@ -116,7 +122,7 @@ class Variants:
         return cls(images, per_image, decoder)
 
     def rows(self, probability: float, seed: int, epoch: int) -> np.ndarray:
-        """Which variant stands in for each image in this epoch, each with equal probability; −1: none; (N,)."""
+        """Draw the variant that replaces each image in an epoch, all with equal probability; −1: none; (N,)."""
         generator = generator_for("cpu", seed, "nfa", epoch)
         count = len(self.images) // self.per_image
         variant = torch.randint(self.per_image, (count,), generator=generator)
@@ -126,14 +132,14 @@ class Variants:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierData:
-    """The images of a training, and how they reach the classifier.
+    """The images of a training, and how the classifier gets them.
 
     Args:
         train, validation: 8-bit images of one size.
         config: batch size, share of variants.
         preprocessing: of the classifier's images.
-        standard: the standard augmentations; none: without.
-        variants: of the training images; none: without.
+        standard: the standard augmentations; None: without.
+        variants: of the training images; None: without.
 
     Raises:
         ValueError: training and validation images do not fit together.
@@ -147,16 +153,16 @@ class ClassifierData:
     variants: Variants | None = None
 
     def __post_init__(self) -> None:
-        check_alike(self.train, self.validation)
+        require_same_kind(self.train, self.validation)
 
     @property
     def drops_last(self) -> bool:
-        """An image alone in the last batch would have no variance to be normalised by: it is left out."""
+        """Whether the last batch is left out: batch normalisation has no variance for a single image."""
         return len(self.train) > 1 and len(self.train) % self.config.batch_size == 1
 
     @property
     def images_per_epoch(self) -> int:
-        """Images that an epoch sees."""
+        """Images of an epoch."""
         return len(self.train) - self.drops_last
 
     @property
@@ -165,21 +171,19 @@ class ClassifierData:
         return num_batches(len(self.train), self.config.batch_size, self.drops_last)
 
     def stream(self, seed: int, epoch: int, start_batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of an epoch in random order, augmented: 8-bit images (B, C, H, W), labels (B,), both on `device`.
+        """Load the batches of an epoch, shuffled and augmented: 8-bit images (B, C, H, W) and labels (B,) on `device`.
 
-        What is random depends on (seed, epoch) and the image only: neither on `start_batch` nor on the workers.
+        Random numbers depend on (seed, epoch) and the image only: neither on `start_batch` nor on the workers.
         """
         config, seed_of_images = self.config, derive_seed(seed, "classifier")
-        transform = classifier_transform(
-            self.standard, self.train.shape, self.train.meta["extra"]["flip"], self.preprocessing.mean
-        )
+        transform = self._transform()
         images, rows, decoder = self.train.images, None, None
         if self.variants is not None:
             rows, decoder = self.variants.rows(config.nfa_probability, seed, epoch), self.variants.decoder
             array = None if decoder is not None else self.variants.images.images
             images = cast(np.ndarray, ReplacedImages(images, rows, array))
-        stream = batches(
-            # places in the set instead of labels: all else that is known of an image is found there
+        stream = load_batches(
+            # indices in place of labels: variants and labels are looked up by them
             ImageSet(images, np.arange(len(self.train)), self.train.meta),
             config.batch_size,
             seed=seed_of_images,
@@ -192,39 +196,49 @@ class ClassifierData:
             pin_memory=device.type == "cuda",
         )
         labels = torch.from_numpy(np.array(self.train.labels))
-        for batch, places in stream:
+        for batch, indices in stream:
             batch = batch.to(device, non_blocking=True)
             if rows is not None and decoder is not None:
-                latent = np.flatnonzero(rows[places.numpy()] >= 0)
+                latent = np.flatnonzero(rows[indices.numpy()] >= 0)
                 if len(latent):
-                    decoded = self._decoded(rows[places.numpy()[latent]], decoder, device)
+                    decoded = self._decode(rows[indices.numpy()[latent]], decoder, device)
                     if transform is not None:
-                        decoded = augmented(decoded.cpu(), places.numpy()[latent], transform, seed_of_images, epoch)
+                        decoded = augment_each(decoded.cpu(), indices.numpy()[latent], transform, seed_of_images, epoch)
                     batch[torch.from_numpy(latent).to(device)] = decoded.to(device)
-            yield batch, labels[places].to(device, non_blocking=True)
+            yield batch, labels[indices].to(device, non_blocking=True)
 
-    def _decoded(self, rows: np.ndarray, decoder: Decoder, device: torch.device) -> Tensor:
-        """Variants that are stored as latents, decoded and resized: (B, C, S, S), uint8."""
+    def _transform(self) -> Transform | None:
+        """The standard augmentation of one image."""
+        if self.standard is None:
+            return None
+        from nfpi.classifiers.transforms import classifier_transform  # torchvision is slow to import
+
+        return classifier_transform(
+            self.standard, self.train.shape, self.train.meta["extra"]["flip"], self.preprocessing.mean
+        )
+
+    def _decode(self, rows: np.ndarray, decoder: Decoder, device: torch.device) -> Tensor:
+        """Decode and resize variants that are stored as latents: (B, C, S, S), uint8."""
         assert self.variants is not None
         decoded = []
         for some in np.array_split(rows, -(-len(rows) // _DECODED_AT_ONCE)):
             latents = torch.from_numpy(np.asarray(self.variants.images.images[some])).permute(0, 3, 1, 2)
             with torch.no_grad():
                 images = decoder(latents.contiguous().to(device))
-            decoded.append(self.preprocessing.resized(images, self.train.shape[1]))
+            decoded.append(self.preprocessing.resize(images, self.train.shape[1]))
         return torch.cat(decoded)
 
 
-def of_one_size(pixels: Pixels, size: int | None, preprocessing: Preprocessing) -> ImageSet:
-    """Images at the size that a classifier wants, read and resized when they are asked for.
+def resize_images(pixels: Pixels, size: int | None, preprocessing: Preprocessing) -> ImageSet:
+    """Make an image set whose images are read and resized when they are used.
 
     Args:
         pixels: images of any size.
-        size: side S that they are resized to; none: they all have one size, and keep it.
+        size: side S that they are resized to; None: they keep the size that they all have.
         preprocessing: how they are resized.
 
     Raises:
-        ValueError: there is no size, and the images are files of any size.
+        ValueError: size is None, and the images are files, whose sizes may differ.
     """
     stored = pixels.image_set
     if pixels.folder is None and (size is None or stored.shape[1:] == (size, size)):
@@ -236,9 +250,9 @@ def of_one_size(pixels: Pixels, size: int | None, preprocessing: Preprocessing) 
     return ImageSet(cast(np.ndarray, images), stored.labels, stored.meta)
 
 
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one, in memory."""
-    check_alike(first, second)
+def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Concatenate two sets, in memory."""
+    require_same_kind(first, second)
     return ImageSet(
         np.concatenate([first.images, second.images]),
         np.concatenate([first.labels, second.labels]),
@@ -246,7 +260,7 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
     )
 
 
-def check_alike(first: ImageSet, second: ImageSet) -> None:
+def require_same_kind(first: ImageSet, second: ImageSet) -> None:
     """Raise ValueError unless both sets have images of one shape and the same classes."""
     if first.shape != second.shape or first.num_classes != second.num_classes:
         raise ValueError(

@@ -1,34 +1,36 @@
 """One training loop for the classifiers.
 
-What is random depends on the run's seed, the epoch and the batch only, so on a CPU a training that was cut and goes on
-equals one that was not, bit for bit.
+Random numbers depend on the run's seed, the epoch and the batch only, so on a CPU a training that was stopped and
+resumed equals one that was not, bit for bit.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, OneCycleLR, SequentialLR
 from tqdm import tqdm
 
-from nfpi.runtime.checkpoints import CheckpointRing, Content, Keeper, kept_while_running
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.scoring import classifier_scores
-from nfpi.config.settings import ClassifierConfig
-from nfpi.data.transforms import BatchAugmentation
+from nfpi.config.classifiers import ClassifierConfig
+from nfpi.runtime.checkpoints import Checkpointer, Checkpoints, Snapshot, checkpointing
+from nfpi.runtime.devices import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import FormatError
 
 logger = logging.getLogger(__name__)
 
 LogRow = dict[str, float]
+BatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A change of a normalised batch (images, labels)."""
 _STEPS_BETWEEN_CHECKS = 20
 
 
@@ -49,15 +51,15 @@ class TrainedClassifier:
 
 @dataclass
 class ClassifierState:
-    """All that the next step depends on.
+    """Everything that the next step depends on.
 
     Attributes:
-        model: the weights that are trained.
+        model: on the device it is trained on.
         optimizer: SGD or AdamW, with its moments.
-        schedule: of the learning rate, a step a batch.
+        schedule: of the learning rate, stepped after every batch.
         seed: of the run.
-        step: steps made.
-        epoch_loss: sum of the losses of the current epoch's images so far; ().
+        step: number of steps so far.
+        epoch_loss: sum of the losses of the current epoch's images, ().
         log: a row for each epoch.
     """
 
@@ -71,7 +73,7 @@ class ClassifierState:
 
     @classmethod
     def new(cls, model: nn.Module, config: ClassifierConfig, seed: int, steps_per_epoch: int) -> ClassifierState:
-        """The state before the first step."""
+        """Make the state before the first step."""
         optimizer = make_optimizer(model, config)
         device = next(model.parameters()).device
         return cls(
@@ -79,7 +81,7 @@ class ClassifierState:
         )
 
     def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state as tensors and what JSON knows."""
+        """The state as tensors and a JSON header."""
         names = [name for name, _ in self.model.named_parameters()]
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
@@ -94,10 +96,10 @@ class ClassifierState:
         }
 
     def restore(self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Become the state with this :meth:`content`, on the present device; `path` is named in errors.
+        """Restore the state that :meth:`content` gave, on the present device; errors name `path`.
 
         Raises:
-            FormatError: it is none.
+            FormatError: it is the state of something else.
         """
 
         def under(prefix: str) -> dict[str, Tensor]:
@@ -123,7 +125,7 @@ class ClassifierState:
 
 
 def make_optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW (Loshchilov & Hutter, 2019)."""
+    """Make SGD with momentum, or AdamW (Loshchilov & Hutter, 2019)."""
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
@@ -132,10 +134,10 @@ def make_optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Op
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, steps_per_epoch: int) -> LRScheduler:
-    """The learning rate of every step.
+    """Make the schedule of the learning rate.
 
-    one_cycle (Smith & Topin, 2019): from `learning_rate` up to `max_learning_rate` and down to almost nothing, the
-    momentum stays. cosine (Loshchilov & Hutter, 2017): linearly up to `learning_rate`, then down to 0 by a half-wave.
+    one_cycle (Smith & Topin, 2019): from `learning_rate` up to `max_learning_rate` and down to almost 0, at constant
+    momentum. cosine (Loshchilov & Hutter, 2017): linearly up to `learning_rate`, then half a cosine wave down to 0.
 
     Raises:
         ValueError: the warm-up takes all epochs.
@@ -167,66 +169,71 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, st
 
 
 def train_classifier(
-    model: nn.Module, data: ClassifierData, seed: int, fabric: Fabric, ring: CheckpointRing | None = None
+    model: nn.Module, data: ClassifierData, seed: int, device: Device, checkpoints: Checkpoints | None = None
 ) -> TrainedClassifier:
-    """Train on one image set and measure on another.
+    """Train on one image set and measure the accuracy on another.
 
     Args:
         model: normalised images (B, C, H, W) → (B, K) logits.
-        data: images and knobs; no epochs leave the weights as they are.
-        seed: order, augmentation, and what is random in the model.
-        fabric: device and precision.
-        ring: where the state is kept meanwhile, and taken up where a run that was cut left it; none: nowhere.
+        data: images and settings; with 0 epochs the weights stay as they are.
+        seed: of order, augmentation, and random numbers of the model.
+        device: device and precision.
+        checkpoints: where the state is saved, and where a training that was stopped is resumed from; None: nowhere.
 
     Raises:
         ArithmeticError: the loss is not finite.
-        Interrupted: a signal asked to stop; the ring has the state.
+        ValueError: the model does not give (B, K) logits.
+        Interrupted: a signal asked to stop; the state is saved.
     """
-    model = model.to(fabric.device)
+    model = model.to(device.device)
     state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
-    found = ring.load() if ring is not None else None
-    if ring is not None and found is not None:
-        state.restore(ring.path, *found)
-        if found[1]["precision"]:  # the scale of 16-bit gradients
-            fabric.strategy.precision.load_state_dict(found[1]["precision"])
+    found = checkpoints.load() if checkpoints is not None else None
+    if checkpoints is not None and found is not None:
+        state.restore(checkpoints.path, *found)
+        device.load_state_dict(found[1]["precision"])
 
-    def content() -> Content:
+    def snapshot() -> Snapshot:
         _require_finite(state, data.config)
         tensors, header = state.content()
-        return state.step, tensors, {**header, "precision": fabric.strategy.precision.state_dict()}
+        return state.step, tensors, {**header, "precision": device.state_dict()}
 
     try:
-        with kept_while_running(ring, content) as keeper:
+        with checkpointing(checkpoints, snapshot) as checkpointer:
             if data.config.epochs:
-                _train(state, data, fabric, keeper)
-            with keeper.interruption.at_once():
+                _train(state, data, device, checkpointer)
+            with checkpointer.interruption.at_once():
                 scores = classifier_scores(
-                    model, data.validation, data.preprocessing, fabric.device, workers=data.config.workers
+                    model, data.validation, data.preprocessing, device.device, workers=data.config.workers
                 )
     except ArithmeticError:
-        raise ArithmeticError(f"{_diverged(state, data.config)}; last good checkpoint: {ring or 'none'}") from None
+        last = checkpoints if checkpoints is not None else "none"
+        raise ArithmeticError(f"{_diverged(state, data.config)}; last good checkpoint: {last}") from None
     logger.info("validation accuracy %.2f %%", scores.top1)
     return TrainedClassifier(model, state.log, scores.top1)
 
 
-def _train(state: ClassifierState, data: ClassifierData, fabric: Fabric, keeper: Keeper) -> None:
-    """Train from the state's step to the last epoch's end."""
+def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpointer: Checkpointer) -> None:
+    """Train from the state's step to the end of the last epoch."""
     config, steps_per_epoch = data.config, data.steps_per_epoch
-    module, optimizer = fabric.setup(state.model, state.optimizer)
-    augmentation = BatchAugmentation(data.standard, data.train.num_classes, fabric.device)
+    module, optimizer = device.setup(state.model, state.optimizer)
+    change_batch = _batch_transform(data, device)
     steps = config.epochs * steps_per_epoch
     progress = tqdm(total=steps, initial=state.step, desc="classifier", unit="step", leave=False, disable=None)
     module.train()
     while state.step < steps:
         epoch, batch = divmod(state.step, steps_per_epoch)
-        for images, labels in data.stream(state.seed, epoch, batch, fabric.device):
-            torch.manual_seed(derive_seed(state.seed, "classifier step", state.step))  # mixing, dropout
-            images, targets = augmentation(data.preprocessing.normalized(images), labels)
-            loss = F.cross_entropy(module(images), targets, label_smoothing=config.label_smoothing)
+        for images, labels in data.stream(state.seed, epoch, batch, device.device):
+            torch.manual_seed(
+                derive_seed(state.seed, "classifier step", state.step)
+            )  # for mixup and the like, and for dropout
+            images, targets = change_batch(data.preprocessing.normalize(images), labels)
+            logits = module(images)
+            _require_logits(logits, len(labels), data.train.num_classes)
+            loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
-            fabric.backward(loss)
+            device.backward(loss)
             if config.gradient_clip:
-                fabric.clip_gradients(module, optimizer, max_norm=config.gradient_clip)
+                device.clip_gradients(module, optimizer, max_norm=config.gradient_clip)
             optimizer.step()
             state.schedule.step()
             state.step += 1
@@ -234,11 +241,27 @@ def _train(state: ClassifierState, data: ClassifierData, fabric: Fabric, keeper:
             progress.update()
             if state.step % _STEPS_BETWEEN_CHECKS == 0:
                 _require_finite(state, config)
-            if state.step % steps_per_epoch:  # an epoch's last state is whole once its row is in the log
-                keeper.after_step()
+            if state.step % steps_per_epoch:  # after the last step of an epoch, its row has yet to be logged
+                checkpointer.after_step()
         _close_epoch(state, data, epoch + 1)
-        keeper.after_step(epoch_ended=True)
+        checkpointer.after_step(epoch_ended=True)
     progress.close()
+
+
+def _batch_transform(data: ClassifierData, device: Device) -> BatchTransform:
+    """The standard augmentation of a batch."""
+    if data.standard is None:
+        return lambda images, labels: (images, labels)
+    from nfpi.classifiers.transforms import BatchAugmentation  # torchvision is slow to import
+
+    return BatchAugmentation(data.standard, data.train.num_classes, device.device)
+
+
+def _require_logits(logits: Tensor, batch: int, num_classes: int) -> None:
+    if logits.shape != (batch, num_classes):
+        raise ValueError(
+            f"classifier: expected logits (B, K) = ({batch}, {num_classes}), received {tuple(logits.shape)}"
+        )
 
 
 def _close_epoch(state: ClassifierState, data: ClassifierData, epoch: int) -> None:
@@ -257,8 +280,8 @@ def _require_finite(state: ClassifierState, config: ClassifierConfig) -> None:
 
 
 def _diverged(state: ClassifierState, config: ClassifierConfig) -> ArithmeticError:
-    knob = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
+    setting = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
     return ArithmeticError(
-        f"classifier: the loss is not finite by step {state.step} (seed {state.seed}): try a smaller {knob} "
-        f"(now {getattr(config, knob):g}) or a gradient_clip (now {config.gradient_clip:g}; 0 is none)"
+        f"classifier: the loss is not finite by step {state.step} (seed {state.seed}): try a smaller {setting} "
+        f"(now {getattr(config, setting):g}) or a gradient_clip (now {config.gradient_clip:g}; 0 is none)"
     )

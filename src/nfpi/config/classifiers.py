@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from nfpi.config.base import (
     Fraction,
@@ -44,9 +44,18 @@ class SwinSettings(Settings):
     window_size: PositiveInt = 4
     embed_dim: PositiveInt = 96
     depths: list[PositiveInt] = [2, 6, 4]
+    """blocks of each level"""
     num_heads: list[PositiveInt] = [3, 6, 12]
+    """attention heads of each level"""
     mlp_ratio: PositiveFloat = 2.0
     drop_path_rate: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _one_entry_a_level(self) -> SwinSettings:
+        if len(self.depths) != len(self.num_heads):
+            received = f"{len(self.depths)} and {len(self.num_heads)}"
+            raise ValueError(f"depths and num_heads: expected one entry a level in both, received {received}")
+        return self
 
 
 class Eva02Settings(Settings):

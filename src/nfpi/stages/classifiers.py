@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 
-from nfpi.classifiers.data import ClassifierData, Variants, joined, of_one_size
-from nfpi.classifiers.models import build_classifier, load_weights, preprocessing_of
-from nfpi.classifiers.scoring import classifier_scores, real_labels_of
+from nfpi.classifiers.data import ClassifierData, Variants, concatenate, resize_images
+from nfpi.classifiers.real_labels import find_real_labels
+from nfpi.classifiers.registry import build_classifier, get_preprocessing
+from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
+from nfpi.classifiers.weights import load_weights
 from nfpi.config import NO_RESULT, Augmentation, ClassifierConfig
 from nfpi.config.metrics import OF_GENERATED
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
 from nfpi.data.store import read_image_set
-from nfpi.results.csv_files import write_rows
+from nfpi.results.csv_files import write_log
 from nfpi.results.measures import compute_metrics, per_class_accuracy
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import config_hash, write_metrics
@@ -66,7 +68,7 @@ def train(stage: TrainClassifier) -> None:
     }
     with written_together():
         save_tensors(stage.output / "model.safetensors", trained.model.state_dict(), {"seed": stage.seed, **settings})
-        write_rows(stage.output / "log.csv", trained.log, ["epoch"])
+        write_log(stage.output / "log.csv", trained.log)
         write_metrics(
             stage.output / "metrics.json",
             {_OF_REAL if config.train_on == "real" else _OF_GENERATED: trained.validation_acc},
@@ -100,7 +102,7 @@ def _check_options(stage: TrainClassifier) -> None:
 
 def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
     """The images, the digests of all that was read, and the temperature of generated images."""
-    config, preprocessing = stage.classifier, preprocessing_of(stage.classifier)
+    config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
     digests: dict[str, Any] = {}
     parts, temperature = [], None
     if config.train_on != "generated":
@@ -113,18 +115,18 @@ def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData,
         temperature = generated.meta["extra"].get("temperature")
         digests["generated"] = generated.meta["sha256"]
         parts.append(Pixels(generated))
-    together = parts[0] if len(parts) == 1 else Pixels(joined(parts[0].image_set, parts[1].image_set))
-    train = of_one_size(together, config.image_size, preprocessing)
-    validation = of_one_size(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
+    together = parts[0] if len(parts) == 1 else Pixels(concatenate(parts[0].image_set, parts[1].image_set))
+    train = resize_images(together, config.image_size, preprocessing)
+    validation = resize_images(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
     variants = None
     if stage.augmented is not None:
         stored = read_image_set(stage.augmented)
         digests["augmented"] = stored.meta["sha256"]
         if stored.images.dtype == "uint8":
-            pixels = of_one_size(Pixels(stored), config.image_size, preprocessing)
-            variants = Variants.of(train, pixels, None, digests["real"])
+            pixels = resize_images(Pixels(stored), config.image_size, preprocessing)
+            variants = Variants.from_image_set(pixels, train, None, digests["real"])
         else:
-            variants = Variants.of(train, stored, load_decoder(stored.meta, device), digests["real"])
+            variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digests["real"])
     standard = config.standard if stage.augmentation == "standard" else None
     return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
 
@@ -152,8 +154,8 @@ def test(stage: TestClassifier) -> None:
     config = ClassifierConfig(**header["classifier"]).model_copy(update={"weights": None, "pretrained": False})
     model = build_classifier(config, **header["size"])
     load_weights(model, weights, best / "model.safetensors")
-    pixels, preprocessing = open_pixels(stage.data / "test"), preprocessing_of(config)
-    images = of_one_size(pixels, config.image_size, preprocessing)
+    pixels, preprocessing = open_pixels(stage.data / "test"), get_preprocessing(config)
+    images = resize_images(pixels, config.image_size, preprocessing)
     if images.num_classes != header["size"]["num_classes"]:
         expected, received = header["size"]["num_classes"], images.num_classes
         raise ValueError(f"{stage.data}: expected {expected} classes as in {best}, received {received}")
@@ -163,7 +165,7 @@ def test(stage: TestClassifier) -> None:
         images,
         preprocessing,
         device,
-        real_labels=real_labels_of(pixels) if stage.real_labels else None,
+        real_labels=find_real_labels(pixels) if stage.real_labels else None,
         workers=config.workers,
     )
     computed = compute_metrics(stage.metrics, scores.log_prob, scores.labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safetensors.torch import save
 
-from nfpi.classifiers.models import published_weights
+from nfpi.classifiers.registry import published_weights
 from nfpi.data.encode import encode_dataset
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import write_atomically

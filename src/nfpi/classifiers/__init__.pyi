@@ -1,0 +1,41 @@
+from .data import ClassifierData as ClassifierData
+from .data import Variants as Variants
+from .data import concatenate as concatenate
+from .data import resize_images as resize_images
+from .preprocessing import Preprocessing as Preprocessing
+from .real_labels import RealLabels as RealLabels
+from .registry import build_classifier as build_classifier
+from .registry import get_preprocessing as get_preprocessing
+from .registry import published_weights as published_weights
+from .registry import register_classifier as register_classifier
+from .scoring import Scores as Scores
+from .scoring import classifier_scores as classifier_scores
+from .training import ClassifierState as ClassifierState
+from .training import TrainedClassifier as TrainedClassifier
+from .training import train_classifier as train_classifier
+from .transforms import BatchAugmentation as BatchAugmentation
+from .transforms import classifier_transform as classifier_transform
+from .weights import load_weights as load_weights
+from .weights import read_weights as read_weights
+
+__all__ = [
+    "BatchAugmentation",
+    "ClassifierData",
+    "ClassifierState",
+    "Preprocessing",
+    "RealLabels",
+    "Scores",
+    "TrainedClassifier",
+    "Variants",
+    "build_classifier",
+    "classifier_scores",
+    "classifier_transform",
+    "concatenate",
+    "get_preprocessing",
+    "load_weights",
+    "published_weights",
+    "read_weights",
+    "register_classifier",
+    "resize_images",
+    "train_classifier",
+]

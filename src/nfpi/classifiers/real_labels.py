@@ -1,0 +1,67 @@
+"""Scores on ImageNet-ReaL's labels (Beyer et al., 2020)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nfpi.data.pixels import Pixels
+
+logger = logging.getLogger(__name__)
+
+_VALIDATION_IMAGES = 50_000
+
+
+class RealLabels:
+    """Scores on ImageNet-ReaL's labels, by timm's `RealLabelsImagenet` and the labels that it ships.
+
+    Args:
+        files: file names of the images, in the order of their logits: ILSVRC2012_val_XXXXXXXX.
+        classes: names of the K classes, which are synsets of ImageNet, in the order of the logits.
+        labels: JSON file of labels for the validation images in order; None: those that timm ships.
+
+    Raises:
+        ValueError: a file or a class is not one of ImageNet's.
+    """
+
+    def __init__(self, files: Sequence[str], classes: Sequence[str], labels: Path | None = None) -> None:
+        from timm.data import ImageNetInfo, RealLabelsImagenet  # slow to import, and rarely used
+
+        names = [f"{Path(file).stem}.JPEG" for file in files]
+        rest = [""] * (_VALIDATION_IMAGES - len(files) if labels is None else 0)  # timm requires a name for every label
+        synsets = ImageNetInfo("imagenet-1k").label_names()
+        self.num_classes = len(synsets)
+        self._scorer = RealLabelsImagenet(names + rest, labels, topk=(1, 5))
+        for kind, name, known in (
+            *(("a file", name, self._scorer.real_labels) for name in names),
+            *(("a class", name, synsets) for name in classes),
+        ):
+            if name not in known:
+                raise ValueError(f"real_labels: expected {kind} of ImageNet's validation set, received '{name}'")
+        self._columns = torch.tensor([synsets.index(name) for name in classes])
+
+    def add(self, logits: Tensor) -> None:
+        """Score the next B images by their logits, (B, K)."""
+        of_all = torch.full((len(logits), self.num_classes), -torch.inf)
+        of_all[:, self._columns] = logits.float().cpu()
+        self._scorer.add_result(of_all)
+
+    def accuracy(self, k: int) -> float:
+        """Percentage of the images with ReaL labels that have one of them among their k ∈ {1, 5} largest logits."""
+        return self._scorer.get_accuracy(k)
+
+
+def find_real_labels(pixels: Pixels) -> RealLabels | None:
+    """Find the ReaL labels of images by the names of their files; None, with a warning, where these are not known.
+
+    Raises:
+        ValueError: a file or a class is not one of ImageNet's.
+    """
+    if pixels.file_names is None:
+        logger.warning("%s: the names of the image files are not known: no score on ReaL labels", pixels.meta["name"])
+        return None
+    return RealLabels([str(name) for name in pixels.file_names], pixels.classes)

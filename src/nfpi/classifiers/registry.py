@@ -1,0 +1,151 @@
+"""Classifier models by name: how one is registered, and how one is built."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from nfpi.classifiers.preprocessing import Preprocessing
+from nfpi.classifiers.weights import load_weights, read_weights
+from nfpi.config.base import Settings
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
+from nfpi.config.registry import Variant
+
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+
+_IMPOSSIBLE = (TypeError, AssertionError, ValueError, RuntimeError, ZeroDivisionError, LookupError)
+"""what torch and timm raise for an architecture that is impossible"""
+
+
+def register_classifier(
+    name: str, settings: type[Settings] = Settings, *, preprocessing: Preprocessing | None = None
+) -> Callable[[Builder], Builder]:
+    """Make a model selectable by `model:` in config.yaml; decorates a function or a class.
+
+    It is called as `(num_classes, in_channels, image_size, settings)` and returns a module with random weights from
+    torch's global generator, which maps normalised images (B, C, S, S) to logits (B, K). Training, test and checkpoints
+    are those of the other classifiers.
+
+    Args:
+        name: of the model.
+        settings: class of the settings under `architecture:`.
+        preprocessing: how images are normalised and resized; None: to [−1, 1], and centre-cropped.
+
+    Raises:
+        ConfigError: the name is taken.
+
+    Example:
+        >>> @register_classifier("linear")
+        ... def linear(num_classes, in_channels, image_size, settings):
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+    """
+
+    def register(builder: Builder) -> Builder:
+        CLASSIFIERS.register(name, settings, builder, preprocessing=preprocessing or Preprocessing())
+        return builder
+
+    return register
+
+
+def get_preprocessing(config: ClassifierConfig) -> Preprocessing:
+    """How the images of a classifier are normalised and resized."""
+    preprocessing = _trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
+    return preprocessing if isinstance(preprocessing, Preprocessing) else preprocessing()
+
+
+def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Build a classifier of normalised images (B, C, S, S) → (B, K) logits, on the CPU.
+
+    Random weights are drawn from torch's global generator.
+
+    Args:
+        config: model, architecture, weights.
+        num_classes: K.
+        in_channels: C.
+        image_size: S.
+
+    Raises:
+        ValueError: the architecture is impossible, or there are no published weights of the model.
+        FormatError: the file of weights is missing, damaged, or of another architecture.
+        OSError: the published weights cannot be had.
+    """
+    variant, size = CLASSIFIERS[config.model], (num_classes, in_channels, image_size)
+    weights = read_weights(config.weights) if config.weights is not None else None
+    if weights is None and not config.pretrained:
+        return _build(variant, size, config.settings)
+    if "weights_from" in variant.traits:
+        model = _build_pretrained(variant, size, config.settings, weights)
+        head = weights.get("head.weight") if weights is not None else None
+        known = len(head) if head is not None else variant.traits["published"]["num_classes"]
+        if not config.epochs and num_classes != known:
+            raise ValueError(
+                f"classifier: {config.model} without training (epochs: 0) expected the {known} classes of its "
+                f"weights, received images of {num_classes}"
+            )
+        return model
+    if weights is None:
+        raise ValueError(f"classifier: {config.model} has no published weights: pretrained cannot be true")
+    model = _build(variant, size, config.settings)
+    load_weights(model, weights, config.weights)
+    return model
+
+
+def published_weights(model: str) -> dict[str, Tensor]:
+    """Get the weights that timm has published for a model, from its cache or the hub.
+
+    Raises:
+        ValueError: none are published.
+        OSError: they cannot be had.
+    """
+    variant = CLASSIFIERS[model]
+    if "published" not in variant.traits:
+        raise ValueError(f"classifier: {model} has no published weights")
+    published = variant.traits["published"]
+    size = (published["num_classes"], 3, published["image_size"])
+    return _build_pretrained(variant, size, variant.settings(), None).state_dict()
+
+
+def _trait(variant: Variant, name: str, default: Any = None) -> Any:
+    """A trait of a model; what is named as `module:attribute` is imported."""
+    trait = variant.traits.get(name, default)
+    return pkgutil.resolve_name(trait) if isinstance(trait, str) else trait
+
+
+def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> nn.Module:
+    """Build a model with random weights; an error is one line, or that of the user's file."""
+    try:
+        model = variant.build(*size, settings)
+    except _IMPOSSIBLE as error:
+        if variant.extension is not None:
+            raise
+        raise _impossible(variant, size, settings, error) from None
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"classifier: expected a torch module from '{variant.name}', received {type(model).__name__}")
+    return model
+
+
+def _build_pretrained(
+    variant: Variant, size: tuple[int, int, int], settings: Settings, weights: dict[str, Tensor] | None
+) -> nn.Module:
+    """Build a model with these weights, or published ones."""
+    try:
+        model: nn.Module = _trait(variant, "weights_from")(*size, settings, weights)
+    except Exception as error:  # the hub's errors have no common base
+        if isinstance(error, OSError) or not isinstance(error, _IMPOSSIBLE):
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise OSError(f"classifier: the published weights of {variant.name} cannot be had ({reason})") from None
+        raise _impossible(variant, size, settings, error) from None
+    return model
+
+
+def _impossible(variant: Variant, size: tuple[int, int, int], settings: Settings, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    known = "{} classes of {} channels and {} pixels a side".format(*size)
+    architecture = settings.model_dump(exclude_unset=True)
+    return ValueError(
+        f"classifier: expected a possible {variant.name} for {known}, "
+        f"received the architecture {architecture} ({reason})"
+    )

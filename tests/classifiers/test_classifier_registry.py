@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from nfpi.classifiers import (
+    ClassifierData,
+    Preprocessing,
+    build_classifier,
+    classifier_scores,
+    get_preprocessing,
+    load_weights,
+    published_weights,
+    read_weights,
+    register_classifier,
+    train_classifier,
+)
+from nfpi.config import CLASSIFIERS, ClassifierConfig, ConfigError, Settings, explain
+from nfpi.runtime.checkpoints import Checkpoints
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.tensors import FormatError
+
+SMALL = {
+    "resnet18": {},
+    "swin": {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2]},
+    "eva02": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
+}
+
+
+def build(model: str, classes: int = 3, channels: int = 3, size: int = 16, **changes: object) -> nn.Module:
+    torch.manual_seed(0)
+    config = ClassifierConfig(**{"model": model, "architecture": SMALL[model], **changes})
+    return build_classifier(config, classes, channels, size)
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+# ---- networks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "size", "millions"),
+    [("resnet18", 10, 32, 11.17), ("swin", 10, 32, 7.05), ("eva02", 1000, 448, 87.12)],
+)
+def test_the_networks_have_the_papers_size(model, classes, size, millions):
+    with torch.device("meta"):
+        assert round(parameters(build(model, classes, size=size, architecture={})) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(("channels", "classes", "size"), [(1, 3, 8), (3, 7, 16)])
+@pytest.mark.parametrize("model", SMALL)
+def test_images_become_logits_that_depend_on_every_pixel(model, channels, classes, size):
+    network = build(model, classes, channels, size).eval()
+    x = torch.randn(2, channels, size, size, requires_grad=True)
+    logits = network(x)
+    assert logits.shape == (2, classes)
+    logits.square().sum().backward()
+    assert (x.grad != 0).all()
+
+
+@pytest.mark.parametrize(("channels", "classes"), [(1, 3), (3, 100)])
+def test_the_stem_keeps_the_size_of_small_images(channels, classes):
+    model = build("resnet18", classes, channels, 8).eval()
+    sizes = []
+    model.layer1.register_forward_pre_hook(lambda _, received: sizes.append(received[0].shape))
+    with torch.no_grad():
+        logits = model(torch.randn(2, channels, 8, 8))
+    assert logits.shape == (2, classes)
+    assert sizes == [(2, 64, 8, 8)]
+
+
+def test_an_architecture_is_laid_over_the_papers():
+    deeper = build("swin", architecture={"depths": [3, 6, 4]}, size=32)
+    assert [len(layer.blocks) for layer in deeper.layers] == [3, 6, 4]
+    assert deeper.embed_dim == 96
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture"),
+    [
+        ("swin", {"depths": [1], "num_heads": [13], "embed_dim": 12}),
+        ("eva02", {"embed_dim": 15, "num_heads": 2}),
+    ],
+)
+def test_an_impossible_architecture_is_refused_in_one_line(model, architecture):
+    with pytest.raises(
+        ValueError, match=f"expected a possible {model} for 3 classes of 3 .*received the arch"
+    ) as error:
+        build(model, architecture=architecture)
+    for name, value in architecture.items():
+        assert f"{name!r}: {value!r}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture", "match"),
+    [
+        ("resnet18", {"depth": 3}, "architecture: unknown key 'depth'"),
+        ("swin", {"embed_dimension": 12}, r"unknown key 'embed_dimension' \(did you mean 'embed_dim'\?\)"),
+        ("swin", {"depths": [1, 1], "num_heads": [1]}, "depths and num_heads: expected one entry a level"),
+        ("swin", {"window_size": 0}, "window_size: Input should be greater than or equal to 1, received 0"),
+    ],
+)
+def test_settings_that_a_model_does_not_have_are_refused_in_one_line(model, architecture, match):
+    with pytest.raises(ValidationError) as error:
+        ClassifierConfig(model=model, architecture=architecture)
+    assert re.search(match, explain(error.value))
+    assert "\n" not in explain(error.value)
+
+
+def test_images_of_eva02_are_seen_as_in_its_pretraining():
+    seen = get_preprocessing(ClassifierConfig(model="eva02"))
+    assert seen.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    assert seen.std == pytest.approx((0.26862954, 0.26130258, 0.27577711))
+    assert seen.squash
+    for model in ("resnet18", "swin"):
+        assert get_preprocessing(ClassifierConfig(model=model)).mean == (0.5, 0.5, 0.5)
+
+
+# ---- weights ------------------------------------------------------------------------------------------------
+
+
+def save(model: nn.Module, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(model.state_dict(), path)
+    else:
+        torch.save({"model": model.state_dict(), "epoch": 3}, path)
+    return path
+
+
+@pytest.mark.parametrize("file", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("model", SMALL)
+def test_weights_from_a_file_are_those_of_the_classifier(model, file, tmp_path):
+    network = build(model)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    loaded = build(model, weights=save(network, tmp_path / file))
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("model", ["resnet18", "swin"])
+def test_weights_of_another_architecture_are_refused(model, tmp_path):
+    path = save(build(model, classes=4), tmp_path / "w.safetensors")
+    with pytest.raises(FormatError, match=r"w.safetensors: expected the weights of this classifier.*size mismatch"):
+        build(model, weights=path)
+
+
+def test_pretrained_weights_are_fitted_to_other_classes_channels_and_sizes(tmp_path):
+    """timm does it: everything but the head is taken over, positions are resampled, colours summed to grey."""
+    network = build("eva02")
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    path = save(network, tmp_path / "w.safetensors")
+    fitted = build("eva02", classes=5, channels=1, size=32, weights=path)
+    assert torch.equal(fitted.blocks[1].mlp.fc2.weight, network.blocks[1].mlp.fc2.weight)
+    torch.testing.assert_close(fitted.patch_embed.proj.weight, network.patch_embed.proj.weight.sum(1, keepdim=True))
+    assert fitted.pos_embed.shape == (1, 1 + 64, 16)
+    assert fitted.head.weight.shape == (5, 16)
+    assert fitted(torch.randn(2, 1, 32, 32)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "swin"])
+def test_small_models_have_no_published_weights(model):
+    with pytest.raises(ValueError, match=f"{model} has no published weights"):
+        build(model, pretrained=True)
+    with pytest.raises(ValueError, match=f"{model} has no published weights"):
+        published_weights(model)
+
+
+def test_published_weights_out_of_reach_are_one_line(monkeypatch):
+    class HubError(Exception):
+        pass
+
+    for error in (HubError("no\nroute"), FileNotFoundError("no\nroute")):
+
+        def refuse(*_: object, error: Exception = error, **settings: object) -> None:
+            assert settings["pretrained"]
+            raise error
+
+        monkeypatch.setattr(timm, "create_model", refuse)
+        with pytest.raises(OSError, match=r"published weights of eva02 cannot be had \(no route\)"):
+            build("eva02", pretrained=True)
+
+
+class Dangerous:
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("touched"),)
+
+
+def test_nothing_in_a_file_of_weights_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.zeros(1), "b": Dangerous()}, "w.pth")
+    with pytest.raises(FormatError, match=r"w.pth: expected a file of weights, received a damaged one") as error:
+        read_weights(Path("w.pth"))
+    assert "\n" not in str(error.value)
+    assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("file", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"no weights"])
+def test_missing_and_damaged_files_are_named(content, file, tmp_path):
+    path = tmp_path / file
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FormatError, match=f"{file}: .*(no such file|damaged)"):
+        read_weights(path)
+
+
+def test_what_is_no_tensors_by_name_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "w.pth")
+    with pytest.raises(FormatError, match="expected tensors by name"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_loading_names_the_file_and_the_first_difference():
+    with pytest.raises(FormatError, match=r"model.safetensors: .*Missing key\(s\).*conv1.weight"):
+        load_weights(build("resnet18"), {}, Path("model.safetensors"))
+
+
+def test_weights_without_training_need_the_classes_that_they_were_trained_on(tmp_path):
+    path = save(build("eva02", classes=5), tmp_path / "w.safetensors")
+    assert build("eva02", classes=5, weights=path, epochs=0).head.weight.shape == (5, 16)
+    with pytest.raises(ValueError, match="expected the 5 classes of its weights, received images of 3"):
+        build("eva02", weights=path, epochs=0)
+
+
+# ---- models of the user's own ---------------------------------------------------------------------------------
+
+
+class TinySettings(Settings):
+    width: int = 4
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(CLASSIFIERS, "_variants", dict(CLASSIFIERS._variants))
+
+
+@pytest.fixture
+def tiny(registered) -> str:
+    @register_classifier("tiny", TinySettings, preprocessing=Preprocessing(std=(0.25, 0.25, 0.25)))
+    def tiny(num_classes: int, in_channels: int, image_size: int, settings: TinySettings) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(in_channels, settings.width, 3, padding=1),
+            nn.BatchNorm2d(settings.width),
+            nn.Dropout(0.1),
+            nn.Flatten(),
+            nn.Linear(settings.width * image_size**2, num_classes),
+        )
+
+    return "tiny"
+
+
+def test_a_registered_model_is_trained_resumed_and_tested(tiny, make_images, tmp_path, monkeypatch, cut_after):
+    config = ClassifierConfig(model=tiny, architecture={"width": 6}, epochs=3, batch_size=16, checkpoint_minutes=1e-9)
+    images = make_images(noise=60)
+    preprocessing = get_preprocessing(config)
+    assert preprocessing.std == (0.25, 0.25, 0.25)
+    data = ClassifierData(images, images, config, preprocessing, config.standard)
+
+    def train(folder: Path | None) -> nn.Module:
+        torch.manual_seed(0)
+        model = build_classifier(config, 3, 1, 8)
+        checkpoints = Checkpoints(folder, "f", config.checkpoint_minutes) if folder is not None else None
+        return train_classifier(model, data, 0, make_device(), checkpoints).model
+
+    whole = train(None)
+    with monkeypatch.context() as patch:
+        cut_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    resumed = train(tmp_path)
+    again = build_classifier(config, 3, 1, 8)
+    load_weights(again, resumed.state_dict(), None)
+    for model in (resumed, again):
+        for name, value in whole.state_dict().items():
+            assert torch.equal(model.state_dict()[name], value), name
+    scores = classifier_scores(again, images, preprocessing, torch.device("cpu"))
+    assert scores.log_prob.shape == (60, 3)
+
+
+def test_a_registered_class_is_a_builder_too(registered):
+    @register_classifier("linear")
+    class Linear(nn.Linear):
+        def __init__(self, num_classes: int, in_channels: int, image_size: int, settings: Settings) -> None:
+            super().__init__(in_channels * image_size**2, num_classes)
+
+    config = ClassifierConfig(model="linear")
+    assert build_classifier(config, 3, 1, 8).weight.shape == (3, 64)
+    assert get_preprocessing(config) == Preprocessing()
+
+
+def test_settings_of_a_registered_model_are_checked(tiny):
+    with pytest.raises(ValidationError, match="unknown key 'depth'"):
+        ClassifierConfig(model=tiny, architecture={"depth": 3})
+
+
+def test_the_names_of_the_project_are_taken(registered):
+    with pytest.raises(ConfigError, match="classifier model 'swin' is registered already"):
+        register_classifier("swin")(lambda *_: nn.Flatten())
+
+
+def test_a_builder_that_makes_something_else_is_refused(registered):
+    register_classifier("nothing")(lambda *_: None)
+    with pytest.raises(ValueError, match="expected a torch module from 'nothing', received NoneType"):
+        build_classifier(ClassifierConfig(model="nothing"), 3, 1, 8)
+
+
+def test_a_model_with_the_wrong_number_of_logits_is_refused(registered, make_images):
+    register_classifier("wide")(lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)))
+    config = ClassifierConfig(model="wide", epochs=1, batch_size=16)
+    data = ClassifierData(make_images(), make_images(), config)
+    with pytest.raises(ValueError, match=r"expected logits \(B, K\) = \(16, 3\), received \(16, 7\)"):
+        train_classifier(build_classifier(config, 3, 1, 8), data, 0, make_device())
+
+
+# ---- imports --------------------------------------------------------------------------------------------------
+
+
+def imported_by(code: str) -> set[str]:
+    command = f"import sys\n{code}\nprint(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_only_models_of_timm_import_timm():
+    settings = "from nfpi.config import ClassifierConfig; from nfpi.classifiers import build_classifier"
+    build = f"import nfpi.classifiers.training; {settings}; build_classifier(ClassifierConfig(model={{!r}}), 3, 1, 8)"
+    slow = {"timm", "torchvision", "lightning_fabric", "sklearn", "scipy", "pandas"}
+    assert not slow & imported_by("import nfpi.classifiers.training, nfpi.data.store, nfpi.data.batches")
+    assert slow & imported_by(build.format("resnet18")) == {"torchvision"}
+    assert "timm" in imported_by(build.format("swin"))
