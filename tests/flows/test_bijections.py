@@ -254,6 +254,19 @@ def test_first_latents_of_a_new_backbone_are_centred(name):
     assert 0.3 < z.var(0, correction=0).mean() < 3
 
 
+@every_backbone
+def test_backbone_in_mixed_precision_gives_float32(name, randomize):
+    shape, flow = _build(name, randomize)
+    flow, x = flow.float(), _images(shape).float()
+    expected, expected_change = flow(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        z, log_abs_det = flow(x)
+        back, _ = flow.inverse(z)
+    assert z.dtype == log_abs_det.dtype == back.dtype == torch.float32
+    torch.testing.assert_close(z, expected, rtol=0.1, atol=0.2 * expected.std().item())
+    torch.testing.assert_close(log_abs_det, expected_change, rtol=0.1, atol=0.02 * x[0].numel())
+
+
 # ---- any shape -------------------------------------------------------------------------------------------------------
 
 

@@ -159,11 +159,3 @@ class MultiscaleFlow(ImageFlow):
         for rest in reversed(kept):
             x = unsqueeze(torch.cat([x, rest], 1))
         return x
-
-
-def __getattr__(name: str) -> object:  # until every import names the new module
-    if name in ("MatrixExponentialFlow", "matrix_exponential_flow"):
-        import nfpi.flows.matrix_exponential as module
-
-        return getattr(module, name)
-    raise AttributeError(name)
