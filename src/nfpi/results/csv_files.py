@@ -38,6 +38,11 @@ def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Itera
     write_atomically(path, text.getvalue())
 
 
+def write_log(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the log of a training, an epoch a row."""
+    write_rows(path, list(rows[0]) if rows else ["epoch"], rows)
+
+
 def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str]) -> pd.DataFrame:
     """Read a table that :func:`write_csv` or :func:`write_rows` wrote; text stays text (a data set may be called `NA`).
 

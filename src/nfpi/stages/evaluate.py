@@ -99,7 +99,7 @@ def _training_time(history: Path | None) -> dict[str, Any]:
     """Hours of the training, and the median time of an epoch, where its log is at hand."""
     if history is None:
         return {}
-    seconds = read_csv(history, {"seconds": "float64"})["seconds"].tolist()
+    seconds = read_csv(history, {"seconds": "float64"})["seconds"].dropna().tolist()  # an initial state has none
     if not seconds:
         return {}
     return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)}

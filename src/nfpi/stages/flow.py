@@ -16,7 +16,7 @@ from nfpi.priors.files import load_prior, load_statistics, save_prior, save_stat
 from nfpi.priors.fixed_point import FixedPointDiverged, FixedPointResult
 from nfpi.priors.registry import fit
 from nfpi.release import load_release_checkpoint
-from nfpi.results.csv_files import write_rows
+from nfpi.results.csv_files import write_log, write_rows
 from nfpi.results.records import config_hash
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import Device, make_device
@@ -54,7 +54,7 @@ def start_flow(stage: StartFlow) -> None:
     with written_together():
         save_prior(stage.output / "prior.safetensors", initial.prior, {**header, "weight": 0.0})
         save_statistics(stage.output / "statistics.safetensors", initial.statistics, header)
-        write_rows(stage.output / "log.csv", initial.state.log, ["epoch"])
+        write_log(stage.output / "log.csv", initial.state.log)
         header |= {"training": stage.training.model_dump(), "data": _data_header(data.train)}
         initial.state.save(stage.output / "state.safetensors", {**header, "devices": processes.count})
     checkpoints.clear()
@@ -89,7 +89,7 @@ def fit_prior(stage: FitPrior) -> None:
 
 def _write_residuals(stage: FitPrior, residuals: list[Any]) -> None:
     rows = [dict(zip(RESIDUALS, (index, *pair), strict=True)) for index, pair in enumerate(residuals, 1)]
-    write_rows(stage.output / "fixed_point.csv", rows, RESIDUALS)
+    write_rows(stage.output / "fixed_point.csv", RESIDUALS, rows)
 
 
 def train_flow(stage: TrainFlow) -> None:
@@ -130,7 +130,7 @@ def train_flow(stage: TrainFlow) -> None:
         "devices": processes.count,
     }
     with written_together():
-        write_rows(stage.output / "log.csv", state.log, ["epoch"])
+        write_log(stage.output / "log.csv", state.log)
         ClassConditionalFlow(state.averaged_flow, final, config).save_pretrained(stage.output / "model")
     checkpoints.clear()
 
