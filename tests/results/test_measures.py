@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from nfpi.config import METRICS, ConfigError, register_metric
-from nfpi.config.registry import registering_from
+from nfpi.config import METRICS, ConfigError, computed_metrics
 from nfpi.results.measures import (
     compute_metrics,
     expected_calibration_error,
@@ -85,18 +83,12 @@ def test_a_class_without_images_has_no_accuracy():
     assert worst_class_accuracy(log_prob, torch.tensor([0, 1, 1])) == 50.0
 
 
-def test_those_of_the_project_are_computed_and_the_users_that_are_named(monkeypatch):
-    monkeypatch.setattr(METRICS, "_variants", dict(METRICS._variants))
+def test_metrics_are_computed_by_their_names():
     log_prob, labels = drawn(100, 3, 0)
-    expected = {
+    assert compute_metrics(computed_metrics(), log_prob, labels) == {
         "ece": expected_calibration_error(log_prob, labels),
         "worst_class_acc": worst_class_accuracy(log_prob, labels),
     }
-    assert compute_metrics([], log_prob, labels) == expected
-    with registering_from(Path("mine.py")):
-        register_metric("mine", lambda log_prob, labels: len(labels), label="Mine")
-    assert compute_metrics([], log_prob, labels) == expected
-    assert compute_metrics(["mine"], log_prob, labels) == expected | {"mine": 100.0}
 
 
 def test_what_is_recorded_or_unknown_is_not_computed():

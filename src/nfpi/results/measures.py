@@ -11,17 +11,17 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from nfpi.config.metrics import METRICS, computed_metrics
+from nfpi.config.metrics import METRICS
 from nfpi.results.records import MetricsError, finite
 
 _BINS = 15
 
 
-def compute_metrics(own: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
-    """The values of all computed metrics of the project, and of these of the user's.
+def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
+    """The values of these metrics.
 
     Args:
-        own: names of metrics that extensions register.
+        names: of metrics that are computed (:func:`nfpi.config.computed_metrics`).
         log_prob: (N, K).
         labels: indices of classes, (N,).
 
@@ -32,7 +32,7 @@ def compute_metrics(own: Iterable[str], log_prob: Tensor, labels: Tensor) -> dic
     """
     _check(log_prob, labels)
     values = {}
-    for name in computed_metrics(own):
+    for name in names:
         entry = METRICS[name]
         if entry.builder is None:
             raise MetricsError(f"metric '{name}': expected one that is computed, received one that stages record")

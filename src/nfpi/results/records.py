@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def write_metrics(
     settings: Mapping[str, Any],
     device: str,
     seconds: float,
-    per_class_accuracy: Mapping[str, float] | None = None,
+    per_class_accuracy: Iterable[float] | None = None,
 ) -> None:
     """Write a `metrics.json`, whole or not at all.
 
@@ -51,7 +51,7 @@ def write_metrics(
         settings: all that the values depend on, as JSON knows it (paths are written as text).
         device: what it ran on, as text.
         seconds: wall-clock time of the stage.
-        per_class_accuracy: percentage of each class, by its name; NaN where there is no image of the class.
+        per_class_accuracy: percentage of each class, (K,), in the order of the classes; NaN where a class has no image.
 
     Raises:
         MetricsError: there is no metric, a value is NaN or infinite, the seed is not the run's, or the settings are not
@@ -64,10 +64,8 @@ def write_metrics(
     record: dict[str, Any] = {} if run is None else {"run": run.to_json()}
     record["metrics"] = {name: finite(value, f"{path}: {name}") for name, value in sorted(metrics.items())}
     if per_class_accuracy is not None:
-        accuracies = {name: float(accuracy) for name, accuracy in per_class_accuracy.items()}
-        record["per_class_accuracy"] = {
-            name: None if math.isnan(accuracy) else accuracy for name, accuracy in accuracies.items()
-        }
+        accuracies = map(float, per_class_accuracy)
+        record["per_class_accuracy"] = [None if math.isnan(accuracy) else accuracy for accuracy in accuracies]
     record |= {
         "n": int(n),
         "seed": int(seed),
