@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfpi.augmentation import augment_images, augmented_variants, class_axes, mix_in_span
+from nfpi.augmentation import augment_images, make_variants, class_axes, mix_in_span
 from nfpi.config import NfaConfig
 from nfpi.data import DataError, Domain, ImageSet, domain_of
 from nfpi.flows import MatrixExponentialFlow
@@ -163,7 +163,7 @@ def variants_of(
 ) -> Tensor:
     config = NfaConfig(**({"axes": 4, "variants": 2, "batch_size": 5} | changes))
     chosen = np.arange(len(images)) if indices is None else np.array(indices)
-    return augmented_variants(flow, images, chosen, config, seed=seed, domain=pixels(images), device=CPU)
+    return make_variants(flow, images, chosen, config, seed=seed, domain=pixels(images), device=CPU)
 
 
 def stored(images: ImageSet) -> Tensor:

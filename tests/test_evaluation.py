@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.data.batches import batches
+from nfpi.data.batches import load_batches
 from nfpi.data.domain import LatentDomain, PixelDomain
 from nfpi.data.store import ImageSet
 from nfpi.evaluation import FlowScores, evaluate_flow
@@ -27,14 +27,14 @@ def images(make_images) -> ImageSet:
 def flow(images: ImageSet) -> MatrixExponentialFlow:
     torch.manual_seed(0)
     flow = MatrixExponentialFlow((3, 8, 8), [1, 1], [1, 1], [8, 8])
-    for x, _ in batches(images, 84, seed=0):
+    for x, _ in load_batches(images, 84, seed=0):
         flow.initialize(dequantize(x, generator_for(CPU, 0)))
     return flow
 
 
 @pytest.fixture(scope="module")
 def prior(images: ImageSet, flow: MatrixExponentialFlow) -> GaussianPrior:
-    x, labels = next(iter(batches(images, 84, seed=0)))
+    x, labels = next(iter(load_batches(images, 84, seed=0)))
     with torch.no_grad():
         statistics = ClassStatistics.from_latents(flow(dequantize(x, generator_for(CPU, 1)))[0], labels)
     blur = torch.randn(statistics.mean.shape, generator=generator_for(CPU, 2), dtype=torch.float64)
@@ -49,7 +49,7 @@ def score(flow: MatrixExponentialFlow, prior: GaussianPrior, images: ImageSet, *
 def reference(flow: MatrixExponentialFlow, prior: GaussianPrior, images: ImageSet, batch_size: int) -> np.ndarray:
     """A loop over images' batches and classes: NF-Acc, top-5, bits/dim."""
     correct, among_five, bits = [], [], []
-    for index, (x, labels) in enumerate(batches(images, batch_size, seed=0)):
+    for index, (x, labels) in enumerate(load_batches(images, batch_size, seed=0)):
         with torch.no_grad():
             z, log_abs_det = flow(dequantize(x, generator_for(CPU, 4, "evaluate", index), 0.05))
         log_probs = []

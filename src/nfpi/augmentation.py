@@ -126,7 +126,7 @@ def augment_images(
         yield from _ClassImages(flow, image_set, label, config, seed, domain, device).variants(wanted)
 
 
-def augmented_variants(
+def make_variants(
     flow: ImageFlow,
     image_set: ImageSet,
     indices: np.ndarray,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nfpi.data.batches import batches
+from nfpi.data.batches import load_batches
 from nfpi.data.domain import Domain
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
@@ -79,7 +79,7 @@ def evaluate_flow(
     nll = 0.0
     best = min(5, prior.num_classes)
     log_probs, all_labels = [], []
-    for index, (images, labels) in enumerate(batches(image_set, batch_size, seed=seed)):
+    for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
         all_labels.append(labels)
         labels = labels.to(device)
         generator = generator_for(device, seed, "evaluate", index)

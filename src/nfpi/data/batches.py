@@ -144,6 +144,3 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 
 def _identity(batch: Any) -> Any:
     return batch
-
-
-batches = load_batches  # until its callers have the new name

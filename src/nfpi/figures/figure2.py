@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from nfpi.augmentation import augmented_variants
+from nfpi.augmentation import make_variants
 from nfpi.config.figures import AugmentationFigure
 from nfpi.config.generation import NfaConfig
 from nfpi.data.errors import DataError
@@ -70,7 +70,7 @@ def augmentation_grid(
         generator = np.random.default_rng(derive_seed(model.seed, "figure", label))
         indices += generator.choice(members, settings.images_per_class, replace=False).tolist()
         names += [image_set.classes[label]] * settings.images_per_class
-    variants = augmented_variants(
+    variants = make_variants(
         model.flow.to(device),
         image_set,
         np.array(indices),
