@@ -1,4 +1,4 @@
-"""The newest two states of a run: whole whenever the process is killed, told from damaged ones."""
+"""The two latest states of a job: intact whenever the process is killed, damaged ones detected."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfpi import checkpoint as module
-from nfpi.runtime.checkpoints import CheckpointRing
+from nfpi.runtime import checkpoints as module
+from nfpi.runtime.checkpoints import Checkpoints
 
 HEADER = {"log": [{"epoch": 1}], "λ": 0.1, "text": '"sha256":"' + "0" * 64}
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
@@ -32,16 +32,16 @@ def tensors(step: int) -> dict[str, torch.Tensor]:
     }
 
 
-def ring_of(folder: Path, *steps: int, fingerprint: str = FINGERPRINT) -> CheckpointRing:
-    ring = CheckpointRing(folder, fingerprint)
+def checkpoints_of(folder: Path, *steps: int, fingerprint: str = FINGERPRINT) -> Checkpoints:
+    checkpoints = Checkpoints(folder, fingerprint)
     for step in steps:
-        ring.save(step, tensors(step), HEADER)
-    return ring
+        checkpoints.save(step, tensors(step), HEADER)
+    return checkpoints
 
 
 def step_found(folder: Path, fingerprint: str = FINGERPRINT) -> int | None:
     """The step of the state that is found, which is compared with what was saved at that step."""
-    loaded = CheckpointRing(folder, fingerprint).load()
+    loaded = Checkpoints(folder, fingerprint).load()
     if loaded is None:
         return None
     found, header = loaded
@@ -62,26 +62,26 @@ def names(folder: Path) -> set[str]:
 def test_the_newest_state_comes_back_as_it_was(tmp_path):
     assert step_found(tmp_path / "run") is None
     assert not (tmp_path / "run").exists()
-    ring = ring_of(tmp_path / "run", 3)
+    checkpoints = checkpoints_of(tmp_path / "run", 3)
     assert step_found(tmp_path / "run") == 3
-    ring.save(7, tensors(7), HEADER)
+    checkpoints.save(7, tensors(7), HEADER)
     assert step_found(tmp_path / "run") == 7
-    assert str(ring) == f"step 7 in {ring.path}"
+    assert str(checkpoints) == f"step 7 in {checkpoints.path}"
 
 
 def test_two_states_are_kept_and_all_are_cleared(tmp_path):
-    ring = ring_of(tmp_path, *range(1, 6))
+    checkpoints = checkpoints_of(tmp_path, *range(1, 6))
     assert len(names(tmp_path)) == 2
-    ring_of(tmp_path, 1, 2, fingerprint=OTHER)
-    ring.clear()
+    checkpoints_of(tmp_path, 1, 2, fingerprint=OTHER)
+    checkpoints.clear()
     assert names(tmp_path) == set()
-    assert str(ring) == "none"
+    assert str(checkpoints) == "none"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "one bit", "one bit of the header", "longer", "other text"])
 def test_a_damaged_state_is_passed_over_with_one_line(tmp_path, damage, caplog):
-    ring = ring_of(tmp_path, 1, 2)
-    content = bytearray(ring.path.read_bytes())
+    checkpoints = checkpoints_of(tmp_path, 1, 2)
+    content = bytearray(checkpoints.path.read_bytes())
     match damage:
         case "truncated":
             content = content[:-7]
@@ -95,50 +95,50 @@ def test_a_damaged_state_is_passed_over_with_one_line(tmp_path, damage, caplog):
             content += b"\0"
         case "other text":
             content = bytearray(b"no checkpoint")
-    ring.path.write_bytes(content)
+    checkpoints.path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         assert step_found(tmp_path) == 1
     (record,) = caplog.records
-    assert str(ring.path) in record.getMessage()
+    assert str(checkpoints.path) in record.getMessage()
     assert "damaged" in record.getMessage()
     # and the next state does not push the damaged one over the last whole one
     assert step_found(tmp_path) == 1
 
 
 def test_every_bit_counts(tmp_path):
-    ring = ring_of(tmp_path, 1)
-    content = ring.path.read_bytes()
+    checkpoints = checkpoints_of(tmp_path, 1)
+    content = checkpoints.path.read_bytes()
     generator = random.Random(0)
     for place in generator.sample(range(len(content)), 60):
         changed = bytearray(content)
         changed[place] ^= 1 << generator.randrange(8)
-        ring.path.write_bytes(changed)
-        assert CheckpointRing(tmp_path, FINGERPRINT).load() is None, place
+        checkpoints.path.write_bytes(changed)
+        assert Checkpoints(tmp_path, FINGERPRINT).load() is None, place
 
 
 def test_nothing_whole_is_nothing(tmp_path, caplog):
-    ring = ring_of(tmp_path, 1, 2)
+    checkpoints = checkpoints_of(tmp_path, 1, 2)
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     assert step_found(tmp_path) is None
     assert len(caplog.records) == 2
-    ring.save(3, tensors(3), HEADER)
+    checkpoints.save(3, tensors(3), HEADER)
     assert step_found(tmp_path) == 3
 
 
 def test_a_state_of_other_settings_is_neither_used_nor_replaced(tmp_path, caplog):
-    ring_of(tmp_path, 1, 2, fingerprint=OTHER)
+    checkpoints_of(tmp_path, 1, 2, fingerprint=OTHER)
     assert step_found(tmp_path) is None
     assert "of other settings, not used" in caplog.text
-    ring_of(tmp_path, 5, 6)
+    checkpoints_of(tmp_path, 5, 6)
     assert step_found(tmp_path, OTHER) == 2
     assert step_found(tmp_path) == 6
 
 
 def test_what_is_not_finite_is_refused_and_the_state_before_stays(tmp_path):
-    ring = ring_of(tmp_path, 1)
+    checkpoints = checkpoints_of(tmp_path, 1)
     with pytest.raises(FloatingPointError, match="weight: expected finite numbers"):
-        ring.save(2, {"weight": torch.tensor([1.0, float("nan")])}, {})
+        checkpoints.save(2, {"weight": torch.tensor([1.0, float("nan")])}, {})
     assert step_found(tmp_path) == 1
 
 
@@ -161,13 +161,13 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_whole_state(tmp_path, monkeypa
 
     for moment in moments:
         folder = tmp_path / str(moment)
-        ring, left = ring_of(folder, 1, 2), iter(range(moment))
+        checkpoints, left = checkpoints_of(folder, 1, 2), iter(range(moment))
         with monkeypatch.context() as patch:
             for name in ("replace", "unlink", "open"):
                 patch.setattr(Path, name, spied(getattr(Path, name)))
             patch.setattr(os, "fsync", spied(os.fsync))
             with contextlib.suppress(Killed):
-                ring.save(3, tensors(3), HEADER)
+                checkpoints.save(3, tensors(3), HEADER)
                 break
         assert step_found(folder) in (2, 3)
     assert moment >= 4
@@ -175,10 +175,10 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_whole_state(tmp_path, monkeypa
 
 
 def save_for_ever(folder: Path, reports: Connection) -> None:
-    ring = CheckpointRing(folder, FINGERPRINT)
-    found = ring.load()
+    checkpoints = Checkpoints(folder, FINGERPRINT)
+    found = checkpoints.load()
     for step in itertools.count(found[1]["step"] + 1 if found else 1):
-        ring.save(step, {"weight": torch.full((200_000,), float(step))}, {})
+        checkpoints.save(step, {"weight": torch.full((200_000,), float(step))}, {})
         reports.send(step)
 
 
@@ -200,22 +200,22 @@ def test_killed_while_it_saves_again_and_again(tmp_path):
         with contextlib.suppress(EOFError):
             while True:
                 reported = ours.recv()
-        found, header = CheckpointRing(tmp_path, FINGERPRINT).load()
+        found, header = Checkpoints(tmp_path, FINGERPRINT).load()
         assert header["step"] >= reported
         assert found["weight"].eq(header["step"]).all()
-    ring = CheckpointRing(tmp_path, FINGERPRINT)
-    ring.load()
-    ring.clear()
+    checkpoints = Checkpoints(tmp_path, FINGERPRINT)
+    checkpoints.load()
+    checkpoints.clear()
     assert names(tmp_path) == set()
 
 
 def test_when_a_state_is_due(tmp_path, monkeypatch):
     clock = 1000.0
     monkeypatch.setattr(module.time, "monotonic", lambda: clock)
-    ring = CheckpointRing(tmp_path, FINGERPRINT, minutes=10)
-    assert not ring.due()
+    checkpoints = Checkpoints(tmp_path, FINGERPRINT, minutes=10)
+    assert not checkpoints.due()
     clock += 601
-    assert ring.due()
+    assert checkpoints.due()
     save = module.write_atomically
 
     def slow_save(*arguments):
@@ -224,19 +224,19 @@ def test_when_a_state_is_due(tmp_path, monkeypatch):
         return save(*arguments)
 
     monkeypatch.setattr(module, "write_atomically", slow_save)
-    ring.save(1, tensors(1), {})
+    checkpoints.save(1, tensors(1), {})
     clock += 10
-    assert not ring.due(epoch_ended=True)  # 3 s of saving after 10 s of training would be a good part of them
+    assert not checkpoints.due(epoch_ended=True)  # 3 s of saving after 10 s of training would be a good part of them
     clock += 140
-    assert ring.due(epoch_ended=True)
-    assert not ring.due()
+    assert checkpoints.due(epoch_ended=True)
+    assert not checkpoints.due()
     clock += 460
-    assert ring.due()
+    assert checkpoints.due()
 
 
 def test_the_header_is_readable_by_any_reader_of_safetensors(tmp_path):
     from safetensors import safe_open
 
-    ring = ring_of(tmp_path, 4)
-    with safe_open(ring.path, "pt") as file:
+    checkpoints = checkpoints_of(tmp_path, 4)
+    with safe_open(checkpoints.path, "pt") as file:
         assert json.loads(file.metadata()["nfpi"])["step"] == 4

@@ -1,24 +1,27 @@
+"""Files that stand for a fit that diverged."""
+
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from nfpi.data import DataError, read_image_set
-from nfpi.results.records import write_metrics
-from nfpi.runtime.divergence import divergence_record, mark_images, mark_tensors, raise_if_diverged, raise_if_marked
+from nfpi.data.errors import DataError
+from nfpi.data.store import read_image_set
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, fit_fixed_point
-from nfpi.runtime.tensors import load_flow, load_prior, load_statistics, load_tensors, save_tensors
+from nfpi.priors.files import load_prior, load_statistics
+from nfpi.runtime.divergence import Diverged, mark_diverged, raise_if_diverged, raise_if_marked
+from nfpi.runtime.tensors import load_tensors, save_tensors
 
 CONTEXT = {"seed": 7, "prior": {"update": "exact", "alpha": 10.0}}
 
 
 @pytest.fixture(scope="module")
 def fault() -> FixedPointDiverged:
-    """A fit that really ran away."""
+    """A fit that really diverged."""
     generator = torch.Generator().manual_seed(0)
     statistics = ClassStatistics.from_latents(torch.randn(60, 8, generator=generator), torch.arange(60) % 3)
     with pytest.raises(FixedPointDiverged) as error:
@@ -27,50 +30,52 @@ def fault() -> FixedPointDiverged:
     return error.value
 
 
-def mark_metrics(path: Path, fault: FixedPointDiverged) -> None:
-    record = divergence_record(fault)
-    write_metrics(path, {}, n=0, seed=7, settings=CONTEXT, device="none", seconds=0, diverged=record)
-
-
 @pytest.mark.parametrize(
-    ("mark", "read"),
+    ("file", "read"),
     [
-        (mark_tensors, load_tensors),
-        (mark_tensors, load_prior),
-        (mark_tensors, load_flow),
-        (mark_tensors, load_statistics),
-        (mark_images, lambda folder: raise_if_marked(folder / "meta.json")),
-        (mark_metrics, raise_if_marked),
+        ("x.safetensors", load_tensors),
+        ("x.safetensors", load_prior),
+        ("x.safetensors", load_statistics),
+        ("meta.json", raise_if_marked),
     ],
 )
-def test_whoever_reads_a_mark_gets_the_divergence_again(fault, tmp_path, mark: Callable, read: Callable):
-    place = tmp_path / "new folder" / "place"
-    mark(place, fault)
-    with pytest.raises(FixedPointDiverged) as error:
+def test_reading_a_marked_file_raises_the_divergence_again(fault, tmp_path, file, read: Callable):
+    place = tmp_path / "new folder" / file
+    mark_diverged([place], fault)
+    with pytest.raises(Diverged) as error:
         read(place)
     again = error.value
     for name in ("iteration", "class_index", "quantity", "weight", "context"):
         assert getattr(again, name) == getattr(fault, name), name
-    assert str(again) == str(fault)
     assert again.weight == 1e7
+    assert f"diverged at iteration {fault.iteration}: {fault.quantity} of class {fault.class_index}" in str(again)
     # and once more, as the next stage does
-    mark(tmp_path / "next", again)
-    with pytest.raises(FixedPointDiverged) as error:
-        read(tmp_path / "next")
-    assert divergence_record(error.value) == divergence_record(fault)
+    mark_diverged([tmp_path / "next" / file], again)
+    with pytest.raises(Diverged) as error:
+        read(tmp_path / "next" / file)
+    assert error.value.record == again.record
 
 
-def test_a_marked_image_set_has_its_files_but_is_none(fault, tmp_path):
-    mark_images(tmp_path / "set", fault)
-    assert sorted(file.name for file in (tmp_path / "set").iterdir()) == ["images.npy", "labels.npy", "meta.json"]
+def test_outputs_of_a_stage_are_marked_in_their_own_forms(fault, tmp_path):
+    names = ("images.npy", "labels.npy", "meta.json", "log.csv", "predictions.npz", "model.safetensors")
+    mark_diverged([tmp_path / "set" / name for name in names], fault)
+    assert sorted(file.name for file in (tmp_path / "set").iterdir()) == sorted(names)
+    assert len(np.load(tmp_path / "set/images.npy")) == 0
+    assert np.load(tmp_path / "set/predictions.npz").files == []
     with pytest.raises(DataError, match="expected the keys"):
         read_image_set(tmp_path / "set")
 
 
-def test_a_mark_takes_the_place_of_an_older_result(fault, tmp_path):
+def test_an_output_without_such_a_form_is_refused_before_any_is_written(fault, tmp_path):
+    with pytest.raises(ValueError, match=r"no form of a divergence for \.png"):
+        mark_diverged([tmp_path / "metrics.json", tmp_path / "figure.png"], fault)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mark_replaces_an_older_result(fault, tmp_path):
     save_tensors(tmp_path / "flow.safetensors", {"x": torch.ones(2)}, {})
-    mark_tensors(tmp_path / "flow.safetensors", fault)
-    with pytest.raises(FixedPointDiverged):
+    mark_diverged([tmp_path / "flow.safetensors"], fault)
+    with pytest.raises(Diverged):
         load_tensors(tmp_path / "flow.safetensors")
 
 
@@ -85,7 +90,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path):
     "content",
     [{"metrics": {"nf_acc": 1.0}}, {"diverged": None}, {"diverged": False}, {"diverged": {"iteration": 1}}, [1], {}],
 )
-def test_what_is_no_mark_is_left_alone(tmp_path, content):
+def test_other_files_raise_nothing(tmp_path, content):
     (tmp_path / "file.json").write_text(json.dumps(content))
     raise_if_marked(tmp_path / "file.json")
     raise_if_marked(tmp_path / "not there.json")

@@ -22,16 +22,16 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 import nfpi.runtime.devices
 import nfpi.runtime.processes
 from nfpi.cli import main
-from nfpi.config import FlowConfig, TrainingConfig
-from nfpi.data import ImageSet
-from nfpi.runtime.devices import make_fabric
+from nfpi.config import TrainingConfig
+from nfpi.data.store import ImageSet
 from nfpi.priors import GradientDescentConfig
-from nfpi.runtime.processes import Processes, one_process_a_device
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.processes import Processes
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import continue_training, start_training
 
-FLOW = FlowConfig(num_flows=[1, 1], num_blocks=[1, 0], hidden_channels=[8, 8])
+FLOW = {"num_flows": [1, 1], "num_blocks": [1, 0], "hidden_channels": [8, 8]}
 TRAINING = {
     **{"epochs": 3, "batch_size": 15, "warmup_steps": 4, "initialization_images": 60, "augmentation": "shift"},
     **{"evaluate_every": 1, "grey_noise": 0.05},
@@ -72,15 +72,16 @@ def as_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]
 
 def trained(images: tuple[ImageSet, ImageSet], learned: GradientDescentConfig | None) -> dict[str, torch.Tensor]:
     """All that a start and the training after it leave, in this process, beside which there may be another."""
-    fabric = make_fabric(devices=2)
-    data = TrainingData(*images, TrainingConfig(**TRAINING), fabric.device, Processes.of(fabric))
-    with one_process_a_device(fabric):
-        begun = start_training(data, FLOW, "data", 3, fabric)
-        state = continue_training(begun.state, begun.prior, data, fabric, learned=learned)
+    device = make_device(devices=2)
+    data = TrainingData(*images, TrainingConfig(**TRAINING), device.device, device.processes)
+    flow = {"kind": "matrix_exponential", "shape": [1, 8, 8], "settings": FLOW}
+    with device.together():
+        begun = start_training(data, flow, "data", 3, device)
+        state = continue_training(begun.state, begun.prior, data, device, learned=learned)
     statistics = {name: getattr(begun.statistics, name) for name in ("count", "mean", "variance")}
     numbers = ("train_bits_per_dim", "prior_loss", "validation_bits_per_dim")
     log = {f"log.{row['epoch']}.{name}": torch.tensor(row[name]) for row in state.log for name in numbers if row[name]}
-    return {**state.content()[0], **statistics, **log}
+    return {**state.serialize()[0], **statistics, **log}
 
 
 @pytest.mark.parametrize("how", LEARNED)
@@ -116,12 +117,12 @@ def test_a_batch_that_leaves_a_process_without_an_image_is_refused(make_images):
 def test_no_more_processes_than_gpus(monkeypatch):
     for gpus in (0, 1):
         monkeypatch.setattr(nfpi.runtime.devices, "visible_gpus", lambda gpus=gpus: gpus)
-        assert Processes.of(make_fabric(devices=4)).count == 1
+        assert make_device(devices=4).processes.count == 1
     monkeypatch.setattr(nfpi.runtime.devices, "visible_gpus", lambda: 3)
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    assert Processes.of(make_fabric(devices=4)).count == 3
-    assert Processes.of(make_fabric(devices=2)).count == 2
+    assert make_device(devices=4).processes.count == 3
+    assert make_device(devices=2).processes.count == 2
 
 
 # ---- beginning and end --------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def test_both_stop_with_one_state_and_go_on_from_it(splits, tmp_path, as_two):
     def arguments(output: str, minutes: float) -> list[str]:
         changes = {"epochs": 50, "fit_after_epochs": 40, "evaluate_every": 50, "checkpoint_minutes": minutes}
         training = TRAINING | changes
-        options = ("--flow", FLOW.model_dump_json(), "--training", json.dumps(training), "--devices", 2)
+        options = ("--flow", json.dumps(FLOW), "--training", json.dumps(training), "--devices", 2)
         return [str(x) for x in ("start-flow", "--data", splits, *options, "--output", tmp_path / output)]
 
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train"}

@@ -1,176 +1,196 @@
-"""SIGTERM and SIGUSR1: where they stop what runs, and that nothing else of the process changes."""
+"""Real runs that are killed at moments that are drawn, and run again until they end: nothing of it shows.
+
+Each run is a process of its own, forked from this one, which has torch loaded. It is killed while it works: some steps
+after its start, and then at any moment of the step, of a checkpoint that is being written, or in between.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
+import random
 import signal
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pandas as pd
 import pytest
 
-from nfpi import interruption as module
-from nfpi.data import ImageSet, batches
-from nfpi.runtime.signals import Interrupted, interruptible
+import nfpi.classifiers.training
+import nfpi.data.rows
+import nfpi.training
+from nfpi.cli import main
+from nfpi.flows import MatrixExponentialFlow
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-
-
-@pytest.fixture(autouse=True)
-def handlers_stay():
-    before = [signal.getsignal(number) for number in module.SIGNALS]
-    yield
-    assert [signal.getsignal(number) for number in module.SIGNALS] == before
-
-
-@BOTH
-def test_a_loop_stops_where_it_asks(number):
-    done = []
-
-    def loop() -> None:
-        with interruptible() as interruption:
-            for step in range(5):
-                if step == 2:
-                    signal.raise_signal(number)
-                done.append(step)
-                interruption.check()
-
-    with pytest.raises(Interrupted, match=f"stopped by {number.name}"):
-        loop()
-    assert done == [0, 1, 2]
+SIGNALS = [signal.SIGKILL] * 5 + [signal.SIGTERM, signal.SIGUSR1]
+FLOW = {"num_flows": [1, 1], "num_blocks": [1, 0], "hidden_channels": [8, 8]}
+TRAINING = {
+    **{"epochs": 6, "fit_after_epochs": 4, "batch_size": 20, "warmup_steps": 4, "initialization_images": 60},
+    **{"augmentation": "shift", "evaluate_every": 1, "checkpoint_minutes": 0.0002},
+}
+CLASSIFIER = {
+    **{"model": "swin", "epochs": 3, "batch_size": 16, "optimizer": "adamw", "schedule": "cosine", "warmup_epochs": 1},
+    **{"train_on": "real", "checkpoint_minutes": 0.0002},
+    "architecture": {"patch_size": 2, "window_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]},
+    "standard": {"crop_padding": 1, "random_erasing": 0.3, "mixup": 0.5},
+}
+LEARNED = {"method": "gradient_descent", "objective": "equation_4"}
 
 
-@BOTH
-def test_a_block_that_never_asks_ends_first(number):
-    done = []
-
-    def block() -> None:
-        with interruptible():
-            signal.raise_signal(number)
-            done.append(1)
-
-    with pytest.raises(Interrupted):
-        block()
-    assert done == [1]
+def call(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
 
 
-def test_at_once_means_it():
-    def block() -> None:
-        with interruptible(at_once=True):
-            signal.raise_signal(signal.SIGTERM)
-            pytest.fail("went on")
-
-    with pytest.raises(Interrupted):
-        block()
-
-
-def test_a_part_that_may_stop_anywhere():
-    def stopped_within() -> None:
-        with interruptible() as interruption, interruption.at_once():
-            signal.raise_signal(signal.SIGUSR1)
-            pytest.fail("went on")
-
-    def stopped_before() -> None:
-        with interruptible() as interruption:
-            with interruption.at_once():
-                pass
-            signal.raise_signal(signal.SIGUSR1)
-            assert interruption.requested
-            with interruption.at_once():
-                pytest.fail("began")
-
-    for function in (stopped_within, stopped_before):
-        with pytest.raises(Interrupted):
-            function()
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stages under test go on from."""
+    root = tmp_path_factory.mktemp("root")
+    for stage in (
+        ("prepare-data", "--dataset", '{"train_per_class": 12, "test_per_class": 4}', "--output", root / "splits"),
+        stage_of("start-flow", root, root / "start"),
+        stage_of("train-flow", root, root / "flow"),
+    ):
+        assert call(*stage) == 0, stage
+    return root
 
 
-def test_a_loop_within_a_block_that_stops_at_once():
-    done = []
-
-    def loop() -> None:
-        with interruptible(at_once=True), interruptible() as interruption:
-            signal.raise_signal(signal.SIGTERM)
-            done.append(1)
-            interruption.check()
-
-    with pytest.raises(Interrupted):
-        loop()
-    assert done == [1]
-
-
-def test_an_echo_of_the_signal_does_no_harm_and_a_second_one_kills():
-    program = """
-import signal, sys, time
-from nfpi import interruption as module
-with module.interruptible() as interruption:
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
-        signal.raise_signal(number)
-    print("alive", flush=True)
-    module._GRACE = 0
-    signal.raise_signal(signal.SIGUSR1)
-    print("alive", flush=True)
-    signal.raise_signal(signal.SIGTERM)
-    print("alive", flush=True)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGTERM, done.stderr
-    assert done.stdout.split() == ["alive", "alive"]
+def stage_of(name: str, root: Path, output: Path) -> tuple[object, ...]:
+    begun = ("--state", root / "start/state.safetensors", "--prior", root / "start/prior.safetensors")
+    trained = ("--flow", root / "flow/flow.safetensors")
+    options: dict[str, tuple[object, ...]] = {
+        "start-flow": ("--data", root / "splits", "--flow", json.dumps(FLOW), "--training", json.dumps(TRAINING)),
+        "train-flow": ("--data", root / "splits", *begun, "--training", json.dumps(TRAINING | {"epochs": 9})),
+        "train-classifier": ("--data", root / "splits", "--classifier", json.dumps(CLASSIFIER)),
+        "generate": (*trained, "--prior", root / "flow/prior.safetensors", "--per-class", 1500, "--batch-size", 25),
+        "augment": (*trained, "--data", root / "splits", "--nfa", '{"batch_size": 2, "axes": 5, "variants": 4}'),
+    }
+    options["learn by epoch"] = (*options["train-flow"], "--learn", json.dumps(LEARNED), "--weight", 5)
+    options["learn by step"] = (
+        *(*options["train-flow"], "--learn", json.dumps(LEARNED | {"every": "step", "learning_rate": 0.01})),
+        *("--weight", 5),
+    )
+    return ("train-flow" if "learn" in name else name, *options[name], "--output", output)
 
 
-def test_the_message_says_what_was_kept():
-    interrupted = Interrupted("SIGTERM")
-    assert str(interrupted) == "stopped by SIGTERM: run the same command again"
-    interrupted.kept = "step 3 in file"
-    assert str(interrupted) == "stopped by SIGTERM: kept step 3 in file: run the same command again to go on from there"
+def run_and_strike(arguments: tuple[object, ...], number: signal.Signals, steps: int, delay: float) -> tuple[int, str]:
+    """The status of a process that gets a signal `delay` seconds after so many steps, and what it writes on stderr."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        with os.fdopen(reading) as lines:
+            text = lines.read()
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+    os.dup2(writing, 2)
+    sys.stderr = os.fdopen(2, "w", 1, closefd=False)
+
+    def strike() -> None:
+        time.sleep(delay)
+        os.kill(os.getpid(), number)
+
+    made = iter(range(steps))
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*values: Any, **options: Any) -> Any:
+            if next(made, "last") == steps - 1:
+                threading.Thread(target=strike, daemon=True).start()
+            return function(*values, **options)
+
+        return step
+
+    nfpi.training.negative_log_likelihood = counted(nfpi.training.negative_log_likelihood)
+    nfpi.classifiers.training.F.cross_entropy = counted(nfpi.classifiers.training.F.cross_entropy)
+    MatrixExponentialFlow.inverse = counted(MatrixExponentialFlow.inverse)
+    nfpi.data.rows._MINUTES = 0.0002
+    status = 99
+    try:
+        status = call(*arguments)
+        time.sleep(0.2 if steps else 0)  # it ended before the signal came
+    finally:
+        os._exit(status)
 
 
-def test_other_threads_leave_signals_alone():
-    before, inside = signal.getsignal(signal.SIGTERM), []
-
-    def work() -> None:
-        with interruptible() as interruption:
-            inside.append((signal.getsignal(signal.SIGTERM), interruption.requested))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert inside == [(before, False)]
-
-
-def children() -> list[int]:
-    listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True)
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if line.split()[1] != "ps"]
+def outputs(folder: Path) -> Iterator[tuple[str, Any]]:
+    """What has to be the same, bit for bit: all but times and what stands for the time it took."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".csv":
+            yield name, pd.read_csv(path, dtype=str).drop(columns="seconds", errors="ignore").to_csv()
+        elif path.name == "metrics.json":
+            yield name, {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
+        elif path.name == "state.safetensors":  # its log tells times
+            content = path.read_bytes()
+            start = 8 + int.from_bytes(content[:8], "little")
+            yield name, content[start:]
+        elif path.is_file():
+            yield name, path.read_bytes()
 
 
-def test_workers_leave_a_signal_to_their_group_to_their_parent():
-    length, others = 400, set(children())
-    image_set = ImageSet(np.zeros((length, 8, 8, 1), np.uint8), np.zeros(length, np.int64), {"classes": ["a"]})
-    stream = batches(image_set, 1, seed=0, workers=2)
-    next(stream)
-    time.sleep(0.2)  # both have begun
-    workers = set(children()) - others
-    assert len(workers) == 2
-    for name in ("TERM", "USR1"):  # from a process that is not their parent
-        subprocess.run(["sh", "-c", f"kill -{name} {' '.join(map(str, workers))}"], check=True)
-    assert sum(1 for _ in stream) == length - 1
+@pytest.mark.parametrize(
+    "name", ["start-flow", "train-flow", "learn by epoch", "learn by step", "train-classifier", "generate", "augment"]
+)
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(root, tmp_path, name):
+    whole, cut = stage_of(name, root, tmp_path / "whole"), stage_of(name, root, tmp_path / "cut")
+    status, text = run_and_strike(whole, signal.SIGKILL, 0, 0)
+    assert status == 0, text
+    generator = random.Random(name)
+    order = generator.sample(SIGNALS, len(SIGNALS))
+    moments = [(number, generator.randint(1, 3), generator.uniform(0, 0.03)) for number in order]
+    print([(number.name, steps, round(delay, 4)) for number, steps, delay in moments])
+    for number, steps, delay in moments:
+        status, text = run_and_strike(cut, number, steps, delay)
+        assert status == (-9 if number == signal.SIGKILL else 75), text
+        if number != signal.SIGKILL:
+            line = text.strip().splitlines()[-1]
+            assert line.startswith(f"nfpi: error: stopped by {number.name}: kept "), text
+            assert line.endswith("run the same command again to go on from there")
+        assert not [path for path in (tmp_path / "cut").glob("*") if not path.name.startswith(".")]
+    assert list(tmp_path.rglob(".checkpoint-*"))  # it does not begin anew
+    status, text = run_and_strike(cut, signal.SIGKILL, 0, 0)
+    assert status == 0, text
+    assert dict(outputs(tmp_path / "cut")).keys() == dict(outputs(tmp_path / "whole")).keys()
+    for (file, one), (_, other) in zip(outputs(tmp_path / "cut"), outputs(tmp_path / "whole"), strict=True):
+        assert one == other, file
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
 
 
-def wait_as_a_worker(ready) -> None:
-    module.leave_signals_to_parent()
-    ready.set()
-    time.sleep(60)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_answered_within_seconds(root, tmp_path, number):
+    """The state that is kept is that of the step at hand, however long ago the last checkpoint was."""
+    from nfpi.runtime.tensors import load_tensors
+
+    arguments = stage_of("train-flow", root, tmp_path / "flow")
+    hours = json.dumps(TRAINING | {"epochs": 500, "checkpoint_minutes": 600, "evaluate_every": 500})
+    place = arguments.index("--training") + 1
+    arguments = (*arguments[:place], hours, *arguments[place + 1 :])
+    began = time.monotonic()
+    status, text = run_and_strike(arguments, number, 9, 0.01)
+    assert status == 75, text
+    assert time.monotonic() - began < 10
+    (path,) = (tmp_path / "flow").glob(".checkpoint-*[!s].safetensors")
+    _, header = load_tensors(path)
+    assert f"kept step {header['step']} in {path}" in text
+    assert header["step"] >= 4 * 6 + 9  # the steps of the start, and those of this run
 
 
-def test_a_worker_still_ends_when_its_parent_says_so():
-    fork = multiprocessing.get_context("fork")
-    ready = fork.Event()
-    worker = fork.Process(target=wait_as_a_worker, args=(ready,))
-    worker.start()
-    ready.wait()
-    worker.terminate()
-    worker.join(10)
-    assert worker.exitcode == 0
+@pytest.mark.parametrize("stage", ["evaluate", "prepare-data"])
+def test_a_stage_without_checkpoints_stops_at_once_and_leaves_nothing(root, tmp_path, stage):
+    arguments = {
+        "prepare-data": ("--output", tmp_path / "splits"),
+        "evaluate": (
+            *("--data", root / "splits", "--flow", root / "flow/flow.safetensors"),
+            *("--prior", root / "flow/prior.safetensors", "--output", tmp_path / "metrics.json"),
+        ),
+    }[stage]
+    child = os.fork()
+    if child == 0:
+        name = {"prepare-data": "nfpi.data.prepare.write_image_set", "evaluate": "nfpi.evaluation.check_fit"}[stage]
+        module, _, function = name.rpartition(".")
+        setattr(sys.modules[module], function, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        os._exit(call(stage, *arguments))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert list(tmp_path.iterdir()) == []

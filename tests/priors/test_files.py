@@ -1,0 +1,113 @@
+"""Files of priors and statistics: read as they were written, and nothing else accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfpi.priors import ClassStatistics, GaussianPrior
+from nfpi.priors.files import load_prior, load_statistics, save_prior, save_statistics
+from nfpi.runtime.tensors import FormatError, save_tensors
+
+HEADER = {"seed": 3, "λ": 0.1, "settings": {"update": "exact", "list": [1, 2.5, None]}}
+READERS: list[Callable[[Path], object]] = [load_prior, load_statistics]
+
+
+@pytest.fixture
+def prior() -> GaussianPrior:
+    generator = torch.Generator().manual_seed(0)
+    mean, variance = torch.rand(2, 3, 4, generator=generator, dtype=torch.float64)
+    return GaussianPrior(mean, 0.1 + variance)
+
+
+@pytest.fixture
+def full_prior(prior: GaussianPrior) -> GaussianPrior:
+    root = torch.randn(3, 4, 4, dtype=torch.float64)
+    return GaussianPrior(prior.mean, covariance=root @ root.mT + torch.eye(4))
+
+
+def test_a_diagonal_prior_is_read_as_it_was_written(prior, tmp_path):
+    save_prior(tmp_path / "prior.safetensors", prior, HEADER)
+    found, header = load_prior(tmp_path / "prior.safetensors")
+    assert header == HEADER
+    assert torch.equal(found.mean, prior.mean)
+    assert found.mean.dtype == torch.float64
+    assert torch.equal(found.variance, prior.variance)
+    assert not found.is_full
+
+
+def test_a_full_prior_is_read_as_it_was_written(full_prior, tmp_path):
+    save_prior(tmp_path / "prior.safetensors", full_prior, HEADER)
+    found, _ = load_prior(tmp_path / "prior.safetensors")
+    assert torch.equal(found.mean, full_prior.mean)
+    assert torch.equal(found.covariance, full_prior.covariance)
+
+
+@pytest.mark.parametrize("covariance", [False, True])
+def test_statistics_that_were_read_can_be_updated(tmp_path, covariance):
+    generator = torch.Generator().manual_seed(0)
+    z, y = torch.randn(40, 4, generator=generator), torch.arange(40) % 3
+    first = ClassStatistics.from_latents(z[:30], y[:30], covariance=covariance)
+    save_statistics(tmp_path / "statistics.safetensors", first, HEADER)
+    found = load_statistics(tmp_path / "statistics.safetensors").update(z[30:], y[30:])
+    expected = ClassStatistics.from_latents(z, y, covariance=covariance)
+    assert torch.equal(found.count, expected.count)
+    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.variance, expected.variance, rtol=1e-12, atol=1e-12)
+    if covariance:
+        torch.testing.assert_close(found.covariance, expected.covariance, rtol=1e-12, atol=1e-12)
+    else:
+        assert found.covariance is None
+
+
+def test_improper_gaussians_are_not_written(prior, full_prior, tmp_path):
+    flat = GaussianPrior(prior.mean, prior.variance.index_fill(1, torch.tensor([2]), 0.0))
+    indefinite = full_prior.covariance.clone()
+    indefinite[1] = -torch.eye(4)
+    for wrong, message in (
+        (flat, "variance is not positive and finite in class 0"),
+        (GaussianPrior(prior.mean, covariance=indefinite), "class 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save_prior(tmp_path / "prior.safetensors", wrong, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_statistics_without_a_variance_are_not_written(tmp_path):
+    statistics = ClassStatistics.from_latents(torch.randn(5, 3), torch.tensor([0, 0, 1, 2, 2]))
+    with pytest.raises(ValueError, match="class 1: its variance needs at least 2 samples, received 1"):
+        save_statistics(tmp_path / "statistics.safetensors", statistics, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_kind_is_refused(prior, tmp_path):
+    save_tensors(tmp_path / "flow", {"weight": torch.ones(2)}, {})
+    save_prior(tmp_path / "prior", prior, {})
+    statistics = ClassStatistics.from_latents(torch.randn(6, 3), torch.arange(6) % 2)
+    save_statistics(tmp_path / "statistics", statistics, {})
+    for read, others in ((load_prior, ("flow",)), (load_statistics, ("flow", "prior"))):
+        for other in others:
+            with pytest.raises(FormatError, match="received others") as error:
+                read(tmp_path / other)
+            assert str(error.value).startswith(f"{tmp_path / other}: ")
+            assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"mean": torch.zeros(2, 3), "variance": -torch.ones(2, 3)},
+        {"mean": torch.zeros(2, 3), "variance": torch.ones(3, 3)},
+        {"mean": torch.zeros(2, 3)},
+    ],
+)
+def test_improper_gaussians_are_not_read(tmp_path, tensors):
+    file = tmp_path / "prior.safetensors"
+    save_tensors(file, tensors, {})
+    with pytest.raises(FormatError, match="expected class Gaussians, received others") as error:
+        load_prior(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert "\n" not in str(error.value)

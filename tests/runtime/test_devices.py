@@ -1,0 +1,96 @@
+"""Devices, and that one in float32 needs nothing but torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import nfpi.runtime.devices
+from nfpi.runtime.devices import Device, describe_device, make_device
+from nfpi.runtime.fabric import FabricDevice
+
+HEAVY = (
+    *("lightning_fabric", "timm", "torchvision", "sklearn", "pandas", "scipy.stats"),
+    *("torch._inductor.config", "torch._dynamo"),
+)
+
+
+@pytest.fixture
+def without_gpus(monkeypatch):
+    monkeypatch.setattr(nfpi.runtime.devices, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+def model(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ELU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    return module, torch.optim.Adamax(module.parameters(), lr=0.01)
+
+
+def train(device: Device) -> list[torch.Tensor]:
+    module, optimizer = model(0)
+    wrapped, stepped = device.setup(module, optimizer)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        stepped.zero_grad()
+        device.backward(wrapped(torch.randn(4, 2, 8, 8, generator=generator)).square().mean())
+        device.clip_gradients(wrapped, stepped, 0.1)
+        stepped.step()
+    return [parameter.detach() for parameter in module.parameters()]
+
+
+def test_one_device_in_float32_is_a_plain_one(without_gpus):
+    device = make_device()
+    assert type(device) is Device
+    assert device.device == torch.device("cpu")
+    assert device.processes.count == 1
+    assert device.state_dict() == {}
+    with device.together() as processes:
+        assert processes.first
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def test_a_plain_device_trains_as_fabric_does(without_gpus):
+    for plain, fabric in zip(train(make_device()), train(FabricDevice("32-true", 1)), strict=True):
+        assert torch.equal(plain, fabric)
+
+
+def test_mixed_precision_is_fabrics(without_gpus):
+    device = make_device("bf16-mixed")
+    assert isinstance(device, FabricDevice)
+    module, optimizer = model(0)
+    inside = []
+    module[0].register_forward_hook(lambda *arguments: inside.append(arguments[-1].dtype))
+    wrapped, _ = device.setup(module, optimizer)
+    assert wrapped(torch.randn(1, 2, 8, 8)).dtype == torch.float32
+    assert inside == [torch.bfloat16]
+
+
+def test_a_gradient_that_is_not_finite_is_left_for_the_loss_to_tell(without_gpus):
+    for device in (make_device(), FabricDevice("32-true", 1)):
+        module, optimizer = device.setup(*model(0))
+        device.backward(module(torch.full((1, 2, 8, 8), torch.nan)).sum())
+        device.clip_gradients(module, optimizer, 1.0)
+
+
+def test_a_processor_is_named_with_its_threads():
+    assert f"({torch.get_num_threads()} threads)" in describe_device(torch.device("cpu"))
+
+
+def test_the_training_loop_imports_nothing_heavy():
+    """A stage reaches its own work soon after torch is imported."""
+    program = f"""
+import sys
+import nfpi.training.loop
+from nfpi.runtime.devices import make_device
+make_device()
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
