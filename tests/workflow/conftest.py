@@ -36,7 +36,7 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; `overlay` is passed as --configfile."""
         if overlay is not None:
-            (self.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+            self.write("overlay.yaml", overlay)
             arguments = (*arguments, "--configfile", "overlay.yaml")
         tools = self.folder / "bin"
         # Nothing but these on PATH: neither a SLURM nor a GPU that happen to be here must matter.
@@ -61,7 +61,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         if check and process.returncode:
             pytest.fail(f"snakemake {shlex.join(arguments)}\n{process.stdout}")
@@ -77,6 +77,20 @@ class Project:
         targets = len(re.findall(r"^rule \w+:$", text, flags=re.MULTILINE))  # they run no command
         assert (int(total[1]) if total else 0) == len(jobs) + targets
         return set(jobs)
+
+    def refusal(self, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> str:
+        """The one line in which a dry run says why nothing is planned."""
+        process = self.snakemake(*arguments, "--dry-run", overlay=overlay, check=False, **environment)
+        assert process.returncode != 0
+        (line,) = re.findall(r"^ *((?:config|ConfigError|made by an older version): .*)$", process.stdout, re.MULTILINE)
+        return str(line)
+
+    def write(self, name: str, content: str | dict[str, Any]) -> Path:
+        """Write a file of the project's: settings, or a text."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
 
     def calls(self) -> list[dict[str, Any]]:
         """How the stub was called, in the order of completion."""

@@ -14,14 +14,6 @@ OVERLAYS = ("jean-zay-v100", "jean-zay-a100", "jean-zay-h100")
 ACCOUNT = {"IDRPROJ": "abc"}
 
 
-def refusal(project: Project, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> str:
-    """The line in which a dry run is refused."""
-    process = project.snakemake(*arguments, "--dry-run", overlay=overlay, check=False, **environment)
-    assert process.returncode != 0
-    (line,) = [line for line in process.stdout.splitlines() if line.startswith("config: ")]
-    return line
-
-
 def folders(project: Project, *arguments: str, overlay: dict[str, Any] | None = None) -> set[str]:
     """Where a dry run would write."""
     text = project.snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
@@ -43,11 +35,20 @@ def test_the_user_may_choose_another_preset(fresh: Project) -> None:
 
 def test_a_file_of_settings_goes_beside_the_profiles_own(fresh: Project) -> None:
     overlay = {"seeds": [3]}
-    message = refusal(fresh, "--profile", "slurm", "table2", overlay=overlay)
+    message = fresh.refusal("--profile", "slurm", "table2", overlay=overlay)
     assert "name both, as in --configfile slurm/settings.yaml mine.yaml" in message
-    (fresh.folder / "mine.yaml").write_text(yaml.safe_dump(overlay))
+    fresh.write("mine.yaml", overlay)
     both = ("--profile", "slurm", "table2", "--configfile", "slurm/settings.yaml", "mine.yaml")
     assert fresh.plan(*both) == fresh.plan("table2", "--config", "preset=paper", "seeds=[3]")
+
+
+def test_a_preset_of_the_users_own_keeps_the_profiles_settings(fresh: Project) -> None:
+    fresh.write("mine.yaml", {"extends": "paper", "seeds": [3]})
+    mine = ("--profile", "slurm", "table2", "--config", "preset=mine.yaml")
+    assert folders(fresh, *mine) == {"results/mine"}
+    assert fresh.plan(*mine) == fresh.plan("table2", "--config", "preset=paper", "seeds=[3]")
+    of_profile = asked_by_job(fresh, "--profile", "jean-zay-h100", "table2", **ACCOUNT)
+    assert asked_by_job(fresh, "--profile", "jean-zay-h100", *mine[2:], **ACCOUNT) == of_profile
 
 
 def test_the_profiles_differ_in_their_settings_only() -> None:
@@ -108,13 +109,13 @@ def test_downloads_and_tables_stay_on_the_login_node(fresh: Project) -> None:
 
 
 def test_an_account_that_is_missing_is_named(fresh: Project) -> None:
-    message = refusal(fresh, "--profile", "jean-zay-a100", "table2")
+    message = fresh.refusal("--profile", "jean-zay-a100", "table2")
     assert message.endswith("cluster.account: environment variable $IDRPROJ is not set")
 
 
 def test_a_job_over_the_limit_is_refused_before_it_is_submitted(fresh: Project) -> None:
     setting = "resources={train_flow: {runtime: 1201}}"
-    message = refusal(fresh, "--profile", "jean-zay-v100", "table2", "--config", setting, **ACCOUNT)
+    message = fresh.refusal("--profile", "jean-zay-v100", "table2", "--config", setting, **ACCOUNT)
     assert message.endswith(
         "resources.train_flow.runtime: expected at most 1200 minutes, the limit of the cluster's jobs, received 1201"
     )
@@ -131,6 +132,6 @@ def test_results_may_lie_where_a_variable_says(fresh: Project) -> None:
     setting = "results=$NFPI_TEST_SCRATCH/here"
     text = fresh.snakemake("table2", "--dry-run", "--config", setting, NFPI_TEST_SCRATCH="/some/where").stdout
     assert "/some/where/here/demo/tables/table2.csv" in text
-    assert refusal(fresh, "table2", "--config", setting) == (
+    assert fresh.refusal("table2", "--config", setting) == (
         "config: results: environment variable $NFPI_TEST_SCRATCH is not set"
     )

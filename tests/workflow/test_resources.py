@@ -9,9 +9,14 @@ import pytest
 
 from .conftest import Project
 
-TWO_FLOWS = [
-    f"results/demo/digits/mef/fpi/lambda={weight}/seed=0/model/model.safetensors" for weight in ("1000", "10000")
-]
+
+def models(preset: str, *runs: str) -> list[str]:
+    """The models of runs of the paper's backbone, as targets."""
+    return [f"results/{preset}/digits/mef/{run}/seed=0/model/model.safetensors" for run in runs]
+
+
+RUNS = ("fpi/lambda=1000", "fpi/lambda=10000")
+TWO_FLOWS = models("demo", *RUNS)
 
 
 def add_gpu(project: Project) -> None:
@@ -58,11 +63,11 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
         "training": {"warmup_steps": 7},
         "cluster": {},
     }
-    flows = [*TWO_FLOWS, "results/demo/digits/mef/baseline/lambda=0/seed=0/model/model.safetensors"]
+    fresh.write("presets_of_mine/quick.yaml", {"extends": "demo", "training": {"learning_rate": 0.007}})
     fresh.snakemake(
-        *flows,
+        *models("quick", *RUNS, "baseline/lambda=0"),
         *("--executor", "recorder", "--jobs", "20", "--seconds-between-status-checks", "0"),
-        *("--config", "training={batch_size: 99}"),
+        *("--config", "preset=presets_of_mine/quick.yaml", "training={batch_size: 99}"),
         overlay=overlay,
         RECORDER_LOG=str(log),
     )
@@ -76,4 +81,4 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
     # The Snakemake inside the job saw the same settings.
     (start,) = [call for call in fresh.calls() if call["stage"] == "start-flow"]
     training = json.loads(start["arguments"][start["arguments"].index("--training") + 1])
-    assert (training["batch_size"], training["warmup_steps"]) == (99, 7)
+    assert (training["batch_size"], training["warmup_steps"], training["learning_rate"]) == (99, 7, 0.007)
