@@ -8,14 +8,15 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike
 
 from nfpi.data.errors import DataError
-from nfpi.runtime.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from nfpi.data.progress import Progress
 
 _MINUTES = 1.0
 _UNKNOWN = -1
@@ -44,12 +45,15 @@ class LabelledRows:
     """
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, fingerprint: str | None = None) -> None:
-        self.path, self._checkpoints = path, None
+        self.path = path
+        self._progress: Progress | None = None
         self.labels = np.full(shape[0], _UNKNOWN, np.int64)
         self._sums = np.zeros(shape[0], np.int64)
         if fingerprint is not None:
+            from nfpi.data.progress import Progress  # imports torch, which image sets without a fingerprint do not need
+
             form = f"{fingerprint} {list(shape)} {np.dtype(dtype).name}"
-            self._checkpoints = Checkpoints(path.parent, hashlib.sha256(form.encode()).hexdigest(), _MINUTES, "row")
+            self._progress = Progress(path.parent, hashlib.sha256(form.encode()).hexdigest(), _MINUTES)
             if self._restore():
                 return
         self.array = _open_allocated(path, "w+", dtype=np.dtype(dtype), shape=tuple(shape))
@@ -68,18 +72,17 @@ class LabelledRows:
     def put(self, indices: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> None:
         """Write B rows (B, …) and their labels (B,) at these indices (B,)."""
         self.array[indices] = rows
-        if self._checkpoints is not None:
+        if self._progress is not None:
             self._sums[indices] = [zlib.crc32(row) for row in np.ascontiguousarray(rows)]
         self.labels[indices] = labels  # last: a row with a label is complete, wherever a signal interrupts this
-        if self._checkpoints is not None and self._checkpoints.due():
+        if self._progress is not None and self._progress.due():
             self.save_progress()
 
     def save_progress(self) -> None:
         """Flush the rows, and save which are written."""
         self.array.flush()
-        if self._checkpoints is not None:
-            progress = {"labels": torch.from_numpy(self.labels), "sums": torch.from_numpy(self._sums)}
-            self._checkpoints.save(int(self.written.sum()), progress, {})
+        if self._progress is not None:
+            self._progress.save(int(self.written.sum()), self.labels, self._sums)
 
     def finish(self) -> None:
         """Flush all rows, and remove the saved progress.
@@ -91,20 +94,20 @@ class LabelledRows:
             expected, received = len(self.labels), int(self.written.sum())
             raise DataError(f"{self.path}: expected {expected} rows in all, received {received}")
         self.array.flush()
-        if self._checkpoints is not None:
-            self._checkpoints.clear()
+        if self._progress is not None:
+            self._progress.clear()
 
     def _restore(self) -> bool:
         """Open the array of an earlier process with its intact rows; False where there is none."""
-        assert self._checkpoints is not None
-        found = self._checkpoints.load()
+        assert self._progress is not None
+        found = self._progress.load()
         if found is None:
             return False
         try:
             self.array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
             return False
-        labels, sums = (found[0][name].numpy() for name in ("labels", "sums"))
+        labels, sums = found
         for index in np.flatnonzero(labels != _UNKNOWN):
             if zlib.crc32(np.ascontiguousarray(self.array[index]).data) == sums[index]:
                 self.labels[index], self._sums[index] = labels[index], sums[index]
