@@ -69,6 +69,7 @@ class TrainingState:
         tensors["epoch_nll"] = self.epoch_nll
         header: dict[str, Any] = {
             "flow": self.flow.description,
+            "optimizer": type(self.optimizer).__name__,
             "seed": self.seed,
             "step": self.step,
             "log": self.log,
@@ -112,6 +113,8 @@ class TrainingState:
         try:
             flow = build_flow(header["flow"], under("flow."), path).to(device)
             state = cls.new(flow, config, int(header["seed"]), steps_per_epoch)
+            if header["optimizer"] != type(state.optimizer).__name__:
+                raise ValueError(f"trained by {header['optimizer']}, not by {type(state.optimizer).__name__}")
             state.averaged_flow.load_state_dict(under("average."))
             _load_moments(state.optimizer, flow, under("optimizer."))
             state.step, state.log = int(header["step"]), list(header["log"])

@@ -1,0 +1,144 @@
+"""Trainings that take a second, and comparisons of their states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nfpi.config import TrainingConfig
+from nfpi.data.store import ImageSet
+from nfpi.priors import (
+    GaussianLearner,
+    GradientDescentConfig,
+)
+from nfpi.runtime.checkpoints import Checkpoints
+from nfpi.runtime.devices import Device, make_device
+from nfpi.training.batches import TrainingData
+from nfpi.training.loop import InitialState, continue_training, start_training
+from nfpi.training.state import TrainingState
+
+LEARNED = {
+    "epoch": GradientDescentConfig(weight=20.0),
+    "step": GradientDescentConfig(weight=20.0, every="step", learning_rate=0.01),
+    "released": GradientDescentConfig(weight=20.0, objective="released", fit_variance=False),
+}
+SETTINGS = {"num_flows": [2, 1], "num_blocks": [1, 1], "hidden_channels": [8, 8]}
+CPU = torch.device("cpu")
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    return make_device()
+
+
+def flow_of(data: TrainingData, **changes: object) -> dict[str, Any]:
+    return {"kind": "matrix_exponential", "shape": list(data.train.shape), "settings": SETTINGS | changes}
+
+
+@pytest.fixture(scope="module")
+def make_data(make_images: Callable[..., ImageSet]) -> Callable[..., TrainingData]:
+    """60 training images in 4 batches of 16, the last one smaller; 30 validation images."""
+
+    def make(shape: tuple[int, int, int] = (1, 8, 8), **changes: object) -> TrainingData:
+        settings = {
+            "epochs": 3,
+            "batch_size": 16,
+            "warmup_steps": 6,
+            "initialization_images": 40,
+            "augmentation": "shift",
+            "evaluate_every": 2,
+            "checkpoint_minutes": 1e-9,
+        }
+        config = TrainingConfig(**(settings | changes))
+        return TrainingData(make_images(shape), make_images(shape, per_class=10, seed=1), config, CPU)
+
+    return make
+
+
+def configured(data: TrainingData, **changes: object) -> TrainingData:
+    return replace(data, config=TrainingConfig(**(data.config.model_dump() | changes)))
+
+
+def start(data: TrainingData, device: Device, kind: str = "data") -> InitialState:
+    return start_training(data, flow_of(data), kind, SEED, device)
+
+
+def unsplit(data: TrainingData, device: Device, learned: GradientDescentConfig | None = None) -> TrainingState:
+    """All epochs in one go, under the initial Gaussians, which may be learned once `data` says so."""
+    begun = start(configured(data, fit_after_epochs=0), device)
+    return continue_training(begun.state, begun.prior, data, device, learned=learned)
+
+
+def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
+    """Bit for bit; the log too, but for the time it took."""
+    assert one.step == other.step
+    for name in ("flow", "averaged_flow", "optimizer"):
+        left, right = getattr(one, name).state_dict(), getattr(other, name).state_dict()
+        if name == "optimizer":
+            left, right = flat_moments(left), flat_moments(right)
+        assert left.keys() == right.keys()
+        assert len(left) > 0
+        for key, value in left.items():
+            assert torch.equal(value, right[key]), f"{name}: {key}"
+    assert timeless(one.log) == timeless(other.log)
+    assert torch.equal(one.epoch_nll, other.epoch_nll)
+    assert_equal_learners(one.learner, other.learner)
+
+
+def assert_equal_learners(one: GaussianLearner | None, other: GaussianLearner | None) -> None:
+    """Gaussians, moments and counts, bit for bit; or none on both sides."""
+    if one is None or other is None:
+        assert one is other
+        return
+    assert (one.config, one.steps, one.loss) == (other.config, other.steps, other.loss)
+    for state_of in (
+        lambda learner: learner.state_dict(),
+        lambda learner: flat_moments(learner.optimizer.state_dict()),
+    ):
+        left, right = state_of(one), state_of(other)
+        assert left.keys() == right.keys()
+        for key, value in left.items():
+            assert torch.equal(value, right[key]), f"learner: {key}"
+
+
+def flat_moments(state: dict) -> dict[str, torch.Tensor]:
+    return {f"{index}.{key}": value for index, moments in state["state"].items() for key, value in moments.items()}
+
+
+def timeless(log: list) -> list:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in log]
+
+
+class Cut(Exception):
+    """The machine is taken away."""
+
+
+def checkpoints_in(folder: Path, data: TrainingData) -> Checkpoints:
+    return Checkpoints(folder, "f" * 64, data.config.checkpoint_minutes)
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a training with checkpoints after every step; it ends with the one of a given step, the given time over."""
+
+    def run(made: int, function: Callable[..., object], *arguments: object, times: int = 1, **options: object) -> None:
+        save, left = Checkpoints.save, iter(range(times - 1))
+
+        def save_and_cut(checkpoints: Checkpoints, step: int, *content: object) -> None:
+            save(checkpoints, step, *content)
+            if step == made and next(left, None) is None:
+                raise Cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "save", save_and_cut)
+            with pytest.raises(Cut):
+                function(*arguments, **options)
+        torch.manual_seed(5)
+
+    return run

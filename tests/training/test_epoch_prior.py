@@ -1,0 +1,215 @@
+"""Gaussians that are learned along with the flow."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from nfpi.priors import (
+    GaussianLearner,
+    GaussianPrior,
+    GradientDescentConfig,
+    ValueRange,
+)
+from nfpi.runtime.signals import Interruption
+from nfpi.training import loop
+from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
+from nfpi.training.divergence import TrainingDiverged, require_finite
+from nfpi.training.epoch_prior import LearnedPrior, prior_of_epoch
+from nfpi.training.loop import continue_training
+from nfpi.training.state import TrainingState
+
+from .conftest import (
+    CPU,
+    LEARNED,
+    SEED,
+    assert_equal_learners,
+    assert_equal_states,
+    checkpoints_in,
+    configured,
+    start,
+    unsplit,
+)
+
+
+@pytest.mark.parametrize("how", LEARNED)
+@pytest.mark.parametrize("epochs_before", [1, 2])
+def test_learning_in_parts_and_in_one_agree_bit_for_bit(make_data, device, tmp_path, how, epochs_before):
+    data = make_data(fit_after_epochs=epochs_before)
+    begun = start(data, device)
+    begun.state.save(tmp_path / "state.safetensors", {})
+    state, _ = TrainingState.load(tmp_path / "state.safetensors", data.config, data.steps_per_epoch, CPU)
+    state = continue_training(state, begun.prior, data, device, learned=LEARNED[how])
+    assert state.learner.steps == (3 - epochs_before) * (4 if how == "step" else 1)
+    assert_equal_states(state, unsplit(data, device, LEARNED[how]))
+
+
+@pytest.mark.parametrize("how", LEARNED)
+@pytest.mark.parametrize("made", [5, 8, 10])
+def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, device, tmp_path, cut, how, made):
+    data, learned = make_data(), LEARNED[how]
+    begun, again = start(data, device), start(data, device)
+    cut(
+        made,
+        continue_training,
+        begun.state,
+        begun.prior,
+        data,
+        device,
+        checkpoints_in(tmp_path, data),
+        learned=learned,
+    )
+    checkpoints = checkpoints_in(tmp_path, data)
+    state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
+    assert_equal_states(state, unsplit(data, device, learned))
+
+
+def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device, tmp_path):
+    """Cut between the step of the Gaussians and the first batch of their epoch."""
+    data, file = make_data(), tmp_path / "state.safetensors"
+    begun = start(data, device)
+    begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
+    prior_of_epoch(begun.state, begun.prior, data, Interruption())
+    assert begun.state.learner.steps == 1
+    begun.state.save(file, {})
+    state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
+    state = continue_training(state, begun.prior, data, device, learned=LEARNED["epoch"])
+    assert_equal_states(state, unsplit(data, device, LEARNED["epoch"]))
+
+
+@pytest.mark.parametrize("how", ["epoch", "released"])
+def test_an_epoch_is_trained_under_the_gaussians_of_the_step_before_it(make_data, device, how):
+    """The first step is down the objective of the statistics that the start left."""
+    data = make_data(epochs=2)
+    begun, again = start(data, device), start(data, device)
+    by_hand, nll_range = GaussianLearner(begun.prior, LEARNED[how]), None
+    if how == "released":
+        nll_range = ValueRange()
+        prior = by_hand.prior.to(dtype=torch.float32)
+        latent_statistics(begun.state.flow, data, SEED, prior, nll_range)
+    by_hand.descend(begun.statistics, 0.0, nll_range)
+    learned = continue_training(begun.state, begun.prior, data, device, learned=LEARNED[how])
+    assert_equal_learners(learned.learner, by_hand)
+    fixed = continue_training(again.state, by_hand.prior, data, device)
+    for one, other in zip(learned.flow.parameters(), fixed.flow.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert [row["prior_loss"] for row in learned.log] == [None, by_hand.loss]
+    assert learned.log[1]["validation_nf_acc"] == fixed.log[1]["validation_nf_acc"]
+    assert learned.log[1]["validation_bits_per_dim"] == fixed.log[1]["validation_bits_per_dim"]
+
+
+def test_gaussians_move_with_the_flow_along_the_batch(make_data, device):
+    """One step an epoch: Adam's first one is η·sign of the gradient of the batch's mean of −log p + λ L_KLD / K."""
+    data, config = make_data(epochs=2, batch_size=64), LEARNED["step"]
+    begun = start(data, device)
+    learner = GaussianLearner(begun.prior, config)
+    ((x, labels),) = data.stream(SEED, 1)
+    prior = learner()
+    with torch.no_grad():
+        z, _ = begun.state.flow(x)
+    nll = -prior.log_prob(z).gather(1, labels[:, None]).mean()
+    (nll + learner.repulsion(prior) / 3).backward()
+    state = continue_training(begun.state, begun.prior, data, device, learned=config)
+    for name in ("mean", "spread"):
+        before = getattr(learner, name)
+        clear = before.grad.abs() > 1e-5  # a sign that float32 does not turn
+        assert clear.double().mean() > 0.9
+        moved = (getattr(state.learner, name) - before).detach()[clear]
+        torch.testing.assert_close(moved, -0.01 * before.grad[clear].sign(), rtol=2e-3, atol=0)
+
+
+def test_the_repulsion_of_a_batch_is_that_of_equation_4_over_the_classes(make_data, device):
+    """On all latents, classes of one size: what a batch is trained on is Eq. 4 over K, log-determinants aside."""
+    data = make_data()
+    begun = start(data, device)
+    learner = GaussianLearner(begun.prior, LEARNED["step"])
+    with torch.no_grad():
+        pairs = [(begun.state.flow(x)[0], y) for x, y in data.stream(SEED, STATISTICS_EPOCH)]
+    z, labels = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
+    learned = LearnedPrior(learner, CPU)
+    loss = learned.loss(-learned.current().log_prob_of(z, labels))
+    assert loss.item() == pytest.approx(learner.objective(begun.statistics).item() / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("how", LEARNED)
+def test_the_validation_is_under_the_gaussians_as_they_are(make_data, device, monkeypatch, how):
+    seen = []
+    evaluate = loop.evaluate_flow
+
+    def note(flow: object, prior: GaussianPrior, *arguments: object, **options: object) -> object:
+        seen.append(prior)
+        return evaluate(flow, prior, *arguments, **options)
+
+    monkeypatch.setattr(loop, "evaluate_flow", note)
+    state = unsplit(make_data(evaluate_every=1), device, LEARNED[how])
+    assert len(seen) == 3
+    assert not torch.equal(seen[1].mean, seen[2].mean)
+    assert torch.equal(seen[2].mean, state.learner.prior.mean.float())
+    assert torch.equal(seen[2].variance, state.learner.prior.variance.float())
+
+
+@pytest.mark.parametrize(("how", "passes"), [("epoch", 2), ("step", 0), ("released", 2)])
+def test_learning_costs_one_pass_an_epoch(make_data, device, monkeypatch, how, passes):
+    data = make_data()
+    begun = start(data, device)
+    epochs = []
+    stream = TrainingData.stream
+
+    def note(data: TrainingData, seed: int, epoch: int, *arguments: int) -> object:
+        epochs.append(epoch)
+        return stream(data, seed, epoch, *arguments)
+
+    monkeypatch.setattr(TrainingData, "stream", note)
+    state = continue_training(begun.state, begun.prior, data, device, learned=LEARNED[how])
+    assert sorted(epochs) == [1, 2, *[STATISTICS_EPOCH] * passes]
+    assert [row["prior_loss"] is None for row in state.log] == [True, False, False]
+    assert {tuple(row) for row in state.log} == {tuple(begun.state.log[0])}
+
+
+def test_step_sizes_run_from_the_first_step_to_the_end_of_training(make_data, device, monkeypatch):
+    seen = []
+    step = GaussianLearner.step
+    monkeypatch.setattr(GaussianLearner, "step", lambda learner, u: (seen.append(u), step(learner, u))[1])
+    unsplit(make_data(epochs=5), device, LEARNED["epoch"])
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+    seen.clear()
+    unsplit(make_data(), device, LEARNED["step"])
+    assert seen == [step / 8 for step in range(8)]
+
+
+@pytest.mark.parametrize("how", ["epoch", "step"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_gaussians_that_are_not_finite_name_epoch_class_and_quantity(make_data, device, tmp_path, how, checkpointed):
+    """Classes 1 and 2 coincide, so that π is 0."""
+    data = make_data()
+    begun = start(data, device)
+    mean = begun.prior.mean.clone()
+    mean[2] = mean[1]
+    checkpoints = checkpoints_in(tmp_path, data) if checkpointed else None
+    with pytest.raises(TrainingDiverged) as error:
+        continue_training(
+            begun.state, GaussianPrior(mean, torch.ones_like(mean)), data, device, checkpoints, learned=LEARNED[how]
+        )
+    message = str(error.value)
+    assert "epoch 2, step" in message
+    assert re.search(r"learned prior: mean is not finite in class [0-2] \(seed 3\)", message)
+    assert "\n" not in message
+
+
+def test_an_objective_that_is_not_finite_is_named(make_data, device):
+    data = make_data()
+    begun = start(data, device)
+    begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
+    begun.state.learner.loss = float("inf")
+    with pytest.raises(TrainingDiverged, match="epoch 2, step 4: learned prior: objective is not finite"):
+        require_finite(begun.state, data.config, 2)
+
+
+@pytest.mark.parametrize("other", [None, GradientDescentConfig(weight=21.0)])
+def test_a_learner_goes_on_as_it_began(make_data, device, other):
+    data = make_data()
+    state = unsplit(configured(data, epochs=2), device, LEARNED["epoch"])
+    with pytest.raises(ValueError, match="state: expected Gaussians learned by"):
+        continue_training(state, start(data, device).prior, data, device, learned=other)
