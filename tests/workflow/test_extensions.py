@@ -1,0 +1,216 @@
+"""Files of the user's own: what they add is planned, and a change of one makes again what uses it and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Job, Project, clone, collection, flow_of_run, jobs_of_run
+
+PRIOR = """
+from nfpi.config import Settings
+from nfpi.priors import ClassStatistics, GaussianPrior, register_prior
+
+
+class Simplex(Settings):
+    radius: float = 10.0
+
+
+@register_prior("simplex", Simplex, uses_weight=False)
+def fit_simplex(statistics: ClassStatistics, initial: GaussianPrior, weight: float, settings: Simplex) -> GaussianPrior:
+    return initial
+"""
+FLOW = '''
+from nfpi.config import Settings
+from nfpi.flows import ImageFlow, register_flow
+
+
+class PlanarSettings(Settings):
+    layers: int = 4
+
+
+@register_flow("planar", PlanarSettings)
+class PlanarFlow(ImageFlow):
+    """Nothing is built of it here."""
+'''
+METRIC = """
+from nfpi.results import register_metric
+
+
+@register_metric("brier", label="Brier", decimals=3, higher_is_better=False)
+def brier(log_prob, labels):
+    return 0.0
+"""
+CLASSIFIER = """
+from nfpi.config import Settings
+from nfpi.classifiers import register_classifier
+
+
+@register_classifier("tiny", Settings)
+def tiny(num_classes, in_channels, image_size, settings):
+    raise NotImplementedError
+"""
+FILES = {"prior.py": PRIOR, "flow.py": FLOW, "metric.py": METRIC, "classifier.py": CLASSIFIER}
+
+PRESET: dict[str, Any] = {
+    "extends": "demo",
+    "extensions": list(FILES),
+    "priors": {"simplex": {"method": "simplex", "start": "identity"}},
+    "flows": {"planar": {"kind": "planar", "layers": 2}},
+    "classifiers": {
+        "tiny": {"model": "tiny", "epochs": 2},
+        "tiny_of_real": {"model": "tiny", "epochs": 2, "train_on": "real"},
+    },
+    "tables": {
+        "plain": {"experiments": [{"dataset": "digits", "lambdas": [1e4]}]},
+        "with_prior": {"experiments": [{"dataset": "digits", "prior": "simplex", "classifier": None}]},
+        "with_flow": {"experiments": [{"dataset": "digits", "flow": "planar", "lambdas": [0, 1e4]}]},
+        "with_metric": {
+            "metrics": ["nf_acc", "brier", "cnn_brier"],
+            "experiments": [{"dataset": "digits", "lambdas": [1e3]}],
+        },
+        "with_metric_of_flows": {"metrics": ["brier"], "experiments": [{"dataset": "digits", "lambdas": [0]}]},
+        "with_classifier": {
+            "metrics": ["cnn_acc", "top1"],
+            "experiments": [
+                {"dataset": "digits", "lambdas": [1e4], "classifier": "tiny"},
+                {"dataset": "digits", "prior": None, "classifier": "tiny_of_real", "augmentation": "none"},
+            ],
+        },
+    },
+}
+TABLES = list(PRESET["tables"])
+MINE = (*TABLES, "--config", "preset=mine.yaml")
+
+SIMPLEX = "digits/mef/simplex/lambda=0/seed=0"
+PLANAR = ["digits/planar/baseline/lambda=0/seed=0", "digits/planar/fpi/lambda=10000/seed=0"]
+FPI, BASELINE = "digits/mef/fpi/lambda=10000/seed=0", "digits/mef/baseline/lambda=0/seed=0"
+MEASURED = "digits/mef/fpi/lambda=1000/seed=0"
+OF_REAL = "digits/no_flow/seed=0/tiny_of_real/augmentation=none"
+
+OF_PRIOR: set[Job] = flow_of_run(SIMPLEX) | {("fit-prior", f"{SIMPLEX}/fit")} | collection("with_prior")
+OF_FLOW: set[Job] = (
+    set().union(*map(jobs_of_run, PLANAR))
+    | {("start-flow", "digits/planar/initial/data/seed=0")}
+    | collection("with_flow")
+)
+OF_METRIC: set[Job] = {
+    *(("evaluate", run) for run in (MEASURED, BASELINE)),
+    ("test-classifier", f"{MEASURED}/resnet18"),
+} | collection("with_metric", "with_metric_of_flows")
+OF_CLASSIFIER: set[Job] = {
+    ("train-classifier", f"{FPI}/tiny/temperature=1"),
+    ("test-classifier", f"{FPI}/tiny"),
+    ("train-classifier", f"{OF_REAL}/trained"),
+    ("test-classifier", OF_REAL),
+} | collection("with_classifier")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which all tables of a preset with extensions are made."""
+    project = clone(tmp_path_factory.mktemp("extended") / "clone")
+    project.write("mine.yaml", PRESET)
+    for name, content in FILES.items():
+        project.write(name, content)
+    project.snakemake(*MINE)
+    return project
+
+
+@pytest.fixture
+def changed(extended: Project, request: pytest.FixtureRequest) -> Iterator[Project]:
+    """The same with another content of one file, which gets its own back."""
+    name = request.param
+    extended.write(name, f"{FILES[name]}\nCHANGED = True\n")
+    yield extended
+    extended.write(name, FILES[name])
+
+
+def test_what_extensions_add_is_made(extended: Project) -> None:
+    shared = {("prepare-data", "digits/splits")} | {
+        ("start-flow", f"digits/mef/initial/{start}/seed=0") for start in ("data", "identity")
+    }
+    runs = set().union(*map(jobs_of_run, (FPI, BASELINE, MEASURED)))
+    assert extended.made() == shared | runs | OF_PRIOR | OF_FLOW | OF_METRIC | OF_CLASSIFIER | collection("plain")
+    assert "Nothing to be done" in extended.snakemake(*MINE, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [("prior.py", OF_PRIOR), ("flow.py", OF_FLOW), ("metric.py", OF_METRIC), ("classifier.py", OF_CLASSIFIER)],
+    indirect=["changed"],
+    ids=list(FILES),
+)
+def test_a_change_makes_again_what_uses_the_file(changed: Project, expected: set[Job]) -> None:
+    assert changed.plan(*MINE) == expected
+
+
+def test_a_setting_of_ones_own_makes_again_what_it_is_for(extended: Project) -> None:
+    assert extended.plan(*MINE, "priors={simplex: {radius: 20}}") == OF_PRIOR
+    assert extended.plan(*MINE, "flows={planar: {layers: 3}}") == OF_FLOW
+
+
+def test_files_that_are_moved_make_nothing_again(extended: Project, tmp_path: Path) -> None:
+    project = extended.copy(tmp_path / "copy")
+    for name in FILES:
+        (project.folder / "mine").mkdir(exist_ok=True)
+        (project.folder / name).rename(project.folder / "mine" / name)
+    project.write("mine.yaml", PRESET | {"extensions": [f"mine/{name}" for name in FILES]})
+    assert project.plan(*MINE) == set()
+
+
+def test_every_stage_that_reads_settings_loads_the_files(extended: Project) -> None:
+    files = [str(extended.folder / name) for name in FILES]
+    for call in extended.calls():
+        arguments = call["arguments"]
+        loaded = [arguments[index + 1] for index, name in enumerate(arguments) if name == "--extensions"]
+        assert loaded == ([] if call["stage"] == "collect" else files), call["stage"]
+
+
+def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None:
+    asked = set()
+    for call in extended.calls():
+        if "--metrics" in call["arguments"] and call["stage"] != "table":
+            arguments = call["arguments"]
+            assert arguments[arguments.index("--metrics") + 1] == "brier"
+            run = json.loads(arguments[arguments.index("--run") + 1])
+            asked.add((call["stage"], run["prior"], run["lambda"]))
+    assert asked == {("evaluate", "fpi", 1e3), ("evaluate", "baseline", 0), ("test-classifier", "fpi", 1e3)}
+
+
+def test_a_prior_without_a_weight_takes_no_lambdas(extended: Project) -> None:
+    row = {"dataset": "digits", "prior": "simplex", "lambdas": [1e4], "classifier": None}
+    message = extended.refusal(*MINE, overlay={"tables": {"with_prior": {"experiments": [row]}}})
+    assert message.endswith("tables.with_prior: lambdas: expected none for prior 'simplex', received 10000")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = 1\ny = (\n", r"\S+/wrong\.py:2: SyntaxError: '\(' was never closed"),
+        ("import nothing_like_it\n", r"\S+/wrong\.py:1: ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("\n\nraise ValueError('two\\nlines')\n", r"\S+/wrong\.py:3: ValueError: two lines"),
+        (
+            PRIOR.replace('"simplex"', '"fixed_point"'),
+            r"\S+/wrong\.py:\d+: ConfigError: prior method 'fixed_point' is registered already",
+        ),
+        (None, r"extensions: expected a Python file, received \S*wrong\.py, which is not there"),
+    ],
+    ids=["syntax", "import", "error", "taken name", "missing"],
+)
+def test_an_error_in_a_file_is_one_line(fresh: Project, content: str | None, message: str) -> None:
+    if content is not None:
+        fresh.write("wrong.py", content)
+    line = fresh.refusal("table2", "--config", "extensions=[wrong.py]")
+    assert re.fullmatch(rf"config: {message}", line)
+
+
+def test_an_unknown_method_names_those_there_are(fresh: Project) -> None:
+    fresh.write("prior.py", PRIOR)
+    line = fresh.refusal("table2", "--config", "extensions=[prior.py]", "priors={mine: {method: simplx}}")
+    assert line.endswith("priors.mine.method: unknown prior method 'simplx' (did you mean 'simplex'?)")
