@@ -366,6 +366,19 @@ def test_two_parts_equal_the_whole(make_images, device, settings, nfa, saves, tm
     assert_same(whole, resumed)
 
 
+@pytest.mark.slow
+def test_mixed_precision_is_resumed_too(make_images, tmp_path, monkeypatch, cut_after):
+    images = make_images(noise=90)
+    settings = {"checkpoint_minutes": 1e-9, "gradient_clip": 0.5, "precision": "bf16-mixed"}
+    whole = train(make_device("bf16-mixed"), images, images, **settings)
+    with monkeypatch.context() as patch:
+        cut_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(make_device("bf16-mixed"), images, images, folder=tmp_path, **settings)
+    resumed = train(make_device("bf16-mixed"), images, images, model=Small(), folder=tmp_path, **settings)
+    assert_same(whole, resumed)
+
+
 def test_a_finished_training_is_not_repeated(make_images, device, tmp_path, monkeypatch):
     images = make_images()
     first = train(device, images, images, folder=tmp_path, checkpoint_minutes=1e-9)

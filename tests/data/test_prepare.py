@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -133,3 +136,17 @@ def test_prepared_sets_are_replaced(tmp_path):
     _prepare(tmp_path, source="digits")
     assert len(_prepare(tmp_path, source="digits", train_per_class=3)["train"]) == 30
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_pixels_are_prepared_without_torch(tmp_path):
+    """Importing it would double the time that this stage takes."""
+    code = f"""
+import sys
+from pathlib import Path
+from nfpi.config import DatasetConfig
+from nfpi.data.prepare import prepare_dataset
+prepare_dataset("digits", DatasetConfig(), Path({str(tmp_path / "sets")!r}), Path({str(tmp_path)!r}))
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert read_image_set(tmp_path / "sets" / "train").shape == (1, 8, 8)
