@@ -17,7 +17,7 @@ from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.weights import load_weights
 from nfpi.config import NO_RESULT, Augmentation, ClassifierConfig
-from nfpi.config.metrics import OF_GENERATED
+from nfpi.config.metrics import OF_GENERATED, computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
 from nfpi.data.store import read_image_set
@@ -168,7 +168,7 @@ def test(stage: TestClassifier) -> None:
         real_labels=find_real_labels(pixels) if stage.real_labels else None,
         workers=config.workers,
     )
-    computed = compute_metrics(stage.metrics, scores.log_prob, scores.labels)
+    computed = compute_metrics(computed_metrics(stage.metrics), scores.log_prob, scores.labels)
     if measured == _OF_GENERATED:
         computed = {f"{OF_GENERATED}{name}": value for name, value in computed.items()}
         metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
@@ -176,7 +176,6 @@ def test(stage: TestClassifier) -> None:
         metrics = {"top1": scores.top1, "top5": scores.top5}
         metrics |= {"real_top1": scores.real_top1, "real_top5": scores.real_top5}
     values = {name: value for name, value in (metrics | computed).items() if value is not None}
-    per_class = per_class_accuracy(scores.log_prob, scores.labels)
     with written_together():
         write_predictions(stage.output / "predictions.npz", scores.labels, scores.log_prob)
         write_metrics(
@@ -188,7 +187,7 @@ def test(stage: TestClassifier) -> None:
             settings={**header, "compared": {folder.name: value for folder, value in accuracies.items()}},
             device=describe_device(device),
             seconds=time.monotonic() - began,
-            per_class_accuracy=dict(zip(images.classes, per_class, strict=True)),
+            per_class_accuracy=per_class_accuracy(scores.log_prob, scores.labels).tolist(),
         )
     logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 

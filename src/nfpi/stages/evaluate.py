@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from nfpi.config import Split
+from nfpi.config.metrics import computed_metrics
 from nfpi.data.store import read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model import ClassConditionalFlow
@@ -55,7 +56,7 @@ def evaluate(stage: Evaluate) -> None:
         "validation_bits_per_dim": validation.bits_per_dim,
         "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
         "seconds_per_1000_samples": _seconds_per_1000_samples(model, stage.evaluation.timed_samples, device),
-        **compute_metrics(stage.metrics, test.log_prob, test.labels),
+        **compute_metrics(computed_metrics(stage.metrics), test.log_prob, test.labels),
         **_training_time(stage.history),
     }
     with written_together():
@@ -69,7 +70,7 @@ def evaluate(stage: Evaluate) -> None:
             settings={"flow": model.flow.description, **model.config},
             device=describe_device(device),
             seconds=time.monotonic() - began,
-            per_class_accuracy=dict(zip(model.classes, per_class_accuracy(test.log_prob, test.labels), strict=True)),
+            per_class_accuracy=per_class_accuracy(test.log_prob, test.labels).tolist(),
         )
     logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
 

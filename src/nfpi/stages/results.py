@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from nfpi.config import json_schema
-from nfpi.results.collect import collect
-from nfpi.results.csv_files import read_csv, write_csv
+from nfpi.config.experiments import TableSettings
+from nfpi.results.collect import collect, read_collected
+from nfpi.results.csv_files import write_csv
 from nfpi.results.markup import write_table
+from nfpi.results.rows import TableRow
 from nfpi.results.tables import accuracy_table, read_reference
 from nfpi.runs import Run
 from nfpi.stages.options import Collect, MakeTable
@@ -15,3 +16,11 @@ def collect_metrics(stage: Collect) -> None:
     """Read the metrics of all runs, write one table."""
     (path,) = stage.output_paths()
     write_csv(collect(map(Run.from_json, stage.runs), stage.root), path)
+
+
+def make_table(stage: MakeTable) -> None:
+    """Lay out the rows, and write them."""
+    table = TableSettings.model_validate(stage.table)
+    rows = [TableRow.from_json(row) for row in stage.rows]
+    frame = accuracy_table(read_collected(stage.metrics), table, read_reference(stage.reference), rows)
+    write_table(frame, stage.output, stage.name, table.title)
