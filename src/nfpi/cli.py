@@ -60,7 +60,10 @@ def _summary(stage: type[Stage]) -> str:
 def commands() -> type[BaseSettings]:
     """A model with a field for each stage, from which the parser is made."""
     fields: dict[str, Any] = {
-        f"{stage.__name__}": (CliSubCommand[stage], Field(alias=stage.command, description=_summary(stage)))
+        stage.__name__: (
+            CliSubCommand[stage],  # type: ignore[misc, valid-type]
+            Field(alias=stage.command, description=_summary(stage)),
+        )
         for stage in STAGES
     }
     made: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=_Commands.__doc__, **fields)

@@ -55,6 +55,7 @@ rule table:
     params:
         table=params.table,
         rows=params.rows_of_table,
+        code=params.code_of_table,
         extensions=params.extensions,
         folder=subpath(output.csv, parent=True),
     message:

@@ -75,13 +75,14 @@ def fit_prior(stage: FitPrior) -> None:
             _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
         logger.warning("%s", fault)
         return
-    prior, residuals = fitted, []
+    residuals: list[Any] = []
     if isinstance(fitted, FixedPointResult):
-        prior, residuals = fitted.prior, fitted.residuals.tolist()
+        residuals = fitted.residuals.tolist()
         if not fitted.converged:
             logger.warning("not converged after %d iterations: the last Gaussians are taken", fitted.iterations)
         logger.info("λ = %g: %d iterations, converged: %s", stage.weight, fitted.iterations, fitted.converged)
         header |= {"iterations": fitted.iterations, "converged": fitted.converged}
+    prior = fitted.prior if isinstance(fitted, FixedPointResult) else fitted
     with written_together():
         _write_residuals(stage, residuals)
         save_prior(stage.output / "prior.safetensors", prior, header)

@@ -151,6 +151,12 @@ class Params:
         """What a table is called and shows; its rows are handed over by themselves."""
         return as_json(self.plan.config.tables[wildcards["table"]], without=["experiments"])
 
+    def code_of_table(self, wildcards: Wildcards) -> str:
+        """Digests of the user's files that say how the metrics of a table are written."""
+        names = self.plan.config.tables[wildcards["table"]].metrics
+        bases = [name if name in METRICS else name.removeprefix(OF_GENERATED) for name in names]
+        return _digests(METRICS[name].extension for name in bases)
+
     # ---- figures -------------------------------------------------------------------------------------------
 
     def figure(self, name: str) -> Param:
