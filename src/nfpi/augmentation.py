@@ -1,15 +1,15 @@
 """Latent augmentation (NFA, §5.3): images of one class mixed in the span of the PCA axes of their latents.
 
-The images of a class go through the flow f; the leading principal axes of their latents are the columns of V (D, A).
-Each latent z then moves towards that of a random other image of the class within that span, and back through f⁻¹:
+The leading principal axes of the latents of a class, under the flow f, are the columns of V (D, A). Each latent z moves
+towards that of another random image of the class within their span, and f⁻¹ maps it back:
 
     z' = z + s V Vᵀ (z_partner − z),    variant = image + f⁻¹(z') − f⁻¹(z),
 
-with a share of the way s = strength · u, u ~ Beta(c, c), or s = strength. f⁻¹(z) is the image with the noise that the
-flow sees on it: so that noise is taken off again, and s = 0 gives the image back.
+with a share of the way s = strength · u, u ~ Beta(c, c), or s = strength. f⁻¹(z) is the image with its
+dequantisation noise: the noise is subtracted again, and s = 0 gives the image back.
 
-A class at a time is held, N_class · D float32 latents: 61 MB for CIFAR10's 5000 × 3072, 21 MB for the 1300 × 4096 of an
-ImageNet class, a GiB for 65 thousand images of that size. Nothing grows with the number of classes or with D².
+One class is in memory at a time, N_class · D float32 latents: 61 MB for CIFAR10's 5000 × 3072, 21 MB for the
+1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Nothing grows with the number of classes or with D².
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class ClassifierConfig(Settings):
     standard: StandardAugmentation = StandardAugmentation()
     """the standard augmentations"""
     nfa_probability: Share = 0.5
-    """share of training images that one of their latent-augmented variants stands in for"""
+    """share of training images that are replaced by one of their latent-augmented variants"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process does (changes no result)"""
