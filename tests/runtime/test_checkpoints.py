@@ -227,10 +227,10 @@ def test_when_a_state_is_due(tmp_path, monkeypatch):
     checkpoints.save(1, tensors(1), {})
     clock += 10
     assert not checkpoints.due(epoch_ended=True)  # 3 s of saving after 10 s of training would be a good part of them
-    clock += 140
+    clock += 295
     assert checkpoints.due(epoch_ended=True)
     assert not checkpoints.due()
-    clock += 460
+    clock += 300
     assert checkpoints.due()
 
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _NO_DIGEST = b"0" * 64
 _KEY = b'"sha256":"'
-_LARGEST_SHARE = 0.02  # of the time, that checkpoints at the ends of short epochs may take
+_LARGEST_SHARE = 0.01  # of the time that saving at the ends of epochs may take
 
 
 class Checkpoints:
