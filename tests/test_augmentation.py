@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfpi.augmentation import augment_images, make_variants, class_axes, mix_in_span
+from nfpi.augmentation import augment_images, class_axes, make_variants, mix_in_span
 from nfpi.config import NfaConfig
 from nfpi.data import DataError, Domain, ImageSet, domain_of
 from nfpi.flows import MatrixExponentialFlow

@@ -9,7 +9,8 @@ with a share of the way s = strength · u, u ~ Beta(c, c), or s = strength. f⁻
 dequantisation noise: the noise is subtracted again, and s = 0 gives the image back.
 
 One class is in memory at a time, N_class · D float32 latents: 61 MB for CIFAR10's 5000 × 3072, 21 MB for the
-1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Nothing grows with the number of classes or with D².
+1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Nothing grows with the number of
+classes or with D².
 """
 
 from __future__ import annotations
