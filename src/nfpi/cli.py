@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, get_subcommand
 from tqdm import tqdm
 
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
@@ -48,8 +48,12 @@ class _Commands(BaseSettings):
         return (init_settings,)
 
     def cli_cmd(self) -> None:
-        """Hand over to the subcommand."""
-        CliApp.run_subcommand(self)
+        """Carry out the stage of the subcommand."""
+        from nfpi.stages.execution import execute  # numpy: help needs none
+
+        stage = get_subcommand(self)
+        assert isinstance(stage, Stage)
+        execute(stage)
 
 
 def _summary(stage: type[Stage]) -> str:

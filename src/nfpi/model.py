@@ -85,9 +85,7 @@ class ClassConditionalFlow:
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
         with written_together():
             save_tensors(folder / WEIGHTS, tensors, {"format": _FORMAT})
-            write_atomically(
-                folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            )
+            write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> ClassConditionalFlow:

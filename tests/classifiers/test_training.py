@@ -19,7 +19,8 @@ from nfpi.classifiers.training import make_schedule
 from nfpi.config import ClassifierConfig, StandardAugmentation
 from nfpi.data import ImageSet
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.devices import Device, make_device
+from nfpi.runtime.device import Device
+from nfpi.runtime.devices import make_device
 from nfpi.runtime.tensors import FormatError
 
 CONFIG = ClassifierConfig(epochs=3, batch_size=16, max_learning_rate=0.05, standard={"crop_padding": 1})

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import nfpi.runtime.devices
-from nfpi.runtime.devices import Device, describe_device, make_device
+from nfpi.runtime.device import Device
+from nfpi.runtime.devices import describe_device, make_device
 from nfpi.runtime.fabric import FabricDevice
 
 HEAVY = (

@@ -17,7 +17,8 @@ from nfpi.priors import (
     GradientDescentConfig,
 )
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.devices import Device, make_device
+from nfpi.runtime.device import Device
+from nfpi.runtime.devices import make_device
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState

@@ -22,7 +22,7 @@ from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpointer, Checkpoints, Snapshot, checkpointing
-from nfpi.runtime.devices import Device
+from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import FormatError
 

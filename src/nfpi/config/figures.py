@@ -6,17 +6,44 @@ The module of the same name in :mod:`nfpi.figures` computes and draws it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, SerializeAsAny, create_model
 from pydantic_core import CoreSchema
 
 from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 from nfpi.config.registry import Registry
-from nfpi.runs import INITIAL, SPLITS, Layout
+from nfpi.runs import INITIAL, SPLITS, Layout, Run
 
 if TYPE_CHECKING:
-    from nfpi.config.resolution import Config
+    from nfpi.config.generation import NfaConfig
+    from nfpi.config.priors import FixedPointSettings
+
+
+class ForDataset(Protocol):
+    """Settings as they are for one data set."""
+
+    @property
+    def nfa(self) -> NfaConfig:
+        """Of the latent augmentation."""
+
+
+class RunsOfPreset(Protocol):
+    """What a figure asks of the settings of a preset (:class:`nfpi.config.Config`)."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Figures show runs of the first."""
+
+    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
+        """The run of a flow."""
+
+    def for_dataset(self, dataset: str) -> ForDataset:
+        """The settings with the data set's own overrides."""
+
+    def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
+        """Settings of a prior that is fitted by iteration; ConfigError, which names `where`, if it is not."""
+
 
 Files = dict[str, list[str]]
 """Paths, by what they are to the figure."""
@@ -43,7 +70,7 @@ class FigureSettings(Settings):
         """Names of the pictures of the figure `name`."""
         return list(cls.pictures) or [name]
 
-    def files(self, config: Config, layout: Layout) -> Files:
+    def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Name the files that it is drawn from.
 
         Raises:
@@ -51,7 +78,7 @@ class FigureSettings(Settings):
         """
         raise NotImplementedError
 
-    def reads(self, config: Config) -> dict[str, Settings]:
+    def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
         """Name the settings of other families that it is drawn by."""
         return {}
 
@@ -95,7 +122,7 @@ class AccuracyFigure(FigureSettings):
 
     table: Name = "table2"
 
-    def files(self, config: Config, layout: Layout) -> Files:
+    def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The table."""
         return {"table": [layout.path(f"tables/{self.table}.csv")]}
 
@@ -125,7 +152,7 @@ class EmbeddingFigure(FigureSettings):
     """small and large λ of the exact update with full covariances"""
     samples_per_class: PositiveInt = 200
 
-    def files(self, config: Config, layout: Layout) -> Files:
+    def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The training images."""
         return {"train": split_files(layout, self.dataset, "train")}
 
@@ -141,7 +168,7 @@ class FlowFigure(FigureSettings):
     weight: NonNegativeFloat = 0.0
     """λ"""
 
-    def model(self, config: Config, layout: Layout) -> list[str]:
+    def model(self, config: RunsOfPreset, layout: Layout) -> list[str]:
         """The files of the run's model."""
         run = config.run(self.dataset, self.flow, self.prior, self.weight, config.seeds[0])
         return [f"{layout.of(run)}/model/{name}" for name in ("config.json", "model.safetensors")]
@@ -162,11 +189,11 @@ class AugmentationFigure(FlowFigure):
     images_per_class: PositiveInt = 1
     variants: PositiveInt = 3
 
-    def files(self, config: Config, layout: Layout) -> Files:
+    def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The training images, and the model."""
         return {"train": split_files(layout, self.dataset, "train"), "model": self.model(config, layout)}
 
-    def reads(self, config: Config) -> dict[str, Settings]:
+    def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
         """How variants are made."""
         return {"nfa": config.for_dataset(self.dataset).nfa}
 
@@ -184,7 +211,7 @@ class SamplesFigure(FlowFigure):
     """the first of them, up to this number"""
     temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
 
-    def files(self, config: Config, layout: Layout) -> Files:
+    def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The model."""
         return {"model": self.model(config, layout)}
 
@@ -205,16 +232,15 @@ class ResidualsFigure(FigureSettings):
     prior: Name = "fpi"
     lambdas: Annotated[list[PositiveFloat], Field(min_length=1)]
 
-    def files(self, config: Config, layout: Layout) -> Files:
+    def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The iterations of each λ."""
-        config.require_fixed_point("figures.residuals", self.prior)
+        config.fixed_point_settings("figures.residuals", self.prior)
         runs = [config.run(self.dataset, self.flow, self.prior, weight, config.seeds[0]) for weight in self.lambdas]
         return {"iterations": [f"{layout.of(run)}/fit/fixed_point.csv" for run in runs]}
 
-    def reads(self, config: Config) -> dict[str, Settings]:
+    def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
         """Settings of the fits: the tolerance and the number of iterations allowed."""
-        config.require_fixed_point("figures.residuals", self.prior)
-        return {"prior": config.fixed_point_settings(self.prior)}
+        return {"prior": config.fixed_point_settings("figures.residuals", self.prior)}
 
 
 class ConvergenceFigure(FigureSettings):
@@ -236,7 +262,7 @@ class ConvergenceFigure(FigureSettings):
         *(1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6),
     ]
 
-    def files(self, config: Config, layout: Layout) -> Files:
+    def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Statistics of the latents of an initial state at the class means and variances, and its Gaussians."""
         where = {"dataset": self.dataset, "flow": self.flow, "start": "data", "seed": str(config.seeds[0])}
         folder = layout.path(INITIAL, **where)

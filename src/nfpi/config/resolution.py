@@ -96,22 +96,22 @@ class Config(Settings):
             return flow, None
         return flow, Run(**{**vars(flow), **taught})
 
-    def require_fixed_point(self, where: str, prior: str) -> None:
-        """Make sure that a prior is fitted by iteration.
+    def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
+        """Settings of a prior that is fitted by iteration.
+
+        Args:
+            where: what needs one, for the error.
+            prior: its name.
 
         Raises:
             ConfigError: it is not.
         """
-        method = self.priors[prior].method
-        if method != "fixed_point":
+        settings = PRIORS.settings_of(self.priors[prior])
+        if not isinstance(settings, FixedPointSettings):
+            method = self.priors[prior].method
             raise ConfigError(
                 f"{where}: expected a prior fitted by fixed-point iteration, received '{prior}' ({method})"
             )
-
-    def fixed_point_settings(self, prior: str) -> FixedPointSettings:
-        """Settings of a fixed-point prior."""
-        settings = PRIORS.settings_of(self.priors[prior])
-        assert isinstance(settings, FixedPointSettings)
         return settings
 
     def extensions_of(

@@ -1,61 +1,17 @@
-"""The device of a stage: CUDA, MPS or the CPU, and how a training uses it."""
+"""The choice of a device: CUDA, MPS or the CPU."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from nfpi.runtime.processes import Processes
+from nfpi.runtime.device import Device
 
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-class Device:
-    """One device that computes in float32.
-
-    A training calls its methods in the place of torch's, so that the same loop runs in mixed precision and in several
-    processes (:class:`nfpi.runtime.fabric.FabricDevice`).
-
-    Attributes:
-        device: of this process.
-        processes: those that train together; this one alone.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.processes = Processes(device=device)
-
-    @contextmanager
-    def together(self) -> Iterator[Processes]:
-        """Run the block in all processes that train together."""
-        yield self.processes
-
-    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Prepare a module on this device and its optimizer for training; call the ones returned."""
-        return module, optimizer
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a loss, (); averaged over the processes."""
-        loss.backward()
-
-    def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Scale the gradients down to this norm where theirs is larger."""
-        nn.utils.clip_grad_norm_(module.parameters(), max_norm)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State that changes during training, the scale of 16-bit gradients; empty where there is none."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of :meth:`state_dict`."""
 
 
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:

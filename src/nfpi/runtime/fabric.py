@@ -14,7 +14,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from torch import Tensor, nn
 
-from nfpi.runtime.devices import Device
+from nfpi.runtime.device import Device
 from nfpi.runtime.processes import ADDRESS, PLACE, Processes, connected
 
 

@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nfpi.config import NO_RESULT, PRIORS, GradientDescentConfig, TrainingConfig
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
@@ -19,7 +17,8 @@ from nfpi.release import load_release_checkpoint
 from nfpi.results.csv_files import write_log, write_rows
 from nfpi.results.records import config_hash
 from nfpi.runtime.checkpoints import Checkpoints
-from nfpi.runtime.devices import Device, make_device
+from nfpi.runtime.device import Device
+from nfpi.runtime.devices import make_device
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import file_digest, written_together
 from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow

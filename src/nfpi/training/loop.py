@@ -27,7 +27,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.initial import initial_prior
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
-from nfpi.runtime.devices import Device
+from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import TrainingData, initialization_images, latent_statistics

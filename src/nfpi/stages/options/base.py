@@ -46,8 +46,3 @@ class Stage(BaseModel):
         module, _, name = self.work.partition(":")
         function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
         return function
-
-    def cli_cmd(self) -> None:
-        """Do the work: what the command line calls."""
-        execute: Callable[[Stage], None] = importlib.import_module("nfpi.stages.execution").execute
-        execute(self)
