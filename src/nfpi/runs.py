@@ -1,8 +1,8 @@
 """What a run is, where it lies, and how it is written.
 
-A run is one flow trained under one prior with one λ and one seed, and the classifiers that learn from it; or a classifier
-that no flow has a part in. All that identifies it stands in :class:`Run`, all paths below results/{preset} in
-:class:`Layout`. Rules use the same templates with Snakemake's wildcards in the place of values.
+A run is one flow trained under one prior with one λ and one seed, and the classifiers that learn from it; or a
+classifier that no flow has a part in. All that identifies it stands in :class:`Run`, all paths below results/{preset}
+in :class:`Layout`. Rules use the same templates with Snakemake's wildcards in the place of values.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class PrepareData(Stage):
 
 
 class EncodeData(Stage):
-    """Write a data set's splits as latents of an autoencoder, for data sets with a `vae`; resumes where it was stopped."""
+    """Write a data set's splits as latents of an autoencoder, for data sets with a `vae`; resumes if stopped."""
 
     command = "encode-data"
     work = "nfpi.stages.pretrained:encode_data"

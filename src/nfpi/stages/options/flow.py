@@ -28,7 +28,7 @@ MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
 
 
 class StartFlow(Stage):
-    """Initialise the flow and the Gaussians on data, and train the epochs before the fit; resumes where it was stopped."""
+    """Initialise the flow and the Gaussians on data, and train the epochs before the fit; resumes if stopped."""
 
     command = "start-flow"
     work = "nfpi.stages.flow:start_flow"
@@ -45,7 +45,7 @@ class StartFlow(Stage):
     """the backbone: its kind and settings"""
     training: TrainingConfig = TrainingConfig()
     devices: PositiveInt = 1
-    """GPUs that train together, one process each, up to those that the machine has; results differ in their last bits"""
+    """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
     start: Start = "data"
     """initial Gaussians: class means with class variances (data) or identity covariances (identity), or means drawn
     from N(0, I) with identity covariances (random)"""
@@ -68,7 +68,7 @@ class FitPrior(Stage):
 
 
 class TrainFlow(Stage):
-    """Continue the training of a flow under its prior, from its initial state; resumes where it was stopped."""
+    """Continue the training of a flow under its prior, from its initial state; resumes if stopped."""
 
     command = "train-flow"
     work = "nfpi.stages.flow:train_flow"
@@ -86,7 +86,7 @@ class TrainFlow(Stage):
     """λ of Eq. 4, where the Gaussians are learned"""
     training: TrainingConfig = TrainingConfig()
     devices: PositiveInt = 1
-    """GPUs that train together, one process each, up to those that the machine has; results differ in their last bits"""
+    """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
 
 
 class ImportRelease(Stage):
@@ -125,7 +125,7 @@ class Evaluate(Stage):
 
 
 class Generate(Stage):
-    """Draw labelled images from a trained flow, in the on-disk form of data sets; resumes where it was stopped."""
+    """Draw labelled images from a trained flow, in the on-disk form of data sets; resumes if stopped."""
 
     command = "generate"
     work = "nfpi.stages.generate:generate"
@@ -141,7 +141,7 @@ class Generate(Stage):
 
 
 class Augment(Stage):
-    """Make latent-augmented variants of all training images, as a data set; resumes where it was stopped."""
+    """Make latent-augmented variants of all training images, as a data set; resumes if stopped."""
 
     command = "augment"
     work = "nfpi.stages.generate:augment"
