@@ -1,4 +1,4 @@
-"""Snakemake runs for real here, in a copy of the workflow; a stub stands in for the stages."""
+"""Snakemake runs for real here, in a copy of the workflow, and a stub stands in for the stages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+from nfpi.config import resolve
+from nfpi.workflow import Plan
 
 ROOT = Path(__file__).parents[2]
 STUBS = Path(__file__).parent / "stubs"
@@ -163,6 +166,11 @@ def clone(folder: Path) -> Project:
         if path.is_symlink() and path.readlink().parts[0] == "profiles":
             (folder / path.name).symlink_to(path.readlink())
     return Project(folder)
+
+
+def make_plan(preset: str = "demo", **overrides: Any) -> Plan:
+    """The plan of a call with these settings, without Snakemake."""
+    return Plan(resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, **overrides}))
 
 
 @pytest.fixture

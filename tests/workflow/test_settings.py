@@ -1,8 +1,7 @@
-"""config.yaml, its schema, and what a user sees when it is wrong."""
+"""What a user sees when a setting is wrong, the paper's settings, and the form of the workflow."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -10,35 +9,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
-from pydantic import BaseModel
 
-from nfpi.config import (
-    ClassifierConfig,
-    DatasetConfig,
-    EvaluationConfig,
-    FixedPointPrior,
-    FlowConfig,
-    GenerationConfig,
-    GradientPrior,
-    NfaConfig,
-    StandardAugmentation,
-    TrainingConfig,
-    json_schema,
-    merge,
-    resolve,
-)
+from nfpi.config import MatrixExponentialSettings, resolve
 
 from .conftest import ROOT, Project
-
-CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-SCHEMA = ROOT / "workflow/schemas/config.schema.json"
-REGENERATE = (
-    'python -c "import json; from nfpi.config import json_schema; '
-    'print(json.dumps(json_schema(), indent=2, ensure_ascii=False))" > workflow/schemas/config.schema.json'
-)
 
 
 @pytest.mark.parametrize(
@@ -52,73 +28,24 @@ REGENERATE = (
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_the_key(fresh: Project, setting: str, message: str) -> None:
-    process = fresh.snakemake("table2", "--dry-run", "--config", setting, check=False)
-    assert process.returncode != 0
-    (line,) = [line for line in process.stdout.splitlines() if line.startswith("config: ")]
-    assert re.search(message, line)
-    assert "Traceback" not in process.stdout
-
-
-def test_the_demo_target_is_refused_in_another_preset(fresh: Project) -> None:
-    process = fresh.snakemake("demo", "--dry-run", "--config", "preset=paper", check=False)
-    assert process.returncode != 0
-    assert "this target is for preset demo, not for paper" in process.stdout
-
-
-def test_the_schema_is_in_step_with_the_code() -> None:
-    same = json.loads(SCHEMA.read_text()) == json_schema()
-    assert same, f"config.py has changed; write the schema anew:\n{REGENERATE}"
-
-
-def test_the_schema_takes_config_yaml_and_refuses_unknown_keys() -> None:
-    schema = json.loads(SCHEMA.read_text())
-    jsonschema.validate(CONFIG | {"presets": numbers(CONFIG["presets"])}, schema)
-    with pytest.raises(jsonschema.ValidationError, match="epoch"):
-        jsonschema.validate(CONFIG | {"presets": {"demo": {"training": {"epoch": 1}}}}, schema)
-
-
-def numbers(value: Any) -> Any:
-    """`1e4` is text in YAML 1.1 and a number in YAML 1.2, which is what editors read."""
-    if isinstance(value, dict):
-        return {key: numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [numbers(item) for item in value]
-    return float(value) if isinstance(value, str) and re.fullmatch(r"[\d.]+e\d+", value) else value
-
-
-@pytest.mark.parametrize(
-    ("group", "model"),
-    [
-        (CONFIG["flow"], FlowConfig),
-        (CONFIG["training"], TrainingConfig),
-        (CONFIG["priors"]["fpi"], FixedPointPrior),
-        (CONFIG["priors"]["nfgd_linear"], GradientPrior),
-        (CONFIG["nfa"], NfaConfig),
-        (CONFIG["evaluation"], EvaluationConfig),
-        (CONFIG["generation"], GenerationConfig),
-        (
-            merge(*(CONFIG["classifiers"][name] for name in ("resnet18", "swin", "eva02_pretrained", "eva02"))),
-            ClassifierConfig,
-        ),
-        (CONFIG["classifiers"]["resnet18"]["standard"], StandardAugmentation),
-        (CONFIG["datasets"]["digits"] | CONFIG["datasets"]["cifar100"], DatasetConfig),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_every_knob_stands_in_config_yaml(group: dict[str, Any], model: type[BaseModel]) -> None:
-    assert set(group) == set(model.model_fields)
+    assert re.search(message, fresh.refusal("table2", "--config", setting))
+    assert "Traceback" not in fresh.snakemake("table2", "--config", setting, check=False).stdout
 
 
 def test_the_paper_preset_has_the_papers_settings() -> None:
-    _, _, config = resolve(CONFIG, {"preset": "paper"})
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
     assert config.seeds == [1999]
-    assert config.flow == FlowConfig(num_flows=[8] * 3, num_blocks=[8, 4, 2], hidden_channels=[128] * 3)
+    papers = MatrixExponentialSettings(num_flows=[8] * 3, num_blocks=[8, 4, 2], hidden_channels=[128] * 3)
+    assert papers.model_dump().items() <= config.flows["mef"].model_dump().items()
+    assert config.flows["mef"].kind == "matrix_exponential"
+    assert {experiment.flow for table, experiment in config.experiments() if table != "table7"} == {"mef"}
     assert (config.training.epochs, config.training.batch_size) == (500, 512)
     cifar10, cifar100 = config.for_dataset("cifar10"), config.for_dataset("cifar100")
     assert (cifar10.generation.per_class, cifar10.classifiers["resnet18"].epochs) == (5000, 30)
     assert (cifar100.generation.per_class, cifar100.classifiers["resnet18"].epochs) == (500, 50)
     assert config.datasets["cifar100"].validation_fraction == 0.05
-    training = config.training
+    training = config.training_of("cifar10", "mef")
+    assert (training.optimizer, training.schedule, training.weight_decay) == ("adamax", "constant", 0)
     assert (training.learning_rate, training.warmup_steps, training.fit_after_epochs) == (0.01, 1000, 1)
     assert (training.ema_decay, training.ema_power, training.initialization_images) == (0.9999, 0.75, 1024)
     assert (training.augmentation, training.precision) == ("released", "32-true")
@@ -159,7 +86,7 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
     ],
 )
 def test_the_paper_preset_has_the_papers_classifiers(name: str, expected: dict[str, Any]) -> None:
-    _, _, config = resolve(CONFIG, {"preset": "paper"})
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
     settings = config.for_dataset("cifar10").classifiers[name].model_dump()
     assert {key: settings[key] for key in expected} == expected
 

@@ -1,0 +1,160 @@
+"""What rules depend on, as functions of their wildcards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from nfpi.runs import Run
+from nfpi.workflow import Inputs
+
+from .conftest import make_plan
+
+RUN = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "1000", "seed": "0"}
+FOLDER = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
+OF_REAL = {"dataset": "digits", "source": "no_flow", "seed": "0", "classifier": "eva02", "augmentation": "none"}
+IMAGE_SET = ("images.npy", "labels.npy", "meta.json")
+
+
+def make_inputs(preset: str = "demo", **overrides: Any) -> Inputs:
+    return Inputs(make_plan(preset, **overrides))
+
+
+def fits(constraints: Mapping[str, str], wildcards: Mapping[str, str]) -> bool:
+    return all(re.fullmatch(constraints[name], value) for name, value in wildcards.items())
+
+
+@pytest.mark.parametrize("preset", ["demo", "paper"])
+def test_wildcards_may_be_what_runs_have(preset: str) -> None:
+    inputs = make_inputs(preset)
+    constraints, config = inputs.wildcard_constraints(), inputs.plan.config
+    for _, experiment in config.experiments():
+        for weight in config.weights_of(experiment) or [None]:
+            for pair in config.runs_of(experiment, weight):
+                for run in filter(None, pair):
+                    assert fits(constraints, run.wildcards), run
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dataset", "digit"),
+        ("dataset", "digitsX"),
+        ("flow", "initial"),
+        ("flow", "no_flow"),
+        ("prior", "initial"),
+        ("weight", "e5"),
+        ("weight", "-1"),
+        ("weight", "nan"),
+        ("seed", "01"),
+        ("seed", "-1"),
+        ("start", "baseline"),
+        ("source", "mef/fpi"),
+        ("source", "mef/fpi/lambda="),
+        ("augmentation", "nfa+standard"),
+        ("classifier", "model"),
+        ("table", "table99"),
+    ],
+)
+def test_wildcards_may_be_nothing_else(name: str, value: str) -> None:
+    assert not fits(make_inputs().wildcard_constraints(), {name: value})
+
+
+def test_names_are_taken_literally_and_none_fits_where_there_are_none() -> None:
+    constraints = make_inputs(tables={"a.b": {"experiments": [{"dataset": "digits", "lambdas": [0]}]}})
+    assert not fits(constraints.wildcard_constraints(), {"table": "aXb"})
+    assert not re.fullmatch(make_inputs().datasets(encoded=True), "")
+
+
+def test_a_data_set_is_prepared_or_encoded() -> None:
+    inputs = make_inputs("paper")
+    assert re.fullmatch(inputs.datasets(encoded=True), "imagenet")
+    assert not re.fullmatch(inputs.datasets(encoded=True), "cifar10")
+    assert re.fullmatch(inputs.datasets(encoded=False), "cifar10")
+    assert not re.fullmatch(inputs.datasets(encoded=False), "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("prior", "fitted", "learned", "begins_with"),
+    [
+        ("fpi", True, False, f"{FOLDER}/fit/prior.safetensors"),
+        ("nfgd_linear", False, True, "results/demo/digits/mef/initial/data/seed=0/prior.safetensors"),
+        ("gmm", False, True, "results/demo/digits/mef/initial/random/seed=0/prior.safetensors"),
+        ("baseline", False, False, "results/demo/digits/mef/initial/data/seed=0/prior.safetensors"),
+        ("baseline-identity", False, False, "results/demo/digits/mef/initial/identity/seed=0/prior.safetensors"),
+    ],
+)
+def test_gaussians_are_fitted_or_learned_or_kept(prior: str, fitted: bool, learned: bool, begins_with: str) -> None:
+    inputs = make_inputs()
+    assert (inputs.is_fitted(prior), inputs.is_learned(prior)) == (fitted, learned)
+    assert bool(re.fullmatch(inputs.fitted_priors(), prior)) is fitted
+    assert inputs.prior_of_training(RUN | {"prior": prior}) == begins_with
+
+
+def test_one_classifier_is_chosen_from_one_for_each_temperature() -> None:
+    inputs = make_inputs(
+        generation={"temperatures": [0.7, 1, 1.0, "1e0"]},
+        datasets={"cifar10": {"overrides": {"generation": {"temperatures": [2]}}}},
+    )
+    wildcards = RUN | {"classifier": "resnet18"}
+    folders = [f"{FOLDER}/resnet18/temperature={temperature}" for temperature in ("0.7", "1")]
+    assert inputs.candidates(wildcards) == folders
+    assert inputs.candidate_files("metrics.json")(wildcards) == [f"{folder}/metrics.json" for folder in folders]
+    (of_cifar10,) = inputs.candidates(wildcards | {"dataset": "cifar10"})
+    assert of_cifar10.endswith("temperature=2")
+
+
+def test_a_classifier_sees_variants_of_its_flow_where_its_augmentation_has_some() -> None:
+    inputs = make_inputs()
+    assert inputs.augmented_images(OF_REAL) == []
+    for augmentation in ("nfa", "standard+nfa"):
+        wildcards = OF_REAL | {"source": "mef/fpi/lambda=1000", "augmentation": augmentation}
+        assert inputs.augmented_images(wildcards) == [f"{FOLDER}/augmented/{file}" for file in IMAGE_SET]
+
+
+def test_a_classifier_is_fine_tuned_from_the_one_that_it_names() -> None:
+    inputs = make_inputs()
+    trained = "results/demo/digits/no_flow/seed=0/eva02_pretrained/augmentation=none/trained/model.safetensors"
+    for source in ("no_flow", "mef/fpi/lambda=1000"):
+        assert inputs.weights_to_fine_tune(OF_REAL | {"source": source}) == [trained]
+    assert inputs.weights_to_fine_tune(OF_REAL | {"classifier": "swin"}) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ["results/downloads/eva02.safetensors"]),
+        ({"weights": "/mine.safetensors"}, ["/mine.safetensors"]),
+        ({"pretrained": False}, []),
+    ],
+)
+def test_published_weights_are_downloaded_unless_the_user_has_some(settings: Any, expected: list[str]) -> None:
+    inputs = make_inputs("paper", classifiers={"eva02_pretrained": settings})
+    wildcards = OF_REAL | {"dataset": "imagenet", "classifier": "eva02_pretrained"}
+    assert inputs.published_weights(wildcards) == expected
+
+
+def test_a_table_is_made_from_the_metrics_of_its_runs_each_once() -> None:
+    rows = [{"dataset": "digits", "prior": prior, "lambdas": [0, 10]} for prior in ("fpi", "variance_only")]
+    inputs = make_inputs(seeds=[0, 1], tables={"mine": {"experiments": rows}})
+    runs = [
+        Run(dataset="digits", flow="mef", prior=prior, weight=weight, seed=seed, classifier=classifier)
+        for prior, weight in (("baseline", 0), ("fpi", 10), ("variance_only", 10))
+        for seed in (0, 1)
+        for classifier in (None, "resnet18")
+    ]
+    assert sorted(inputs.metrics_of_table({"table": "mine"})) == sorted(
+        f"results/demo/{run.folder}/metrics.json" for run in runs
+    )
+
+
+def test_a_figure_is_drawn_from_what_it_names() -> None:
+    inputs = make_inputs()
+    assert inputs.files_of_figure("accuracy_against_weight")({}) == {"table": ["results/demo/tables/table2.csv"]}
+    iterations = inputs.files_of_figure("residuals")({})["iterations"]
+    assert f"{FOLDER}/fit/fixed_point.csv" in iterations
+    model = inputs.files_of_figure("samples")({})["model"]
+    assert {path.rpartition("/")[2] for path in model} == {"config.json", "model.safetensors"}

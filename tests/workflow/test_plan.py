@@ -1,0 +1,74 @@
+"""Where things lie, as rules and their functions ask for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfpi.runs import CANDIDATE, FLOW_RUN, SPLITS
+from nfpi.stages.options import Evaluate, PrepareData, StartFlow, TrainFlow
+from nfpi.workflow.plan import as_json
+
+from .conftest import make_plan
+
+RUN = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "1000", "seed": "0"}
+FOLDER = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
+
+
+def test_a_template_keeps_its_wildcards_until_they_are_filled() -> None:
+    plan = make_plan()
+    assert plan.path(FLOW_RUN) == f"results/demo/{FLOW_RUN}"
+    assert plan.path(FLOW_RUN, RUN) == FOLDER
+    assert plan.path(CANDIDATE, RUN, classifier="resnet18", temperature="0.7") == f"{FOLDER}/resnet18/temperature=0.7"
+    assert plan.path("tables") == "results/demo/tables"
+
+
+def test_results_lie_below_the_preset_and_downloads_beside_it() -> None:
+    plan = make_plan("cifar10_small", results="/some/where")
+    assert plan.path(SPLITS, dataset="cifar10") == "/some/where/cifar10_small/cifar10/splits"
+    assert plan.downloads == "/some/where/downloads"
+
+
+@pytest.mark.parametrize("stage", [StartFlow, TrainFlow, Evaluate, PrepareData])
+def test_outputs_of_a_rule_are_those_that_its_stage_declares(stage) -> None:
+    made = make_plan().outputs(stage, "some/{dataset}")
+    assert made == {name: f"results/demo/some/{{dataset}}/{file}" for name, file in stage.outputs.items()}
+
+
+def test_splits_are_named_by_split_and_content() -> None:
+    splits = make_plan().splits("train", "test")
+    assert list(splits) == [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels", "meta")]
+    assert splits["test_labels"] == "results/demo/{dataset}/splits/test/labels.npy"
+
+
+def test_images_and_models_are_named_by_content() -> None:
+    plan = make_plan()
+    assert plan.images("a/{dataset}", "generated_")["generated_meta"] == "results/demo/a/{dataset}/meta.json"
+    assert set(plan.model().values()) == {
+        f"results/demo/{FLOW_RUN}/model/{file}" for file in ("config.json", "model.safetensors")
+    }
+    assert set(plan.model().values()) <= set(plan.outputs(TrainFlow, FLOW_RUN).values())
+
+
+@pytest.mark.parametrize(
+    ("prior", "start"),
+    [
+        ("fpi", "data"),
+        ("mean_only", "identity"),
+        ("gmm", "random"),
+        ("baseline", "data"),
+        ("baseline-identity", "identity"),
+        ("baseline-random", "random"),
+    ],
+)
+def test_a_run_continues_the_initial_state_of_its_prior(prior: str, start: str) -> None:
+    wildcards = RUN | {"prior": prior}
+    initial = f"results/demo/digits/mef/initial/{start}/seed=0"
+    assert make_plan().initial(wildcards) == initial
+    assert make_plan().initial_file("prior.safetensors")(wildcards) == f"{initial}/prior.safetensors"
+
+
+def test_settings_are_one_line_of_json() -> None:
+    text = as_json(make_plan().config.nfa, without=["law"])
+    assert "\n" not in text
+    assert '"axes": 16' in text
+    assert "law" not in text

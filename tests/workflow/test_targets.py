@@ -1,0 +1,83 @@
+"""Names that can be asked for, and the files that each stands for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from nfpi.config import ConfigError
+from nfpi.workflow import Targets
+
+from .conftest import make_plan
+
+TABLE = {"metrics": ["nf_acc"], "experiments": [{"dataset": "digits", "lambdas": [0], "classifier": None}]}
+
+
+def make_targets(preset: str = "demo", **overrides: Any) -> Targets:
+    return Targets(make_plan(preset, **overrides))
+
+
+def test_every_table_and_figure_of_the_preset_is_a_target() -> None:
+    targets = make_targets("fashion_mnist_small", tables={"mine": TABLE})
+    assert targets.names == ["table2", "mine", "accuracy_against_weight", "samples", "residuals"]
+
+
+def test_a_figure_that_is_left_out_is_none() -> None:
+    assert "samples" not in make_targets(figures={"samples": None}).names
+
+
+def test_a_table_brings_its_forms_and_the_figures_drawn_from_it() -> None:
+    targets = make_targets(tables={"mine": TABLE})
+    assert targets.files("mine") == [f"results/demo/tables/mine.{suffix}" for suffix in ("csv", "md", "tex")]
+    drawn = [f"results/demo/figures/accuracy_against_weight.{suffix}" for suffix in ("png", "pdf")]
+    assert targets.files("table2")[3:] == targets.files("accuracy_against_weight") == drawn
+
+
+def test_a_figure_brings_all_its_pictures_and_its_numbers() -> None:
+    assert make_targets().figure("figure1") == {
+        **{f"{name}_png": f"results/demo/figures/{name}.png" for name in ("figure1", "figure1_full")},
+        **{f"{name}_pdf": f"results/demo/figures/{name}.pdf" for name in ("figure1", "figure1_full")},
+        "table": "results/demo/figures/figure1.csv",
+    }
+
+
+def test_all_files_are_named_once() -> None:
+    targets = make_targets()
+    files = targets.files(*targets.names)
+    assert len(files) == len(set(files))
+    assert set(files) == {file for name in targets.names for file in targets.files(name)}
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"collect": TABLE}, "tables.collect: this is the name of another target: choose another one"),
+        ({"all": TABLE}, "tables.all: this is the name of another target: choose another one"),
+        ({"samples": TABLE}, "figures.samples: this is the name of another target: choose another one"),
+    ],
+)
+def test_a_name_stands_for_one_thing(tables: dict[str, Any], message: str) -> None:
+    targets = make_targets(tables=tables)
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        targets.check_names(["collect", "table"])
+
+
+def test_other_names_are_free() -> None:
+    make_targets(tables={"demo": TABLE, "my-table.2": TABLE}).check_names(["collect", "table", "draw_samples"])
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("tabel2", "preset cifar10_small has no target 'tabel2' (did you mean 'table2'?); targets: all, table2, "),
+        ("benchmrak", "preset cifar10_small has no target 'benchmrak' (did you mean 'benchmark'?); targets: all, "),
+        ("xyz", "preset cifar10_small has no target 'xyz' (known: all, table2, accuracy_against_weight, "),
+        ("samples", "preset cifar10_small has no target 'samples': name it under `figures:`; targets: all, table2, "),
+    ],
+)
+def test_an_unknown_target_names_those_there_are(target: str, message: str) -> None:
+    refuse = make_targets("cifar10_small", figures={"samples": None}).unknown(["benchmark"])
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}.*benchmark"):
+        refuse({"target": target})
