@@ -21,6 +21,7 @@ rule prepare_data:
     params:
         dataset=params.dataset,
         compared=params.dataset_content,
+        code=params.code("dataset"),
         extensions=params.extensions,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
@@ -49,6 +50,7 @@ rule encode_data:
     params:
         dataset=params.dataset,
         compared=params.dataset_content,
+        code=params.code("dataset"),
         extensions=params.extensions,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),

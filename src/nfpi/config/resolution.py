@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, model_val
 from nfpi.config.base import ConfigError, LocalPath, Name, NonNegativeInt, Settings, explain, suggest
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
-from nfpi.config.datasets import DatasetConfig
+from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.config.experiments import Experiment, Table
 from nfpi.config.extensions import load_extensions
 from nfpi.config.figures import Figures, figures_of_table
@@ -115,10 +115,17 @@ class Config(Settings):
         return settings
 
     def extensions_of(
-        self, *, flow: str | None = None, prior: str | None = None, classifier: str | None = None
+        self,
+        *,
+        dataset: str | None = None,
+        flow: str | None = None,
+        prior: str | None = None,
+        classifier: str | None = None,
     ) -> list[Path]:
         """The user's files that define the variants of these blocks; what uses one is made again when it changes."""
         files: list[Path | None] = []
+        if dataset is not None:
+            files.append(SOURCES[self.datasets[dataset].source].extension)
         if flow is not None:
             files.append(FLOWS[self.flows[flow].kind].extension)
         if prior in self.priors:

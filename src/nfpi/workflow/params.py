@@ -195,7 +195,7 @@ class Params:
         """Params function: digests of the user's files that define the variants used.
 
         Args:
-            groups: wildcards that name a block: `flow`, `prior`, `classifier`; or `metrics`, those of the run's tables.
+            groups: wildcards that name a block: `dataset`, `flow`, `prior`, `classifier`; or `metrics`, those of the run's tables.
         """
 
         def digests(wildcards: Wildcards) -> str:

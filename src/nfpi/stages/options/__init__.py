@@ -1,4 +1,4 @@
-"""One class a stage: its fields are the options of its subcommand, its outputs are declared. It imports nothing heavy."""
+"""One light class a stage: its fields are the options of its subcommand, its outputs are declared."""
 
 from nfpi.stages.options.base import Stage
 from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
