@@ -195,7 +195,8 @@ class Params:
         """Params function: digests of the user's files that define the variants used.
 
         Args:
-            groups: wildcards that name a block: `dataset`, `flow`, `prior`, `classifier`; or `metrics`, those of the run's tables.
+            groups: wildcards that name a block: `dataset`, `flow`, `prior`, `classifier`; or `metrics`, those that the
+                tables of the run show.
         """
 
         def digests(wildcards: Wildcards) -> str:
