@@ -78,8 +78,8 @@ class TransformerSettings(Settings):
     """embedding dimension of a token"""
     num_heads: PositiveInt = 4
     """attention heads; they divide the width"""
-    channel_couplings: NonNegativeInt = 1
-    """couplings that split the channels for each one that splits the patches (1: they alternate)"""
+    channel_couplings: NonNegativeInt = 4
+    """couplings that split the channels of the patches before each one that splits the patches (1: they alternate)"""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> TransformerSettings:
