@@ -215,7 +215,7 @@ def test_a_start_on_images_with_constant_pixels_stays_finite(make_images, device
 @pytest.mark.parametrize("coupling", ["matrix_exponential", "affine"])
 @pytest.mark.parametrize("rate", [1e3, 1e20])
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_a_loss_that_is_not_finite_names_step_and_knobs(make_data, device, tmp_path, coupling, rate, checkpointed):
+def test_a_loss_that_is_not_finite_names_step_and_settings(make_data, device, tmp_path, coupling, rate, checkpointed):
     data = make_data(learning_rate=rate, warmup_steps=0, gradient_clip=0)
     flow = flow_of(data, coupling=coupling)
     begun = start_training(configured(data, fit_after_epochs=0), flow, "data", SEED, device)
