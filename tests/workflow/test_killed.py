@@ -22,11 +22,11 @@ from nfpi.cli import main
 from .conftest import Project, clone
 
 TABLE = "results/demo/tables/table2.csv"
-LEAF = Path("results/demo/digits/fpi/lambda=100/seed=0")
+RUN = Path("results/demo/digits/mef/fpi/lambda=100/seed=0")
 SETTINGS = {
     "seeds": [0],
     "datasets": {"digits": {"train_per_class": 20, "test_per_class": 8}},
-    "flow": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]},
+    "flows": {"mef": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]}},
     "training": {
         **{"epochs": 90, "batch_size": 20, "warmup_steps": 5, "initialization_images": 60, "augmentation": "none"},
         **{"checkpoint_minutes": 0.001},
@@ -35,6 +35,8 @@ SETTINGS = {
         "table2": {"experiments": [{"dataset": "digits", "prior": "fpi", "lambdas": [100], "classifier": None}]}
     },
 }
+TIMES = {"hours", "seconds_per_epoch", "seconds_per_1000_samples"}
+"""Metrics that are measured by the clock."""
 
 
 def project_with_real_stages(folder: Path) -> Project:
@@ -91,7 +93,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 
 def checkpoint_time(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in (folder / LEAF).glob(".checkpoint-*")), default=0.0)
+    return max((path.stat().st_mtime for path in (folder / RUN).glob(".checkpoint-*")), default=0.0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes by /proc")
@@ -121,10 +123,10 @@ def test_a_killed_workflow_gives_the_table_of_a_run_by_itself(tmp_path, monkeypa
     assert "Trying to restart job" in output
     assert (
         "resuming from step"
-        in (folder / f"results/demo/logs/{LEAF.relative_to('results/demo')}/train_flow.log").read_text()
+        in (folder / f"results/demo/logs/{RUN.relative_to('results/demo')}/train_flow.log").read_text()
     )
     assert checkpoint_time(folder) > 0
-    assert not (folder / LEAF / "flow.safetensors").exists()
+    assert not (folder / RUN / "model/model.safetensors").exists()
 
     # what was killed still holds its lock on the folder: no other run comes between
     arguments = ("--cores", "2", TABLE, "--configfile", "overlay.yaml")
@@ -144,10 +146,14 @@ def test_a_killed_workflow_gives_the_table_of_a_run_by_itself(tmp_path, monkeypa
     for command in in_order(commands):
         assert main(shlex.split(command)) == 0, command
     assert (folder / TABLE).read_bytes() == (other / TABLE).read_bytes()
-    measured, again = (json.loads((place / LEAF / "metrics.json").read_text()) for place in (folder, other))
+    records = [json.loads((place / RUN / "metrics.json").read_text()) for place in (folder, other)]
+    measured, again = records
     assert {"versions", "git_commit", "device", "config_hash", "seed", "settings", "n"} <= measured.keys()
-    for key in measured.keys() - {"seconds", "git_commit"}:  # there is no git in the workflow's PATH here
+    for key in measured.keys() - {"seconds", "git_commit", "metrics"}:  # no git is on the workflow's PATH here
         assert measured[key] == again[key], key
+    values = [{name: record["metrics"][name] for name in record["metrics"] if name not in TIMES} for record in records]
+    assert values[0] == values[1]
+    assert values[0].keys() | TIMES == measured["metrics"].keys()
 
 
 def in_order(commands: list[str]) -> list[str]:

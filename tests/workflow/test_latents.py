@@ -55,13 +55,14 @@ def settings(folder: Path) -> dict[str, object]:
                 **{"image_size": SIDE, "validation_fraction": 0.2, "real_labels": True},
             }
         },
-        "flow": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]},
+        "flows": {"mef": {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]}},
         "training": {"epochs": 2, "batch_size": 50, "warmup_steps": 5, "augmentation": "none"},
         "nfa": {"axes": 4, "variants": 2},
         "classifiers": {"eva02_pretrained": {**of_classifier, "schedule": "constant"}, "eva02": of_classifier},
         "tables": {
             "table6": {
                 "title": "a small one",
+                "metrics": ["top1", "top5", "real_top1", "real_top5"],
                 "experiments": [
                     {**pretrained, "label": "Baseline", "prior": None, "augmentation": "none"},
                     {**row, "label": "SA", "prior": None, "augmentation": "standard"},
@@ -88,7 +89,7 @@ def test_from_image_files_to_the_table(tmp_path: Path) -> None:
     for metric in ("top1", "top5", "real_top1", "real_top5"):
         assert table[metric].between(0, 100).all()
     assert np.load(results / "imagenet/splits/train/images.npy").shape == (160, 8, 8, 4)
-    variants = json.loads((results / "imagenet/fpi/lambda=10/seed=0/augmented/meta.json").read_text())
+    variants = json.loads((results / "imagenet/mef/fpi/lambda=10/seed=0/augmented/meta.json").read_text())
     assert (variants["shape"], variants["dtype"]) == ([320, 8, 8, 4], "float16")
     again = project.snakemake("table6", "--configfile", "overlay.yaml", "--dry-run").stdout
     assert "Nothing to be done" in again
