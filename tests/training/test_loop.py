@@ -9,10 +9,7 @@ import pytest
 import torch
 
 from nfpi.config import TrainingConfig
-from nfpi.priors import (
-    GaussianPrior,
-    initial_prior,
-)
+from nfpi.priors import FixedPointConfig, GaussianPrior, fit_fixed_point, initial_prior
 from nfpi.training.batches import TrainingData
 from nfpi.training.divergence import TrainingDiverged
 from nfpi.training.loop import continue_training, start_training
@@ -250,3 +247,18 @@ def test_a_prior_of_other_images_is_refused(make_data, device, size):
     prior = GaussianPrior(torch.zeros(size), torch.ones(size))
     with pytest.raises(ValueError, match=r"prior: expected \(K, D\) = \(3, 64\) for these images"):
         continue_training(start(data, device).state, prior, data, device)
+
+
+def test_a_short_run_keeps_its_digits(make_images, device):
+    """Start, fit and training give the numbers that they always gave, up to the rounding of other processors."""
+    settings = {"epochs": 4, "batch_size": 16, "warmup_steps": 6, "initialization_images": 40, "augmentation": "none"}
+    config = TrainingConfig(**settings, evaluate_every=2)
+    data = TrainingData(make_images((3, 8, 8)), make_images((3, 8, 8), per_class=10, seed=1), config, CPU)
+    begun = start(data, device)
+    fitted = fit_fixed_point(begun.statistics, FixedPointConfig(weight=100.0), begun.prior)
+    assert fitted.iterations == 8
+    assert fitted.residuals[-1].tolist() == pytest.approx([0.0045363, 0.0586907], rel=1e-3)
+    log = continue_training(begun.state, fitted.prior, data, device).log
+    bits = [row["train_bits_per_dim"] for row in log]
+    assert bits == pytest.approx([6.0551214, 6.1802268, 6.1109667, 6.0474162], abs=1e-4)
+    assert log[-1]["validation_bits_per_dim"] == pytest.approx(6.1965605, abs=1e-4)
