@@ -7,15 +7,25 @@ Options that are groups of settings take one JSON text (`--training '{"epochs": 
 from __future__ import annotations
 
 import argparse
+import inspect
+import json
 import logging
 import os
 import sys
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, get_subcommand
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSubCommand,
+    SettingsConfigDict,
+    SettingsError,
+    get_subcommand,
+)
 from tqdm import tqdm
 
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
@@ -58,7 +68,7 @@ class _Commands(BaseSettings):
 
 def _summary(stage: type[Stage]) -> str:
     """The first line of a stage's help."""
-    return (stage.__doc__ or "").strip().splitlines()[0]
+    return (stage.__doc__ or "").partition("\n")[0]
 
 
 def commands() -> type[BaseSettings]:
@@ -70,7 +80,8 @@ def commands() -> type[BaseSettings]:
         )
         for stage in STAGES
     }
-    made: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=_Commands.__doc__, **fields)
+    summary = inspect.cleandoc(_Commands.__doc__ or "")
+    made: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=summary, **fields)
     return made
 
 
@@ -99,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(explain(error))
     except ConfigError as error:
         return _fail(str(error))
+    except SettingsError as error:
+        return _fail(_describe_malformed_json(arguments) or str(error))
     except Interrupted as error:
         return _fail(str(error), EXIT_STATUS)
     except Exception as error:
@@ -109,6 +122,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     return 0
+
+
+def _describe_malformed_json(arguments: list[str]) -> str | None:
+    """Name the option whose value looks like JSON and is none."""
+    options = [
+        part for argument in arguments for part in (argument.split("=", 1) if argument[:2] == "--" else [argument])
+    ]
+    for option, value in pairwise(options):
+        if value.lstrip().startswith(("{", "[")):
+            try:
+                json.loads(value)
+            except ValueError as error:
+                return f"{option}: expected JSON, received {value!r} ({error})"
+    return None
 
 
 class _LineHandler(logging.StreamHandler):

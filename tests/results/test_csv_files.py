@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfpi.results.csv_files import CsvError, read_csv, read_header, write_csv, write_rows
+from nfpi.results.csv_files import CsvError, read_column, read_csv, read_header, write_csv, write_rows
 from nfpi.runtime.files import write_atomically
 
 COLUMNS = {"name": "str", "value": "float64", "count": "Int64", "index": "int64", "best": "bool"}
@@ -57,6 +57,20 @@ def test_rows_are_written_without_pandas(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert list(csv.reader((tmp_path / "rows.csv").open())) == [["a"], ["1"]]
+
+
+def test_a_column_of_numbers_is_read_without_its_empty_cells(tmp_path):
+    path = tmp_path / "log.csv"
+    write_rows(path, ["epoch", "seconds"], [{"epoch": 1}, {"epoch": 2, "seconds": 1 / 3}, {"epoch": 3, "seconds": 2.0}])
+    assert read_column(path, "seconds") == [1 / 3, 2.0]
+    with pytest.raises(CsvError, match=r"log\.csv: expected column hours, received epoch, seconds"):
+        read_column(path, "hours")
+    write_atomically(path, "seconds\nsoon\n")
+    with pytest.raises(CsvError, match=r"log\.csv: column seconds: expected numbers"):
+        read_column(path, "seconds")
+    write_atomically(path, "")
+    with pytest.raises(CsvError, match="expected column seconds, received none"):
+        read_column(path, "seconds")
 
 
 @pytest.mark.parametrize(

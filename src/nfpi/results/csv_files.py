@@ -7,6 +7,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lazy_loader
@@ -41,6 +42,23 @@ def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Itera
 def write_log(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the log of a training, an epoch a row."""
     write_rows(path, list(rows[0]) if rows else ["epoch"], rows)
+
+
+def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
+    """Read the numbers of one column of a table that :func:`write_rows` wrote, without pandas; empty cells are skipped.
+
+    Raises:
+        CsvError: the column is missing, or a cell is no number.
+        OSError: the file cannot be read.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if column not in (rows.fieldnames or []):
+            raise CsvError(f"{path}: expected column {column}, received {', '.join(rows.fieldnames or ['none'])}")
+        try:
+            return [float(row[column]) for row in rows if row[column]]
+        except ValueError as error:
+            raise CsvError(f"{path}: column {column}: expected numbers ({error})") from None
 
 
 def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from nfpi.config.metrics import computed_metrics
 from nfpi.data.store import read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model import ClassConditionalFlow
-from nfpi.results.csv_files import read_csv
+from nfpi.results.csv_files import read_column
 from nfpi.results.measures import compute_metrics, per_class_accuracy
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import write_metrics
@@ -100,7 +100,7 @@ def _training_time(history: Path | None) -> dict[str, Any]:
     """Hours of the training, and the median time of an epoch, where its log is at hand."""
     if history is None:
         return {}
-    seconds = read_csv(history, {"seconds": "float64"})["seconds"].dropna().tolist()  # an initial state has none
+    seconds = read_column(history, "seconds")  # an initial state has none
     if not seconds:
         return {}
     return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)}

@@ -15,11 +15,14 @@ def execute(stage: Stage) -> None:
     """Do the work of a stage; where the fit that it depends on diverged, its outputs say so.
 
     Raises:
+        Diverged: that fit diverged, and the stage declares no outputs that could say so.
         OSError: the outputs cannot be written.
     """
     require_writable(stage.output)
     try:
         stage.load()(stage)
     except Diverged as fault:
+        if not stage.outputs:
+            raise
         mark_diverged(stage.output_paths(), fault)
         logger.warning("%s", fault)

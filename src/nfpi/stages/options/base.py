@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,11 @@ class Stage(BaseModel):
 
     output: Path
     """folder of all that the stage writes"""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Keep the docstring as the help prints it: a first line, and what else there is to say."""
+        cls.__doc__ = inspect.cleandoc(cls.__doc__ or "")
 
     @classmethod
     def output_files(cls, **options: str) -> dict[str, str]:

@@ -12,9 +12,9 @@ from nfpi.stages.options.base import Stage
 
 
 class TrainClassifier(Stage):
-    """Train a classifier on generated images, real ones or both, and measure it on the real validation split.
+    """Train a classifier on generated or real images.
 
-    A training that was stopped is resumed.
+    On both, where its settings say so. Its accuracy is measured on the real validation split. Resumes if stopped.
     """
 
     command = "train-classifier"
@@ -38,10 +38,11 @@ class TrainClassifier(Stage):
 
 
 class TestClassifier(Stage):
-    """Choose the classifier that is best on the validation split, and test that one, once.
+    """Test the classifier that is best on validation.
 
-    CNN-Acc of a classifier that learned from generated images; top-1 and top-5 of one of real images, on the labels of
-    ImageNet-ReaL as well where the data set has them.
+    It is chosen by its accuracy on the validation split, and tested once: CNN-Acc of a classifier that learned from
+    generated images; top-1 and top-5 of one of real images, on the labels of ImageNet-ReaL as well where the data set
+    has them.
     """
 
     __test__: ClassVar[bool] = False  # not a test, whatever pytest thinks of its name

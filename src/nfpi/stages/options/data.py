@@ -18,7 +18,10 @@ SPLIT_OUTPUTS = {
 
 
 class PrepareData(Stage):
-    """Write a data set's splits in the one on-disk form, downloading it first where it is not in a folder."""
+    """Write a data set's splits in the one on-disk form.
+
+    The data set is downloaded where it is not in a folder.
+    """
 
     command = "prepare-data"
     work = "nfpi.stages.data:prepare_data"
@@ -32,7 +35,10 @@ class PrepareData(Stage):
 
 
 class EncodeData(Stage):
-    """Write a data set's splits as latents of an autoencoder, for data sets with a `vae`; resumes if stopped."""
+    """Write a data set's splits as an autoencoder's latents.
+
+    For data sets with a `vae`. Resumes if stopped.
+    """
 
     command = "encode-data"
     work = "nfpi.stages.pretrained:encode_data"
@@ -49,7 +55,10 @@ class EncodeData(Stage):
 
 
 class DownloadWeights(Stage):
-    """Fetch the published weights of a classifier, on a machine with internet, for stages that run without."""
+    """Fetch the published weights of a classifier.
+
+    On a machine with internet, for stages that run without.
+    """
 
     command = "download-weights"
     work = "nfpi.stages.pretrained:download_weights"
@@ -59,7 +68,10 @@ class DownloadWeights(Stage):
 
 
 class Export(Stage):
-    """Write an image set (real, generated or augmented) in a form that other programs read."""
+    """Write an image set in a form that other programs read.
+
+    Real, generated or augmented images.
+    """
 
     command = "export"
     work = "nfpi.stages.data:export"

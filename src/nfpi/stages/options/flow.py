@@ -28,7 +28,10 @@ MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
 
 
 class StartFlow(Stage):
-    """Initialise the flow and the Gaussians on data, and train the epochs before the fit; resumes if stopped."""
+    """Initialise a flow and its Gaussians on images.
+
+    The epochs before the fit are trained as well. Resumes if stopped.
+    """
 
     command = "start-flow"
     work = "nfpi.stages.flow:start_flow"
@@ -53,7 +56,10 @@ class StartFlow(Stage):
 
 
 class FitPrior(Stage):
-    """Fit the Gaussians, e.g. by fixed-point iteration (Eqs. 5-7). A fit that diverges is a result and ends well."""
+    """Fit the Gaussians of an initial state (Eqs. 5-7).
+
+    By fixed-point iteration, or another method. A fit that diverges is a result, and ends well.
+    """
 
     command = "fit-prior"
     work = "nfpi.stages.flow:fit_prior"
@@ -68,7 +74,10 @@ class FitPrior(Stage):
 
 
 class TrainFlow(Stage):
-    """Continue the training of a flow under its prior, from its initial state; resumes if stopped."""
+    """Train a flow under its prior, from an initial state.
+
+    Resumes if stopped.
+    """
 
     command = "train-flow"
     work = "nfpi.stages.flow:train_flow"
@@ -90,7 +99,10 @@ class TrainFlow(Stage):
 
 
 class ImportRelease(Stage):
-    """Read a checkpoint of the authors' release as a model that evaluate, generate and augment take."""
+    """Read a checkpoint of the authors' release as a model.
+
+    evaluate, generate and augment take it.
+    """
 
     command = "import-release"
     work = "nfpi.stages.flow:import_release"
@@ -105,7 +117,10 @@ class ImportRelease(Stage):
 
 
 class Evaluate(Stage):
-    """Measure NF-Acc, top-5, ECE and bits/dim of a trained flow, on the validation and the test split."""
+    """Measure NF-Acc, top-5, ECE and bits/dim of a flow.
+
+    On the validation and the test split.
+    """
 
     command = "evaluate"
     work = "nfpi.stages.evaluate:evaluate"
@@ -125,7 +140,10 @@ class Evaluate(Stage):
 
 
 class Generate(Stage):
-    """Draw labelled images from a trained flow, in the on-disk form of data sets; resumes if stopped."""
+    """Draw labelled images from a trained flow.
+
+    In the on-disk form of data sets. Resumes if stopped.
+    """
 
     command = "generate"
     work = "nfpi.stages.generate:generate"
@@ -141,7 +159,10 @@ class Generate(Stage):
 
 
 class Augment(Stage):
-    """Make latent-augmented variants of all training images, as a data set; resumes if stopped."""
+    """Make latent-augmented variants of training images.
+
+    Of all of them, in the on-disk form of data sets. Resumes if stopped.
+    """
 
     command = "augment"
     work = "nfpi.stages.generate:augment"

@@ -12,7 +12,10 @@ from nfpi.stages.options.base import Stage
 
 
 class Collect(Stage):
-    """Collect the metrics.json of many runs into one table, a value a row."""
+    """Collect the metrics of many runs into one table.
+
+    It has a row for each value.
+    """
 
     command = "collect"
     work = "nfpi.stages.results:collect_metrics"
@@ -27,7 +30,10 @@ class Collect(Stage):
 
 
 class MakeTable(Stage):
-    """Make a table of the paper (csv, markdown, LaTeX) from collected metrics, beside the paper's numbers."""
+    """Make a table from metrics, beside the paper's numbers.
+
+    As csv, Markdown and LaTeX.
+    """
 
     command = "table"
     work = "nfpi.stages.results:make_table"
@@ -46,7 +52,10 @@ class MakeTable(Stage):
 
 
 class MakeFigure(Stage):
-    """Draw a figure (png, pdf), and write the numbers that it shows where it has a table."""
+    """Draw a figure, and write the numbers that it shows.
+
+    As PNG and PDF; the numbers as csv, where the figure has a table.
+    """
 
     command = "figure"
     work = "nfpi.stages.figures:make_figure"
@@ -61,7 +70,7 @@ class MakeFigure(Stage):
 
 
 class WriteSchema(Stage):
-    """Write the JSON schema of config.yaml and presets, for editors."""
+    """Write the JSON schema of config.yaml, for editors."""
 
     command = "schema"
     work = "nfpi.stages.schema:write_schema"
@@ -69,7 +78,10 @@ class WriteSchema(Stage):
 
 
 class Benchmark(Stage):
-    """Measure what the project is to be fast at, each as a ratio to a named reference in one run."""
+    """Measure speed, as ratios to named references.
+
+    Both sides of a ratio are measured in one run.
+    """
 
     command = "benchmark"
     work = "nfpi.stages.speed:benchmark"

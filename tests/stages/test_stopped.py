@@ -1,11 +1,12 @@
-"""Real runs that are killed at moments that are drawn, and run again until they end: nothing of it shows.
+"""Stages that are killed at random moments and run again until they end give the results of uninterrupted ones.
 
-Each run is a process of its own, forked from this one, which has torch loaded. It is killed while it works: some steps
-after its start, and then at any moment of the step, of a checkpoint that is being written, or in between.
+Each run is a process forked from this one, which has torch loaded. It is killed some steps after its start, at any
+moment of a step, of a checkpoint that is being written, or in between.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -22,9 +23,10 @@ import pytest
 
 import nfpi.classifiers.training
 import nfpi.data.rows
-import nfpi.training
+import nfpi.training.loop
 from nfpi.cli import main
 from nfpi.flows import MatrixExponentialFlow
+from nfpi.runtime.tensors import load_tensors
 
 SIGNALS = [signal.SIGKILL] * 5 + [signal.SIGTERM, signal.SIGUSR1]
 FLOW = {"num_flows": [1, 1], "num_blocks": [1, 0], "hidden_channels": [8, 8]}
@@ -59,13 +61,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stage_of(name: str, root: Path, output: Path) -> tuple[object, ...]:
-    begun = ("--state", root / "start/state.safetensors", "--prior", root / "start/prior.safetensors")
-    trained = ("--flow", root / "flow/flow.safetensors")
+    begun = ("--initial", root / "start")
+    trained = ("--model", root / "flow/model")
     options: dict[str, tuple[object, ...]] = {
         "start-flow": ("--data", root / "splits", "--flow", json.dumps(FLOW), "--training", json.dumps(TRAINING)),
         "train-flow": ("--data", root / "splits", *begun, "--training", json.dumps(TRAINING | {"epochs": 9})),
         "train-classifier": ("--data", root / "splits", "--classifier", json.dumps(CLASSIFIER)),
-        "generate": (*trained, "--prior", root / "flow/prior.safetensors", "--per-class", 1500, "--batch-size", 25),
+        "generate": (*trained, "--per-class", 1500, "--batch-size", 25),
         "augment": (*trained, "--data", root / "splits", "--nfa", '{"batch_size": 2, "axes": 5, "variants": 4}'),
     }
     options["learn by epoch"] = (*options["train-flow"], "--learn", json.dumps(LEARNED), "--weight", 5)
@@ -102,7 +104,7 @@ def run_and_strike(arguments: tuple[object, ...], number: signal.Signals, steps:
 
         return step
 
-    nfpi.training.negative_log_likelihood = counted(nfpi.training.negative_log_likelihood)
+    nfpi.training.loop.negative_log_likelihood = counted(nfpi.training.loop.negative_log_likelihood)
     nfpi.classifiers.training.F.cross_entropy = counted(nfpi.classifiers.training.F.cross_entropy)
     MatrixExponentialFlow.inverse = counted(MatrixExponentialFlow.inverse)
     nfpi.data.rows._MINUTES = 0.0002
@@ -122,10 +124,6 @@ def outputs(folder: Path) -> Iterator[tuple[str, Any]]:
             yield name, pd.read_csv(path, dtype=str).drop(columns="seconds", errors="ignore").to_csv()
         elif path.name == "metrics.json":
             yield name, {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
-        elif path.name == "state.safetensors":  # its log tells times
-            content = path.read_bytes()
-            start = 8 + int.from_bytes(content[:8], "little")
-            yield name, content[start:]
         elif path.is_file():
             yield name, path.read_bytes()
 
@@ -161,8 +159,6 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(ro
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_answered_within_seconds(root, tmp_path, number):
     """The state that is kept is that of the step at hand, however long ago the last checkpoint was."""
-    from nfpi.runtime.tensors import load_tensors
-
     arguments = stage_of("train-flow", root, tmp_path / "flow")
     hours = json.dumps(TRAINING | {"epochs": 500, "checkpoint_minutes": 600, "evaluate_every": 500})
     place = arguments.index("--training") + 1
@@ -182,15 +178,15 @@ def test_a_stage_without_checkpoints_stops_at_once_and_leaves_nothing(root, tmp_
     arguments = {
         "prepare-data": ("--output", tmp_path / "splits"),
         "evaluate": (
-            *("--data", root / "splits", "--flow", root / "flow/flow.safetensors"),
-            *("--prior", root / "flow/prior.safetensors", "--output", tmp_path / "metrics.json"),
+            *("--data", root / "splits", "--model", root / "flow/model"),
+            *("--output", tmp_path / "evaluation"),
         ),
     }[stage]
     child = os.fork()
     if child == 0:
         name = {"prepare-data": "nfpi.data.prepare.write_image_set", "evaluate": "nfpi.evaluation.check_fit"}[stage]
         module, _, function = name.rpartition(".")
-        setattr(sys.modules[module], function, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        setattr(importlib.import_module(module), function, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         os._exit(call(stage, *arguments))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,278 @@
+"""The command line as a user calls it, and small runs on digits that the stages of a test begin from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfpi.cli import main
+from nfpi.runs import CANDIDATE, GENERATED, INITIAL, SPLITS, Run
+from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.stages.options import STAGES, Stage
+
+IMAGE_SET = {"images.npy", "labels.npy", "meta.json"}
+FLOW = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
+TRAINING = {"epochs": 3, "batch_size": 64, "warmup_steps": 4, "initialization_images": 100, "augmentation": "none"}
+RESNET18 = {"epochs": 1, "batch_size": 10, "standard": {"crop_padding": 0}}
+STAGE: dict[str, type[Stage]] = {stage.command: stage for stage in STAGES}
+
+
+def call(*arguments: object) -> int:
+    """Run a command; its status."""
+    return main([str(argument) for argument in arguments])
+
+
+def nfpi(*arguments: object) -> None:
+    """Run a command that must end well."""
+    assert call(*arguments) == 0, arguments
+
+
+def as_options(**values: object) -> list[str]:
+    """Options of a command: groups of settings as JSON, True as a switch; None is left out."""
+    options: list[str] = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        text = json.dumps(value, default=str) if isinstance(value, (Mapping, list)) else str(value)
+        options += [option] if value is True else [option, text]
+    return options
+
+
+def output_of(command: tuple[str, ...]) -> Path:
+    """Where a command writes."""
+    return Path(command[command.index("--output") + 1])
+
+
+def files_of(folder: Path) -> set[str]:
+    """All files below a folder."""
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What stands on stderr: one line."""
+    text = capsys.readouterr().err
+    assert text.startswith("nfpi: error: "), text
+    assert text.count("\n") == 1, text
+    assert text.endswith("\n")
+    return text.strip()
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A run on a few digits, whose files lie below `root` as the workflow lays them out.
+
+    Attributes:
+        root: folder of the run, and of others that share its splits and its initial state.
+        weight: λ.
+        images: settings of the data set.
+        flow: settings of the flow.
+        training: settings of the training.
+        prior: settings of the fit.
+        classifier: settings of the classifier.
+        temperatures: of the generated images.
+        seed: of everything random.
+    """
+
+    root: Path
+    weight: float = 100
+    images: dict[str, Any] = field(default_factory=lambda: {"train_per_class": 20, "test_per_class": 8, "flip": False})
+    flow: dict[str, Any] = field(default_factory=lambda: FLOW)
+    training: dict[str, Any] = field(default_factory=lambda: TRAINING)
+    prior: dict[str, Any] = field(default_factory=dict)
+    classifier: dict[str, Any] = field(default_factory=lambda: RESNET18)
+    temperatures: tuple[float, ...] = (0.8, 1)
+    seed: int = 3
+
+    @property
+    def identity(self) -> Run:
+        """Of the flow."""
+        return Run(dataset="digits", flow="mef", prior="fpi", weight=self.weight, seed=self.seed)
+
+    @property
+    def tested(self) -> Run:
+        """Identity of the classifier of its images."""
+        return replace(self.identity, classifier="resnet18")
+
+    @property
+    def splits(self) -> Path:
+        """Folder of the splits."""
+        return self.root / SPLITS.format(dataset="digits")
+
+    @property
+    def initial(self) -> Path:
+        """Folder of the initial state."""
+        return self.root / INITIAL.format(dataset="digits", flow="mef", start="data", seed=self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.root / self.identity.folder
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model."""
+        return self.folder / "model"
+
+    def of_temperature(self, template: str, temperature: float) -> Path:
+        """Folder of generated images, or of the classifier that learned from them."""
+        return self.root / template.format(**self.tested.wildcards, temperature=f"{temperature:g}")
+
+    def command(self, stage: str, *positional: object, **changes: Any) -> tuple[str, ...]:
+        """Arguments of a stage of this run.
+
+        Args:
+            stage: name of the subcommand.
+            positional: arguments without a name; empty: those of the stage.
+            changes: options in the place of the stage's; those of a group of settings are laid over them.
+        """
+        temperature = changes.pop("temperature", 1)
+        options = self._options(temperature)[stage]
+        for name, value in changes.items():
+            known = options.get(name)
+            options[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+        if stage == "test-classifier" and not positional:
+            positional = tuple(self.of_temperature(CANDIDATE, temperature) for temperature in self.temperatures)
+        return (stage, *map(str, positional), *as_options(**options))
+
+    def _options(self, temperature: float) -> dict[str, dict[str, Any]]:
+        """Options of all stages."""
+        generated = self.of_temperature(GENERATED, temperature)
+        return {
+            "prepare-data": {
+                "name": "digits",
+                "dataset": self.images,
+                "output": self.splits,
+            },
+            "start-flow": {
+                "data": self.splits,
+                "flow": self.flow,
+                "training": self.training,
+                "seed": self.seed,
+                "output": self.initial,
+            },
+            "fit-prior": {
+                "initial": self.initial,
+                "prior": self.prior,
+                "weight": self.weight,
+                "output": self.folder / "fit",
+            },
+            "train-flow": {
+                "data": self.splits,
+                "initial": self.initial,
+                "prior": self.folder / "fit/prior.safetensors",
+                "training": self.training,
+                "output": self.folder,
+            },
+            "evaluate": {
+                "data": self.splits,
+                "model": self.model,
+                "history": self.folder / "log.csv",
+                "run": self.identity.to_json(),
+                "evaluation": {"batch_size": 100},
+                "output": self.folder,
+            },
+            "generate": {
+                "model": self.model,
+                "temperature": temperature,
+                "per_class": 4,
+                "batch_size": 15,
+                "seed": self.seed,
+                "output": generated,
+            },
+            "augment": {
+                "data": self.splits,
+                "model": self.model,
+                "nfa": {"axes": 5, "variants": 2},
+                "seed": self.seed,
+                "output": self.folder / "augmented",
+            },
+            "train-classifier": {
+                "data": self.splits,
+                "generated": generated,
+                "classifier": self.classifier,
+                "name": "resnet18",
+                "seed": self.seed,
+                "output": self.of_temperature(CANDIDATE, temperature),
+            },
+            "test-classifier": {
+                "data": self.splits,
+                "run": self.tested.to_json(),
+                "output": self.root / self.tested.folder,
+            },
+        }
+
+    def begin(self) -> None:
+        """Make the splits and the initial state."""
+        for stage in ("prepare-data", "start-flow"):
+            nfpi(*self.command(stage))
+
+    def train(self) -> None:
+        """Fit, train and evaluate."""
+        for stage in ("fit-prior", "train-flow", "evaluate"):
+            nfpi(*self.command(stage))
+
+    def classify(self) -> None:
+        """Train a classifier on images of each temperature, and test the best one."""
+        for temperature in self.temperatures:
+            for stage in ("generate", "train-classifier"):
+                nfpi(*self.command(stage, temperature=temperature))
+        nfpi(*self.command("test-classifier"))
+
+
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Splits of digits and an initial state."""
+    run = SmallRun(tmp_path_factory.mktemp("results"))
+    run.begin()
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(begun: SmallRun) -> SmallRun:
+    """A flow that was fitted, trained and evaluated."""
+    begun.train()
+    return begun
+
+
+@pytest.fixture(scope="session")
+def complete(trained: SmallRun) -> SmallRun:
+    """A run from its fit to the test of its classifier."""
+    trained.classify()
+    return trained
+
+
+@pytest.fixture(scope="session")
+def diverged(begun: SmallRun) -> SmallRun:
+    """A complete run whose fit diverges: at such a weight the exact update loses A's definiteness."""
+    run = replace(begun, weight=1_000_000, prior={"update": "exact"})
+    run.train()
+    run.classify()
+    return run
+
+
+@pytest.fixture
+def fault() -> Diverged:
+    """A divergence that the files of a test can be marked with."""
+    fault = Diverged(iteration=3, class_index=1, quantity="variance", weight=1e6)
+    fault.context = {"seed": 3}
+    return fault
+
+
+@pytest.fixture
+def diverged_images(tmp_path: Path, fault: Diverged) -> Path:
+    """A folder of images that a fit that diverged left."""
+    folder = tmp_path / "diverged"
+    mark_diverged([folder / name for name in IMAGE_SET], fault)
+    return folder
