@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from workflow.conftest import STUBS as WORKFLOW_STUBS
 from workflow.conftest import Project, clone
 
 STUBS = Path(__file__).parent / "stubs"
-TINY_FLOW = {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [16, 16]}
-CUT_LEAF = "results/demo/digits/baseline/lambda=0/seed=0"
+TINY_FLOWS = {"mef": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [16, 16]}}
+CUT_RUN = "results/demo/digits/mef/baseline/lambda=0/seed=0"
 CUT = {
-    "flow": TINY_FLOW,
+    "flows": TINY_FLOWS,
     "training": {"epochs": 12},
     "resources": {"train_flow": {"runtime": 1, "gpu": 0}},  # the two GPUs are for the demo
     "cluster": {"warn_seconds": 30},
 }
 """A training of a minute that its limit of a minute cuts."""
 DEMO = {
-    "flow": TINY_FLOW,
+    "flows": TINY_FLOWS,
     "training": {"epochs": 2},
     "generation": {"per_class": 20},
     "classifiers": {"resnet18": {"epochs": 1}},
@@ -75,7 +74,7 @@ class Submitting(Project):
     def start(self, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> Run:
         """Start Snakemake; `overlay` is laid over the profile's settings."""
         if overlay is not None:
-            (self.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
+            self.write("overlay.yaml", overlay)
             profiles = [value for option, value in itertools.pairwise(arguments) if option == "--profile"]
             settings = [f"{profile}/settings.yaml" for profile in profiles]
             arguments = (*arguments, "--configfile", *settings, "overlay.yaml")
@@ -155,7 +154,7 @@ def long_runs(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     demo = login_node(tmp_path_factory.mktemp("demo") / "clone", stub=False)
     profile = ("--profile", "slurm", "--config", "preset=demo")
     runs = {
-        "cut": (cut, cut.start(f"{CUT_LEAF}/flow.safetensors", *profile, overlay=CUT, PAUSE="0.32")),
+        "cut": (cut, cut.start(f"{CUT_RUN}/model/model.safetensors", *profile, overlay=CUT, PAUSE="0.4")),
         "demo": (demo, demo.start("table2", *profile, overlay=DEMO)),
     }
     yield runs

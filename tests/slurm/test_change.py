@@ -43,7 +43,7 @@ def only(jobs: list[SlurmJob]) -> SlurmJob:
 
 def test_a_changed_weight_submits_only_its_own_jobs(project: Submitting, printed: str) -> None:
     assert [job["Comment"] for job in project.jobs()] == [
-        f"rule_{rule}_wildcards_digits_fpi_2000_0" for rule in ("fit_prior", "train_flow", "evaluate")
+        f"rule_{rule}_wildcards_digits_mef_fpi_2000_0" for rule in ("fit_prior", "train_flow", "evaluate")
     ]
 
 

@@ -10,8 +10,8 @@ import pytest
 from .conftest import Submitting, login_node, wait_until
 
 LAMBDAS = ("1000", "10000")
-LEAVES = [f"results/demo/digits/fpi/lambda={weight}/seed=0" for weight in LAMBDAS]
-FLOWS = [f"{leaf}/flow.safetensors" for leaf in LEAVES]
+RUNS = [f"results/demo/digits/mef/fpi/lambda={weight}/seed=0" for weight in LAMBDAS]
+MODELS = [f"{run}/model/model.safetensors" for run in RUNS]
 PROFILE = ("--profile", "slurm", "--config", "preset=demo", "resources={train_flow: {gpu: 0}}")
 ONCE = ("--retries", "0")
 
@@ -20,7 +20,7 @@ ONCE = ("--retries", "0")
 def project(tmp_path: Path) -> Submitting:
     """Everything before the trainings is there."""
     project = login_node(tmp_path / "clone", stub=True)
-    project.snakemake(*(f"{leaf}/fit/prior.safetensors" for leaf in LEAVES))
+    project.snakemake(*(f"{run}/fit/prior.safetensors" for run in RUNS))
     project.forget_calls()
     return project
 
@@ -33,24 +33,24 @@ def test_cancelled_and_killed(project: Submitting) -> None:
         return [call["arguments"][call["arguments"].index("--output") + 1] for call in project.calls()]
 
     # The second training takes long, and is cancelled when the first one has ended.
-    run = project.start(*PROFILE, *ONCE, "--", *FLOWS, STUB_SECONDS="60", STUB_SLOW=LEAVES[1])
+    run = project.start(*PROFILE, *ONCE, "--", *MODELS, STUB_SECONDS="60", STUB_SLOW=RUNS[1])
     wait_until(lambda: sorted(states()) == ["COMPLETED", "RUNNING"])
     running = next(job for job in project.jobs_of("train_flow") if job["JobState"] == "RUNNING")
     subprocess.run(["scancel", running["JobId"]], check=True)
     printed = run.end()
     assert run.process.returncode != 0
     assert f"SLURM-job '{running['JobId']}' failed, SLURM status is: 'CANCELLED'" in printed
-    assert trained() == LEAVES[:1]
+    assert trained() == RUNS[:1]
 
     # Snakemake is killed while the second one runs again; its job goes on to its end.
-    run = project.start(*PROFILE, *ONCE, "--", *FLOWS, STUB_SECONDS="3")
+    run = project.start(*PROFILE, *ONCE, "--", *MODELS, STUB_SECONDS="3")
     wait_until(lambda: states()[2:] == ["RUNNING"])
     run.process.kill()
     run.process.wait()
     wait_until(lambda: states()[2:] == ["COMPLETED"])
 
-    project.submit(*PROFILE, "--unlock", "--", *FLOWS)
-    assert "Nothing to be done" in project.submit(*PROFILE, "--rerun-incomplete", "--", *FLOWS)
-    assert trained() == LEAVES
+    project.submit(*PROFILE, "--unlock", "--", *MODELS)
+    assert "Nothing to be done" in project.submit(*PROFILE, "--rerun-incomplete", "--", *MODELS)
+    assert trained() == RUNS
     assert len(states()) == 3
-    assert all((project.folder / flow).exists() for flow in FLOWS)
+    assert all((project.folder / model).exists() for model in MODELS)

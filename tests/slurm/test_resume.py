@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from .conftest import CUT, CUT_LEAF, Run, SlurmJob, Submitting
+from .conftest import CUT, CUT_RUN, Run, SlurmJob, Submitting
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +33,20 @@ def test_the_limit_cuts_a_job_and_another_one_follows(jobs: list[SlurmJob]) -> N
 
 def test_the_next_job_goes_on_from_the_checkpoint(project: Submitting) -> None:
     # Snakemake removes the outputs of a job that failed; the checkpoint is none of them.
-    log = (project.folder / "results/demo/logs/digits/baseline/lambda=0/seed=0/train_flow.log").read_text()
+    log = (project.folder / "results/demo/logs/digits/mef/baseline/lambda=0/seed=0/train_flow.log").read_text()
     step = re.search(r"resuming from step (\d+)", log)
     assert step is not None, log
     assert int(step[1]) > 10
 
 
 def test_the_result_is_that_of_an_uncut_training(project: Submitting, tmp_path: Path) -> None:
-    cut, uncut = project.folder / CUT_LEAF, tmp_path / "clone" / CUT_LEAF
+    cut, uncut = project.folder / CUT_RUN, tmp_path / "clone" / CUT_RUN
     project.copy(tmp_path / "clone")
     shutil.rmtree(uncut)
     Submitting(tmp_path / "clone").submit(
-        f"{CUT_LEAF}/flow.safetensors", "--cores", "1", "--config", "preset=demo", overlay=CUT
+        f"{CUT_RUN}/model/model.safetensors", "--cores", "1", "--config", "preset=demo", overlay=CUT
     )
-    for name in ("flow.safetensors", "prior.safetensors"):
+    for name in ("model/config.json", "model/model.safetensors"):
         assert (cut / name).read_bytes() == (uncut / name).read_bytes()
-    logs = [pd.read_csv(leaf / "log.csv").drop(columns="seconds") for leaf in (cut, uncut)]
+    logs = [pd.read_csv(run / "log.csv").drop(columns="seconds") for run in (cut, uncut)]
     pd.testing.assert_frame_equal(*logs)

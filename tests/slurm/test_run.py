@@ -50,7 +50,7 @@ def test_two_jobs_with_gpus_run_at_once(jobs: list[SlurmJob]) -> None:
 
 
 def test_jobs_are_named_after_stage_and_wildcards(jobs: list[SlurmJob]) -> None:
-    assert {"rule_train_flow_wildcards_digits_fpi_10000_0", "rule_generate_wildcards_digits_fpi_10000_0_1"} <= {
+    assert {"rule_train_flow_wildcards_digits_mef_fpi_10000_0", "rule_generate_wildcards_digits_mef_fpi_10000_0_1"} <= {
         job["Comment"] for job in jobs
     }
 

@@ -34,6 +34,27 @@ class Project:
 
     folder: Path
 
+    @property
+    def tools(self) -> Path:
+        """Folder of the only commands that are found: neither a SLURM nor a GPU that happen to be here must matter."""
+        tools = self.folder / "bin"
+        if not tools.exists():
+            tools.mkdir()
+            for tool in ("bash", "sh", "which"):
+                (tools / tool).symlink_to(str(shutil.which(tool)))
+            self.add_command("nfpi", (STUBS / "nfpi").read_text())
+        return tools
+
+    def add_command(self, name: str, script: str) -> None:
+        """Let a Python script be found as a command."""
+        command = self.tools / name
+        command.write_text(f"#!{sys.executable}\n{script}")
+        command.chmod(0o755)
+
+    def use_real_stages(self) -> None:
+        """Let the stages do their work."""
+        self.add_command("nfpi", "import sys\nfrom nfpi.cli import main\nsys.exit(main())\n")
+
     def snakemake(
         self, *arguments: str, overlay: dict[str, Any] | None = None, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
@@ -41,21 +62,13 @@ class Project:
         if overlay is not None:
             self.write("overlay.yaml", overlay)
             arguments = (*arguments, "--configfile", "overlay.yaml")
-        tools = self.folder / "bin"
-        # Nothing but these on PATH: neither a SLURM nor a GPU that happen to be here must matter.
-        if not tools.exists():
-            tools.mkdir()
-            for tool in ("bash", "sh", "which"):
-                (tools / tool).symlink_to(str(shutil.which(tool)))
-            (tools / "nfpi").write_text(f"#!{sys.executable}\n" + (STUBS / "nfpi").read_text())
-            (tools / "nfpi").chmod(0o755)
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
         process = subprocess.run(
             [sys.executable, "-m", "snakemake", "--nocolor", *arguments],
             cwd=self.folder,
             env=inherited
             | {
-                "PATH": str(tools),
+                "PATH": str(self.tools),
                 "PYTHONPATH": os.pathsep.join(filter(None, (str(STUBS), os.environ.get("PYTHONPATH", "")))),
                 "XDG_CACHE_HOME": str(self.folder / ".cache"),
                 "STUB_CALLS": str(self.folder / "calls.jsonl"),

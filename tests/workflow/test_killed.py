@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from nfpi.cli import main
 
@@ -41,9 +40,8 @@ TIMES = {"hours", "seconds_per_epoch", "seconds_per_1000_samples"}
 
 def project_with_real_stages(folder: Path) -> Project:
     project = clone(folder)
-    (folder / "overlay.yaml").write_text(yaml.safe_dump(SETTINGS))
-    project.snakemake("--version")  # makes bin
-    (folder / "bin/nfpi").write_text(f"#!{sys.executable}\nimport sys\nfrom nfpi.cli import main\nsys.exit(main())\n")
+    project.write("overlay.yaml", SETTINGS)
+    project.use_real_stages()
     return project
 
 
@@ -68,7 +66,7 @@ def running(project: Project) -> Iterator[subprocess.Popen[str]]:
         cwd=project.folder,
         env=environment
         | {
-            "PATH": str(project.folder / "bin"),
+            "PATH": str(project.tools),
             "XDG_CACHE_HOME": str(project.folder / ".cache"),
             "OMP_NUM_THREADS": "1",
         },

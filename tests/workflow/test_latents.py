@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -77,10 +75,8 @@ def test_from_image_files_to_the_table(tmp_path: Path) -> None:
     image_folder(tmp_path / "images")
     autoencoder(tmp_path / "vae")
     project = clone(tmp_path / "clone")
-    (project.folder / "overlay.yaml").write_text(yaml.safe_dump(settings(tmp_path)))
-    project.snakemake("--version")  # makes bin
-    command = f"#!{sys.executable}\nimport sys\nfrom nfpi.cli import main\nsys.exit(main())\n"
-    (project.folder / "bin/nfpi").write_text(command)
+    project.write("overlay.yaml", settings(tmp_path))
+    project.use_real_stages()
     project.snakemake("table6", "--configfile", "overlay.yaml", "--cores", "2")
     results = project.folder / "results/demo"
     table = pd.read_csv(results / "tables/table6.csv")
