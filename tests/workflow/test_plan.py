@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from nfpi.runs import CANDIDATE, FLOW_RUN, SPLITS
@@ -72,3 +75,10 @@ def test_settings_are_one_line_of_json() -> None:
     assert "\n" not in text
     assert '"axes": 16' in text
     assert "law" not in text
+
+
+def test_planning_imports_nothing_heavy_and_no_snakemake() -> None:
+    code = "import sys, nfpi.workflow, nfpi.workflow.internals, nfpi.results.older; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "numpy", "pandas", "scipy", "sklearn", "timm", "matplotlib", "lightning_fabric", "snakemake"}
+    assert not heavy & set(answer.stdout.split())
