@@ -201,7 +201,7 @@ class _ClassImages:
         for attempt in range(_DRAWS):
             partner, share = (drawn[rows[left], variant] for drawn in self._draw(attempt))
             z = mix_in_span(self._latents[rows[left]], self._latents[partner], self._axes, share.to(self._latents))
-            inverse = self._flow.inverse(z)[0]
+            inverse = self._flow.inverse(z.view(-1, *self._flow.shape))[0]
             mixed[left] = inverse
             left = left[~torch.isfinite(inverse.flatten(1)).all(1).cpu()]
             if not len(left):

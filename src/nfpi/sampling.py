@@ -54,7 +54,7 @@ def sample_images(
     for index, chunk in enumerate(labels[start_batch * batch_size :].split(batch_size), start_batch):
         generator = generator_for(device, seed, "sample", index)
         chunk = chunk.to(device)
-        x = flow.inverse(prior.sample(chunk, temperature, generator))[0]
+        x = flow.inverse(prior.sample(chunk, temperature, generator).view(-1, *flow.shape))[0]
         for draws in range(1, _DRAWS + 1):
             bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().squeeze(1)
             if not len(bad):
@@ -64,7 +64,7 @@ def sample_images(
                     f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images stay not finite "
                     f"after {_DRAWS} draws; try a smaller temperature"
                 )
-            x[bad] = flow.inverse(prior.sample(chunk[bad], temperature, generator))[0]
+            x[bad] = flow.inverse(prior.sample(chunk[bad], temperature, generator).view(-1, *flow.shape))[0]
         yield domain.to_images(x).cpu(), chunk.cpu()
 
 
