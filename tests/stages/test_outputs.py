@@ -1,0 +1,184 @@
+"""What a stage declares is what it leaves, whether its fit converged or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.benchmark import Measurement
+from nfpi.results.predictions import read_predictions
+from nfpi.results.records import MetricsError
+from nfpi.runs import CANDIDATE, GENERATED
+from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.files import write_atomically
+from nfpi.runtime.tensors import load_tensors
+
+from .conftest import (
+    STAGE,
+    as_options,
+    call,
+    error_line,
+    files_of,
+    nfpi,
+    read_json,
+)
+
+OF_A_RUN = (
+    *("prepare-data", "start-flow", "fit-prior", "train-flow", "evaluate", "generate", "augment"),
+    *("train-classifier", "test-classifier"),
+)
+AFTER_THE_FIT = ("train-flow", "evaluate", "generate", "augment", "train-classifier", "test-classifier")
+OF_TABLES = ("collect", "table")
+WITHOUT_INPUT = ("schema", "benchmark", "download-weights")
+DECLARE_NONE = {"figure", "export"}
+"""A figure's files depend on the figure, an export's on the images."""
+TESTED_ELSEWHERE = {"encode-data", "import-release"}
+
+
+def declared(stage: str, **options: str) -> set[str]:
+    return set(STAGE[stage].output_files(**options).values())
+
+
+@pytest.mark.parametrize("stage", OF_A_RUN)
+def test_a_stage_of_a_run_leaves_exactly_what_it_declares(complete, stage, tmp_path):
+    nfpi(*complete.command(stage, output=tmp_path / "new/folder"))
+    assert files_of(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
+
+
+def test_stages_of_tables_leave_exactly_what_they_declare(complete, tmp_path):
+    run = complete.identity.to_json()
+    nfpi("collect", *as_options(name="some", runs=[run], root=complete.root, output=tmp_path / "collect"))
+    row = {"experiment": 0, "label": "row", "dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100}
+    reference = Path(__file__).parents[2] / "workflow/reference/paper.csv"
+    options = as_options(
+        **{"name": "some", "table": {"title": "Some"}, "rows": [{**row, "flow_runs": [run]}]},
+        **{"metrics": tmp_path / "collect/some.csv", "reference": reference, "output": tmp_path / "table"},
+    )
+    nfpi("table", *options)
+    for stage in OF_TABLES:
+        assert files_of(tmp_path / stage) == declared(stage, name="some")
+
+
+def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypatch):
+    found = [Measurement("an action", "its plain form", 0.001, 0.02, 20.0, "s", "at least 8×")]
+    for measure in ("fixed_point", "fixed_point_memory", "actions", "training_step"):
+        monkeypatch.setattr(f"nfpi.benchmark._{measure}", lambda *_: found)
+    monkeypatch.setattr("nfpi.stages.pretrained.published_weights", lambda _: {"weight": torch.zeros(2)})
+    for stage in WITHOUT_INPUT:
+        nfpi(stage, "--output", tmp_path / stage)
+        assert files_of(tmp_path / stage) == declared(stage, model="eva02")
+
+
+def test_every_stage_is_asked_what_it_leaves():
+    assert {*OF_A_RUN, *OF_TABLES, *WITHOUT_INPUT} | DECLARE_NONE | TESTED_ELSEWHERE == set(STAGE)
+    assert {name for name, stage in STAGE.items() if not stage.outputs} == DECLARE_NONE
+
+
+# ---- a fit that diverged ------------------------------------------------------------------------------------
+
+
+def assert_marked(path: Path, fault: dict[str, Any]) -> None:
+    """A file stands for the divergence, in its own form."""
+    match path.suffix:
+        case ".json":
+            assert read_json(path) == {"diverged": fault}
+        case ".safetensors":
+            with pytest.raises(Diverged) as caught:
+                load_tensors(path)
+            assert caught.value.record == fault
+        case ".npz":
+            with pytest.raises(MetricsError, match="the run diverged: there are no predictions"):
+                read_predictions(path)
+        case ".npy":
+            assert np.load(path).size == 0
+        case ".csv":
+            assert path.read_text() == "epoch\n"
+        case other:
+            pytest.fail(other)
+
+
+@pytest.mark.parametrize("stage", AFTER_THE_FIT)
+def test_a_divergence_marks_all_outputs_of_the_stages_after_the_fit(diverged, stage, tmp_path):
+    fault = read_json(diverged.folder / "metrics.json")["diverged"]
+    nfpi(*diverged.command(stage, output=tmp_path / "new/folder"))
+    assert files_of(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
+    for file in declared(stage):
+        assert_marked(tmp_path / "new/folder" / file, fault)
+
+
+def test_a_fit_that_diverged_is_a_result_of_every_stage(diverged):
+    """It passes from the fit to the metrics of the flow and of the classifier."""
+    fault = read_json(diverged.folder / "metrics.json")["diverged"]
+    assert fault.keys() == {"iteration", "class_index", "quantity", "weight", "context"}
+    assert fault["weight"] == 1e6
+    assert fault["context"]["seed"] == 3
+    assert fault["context"]["prior"]["update"] == "exact"
+    for file in ("fit/prior.safetensors", "model/config.json", "model/model.safetensors", "resnet18/metrics.json"):
+        assert_marked(diverged.folder / file, fault)
+    for temperature in diverged.temperatures:
+        assert_marked(diverged.of_temperature(GENERATED, temperature) / "meta.json", fault)
+        assert_marked(diverged.of_temperature(CANDIDATE, temperature) / "metrics.json", fault)
+
+
+def test_a_fit_that_diverged_leaves_its_residuals(diverged, tmp_path):
+    nfpi(*diverged.command("fit-prior", output=tmp_path))
+    assert files_of(tmp_path) == declared("fit-prior")
+    fault = read_json(diverged.folder / "metrics.json")["diverged"]
+    assert_marked(tmp_path / "prior.safetensors", fault)
+    header, *rows = (tmp_path / "fixed_point.csv").read_text().splitlines()
+    assert header == "iteration,mean_residual,variance_residual"
+    assert len(rows) < fault["iteration"]
+
+
+def test_a_run_that_diverged_leaves_the_files_of_one_that_did_not(complete, diverged):
+    assert files_of(diverged.folder) == files_of(complete.folder)
+
+
+@pytest.mark.parametrize("stage", ["start-flow", "prepare-data"])
+def test_every_declared_output_can_be_marked(stage, fault, tmp_path):
+    """Stages before the fit never see a divergence of it; their outputs have forms that could say so nevertheless."""
+    mark_diverged([tmp_path / file for file in declared(stage)], fault)
+    for file in declared(stage):
+        assert_marked(tmp_path / file, fault.record)
+
+
+def test_there_is_nothing_to_export_of_a_fit_that_diverged(diverged, tmp_path, capsys):
+    images = diverged.of_temperature(GENERATED, 1)
+    assert call("export", "--images", images, "--output", tmp_path / "png") == 1
+    assert "the fit of the class Gaussians diverged" in error_line(capsys)
+    assert not (tmp_path / "png").exists()
+
+
+# ---- a stage that fails leaves nothing ----------------------------------------------------------------------
+
+
+LAST_WRITTEN = {
+    "start-flow": "nfpi.training.state.save_tensors",
+    "fit-prior": "nfpi.stages.flow.save_prior",
+    "train-flow": "nfpi.model.write_atomically",
+    "evaluate": "nfpi.stages.evaluate.write_metrics",
+    "train-classifier": "nfpi.stages.classifiers.write_metrics",
+    "test-classifier": "nfpi.stages.classifiers.write_metrics",
+}
+"""What writes a stage's last file."""
+
+
+@pytest.mark.parametrize(("stage", "function"), LAST_WRITTEN.items())
+def test_outputs_appear_together_or_not_at_all(complete, stage, function, tmp_path, monkeypatch, capsys):
+    """Where the last file of a stage cannot be written, those of an earlier run stay."""
+    for file in declared(stage):
+        write_atomically(tmp_path / "folder" / file, "earlier")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error", "file")
+
+    monkeypatch.setattr(function, fail)
+    assert call(*complete.command(stage, output=tmp_path / "folder")) == 1
+    assert "nfpi: error: file: Input/output error" in capsys.readouterr().err
+    left = {file for file in files_of(tmp_path / "folder") if not file.startswith(".checkpoint-")}
+    assert left == declared(stage)
+    assert all((tmp_path / "folder" / file).read_text() == "earlier" for file in left)

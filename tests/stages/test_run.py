@@ -1,0 +1,232 @@
+"""The stages of a run one after the other, as the workflow calls them, and what each leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nfpi.data.batches import load_batches
+from nfpi.data.store import read_image_set
+from nfpi.model import ClassConditionalFlow
+from nfpi.priors.files import load_prior
+from nfpi.results.predictions import Predictions, read_predictions
+from nfpi.runs import CANDIDATE, GENERATED
+from nfpi.runtime.randomness import generator_for
+
+from .conftest import IMAGE_SET, as_options, files_of, nfpi, read_json
+
+ROOT = Path(__file__).parents[2]
+
+
+# ---- what is there at the end -------------------------------------------------------------------------------
+
+RUN_FILES = {
+    *("fit/prior.safetensors", "fit/fixed_point.csv", "model/config.json", "model/model.safetensors", "log.csv"),
+    *("metrics.json", "predictions.npz", "resnet18/metrics.json", "resnet18/predictions.npz"),
+    *(f"generated/temperature={t}/{name}" for t in ("0.8", "1") for name in IMAGE_SET),
+    *(
+        f"resnet18/temperature={t}/{name}"
+        for t in ("0.8", "1")
+        for name in ("model.safetensors", "metrics.json", "log.csv")
+    ),
+}
+
+
+def test_the_first_stages_share_their_results(begun):
+    assert files_of(begun.splits) == {
+        f"{split}/{name}" for split in ("train", "validation", "test") for name in IMAGE_SET
+    }
+    meta = read_json(begun.splits / "train/meta.json")
+    assert set(meta["counts"].values()) == {20}
+    assert meta["extra"]["flip"] is False
+    assert pd.read_csv(begun.initial / "log.csv")["epoch"].tolist() == [1]
+
+
+def test_a_run_leaves_its_files(complete):
+    assert files_of(complete.folder) == RUN_FILES
+    assert pd.read_csv(complete.folder / "log.csv")["epoch"].tolist() == [1, 2, 3]
+    fitted = pd.read_csv(complete.folder / "fit/fixed_point.csv")
+    assert list(fitted) == ["iteration", "mean_residual", "variance_residual"]
+    assert fitted["iteration"].tolist() == list(range(1, len(fitted) + 1))
+    assert fitted.iloc[-1][["mean_residual", "variance_residual"]].max() <= 0.1
+
+
+def test_the_model_has_the_fitted_gaussians_and_says_how_it_was_made(complete):
+    model = ClassConditionalFlow.from_pretrained(complete.model)
+    fitted, header = load_prior(complete.folder / "fit/prior.safetensors")
+    assert torch.equal(model.prior.mean, fitted.mean)
+    assert torch.equal(model.prior.variance, fitted.variance)
+    assert (header["start"], header["seed"], header["weight"], header["method"]) == ("data", 3, 100, "fixed_point")
+    assert model.config["prior"]["weight"] == 100
+    assert model.config["training"]["epochs"] == 3
+    assert (model.seed, model.config["step"], model.config["start"]) == (3, 12, "data")
+    assert model.classes == [str(digit) for digit in range(10)]
+    assert model.flow.description["settings"]["num_flows"] == [1]
+
+
+# ---- metrics and predictions --------------------------------------------------------------------------------
+
+
+def test_the_metrics_of_a_flow(complete):
+    record = read_json(complete.folder / "metrics.json")
+    assert set(record["metrics"]) == {
+        *(
+            "nf_acc",
+            "nf_top5",
+            "bits_per_dim",
+            "validation_nf_acc",
+            "validation_bits_per_dim",
+            "ece",
+            "worst_class_acc",
+        ),
+        *("parameters", "hours", "seconds_per_epoch", "seconds_per_1000_samples"),
+    }
+    assert (record["n"], record["seed"]) == (80, 3)
+    assert record["run"] == {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100, "seed": 3}
+    assert record["settings"]["prior"]["weight"] == 100
+    assert record["settings"]["flow"]["settings"]["num_flows"] == [1]
+    assert np.mean(record["per_class_accuracy"]) == pytest.approx(record["metrics"]["nf_acc"])  # classes of one size
+    assert min(record["per_class_accuracy"]) == record["metrics"]["worst_class_acc"]
+    flow = ClassConditionalFlow.from_pretrained(complete.model).flow
+    assert record["metrics"]["parameters"] == sum(parameter.numel() for parameter in flow.parameters()) / 1e6
+    seconds = pd.read_csv(complete.folder / "log.csv")["seconds"]
+    assert record["metrics"]["hours"] == pytest.approx(seconds.sum() / 3600)
+    assert record["metrics"]["seconds_per_epoch"] == pytest.approx(seconds.median())
+
+
+def test_the_metrics_of_a_classifier(complete):
+    tested = read_json(complete.folder / "resnet18/metrics.json")
+    compared = tested["settings"]["compared"]
+    assert set(compared) == {"temperature=0.8", "temperature=1"}
+    metrics = tested["metrics"]
+    assert set(metrics) == {"cnn_acc", "cnn_ece", "cnn_worst_class_acc", "validation_cnn_acc", "temperature"}
+    assert metrics["validation_cnn_acc"] == max(compared.values())
+    assert f"temperature={metrics['temperature']:g}" == max(compared, key=lambda name: compared[name])
+    assert 0 <= metrics["cnn_acc"] <= 100
+    assert tested["run"] == {**complete.identity.to_json(), "classifier": "resnet18"}
+    assert (tested["n"], tested["seed"]) == (80, 3)
+    trained = read_json(complete.of_temperature(CANDIDATE, 0.8) / "metrics.json")
+    assert "run" not in trained
+    assert trained["metrics"] == {"validation_cnn_acc": compared["temperature=0.8"]}
+
+
+def assert_form(predictions: Predictions, count: int, classes: int) -> None:
+    for name, shape, dtype in (
+        ("label", (count,), np.int32),
+        ("predicted", (count,), np.int32),
+        ("log_prob", (count,), np.float32),
+        ("class_log_prob", (count, classes), np.float16),
+    ):
+        values = getattr(predictions, name)
+        assert (values.shape, values.dtype) == (shape, dtype), name
+
+
+def test_predictions_of_a_flow_are_those_of_its_model(complete):
+    predictions = read_predictions(complete.folder / "predictions.npz")
+    assert_form(predictions, 80, 10)
+    test = read_image_set(complete.splits / "test")
+    assert np.array_equal(predictions.label, test.labels)
+    model = ClassConditionalFlow.from_pretrained(complete.model)
+    log_prob = []
+    with torch.no_grad():  # log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x| of the images with their noise
+        for index, (images, _) in enumerate(load_batches(test, 100, seed=3)):
+            x = model.domain.to_flow(images, generator_for("cpu", 3, "evaluate", index))
+            z, log_abs_det = model.flow(x)
+            log_prob.append(model.prior.log_prob(z.double()) + log_abs_det[:, None])
+    expected = torch.cat(log_prob)
+    own = expected.gather(1, torch.from_numpy(test.labels.astype(np.int64))[:, None]).squeeze(1)
+    np.testing.assert_allclose(predictions.log_prob, own.numpy(), rtol=1e-6)
+    assert np.array_equal(predictions.predicted, expected.argmax(1).numpy())
+    np.testing.assert_allclose(predictions.class_log_prob, expected.log_softmax(1).numpy(), rtol=2e-3, atol=1e-2)
+    metrics = read_json(complete.folder / "metrics.json")["metrics"]
+    assert 100 * np.mean(predictions.predicted == predictions.label) == metrics["nf_acc"]
+    bits = model.domain.bits_per_dim(torch.tensor(-float(own.mean()), dtype=torch.float64), 64)
+    assert float(bits) == pytest.approx(metrics["bits_per_dim"], rel=1e-6)
+
+
+def test_predictions_of_a_classifier_are_its_log_softmax(complete):
+    predictions = read_predictions(complete.folder / "resnet18/predictions.npz")
+    assert_form(predictions, 80, 10)
+    assert (predictions.log_prob <= 0).all()
+    probability = np.exp(predictions.class_log_prob.astype(np.float64))
+    np.testing.assert_allclose(probability.sum(1), 1, atol=5e-3)
+    own = predictions.class_log_prob[np.arange(80), predictions.label]
+    np.testing.assert_allclose(own, predictions.log_prob, rtol=1e-3, atol=1e-3)
+    metrics = read_json(complete.folder / "resnet18/metrics.json")["metrics"]
+    assert 100 * np.mean(predictions.predicted == predictions.label) == metrics["cnn_acc"]
+
+
+# ---- generated images and the choice among their classifiers ------------------------------------------------
+
+
+def test_generated_images_are_balanced_and_of_the_flows_form(complete):
+    folder = complete.of_temperature(GENERATED, 0.8)
+    images, labels = (np.load(folder / f"{name}.npy") for name in ("images", "labels"))
+    assert images.shape == (40, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert labels.tolist() == np.repeat(np.arange(10), 4).tolist()
+    meta = read_json(folder / "meta.json")
+    assert meta["extra"].items() >= {"temperature": 0.8, "seed": 3, "flip": False}.items()
+    assert meta["split"] == "generated"
+
+
+@pytest.mark.parametrize("best", ["0.8", "1"])
+def test_the_classifier_that_is_best_on_the_validation_split_is_tested(complete, best, tmp_path):
+    for temperature in ("0.8", "1"):
+        candidate = tmp_path / temperature
+        candidate.mkdir()
+        model = complete.of_temperature(CANDIDATE, float(temperature)) / "model.safetensors"
+        (candidate / "model.safetensors").write_bytes(model.read_bytes())
+        accuracy = 70.0 if temperature == best else 60.0
+        (candidate / "metrics.json").write_text(json.dumps({"metrics": {"validation_cnn_acc": accuracy}}))
+    nfpi(*complete.command("test-classifier", tmp_path / "0.8", tmp_path / "1", output=tmp_path))
+    record = read_json(tmp_path / "metrics.json")
+    assert record["metrics"]["temperature"] == float(best)
+    assert record["metrics"]["validation_cnn_acc"] == 70
+    assert record["settings"]["compared"] == {"0.8": 70 if best == "0.8" else 60, "1": 70 if best == "1" else 60}
+
+
+def test_export_writes_images_that_other_programs_read(complete, tmp_path):
+    images = complete.of_temperature(GENERATED, 1)
+    nfpi("export", *as_options(images=images, format="imagefolder", output=tmp_path / "png"))
+    files = files_of(tmp_path / "png")
+    assert len(files) == 40
+    assert {file.split("/")[0] for file in files} == {str(digit) for digit in range(10)}
+
+
+# ---- tables and figures of several runs ---------------------------------------------------------------------
+
+
+def test_collect_table_and_figure_show_all_runs(complete, diverged, tmp_path):
+    runs = [(run.identity, run.tested) for run in (complete, diverged)]
+    identities = [identity.to_json() for pair in runs for identity in pair]
+    nfpi("collect", *as_options(name="table2", runs=identities, root=complete.root, output=tmp_path / "metrics"))
+    rows = [
+        {
+            **{"experiment": 0, "label": "FPI", "dataset": "digits", "flow": "mef", "prior": "fpi"},
+            **{"lambda": flow.weight, "classifier": "resnet18"},
+            **{"flow_runs": [flow.to_json()], "classifier_runs": [classifier.to_json()]},
+        }
+        for flow, classifier in runs
+    ]
+    metrics, reference = tmp_path / "metrics/table2.csv", ROOT / "workflow/reference/paper.csv"
+    table = {"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]}
+    options = as_options(name="table2", table=table, rows=rows, metrics=metrics, reference=reference)
+    nfpi("table", *options, *as_options(output=tmp_path / "tables"))
+    files = {"table": [tmp_path / "tables/table2.csv"]}
+    nfpi("figure", *as_options(name="accuracy_against_weight", files=files, output=tmp_path / "figures"))
+    assert files_of(tmp_path / "tables") == {"table2.csv", "table2.md", "table2.tex"}
+    assert files_of(tmp_path / "figures") == {"accuracy_against_weight.png", "accuracy_against_weight.pdf"}
+    shown = pd.read_csv(tmp_path / "tables/table2.csv")
+    assert shown["lambda"].tolist() == [100, 1e6]
+    assert shown["nf_acc"][0] == read_json(complete.folder / "metrics.json")["metrics"]["nf_acc"]
+    assert shown["cnn_acc"][0] == read_json(complete.folder / "resnet18/metrics.json")["metrics"]["cnn_acc"]
+    assert shown[["nf_acc", "cnn_acc"]].iloc[1].isna().all()
+    assert shown["status"][0] == "ok"
+    assert "diverged" in shown["status"][1]
+    assert "diverged" in (tmp_path / "tables/table2.md").read_text()
