@@ -99,11 +99,12 @@ class Faulty(nn.Module):
         super().__init__()
         self.overflows = overflows
         self.calls: list[int] = []
+        self.shape = SHAPE
 
     def inverse(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.calls.append(len(z))
         x = z.view(-1, *SHAPE).clone()
-        x[self.overflows(z), 0, 0, 0] = torch.inf
+        x[self.overflows(z.flatten(1)), 0, 0, 0] = torch.inf
         return x, torch.zeros(len(z))
 
 
