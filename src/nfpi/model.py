@@ -104,7 +104,7 @@ class ClassConditionalFlow:
             description = config.pop("flow")
         except FileNotFoundError:
             raise FormatError(f"{path}: there is no such file") from None
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"{path}: expected the config of a model, received something else ({error})") from None
         if version != _FORMAT:
             raise FormatError(f"{path}: expected format {_FORMAT}, received {version}: made by another version of nfpi")

@@ -148,6 +148,7 @@ def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
 def test(stage: TestClassifier) -> None:
     """Choose by validation accuracy, then test."""
     began = time.monotonic()
+    run = Run.from_json(stage.run) if stage.run is not None else None
     measured, accuracies = _validated(stage)
     best = max(accuracies, key=lambda folder: accuracies[folder])
     weights, header = load_tensors(best / "model.safetensors")
@@ -181,7 +182,7 @@ def test(stage: TestClassifier) -> None:
         write_metrics(
             stage.output / "metrics.json",
             values | {measured: accuracies[best]},
-            run=Run.from_json(stage.run) if stage.run is not None else None,
+            run=run,
             n=len(images),
             seed=header["seed"],
             settings={**header, "compared": {folder.name: value for folder, value in accuracies.items()}},

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 def evaluate(stage: Evaluate) -> None:
     """Score both splits, and time a sample."""
     began = time.monotonic()
+    run = Run.from_json(stage.run) if stage.run is not None else None
     model = ClassConditionalFlow.from_pretrained(stage.model)
     device = make_device().device
     flow = model.flow.to(device)
@@ -64,7 +65,7 @@ def evaluate(stage: Evaluate) -> None:
         write_metrics(
             stage.output / "metrics.json",
             metrics,
-            run=Run.from_json(stage.run) if stage.run is not None else None,
+            run=run,
             n=test.n,
             seed=model.seed,
             settings={"flow": model.flow.description, **model.config},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import (
@@ -21,10 +22,23 @@ from nfpi.config import (
     Start,
     TrainingConfig,
 )
+from nfpi.config.priors import PriorBlock
 from nfpi.stages.options.base import Stage
 from nfpi.stages.options.data import IMAGE_OUTPUTS
 
 MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
+
+
+def _fitted(prior: PriorBlock) -> PriorBlock:
+    if PRIORS[prior.method].traits["learned"]:
+        raise ValueError(f"expected a method that fits the Gaussians once, received {prior.method}")
+    return prior
+
+
+def _learned(prior: PriorBlock) -> PriorBlock:
+    if not PRIORS[prior.method].traits["learned"]:
+        raise ValueError(f"expected a method that learns the Gaussians along with the flow, received {prior.method}")
+    return prior
 
 
 class StartFlow(Stage):
@@ -67,7 +81,7 @@ class FitPrior(Stage):
 
     initial: Path
     """folder of an initial state: its statistics and its Gaussians"""
-    prior: PriorConfig = PRIORS.validate({})
+    prior: Annotated[PriorConfig, AfterValidator(_fitted)] = PRIORS.validate({})
     """the method and its settings"""
     weight: NonNegativeFloat
     """λ of Eq. 4"""
@@ -89,7 +103,7 @@ class TrainFlow(Stage):
     """folder of the initial state"""
     prior: Path | None = None
     """fitted Gaussians to train under, a safetensors file; None: the initial ones"""
-    learn: PriorConfig | None = None
+    learn: Annotated[PriorConfig, AfterValidator(_learned)] | None = None
     """learn the Gaussians along with the flow, by this method; None: they stay"""
     weight: NonNegativeFloat = 0.0
     """λ of Eq. 4, where the Gaussians are learned"""

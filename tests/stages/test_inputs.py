@@ -1,0 +1,161 @@
+"""Files that are damaged, or do not belong together, are refused in one line, and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.data.writer import write_image_set
+from nfpi.model import ClassConditionalFlow
+from nfpi.priors.files import save_prior
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runs import CANDIDATE
+from nfpi.runtime.files import write_atomically
+
+from .conftest import as_options, call, error_line, files_of
+
+
+@pytest.fixture
+def model(trained, tmp_path) -> Path:
+    """A copy of the model, to be damaged."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in trained.model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", lambda content: content[:-100], "expected a safetensors file, received a damaged one"),
+        ("model.safetensors", lambda _: None, "there is no such file"),
+        ("config.json", lambda content: content[:-100], "expected JSON, received something else"),
+        ("config.json", lambda _: None, "there is no such file"),
+        ("config.json", lambda _: b"[]", "expected the config of a model, received something else"),
+        ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 2'), "made by another version of"),
+        (
+            "config.json",
+            lambda content: content.replace(b'"hidden_channels": [\n        8', b'"hidden_channels": [\n        9'),
+            "",
+        ),
+        ("config.json", lambda content: content.replace(b'"9"', b'"9", "10"'), "expected a model, received something"),
+    ],
+    ids=[
+        "truncated weights",
+        "no weights",
+        "truncated config",
+        "no config",
+        "list",
+        "format",
+        "architecture",
+        "classes",
+    ],
+)
+@pytest.mark.parametrize("stage", ["evaluate", "generate", "augment"])
+def test_a_damaged_model_is_named(trained, model, stage, file, content, message, tmp_path, capsys):
+    before = (model / file).read_bytes()
+    damaged = content(before)
+    assert damaged != before
+    if damaged is None:
+        (model / file).unlink()
+    else:
+        (model / file).write_bytes(damaged)
+    assert call(*trained.command(stage, model=model, output=tmp_path / "new/folder")) == 1
+    line = error_line(capsys)
+    assert message in line
+    assert str(model) in line
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gaussians and images of another shape and number of classes."""
+    folder = tmp_path_factory.mktemp("other")
+    header = {"start": "data", "seed": 0, "weight": 0.0}
+    for name, size in (("fewer_classes", (3, 64)), ("other_dimensions", (10, 48))):
+        prior = GaussianPrior(torch.randn(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64))
+        save_prior(folder / f"{name}.safetensors", prior, header)
+    for split in ("train", "validation", "test"):
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, (20, 6, 6, 3), np.uint8)
+        labels = np.repeat(np.arange(2), 10)
+        write_image_set(folder / "splits" / split, images, labels, ["a", "b"], name="ab", split=split, flip=True)
+    return folder
+
+
+@pytest.mark.parametrize("prior", ["fewer_classes", "other_dimensions"])
+def test_a_prior_of_other_data_is_refused(trained, other, prior, tmp_path, capsys):
+    command = trained.command("train-flow", prior=other / f"{prior}.safetensors", output=tmp_path / "new/folder")
+    assert call(*command) == 1
+    assert "prior: expected (K, D) = (10, 64) for these images" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("size", [(3, 64), (10, 48)], ids=["fewer classes", "other dimensions"])
+@pytest.mark.parametrize("stage", ["evaluate", "generate", "augment"])
+def test_a_model_whose_gaussians_are_of_other_data_is_refused(trained, model, stage, size, tmp_path, capsys):
+    whole = ClassConditionalFlow.from_pretrained(model)
+    object.__setattr__(whole, "prior", GaussianPrior(torch.zeros(size), torch.ones(size)))
+    whole.save_pretrained(model)
+    assert call(*trained.command(stage, model=model, output=tmp_path / "new/folder")) == 1
+    assert f"expected 10 classes in 64 dimensions, received {size[0]} in {size[1]}" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("stage", ["train-flow", "evaluate", "augment", "start-flow", "train-classifier"])
+def test_images_of_other_data_are_refused(complete, other, stage, tmp_path, capsys):
+    changes = {
+        "start-flow": {"flow": {"num_flows": [8, 8, 8], "num_blocks": [8, 4, 2], "hidden_channels": [128] * 3}},
+        "train-classifier": {"classifier": {"train_on": "both"}},
+    }.get(stage, {})
+    assert call(*complete.command(stage, data=other / "splits", output=tmp_path / "new/folder", **changes)) == 1
+    error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_classifier_is_not_tested_on_images_of_other_classes(complete, other, tmp_path, capsys):
+    assert call(*complete.command("test-classifier", data=other / "splits", output=tmp_path / "new")) == 1
+    assert "expected 10 classes as in" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("damage", ["{", '{"metrics": {}}'])
+def test_damaged_metrics_of_a_candidate_are_named(complete, damage, tmp_path, capsys):
+    candidate = tmp_path / "temperature=1"
+    candidate.mkdir()
+    model = complete.of_temperature(CANDIDATE, 1) / "model.safetensors"
+    (candidate / "model.safetensors").write_bytes(model.read_bytes())
+    (candidate / "metrics.json").write_text(damage)
+    assert call(*complete.command("test-classifier", candidate, output=tmp_path / "new")) == 1
+    assert str(candidate / "metrics.json") in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "message"),
+    [
+        ("evaluate", {"run": {"seed": 4}}, "seed: expected 4, that of the run, received 3"),
+        ("evaluate", {"run": {"lamda": 1}}, "run: expected the identity of a run, received"),
+        ("test-classifier", {"run": {"seed": 4}}, "seed: expected 4, that of the run, received 3"),
+    ],
+)
+def test_an_identity_of_another_run_is_refused(complete, stage, change, message, tmp_path, capsys):
+    assert call(*complete.command(stage, output=tmp_path / "new", **change)) == 1
+    assert message in error_line(capsys)
+    assert files_of(tmp_path) == set()
+
+
+def test_metrics_of_another_run_are_not_collected(trained, tmp_path, capsys):
+    other = {**trained.identity.to_json(), "lambda": 7}
+    content = (trained.folder / "metrics.json").read_text()
+    write_atomically(tmp_path / "digits/mef/fpi/lambda=7/seed=3/metrics.json", content)
+    options = as_options(name="t", runs=[other], root=tmp_path, output=tmp_path / "new")
+    assert call("collect", *options) == 1
+    line = error_line(capsys)
+    assert "expected the metrics of digits/mef/fpi/lambda=7/seed=3" in line
+    assert "received those of digits/mef/fpi/lambda=100/seed=3" in line
+    assert not (tmp_path / "new").exists()

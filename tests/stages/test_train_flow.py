@@ -1,0 +1,157 @@
+"""Trainings of flows by hand: interrupted ones, learned Gaussians, and random initial ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nfpi.model import ClassConditionalFlow
+from nfpi.priors.files import load_prior
+from nfpi.runtime.tensors import load_tensors
+
+from .conftest import STAGE, call, error_line, files_of, nfpi, read_json
+
+EVERY_STEP = {"checkpoint_minutes": 1e-9}
+FILES = set(STAGE["train-flow"].outputs.values())
+
+
+def assert_same_models(one: Path, other: Path) -> None:
+    """Bit for bit: flow and Gaussians."""
+    left, right = (load_tensors(folder / "model/model.safetensors")[0] for folder in (one, other))
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert tensor.equal(right[name]), name
+
+
+# ---- a run that is cut --------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_training_resumes(trained, tmp_path, monkeypatch, capsys, cut_after):
+    command = trained.command("train-flow", training=EVERY_STEP, output=tmp_path)
+    with monkeypatch.context() as patch:
+        assert cut_after(patch, 2) == []
+        assert call(*command) == 130
+    assert error_line(capsys) == "nfpi: error: interrupted"
+    assert all(name.startswith(".checkpoint-") for name in files_of(tmp_path))
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        nfpi(*command)
+    assert made[0] == 7  # of steps 5 to 12, the first two were made before
+    assert files_of(tmp_path) == FILES
+    assert_same_models(tmp_path, trained.folder)
+    logs = [pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (tmp_path, trained.folder)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [({"learning_rate": 0.02}, 5), ({"epochs": 4}, 5), ({"workers": 1, "checkpoint_minutes": 1e-8}, 7)],
+    ids=["learning rate", "epochs", "how it is run"],
+)
+def test_a_checkpoint_is_used_by_trainings_of_the_same_result(trained, tmp_path, monkeypatch, change, first, cut_after):
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        assert call(*trained.command("train-flow", training=EVERY_STEP, output=tmp_path)) == 130
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        nfpi(*trained.command("train-flow", training=EVERY_STEP | change, output=tmp_path))
+    assert made[0] == first
+
+
+# ---- Gaussians that are learned, and random ones ------------------------------------------------------------
+
+LEARN = {
+    "epoch": {"method": "gradient_descent", "learning_rate": 0.05},
+    "step": {"method": "gradient_descent", "every": "step", "learning_rate": 0.01},
+    "released": {"method": "gradient_descent", "objective": "released"},
+}
+
+
+@pytest.fixture
+def learn(begun) -> Callable[..., tuple[str, ...]]:
+    """Arguments of a training that learns its Gaussians, from the initial ones."""
+
+    def arguments(output: Path, how: str, weight: float = 50, **changes: object) -> tuple[str, ...]:
+        learned = {"prior": None, "learn": LEARN[how] | changes, "weight": weight}
+        return begun.command("train-flow", training=EVERY_STEP, output=output, **learned)
+
+    return arguments
+
+
+@pytest.mark.parametrize("how", LEARN)
+def test_a_training_that_learns_its_gaussians_resumes_and_writes_them(
+    begun, learn, how, tmp_path, monkeypatch, cut_after
+):
+    nfpi(*learn(tmp_path / "uncut", how))
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        assert call(*learn(tmp_path / "cut", how)) == 130
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        nfpi(*learn(tmp_path / "cut", how))
+    assert made[0] == 7
+    assert_same_models(tmp_path / "cut", tmp_path / "uncut")
+    model = ClassConditionalFlow.from_pretrained(tmp_path / "cut/model")
+    assert (model.config["start"], model.seed, model.config["prior"]["weight"]) == ("data", 3, 50)
+    assert LEARN[how].items() <= model.config["prior"]["settings"].items()
+    initial, _ = load_prior(begun.initial / "prior.safetensors")
+    assert (model.prior.mean - initial.mean).abs().max() > 0.01
+    assert model.prior.variance.min() > 0.25
+    log = pd.read_csv(tmp_path / "cut/log.csv")
+    assert log["prior_loss"].isna().tolist() == [True, False, False]
+    nfpi(*begun.command("evaluate", model=tmp_path / "cut/model", history=None, run=None, output=tmp_path))
+    record = read_json(tmp_path / "metrics.json")
+    assert record["settings"]["prior"]["method"] == "gradient_descent"
+    assert "hours" not in record["metrics"]
+
+
+@pytest.mark.parametrize("change", [{"weight": 60}, {"power": 2}])
+def test_a_checkpoint_of_another_learner_is_not_used(learn, tmp_path, monkeypatch, change, cut_after):
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        assert call(*learn(tmp_path, "epoch")) == 130
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        nfpi(*learn(tmp_path, "epoch", **change))
+    assert made[0] == 5
+
+
+def test_gaussians_that_are_neither_fitted_nor_learned_stay(begun, tmp_path):
+    nfpi(*begun.command("train-flow", prior=None, output=tmp_path))
+    initial, _ = load_prior(begun.initial / "prior.safetensors")
+    model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
+    assert model.prior.mean.equal(initial.mean)
+    assert model.prior.variance.equal(initial.variance)
+    assert model.config["prior"]["weight"] == 0
+    assert pd.read_csv(tmp_path / "log.csv")["prior_loss"].isna().all()
+
+
+def test_a_learner_that_cannot_be_is_refused_in_one_line(learn, tmp_path, capsys):
+    assert call(*learn(tmp_path / "new", "released", every="step")) == 1
+    assert "objective: released is of all training latents" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+def test_methods_that_learn_do_not_fit_and_the_other_way_round(begun, tmp_path, capsys):
+    assert call(*begun.command("fit-prior", prior={"method": "gradient_descent"}, output=tmp_path / "new")) == 1
+    assert "prior: " in (line := error_line(capsys))
+    assert "expected a method that fits the Gaussians once, received gradient_descent" in line
+    learn = {"prior": None, "learn": {"method": "fixed_point"}}
+    assert call(*begun.command("train-flow", output=tmp_path / "new", **learn)) == 1
+    assert "learn: " in (line := error_line(capsys))
+    assert "expected a method that learns the Gaussians along with the flow, received fixed_point" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_random_initial_means(begun, tmp_path):
+    for seed in (3, 4):
+        nfpi(*begun.command("start-flow", start="random", seed=seed, output=tmp_path / str(seed)))
+    (one, header), (other, _) = (load_prior(tmp_path / f"{seed}/prior.safetensors") for seed in (3, 4))
+    assert header == {"start": "random", "seed": 3, "weight": 0.0}
+    assert (one.variance == 1).all()
+    assert not one.mean.equal(other.mean)
+    assert abs(one.mean.mean()) < 0.2  # of 640 numbers
+    assert abs(one.mean.std() - 1) < 0.15
