@@ -33,7 +33,7 @@ class Interrupted(Exception):
     def __str__(self) -> str:
         if not self.kept:
             return f"stopped by {self.signal_name}: run the same command again"
-        return f"stopped by {self.signal_name}: kept {self.kept}: run the same command again to go on from there"
+        return f"stopped by {self.signal_name}: kept {self.kept}: run the same command again to resume"
 
 
 class Interruption:
