@@ -126,7 +126,7 @@ def test_the_message_says_what_was_kept():
     interrupted = Interrupted("SIGTERM")
     assert str(interrupted) == "stopped by SIGTERM: run the same command again"
     interrupted.kept = "step 3 in file"
-    assert str(interrupted) == "stopped by SIGTERM: kept step 3 in file: run the same command again to go on from there"
+    assert str(interrupted) == "stopped by SIGTERM: kept step 3 in file: run the same command again to resume"
 
 
 def test_other_threads_leave_signals_alone():

@@ -145,7 +145,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(ro
         if number != signal.SIGKILL:
             line = text.strip().splitlines()[-1]
             assert line.startswith(f"nfpi: error: stopped by {number.name}: kept "), text
-            assert line.endswith("run the same command again to go on from there")
+            assert line.endswith("run the same command again to resume")
         assert not [path for path in (tmp_path / "cut").glob("*") if not path.name.startswith(".")]
     assert list(tmp_path.rglob(".checkpoint-*"))  # it does not begin anew
     status, text = run_and_strike(cut, signal.SIGKILL, 0, 0)
