@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from nfpi.results.csv_files import CsvError, read_column, read_csv, read_header, write_csv, write_rows
+from nfpi.results.csv_files import read_csv, read_header, write_csv
+from nfpi.results.logs import CsvError
 from nfpi.runtime.files import write_atomically
 
 COLUMNS = {"name": "str", "value": "float64", "count": "Int64", "index": "int64", "best": "bool"}
@@ -32,45 +28,6 @@ def test_a_table_is_read_back_with_its_types(frame, tmp_path):
     write_csv(frame, tmp_path / "table.csv")
     pd.testing.assert_frame_equal(read_csv(tmp_path / "table.csv", COLUMNS), frame, check_exact=True)
     assert read_header(tmp_path / "table.csv") == list(COLUMNS)
-
-
-def test_rows_are_written_as_a_table_is(frame, tmp_path):
-    write_csv(frame, tmp_path / "table.csv")
-    write_rows(tmp_path / "rows.csv", list(COLUMNS), ROWS)
-    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "table.csv").read_bytes()
-    write_rows(tmp_path / "rows.csv", list(COLUMNS), [])
-    assert (tmp_path / "rows.csv").read_text() == ",".join(COLUMNS) + "\n"
-
-
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-def test_every_float_is_read_back(tmp_path_factory, values):
-    path = tmp_path_factory.mktemp("csv") / "rows.csv"
-    write_rows(path, ["x"], [{"x": value} for value in values])
-    assert read_csv(path, {"x": "float64"})["x"].tolist() == values
-    assert path.read_text() == pd.DataFrame({"x": values}).to_csv(index=False, lineterminator="\n")
-
-
-def test_rows_are_written_without_pandas(tmp_path):
-    code = (
-        "import sys; from nfpi.results.csv_files import write_rows; "
-        f"write_rows({str(tmp_path / 'rows.csv')!r}, ['a'], [{{'a': 1}}]); assert 'pandas.core' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert list(csv.reader((tmp_path / "rows.csv").open())) == [["a"], ["1"]]
-
-
-def test_a_column_of_numbers_is_read_without_its_empty_cells(tmp_path):
-    path = tmp_path / "log.csv"
-    write_rows(path, ["epoch", "seconds"], [{"epoch": 1}, {"epoch": 2, "seconds": 1 / 3}, {"epoch": 3, "seconds": 2.0}])
-    assert read_column(path, "seconds") == [1 / 3, 2.0]
-    with pytest.raises(CsvError, match=r"log\.csv: expected column hours, received epoch, seconds"):
-        read_column(path, "hours")
-    write_atomically(path, "seconds\nsoon\n")
-    with pytest.raises(CsvError, match=r"log\.csv: column seconds: expected numbers"):
-        read_column(path, "seconds")
-    write_atomically(path, "")
-    with pytest.raises(CsvError, match="expected column seconds, received none"):
-        read_column(path, "seconds")
 
 
 @pytest.mark.parametrize(

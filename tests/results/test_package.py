@@ -16,6 +16,6 @@ def test_every_public_name_is_there():
 def test_a_metric_is_registered_and_written_without_what_is_heavy():
     code = (
         "import sys; from nfpi.results import register_metric, write_metrics, TableRow; "
-        "assert not {'torch', 'pandas.core', 'numpy'} & set(sys.modules)"
+        "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from nfpi.config import PRIORS, Settings, TableSettings, resolve
-from nfpi.results.csv_files import CsvError, write_csv
+from nfpi.results.csv_files import write_csv
+from nfpi.results.logs import CsvError
 from nfpi.results.tables import (
     ROW_COLUMNS,
     TableError,

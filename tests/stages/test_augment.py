@@ -10,8 +10,8 @@ import torch
 from nfpi.cli import main
 from nfpi.data import ImageSet, domain_of, read_image_set, write_image_set
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.runtime.divergence import mark_tensors
 from nfpi.priors import FixedPointDiverged
+from nfpi.runtime.divergence import mark_tensors
 from nfpi.runtime.randomness import generator_for
 from nfpi.runtime.tensors import save_flow
 

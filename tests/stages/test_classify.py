@@ -16,9 +16,9 @@ from timm.data import ImageNetInfo
 import nfpi.data
 from nfpi.cli import main
 from nfpi.data import ImageSetWriter, write_image_set
+from nfpi.priors import FixedPointDiverged
 from nfpi.runtime.devices import make_fabric
 from nfpi.runtime.divergence import mark_images
-from nfpi.priors import FixedPointDiverged
 from nfpi.runtime.tensors import load_tensors
 
 SWIN = {

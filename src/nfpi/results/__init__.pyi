@@ -1,8 +1,8 @@
 from .collect import read_collected as read_collected
-from .csv_files import CsvError as CsvError
 from .csv_files import read_csv as read_csv
 from .csv_files import write_csv as write_csv
-from .csv_files import write_rows as write_rows
+from .logs import CsvError as CsvError
+from .logs import write_rows as write_rows
 from .markup import to_latex as to_latex
 from .markup import to_markdown as to_markdown
 from .markup import write_table as write_table

@@ -21,7 +21,7 @@ from nfpi.config.metrics import OF_GENERATED, computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
 from nfpi.data.store import read_image_set
-from nfpi.results.csv_files import write_log
+from nfpi.results.logs import write_log
 from nfpi.results.measures import compute_metrics, per_class_accuracy
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import config_hash, write_metrics

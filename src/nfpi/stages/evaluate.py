@@ -15,7 +15,7 @@ from nfpi.config.metrics import computed_metrics
 from nfpi.data.store import read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model import ClassConditionalFlow
-from nfpi.results.csv_files import read_column
+from nfpi.results.logs import read_column
 from nfpi.results.measures import compute_metrics, per_class_accuracy
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import write_metrics

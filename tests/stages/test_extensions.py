@@ -1,0 +1,212 @@
+"""Files of a user's own on the command line, and what goes wrong in them during a stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfpi.config.extensions import REGISTRIES
+from nfpi.runtime.divergence import Diverged
+from nfpi.runtime.tensors import load_tensors, save_tensors
+
+from .conftest import call, error_line, files_of, nfpi, read_json
+
+METRIC = """\
+from nfpi.results import register_metric
+
+@register_metric("{name}", label="Mine", higher_is_better=False)
+def mine(log_prob, labels):
+    return {value}
+"""
+PRIOR = """\
+from nfpi.config import Settings
+from nfpi.priors import GaussianPrior, register_prior
+from nfpi.runtime.divergence import Diverged
+
+class Shifted(Settings):
+    by: float = 1.0
+
+@register_prior("{name}", Shifted)
+def shift(statistics, initial, weight, settings):
+    {check}
+    return GaussianPrior(initial.mean + weight * settings.by, initial.variance)
+"""
+FLOW = """\
+import torch
+from nfpi.config import Settings
+from nfpi.flows import ImageFlow, register_flow
+
+class Scale(Settings):
+    pass
+
+@register_flow("{name}", Scale)
+class ScaleFlow(ImageFlow):
+    def __init__(self, shape, settings):
+        super().__init__(shape, settings)
+        self.log_scale = torch.nn.Parameter(torch.zeros(()))
+
+    def initialize(self, x):
+        self.log_scale.data.fill_(-x.std().log())
+
+    def forward(self, x):
+        z = x * self.log_scale.exp(){forward}
+        return z, (self.log_scale * x[0].numel()).expand(len(x))
+
+    def inverse(self, z):
+        return z * (-self.log_scale).exp(), (-self.log_scale * z[0].numel()).expand(len(z))
+"""
+CLASSIFIER = """\
+import torch
+from nfpi.classifiers import register_classifier
+from nfpi.config import Settings
+
+@register_classifier("{name}", Settings)
+def linear(num_classes, in_channels, image_size, settings):
+    features = in_channels * image_size ** 2{features}
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(features, num_classes))
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Write an extension under a name; what it registers is forgotten after the test."""
+    written: list[Path] = []
+
+    def write(text: str, **values: str) -> Path:
+        path = tmp_path / f"{values['name']}.py"
+        for name, value in values.items():
+            text = text.replace(f"{{{name}}}", value)
+        path.write_text(text)
+        written.append(path)
+        return path
+
+    yield write
+    for registry in REGISTRIES:
+        for path in written:
+            registry.forget(path.resolve())
+
+
+def test_a_metric_stands_beside_those_of_the_project(trained, write, tmp_path):
+    file = write(METRIC, name="stage_metric", value="float(len(labels)) + log_prob.shape[1]")
+    nfpi(*trained.command("evaluate", metrics=["stage_metric"], output=tmp_path / "run"), "--extensions", file)
+    metrics = read_json(tmp_path / "run/metrics.json")["metrics"]
+    expected = read_json(trained.folder / "metrics.json")["metrics"]
+    assert metrics["stage_metric"] == 90
+    assert metrics.keys() == expected.keys() | {"stage_metric"}
+    assert metrics["nf_acc"] == expected["nf_acc"]
+
+
+def test_a_prior_is_fitted_and_trained_under(begun, write, tmp_path):
+    file = write(PRIOR, name="stage_prior", check="pass")
+    prior = {"method": "stage_prior", "by": 0.5}
+    nfpi("--extensions", file, *begun.command("fit-prior", prior=prior, weight=3, output=tmp_path / "fit"))
+    fitted, header = load_tensors(tmp_path / "fit/prior.safetensors")
+    initial, _ = load_tensors(begun.initial / "prior.safetensors")
+    assert fitted["mean"].equal(initial["mean"] + 3 * 0.5)
+    assert (header["method"], header["weight"], header["settings"]["by"]) == ("stage_prior", 3, 0.5)
+    assert (tmp_path / "fit/fixed_point.csv").read_text() == "iteration,mean_residual,variance_residual\n"
+    command = begun.command("train-flow", prior=tmp_path / "fit/prior.safetensors", output=tmp_path / "run")
+    nfpi("--extensions", file, *command)
+    assert read_json(tmp_path / "run/model/config.json")["prior"]["method"] == "stage_prior"
+
+
+def test_a_prior_that_says_it_diverged_is_a_result(begun, write, tmp_path):
+    file = write(PRIOR, name="stage_diverging", check='raise Diverged(3, 1, "mean", weight)')
+    command = begun.command("fit-prior", prior={"method": "stage_diverging"}, weight=7, output=tmp_path / "fit")
+    nfpi(*command, "--extensions", file)
+    with pytest.raises(Diverged, match="diverged at iteration 3: mean of class 1") as caught:
+        load_tensors(tmp_path / "fit/prior.safetensors")
+    assert (caught.value.weight, caught.value.context["seed"]) == (7, 3)
+
+
+def test_a_flow_goes_through_all_stages(begun, write, tmp_path):
+    options = ("--extensions", write(FLOW, name="stage_flow", forward=""))
+    run = replace(begun, root=tmp_path, flow={"kind": "stage_flow"})
+    run.splits.parent.mkdir()
+    run.splits.symlink_to(begun.splits)
+    for stage in ("start-flow", "fit-prior", "train-flow", "evaluate", "generate", "augment"):
+        nfpi(*run.command(stage), *options)
+    record = read_json(run.folder / "metrics.json")
+    assert record["settings"]["flow"] == {"kind": "stage_flow", "shape": [1, 8, 8], "settings": {}}
+    assert record["metrics"]["parameters"] == 1e-6
+    assert 0 < record["metrics"]["bits_per_dim"] < 8
+
+
+def test_a_classifier_is_trained_and_tested(complete, write, tmp_path):
+    options = ("--extensions", write(CLASSIFIER, name="stage_linear", features=""))
+    classifier = {"model": "stage_linear", "learning_rate": 0.01}
+    nfpi(*complete.command("train-classifier", classifier=classifier, output=tmp_path / "c"), *options)
+    nfpi(*complete.command("test-classifier", tmp_path / "c", output=tmp_path / "test"), *options)
+    assert read_json(tmp_path / "test/metrics.json")["settings"]["classifier"]["model"] == "stage_linear"
+
+
+# ---- errors in it -------------------------------------------------------------------------------------------
+
+FAULTS = {
+    "metric": (METRIC, {"value": "1 / 0"}, "evaluate", {"metrics": ["NAME"]}, "5: ZeroDivisionError: division by zero"),
+    "value of a metric": (METRIC, {"value": "math.nan"}, "evaluate", {"metrics": ["NAME"]}, "5: NameError: "),
+    "prior": (
+        PRIOR,
+        {"check": "raise KeyError('two\\nlines')"},
+        "fit-prior",
+        {"prior": {"method": "NAME"}},
+        r"10: KeyError: 'two\nlines'",
+    ),
+    "flow": (
+        FLOW,
+        {"forward": " @ torch.ones(3)"},
+        "start-flow",
+        {"flow": {"kind": "NAME"}},
+        "18: RuntimeError: size mismatch, got input",
+    ),
+    "classifier": (
+        CLASSIFIER,
+        {"features": " + undefined"},
+        "train-classifier",
+        {"classifier": {"model": "NAME"}},
+        "7: NameError: name 'undefined' is not defined",
+    ),
+    "file": (METRIC, {"value": "("}, "evaluate", {}, "5: SyntaxError: '(' was never closed"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_an_error_in_a_users_file_is_one_line_with_file_and_line(complete, write, kind, tmp_path, capsys):
+    text, values, stage, options, message = FAULTS[kind]
+    name = f"faulty_{kind.replace(' ', '_')}"
+    file = write(text, name=name, **values)
+    run = replace(complete, flow={}) if stage == "start-flow" else complete
+    named = json.loads(json.dumps(options).replace("NAME", name))
+    command = run.command(stage, output=tmp_path / "new/folder", **named)
+    assert call(*command, "--extensions", file) == 1
+    line = error_line(capsys)
+    assert line.startswith(f"nfpi: error: {file}:{message}"), line
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_users_code_gives_is_checked(trained, write, tmp_path, capsys):
+    file = write(METRIC, name="stage_nan", value='float("nan")')
+    assert call(*trained.command("evaluate", metrics=["stage_nan"], output=tmp_path / "new"), "--extensions", file) == 1
+    assert "metric 'stage_nan': expected a finite number, received nan" in error_line(capsys)
+    file = write(PRIOR, name="stage_list", check="return [1, 2]")
+    command = trained.command("fit-prior", prior={"method": "stage_list"}, output=tmp_path / "new")
+    assert call(*command, "--extensions", file) == 1
+    assert "prior method 'stage_list': expected a GaussianPrior, received list" in error_line(capsys)
+    assert files_of(tmp_path) == {"stage_nan.py", "stage_list.py"}
+
+
+def test_a_model_of_an_extension_that_is_not_named_is_one_line(begun, write, tmp_path, capsys):
+    command = begun.command("evaluate", model=tmp_path / "model", output=tmp_path / "new")
+    (tmp_path / "model").mkdir()
+    config = read_json(begun.folder / "model/config.json") if begun.model.exists() else {}
+    config |= {"format": 1, "flow": {"kind": "absent", "shape": [1, 8, 8], "settings": {}}}
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    save_tensors(tmp_path / "model/model.safetensors", {"x": torch.zeros(1)}, {"format": 1})
+    assert call(*command) == 1
+    assert "unknown kind of flow 'absent'" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
