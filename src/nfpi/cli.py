@@ -29,7 +29,7 @@ from pydantic_settings import (
 from tqdm import tqdm
 
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
-from nfpi.runtime.faults import describe_fault
+from nfpi.runtime.faults import describe_fault, describe_scarcity
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.options import STAGES, Stage
 
@@ -109,13 +109,16 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         return _fail(explain(error))
     except ConfigError as error:
+        if os.environ.get("NFPI_TRACEBACK"):
+            raise
         return _fail(str(error))
     except SettingsError as error:
         return _fail(_describe_malformed_json(arguments) or str(error))
     except Interrupted as error:
         return _fail(str(error), EXIT_STATUS)
     except Exception as error:
-        line = describe_extension_fault(error) or describe_fault(error, arguments[0] if arguments else "")
+        stage = arguments[0] if arguments else ""
+        line = describe_scarcity(error, stage) or describe_extension_fault(error) or describe_fault(error, stage)
         if line is None or os.environ.get("NFPI_TRACEBACK"):
             raise
         return _fail(line)

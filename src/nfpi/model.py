@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class ClassConditionalFlow:
 
     flow: ImageFlow
     prior: GaussianPrior
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any]
 
     def __post_init__(self) -> None:
         expected = (len(self.classes), math.prod(self.flow.shape))
@@ -78,8 +78,9 @@ class ClassConditionalFlow:
         if classes != self.classes:
             raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors, both or neither."""
+        folder = Path(folder)
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         tensors |= {f"prior.{name}": value for name, value in prior_tensors(self.prior).items()}
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}

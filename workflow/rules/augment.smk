@@ -18,6 +18,7 @@ rule augment:
         data=subpath(input.train_images, ancestor=2),
         model=subpath(input.config, parent=True),
         nfa=params.nfa,
+        code=params.code("flow"),
         extensions=params.extensions,
         folder=subpath(output.images, parent=True),
     message:

@@ -21,7 +21,7 @@ rule evaluate:
         run=params.run,
         evaluation=params.evaluation,
         metrics=params.metrics,
-        code=params.code("metrics"),
+        code=params.code("flow", "metrics"),
         extensions=params.extensions,
         folder=subpath(output.metrics, parent=True),
     message:

@@ -52,6 +52,7 @@ rule train_flow:
         data=subpath(input.train_images, ancestor=2),
         initial=subpath(input.state, parent=True),
         prior=params.prior_options,
+        code=params.code("flow"),
         training=params.training,
         compared=params.training_result,
         devices=jobs.devices("train_flow"),

@@ -16,6 +16,7 @@ rule generate:
     params:
         model=subpath(input.config, parent=True),
         per_class=params.per_class,
+        code=params.code("flow"),
         batch_size=params.generation_batch_size,
         extensions=params.extensions,
         folder=subpath(output.images, parent=True),

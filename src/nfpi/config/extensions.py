@@ -48,7 +48,7 @@ def load_extensions(files: Iterable[Path]) -> None:
             with registering_from(path):
                 spec.loader.exec_module(module)
         except Exception as error:
-            raise ConfigError(describe_extension_fault(error, [path]) or f"{path}: {error}") from None
+            raise ConfigError(describe_extension_fault(error, [path]) or f"{path}: {error}") from error
         _loaded[path] = digest
 
 

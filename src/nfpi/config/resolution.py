@@ -58,10 +58,17 @@ class Config(Settings):
         return self._for_dataset[dataset]
 
     def training_of(self, dataset: str, flow: str) -> TrainingConfig:
-        """Settings of the training of a backbone on a data set: the backbone's own, then the data set's, on top."""
-        own = self.for_dataset(dataset).flows[flow].training
-        overrides = self.datasets[dataset].overrides.get("training", {})
-        return TrainingConfig.model_validate(self.training.model_dump() | own | overrides)
+        """Settings of the training of a backbone on a data set.
+
+        The backbone's own are laid over those of all, then the data set's, then the data set's for this backbone.
+        """
+        overrides = self.datasets[dataset].overrides
+        layers = (
+            self.flows[flow].training,
+            overrides.get("training", {}),
+            overrides.get("flows", {}).get(flow, {}).get("training", {}),
+        )
+        return TrainingConfig.model_validate(merge(self.training.model_dump(), *layers))
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
         """The run of a flow; λ = 0 of a fixed point is nothing but its initial Gaussians, which others share."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -48,6 +48,14 @@ class TrainingConfig(Settings):
     """processes that read and augment images; 0: the training process does"""
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training"""
+
+    def of_result(self) -> dict[str, Any]:
+        """The settings that the result of a training depends on."""
+        return self.model_dump(mode="json", exclude=NO_RESULT)
+
+    def of_initial_state(self) -> dict[str, Any]:
+        """The settings that the initial state depends on: a cosine schedule knows how many epochs will follow."""
+        return self.model_dump(mode="json", exclude=NO_RESULT | ({"epochs"} if self.schedule == "constant" else set()))
 
     @model_validator(mode="after")
     def _fit_before_the_end(self) -> TrainingConfig:

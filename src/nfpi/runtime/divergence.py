@@ -18,7 +18,8 @@ from safetensors.numpy import save
 
 from nfpi.runtime.files import write_atomically, written_together
 
-_FIELDS = ("iteration", "class_index", "quantity", "weight")
+_FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "quantity", "lambda": "weight"}
+"""Keys of a divergence in files, and the attributes that they hold."""
 
 
 class Diverged(ArithmeticError):
@@ -49,14 +50,14 @@ class Diverged(ArithmeticError):
     @property
     def record(self) -> dict[str, Any]:
         """The divergence with its context, as JSON."""
-        return {name: getattr(self, name) for name in (*_FIELDS, "context")}
+        return {key: getattr(self, name) for key, name in _FIELDS.items()} | {"context": self.context}
 
 
 def raise_if_diverged(header: Mapping[str, Any]) -> None:
     """Raise the divergence that a file's header or metadata holds, if it holds one."""
     record = header.get("diverged")
-    if isinstance(record, Mapping) and all(name in record for name in _FIELDS):
-        fault = Diverged(**{name: record[name] for name in _FIELDS})
+    if isinstance(record, Mapping) and all(key in record for key in _FIELDS):
+        fault = Diverged(**{name: record[key] for key, name in _FIELDS.items()})
         fault.context = dict(record.get("context", {}))
         raise fault
 

@@ -31,6 +31,23 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
         error: that ended the stage.
         stage: name of its subcommand.
     """
+    scarcity = describe_scarcity(error, stage)
+    if scarcity is not None:
+        return scarcity
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, (ValueError, ArithmeticError, OSError)):
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+def describe_scarcity(error: BaseException, stage: str) -> str | None:
+    """Describe in one line what the machine has too little of: memory, disk; None for another error.
+
+    Args:
+        error: that ended the stage.
+        stage: name of its subcommand.
+    """
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
         return f"a worker process was killed, perhaps for its memory ({_shortened(text)}): try fewer workers"
@@ -40,10 +57,6 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{_FULL[error.errno]}: free some, or write to another folder (results of config.yaml, --output)"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, (ValueError, ArithmeticError, OSError)):
-        return text or type(error).__name__
     return None
 
 

@@ -16,7 +16,7 @@ from nfpi.classifiers.registry import build_classifier, get_preprocessing
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.weights import load_weights
-from nfpi.config import NO_RESULT, Augmentation, ClassifierConfig
+from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation, ClassifierConfig
 from nfpi.config.metrics import OF_GENERATED, computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
@@ -32,11 +32,12 @@ from nfpi.runtime.divergence import raise_if_marked
 from nfpi.runtime.files import file_digest, written_together
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import load_tensors, save_tensors
+from nfpi.stages.fingerprints import code_of
 from nfpi.stages.options import TestClassifier, TrainClassifier
 
 logger = logging.getLogger(__name__)
 
-_OF_GENERATED, _OF_REAL = "validation_cnn_acc", "validation_top1"
+_VALIDATION_CNN_ACC, _VALIDATION_TOP1 = "validation_cnn_acc", "validation_top1"
 """What the validation accuracy of a classifier is called, by what it learned from."""
 
 
@@ -71,7 +72,7 @@ def train(stage: TrainClassifier) -> None:
         write_log(stage.output / "log.csv", trained.log)
         write_metrics(
             stage.output / "metrics.json",
-            {_OF_REAL if config.train_on == "real" else _OF_GENERATED: trained.validation_acc},
+            {_VALIDATION_TOP1 if config.train_on == "real" else _VALIDATION_CNN_ACC: trained.validation_acc},
             run=None,
             n=len(data.validation),
             seed=stage.seed,
@@ -138,6 +139,7 @@ def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
         {
             "classifier": stage.classifier.model_dump(mode="json", exclude={*NO_RESULT, "weights", "start_from"}),
             "augmentation": stage.augmentation,
+            "code": code_of(CLASSIFIERS[stage.classifier.model]),
             "seed": stage.seed,
             "files": {name: file_digest(path) for name, path in files.items() if path is not None},
             "images": digests,
@@ -170,7 +172,7 @@ def test(stage: TestClassifier) -> None:
         workers=config.workers,
     )
     computed = compute_metrics(computed_metrics(stage.metrics), scores.log_prob, scores.labels)
-    if measured == _OF_GENERATED:
+    if measured == _VALIDATION_CNN_ACC:
         computed = {f"{OF_GENERATED}{name}": value for name, value in computed.items()}
         metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
     else:
@@ -200,9 +202,9 @@ def _validated(stage: TestClassifier) -> tuple[str, dict[Path, float]]:
         path = folder / "metrics.json"
         raise_if_marked(path)
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        name = next((name for name in (_OF_GENERATED, _OF_REAL) if name in metrics), None)
+        name = next((name for name in (_VALIDATION_CNN_ACC, _VALIDATION_TOP1) if name in metrics), None)
         if name is None:
-            raise ValueError(f"{path}: expected {_OF_GENERATED} or {_OF_REAL}, received neither")
+            raise ValueError(f"{path}: expected {_VALIDATION_CNN_ACC} or {_VALIDATION_TOP1}, received neither")
         accuracies.setdefault(name, {})[folder] = metrics[name]
     if len(accuracies) != 1:
         raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import NO_RESULT, PRIORS, GradientDescentConfig, TrainingConfig
+from nfpi.config import FLOWS, PRIORS, GradientDescentConfig, TrainingConfig
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.model import ClassConditionalFlow
@@ -21,6 +21,7 @@ from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import file_digest, written_together
+from nfpi.stages.fingerprints import code_of
 from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import continue_training, start_training
@@ -36,26 +37,25 @@ def start_flow(stage: StartFlow) -> None:
     device = make_device(stage.training.precision, stage.devices)
     data = _training_data(stage.data, stage.training, device)
     header: dict[str, Any] = {"start": stage.start, "seed": stage.seed}
-    unused = NO_RESULT | ({"epochs"} if stage.training.schedule == "constant" else set())
-    flow = stage.flow.model_dump(exclude={"training"})
+    kind, architecture = stage.flow.kind, FLOWS.settings_of(stage.flow).model_dump(mode="json")
     settings = {
         **header,
-        "flow": flow,
-        "training": stage.training.model_dump(exclude=unused),
+        "flow": {"kind": kind, **architecture},
+        "code": code_of(FLOWS[kind]),
+        "training": stage.training.of_initial_state(),
         "data": data.train.meta["sha256"],
     }
     checkpoints = Checkpoints(stage.output, config_hash(settings), stage.training.checkpoint_minutes)
-    description = {"kind": flow.pop("kind"), "shape": list(data.train.shape), "settings": flow}
+    description = {"kind": kind, "shape": list(data.train.shape), "settings": architecture}
     with device.together() as processes:
         initial = start_training(data, description, stage.start, stage.seed, device, checkpoints)
     if not processes.first:
         return
     with written_together():
-        save_prior(stage.output / "prior.safetensors", initial.prior, {**header, "weight": 0.0})
+        save_prior(stage.output / "prior.safetensors", initial.prior, {**header, "lambda": 0.0})
         save_statistics(stage.output / "statistics.safetensors", initial.statistics, header)
         write_log(stage.output / "log.csv", initial.state.log)
-        header |= {"training": stage.training.model_dump(), "data": _data_header(data.train)}
-        initial.state.save(stage.output / "state.safetensors", {**header, "devices": processes.count})
+        initial.state.save(stage.output / "state.safetensors", header)
     checkpoints.clear()
 
 
@@ -64,11 +64,12 @@ def fit_prior(stage: FitPrior) -> None:
     settings = PRIORS.settings_of(stage.prior)
     initial, header = load_prior(stage.initial / "prior.safetensors")
     statistics = load_statistics(stage.initial / "statistics.safetensors")
-    header |= {"method": stage.prior.method, "weight": stage.weight, "settings": stage.prior.model_dump()}
+    described = stage.prior.model_dump(mode="json")
+    header |= {"method": stage.prior.method, "lambda": stage.weight, "settings": described}
     try:
         fitted = fit(stage.prior.method, statistics, initial, stage.weight, settings)
     except Diverged as fault:
-        fault.context = {"seed": header["seed"], "prior": stage.prior.model_dump()}
+        fault.context = {"seed": header["seed"], "prior": described}
         with written_together():
             mark_diverged([stage.output / "prior.safetensors"], fault)
             _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
@@ -97,16 +98,18 @@ def train_flow(stage: TrainFlow) -> None:
     learned, learning = None, {}
     if stage.learn is not None:
         learned = GradientDescentConfig(weight=stage.weight, **PRIORS.settings_of(stage.learn).model_dump())
-        settings = stage.learn.model_dump()
-        learning = {"method": stage.learn.method, "weight": stage.weight, "settings": settings}
+        settings = stage.learn.model_dump(mode="json")
+        learning = {"method": stage.learn.method, "lambda": stage.weight, "settings": settings}
     prior_file = stage.prior if stage.prior is not None else stage.initial / "prior.safetensors"
     state_file = stage.initial / "state.safetensors"
     prior, prior_header = load_prior(prior_file)
     device = make_device(stage.training.precision, stage.devices)
     data = _training_data(stage.data, stage.training, device)
+    state, header = TrainingState.load(state_file, stage.training, data.steps_per_epoch, device.device)
     fingerprint = config_hash(
         {
-            "training": stage.training.model_dump(exclude=NO_RESULT),
+            "training": stage.training.of_result(),
+            "code": code_of(FLOWS[state.flow.kind]),
             "state": file_digest(state_file),
             "prior": file_digest(prior_file),
             "data": data.train.meta["sha256"],
@@ -114,7 +117,6 @@ def train_flow(stage: TrainFlow) -> None:
         }
     )
     checkpoints = Checkpoints(stage.output, fingerprint, stage.training.checkpoint_minutes)
-    state, header = TrainingState.load(state_file, stage.training, data.steps_per_epoch, device.device)
     with device.together() as processes:
         state = continue_training(state, prior, data, device, checkpoints, learned)
     if not processes.first:

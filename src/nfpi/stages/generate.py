@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from nfpi.augmentation import augment_images
+from nfpi.config import FLOWS
 from nfpi.data.store import read_image_set
 from nfpi.data.writer import ImageSetWriter
 from nfpi.model import WEIGHTS, ClassConditionalFlow
@@ -15,6 +17,7 @@ from nfpi.results.records import config_hash
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import file_digest
 from nfpi.sampling import balanced_labels, sample_images
+from nfpi.stages.fingerprints import code_of
 from nfpi.stages.options import Augment, Generate
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ def generate(stage: Generate) -> None:
         name=model.data["name"],
         split="generated",
         dtype=domain.dtype,
-        fingerprint=config_hash({**settings, "model": file_digest(stage.model / WEIGHTS)}),
+        fingerprint=config_hash({**settings, **_model_digests(model, stage.model)}),
         **{**model.data["extra"], "temperature": stage.temperature, "seed": stage.seed},
     ) as writer:
         done = writer.first_missing // stage.batch_size
@@ -73,7 +76,7 @@ def augment(stage: Augment) -> None:
             name=train.meta["name"],
             split="augmented",
             dtype=domain.dtype,
-            fingerprint=config_hash({**inputs, "model": file_digest(stage.model / WEIGHTS)}),
+            fingerprint=config_hash({**inputs, **_model_digests(model, stage.model)}),
             **{**model.data["extra"], **settings},
         ) as writer,
         tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
@@ -88,3 +91,8 @@ def augment(stage: Augment) -> None:
             writer.put(places.ravel(), images.flatten(0, 1).permute(0, 2, 3, 1).numpy(), labels)
             progress.update(len(indices))
     logger.info("%d variants each of %d images", variants, len(train))
+
+
+def _model_digests(model: ClassConditionalFlow, folder: Path) -> dict[str, str]:
+    """What images of a model depend on, besides settings: its weights, and the code of its backbone."""
+    return {"model": file_digest(folder / WEIGHTS), "code": code_of(FLOWS[model.flow.kind])}

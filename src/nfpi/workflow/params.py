@@ -15,9 +15,6 @@ from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
 from nfpi.workflow.tables import table_rows
 
-NOT_OF_INITIAL_STATE = {"epochs"}
-"""Settings of the training on which nothing depends that start_flow leaves."""
-
 Param = Callable[[Wildcards], str]
 Unseen = Callable[[Wildcards, int], str]
 """A params function that depends on `threads`: Snakemake does not compare its value with that of the last call, so
@@ -40,13 +37,13 @@ class Params:
     def dataset_content(self, wildcards: Wildcards) -> str:
         """The same without what changes no image: where files lie (users differ in that) and how they are scored.
 
-        Of an encoded data set, the autoencoder's and the images' folders keep their names: another one has another.
+        Folders of the user's own images and of an autoencoder keep their names: another one has another.
         """
         dataset = self.plan.config.datasets[wildcards["dataset"]]
-        names = [path.name for path in (dataset.folder, dataset.vae) if path is not None] if dataset.vae else []
+        published = SOURCES[dataset.source].traits.get("published", False) and dataset.vae is None
+        names = [path.name for path in (dataset.folder, dataset.vae) if path is not None and not published]
         unseen = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
-        code = _digests([SOURCES[dataset.source].extension])
-        return " ".join(filter(None, [as_json(dataset, without=unseen), *names, code]))
+        return " ".join([as_json(dataset, without=unseen), *names])
 
     def real_labels(self, wildcards: Wildcards) -> list[str]:
         """The option that asks for a score on ImageNet-ReaL's labels too, where the data set has them."""
@@ -66,12 +63,11 @@ class Params:
     def training_of_initial_state(self, wildcards: Wildcards) -> str:
         """Settings of the training that the initial state depends on."""
         training = self.plan.config.training_of(wildcards["dataset"], wildcards["flow"])
-        constant = NOT_OF_INITIAL_STATE if training.schedule == "constant" else set()
-        return as_json(training, without=NO_RESULT | constant)
+        return json.dumps(training.of_initial_state())
 
     def training_result(self, wildcards: Wildcards) -> str:
         """Settings of the training that its result depends on."""
-        return as_json(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]), without=NO_RESULT)
+        return json.dumps(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]).of_result())
 
     def prior(self, wildcards: Wildcards) -> str:
         """How a prior is obtained."""
@@ -112,9 +108,9 @@ class Params:
     def classifier_result(self, wildcards: Wildcards) -> str:
         """Settings of a classifier that its result depends on, without the augmentations that it does not see."""
         unused = set(NO_RESULT)
-        if "augmentation" in wildcards.keys():  # noqa: SIM118
-            unused |= set() if "standard" in wildcards["augmentation"] else {"standard"}
-            unused |= set() if "nfa" in wildcards["augmentation"] else {"nfa_probability"}
+        augmentation = as_dict(wildcards).get("augmentation", "standard")  # that of generated images
+        unused |= set() if "standard" in augmentation else {"standard"}
+        unused |= set() if "nfa" in augmentation else {"nfa_probability"}
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
         return as_json(classifier, without=unused)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import (
@@ -67,6 +67,12 @@ class StartFlow(Stage):
     """initial Gaussians: class means with class variances (data) or identity covariances (identity), or means drawn
     from N(0, I) with identity covariances (random)"""
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _training_is_an_option(self) -> StartFlow:
+        if self.flow.training:
+            raise ValueError("flow: expected its training as --training, received it in --flow")
+        return self
 
 
 class FitPrior(Stage):
