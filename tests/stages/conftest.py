@@ -81,6 +81,7 @@ class SmallRun:
         training: settings of the training.
         prior: settings of the fit.
         classifier: settings of the classifier.
+        generation: how many images are generated.
         temperatures: of the generated images.
         seed: of everything random.
     """
@@ -92,6 +93,7 @@ class SmallRun:
     training: dict[str, Any] = field(default_factory=lambda: TRAINING)
     prior: dict[str, Any] = field(default_factory=dict)
     classifier: dict[str, Any] = field(default_factory=lambda: RESNET18)
+    generation: dict[str, Any] = field(default_factory=lambda: {"per_class": 4, "batch_size": 15})
     temperatures: tuple[float, ...] = (0.8, 1)
     seed: int = 3
 
@@ -186,8 +188,7 @@ class SmallRun:
             "generate": {
                 "model": self.model,
                 "temperature": temperature,
-                "per_class": 4,
-                "batch_size": 15,
+                **self.generation,
                 "seed": self.seed,
                 "output": generated,
             },

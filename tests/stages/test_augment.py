@@ -1,26 +1,31 @@
+"""Latent-augmented variants of the training images, of pixels and of an autoencoder's latents."""
+
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from nfpi.cli import main
-from nfpi.data import ImageSet, domain_of, read_image_set, write_image_set
-from nfpi.flows import MatrixExponentialFlow
-from nfpi.priors import FixedPointDiverged
-from nfpi.runtime.divergence import mark_tensors
+from nfpi.data.domain import domain_of
+from nfpi.data.store import ImageSet, read_image_set
+from nfpi.data.writer import write_image_set
+from nfpi.flows.registry import build_flow
+from nfpi.model import ClassConditionalFlow
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.randomness import generator_for
-from nfpi.runtime.tensors import save_flow
+
+from .conftest import FLOW, as_options, call, files_of, read_json
 
 NFA = {"axes": 5, "variants": 3, "batch_size": 8}
+NOISE = {"grey_noise": 0.05, "latent_noise": 0.05}
 
 
-def run(root: Path, *options: object, flow: str = "flow.safetensors", output: str = "augmented") -> int:
-    places = ("--data", root, "--flow", root / flow, "--output", root / output)
-    return main([str(option) for option in ("augment", *places, "--nfa", json.dumps(NFA), *options)])
+def augment(root: Path, model: str = "model", output: str = "augmented", **options: object) -> int:
+    places = {"data": root, "model": root / model, "output": root / output}
+    return call("augment", *as_options(**places, nfa=NFA | options.pop("nfa", {}), **options))
 
 
 @pytest.fixture(scope="module")
@@ -38,23 +43,24 @@ def latents(pixels) -> ImageSet:
 
 @pytest.fixture(params=["pixels", "latents"])
 def root(tmp_path, request) -> Path:
-    """A train split and a flow that was made for it."""
+    """A train split and a model that was made for it."""
     images = request.getfixturevalue(request.param)
     write_image_set(
         tmp_path / "train", images.images, images.labels, images.classes, name="toy", **images.meta["extra"]
     )
     train = read_image_set(tmp_path / "train")
-    flow = MatrixExponentialFlow(train.shape, [1], [1], [8])
-    noise = {"grey_noise": 0.05, "latent_noise": 0.05}
+    flow = build_flow({"kind": "matrix_exponential", "shape": train.shape, "settings": FLOW})
     stored = torch.from_numpy(np.array(train.images)).permute(0, 3, 1, 2)
-    flow.initialize(domain_of(train.meta, **noise).to_flow(stored, generator_for("cpu", 0)))
+    flow.initialize(domain_of(train.meta, **NOISE).to_flow(stored, generator_for("cpu", 0)))
     data = {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}
-    save_flow(tmp_path / "flow.safetensors", flow, {"seed": 3, "training": noise, "data": data})
+    prior = GaussianPrior(torch.zeros(3, 64), torch.ones(3, 64))
+    config = {"seed": 3, "training": NOISE, "data": data}
+    ClassConditionalFlow(flow, prior, config).save_pretrained(tmp_path / "model")
     return tmp_path
 
 
 def test_all_variants_of_an_image_follow_each_other(root):
-    assert run(root, "--seed", 3) == 0
+    assert augment(root, seed=3) == 0
     train, augmented = read_image_set(root / "train"), read_image_set(root / "augmented")
     assert len(augmented) == 3 * len(train)
     assert np.array_equal(augmented.labels, train.labels.repeat(3))
@@ -70,7 +76,7 @@ def test_all_variants_of_an_image_follow_each_other(root):
 
 
 def test_strength_0_repeats_the_images(root):
-    assert run(root, "--nfa.strength", 0) == 0
+    assert augment(root, nfa={"strength": 0}) == 0
     train, augmented = read_image_set(root / "train"), read_image_set(root / "augmented")
     gap = np.abs(augmented.images.astype(float) - train.images.repeat(3, 0).astype(float))
     assert gap.max() <= (1 if train.images.dtype == np.uint8 else 1e-3)
@@ -78,21 +84,22 @@ def test_strength_0_repeats_the_images(root):
 
 def test_the_seed_makes_the_set(root):
     for output, seed in (("first", 3), ("again", 3), ("other", 4)):
-        assert run(root, "--seed", seed, output=output) == 0
+        assert augment(root, output=output, seed=seed) == 0
     first, again, other = (read_image_set(root / name).meta["sha256"] for name in ("first", "again", "other"))
     assert first == again
     assert first["images.npy"] != other["images.npy"]
 
 
-def test_a_diverged_flow_gives_a_diverged_set(root):
-    fault = FixedPointDiverged(iteration=2, class_index=1, quantity="A", weight=1e6)
-    mark_tensors(root / "diverged.safetensors", fault)
-    assert run(root, flow="diverged.safetensors") == 0
-    assert json.loads((root / "augmented/meta.json").read_text())["diverged"]["weight"] == 1e6
+def test_a_diverged_model_gives_a_diverged_set(root):
+    fault = Diverged(iteration=2, class_index=1, quantity="A", weight=1e6)
+    mark_diverged([root / "diverged" / name for name in ("config.json", "model.safetensors")], fault)
+    assert augment(root, model="diverged") == 0
+    assert files_of(root / "augmented") == {"images.npy", "labels.npy", "meta.json"}
+    assert read_json(root / "augmented/meta.json")["diverged"]["weight"] == 1e6
 
 
-def test_a_flow_of_other_classes_is_refused(root, pixels, capsys):
+def test_images_of_other_classes_are_refused(root, pixels, capsys):
     write_image_set(root / "train", pixels.images, pixels.labels, ["a", "b", "c"], flip=False)
-    assert run(root) == 1
-    assert "expected the classes that" in capsys.readouterr().err
+    assert augment(root) == 1
+    assert "expected the classes of the model" in capsys.readouterr().err
     assert not (root / "augmented").exists()
