@@ -18,6 +18,7 @@ import torch
 
 from nfpi.runtime import checkpoints as module
 from nfpi.runtime.checkpoints import Checkpoints
+from nfpi.runtime.files import write_atomically, written_together
 
 HEADER = {"log": [{"epoch": 1}], "λ": 0.1, "text": '"sha256":"' + "0" * 64}
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
@@ -142,6 +143,17 @@ def test_what_is_not_finite_is_refused_and_the_state_before_stays(tmp_path):
     assert step_found(tmp_path) == 1
 
 
+def test_a_state_is_saved_at_once_also_where_other_files_wait(tmp_path):
+    """Or else the latest state would be gone until the block ends."""
+    with contextlib.suppress(KeyError), written_together():
+        write_atomically(tmp_path / "result", "waits")
+        checkpoints_of(tmp_path, 1, 2)
+        assert step_found(tmp_path) == 2
+        raise KeyError
+    assert step_found(tmp_path) == 2
+    assert len(names(tmp_path)) == 2
+
+
 class Killed(BaseException):
     pass
 
@@ -216,14 +228,14 @@ def test_when_a_state_is_due(tmp_path, monkeypatch):
     assert not checkpoints.due()
     clock += 601
     assert checkpoints.due()
-    save = module.write_atomically
+    save = module.write_keeping_previous
 
     def slow_save(*arguments):
         nonlocal clock
         clock += 3
         return save(*arguments)
 
-    monkeypatch.setattr(module, "write_atomically", slow_save)
+    monkeypatch.setattr(module, "write_keeping_previous", slow_save)
     checkpoints.save(1, tensors(1), {})
     clock += 10
     assert not checkpoints.due(epoch_ended=True)  # 3 s of saving after 10 s of training would be a good part of them

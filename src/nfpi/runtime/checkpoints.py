@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from nfpi.runtime.files import remove_remains, write_atomically, written_together
+from nfpi.runtime.files import remove_remains, write_keeping_previous
 from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 
 logger = logging.getLogger(__name__)
@@ -83,10 +83,7 @@ class Checkpoints:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
         record = {**header, "step": step, "fingerprint": self._fingerprint}
-        with written_together():
-            write_atomically(self.path, _serialize(tensors, record))  # renamed when the block ends
-            if self.path.exists():
-                self.path.replace(self._previous)
+        write_keeping_previous(self.path, _serialize(tensors, record), self._previous)
         self.step, self._saved = step, time.monotonic()
         self._cost = self._saved - began
 

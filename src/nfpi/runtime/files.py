@@ -22,41 +22,63 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
     Raises:
         OSError: the folder or the file cannot be written; it names the file.
     """
-    path = Path(path)
+    path, waiting = Path(path), _waiting.get()
+    with _written_beside(path, content) as beside:
+        if waiting is None:
+            beside.replace(path)
+        else:
+            waiting.append((beside, path))
+    return path
+
+
+def write_keeping_previous(path: Path, content: bytes | bytearray, previous: Path) -> None:
+    """Write `content` to `path` as :func:`write_atomically` does; the file that was there becomes `previous`.
+
+    The files are renamed at once, also in a block of :func:`written_together`.
+
+    Raises:
+        OSError: the folder or the file cannot be written; it names the file.
+    """
+    with _written_beside(path, content) as beside:
+        if path.exists():
+            path.replace(previous)
+        beside.replace(path)
+
+
+@contextmanager
+def _written_beside(path: Path, content: str | bytes | bytearray) -> Iterator[Path]:
+    """A temporary file with this content beside `path`, which the block renames; removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # files of tempfile can be read only by their owner, whatever the umask; results are shared on a cluster
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    waiting = _waiting.get()
     try:
         with beside.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        if waiting is None:
-            beside.replace(path)
+        yield beside
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(beside)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
-    if waiting is not None:
-        waiting.append((beside, path))
-    return path
 
 
 @contextmanager
 def written_together() -> Iterator[None]:
     """Rename the files of :func:`write_atomically` only when the block ends without an error.
 
-    Either all files of a stage appear or none, even if the disk fills up in between.
+    Either all files of a stage appear or none, even if the disk fills up in between. Files of a block within another
+    are renamed at the end of the outer one; an inner block that ends with an error drops its own files only.
     """
-    if _waiting.get() is not None:  # in a larger block: its end counts
-        yield
-        return
+    outer = _waiting.get()
     waiting: list[tuple[Path, Path]] = []
     token = _waiting.set(waiting)
     try:
         yield
+        if outer is not None:
+            outer.extend(waiting)
+            waiting.clear()
         for beside, path in waiting:
             beside.replace(path)
     finally:
