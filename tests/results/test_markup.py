@@ -7,8 +7,10 @@ import math
 import pandas as pd
 import pytest
 
+from nfpi.results import markup
 from nfpi.results.markup import to_latex, to_markdown, weight_parts, write_table
 from nfpi.results.tables import ROW_COLUMNS, TableError, table_columns
+from nfpi.runtime.files import write_atomically
 
 RUN = {"experiment": 0, "flow": "mef", "prior": "fpi", "classifier": "resnet18", "augmentation": "standard", "row": ""}
 
@@ -52,6 +54,31 @@ def test_three_files_are_written(table, tmp_path):
     assert (tmp_path / "table2.csv").read_text().splitlines()[-1] == (
         "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,missing,,False" + 10 * ","
     )
+
+
+def test_a_table_is_written_as_a_whole(table, tmp_path, monkeypatch):
+    def fail_at_tex(path, content):
+        if path.suffix == ".tex":
+            raise OSError("no space left")
+        return write_atomically(path, content)
+
+    monkeypatch.setattr(markup, "write_atomically", fail_at_tex)
+    with pytest.raises(OSError, match="no space left"):
+        write_table(table, tmp_path, "table2", "Table 2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("metrics", "in_points"),
+    [(("nf_acc",), True), (("bits_per_dim",), False), (("nf_acc", "bits_per_dim"), False)],
+)
+def test_differences_are_in_points_where_all_of_them_are_of_percentages(metrics, in_points):
+    row = {"dataset": "digits", "lambda": 0.0}
+    for name in metrics:
+        row |= value(name, 3.0, paper=2.0)
+    text = to_markdown(frame_of_rows(row, metrics=metrics), "")
+    assert "Difference: ours − the paper's" in text
+    assert ("in points" in text) == in_points
 
 
 def test_unknown_cells_stay_empty(table):

@@ -55,6 +55,14 @@ def test_ece_of_what_is_calibrated_is_zero_and_of_what_is_sure_and_wrong_a_hundr
     assert expected_calibration_error(confidences_of([1.0] * 4), torch.ones(4, dtype=torch.int64)) == pytest.approx(100)
 
 
+def test_ece_is_computed_where_its_inputs_are():
+    """Another device is the default here: what is made without naming one would not meet the inputs."""
+    log_prob, labels = drawn(50, 3, 0)
+    expected = expected_calibration_error(log_prob, labels)
+    with torch.device("meta"):
+        assert expected_calibration_error(log_prob, labels) == expected
+
+
 def test_a_constant_of_each_image_does_not_matter():
     """log p(x | y) of a flow is not normalised over classes, and may be far from 0."""
     log_prob, labels = drawn(200, 5, 0)

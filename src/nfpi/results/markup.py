@@ -15,19 +15,20 @@ from nfpi.config.metrics import Metric, metric
 from nfpi.results.csv_files import write_csv
 from nfpi.results.tables import TableError, metrics_of_table, table_columns
 from nfpi.runs import format_weight
-from nfpi.runtime.files import write_atomically
+from nfpi.runtime.files import write_atomically, written_together
 
 
 def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
-    """Write a table of results as `name`.csv (full precision), `name`.md and `name`.tex, each atomically.
+    """Write a table of results as `name`.csv (full precision), `name`.md and `name`.tex: all of them or none.
 
     Raises:
         TableError: a column is missing.
     """
     texts = {"md": to_markdown(frame, title), "tex": to_latex(frame, title)}
-    write_csv(frame, Path(folder) / f"{name}.csv")
-    for suffix, text in texts.items():
-        write_atomically(Path(folder) / f"{name}.{suffix}", text)
+    with written_together():
+        write_csv(frame, Path(folder) / f"{name}.csv")
+        for suffix, text in texts.items():
+            write_atomically(Path(folder) / f"{name}.{suffix}", text)
 
 
 def to_markdown(frame: pd.DataFrame, title: str) -> str:
@@ -214,8 +215,10 @@ def _legend(frame: pd.DataFrame) -> str:
         sentences.append("λ is the one that is best on the validation split, of those that were tried.")
     if (frame["status"] == "cited").any():
         sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
-    if frame[[f"paper_{name}" for name in names]].notna().any(axis=None):
-        sentences.append("Difference: ours − the paper's (large flow, all images, 500 epochs), in points.")
+    compared = [name for name in names if frame[f"paper_{name}"].notna().any()]
+    if compared:
+        in_points = ", in points" if all(metric(name).unit == "%" for name in compared) else ""
+        sentences.append(f"Difference: ours − the paper's (large flow, all images, 500 epochs){in_points}.")
     return " ".join(sentences)
 
 

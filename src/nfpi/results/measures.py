@@ -53,9 +53,10 @@ def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
     _check(log_prob, labels)
     confidence, predicted = log_prob.double().softmax(1).max(1)
     correct = (predicted == labels).double()
-    edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64)
+    edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64, device=log_prob.device)
     bins = torch.bucketize(confidence, edges[1:-1])  # B_m: (m − 1) / 15 < confidence ≤ m / 15
-    gaps = torch.zeros(_BINS, dtype=torch.float64).index_add_(0, bins, correct - confidence)
+    gaps = torch.zeros(_BINS, dtype=torch.float64, device=log_prob.device)
+    gaps.index_add_(0, bins, correct - confidence)
     return float(100 * gaps.abs().sum() / len(labels))
 
 
