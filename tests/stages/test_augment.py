@@ -95,7 +95,7 @@ def test_a_diverged_model_gives_a_diverged_set(root):
     mark_diverged([root / "diverged" / name for name in ("config.json", "model.safetensors")], fault)
     assert augment(root, model="diverged") == 0
     assert files_of(root / "augmented") == {"images.npy", "labels.npy", "meta.json"}
-    assert read_json(root / "augmented/meta.json")["diverged"]["weight"] == 1e6
+    assert read_json(root / "augmented/meta.json")["diverged"]["lambda"] == 1e6
 
 
 def test_images_of_other_classes_are_refused(root, pixels, capsys):

@@ -108,7 +108,7 @@ def test_a_prior_is_fitted_and_trained_under(begun, write, tmp_path):
     fitted, header = load_tensors(tmp_path / "fit/prior.safetensors")
     initial, _ = load_tensors(begun.initial / "prior.safetensors")
     assert fitted["mean"].equal(initial["mean"] + 3 * 0.5)
-    assert (header["method"], header["weight"], header["settings"]["by"]) == ("stage_prior", 3, 0.5)
+    assert (header["method"], header["lambda"], header["settings"]["by"]) == ("stage_prior", 3, 0.5)
     assert (tmp_path / "fit/fixed_point.csv").read_text() == "iteration,mean_residual,variance_residual\n"
     command = begun.command("train-flow", prior=tmp_path / "fit/prior.safetensors", output=tmp_path / "run")
     nfpi("--extensions", file, *command)

@@ -75,7 +75,7 @@ def test_a_damaged_model_is_named(trained, model, stage, file, content, message,
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Gaussians and images of another shape and number of classes."""
     folder = tmp_path_factory.mktemp("other")
-    header = {"start": "data", "seed": 0, "weight": 0.0}
+    header = {"start": "data", "seed": 0, "lambda": 0.0}
     for name, size in (("fewer_classes", (3, 64)), ("other_dimensions", (10, 48))):
         prior = GaussianPrior(torch.randn(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64))
         save_prior(folder / f"{name}.safetensors", prior, header)

@@ -113,8 +113,8 @@ def test_a_divergence_marks_all_outputs_of_the_stages_after_the_fit(diverged, st
 def test_a_fit_that_diverged_is_a_result_of_every_stage(diverged):
     """It passes from the fit to the metrics of the flow and of the classifier."""
     fault = read_json(diverged.folder / "metrics.json")["diverged"]
-    assert fault.keys() == {"iteration", "class_index", "quantity", "weight", "context"}
-    assert fault["weight"] == 1e6
+    assert fault.keys() == {"iteration", "class_index", "quantity", "lambda", "context"}
+    assert fault["lambda"] == 1e6
     assert fault["context"]["seed"] == 3
     assert fault["context"]["prior"]["update"] == "exact"
     for file in ("fit/prior.safetensors", "model/config.json", "model/model.safetensors", "resnet18/metrics.json"):

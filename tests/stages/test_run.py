@@ -61,8 +61,8 @@ def test_the_model_has_the_fitted_gaussians_and_says_how_it_was_made(complete):
     fitted, header = load_prior(complete.folder / "fit/prior.safetensors")
     assert torch.equal(model.prior.mean, fitted.mean)
     assert torch.equal(model.prior.variance, fitted.variance)
-    assert (header["start"], header["seed"], header["weight"], header["method"]) == ("data", 3, 100, "fixed_point")
-    assert model.config["prior"]["weight"] == 100
+    assert (header["start"], header["seed"], header["lambda"], header["method"]) == ("data", 3, 100, "fixed_point")
+    assert model.config["prior"]["lambda"] == 100
     assert model.config["training"]["epochs"] == 3
     assert (model.seed, model.config["step"], model.config["start"]) == (3, 12, "data")
     assert model.classes == [str(digit) for digit in range(10)]
@@ -88,7 +88,7 @@ def test_the_metrics_of_a_flow(complete):
     }
     assert (record["n"], record["seed"]) == (80, 3)
     assert record["run"] == {"dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100, "seed": 3}
-    assert record["settings"]["prior"]["weight"] == 100
+    assert record["settings"]["prior"]["lambda"] == 100
     assert record["settings"]["flow"]["settings"]["num_flows"] == [1]
     assert np.mean(record["per_class_accuracy"]) == pytest.approx(record["metrics"]["nf_acc"])  # classes of one size
     assert min(record["per_class_accuracy"]) == record["metrics"]["worst_class_acc"]

@@ -95,7 +95,7 @@ def test_a_training_that_learns_its_gaussians_resumes_and_writes_them(
     assert made[0] == 7
     assert_same_models(tmp_path / "cut", tmp_path / "uncut")
     model = ClassConditionalFlow.from_pretrained(tmp_path / "cut/model")
-    assert (model.config["start"], model.seed, model.config["prior"]["weight"]) == ("data", 3, 50)
+    assert (model.config["start"], model.seed, model.config["prior"]["lambda"]) == ("data", 3, 50)
     assert LEARN[how].items() <= model.config["prior"]["settings"].items()
     initial, _ = load_prior(begun.initial / "prior.safetensors")
     assert (model.prior.mean - initial.mean).abs().max() > 0.01
@@ -125,7 +125,7 @@ def test_gaussians_that_are_neither_fitted_nor_learned_stay(begun, tmp_path):
     model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
     assert model.prior.mean.equal(initial.mean)
     assert model.prior.variance.equal(initial.variance)
-    assert model.config["prior"]["weight"] == 0
+    assert model.config["prior"]["lambda"] == 0
     assert pd.read_csv(tmp_path / "log.csv")["prior_loss"].isna().all()
 
 
@@ -150,7 +150,7 @@ def test_random_initial_means(begun, tmp_path):
     for seed in (3, 4):
         nfpi(*begun.command("start-flow", start="random", seed=seed, output=tmp_path / str(seed)))
     (one, header), (other, _) = (load_prior(tmp_path / f"{seed}/prior.safetensors") for seed in (3, 4))
-    assert header == {"start": "random", "seed": 3, "weight": 0.0}
+    assert header == {"start": "random", "seed": 3, "lambda": 0.0}
     assert (one.variance == 1).all()
     assert not one.mean.equal(other.mean)
     assert abs(one.mean.mean()) < 0.2  # of 640 numbers
