@@ -163,6 +163,45 @@ def test_paths_in_a_file_of_ones_own_are_relative_to_it(project, monkeypatch):
     assert config.for_dataset("other").classifiers["swin"].weights == mine / "w.bin"
 
 
+PATHS = """
+from nfpi.config import PRIORS, LocalPath, Settings
+
+class S(Settings):
+    weights: str = ""
+    means: LocalPath | None = None
+
+PRIORS.register("s", S, uses_weight=False, learned=False)
+"""
+
+
+def test_a_text_is_a_path_where_its_setting_is_one(project):
+    project.write("mine/s.py", PATHS)
+    content = {
+        "extensions": ["s.py"],
+        "priors": {"p": {"method": "s", "weights": "uniform", "means": "means.npy", "start": "identity"}},
+        "datasets": {"folder": {"folder": "images"}, "weights": {"vae": "$HOME/vae"}},
+    }
+    config = project.config({"preset": str(project.write("mine/sweep.yaml", content))})
+    mine = project.folder.resolve() / "mine"
+    prior = config.priors["p"]
+    assert (prior.weights, prior.means, prior.start) == ("uniform", mine / "means.npy", "identity")
+    assert config.datasets["folder"].folder == mine / "images"
+    assert config.datasets["weights"].vae == Path.home() / "vae"
+    assert type(prior.weights) is str
+
+
+def test_numbers_and_choices_may_be_texts_in_a_file_of_ones_own(project):
+    content = {
+        "training": {"learning_rate": "1e-3", "epochs": "7"},
+        "priors": {"fpi": {"update": "exact", "tolerance": "1e-4"}},
+        "flows": {"mef": {"kind": "glow", "training": {"learning_rate": "1e-3"}}},
+    }
+    config = project.config({"preset": str(project.write("mine/sweep.yaml", content))})
+    assert (config.training.learning_rate, config.training.epochs) == (1e-3, 7)
+    assert (config.priors["fpi"].update, config.priors["fpi"].tolerance) == ("exact", 1e-4)
+    assert config.training_of("digits", "mef").learning_rate == 1e-3
+
+
 def test_paths_of_the_project_and_of_the_user_are_relative_to_where_the_call_is_made(project):
     vae = {"datasets": {"digits": {"vae": "models/vae"}}}
     assert project.config(presets={"small": vae}).datasets["digits"].vae == Path("models/vae")

@@ -58,14 +58,40 @@ def _with_variables(text: Any) -> Any:
     return expanded
 
 
+class TextOfFile(str):
+    """A text that stands in a file of settings; a path is relative to the folder of that file.
+
+    Which texts are paths is known where a class of settings reads them; any other stays a text.
+    """
+
+    folder: Path
+
+    @classmethod
+    def mark(cls, content: Any, folder: Path) -> Any:
+        """The same settings, with the folder of their file noted in every text."""
+        if isinstance(content, dict):
+            return {key: cls.mark(value, folder) for key, value in content.items()}
+        if isinstance(content, list):
+            return [cls.mark(item, folder) for item in content]
+        if not isinstance(content, str):
+            return content
+        marked = cls(content)
+        marked.folder = folder
+        return marked
+
+
 def _expand(path: Any) -> Any:
     """Environment variables and `~` stand for folders."""
     expanded = _with_variables(path)
-    return Path(expanded).expanduser() if isinstance(expanded, str) else expanded
+    if not isinstance(expanded, str):
+        return expanded
+    found = Path(expanded).expanduser()
+    return path.folder / found if isinstance(path, TextOfFile) else found
 
 
 LocalPath = Annotated[Path, BeforeValidator(_expand)]
-"""A path of this machine; `$SCRATCH` and the like may stand in it."""
+"""A path of this machine; `$SCRATCH` and the like may stand in it. One in a preset of the user's own is relative to the
+file of that preset."""
 ExpandedText = Annotated[str, BeforeValidator(_with_variables)]
 """A text in which environment variables may stand."""
 

@@ -6,14 +6,11 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
 
-from nfpi.config.base import NAME, ConfigError, LocalPath, suggest
-from nfpi.config.classifiers import ClassifierConfig
-from nfpi.config.datasets import DatasetConfig
+from nfpi.config.base import NAME, ConfigError, TextOfFile, suggest
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
 from nfpi.config.registry import BlockRegistry
@@ -78,7 +75,7 @@ def with_preset(raw: Mapping[str, Any], preset: str, folder: Path) -> tuple[str,
         if "preset" in content or "results" in content:
             raise ConfigError(f"{file}: a preset cannot set preset or results")
         extended = content.pop("extends", None)
-        chain.append((file, content if file.parent == folder.resolve() else _below(content, file.parent)))
+        chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
         file = None if extended is None else _file_of(str(extended), folder, chain[-1][0])
     return chain[0][0].stem, merge(raw, *(content for _, content in reversed(chain)))
 
@@ -121,37 +118,3 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected settings by name, received {type(content).__name__}")
     return content
-
-
-def _below(content: Any, folder: Path) -> Any:
-    """The same, with relative paths taken as relative to the folder of the file that they stand in."""
-    if isinstance(content, list):
-        return [_below(item, folder) for item in content]
-    if not isinstance(content, Mapping):
-        return content
-    return {
-        key: _path_below(value, folder) if key in _PATHS else _below(value, folder) for key, value in content.items()
-    }
-
-
-def _path_below(value: Any, folder: Path) -> Any:
-    if isinstance(value, list):
-        return [_path_below(item, folder) for item in value]
-    if not isinstance(value, str) or value.startswith(("/", "~", "$")):
-        return value
-    return str(folder / value)
-
-
-def _holds_path(annotation: Any) -> bool:
-    if get_origin(annotation) in (Union, UnionType):
-        return any(map(_holds_path, get_args(annotation)))
-    return get_origin(annotation) is Annotated and get_args(annotation) == get_args(LocalPath)
-
-
-_PATHS = {"extensions"} | {
-    name
-    for model in (DatasetConfig, ClassifierConfig)
-    for name, field in model.model_fields.items()
-    if _holds_path(field.annotation)
-}
-"""Settings that are paths of this machine."""
