@@ -17,6 +17,7 @@ from nfpi.flows import (
     MatrixExponentialCoupling,
     MatrixExponentialFlow,
     build_flow,
+    check_flow,
 )
 from nfpi.flows.glow import GlowCoupling, LowerUpperConv1x1
 from nfpi.flows.matrix_exponential import matrix_exponential_step
@@ -221,6 +222,13 @@ def test_backbone_takes_latents_as_vectors(name, randomize):
     z = _images(shape, batch=3)
     for as_images, as_vectors in zip(flow.inverse(z), flow.inverse(z.flatten(1)), strict=True):
         assert torch.equal(as_images, as_vectors)
+
+
+@every_backbone
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_backbone_passes_the_check_of_users_flows(name, dtype, randomize):
+    shape, flow = _build(name, randomize)
+    check_flow(flow.to(dtype), _images(shape, batch=4).to(dtype))
 
 
 @every_backbone

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from nfpi.config import FLOWS, ConfigError, Settings
-from nfpi.flows import ImageFlow, MatrixExponentialFlow, build_flow, register_flow
+from nfpi.flows import FlowError, ImageFlow, MatrixExponentialFlow, build_flow, register_flow
 from nfpi.flows.initialization import initialization_skipped
 from nfpi.flows.linear import MatrixExponentialConv1x1
 from nfpi.runtime.tensors import FormatError
@@ -110,7 +110,6 @@ def test_initialisation_is_not_skipped_after_a_failure():
     [
         ({"shape": [1, 8, 7]}, "multiples of 2"),
         ({"shape": [3, 4, 4]}, "size mismatch for levels.0.0.actnorm.scale"),
-        ({"kind": "unheard"}, "unknown kind of flow 'unheard'"),
         ({"settings": {"num_flows": [1], "depth": 3}}, "unknown key 'depth'"),
         ({"settings": None}, "valid dictionary"),
         ({"shape": None}, "NoneType"),
@@ -131,3 +130,23 @@ def test_missing_and_additional_weights_are_refused(tmp_path):
     for damaged in ({**weights, "more": torch.zeros(1)}, dict(list(weights.items())[1:])):
         with pytest.raises(FormatError, match="expected the weights of a flow"):
             build_flow(_small(), damaged, tmp_path / "model.safetensors")
+
+
+def test_flow_of_a_file_that_is_not_loaded_says_how_to_load_it(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ConfigError) as caught:
+        build_flow(_small(kind="unheard"), build_flow(_small()).state_dict(), path)
+    assert str(caught.value).startswith(f"{path}: unknown kind of flow 'unheard'")
+    assert 'nfpi.config.load_extensions(["my_flow.py"])' in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("with_weights", [False, True])
+def test_builder_that_gives_no_flow_of_the_shape_is_refused(registered, with_weights):
+    registered("module", _ShiftSettings)(lambda shape, settings: nn.Identity())
+    registered("other", _ShiftSettings)(lambda shape, settings: _Shift((1, 2, 3), settings))
+    weights = {} if with_weights else None
+    with pytest.raises(FlowError, match="flow 'module': expected its builder to give an ImageFlow, received Identity"):
+        build_flow({"kind": "module", "shape": [1, 2, 2], "settings": {}}, weights)
+    with pytest.raises(FlowError, match=r"flow 'other': expected images of shape \(1, 2, 2\), .* \(1, 2, 3\)"):
+        build_flow({"kind": "other", "shape": [1, 2, 2], "settings": {}}, weights)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nfpi.config import TrainingConfig
+from nfpi.flows import FlowError, MatrixExponentialFlow
 from nfpi.priors import FixedPointConfig, GaussianPrior, fit_fixed_point, initial_prior
 from nfpi.training.batches import TrainingData
 from nfpi.training.divergence import TrainingDiverged
@@ -262,3 +263,25 @@ def test_a_short_run_keeps_its_digits(make_images, device):
     bits = [row["train_bits_per_dim"] for row in log]
     assert bits == pytest.approx([6.0551214, 6.1802268, 6.1109667, 6.0474162], abs=1e-4)
     assert log[-1]["validation_bits_per_dim"] == pytest.approx(6.1965605, abs=1e-4)
+
+
+def test_a_flow_that_breaks_its_contract_is_not_trained(make_data, device, monkeypatch):
+    """A log-determinant (B, 1) would broadcast to a loss of all pairs of images, which is a number too."""
+    forward = MatrixExponentialFlow.forward
+
+    def forward_with_column(flow, x):
+        z, log_abs_det = forward(flow, x)
+        return z, log_abs_det[:, None]
+
+    monkeypatch.setattr(MatrixExponentialFlow, "forward", forward_with_column)
+    with pytest.raises(
+        FlowError, match=r"expected forward to give log-determinants of shape \(4,\), received \(4, 1\)"
+    ):
+        start(make_data(), device)
+
+
+def test_initialization_needs_no_gradients(make_data, device, monkeypatch):
+    grad_modes = []
+    monkeypatch.setattr(MatrixExponentialFlow, "initialize", lambda flow, x: grad_modes.append(torch.is_grad_enabled()))
+    start(make_data(fit_after_epochs=0), device)
+    assert grad_modes == [False]

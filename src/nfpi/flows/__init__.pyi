@@ -1,5 +1,7 @@
 from .actnorm import ActNorm as ActNorm
 from .bijection import Bijection as Bijection
+from .check import FlowError as FlowError
+from .check import check_flow as check_flow
 from .coupling import AdditiveCoupling as AdditiveCoupling
 from .coupling import AffineCoupling as AffineCoupling
 from .coupling import Coupling as Coupling
@@ -24,6 +26,7 @@ __all__ = [
     "AffineCoupling",
     "Bijection",
     "Coupling",
+    "FlowError",
     "FlowStep",
     "GlowFlow",
     "ImageFlow",
@@ -35,6 +38,7 @@ __all__ = [
     "TransformerFlow",
     "bits_per_dim",
     "build_flow",
+    "check_flow",
     "dequantize",
     "quantize",
     "register_flow",

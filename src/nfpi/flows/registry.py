@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from torch import Tensor
 
-from nfpi.config.base import Settings, explain
+from nfpi.config.base import ConfigError, Settings, explain
 from nfpi.config.flows import FLOWS
+from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.initialization import skip_initialization
 from nfpi.runtime.tensors import FormatError
@@ -56,7 +57,9 @@ def build_flow(
         path: where description and weights come from, named in errors.
 
     Raises:
-        ConfigError, ValueError: there is no such flow.
+        ConfigError: the kind is not known, perhaps because the file that registers it was not loaded.
+        ValueError: the settings or the shape are refused.
+        FlowError: what the kind builds is no ImageFlow of this shape.
         FormatError: weights are given, and they or the description do not make a flow.
     """
     if weights is None:
@@ -64,6 +67,11 @@ def build_flow(
     source = f"{path}: " if path else ""
     try:
         return _build_with_weights(description, weights)
+    except ConfigError as error:
+        advice = 'for a flow of your own load its file first: nfpi.config.load_extensions(["my_flow.py"])'
+        raise ConfigError(f"{source}{error}; {advice}") from None
+    except FlowError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise FormatError(f"{source}expected the weights of a flow, received others ({reason})") from None
@@ -75,7 +83,14 @@ def _build(description: Mapping[str, Any]) -> ImageFlow:
         settings = variant.settings.model_validate(description["settings"])
     except ValidationError as error:
         raise ValueError(explain(error)) from None
-    flow: ImageFlow = variant.build(tuple(description["shape"]), settings)
+    shape = tuple(description["shape"])
+    flow: ImageFlow = variant.build(shape, settings)
+    if not isinstance(flow, ImageFlow):
+        raise FlowError(
+            f"flow '{variant.name}': expected its builder to give an ImageFlow, received {type(flow).__name__}"
+        )
+    if flow.shape != shape:
+        raise FlowError(f"flow '{variant.name}': expected images of shape {shape}, received a flow of {flow.shape}")
     flow.kind, flow.settings = variant.name, settings
     return flow
 

@@ -21,6 +21,8 @@ from tqdm import tqdm
 from nfpi.config.base import Start
 from nfpi.config.priors import GradientDescentConfig
 from nfpi.evaluation import check_fit, evaluate_flow
+from nfpi.flows.check import check_flow
+from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
@@ -40,6 +42,7 @@ from nfpi.training.state import LogRow, TrainingState, new_learner
 logger = logging.getLogger(__name__)
 
 _STEPS_BETWEEN_CHECKS = 20
+_CHECKED_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def start_training(
         checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
 
     Raises:
+        FlowError: the flow breaks its contract, see :func:`nfpi.flows.check.check_flow`.
         TrainingDiverged: the loss is not finite.
         Interrupted: a signal asked to stop; the state is saved in the checkpoints.
     """
@@ -85,8 +89,7 @@ def start_training(
         prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
     else:
         torch.manual_seed(derive_seed(seed, "weights"))
-        new_flow = build_flow(flow).to(data.device)
-        new_flow.initialize(initialization_images(data, seed))
+        new_flow = _initialize_flow(flow, data, seed)
         statistics = latent_statistics(new_flow, data, seed)
         prior = initial_prior(statistics, start, seed)
         state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
@@ -141,6 +144,16 @@ def continue_training(
     if found != learned:
         raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
     return _train(state, prior, data, data.config.epochs, device, checkpoints)
+
+
+def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
+    """Build a flow and initialise it on images, on some of which it is seen to keep its contract."""
+    flow = build_flow(description).to(data.device)
+    images = initialization_images(data, seed)
+    with torch.no_grad():
+        flow.initialize(images)
+    check_flow(flow, images[:_CHECKED_IMAGES], jacobian=False)
+    return flow
 
 
 def _resume(checkpoints: Checkpoints | None, data: TrainingData) -> tuple[TrainingState, Mapping[str, Tensor]] | None:

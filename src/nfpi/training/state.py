@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfpi.config.base import ConfigError
 from nfpi.config.priors import GradientDescentConfig
 from nfpi.config.training import TrainingConfig
+from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
@@ -127,7 +129,7 @@ class TrainingState:
                 _load_moments(learner.optimizer, learner, under("adam."))
                 learner.steps, learner.loss = record["steps"], record["loss"]
                 state.learner = learner
-        except FormatError:
+        except (ConfigError, FlowError, FormatError):
             raise
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             first_line = str(error).splitlines()[0]

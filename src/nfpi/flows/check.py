@@ -1,0 +1,101 @@
+"""Checks that a backbone keeps its contract."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nfpi.flows.image_flow import ImageFlow
+
+_LARGEST_JACOBIAN = 64
+
+
+class FlowError(ValueError):
+    """A backbone breaks its contract; the message is one line."""
+
+
+def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: float | None = None) -> None:
+    """Check that a backbone keeps its contract on a few images.
+
+    z and the log-determinants have their shapes and are finite, `inverse` gives the images back and the negative
+    log-determinants, and the log-determinants are those of autograd's Jacobian. The flow is in evaluation mode
+    meanwhile and is not changed.
+
+    Args:
+        flow: the backbone.
+        x: (B, C, H, W) in [−1, 1], of the type and on the device of its parameters. With fewer than two images, a
+            log-determinant of a wrong shape may not be noticed.
+        jacobian: whether to compare with the Jacobian; it is skipped for more than 64 dimensions.
+        tolerance: largest error, relative to the largest number compared or to 1; None: 1e-6 in float64, else 0.02.
+
+    Raises:
+        FlowError: it does not.
+        ValueError: the images are not of the flow's shape.
+    """
+    flow.check_images(x)
+    if tolerance is None:
+        tolerance = 1e-6 if x.dtype == torch.float64 else 0.02
+    was_training = [(part, part.training) for part in flow.modules()]
+    flow.eval()
+    try:
+        _check_directions(flow, x, tolerance)
+        if jacobian and x[0].numel() <= _LARGEST_JACOBIAN:
+            _check_jacobian(flow, x, tolerance)
+    finally:
+        for part, training in was_training:
+            part.training = training
+
+
+@torch.no_grad()
+def _check_directions(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
+    z, there = _apply(flow, "forward", x)
+    back, home = _apply(flow, "inverse", z)
+    if not (error := _error(back, x)) <= tolerance:
+        raise FlowError(f"{_name(flow)}: expected inverse(z) = x, received images that differ by up to {error:.3g}")
+    if not (error := _error(home, -there)) <= tolerance:
+        raise FlowError(
+            f"{_name(flow)}: expected the log-determinant of inverse to be minus that of forward, received "
+            f"{home[0].item():.6g} after {there[0].item():.6g} (relative difference up to {error:.3g})"
+        )
+
+
+def _check_jacobian(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        z, found = flow(x)
+        rows = [torch.autograd.grad(of.sum(), x, retain_graph=True)[0].flatten(1) for of in z.flatten(1).unbind(1)]
+    expected = torch.linalg.slogdet(torch.stack(rows, 1).double()).logabsdet
+    if not (error := _error(found.detach().double(), expected)) <= tolerance:
+        raise FlowError(
+            f"{_name(flow)}: expected the log-determinant of the Jacobian, {expected[0].item():.6g} for the first "
+            f"image, received {found[0].item():.6g} (relative difference up to {error:.3g})"
+        )
+
+
+def _apply(flow: ImageFlow, direction: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The result of one direction, which has the right types and shapes."""
+    result = getattr(flow, direction)(x)
+    y, log_abs_det = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+    if not isinstance(y, Tensor) or not isinstance(log_abs_det, Tensor):
+        raise FlowError(
+            f"{_name(flow)}: expected {direction} to give two tensors, images and log-determinants, received "
+            f"{type(result).__name__}"
+        )
+    for what, value, shape in (("images or latents", y, x.shape), ("log-determinants", log_abs_det, x.shape[:1])):
+        if value.shape != shape:
+            raise FlowError(
+                f"{_name(flow)}: expected {direction} to give {what} of shape {tuple(shape)}, received "
+                f"{tuple(value.shape)}"
+            )
+        if not value.isfinite().all():
+            raise FlowError(f"{_name(flow)}: expected {direction} to give finite {what}, received NaN or infinity")
+    return y, log_abs_det
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest expected number where that is above 1."""
+    return (found - expected).abs().max().item() / max(1.0, expected.abs().max().item())
+
+
+def _name(flow: ImageFlow) -> str:
+    return f"flow '{flow.kind}'" if flow.kind else type(flow).__name__
