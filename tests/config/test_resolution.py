@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,19 @@ def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
     ]
 
 
+def test_the_weight_of_a_figure_is_lambda_in_files_and_in_the_json_of_stages(project):
+    figures = {"samples": {"dataset": "other", "lambda": "1e4"}}
+    config = project.config(figures=figures, datasets={"digits": {}, "other": {"overrides": {"nfa": {"axes": 3}}}})
+    figure = config.figures["samples"]
+    assert figure.weight == 1e4
+    dumped = json.loads(json.dumps(figure.model_dump(mode="json")))
+    assert dumped["lambda"] == 1e4
+    assert type(figure).model_validate(dumped) == figure
+    assert config.for_dataset("other").figures["samples"] == figure
+    layout = Layout(Path("results"))
+    assert figure.model(config, layout)[0] == "results/other/mef/fpi/lambda=10000/seed=1999/model/config.json"
+
+
 # ---- what is refused ----------------------------------------------------------------------------------------
 
 
@@ -197,6 +211,14 @@ FAULTS = {
     "unknown data set of a figure": (
         {"figures": {"figure1": {"dataset": "digit"}}},
         "figures.figure1: unknown dataset 'digit' (did you mean 'digits'?)",
+    ),
+    "weight of a figure by another name": (
+        {"figures": {"samples": {"dataset": "digits", "lamda": 1}}},
+        "unknown key 'figures.samples.lamda' (did you mean 'lambda'?)",
+    ),
+    "weight of a figure by its name in Python": (
+        {"figures": {"samples": {"dataset": "digits", "weight": 1}}},
+        "unknown key 'figures.samples.weight'",
     ),
     "unknown figure": ({"figures": {"figure9": {}}}, "unknown key 'figures.figure9' (did you mean 'figure2'?)"),
     "wrong type": ({"training": {"epochs": "many"}}, "training.epochs: Input should be a valid integer"),

@@ -14,7 +14,7 @@ NFA = NfaConfig(axes=4, strength=1.0)
 
 
 def settings(classes: list[str], **changes: Any) -> AugmentationFigure:
-    return AugmentationFigure(dataset="toy", weight=1, classes=classes, **changes)
+    return AugmentationFigure.model_validate({"dataset": "toy", "lambda": 1, "classes": classes, **changes})
 
 
 def test_originals_come_first_and_are_of_the_classes_asked_for(model, images):

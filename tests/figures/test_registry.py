@@ -75,8 +75,8 @@ def test_a_fit_that_diverged_is_said_in_every_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("samples", SamplesFigure(dataset="toy", weight=10)),
-        ("figure2", AugmentationFigure(dataset="toy", weight=10, classes=["class0"])),
+        ("samples", SamplesFigure.model_validate({"dataset": "toy", "lambda": 10})),
+        ("figure2", AugmentationFigure.model_validate({"dataset": "toy", "lambda": 10, "classes": ["class0"]})),
     ],
     ids=["samples", "figure2"],
 )

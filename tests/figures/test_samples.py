@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def settings(**changes: Any) -> SamplesFigure:
-    return SamplesFigure(**{"dataset": "toy", "weight": 1, "temperatures": [1e-6, 0.5, 1.0], **changes})
+    return SamplesFigure.model_validate({"dataset": "toy", "lambda": 1, "temperatures": [1e-6, 0.5, 1.0], **changes})
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_residuals_of_fits_that_ended_and_of_one_that_diverged(tmp_path):
 def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(tmp_path):
     model = [tmp_path / "model" / name for name in ("config.json", "model.safetensors")]
     mark_diverged(model, Diverged(4, 1, "variance", 1e6))
-    figure = {"dataset": "toy", "weight": 10, "temperatures": [0.5, 1.0]}
+    figure = {"dataset": "toy", "lambda": 10, "temperatures": [0.5, 1.0]}
     assert draw("samples", figure, {"model": model}, tmp_path / "figures") == 0
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {"samples.png", "samples.pdf"}
 

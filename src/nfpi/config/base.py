@@ -31,18 +31,19 @@ class ConfigError(ValueError):
 
 
 class Settings(BaseModel):
-    """A group of settings: frozen, unknown keys refused."""
+    """A group of settings: frozen, unknown keys refused; files and JSON have a setting's alias where it has one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
 
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, data: Any) -> Any:
         """An unknown key is named together with the nearest known one; it may be why another one is missing."""
         if isinstance(data, Mapping):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
             for key in data:
-                if key not in cls.model_fields:
-                    hint = suggest(str(key), cls.model_fields)
+                if key not in known:
+                    hint = suggest(str(key), known)
                     raise PydanticCustomError("unknown_key", "unknown key '{key}'{hint}", {"key": key, "hint": hint})
         return data
 

@@ -165,8 +165,8 @@ class FlowFigure(FigureSettings):
     dataset: Name
     flow: Name = "mef"
     prior: Name = "fpi"
-    weight: NonNegativeFloat = 0.0
-    """λ"""
+    weight: NonNegativeFloat = Field(0.0, alias="lambda")
+    """λ of the run"""
 
     def model(self, config: RunsOfPreset, layout: Layout) -> list[str]:
         """The files of the run's model."""
