@@ -138,9 +138,47 @@ def test_a_file_that_failed_registers_nothing_twice(project):
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"mine\.py:7: RuntimeError"):
             load_extensions([path])
+        assert "brier" not in METRICS
     project.write("mine.py", BRIER)
     load_extensions([path])
     assert metric("brier").label == "Brier"
+
+
+def test_a_name_cannot_be_registered_twice_in_one_file(project):
+    path = project.write("mine.py", BRIER + BRIER.replace("0.5", "0.7"))
+    with pytest.raises(ConfigError, match=r"mine\.py:10: ConfigError: metric 'brier' is registered already by .*mine"):
+        load_extensions([path])
+
+
+def test_files_that_are_not_named_any_more_are_forgotten(project):
+    paths = [project.write("one.py", SIMPLEX), project.write("two.py", BRIER)]
+    load_extensions(paths)
+    load_extensions(paths[1:])
+    assert "simplex" not in PRIORS
+    assert "brier" in METRICS
+    project.resolve()
+    assert "brier" not in METRICS
+    load_extensions(paths)
+    assert "simplex" in PRIORS
+    assert "brier" in METRICS
+
+
+def test_files_add_up_along_presets_and_what_the_user_passes(project):
+    parent = project.write("parent/simplex.py", SIMPLEX)
+    child = project.write("child/more.py", BRIER)
+    passed = project.write("passed.py", "")
+    content = {"extensions": ["simplex.py"], "priors": {"mine": {"method": "simplex"}}}
+    project.write("parent/parent.yaml", content)
+    extending = {"extends": "../parent/parent.yaml", "extensions": ["more.py", "../parent/simplex.py"]}
+    preset = project.write("child/child.yaml", extending)
+    config = project.config({"preset": str(preset), "extensions": [str(passed)]})
+    assert [file.resolve() for file in config.extensions] == [parent, child, passed]
+    assert config.priors["mine"].method == "simplex"
+
+
+def test_a_file_that_stands_in_no_list_is_named_with_its_key(project):
+    with pytest.raises(ConfigError, match=r"extensions: Input should be a valid list, received 'ext\.py'"):
+        project.resolve({"extensions": "ext.py"})
 
 
 def test_two_files_cannot_register_one_name(project):

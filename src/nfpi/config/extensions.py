@@ -24,20 +24,23 @@ _loaded: dict[Path, str] = {}
 
 
 def load_extensions(files: Iterable[Path]) -> None:
-    """Run each file once, so that it registers what it defines; a file that has changed since is run again.
+    """Have the variants of the project and of these files, and of no others that were loaded before.
+
+    Each file is run once, so that it registers what it defines, and again when it has changed.
 
     Raises:
         ConfigError: a file is not there or fails; one line with its name and the number of the line.
     """
-    for file in files:
-        path = file.resolve()
+    named = {file.resolve(): file for file in files}
+    for path in _loaded.keys() - named.keys():
+        _forget(path)
+    for path, file in named.items():
         if not path.is_file():
             raise ConfigError(f"extensions: expected a Python file, received {file}, which is not there")
         digest = extension_digest(path)
         if _loaded.get(path) == digest:
             continue
-        for registry in REGISTRIES:
-            registry.forget(path)
+        _forget(path)
         name = f"nfpi_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
@@ -48,18 +51,21 @@ def load_extensions(files: Iterable[Path]) -> None:
             with registering_from(path):
                 spec.loader.exec_module(module)
         except Exception as error:
+            _forget(path)
             raise ConfigError(describe_extension_fault(error, [path]) or f"{path}: {error}") from error
         _loaded[path] = digest
+
+
+def _forget(path: Path) -> None:
+    """Remove what a file registered."""
+    _loaded.pop(path, None)
+    for registry in REGISTRIES:
+        registry.forget(path)
 
 
 def extension_digest(file: Path) -> str:
     """SHA-256 of the file."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
-def loaded_extensions() -> list[Path]:
-    """The files that were run."""
-    return list(_loaded)
 
 
 def describe_extension_fault(error: BaseException, files: Iterable[Path] | None = None) -> str | None:

@@ -54,11 +54,10 @@ def _is_in(group: str, where: tuple[str, ...]) -> bool:
     return where[:-1] == (group,) or (where[:1] == ("datasets",) and where[2:-1] == ("overrides", group))
 
 
-def with_preset(raw: Mapping[str, Any], preset: str, folder: Path) -> tuple[str, dict[str, Any]]:
-    """The name of a preset, and settings with the preset laid over them.
+def layers_of(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The name of a preset, and what it lays over config.yaml: the settings of what it extends, then its own.
 
     Args:
-        raw: the settings of config.yaml.
         preset: name of a preset of the project, or path of a file of the user's own, whose stem is its name.
         folder: of the project's presets.
 
@@ -77,7 +76,7 @@ def with_preset(raw: Mapping[str, Any], preset: str, folder: Path) -> tuple[str,
         extended = content.pop("extends", None)
         chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
         file = None if extended is None else _file_of(str(extended), folder, chain[-1][0])
-    return chain[0][0].stem, merge(raw, *(content for _, content in reversed(chain)))
+    return chain[0][0].stem, [content for _, content in reversed(chain)]
 
 
 def built_in_presets(folder: Path) -> list[str]:

@@ -88,7 +88,7 @@ class Registry:
         """
         extension = _loading[-1] if _loading else None
         known = self._variants.get(name)
-        if known is not None and (known.extension is None or known.extension != extension):
+        if known is not None:
             where = f" by {known.extension}" if known.extension else ""
             raise ConfigError(f"{self.family} '{name}' is registered already{where}")
         self._variants[name] = Variant(name, settings, builder, traits, extension)

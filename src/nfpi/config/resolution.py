@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from nfpi.config.base import ConfigError, LocalPath, Name, NonNegativeInt, Settings, explain, suggest
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
@@ -18,7 +18,7 @@ from nfpi.config.extensions import load_extensions
 from nfpi.config.figures import Figures, figures_of_table
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
-from nfpi.config.presets import merge, read_settings, with_preset
+from nfpi.config.presets import layers_of, merge, read_settings
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.runs import BASELINE, RESERVED_FLOWS, RESERVED_FOLDERS, RESERVED_PRIORS, Run
@@ -28,7 +28,8 @@ class Config(Settings):
     """All settings of one preset."""
 
     extensions: list[LocalPath] = []
-    """Python files of the user's own that add priors, flows, metrics or classifiers (docs/extending.md)"""
+    """Python files of the user's own that add priors, flows, metrics or classifiers (docs/extending.md); those of a
+    preset come on top of those of the preset that it extends"""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [1999]
     """each gives its own initial state, flow, images and classifier"""
     datasets: dict[Name, DatasetConfig] = {}
@@ -240,6 +241,17 @@ class _Choice(Settings):
     """everything that is made lies under results/{preset}"""
 
 
+class _Extensions(Settings):
+    """The files that one layer of settings adds."""
+
+    extensions: list[LocalPath] | None = None
+
+    @classmethod
+    def of(cls, layer: Mapping[str, Any]) -> list[Path]:
+        """In their order."""
+        return cls.model_validate({"extensions": layer.get("extensions")}).extensions or []
+
+
 class ConfigFile(_Choice, Config):
     """The form of config.yaml: the paper's settings."""
 
@@ -286,12 +298,15 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     base, above = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
-    name, settings = with_preset(base, choice.preset, presets)
-    settings = merge(settings, above)
+    name, preset = layers_of(choice.preset, presets)
+    layers = [base, *preset, above]
     where = f"preset {name}: "
     try:
-        load_extensions(TypeAdapter(list[LocalPath]).validate_python(settings.get("extensions") or []))
-        config = Config.model_validate(settings)
+        extensions: dict[Path, Path] = {}
+        for file in (file for layer in layers for file in _Extensions.of(layer)):
+            extensions.setdefault(file.resolve(), file)
+        load_extensions(extensions.values())
+        config = Config.model_validate(merge(*layers) | {"extensions": list(extensions.values())})
         for dataset in config.datasets:
             where = f"preset {name}: datasets.{dataset}.overrides: "
             config.for_dataset(dataset)
