@@ -44,6 +44,22 @@ def test_a_decorated_function_stays_a_function():
         register_metric("mine", label="Mine")
 
 
+NO_METRICS = ("validation", "lambda", "status", "best", "nf_acc_seeds", "mine_std", "mine_difference", "paper_mine")
+
+
+@pytest.mark.parametrize("name", [*NO_METRICS, "cnn_mine"])
+def test_a_name_that_means_something_else_in_a_table_is_refused(name):
+    with pytest.raises(ConfigError, match=f"metric '{name}': .*: rename it"):
+        register_metric(name, label="Mine")
+    assert name not in METRICS
+
+
+@pytest.mark.parametrize("name", ["", "my metric", "a/b", "a,b", "-a"])
+def test_a_name_is_one_that_can_be_written_everywhere(name):
+    with pytest.raises(ConfigError, match=f"metric '{name}': expected a name of letters"):
+        register_metric(name, label="Mine")
+
+
 def test_every_function_of_the_project_is_there():
     for name in computed_metrics():
         assert callable(METRICS[name].build)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nfpi.config.base import Settings
+from nfpi.config.base import ConfigError, Settings
 from nfpi.config.registry import Registry
 
 OF_GENERATED = "cnn_"
 """What the name of a metric begins with where it was measured on a classifier of generated images."""
+
+_OTHER_COLUMNS = (
+    *("experiment", "row", "dataset", "flow", "prior", "lambda", "seed", "classifier", "augmentation", "table"),
+    *("status", "diverged", "validation", "best", "metric", "value"),
+)
+"""Columns of results that are no metric."""
+_MEASURED_OF_GENERATED = ("cnn_acc",)
+"""Metrics of classifiers of generated images that are recorded by their own name."""
+_DERIVED = re.compile(r"paper_.*|.*_(std|seeds|difference)")
+"""Columns that tables have beside those of metrics."""
 
 METRICS = Registry("metric")
 """Builders compute a metric: (log_prob (N, K), labels (N,)) → a number; metrics that are recorded have none.
@@ -75,8 +86,14 @@ def register_metric(
     test split.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, or means something else in a table.
     """
+    if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
+        raise ConfigError(f"metric '{name}': a column of tables that is no metric has this name: rename it")
+    if name.startswith(OF_GENERATED) and name not in _MEASURED_OF_GENERATED:
+        raise ConfigError(
+            f"metric '{name}': {OF_GENERATED} marks metrics of classifiers of generated images: rename it"
+        )
     traits = {
         "label": label,
         "unit": unit,

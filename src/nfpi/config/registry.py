@@ -8,6 +8,7 @@ made by the decorators `register_prior`, `register_flow`, ... in a file named un
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, GetJsonSchemaHandler, create_model
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from nfpi.config.base import ConfigError, Settings, suggest
+from nfpi.config.base import NAME, ConfigError, Settings, suggest
 
 _loading: list[Path] = []
 
@@ -84,8 +85,10 @@ class Registry:
         """Add a variant.
 
         Raises:
-            ConfigError: the name is taken.
+            ConfigError: the name is taken, or cannot be written in config.yaml and in names of files.
         """
+        if not re.fullmatch(NAME, name):
+            raise ConfigError(f"{self.family} '{name}': expected a name of letters, digits and . _ + -")
         extension = _loading[-1] if _loading else None
         known = self._variants.get(name)
         if known is not None:
@@ -156,7 +159,7 @@ class BlockRegistry(Registry, Generic[B]):
         """Add a variant.
 
         Raises:
-            ConfigError: the name is taken, or a setting is called like one that every block has.
+            ConfigError: the name is taken or no name, or a setting is called like one that every block has.
         """
         clash = settings.model_fields.keys() & self.common.model_fields.keys()
         if clash:
