@@ -193,8 +193,12 @@ FAULTS = {
         "classifiers.a.start_from: unknown classifier 'b'",
     ),
     "weights for a classifier of generated images": (
-        {"classifiers": {"resnet18": {"pretrained": True}}},
-        "classifiers.resnet18: start_from and pretrained are for classifiers of real images",
+        {"classifiers": {"resnet18": {}, "eva02": {"model": "eva02", "pretrained": True}}},
+        "classifiers.eva02: start_from and pretrained are for classifiers of real images",
+    ),
+    "published weights of a model that has none": (
+        {"classifiers": {"resnet18": {}, "swin": {"model": "swin", "train_on": "real", "pretrained": True}}},
+        "classifiers.swin.pretrained: expected a model whose weights are published (eva02), received model 'swin'",
     ),
     "classifier that starts from itself": (
         {"classifiers": {"a": {"train_on": "real", "start_from": "a"}}},

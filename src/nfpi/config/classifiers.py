@@ -156,6 +156,15 @@ class ClassifierConfig(Settings):
                 raise ValueError(explain(error)) from None
         return architecture
 
+    @field_validator("pretrained")
+    @classmethod
+    def _weights_are_published(cls, pretrained: bool, info: ValidationInfo) -> bool:
+        model = info.data.get("model")
+        if pretrained and model is not None and "published" not in CLASSIFIERS[model].traits:
+            known = ", ".join(name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits)
+            raise ValueError(f"expected a model whose weights are published ({known}), received model '{model}'")
+        return pretrained
+
     @property
     def settings(self) -> Settings:
         """The architecture as the model's builder gets it."""
