@@ -56,6 +56,16 @@ def test_an_extension_registers_a_prior_that_the_config_uses(project):
     assert config.extensions_of(flow="mef", prior="fpi", classifier="resnet18") == []
 
 
+def test_zero_of_a_prior_that_keeps_the_initial_gaussians_then_is_the_baseline(project):
+    text = SIMPLEX.replace("uses_weight=False", "uses_weight=True, keeps_initial_at_zero=True")
+    path = project.write("simplex.py", text)
+    config = project.config(
+        extensions=[str(path)], priors={"fpi": {}, "mine": {"method": "simplex", "start": "random"}}
+    )
+    assert config.run("digits", "mef", "mine", 0, 1).prior == "baseline-random"
+    assert config.run("digits", "mef", "mine", 1, 1).prior == "mine"
+
+
 def test_a_prior_without_a_weight_takes_none(project):
     path = project.write("simplex.py", SIMPLEX)
     experiment = {"dataset": "digits", "prior": "mine", "lambdas": [1, 10]}

@@ -25,7 +25,8 @@ class PriorBlock(Settings):
 
 PRIORS = BlockRegistry("prior method", "method", PriorBlock)
 """Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow (the
-builder is not called then), and otherwise fitted once, by the builder."""
+builder is not called then), and otherwise fitted once, by the builder; `keeps_initial_at_zero`, whether λ = 0 leaves
+the initial Gaussians as they are, so that the run is the baseline that all such methods share."""
 
 PriorConfig = Annotated[SerializeAsAny[PriorBlock], BeforeValidator(PRIORS.validate), PRIORS]
 """A block under `priors:`: its method, `start`, and the settings of that method."""
@@ -126,5 +127,12 @@ class GradientDescentConfig(_Weighted, GradientDescentSettings):
         return self.learning_rate + (self.final_learning_rate - self.learning_rate) * progress**self.power
 
 
-PRIORS.register("fixed_point", FixedPointSettings, "nfpi.priors.fixed_point:fit_prior", uses_weight=True, learned=False)
+PRIORS.register(
+    "fixed_point",
+    FixedPointSettings,
+    "nfpi.priors.fixed_point:fit_prior",
+    uses_weight=True,
+    learned=False,
+    keeps_initial_at_zero=True,
+)
 PRIORS.register("gradient_descent", GradientDescentSettings, uses_weight=True, learned=True)

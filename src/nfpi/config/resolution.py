@@ -72,9 +72,9 @@ class Config(Settings):
         return TrainingConfig.model_validate(merge(self.training.model_dump(), *layers))
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
-        """The run of a flow; λ = 0 of a fixed point is nothing but its initial Gaussians, which others share."""
+        """The run of a flow; where λ = 0 keeps the initial Gaussians it is the baseline, which others share."""
         block = self.priors[prior]
-        if block.method == "fixed_point" and weight == 0:
+        if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
             prior = BASELINE[block.start]
         return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
 
