@@ -4,6 +4,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
+from nfpi.config.base import NAME
 from nfpi.results.older import describe_older_results, find_older_results
 from nfpi.runs import (
     AUGMENTED,
@@ -102,4 +103,4 @@ rule unknown_target:
     output:
         "{target}",
     wildcard_constraints:
-        target="[A-Za-z0-9_-]+",
+        target=NAME.strip("^$"),

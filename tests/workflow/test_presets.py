@@ -79,6 +79,7 @@ def test_a_table_is_not_called_like_another_target(fresh: Project, name: str) ->
             "preset demo has no target 'tabel2' (did you mean 'table2'?); targets: all, table1, table2, ",
         ),
         ("residual", "demo", "preset demo has no target 'residual' (did you mean 'residuals'?); targets: all, "),
+        ("my-table.3+x", "demo", "preset demo has no target 'my-table.3+x' (did you mean 'table3'?)"),
         ("demo", "demo", "preset demo has no target 'demo' (known: all, table1, "),
         ("table5", "cifar10_small", "preset cifar10_small has no target 'table5' (did you mean 'table2'?); targets: "),
         (
