@@ -125,11 +125,13 @@ def test_results_of_an_older_layout_are_met_with_one_line(tmp_path, folder):
     assert folder.startswith(find_older_results(tmp_path).relative_to(tmp_path).as_posix())
 
 
-def test_metrics_without_an_identity_are_of_an_older_version(tmp_path):
+def test_metrics_without_an_identity_were_written_without_run(tmp_path):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, None)
-    with pytest.raises(MetricsError, match=r"^made by an older version: ") as error:
+    with pytest.raises(MetricsError, match=r"expected the identity of the run, .* without --run") as error:
         collect([FITTED], tmp_path)
-    assert str(path) in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "older version" not in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_present_layout_is_not_older(runs, tmp_path):

@@ -90,7 +90,10 @@ def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
         if received != run:
             raise MetricsError(f"{path}: expected the metrics of {run.folder}, received those of {received.folder}")
     elif "diverged" not in record:
-        raise MetricsError(describe_older_results(path))
+        raise MetricsError(
+            f"{path}: expected the identity of the run, which is missing: written by hand, with `nfpi evaluate` or "
+            "`nfpi train-classifier` without --run? Add the option, or move the file away so that Snakemake makes it"
+        )
     return record
 
 
