@@ -39,6 +39,7 @@ class NiceFlow(ImageFlow):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(x), (B, C, H, W), and log |det ∂z/∂x|, (B,)."""
+        self.check_images(x)
         parts = list(self._split(x.flatten(1)))
         for index, net in enumerate(self.nets):
             parts[1 - index % 2] = parts[1 - index % 2] + net(parts[index % 2])
@@ -47,6 +48,7 @@ class NiceFlow(ImageFlow):
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x = f⁻¹(z), (B, C, H, W), and log |det ∂x/∂z|, (B,)."""
+        z = self.as_images(z)
         parts = list(self._split(z.flatten(1) * (-self.log_scale).exp()))
         for index in reversed(range(len(self.nets))):
             parts[1 - index % 2] = parts[1 - index % 2] - self.nets[index](parts[index % 2])
@@ -55,6 +57,7 @@ class NiceFlow(ImageFlow):
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Scale every dimension to unit variance over the batch; constant ones keep their scale."""
+        self.check_images(x)
         spread = x.flatten(1).std(0)
         self.log_scale.copy_(torch.where(spread > 1e-5, -spread.clamp(min=1e-5).log(), torch.zeros_like(spread)))
         return self(x)[0]

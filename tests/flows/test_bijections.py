@@ -1,6 +1,8 @@
 """The contract of a bijection, kept by every one in the table."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfpi.config.flows import FLOWS
+from nfpi.config.registry import registering_from
 from nfpi.flows import (
     ActNorm,
     AdditiveCoupling,
@@ -21,6 +24,19 @@ from nfpi.flows import (
 )
 from nfpi.flows.glow import GlowCoupling, LowerUpperConv1x1
 from nfpi.flows.matrix_exponential import matrix_exponential_step
+
+NICE = Path(__file__).parents[2] / "examples" / "nice_flow.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def example_is_registered():
+    """In this module only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FLOWS, "_variants", dict(FLOWS._variants))
+        FLOWS.forget(NICE)
+        with registering_from(NICE):
+            runpy.run_path(str(NICE))
+        yield
 
 
 def _flow(coupling, *shape):
@@ -61,6 +77,11 @@ BACKBONES = {
     "transformer, channels split oftener": _transformer(1, 4, 8, patch_size=2, channel_couplings=4, depth=2),
 }
 
+EXAMPLES = {
+    "NICE, grey, odd": _backbone("nice", 1, 3, 5, couplings=4, hidden=8),
+    "NICE, colour": _backbone("nice", 3, 2, 4, couplings=3, hidden=8),
+}
+
 BIJECTIONS = {
     "actnorm": ((3, 4, 5), lambda: ActNorm((3, 4, 5))),
     "actnorm, grey": ((1, 2, 3), lambda: ActNorm((1, 2, 3))),
@@ -85,6 +106,7 @@ BIJECTIONS = {
     "Glow's coupling": ((6, 3, 2), lambda: GlowCoupling(6, 8)),
     "Glow's coupling, odd": ((3, 2, 3), lambda: GlowCoupling(3, 8)),
     **BACKBONES,
+    **EXAMPLES,
 }
 
 every_bijection = pytest.mark.parametrize("name", BIJECTIONS)
@@ -184,7 +206,7 @@ def test_same_seed_same_map(name, randomize):
 
 # ---- backbones: built from what describes them -----------------------------------------------------------------------
 
-every_backbone = pytest.mark.parametrize("name", BACKBONES)
+every_backbone = pytest.mark.parametrize("name", [*BACKBONES, *EXAMPLES])
 
 
 def test_every_backbone_of_the_project_is_in_the_table():
@@ -240,7 +262,7 @@ def test_log_abs_det_of_a_backbone_is_one_number_an_image(name, randomize):
 
 @every_backbone
 def test_backbone_refuses_images_and_latents_of_another_shape(name):
-    (channels, height, width), constructor = BACKBONES[name]
+    (channels, height, width), constructor = BIJECTIONS[name]
     flow = constructor()
     expected = rf"expected images \(B, {channels}, {height}, {width}\), received \("
     for wrong in [(2, channels + 1, height, width), (2, channels, height, 2 * width), (channels, height, width)]:
@@ -252,7 +274,7 @@ def test_backbone_refuses_images_and_latents_of_another_shape(name):
         flow.inverse(torch.zeros(2, channels * height * width + 1))
 
 
-@every_backbone
+@pytest.mark.parametrize("name", BACKBONES)
 def test_first_latents_of_a_new_backbone_are_centred(name):
     """So that class Gaussians are fitted at one scale for all of them: about unit variance on average."""
     shape, constructor = BACKBONES[name]

@@ -43,7 +43,7 @@ class Coupling(Bijection):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """How many numbers a pixel the map of `channels` channels takes."""
+        """How many numbers a pixel the map of C₂ = `channels` channels takes."""
         raise NotImplementedError
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class AdditiveCoupling(_ResidualCoupling):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """B."""
+        """C₂: b."""
         return channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ class AffineCoupling(_BoundedCoupling):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """B and s."""
+        """2 C₂: b and s."""
         return 2 * channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,7 +195,7 @@ class MatrixExponentialCoupling(_MatrixCoupling):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """B and S."""
+        """C₂ + C₂²: b and S."""
         return channels + channels**2
 
     def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -224,7 +224,7 @@ class LowRankMatrixExponentialCoupling(_MatrixCoupling):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """B, W₁ and W₂."""
+        """C₂ + 2k C₂: b, W₁ and W₂."""
         return channels + 2 * RANK * channels
 
     def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:

@@ -122,7 +122,10 @@ class GlowNet(CouplingNet):
 
 
 class GlowCoupling(Coupling):
-    """y₂ = s(x₁) ⊙ x₂ + t(x₁) with s = sigmoid(r(x₁) + 2), as in Glow's code, and log |det| = Σ log s.
+    """y₂ = s(x₁) ⊙ x₂ + t(x₁) with s = sigmoid(r(x₁) + 2), and log |det| = Σ log s.
+
+    This is the form of Glow's Table 1, with the scale of its code, where y₂ = s ⊙ (x₂ + t). The scale is below 1 but
+    log s has no lower bound: where r falls far below −2, log |det| falls as far, and the inverse loses precision.
 
     Args:
         channels: C.
@@ -134,7 +137,7 @@ class GlowCoupling(Coupling):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """t and r."""
+        """2 C₂: t and r."""
         return 2 * channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
