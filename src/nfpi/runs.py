@@ -47,6 +47,16 @@ def format_weight(weight: float | str) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
+def name_in_files(field: str) -> str:
+    """λ is `lambda` in files, which Python keeps for itself."""
+    return "lambda" if field == "weight" else field
+
+
+def name_in_python(key: str) -> str:
+    """The field that a key of a file stands for."""
+    return "weight" if key == "lambda" else key
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """The identity of a run.
@@ -130,7 +140,7 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """As files and commands have it; λ is `lambda` there."""
         return {
-            "lambda" if field.name == "weight" else field.name: getattr(self, field.name)
+            name_in_files(field.name): getattr(self, field.name)
             for field in fields(self)
             if getattr(self, field.name) is not None
         }
@@ -142,7 +152,7 @@ class Run:
         Raises:
             ValueError: it is none.
         """
-        values = {"weight" if name == "lambda" else name: value for name, value in record.items()}
+        values = {name_in_python(name): value for name, value in record.items()}
         try:
             return cls(**values)
         except TypeError as error:
