@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from nfpi.config import TransformerSettings
-from nfpi.flows import TransformerFlow, build_flow
+from nfpi.flows import FlowError, TransformerFlow, build_flow, check_flow
 from nfpi.flows.transformer import Patches, TransformerBlock, TransformerCoupling, TransformerNet
 
 
@@ -120,7 +120,7 @@ def test_orders_are_part_of_the_weights(randomize):
     assert any(not torch.equal(a.order, b.order) for a, b in zip(flow.couplings, other.couplings, strict=True))
 
 
-def test_scale_is_bounded_however_large_the_nets_output_is(randomize):
+def test_scale_is_bounded_above_however_large_the_nets_output_is(randomize):
     flow = randomize(_flow())
     for coupling in flow.couplings:
         coupling.net.out.bias.data += 1e6
@@ -128,6 +128,16 @@ def test_scale_is_bounded_however_large_the_nets_output_is(randomize):
     assert torch.isfinite(z).all()
     actnorm = flow.actnorm(_images(2, 1, 8, 8))[1]
     assert (log_abs_det - actnorm).max() <= 4 * 32 * torch.tensor(2.0).log() + 1e-9
+
+
+def test_scale_is_not_bounded_below(randomize):
+    """The inverse is lost with it; a training in which this happens shows it in its log-determinants."""
+    flow = randomize(_flow())
+    for coupling in flow.couplings:
+        coupling.net.out.bias.data -= 1e6
+    assert (flow(_images(2, 1, 8, 8))[1] < -1e6).all()
+    with pytest.raises(FlowError):
+        check_flow(flow, _images(2, 1, 8, 8))
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

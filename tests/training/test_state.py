@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nfpi.config import ConfigError
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
 from nfpi.training.loop import continue_training, start_training
@@ -36,6 +37,16 @@ def test_what_is_no_training_state_is_refused_in_one_line(make_data, device, tmp
         with pytest.raises(FormatError, match=r"state\.safetensors: expected") as error:
             TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
         assert "\n" not in str(error.value)
+
+
+def test_a_state_of_a_flow_that_is_not_loaded_says_how_to_load_it(make_data, device, tmp_path):
+    data, file = make_data(), tmp_path / "state.safetensors"
+    start(data, device).state.save(file, {})
+    tensors, header = load_tensors(file)
+    header["flow"]["kind"] = "unheard"
+    save_tensors(file, tensors, header)
+    with pytest.raises(ConfigError, match=r"state\.safetensors: unknown kind of flow 'unheard'.*load_extensions"):
+        TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
 
 
 def test_a_learner_of_another_program_is_refused_in_one_line(make_data, device, tmp_path):

@@ -119,6 +119,8 @@ class TransformerCoupling(Bijection):
     """y₂ = (x₂ + b(x₁)) ⊙ s(x₁) with s = 2 sigmoid(r(x₁)), where a net of x₁ gives b and r; log |det| = Σ log s.
 
     x₁ is the first half of the tokens or of the channels in a given order; where their number is odd, the larger one.
+    The scale is below 2, but log s has no lower bound: where r falls far below 0, log |det| falls as far, and the
+    inverse loses precision.
 
     Args:
         num_tokens, num_channels: N and D.
