@@ -18,6 +18,9 @@ from nfpi.runs import (
 )
 from nfpi.stages.options import (
     Augment,
+    Benchmark,
+    Collect,
+    DownloadWeights,
     EncodeData,
     Evaluate,
     FitPrior,

@@ -1,8 +1,7 @@
 rule benchmark:
     """Measure the maths against plain versions of it, each as a ratio within one run."""
     output:
-        csv=f"{plan.resolved.results.as_posix()}/benchmark/benchmark.csv",
-        markdown=f"{plan.resolved.results.as_posix()}/benchmark/benchmark.md",
+        **plan.shared_outputs(Benchmark, "benchmark"),
     log:
         f"{plan.resolved.results.as_posix()}/benchmark/benchmark.log",
     benchmark:

@@ -64,13 +64,13 @@ rule encode_data:
 rule download_weights:
     """Fetch published weights; the machines that train may have no internet."""
     output:
-        weights=f"{plan.downloads}/{{model}}.safetensors",
+        **plan.shared_outputs(DownloadWeights, "downloads", model="{model}"),
     log:
         f"{plan.downloads}/{{model}}.log",
     benchmark:
         f"{plan.downloads}/{{model}}.tsv"
     wildcard_constraints:
-        model="eva02",
+        model=inputs.published_models(),
     conda:
         ENVIRONMENT
     threads: jobs.threads("prepare_data")

@@ -8,7 +8,7 @@ rule collect:
     input:
         metrics=inputs.metrics_of_table,
     output:
-        metrics=plan.path("metrics/{table}.csv"),
+        **plan.outputs(Collect, "metrics", name="{table}"),
     log:
         jobs.log("collect", "metrics/{table}"),
     benchmark:
@@ -32,7 +32,7 @@ rule collect:
 rule table:
     """Write a table beside the paper's numbers."""
     input:
-        metrics=plan.path("metrics/{table}.csv"),
+        metrics=plan.outputs(Collect, "metrics", name="{table}")["metrics"],
         reference="workflow/reference/paper.csv",
     output:
         csv=report(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from nfpi.runs import Run
+from nfpi.runs import Run, name_in_files, name_in_python
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TableRow:
             value = getattr(self, field.name)
             if value is not None:
                 runs = [run.to_json() for run in value] if isinstance(value, tuple) else None
-                record["lambda" if field.name == "weight" else field.name] = value if runs is None else runs
+                record[name_in_files(field.name)] = value if runs is None else runs
         return record
 
     @classmethod
@@ -68,7 +68,7 @@ class TableRow:
         Raises:
             ValueError: it is none.
         """
-        values = {"weight" if name == "lambda" else name: value for name, value in record.items()}
+        values = {name_in_python(name): value for name, value in record.items()}
         try:
             for name in ("flow_runs", "classifier_runs"):
                 values[name] = tuple(Run.from_json(run) for run in values.get(name, ()))

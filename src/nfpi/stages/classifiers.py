@@ -68,10 +68,10 @@ def train(stage: TrainClassifier) -> None:
         "images": len(data.train),
     }
     with written_together():
-        save_tensors(stage.output / "model.safetensors", trained.model.state_dict(), {"seed": stage.seed, **settings})
-        write_log(stage.output / "log.csv", trained.log)
+        save_tensors(stage.path("model"), trained.model.state_dict(), {"seed": stage.seed, **settings})
+        write_log(stage.path("history"), trained.log)
         write_metrics(
-            stage.output / "metrics.json",
+            stage.path("metrics"),
             {_VALIDATION_TOP1 if config.train_on == "real" else _VALIDATION_CNN_ACC: trained.validation_acc},
             run=None,
             n=len(data.validation),
@@ -180,9 +180,9 @@ def test(stage: TestClassifier) -> None:
         metrics |= {"real_top1": scores.real_top1, "real_top5": scores.real_top5}
     values = {name: value for name, value in (metrics | computed).items() if value is not None}
     with written_together():
-        write_predictions(stage.output / "predictions.npz", scores.labels, scores.log_prob)
+        write_predictions(stage.path("predictions"), scores.labels, scores.log_prob)
         write_metrics(
-            stage.output / "metrics.json",
+            stage.path("metrics"),
             values | {measured: accuracies[best]},
             run=run,
             n=len(images),

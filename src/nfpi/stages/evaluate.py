@@ -61,9 +61,9 @@ def evaluate(stage: Evaluate) -> None:
         **_training_time(stage.history),
     }
     with written_together():
-        write_predictions(stage.output / "predictions.npz", test.labels, test.log_prob)
+        write_predictions(stage.path("predictions"), test.labels, test.log_prob)
         write_metrics(
-            stage.output / "metrics.json",
+            stage.path("metrics"),
             metrics,
             run=run,
             n=test.n,

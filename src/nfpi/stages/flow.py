@@ -52,10 +52,10 @@ def start_flow(stage: StartFlow) -> None:
     if not processes.first:
         return
     with written_together():
-        save_prior(stage.output / "prior.safetensors", initial.prior, {**header, "lambda": 0.0})
-        save_statistics(stage.output / "statistics.safetensors", initial.statistics, header)
-        write_log(stage.output / "log.csv", initial.state.log)
-        initial.state.save(stage.output / "state.safetensors", header)
+        save_prior(stage.path("prior"), initial.prior, {**header, "lambda": 0.0})
+        save_statistics(stage.path("statistics"), initial.statistics, header)
+        write_log(stage.path("history"), initial.state.log)
+        initial.state.save(stage.path("state"), header)
     checkpoints.clear()
 
 
@@ -71,7 +71,7 @@ def fit_prior(stage: FitPrior) -> None:
     except Diverged as fault:
         fault.context = {"seed": header["seed"], "prior": described}
         with written_together():
-            mark_diverged([stage.output / "prior.safetensors"], fault)
+            mark_diverged([stage.path("prior")], fault)
             _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
         logger.warning("%s", fault)
         return
@@ -85,12 +85,12 @@ def fit_prior(stage: FitPrior) -> None:
     prior = fitted.prior if isinstance(fitted, FixedPointResult) else fitted
     with written_together():
         _write_residuals(stage, residuals)
-        save_prior(stage.output / "prior.safetensors", prior, header)
+        save_prior(stage.path("prior"), prior, header)
 
 
 def _write_residuals(stage: FitPrior, residuals: list[Any]) -> None:
     rows = [dict(zip(RESIDUALS, (index, *pair), strict=True)) for index, pair in enumerate(residuals, 1)]
-    write_rows(stage.output / "fixed_point.csv", RESIDUALS, rows)
+    write_rows(stage.path("iterations"), RESIDUALS, rows)
 
 
 def train_flow(stage: TrainFlow) -> None:
@@ -132,8 +132,8 @@ def train_flow(stage: TrainFlow) -> None:
         "devices": processes.count,
     }
     with written_together():
-        write_log(stage.output / "log.csv", state.log)
-        ClassConditionalFlow(state.averaged_flow, final, config).save_pretrained(stage.output / "model")
+        write_log(stage.path("history"), state.log)
+        ClassConditionalFlow(state.averaged_flow, final, config).save_pretrained(stage.path("config").parent)
     checkpoints.clear()
 
 
@@ -154,7 +154,7 @@ def import_release(stage: ImportRelease) -> None:
         "training": TrainingConfig().model_dump(include={"grey_noise", "latent_noise"}),
         "data": _data_header(train),
     }
-    ClassConditionalFlow(flow, prior, config).save_pretrained(stage.output)
+    ClassConditionalFlow(flow, prior, config).save_pretrained(stage.path("config").parent)
 
 
 def _training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:

@@ -19,5 +19,4 @@ def encode_data(stage: EncodeData) -> None:
 
 def download_weights(stage: DownloadWeights) -> None:
     """Fetch the weights, and write them."""
-    (path,) = stage.output_paths()
-    write_atomically(path, save(published_weights(stage.model)))
+    write_atomically(stage.path("weights"), save(published_weights(stage.model)))

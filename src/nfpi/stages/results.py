@@ -14,8 +14,7 @@ from nfpi.stages.options import Collect, MakeTable
 
 def collect_metrics(stage: Collect) -> None:
     """Read the metrics of all runs, write one table."""
-    (path,) = stage.output_paths()
-    write_csv(collect(map(Run.from_json, stage.runs), stage.root), path)
+    write_csv(collect(map(Run.from_json, stage.runs), stage.root), stage.path("metrics"))
 
 
 def make_table(stage: MakeTable) -> None:

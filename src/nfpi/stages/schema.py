@@ -11,5 +11,4 @@ from nfpi.stages.options import WriteSchema
 
 def write_schema(stage: WriteSchema) -> None:
     """Write the schema of config.yaml and presets."""
-    (path,) = stage.output_paths()
-    write_atomically(path, json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
+    write_atomically(stage.path("schema"), json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nfpi.config import PRIORS
+from nfpi.config import CLASSIFIERS, PRIORS
 from nfpi.config.figures import IMAGE_SET
 from nfpi.runs import (
     AUGMENTED,
@@ -106,6 +106,10 @@ class Inputs:
         if classifier.weights is not None:
             return [classifier.weights.as_posix()]
         return [f"{self.plan.downloads}/{classifier.model}.safetensors"] if classifier.pretrained else []
+
+    def published_models(self) -> str:
+        """Models of classifiers that have published weights, as a regular expression."""
+        return _any_of([name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits])
 
     def metrics_of_table(self, wildcards: Wildcards) -> list[str]:
         """The metrics of all runs that a table is made from."""

@@ -69,6 +69,13 @@ class Plan:
         """The declared outputs of a stage that fills this folder, by name."""
         return {name: f"{self.path(template)}/{file}" for name, file in stage.output_files(**values).items()}
 
+    def shared_outputs(self, stage: type[Stage], folder: str, **values: str) -> dict[str, str]:
+        """The declared outputs of a stage whose folder beside the presets' they share, by name."""
+        return {
+            name: f"{self.resolved.results.as_posix()}/{folder}/{file}"
+            for name, file in stage.output_files(**values).items()
+        }
+
     def splits(self, *splits: str) -> dict[str, str]:
         """The files of some splits of a data set, as `train_images`, `train_labels`, ..."""
         names = [f"{split}_{file.partition('.')[0]}" for split in splits for file in IMAGE_SET]

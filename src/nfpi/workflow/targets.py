@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nfpi.config import FIGURES, ConfigError, suggest
+from nfpi.stages.options import MakeTable
 from nfpi.workflow.plan import Plan, Wildcards
 
 
@@ -23,8 +24,7 @@ class Targets:
 
     def table(self, name: str) -> dict[str, str]:
         """A table in its three forms."""
-        folder = self.plan.path("tables")
-        return {"csv": f"{folder}/{name}.csv", "markdown": f"{folder}/{name}.md", "latex": f"{folder}/{name}.tex"}
+        return self.plan.outputs(MakeTable, "tables", name=name)
 
     def drawings(self, figure: str) -> list[str]:
         """Names of the pictures of a figure."""

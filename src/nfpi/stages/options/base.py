@@ -43,9 +43,13 @@ class Stage(BaseModel):
         """
         return {name: file.format(**options) if options else file for name, file in cls.outputs.items()}
 
+    def path(self, name: str) -> Path:
+        """Where a declared output lies."""
+        return self.output / self.outputs[name].format(**self.__dict__)
+
     def output_paths(self) -> list[Path]:
         """The files that the stage leaves."""
-        return [self.output / file.format(**self.__dict__) for file in self.outputs.values()]
+        return [self.path(name) for name in self.outputs]
 
     def load(self) -> Callable[[Any], None]:
         """The function that does the work, imported."""
