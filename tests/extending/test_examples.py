@@ -1,4 +1,4 @@
-"""The examples, each run from its file to a table on digits: a prior, a backbone, a metric, a classifier of one's own."""
+"""The examples, each run from its file to a table on digits: a prior, a backbone, a metric and a classifier."""
 
 from __future__ import annotations
 

@@ -150,6 +150,18 @@ def test_a_change_makes_again_what_uses_the_file(changed: Project, expected: set
     assert changed.plan(*MINE) == expected
 
 
+def test_a_changed_backbone_reaches_its_runs_though_their_initial_state_is_the_same(
+    extended: Project, tmp_path: Path
+) -> None:
+    project = extended.copy(tmp_path / "copy")
+    for name in FILES:
+        project.write(name, f"{FILES[name]}\nCHANGED = True\n" if name == "flow.py" else FILES[name])
+    state = "results/mine/digits/planar/initial/data/seed=0/state.safetensors"
+    project.snakemake(state, "--config", "preset=mine.yaml")  # cut after it
+    of_initial_state = {job for job in OF_FLOW if job[0] in ("start-flow", "fit-prior")}
+    assert project.plan(*MINE) == OF_FLOW - of_initial_state
+
+
 def test_a_setting_of_ones_own_makes_again_what_it_is_for(extended: Project) -> None:
     assert extended.plan(*MINE, "priors={simplex: {radius: 20}}") == OF_PRIOR
     assert extended.plan(*MINE, "flows={planar: {layers: 3}}") == OF_FLOW

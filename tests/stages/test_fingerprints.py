@@ -1,0 +1,32 @@
+"""What a run that is resumed must agree in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nfpi.config import CLASSIFIERS, FLOWS, load_extensions
+from nfpi.stages.fingerprints import code_of
+
+CLASSIFIER = """
+from nfpi.classifiers import register_classifier
+from nfpi.config import Settings
+
+@register_classifier("of_a_file", Settings)
+def of_a_file(num_classes, in_channels, image_size, settings):
+    ...
+"""
+
+
+def test_the_projects_code_has_no_digest() -> None:
+    assert code_of(FLOWS["matrix_exponential"]) == code_of(CLASSIFIERS["resnet18"]) == ""
+
+
+def test_a_changed_file_is_another_code(tmp_path: Path) -> None:
+    file = tmp_path / "classifier.py"
+    digests = []
+    for content in (CLASSIFIER, CLASSIFIER, CLASSIFIER.replace("...", "return None")):
+        file.write_text(content)
+        load_extensions([file])
+        digests.append(code_of(CLASSIFIERS["of_a_file"]))
+    load_extensions([])
+    assert digests[0] == digests[1] != digests[2]
