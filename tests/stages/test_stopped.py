@@ -21,12 +21,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import nfpi.classifiers.training
-import nfpi.data.rows
-import nfpi.training.loop
-from nfpi.cli import main
+from nfpi.classifiers import training as classifier_training
+from nfpi.data import rows
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.runtime.tensors import load_tensors
+from nfpi.training import loop
+
+from .conftest import SmallRun, call, nfpi
 
 SIGNALS = [signal.SIGKILL] * 5 + [signal.SIGTERM, signal.SIGUSR1]
 FLOW = {"num_flows": [1, 1], "num_blocks": [1, 0], "hidden_channels": [8, 8]}
@@ -40,45 +41,56 @@ CLASSIFIER = {
     "architecture": {"patch_size": 2, "window_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]},
     "standard": {"crop_padding": 1, "random_erasing": 0.3, "mixup": 0.5},
 }
+LONGER = {"epochs": 9}
 LEARNED = {"method": "gradient_descent", "objective": "equation_4"}
 
 
-def call(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stages under test go on from."""
-    root = tmp_path_factory.mktemp("root")
-    for stage in (
-        ("prepare-data", "--dataset", '{"train_per_class": 12, "test_per_class": 4}', "--output", root / "splits"),
-        stage_of("start-flow", root, root / "start"),
-        stage_of("train-flow", root, root / "flow"),
-    ):
-        assert call(*stage) == 0, stage
-    return root
-
-
-def stage_of(name: str, root: Path, output: Path) -> tuple[object, ...]:
-    begun = ("--initial", root / "start")
-    trained = ("--model", root / "flow/model")
-    options: dict[str, tuple[object, ...]] = {
-        "start-flow": ("--data", root / "splits", "--flow", json.dumps(FLOW), "--training", json.dumps(TRAINING)),
-        "train-flow": ("--data", root / "splits", *begun, "--training", json.dumps(TRAINING | {"epochs": 9})),
-        "train-classifier": ("--data", root / "splits", "--classifier", json.dumps(CLASSIFIER)),
-        "generate": (*trained, "--per-class", 1500, "--batch-size", 25),
-        "augment": (*trained, "--data", root / "splits", "--nfa", '{"batch_size": 2, "axes": 5, "variants": 4}'),
-    }
-    options["learn by epoch"] = (*options["train-flow"], "--learn", json.dumps(LEARNED), "--weight", 5)
-    options["learn by step"] = (
-        *(*options["train-flow"], "--learn", json.dumps(LEARNED | {"every": "step", "learning_rate": 0.01})),
-        *("--weight", 5),
+def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """What the stages under test begin from."""
+    run = SmallRun(
+        tmp_path_factory.mktemp("root"),
+        images={"train_per_class": 12, "test_per_class": 4},
+        flow=FLOW,
+        training=TRAINING,
+        classifier=CLASSIFIER,
+        generation={"per_class": 500, "batch_size": 25},
     )
-    return ("train-flow" if "learn" in name else name, *options[name], "--output", output)
+    run.begin()
+    nfpi(*run.command("train-flow", prior=None))
+    return run
 
 
-def run_and_strike(arguments: tuple[object, ...], number: signal.Signals, steps: int, delay: float) -> tuple[int, str]:
+STAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "start-flow": ("start-flow", {}),
+    "train-flow": ("train-flow", {"training": LONGER}),
+    "learn by epoch": ("train-flow", {"training": LONGER, "learn": LEARNED, "weight": 5}),
+    "learn by step": (
+        "train-flow",
+        {"training": LONGER, "learn": LEARNED | {"every": "step", "learning_rate": 0.01}, "weight": 5},
+    ),
+    "train-classifier": ("train-classifier", {"generated": None}),
+    "generate": ("generate", {}),
+    "augment": ("augment", {"nfa": {"batch_size": 2, "axes": 5, "variants": 4}}),
+}
+
+
+STEP: dict[str, tuple[Any, str]] = {
+    "start-flow": (loop, "negative_log_likelihood"),
+    "train-flow": (loop, "negative_log_likelihood"),
+    "train-classifier": (classifier_training.F, "cross_entropy"),
+    "generate": (MatrixExponentialFlow, "inverse"),
+    "augment": (MatrixExponentialFlow, "inverse"),
+}
+"""A function that a stage calls once a step."""
+
+
+def command_of(run: SmallRun, name: str, output: Path) -> tuple[str, ...]:
+    stage, changes = STAGES[name]
+    return run.command(stage, output=output, **({"prior": None} if stage == "train-flow" else {}), **changes)
+
+
+def run_and_strike(arguments: tuple[str, ...], number: signal.Signals, steps: int, delay: float) -> tuple[int, str]:
     """The status of a process that gets a signal `delay` seconds after so many steps, and what it writes on stderr."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -104,10 +116,9 @@ def run_and_strike(arguments: tuple[object, ...], number: signal.Signals, steps:
 
         return step
 
-    nfpi.training.loop.negative_log_likelihood = counted(nfpi.training.loop.negative_log_likelihood)
-    nfpi.classifiers.training.F.cross_entropy = counted(nfpi.classifiers.training.F.cross_entropy)
-    MatrixExponentialFlow.inverse = counted(MatrixExponentialFlow.inverse)
-    nfpi.data.rows._MINUTES = 0.0002
+    owner, name = STEP[arguments[0]]
+    setattr(owner, name, counted(getattr(owner, name)))
+    rows._MINUTES = 0.0002
     status = 99
     try:
         status = call(*arguments)
@@ -128,11 +139,9 @@ def outputs(folder: Path) -> Iterator[tuple[str, Any]]:
             yield name, path.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "name", ["start-flow", "train-flow", "learn by epoch", "learn by step", "train-classifier", "generate", "augment"]
-)
-def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(root, tmp_path, name):
-    whole, cut = stage_of(name, root, tmp_path / "whole"), stage_of(name, root, tmp_path / "cut")
+@pytest.mark.parametrize("name", STAGES)
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(run, tmp_path, name):
+    whole, cut = command_of(run, name, tmp_path / "whole"), command_of(run, name, tmp_path / "cut")
     status, text = run_and_strike(whole, signal.SIGKILL, 0, 0)
     assert status == 0, text
     generator = random.Random(name)
@@ -157,12 +166,10 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(ro
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_is_answered_within_seconds(root, tmp_path, number):
+def test_a_signal_is_answered_within_seconds(run, tmp_path, number):
     """The state that is kept is that of the step at hand, however long ago the last checkpoint was."""
-    arguments = stage_of("train-flow", root, tmp_path / "flow")
-    hours = json.dumps(TRAINING | {"epochs": 500, "checkpoint_minutes": 600, "evaluate_every": 500})
-    place = arguments.index("--training") + 1
-    arguments = (*arguments[:place], hours, *arguments[place + 1 :])
+    hours = {"epochs": 500, "checkpoint_minutes": 600, "evaluate_every": 500}
+    arguments = run.command("train-flow", prior=None, training=hours, output=tmp_path / "flow")
     began = time.monotonic()
     status, text = run_and_strike(arguments, number, 9, 0.01)
     assert status == 75, text
@@ -170,23 +177,16 @@ def test_a_signal_is_answered_within_seconds(root, tmp_path, number):
     (path,) = (tmp_path / "flow").glob(".checkpoint-*[!s].safetensors")
     _, header = load_tensors(path)
     assert f"kept step {header['step']} in {path}" in text
-    assert header["step"] >= 4 * 6 + 9  # the steps of the start, and those of this run
+    assert header["step"] >= 4 * 6 + 9  # the steps of the initial state, and those of this run
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "prepare-data"])
-def test_a_stage_without_checkpoints_stops_at_once_and_leaves_nothing(root, tmp_path, stage):
-    arguments = {
-        "prepare-data": ("--output", tmp_path / "splits"),
-        "evaluate": (
-            *("--data", root / "splits", "--model", root / "flow/model"),
-            *("--output", tmp_path / "evaluation"),
-        ),
-    }[stage]
+def test_a_stage_without_checkpoints_stops_at_once_and_leaves_nothing(run, tmp_path, stage):
     child = os.fork()
     if child == 0:
         name = {"prepare-data": "nfpi.data.prepare.write_image_set", "evaluate": "nfpi.evaluation.check_fit"}[stage]
         module, _, function = name.rpartition(".")
         setattr(importlib.import_module(module), function, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-        os._exit(call(stage, *arguments))
+        os._exit(call(*run.command(stage, output=tmp_path / "new")))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
     assert list(tmp_path.iterdir()) == []
