@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +12,10 @@ import torch
 from PIL import Image
 from timm.data import ImageNetInfo
 
-import nfpi.data
-from nfpi.cli import main
-from nfpi.data import ImageSetWriter, write_image_set
-from nfpi.priors import FixedPointDiverged
-from nfpi.runtime.devices import make_fabric
-from nfpi.runtime.divergence import mark_images
+from nfpi.data.writer import ImageSetWriter, write_image_set
 from nfpi.runtime.tensors import load_tensors
+
+from .conftest import STAGE, as_options, call, error_line, files_of, read_json
 
 SWIN = {
     "model": "swin",
@@ -33,27 +29,20 @@ SWIN = {
     "train_on": "real",
 }
 EVA02 = {"model": "eva02", "architecture": {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}}
-FILES = {"model.safetensors", "metrics.json", "log.csv"}
+FILES = set(STAGE["train-classifier"].outputs.values())
+TESTED = set(STAGE["test-classifier"].outputs.values())
 
 
-def call(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
+def train(root: Path, output: Path, classifier: dict, **options: object) -> int:
+    common = {"data": root / "splits", "name": "small", "seed": 3, "output": output}
+    return call("train-classifier", *as_options(**common, classifier=classifier, **options))
 
 
-def train(root: Path, output: Path, classifier: dict, *arguments: object) -> int:
-    common = ("--data", root / "splits", "--name", "small", "--seed", 3, "--output", output)
-    return call("train-classifier", *common, "--classifier", json.dumps(classifier), *arguments)
-
-
-def test(root: Path, output: Path, *arguments: object) -> int:
-    return call("test-classifier", *arguments, "--data", root / "splits", "--output", output)
+def test(root: Path, output: Path, *candidates: Path, **options: object) -> int:
+    return call("test-classifier", *candidates, *as_options(data=root / "splits", output=output, **options))
 
 
 test.__test__ = False
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -65,13 +54,6 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert left.keys() == right.keys()
     for name, value in left.items():
         assert torch.equal(value, right[name]), name
-
-
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    text = capsys.readouterr().err
-    assert text.startswith("nfpi: error: "), text
-    assert text.count("\n") == 1
-    return text
 
 
 @pytest.fixture(scope="module")
@@ -93,45 +75,40 @@ def root(tmp_path_factory: pytest.TempPathFactory, make_images) -> Path:
     return root
 
 
-@pytest.fixture
-def diverged(tmp_path: Path) -> Path:
-    fault = FixedPointDiverged(iteration=3, class_index=1, quantity="variance", weight=1e6)
-    fault.context = {"seed": 3}
-    mark_images(tmp_path / "diverged", fault)
-    return tmp_path / "diverged"
-
-
 # ---- real, generated, augmented -----------------------------------------------------------------------------
 
 
 def test_of_real_images_top1_and_top5_are_tested(root, tmp_path):
     assert train(root, tmp_path / "real", SWIN) == 0
-    assert {file.name for file in (tmp_path / "real").iterdir()} == FILES
-    trained = read(tmp_path / "real/metrics.json")
+    assert files_of(tmp_path / "real") == FILES
+    trained = read_json(tmp_path / "real/metrics.json")
     assert set(trained["metrics"]) == {"validation_top1"}
     assert trained["n"] == 27
     settings = trained["settings"]
     assert (settings["name"], settings["augmentation"], settings["images"]) == ("small", "standard", 60)
-    assert settings["architecture"] == {"num_classes": 3, "in_channels": 3, "image_size": 8}
+    assert settings["size"] == {"num_classes": 3, "in_channels": 3, "image_size": 8}
     assert pd.read_csv(tmp_path / "real/log.csv")["epoch"].tolist() == [1, 2]
-    assert test(root, tmp_path / "metrics.json", tmp_path / "real") == 0
-    tested = read(tmp_path / "metrics.json")
-    assert set(tested["metrics"]) == {"top1", "top5", "validation_top1"}
+    assert test(root, tmp_path / "test", tmp_path / "real") == 0
+    tested = read_json(tmp_path / "test/metrics.json")
+    assert set(tested["metrics"]) == {"top1", "top5", "validation_top1", "ece", "worst_class_acc"}
     assert tested["metrics"]["top5"] == 100  # three classes
     assert tested["metrics"]["validation_top1"] == trained["metrics"]["validation_top1"]
     assert (tested["n"], tested["settings"]["name"]) == (21, "small")
+    predictions = read_predictions(tmp_path / "test/predictions.npz")
+    assert predictions.class_log_prob.shape == (21, 3)
+    assert 100 * (predictions.predicted == predictions.label).mean() == pytest.approx(tested["metrics"]["top1"])
 
 
 @pytest.mark.parametrize(("train_on", "images"), [("generated", 60), ("both", 120)])
 def test_of_generated_images_cnn_acc_is_tested(root, train_on, images, tmp_path):
     settings = {**SWIN, "train_on": train_on}
-    assert train(root, tmp_path / "0.8", settings, "--generated", root / "generated") == 0
-    trained = read(tmp_path / "0.8/metrics.json")
+    assert train(root, tmp_path / "0.8", settings, generated=root / "generated") == 0
+    trained = read_json(tmp_path / "0.8/metrics.json")
     assert set(trained["metrics"]) == {"validation_cnn_acc"}
     assert trained["settings"]["images"] == images
-    assert test(root, tmp_path / "metrics.json", tmp_path / "0.8") == 0
-    metrics = read(tmp_path / "metrics.json")["metrics"]
-    assert set(metrics) == {"cnn_acc", "validation_cnn_acc", "temperature"}
+    assert test(root, tmp_path / "test", tmp_path / "0.8") == 0
+    metrics = read_json(tmp_path / "test/metrics.json")["metrics"]
+    assert set(metrics) == {"cnn_acc", "cnn_ece", "cnn_worst_class_acc", "validation_cnn_acc", "temperature"}
     assert metrics["temperature"] == 0.8
 
 
@@ -139,11 +116,11 @@ def test_of_generated_images_cnn_acc_is_tested(root, train_on, images, tmp_path)
     ("augmentation", "called"), [("none", "nfa"), ("standard", "standard+nfa")], ids=["nfa", "standard+nfa"]
 )
 def test_variants_stand_in_for_real_images(root, augmentation, called, tmp_path):
-    options = ("--augmented", root / "augmented", "--augmentation", augmentation)
-    assert train(root, tmp_path / "one", SWIN, *options) == 0
-    assert read(tmp_path / "one/metrics.json")["settings"]["augmentation"] == called
-    assert train(root, tmp_path / "never", {**SWIN, "nfa_probability": 0}, *options) == 0
-    assert train(root, tmp_path / "without", SWIN, "--augmentation", augmentation) == 0
+    options = {"augmented": root / "augmented", "augmentation": augmentation}
+    assert train(root, tmp_path / "one", SWIN, **options) == 0
+    assert read_json(tmp_path / "one/metrics.json")["settings"]["augmentation"] == called
+    assert train(root, tmp_path / "never", {**SWIN, "nfa_probability": 0}, **options) == 0
+    assert train(root, tmp_path / "without", SWIN, augmentation=augmentation) == 0
     assert_same_weights(tmp_path / "never", tmp_path / "without")
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "one", tmp_path / "without")
@@ -153,7 +130,7 @@ def test_no_augmentation_is_all_of_them_switched_off(root, tmp_path):
     off = {"flip": False, "crop_padding": 0, "mixup": 0, "cutmix": 0, "random_erasing": 0}
     on = {"crop_padding": 2, "mixup": 1, "cutmix": 1, "random_erasing": 0.5, "rand_augment": "rand-m9"}
     assert train(root, tmp_path / "off", {**SWIN, "standard": off}) == 0
-    assert train(root, tmp_path / "none", {**SWIN, "standard": on}, "--augmentation", "none") == 0
+    assert train(root, tmp_path / "none", {**SWIN, "standard": on}, augmentation="none") == 0
     assert train(root, tmp_path / "on", {**SWIN, "standard": on}) == 0
     assert_same_weights(tmp_path / "off", tmp_path / "none")
     with pytest.raises(AssertionError):
@@ -162,35 +139,36 @@ def test_no_augmentation_is_all_of_them_switched_off(root, tmp_path):
 
 def test_a_classifier_is_fine_tuned_from_anothers_weights(root, tmp_path):
     assert train(root, tmp_path / "first", SWIN) == 0
-    start = ("--start-from", tmp_path / "first/model.safetensors")
-    assert train(root, tmp_path / "as it is", {**SWIN, "epochs": 0}, *start) == 0
+    first = tmp_path / "first/model.safetensors"
+    assert train(root, tmp_path / "as it is", {**SWIN, "epochs": 0}, start_from=first) == 0
     assert_same_weights(tmp_path / "first", tmp_path / "as it is")
-    metrics = [read(tmp_path / name / "metrics.json")["metrics"] for name in ("first", "as it is")]
+    metrics = [read_json(tmp_path / name / "metrics.json")["metrics"] for name in ("first", "as it is")]
     assert metrics[0] == metrics[1]
     assert pd.read_csv(tmp_path / "as it is/log.csv").empty
-    assert train(root, tmp_path / "tuned", {**SWIN, "epochs": 1}, *start) == 0
-    assert test(root, tmp_path / "metrics.json", tmp_path / "tuned") == 0
+    assert train(root, tmp_path / "tuned", {**SWIN, "epochs": 1}, start_from=first) == 0
+    assert test(root, tmp_path / "test", tmp_path / "tuned") == 0
 
 
 @pytest.mark.parametrize("size", [None, 16])
 def test_images_are_resized_for_models_that_want_it(root, size, tmp_path):
     settings = {**SWIN, **EVA02, "epochs": 1, "image_size": size}
-    assert train(root, tmp_path / "eva02", settings, "--augmented", root / "augmented") == 0
-    assert read(tmp_path / "eva02/metrics.json")["settings"]["architecture"]["image_size"] == (size or 8)
-    assert test(root, tmp_path / "metrics.json", tmp_path / "eva02") == 0
+    assert train(root, tmp_path / "eva02", settings, augmented=root / "augmented") == 0
+    assert read_json(tmp_path / "eva02/metrics.json")["settings"]["size"]["image_size"] == (size or 8)
+    assert test(root, tmp_path / "test", tmp_path / "eva02") == 0
 
 
 # ---- outcomes and faults ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["generated", "augmented"])
-def test_a_diverged_input_is_the_result(root, option, diverged, tmp_path):
+def test_a_diverged_input_is_the_result(root, option, diverged_images, tmp_path):
     settings = {**SWIN, "train_on": "real" if option == "augmented" else "generated"}
-    assert train(root, tmp_path / "c", settings, f"--{option}", diverged) == 0
-    assert {file.name for file in (tmp_path / "c").iterdir()} == FILES
-    assert read(tmp_path / "c/metrics.json")["diverged"]["weight"] == 1e6
-    assert test(root, tmp_path / "metrics.json", tmp_path / "c") == 0
-    assert read(tmp_path / "metrics.json")["diverged"]["iteration"] == 3
+    assert train(root, tmp_path / "c", settings, **{option: diverged_images}) == 0
+    assert files_of(tmp_path / "c") == FILES
+    assert read_json(tmp_path / "c/metrics.json")["diverged"]["lambda"] == 1e6
+    assert test(root, tmp_path / "test", tmp_path / "c") == 0
+    assert files_of(tmp_path / "test") == TESTED
+    assert read_json(tmp_path / "test/metrics.json")["diverged"]["iteration"] == 3
 
 
 @pytest.mark.parametrize(
@@ -203,24 +181,24 @@ def test_a_diverged_input_is_the_result(root, option, diverged, tmp_path):
     ],
 )
 def test_folders_that_contradict_the_settings_are_refused(root, train_on, options, message, tmp_path, capsys):
-    folders = [part for option in options for part in (f"--{option}", root / option)]
-    assert train(root, tmp_path / "c", {**SWIN, "train_on": train_on}, *folders) == 1
+    folders = {option: root / option for option in options}
+    assert train(root, tmp_path / "c", {**SWIN, "train_on": train_on}, **folders) == 1
     assert message in error_line(capsys)
     assert not (tmp_path / "c").exists()
 
 
 def test_weights_of_another_architecture_are_refused(root, tmp_path, capsys):
     assert train(root, tmp_path / "first", {**SWIN, "epochs": 0}) == 0
-    start = ("--start-from", tmp_path / "first/model.safetensors")
-    assert train(root, tmp_path / "c", {**SWIN, **EVA02}, *start) == 1
+    first = tmp_path / "first/model.safetensors"
+    assert train(root, tmp_path / "c", {**SWIN, **EVA02}, start_from=first) == 1
     assert "model.safetensors: expected the weights of this classifier" in error_line(capsys)
 
 
 def test_candidates_of_two_kinds_are_refused(root, tmp_path, capsys):
     assert train(root, tmp_path / "real", {**SWIN, "epochs": 0}) == 0
     generated = {**SWIN, "epochs": 0, "train_on": "generated"}
-    assert train(root, tmp_path / "generated", generated, "--generated", root / "generated") == 0
-    assert test(root, tmp_path / "metrics.json", tmp_path / "real", tmp_path / "generated") == 1
+    assert train(root, tmp_path / "generated", generated, generated=root / "generated") == 0
+    assert test(root, tmp_path / "test", tmp_path / "real", tmp_path / "generated") == 1
     assert "expected one kind of accuracy, received validation_top1 and validation_cnn_acc" in error_line(capsys)
 
 
@@ -232,34 +210,34 @@ def cut_at_step_3(
 ) -> None:
     with monkeypatch.context() as patch:
         cut_after(patch, 3)
-        assert train(root, output, {**SWIN, "checkpoint_minutes": 1e-9}, "--augmented", root / "augmented") == 130
+        assert train(root, output, {**SWIN, "checkpoint_minutes": 1e-9}, augmented=root / "augmented") == 130
     assert all(file.name.startswith(".checkpoint-") for file in output.iterdir())
 
 
-def test_an_interrupted_training_goes_on_by_itself(root, tmp_path, monkeypatch, cut_after):
-    assert train(root, tmp_path / "whole", SWIN, "--augmented", root / "augmented") == 0
+def test_an_interrupted_training_resumes(root, tmp_path, monkeypatch, cut_after):
+    assert train(root, tmp_path / "whole", SWIN, augmented=root / "augmented") == 0
     cut_at_step_3(root, tmp_path / "parts", monkeypatch, cut_after)
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
         settings = {**SWIN, "checkpoint_minutes": 1e-8, "workers": 1}  # how it is run changes no result
-        assert train(root, tmp_path / "parts", settings, "--augmented", root / "augmented") == 0
+        assert train(root, tmp_path / "parts", settings, augmented=root / "augmented") == 0
     assert made == [4, 5, 6, 7, 8]
-    assert {file.name for file in (tmp_path / "parts").iterdir()} == FILES
+    assert files_of(tmp_path / "parts") == FILES
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     assert (tmp_path / "whole/log.csv").read_bytes() == (tmp_path / "parts/log.csv").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("change", "options"),
-    [({"learning_rate": 0.004}, ("--augmented", "augmented")), ({}, ())],
+    [({"learning_rate": 0.004}, ("augmented",)), ({}, ())],
     ids=["settings", "images"],
 )
 def test_a_checkpoint_of_other_settings_or_images_is_not_used(root, change, options, tmp_path, monkeypatch, cut_after):
     cut_at_step_3(root, tmp_path / "c", monkeypatch, cut_after)
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        options = [root / option if option == "augmented" else option for option in options]
-        assert train(root, tmp_path / "c", {**SWIN, "checkpoint_minutes": 1e-9, **change}, *options) == 0
+        folders = {option: root / option for option in options}
+        assert train(root, tmp_path / "c", {**SWIN, "checkpoint_minutes": 1e-9, **change}, **folders) == 0
     assert made[0] == 1
 
 
@@ -298,23 +276,22 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return torch.full((len(latents), 3, 16, 16), 128, dtype=torch.uint8)
 
     def load_decoder(meta: dict, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-        assert (meta["extra"]["vae"], device.type) == ("vae", make_fabric().device.type)
+        assert (meta["extra"]["vae"], device.type) == ("vae", make_device().device.type)
         return decode
 
-    monkeypatch.setattr(nfpi.data, "load_decoder", load_decoder)
+    monkeypatch.setattr("nfpi.stages.classifiers.load_decoder", load_decoder)
     return asked
 
 
 def test_a_classifier_sees_files_and_decoded_variants(of_latents, decoded, tmp_path):
     settings = {**SWIN, **EVA02, "image_size": 8, "batch_size": 6, "epochs": 3}
-    options = ("--augmented", of_latents / "augmented")
-    assert train(of_latents, tmp_path / "c", settings, *options) == 0
+    assert train(of_latents, tmp_path / "c", settings, augmented=of_latents / "augmented") == 0
     assert 6 < sum(decoded) < 30  # of 36 images seen, half
-    assert test(of_latents, tmp_path / "metrics.json", tmp_path / "c") == 0
-    usual = {"top1", "top5", "validation_top1"}
-    assert set(read(tmp_path / "metrics.json")["metrics"]) == usual
-    assert test(of_latents, tmp_path / "metrics.json", "--real-labels", tmp_path / "c") == 0
-    assert set(read(tmp_path / "metrics.json")["metrics"]) == usual | {"real_top1", "real_top5"}
+    assert test(of_latents, tmp_path / "test", tmp_path / "c") == 0
+    usual = {"top1", "top5", "validation_top1", "ece", "worst_class_acc"}
+    assert set(read_json(tmp_path / "test/metrics.json")["metrics"]) == usual
+    assert test(of_latents, tmp_path / "test", tmp_path / "c", real_labels=True) == 0
+    assert set(read_json(tmp_path / "test/metrics.json")["metrics"]) == usual | {"real_top1", "real_top5"}
 
 
 def test_files_need_a_size(of_latents, tmp_path, capsys):
@@ -324,5 +301,5 @@ def test_files_need_a_size(of_latents, tmp_path, capsys):
 
 def test_generated_latents_are_refused(of_latents, tmp_path, capsys):
     settings = {**SWIN, "train_on": "generated"}
-    assert train(of_latents, tmp_path / "c", settings, "--generated", of_latents / "augmented") == 1
+    assert train(of_latents, tmp_path / "c", settings, generated=of_latents / "augmented") == 1
     assert "expected pixels, received latents" in error_line(capsys)
