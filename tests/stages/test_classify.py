@@ -13,6 +13,8 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from nfpi.data.writer import ImageSetWriter, write_image_set
+from nfpi.results.predictions import read_predictions
+from nfpi.runtime.devices import make_device
 from nfpi.runtime.tensors import load_tensors
 
 from .conftest import STAGE, as_options, call, error_line, files_of, read_json
