@@ -20,7 +20,7 @@ from nfpi.runtime.tensors import FormatError
 SHARED = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "released_checkpoint"
 
 
-def _released_state(flow: MatrixExponentialFlow, prior: GaussianPrior, prefix: str) -> dict[str, torch.Tensor]:
+def released_state(flow: MatrixExponentialFlow, prior: GaussianPrior, prefix: str) -> dict[str, torch.Tensor]:
     """The weights under the names, and in the shapes, of the released code."""
     state = {}
     for key, value in flow.state_dict().items():
@@ -55,7 +55,7 @@ def models() -> tuple[MatrixExponentialFlow, MatrixExponentialFlow, GaussianPrio
 
 def _write(path: Path, models: Any, hyper_parameters: Any = None) -> Path:
     online, averaged, prior = models
-    state = _released_state(online, prior, "flow.") | _released_state(averaged, prior, "ema.ema_model.")
+    state = released_state(online, prior, "flow.") | released_state(averaged, prior, "ema.ema_model.")
     torch.save({"epoch": 1, "state_dict": state, "hyper_parameters": hyper_parameters}, path)
     return path
 
@@ -105,7 +105,7 @@ def test_other_files_are_refused_in_one_line(content, message, tmp_path):
 
 def test_weights_that_do_not_fit_are_refused(models, tmp_path):
     online, averaged, prior = models
-    state = _released_state(averaged, prior, "ema.ema_model.") | _released_state(online, prior, "flow.")
+    state = released_state(averaged, prior, "ema.ema_model.") | released_state(online, prior, "flow.")
     del state["ema.ema_model.blocks.1.0.couplinglayer.rescale"]
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")
     with pytest.raises(FormatError, match="released layout"):

@@ -32,6 +32,7 @@ from nfpi.data import (
 from nfpi.data.autoencoder import encode
 from nfpi.data.image_files import read_image
 from nfpi.runtime.signals import Interrupted
+from nfpi.stages.options import EncodeData
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -403,6 +404,15 @@ def test_encoding_that_is_stopped_goes_on(config, splits, sets, tmp_path, monkey
 
 def _nfpi(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0, arguments
+
+
+def test_the_stage_leaves_exactly_what_it_declares(config, splits, tmp_path):
+    dataset = ("--dataset", config.model_dump_json())
+    _nfpi("encode-data", "--name", "digits", *dataset, "--output", tmp_path / "splits")
+    files = {path.relative_to(tmp_path / "splits").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == set(EncodeData.outputs.values())
+    for file in files:
+        assert (tmp_path / "splits" / file).read_bytes() == (splits / file).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from nfpi.cli import main
+from nfpi.results.rows import TableRow
 from nfpi.runs import CANDIDATE, GENERATED, INITIAL, SPLITS, Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.stages.options import STAGES, Stage
 
+ROOT = Path(__file__).parents[2]
 IMAGE_SET = {"images.npy", "labels.npy", "meta.json"}
 FLOW = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
 TRAINING = {"epochs": 3, "batch_size": 64, "warmup_steps": 4, "initialization_images": 100, "augmentation": "none"}
@@ -261,6 +263,39 @@ def diverged(begun: SmallRun) -> SmallRun:
     run.train()
     run.classify()
     return run
+
+
+@pytest.fixture(scope="session")
+def tables(complete: SmallRun, diverged: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with table2 of a run that ended and of one that diverged."""
+    folder = tmp_path_factory.mktemp("tables")
+    runs = [(run.identity, run.tested) for run in (complete, diverged)]
+    identities = [run.to_json() for pair in runs for run in pair]
+    nfpi("collect", *as_options(name="table2", runs=identities, root=complete.root, output=folder / "metrics"))
+    rows = [
+        TableRow(
+            experiment=0,
+            label="FPI",
+            dataset="digits",
+            flow="mef",
+            prior="fpi",
+            weight=flow.weight,
+            classifier="resnet18",
+            flow_runs=(flow,),
+            classifier_runs=(classifier,),
+        ).to_json()
+        for flow, classifier in runs
+    ]
+    options: dict[str, Any] = {
+        "name": "table2",
+        "table": {"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
+        "rows": rows,
+        "metrics": folder / "metrics/table2.csv",
+        "reference": ROOT / "workflow/reference/paper.csv",
+        "output": folder / "tables",
+    }
+    nfpi("table", *as_options(**options))
+    return folder / "tables"
 
 
 @pytest.fixture

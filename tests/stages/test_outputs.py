@@ -19,7 +19,6 @@ from nfpi.runtime.tensors import load_tensors
 
 from .conftest import (
     STAGE,
-    as_options,
     call,
     error_line,
     files_of,
@@ -37,6 +36,7 @@ WITHOUT_INPUT = ("schema", "benchmark", "download-weights")
 DECLARE_NONE = {"figure", "export"}
 """A figure's files depend on the figure, an export's on the images."""
 TESTED_ELSEWHERE = {"encode-data", "import-release"}
+"""Of an autoencoder in tests/data, of a released checkpoint beside this module."""
 
 
 def declared(stage: str, **options: str) -> set[str]:
@@ -49,18 +49,9 @@ def test_a_stage_of_a_run_leaves_exactly_what_it_declares(complete, stage, tmp_p
     assert files_of(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
 
 
-def test_stages_of_tables_leave_exactly_what_they_declare(complete, tmp_path):
-    run = complete.identity.to_json()
-    nfpi("collect", *as_options(name="some", runs=[run], root=complete.root, output=tmp_path / "collect"))
-    row = {"experiment": 0, "label": "row", "dataset": "digits", "flow": "mef", "prior": "fpi", "lambda": 100}
-    reference = Path(__file__).parents[2] / "workflow/reference/paper.csv"
-    options = as_options(
-        **{"name": "some", "table": {"title": "Some"}, "rows": [{**row, "flow_runs": [run]}]},
-        **{"metrics": tmp_path / "collect/some.csv", "reference": reference, "output": tmp_path / "table"},
-    )
-    nfpi("table", *options)
-    for stage in OF_TABLES:
-        assert files_of(tmp_path / stage) == declared(stage, name="some")
+def test_stages_of_tables_leave_exactly_what_they_declare(tables):
+    assert files_of(tables.parent / "metrics") == declared("collect", name="table2")
+    assert files_of(tables) == declared("table", name="table2")
 
 
 def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypatch):

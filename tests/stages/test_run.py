@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,6 @@ from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.randomness import generator_for
 
 from .conftest import IMAGE_SET, as_options, files_of, nfpi, read_json
-
-ROOT = Path(__file__).parents[2]
-
 
 # ---- what is there at the end -------------------------------------------------------------------------------
 
@@ -199,34 +195,18 @@ def test_export_writes_images_that_other_programs_read(complete, tmp_path):
     assert {file.split("/")[0] for file in files} == {str(digit) for digit in range(10)}
 
 
-# ---- tables and figures of several runs ---------------------------------------------------------------------
+# ---- tables of several runs ---------------------------------------------------------------------------------
 
 
-def test_collect_table_and_figure_show_all_runs(complete, diverged, tmp_path):
-    runs = [(run.identity, run.tested) for run in (complete, diverged)]
-    identities = [identity.to_json() for pair in runs for identity in pair]
-    nfpi("collect", *as_options(name="table2", runs=identities, root=complete.root, output=tmp_path / "metrics"))
-    rows = [
-        {
-            **{"experiment": 0, "label": "FPI", "dataset": "digits", "flow": "mef", "prior": "fpi"},
-            **{"lambda": flow.weight, "classifier": "resnet18"},
-            **{"flow_runs": [flow.to_json()], "classifier_runs": [classifier.to_json()]},
-        }
-        for flow, classifier in runs
-    ]
-    metrics, reference = tmp_path / "metrics/table2.csv", ROOT / "workflow/reference/paper.csv"
-    table = {"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]}
-    options = as_options(name="table2", table=table, rows=rows, metrics=metrics, reference=reference)
-    nfpi("table", *options, *as_options(output=tmp_path / "tables"))
-    files = {"table": [tmp_path / "tables/table2.csv"]}
-    nfpi("figure", *as_options(name="accuracy_against_weight", files=files, output=tmp_path / "figures"))
-    assert files_of(tmp_path / "tables") == {"table2.csv", "table2.md", "table2.tex"}
-    assert files_of(tmp_path / "figures") == {"accuracy_against_weight.png", "accuracy_against_weight.pdf"}
-    shown = pd.read_csv(tmp_path / "tables/table2.csv")
+def test_a_table_shows_all_runs(complete, tables):
+    assert files_of(tables) == {"table2.csv", "table2.md", "table2.tex"}
+    shown = pd.read_csv(tables / "table2.csv")
     assert shown["lambda"].tolist() == [100, 1e6]
-    assert shown["nf_acc"][0] == read_json(complete.folder / "metrics.json")["metrics"]["nf_acc"]
+    metrics = read_json(complete.folder / "metrics.json")["metrics"]
+    assert shown["nf_acc"][0] == metrics["nf_acc"]
+    assert shown["bits_per_dim"][0] == metrics["bits_per_dim"]
     assert shown["cnn_acc"][0] == read_json(complete.folder / "resnet18/metrics.json")["metrics"]["cnn_acc"]
-    assert shown[["nf_acc", "cnn_acc"]].iloc[1].isna().all()
+    assert shown[["nf_acc", "bits_per_dim", "cnn_acc"]].iloc[1].isna().all()
     assert shown["status"][0] == "ok"
     assert "diverged" in shown["status"][1]
-    assert "diverged" in (tmp_path / "tables/table2.md").read_text()
+    assert "diverged" in (tables / "table2.md").read_text()

@@ -10,11 +10,8 @@ from nfpi.config.figures import IMAGE_SET
 from nfpi.stages.options.base import Stage
 
 IMAGE_OUTPUTS = {file.partition(".")[0]: file for file in IMAGE_SET}
-SPLIT_OUTPUTS = {
-    f"{split}_{name}": f"{split}/{file}"
-    for split in ("train", "validation", "test")
-    for name, file in IMAGE_OUTPUTS.items()
-}
+_SPLITS = ("train", "validation", "test")
+SPLIT_OUTPUTS = {f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_OUTPUTS.items()}
 
 
 class PrepareData(Stage):
@@ -42,7 +39,7 @@ class EncodeData(Stage):
 
     command = "encode-data"
     work = "nfpi.stages.pretrained:encode_data"
-    outputs = SPLIT_OUTPUTS
+    outputs = SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
 
     name: Name
     """what the data set is called"""

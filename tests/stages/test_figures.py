@@ -1,0 +1,150 @@
+"""The stage that draws figures, each from the files of small runs that its settings name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nfpi.config import FIGURES, FixedPointSettings, NfaConfig
+from nfpi.config.figures import FigureSettings
+from nfpi.data.writer import write_image_set
+from nfpi.runs import Layout, Run
+
+from .conftest import SmallRun, as_options, call, error_line, files_of
+
+FIGURE: dict[str, dict[str, Any]] = {
+    "accuracy_against_weight": {},
+    "figure1": {"dataset": "digits", "images": 60, "perplexity": 5, "samples_per_class": 5, "lambdas": [1, 10]},
+    "figure2": {"dataset": "digits", "lambda": 100, "classes": ["0", "2"]},
+    "samples": {"dataset": "digits", "lambda": 100, "temperatures": [0.5, 1.0]},
+    "residuals": {"dataset": "digits", "lambdas": [100, 1e6]},
+    "convergence_map": {"dataset": "digits", "lambdas": [1, 1e8]},
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What figures ask of the settings of a preset."""
+
+    seeds = (3,)
+    nfa = NfaConfig(axes=5)
+
+    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
+        return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
+
+    def for_dataset(self, dataset: str) -> Preset:
+        return self
+
+    def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
+        return FixedPointSettings()
+
+
+def settings_of(name: str, **changes: object) -> FigureSettings:
+    settings: FigureSettings = FIGURES[name].settings.model_validate(FIGURE[name] | changes)
+    return settings
+
+
+def draw(
+    name: str, run: SmallRun, output: Path, table: Path | None = None, data: Path | None = None, **changes: object
+) -> int:
+    """Draw a figure as the workflow does; `table` and `data` stand in for those of the run."""
+    settings = settings_of(name, **changes)
+    files = settings.files(Preset(), Layout(run.root))  # type: ignore[arg-type]
+    if table is not None:
+        files["table"] = [str(table)]
+    if data is not None:
+        files["train"] = [str(data / Path(file).name) for file in files["train"]]
+    reads = {key: value.model_dump(mode="json") for key, value in settings.reads(Preset()).items()}  # type: ignore[arg-type]
+    options = {"figure": FIGURE[name] | changes, "files": files, "reads": reads, "output": output}
+    return call("figure", *as_options(name=name, **options))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files_of(folder)}
+
+
+@pytest.mark.parametrize("name", FIGURE)
+def test_a_figure_leaves_what_its_settings_promise(name, complete, diverged, tables, tmp_path):
+    table = tables / "table2.csv" if name == "accuracy_against_weight" else None
+    assert draw(name, complete, tmp_path / "folder", table) == 0
+    settings = settings_of(name)
+    expected = {f"{picture}.{suffix}" for picture in settings.picture_names(name) for suffix in ("png", "pdf")}
+    drawn = contents(tmp_path / "folder")
+    assert drawn.keys() == expected | ({f"{name}.csv"} if settings.has_table else set())
+    assert len(set(drawn.values())) == len(drawn)
+
+
+def test_every_figure_is_tried():
+    assert {*FIGURE} == {name for name in FIGURES if FIGURES[name].extension is None}
+
+
+@pytest.mark.parametrize("name", ["samples", "figure2"])
+def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, complete, diverged, tmp_path):
+    assert draw(name, diverged, tmp_path / "diverged", **{"lambda": 1e6}) == 0
+    assert draw(name, complete, tmp_path / "fine") == 0
+    notice, fine = contents(tmp_path / "diverged"), contents(tmp_path / "fine")
+    assert notice.keys() == fine.keys()
+    assert all(notice[file] != fine[file] for file in fine)
+
+
+@pytest.mark.parametrize("name", ["samples", "figure2"])
+def test_images_are_always_the_same(name, complete, tmp_path):
+    for output in ("once", "again"):
+        assert draw(name, complete, tmp_path / output) == 0
+    assert contents(tmp_path / "once") == contents(tmp_path / "again")
+
+
+# ---- faults are one line, and leave nothing -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("figure1", {"images": 30, "perplexity": 30}, "perplexity: expected less than the 30 images, received 30"),
+        ("figure2", {"classes": ["class7"]}, "received 'class7'"),
+        ("samples", {"lambda": 7}, "lambda=7/seed=3/model/config.json: there is no such file"),
+        ("convergence_map", {"dataset": "missing"}, "missing/mef/initial/data/seed=3"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn(name, changes, message, complete, tmp_path, capsys):
+    assert draw(name, complete, tmp_path / "new", **changes) == 1
+    assert message in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_table_without_accuracies_is_refused(complete, tmp_path, capsys):
+    (tmp_path / "empty.csv").write_text("x,y\n")
+    assert draw("accuracy_against_weight", complete, tmp_path / "new", tmp_path / "empty.csv") == 1
+    assert "expected an accuracy table with nf_acc or cnn_acc" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["0", "1"]], ids=["other names", "fewer"])
+def test_images_of_other_classes_are_refused(complete, tmp_path, names, capsys):
+    images = np.zeros((10, 8, 8, 1), np.uint8)
+    write_image_set(tmp_path / "train", images, np.arange(10) % 2, names, name="other", flip=False)
+    assert draw("figure2", complete, tmp_path / "new", data=tmp_path / "train") == 1
+    assert "expected the classes" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "figure1", "files": {}}, "expected the files called train in one folder, received 0 folders"),
+        ({"name": "residuals", "files": {"iterations": ["a.csv"]}}, "expected 2"),
+        ({"name": "accuracy_against_weight", "files": {"table": ["a.csv", "b.csv"]}}, "expected one file called table"),
+        ({"name": "figure1", "files": {}, "figure": {"dataset": "d", "colour": "red"}}, "unknown key 'colour'"),
+        ({"name": "figure7", "files": {}}, "unknown figure 'figure7'"),
+    ],
+)
+def test_a_figure_takes_the_files_and_settings_that_it_knows(options, message, tmp_path, capsys):
+    figure = {} if options["name"] == "figure7" else FIGURE[options["name"]]
+    options = {"figure": figure, "reads": {"prior": {}}, "output": tmp_path / "new"} | options
+    assert call("figure", *as_options(**options)) == 1
+    assert message in error_line(capsys)
+    assert not (tmp_path / "new").exists()

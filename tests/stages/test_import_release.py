@@ -1,0 +1,62 @@
+"""A checkpoint of the authors' release as a model that the later stages take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_release import released_state
+
+from nfpi.data.writer import write_image_set
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
+from nfpi.model import ClassConditionalFlow
+from nfpi.priors.gaussian import GaussianPrior
+
+from .conftest import STAGE, as_options, call, error_line, files_of, nfpi, read_json
+
+
+@pytest.fixture
+def checkpoint(trained, tmp_path: Path) -> Path:
+    """With the trained flow as the averaged one, and another as the online one."""
+    model = ClassConditionalFlow.from_pretrained(trained.model)
+    assert isinstance(model.flow, MatrixExponentialFlow)
+    torch.manual_seed(0)
+    online = MatrixExponentialFlow((1, 8, 8), [1], [1], [8])
+    online.initialize(torch.rand(20, 1, 8, 8))
+    prior = GaussianPrior(model.prior.mean.float(), model.prior.variance.float())
+    state = released_state(online, prior, "flow.") | released_state(model.flow, prior, "ema.ema_model.")
+    torch.save({"state_dict": state, "hyper_parameters": None}, tmp_path / "released.ckpt")
+    return tmp_path / "released.ckpt"
+
+
+def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained, checkpoint, tmp_path):
+    nfpi("import-release", checkpoint, *as_options(data=trained.splits, output=tmp_path / "model"))
+    assert files_of(tmp_path / "model") == set(STAGE["import-release"].outputs.values())
+    model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
+    assert model.classes == [str(digit) for digit in range(10)]
+    assert (model.config["start"], model.config["averaged"]) == ("release", True)
+    run = {**trained.identity.to_json(), "seed": 0}
+    nfpi(*trained.command("evaluate", model=tmp_path / "model", history=None, run=run, output=tmp_path / "run"))
+    received, expected = (read_json(path / "metrics.json")["metrics"] for path in (tmp_path / "run", trained.folder))
+    assert received["bits_per_dim"] == pytest.approx(expected["bits_per_dim"], rel=0.01)  # other noise, of seed 0
+    assert received["nf_acc"] == pytest.approx(expected["nf_acc"], abs=10)
+    nfpi(*trained.command("generate", model=tmp_path / "model", output=tmp_path / "images"))
+
+
+def test_the_online_weights_are_taken_where_they_are_asked_for(trained, checkpoint, tmp_path):
+    options = as_options(data=trained.splits, no_averaged=True, output=tmp_path / "online")
+    nfpi("import-release", checkpoint, *options)
+    nfpi("import-release", checkpoint, *as_options(data=trained.splits, output=tmp_path / "averaged"))
+    online, averaged = (ClassConditionalFlow.from_pretrained(tmp_path / name) for name in ("online", "averaged"))
+    assert online.config["averaged"] is False
+    weights = [model.flow.state_dict().values() for model in (online, averaged)]
+    assert not all(one.equal(other) for one, other in zip(*weights, strict=True))
+
+
+def test_images_of_another_form_are_refused(checkpoint, make_images, tmp_path, capsys):
+    images = make_images((1, 8, 8))
+    write_image_set(tmp_path / "splits/train", images.images, images.labels, images.classes, name="toy", flip=False)
+    assert call("import-release", checkpoint, "--data", tmp_path / "splits", "--output", tmp_path / "new") == 1
+    assert "expected images (1, 8, 8) of 10 classes as in" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
