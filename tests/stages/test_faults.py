@@ -1,0 +1,422 @@
+"""Each fault ends in one line on stderr and its status, and touches nothing that was made before."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nfpi.data.writer import write_image_set
+from nfpi.runtime.checkpoints import Checkpoints
+
+from .conftest import ROOT, SmallRun, as_options, call, nfpi
+
+FLOW = {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """Existing results: splits, an initial state, a fit, a trained flow, its metrics, images."""
+    run = SmallRun(
+        tmp_path_factory.mktemp("made"), weight=10, images={"train_per_class": 12, "test_per_class": 4}, flow=FLOW
+    )
+    run.begin()
+    run.train()
+    nfpi(*run.command("generate"))
+    return run
+
+
+def prepare(folder: Path, output: Path, **settings: object) -> tuple[str, ...]:
+    """Arguments of the preparation of image files."""
+    dataset = {"source": "imagefolder", "folder": str(folder), "validation_fraction": 0.25, **settings}
+    options = {"name": "toy", "dataset": dataset, "download_folder": output.parent / "downloads", "output": output}
+    return ("prepare-data", *as_options(**options))
+
+
+def contents(folder: Path) -> dict[str, tuple[str, int]]:
+    """Every file with its digest and the time it was written."""
+    return {
+        path.relative_to(folder).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def refused(made: SmallRun, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """Run a stage that must fail; the line it ends with. What was made stays as it was."""
+    before = contents(made.root)
+
+    def run(*arguments: object, status: int = 1) -> str:
+        capsys.readouterr()
+        assert call(*arguments) == status
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("nfpi: error: "), captured.err
+        assert captured.err.count("\n") == 1, captured.err
+        return captured.err.strip()
+
+    yield run
+    assert contents(made.root) == before
+
+
+def in_a_process(action: Callable[[], int]) -> tuple[int, str]:
+    """Its status and what it wrote on stderr: for what changes the limits of a process."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writing, 2)
+        sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True)
+        try:
+            os._exit(action())
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(99)
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        text = lines.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+
+
+# ---- settings -----------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_key_names_the_nearest(made, refused):
+    line = refused(*made.command("start-flow", flow={"coupilng": "affine"}))
+    assert "unknown key 'start-flow.flow.coupilng' (did you mean 'coupling'?)" in line
+
+
+def test_a_value_of_another_type_names_its_key(made, refused):
+    line = refused(*made.command("train-flow", training={"epochs": "many"}))
+    assert "training.epochs: Input should be a valid integer" in line
+    assert "received 'many'" in line
+
+
+def test_a_negative_weight_is_refused(made, refused):
+    line = refused(*made.command("fit-prior", weight=-1))
+    assert "weight: Input should be greater than or equal to 0, received '-1'" in line
+
+
+def test_an_unknown_data_set_is_refused(made, refused):
+    line = refused(*made.command("prepare-data", dataset={"source": "mnist"}))
+    assert "dataset.source: unknown source 'mnist' (did you mean 'fashion_mnist'?)" in line
+
+
+# ---- images and archives ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """split/class/image, two classes."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 2)):
+        for name in ("a", "b"):
+            (tmp_path / "files" / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 256, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "files" / split / name / f"{index}.png")
+    return tmp_path / "files"
+
+
+def test_missing_files_are_named(made, tmp_path, refused):
+    assert f"{tmp_path}/none/train: expected a folder of class folders" in refused(
+        *prepare(tmp_path / "none", made.splits)
+    )
+    assert f"{tmp_path}/none/config.json: there is no such file" in refused(
+        *made.command("generate", model=tmp_path / "none")
+    )
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupted", "emptied", "text"])
+def test_a_damaged_image_is_named(made, image_folder, refused, damage):
+    path = image_folder / "train/b/3.png"
+    content = bytearray(path.read_bytes())
+    match damage:
+        case "truncated":
+            content = content[: len(content) // 2]
+        case "corrupted":
+            content[len(content) // 2] ^= 255
+        case "emptied":
+            content = bytearray()
+        case "text":
+            content = bytearray(b"no image")
+    path.write_bytes(content)
+    line = refused(*prepare(image_folder, made.splits))
+    assert f"{path}: expected an image, received one that cannot be read" in line
+
+
+def test_images_of_several_sizes_are_named(made, image_folder, refused):
+    path = image_folder / "train/b/3.png"
+    Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(path)
+    line = refused(*prepare(image_folder, made.splits))
+    assert f"{path}: expected 8×8 pixels like the others (or set image_size), received 9×6" in line
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+@pytest.mark.parametrize("damage", ["truncated", "corrupted"])
+def test_a_damaged_archive_is_named(made, image_folder, tmp_path, refused, form, damage):
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), {"zip": "zip", "tar.gz": "gztar"}[form], image_folder))
+    content = bytearray(archive.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 3 : len(content) // 3 + 40] = bytes(40)
+    archive.write_bytes(content)
+    line = refused(*prepare(archive, made.splits))
+    assert f"{archive}: expected a whole zip or tar archive, received a damaged one" in line
+    assert not list((made.splits.parent / "downloads").iterdir())
+    (made.splits.parent / "downloads").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *((form, name) for form in ("zip", "tar") for name in ("../escaped", "train/../../escaped")),
+        ("zip", "/tmp/nfpi-escaped"),  # in a tar archive it is a file inside of the folder
+    ],
+)
+def test_an_archive_that_leads_out_of_its_folder_is_refused(made, tmp_path, refused, form, name):
+    archive = tmp_path / f"a.{form}"
+    if form == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr(name, b"x")
+    else:
+        with tarfile.open(archive, "w") as file:
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            file.addfile(member, io.BytesIO(b"x"))
+    line = refused(*prepare(archive, made.splits))
+    assert f"{archive}: expected members inside the folder, received" in line
+    assert not list(made.root.rglob("*escaped*"))
+    assert not list(tmp_path.rglob("*escaped*"))
+    assert not Path("/tmp/nfpi-escaped").exists()
+    (made.splits.parent / "downloads").rmdir()
+
+
+# ---- image sets ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def splits(made: SmallRun, tmp_path: Path) -> Path:
+    """A copy of the splits, to be damaged."""
+    shutil.copytree(made.splits, tmp_path / "splits")
+    return tmp_path / "splits"
+
+
+def relabel(folder: Path, labels: np.ndarray) -> None:
+    """Labels that the sha256 of meta.json agrees with, as a program that writes the form itself could leave them."""
+    np.save(folder / "labels.npy", labels)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["sha256"]["labels.npy"] = hashlib.sha256((folder / "labels.npy").read_bytes()).hexdigest()
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_out_of_range_are_refused(made, splits, refused, label):
+    labels = np.load(splits / "train/labels.npy")
+    labels[3] = label
+    relabel(splits / "train", labels)
+    line = refused(*made.command("start-flow", data=splits))
+    assert f"{splits}/train/labels.npy: expected labels from 0 to 9, received " in line
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupted"])
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy"])
+def test_a_damaged_data_set_is_named(made, splits, refused, damage, file):
+    path = splits / "train" / file
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        content = content[:-1]
+    else:
+        content[-8] ^= 1
+    path.write_bytes(content)
+    line = refused(*made.command("start-flow", data=splits))
+    assert re.search(rf"{path}: expected (sha256 \w+|a whole npy file), received", line)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_class_without_a_variance_is_named(made, splits, refused, count):
+    """In a set that was written by another program: `prepare-data` itself refuses to write one."""
+    labels = np.load(splits / "train/labels.npy")
+    members = np.flatnonzero(labels == 4)
+    labels[members[count:]] = 5
+    relabel(splits / "train", labels)
+    line = refused(*made.command("start-flow", data=splits))
+    assert f"class 4: its variance needs at least 2 samples, received {count}" in line
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_class_with_too_few_images_is_named(made, image_folder, refused, count):
+    for path in sorted((image_folder / "train/b").iterdir())[count:]:
+        path.unlink()
+    line = refused(*prepare(image_folder, made.splits))
+    assert f"{image_folder}/train/b: expected images" in line or "class 'b'" in line or "to hold out" in line
+
+
+def test_a_size_that_does_not_divide_is_refused(made, tmp_path, refused):
+    generator = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        images, labels = generator.integers(0, 256, (8, 6, 6, 1), np.uint8), np.arange(8) % 2
+        write_image_set(tmp_path / "odd" / split, images, labels, ["a", "b"], name="odd", flip=True)
+    line = refused(*made.command("start-flow", data=tmp_path / "odd"))
+    assert "multiple" in line
+    assert "6" in line
+
+
+# ---- places -------------------------------------------------------------------------------------------------
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_before_the_work(made, tmp_path):
+    for folder in tmp_path.parents:  # whoever is to try must come here
+        if folder.stat().st_uid == os.getuid() and folder.name.startswith("pytest"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    for folder in (made.root, made.root.parent, *(path for path in made.root.rglob("*") if path.is_dir())):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    (tmp_path / "results").mkdir(mode=0o555)
+    tmp_path.chmod(0o555)
+    before = contents(made.root)
+
+    def act() -> int:
+        if os.getuid() == 0:
+            os.setresuid(65534, 65534, 65534)
+        return call(*made.command("train-flow", output=tmp_path / "results/flow"))
+
+    status, text = in_a_process(act)
+    assert text.strip() == (
+        f"nfpi: error: {tmp_path}/results: expected a folder that can be written, for {tmp_path}/results/flow, "
+        "received one that cannot"
+    )
+    assert status == 1
+    assert contents(made.root) == before
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(made, refused):
+    line = refused(*made.command("train-flow", output=made.folder / "metrics.json/flow"))
+    assert f"{made.folder}/metrics.json: expected a folder" in line
+
+
+def test_a_folder_of_other_things_is_not_replaced(made, refused):
+    line = refused(*made.command("generate", output=made.initial))
+    assert f"{made.initial}: expected only" in line
+
+
+# ---- memory and disk ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["train-flow", "generate"])
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(made, tmp_path, stage):
+    """A limit on the size of files stands in for the disk, which a process cannot fill alone."""
+    output = tmp_path / "output"
+    changes = {"generate": {"per_class": 100}}.get(stage, {})
+    arguments = made.command(stage, output=output, **changes)
+
+    def act() -> int:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+        return call(*arguments)
+
+    before = contents(made.root)
+    status, text = in_a_process(act)
+    assert status == 1
+    line = text.strip().splitlines()[-1]
+    assert re.search(rf"^nfpi: error: {tmp_path}/\S+: the file is larger than what is allowed here .*: free some", line)
+    assert "Traceback" not in text
+    assert not output.exists() or list(output.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["output"])
+    assert contents(made.root) == before
+
+
+def test_a_disk_that_is_really_full(made, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "nfpi", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    try:
+        status, text = in_a_process(lambda: call(*made.command("train-flow", output=disk / "flow")))
+        line = text.strip().splitlines()[-1]
+        assert re.search(rf"^nfpi: error: {disk}/\S+: the disk is full: free some, or write to another folder", line)
+        assert status == 1
+        status, text = in_a_process(lambda: call(*made.command("generate", per_class=200, output=disk / "images")))
+        line = text.strip().splitlines()[-1]
+        assert re.search(rf"^nfpi: error: {disk}/\S+: the disk is full: free some, or write to another folder", line)
+        assert status == 1
+        assert [path for path in disk.rglob("*") if path.is_file() and "checkpoint" not in path.name] == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_memory_that_is_not_there_is_one_line_with_the_setting(made):
+    def act() -> int:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+        return call(*made.command("start-flow", flow={"num_blocks": [0, 1], "hidden_channels": [8, 4000]}))
+
+    before = contents(made.root)
+    status, text = in_a_process(act)
+    assert status == 1
+    line = text.strip().splitlines()[-1]
+    assert re.search(r"^nfpi: error: out of memory \(.*\): try a smaller --training.batch-size or a machine with", line)
+    assert "Traceback" not in text
+    assert contents(made.root) == before
+
+
+# ---- numbers ------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_step_checkpoint_and_setting(made, tmp_path, refused, caplog):
+    settings = {"learning_rate": 1e6, "warmup_steps": 0, "checkpoint_minutes": 1e-9}
+    line = refused(*made.command("train-flow", training=settings, output=tmp_path / "flow"))
+    assert re.search(r"training: the loss is not finite by step \d+ \(seed 3\): try a smaller learning_rate", line)
+    assert re.search(r"; last good checkpoint: (none|step \d+ in \S+)$", line)
+    assert not (tmp_path / "flow/model").exists()
+
+
+def test_a_checkpoint_of_another_configuration_is_left_alone(made, tmp_path, caplog):
+    """Left by a run that was killed; the run of other settings ends well, and says what it did not use."""
+    other = Checkpoints(tmp_path / "flow", "ab" * 32)
+    other.save(5, {"weight": torch.zeros(3)}, {})
+    kept = other.path.read_bytes()
+    with caplog.at_level("WARNING"):
+        found = Checkpoints(tmp_path / "flow", "cd" * 32).load()
+        assert found is None
+        assert other.path.read_bytes() == kept
+        assert f"{other.path}: a checkpoint of other settings, not used" in caplog.text
+        caplog.clear()
+        assert call(*made.command("train-flow", output=tmp_path / "flow")) == 0
+    assert caplog.text.count("of other settings, not used") == 1
+    file = "model/model.safetensors"
+    assert (tmp_path / "flow" / file).read_bytes() == (made.folder / file).read_bytes()
+
+
+# ---- the table ----------------------------------------------------------------------------------------------
+
+
+def test_every_line_of_the_table_names_tests_that_exist():
+    text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`test_" in line]
+    named = set(re.findall(r"`(test_\w+)`", text))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    known = {name for source in sources for name in re.findall(r"^def (test_\w+)\(", source, re.MULTILINE)}
+    assert named - known == set()
+    assert len(rows) >= 30
+    assert all(len(row.split("|")) == 6 for row in rows)
+    files = (Path(__file__), ROOT / "tests/runtime/test_faults.py")
+    here = {name for file in files for name in re.findall(r"^def (test_\w+)\(", file.read_text(), re.MULTILINE)}
+    assert here - named == {"test_every_line_of_the_table_names_tests_that_exist"}
