@@ -14,7 +14,7 @@ from nfpi.config.extensions import REGISTRIES
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
-from .conftest import call, error_line, files_of, nfpi, read_json
+from .conftest import SmallRun, call, error_line, files_of, nfpi, read_json
 
 METRIC = """\
 from nfpi.results import register_metric
@@ -124,17 +124,46 @@ def test_a_prior_that_says_it_diverged_is_a_result(begun, write, tmp_path):
     assert (caught.value.weight, caught.value.context["seed"]) == (7, 3)
 
 
-def test_a_flow_goes_through_all_stages(begun, write, tmp_path):
+@pytest.fixture
+def of_flow(begun, tmp_path: Path) -> Callable[[str], SmallRun]:
+    """A run of a user's flow, on the same images."""
+
+    def make(kind: str) -> SmallRun:
+        run = replace(begun, root=tmp_path, flow={"kind": kind})
+        run.splits.parent.mkdir()
+        run.splits.symlink_to(begun.splits)
+        return run
+
+    return make
+
+
+def test_a_flow_goes_through_all_stages(of_flow, write):
     options = ("--extensions", write(FLOW, name="stage_flow", forward=""))
-    run = replace(begun, root=tmp_path, flow={"kind": "stage_flow"})
-    run.splits.parent.mkdir()
-    run.splits.symlink_to(begun.splits)
+    run = of_flow("stage_flow")
     for stage in ("start-flow", "fit-prior", "train-flow", "evaluate", "generate", "augment"):
         nfpi(*run.command(stage), *options)
     record = read_json(run.folder / "metrics.json")
     assert record["settings"]["flow"] == {"kind": "stage_flow", "shape": [1, 8, 8], "settings": {}}
     assert record["metrics"]["parameters"] == 1e-6
     assert 0 < record["metrics"]["bits_per_dim"] < 8
+
+
+@pytest.mark.parametrize(("comment", "first"), [("", 7), ("# changed", 5)], ids=["same", "changed"])
+def test_a_checkpoint_is_used_by_the_code_that_made_it(of_flow, write, comment, first, monkeypatch, cut_after):
+    name = f"resumed_{first}"
+    options = ("--extensions", write(FLOW, name=name, forward=""))
+    run = of_flow(name)
+    for stage in ("start-flow", "fit-prior"):
+        nfpi(*run.command(stage), *options)
+    training = run.command("train-flow", training={"checkpoint_minutes": 1e-9})
+    with monkeypatch.context() as patch:
+        cut_after(patch, 2)
+        assert call(*training, *options) == 130
+    write(FLOW + comment, name=name, forward="")
+    with monkeypatch.context() as patch:
+        made = cut_after(patch, 99)
+        nfpi(*training, *options)
+    assert made[0] == first
 
 
 def test_a_classifier_is_trained_and_tested(complete, write, tmp_path):
