@@ -55,7 +55,7 @@ def start_flow(stage: StartFlow) -> None:
         save_prior(stage.path("prior"), initial.prior, {**header, "lambda": 0.0})
         save_statistics(stage.path("statistics"), initial.statistics, header)
         write_log(stage.path("history"), initial.state.log)
-        initial.state.save(stage.path("state"), header)
+        initial.state.save(stage.path("state"), {**header, "devices": processes.count})
     checkpoints.clear()
 
 
