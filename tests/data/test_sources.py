@@ -207,3 +207,17 @@ def test_a_source_that_gives_something_else_is_refused(tmp_path):
     register_source("testless")(lambda config, download_folder: SourceImages(["a"], {}))
     for name in ("wrong", "testless"):
         _refused(DatasetConfig(source=name), tmp_path, f"source '{name}': expected SourceImages with a split 'train'")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "match"),
+    [
+        (np.zeros((4, 3, 8, 8), np.uint8), np.zeros(4, np.int64), r"train: expected images \(N, H, W, C\)"),
+        (np.zeros((4, 8, 8, 3), np.float32), np.zeros(4, np.int64), r"received \(4, 8, 8, 3\) of float32"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(3, np.int64), r"train: expected 4 labels, received \(3,\)"),
+    ],
+    ids=["channels first", "floats", "too few labels"],
+)
+def test_images_and_labels_of_another_form_are_refused(images, labels, match):
+    with pytest.raises(DataError, match=match):
+        SourceImages(["a"], {"train": (images, labels)})

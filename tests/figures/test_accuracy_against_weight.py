@@ -179,6 +179,13 @@ def test_pictures_are_large_enough(frame, tmp_path):
     assert height >= 300
 
 
+def test_a_table_without_a_weight_is_drawn_as_a_notice(tmp_path):
+    write_csv(table({"lambda": math.nan, "nf_acc": 98.0}), tmp_path / "table2.csv")
+    drawn = draw(AccuracyFigure(), FigureInputs({"table": [tmp_path / "table2.csv"]}))
+    (text,) = drawn.pictures["accuracy_against_weight"].texts
+    assert text.get_text() == "table2: no row has a λ"
+
+
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(FigureError, match="empty"):
         draw_accuracy(DEMO[:0])

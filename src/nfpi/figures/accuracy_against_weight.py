@@ -25,6 +25,7 @@ from nfpi.figures.style import (
     PANEL_HEIGHT,
     STYLE,
     FigureError,
+    notice,
     require_columns,
     weight_label,
 )
@@ -40,14 +41,16 @@ _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
 def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
-    """Draw the accuracies of a table against λ.
+    """Draw the accuracies of a table against λ; of a table without any λ, a notice that says so.
 
     Raises:
-        FigureError: the table has no row with a λ, or none of the accuracies.
+        FigureError: the table has none of the accuracies.
     """
     path = inputs.file("table")
     numbers = [column for name in _series_of(read_header(path)) for column in (name, f"{name}_std")]
     table = read_csv(path, COLUMNS | dict.fromkeys(numbers, "float64"))
+    if table["lambda"].isna().all():  # the table it is made along with is the user's to choose
+        return Drawn({"accuracy_against_weight": notice(f"{settings.table}: no row has a λ")})
     return Drawn({"accuracy_against_weight": draw_accuracy(table)})
 
 

@@ -21,10 +21,23 @@ class SourceImages:
         classes: names of the K classes.
         splits: images (N, H, W, C), uint8, and labels (N,), int64 in [0, K), of each split: "train", and "test" and
             "validation" where the source has them.
+
+    Raises:
+        DataError: images or labels of a split have another form.
     """
 
     classes: list[str]
     splits: dict[Split, tuple[np.ndarray, np.ndarray]]
+
+    def __post_init__(self) -> None:
+        for split, (images, labels) in self.splits.items():
+            if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
+                received = f"{images.shape} of {images.dtype}"
+                raise DataError(
+                    f"source: {split}: expected images (N, H, W, C) of uint8, C = 1 or 3, received {received}"
+                )
+            if labels.shape != images.shape[:1]:
+                raise DataError(f"source: {split}: expected {len(images)} labels, received {labels.shape}")
 
 
 Loader = Callable[[DatasetConfig, Path], SourceImages]
