@@ -44,7 +44,7 @@ def make_images() -> Callable[..., ImageSet]:
 
 @pytest.fixture(scope="session")
 def cut_after() -> Callable[[pytest.MonkeyPatch, int], list[int]]:
-    """Interrupt the process after so many checkpoints; returns the steps they are saved at."""
+    """Interrupt the process after `saves` checkpoints; returns the steps they are saved at."""
 
     def cut(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
         made: list[int] = []

@@ -150,7 +150,7 @@ class Run:
         """The run of a :meth:`to_json`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the record is not the identity of a run.
         """
         values = {name_in_python(name): value for name, value in record.items()}
         try:

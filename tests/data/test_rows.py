@@ -1,4 +1,4 @@
-"""Image sets that a process was writing when it was stopped or killed, and that the next one goes on with."""
+"""Image sets that a process was writing when it was stopped or killed, and that the next process resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes on a CPU train what one trains; they stop, fail and go on as one."""
+"""Two processes on a CPU train what one trains; they stop, fail and resume as one."""
 
 from __future__ import annotations
 

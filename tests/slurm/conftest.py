@@ -149,7 +149,7 @@ def slurm() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def long_runs(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Submitting, Run]]]:
-    """The two that take long, with their real stages; begun before all tests, which go on beside them."""
+    """The two that take long, with their real stages; begun before all tests, and run beside them."""
     cut = login_node(tmp_path_factory.mktemp("cut") / "clone", stub=False)
     demo = login_node(tmp_path_factory.mktemp("demo") / "clone", stub=False)
     profile = ("--profile", "slurm", "--config", "preset=demo")

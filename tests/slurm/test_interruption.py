@@ -42,7 +42,7 @@ def test_cancelled_and_killed(project: Submitting) -> None:
     assert f"SLURM-job '{running['JobId']}' failed, SLURM status is: 'CANCELLED'" in printed
     assert trained() == RUNS[:1]
 
-    # Snakemake is killed while the second one runs again; its job goes on to its end.
+    # Snakemake is killed while the second one runs again; its job runs to its end.
     run = project.start(*PROFILE, *ONCE, "--", *MODELS, STUB_SECONDS="3")
     wait_until(lambda: states()[2:] == ["RUNNING"])
     run.process.kill()

@@ -1,4 +1,4 @@
-"""A job that its time limit cuts in mid-training goes on in the next one, to the same result."""
+"""A job that its time limit cuts in mid-training is resumed by the next job, to the same result."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def command_of(run: SmallRun, name: str, output: Path) -> tuple[str, ...]:
 
 
 def run_and_strike(arguments: tuple[str, ...], number: signal.Signals, steps: int, delay: float) -> tuple[int, str]:
-    """The status of a process that gets a signal `delay` seconds after so many steps, and what it writes on stderr."""
+    """The status of a process that gets a signal `delay` seconds after some steps, and what it writes on stderr."""
     reading, writing = os.pipe()
     child = os.fork()
     if child:

@@ -159,7 +159,7 @@ class BlockRegistry(Registry, Generic[B]):
         """Add a variant.
 
         Raises:
-            ConfigError: the name is taken or no name, or a setting is called like one that every block has.
+            ConfigError: the name is taken or invalid, or a setting is named like one that every block has.
         """
         clash = settings.model_fields.keys() & self.common.model_fields.keys()
         if clash:

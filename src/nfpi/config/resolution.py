@@ -242,7 +242,7 @@ class _Choice(Settings):
 
 
 class _Extensions(Settings):
-    """The files that one layer of settings adds."""
+    """Extension files named by one layer of settings."""
 
     extensions: list[LocalPath] | None = None
 

@@ -59,7 +59,7 @@ class FlowStep(Bijection):
 class MultiscaleFlow(ImageFlow):
     """Levels of flow steps on images of growing depth and shrinking size.
 
-    A level squeezes its input to (4C, H/2, W/2) and applies its steps. The first half of the channels goes on to the
+    A level squeezes its input to (4C, H/2, W/2) and applies its steps. The first half of the channels passes to the
     next level; at the end the levels' latents are put back where they came from, so z has the shape of the image.
     Subclasses say what a step is.
 
@@ -155,7 +155,7 @@ class MultiscaleFlow(ImageFlow):
         for level in self._steps():
             x, rest = apply(level, squeeze(x)).chunk(2, 1)
             kept.append(rest)
-        # after the last level nothing is left to go on: its halves come together again
+        # there is no level after the last: both of its halves are latents
         for rest in reversed(kept):
             x = unsqueeze(torch.cat([x, rest], 1))
         return x

@@ -66,7 +66,7 @@ class TableRow:
         """The row of a :meth:`to_json`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the record is not a row.
         """
         values = {name_in_python(name): value for name, value in record.items()}
         try:

@@ -15,7 +15,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:
-    """Choose the best device there is, or `devices` GPUs where there are so many, and prepare this process for it.
+    """Choose the best device there is, or `devices` GPUs where as many are available, and prepare this process for it.
 
     `32-true` is strict: GPUs do not round the factors of float32 convolutions to TF32, which would break the inverse of
     a flow. `bf16-mixed` is the fast setting. On a CPU the same run gives the same bits.
@@ -34,7 +34,8 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
 
         device = FabricDevice(precision, count)
     if device.device.type == "cpu":  # elsewhere it is slower
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # none is read
+        # uninitialized memory is never read here
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # torch.use_deterministic_algorithms does the same, and imports the compiler
         torch.set_deterministic_debug_mode("warn")
     return device
