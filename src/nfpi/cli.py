@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sys
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pydantic_settings import (
 )
 from tqdm import tqdm
 
+from nfpi import __version__
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
 from nfpi.runtime.faults import describe_fault, describe_scarcity
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = arguments if arguments is not None else sys.argv[1:]
     everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False)
-    everywhere.add_argument("--version", action="version", version=f"nfpi {version('nfpi')}")
+    everywhere.add_argument("--version", action="version", version=f"nfpi {__version__}")
     everywhere.add_argument("--extensions", action="append", type=Path, default=[])
     known, arguments = everywhere.parse_known_args(arguments)
     arguments = arguments or ["--help"]
