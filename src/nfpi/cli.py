@@ -31,7 +31,7 @@ from nfpi import __version__
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
 from nfpi.runtime.faults import describe_fault, describe_scarcity
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
-from nfpi.stages.options import STAGES, Stage
+from nfpi.stages.options import COMMANDS, Command
 
 
 class _Commands(BaseSettings):
@@ -61,24 +61,24 @@ class _Commands(BaseSettings):
         """Carry out the stage of the subcommand."""
         from nfpi.stages.execution import execute  # numpy: help needs none
 
-        stage = get_subcommand(self)
-        assert isinstance(stage, Stage)
-        execute(stage)
+        command = get_subcommand(self)
+        assert isinstance(command, Command)
+        execute(command)
 
 
-def _summary(stage: type[Stage]) -> str:
-    """The first line of a stage's help."""
-    return (stage.__doc__ or "").partition("\n")[0]
+def _summary(command: type[Command]) -> str:
+    """The first line of a command's help."""
+    return (command.__doc__ or "").partition("\n")[0]
 
 
 def commands() -> type[BaseSettings]:
-    """A model with a field for each stage, from which the parser is made."""
+    """A model with a field for each command, from which the parser is made."""
     fields: dict[str, Any] = {
-        stage.__name__: (
-            CliSubCommand[stage],  # type: ignore[misc, valid-type]
-            Field(alias=stage.command, description=_summary(stage)),
+        command.__name__: (
+            CliSubCommand[command],  # type: ignore[misc, valid-type]
+            Field(alias=command.command, description=_summary(command)),
         )
-        for stage in STAGES
+        for command in COMMANDS
     }
     summary = inspect.cleandoc(_Commands.__doc__ or "")
     made: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=summary, **fields)

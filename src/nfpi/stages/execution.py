@@ -6,12 +6,20 @@ import logging
 
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import require_writable
-from nfpi.stages.options.base import Stage
+from nfpi.stages.options.base import Command, Stage
 
 logger = logging.getLogger(__name__)
 
 
-def execute(stage: Stage) -> None:
+def execute(command: Command) -> None:
+    """Do the work of a command."""
+    if isinstance(command, Stage):
+        _carry_out(command)
+    else:
+        command.load()(command)
+
+
+def _carry_out(stage: Stage) -> None:
     """Do the work of a stage; where the fit that it depends on diverged, its outputs say so.
 
     Raises:

@@ -1,6 +1,6 @@
 """One light class a stage: its fields are the options of its subcommand, its outputs are declared."""
 
-from nfpi.stages.options.base import Stage
+from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
@@ -28,11 +28,16 @@ STAGES: tuple[type[Stage], ...] = (
 )
 """All of them, in the order in which the command line lists them."""
 
+COMMANDS: tuple[type[Command], ...] = (*STAGES,)
+"""All subcommands: the stages, and those that write no files."""
+
 __all__ = [
+    "COMMANDS",
     "STAGES",
     "Augment",
     "Benchmark",
     "Collect",
+    "Command",
     "DownloadWeights",
     "EncodeData",
     "Evaluate",
