@@ -63,6 +63,9 @@ def test_the_flow_of_a_classifier():
         {"weight": -1.0},
         {"weight": math.inf},
         {"weight": math.nan},
+        {"seed": 2**63},
+        {"seed": -1},
+        {"seed": "1"},
     ],
 )
 def test_what_is_no_run_is_refused(changes):

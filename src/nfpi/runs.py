@@ -80,6 +80,8 @@ class Run:
     augmentation: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ValueError(f"run: seed: expected a whole number from 0 to 2⁶³ − 1, received {self.seed!r}")
         of_flow = (self.flow, self.prior, self.weight)
         if None in of_flow and of_flow != (None, None, None):
             raise ValueError(f"run: expected flow, prior and weight together or none of them, received {of_flow}")

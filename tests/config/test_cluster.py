@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from nfpi.config import Cluster, Resources, resources_of_job, threads_of_job
+from nfpi.config import Cluster, Resources, explain, resources_of_job, threads_of_job
 
 ON_GPU = Resources(gpu=1, threads=8, mem_mb=16000, runtime=60)
 ON_CPU = Resources(threads=4, mem_mb=8000, runtime=30)
@@ -83,3 +84,40 @@ def test_what_leaves_a_checkpoint_is_warned_before_its_limit():
 def test_an_account_may_stand_in_a_variable(monkeypatch):
     monkeypatch.setenv("NFPI_TEST_PROJECT", "abc")
     assert Cluster(account="$NFPI_TEST_PROJECT@v100").account == "abc@v100"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"options": "$(touch x)"},
+        {"options": "--mail-user=`id`"},
+        {"options": "--hint=nomultithread; touch x"},
+        {"options": "--hint=nomultithread\ntouch x"},
+        {"options": '--comment="$HOME"'},
+        {"options": "--comment='unbalanced"},
+        {"account": "a; touch x"},
+        {"cpu_account": "a b"},
+        {"partition": "$(touch x)"},
+        {"cpu_partition": "a|b"},
+        {"constraint": "`id`"},
+        {"qos": {"$(touch x)": 60}},
+    ],
+)
+def test_what_a_shell_would_expand_is_refused_in_one_line(settings):
+    with pytest.raises(ValidationError) as error:
+        Cluster(**settings)
+    line = explain(error.value)
+    assert line.startswith(next(iter(settings)) if "qos" not in settings else "unknown key 'qos.")
+    assert "\n" not in line
+
+
+def test_a_variable_of_the_account_is_refused_for_what_it_stands_for(monkeypatch):
+    monkeypatch.setenv("NFPI_TEST_PROJECT", "$(touch x)")
+    with pytest.raises(ValidationError, match="expected a name"):
+        Cluster(account="$NFPI_TEST_PROJECT@v100")
+
+
+def test_what_clusters_are_asked_for_is_accepted():
+    options = "--hint=nomultithread --exclude=node[01-03] --comment='50 % of $5' --mail-user=\"a@b.c\""
+    known = {"options": options, "constraint": "[a100|h100*2]&nvlink", "partition": "gpu_p2,gpu_p5"}
+    assert Cluster(**known).model_dump(include=set(known)) == known

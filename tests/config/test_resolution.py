@@ -401,3 +401,16 @@ def test_numbers_out_of_range_are_refused(model, values):
     with pytest.raises(ValidationError) as error:
         model(**values)
     assert [fault["loc"] for fault in error.value.errors()] == [tuple(values)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seeds": [1, 2**63]}, "seeds.1"),
+        ({"datasets": {"digits": {"split_seed": 2**32}}}, "datasets.digits.split_seed"),
+    ],
+)
+def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
+    with pytest.raises(ConfigError, match=rf"^{key}: Input should be less than \d+, received \d+$"):
+        project.config(changes)
+    assert project.config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nfpi.config.base import ExpandedText, Name, NonNegativeInt, PositiveInt, Settings
 
@@ -32,6 +33,38 @@ RESUMED: frozenset[JobName] = frozenset(
 """Stages that keep what they have done when they are stopped, and resume; the others begin anew."""
 
 
+_WORD = r"[\w.,:@%+/=-]+"
+_EXPRESSION = r"[\w.,:@%+/=&|*()\[\]-]+"
+"""Snakemake's executor quotes what it is made of."""
+_QUOTED = re.compile(r"""'[^'\n]*'|"[^"\n$`\\!]*\"""")
+_EXPANDED = re.compile(r"""[$`\\;&|<>(){}*?!~#'"]|[^\S ]""")
+"""Characters that mean something to a shell, and line breaks."""
+
+
+def _name(text: str) -> str:
+    return _matched(text, _WORD, "a name of letters, digits and _ . , : @ % + / = -")
+
+
+def _expression(text: str) -> str:
+    return _matched(text, _EXPRESSION, "features of nodes joined by & | , or in brackets")
+
+
+def _matched(text: str, pattern: str, expected: str) -> str:
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise ValueError(f"expected {expected}, received {text!r}")
+    return text
+
+
+def _plain_options(text: str) -> str:
+    """Options go through the shell of the machine that submits, which must find nothing to expand."""
+    found = _EXPANDED.search(_QUOTED.sub("", text))
+    if found:
+        raise ValueError(
+            f"expected options of sbatch that no shell expands, received {found[0]!r} in {text!r}: quote the value"
+        )
+    return text
+
+
 class Resources(Settings):
     """What one job of a stage may use."""
 
@@ -45,15 +78,15 @@ class Resources(Settings):
 class Cluster(Settings):
     """What a cluster wants to know of its jobs beyond their resources; profiles/ has some."""
 
-    account: ExpandedText | None = None
+    account: Annotated[ExpandedText, AfterValidator(_name)] | None = None
     """who pays for jobs with GPUs; environment variables may stand in it"""
-    cpu_account: ExpandedText | None = None
+    cpu_account: Annotated[ExpandedText, AfterValidator(_name)] | None = None
     """who pays for the other jobs; None: the same"""
-    partition: str | None = None
+    partition: Annotated[str, AfterValidator(_name)] | None = None
     """of jobs with GPUs; None: the cluster's default"""
-    cpu_partition: str | None = None
+    cpu_partition: Annotated[str, AfterValidator(_name)] | None = None
     """of the other jobs; None: the cluster's default"""
-    constraint: str | None = None
+    constraint: Annotated[str, AfterValidator(_expression)] | None = None
     """which nodes suit jobs with GPUs"""
     qos: dict[Name, PositiveInt] = {}
     """QoS of jobs with GPUs and their time limits in minutes; a job takes the shortest that it fits into"""
@@ -65,8 +98,8 @@ class Cluster(Settings):
     """no: memory comes along with the cores"""
     warn_seconds: Annotated[int, Field(ge=0, lt=65536)] = 120
     """how long before its time limit a job is told to keep what it has done (SIGTERM); 0: it is not told"""
-    options: str = ""
-    """more options of sbatch"""
+    options: Annotated[str, AfterValidator(_plain_options)] = ""
+    """more options of sbatch; values that a shell would change stand in quotes"""
 
     @property
     def longest(self) -> int | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from nfpi.config.base import LocalPath, NonNegativeInt, PositiveInt, Settings
+from nfpi.config.base import LocalPath, PositiveInt, Settings
 from nfpi.config.registry import Registry
 
 Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
@@ -23,7 +23,7 @@ class DatasetConfig(Settings):
     """share of the training images held out, stratified, for every choice that is made"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share held out for the test where the source has no test split of its own (digits)"""
-    split_seed: NonNegativeInt = 0
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     train_per_class: PositiveInt | None = None
     """training images kept a class, validation not counted; None: all"""
     test_per_class: PositiveInt | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, SerializeAsAny, create_model
 from pydantic_core import CoreSchema
 
-from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from nfpi.config.base import Name, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Settings
 from nfpi.config.registry import Registry
 from nfpi.runs import INITIAL, SPLITS, Layout, Run
 
@@ -145,7 +145,7 @@ class EmbeddingFigure(FigureSettings):
     images: PositiveInt = 5000
     """training images that are embedded"""
     perplexity: PositiveFloat = 30.0
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
     """small and large λ of the released update with variances"""
     lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [10.0, 30.0]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from nfpi.config.base import ConfigError, LocalPath, Name, NonNegativeInt, Settings, explain, suggest
+from nfpi.config.base import ConfigError, LocalPath, Name, Seed, Settings, explain, suggest
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import SOURCES, DatasetConfig
@@ -30,7 +30,7 @@ class Config(Settings):
     extensions: list[LocalPath] = []
     """Python files of the user's own that add priors, flows, metrics or classifiers (docs/extending.md); those of a
     preset come on top of those of the preset that it extends"""
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [1999]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1999]
     """each gives its own initial state, flow, images and classifier"""
     datasets: dict[Name, DatasetConfig] = {}
     flows: dict[Name, FlowConfig] = {}
