@@ -411,6 +411,6 @@ def test_numbers_out_of_range_are_refused(model, values):
     ],
 )
 def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
-    with pytest.raises(ConfigError, match=rf"^{key}: Input should be less than \d+, received \d+$"):
+    with pytest.raises(ConfigError, match=rf"^preset small: {key}: Input should be less than \d+, received \d+$"):
         project.config(changes)
     assert project.config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]

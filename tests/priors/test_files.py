@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.priors.files import load_prior, load_statistics, save_prior, save_statistics
@@ -102,6 +103,9 @@ def test_a_file_of_another_kind_is_refused(prior, tmp_path):
         {"mean": torch.zeros(2, 3), "variance": -torch.ones(2, 3)},
         {"mean": torch.zeros(2, 3), "variance": torch.ones(3, 3)},
         {"mean": torch.zeros(2, 3)},
+        {"mean": torch.zeros(2, 3, dtype=torch.int64), "variance": torch.ones(2, 3)},
+        {"mean": torch.zeros(1, 2), "covariance": torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])},
+        {"mean": torch.zeros(2, 3), "variance": torch.ones(2, 3), "count": torch.ones(2)},
     ],
 )
 def test_improper_gaussians_are_not_read(tmp_path, tensors):
@@ -111,3 +115,56 @@ def test_improper_gaussians_are_not_read(tmp_path, tensors):
         load_prior(file)
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
+
+
+COUNT, MEAN, VARIANCE = torch.tensor([2.0, 3.0]), torch.zeros(2, 3), torch.ones(2, 3)
+SOUND = {"count": COUNT, "mean": MEAN, "variance": VARIANCE}
+IDENTITY = torch.eye(3).expand(2, 3, 3).clone()
+
+
+def changed(tensor: torch.Tensor, value: float, *place: int) -> torch.Tensor:
+    tensor = tensor.clone()
+    tensor[place] = value
+    return tensor
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": changed(COUNT, torch.nan, 0)}, "count: expected finite numbers"),
+        ({"count": changed(COUNT, 1, 0)}, "class 0: its variance needs at least 2 samples, received 1"),
+        ({"count": changed(COUNT, -5, 1)}, "class 1: its variance needs at least 2 samples, received -5"),
+        ({"count": changed(COUNT, 2.5, 0)}, "count: not K whole numbers"),
+        ({"count": COUNT.long()}, "count: not real numbers"),
+        ({"count": COUNT[:1]}, "not of shapes"),
+        ({"mean": changed(MEAN, torch.inf, 0, 1)}, "mean: expected finite numbers"),
+        ({"mean": MEAN[0]}, "not of shapes"),
+        ({"variance": changed(VARIANCE, torch.nan, 0, 1)}, "variance: expected finite numbers"),
+        ({"variance": changed(VARIANCE, -1, 1, 2)}, "class 1: dimension 2 has the variance -1"),
+        ({"variance": VARIANCE[:, :1]}, "not of shapes"),
+        ({"covariance": IDENTITY[:, :2]}, "covariance: not of shape"),
+        ({"covariance": changed(IDENTITY, 0.5, 1, 0, 1)}, "covariance: not symmetric"),
+        ({"covariance": 2 * IDENTITY}, "variance: not the diagonal"),
+        ({"covariance": IDENTITY + 2 * (1 - torch.eye(3))}, "a variance along some direction is negative"),
+        ({"covariance": changed(IDENTITY, torch.nan, 0, 0, 1)}, "covariance: expected finite numbers"),
+        ({"other": MEAN}, "with other"),
+    ],
+)
+def test_damaged_statistics_are_an_error_that_names_the_file(tmp_path, changes, message):
+    """A fit must not meet them: what it would say is that it diverged, which is a result."""
+    file = tmp_path / "statistics.safetensors"
+    save_file(SOUND, file, {"nfpi": "{}"})
+    assert torch.equal(load_statistics(file).variance, VARIANCE.double())
+    save_file({name: tensor.clone() for name, tensor in (SOUND | changes).items()}, file, {"nfpi": "{}"})
+    with pytest.raises(FormatError, match=message) as error:
+        load_statistics(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("header", [{"seed": "3"}, {"seed": -1}, {"start": 4}])
+def test_a_damaged_header_is_refused(prior, tmp_path, header):
+    file = tmp_path / "prior.safetensors"
+    save_prior(file, prior, header)
+    with pytest.raises(FormatError, match=r"prior\.safetensors: header: (seed|start): "):
+        load_prior(file)

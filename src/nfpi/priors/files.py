@@ -6,11 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from nfpi.config.base import Seed
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
-from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+from nfpi.runtime.formats import FormatError, Record, check_record
+from nfpi.runtime.tensors import load_tensors, save_tensors
+
+
+_ROUNDING = 1e-9
+"""relative, of covariances that were computed in float64"""
+
+
+class _Header(Record):
+    """What is known of where Gaussians and statistics came from."""
+
+    seed: Seed | None = None
+    start: str | None = None
 
 
 def prior_tensors(prior: GaussianPrior) -> dict[str, Tensor]:
@@ -31,9 +45,12 @@ def prior_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior
         FormatError: they are none.
     """
     try:
+        _check_names(tensors, {"mean"}, {"mean", "variance", "covariance"})
         prior = GaussianPrior(tensors["mean"], tensors.get("variance"), tensors.get("covariance"))
         prior.check()
-    except (KeyError, ValueError) as error:
+        if prior.covariance is not None:
+            _check_symmetry(prior.covariance)
+    except ValueError as error:
         raise FormatError(f"{path}: expected class Gaussians, received others ({error})") from None
     return prior
 
@@ -44,8 +61,14 @@ def save_prior(path: Path, prior: GaussianPrior, header: Mapping[str, Any]) -> N
 
 
 def load_prior(path: Path) -> tuple[GaussianPrior, dict[str, Any]]:
-    """Read class Gaussians, and the header that was written with them."""
+    """Read class Gaussians, and the header that was written with them.
+
+    Raises:
+        FormatError: the file is missing, damaged, or holds something else.
+        Diverged: the file stands for a fit that diverged.
+    """
     tensors, header = load_tensors(path)
+    check_record(_Header, header, f"{path}: header")
     return prior_of_tensors(path, tensors), header
 
 
@@ -59,9 +82,55 @@ def save_statistics(path: Path, statistics: ClassStatistics, header: Mapping[str
 
 
 def load_statistics(path: Path) -> ClassStatistics:
-    """Read class statistics."""
-    tensors, _ = load_tensors(path)
+    """Read class statistics, of which every class has a variance.
+
+    Raises:
+        FormatError: the file is missing, damaged, or holds something else.
+        Diverged: the file stands for a fit that diverged.
+    """
+    tensors, header = load_tensors(path)
+    check_record(_Header, header, f"{path}: header")
     try:
-        return ClassStatistics(tensors["count"], tensors["mean"], tensors.get("variance"), tensors.get("covariance"))
-    except (KeyError, ValueError) as error:
+        _check_names(tensors, {"count", "mean", "variance"}, {"count", "mean", "variance", "covariance"})
+        _check_agreement(tensors)
+        statistics = ClassStatistics(**tensors)
+        statistics.check()
+    except ValueError as error:
         raise FormatError(f"{path}: expected class statistics, received others ({error})") from None
+    return statistics
+
+
+def _check_names(tensors: Mapping[str, Tensor], required: set[str], known: set[str]) -> None:
+    missing, others = required - tensors.keys(), tensors.keys() - known
+    if missing or others:
+        what = f"without {min(missing)}" if missing else f"with {min(others)}"
+        raise ValueError(f"tensors {what}")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name}: not real numbers")
+
+
+def _check_agreement(tensors: Mapping[str, Tensor]) -> None:
+    """Check what :class:`ClassStatistics` takes for granted, because it computes these itself."""
+    count, mean, variance = (tensors[name] for name in ("count", "mean", "variance"))
+    if count.dim() != 1 or bool((count != count.round()).any()):
+        raise ValueError("count: not K whole numbers")
+    if mean.dim() != 2 or not len(mean) == len(count) or variance.shape != mean.shape:
+        shapes = tuple(count.shape), tuple(mean.shape), tuple(variance.shape)
+        raise ValueError(f"count, mean and variance: not of shapes (K,), (K, D) and (K, D) but {shapes}")
+    covariance = tensors.get("covariance")
+    if covariance is None:
+        return
+    if covariance.shape != (*mean.shape, mean.shape[1]):
+        raise ValueError(f"covariance: not of shape (K, D, D) but {tuple(covariance.shape)}")
+    _check_symmetry(covariance)
+    if not torch.allclose(covariance.diagonal(dim1=1, dim2=2), variance, rtol=_ROUNDING):
+        raise ValueError("variance: not the diagonal of the covariance")
+    eigenvalues = torch.linalg.eigvalsh(covariance)
+    if bool((eigenvalues[:, 0] < -_ROUNDING * eigenvalues[:, -1]).any()):
+        raise ValueError("covariance: a variance along some direction is negative")
+
+
+def _check_symmetry(covariance: Tensor) -> None:
+    if not torch.allclose(covariance, covariance.mT, rtol=_ROUNDING, atol=_ROUNDING * float(covariance.abs().max())):
+        raise ValueError("covariance: not symmetric")

@@ -144,14 +144,19 @@ class ClassStatistics:
             self._scatter[classes] += scatter + gap[:, :, None] * gap[:, None, :] * between[:, None, None]
 
     def check(self) -> None:
-        """Check that every class has a variance.
+        """Check that every class has a variance, and that all numbers are sound.
 
         Raises:
-            ValueError: a class has fewer than two latents, or a dimension that does not vary.
+            ValueError: a class has fewer than two latents, or a dimension that does not vary; a number is not finite.
         """
+        for name, tensor in (("count", self.count), ("mean", self.mean), ("variance", self._squares)):
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name}: a number is not finite")
         if bool((self.count < 2).any()):
             worst = int(self.count.argmin())
             raise ValueError(f"class {worst}: its variance needs at least 2 samples, received {int(self.count[worst])}")
         flat = (self._squares <= 0).nonzero()
         if len(flat):
-            raise ValueError(f"class {int(flat[0, 0])}: dimension {int(flat[0, 1])} does not vary (variance 0)")
+            place, variance = tuple(flat[0].tolist()), float(self.variance[tuple(flat[0])])
+            reason = "does not vary (variance 0)" if variance == 0 else f"has the variance {variance:g}"
+            raise ValueError(f"class {place[0]}: dimension {place[1]} {reason}")
