@@ -30,6 +30,7 @@ from tqdm import tqdm
 from nfpi import __version__
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
 from nfpi.runtime.faults import describe_fault, describe_scarcity
+from nfpi.runtime.job_log import PLACE, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.options import COMMANDS, Command
 
@@ -37,8 +38,8 @@ from nfpi.stages.options import COMMANDS, Command
 class _Commands(BaseSettings):
     """Normalizing flows with fixed-point Gaussian-mixture priors, one subcommand a stage.
 
-    Everywhere: --version; --extensions FILE (again for more) loads a file of your own with priors, flows, metrics or
-    classifiers.
+    Before the subcommand: --version; --extensions FILE (again for more) loads a file of your own with priors, flows,
+    metrics or classifiers; --log FILE appends what is printed to a file.
     """
 
     model_config = SettingsConfigDict(
@@ -95,8 +96,15 @@ def main(arguments: list[str] | None = None) -> int:
     everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False)
     everywhere.add_argument("--version", action="version", version=f"nfpi {__version__}")
     everywhere.add_argument("--extensions", action="append", type=Path, default=[])
+    everywhere.add_argument("--log", type=Path)
     known, arguments = everywhere.parse_known_args(arguments)
     arguments = arguments or ["--help"]
+    log = None if PLACE in os.environ else known.log
+    return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
+
+
+def _run(arguments: list[str], extensions: list[Path]) -> int:
+    """Run a subcommand; the status to exit with."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_LineHandler()]
     )
@@ -104,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         with interruptible(at_once=True):
-            load_extensions(known.extensions)
+            load_extensions(extensions)
             CliApp.run(commands(), cli_args=arguments)
     except ValidationError as error:
         return _fail(explain(error))
@@ -149,7 +157,7 @@ class _LineHandler(logging.StreamHandler):
 
 
 def _fail(message: str, status: int = 1) -> int:
-    print(f"nfpi: error: {message}", file=sys.stderr)
+    print_error(message)
     return status
 
 

@@ -86,7 +86,7 @@ class Project:
     def plan(self, *arguments: str, overlay: dict[str, Any] | None = None) -> set[Job]:
         """The jobs of a dry run, from the commands it prints; each must be there once."""
         text = self.snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
-        commands = re.findall(r"^Shell command: exec nfpi (.+?) > \S+ 2>&1$", text, flags=re.MULTILINE)
+        commands = re.findall(r"^Shell command: exec nfpi --log \S+ (.+)$", text, flags=re.MULTILINE)
         jobs = Counter(job_of(*shlex.split(command)) for command in commands)
         assert not [job for job, times in jobs.items() if times > 1]
         total = re.search(r"^total +(\d+)$", text, flags=re.MULTILINE)

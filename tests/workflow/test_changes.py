@@ -105,7 +105,7 @@ def test_what_changes_no_result_runs_nothing(finished: Project, setting: str) ->
 def test_a_reworded_rule_runs_nothing(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "copy")
     rule = project.folder / "workflow/rules/flow.smk"
-    rule.write_text(rule.read_text().replace("exec nfpi train-flow", "exec  nfpi  train-flow"))
+    rule.write_text(rule.read_text().replace("exec nfpi --log", "exec  nfpi  --log"))
     assert project.plan("table2") == set()
 
 

@@ -55,7 +55,7 @@ def test_all_of_the_demo_is_made_once(everything: Project) -> None:
 
 def test_the_paper_preset_plans_every_run_of_the_paper(fresh: Project) -> None:
     text = fresh.snakemake("all", "--config", "preset=paper", "--dry-run", "--printshellcmds").stdout
-    jobs = Counter(line.split()[4] for line in text.splitlines() if line.startswith("Shell command: exec nfpi "))
+    jobs = Counter(line.split()[6] for line in text.splitlines() if line.startswith("Shell command: exec nfpi "))
     backbones = 2 * 2  # CIFAR10 under Glow and the transformer
     flows = 11 + 15 + 1 + backbones  # CIFAR10, CIFAR100, ImageNet
     tested = 4 + 8 + backbones  # runs of tables 2, 3 and 7

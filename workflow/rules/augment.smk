@@ -25,5 +25,6 @@ rule augment:
         "Augment the latents of {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"
         " seed {wildcards.seed}"
     shell:
-        "exec nfpi augment --data {params.data:q} --model {params.model:q} --nfa {params.nfa:q} --seed {wildcards.seed}"
-        " {params.extensions:q} --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} augment --data {params.data:q} --model {params.model:q} --nfa {params.nfa:q}"
+        " --seed {wildcards.seed}"
+        " {params.extensions:q} --output {params.folder:q}"

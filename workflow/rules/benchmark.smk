@@ -16,4 +16,4 @@ rule benchmark:
     message:
         "Measure speed and memory"
     shell:
-        "exec nfpi benchmark --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} benchmark --output {params.folder:q}"

@@ -26,9 +26,10 @@ rule train_classifier:
         "Train {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
         " λ = {wildcards.weight}, seed {wildcards.seed}, temperature {wildcards.temperature}"
     shell:
-        "exec nfpi train-classifier --data {params.data:q} --generated {params.generated:q} --name {wildcards.classifier}"
+        "exec nfpi --log {log:q} train-classifier --data {params.data:q} --generated {params.generated:q}"
+        " --name {wildcards.classifier}"
         " --classifier {params.classifier:q} --seed {wildcards.seed} {params.extensions:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --output {params.folder:q}"
 
 
 rule test_classifier:
@@ -60,8 +61,9 @@ rule test_classifier:
         "Test the best {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
         " λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
-        "exec nfpi test-classifier --data {params.data:q} --run {params.run:q} {params.metrics:q} {params.extensions:q}"
-        " --output {params.folder:q} {params.candidates:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} test-classifier --data {params.data:q}"
+        " --run {params.run:q} {params.metrics:q} {params.extensions:q}"
+        " --output {params.folder:q} {params.candidates:q}"
 
 
 rule train_classifier_on_real:
@@ -94,9 +96,10 @@ rule train_classifier_on_real:
         "Train {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
         " {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "exec nfpi train-classifier --data {params.data:q} --name {wildcards.classifier} {params.learns_from:q}"
+        "exec nfpi --log {log:q} train-classifier --data {params.data:q} --name {wildcards.classifier}"
+        " {params.learns_from:q}"
         " --classifier {params.classifier:q} --seed {wildcards.seed} {params.extensions:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --output {params.folder:q}"
 
 
 rule test_classifier_on_real:
@@ -129,5 +132,5 @@ rule test_classifier_on_real:
         "Test {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
         " {wildcards.source}, seed {wildcards.seed}"
     shell:
-        "exec nfpi test-classifier --data {params.data:q} --run {params.run:q} {params.real_labels:q}"
-        " {params.metrics:q} {params.extensions:q} --output {params.folder:q} {params.candidate:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} test-classifier --data {params.data:q} --run {params.run:q} {params.real_labels:q}"
+        " {params.metrics:q} {params.extensions:q} --output {params.folder:q} {params.candidate:q}"

@@ -28,8 +28,9 @@ rule prepare_data:
     message:
         "Prepare {wildcards.dataset}"
     shell:
-        "exec nfpi prepare-data --name {wildcards.dataset:q} --dataset {params.dataset:q} {params.extensions:q}"
-        " --download-folder {params.downloads:q} --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} prepare-data --name {wildcards.dataset:q} --dataset {params.dataset:q}"
+        " {params.extensions:q}"
+        " --download-folder {params.downloads:q} --output {params.folder:q}"
 
 
 rule encode_data:
@@ -57,8 +58,9 @@ rule encode_data:
     message:
         "Encode {wildcards.dataset}"
     shell:
-        "exec nfpi encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q} --workers {threads}"
-        " {params.extensions:q} --download-folder {params.downloads:q} --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q}"
+        " --workers {threads}"
+        " {params.extensions:q} --download-folder {params.downloads:q} --output {params.folder:q}"
 
 
 rule download_weights:
@@ -81,4 +83,4 @@ rule download_weights:
     message:
         "Download the weights of {wildcards.model}"
     shell:
-        "exec nfpi download-weights --model {wildcards.model} --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} download-weights --model {wildcards.model} --output {params.folder:q}"

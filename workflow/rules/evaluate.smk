@@ -28,6 +28,6 @@ rule evaluate:
         "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
         " seed {wildcards.seed}"
     shell:
-        "exec nfpi evaluate --data {params.data:q} --model {params.model:q} --history {input.history:q}"
+        "exec nfpi --log {log:q} evaluate --data {params.data:q} --model {params.model:q} --history {input.history:q}"
         " --run {params.run:q} --evaluation {params.evaluation:q} {params.metrics:q} {params.extensions:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --output {params.folder:q}"

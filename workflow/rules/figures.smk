@@ -41,5 +41,5 @@ for name, figure in plan.config.figures.items():
         message:
             f"Draw {figure.title or name}"
         shell:
-            "exec nfpi figure --name {params.name:q} --figure {params.figure:q} --files {params.files:q}"
-            " --reads {params.reads:q} {params.extensions:q} --output {params.folder:q} > {log:q} 2>&1"
+            "exec nfpi --log {log:q} figure --name {params.name:q} --figure {params.figure:q} --files {params.files:q}"
+            " --reads {params.reads:q} {params.extensions:q} --output {params.folder:q}"

@@ -25,9 +25,10 @@ rule start_flow:
     message:
         "Initialise {wildcards.flow} on {wildcards.dataset}: initial Gaussians {wildcards.start}, seed {wildcards.seed}"
     shell:
-        "exec nfpi start-flow --data {params.data:q} --flow {params.flow:q} --training {params.training:q}"
+        "exec nfpi --log {log:q} start-flow --data {params.data:q} --flow {params.flow:q} --training"
+        " {params.training:q}"
         " --start {wildcards.start} --seed {wildcards.seed} --devices {params.devices} {params.extensions:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --output {params.folder:q}"
 
 
 rule train_flow:
@@ -61,6 +62,6 @@ rule train_flow:
     message:
         "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
-        "exec nfpi train-flow --data {params.data:q} --initial {params.initial:q} {params.prior:q}"
+        "exec nfpi --log {log:q} train-flow --data {params.data:q} --initial {params.initial:q} {params.prior:q}"
         " --training {params.training:q} --devices {params.devices} {params.extensions:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --output {params.folder:q}"

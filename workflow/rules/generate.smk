@@ -24,6 +24,6 @@ rule generate:
         "Generate images like {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"
         " seed {wildcards.seed}, temperature {wildcards.temperature}"
     shell:
-        "exec nfpi generate --model {params.model:q} --temperature {wildcards.temperature}"
+        "exec nfpi --log {log:q} generate --model {params.model:q} --temperature {wildcards.temperature}"
         " --per-class {params.per_class} --batch-size {params.batch_size} --seed {wildcards.seed}"
-        " {params.extensions:q} --output {params.folder:q} > {log:q} 2>&1"
+        " {params.extensions:q} --output {params.folder:q}"

@@ -26,5 +26,6 @@ rule fit_prior:
         "Fit the Gaussians of {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"
         " seed {wildcards.seed}"
     shell:
-        "exec nfpi fit-prior --initial {params.initial:q} --prior {params.prior:q} --weight {wildcards.weight}"
-        " {params.extensions:q} --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} fit-prior --initial {params.initial:q} --prior {params.prior:q}"
+        " --weight {wildcards.weight}"
+        " {params.extensions:q} --output {params.folder:q}"

@@ -25,8 +25,8 @@ rule collect:
     message:
         "Collect the metrics of {wildcards.table}"
     shell:
-        "exec nfpi collect --name {wildcards.table:q} --runs {params.runs:q} --root {params.root:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        "exec nfpi --log {log:q} collect --name {wildcards.table:q} --runs {params.runs:q} --root {params.root:q}"
+        " --output {params.folder:q}"
 
 
 rule table:
@@ -61,6 +61,6 @@ rule table:
     message:
         "Write {wildcards.table}"
     shell:
-        "exec nfpi table --name {wildcards.table:q} --metrics {input.metrics:q} --reference {input.reference:q}"
+        "exec nfpi --log {log:q} table --name {wildcards.table:q} --metrics {input.metrics:q}"
+        " --reference {input.reference:q}"
         " --table {params.table:q} --rows {params.rows:q} {params.extensions:q} --output {params.folder:q}"
-        " > {log:q} 2>&1"

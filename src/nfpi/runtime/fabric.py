@@ -15,7 +15,8 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from torch import Tensor, nn
 
 from nfpi.runtime.device import Device
-from nfpi.runtime.processes import ADDRESS, PLACE, Processes, connected
+from nfpi.runtime.job_log import PLACE
+from nfpi.runtime.processes import ADDRESS, Processes, connected
 
 
 class OneMachine(LightningEnvironment):

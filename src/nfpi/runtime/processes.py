@@ -25,10 +25,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from nfpi.runtime.job_log import PLACE, print_error
 from nfpi.runtime.signals import SIGNALS
-
-PLACE = "NFPI_PROCESS"
-"""Environment variable of the further processes: their rank, and the port that the first one listens at."""
 
 ADDRESS = "127.0.0.1"
 _CPU = torch.device("cpu")
@@ -173,11 +171,14 @@ def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing
     if status == 0 or closing.wait(_GRACE):
         return
     errors.seek(0)
-    sys.stderr.write(errors.read().decode(errors="replace"))
+    text = errors.read().decode(errors="replace")
     if status < 0:
-        name = signal.Signals(-status).name
-        sys.stderr.write(f"nfpi: error: process {rank} of this run was ended by {name}, perhaps for its memory\n")
-    sys.stderr.flush()
+        sys.stderr.write(text)
+        print_error(f"process {rank} of this run was ended by {signal.Signals(-status).name}, perhaps for its memory")
+    else:
+        *before, last = text.splitlines() or [f"process {rank} of this run failed"]
+        sys.stderr.write("".join(f"{line}\n" for line in before))
+        print_error(last.removeprefix("nfpi: error: "))
     os._exit(max(status, 1))
 
 

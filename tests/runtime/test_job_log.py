@@ -1,0 +1,94 @@
+"""The log of a job grows from attempt to attempt, and what a job ends with is seen even where no log can be written."""
+
+from __future__ import annotations
+
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAILING = ("evaluate", "--data", "d", "--model", "missing", "--output", "o")
+LINE = "nfpi: error: missing/config.json: there is no such file\n"
+
+
+def run(log: Path, *arguments: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run nfpi with a log; `limit`: bytes that a file may have, which stands for a full disk."""
+
+    def set_limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "nfpi.cli", "--log", str(log), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=log.parent, preexec_fn=set_limit)
+
+
+def test_the_log_of_a_job_has_all_attempts_with_their_numbers(tmp_path):
+    log = tmp_path / "stage.log"
+    for _ in range(2):
+        log.unlink(missing_ok=True)  # as Snakemake does before it tries a job again
+        done = run(log, *FAILING)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", LINE)
+    first, said, second, again = log.read_text().splitlines(keepends=True)
+    assert (said, again) == (LINE, LINE)
+    for number, line in enumerate((first, second), 1):
+        assert re.fullmatch(rf"attempt {number} of evaluate, \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, \S+\n", line)
+
+    log.unlink()
+    assert run(log, "schema", "--output", "schema").returncode == 0
+    assert log.read_text().count("attempt") == 3
+    log.unlink()
+    assert run(log, "schema", "--output", "schema").returncode == 0
+    assert log.read_text().count("attempt") == 1  # a stage that had ended well begins a new log
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_log_has_the_output_of_libraries_and_child_processes(tmp_path):
+    program = """
+import os, subprocess, sys
+from pathlib import Path
+from nfpi.runtime.job_log import run_with_log
+def work():
+    print("λ on stdout")
+    print("stderr", file=sys.stderr)
+    os.write(1, b"descriptor 1\\n")
+    subprocess.run(["sh", "-c", "echo child; echo its stderr >&2"])
+    raise KeyError("a mistake")
+sys.exit(run_with_log(Path("job.log"), "work", work))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"LC_ALL": "C", "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "nfpi: error: KeyError: 'a mistake' (its traceback: job.log)\n"
+    lines = (tmp_path / "job.log").read_text(encoding="utf-8").splitlines()
+    assert lines[1:6] == ["λ on stdout", "stderr", "descriptor 1", "child", "its stderr"]
+    assert lines[-1] == "KeyError: 'a mistake'"
+
+
+@pytest.mark.parametrize("limit", [0, 60])
+def test_a_log_that_cannot_be_written_gives_way_to_stderr(tmp_path, limit):
+    done = run(tmp_path / "stage.log", *FAILING, limit=limit)
+    assert done.returncode == 1
+    assert done.stderr.endswith(LINE)
+    assert done.stderr.count("nfpi: error") == 1
+
+
+def test_a_log_that_cannot_be_opened_gives_way_to_stderr(tmp_path):
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "nfpi.cli", "--log", "file/stage.log", *FAILING],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "nfpi: file/stage.log: no log is written: File exists\n" + LINE
