@@ -6,21 +6,44 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
+from nfpi.config.base import NonNegativeFloat, Seed
 from nfpi.data.domain import Domain, domain_of
 from nfpi.flows.image_flow import ImageFlow
-from nfpi.flows.registry import build_flow
+from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import prior_of_tensors, prior_tensors
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.runtime.divergence import raise_if_marked
+from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
+from nfpi.runtime.tensors import load_tensors, save_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
+
+
+class _Data(Record):
+    name: str | None
+    classes: Annotated[list[str], Field(min_length=1)]
+    dtype: Literal["uint8", "float16"] = "uint8"
+    extra: dict[str, Any]
+
+
+class _Training(Record):
+    grey_noise: NonNegativeFloat
+    latent_noise: NonNegativeFloat
+
+
+class _Config(Record):
+    """What is needed of a model's config."""
+
+    data: _Data
+    training: _Training
+    seed: Seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,25 +121,26 @@ class ClassConditionalFlow:
         """
         folder = Path(folder)
         path = folder / CONFIG
-        raise_if_marked(path)
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            version = config.pop("format")
-            description = config.pop("flow")
-        except FileNotFoundError:
-            raise FormatError(f"{path}: there is no such file") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"{path}: expected the config of a model, received something else ({error})") from None
+        config = read_json_object(path)
+        raise_if_diverged(config)
+        version, description = config.pop("format", None), config.pop("flow", None)
         if version != _FORMAT:
             raise FormatError(f"{path}: expected format {_FORMAT}, received {version}: made by another version of nfpi")
+        check_record(_Config, config, path, "the config of a model")
+        check_description(description, path)
         tensors, _ = load_tensors(folder / WEIGHTS)
+        others = [name for name in tensors if not name.startswith(("flow.", "prior."))]
+        if others:
+            raise FormatError(f"{folder / WEIGHTS}: expected weights of a flow and its prior, received {others[0]}")
 
         def under(prefix: str) -> dict[str, torch.Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-        flow = build_flow(description, under("flow."), folder / WEIGHTS)
         prior = prior_of_tensors(folder / WEIGHTS, under("prior."))
+        flow = build_flow(description, under("flow."), folder / WEIGHTS)
         try:
-            return cls(flow, prior, config)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{folder}: expected a model, received something else ({error})") from None
+            model = cls(flow, prior, config)
+            _ = model.domain
+        except ValueError as error:
+            raise FormatError(f"{path}: expected the config of {WEIGHTS}, received another ({error})") from None
+        return model

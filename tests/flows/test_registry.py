@@ -110,9 +110,10 @@ def test_initialisation_is_not_skipped_after_a_failure():
     [
         ({"shape": [1, 8, 7]}, "multiples of 2"),
         ({"shape": [3, 4, 4]}, "size mismatch for levels.0.0.actnorm.scale"),
-        ({"settings": {"num_flows": [1], "depth": 3}}, "unknown key 'depth'"),
-        ({"settings": None}, "valid dictionary"),
-        ({"shape": None}, "NoneType"),
+        (
+            {"settings": {"num_flows": [10**6], "num_blocks": [1], "hidden_channels": [4]}},
+            "num_flows: expected at most",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named_with_their_file(tmp_path, change, message):
@@ -123,6 +124,29 @@ def test_weights_that_do_not_fit_are_named_with_their_file(tmp_path, change, mes
     assert str(caught.value).startswith(f"{path}: expected the weights of a flow, received others (")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": None},
+        {"settings": {"num_flows": [1], "depth": 3}},
+        {"shape": None},
+        {"shape": [1, 8]},
+        {"shape": [1, 4, 4.0]},
+        {"kind": [1]},
+    ],
+)
+def test_a_damaged_description_is_named_with_its_file(tmp_path, change):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FormatError, match=rf"model\.safetensors: expected the (description|settings) of a flow"):
+        build_flow(_small(**change), build_flow(_small()).state_dict(), path)
+
+
+def test_weights_of_another_type_are_refused(tmp_path):
+    weights = {name: value.to(torch.int32) for name, value in build_flow(_small()).state_dict().items()}
+    with pytest.raises(FormatError, match=r"model\.safetensors: .*expected float32, received int32"):
+        build_flow(_small(), weights, tmp_path / "model.safetensors")
 
 
 def test_missing_and_additional_weights_are_refused(tmp_path):

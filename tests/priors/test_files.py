@@ -166,5 +166,7 @@ def test_damaged_statistics_are_an_error_that_names_the_file(tmp_path, changes, 
 def test_a_damaged_header_is_refused(prior, tmp_path, header):
     file = tmp_path / "prior.safetensors"
     save_prior(file, prior, header)
-    with pytest.raises(FormatError, match=r"prior\.safetensors: header: (seed|start): "):
+    with pytest.raises(
+        FormatError, match=r"prior\.safetensors: expected class Gaussians with their origin, .*\((seed|start): "
+    ):
         load_prior(file)

@@ -35,14 +35,14 @@ def model(trained, tmp_path) -> Path:
         ("model.safetensors", lambda _: None, "there is no such file"),
         ("config.json", lambda content: content[:-100], "expected JSON, received something else"),
         ("config.json", lambda _: None, "there is no such file"),
-        ("config.json", lambda _: b"[]", "expected the config of a model, received something else"),
+        ("config.json", lambda _: b"[]", "expected a JSON object, received list"),
         ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 2'), "made by another version of"),
         (
             "config.json",
             lambda content: content.replace(b'"hidden_channels": [\n        8', b'"hidden_channels": [\n        9'),
             "",
         ),
-        ("config.json", lambda content: content.replace(b'"9"', b'"9", "10"'), "expected a model, received something"),
+        ("config.json", lambda content: content.replace(b'"9"', b'"9", "10"'), "expected the config of model.safetensors"),
     ],
     ids=[
         "truncated weights",

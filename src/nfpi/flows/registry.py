@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
-from nfpi.config.base import ConfigError, Settings, explain
+from nfpi.config.base import ConfigError, PositiveInt, Settings, explain
 from nfpi.config.flows import FLOWS
 from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.initialization import skip_initialization
-from nfpi.runtime.tensors import FormatError
+from nfpi.runtime.formats import FormatError, Record, check_record
+from nfpi.runtime.tensors import load_state
+
+_COUNTS = ("num_flows", "num_blocks", "depth")
+"""Settings of the project's flows that count layers, each of which has a weight."""
 
 Builder = TypeVar("Builder", bound=Callable[..., ImageFlow])
 
@@ -66,13 +70,11 @@ def build_flow(
         return _build(description)
     source = f"{path}: " if path else ""
     try:
+        check_description(description, path)
         return _build_with_weights(description, weights)
-    except ConfigError as error:
-        advice = 'for a flow of your own load its file first: nfpi.config.load_extensions(["my_flow.py"])'
-        raise ConfigError(f"{source}{error}; {advice}") from None
-    except FlowError:
+    except (ConfigError, FlowError, FormatError):
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise FormatError(f"{source}expected the weights of a flow, received others ({reason})") from None
 
@@ -95,8 +97,46 @@ def _build(description: Mapping[str, Any]) -> ImageFlow:
     return flow
 
 
+class _Description(Record):
+    kind: str
+    shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)]
+    settings: dict[str, Any]
+
+
+def check_description(description: object, path: Path | None) -> None:
+    """Check that a description that was read from `path` is one of a flow.
+
+    Raises:
+        ConfigError: the kind is not known, perhaps because the file that registers it was not loaded.
+        FormatError: it is not.
+    """
+    source = f"{path}: " if path else ""
+    found = check_record(_Description, description, path, "the description of a flow")
+    try:
+        variant = FLOWS[found.kind]
+    except ConfigError as error:
+        advice = 'for a flow of your own load its file first: nfpi.config.load_extensions(["my_flow.py"])'
+        raise ConfigError(f"{source}{error}; {advice}") from None
+    try:
+        variant.settings.model_validate(found.settings)
+    except ValidationError as error:
+        reason = explain(error)
+        raise FormatError(f"{source}expected the settings of a flow, received others ({reason})") from None
+
+
 def _build_with_weights(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ImageFlow:
+    if FLOWS[description["kind"]].extension is None:
+        _require_possible(description["settings"], weights)
     with skip_initialization():
         flow = _build(description)
-    flow.load_state_dict(dict(weights))
+    load_state(flow, weights)
     return flow
+
+
+def _require_possible(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for more layers than there are weights: to build them might take hours."""
+    for name in _COUNTS:
+        counts = settings.get(name, 0)
+        for count in counts if isinstance(counts, list) else [counts]:
+            if isinstance(count, int) and count > len(weights):
+                raise ValueError(f"{name}: expected at most {len(weights)}, as many as weights, received {count}")

@@ -68,7 +68,7 @@ def load_prior(path: Path) -> tuple[GaussianPrior, dict[str, Any]]:
         Diverged: the file stands for a fit that diverged.
     """
     tensors, header = load_tensors(path)
-    check_record(_Header, header, f"{path}: header")
+    check_record(_Header, header, path, "class Gaussians with their origin")
     return prior_of_tensors(path, tensors), header
 
 
@@ -89,7 +89,7 @@ def load_statistics(path: Path) -> ClassStatistics:
         Diverged: the file stands for a fit that diverged.
     """
     tensors, header = load_tensors(path)
-    check_record(_Header, header, f"{path}: header")
+    check_record(_Header, header, path, "class statistics with their origin")
     try:
         _check_names(tensors, {"count", "mean", "variance"}, {"count", "mean", "variance", "covariance"})
         _check_agreement(tensors)

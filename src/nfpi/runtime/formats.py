@@ -77,23 +77,26 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_record(model: type[R], content: object, where: str) -> R:
-    """Check that a part of a file holds what a model says.
+def check_record(model: type[R], content: object, path: Path | None, what: str) -> R:
+    """Check that a file, or a part of one, holds what a model says.
 
     Args:
-        model: of the part.
-        content: the part, as JSON knows it.
-        where: the file, and what the part is; the message begins with it.
+        model: what it must hold.
+        content: what it holds, as JSON knows it.
+        path: of the file; None: it was not read from one.
+        what: is expected, in words.
 
     Raises:
-        FormatError: it does not.
+        FormatError: it holds something else.
     """
+    source = f"{path}: " if path else ""
     if not isinstance(content, Mapping):
-        raise FormatError(f"{where}: expected a JSON object, received {_kind(content)}")
+        raise FormatError(f"{source}expected {what}, received {_kind(content)}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise FormatError(f"{where}: {_shortened(explain(error))}") from None
+        reason = _shortened(explain(error))
+        raise FormatError(f"{source}expected {what}, received something else ({reason})") from None
 
 
 def _whole(text: str) -> int:

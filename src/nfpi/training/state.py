@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from nfpi.config.base import ConfigError
+from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
 from nfpi.config.priors import GradientDescentConfig
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.check import FlowError
@@ -19,11 +20,29 @@ from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.gradient_descent import GaussianLearner
-from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
+from nfpi.runtime.formats import FormatError, Record, check_record
+from nfpi.runtime.tensors import load_state, load_tensors, save_tensors
 from nfpi.training.average import WeightAverage
 from nfpi.training.optimizers import make_optimizer
 
 LogRow = dict[str, float | int | None]
+
+
+class _Learner(Record):
+    config: dict[str, Any]
+    steps: NonNegativeInt
+    loss: float | None
+
+
+class _Header(Record):
+    """What is needed of the header of a state."""
+
+    flow: dict[str, Any]
+    optimizer: str
+    seed: Seed
+    step: NonNegativeInt
+    log: list[LogRow]
+    learner: _Learner | None = None
 
 
 @dataclass
@@ -112,27 +131,31 @@ class TrainingState:
         def under(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
+        found = check_record(_Header, header, path, "a training state")
         try:
-            flow = build_flow(header["flow"], under("flow."), path).to(device)
-            state = cls.new(flow, config, int(header["seed"]), steps_per_epoch)
-            if header["optimizer"] != type(state.optimizer).__name__:
-                raise ValueError(f"trained by {header['optimizer']}, not by {type(state.optimizer).__name__}")
-            state.averaged_flow.load_state_dict(under("average."))
+            flow = build_flow(found.flow, under("flow."), path).to(device)
+            state = cls.new(flow, config, found.seed, steps_per_epoch)
+            if found.optimizer != type(state.optimizer).__name__:
+                raise ValueError(f"trained by {found.optimizer}, not by {type(state.optimizer).__name__}")
+            load_state(state.averaged_flow, under("average."))
             _load_moments(state.optimizer, flow, under("optimizer."))
-            state.step, state.log = int(header["step"]), list(header["log"])
+            state.step, state.log = found.step, list(header["log"])
             state.epoch_nll.copy_(tensors["epoch_nll"])
-            if "learner" in header:
-                record, gaussians = header["learner"], under("gaussians.")
+            if found.learner is not None:
+                gaussians = under("gaussians.")
                 prior = GaussianPrior(gaussians["mean"], torch.ones_like(gaussians["mean"]))
-                learner = new_learner(prior, GradientDescentConfig(**record["config"]), device)
-                learner.load_state_dict(gaussians)
+                learner = new_learner(prior, GradientDescentConfig(**found.learner.config), device)
+                load_state(learner, gaussians)
                 _load_moments(learner.optimizer, learner, under("adam."))
-                learner.steps, learner.loss = record["steps"], record["loss"]
+                learner.steps, learner.loss = found.learner.steps, found.learner.loss
                 state.learner = learner
         except (ConfigError, FlowError, FormatError):
             raise
+        except ValidationError as error:
+            reason = explain(error)
+            raise FormatError(f"{path}: expected a training state, received something else ({reason})") from None
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            first_line = str(error).splitlines()[0]
+            first_line = " ".join(str(error).splitlines()[:1]) or type(error).__name__
             raise FormatError(f"{path}: expected a training state, received something else ({first_line})") from None
         return state
 
@@ -174,12 +197,23 @@ def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, T
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the moments of :func:`_moments`; there are none before the first step."""
-    index_of = {name: index for index, name in enumerate(_optimized(module))}
+    """Restore the moments of :func:`_moments`; there are none before the first step.
+
+    Raises:
+        ValueError: they are those of other parameters, or some are missing.
+    """
+    names, parameters = _optimized(module), dict(module.named_parameters())
+    index_of = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, moment = key.rpartition(".")
+        if name not in index_of:
+            raise ValueError(f"moment of an unknown parameter '{name}'")
+        if value.dim() and value.shape != parameters[name].shape:
+            raise ValueError(f"{key}: expected {tuple(parameters[name].shape)}, received {tuple(value.shape)}")
         state.setdefault(index_of[name], {})[moment] = value
+    if len({frozenset(moments) for moments in state.values()}) > 1:
+        raise ValueError("moments: expected the same of every parameter, some are missing")
     if state:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
