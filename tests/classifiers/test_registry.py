@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from nfpi.classifiers import (
     ClassifierData,
     Preprocessing,
     build_classifier,
+    build_trained,
     classifier_scores,
     get_preprocessing,
     load_weights,
@@ -344,3 +347,74 @@ def test_only_models_of_timm_import_timm():
     assert not slow & imported_by("import nfpi.classifiers.training, nfpi.data.store, nfpi.data.batches")
     assert slow & imported_by(build.format("resnet18")) == {"torchvision"}
     assert "timm" in imported_by(build.format("swin"))
+
+
+# ---- a classifier that was trained, from its file -----------------------------------------------------------
+
+
+def trained(model: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """Weights and header, as train-classifier writes them."""
+    size = {"num_classes": 3, "in_channels": 3, "image_size": 16}
+    classifier = ClassifierConfig(model=model, architecture=SMALL[model]).model_dump(mode="json")
+    weights = {name: value.clone() for name, value in build(model).state_dict().items()}
+    return weights, {"seed": 1, "classifier": classifier, "size": size, "temperature": 0.8}
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_a_trained_classifier_is_built_again(model, tmp_path):
+    weights, header = trained(model)
+    config, found = build_trained(weights, header, tmp_path / "model.safetensors")
+    assert config.model == model
+    assert all(torch.equal(value, weights[name]) for name, value in found.state_dict().items())
+
+
+class _Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained_cfg_overlay", "pretrained", "cache_dir"])
+def test_a_header_cannot_make_timm_load_a_file(tmp_path, key):
+    evil, victim = tmp_path / "evil.pth", tmp_path / "executed"
+    torch.save({"state_dict": _Malicious(victim)}, evil)
+    weights, header = trained("eva02")
+    header["classifier"]["architecture"][key] = {"file": str(evil)} if "overlay" in key else str(evil)
+    with pytest.raises(FormatError, match=rf"model\.safetensors: .*unknown key '{key}'") as error:
+        build_trained(weights, header, tmp_path / "model.safetensors")
+    assert "\n" not in str(error.value)
+    assert not victim.exists()
+
+
+def test_what_a_classifier_began_with_is_not_loaded_again(tmp_path, monkeypatch):
+    """Nor is a connection opened for it."""
+    monkeypatch.setattr(socket, "socket", None)
+    weights, header = trained("eva02")
+    header["classifier"] |= {"pretrained": True, "weights": "$UNSET_VARIABLE/evil.pth", "start_from": "other"}
+    config, _ = build_trained(weights, header, tmp_path / "model.safetensors")
+    assert (config.pretrained, config.weights, config.start_from) == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": None}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"size": {"num_classes": 3}}, r"size\.in_channels"),
+        ({"size": {"num_classes": 10**9, "in_channels": 3, "image_size": 16}}, "num_classes: expected at most"),
+        ({"classifier": []}, "classifier"),
+        ({"classifier": {"model": "swim"}}, "unknown classifier model 'swim'"),
+        ({"classifier": {"epoch": 3}}, r"unknown key 'epoch' \(did you mean 'epochs'"),
+        ({"classifier": {"model": "swin", "architecture": {"depths": [10**9, 1, 1]}}}, "depths: expected at most"),
+        ({"classifier": {"model": "swin", "image_size": 512}}, "image_size: expected 16 as in size"),
+        ({"classifier": {"model": "eva02"}}, "expected"),
+    ],
+)
+def test_a_damaged_header_is_named_with_its_file(tmp_path, changes, message):
+    weights, header = trained("swin")
+    with pytest.raises(FormatError, match=rf"model\.safetensors: .*{message}") as error:
+        build_trained(weights, header | changes, tmp_path / "model.safetensors")
+    assert "\n" not in str(error.value)

@@ -5,6 +5,7 @@ from .data import resize_images as resize_images
 from .preprocessing import Preprocessing as Preprocessing
 from .real_labels import RealLabels as RealLabels
 from .registry import build_classifier as build_classifier
+from .registry import build_trained as build_trained
 from .registry import get_preprocessing as get_preprocessing
 from .registry import published_weights as published_weights
 from .registry import register_classifier as register_classifier
@@ -28,6 +29,7 @@ __all__ = [
     "TrainedClassifier",
     "Variants",
     "build_classifier",
+    "build_trained",
     "classifier_scores",
     "classifier_transform",
     "concatenate",

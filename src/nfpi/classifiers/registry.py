@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import Preprocessing
 from nfpi.classifiers.weights import load_weights, read_weights
-from nfpi.config.base import Settings
+from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
+from nfpi.runtime.formats import FormatError, Record, check_record
 
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
@@ -91,6 +94,74 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
     model = _build(variant, size, config.settings)
     load_weights(model, weights, config.weights)
     return model
+
+
+class _Size(Record):
+    num_classes: PositiveInt
+    in_channels: PositiveInt
+    image_size: Annotated[int, Field(ge=1, le=2**14)]
+
+
+class _Header(Record):
+    """What is needed of the header of a trained classifier."""
+
+    seed: Seed
+    classifier: dict[str, Any]
+    size: _Size
+    temperature: PositiveFloat | None
+
+
+_HOW_IT_BEGAN = ("weights", "pretrained", "start_from")
+"""Settings that load weights: a trained classifier has its own, and what a file says is not loaded."""
+
+
+def build_trained(
+    weights: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
+) -> tuple[ClassifierConfig, nn.Module]:
+    """Build a classifier that was trained, from what its file holds; nothing else is read.
+
+    Args:
+        weights: its state_dict.
+        header: `seed`, `classifier` (settings), `size` (num_classes, in_channels, image_size) and `temperature`.
+        path: of the file, named in errors.
+
+    Returns:
+        its settings, without those of weights that it began with, and the model.
+
+    Raises:
+        FormatError: the header is that of something else, its model is not known (perhaps because the file that
+            registers it was not loaded), or the weights are of another architecture.
+    """
+    found = check_record(_Header, header, path, "a trained classifier")
+    settings = {name: value for name, value in found.classifier.items() if name not in _HOW_IT_BEGAN}
+    try:
+        config = ClassifierConfig.model_validate(settings)
+        _require_possible(config, found.size, weights)
+        model = _build(CLASSIFIERS[config.model], tuple(found.size.model_dump().values()), config.settings)
+    except ValidationError as error:
+        reason = explain(error)
+        raise FormatError(f"{path}: expected the settings of a classifier, received others ({reason})") from None
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}") from None
+    load_weights(model, weights, path)
+    return config, model
+
+
+def _require_possible(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for sizes that the weights cannot have: to build such a model might take hours, or all memory.
+
+    Every size and count of the project's models is at most the largest size of a weight, or the number of weights.
+    """
+    if config.image_size not in (None, size.image_size):
+        raise ValueError(f"image_size: expected {size.image_size} as in size, received {config.image_size}")
+    if CLASSIFIERS[config.model].extension is not None:
+        return
+    largest = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
+    known = {**size.model_dump(exclude={"image_size"}), **config.settings.model_dump()}
+    for name, value in known.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number > largest:
+                raise ValueError(f"{name}: expected at most {largest}, the largest size of a weight, received {number}")
 
 
 def published_weights(model: str) -> dict[str, Tensor]:

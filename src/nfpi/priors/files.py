@@ -15,7 +15,6 @@ from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
-
 _ROUNDING = 1e-9
 """relative, of covariances that were computed in float64"""
 
@@ -115,7 +114,7 @@ def _check_agreement(tensors: Mapping[str, Tensor]) -> None:
     count, mean, variance = (tensors[name] for name in ("count", "mean", "variance"))
     if count.dim() != 1 or bool((count != count.round()).any()):
         raise ValueError("count: not K whole numbers")
-    if mean.dim() != 2 or not len(mean) == len(count) or variance.shape != mean.shape:
+    if mean.dim() != 2 or len(mean) != len(count) or variance.shape != mean.shape:
         shapes = tuple(count.shape), tuple(mean.shape), tuple(variance.shape)
         raise ValueError(f"count, mean and variance: not of shapes (K,), (K, D) and (K, D) but {shapes}")
     covariance = tensors.get("covariance")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -12,11 +11,11 @@ import torch
 
 from nfpi.classifiers.data import ClassifierData, Variants, concatenate, resize_images
 from nfpi.classifiers.real_labels import find_real_labels
-from nfpi.classifiers.registry import build_classifier, get_preprocessing
+from nfpi.classifiers.registry import build_classifier, build_trained, get_preprocessing
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.weights import load_weights
-from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation, ClassifierConfig
+from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation
 from nfpi.config.metrics import OF_GENERATED, computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
@@ -24,7 +23,7 @@ from nfpi.data.store import read_image_set
 from nfpi.results.logs import write_log
 from nfpi.results.measures import compute_metrics, per_class_accuracy
 from nfpi.results.predictions import write_predictions
-from nfpi.results.records import config_hash, write_metrics
+from nfpi.results.records import config_hash, read_record, write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import describe_device, make_device
@@ -154,9 +153,7 @@ def test(stage: TestClassifier) -> None:
     measured, accuracies = _validated(stage)
     best = max(accuracies, key=lambda folder: accuracies[folder])
     weights, header = load_tensors(best / "model.safetensors")
-    config = ClassifierConfig(**header["classifier"]).model_copy(update={"weights": None, "pretrained": False})
-    model = build_classifier(config, **header["size"])
-    load_weights(model, weights, best / "model.safetensors")
+    config, model = build_trained(weights, header, best / "model.safetensors")
     pixels, preprocessing = open_pixels(stage.data / "test"), get_preprocessing(config)
     images = resize_images(pixels, config.image_size, preprocessing)
     if images.num_classes != header["size"]["num_classes"]:
@@ -201,7 +198,7 @@ def _validated(stage: TestClassifier) -> tuple[str, dict[Path, float]]:
     for folder in stage.candidates:
         path = folder / "metrics.json"
         raise_if_marked(path)
-        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        metrics = read_record(path)["metrics"]
         name = next((name for name in (_VALIDATION_CNN_ACC, _VALIDATION_TOP1) if name in metrics), None)
         if name is None:
             raise ValueError(f"{path}: expected {_VALIDATION_CNN_ACC} or {_VALIDATION_TOP1}, received neither")
