@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import json
 import logging
 import os
@@ -93,6 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     same command resumes; 130: stopped by Ctrl-C. Wrong usage exits with 2.
     """
     arguments = arguments if arguments is not None else sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every locale has a λ
     everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False)
     everywhere.add_argument("--version", action="version", version=f"nfpi {__version__}")
     everywhere.add_argument("--extensions", action="append", type=Path, default=[])

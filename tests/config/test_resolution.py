@@ -274,6 +274,14 @@ FAULTS = {
         {"datasets": {"digits": {"folder": "/a/${NFPI_TEST_NOT_SET}"}}},
         "datasets.digits.folder: environment variable ${NFPI_TEST_NOT_SET} is not set",
     ),
+    "variable that is empty": (
+        {"cluster": {"account": "$NFPI_TEST_EMPTY@v100"}},
+        "cluster.account: environment variable $NFPI_TEST_EMPTY is empty",
+    ),
+    "results that Snakemake takes for a pattern": (
+        {"results": "results/{x}"},
+        "results: expected a path without braces, which Snakemake takes for wildcards, received 'results/{x}'",
+    ),
     "unknown source": (
         {"datasets": {"digits": {"source": "mnist"}}},
         "datasets.digits.source: unknown source 'mnist' (did you mean 'fashion_mnist'?)",
@@ -354,7 +362,8 @@ FAULTS = {
 
 @pytest.mark.parametrize(("changes", "message"), FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("by_the_user", [False, True])
-def test_a_fault_is_one_line_that_names_the_key(project, changes, message, by_the_user):
+def test_a_fault_is_one_line_that_names_the_key(project, monkeypatch, changes, message, by_the_user):
+    monkeypatch.setenv("NFPI_TEST_EMPTY", "")
     arguments = {"overrides": changes} if by_the_user else {"presets": {"small": {}}, **changes}
     with pytest.raises(ConfigError) as error:
         project.resolve(**arguments)

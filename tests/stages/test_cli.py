@@ -67,6 +67,13 @@ def test_help_tells_of_the_options_that_all_stages_have():
         assert option in done.stdout
 
 
+def test_help_is_printed_where_the_locale_has_no_greek_letters():
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C"}
+    done = subprocess.run([NFPI, "fit-prior", "--help"], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u03bb" in done.stdout
+
+
 def test_the_version_is_that_of_the_package(capsys):
     from importlib.metadata import version
 

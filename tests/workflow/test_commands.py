@@ -5,7 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from .conftest import Project
 
@@ -97,6 +102,26 @@ def test_overrides_of_a_data_set_reach_its_stages(fresh: Project) -> None:
     assert "--per-class 500 --batch-size 1000 --seed 1999" in text
     assert "--per-class 5000" not in text
     assert re.search(r"""--name resnet18 --classifier '{"model": "resnet18",.* "epochs": 50,""", text)
+
+
+@pytest.fixture
+def latin_1(tmp_path: Path) -> dict[str, str]:
+    """Variables of a locale whose letters are those of ISO 8859-1, which has no λ."""
+    name = "de_DE.ISO-8859-1"
+    command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(tmp_path / name)]
+    if shutil.which("localedef") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this machine has no sources of locales")
+    return {"LOCPATH": str(tmp_path), "LC_ALL": name}
+
+
+def test_commands_are_ascii_for_locales_that_are_not_utf_8(fresh: Project, latin_1: dict[str, str]) -> None:
+    experiment = {"dataset": "digits", "lambdas": [1e4], "classifier": None, "label": "Größe λ"}
+    overlay = {"tables": {"table2": {"title": "λ ≥ 0", "experiments": [experiment]}}}
+    fresh.snakemake("table2", overlay=overlay, **latin_1)
+    (table,) = calls_of(fresh, "table")
+    assert json.loads(table["--table"])["title"] == "λ ≥ 0"
+    assert json.loads(table["--rows"])[0]["label"] == "Größe λ"
+    assert all(argument.isascii() for call in fresh.calls() for argument in call["arguments"])
 
 
 def test_logs_and_times_lie_beside_the_results(finished: Project) -> None:

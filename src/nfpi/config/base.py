@@ -51,9 +51,12 @@ class Settings(BaseModel):
 
 
 def _with_variables(text: Any) -> Any:
-    """Environment variables stand for what they hold; one that is not set is named."""
+    """Environment variables stand for what they hold; one that is not set, or empty, is named."""
     if not isinstance(text, str):
         return text
+    for name in re.findall(r"\$(?:\{(\w+)\}|(\w+))", text):
+        if os.environ.get(variable := "".join(name)) == "":
+            raise ValueError(f"environment variable ${variable} is empty")
     expanded = os.path.expandvars(text)
     missing = re.search(r"\$\{?\w+\}?", expanded)
     if missing:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from nfpi.config.base import ConfigError, LocalPath, Name, Seed, Settings, explain, suggest
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
@@ -239,6 +239,15 @@ class _Choice(Settings):
     """a file of presets/ by its stem, or the path of one of the user's own"""
     results: LocalPath = Path("results")
     """everything that is made lies under results/{preset}"""
+
+    @field_validator("results")
+    @classmethod
+    def _is_no_pattern(cls, results: Path) -> Path:
+        if {"{", "}"} & set(str(results)):
+            raise ValueError(
+                f"expected a path without braces, which Snakemake takes for wildcards, received '{results}'"
+            )
+        return results
 
 
 class _Extensions(Settings):

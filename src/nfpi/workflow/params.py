@@ -130,18 +130,18 @@ class Params:
 
     def run(self, wildcards: Wildcards) -> str:
         """The identity of the run."""
-        return json.dumps(Run.from_wildcards(as_dict(wildcards)).to_json(), ensure_ascii=False)
+        return json.dumps(Run.from_wildcards(as_dict(wildcards)).to_json())
 
     def runs_of_table(self, wildcards: Wildcards) -> str:
         """The identities of all runs that a table is made from."""
         rows = table_rows(self.plan.config, wildcards["table"])
         runs = dict.fromkeys(run for row in rows for run in row.runs)
-        return json.dumps([run.to_json() for run in runs], ensure_ascii=False)
+        return json.dumps([run.to_json() for run in runs])
 
     def rows_of_table(self, wildcards: Wildcards) -> str:
         """The rows of a table with the runs behind each."""
         rows = table_rows(self.plan.config, wildcards["table"])
-        return json.dumps([row.to_json() for row in rows], ensure_ascii=False)
+        return json.dumps([row.to_json() for row in rows])
 
     def table(self, wildcards: Wildcards) -> str:
         """What a table is called and shows; its rows are handed over by themselves."""
@@ -162,7 +162,7 @@ class Params:
     def files_of_figure(self, name: str) -> Param:
         """The files that a figure is drawn from, by what they are to it."""
         files = self.inputs.files_of_figure(name)
-        return lambda wildcards: json.dumps(files(wildcards), ensure_ascii=False)
+        return lambda wildcards: json.dumps(files(wildcards))
 
     def read_by_figure(self, name: str) -> Param:
         """Other settings that a figure is drawn by."""
@@ -179,7 +179,7 @@ class Params:
 
     def caption(self, name: str) -> Unseen:
         """The caption of a figure in reports (not compared)."""
-        return lambda wildcards, threads: self.plan.config.figures[name].caption
+        return lambda wildcards, threads: self.plan.config.figures[name].describe(self.plan.config)
 
     # ---- the user's extensions -----------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ Wildcards = Mapping[str, str]
 
 def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
     """Settings as one line of JSON."""
-    return json.dumps(settings.model_dump(mode="json", exclude=set(without)), ensure_ascii=False)
+    return json.dumps(settings.model_dump(mode="json", exclude=set(without)))
 
 
 def as_dict(wildcards: Wildcards) -> dict[str, str]:
