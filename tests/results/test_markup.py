@@ -8,17 +8,26 @@ import pandas as pd
 import pytest
 
 from nfpi.results import markup
-from nfpi.results.markup import to_latex, to_markdown, weight_parts, write_table
+from nfpi.results.markup import to_html, to_latex, to_markdown, weight_parts, write_table
 from nfpi.results.tables import ROW_COLUMNS, TableError, table_columns
 from nfpi.runtime.files import write_atomically
 
 RUN = {"experiment": 0, "flow": "mef", "prior": "fpi", "classifier": "resnet18", "augmentation": "standard", "row": ""}
 
 
-def value(metric: str, mean: float, std: float = math.nan, seeds: int | None = 1, paper: float = math.nan) -> dict:
+def value(
+    metric: str,
+    mean: float,
+    std: float = math.nan,
+    seeds: int | None = 1,
+    paper: float = math.nan,
+    interval: tuple[float, float] = (math.nan, math.nan),
+) -> dict:
     return {
         metric: mean,
         f"{metric}_std": std,
+        f"{metric}_low": interval[0],
+        f"{metric}_high": interval[1],
         f"{metric}_seeds": seeds,
         f"paper_{metric}": paper,
         f"{metric}_difference": mean - paper,
@@ -48,11 +57,13 @@ def grid_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
-def test_three_files_are_written(table, tmp_path):
+def test_four_files_are_written(table, tmp_path):
     write_table(table, tmp_path, "table2", "Table 2")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table2.csv", "table2.md", "table2.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"table2.{form}" for form in ("csv", "html", "md", "tex")
+    ]
     assert (tmp_path / "table2.csv").read_text().splitlines()[-1] == (
-        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,missing,,False" + 10 * ","
+        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,,missing,,False" + 14 * ","
     )
 
 
@@ -99,7 +110,7 @@ def test_markdown_is_a_rectangle_with_the_best_row_in_bold(table):
         "| CNN-Acc (%) | CNN-Acc, paper | CNN-Acc, difference | Status |"
     )
     (bold,) = [line for line in grid if "**" in line]
-    assert "| **92.0 ± 0.6 (n = 3)** | **93.63** | **-1.6** |" in bold
+    assert "| **92.0 ± 0.6 (n = 3)** | **93.63** | **−1.6** |" in bold
     assert "**3·10⁵**" in bold
     assert "| digits_8x8 | 0 | 94.4 (n = 1) |" in text
     assert "Bold: the λ that is best on the validation split." in text
@@ -109,21 +120,24 @@ def test_latex_is_a_tabular_with_as_many_cells_as_columns(table):
     text = to_latex(table, "Table 2\nand more")
     lines = text.splitlines()
     assert lines[0] == "% Table 2 and more"
-    assert lines[-1] == r"\end{tabular}"
-    rows = [line for line in lines if line.endswith(r"\\")]
-    assert len(rows) == 1 + len(table)
-    assert lines[1] == r"\begin{tabular}{lrrrrrrrl}"
-    assert {line.count(" & ") for line in rows} == {8}
+    rows = [line for line in lines if line.endswith(r"\\") and "multicolumn" not in line]
+    assert text.count(r"\begin{tabular}{@{}lrlrrr@{}}") == text.count(r"\end{tabular}") == 2, "one for each metric"
+    assert len(rows) == 2 * (1 + len(table))
+    assert r"\multicolumn{3}{c}{NF-Acc (\%)}" in text
+    assert {line.count(" & ") for line in rows} == {5}
     assert r"digits\_8x8" in text
-    assert r"NF-Acc (\%)" in text
     assert r"\textbf{3\(\cdot\)10\textsuperscript{5}}" in text
+    assert r"& \textbf{73.03} & \textbf{+0.0} \\" in text
     assert text.isascii()
 
 
 def test_special_characters_are_escaped(table):
-    odd = table.assign(dataset=r"a_b&c%d|e\f", status="x")
-    assert r"a\_b\&c\%d|e\textbackslash{}f" in to_latex(odd, "")
-    assert r"a_b&c%d\|e\\f" in to_markdown(odd, "")
+    odd = table.assign(row=r"a_b&c%d|e\f<i>", status="x")
+    assert r"a\_b\&c\%d|e{\textbackslash}f" in to_latex(odd, "")
+    assert r"a_b&c%d\|e\\f\<i>" in to_markdown(odd, "")
+    text = to_html(odd, "<b>Title</b>")
+    assert r">a_b&amp;c%d|e\f&lt;i&gt;<" in text
+    assert "<b>" not in text
 
 
 def test_units_decimals_and_direction_are_those_of_the_metric():
@@ -132,11 +146,38 @@ def test_units_decimals_and_direction_are_those_of_the_metric():
     frame = frame_of_rows({"dataset": "digits", "lambda": 1.0} | cells | value("cnn_ece", 4.256), metrics=metrics)
     header, _, row = grid_of(to_markdown(frame, ""))
     assert header == (
-        "| Data set | λ | Parameters (M) | NF-Acc (%) ↑ | bits/dim ↓ | bits/dim, paper | bits/dim, difference "
-        "| CNN ECE (%) ↓ |"
+        "| λ | Parameters (M) | NF-Acc (%) ↑ | bits/dim ↓ | bits/dim, paper | bits/dim, difference | CNN ECE (%) ↓ |"
     )
-    assert row == ("| digits | 1 | 7.05 (n = 1) | 92.0 (n = 1) | 3.142 ± 0.012 (n = 2) | 3.2 | -0.058 | 4.26 (n = 1) |")
+    assert row == ("| 1 | 7.05 (n = 1) | 92.0 (n = 1) | 3.142 ± 0.012 (n = 2) | 3.2 | −0.058 | 4.26 (n = 1) |")
     assert to_latex(frame, "").isascii()
+
+
+def test_what_all_rows_share_stands_below_them_once():
+    rows = [
+        {"dataset": "digits", "lambda": weight, "images": 360} | value("nf_acc", 94.26, interval=(91.23, 96.28))
+        for weight in (0.0, 1e4)
+    ]
+    text = to_markdown(frame_of_rows(*rows), "")
+    assert grid_of(text)[0] == "| λ | NF-Acc (%) |"
+    assert grid_of(text)[2] == "| 0 | 94.3 [91.2, 96.3] |"
+    notes = text.splitlines()[-1]
+    assert "on digits (n = 1 seed). Accuracies on 360 test images. [low, high]: 95 %" in notes
+    assert r"94.3\(^{+2.0}_{-3.0}\)" in to_latex(frame_of_rows(*rows), "")
+
+
+def test_no_digit_is_finer_than_one_image():
+    rows = [
+        {"dataset": "digits", "lambda": 0.0, "row": str(images), "images": images} | value("nf_acc", 94.26)
+        for images in (50, 100, 101, 10000)
+    ]
+    cells = [line.split(" | ")[-1] for line in grid_of(to_markdown(frame_of_rows(*rows), ""))[2:]]
+    assert cells == ["94 |", "94 |", "94.3 |", "94.3 |"]
+    assert "| Test images |" in to_markdown(frame_of_rows(*rows), "")
+
+
+def test_labels_that_tell_the_flow_stand_for_it():
+    rows = [{"dataset": "digits", "row": flow, "flow": flow} | value("nf_acc", 90.0) for flow in ("mef", "glow")]
+    assert "Flow" not in to_markdown(frame_of_rows(*rows), "")
 
 
 @pytest.mark.parametrize("label", ["", "x"])
@@ -149,7 +190,7 @@ def test_the_flow_is_shown_where_rows_differ_in_it(label):
 
 def test_the_prior_is_shown_where_there_are_several_and_rows_have_no_labels():
     rows = [{"dataset": "digits", "prior": prior} | value("nf_acc", 90.0) for prior in ("fpi", "mean_only")]
-    assert "| Data set | Prior | NF-Acc (%) |" in to_markdown(frame_of_rows(*rows), "")
+    assert "| Prior | NF-Acc (%) |" in to_markdown(frame_of_rows(*rows), "")
     assert "Prior" not in to_markdown(frame_of_rows(*(row | {"row": "x"} for row in rows)), "")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from nfpi.config import PRIORS, Settings, TableSettings, resolve
 from nfpi.results.csv_files import write_csv
@@ -89,9 +90,10 @@ def test_a_table_shows_the_metrics_that_it_names(metrics, reference, rows):
     frame = accuracy_table(metrics, TableSettings(metrics=["cnn_acc", "validation_nf_acc"]), reference, rows)
     assert metrics_of_table(frame.columns) == ["cnn_acc", "validation_nf_acc"]
     assert list(frame.columns)[len(ROW_COLUMNS) :] == [
-        *("cnn_acc", "cnn_acc_std", "cnn_acc_seeds", "paper_cnn_acc", "cnn_acc_difference"),
-        *("validation_nf_acc", "validation_nf_acc_std", "validation_nf_acc_seeds"),
-        *("paper_validation_nf_acc", "validation_nf_acc_difference"),
+        *("cnn_acc", "cnn_acc_std", "cnn_acc_low", "cnn_acc_high", "cnn_acc_seeds"),
+        *("paper_cnn_acc", "cnn_acc_difference"),
+        *("validation_nf_acc", "validation_nf_acc_std", "validation_nf_acc_low", "validation_nf_acc_high"),
+        *("validation_nf_acc_seeds", "paper_validation_nf_acc", "validation_nf_acc_difference"),
     ]
     assert frame["validation_nf_acc"].equals(frame["validation"].rename("validation_nf_acc"))
 
@@ -103,6 +105,26 @@ def test_mean_and_deviation_are_numpys(table, metrics):
         assert row[metric] == pytest.approx(np.mean(values), rel=1e-14)
         assert row[f"{metric}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
     assert row["nf_acc_seeds"] == row["cnn_acc_seeds"] == 3
+
+
+def test_the_interval_is_students_over_seeds_and_wilsons_of_one_accuracy(table, metrics):
+    row = row_of(table, "cifar10", 3e5)
+    values = metrics[(metrics["lambda"] == 3e5) & (metrics["metric"] == "nf_acc")]["value"].to_numpy()
+    expected = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    assert (row["nf_acc_low"], row["nf_acc_high"]) == pytest.approx((expected[0], min(expected[1], 100)))
+    row = row_of(table, "digits_8x8", 0)
+    proportion = stats.binomtest(340, 360).proportion_ci(method="wilson")  # 94.4 % of 360
+    assert (row["nf_acc_low"], row["nf_acc_high"]) == pytest.approx((100 * proportion.low, 100 * proportion.high), 1e-3)
+    assert row["images"] == 360
+
+
+def test_one_value_that_is_no_share_of_the_images_has_no_interval(measured, frame_of, reference, rows_of):
+    rows = rows_of({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None})
+    metrics = frame_of(measured(flow_run("digits_8x8", "fpi", 1000), ece=3.0, nf_acc=100.0))
+    (row,) = accuracy_table(metrics, TableSettings(metrics=["ece", "nf_acc"]), reference, rows).to_dict("records")
+    assert math.isnan(row["ece_low"])
+    assert math.isnan(row["ece_high"])
+    assert 98 < row["nf_acc_low"] < row["nf_acc_high"] == 100
 
 
 def test_the_order_of_the_metrics_does_not_matter(metrics, reference, rows, table):

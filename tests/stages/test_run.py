@@ -199,7 +199,7 @@ def test_export_writes_images_that_other_programs_read(complete, tmp_path):
 
 
 def test_a_table_shows_all_runs(complete, tables):
-    assert files_of(tables) == {"table2.csv", "table2.md", "table2.tex"}
+    assert files_of(tables) == {"table2.csv", "table2.md", "table2.tex", "table2.html"}
     shown = pd.read_csv(tables / "table2.csv")
     assert shown["lambda"].tolist() == [100, 1e6]
     metrics = read_json(complete.folder / "metrics.json")["metrics"]

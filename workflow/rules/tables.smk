@@ -35,14 +35,15 @@ rule table:
         metrics=plan.outputs(Collect, "metrics", name="{table}")["metrics"],
         reference="workflow/reference/paper.csv",
     output:
-        csv=report(
-            targets.table("{table}")["csv"],
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": "{table}"},
-        ),
+        csv=targets.table("{table}")["csv"],
         markdown=targets.table("{table}")["markdown"],
         latex=targets.table("{table}")["latex"],
+        html=report(
+            targets.table("{table}")["html"],
+            caption="../report/table.rst",
+            category="Tables",
+            labels=targets.labels_of_table,
+        ),
     log:
         jobs.log("table", "tables/{table}"),
     benchmark:

@@ -15,12 +15,12 @@ OF_GENERATED = "cnn_"
 
 _OTHER_COLUMNS = (
     *("experiment", "row", "dataset", "flow", "prior", "lambda", "seed", "classifier", "augmentation", "table"),
-    *("status", "diverged", "validation", "best", "metric", "value"),
+    *("status", "diverged", "validation", "best", "metric", "value", "images"),
 )
 """Columns of results that are no metric."""
 _MEASURED_OF_GENERATED = ("cnn_acc",)
 """Metrics of classifiers of generated images that are recorded by their own name."""
-_DERIVED = re.compile(r"paper_.*|.*_(std|seeds|difference)")
+_DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference)")
 """Columns that tables have beside those of metrics."""
 
 METRICS = Registry("metric")
@@ -37,7 +37,9 @@ class Metric:
         label: of its heading.
         unit: empty: without.
         higher_is_better: direction; None: neither is.
-        decimals: of a value in a table.
+        decimals: of a value in a table, at most.
+        is_share: whether it is the percentage of the test images that have some property, as an accuracy is: one value
+            has a confidence interval then.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Metric:
     unit: str = ""
     higher_is_better: bool | None = None
     decimals: int = 1
+    is_share: bool = False
 
 
 def metric(name: str) -> Metric:
@@ -74,6 +77,7 @@ def register_metric(
     unit: str = "",
     higher_is_better: bool | None = None,
     decimals: int = 1,
+    is_share: bool = False,
 ) -> Any:
     """Add a metric; without a function it is recorded by a stage, or this is the decorator of the function.
 
@@ -83,7 +87,8 @@ def register_metric(
     ```
 
     The function gets log p(x | y) of a flow or the log-softmax of a classifier, (N, K), and the labels, (N,), of the
-    test split.
+    test split. `is_share` says that it is the percentage of these images that have some property: tables give the
+    95 % interval of a single value then.
 
     Raises:
         ConfigError: the name is taken, or means something else in a table.
@@ -99,6 +104,7 @@ def register_metric(
         "unit": unit,
         "higher_is_better": higher_is_better,
         "decimals": decimals,
+        "is_share": is_share,
     }
     METRICS.register(name, Settings, function, **traits)
 
@@ -110,8 +116,8 @@ def register_metric(
 
 
 # of a flow
-register_metric("nf_acc", label="NF-Acc", unit="%", higher_is_better=True)
-register_metric("nf_top5", label="NF top-5", unit="%", higher_is_better=True)
+register_metric("nf_acc", label="NF-Acc", unit="%", higher_is_better=True, is_share=True)
+register_metric("nf_top5", label="NF top-5", unit="%", higher_is_better=True, is_share=True)
 register_metric("bits_per_dim", label="bits/dim", higher_is_better=False, decimals=3)
 register_metric("validation_nf_acc", label="Validation NF-Acc", unit="%", higher_is_better=True)
 register_metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3)
@@ -120,12 +126,12 @@ register_metric("hours", label="Training", unit="h", higher_is_better=False, dec
 register_metric("seconds_per_epoch", label="Epoch", unit="s", higher_is_better=False, decimals=2)
 register_metric("seconds_per_1000_samples", label="1000 samples", unit="s", higher_is_better=False, decimals=2)
 # of a classifier of generated images
-register_metric("cnn_acc", label="CNN-Acc", unit="%", higher_is_better=True)
+register_metric("cnn_acc", label="CNN-Acc", unit="%", higher_is_better=True, is_share=True)
 register_metric("validation_cnn_acc", label="Validation CNN-Acc", unit="%", higher_is_better=True)
 register_metric("temperature", label="T", decimals=2)
 # of a classifier of real images
-register_metric("top1", label="Top-1", unit="%", higher_is_better=True)
-register_metric("top5", label="Top-5", unit="%", higher_is_better=True)
+register_metric("top1", label="Top-1", unit="%", higher_is_better=True, is_share=True)
+register_metric("top5", label="Top-5", unit="%", higher_is_better=True, is_share=True)
 register_metric("real_top1", label="ReaL top-1", unit="%", higher_is_better=True)
 register_metric("real_top5", label="ReaL top-5", unit="%", higher_is_better=True)
 register_metric("validation_top1", label="Validation top-1", unit="%", higher_is_better=True)

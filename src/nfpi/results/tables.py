@@ -12,10 +12,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nfpi.config.experiments import TableSettings
+from nfpi.config.metrics import metric
 from nfpi.results.csv_files import read_csv, read_header
+from nfpi.results.intervals import UNKNOWN, t_interval, wilson_interval
 from nfpi.results.rows import TableRow
 from nfpi.runs import format_weight
 
@@ -28,14 +31,16 @@ ROW_COLUMNS = {
     "lambda": "float64",
     "classifier": "str",
     "augmentation": "str",
+    "images": "Int64",
     "status": "str",
     "validation": "float64",
     "best": "bool",
 }
 """Columns that every table has, with their types.
 
-`validation` is what is chosen by: NF-Acc, or the top-1 of a classifier of real images, on the validation split; `best`
-marks the λ of an experiment where it is highest.
+`images` counts the test images that a value of one run is measured on. `validation` is what is chosen by: NF-Acc, or
+the top-1 of a classifier of real images, on the validation split; `best` marks the λ of an experiment where it is
+highest.
 """
 
 REFERENCE_COLUMNS = {
@@ -63,18 +68,20 @@ class TableError(ValueError):
 def table_columns(metrics: Iterable[str]) -> dict[str, str]:
     """Columns of a table of these metrics, with their types.
 
-    `_seeds` counts the runs behind a mean, `_std` is the standard deviation over them (n − 1), `_difference` is
-    ours − the paper's.
+    `_seeds` counts the runs behind a mean, `_std` is the standard deviation over them (n − 1), `_low` and `_high` bound
+    the 95 % confidence interval, `_difference` is ours − the paper's.
     """
     return ROW_COLUMNS | {
         column: kind
-        for metric in metrics
+        for name in metrics
         for column, kind in {
-            metric: "float64",
-            f"{metric}_std": "float64",
-            f"{metric}{_COUNT}": "Int64",
-            f"paper_{metric}": "float64",
-            f"{metric}_difference": "float64",
+            name: "float64",
+            f"{name}_std": "float64",
+            f"{name}_low": "float64",
+            f"{name}_high": "float64",
+            f"{name}{_COUNT}": "Int64",
+            f"paper_{name}": "float64",
+            f"{name}_difference": "float64",
         }.items()
     }
 
@@ -153,18 +160,21 @@ def _cells(
         "lambda": math.nan if row.weight is None else row.weight,
         "classifier": row.classifier or "",
         "augmentation": row.augmentation or "",
+        "images": _images(finished),
         "status": _status(diverged["status"].tolist(), measured["seed"].nunique()),
         "validation": _over_seeds(finished, "validation_top1" if row.is_of_real_images else "validation_nf_acc").mean,
         "best": False,
     }
-    for metric in shown:
-        ours, paper = _over_seeds(finished, metric), _reference_value(known, row, metric)
+    for name in shown:
+        ours, paper = _over_seeds(finished, name), _reference_value(known, row, name)
         cells |= {
-            metric: ours.mean,
-            f"{metric}_std": ours.std,
-            f"{metric}{_COUNT}": ours.count,
-            f"paper_{metric}": paper,
-            f"{metric}_difference": ours.mean - paper,
+            name: ours.mean,
+            f"{name}_std": ours.std,
+            f"{name}_low": ours.interval[0],
+            f"{name}_high": ours.interval[1],
+            f"{name}{_COUNT}": ours.count,
+            f"paper_{name}": paper,
+            f"{name}_difference": ours.mean - paper,
         }
     return cells
 
@@ -191,26 +201,44 @@ def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Summary:
-    """Mean and standard deviation of one metric; NaN and no count where unknown."""
+    """Mean, standard deviation and confidence interval of one metric; NaN and no count where unknown."""
 
     count: int | None
     mean: float
     std: float
+    interval: tuple[float, float]
 
 
-def _over_seeds(measured: pd.DataFrame, metric: str) -> _Summary:
+def _over_seeds(measured: pd.DataFrame, name: str) -> _Summary:
     """Mean over seeds, and their standard deviation with n − 1; of the classifiers' values where they have some."""
-    rows = measured[measured["metric"] == metric]
+    rows = measured[measured["metric"] == name]
     of_classifier = rows["classifier"] != ""
     # A floating-point sum depends on the order of its terms; sorted, it does not depend on that of the files.
     rows = (rows[of_classifier] if of_classifier.any() else rows).sort_values("seed")
     if rows["seed"].duplicated().any():
         row = rows[rows["seed"].duplicated()].iloc[0]
-        raise TableError(f"{row['run']}: expected one value of {metric}, received more")
+        raise TableError(f"{row['run']}: expected one value of {name}, received more")
     values = rows["value"].to_numpy(dtype="float64")
     if not values.size:
-        return _Summary(None, math.nan, math.nan)
-    return _Summary(values.size, float(values.mean()), float(values.std(ddof=1)) if values.size > 1 else math.nan)
+        return _Summary(None, math.nan, math.nan, UNKNOWN)
+    std = float(values.std(ddof=1)) if values.size > 1 else math.nan
+    return _Summary(values.size, float(values.mean()), std, _interval(values, rows["n"], name))
+
+
+def _interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
+    """The 95 % interval: over seeds, or of one accuracy on n images."""
+    if values.size > 1:
+        low, high = t_interval(values)
+        return (max(low, 0.0), min(high, 100.0)) if metric(name).is_share else (low, high)
+    if not metric(name).is_share or images.isna().any():
+        return UNKNOWN
+    return wilson_interval(float(values[0]), int(images.iloc[0]))
+
+
+def _images(measured: pd.DataFrame) -> int | None:
+    """How many images the values of one row are measured on; None where that is unknown, or differs between runs."""
+    counts = measured["n"].dropna().unique()
+    return int(counts[0]) if len(counts) == 1 else None
 
 
 def _status(diverged: list[str], seeds: int) -> str:
@@ -242,12 +270,12 @@ def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
     return values
 
 
-def _reference_value(known: Mapping[Hashable, float], row: TableRow, metric: str) -> float:
+def _reference_value(known: Mapping[Hashable, float], row: TableRow, name: str) -> float:
     """The paper's value of a metric of a row, NaN where it gives none."""
     if row.is_of_real_images:
-        return known.get((row.dataset, row.classifier, row.augmentation, metric), math.nan)
+        return known.get((row.dataset, row.classifier, row.augmentation, name), math.nan)
     run = row.flow_runs[0]
     assert run.weight is not None
     of_flow = (run.dataset, run.flow, run.prior, format_weight(run.weight))
-    of_classifier = known.get((*of_flow, row.classifier, metric), math.nan)
-    return known.get((*of_flow, "", metric), of_classifier)
+    of_classifier = known.get((*of_flow, row.classifier, name), math.nan)
+    return known.get((*of_flow, "", name), of_classifier)

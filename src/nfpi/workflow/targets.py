@@ -26,6 +26,11 @@ class Targets:
         """A table in its three forms."""
         return self.plan.outputs(MakeTable, "tables", name=name)
 
+    def labels_of_table(self, wildcards: Wildcards) -> dict[str, str]:
+        """What a table is called in reports."""
+        name = wildcards["table"]
+        return {"table": name, "title": self.plan.config.tables[name].title or name}
+
     def drawings(self, figure: str) -> list[str]:
         """Names of the pictures of a figure."""
         return self.plan.config.figures[figure].picture_names(figure)

@@ -32,12 +32,12 @@ class Collect(Stage):
 class MakeTable(Stage):
     """Make a table from metrics, beside the paper's numbers.
 
-    As csv, Markdown and LaTeX.
+    As csv, Markdown, LaTeX and HTML.
     """
 
     command = "table"
     work = "nfpi.stages.results:make_table"
-    outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex"}
+    outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex", "html": "{name}.html"}
 
     name: Name
     """name of the table, and of its files"""

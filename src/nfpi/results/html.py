@@ -1,0 +1,63 @@
+"""Tables as HTML: a document of its own, and the same table as a part of a page."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from nfpi.results.layout import Markup, Spread, lay_out
+
+_SPACES = re.compile(r"\s+")
+
+
+@functools.cache
+def templates(package: str) -> Environment:
+    """The templates of a package; what they are given is escaped."""
+    loader = PackageLoader(package, "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def to_html(frame: pd.DataFrame, title: str) -> str:
+    """The table as an HTML document that needs no other file; its columns can be sorted.
+
+    Raises:
+        TableError: a column is missing.
+    """
+    table = lay_out(frame, HTML)
+    return templates("nfpi.results").get_template("document.html").render(table=table, title=_one_line(title))
+
+
+def read_title(path: Path) -> str | None:
+    """The title of a table that :func:`to_html` wrote; None: the file is something else, or not there."""
+    try:
+        found = re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return html.unescape(found[1]) if found else None
+
+
+def _one_line(text: str) -> str:
+    return _SPACES.sub(" ", text).strip()
+
+
+def _spread(spread: Spread) -> str:
+    decimals = spread.decimals
+    std = "" if pd.isna(spread.std) else f" ± {spread.std:.{decimals}f}"
+    if not spread.has_interval:
+        return std
+    return f'{std} <span class="interval">[{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]</span>'
+
+
+HTML = Markup(
+    escape=html.escape,
+    times_power=lambda mantissa, exponent: f"{mantissa}10<sup>{str(exponent).replace('-', '−')}</sup>",
+    spread=_spread,
+    interval="[low, high]",
+    weight="λ",
+    arrows={True: "↑", False: "↓"},
+)

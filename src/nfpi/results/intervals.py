@@ -1,0 +1,42 @@
+"""95 % confidence intervals: of an accuracy on n images, and of a mean over seeds."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+LEVEL = 0.95
+UNKNOWN = (math.nan, math.nan)
+"""In the place of an interval."""
+
+
+def wilson_interval(percentage: float, n: int) -> tuple[float, float]:
+    """The score interval of a binomial proportion (Wilson, 1927), in percent; it covers the choice of the images only.
+
+    Args:
+        percentage: of the images that are right, 0 to 100.
+        n: number of images.
+    """
+    # The formula stands here, for importing scipy.stats takes longer than making a table.
+    z, p = NormalDist().inv_cdf((1 + LEVEL) / 2), percentage / 100
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low = 0.0 if p == 0 else centre - half_width
+    high = 1.0 if p == 1 else centre + half_width
+    return 100 * low, 100 * high
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """Student's interval of the mean: mean ± t · s / √n with n − 1 degrees of freedom.
+
+    Args:
+        values: one a seed, (n,), n > 1.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    half_width = float(stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(n))
+    mean = float(values.mean())
+    return mean - half_width, mean + half_width

@@ -1,0 +1,89 @@
+"""Tables as LaTeX: what LaTeX itself says of those of all presets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfpi.config import Config, TableSettings, resolve
+from nfpi.results.collect import COLUMNS
+from nfpi.results.latex import escape, to_latex
+from nfpi.results.tables import accuracy_table
+from nfpi.workflow.tables import table_rows
+
+ROOT = Path(__file__).parents[2]
+PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
+DOCUMENT = r"""
+\documentclass{article}
+\usepackage{booktabs}
+\begin{document}
+%s
+\end{document}
+"""
+LETTERS = "".join(map(chr, [*range(0xC0, 0x180), *range(0x391, 0x3A2), *range(0x3A3, 0x3CA)]))
+"""Latin letters of Europe, and Greek ones."""
+
+
+def tables_of(config: Config, table: str, measured: Any, reference: pd.DataFrame) -> pd.DataFrame:
+    """A table of a preset, as it would be if every run had been measured."""
+    rows, rng = table_rows(config, table), np.random.default_rng(0)
+    settings = TableSettings.model_validate(config.tables[table].model_dump(exclude={"experiments"}))
+    values: list[dict[str, Any]] = []
+    for run in dict.fromkeys(run for row in rows for run in row.runs):
+        names = [name for name in settings.metrics if (name == "cnn_acc") == (run.classifier is not None)]
+        of_run = dict(zip(names or settings.metrics, rng.uniform(10, 100, len(settings.metrics)), strict=False))
+        values += measured(run, **of_run, validation_nf_acc=50.0, validation_top1=50.0)
+    metrics = pd.DataFrame(values, columns=list(COLUMNS)).astype(COLUMNS)
+    return accuracy_table(metrics, settings, reference, rows)
+
+
+def texts_of(preset: str, seeds: list[int], measured: Any, reference: pd.DataFrame) -> Iterator[str]:
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, "seeds": seeds}).config
+    for name, table in config.tables.items():
+        yield to_latex(tables_of(config, name, measured, reference), table.title)
+
+
+def compile_latex(body: str, folder: Path) -> str:
+    """The log of pdflatex, which must end well."""
+    (folder / "document.tex").write_text(DOCUMENT % body, encoding="ascii")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def has_latex() -> bool:
+    """Whether pdflatex and booktabs are here (Debian's texlive-latex-base and texlive-latex-recommended)."""
+    if not shutil.which("pdflatex") or not shutil.which("kpsewhich"):
+        return False
+    return subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode == 0
+
+
+needs_latex = pytest.mark.skipif(not has_latex(), reason="no pdflatex with booktabs")
+
+
+@needs_latex
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]], ids=["one seed", "three seeds"])
+def test_tables_of_all_presets_compile_and_are_no_wider_than_the_text(seeds, measured, reference, tmp_path):
+    texts = [text for preset in PRESETS for text in texts_of(preset, seeds, measured, reference)]
+    assert len(texts) >= 16
+    log = compile_latex("\n\n".join(rf"\noindent {text}" for text in texts), tmp_path)
+    assert "Overfull" not in log
+
+
+@needs_latex
+def test_letters_of_europe_and_greek_ones_need_no_package(tmp_path):
+    text = escape(LETTERS + r"a_b&c%d|e\f^~#{}$<>")
+    assert text.isascii()
+    compile_latex(text, tmp_path)
+
+
+def test_a_letter_without_a_name_is_given_by_its_number():
+    assert "4E2D" in escape("中")
