@@ -5,8 +5,10 @@ import itertools
 import pandas as pd
 import pytest
 import torch
+from matplotlib.text import Text
 
 from nfpi.config import ConvergenceFigure
+from nfpi.config.figures import LOST
 from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
 from nfpi.figures.convergence_map import COLUMNS, convergence_table, draw, draw_convergence_map
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
@@ -97,7 +99,7 @@ def labels(figure) -> list[str]:
 
 
 WEIGHTS = (1e2, 1e3, 1e4)
-LOST = {"quantity": "A (definiteness)", "class": "2", "outcome": "diverged"}
+LOST_A = {"quantity": "A (definiteness)", "class": "2", "outcome": "diverged"}
 
 
 def fits(**changes) -> pd.DataFrame:
@@ -137,17 +139,34 @@ def test_more_iterations_are_darker():
 
 
 def test_cells_without_a_fixed_point_say_why():
-    figure = draw_convergence_map(fits(**LOST, iterations=4))
+    figure = draw_convergence_map(fits(**LOST_A, iterations=4))
     assert cells(figure.axes[0]) == [["1", "3", "A"]] * 4
-    assert labels(figure) == ["diverged: $A$ not positive"]
+    assert labels(figure) == ["matrix A not positive"]
     figure = draw_convergence_map(fits(outcome="not_converged", iterations=1000))
     assert cells(figure.axes[0]) == [["1", "3", ""]] * 4
     assert figure.axes[0].patches[2].get_hatch()
-    assert labels(figure) == ["not in 1000 iterations"]
+    assert labels(figure) == ["not converged in 1000 iterations"]
+
+
+def test_a_letter_stands_for_one_thing_which_the_legend_and_the_caption_name_alike():
+    """The rows' scale π is none of them."""
+    letters = [letter for letter, _ in LOST.values()]
+    assert len(set(letters)) == len(letters)
+    assert "π" not in letters
+    for quantity, (letter, meaning) in LOST.items():
+        figure = draw_convergence_map(fits(**LOST_A | {"quantity": quantity}, iterations=4))
+        assert cells(figure.axes[0]) == [["1", "3", letter]] * 4
+        assert labels(figure) == [meaning]
+        assert f"{letter}: {meaning}" in ConvergenceFigure.caption
+
+
+def test_letters_of_the_legend_are_those_of_the_cells():
+    figure = draw_convergence_map(fits(**LOST_A, iterations=4))
+    assert "A" in [text.get_text() for text in figure.legends[0].findobj(Text)]
 
 
 def test_a_map_can_be_written(tmp_path):
-    save_drawn(Drawn({"figure": draw_convergence_map(fits(**LOST, iterations=1))}), tmp_path, "figure")
+    save_drawn(Drawn({"figure": draw_convergence_map(fits(**LOST_A, iterations=1))}), tmp_path, "figure")
     assert {file.name for file in tmp_path.iterdir()} == {"figure.png", "figure.pdf"}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 
 from nfpi.config import EmbeddingFigure
 from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
@@ -111,6 +112,9 @@ def panel(variant, name, outcome, centres, classes=("cat", "dog", "frog"), sprea
     )
 
 
+NEAR = np.random.default_rng(1).normal(size=(3, 2)) * 5
+
+
 def table(*large, classes=("cat", "dog", "frog")):
     """All panels of the variant diagonal; `large` in place of a last one that converged."""
     near = np.random.default_rng(1).normal(size=(len(classes), 2)) * 5
@@ -151,9 +155,27 @@ def test_titles_say_weight_and_iterations():
     assert titles(draw_gaussians(table(), "diagonal")) == [
         "(a) 60 images",
         "(b) Gaussians, $λ = 0$",
-        "(c) $λ =$ $10^{3}$, 12 iterations",
-        "(d) $λ =$ $10^{5}$, 34 iterations",
+        "(c) $λ =$ $10^{3}$, 12 iterations\narea × 1",
+        "(d) $λ =$ $10^{5}$, 34 iterations\narea × 1",
     ]
+
+
+def test_titles_say_how_areas_change():
+    smaller = panel("diagonal", "large", {"lambda": 1e5, "outcome": "converged", "iterations": 9}, NEAR, spread=0.5)
+    assert titles(draw_gaussians(table(smaller), "diagonal"))[3].endswith("area × 0.25")
+
+
+def test_a_cluster_is_seen_within_its_mark_and_the_ellipse_it_comes_from():
+    frame = table(panel("diagonal", "large", {"lambda": 1e5, "outcome": "converged", "iterations": 9}, NEAR + 7))
+    figure = draw_gaussians(frame, "diagonal")
+    assert [len(axes.patches) for axes in figure.axes] == [0, 0, 3, 3]
+    for axes in figure.axes:
+        assert {line.get_markerfacecolor() for line in axes.lines} == {"none"}
+    before = frame[frame["panel"] == "data"].groupby("class")[["x", "y"]]
+    for ellipse, (_, points) in zip(figure.axes[3].patches, before, strict=True):
+        np.testing.assert_allclose(ellipse.center, points.mean())
+        inside = ellipse.contains_points(figure.axes[3].transData.transform(points))
+        assert inside.mean() > 0.7
 
 
 def test_a_class_has_one_colour_in_all_panels_and_in_the_legend():
@@ -162,7 +184,9 @@ def test_a_class_has_one_colour_in_all_panels_and_in_the_legend():
     assert [text.get_text() for text in legend.get_texts()] == ["cat", "dog", "frog"]
     assert legend.get_title().get_text() == "toy"
     for axes in figure.axes:
-        assert [line.get_markerfacecolor() for line in axes.lines] == [class_style(index)[0] for index in range(3)]
+        assert [line.get_marker() for line in axes.lines] == [class_style(index)[1] for index in range(3)]
+        colours = {tuple(colour) for colour in axes.collections[0].get_facecolors()}
+        assert colours == {to_rgba(class_style(index)[0]) for index in range(3)}
 
 
 def test_the_large_marks_are_the_means_of_the_points():
@@ -176,7 +200,8 @@ def test_a_fit_without_end_is_named():
     unfinished = panel(
         "diagonal", "large", {"lambda": 1e5, "outcome": "not_converged", "iterations": 1000}, np.eye(3, 2)
     )
-    assert titles(draw_gaussians(table(unfinished), "diagonal"))[3] == "(d) $λ =$ $10^{5}$, > 1000 iterations"
+    title = titles(draw_gaussians(table(unfinished), "diagonal"))[3]
+    assert title.startswith("(d) $λ =$ $10^{5}$, > 1000 iterations\n")
 
 
 def test_a_panel_that_diverged_says_so_in_place_of_samples(tmp_path):
@@ -186,10 +211,21 @@ def test_a_panel_that_diverged_says_so_in_place_of_samples(tmp_path):
     )
     figure = draw_gaussians(table(diverged), "diagonal")
     axes = figure.axes[3]
-    assert titles(figure)[3] == "(d) $λ =$ $100$, diverged"
-    assert [text.get_text() for text in axes.texts] == ["diverged: A (definiteness)\nof class dog\nat iteration 7"]
+    assert titles(figure)[3] == "(d) $λ =$ $100$, diverged\n"
+    assert [text.get_text() for text in axes.texts] == ["diverged at iteration 7:\nmatrix A not positive\n(class dog)"]
     assert not axes.collections
     save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
+
+
+@pytest.mark.parametrize(("weight", "unbounded"), [(1e7, True), (16, False)])
+def test_full_covariances_without_a_lower_bound_say_so(embedding, weight, unbounded):
+    """K α e^(1/α) / 2 is 16.6 for three classes."""
+    frame = embedding.copy()
+    lost = (frame["variant"] == "full") & (frame["panel"] == "large")
+    assert (frame.loc[lost, "outcome"] == "diverged").all()
+    frame.loc[lost, "lambda"] = weight
+    (text,) = draw_gaussians(frame, "full").axes[3].texts
+    assert ("The loss (Eq. 4) has no\nlower bound for λ > 17." in text.get_text()) == unbounded
 
 
 def test_samples_far_off_do_not_squash_the_others():

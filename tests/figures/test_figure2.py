@@ -7,7 +7,7 @@ import torch
 from nfpi.config import AugmentationFigure, NfaConfig
 from nfpi.data import DataError, write_image_set
 from nfpi.figures import FigureInputs
-from nfpi.figures.figure2 import augmentation_grid, draw
+from nfpi.figures.figure2 import augmentation_grid, draw, root_mean_square_changes
 
 CPU = torch.device("cpu")
 NFA = NfaConfig(axes=4, strength=1.0)
@@ -33,6 +33,13 @@ def test_no_strength_gives_the_originals_back(model, images):
     assert np.abs(grid[:, 1:].astype(int) - grid[:, :1]).max() <= 1
 
 
+def test_a_change_is_a_root_mean_square():
+    images = np.full((1, 3, 2, 2, 1), 100, np.uint8)
+    images[0, 1, 0, 0] = 90
+    images[0, 2] = 107
+    np.testing.assert_allclose(root_mean_square_changes(images), [[5, 7]])
+
+
 @pytest.mark.parametrize("name", ["classs1", "3"])
 def test_unknown_classes_are_named(model, images, name):
     with pytest.raises(DataError, match=f"the 3 classes of toy, received '{name}'"):
@@ -46,7 +53,13 @@ def test_a_class_with_too_few_images_is_named(model, images):
 
 def test_a_model_and_its_images_are_read(model_files, train_files):
     inputs = FigureInputs({"model": model_files, "train": train_files}, {"nfa": {"axes": 4}})
-    (axes,) = draw(settings(["class2", "0"]), inputs).pictures["figure2"].axes
+    drawn = draw(settings(["class2", "0"]), inputs)
+    figure = drawn.pictures["figure2"]
+    (axes,) = figure.axes
+    assert figure.get_supxlabel() == "4 axes, s = 0.5 u, u ~ Beta(1, 1); Δ: RMS change, of 255"
+    assert list(drawn.table["class"]) == ["class2"] * 3 + ["class0"] * 3
+    notes = [text.get_text() for text in axes.texts if text.get_text()]
+    assert notes == [f"Δ {change:.1f}" for change in drawn.table["rms_change"]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["class2", "class0"]
     assert [label.get_text() for label in axes.get_xticklabels()][:2] == ["original", "variant 1"]
 

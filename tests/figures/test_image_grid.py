@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from nfpi.config import NfaConfig
 from nfpi.figures import COLUMN_WIDTH, Drawn, FigureError, save_drawn
 from nfpi.figures.figure2 import draw_augmentations
 from nfpi.figures.samples import draw_samples
@@ -42,11 +43,35 @@ def test_each_image_is_where_its_labels_are(channels):
 
 
 def test_the_original_stands_apart_from_its_variants():
-    figure = draw_augmentations(pictures(2, 4), ["cat", "dog"])
+    figure = draw_augmentations(pictures(2, 4), ["cat", "dog"], np.zeros((2, 3)), NfaConfig())
     assert ticks(figure) == [["cat", "dog"], ["original", "variant 1", "variant 2", "variant 3"]]
     first, *others = np.diff(figure.axes[0].get_xticks())
     assert len(set(others)) == 1
     assert first > others[0]
+
+
+def test_blocks_of_rows_stand_apart_and_each_image_is_where_its_labels_are():
+    images = pictures(4, 3)
+    figure = draw_samples(images, [0.5, 1.0], ["cat", "dog", "frog"], noises=2)
+    first, between, last = np.diff(figure.axes[0].get_yticks())
+    assert between > first == last
+    for row in range(4):
+        np.testing.assert_array_equal(shown(figure, row, 2, 8, 6), images[row, 2])
+    for text, rows in zip(figure.axes[0].texts, ([0, 1], [2, 3]), strict=True):
+        assert text.xy[1] == figure.axes[0].get_yticks()[rows].mean()
+
+
+def test_notes_stand_below_their_images():
+    images = pictures(2, 3, (8, 6, 1))
+    figure = draw_augmentations(images, ["cat", "dog"], np.array([[1.0, 2.0], [3.0, 4.0]]), NfaConfig())
+    (axes,) = figure.axes
+    for row in range(2):
+        np.testing.assert_array_equal(shown(figure, row, 1, 8, 6), np.broadcast_to(images[row, 1], (8, 6, 3)))
+    notes = {text.get_text(): text.get_position() for text in axes.texts if text.get_text()}
+    assert list(notes) == ["Δ 1.0", "Δ 2.0", "Δ 3.0", "Δ 4.0"]
+    bottoms = axes.get_yticks() + 256 // 8 * 8 / 2
+    assert bottoms[0] < notes["Δ 1.0"][1] < bottoms[0] + (axes.get_yticks()[1] - axes.get_yticks()[0]) - 256
+    assert notes["Δ 4.0"][0] == axes.get_xticks()[2]
 
 
 @pytest.mark.parametrize("names", [list("0123456789"), ["automobile"] * 10], ids=["short", "long"])

@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 
 
 def settings(**changes: Any) -> SamplesFigure:
-    return SamplesFigure.model_validate({"dataset": "toy", "lambda": 1, "temperatures": [1e-6, 0.5, 1.0], **changes})
+    return SamplesFigure.model_validate(
+        {"dataset": "toy", "lambda": 1, "temperatures": [1e-6, 0.5, 1.0], "noises": 1, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,13 @@ def test_samples_depend_on_the_seed_of_the_run(model):
     assert (sample_grid(model, settings(), CPU)[2] != sample_grid(other, settings(), CPU)[2]).any()
 
 
+def test_every_image_of_a_block_has_a_noise_of_its_own_and_all_blocks_have_the_same(model):
+    grid = sample_grid(model, settings(noises=2, temperatures=[0.5, 1.0, 0.5]), CPU)
+    assert grid.shape == (6, 3, 4, 4, 1)
+    np.testing.assert_array_equal(grid[:2], grid[4:])
+    assert (grid[2] != grid[3]).any((1, 2, 3)).all()
+
+
 def test_latents_are_decoded(model, means, monkeypatch):
     """Each latent becomes the picture of its decoder, in its place."""
     data = {**model.data, "dtype": "float16", "extra": {"spread": np.ones((1, 4, 4)).tolist()}}
@@ -64,3 +73,6 @@ def test_a_model_is_read_and_its_classes_are_named(model_files):
     (axes,) = draw(settings(), FigureInputs({"model": model_files})).pictures["samples"].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["class0", "class1", "class2"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1e-06", "0.5", "1"]
+    (axes,) = draw(settings(noises=2), FigureInputs({"model": model_files})).pictures["samples"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["$ε_{1}$", "$ε_{2}$"] * 3
+    assert [text.get_text() for text in axes.texts] == ["$T = 1e-06$", "$T = 0.5$", "$T = 1$"]

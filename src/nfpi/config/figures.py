@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 
 from nfpi.config.base import Name, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Settings
 from nfpi.config.registry import Registry
-from nfpi.runs import INITIAL, SPLITS, Layout, Run
+from nfpi.runs import INITIAL, SPLITS, Layout, Run, format_weight
 
 if TYPE_CHECKING:
     from nfpi.config.generation import NfaConfig
@@ -82,6 +82,10 @@ class FigureSettings(Settings):
         """Name the settings of other families that it is drawn by."""
         return {}
 
+    def describe(self, config: RunsOfPreset) -> str:
+        """Return the caption with what depends on the preset: the data set, how many, and the seed."""
+        return self.caption
+
 
 FIGURES = Registry("figure")
 """Builders are called as `(settings, inputs)`, a :class:`nfpi.figures.FigureInputs`, and return a
@@ -115,8 +119,9 @@ class AccuracyFigure(FigureSettings):
 
     title = "accuracy against λ"
     caption = (
-        "NF-Acc and CNN-Acc (%) against λ; λ = 0 keeps the initial Gaussians. Bars: one standard deviation over seeds. "
-        "A cross marks a λ whose fit diverged."
+        "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; λ = 0, left of the break, "
+        "keeps the initial Gaussians. Bars: one standard deviation over seeds, where there are several. A cross marks "
+        "a λ whose fit diverged."
     )
     is_quick = True
 
@@ -126,6 +131,10 @@ class AccuracyFigure(FigureSettings):
         """The table."""
         return {"table": [layout.path(f"tables/{self.table}.csv")]}
 
+    def describe(self, config: RunsOfPreset) -> str:
+        """With the table and its seeds."""
+        return f"{self.caption} From {self.table}; {_seeds(config.seeds)}."
+
 
 class EmbeddingFigure(FigureSettings):
     """Figure 1: t-SNE of images, and samples of class Gaussians there before and after the fixed point."""
@@ -134,9 +143,11 @@ class EmbeddingFigure(FigureSettings):
     caption = (
         "(a) t-SNE of training images (dimensionless axes), (b) samples of the Gaussians with the mean and the "
         "variances of each class there, (c), (d) the same samples after the fixed-point iteration from (b), small and "
-        "large λ. Large marks: class means; all panels have the same axes. figure1: the released update of diagonal "
-        "covariances. figure1_full: full covariances and the exact update of Proposition 1, whose loss is bounded "
-        "below only for λ up to K α e^(1/α) / 2 (55 for ten classes); a fit that diverged is named in place of samples."
+        "large λ. Dots: images or samples, a colour for each class; open marks: class means; dashed ellipses: two "
+        "standard deviations of (b); area: of a class's ellipse, as a multiple of that in (b), median over classes. "
+        "All panels have the same axes. figure1: the released update of diagonal covariances. figure1_full: full "
+        "covariances and the exact update of Proposition 1, whose loss is bounded below only for λ up to "
+        "K α e^(1/α) / 2 (55 for K = 10 classes and α = 10); the panel of a fit that diverged says what was lost."
     )
     pictures = ("figure1", "figure1_full")
     has_table = True
@@ -148,13 +159,20 @@ class EmbeddingFigure(FigureSettings):
     seed: Seed = 0
     lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
     """small and large λ of the released update with variances"""
-    lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [10.0, 30.0]
-    """small and large λ of the exact update with full covariances"""
+    lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [50.0, 1e3]
+    """small and large λ of the exact update with full covariances; 55 is the bound for ten classes"""
     samples_per_class: PositiveInt = 200
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The training images."""
         return {"train": split_files(layout, self.dataset, "train")}
+
+    def describe(self, config: RunsOfPreset) -> str:
+        """With the numbers of images and samples, and the seed."""
+        return (
+            f"{self.caption} {self.dataset}: up to {self.images} training images, {self.samples_per_class} samples a "
+            f"class, perplexity {self.perplexity:g}, seed {self.seed}."
+        )
 
 
 class FlowFigure(FigureSettings):
@@ -173,16 +191,22 @@ class FlowFigure(FigureSettings):
         run = config.run(self.dataset, self.flow, self.prior, self.weight, config.seeds[0])
         return [f"{layout.of(run)}/model/{name}" for name in ("config.json", "model.safetensors")]
 
+    def of_run(self, config: RunsOfPreset) -> str:
+        """The run, in words."""
+        return f"{self.dataset}, {self.flow}, {self.prior}, λ = {format_weight(self.weight)}, seed {config.seeds[0]}"
+
 
 class AugmentationFigure(FlowFigure):
     """Figure 2: images beside latent-augmented variants."""
 
     title = "figure 2"
     caption = (
-        "Training images (left) and latent-augmented variants of them (right): each latent moves towards another one "
-        "of its class in the span of the class's PCA axes. Flows on latents of an autoencoder: all images are decoded "
-        "by it, the originals too."
+        "Training images (left) and latent-augmented variants of them (right): each latent moves a share s of the way "
+        "towards another one of its class, in the span of the class's leading PCA axes. Below a variant: Δ, the "
+        "root-mean-square difference from the original in levels of 8 bits (of 255). Flows on latents of an autoencoder: "
+        "all images are decoded by it, the originals too."
     )
+    has_table = True
 
     classes: Annotated[list[str], Field(min_length=1)]
     """names or indices of classes"""
@@ -197,23 +221,42 @@ class AugmentationFigure(FlowFigure):
         """How variants are made."""
         return {"nfa": config.for_dataset(self.dataset).nfa}
 
+    def describe(self, config: RunsOfPreset) -> str:
+        """With the strength of the perturbation, and the run."""
+        nfa = config.for_dataset(self.dataset).nfa
+        return f"{self.caption} {self.of_run(config)}: {nfa.axes} axes, {share_of_the_way(nfa)}."
+
+
+def share_of_the_way(nfa: NfaConfig) -> str:
+    """How far a latent moves towards its partner, as a formula."""
+    if nfa.law == "fixed":
+        return f"s = {nfa.strength:g}"
+    return f"s = {nfa.strength:g} u, u ~ Beta({nfa.concentration:g}, {nfa.concentration:g})"
+
 
 class SamplesFigure(FlowFigure):
     """Class-conditional samples at several temperatures."""
 
     title = "samples"
     caption = (
-        "Images drawn from the flow, a column for each class, a row for each temperature T (z = μ + T Σ^(1/2) ε); a "
-        "column has the same noise ε in every row."
+        "Images drawn from the flow, a column for each class, a block of rows for each temperature T "
+        "(z = μ + T Σ^(1/2) ε) and in it a row for each noise ε. Every image of a block has a noise of its own; all "
+        "blocks have the same ones."
     )
 
     classes: PositiveInt = 10
     """the first of them, up to this number"""
+    noises: PositiveInt = 3
+    """images of each class at each temperature"""
     temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The model."""
         return {"model": self.model(config, layout)}
+
+    def describe(self, config: RunsOfPreset) -> str:
+        """With the run."""
+        return f"{self.caption} {self.of_run(config)}; noises: {self.noises}."
 
 
 class ResidualsFigure(FigureSettings):
@@ -222,8 +265,8 @@ class ResidualsFigure(FigureSettings):
     title = "residuals of the fixed point"
     caption = (
         "Largest change over the classes of a mean (top) and of a variance (bottom) in each fixed-point iteration, "
-        "Euclidean norm in units of the latents (their square for variances), a line for each λ. Dashed: the tolerance "
-        "at which the iteration ends."
+        "Euclidean norm in units of the latents (their square for variances), a line for each λ; the mark at its end "
+        "says how the iteration ended. Dashed: the tolerance at which it ends."
     )
     is_quick = True
 
@@ -242,16 +285,30 @@ class ResidualsFigure(FigureSettings):
         """Settings of the fits: the tolerance and the number of iterations allowed."""
         return {"prior": config.fixed_point_settings("figures.residuals", self.prior)}
 
+    def describe(self, config: RunsOfPreset) -> str:
+        """With the runs."""
+        return f"{self.caption} {self.dataset}, {self.flow}, {self.prior}, seed {config.seeds[0]}."
+
+
+LOST = {
+    "A (definiteness)": ("A", "matrix A not positive"),
+    "repulsion kernel": ("κ", "kernel κ not finite"),
+    "divergences (rounding)": ("r", "KLDs below rounding error"),
+    "mean": ("μ", "mean μ not finite"),
+    "variance": ("v", "variance v not positive"),
+}
+"""Letter and meaning of what a fixed-point iteration with variances loses where it diverges."""
+
 
 class ConvergenceFigure(FigureSettings):
     """Where the fixed-point iteration converges: λ × update × scale × what is fitted, on initial latents."""
 
     title = "map of convergence"
     caption = (
-        "Iterations until the Gaussians of the latents of an initial state converge, by λ, update, scale π and what is "
-        "fitted; means alone under Σ = I. Grey cells diverged, and the letter says what was lost first: the repulsion "
-        "kernel κ, the matrix A of Eq. 7, a mean μ or a variance v; hatched cells did not converge in the iterations "
-        "allowed."
+        "Iterations until the Gaussians of the latents of an initial state converge, by the weight λ of the repulsion, "
+        "the update, the scale π of the divergences (Eqs. 9, 10) and what is fitted; means alone under Σ = I. Grey "
+        f"cells diverged, and the letter says what was lost first: {'; '.join(map(': '.join, LOST.values()))}. "
+        "Hatched cells did not converge in the iterations allowed."
     )
     has_table = True
 
@@ -268,11 +325,20 @@ class ConvergenceFigure(FigureSettings):
         folder = layout.path(INITIAL, **where)
         return {"statistics": [f"{folder}/statistics.safetensors"], "initial": [f"{folder}/prior.safetensors"]}
 
+    def describe(self, config: RunsOfPreset) -> str:
+        """With the initial state."""
+        return f"{self.caption} {self.dataset}, {self.flow}, α = {self.alpha:g}, seed {config.seeds[0]}."
+
 
 def split_files(layout: Layout, dataset: str, *splits: str) -> list[str]:
     """The files of some splits of a data set."""
     folder = layout.path(SPLITS, dataset=dataset)
     return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET]
+
+
+def _seeds(seeds: list[int]) -> str:
+    """The seeds of a preset, in words."""
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
 
 
 IMAGE_SET = ("images.npy", "labels.npy", "meta.json")

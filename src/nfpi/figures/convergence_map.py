@@ -15,12 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
+from matplotlib.legend import Legend
+from matplotlib.legend_handler import HandlerPatch
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import StrMethodFormatter
 from tqdm import tqdm
 
-from nfpi.config.figures import ConvergenceFigure
+from nfpi.config.figures import LOST, ConvergenceFigure
 from nfpi.config.priors import FixedPointConfig
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.fit_outcomes import fit_with_outcome
@@ -50,17 +52,26 @@ _FITTED = {
 }
 """Whether means and variances are fitted, and the title of the panel."""
 
-_CODES = {
-    "A (definiteness)": ("A", "$A$ not positive"),
-    "repulsion kernel": ("κ", "$κ$ not finite"),
-    "divergences (rounding)": ("π", "KLDs beyond rounding"),
-    "mean": ("μ", "$μ$ not finite"),
-    "variance": ("v", "$v$ not positive"),
-}
-"""Letter and meaning of what is lost where an iteration diverges."""
+_COLOURS = colormaps["viridis"].reversed()  # even to all eyes, and without the grey of cells that diverged
 
-_LETTER: dict[str, Any] = {"linestyle": "none", "markersize": 4, "color": "black", "markeredgewidth": 0.0}
-_COLOURS = colormaps["cividis"].reversed()  # cividis looks the same to all eyes (Nuñez et al. 2018)
+
+class _Letter(Patch):
+    """A cell in the legend, with the letter that cells in the map have."""
+
+    def __init__(self, letter: str, **style: Any) -> None:
+        super().__init__(linewidth=0.5, **style)
+        self.letter = letter
+
+
+class _LetterHandler(HandlerPatch):
+    """Draws a :class:`_Letter` in a legend."""
+
+    def create_artists(self, legend: Legend, orig_handle: Any, *place: Any) -> list[Any]:
+        """The cell, and the letter in its middle."""
+        x, y, width, height, fontsize, transform = place
+        text = Text(width / 2 - x, height / 2 - y, orig_handle.letter, fontsize=fontsize - 0.5)
+        text.set(ha="center", va="center_baseline", transform=transform)
+        return [*super().create_artists(legend, orig_handle, *place), text]
 
 
 def draw(settings: ConvergenceFigure, inputs: FigureInputs) -> Drawn:
@@ -131,7 +142,7 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
     kinds = [list(dict.fromkeys(zip(rows["update"], rows["scale"], strict=True))) for _, rows in groups]
     norm = LogNorm(1, 1000)
     with matplotlib.rc_context(STYLE):
-        height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.35
+        height = 0.17 * sum(map(len, kinds)) + 0.2 * len(groups) + 1.45
         figure = Figure(figsize=(COLUMN_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.02, w_pad=0.02))
         grid = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(k) for k in kinds])[:, 0]
         for axes, (name, rows), kind in zip(grid, groups, kinds, strict=True):
@@ -148,7 +159,7 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
         grid[-1].set_xticks(range(len(weights)), [weight_label(weight) for weight in weights], rotation=rotation)
         grid[-1].set_xlabel("Weight λ of the repulsion", fontsize=7)
         first = table.iloc[0]
-        figure.suptitle(f"{first['dataset']}, α = {first['alpha']:g}", x=0.01, ha="left", fontsize=8)
+        figure.suptitle(f"{first['dataset']}, initial state, α = {first['alpha']:g}", x=0.01, ha="left", fontsize=8)
         scale = matplotlib.cm.ScalarMappable(norm, _COLOURS)
         bar = figure.colorbar(scale, ax=list(grid), location="bottom", aspect=40, pad=0.02, fraction=0.05)
         bar.set_label("Iterations to convergence", fontsize=7)
@@ -174,28 +185,38 @@ def _draw_cell(axes: Axes, place: tuple[int, int], row: pd.Series, norm: LogNorm
         shade = _COLOURS(norm(row["iterations"]))
         axes.add_patch(Rectangle(corner, 1, 1, linewidth=0.5, facecolor=shade, edgecolor="white"))
         luminance = np.dot(shade[:3], (0.299, 0.587, 0.114))
-        text, colour = f"{row['iterations']:.0f}", "black" if luminance > 0.5 else "white"
+        text, colour = f"{row['iterations']:.0f}", "black" if luminance > 0.46 else "white"
     axes.text(column, line, text, ha="center", va="center_baseline", fontsize=6, color=colour)
 
 
 def _code(quantity: str) -> tuple[str, str]:
     """Letter and meaning of a quantity that was lost."""
-    return _CODES.get(quantity, (quantity[:1], quantity))
+    return LOST.get(quantity, (quantity[:1], quantity))
 
 
 def _add_codes(figure: Figure, table: pd.DataFrame) -> None:
     """A legend of grey and hatched cells, where there are any."""
-    handles: list[Any] = []
-    labels = []
-    codes = dict(_code(quantity) for quantity in table.loc[table["outcome"] == "diverged", "quantity"].unique())
-    for letter, meaning in codes.items():
-        handles.append((Patch(**_cell_style("diverged")), Line2D([], [], marker=f"${letter}$", **_LETTER)))
-        labels.append(f"diverged: {meaning}")
+    lost = table.loc[table["outcome"] == "diverged", "quantity"].unique()
+    codes = dict(_code(quantity) for quantity in [*LOST, *lost] if quantity in lost)
+    handles: list[Patch] = [_Letter(letter, **_cell_style("diverged")) for letter in codes]
+    labels = list(codes.values())
     unfinished = table.loc[table["outcome"] == "not_converged", "iterations"]
     if len(unfinished):
         handles.append(Patch(linewidth=0.5, **_cell_style("not_converged")))
-        labels.append(f"not in {unfinished.max():.0f} iterations")
+        labels.append(f"not converged in {unfinished.max():.0f} iterations")
     if handles:
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=6.5, handlelength=1.5
+            handles,
+            labels,
+            title="Grey cells diverged; the letter says what was lost first." if codes else None,
+            alignment="left",
+            handler_map={_Letter: _LetterHandler()},
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+            fontsize=6.5,
+            title_fontsize=6.5,
+            handlelength=1.3,
+            handleheight=1.1,
+            columnspacing=1.2,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
-from nfpi.config.figures import EmbeddingFigure
+from nfpi.config.figures import LOST, EmbeddingFigure
 from nfpi.config.priors import FixedPointConfig
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.figures.drawn import Drawn, FigureInputs
@@ -51,6 +54,11 @@ VARIANTS: tuple[Variant, ...] = ("diagonal", "full")
 _PANELS = ("images", "data", "small", "large")
 _IN_LEGEND = 20
 """There is no legend, and no mark at a mean, where there are more classes than this."""
+
+_ALPHA = FixedPointConfig(weight=1.0).alpha
+
+_SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
+"""Sizes of marks that have less room inside than the others, in points."""
 
 _FARTHEST = 0.4
 """How far the axes may extend beyond the images, as a share of the images' own extent."""
@@ -177,8 +185,9 @@ def _points(
 def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
     """Draw images, samples of the Gaussians of their classes, and samples of the Gaussians fitted with two λ.
 
-    The four panels have the same axes. A small point is an image or a sample; a large one with a rim is the mean of a
-    class's points.
+    The four panels have the same axes. A dot is an image or a sample; an open mark around the mean of a class's points
+    tells which class it is. In the panels of fitted Gaussians, dashed ellipses of two standard deviations are those of
+    the samples before the fit.
 
     Args:
         table: with the columns :data:`COLUMNS`.
@@ -201,7 +210,7 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
     columns = max(1, min(len(classes), int(COLUMN_WIDTH / (0.17 + 0.05 * max(map(len, classes))))))
     legend_rows = -(-len(classes) // columns) if len(classes) <= _IN_LEGEND else 0
     with matplotlib.rc_context(STYLE):
-        height = 2 * (1.38 * ratio + 0.2) + 0.3 + (0.16 + 0.12 * legend_rows if legend_rows else 0)
+        height = 2 * (1.38 * ratio + 0.2) + 0.4 + (0.16 + 0.12 * legend_rows if legend_rows else 0)
         figure = Figure(
             figsize=(COLUMN_WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, compress=True)
         )
@@ -210,8 +219,9 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
             axes.set_xlim(*x_limits)
             axes.set_ylim(*y_limits)
             axes.set_aspect("equal")
-            _draw_panel(axes, rows, classes)
-            axes.set_title(f"({letter}) {_title(name, rows.iloc[0], len(rows))}", loc="left", fontsize=6.5, pad=3)
+            before = panels[1] if name in ("small", "large") else None
+            _draw_panel(axes, rows, classes, before)
+            axes.set_title(f"({letter}) {_title(name, rows, before)}", loc="left", fontsize=6.5, pad=3)
             axes.label_outer()
         grid[0, 0].xaxis.set_major_locator(MaxNLocator(4))
         grid[0, 0].yaxis.set_major_locator(MaxNLocator(4))
@@ -239,29 +249,31 @@ def _limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, 
     return (left - more_x, right + more_x), (bottom - more_y, top + more_y)
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str]) -> None:
-    """Draw points in random order, so that no class lies on top, and then the means."""
+def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.DataFrame | None) -> None:
+    """Draw points in random order, so that no class lies on top; their means; ellipses of the points `before`."""
     points = rows[rows["x"].notna()]
     axes.tick_params(labelsize=6, length=2, pad=2)
     if points.empty:
-        row = rows.iloc[0]
-        text = f"diverged: {row['quantity']}\nof class {row['class']}\nat iteration {row['iterations']:.0f}"
+        text = _why_diverged(rows.iloc[0], len(classes))
         axes.text(
             *(0.5, 0.5, text),
             ha="center",
             va="center",
-            fontsize=7,
+            fontsize=6.5,
             color="0.3",
             transform=axes.transAxes,
         )
         return
     mixed = points.iloc[np.random.default_rng(0).permutation(len(points))]
     colours = [class_style(classes.index(name))[0] for name in mixed["class"]]
-    axes.scatter(mixed["x"], mixed["y"], s=1.2, c=colours, linewidths=0, rasterized=True, zorder=2)
+    axes.scatter(mixed["x"], mixed["y"], s=1.2, c=colours, linewidths=0, rasterized=True, zorder=3)
+    if before is not None:
+        for name, own in before.groupby("class", sort=False):
+            axes.add_patch(_ellipse(own, class_style(classes.index(str(name)))[0]))
     if len(classes) <= _IN_LEGEND:
         for index, name in enumerate(classes):
             mean = points.loc[points["class"] == name, ["x", "y"]].mean()
-            axes.plot(*mean, **_mean_style(index), zorder=3)
+            axes.plot(*mean, **_mean_style(index), zorder=4)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     outside = int((~(points["x"].between(left, right) & points["y"].between(bottom, top))).sum())
     if outside:
@@ -275,33 +287,80 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str]) -> None:
         )
 
 
+def _why_diverged(row: pd.Series, num_classes: int) -> str:
+    """What a fit lost, and why there may be nothing to find."""
+    _, meaning = LOST.get(row["quantity"], ("", row["quantity"]))
+    text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {row['class']})"
+    bound = num_classes * _ALPHA * math.exp(1 / _ALPHA) / 2
+    if row["variant"] == "full" and row["lambda"] > bound:
+        text += f"\n\nThe loss (Eq. 4) has no\nlower bound for λ > {bound:.0f}."
+    return text
+
+
+def _ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
+    """The ellipse of two standard deviations of points."""
+    (x, y), covariance = points[["x", "y"]].mean(), np.cov(points[["x", "y"]].to_numpy().T)
+    variances, axes = np.linalg.eigh(covariance)
+    width, height = 4 * np.sqrt(variances.clip(min=0))
+    angle = math.degrees(math.atan2(axes[1, 0], axes[0, 0]))
+    return Ellipse(
+        *((x, y), width, height),
+        angle=angle,
+        fill=False,
+        edgecolor=colour,
+        linestyle=(0, (3, 2)),
+        linewidth=0.5,
+        zorder=2,
+    )
+
+
 def _mean_style(index: int) -> dict[str, Any]:
-    colour, marker = class_style(index)
+    """An open mark, with a thin white rim against dark points: a cluster smaller than it is seen inside."""
+    _, marker = class_style(index)
     return {
         "marker": marker,
-        "markersize": 3.5,
-        "markerfacecolor": colour,
+        "markersize": _SIZES.get(marker, 5.5),
+        "markerfacecolor": "none",
         "markeredgecolor": "black",
-        "markeredgewidth": 0.4,
+        "markeredgewidth": 0.5,
         "linestyle": "none",
+        "path_effects": [withStroke(linewidth=0.9, foreground="white")],
     }
 
 
-def _title(name: str, row: pd.Series, points: int) -> str:
+def _dot_style(index: int) -> dict[str, Any]:
+    """An image or a sample in the legend."""
+    return {"marker": "o", "markersize": 2.5, "color": class_style(index)[0], "markeredgewidth": 0}
+
+
+def _title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
     """The title of a panel, without its letter."""
-    if name == "images":
-        return f"{points} images"
-    if name == "data":
-        return "Gaussians, $λ = 0$"
+    row = rows.iloc[0]
+    if before is None:
+        return f"{len(rows)} images" if name == "images" else "Gaussians, $λ = 0$"
     weight = f"$λ =$ {weight_label(row['lambda'])}"
     if row["outcome"] == "diverged":
-        return f"{weight}, diverged"
-    return f"{weight}, {'' if row['outcome'] == 'converged' else '> '}{row['iterations']:.0f} iterations"
+        return f"{weight}, diverged\n"
+    iterations = f"{'' if row['outcome'] == 'converged' else '> '}{row['iterations']:.0f} iterations"
+    return f"{weight}, {iterations}\narea × {_area_ratio(rows, before):.2g}"
+
+
+def _area_ratio(rows: pd.DataFrame, before: pd.DataFrame) -> float:
+    """How the areas of the classes' ellipses changed, as the median over classes."""
+    after, first = (
+        frame.groupby("class")[["x", "y"]].apply(lambda points: math.sqrt(np.linalg.det(np.cov(points.to_numpy().T))))
+        for frame in (rows, before)
+    )
+    return float((after / first).median())
 
 
 def _add_legend(figure: Figure, classes: list[str], columns: int, title: str) -> None:
+    marks: list[Any] = [
+        (Line2D([], [], linestyle="none", **_dot_style(index)), Line2D([], [], **_mean_style(index)))
+        for index in range(len(classes))
+    ]
     figure.legend(
-        [Line2D([], [], **_mean_style(index)) for index in range(len(classes))],
+        marks,
         classes,
         loc="outside lower center",
         title=title,

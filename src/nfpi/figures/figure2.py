@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 from nfpi.augmentation import make_variants
-from nfpi.config.figures import AugmentationFigure
+from nfpi.config.figures import AugmentationFigure, share_of_the_way
 from nfpi.config.generation import NfaConfig
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
@@ -36,7 +37,8 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
         )
     nfa = NfaConfig.model_validate(inputs.settings["nfa"])
     images, classes = augmentation_grid(model, train, settings, nfa, make_device().device)
-    return Drawn({"figure2": draw_augmentations(images, classes)})
+    changes = root_mean_square_changes(images)
+    return Drawn({"figure2": draw_augmentations(images, classes, changes, nfa)}, _table(classes, changes))
 
 
 def augmentation_grid(
@@ -83,12 +85,28 @@ def augmentation_grid(
     return to_pixels(torch.cat([originals.unsqueeze(1), variants], 1), model.data, device), names
 
 
-def draw_augmentations(images: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Draw images, and beside each its latent-augmented variants.
+def root_mean_square_changes(images: np.ndarray) -> np.ndarray:
+    """Compute how much each variant differs from its original, as a root mean square over pixels and channels.
+
+    Args:
+        images: (images, 1 + variants, H, W, C), uint8, the original first.
+
+    Returns:
+        (images, variants), grey levels of 255.
+    """
+    difference = images[:, 1:].astype(np.float64) - images[:, :1]
+    changes: np.ndarray = np.sqrt(np.square(difference).mean((2, 3, 4)))
+    return changes
+
+
+def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.ndarray, nfa: NfaConfig) -> Figure:
+    """Draw images, and beside each its latent-augmented variants with the changes that they bring.
 
     Args:
         images: (images, 1 + variants, H, W, C), uint8, the original first.
         classes: names of the images' classes.
+        changes: root mean squares, (images, variants), grey levels.
+        nfa: how the variants were made.
 
     Raises:
         FigureError: the numbers of rows do not fit, or the images are not pixels.
@@ -98,7 +116,27 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str]) -> Figure:
         "original",
         *(f"variant {number}" if variants <= 4 else str(number) for number in range(1, 1 + variants)),
     ]
-    return draw_image_grid(images, classes, columns, "Class", "", first_apart=True)
+    return draw_image_grid(
+        images,
+        classes,
+        columns,
+        "Class",
+        "",
+        notes=[["", *(f"Δ {change:.1f}" for change in of_image)] for of_image in changes],
+        footnote=f"{nfa.axes} axes, {share_of_the_way(nfa)}; Δ: RMS change, of 255",
+        first_apart=True,
+    )
+
+
+def _table(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
+    """The changes, a variant a row."""
+    return pd.DataFrame(
+        [
+            {"class": name, "image": image, "variant": variant, "rms_change": change}
+            for image, (name, of_image) in enumerate(zip(classes, changes.tolist(), strict=True), 1)
+            for variant, change in enumerate(of_image, 1)
+        ]
+    )
 
 
 def _class_index(image_set: ImageSet, name: str) -> int:

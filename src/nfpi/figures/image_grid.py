@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
@@ -20,6 +21,9 @@ _FINE = 256
 
 _GAP = 0.06
 """Distance of two images, as a share of an image's side."""
+
+_NOTE_HEIGHT = 0.11
+"""Height set aside below each image for its note, inches."""
 
 _DECODED_AT_A_TIME = 8
 
@@ -49,6 +53,10 @@ def draw_image_grid(
     columns: Sequence[str],
     row_title: str,
     column_title: str,
+    *,
+    blocks: Sequence[str] = (),
+    notes: Sequence[Sequence[str]] = (),
+    footnote: str = "",
     first_apart: bool = False,
 ) -> Figure:
     """Draw images with labels at the left and on top.
@@ -59,6 +67,9 @@ def draw_image_grid(
         columns: C labels; long ones are slanted.
         row_title: what the labels of rows are.
         column_title: what the labels of columns are; slanted ones have no title.
+        blocks: labels of blocks of as many rows each, which stand apart; they take the place of `row_title`.
+        notes: texts below the images, C for each of the R rows.
+        footnote: a line below all.
         first_apart: whether the first column stands apart from the others.
 
     Raises:
@@ -68,14 +79,19 @@ def draw_image_grid(
         raise FigureError(f"expected images (R, C, H, W, 1 or 3), uint8, received {images.shape}, {images.dtype}")
     if images.shape[:2] != (len(rows), len(columns)):
         raise FigureError(f"expected {len(rows)}×{len(columns)} images, received {images.shape[0]}×{images.shape[1]}")
-    mosaic, lefts, tops = _arrange(images, first_apart)
-    height, width = mosaic.shape[0] - tops[-1], mosaic.shape[1] - lefts[-1]
-    label_width = 0.25 + 0.055 * max(map(len, rows))
-    cell = (COLUMN_WIDTH - label_width) * width / mosaic.shape[1]
-    upright = max(map(len, columns)) * 0.055 < cell
+    large = _enlarge(images)
+    height, width = large.shape[2:4]
+    lefts = _places(len(columns), width, [1] if first_apart else [])
+    label_width = 0.4 if blocks else 0.25 + 0.055 * max(map(len, rows))
+    per_pixel = (COLUMN_WIDTH - label_width) / (lefts[-1] + width)
+    in_block = len(rows) // max(1, len(blocks))
+    room = round(_NOTE_HEIGHT / per_pixel) if notes else 0
+    tops = _places(len(rows), height, range(in_block, len(rows), in_block) if blocks else [], room)
+    mosaic = _arrange(large, lefts, tops, room)
+    upright = max(map(len, columns)) * 0.055 < per_pixel * width
     label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
     with matplotlib.rc_context(STYLE):
-        size = (COLUMN_WIDTH, (COLUMN_WIDTH - label_width) * mosaic.shape[0] / mosaic.shape[1] + label_height)
+        size = (COLUMN_WIDTH, per_pixel * mosaic.shape[0] + label_height + (0.17 if footnote else 0))
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01))
         axes = figure.subplots()
         axes.imshow(mosaic)
@@ -89,24 +105,55 @@ def draw_image_grid(
         else:
             for label in axes.get_xticklabels():
                 label.set(rotation=45, ha="left", rotation_mode="anchor")
-        axes.set_ylabel(row_title, fontsize=7)
+        if blocks:
+            _add_blocks(axes, blocks, tops.reshape(len(blocks), -1).mean(1) + height / 2)
+        else:
+            axes.set_ylabel(row_title, fontsize=7)
+        for top, texts in zip(tops, notes, strict=False):
+            for left, text in zip(lefts, texts, strict=True):
+                axes.text(left + width / 2, top + height + room / 2, text, ha="center", va="center", fontsize=6)
+        if footnote:
+            figure.supxlabel(footnote, fontsize=6.5)
         axes.spines[:].set_visible(False)
     return figure
 
 
-def _arrange(images: np.ndarray, first_apart: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mosaic, enlarged (H, W, 3), and where its columns (C,) and rows (R,) begin."""
-    rows, columns = images.shape[:2]
+def _add_blocks(axes: Axes, labels: Sequence[str], middles: np.ndarray) -> None:
+    """Labels of blocks of rows, upright at the left of the labels of rows."""
+    for label, middle in zip(labels, middles, strict=True):
+        axes.annotate(
+            label,
+            (0, middle),
+            (-16, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=7,
+        )
+
+
+def _enlarge(images: np.ndarray) -> np.ndarray:
+    """The images in colour, small ones enlarged by a whole factor."""
     times = max(1, _FINE // max(images.shape[2:4]))
-    large = np.broadcast_to(images, (*images.shape[:4], 3)).repeat(times, 2).repeat(times, 3)
-    height, width = large.shape[2:4]
-    gap = max(1, round(_GAP * max(height, width)))
-    lefts = np.arange(columns) * (width + gap)
-    if first_apart:
-        lefts[1:] += 2 * gap
-    tops = np.arange(rows) * (height + gap)
-    mosaic = np.full((tops[-1] + height, lefts[-1] + width, 3), 255, np.uint8)
+    return np.broadcast_to(images, (*images.shape[:4], 3)).repeat(times, 2).repeat(times, 3)
+
+
+def _places(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.ndarray:
+    """Where images of a size begin, with room after each; those `apart` are farther from the one before."""
+    gap = max(1, round(_GAP * size))
+    places = np.arange(count) * (size + room + gap)
+    for index in apart:
+        places[index:] += 2 * gap
+    return places
+
+
+def _arrange(images: np.ndarray, lefts: np.ndarray, tops: np.ndarray, room: int) -> np.ndarray:
+    """The mosaic (H, W, 3) of images (R, C, height, width, 3), with room below."""
+    height, width = images.shape[2:4]
+    mosaic = np.full((tops[-1] + height + room, lefts[-1] + width, 3), 255, np.uint8)
     for row, top in enumerate(tops):
         for column, left in enumerate(lefts):
-            mosaic[top : top + height, left : left + width] = large[row, column]
-    return mosaic, lefts, tops
+            mosaic[top : top + height, left : left + width] = images[row, column]
+    return mosaic

@@ -1,4 +1,4 @@
-"""Class-conditional samples of a flow, a column for each class and a row for each temperature."""
+"""Class-conditional samples of a flow: a column for each class, a block of rows for each temperature."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
     """
     model = ClassConditionalFlow.from_pretrained(inputs.folder("model"))
     images = sample_grid(model, settings, make_device().device)
-    return Drawn({"samples": draw_samples(images, settings.temperatures, model.classes[: images.shape[1]])})
+    classes = model.classes[: images.shape[1]]
+    return Drawn({"samples": draw_samples(images, settings.temperatures, classes, settings.noises)})
 
 
 def sample_grid(model: ClassConditionalFlow, settings: SamplesFigure, device: torch.device) -> np.ndarray:
-    """Sample an image of each class at each temperature, from the same noise at all temperatures.
+    """Sample images of each class at each temperature, from the same noises at all temperatures.
 
     Args:
-        model: whose seed gives the noise.
-        settings: temperatures, and how many classes are shown, the first ones.
+        model: whose seed gives the noises.
+        settings: temperatures, noises, and how many classes are shown, the first ones.
         device: where the flow is inverted.
 
     Returns:
-        (temperatures, classes, H, W, C), uint8.
+        (temperatures · noises, classes, H, W, C), uint8: all noises of the first temperature, then those of the next.
     """
-    labels = torch.arange(min(settings.classes, model.prior.num_classes))
+    num_classes = min(settings.classes, model.prior.num_classes)
+    labels = torch.arange(num_classes).repeat(settings.noises)
     flow = model.flow.to(device)
     rows = []
     for temperature in settings.temperatures:
@@ -52,21 +54,24 @@ def sample_grid(model: ClassConditionalFlow, settings: SamplesFigure, device: to
             domain=model.domain,
             device=device,
         )
-        rows.append(images)
-    return to_pixels(torch.stack(rows), model.data, device)
+        rows.append(images.unflatten(0, (settings.noises, num_classes)))
+    return to_pixels(torch.cat(rows), model.data, device)
 
 
-def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Sequence[str]) -> Figure:
-    """Draw an image of each class at each temperature.
+def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Sequence[str], noises: int = 1) -> Figure:
+    """Draw images of each class at each temperature.
 
     Args:
-        images: (temperatures, classes, H, W, C), uint8.
-        temperatures: T of the rows.
+        images: (temperatures · noises, classes, H, W, C), uint8.
+        temperatures: T of the blocks of rows.
         classes: names of the columns.
+        noises: rows of a block.
 
     Raises:
         FigureError: the numbers of rows or columns do not fit, or the images are not pixels.
     """
-    return draw_image_grid(
-        images, [f"{temperature:g}" for temperature in temperatures], classes, "Temperature $T$", "Class"
-    )
+    texts = [f"{temperature:g}" for temperature in temperatures]
+    if noises == 1:
+        return draw_image_grid(images, texts, classes, "Temperature $T$", "Class")
+    rows = [f"$ε_{{{number}}}$" for number in range(1, 1 + noises)] * len(texts)
+    return draw_image_grid(images, rows, classes, "", "Class", blocks=[f"$T = {text}$" for text in texts])

@@ -32,9 +32,12 @@ OKABE_ITO = {"blue": "#0072B2", "vermillion": "#D55E00"}
 
 CLASS_COLOURS = (
     *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+    *("#a96b59", "#e76300", "#b9ac70", "#114455", "#92dadd"),
 )
-"""Ten colours that stay distinct under all common colour-vision deficiencies (Petroff 2021, arXiv:2107.02270)."""
+"""Ten colours that stay distinct under all common colour-vision deficiencies (Petroff 2021, arXiv:2107.02270).
+
+A dark petrol blue stands in place of Petroff's second grey: two greys are hard to tell apart as small points.
+"""
 
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
 """Ten markers: together with the colours, a hundred pairs."""
