@@ -1,3 +1,5 @@
+from .curves import draw_curves as draw_curves
+from .curves import write_curves as write_curves
 from .drawn import Drawn as Drawn
 from .drawn import FigureInputs as FigureInputs
 from .drawn import save_drawn as save_drawn
@@ -12,8 +14,10 @@ __all__ = [
     "Drawn",
     "FigureError",
     "FigureInputs",
+    "draw_curves",
     "draw_figure",
     "notice",
     "register_figure",
     "save_drawn",
+    "write_curves",
 ]

@@ -1,0 +1,162 @@
+"""Curves of a training: what its log says, against the epoch."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE, FigureError, notice, require_columns
+from nfpi.results.csv_files import read_csv, read_header
+from nfpi.results.logs import CsvError
+from nfpi.runs import INITIAL
+from nfpi.runtime.divergence import Diverged, raise_if_marked
+from nfpi.runtime.files import write_atomically
+
+CURVES = "curves.png"
+"""Name of the picture beside a log."""
+
+_RESOLUTION = 200
+"""Pixels per inch."""
+
+
+_STEPS = [1, 2, 5, 10]
+"""Distances of ticks, times a power of ten."""
+
+
+class _Panel(NamedTuple):
+    """One panel: the label of its axis, and the columns of the log that it shows with the label of each."""
+
+    label: str
+    series: dict[str, str]
+
+
+_PANELS = (
+    _Panel("Loss (bits/dim)", {"train_bits_per_dim": "training", "validation_bits_per_dim": "validation"}),
+    _Panel("NF-Acc (%)", {"validation_nf_acc": "validation"}),
+    _Panel("Loss of the\nGaussians (nats)", {"prior_loss": "training"}),
+    _Panel("Cross-entropy\n(nats)", {"train_loss": "training"}),
+)
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "training": {"color": OKABE_ITO["blue"], "linewidth": 1.0},
+    "validation": {"color": OKABE_ITO["vermillion"], "linewidth": 0.8, "marker": "o", "markersize": 2.5},
+}
+
+
+def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
+    """Draw the losses and the validation accuracy of a training against the epoch, a panel for each unit.
+
+    Epochs of the initial state, which all runs that continue it share, are on a grey ground.
+
+    Args:
+        log: an epoch a row, as the training of a flow or a classifier leaves it (log.csv); what it has no column for,
+            or no value, has no panel.
+        title: of the figure.
+
+    Raises:
+        FigureError: there is no epoch, or nothing to show.
+    """
+    require_columns(log, ["epoch"], "the log of a training")
+    panels = [panel for panel in _PANELS if any(_has_values(log, column) for column in panel.series)]
+    if not panels:
+        raise FigureError("expected the log of a training, received one without an epoch")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(COLUMN_WIDTH, 1.15 * len(panels) + 0.6), layout="constrained")
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, panel in zip(grid, panels, strict=True):
+            _draw_panel(axes, log, panel)
+        shared = _initial_epochs(log)
+        if shared:
+            for axes in grid:
+                axes.axvspan(0.5, shared + 0.5, color="0.9", linewidth=0, label="initial state", zorder=0)
+        grid[0].set_xlim(0.5, max(float(log["epoch"].max()), 2.0) + 0.5)
+        grid[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_STEPS))
+        grid[0].set_title(title, loc="left", fontsize=7)
+        grid[-1].set_xlabel("Epoch")
+        figure.align_ylabels()
+        handles = {
+            label: handle for axes in grid for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def write_curves(root: Path) -> list[Path]:
+    """Draw the curves of all flows and classifiers below a folder of results, beside the log of each.
+
+    Curves that are newer than their log are left as they are. Of a run whose fit diverged the picture says so.
+
+    Args:
+        root: results/{preset}, or a folder in it.
+
+    Returns:
+        the pictures that were written.
+
+    Raises:
+        OSError: a picture cannot be written.
+    """
+    outdated = (log for log in find_logs(root) if not _is_newer(log.with_name(CURVES), log))
+    return [_write(log, "/ ".join(log.parent.relative_to(root).parts)) for log in outdated]
+
+
+def find_logs(root: Path) -> Iterator[Path]:
+    """Find the logs of flows and classifiers below a folder of results, those of initial states left out."""
+    of_initial_state = INITIAL.format(dataset="*", flow="*", start="*", seed="*")
+    for path in sorted(root.rglob("log.csv")):
+        if not path.parent.match(of_initial_state):
+            yield path
+
+
+def _write(log: Path, title: str) -> Path:
+    content = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        _curves_of(log, title).savefig(content, format="png", dpi=_RESOLUTION, metadata={"Software": None})
+    return write_atomically(log.with_name(CURVES), content.getvalue())
+
+
+def _curves_of(path: Path, title: str) -> Figure:
+    """The curves of a log, or why there are none."""
+    try:
+        raise_if_marked(path.with_name("metrics.json"))
+        columns = [column for panel in _PANELS for column in (*panel.series, "seconds")]
+        types = {name: "float64" for name in read_header(path) if name in columns}
+        return draw_curves(read_csv(path, {"epoch": "int64", **types}), textwrap.fill(title, 55).replace("/ ", "/"))
+    except (Diverged, FigureError, CsvError) as fault:
+        return notice(str(fault))
+
+
+def _draw_panel(axes: Axes, log: pd.DataFrame, panel: _Panel) -> None:
+    """The series of a panel; a value that is due every few epochs only is joined to the next one."""
+    for column, label in panel.series.items():
+        if _has_values(log, column):
+            known = log[log[column].notna()]
+            axes.plot(known["epoch"], known[column], label=label, **_STYLES[label])
+    axes.set_ylabel(panel.label)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.grid(axis="y", color="0.92", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _has_values(log: pd.DataFrame, column: str) -> bool:
+    return column in log.columns and bool(np.isfinite(log[column].to_numpy(dtype="float64")).any())
+
+
+def _initial_epochs(log: pd.DataFrame) -> int:
+    """How many epochs are those of the initial state: their seconds are not the run's."""
+    if "seconds" not in log.columns:
+        return 0
+    return int(log["seconds"].isna().cumprod().sum())
+
+
+def _is_newer(picture: Path, log: Path) -> bool:
+    return picture.is_file() and picture.stat().st_mtime_ns >= log.stat().st_mtime_ns
