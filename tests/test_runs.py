@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfpi.runs import Layout, Run, format_weight
+from nfpi.runs import Layout, Run, format_weight, run_of_folder
 
 FLOW = Run(dataset="digits", flow="mef", prior="fpi", weight=3e4, seed=1)
 FOLDERS = {
@@ -123,3 +123,33 @@ def test_different_weights_have_different_texts(one, other):
 )
 def test_texts_of_weights(texts, expected):
     assert {format_weight(text) for text in texts} == {expected}
+
+
+# ---- folders ------------------------------------------------------------------------------------------------
+
+
+@given(WEIGHTS)
+def test_a_run_is_read_back_from_its_folder(weight):
+    flow = replace(FLOW, weight=weight)
+    for run in (
+        flow,
+        replace(flow, classifier="resnet18"),
+        replace(flow, classifier="swin", augmentation="standard+nfa"),
+        Run(dataset="cifar10", seed=3, classifier="swin", augmentation="none"),
+    ):
+        assert run_of_folder(run.folder) == run
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "digits/mef/fpi/lambda=1/seed=0/model",
+        "digits/mef/fpi/lambda=1/seed=0/resnet18/temperature=1",
+        "digits/mef/fpi/lambda=1--e/seed=0",
+        "digits/mef/initial/data/seed=0",
+        "logs/digits/mef/fpi/lambda=1/seed=0",
+        "tables",
+    ],
+)
+def test_other_folders_are_of_no_run(folder):
+    assert run_of_folder(folder) is None

@@ -8,6 +8,7 @@ in :class:`Layout`. Rules use the same templates with Snakemake's wildcards in t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -171,6 +172,36 @@ class Run:
             "classifier": self.classifier or "",
             "augmentation": self.augmentation or "",
         }
+
+
+def run_of_folder(folder: str) -> Run | None:
+    """The run that fills this folder below results/{preset}; None: it is another folder."""
+    for pattern in _FOLDERS_OF_RUNS:
+        found = pattern.fullmatch(folder)
+        if found and found.groupdict().get("classifier") not in RESERVED_FOLDERS:
+            try:
+                return Run.from_wildcards(found.groupdict())
+            except ValueError:  # λ or the seed is none
+                return None
+    return None
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """A template as a regular expression with its wildcards as named groups."""
+    values = {
+        "weight": WEIGHT_PATTERN,
+        "seed": "[0-9]+",
+        "source": f"{NO_FLOW}|[^/]+/[^/]+/lambda={WEIGHT_PATTERN}",
+    }
+    literal = re.split(r"{(\w+)}", template)
+    parts = [
+        f"(?P<{part}>{values.get(part, '[^/]+')})" if index % 2 else re.escape(part)
+        for index, part in enumerate(literal)
+    ]
+    return re.compile("".join(parts))
+
+
+_FOLDERS_OF_RUNS = [_pattern(template) for template in (FLOW_RUN, REAL_CLASSIFIER, GENERATED_CLASSIFIER)]
 
 
 @dataclass(frozen=True)
