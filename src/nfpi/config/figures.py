@@ -144,7 +144,8 @@ class EmbeddingFigure(FigureSettings):
         "(a) t-SNE of training images (dimensionless axes), (b) samples of the Gaussians with the mean and the "
         "variances of each class there, (c), (d) the same samples after the fixed-point iteration from (b), small and "
         "large λ. Dots: images or samples, a colour for each class; open marks: class means; dashed ellipses: two "
-        "standard deviations of (b); area: of a class's ellipse, as a multiple of that in (b), median over classes. "
+        "standard deviations of (b); area: of a class's ellipse, as a multiple of that in (b), the smallest and the "
+        "largest of all classes. "
         "All panels have the same axes. figure1: the released update of diagonal covariances. figure1_full: full "
         "covariances and the exact update of Proposition 1, whose loss is bounded below only for λ up to "
         "K α e^(1/α) / 2 (55 for K = 10 classes and α = 10); the panel of a fit that diverged says what was lost."
@@ -203,7 +204,7 @@ class AugmentationFigure(FlowFigure):
     caption = (
         "Training images (left) and latent-augmented variants of them (right): each latent moves a share s of the way "
         "towards another one of its class, in the span of the class's leading PCA axes. Below a variant: Δ, the "
-        "root-mean-square difference from the original in levels of 8 bits (of 255). Flows on latents of an autoencoder: "
+        "root-mean-square difference from the original in levels of 255. Flows on latents of an autoencoder: "
         "all images are decoded by it, the originals too."
     )
     has_table = True

@@ -283,13 +283,15 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
             va="bottom",
             fontsize=5.5,
             color="0.3",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+            zorder=5,
             transform=axes.transAxes,
         )
 
 
 def _why_diverged(row: pd.Series, num_classes: int) -> str:
     """What a fit lost, and why there may be nothing to find."""
-    _, meaning = LOST.get(row["quantity"], ("", row["quantity"]))
+    _, meaning = LOST.get(row["quantity"], ("", row["quantity"].replace(" (definiteness)", " not positive definite")))
     text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {row['class']})"
     bound = num_classes * _ALPHA * math.exp(1 / _ALPHA) / 2
     if row["variant"] == "full" and row["lambda"] > bound:
@@ -342,16 +344,18 @@ def _title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
     if row["outcome"] == "diverged":
         return f"{weight}, diverged\n"
     iterations = f"{'' if row['outcome'] == 'converged' else '> '}{row['iterations']:.0f} iterations"
-    return f"{weight}, {iterations}\narea × {_area_ratio(rows, before):.2g}"
+    return f"{weight}, {iterations}\narea × {_area_ratios(rows, before)}"
 
 
-def _area_ratio(rows: pd.DataFrame, before: pd.DataFrame) -> float:
-    """How the areas of the classes' ellipses changed, as the median over classes."""
+def _area_ratios(rows: pd.DataFrame, before: pd.DataFrame) -> str:
+    """How the areas of the classes' ellipses changed: the smallest and the largest ratio."""
     after, first = (
         frame.groupby("class")[["x", "y"]].apply(lambda points: math.sqrt(np.linalg.det(np.cov(points.to_numpy().T))))
         for frame in (rows, before)
     )
-    return float((after / first).median())
+    ratios = after / first
+    texts = dict.fromkeys(f"{ratio:.2g}" for ratio in (ratios.min(), ratios.max()))
+    return " to ".join(texts)
 
 
 def _add_legend(figure: Figure, classes: list[str], columns: int, title: str) -> None:
