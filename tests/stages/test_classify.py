@@ -173,6 +173,18 @@ def test_a_diverged_input_is_the_result(root, option, diverged_images, tmp_path)
     assert read_json(tmp_path / "test/metrics.json")["diverged"]["iteration"] == 3
 
 
+def test_a_classifier_that_diverged_is_passed_over(root, tmp_path):
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    assert train(root, bad, SWIN | {"learning_rate": 1e30, "epochs": 2, "schedule": "constant"}) == 0
+    assert files_of(bad) == FILES
+    assert read_json(bad / "metrics.json")["diverged"]["quantity"] == "loss of the classifier"
+    assert train(root, good, SWIN) == 0
+    assert test(root, tmp_path / "test", bad, good) == 0
+    assert list(read_json(tmp_path / "test/metrics.json")["settings"]["compared"]) == ["good"]
+    assert test(root, tmp_path / "none", bad) == 0
+    assert "the loss is not finite by step" in read_json(tmp_path / "none/metrics.json")["diverged"]["message"]
+
+
 @pytest.mark.parametrize(
     ("train_on", "options", "message"),
     [

@@ -380,12 +380,37 @@ def test_memory_that_is_not_there_is_one_line_with_the_setting(made):
 # ---- numbers ------------------------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite_names_step_checkpoint_and_setting(made, tmp_path, refused, caplog):
-    settings = {"learning_rate": 1e6, "warmup_steps": 0, "checkpoint_minutes": 1e-9}
-    line = refused(*made.command("train-flow", training=settings, output=tmp_path / "flow"))
-    assert re.search(r"training: the loss is not finite by step \d+ \(seed 3\): try a smaller learning_rate", line)
-    assert re.search(r"; last good checkpoint: (none|step \d+ in \S+)$", line)
-    assert not (tmp_path / "flow/model").exists()
+DIVERGING = {"learning_rate": 1e6, "warmup_steps": 0, "gradient_clip": 0, "checkpoint_minutes": 1e-9}
+
+
+def test_a_training_that_diverged_is_a_row_of_the_table(made, tmp_path, caplog):
+    root = tmp_path / "results"
+    output = root / made.identity.folder
+    nfpi(*made.command("train-flow", training=DIVERGING, output=output))
+    line = caplog.messages[-1]
+    assert re.search(r"^training: the loss is not finite by step \d+ \(seed 3\): try a smaller learning_rate", line)
+    files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    assert files >= {"log.csv", "model/config.json", "model/model.safetensors"}
+    assert not [file for file in files if "checkpoint" in file]  # what it kept would lead to the same end
+
+    nfpi(*made.command("evaluate", model=output / "model", history=output / "log.csv", output=output))
+    nfpi(*made.command("generate", model=output / "model", output=output / "images"))
+    record = json.loads((output / "metrics.json").read_text())["diverged"]
+    assert record["message"] == line
+    assert (record["quantity"], record["lambda"]) == ("loss of the flow", made.weight)
+    assert json.loads((output / "images/meta.json").read_text())["diverged"] == record
+    nfpi(*("collect", *as_options(name="t", runs=[made.identity.to_json()], root=root, output=tmp_path)))
+    assert f",diverged: loss of the flow at step {record['iteration']}," in (tmp_path / "t.csv").read_text()
+
+
+def test_an_initial_training_that_diverged_is_that_of_every_weight(made, tmp_path):
+    nfpi(*made.command("start-flow", training=DIVERGING | {"fit_after_epochs": 2}, output=tmp_path / "initial"))
+    nfpi(*made.command("fit-prior", initial=tmp_path / "initial", output=tmp_path / "fit"))
+    prior = tmp_path / "fit/prior.safetensors"
+    nfpi(*made.command("train-flow", initial=tmp_path / "initial", prior=prior, output=tmp_path / "flow"))
+    nfpi(*made.command("evaluate", model=tmp_path / "flow/model", output=tmp_path / "flow"))
+    record = json.loads((tmp_path / "flow/metrics.json").read_text())["diverged"]
+    assert record["quantity"] == "loss of the flow"
 
 
 def test_a_checkpoint_of_another_configuration_is_left_alone(made, tmp_path, caplog):

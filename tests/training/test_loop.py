@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_names_step_and_settings(make_data, device, tm
         continue_training(begun.state, begun.prior, data, device, checkpoints)
     message = str(error.value)
     assert re.search(r"by step [1-8] ", message)
-    assert re.search(r"; last good checkpoint: (none|step [1-7] in .*safetensors)$", message)
+    assert error.value.log == begun.state.log  # the first epoch is not ended
     assert f"seed {SEED}" in message
     assert f"learning_rate (now {rate:g})" in message
     assert "gradient_clip (now 0;" in message

@@ -23,6 +23,7 @@ from nfpi.classifiers.scoring import classifier_scores
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpointer, Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.device import Device
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import FormatError
 
@@ -181,7 +182,7 @@ def train_classifier(
         checkpoints: where the state is saved, and where a training that was stopped is resumed from; None: nowhere.
 
     Raises:
-        ArithmeticError: the loss is not finite.
+        TrainingDiverged: the loss is not finite.
         ValueError: the model does not give (B, K) logits.
         Interrupted: a signal asked to stop; the state is saved.
     """
@@ -206,8 +207,9 @@ def train_classifier(
                     model, data.validation, data.preprocessing, device.device, workers=data.config.workers
                 )
     except ArithmeticError:
-        last = checkpoints if checkpoints is not None else "none"
-        raise ArithmeticError(f"{_diverged(state, data.config)}; last good checkpoint: {last}") from None
+        fault = _diverged(state, data.config)
+        fault.log = state.log
+        raise fault from None
     logger.info("validation accuracy %.2f %%", scores.top1)
     return TrainedClassifier(model, state.log, scores.top1)
 
@@ -279,9 +281,11 @@ def _require_finite(state: ClassifierState, config: ClassifierConfig) -> None:
         raise _diverged(state, config)
 
 
-def _diverged(state: ClassifierState, config: ClassifierConfig) -> ArithmeticError:
+def _diverged(state: ClassifierState, config: ClassifierConfig) -> TrainingDiverged:
     setting = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
-    return ArithmeticError(
+    return TrainingDiverged(
         f"classifier: the loss is not finite by step {state.step} (seed {state.seed}): try a smaller {setting} "
-        f"(now {getattr(config, setting):g}) or a gradient_clip (now {config.gradient_clip:g}; 0 is none)"
+        f"(now {getattr(config, setting):g}) or a gradient_clip (now {config.gradient_clip:g}; 0 is none)",
+        state.step,
+        "loss of the classifier",
     )

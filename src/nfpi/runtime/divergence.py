@@ -1,8 +1,9 @@
-"""A fit that diverged, as a result that passes from stage to stage.
+"""A fit or a training that diverged, as a result that passes from stage to stage.
 
 A λ whose fit diverges has no prior, no flow and no images, and that is what its row of a table says. Each of its files
 is written nevertheless and holds the divergence in place of content. Reading one raises the :class:`Diverged` of the
-fit again, as if the stages were function calls, and the stage that reads it marks its own outputs in turn.
+fit again, as if the stages were function calls, and the stage that reads it marks its own outputs in turn. The same
+holds for a training whose loss is no longer finite.
 """
 
 from __future__ import annotations
@@ -23,25 +24,31 @@ _FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "
 
 
 class Diverged(ArithmeticError):
-    """A fit left the positive definite matrices or the finite numbers.
+    """A fit left the positive definite matrices or the finite numbers, or a training the finite numbers.
 
     Attributes:
-        iteration: when, from 1.
-        class_index: the first class concerned.
+        iteration: when, from 1; the step of a training.
+        class_index: the first class concerned; None: a quantity that is none of a class.
         quantity: what is no longer finite, or positive (definite).
-        weight: λ.
+        weight: λ; None: a training that has none, or several.
         context: what else is known of the run, added by whoever catches this (seed, settings).
+        message: of a training, the line that says so.
     """
 
-    def __init__(self, iteration: int, class_index: int, quantity: str, weight: float) -> None:
+    def __init__(
+        self, iteration: int, class_index: int | None, quantity: str, weight: float | None, message: str = ""
+    ) -> None:
         super().__init__(iteration, class_index, quantity, weight)
         self.context: dict[str, Any] = {}
         self.iteration = iteration
         self.class_index = class_index
         self.quantity = quantity
         self.weight = weight
+        self.message = message
 
     def __str__(self) -> str:
+        if self.message or self.weight is None:
+            return self.message or f"diverged at iteration {self.iteration}: {self.quantity}"
         return (
             f"the fit of the class Gaussians diverged at iteration {self.iteration}: {self.quantity} of class "
             f"{self.class_index} (λ = {self.weight:g}; a smaller λ may converge)"
@@ -50,14 +57,32 @@ class Diverged(ArithmeticError):
     @property
     def record(self) -> dict[str, Any]:
         """The divergence with its context, as JSON."""
-        return {key: getattr(self, name) for key, name in _FIELDS.items()} | {"context": self.context}
+        message = {"message": self.message} if self.message else {}
+        return {key: getattr(self, name) for key, name in _FIELDS.items()} | message | {"context": self.context}
+
+
+class TrainingDiverged(Diverged):
+    """The loss of a training, or a Gaussian that it learns, is no longer finite.
+
+    Args:
+        message: one line that names the step, the seed and the settings to change.
+        step: of the training, from 1.
+        quantity: what is no longer finite.
+
+    Attributes:
+        log: a row for each epoch before that one.
+    """
+
+    def __init__(self, message: str, step: int, quantity: str) -> None:
+        super().__init__(step, None, quantity, None, message)
+        self.log: list[Any] = []
 
 
 def raise_if_diverged(header: Mapping[str, Any]) -> None:
     """Raise the divergence that a file's header or metadata holds, if it holds one."""
     record = header.get("diverged")
     if isinstance(record, Mapping) and all(key in record for key in _FIELDS):
-        fault = Diverged(**{name: record[key] for key, name in _FIELDS.items()})
+        fault = Diverged(**{name: record[key] for key, name in _FIELDS.items()}, message=record.get("message", ""))
         fault.context = dict(record.get("context", {}))
         raise fault
 

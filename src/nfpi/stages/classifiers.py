@@ -27,7 +27,7 @@ from nfpi.results.records import config_hash, read_record, write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import describe_device, make_device
-from nfpi.runtime.divergence import raise_if_marked
+from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged, raise_if_marked
 from nfpi.runtime.files import file_digest, written_together
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import load_tensors, save_tensors
@@ -57,7 +57,16 @@ def train(stage: TrainClassifier) -> None:
     if stage.start_from is not None:
         load_weights(model, load_tensors(stage.start_from)[0], stage.start_from)
     checkpoints = Checkpoints(stage.output, _fingerprint(stage, digests), config.checkpoint_minutes)
-    trained = train_classifier(model, data, stage.seed, device, checkpoints)
+    try:
+        trained = train_classifier(model, data, stage.seed, device, checkpoints)
+    except TrainingDiverged as fault:
+        fault.context = {"seed": stage.seed, "name": stage.name, "temperature": temperature}
+        with written_together():
+            mark_diverged([stage.path("model"), stage.path("metrics")], fault)
+            write_log(stage.path("history"), fault.log)
+        checkpoints.clear()
+        logger.warning("%s", fault)
+        return
     settings = {
         "name": stage.name,
         "classifier": config.model_dump(mode="json"),
@@ -193,16 +202,28 @@ def test(stage: TestClassifier) -> None:
 
 
 def _validated(stage: TestClassifier) -> tuple[str, dict[Path, float]]:
-    """What was measured on the validation split, and each candidate's value."""
+    """What was measured on the validation split, and each candidate's value, but for those that diverged.
+
+    Raises:
+        Diverged: all did.
+    """
     accuracies: dict[str, dict[Path, float]] = {}
+    divergences: list[Diverged] = []
     for folder in stage.candidates:
         path = folder / "metrics.json"
-        raise_if_marked(path)
+        try:
+            raise_if_marked(path)
+        except Diverged as fault:
+            logger.warning("%s: %s", folder, fault)
+            divergences.append(fault)
+            continue
         metrics = read_record(path)["metrics"]
         name = next((name for name in (_VALIDATION_CNN_ACC, _VALIDATION_TOP1) if name in metrics), None)
         if name is None:
             raise ValueError(f"{path}: expected {_VALIDATION_CNN_ACC} or {_VALIDATION_TOP1}, received neither")
         accuracies.setdefault(name, {})[folder] = metrics[name]
+    if divergences and not accuracies:
+        raise divergences[0]
     if len(accuracies) != 1:
         raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")
     return accuracies.popitem()

@@ -19,7 +19,7 @@ from nfpi.results.records import config_hash
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
-from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import file_digest, written_together
 from nfpi.stages.fingerprints import code_of
 from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow
@@ -47,8 +47,13 @@ def start_flow(stage: StartFlow) -> None:
     }
     checkpoints = Checkpoints(stage.output, config_hash(settings), stage.training.checkpoint_minutes)
     description = {"kind": kind, "shape": list(data.train.shape), "settings": architecture}
-    with device.together() as processes:
-        initial = start_training(data, description, stage.start, stage.seed, device, checkpoints)
+    try:
+        with device.together() as processes:
+            initial = start_training(data, description, stage.start, stage.seed, device, checkpoints)
+    except TrainingDiverged as fault:
+        fault.context = {"seed": stage.seed, "training": stage.training.of_initial_state()}
+        _keep_divergence(stage, fault, device, checkpoints)
+        return
     if not processes.first:
         return
     with written_together():
@@ -117,8 +122,15 @@ def train_flow(stage: TrainFlow) -> None:
         }
     )
     checkpoints = Checkpoints(stage.output, fingerprint, stage.training.checkpoint_minutes)
-    with device.together() as processes:
-        state = continue_training(state, prior, data, device, checkpoints, learned)
+    seed = state.seed
+    try:
+        with device.together() as processes:
+            state = continue_training(state, prior, data, device, checkpoints, learned)
+    except TrainingDiverged as fault:
+        fault.weight = stage.weight if learned is not None else prior_header.get("lambda")
+        fault.context = {"seed": seed, "training": stage.training.of_result()}
+        _keep_divergence(stage, fault, device, checkpoints)
+        return
     if not processes.first:
         return
     final = state.learner.prior if state.learner is not None else prior
@@ -135,6 +147,23 @@ def train_flow(stage: TrainFlow) -> None:
         write_log(stage.path("history"), state.log)
         ClassConditionalFlow(state.averaged_flow, final, config).save_pretrained(stage.path("config").parent)
     checkpoints.clear()
+
+
+def _keep_divergence(
+    stage: StartFlow | TrainFlow, fault: TrainingDiverged, device: Device, checkpoints: Checkpoints
+) -> None:
+    """Write outputs that say that the training diverged, and its log; the same command would end so again.
+
+    Raises:
+        ArithmeticError: in all processes but the first, which writes.
+    """
+    if not device.processes.first:
+        raise ArithmeticError(str(fault))
+    with written_together():
+        mark_diverged([stage.path(name) for name in stage.outputs if name != "history"], fault)
+        write_log(stage.path("history"), fault.log)
+    checkpoints.clear()
+    logger.warning("%s", fault)
 
 
 def import_release(stage: ImportRelease) -> None:

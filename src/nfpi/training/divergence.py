@@ -7,11 +7,10 @@ import math
 import torch
 
 from nfpi.config.training import TrainingConfig
+from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.state import TrainingState
 
-
-class TrainingDiverged(ArithmeticError):
-    """The loss or a learned Gaussian is no longer finite; the message is one line."""
+__all__ = ["TrainingDiverged", "loss_diverged", "require_finite"]
 
 
 def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
@@ -30,7 +29,9 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
             raise TrainingDiverged(
                 f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "
                 f"learning_rate of the Gaussians (now {learner.config.learning_rate:g}) or of the flow "
-                f"(now {config.learning_rate:g}), or a smaller weight (now {learner.config.weight:g})"
+                f"(now {config.learning_rate:g}), or a smaller weight (now {learner.config.weight:g})",
+                state.step,
+                "learned Gaussians",
             ) from None
     if not torch.isfinite(state.epoch_nll):
         raise loss_diverged(state.step, state.seed, config)
@@ -41,5 +42,7 @@ def loss_diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiver
     return TrainingDiverged(
         f"training: the loss is not finite by step {step} (seed {seed}): "
         f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
-        f"(now {config.gradient_clip:g}; 0 is none)"
+        f"(now {config.gradient_clip:g}; 0 is none)",
+        step,
+        "loss of the flow",
     )

@@ -233,8 +233,8 @@ def _train(
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
         known = fault if isinstance(fault, TrainingDiverged) else loss_diverged(state.step, state.seed, config)
-        saved = f"; last good checkpoint: {checkpoints or 'none'}" if processes.first else ""
-        raise TrainingDiverged(f"{known}{saved}") from None
+        known.log = state.log
+        raise known from None
     finally:
         progress.close()
     return state
