@@ -103,6 +103,8 @@ def test_a_run_that_diverged_and_a_damaged_log_do_not_stop_the_others(results, m
     lost = results / "digits/mef/fpi/lambda=1000000/seed=0"
     mark_diverged([lost / "log.csv", lost / "metrics.json"], Diverged(4, 1, "variance", 1e6))
     (results / FLOW / "log.csv").write_text("epoch,train_bits_per_dim\n1,much\n", encoding="utf-8")
+    (results / FLOW / "resnet18/temperature=1/metrics.json").write_text("{", encoding="utf-8")
     assert len(write_curves(results)) == 3
     assert "column train_bits_per_dim: expected float64" in said[0]
-    assert "diverged at iteration 4" in said[1]
+    assert "expected JSON" in said[1]
+    assert "diverged at iteration 4" in said[2]

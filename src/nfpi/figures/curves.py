@@ -17,7 +17,6 @@ from matplotlib.ticker import MaxNLocator
 
 from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE, FigureError, notice, require_columns
 from nfpi.results.csv_files import read_csv, read_header
-from nfpi.results.logs import CsvError
 from nfpi.runs import INITIAL
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.files import write_atomically
@@ -131,7 +130,7 @@ def _curves_of(path: Path, title: str) -> Figure:
         columns = [column for panel in _PANELS for column in (*panel.series, "seconds")]
         types = {name: "float64" for name in read_header(path) if name in columns}
         return draw_curves(read_csv(path, {"epoch": "int64", **types}), textwrap.fill(title, 55).replace("/ ", "/"))
-    except (Diverged, FigureError, CsvError) as fault:
+    except (Diverged, ValueError) as fault:
         return notice(str(fault))
 
 
