@@ -68,10 +68,10 @@ def test_notes_stand_below_their_images():
     for row in range(2):
         np.testing.assert_array_equal(shown(figure, row, 1, 8, 6), np.broadcast_to(images[row, 1], (8, 6, 3)))
     notes = {text.get_text(): text.get_position() for text in axes.texts if text.get_text()}
-    assert list(notes) == ["Δ 1.0", "Δ 2.0", "Δ 3.0", "Δ 4.0"]
+    assert list(notes) == ["Δ 1", "Δ 2", "Δ 3", "Δ 4"]
     bottoms = axes.get_yticks() + 256 // 8 * 8 / 2
-    assert bottoms[0] < notes["Δ 1.0"][1] < bottoms[0] + (axes.get_yticks()[1] - axes.get_yticks()[0]) - 256
-    assert notes["Δ 4.0"][0] == axes.get_xticks()[2]
+    assert bottoms[0] < notes["Δ 1"][1] < bottoms[0] + (axes.get_yticks()[1] - axes.get_yticks()[0]) - 256
+    assert notes["Δ 4"][0] == axes.get_xticks()[2]
 
 
 @pytest.mark.parametrize("names", [list("0123456789"), ["automobile"] * 10], ids=["short", "long"])

@@ -122,7 +122,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
         columns,
         "Class",
         "",
-        notes=[["", *(f"Δ {change:.1f}" for change in of_image)] for of_image in changes],
+        notes=[["", *(f"Δ {change:.3g}" for change in of_image)] for of_image in changes],
         footnote=f"{nfa.axes} axes, {share_of_the_way(nfa)}; Δ: RMS change, of 255",
         first_apart=True,
     )
