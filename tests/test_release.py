@@ -103,6 +103,26 @@ def test_other_files_are_refused_in_one_line(content, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_damaged_checkpoint_is_refused_or_gives_the_same_numbers(models, tmp_path):
+    """torch takes changed weights in silence: it leaves the checksums of the archive unread."""
+    content = _write(tmp_path / "a.ckpt", models).read_bytes()
+    expected, prior = load_release_checkpoint(tmp_path / "a.ckpt")
+    refused = named = 0
+    for place in np.linspace(0, len(content) - 1, 150).astype(int):
+        (tmp_path / "a.ckpt").write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        try:
+            flow, found = load_release_checkpoint(tmp_path / "a.ckpt")
+        except FormatError as error:
+            named += str(error).startswith(f"{tmp_path / 'a.ckpt'}: ") and "\n" not in str(error)
+            refused += 1
+            continue
+        weights = flow.state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in expected.state_dict().items())
+        assert torch.equal(found.mean, prior.mean)
+        assert torch.equal(found.variance, prior.variance)
+    assert named == refused > 100
+
+
 def test_weights_that_do_not_fit_are_refused(models, tmp_path):
     online, averaged, prior = models
     state = released_state(averaged, prior, "ema.ema_model.") | released_state(online, prior, "flow.")

@@ -121,7 +121,10 @@ class ClassConditionalFlow:
         """
         folder = Path(folder)
         path = folder / CONFIG
-        config = read_json_object(path)
+        try:
+            config = read_json_object(path)
+        except FileNotFoundError:
+            raise FormatError(f"{path}: there is no such file") from None
         raise_if_diverged(config)
         version, description = config.pop("format", None), config.pop("flow", None)
         if version != _FORMAT:

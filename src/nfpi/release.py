@@ -7,9 +7,8 @@ OmegaConf classes. Neither Lightning nor OmegaConf is needed, and nothing in the
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from nfpi.flows.initialization import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.runtime.tensors import FormatError
+from nfpi.runtime.tensors import FormatError, load_state, require_finite, verify_archive
 
 _ONLINE, _AVERAGED = "flow.", "ema.ema_model."
 
@@ -95,11 +94,14 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     try:
         with skip_initialization():
             flow = MatrixExponentialFlow(**_architecture(layers))
-        flow.load_state_dict({_rename(key): value for key, value in _flatten_norms(layers).items()})
+        load_state(flow, {_rename(key): value for key, value in _flatten_norms(layers).items()})
         gaussians = {key.removeprefix(_ONLINE): value for key, value in weights.items() if key.startswith(_ONLINE)}
         prior = _prior(gaussians)
         prior.check()
-    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        require_finite(path, layers)
+    except FormatError:
+        raise
+    except (KeyError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path}: expected the released layout, received another one ({reason})") from None
     return flow, prior
@@ -107,26 +109,20 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals(_SAFE):
+        verify_archive(path)
+        with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an error is one line
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        TypeError,
-    ) as error:
+    except Exception as error:  # a damaged pickle may fail in any operation
         refused = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class) (\S+)", str(error))
         reason = f"that refers to {next(filter(None, refused.groups()))}" if refused else "that cannot be read"
         raise FormatError(f"{path}: expected a checkpoint of tensors, received a file {reason}") from None
     state = content.get("state_dict") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise FormatError(f"{path}: expected a checkpoint with a state_dict, received none")
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:

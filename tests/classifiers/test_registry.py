@@ -397,6 +397,9 @@ def test_what_a_classifier_began_with_is_not_loaded_again(tmp_path, monkeypatch)
     assert (config.pretrained, config.weights, config.start_from) == (False, None, None)
 
 
+DEEP = SMALL["swin"] | {"depths": [10**9, 1]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -408,7 +411,7 @@ def test_what_a_classifier_began_with_is_not_loaded_again(tmp_path, monkeypatch)
         ({"classifier": []}, "classifier"),
         ({"classifier": {"model": "swim"}}, "unknown classifier model 'swim'"),
         ({"classifier": {"epoch": 3}}, r"unknown key 'epoch' \(did you mean 'epochs'"),
-        ({"classifier": {"model": "swin", "architecture": {"depths": [10**9, 1, 1]}}}, "depths: expected at most"),
+        ({"classifier": {"model": "swin", "architecture": DEEP}}, "depths: expected at most"),
         ({"classifier": {"model": "swin", "image_size": 512}}, "image_size: expected 16 as in size"),
         ({"classifier": {"model": "eva02"}}, "expected"),
     ],

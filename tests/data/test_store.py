@@ -212,6 +212,46 @@ def test_a_meta_that_says_otherwise_is_refused(folder):
     (folder / "meta.json").write_text("{}")
     _refused(folder, "received none called name")
     (folder / "meta.json").write_text("[]")
-    _refused(folder, "received none called name")
+    _refused(folder, "expected a JSON object, received list")
     (folder / "meta.json").write_text("{")
     _refused(folder, "expected JSON")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        *(({key: None}, key) for key in ("classes", "counts", "shape", "dtype", "sha256", "extra")),
+        ({"classes": ["ant", "bee", 3]}, "classes.2"),
+        ({"classes": ["ant", "bee", "dog"]}, "counts of the classes"),
+        ({"counts": {"ant": 21, "bee": 19, "cow": 20}}, r"expected \[21, 19, 20\] labels of the classes"),
+        ({"shape": [60, 8, 8]}, "shape"),
+        ({"dtype": "float32"}, "dtype"),
+        ({"sha256": {"images.npy": 3}}, "sha256"),
+        ({"extra": {"flip": "no"}}, "extra.flip"),
+    ],
+)
+def test_a_meta_of_other_values_is_refused(folder, changes, match):
+    _edit_meta(folder, **changes)
+    _refused(folder, match)
+
+
+@pytest.mark.parametrize("text", ['{"name": NaN}', '{"name": 1e999}', '{"name": 1, "name": 2}', "[" * 100_000])
+def test_json_that_python_takes_or_cannot_take_is_refused(folder, text):
+    (folder / "meta.json").write_text(text)
+    _refused(folder, "expected JSON, received something else")
+
+
+@pytest.mark.parametrize("file", ["images.npy", "labels.npy"])
+def test_an_archive_of_arrays_is_no_array(folder, file):
+    content = np.load(folder / file)
+    with (folder / file).open("wb") as opened:
+        np.savez(opened, content)
+    _refused(folder, "expected a whole npy file")
+
+
+@pytest.mark.parametrize("shape", ["(60, 8, 8, -3)", "(60, 8, 8, 10**9)", "(60, 8, 8, 'x')", "((((", "60", "(1e9,)"])
+def test_a_damaged_header_of_an_array_is_refused(folder, shape):
+    content = (folder / "images.npy").read_bytes()
+    (folder / "images.npy").write_bytes(content.replace(b"(60, 8, 8, 3), }       ", f"{shape}, }}".ljust(23).encode()))
+    assert (folder / "images.npy").read_bytes() != content
+    _refused(folder, "images.npy", verify=False)

@@ -97,7 +97,7 @@ def test_metrics_of_another_run_are_refused(tmp_path):
 def test_what_is_no_identity_is_refused(tmp_path, identity):
     path = write(tmp_path, FITTED, {"nf_acc": 1.0}, FITTED)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"run": identity}))
-    with pytest.raises(MetricsError, match="expected the identity of a run, received") as error:
+    with pytest.raises(MetricsError, match=r"expected the (identity|metrics) of a run, received") as error:
         collect([FITTED], tmp_path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -105,7 +105,7 @@ def test_what_is_no_identity_is_refused(tmp_path, identity):
 
 def test_a_divergence_says_when_and_what(tmp_path):
     write_atomically(tmp_path / FITTED.folder / "metrics.json", '{"diverged": {"iteration": 3}}')
-    with pytest.raises(MetricsError, match="diverged: expected quantity, received"):
+    with pytest.raises(MetricsError, match=r"metrics\.json: .*diverged\.quantity: Field required"):
         collect([FITTED], tmp_path)
 
 

@@ -59,6 +59,12 @@ def test_a_column_of_numbers_is_read_without_its_empty_cells(tmp_path):
     write_atomically(path, "seconds\nsoon\n")
     with pytest.raises(CsvError, match=r"log\.csv: column seconds: expected numbers"):
         read_column(path, "seconds")
+    write_atomically(path, "epoch,seconds\n1\n")
+    with pytest.raises(CsvError, match=r"log\.csv: .*received 1 cells in row 1 of 2 columns"):
+        read_column(path, "seconds")
+    write_atomically(path, b"seconds\n\x00\xff\n")
+    with pytest.raises(CsvError, match=r"log\.csv: expected a table"):
+        read_column(path, "seconds")
     write_atomically(path, "")
-    with pytest.raises(CsvError, match="expected column seconds, received none"):
+    with pytest.raises(CsvError, match="expected a table, received an empty file"):
         read_column(path, "seconds")

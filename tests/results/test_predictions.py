@@ -55,3 +55,40 @@ def test_a_divergence_and_a_damaged_file_are_named(tmp_path):
     np.savez(path, label=np.zeros(3))
     with pytest.raises(MetricsError, match="expected label, predicted, log_prob, class_log_prob, received label"):
         read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": np.array([0, 2, 3], np.int32)}, "label: expected classes from 0 to 2, received 0 to 3"),
+        ({"label": np.array([0, 2], np.int32)}, "predicted: expected"),
+        ({"predicted": np.zeros(3)}, "predicted: expected int32"),
+        ({"log_prob": np.array([0, np.nan, 1], np.float32)}, "log_prob: expected finite"),
+        ({"class_log_prob": np.zeros(3, np.float16)}, "expected"),
+        ({"class_log_prob": np.full((3, 3), -np.inf, np.float16)}, "class_log_prob: expected finite"),
+        ({"more": np.zeros(3)}, "received .*more"),
+    ],
+)
+def test_predictions_of_other_numbers_are_refused(tmp_path, changes, message):
+    path = tmp_path / "predictions.npz"
+    write_predictions(path, LABELS, LOG_PROB)
+    arrays = dict(np.load(path))
+    np.savez(path, **(arrays | changes))
+    with pytest.raises(MetricsError, match=message) as error:
+        read_predictions(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path):
+    path = tmp_path / "predictions.npz"
+    write_predictions(path, LABELS, LOG_PROB)
+    content, expected = path.read_bytes(), read_predictions(path)
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        try:
+            found = read_predictions(path)
+        except MetricsError:
+            continue
+        for name, array in vars(expected).items():
+            assert np.array_equal(array, getattr(found, name))

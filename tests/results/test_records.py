@@ -88,10 +88,19 @@ def test_equal_settings_have_equal_hashes():
     [
         ("{", "expected JSON"),
         ("[]", "JSON object"),
-        ("{}", "'metrics'"),
-        ('{"metrics": {}}', "at least one value"),
-        ('{"metrics": {"nf_acc": NaN}}', "nf_acc: expected a finite number"),
-        ('{"metrics": {"nf_acc": 1.0}, "n": "many"}', "n: expected a whole number"),
+        ("{}", "metrics: Field required"),
+        ('{"metrics": {}}', "metrics: Dictionary should have at least 1 item"),
+        ('{"metrics": {"nf_acc": NaN}}', "expected finite numbers, received NaN"),
+        ("null", "JSON object, received null"),
+        ("[" * 100_000, "expected JSON, .*nested too deeply"),
+        ('{"metrics": {"nf_acc": 1e999}}', "expected finite numbers, received 1e999"),
+        ('{"metrics": {"nf_acc": "99"}}', "metrics.nf_acc: Input should be a valid number"),
+        ('{"metrics": {"nf_acc": true}}', "metrics.nf_acc: Input should be a valid number"),
+        ('{"metrics": {"nf_acc": 1.0, "nf_acc": 2.0}}', "expected distinct keys, received 'nf_acc' twice"),
+        ('{"metrics": {"nf_acc": 1.0}, "seed": 1e0}', "seed: Input should be a valid integer"),
+        ('{"diverged": null}', "diverged: Input should be"),
+        ('{"diverged": {"quantity": "mean", "iteration": "3"}}', "diverged.iteration: Input should be"),
+        ('{"metrics": {"nf_acc": 1.0}, "n": "many"}', "n: Input should be a valid integer"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, message):

@@ -108,7 +108,9 @@ class Variants:
             decoder: from latents to pixels; None: the variants are pixels.
             digests: SHA-256 of the files of the training images, to compare with `extra.of`; None: not compared.
         """
-        per_image = int(images.meta["extra"]["variants"])
+        per_image = images.meta["extra"].get("variants")
+        if per_image is None:
+            raise ValueError("augmented images: expected extra.variants in meta.json, received none")
         if decoder is None and images.shape != train.shape:
             raise ValueError(f"augmented images: expected {train.shape}, received {images.shape}")
         source = images.meta["extra"].get("of")
@@ -213,9 +215,7 @@ class ClassifierData:
             return None
         from nfpi.classifiers.transforms import classifier_transform  # torchvision is slow to import
 
-        return classifier_transform(
-            self.standard, self.train.shape, self.train.meta["extra"]["flip"], self.preprocessing.mean
-        )
+        return classifier_transform(self.standard, self.train.shape, self.train.flip, self.preprocessing.mean)
 
     def _decode(self, rows: np.ndarray, decoder: Decoder, device: torch.device) -> Tensor:
         """Decode and resize variants that are stored as latents: (B, C, S, S), uint8."""

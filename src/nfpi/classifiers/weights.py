@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nfpi.runtime.tensors import FormatError, load_state, require_finite
+from nfpi.runtime.tensors import FormatError, load_state, require_finite, verify_archive
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -27,6 +28,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):  # older versions of torch wrote another form
+            verify_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None

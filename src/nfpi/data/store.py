@@ -11,18 +11,46 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt
 from nfpi.data.errors import DataError
 from nfpi.runtime.files import file_digest
+from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
 FILES = (IMAGES, LABELS, META)
 ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")
 KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra")
+
+
+class _Extra(Record):
+    """Settings that stages read; others may stand beside."""
+
+    flip: bool = True
+    temperature: PositiveFloat | None = None
+    variants: PositiveInt | None = None
+    of: dict[str, str] | None = None
+    vae: str | None = None
+    image_folder: str | None = None
+    scale: PositiveFloat | None = None
+
+
+class _Meta(Record):
+    """Content of `meta.json`."""
+
+    name: str | None
+    split: str | None
+    classes: Annotated[list[str], Field(min_length=1)]
+    counts: dict[str, NonNegativeInt]
+    shape: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
+    dtype: Literal["uint8", "float16"]
+    sha256: dict[str, str]
+    extra: _Extra
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +74,17 @@ class ImageSet:
     def classes(self) -> list[str]:
         """Names of the K classes; a label is an index into them."""
         return self.meta["classes"]
+
+    @property
+    def flip(self) -> bool:
+        """Whether mirrored images are still of their class.
+
+        Raises:
+            DataError: the set does not say.
+        """
+        if "flip" not in self.meta["extra"]:
+            raise DataError(f"{self.meta.get('name')}: expected extra.flip in {META}, received none")
+        return bool(self.meta["extra"]["flip"])
 
     @property
     def num_classes(self) -> int:
@@ -73,13 +112,7 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
     for file in FILES:
         if not (folder / file).is_file():
             raise DataError(f"{folder}: expected an image set ({', '.join(FILES)}), received none with {file}")
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{folder / META}: expected JSON, received something else ({error})") from None
-    missing = [key for key in KEYS if key not in meta] if isinstance(meta, dict) else list(KEYS)
-    if missing:
-        raise DataError(f"{folder / META}: expected the keys {', '.join(KEYS)}, received none called {missing[0]}")
+    meta = _read_meta(folder / META)
     images, labels = _load(folder / IMAGES, mmap_mode="r"), _load(folder / LABELS)
     labels.flags.writeable = False
     for file, array, shape, dtype in (
@@ -89,14 +122,30 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
         if (list(array.shape), array.dtype.name) != (shape, dtype):
             received = f"{array.dtype} of {list(array.shape)}"
             raise DataError(f"{folder / file}: expected {dtype} of {shape}, received {received}")
-    if images.ndim != 4 or images.dtype.name not in DTYPES:
-        received = f"{images.shape} as {images.dtype}"
-        raise DataError(f"{folder / IMAGES}: expected (N, H, W, C) as {' or '.join(DTYPES)}, received {received}")
     check_labels(folder / LABELS, labels, len(meta["classes"]))
+    counts = np.bincount(labels, minlength=len(meta["classes"])).tolist()
+    if counts != list(meta["counts"].values()):
+        expected, received = list(meta["counts"].values()), counts
+        raise DataError(f"{folder / LABELS}: expected {expected} labels of the classes, received {received}")
     if verify:
         for file in (IMAGES, LABELS):
             _check_digest(folder / file, meta)
     return ImageSet(images, labels, meta)
+
+
+def _read_meta(file: Path) -> dict[str, Any]:
+    """Read `meta.json`, and check what it says."""
+    try:
+        meta = read_json_object(file)
+        missing = [key for key in KEYS if key not in meta]
+        if missing:
+            raise DataError(f"{file}: expected the keys {', '.join(KEYS)}, received none called {missing[0]}")
+        check_record(_Meta, meta, file, "the description of an image set")
+    except FormatError as error:
+        raise DataError(str(error)) from None
+    if list(meta["counts"]) != meta["classes"]:
+        raise DataError(f"{file}: expected counts of the classes {meta['classes']}, received {list(meta['counts'])}")
+    return meta
 
 
 def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
@@ -109,7 +158,12 @@ def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
     if not file.is_file():
         raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
     _check_digest(file, meta)
-    names: list[str] = json.loads(file.read_text(encoding="ascii"))
+    try:  # its names need not be valid Unicode
+        names: list[str] = json.loads(file.read_text(encoding="ascii"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: expected JSON, received something else ({error})") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file}: expected a list of names, received something else")
     if len(names) != meta["shape"][0]:
         raise DataError(f"{file}: expected {meta['shape'][0]} names, received {len(names)}")
     return names
@@ -132,8 +186,12 @@ def check_labels(where: Path, labels: np.ndarray, num_classes: int) -> None:
 
 
 def _load(file: Path, **options: Any) -> np.ndarray:
+    """Open one array; an archive of arrays, which NumPy opens as well, is none."""
     try:
-        return np.load(file, allow_pickle=False, **options)
-    except (ValueError, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())
+        with file.open("rb") as opened:
+            np.lib.format.read_magic(opened)
+        array: np.ndarray = np.load(file, allow_pickle=False, **options)
+    except Exception as error:  # NumPy reads a header as a literal of Python, which may fail in many ways
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{file}: expected a whole npy file, received a damaged one ({reason})") from None
+    return array

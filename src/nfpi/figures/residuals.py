@@ -40,7 +40,9 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
             f"files: expected {len(settings.lambdas)} called iterations, one for each λ, received {len(files)}"
         )
     prior = FixedPointSettings.model_validate(inputs.settings["prior"])
-    curves = [(weight, read_csv(file, COLUMNS)) for weight, file in zip(settings.lambdas, files, strict=True)]
+    curves = [
+        (weight, read_csv(file, COLUMNS, infinite=True)) for weight, file in zip(settings.lambdas, files, strict=True)
+    ]
     figure = draw_residuals(
         curves, dataset=settings.dataset, tolerance=prior.tolerance, max_iterations=prior.max_iterations
     )

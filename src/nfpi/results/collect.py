@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nfpi.results.csv_files import read_csv
+from nfpi.results.logs import CsvError
 from nfpi.results.older import describe_older_results, find_older_results
 from nfpi.results.records import MetricsError, read_record
 from nfpi.runs import Run
@@ -59,9 +60,14 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A table that :func:`collect` made, written as csv.
 
     Raises:
-        CsvError: a column is missing or of another type.
+        CsvError: a column is missing or of another type, a value is missing or not finite.
     """
-    return read_csv(path, COLUMNS)
+    frame = read_csv(path, COLUMNS)
+    unsound = frame[(frame["status"] == "ok") & ~frame["value"].abs().lt(math.inf)]
+    if len(unsound):
+        run, metric = unsound.iloc[0]["run"], unsound.iloc[0]["metric"]
+        raise CsvError(f"{path}: expected a finite number as {metric} of {run}, received {unsound.iloc[0]['value']}")
+    return frame
 
 
 def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
@@ -70,7 +76,7 @@ def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
     record = _record_of(run, path, root)
     identity = run.row() | {"n": record.get("n"), "run": run.folder}
     if "diverged" in record:
-        status = _describe_divergence(record["diverged"], path)
+        status = _describe_divergence(record["diverged"])
         return [identity | {"metric": "", "value": math.nan, "status": status}]
     return [
         identity | {"metric": name, "value": value, "status": "ok"} for name, value in sorted(record["metrics"].items())
@@ -97,13 +103,9 @@ def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
     return record
 
 
-def _describe_divergence(diverged: Any, path: Path) -> str:
-    """`diverged: variance of class 2 at iteration 3`."""
-    if not isinstance(diverged, Mapping):
-        raise MetricsError(f"{path}: diverged: expected when and what, received {diverged!r}")
-    missing = [key for key in ("quantity", "iteration") if diverged.get(key) is None]
-    if missing:
-        raise MetricsError(f"{path}: diverged: expected {' and '.join(missing)}, received {sorted(diverged)}")
+def _describe_divergence(diverged: Mapping[str, Any]) -> str:
+    """`diverged: variance of class 2 at iteration 3`, `diverged: loss of the flow at step 40`."""
     class_index = diverged.get("class_index")
     of_class = "" if class_index is None else f" of class {class_index}"
-    return f"diverged: {diverged['quantity']}{of_class} at iteration {diverged['iteration']}"
+    unit = "step" if diverged.get("message") else "iteration"  # a training's has a line of its own
+    return f"diverged: {diverged['quantity']}{of_class} at {unit} {diverged['iteration']}"

@@ -6,11 +6,14 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nfpi.runtime.files import write_atomically
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class CsvError(ValueError):
@@ -36,17 +39,54 @@ def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
     """Read the numbers of one column of a table that :func:`write_rows` wrote; empty cells are skipped.
 
     Raises:
-        CsvError: the column is missing, or a cell is no number.
+        CsvError: the file is no table, the column is missing, or a cell is no finite number.
         OSError: the file cannot be read.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if column not in (rows.fieldnames or []):
-            raise CsvError(f"{path}: expected column {column}, received {', '.join(rows.fieldnames or ['none'])}")
-        try:
-            return [float(row[column]) for row in rows if row[column]]
-        except ValueError as error:
-            raise CsvError(f"{path}: column {column}: expected numbers ({error})") from None
+    columns, rows = read_cells(path)
+    if column not in columns:
+        raise CsvError(f"{path}: expected column {column}, received {', '.join(columns)}")
+    index = columns.index(column)
+    try:
+        return [number(row[index]) for row in rows if row[index]]
+    except ValueError as error:
+        raise CsvError(f"{path}: column {column}: expected numbers ({error})") from None
+
+
+def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
+    """Read the names of the columns, and the rows of cells as text; every row has a cell for each column.
+
+    Raises:
+        CsvError: the file is no such table, or ends within a line.
+        OSError: it cannot be read.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+    except (ValueError, csv.Error) as error:  # csv.Error is no ValueError
+        raise CsvError(f"{path}: expected a table, received something else ({error})") from None
+    if not lines:
+        raise CsvError(f"{path}: expected a table, received an empty file")
+    columns, *rows = lines
+    if len(set(columns)) != len(columns):
+        raise CsvError(f"{path}: expected a table with distinct columns, received {', '.join(columns)}")
+    ragged = next((index for index, row in enumerate(rows, 1) if len(row) != len(columns)), None)
+    if ragged is not None:
+        received = len(rows[ragged - 1])
+        raise CsvError(f"{path}: expected a table, received {received} cells in row {ragged} of {len(columns)} columns")
+    if not text.endswith("\n"):
+        raise CsvError(f"{path}: expected a table whose last line is complete, received one that may be truncated")
+    return columns, rows
+
+
+def number(cell: str) -> float:
+    """A cell as a number; Python's parser gives back the float that was written, to the last bit.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
+    if not _NUMBER.fullmatch(cell) or not math.isfinite(float(cell)):
+        raise ValueError(f"received {cell[:40]!r}, which is no finite number")
+    return float(cell)
 
 
 def _cell(value: Any) -> Any:

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -47,15 +46,16 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
         log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, (N, K).
 
     Raises:
-        MetricsError: a log-probability is NaN.
+        MetricsError: a log-probability is NaN, or that of an image's own class infinite.
     """
-    if log_prob.isnan().any():
-        raise MetricsError(f"{path}: expected log-probabilities, received NaN")
+    own = log_prob.gather(1, labels[:, None]).squeeze(1)
+    if log_prob.isnan().any() or not own.isfinite().all():
+        raise MetricsError(f"{path}: expected log-probabilities, received NaN or infinity")
     smallest = float(np.finfo(np.float16).min)
     arrays = {
         "label": labels,
         "predicted": log_prob.argmax(1),
-        "log_prob": log_prob.gather(1, labels[:, None]).squeeze(1),
+        "log_prob": own,
         "class_log_prob": log_prob.log_softmax(1).clamp(min=smallest),
     }
     buffer = io.BytesIO()
@@ -74,11 +74,31 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     try:
         with np.load(Path(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, BadZipFile) as error:
-        raise MetricsError(f"{path}: expected predictions, received something else ({error})") from None
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged archive may fail in any part: zip, zlib, the header of an array
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
     if not arrays:
         raise MetricsError(f"{path}: the run diverged: there are no predictions")
-    missing = _TYPES.keys() - arrays.keys()
-    if missing:
+    if arrays.keys() != _TYPES.keys():
         raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")
-    return Predictions(**{name: arrays[name] for name in _TYPES})
+    predictions = Predictions(**arrays)
+    _check(predictions, path)
+    return predictions
+
+
+def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
+    """Raise MetricsError unless types and shapes are those of predictions, numbers finite and classes in range."""
+    images, classes = predictions.label.size, (0, *predictions.class_log_prob.shape)[-1]
+    for name, dtype in _TYPES.items():
+        array: np.ndarray = getattr(predictions, name)
+        shape = (images, classes) if name == "class_log_prob" else (images,)
+        if (array.dtype, array.shape) != (dtype, shape):
+            expected, received = f"{np.dtype(dtype)} of {shape}", f"{array.dtype} of {array.shape}"
+            raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise MetricsError(f"{path}: {name}: expected finite numbers, received NaN or infinity")
+        if array.dtype.kind == "i" and images and not 0 <= array.min() <= array.max() < classes:
+            received = f"{array.min()} to {array.max()}"
+            raise MetricsError(f"{path}: {name}: expected classes from 0 to {classes - 1}, received {received}")

@@ -12,10 +12,14 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from nfpi.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
+from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 
 PACKAGES = (
     *("nfpi", "torch", "torchvision", "lightning-fabric", "timm", "diffusers", "numpy", "scipy", "scikit-learn"),
@@ -26,6 +30,30 @@ PACKAGES = (
 
 class MetricsError(ValueError):
     """A metric that is no finite number, or a file that is no metrics.json; the message is one line."""
+
+
+class _Divergence(Record):
+    quantity: str
+    iteration: PositiveInt
+    class_index: NonNegativeInt | None = None
+
+
+class _DivergedRun(Record):
+    """What is needed of a `metrics.json` that stands for a run that diverged."""
+
+    diverged: _Divergence
+    run: dict[str, Any] | None = None
+
+
+class _Metrics(Record):
+    """What is needed of a `metrics.json`."""
+
+    metrics: Annotated[dict[str, float], Field(min_length=1)]
+    n: PositiveInt | None = None
+    seed: Seed | None = None
+    run: dict[str, Any] | None = None
+    per_class_accuracy: list[float | None] | None = None
+    seconds: NonNegativeFloat | None = None
 
 
 def write_metrics(
@@ -87,19 +115,14 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: it cannot be read.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MetricsError(f"{path}: expected JSON, received something else ({error})") from None
-    if not isinstance(record, dict):
-        raise MetricsError(f"{path}: expected a JSON object, received {type(record).__name__}")
-    if "diverged" in record:
-        return record
-    metrics, n = record.get("metrics"), record.get("n")
-    if not isinstance(metrics, dict) or not metrics:
-        raise MetricsError(f"{path}: expected 'metrics' with at least one value, or 'diverged'")
-    if n is not None and not isinstance(n, int):
-        raise MetricsError(f"{path}: n: expected a whole number, received {n!r}")
-    return record | {"metrics": {name: finite(value, f"{path}: {name}") for name, value in metrics.items()}}
+        record = read_json_object(Path(path))
+        if "diverged" in record:
+            check_record(_DivergedRun, record, Path(path), "the metrics of a run that diverged")
+            return record
+        found = check_record(_Metrics, record, Path(path), "the metrics of a run")
+    except FormatError as error:
+        raise MetricsError(str(error)) from None
+    return record | {"metrics": found.metrics}
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
@@ -119,7 +142,7 @@ def finite(value: Any, what: str) -> float:
     """
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise MetricsError(f"{what}: expected a finite number, received {value!r}") from None
     if not math.isfinite(number):
         raise MetricsError(f"{what}: expected a finite number, received {number}")

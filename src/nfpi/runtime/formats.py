@@ -63,13 +63,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
     Raises:
-        FormatError: it is missing, or holds something else.
-        OSError: it cannot be read.
+        FormatError: it holds something else.
+        OSError: it is missing, or cannot be read.
     """
     try:
         content = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise FormatError(f"{path}: there is no such file") from None
     except ValueError as error:
         raise FormatError(f"{path}: expected JSON, received something else ({error})") from None
     if not isinstance(content, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, parse_json
 
-__all__ = ["FormatError", "load_state", "load_tensors", "require_finite", "save_tensors"]
+__all__ = ["FormatError", "load_state", "load_tensors", "require_finite", "save_tensors", "verify_archive"]
 
 
 _TYPES = (
@@ -93,6 +94,24 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], any_precision: 
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise ValueError(" ".join(lines[1:2] or lines)[:300]) from None
+
+
+def verify_archive(path: Path) -> None:
+    """Compare the parts of a checkpoint of torch, which is a zip archive, with their checksums: torch does not.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or no such archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # what zipfile and zlib raise for damaged archives has no common base
+        raise ValueError(f"expected an archive of torch, received something else ({error})") from None
+    if damaged is not None:
+        raise ValueError(f"{damaged} does not agree with its checksum")
 
 
 def _name(dtype: torch.dtype) -> str:

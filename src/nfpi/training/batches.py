@@ -109,7 +109,7 @@ class TrainingData:
             return None
         from nfpi.data.transforms import training_transform  # torchvision takes as long to import as torch
 
-        return training_transform(self.config.augmentation, self.train.shape, self.train.meta["extra"]["flip"])
+        return training_transform(self.config.augmentation, self.train.shape, self.train.flip)
 
 
 def initialization_images(data: TrainingData, seed: int) -> Tensor:
