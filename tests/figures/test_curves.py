@@ -10,7 +10,7 @@ import pytest
 from nfpi.figures import FigureError, draw_curves, write_curves
 from nfpi.figures.curves import CURVES, find_logs
 from nfpi.results.logs import write_log
-from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 
 FLOW = "digits/mef/fpi/lambda=10000/seed=0"
 
@@ -97,7 +97,7 @@ def test_only_curves_older_than_their_log_are_drawn_again(results):
     assert write_curves(results) == [results / FLOW / CURVES]
 
 
-def test_a_run_that_diverged_and_a_damaged_log_do_not_stop_the_others(results, monkeypatch):
+def test_a_run_that_diverged_and_damaged_files_do_not_stop_the_others(results, monkeypatch):
     said = []
     monkeypatch.setattr("nfpi.figures.curves.notice", lambda text: said.append(text) or draw_curves(frame(rows())))
     lost = results / "digits/mef/fpi/lambda=1000000/seed=0"
@@ -105,6 +105,16 @@ def test_a_run_that_diverged_and_a_damaged_log_do_not_stop_the_others(results, m
     (results / FLOW / "log.csv").write_text("epoch,train_bits_per_dim\n1,much\n", encoding="utf-8")
     (results / FLOW / "resnet18/temperature=1/metrics.json").write_text("{", encoding="utf-8")
     assert len(write_curves(results)) == 3
+    assert len(said) == 2
     assert "column train_bits_per_dim: expected float64" in said[0]
-    assert "expected JSON" in said[1]
-    assert "diverged at iteration 4" in said[2]
+    assert "diverged at iteration 4" in said[1]
+
+
+def test_a_training_that_diverged_is_drawn_up_to_there(results, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        "nfpi.figures.curves.draw_curves", lambda log, title: titles.append(title) or draw_curves(log, title)
+    )
+    mark_diverged([results / FLOW / "metrics.json"], TrainingDiverged("the loss is not finite at step 40", 40, "loss"))
+    write_curves(results)
+    assert titles[0] == f"{FLOW}\nthe loss is not finite at step 40"

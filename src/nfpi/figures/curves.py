@@ -93,7 +93,7 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
 def write_curves(root: Path) -> list[Path]:
     """Draw the curves of all flows and classifiers below a folder of results, beside the log of each.
 
-    Curves that are newer than their log are left as they are. Of a run whose fit diverged the picture says so.
+    Curves that are newer than their log are left as they are. Of a run that diverged the picture says so.
 
     Args:
         root: results/{preset}, or a folder in it.
@@ -124,14 +124,20 @@ def _write(log: Path, title: str) -> Path:
 
 
 def _curves_of(path: Path, title: str) -> Figure:
-    """The curves of a log, or why there are none."""
+    """The curves of a log, up to where the training diverged, or why there are none."""
+    lines = [textwrap.fill(title, 55).replace("/ ", "/")]
     try:
         raise_if_marked(path.with_name("metrics.json"))
+    except Diverged as fault:
+        lines.append(textwrap.fill(str(fault), 60))
+    except ValueError:
+        pass  # a damaged record says nothing of the log
+    try:
         columns = [column for panel in _PANELS for column in (*panel.series, "seconds")]
         types = {name: "float64" for name in read_header(path) if name in columns}
-        return draw_curves(read_csv(path, {"epoch": "int64", **types}), textwrap.fill(title, 55).replace("/ ", "/"))
-    except (Diverged, ValueError) as fault:
-        return notice(str(fault))
+        return draw_curves(read_csv(path, {"epoch": "int64", **types}), "\n".join(lines))
+    except ValueError as fault:
+        return notice("\n".join(lines[1:] or [str(fault)]))
 
 
 def _draw_panel(axes: Axes, log: pd.DataFrame, panel: _Panel) -> None:
