@@ -9,12 +9,14 @@ from nfpi.results.older import describe_older_results, find_older_results
 from nfpi.runs import (
     AUGMENTED,
     CANDIDATE,
+    FIT,
     FLOW_RUN,
     GENERATED,
     GENERATED_CLASSIFIER,
     INITIAL,
     REAL_CLASSIFIER,
     SPLITS,
+    TRAINED_CLASSIFIER,
 )
 from nfpi.stages.options import (
     Augment,
@@ -31,7 +33,9 @@ from nfpi.stages.options import (
     TrainClassifier,
     TrainFlow,
 )
+from nfpi.runtime.locks import LockedError
 from nfpi.workflow import Inputs, Jobs, Params, Plan, Targets
+from nfpi.workflow.alone import hold_results
 from nfpi.workflow.internals import rule_names, show_requests, use_this_machine
 
 ROOT = Path(workflow.basedir)
@@ -82,6 +86,13 @@ try:
     targets.check_names(rule_names(workflow))
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
+
+
+onstart:
+    try:
+        hold_results(plan.layout.root)
+    except LockedError as error:
+        raise WorkflowError(str(error)) from None
 
 
 rule all:

@@ -94,7 +94,7 @@ def test_a_diverged_model_gives_a_diverged_set(root):
     fault = Diverged(iteration=2, class_index=1, quantity="A", weight=1e6)
     mark_diverged([root / "diverged" / name for name in ("config.json", "model.safetensors")], fault)
     assert augment(root, model="diverged") == 0
-    assert files_of(root / "augmented") == {"images.npy", "labels.npy", "meta.json"}
+    assert files_of(root / "augmented") == {"images.npy", "labels.npy", "meta.json", "augmented-images.manifest.json"}
     assert read_json(root / "augmented/meta.json")["diverged"]["lambda"] == 1e6
 
 

@@ -221,6 +221,7 @@ def splits(made: SmallRun, tmp_path: Path) -> Path:
 
 def relabel(folder: Path, labels: np.ndarray) -> None:
     """Labels that the sha256 of meta.json agrees with, as a program that writes the form itself could leave them."""
+    (folder.parent / "data.manifest.json").unlink(missing_ok=True)
     np.save(folder / "labels.npy", labels)
     meta = json.loads((folder / "meta.json").read_text())
     meta["sha256"]["labels.npy"] = hashlib.sha256((folder / "labels.npy").read_bytes()).hexdigest()

@@ -17,6 +17,8 @@ from nfpi.runtime.files import write_atomically
 
 from .conftest import as_options, call, error_line, files_of
 
+OTHER_WEIGHT = {"dataset": "digits", "seed": 3, "flow": "mef", "prior": "fpi", "lambda": 7}
+
 
 @pytest.fixture
 def model(trained, tmp_path) -> Path:
@@ -138,9 +140,15 @@ def test_damaged_metrics_of_a_candidate_are_named(complete, damage, tmp_path, ca
 @pytest.mark.parametrize(
     ("stage", "change", "message"),
     [
-        ("evaluate", {"run": {"seed": 4}}, "seed: expected 4, that of the run, received 3"),
+        ("evaluate", {"run": {"seed": 4}}, "expected inputs with seed = 4, as the run has, received 3"),
+        ("evaluate", {"run": {"lambda": 7}}, "expected inputs with lambda = 7, as the run has, received 100"),
+        (
+            "train-flow",
+            {"run": OTHER_WEIGHT},
+            "expected inputs with lambda = 7, as the run has, received 100",
+        ),
         ("evaluate", {"run": {"lamda": 1}}, "run: expected the identity of a run, received"),
-        ("test-classifier", {"run": {"seed": 4}}, "seed: expected 4, that of the run, received 3"),
+        ("test-classifier", {"run": {"seed": 4}}, "expected inputs with seed = 4, as the run has, received 3"),
     ],
 )
 def test_an_identity_of_another_run_is_refused(complete, stage, change, message, tmp_path, capsys):

@@ -21,22 +21,27 @@ from .conftest import IMAGE_SET, as_options, files_of, nfpi, read_json
 
 # ---- what is there at the end -------------------------------------------------------------------------------
 
+METRICS = ("metrics.json", "predictions.npz", "metrics.manifest.json")
 RUN_FILES = {
-    *("fit/prior.safetensors", "fit/fixed_point.csv", "model/config.json", "model/model.safetensors", "log.csv"),
-    *("metrics.json", "predictions.npz", "resnet18/metrics.json", "resnet18/predictions.npz"),
-    *(f"generated/temperature={t}/{name}" for t in ("0.8", "1") for name in IMAGE_SET),
+    *("fit/prior.safetensors", "fit/fixed_point.csv", "fit/prior.manifest.json"),
+    *("model/config.json", "model/model.safetensors", "log.csv", "model.manifest.json"),
+    *(f"{folder}{name}" for folder in ("", "resnet18/") for name in METRICS),
+    *(
+        f"generated/temperature={t}/{name}"
+        for t in ("0.8", "1")
+        for name in (*IMAGE_SET, "generated-images.manifest.json")
+    ),
     *(
         f"resnet18/temperature={t}/{name}"
         for t in ("0.8", "1")
-        for name in ("model.safetensors", "metrics.json", "log.csv")
+        for name in ("model.safetensors", "metrics.json", "log.csv", "classifier.manifest.json")
     ),
 }
 
 
 def test_the_first_stages_share_their_results(begun):
-    assert files_of(begun.splits) == {
-        f"{split}/{name}" for split in ("train", "validation", "test") for name in IMAGE_SET
-    }
+    images = {f"{split}/{name}" for split in ("train", "validation", "test") for name in IMAGE_SET}
+    assert files_of(begun.splits) == images | {"data.manifest.json"}
     meta = read_json(begun.splits / "train/meta.json")
     assert set(meta["counts"].values()) == {20}
     assert meta["extra"]["flip"] is False
@@ -199,7 +204,7 @@ def test_export_writes_images_that_other_programs_read(complete, tmp_path):
 
 
 def test_a_table_shows_all_runs(complete, tables):
-    assert files_of(tables) == {"table2.csv", "table2.md", "table2.tex", "table2.html"}
+    assert files_of(tables) == {f"table2.{suffix}" for suffix in ("csv", "md", "tex", "html", "manifest.json")}
     shown = pd.read_csv(tables / "table2.csv")
     assert shown["lambda"].tolist() == [100, 1e6]
     metrics = read_json(complete.folder / "metrics.json")["metrics"]

@@ -24,6 +24,7 @@ import pytest
 from nfpi.classifiers import training as classifier_training
 from nfpi.data import rows
 from nfpi.flows import MatrixExponentialFlow
+from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training import loop
 
@@ -50,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """What the stages under test begin from."""
     run = SmallRun(
         tmp_path_factory.mktemp("root"),
+        weight=0,
         images={"train_per_class": 12, "test_per_class": 4},
         flow=FLOW,
         training=TRAINING,
@@ -135,6 +137,8 @@ def outputs(folder: Path) -> Iterator[tuple[str, Any]]:
             yield name, pd.read_csv(path, dtype=str).drop(columns="seconds", errors="ignore").to_csv()
         elif path.name == "metrics.json":
             yield name, {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
+        elif name.endswith(SUFFIX):
+            yield name, json.loads(path.read_text())["content"]
         elif path.is_file():
             yield name, path.read_bytes()
 

@@ -2,7 +2,7 @@ rule train_classifier:
     """Train a classifier on generated images."""
     input:
         **plan.splits("train", "validation"),
-        **plan.images(GENERATED, "generated_"),
+        **plan.generated(),
     output:
         **plan.outputs(TrainClassifier, CANDIDATE),
     log:
@@ -36,8 +36,9 @@ rule test_classifier:
     """Pick the temperature whose classifier is best on the validation split, and test that one (CNN-Acc)."""
     input:
         **plan.splits("test"),
-        models=inputs.candidate_files("model.safetensors"),
-        candidates=inputs.candidate_files("metrics.json"),
+        models=inputs.candidate_files("model"),
+        candidates=inputs.candidate_files("metrics"),
+        complete=inputs.candidate_files("manifest"),
     output:
         **plan.outputs(TestClassifier, GENERATED_CLASSIFIER),
     log:
@@ -74,7 +75,7 @@ rule train_classifier_on_real:
         fine_tuned=inputs.weights_to_fine_tune,
         published=inputs.published_weights,
     output:
-        **plan.outputs(TrainClassifier, f"{REAL_CLASSIFIER}/trained"),
+        **plan.outputs(TrainClassifier, TRAINED_CLASSIFIER),
     log:
         jobs.log("train_classifier", REAL_CLASSIFIER),
     benchmark:
@@ -106,8 +107,7 @@ rule test_classifier_on_real:
     """Test a classifier that learned from real images."""
     input:
         **plan.splits("test"),
-        model=plan.path(f"{REAL_CLASSIFIER}/trained/model.safetensors"),
-        validation=plan.path(f"{REAL_CLASSIFIER}/trained/metrics.json"),
+        **plan.trained_classifier(),
     output:
         **plan.outputs(TestClassifier, REAL_CLASSIFIER),
     log:

@@ -35,9 +35,11 @@ rule train_flow:
     """Continue the training of a flow from its initial state, under fixed Gaussians or learning them along."""
     input:
         **plan.splits("train", "validation"),
-        state=plan.initial_file("state.safetensors"),
-        initial=plan.initial_file("prior.safetensors"),
+        state=plan.initial_file("state"),
+        initial=plan.initial_file("prior"),
+        complete=plan.initial_file("manifest"),
         prior=inputs.prior_of_training,
+        fitted=inputs.manifest_of_prior,
     output:
         **plan.outputs(TrainFlow, FLOW_RUN),
     log:
@@ -53,6 +55,7 @@ rule train_flow:
         data=subpath(input.train_images, ancestor=2),
         initial=subpath(input.state, parent=True),
         prior=params.prior_options,
+        run=params.run,
         code=params.code("flow"),
         training=params.training,
         compared=params.training_result,
@@ -63,5 +66,6 @@ rule train_flow:
         "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
         "exec nfpi --log {log:q} train-flow --data {params.data:q} --initial {params.initial:q} {params.prior:q}"
+        " --run {params.run:q}"
         " --training {params.training:q} --devices {params.devices} {params.extensions:q}"
         " --output {params.folder:q}"

@@ -1,10 +1,11 @@
 rule fit_prior:
     """Fit the class Gaussians to the statistics of the latents."""
     input:
-        statistics=plan.initial_file("statistics.safetensors"),
-        initial=plan.initial_file("prior.safetensors"),
+        statistics=plan.initial_file("statistics"),
+        initial=plan.initial_file("prior"),
+        complete=plan.initial_file("manifest"),
     output:
-        **plan.outputs(FitPrior, f"{FLOW_RUN}/fit"),
+        **plan.outputs(FitPrior, FIT),
     log:
         jobs.log("fit_prior", FLOW_RUN),
     benchmark:

@@ -32,7 +32,7 @@ rule collect:
 rule table:
     """Write a table beside the paper's numbers."""
     input:
-        metrics=plan.outputs(Collect, "metrics", name="{table}")["metrics"],
+        **plan.outputs(Collect, "metrics", name="{table}"),
         reference="workflow/reference/paper.csv",
     output:
         csv=targets.table("{table}")["csv"],
@@ -44,6 +44,7 @@ rule table:
             category="Tables",
             labels=targets.labels_of_table,
         ),
+        manifest=targets.table("{table}")["manifest"],
     log:
         jobs.log("table", "tables/{table}"),
     benchmark:

@@ -12,6 +12,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from nfpi.data.errors import DataError
+from nfpi.runtime.files import sync
+from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.signals import Interrupted
 
 
@@ -24,7 +26,8 @@ def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None
 
     Args:
         folder: the result; an existing folder is replaced as a whole.
-        names: files and folders that such a folder may contain. Others, hidden ones aside, are never deleted.
+        names: files and folders that such a folder may contain, besides hidden ones and its manifest. Others are never
+            deleted.
         fingerprint: of everything that the result depends on, in hexadecimal; None: every call starts anew.
 
     Yields:
@@ -45,6 +48,7 @@ def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None
         try:
             yield partial
             _replace(partial, folder)
+            sync(folder.parent)
         except (Interrupted, KeyboardInterrupt):
             keep = fingerprint is not None
             raise
@@ -87,7 +91,8 @@ def _require_only(folder: Path, names: Collection[str]) -> None:
         return
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or nothing, received a file")
-    others = sorted(p.name for p in folder.iterdir() if p.name not in names and not p.name.startswith("."))
+    found = (p.name for p in folder.iterdir())
+    others = sorted(name for name in found if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
 

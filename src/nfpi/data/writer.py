@@ -16,7 +16,7 @@ from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.rows import LabelledRows
 from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
-from nfpi.runtime.files import file_digest
+from nfpi.runtime.files import file_digest, note_digest, sync
 from nfpi.runtime.signals import Interrupted
 
 
@@ -145,6 +145,11 @@ class ImageSetWriter:
         }
         text = json.dumps({key: meta[key] for key in KEYS}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / META).write_text(text + "\n", encoding="utf-8")
+        for file in (*files, META):
+            sync(self._partial / file)
+        digests: dict[str, str] = meta["sha256"]
+        for file, digest in digests.items():
+            note_digest(self.folder / file, digest)
 
 
 def write_image_set(

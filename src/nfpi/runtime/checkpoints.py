@@ -20,11 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from nfpi import __version__
 from nfpi.runtime.files import remove_remains, write_keeping_previous
 from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 
 logger = logging.getLogger(__name__)
 
+_FORM = {"format": 1, "version": __version__}
+"""What a state must agree in besides its settings: the form of its file, and the version of this package."""
 _NO_DIGEST = b"0" * 64
 _KEY = b'"sha256":"'
 _LARGEST_SHARE = 0.01  # of the time that saving at the ends of epochs may take
@@ -40,7 +43,8 @@ class Checkpoints:
 
     The files are not declared as outputs, because Snakemake deletes the outputs of a job that failed. A stage that
     succeeds removes them. Their names are `.checkpoint-` and the first digits of the fingerprint, so that a job with
-    other settings neither uses nor replaces them.
+    other settings neither uses nor replaces them. Those of another version of this package are removed: a state means
+    what the code that made it takes it to mean.
 
     Args:
         folder: of the outputs; it is created when the first state is saved.
@@ -82,7 +86,7 @@ class Checkpoints:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
-        record = {**header, "step": step, "fingerprint": self._fingerprint}
+        record = {**header, "step": step, "fingerprint": self._fingerprint, **_FORM}
         write_keeping_previous(self.path, _serialize(tensors, record), self._previous)
         self.step, self._saved = step, time.monotonic()
         self._cost = self._saved - began
@@ -100,6 +104,11 @@ class Checkpoints:
                 tensors, header = _deserialize(path.read_bytes())
                 if header["fingerprint"] != self._fingerprint:
                     raise ValueError("of another fingerprint")
+                if any(header.get(key) != value for key, value in _FORM.items()):
+                    made_by = f"format {header.get('format')}, nfpi {header.get('version')}"
+                    logger.warning("%s: removed a checkpoint of another version (%s): begins anew", path, made_by)
+                    path.unlink()
+                    continue
             except (ValueError, KeyError, TypeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())
                 logger.warning("%s: removed a damaged checkpoint (%s)", path, reason)
@@ -107,7 +116,7 @@ class Checkpoints:
                 continue
             self.step = int(header["step"])
             logger.info("%s: resuming from %s %d", path, self._unit, self.step)
-            return tensors, header
+            return tensors, {key: value for key, value in header.items() if key not in _FORM}
         for path in sorted(self._all_files() - {self.path, self._previous}):
             logger.warning("%s: a checkpoint of other settings, not used", path)
         return None

@@ -6,12 +6,61 @@ import glob
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _waiting: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("waiting", default=None)
+
+
+@dataclass
+class Written:
+    """What a stage has written, see :func:`note_written`.
+
+    Attributes:
+        digests: SHA-256 of the content of files as it was meant to be, by absolute path.
+        afterwards: what is left to do once the stage has committed its outputs, e.g. to remove checkpoints.
+    """
+
+    digests: dict[Path, str] = field(default_factory=dict)
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+
+
+_written: ContextVar[Written | None] = ContextVar("written", default=None)
+
+
+@contextmanager
+def note_written() -> Iterator[Written]:
+    """Note the digests of the files that the block writes, and do :func:`when_committed` actions at its end.
+
+    After an error these actions are dropped.
+    """
+    written = Written()
+    token = _written.set(written)
+    try:
+        yield written
+        for action in written.afterwards:
+            action()
+    finally:
+        _written.reset(token)
+
+
+def note_digest(path: Path, digest: str) -> None:
+    """Say what the content of a file is meant to be, where :func:`note_written` asks for it."""
+    written = _written.get()
+    if written is not None:
+        written.digests[path.absolute()] = digest
+
+
+def when_committed(action: Callable[[], None]) -> None:
+    """Do something once the outputs of the running stage are committed; at once where no stage runs."""
+    written = _written.get()
+    if written is None:
+        action()
+    else:
+        written.afterwards.append(action)
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytearray) -> Path:
@@ -23,11 +72,15 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
         OSError: the folder or the file cannot be written; it names the file.
     """
     path, waiting = Path(path), _waiting.get()
+    content = content.encode() if isinstance(content, str) else content
     with _written_beside(path, content) as beside:
         if waiting is None:
             beside.replace(path)
+            sync(path.parent)
         else:
             waiting.append((beside, path))
+    if _written.get() is not None:
+        note_digest(path, hashlib.sha256(content).hexdigest())
     return path
 
 
@@ -43,17 +96,18 @@ def write_keeping_previous(path: Path, content: bytes | bytearray, previous: Pat
         if path.exists():
             path.replace(previous)
         beside.replace(path)
+    sync(path.parent)
 
 
 @contextmanager
-def _written_beside(path: Path, content: str | bytes | bytearray) -> Iterator[Path]:
+def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
     """A temporary file with this content beside `path`, which the block renames; removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # files of tempfile can be read only by their owner, whatever the umask; results are shared on a cluster
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with beside.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         yield beside
@@ -81,10 +135,22 @@ def written_together() -> Iterator[None]:
             waiting.clear()
         for beside, path in waiting:
             beside.replace(path)
+        for folder in {path.parent for _, path in waiting}:
+            sync(folder)
     finally:
         _waiting.reset(token)
         for beside, _ in waiting:
             beside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Make what a file holds, or the names in a folder, outlast a power failure, where the file system can."""
+    with suppress(OSError):  # some network file systems do not synchronise folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_remains(path: Path) -> None:

@@ -28,7 +28,7 @@ from nfpi.runs import Run
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import describe_device, make_device
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged, raise_if_marked
-from nfpi.runtime.files import file_digest, written_together
+from nfpi.runtime.files import file_digest, when_committed, written_together
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import load_tensors, save_tensors
 from nfpi.stages.fingerprints import code_of
@@ -64,7 +64,7 @@ def train(stage: TrainClassifier) -> None:
         with written_together():
             mark_diverged([stage.path("model"), stage.path("metrics")], fault)
             write_log(stage.path("history"), fault.log)
-        checkpoints.clear()
+        when_committed(checkpoints.clear)
         logger.warning("%s", fault)
         return
     settings = {
@@ -88,7 +88,7 @@ def train(stage: TrainClassifier) -> None:
             device=describe_device(device.device),
             seconds=time.monotonic() - began,
         )
-    checkpoints.clear()
+    when_committed(checkpoints.clear)
 
 
 def _augmentation(stage: TrainClassifier) -> Augmentation:

@@ -20,7 +20,7 @@ from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
-from nfpi.runtime.files import file_digest, written_together
+from nfpi.runtime.files import file_digest, when_committed, written_together
 from nfpi.stages.fingerprints import code_of
 from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow
 from nfpi.training.batches import TrainingData
@@ -61,7 +61,7 @@ def start_flow(stage: StartFlow) -> None:
         save_statistics(stage.path("statistics"), initial.statistics, header)
         write_log(stage.path("history"), initial.state.log)
         initial.state.save(stage.path("state"), {**header, "devices": processes.count})
-    checkpoints.clear()
+    when_committed(checkpoints.clear)
 
 
 def fit_prior(stage: FitPrior) -> None:
@@ -146,7 +146,7 @@ def train_flow(stage: TrainFlow) -> None:
     with written_together():
         write_log(stage.path("history"), state.log)
         ClassConditionalFlow(state.averaged_flow, final, config).save_pretrained(stage.path("config").parent)
-    checkpoints.clear()
+    when_committed(checkpoints.clear)
 
 
 def _keep_divergence(
@@ -160,9 +160,9 @@ def _keep_divergence(
     if not device.processes.first:
         raise ArithmeticError(str(fault))
     with written_together():
-        mark_diverged([stage.path(name) for name in stage.outputs if name != "history"], fault)
+        mark_diverged([path for path in stage.output_paths() if path != stage.path("history")], fault)
         write_log(stage.path("history"), fault.log)
-    checkpoints.clear()
+    when_committed(checkpoints.clear)
     logger.warning("%s", fault)
 
 

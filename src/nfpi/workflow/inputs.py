@@ -7,19 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nfpi.config import CLASSIFIERS, PRIORS
-from nfpi.config.figures import IMAGE_SET
 from nfpi.runs import (
     AUGMENTED,
     BASELINE,
     CANDIDATE,
-    FLOW_RUN,
+    FIT,
     NO_FLOW,
-    REAL_CLASSIFIER,
     SOURCE,
+    TRAINED_CLASSIFIER,
     WEIGHT_PATTERN,
     Run,
     format_weight,
 )
+from nfpi.stages.options import Augment, Evaluate, FitPrior, TrainClassifier
+from nfpi.stages.options.base import MANIFEST
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
 from nfpi.workflow.tables import table_rows
 
@@ -70,9 +71,16 @@ class Inputs:
 
     def prior_of_training(self, wildcards: Wildcards) -> str:
         """The Gaussians that the training of a run begins with: fitted ones, else the initial ones."""
+        return self._prior_file("prior", wildcards)
+
+    def manifest_of_prior(self, wildcards: Wildcards) -> str:
+        """The manifest of these Gaussians."""
+        return self._prior_file(MANIFEST, wildcards)
+
+    def _prior_file(self, name: str, wildcards: Wildcards) -> str:
         if self.is_fitted(wildcards["prior"]):
-            return f"{self.plan.path(FLOW_RUN, wildcards)}/fit/prior.safetensors"
-        return self.plan.initial_file("prior.safetensors")(wildcards)
+            return f"{self.plan.path(FIT, wildcards)}/{FitPrior.outputs[name]}"
+        return self.plan.initial_file(name)(wildcards)
 
     def candidates(self, wildcards: Wildcards) -> list[str]:
         """Folders of the classifiers that one is chosen from, one for each temperature."""
@@ -81,24 +89,25 @@ class Inputs:
         return [self.plan.path(CANDIDATE, wildcards, temperature=text) for text in texts]
 
     def candidate_files(self, name: str) -> Callable[[Wildcards], list[str]]:
-        """Input function: one file of every candidate."""
-        return lambda wildcards: [f"{folder}/{name}" for folder in self.candidates(wildcards)]
+        """Input function: one file of every candidate, by the name that its stage gives it."""
+        file = TrainClassifier.outputs[name]
+        return lambda wildcards: [f"{folder}/{file}" for folder in self.candidates(wildcards)]
 
     def augmented_images(self, wildcards: Wildcards) -> list[str]:
         """Latent-augmented images that a classifier of real images sees, if it does."""
         if "nfa" not in wildcards["augmentation"]:
             return []
         flow = Run.from_wildcards(as_dict(wildcards)).of_flow
-        folder = self.plan.path(AUGMENTED, flow.wildcards)
-        return [f"{folder}/{file}" for file in IMAGE_SET]
+        return list(self.plan.outputs(Augment, AUGMENTED.format(**flow.wildcards)).values())
 
     def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:
-        """Weights that the training of a classifier begins with, if another classifier's."""
+        """Weights that the training of a classifier begins with, if another classifier's, and their manifest."""
         other = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]].start_from
         if not other:
             return []
         where = {"source": NO_FLOW, "classifier": other, "augmentation": "none"}
-        return [f"{self.plan.path(REAL_CLASSIFIER, wildcards, **where)}/trained/model.safetensors"]
+        folder = self.plan.path(TRAINED_CLASSIFIER, wildcards, **where)
+        return [f"{folder}/{TrainClassifier.outputs[name]}" for name in ("model", MANIFEST)]
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:
         """File of weights that the training of a classifier begins with: the user's, or the published one."""
@@ -112,10 +121,12 @@ class Inputs:
         return _any_of([name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits])
 
     def metrics_of_table(self, wildcards: Wildcards) -> list[str]:
-        """The metrics of all runs that a table is made from."""
+        """The metrics of all runs that a table is made from, and their manifests."""
         rows = table_rows(self.plan.config, wildcards["table"])
         runs = dict.fromkeys(run for row in rows for run in row.runs)
-        return [f"{self.plan.layout.of(run)}/metrics.json" for run in runs]
+        return [
+            f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
+        ]
 
     def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
         """Input function, to be unpacked: the files that a figure is drawn from."""

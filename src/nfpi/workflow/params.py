@@ -120,7 +120,7 @@ class Params:
         augmented = self.inputs.augmented_images(wildcards)
         if augmented:
             options += ["--augmented", augmented[0].rpartition("/")[0]]
-        for path in self.inputs.weights_to_fine_tune(wildcards):
+        for path in self.inputs.weights_to_fine_tune(wildcards)[:1]:
             options += ["--start-from", path]
         for path in self.inputs.published_weights(wildcards):
             options += ["--classifier.weights", path]

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from nfpi.config import Config, Resolved
 from nfpi.config.figures import IMAGE_SET, split_files
-from nfpi.runs import BASELINE, FLOW_RUN, INITIAL, Layout
-from nfpi.stages.options import Stage
+from nfpi.runs import BASELINE, FLOW_RUN, GENERATED, INITIAL, SPLITS, TRAINED_CLASSIFIER, Layout
+from nfpi.stages.options import Generate, PrepareData, Stage, StartFlow, TrainClassifier, TrainFlow
+from nfpi.stages.options.base import MANIFEST
 
 Wildcards = Mapping[str, str]
 
@@ -77,18 +78,28 @@ class Plan:
         }
 
     def splits(self, *splits: str) -> dict[str, str]:
-        """The files of some splits of a data set, as `train_images`, `train_labels`, ..."""
+        """The files of some splits of a data set, as `train_images`, `train_labels`, ..., and its manifest, `data`."""
         names = [f"{split}_{file.partition('.')[0]}" for split in splits for file in IMAGE_SET]
-        return dict(zip(names, split_files(self.layout, "{dataset}", *splits), strict=True))
+        files = dict(zip(names, split_files(self.layout, "{dataset}", *splits), strict=True))
+        return files | {"data": self.manifest(PrepareData, SPLITS)}
 
-    def model(self, template: str = FLOW_RUN) -> dict[str, str]:
-        """The files of a trained model."""
-        folder = f"{self.path(template)}/model"
-        return {"config": f"{folder}/config.json", "weights": f"{folder}/model.safetensors"}
+    def model(self) -> dict[str, str]:
+        """The files of a trained model, and its manifest, `model`."""
+        outputs = self.outputs(TrainFlow, FLOW_RUN)
+        return {"config": outputs["config"], "weights": outputs["weights"], "model": outputs[MANIFEST]}
 
-    def images(self, template: str, prefix: str = "") -> dict[str, str]:
-        """The files of a set of labelled images, by name: `{prefix}images`, `{prefix}labels`, `{prefix}meta`."""
-        return {f"{prefix}{file.partition('.')[0]}": f"{self.path(template)}/{file}" for file in IMAGE_SET}
+    def generated(self) -> dict[str, str]:
+        """The files of a set of generated images, by name."""
+        return {f"generated_{name}": file for name, file in self.outputs(Generate, GENERATED).items()}
+
+    def trained_classifier(self) -> dict[str, str]:
+        """The files of a trained classifier of real images, by name; of its log nothing depends."""
+        outputs = self.outputs(TrainClassifier, TRAINED_CLASSIFIER)
+        return {name: outputs[name] for name in ("model", "metrics", MANIFEST)}
+
+    def manifest(self, stage: type[Stage], template: str) -> str:
+        """The manifest of a stage that fills this folder."""
+        return self.outputs(stage, template)[MANIFEST]
 
     def start_of(self, prior: str) -> str:
         """The initial Gaussians that a prior, as it lies on disk, begins with."""
@@ -100,5 +111,5 @@ class Plan:
         return self.path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
 
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
-        """Input function: a file of the initial state that a run continues."""
-        return lambda wildcards: f"{self.initial(wildcards)}/{name}"
+        """Input function: a file of the initial state that a run continues, by the name that its stage gives it."""
+        return lambda wildcards: f"{self.initial(wildcards)}/{StartFlow.outputs[name]}"

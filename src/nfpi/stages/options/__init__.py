@@ -5,6 +5,7 @@ from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
 from nfpi.stages.options.results import Benchmark, Collect, MakeFigure, MakeTable, WriteSchema
+from nfpi.stages.options.verify import Verify
 
 STAGES: tuple[type[Stage], ...] = (
     PrepareData,
@@ -28,7 +29,7 @@ STAGES: tuple[type[Stage], ...] = (
 )
 """All of them, in the order in which the command line lists them."""
 
-COMMANDS: tuple[type[Command], ...] = (*STAGES,)
+COMMANDS: tuple[type[Command], ...] = (*STAGES, Verify)
 """All subcommands: the stages, and those that write no files."""
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "TestClassifier",
     "TrainClassifier",
     "TrainFlow",
+    "Verify",
     "WriteSchema",
 ]

@@ -10,6 +10,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from nfpi.runtime.manifests import SUFFIX
+
+MANIFEST = "manifest"
+"""Name of the output that is written last."""
+
 
 class Command(BaseModel):
     """A subcommand of `nfpi`: its fields are the options, its docstring is the help.
@@ -36,17 +41,42 @@ class Command(BaseModel):
         return function
 
 
+ONE_RUN = ("data", "initial state", "prior", "model")
+"""Products that all inputs of a stage must have in common, as far as they were made from them."""
+
+
 class Stage(Command):
     """A command that writes files into one folder.
 
     Attributes:
-        outputs: files below `output`, by name; options of the stage may stand in them in braces.
+        outputs: files below `output`, by name; options of the stage may stand in them in braces. The last one is the
+            manifest, where the stage has a product.
+        product: what the outputs are together, in a word or two; empty: nothing that another stage reads.
+        label: what the manifest and the lock are called, where several stages write into one folder; options may stand
+            in it in braces. It defaults to the product, or the command.
+        timed: names of outputs that hold measured times, and so differ whenever they are made.
+        inputs: files that the stage reads of other stages' outputs, by the option that names their folder; nothing: the
+            option names the file itself.
+        common: what all inputs were made from; None: they belong to different runs.
     """
 
     outputs: ClassVar[dict[str, str]] = {}
+    product: ClassVar[str] = ""
+    label: ClassVar[str] = ""
+    timed: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    common: ClassVar[tuple[str, ...] | None] = ONE_RUN
 
     output: Path
     """folder of all that the stage writes"""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Declare the manifest, and name it."""
+        super().__pydantic_init_subclass__(**options)
+        cls.label = cls.label or cls.product.replace(" ", "-") or cls.command
+        if cls.product and MANIFEST not in cls.outputs:
+            cls.outputs = {**cls.outputs, MANIFEST: f"{cls.label}{SUFFIX}"}
 
     @classmethod
     def output_files(cls, **options: str) -> dict[str, str]:
@@ -62,5 +92,32 @@ class Stage(Command):
         return self.output / self.outputs[name].format(**self.__dict__)
 
     def output_paths(self) -> list[Path]:
-        """The files that the stage leaves."""
-        return [self.path(name) for name in self.outputs]
+        """The files that the stage leaves, without its manifest."""
+        return [self.path(name) for name in self.outputs if name != MANIFEST]
+
+    @property
+    def lock(self) -> Path:
+        """The file by which one process alone does this."""
+        return self.output / f".{self.label.format(**self.__dict__)}.lock"
+
+    def input_files(self) -> list[Path]:
+        """The files that the stage reads of other stages' outputs."""
+        return [
+            folder / file if file else folder
+            for option, files in self.inputs.items()
+            for folder in _paths_of(getattr(self, option))
+            for file in (files or ("",))
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """What the options say of the run that the outputs belong to, as :class:`nfpi.runtime.manifests.Manifest`."""
+        return {}
+
+
+def _paths_of(value: Any) -> list[Path]:
+    """All paths of the value of an option."""
+    if isinstance(value, Path):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    return [] if value is None else [path for item in value for path in _paths_of(item)]

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Literal
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import ClassifierConfig, Name, NonNegativeInt
+from nfpi.runtime.manifests import SUFFIX
 from nfpi.stages.options.base import Stage
+from nfpi.stages.options.data import META, of_splits
 
 
 class TrainClassifier(Stage):
@@ -20,6 +22,14 @@ class TrainClassifier(Stage):
     command = "train-classifier"
     work = "nfpi.stages.classifiers:train"
     outputs = {"model": "model.safetensors", "metrics": "metrics.json", "history": "log.csv"}
+    product = "classifier"
+    timed = ("metrics", "history")
+    inputs = {
+        "data": of_splits("train", "validation"),
+        "generated": (META,),
+        "augmented": (META,),
+        "start_from": (),
+    }
 
     data: Path
     """folder of the splits"""
@@ -36,6 +46,12 @@ class TrainClassifier(Stage):
     """model.safetensors of a classifier of the same architecture, whose weights are fine-tuned"""
     seed: NonNegativeInt = 0
 
+    def input_files(self) -> list[Path]:
+        """Besides those of the options, published weights that a stage has fetched; a user's own have no manifest."""
+        weights = self.classifier.weights
+        fetched = weights is not None and weights.with_name(f"{weights.stem}{SUFFIX}").exists()
+        return [*super().input_files(), *([weights] if weights is not None and fetched else [])]
+
 
 class TestClassifier(Stage):
     """Test the classifier that is best on validation.
@@ -50,6 +66,9 @@ class TestClassifier(Stage):
     command = "test-classifier"
     work = "nfpi.stages.classifiers:test"
     outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
+    product = "metrics"
+    timed = ("metrics",)
+    inputs = {"data": of_splits("test"), "candidates": ("model.safetensors", "metrics.json")}
 
     candidates: CliPositionalArg[list[Path]]
     """folders that train-classifier left, e.g. one for each temperature"""

@@ -9,9 +9,16 @@ from nfpi.config import DatasetConfig, Name, PositiveInt
 from nfpi.config.figures import IMAGE_SET
 from nfpi.stages.options.base import Stage
 
+META = "meta.json"
+"""The file of an image set that holds the digests of the others."""
 IMAGE_OUTPUTS = {file.partition(".")[0]: file for file in IMAGE_SET}
 _SPLITS = ("train", "validation", "test")
 SPLIT_OUTPUTS = {f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_OUTPUTS.items()}
+
+
+def of_splits(*splits: str) -> tuple[str, ...]:
+    """The files of some splits that a stage checks before it reads them; they hold the digests of the others."""
+    return tuple(f"{split}/{META}" for split in splits)
 
 
 class PrepareData(Stage):
@@ -23,6 +30,7 @@ class PrepareData(Stage):
     command = "prepare-data"
     work = "nfpi.stages.data:prepare_data"
     outputs = SPLIT_OUTPUTS
+    product = "data"
 
     name: Name = "digits"
     """what the data set is called"""
@@ -40,6 +48,7 @@ class EncodeData(Stage):
     command = "encode-data"
     work = "nfpi.stages.pretrained:encode_data"
     outputs = SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
+    product = "data"
 
     name: Name
     """what the data set is called"""
@@ -60,6 +69,8 @@ class DownloadWeights(Stage):
     command = "download-weights"
     work = "nfpi.stages.pretrained:download_weights"
     outputs = {"weights": "{model}.safetensors"}
+    product = "published weights"
+    label = "{model}"
 
     model: Literal["eva02"] = "eva02"
 

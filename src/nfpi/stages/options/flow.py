@@ -24,9 +24,10 @@ from nfpi.config import (
 )
 from nfpi.config.priors import PriorBlock
 from nfpi.stages.options.base import Stage
-from nfpi.stages.options.data import IMAGE_OUTPUTS
+from nfpi.stages.options.data import IMAGE_OUTPUTS, of_splits
 
 MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
+MODEL = tuple(MODEL_OUTPUTS.values())
 
 
 def _fitted(prior: PriorBlock) -> PriorBlock:
@@ -55,6 +56,9 @@ class StartFlow(Stage):
         "statistics": "statistics.safetensors",
         "history": "log.csv",
     }
+    product = "initial state"
+    timed = ("history",)
+    inputs = {"data": of_splits("train", "validation")}
 
     data: Path
     """folder of the splits"""
@@ -74,6 +78,10 @@ class StartFlow(Stage):
             raise ValueError("flow: expected its training as --training, received it in --flow")
         return self
 
+    def facts(self) -> dict[str, Any]:
+        """The seed of the run; without a fit, λ is 0."""
+        return {"seed": self.seed, "lambda": 0.0}
+
 
 class FitPrior(Stage):
     """Fit the Gaussians of an initial state (Eqs. 5-7).
@@ -84,6 +92,8 @@ class FitPrior(Stage):
     command = "fit-prior"
     work = "nfpi.stages.flow:fit_prior"
     outputs = {"prior": "prior.safetensors", "iterations": "fixed_point.csv"}
+    product = "prior"
+    inputs = {"initial": ("prior.safetensors", "statistics.safetensors")}
 
     initial: Path
     """folder of an initial state: its statistics and its Gaussians"""
@@ -91,6 +101,10 @@ class FitPrior(Stage):
     """the method and its settings"""
     weight: NonNegativeFloat
     """λ of Eq. 4"""
+
+    def facts(self) -> dict[str, Any]:
+        """λ of the run."""
+        return {"lambda": self.weight}
 
 
 class TrainFlow(Stage):
@@ -102,6 +116,13 @@ class TrainFlow(Stage):
     command = "train-flow"
     work = "nfpi.stages.flow:train_flow"
     outputs = {**{name: f"model/{file}" for name, file in MODEL_OUTPUTS.items()}, "history": "log.csv"}
+    product = "model"
+    timed = ("history",)
+    inputs = {
+        "data": of_splits("train", "validation"),
+        "initial": ("state.safetensors", "prior.safetensors"),
+        "prior": (),
+    }
 
     data: Path
     """folder of the splits"""
@@ -116,6 +137,12 @@ class TrainFlow(Stage):
     training: TrainingConfig = TrainingConfig()
     devices: PositiveInt = 1
     """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
+    run: dict[str, Any] | None = None
+    """identity of the run, which the initial state and the Gaussians must have"""
+
+    def facts(self) -> dict[str, Any]:
+        """λ of the run, where the Gaussians are learned."""
+        return {"lambda": self.weight} if self.learn is not None else {}
 
 
 class ImportRelease(Stage):
@@ -127,6 +154,8 @@ class ImportRelease(Stage):
     command = "import-release"
     work = "nfpi.stages.flow:import_release"
     outputs = MODEL_OUTPUTS
+    product = "model"
+    inputs = {"data": of_splits("train")}
 
     checkpoint: CliPositionalArg[Path]
     """file of the released code; nothing in it is executed"""
@@ -145,6 +174,9 @@ class Evaluate(Stage):
     command = "evaluate"
     work = "nfpi.stages.evaluate:evaluate"
     outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
+    product = "metrics"
+    timed = ("metrics",)
+    inputs = {"data": of_splits("validation", "test"), "model": MODEL, "history": ()}
 
     data: Path
     """folder of the splits"""
@@ -168,6 +200,8 @@ class Generate(Stage):
     command = "generate"
     work = "nfpi.stages.generate:generate"
     outputs = IMAGE_OUTPUTS
+    product = "generated images"
+    inputs = {"model": MODEL}
 
     model: Path
     """folder of the model"""
@@ -187,6 +221,8 @@ class Augment(Stage):
     command = "augment"
     work = "nfpi.stages.generate:augment"
     outputs = IMAGE_OUTPUTS
+    product = "augmented images"
+    inputs = {"data": of_splits("train"), "model": MODEL}
 
     data: Path
     """folder of the splits; the train split is augmented: all variants of image 0, then all of image 1, ..."""

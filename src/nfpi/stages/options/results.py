@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from nfpi.config import FIGURES, Name, PositiveInt
+from nfpi.runs import Run
 from nfpi.stages.options.base import Stage
 
 
@@ -20,6 +21,9 @@ class Collect(Stage):
     command = "collect"
     work = "nfpi.stages.results:collect_metrics"
     outputs = {"metrics": "{name}.csv"}
+    product = "collected metrics"
+    label = "{name}"
+    common = None
 
     name: Name
     """of the file"""
@@ -27,6 +31,10 @@ class Collect(Stage):
     """identities of the runs"""
     root: Path
     """folder that the runs lie under, results/{preset}"""
+
+    def input_files(self) -> list[Path]:
+        """The metrics of the runs."""
+        return [self.root / Run.from_json(run).folder / "metrics.json" for run in self.runs]
 
 
 class MakeTable(Stage):
@@ -38,6 +46,9 @@ class MakeTable(Stage):
     command = "table"
     work = "nfpi.stages.results:make_table"
     outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex", "html": "{name}.html"}
+    product = "table"
+    label = "{name}"
+    inputs = {"metrics": ()}
 
     name: Name
     """name of the table, and of its files"""
@@ -59,6 +70,9 @@ class MakeFigure(Stage):
 
     command = "figure"
     work = "nfpi.stages.figures:make_figure"
+    label = "{name}"
+    inputs = {"files": ()}
+    common = None
 
     name: Annotated[str, AfterValidator(FIGURES.known)]
     figure: dict[str, Any] = {}

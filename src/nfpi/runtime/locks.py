@@ -1,0 +1,104 @@
+"""Locks: one process writes, and a second one learns who that is.
+
+A lock is an advisory lock of the operating system (`flock`) on a small file. It ends with the process that holds it,
+however that process ends, and holds between the machines of a cluster on NFS (with its lock service, as is usual),
+Lustre (mounted with `flock`), BeeGFS and GPFS, where these are set up for it. On a file system that knows no locks the
+work goes on without one, with a warning.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class LockedError(OSError):
+    """Another process holds the lock; the message is one line that says which."""
+
+
+class Lock:
+    """A lock that this process holds.
+
+    Args:
+        path: of the file.
+        descriptor: of the open file; None: the file system knows no locks.
+    """
+
+    def __init__(self, path: Path, descriptor: int | None) -> None:
+        self.path, self._descriptor = path, descriptor
+
+    def release(self) -> None:
+        """Give up the lock, and remove its file."""
+        if self._descriptor is not None:
+            if _is_current(self.path, self._descriptor):  # else the folder was replaced, and the file with it
+                self.path.unlink()  # still locked: nobody can take the file that goes
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def acquire(path: Path, work: str) -> Lock:
+    """Lock `path`, which says who holds it; the folder must exist.
+
+    Args:
+        path: a file, created where it is missing.
+        work: what the lock protects, for the message.
+
+    Raises:
+        LockedError: another process holds it.
+        OSError: the file cannot be created.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise LockedError(
+                f"{path.parent}: expected to {work} alone, received another process that does "
+                f"({holder or 'it has just begun'})"
+            ) from None
+        except OSError as error:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            logger.warning("%s: this file system knows no locks (%s): start no second process here", path.parent, error)
+            return Lock(path, None)
+        if _is_current(path, descriptor):
+            break
+        os.close(descriptor)  # its last holder removed it meanwhile
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}, since {now}\n".encode(), 0)
+    return Lock(path, descriptor)
+
+
+@contextmanager
+def locked(path: Path, work: str) -> Iterator[None]:
+    """Hold the lock `path` during the block; see :func:`acquire`. A folder that stays empty is not left behind."""
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = acquire(path, work)
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):  # it is used
+            for folder in missing:
+                folder.rmdir()
+
+
+def _is_current(path: Path, descriptor: int) -> bool:
+    """Whether the file that was opened is the one that bears the name now."""
+    try:
+        found, opened = path.stat(), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)

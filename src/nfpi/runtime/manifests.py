@@ -1,0 +1,252 @@
+"""Manifests: what a stage wrote and what it was made from, written after all its outputs.
+
+A manifest lies in the output folder of its stage. It lists the SHA-256 of every output, and the digests of what the
+outputs were made from, so that a later stage refuses what is damaged, unfinished, or made from something else. It also
+holds its own checksum. A file that no manifest lists, such as a model saved in Python, is taken as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nfpi.runtime.files import file_digest, write_atomically
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_FORMAT = 1
+SUFFIX = ".manifest.json"
+
+
+class ManifestError(ValueError):
+    """A file that is damaged, not a complete output, or made from something else; the message is one line."""
+
+
+class Manifest(BaseModel):
+    """What a stage wrote.
+
+    Attributes:
+        format: of this file and of all that it lists.
+        stage: the subcommand.
+        product: what the stage makes, in a word or two: `data`, `initial state`, `prior`, `model`, ...
+        files: SHA-256 of each output, by its path below the folder of the manifest.
+        content: digest of the outputs that are the same whenever the product is: not of those that hold measured times.
+        made_from: the `content` of all products that led to this one, by product.
+        facts: what is known of the run that it belongs to: `seed`, `lambda`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: int
+    stage: str
+    product: str
+    files: dict[str, str]
+    content: str
+    made_from: dict[str, str]
+    facts: dict[str, Any]
+
+    def check_file(self, file: Path, manifest_path: Path) -> str:
+        """Compare a file with its digest, which is returned.
+
+        Raises:
+            ManifestError: they differ.
+            OSError: the file cannot be read.
+        """
+        name = file.relative_to(manifest_path.parent).as_posix()
+        if file_digest(file) != self.files[name]:
+            raise ManifestError(
+                f"{file}: expected what {self.stage} wrote, received another content: the file is damaged, or was "
+                f"changed, or {self.stage} did not end; make it again ({manifest_path.name})"
+            )
+        return self.files[name]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A complete, undamaged output of a stage that another one reads.
+
+    Attributes:
+        path: of the manifest.
+        manifest: its content.
+    """
+
+    path: Path
+    manifest: Manifest
+
+
+def write_manifest(
+    path: Path,
+    stage: str,
+    product: str,
+    outputs: Iterable[Path],
+    *,
+    timed: Collection[Path],
+    made_from: Mapping[str, str],
+    facts: Mapping[str, Any],
+    digests: Mapping[Path, str],
+) -> None:
+    """Write the manifest of a stage whose outputs are all in place.
+
+    Args:
+        path: of the manifest.
+        stage: the subcommand.
+        product: what it makes.
+        outputs: all files that it wrote, below the folder of the manifest.
+        timed: those of them that hold measured times, and differ whenever they are made.
+        made_from, facts: see :class:`Manifest`.
+        digests: SHA-256 of outputs by absolute path, as far as they are known.
+    """
+    files, content = {}, {}
+    for file in outputs:
+        name = file.relative_to(path.parent).as_posix()
+        files[name] = digests.get(file.absolute()) or file_digest(file)
+        if file not in timed:
+            content[name] = files[name]
+    record = {
+        "format": MANIFEST_FORMAT,
+        "stage": stage,
+        "product": product,
+        "files": files,
+        "content": digest_of(content or files),
+        "made_from": dict(made_from),
+        "facts": dict(facts),
+    }
+    record["sha256"] = digest_of(record)
+    write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest, and check that it is whole.
+
+    Raises:
+        ManifestError: it is damaged, or of another format.
+        OSError: it cannot be read.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        received = record.pop("sha256")
+        if record["format"] != MANIFEST_FORMAT:
+            raise ManifestError(
+                f"{path}: expected format {MANIFEST_FORMAT}, received {record['format']}: made by another version of "
+                "nfpi; remove its folder, and make it again"
+            )
+        if digest_of(record) != received:
+            raise ValueError("it does not agree with its checksum")
+        return Manifest.model_validate(record)
+    except ManifestError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ManifestError(f"{path}: expected a manifest, received a damaged one ({reason})") from None
+
+
+def find_manifests(folder: Path) -> list[Path]:
+    """All manifests below a folder, in a fixed order; hidden folders, which are not finished, are left out."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, file) for file in sorted(files) if file.endswith(SUFFIX)]
+    return found
+
+
+def find_product(file: Path) -> Product | None:
+    """Find the manifest that lists a file, and check the file; None where no manifest lists it.
+
+    It lies in the file's folder or, where a stage writes into folders of its own, in the one above.
+
+    Raises:
+        ManifestError: the file is not what the manifest lists, or the manifest is damaged.
+        OSError: the file cannot be read.
+    """
+    file = file.absolute()
+    for folder in (file.parent, file.parent.parent):
+        name = file.relative_to(folder).as_posix()
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            manifest = read_manifest(path)
+            if name in manifest.files:
+                if not file.exists():
+                    raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file")
+                manifest.check_file(file, path)
+                return Product(path, manifest)
+    if file.is_file():
+        logger.warning("%s: no manifest lists this file: it is taken as it is", file)
+    return None
+
+
+def find_faults(path: Path) -> tuple[int, list[str]]:
+    """Check all files that a manifest lists.
+
+    Returns:
+        how many there are, and one line for each that is missing, damaged or unreadable.
+    """
+    try:
+        manifest = read_manifest(path)
+    except (ManifestError, OSError) as error:
+        return 1, [str(error)]
+    faults = []
+    for name in manifest.files:
+        try:
+            manifest.check_file(path.parent / name, path)
+        except FileNotFoundError:
+            faults.append(f"{path.parent / name}: expected what {manifest.stage} wrote, received no file")
+        except (ManifestError, OSError) as error:
+            faults.append(str(error))
+    return 1 + len(manifest.files), faults
+
+
+def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dict[str, str], dict[str, Any]]:
+    """Check the files that a stage reads, and say what it makes its own product from.
+
+    Args:
+        files: all that it reads.
+        common: products that must be the same ones wherever several inputs were made from them; None: the inputs belong
+            to different runs.
+
+    Returns:
+        `made_from` and `facts` of its manifest.
+
+    Raises:
+        ManifestError: a file is damaged, or two were made from different products; both are named.
+        OSError: a file cannot be read.
+    """
+    made_from: dict[str, str] = {}
+    facts: dict[str, Any] = {}
+    origin: dict[str, Path] = {}
+    several: dict[str, set[str]] = {}
+    for file in files:
+        product = find_product(file)
+        if product is None:
+            if file.is_file():
+                several.setdefault("other files", set()).add(file_digest(file))
+            continue
+        manifest = product.manifest
+        several.setdefault(manifest.product, set()).add(manifest.content)
+        if common is None:
+            continue
+        facts |= manifest.facts
+        for name, content in {**manifest.made_from, manifest.product: manifest.content}.items():
+            if name in common and made_from.get(name, content) != content:
+                raise ManifestError(
+                    f"{product.path.parent}: expected the same {name} as {origin[name]}, received what was made from "
+                    "another one"
+                )
+            if name not in common and name != manifest.product:
+                continue
+            made_from[name], origin[name] = content, product.path.parent
+    for name, contents in several.items():
+        made_from[name] = contents.pop() if len(contents) == 1 else digest_of(sorted(contents))
+    return made_from, facts
+
+
+def digest_of(record: Any) -> str:
+    """SHA-256 of JSON values, whatever the order of keys."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

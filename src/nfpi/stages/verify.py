@@ -1,0 +1,26 @@
+"""Work of the command that checks results."""
+
+from __future__ import annotations
+
+from nfpi.runtime.manifests import ManifestError, find_faults, find_manifests
+from nfpi.stages.options import Verify
+
+
+def verify(command: Verify) -> None:
+    """Check all files that a manifest below the folder lists.
+
+    Raises:
+        ManifestError: the folder holds no manifest, or a file has a fault; all faults are printed before.
+    """
+    manifests = find_manifests(command.results)
+    if not manifests:
+        raise ManifestError(f"{command.results}: expected a folder of results, received one without a manifest")
+    files, faults = 0, 0
+    for path in manifests:
+        checked, found = find_faults(path)
+        files, faults = files + checked, faults + len(found)
+        for fault in found:
+            print(fault)
+    if faults:
+        raise ManifestError(f"{command.results}: expected {files} undamaged files, received {faults} with a fault")
+    print(f"{command.results}: {files} files of {len(manifests)} stages agree with their manifests")

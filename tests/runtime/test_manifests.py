@@ -1,0 +1,147 @@
+"""A manifest lists what a stage wrote and from what; whatever differs from it is refused."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from nfpi.runtime.files import note_digest, note_written, write_atomically
+from nfpi.runtime.manifests import (
+    ManifestError,
+    digest_of,
+    find_faults,
+    find_manifests,
+    find_product,
+    read_manifest,
+    trace,
+    write_manifest,
+)
+
+
+def make(folder: Path, product: str, content: str = "1", made_from: dict[str, str] | None = None) -> Path:
+    """A product of one file, and of a log with a time; its file."""
+    write_atomically(folder / "part/file.txt", content)
+    write_atomically(folder / "log.csv", str(folder))
+    write_manifest(
+        folder / f"{product}.manifest.json",
+        "make-it",
+        product,
+        [folder / "part/file.txt", folder / "log.csv"],
+        timed=[folder / "log.csv"],
+        made_from=made_from or {},
+        facts={"seed": 3},
+        digests={},
+    )
+    return folder / "part/file.txt"
+
+
+def content_of(folder: Path, product: str) -> str:
+    return read_manifest(folder / f"{product}.manifest.json").content
+
+
+def test_a_product_is_its_content_without_measured_times(tmp_path):
+    make(tmp_path / "a", "data")
+    make(tmp_path / "b", "data")
+    make(tmp_path / "c", "data", "2")
+    assert content_of(tmp_path / "a", "data") == content_of(tmp_path / "b", "data")
+    assert content_of(tmp_path / "a", "data") != content_of(tmp_path / "c", "data")
+
+
+@pytest.mark.parametrize("name", ["part/file.txt", "log.csv"])
+def test_a_changed_file_is_refused(tmp_path, name):
+    make(tmp_path, "data")
+    (tmp_path / name).write_text("3")
+    with pytest.raises(ManifestError, match=f"{name}: expected what make-it wrote, received another content"):
+        find_product(tmp_path / name)
+    assert len(find_faults(tmp_path / "data.manifest.json")[1]) == 1
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    file = make(tmp_path, "data")
+    file.unlink()
+    with pytest.raises(ManifestError, match=r"file.txt: expected what make-it wrote, received no file"):
+        find_product(file)
+    assert "received no file" in find_faults(tmp_path / "data.manifest.json")[1][0]
+
+
+def test_every_changed_byte_of_a_manifest_is_noticed(tmp_path):
+    make(tmp_path, "data")
+    path = tmp_path / "data.manifest.json"
+    content = path.read_bytes()
+    known = read_manifest(path)
+    for place in range(0, len(content), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with suppress(ManifestError):
+            assert read_manifest(path) == known  # a blank became another one
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"format": 1}', "[" * 100_000])
+def test_something_else_is_not_a_manifest(tmp_path, text):
+    path = tmp_path / "data.manifest.json"
+    path.write_text(text)
+    with pytest.raises(ManifestError, match="expected a manifest, received a damaged one"):
+        read_manifest(path)
+
+
+def test_another_format_is_refused(tmp_path):
+    make(tmp_path, "data")
+    path = tmp_path / "data.manifest.json"
+    record = {**json.loads(path.read_text()), "format": 2}
+    del record["sha256"]
+    path.write_text(json.dumps(record | {"sha256": digest_of(record)}))
+    with pytest.raises(ManifestError, match="expected format 1, received 2: made by another version of nfpi"):
+        read_manifest(path)
+
+
+def test_a_file_without_a_manifest_is_taken_as_it_is(tmp_path, caplog):
+    (tmp_path / "file.txt").write_text("1")
+    assert find_product(tmp_path / "file.txt") is None
+    assert "no manifest lists this file" in caplog.text
+
+
+def test_what_a_product_was_made_from_is_handed_on(tmp_path):
+    data = make(tmp_path / "data", "data")
+    made_from, facts = trace([data], common=("data",))
+    assert made_from == {"data": content_of(tmp_path / "data", "data")}
+    assert facts == {"seed": 3}
+    model = make(tmp_path / "model", "model", made_from=made_from)
+    made_from, _ = trace([data, model], common=("data", "model"))
+    assert made_from.keys() == {"data", "model"}
+
+
+def test_inputs_that_do_not_belong_together_are_both_named(tmp_path):
+    data, other = make(tmp_path / "data", "data"), make(tmp_path / "other", "data", "2")
+    model = make(tmp_path / "model", "model", made_from=trace([other], common=("data",))[0])
+    with pytest.raises(ManifestError, match=r"model: expected the same data as .*data, received"):
+        trace([data, model], common=("data",))
+    assert set(trace([data, model], common=None)[0]) == {"data", "model"}
+
+
+def test_manifests_are_found_below_a_folder(tmp_path):
+    make(tmp_path / "a", "data")
+    make(tmp_path / "b/c", "model")
+    make(tmp_path / ".d.partial", "data")
+    assert [path.name for path in find_manifests(tmp_path)] == ["data.manifest.json", "model.manifest.json"]
+
+
+def test_a_digest_is_of_what_was_meant_to_be_written(tmp_path):
+    """A disk that damages a file while it is written is noticed by the first reader."""
+    file = tmp_path / "file.txt"
+    with note_written() as written:
+        write_atomically(file, "1")
+        note_digest(tmp_path / "other.txt", "0")
+    assert written.digests.keys() == {file, tmp_path / "other.txt"}
+    file.write_text("2")
+    write_manifest(
+        tmp_path / "data.manifest.json",
+        *("make-it", "data", [file]),
+        timed=[],
+        made_from={},
+        facts={},
+        digests=written.digests,
+    )
+    with pytest.raises(ManifestError):
+        find_product(file)

@@ -1,0 +1,149 @@
+"""What is damaged, or belongs to another run, is refused by every stage that reads it, in one line that names it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nfpi.runtime.manifests import SUFFIX
+
+from .conftest import SmallRun, as_options, call, error_line, files_of, nfpi
+
+
+@pytest.fixture
+def copy(complete, tmp_path) -> SmallRun:
+    """A run to be damaged."""
+    shutil.copytree(complete.root, tmp_path / "results")
+    return replace(complete, root=tmp_path / "results")
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [
+        ("start-flow", "{splits}/train/images.npy"),
+        ("start-flow", "{splits}/validation/labels.npy"),
+        ("start-flow", "{splits}/train/meta.json"),
+        ("fit-prior", "{initial}/statistics.safetensors"),
+        ("fit-prior", "{initial}/prior.safetensors"),
+        ("train-flow", "{initial}/state.safetensors"),
+        ("train-flow", "{run}/fit/prior.safetensors"),
+        ("evaluate", "{run}/model/model.safetensors"),
+        ("evaluate", "{run}/model/config.json"),
+        ("evaluate", "{run}/log.csv"),
+        ("evaluate", "{splits}/test/labels.npy"),
+        ("generate", "{run}/model/model.safetensors"),
+        ("augment", "{run}/model/model.safetensors"),
+        ("train-classifier", "{run}/generated/temperature=1/images.npy"),
+        ("train-classifier", "{run}/generated/temperature=1/labels.npy"),
+        ("test-classifier", "{run}/resnet18/temperature=0.8/model.safetensors"),
+        ("test-classifier", "{run}/resnet18/temperature=1/metrics.json"),
+    ],
+)
+def test_one_flipped_bit_is_refused(copy, stage, file, tmp_path, capsys):
+    path = Path(file.format(splits=copy.splits, initial=copy.initial, run=copy.folder))
+    flip(path)
+    assert call(*copy.command(stage, output=tmp_path / "new")) == 1
+    assert str(path) in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_edited_digit_is_not_collected(copy, tmp_path, capsys):
+    path = copy.folder / "metrics.json"
+    text = path.read_text()
+    path.write_text(text.replace('"nf_acc": ', '"nf_acc": 1', 1))
+    options = as_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=tmp_path / "new")
+    assert call("collect", *options) == 1
+    assert str(path) in error_line(capsys)
+
+
+def test_a_cut_table_of_metrics_is_refused(copy, tmp_path, capsys):
+    metrics = tmp_path / "metrics"
+    nfpi("collect", *as_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=metrics))
+    text = (metrics / "t.csv").read_text()
+    (metrics / "t.csv").write_text(text[: text.rindex("\n", 0, len(text) // 2) + 1])
+    options = as_options(
+        name="t", metrics=metrics / "t.csv", reference="none", table={}, rows=[], output=tmp_path / "new"
+    )
+    assert call("table", *options) == 1
+    assert f"{metrics}/t.csv: expected what collect wrote" in error_line(capsys)
+
+
+def test_the_prior_of_another_initial_state_is_refused(copy, tmp_path, capsys):
+    other = replace(copy, seed=4)
+    nfpi(*other.command("start-flow"))
+    nfpi(*other.command("fit-prior"))
+    arguments = copy.command("train-flow", prior=other.folder / "fit/prior.safetensors", output=tmp_path / "new")
+    assert call(*arguments) == 1
+    line = error_line(capsys)
+    assert "expected the same initial state as" in line
+    assert str(other.folder / "fit") in line
+    assert str(copy.initial) in line
+
+
+def test_a_model_of_other_images_is_refused(copy, tmp_path, capsys):
+    images = {**copy.images, "split_seed": 5}
+    nfpi(*copy.command("prepare-data", dataset=images, output=tmp_path / "splits"))
+    for stage in ("evaluate", "augment", "train-flow"):
+        assert call(*copy.command(stage, data=tmp_path / "splits", output=tmp_path / "new")) == 1
+        assert "expected the same data as" in error_line(capsys)
+
+
+def test_the_train_split_is_not_taken_for_the_test_split(copy, tmp_path, capsys):
+    shutil.rmtree(copy.splits / "test")
+    shutil.copytree(copy.splits / "train", copy.splits / "test")
+    assert call(*copy.command("evaluate", output=tmp_path / "new")) == 1
+    assert f"{copy.splits}/test/meta.json: expected what prepare-data wrote" in error_line(capsys)
+
+
+def test_the_folder_of_another_weight_is_not_evaluated(copy, tmp_path, capsys):
+    other = replace(copy, weight=7)
+    shutil.copytree(copy.folder, other.folder)
+    assert call(*other.command("evaluate", output=tmp_path / "new")) == 1
+    assert "expected inputs with lambda = 7, as the run has, received 100" in error_line(capsys)
+
+
+def test_verify_checks_all_files(copy, capsys):
+    capsys.readouterr()
+    nfpi("verify", copy.root)
+    listed = len(files_of(copy.root))
+    assert f"{copy.root}: {listed} files of" in capsys.readouterr().out
+    flip(copy.folder / "predictions.npz")
+    (copy.folder / "fit/fixed_point.csv").unlink()
+    assert call("verify", copy.root) == 1
+    captured = capsys.readouterr()
+    assert f"expected {listed} undamaged files, received 2 with a fault" in captured.err
+    assert "fixed_point.csv" in captured.out
+    assert "predictions.npz" in captured.out
+
+
+def test_a_folder_without_results_is_not_verified(tmp_path, capsys):
+    assert call("verify", tmp_path) == 1
+    assert "received one without a manifest" in error_line(capsys)
+
+
+def test_a_second_writer_is_refused(copy, tmp_path, capsys):
+    from nfpi.runtime.locks import locked
+
+    output = tmp_path / "new"
+    with locked(output / ".model.lock", "train-flow"):
+        assert call(*copy.command("train-flow", output=output)) == 1
+    assert f"{output}: expected to train-flow alone, received another process" in error_line(capsys)
+
+
+def test_a_stage_that_is_killed_before_its_manifest_is_not_read(copy, tmp_path, monkeypatch, capsys):
+    """Its files are those of the new run, its manifest is that of the old one."""
+    monkeypatch.setattr("nfpi.stages.execution.write_manifest", lambda *_, **__: None)
+    nfpi(*copy.command("fit-prior", weight=50))
+    assert (copy.folder / f"fit/prior{SUFFIX}").exists()
+    assert call(*copy.command("train-flow", output=tmp_path / "new")) == 1
+    assert "fit/prior.safetensors: expected what fit-prior wrote" in error_line(capsys)
