@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
+from nfpi.runtime.job_log import PLACE
 from nfpi.runtime.locks import locked
 from nfpi.runtime.manifests import ManifestError, trace, write_manifest
 from nfpi.stages.options.base import MANIFEST, Command, Stage
@@ -17,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 def execute(command: Command) -> None:
     """Do the work of a command."""
-    if isinstance(command, Stage):
+    if isinstance(command, Stage) and PLACE not in os.environ:
         _carry_out(command)
-    else:
+    else:  # the further processes of a training leave all files to the first one
         command.load()(command)
 
 
