@@ -14,6 +14,7 @@ import pytest
 
 import nfpi.stages.execution
 from nfpi.cli import main
+from nfpi.stages.options import COMMANDS
 
 from .conftest import STAGE, call, error_line
 
@@ -54,7 +55,7 @@ def test_help_has_one_line_beside_each_stage():
     assert done.stdout.startswith("usage: nfpi")
     _, _, listed = done.stdout.partition("subcommands:\n")
     lines = listed.splitlines()[1:]  # below the names in braces
-    assert [line.split()[0] for line in lines] == list(STAGE)
+    assert [line.split()[0] for line in lines] == [command.command for command in COMMANDS]
     for line in lines:
         assert re.fullmatch(r"    [a-z-]+ {2,}[A-Z].{20,}\.", line), line
         assert len(line) <= 80

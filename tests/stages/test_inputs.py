@@ -44,7 +44,11 @@ def model(trained, tmp_path) -> Path:
             lambda content: content.replace(b'"hidden_channels": [\n        8', b'"hidden_channels": [\n        9'),
             "",
         ),
-        ("config.json", lambda content: content.replace(b'"9"', b'"9", "10"'), "expected the config of model.safetensors"),
+        (
+            "config.json",
+            lambda content: content.replace(b'"9"', b'"9", "10"'),
+            "expected the config of model.safetensors",
+        ),
     ],
     ids=[
         "truncated weights",

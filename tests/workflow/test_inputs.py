@@ -102,7 +102,7 @@ def test_one_classifier_is_chosen_from_one_for_each_temperature() -> None:
     wildcards = RUN | {"classifier": "resnet18"}
     folders = [f"{FOLDER}/resnet18/temperature={temperature}" for temperature in ("0.7", "1")]
     assert inputs.candidates(wildcards) == folders
-    assert inputs.candidate_files("metrics.json")(wildcards) == [f"{folder}/metrics.json" for folder in folders]
+    assert inputs.candidate_files("metrics")(wildcards) == [f"{folder}/metrics.json" for folder in folders]
     (of_cifar10,) = inputs.candidates(wildcards | {"dataset": "cifar10"})
     assert of_cifar10.endswith("temperature=2")
 
@@ -112,14 +112,16 @@ def test_a_classifier_sees_variants_of_its_flow_where_its_augmentation_has_some(
     assert inputs.augmented_images(OF_REAL) == []
     for augmentation in ("nfa", "standard+nfa"):
         wildcards = OF_REAL | {"source": "mef/fpi/lambda=1000", "augmentation": augmentation}
-        assert inputs.augmented_images(wildcards) == [f"{FOLDER}/augmented/{file}" for file in IMAGE_SET]
+        files = (*IMAGE_SET, "augmented-images.manifest.json")
+        assert inputs.augmented_images(wildcards) == [f"{FOLDER}/augmented/{file}" for file in files]
 
 
 def test_a_classifier_is_fine_tuned_from_the_one_that_it_names() -> None:
     inputs = make_inputs()
-    trained = "results/demo/digits/no_flow/seed=0/eva02_pretrained/augmentation=none/trained/model.safetensors"
+    folder = "results/demo/digits/no_flow/seed=0/eva02_pretrained/augmentation=none/trained"
+    trained = [f"{folder}/{file}" for file in ("model.safetensors", "classifier.manifest.json")]
     for source in ("no_flow", "mef/fpi/lambda=1000"):
-        assert inputs.weights_to_fine_tune(OF_REAL | {"source": source}) == [trained]
+        assert inputs.weights_to_fine_tune(OF_REAL | {"source": source}) == trained
     assert inputs.weights_to_fine_tune(OF_REAL | {"classifier": "swin"}) == []
 
 
@@ -147,7 +149,7 @@ def test_a_table_is_made_from_the_metrics_of_its_runs_each_once() -> None:
         for classifier in (None, "resnet18")
     ]
     assert sorted(inputs.metrics_of_table({"table": "mine"})) == sorted(
-        f"results/demo/{run.folder}/metrics.json" for run in runs
+        f"results/demo/{run.folder}/{file}" for run in runs for file in ("metrics.json", "metrics.manifest.json")
     )
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nfpi.runs import CANDIDATE, FLOW_RUN, SPLITS
+from nfpi.runs import CANDIDATE, FLOW_RUN, GENERATED, SPLITS
 from nfpi.stages.options import Evaluate, PrepareData, StartFlow, TrainFlow
 from nfpi.workflow.plan import as_json
 
@@ -39,15 +39,17 @@ def test_outputs_of_a_rule_are_those_that_its_stage_declares(stage) -> None:
 
 def test_splits_are_named_by_split_and_content() -> None:
     splits = make_plan().splits("train", "test")
-    assert list(splits) == [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels", "meta")]
+    parts = [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels", "meta")]
+    assert list(splits) == [*parts, "data"]
     assert splits["test_labels"] == "results/demo/{dataset}/splits/test/labels.npy"
 
 
 def test_images_and_models_are_named_by_content() -> None:
     plan = make_plan()
-    assert plan.images("a/{dataset}", "generated_")["generated_meta"] == "results/demo/a/{dataset}/meta.json"
+    assert plan.generated()["generated_meta"] == f"results/demo/{GENERATED}/meta.json"
     assert set(plan.model().values()) == {
-        f"results/demo/{FLOW_RUN}/model/{file}" for file in ("config.json", "model.safetensors")
+        f"results/demo/{FLOW_RUN}/{file}"
+        for file in ("model/config.json", "model/model.safetensors", "model.manifest.json")
     }
     assert set(plan.model().values()) <= set(plan.outputs(TrainFlow, FLOW_RUN).values())
 
@@ -67,7 +69,7 @@ def test_a_run_continues_the_initial_state_of_its_prior(prior: str, start: str) 
     wildcards = RUN | {"prior": prior}
     initial = f"results/demo/digits/mef/initial/{start}/seed=0"
     assert make_plan().initial(wildcards) == initial
-    assert make_plan().initial_file("prior.safetensors")(wildcards) == f"{initial}/prior.safetensors"
+    assert make_plan().initial_file("prior")(wildcards) == f"{initial}/prior.safetensors"
 
 
 def test_settings_are_one_line_of_json() -> None:
