@@ -19,7 +19,7 @@ from nfpi.priors.files import prior_of_tensors, prior_tensors
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
+from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -125,6 +125,7 @@ class ClassConditionalFlow:
             config = read_json_object(path)
         except FileNotFoundError:
             raise FormatError(f"{path}: there is no such file") from None
+        check_divergence(config, path)
         raise_if_diverged(config)
         version, description = config.pop("format", None), config.pop("flow", None)
         if version != _FORMAT:

@@ -104,7 +104,7 @@ def test_what_is_no_identity_is_refused(tmp_path, identity):
 
 
 def test_a_divergence_says_when_and_what(tmp_path):
-    write_atomically(tmp_path / FITTED.folder / "metrics.json", '{"diverged": {"iteration": 3}}')
+    write_atomically(tmp_path / FITTED.folder / "metrics.json", '{"diverged": {"iteration": 3, "class_index": 2, "lambda": 1.0}}')
     with pytest.raises(MetricsError, match=r"metrics\.json: .*diverged\.quantity: Field required"):
         collect([FITTED], tmp_path)
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from nfpi.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
+from nfpi.config.base import NonNegativeFloat, PositiveInt, Seed
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
+from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
 
 PACKAGES = (
     *("nfpi", "torch", "torchvision", "lightning-fabric", "timm", "diffusers", "numpy", "scipy", "scikit-learn"),
@@ -30,19 +30,6 @@ PACKAGES = (
 
 class MetricsError(ValueError):
     """A metric that is no finite number, or a file that is no metrics.json; the message is one line."""
-
-
-class _Divergence(Record):
-    quantity: str
-    iteration: PositiveInt
-    class_index: NonNegativeInt | None = None
-
-
-class _DivergedRun(Record):
-    """What is needed of a `metrics.json` that stands for a run that diverged."""
-
-    diverged: _Divergence
-    run: dict[str, Any] | None = None
 
 
 class _Metrics(Record):
@@ -117,7 +104,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         record = read_json_object(Path(path))
         if "diverged" in record:
-            check_record(_DivergedRun, record, Path(path), "the metrics of a run that diverged")
+            check_divergence(record, Path(path))
             return record
         found = check_record(_Metrics, record, Path(path), "the metrics of a run")
     except FormatError as error:

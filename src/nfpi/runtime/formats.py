@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nfpi.config.base import explain
+from nfpi.config.base import NonNegativeFloat, NonNegativeInt, PositiveInt, explain
 
 _LARGEST = 2**64
 
@@ -26,6 +26,18 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+
+class _Divergence(Record):
+    iteration: PositiveInt
+    class_index: NonNegativeInt
+    quantity: str
+    weight: Annotated[NonNegativeFloat, Field(alias="lambda")]
+    context: dict[str, Any] = {}
+
+
+class _Diverged(Record):
+    diverged: _Divergence
 
 
 R = TypeVar("R", bound=Record)
@@ -95,6 +107,16 @@ def check_record(model: type[R], content: object, path: Path | None, what: str) 
     except ValidationError as error:
         reason = _shortened(explain(error))
         raise FormatError(f"{source}expected {what}, received something else ({reason})") from None
+
+
+def check_divergence(content: Mapping[str, Any], path: Path) -> None:
+    """Check that a file which says that a fit diverged says when, of which class and what.
+
+    Raises:
+        FormatError: it says so, and no more.
+    """
+    if "diverged" in content:
+        check_record(_Diverged, content, path, "the divergence of a fit")
 
 
 def _whole(text: str) -> int:

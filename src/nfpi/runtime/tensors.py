@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.formats import FormatError, parse_json
+from nfpi.runtime.formats import FormatError, check_divergence, parse_json
 
 __all__ = ["FormatError", "load_state", "load_tensors", "require_finite", "save_tensors", "verify_archive"]
 
@@ -54,6 +54,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FormatError(f"{path}: expected a safetensors file, received a damaged one ({error})") from None
     if not isinstance(header, dict):
         raise FormatError(f"{path}: expected a file of this project, received one without its header")
+    check_divergence(header, path)
     raise_if_diverged(header)
     require_finite(path, tensors)
     return tensors, header

@@ -74,7 +74,7 @@ def fit_prior(stage: FitPrior) -> None:
     try:
         fitted = fit(stage.prior.method, statistics, initial, stage.weight, settings)
     except Diverged as fault:
-        fault.context = {"seed": header["seed"], "prior": described}
+        fault.context = {"seed": header.get("seed"), "prior": described}
         with written_together():
             mark_diverged([stage.path("prior")], fault)
             _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
@@ -136,7 +136,7 @@ def train_flow(stage: TrainFlow) -> None:
     final = state.learner.prior if state.learner is not None else prior
     config = {
         "seed": state.seed,
-        "start": header["start"],
+        "start": header.get("start"),
         "step": state.step,
         "prior": {key: value for key, value in (prior_header | learning).items() if key not in ("start", "seed")},
         "training": stage.training.model_dump(),
