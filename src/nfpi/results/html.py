@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from nfpi.results.layout import Markup, Spread, lay_out
 
@@ -17,8 +17,8 @@ _SPACES = re.compile(r"\s+")
 
 @functools.cache
 def templates(package: str) -> Environment:
-    """The templates of a package; what they are given is escaped."""
-    loader = PackageLoader(package, "templates")
+    """The templates of a package, and those of tables; what they are given is escaped."""
+    loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pandas as pd
 
+from nfpi.config.base import ConfigError
 from nfpi.config.metrics import Metric, metric
 from nfpi.results.tables import TableError, metrics_of_table, table_columns
 from nfpi.runs import format_weight
@@ -145,6 +146,14 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     return Table(kept, _is_best(frame).tolist(), _notes(frame, shown, markup))
 
 
+def metric_or_name(name: str) -> Metric:
+    """The entry of a metric; one that no loaded file registers has its name as label."""
+    try:
+        return metric(name)
+    except ConfigError:
+        return Metric(name, label=name, decimals=3)
+
+
 def weight_parts(weight: float) -> tuple[str, int]:
     """λ exactly, as (mantissa, exponent): 30000 → ("3", 4), but 500 → ("500", 0), as is from 0.01 to 1000."""
     if weight == 0 or 1e-2 <= weight < 1e3:
@@ -160,6 +169,11 @@ def write_weight(weight: float, markup: Markup) -> str:
     if exponent == 0:
         return mantissa
     return markup.times_power("" if mantissa == "1" else f"{mantissa}·", exponent)
+
+
+def measured(value: float, entry: Metric, images: int | None = None) -> str:
+    """A value with its unit: `94.2 %`."""
+    return f"{value:.{decimals_of(entry, images)}f}" + (f" {entry.unit}" if entry.unit else "")
 
 
 def decimals_of(entry: Metric, images: int | None) -> int:
@@ -178,7 +192,7 @@ def _metrics(frame: pd.DataFrame) -> list[Metric]:
     missing = [name for name in table_columns(names) if name not in frame.columns]
     if missing or not names:
         raise TableError(f"expected a table of results, column {missing[0] if missing else 'of a metric'} is missing")
-    return [metric(name) for name in names]
+    return [metric_or_name(name) for name in names]
 
 
 def _columns_of_runs(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:

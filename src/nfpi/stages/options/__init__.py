@@ -4,7 +4,7 @@ from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
-from nfpi.stages.options.results import Benchmark, Collect, MakeFigure, MakeTable, WriteSchema
+from nfpi.stages.options.results import Benchmark, Collect, Compare, MakeFigure, MakeTable, WritePage, WriteSchema
 from nfpi.stages.options.verify import Verify
 
 STAGES: tuple[type[Stage], ...] = (
@@ -29,7 +29,7 @@ STAGES: tuple[type[Stage], ...] = (
 )
 """All of them, in the order in which the command line lists them."""
 
-COMMANDS: tuple[type[Command], ...] = (*STAGES, Verify)
+COMMANDS: tuple[type[Command], ...] = (*STAGES, WritePage, Compare, Verify)
 """All subcommands: the stages, and those that write no files."""
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Benchmark",
     "Collect",
     "Command",
+    "Compare",
     "DownloadWeights",
     "EncodeData",
     "Evaluate",
@@ -55,5 +56,6 @@ __all__ = [
     "TrainClassifier",
     "TrainFlow",
     "Verify",
+    "WritePage",
     "WriteSchema",
 ]

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
+from pydantic_settings import CliPositionalArg
 
 from nfpi.config import FIGURES, Name, PositiveInt
 from nfpi.runs import Run
-from nfpi.stages.options.base import Stage
+from nfpi.stages.options.base import Command, Stage
 
 
 class Collect(Stage):
@@ -81,6 +82,36 @@ class MakeFigure(Stage):
     """what it is drawn from"""
     reads: dict[str, dict[str, Any]] = {}
     """other settings that it is drawn by"""
+
+
+class WritePage(Command):
+    """Write the page of a folder of results, index.html.
+
+    It shows what is there, in one file: tables, figures, and every run with its curves, samples and predictions.
+    """
+
+    command = "page"
+    work = "nfpi.stages.page:write"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+
+
+class Compare(Command):
+    """Print in what two folders of results differ.
+
+    Settings, versions, numbers and runs: as tables on a terminal, else as lines with tabs.
+    """
+
+    command = "compare"
+    work = "nfpi.stages.compare:compare"
+
+    first: CliPositionalArg[Path]
+    """results/{preset}"""
+    second: CliPositionalArg[Path]
+    """what it is compared with: another folder results/{preset}"""
+    times: bool = False
+    """also metrics in hours and seconds, which differ from call to call"""
 
 
 class WriteSchema(Stage):

@@ -1,0 +1,115 @@
+"""How predictions agree with labels: confusion of classes, and calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nfpi.page.pictures import Picture, embed_array
+from nfpi.results.intervals import wilson_interval
+from nfpi.results.predictions import Predictions, read_predictions
+
+_LARGEST_TABLE = 16
+"""Classes up to which a confusion matrix is a table of counts; above it is a picture."""
+_BINS = 15
+"""Of confidences, as in the ECE."""
+_MOST_FREQUENT = 5
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images whose confidence lies in one bin.
+
+    Attributes:
+        low, high: bounds of the confidence, from 0 to 1.
+        n: number of images.
+        confidence: their mean.
+        accuracy: share of them that is right.
+        interval: its 95 % interval.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Predictions beside labels.
+
+    Attributes:
+        classes: names.
+        counts: images by class (rows) and prediction (columns).
+        picture: the same where there are too many classes for a table.
+        mistakes: the most frequent ones: class, prediction, images.
+        bins: those with images.
+    """
+
+    classes: list[str]
+    counts: list[list[int]]
+    picture: Picture | None
+    mistakes: list[tuple[str, str, int]]
+    bins: list[Bin]
+
+    @property
+    def shares(self) -> list[list[float]]:
+        """`counts` as shares of each class."""
+        return [[count / max(1, sum(row)) for count in row] for row in self.counts]
+
+
+def read_agreement(path: Path, classes: list[str]) -> Agreement:
+    """Read predictions.npz.
+
+    Args:
+        path: the file.
+        classes: their names; others are numbered.
+
+    Raises:
+        MetricsError: it is something else.
+        OSError: it cannot be read.
+    """
+    predictions = read_predictions(path)
+    num_classes = predictions.class_log_prob.shape[1]
+    names = classes if len(classes) == num_classes else [str(index) for index in range(num_classes)]
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (predictions.label, predictions.predicted), 1)
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    most = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_FREQUENT]
+    pairs = [(int(index // num_classes), int(index % num_classes)) for index in most]
+    mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
+    is_table = num_classes <= _LARGEST_TABLE
+    picture = None if is_table else _picture(counts)
+    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, _calibration(predictions))
+
+
+def _picture(counts: np.ndarray) -> Picture:
+    """A pixel for each pair, darker for a larger share of the class."""
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    white, blue = np.array([255.0, 255.0, 255.0]), np.array([11.0, 83.0, 148.0])
+    pixels = white + np.sqrt(shares)[..., None] * (blue - white)
+    return embed_array(
+        pixels.round().astype(np.uint8),
+        f"Confusion matrix of {len(counts)} classes: a row for each class, a column for each prediction",
+    )
+
+
+def _calibration(predictions: Predictions) -> list[Bin]:
+    """Accuracy by confidence max_y p(y | x)."""
+    probability = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
+    edges = np.linspace(0, 1, _BINS + 1)
+    of_bin = np.searchsorted(edges[1:-1], probability)
+    right = predictions.label == predictions.predicted
+    bins = []
+    for index in np.unique(of_bin):
+        members = of_bin == index
+        n, accuracy = int(members.sum()), float(right[members].mean())
+        low, high = wilson_interval(100 * accuracy, n)
+        confidence = float(probability[members].mean())
+        bins.append(Bin(edges[index], edges[index + 1], n, confidence, accuracy, (low / 100, high / 100)))
+    return bins

@@ -1,0 +1,70 @@
+"""What a preset says of its tables and figures: titles and captions, which their files do not hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from nfpi.config import FIGURES
+from nfpi.config.resolution import Config
+from nfpi.runtime.files import write_atomically
+from nfpi.runtime.formats import Record, check_record, read_json_object
+
+FILE = "page.json"
+
+
+class DescribedFigure(Record):
+    """Title and caption of a figure, and the names of its pictures."""
+
+    title: str = ""
+    caption: str = ""
+    pictures: Annotated[list[str], Field(min_length=1)]
+
+
+class Described(Record):
+    """Titles of tables, and figures, by their names and in the order of the preset."""
+
+    tables: dict[str, str] = {}
+    figures: dict[str, DescribedFigure] = {}
+
+
+def describe(config: Config) -> Described:
+    """What a preset says."""
+    figures = {
+        name: DescribedFigure(title=figure.title, caption=figure.describe(config), pictures=figure.picture_names(name))
+        for name, figure in config.figures.items()
+    }
+    return Described(tables={name: table.title for name, table in config.tables.items()}, figures=figures)
+
+
+def write_described(root: Path, described: Described) -> None:
+    """Leave it in the folder of results, for pages that are made by hand."""
+    write_atomically(root / FILE, described.model_dump_json(indent=2) + "\n")
+
+
+def read_described(root: Path) -> Described:
+    """What was left in the folder of results; else what is known of any preset.
+
+    Raises:
+        FormatError: the file is something else.
+        OSError: it cannot be read.
+    """
+    path = root / FILE
+    if path.is_file():
+        return check_record(Described, read_json_object(path), path, "titles and captions")
+    return Described(figures=known_figures())
+
+
+def known_figures() -> dict[str, DescribedFigure]:
+    """The figures that are registered, with what is said of them in every preset."""
+    known = {name: FIGURES[name].settings for name in FIGURES}
+    return {
+        name: DescribedFigure(
+            title=getattr(settings, "title", ""),
+            caption=getattr(settings, "caption", ""),
+            pictures=settings.picture_names(name),  # type: ignore[attr-defined]
+        )
+        for name, settings in known.items()
+    }

@@ -1,0 +1,133 @@
+"""The numbers at the head of a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+
+import pandas as pd
+
+from nfpi.config.metrics import metric
+from nfpi.page.tables import ShownTable
+from nfpi.results.found import FoundRun
+from nfpi.results.html import HTML
+from nfpi.results.intervals import wilson_interval
+from nfpi.results.layout import decimals_of, write_weight
+from nfpi.runs import BASELINE, Run
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One number.
+
+    Attributes:
+        label: what it is, and of which data set.
+        value: with its unit.
+        of: HTML; the run or runs that it is of.
+        notes: HTML; interval, baseline, the paper's number.
+    """
+
+    label: str
+    value: str
+    of: str
+    notes: list[str]
+
+
+def headlines(found: Sequence[FoundRun], tables: Sequence[ShownTable]) -> list[Headline]:
+    """Of each data set the accuracies of the flow, and of the classifiers, that are best on the validation split."""
+    made: list[Headline] = []
+    for dataset in dict.fromkeys(item.run.dataset for item in found):
+        groups = _over_seeds(item for item in found if item.run.dataset == dataset and item.metrics)
+        flow = _best(groups, "validation_nf_acc")
+        if flow is not None:
+            made.append(_headline("nf_acc", flow, groups, tables))
+            taught = [run for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow]
+            made += [_headline("cnn_acc", run, groups, tables) for run in taught if "cnn_acc" in groups[run][0].metrics]
+        real = _best(groups, "validation_top1")
+        if real is not None:
+            made.append(_headline("top1", real, groups, tables))
+    return made
+
+
+Groups = dict[Run, list[FoundRun]]
+"""Runs that differ in nothing but the seed, by the run with the smallest."""
+
+
+def _over_seeds(found: Iterable[FoundRun]) -> Groups:
+    groups: Groups = {}
+    for item in found:
+        groups.setdefault(replace(item.run, seed=0), []).append(item)
+    return groups
+
+
+def _mean(members: Iterable[FoundRun], name: str) -> float:
+    values = [item.metrics[name] for item in members if name in item.metrics]
+    return sum(values) / len(values) if values else math.nan
+
+
+def _best(groups: Groups, name: str) -> Run | None:
+    """The run that is best on the validation split, the first of equals."""
+    scores = {run: _mean(members, name) for run, members in groups.items()}
+    known = {run: score for run, score in scores.items() if not math.isnan(score)}
+    return max(known, key=lambda run: known[run]) if known else None
+
+
+def _headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable]) -> Headline:
+    entry, members = metric(name), groups[run]
+    mean = _mean(members, name)
+    images = members[0].record.get("n")
+    decimals = decimals_of(entry, images)
+    notes = []
+    if len(members) == 1 and isinstance(images, int) and images > 0:
+        low, high = wilson_interval(mean, images)
+        notes.append(f"95 % interval {low:.{decimals}f} to {high:.{decimals}f}")
+    elif len(members) > 1:
+        notes.append(f"mean of {len(members)} seeds")
+    other, label = _baseline(run, groups)
+    if other is not None:
+        notes.append(f"{label}: {_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
+    notes += [f"the paper: {value:g} {escape(entry.unit)}" for value in _of_paper(name, run, tables)]
+    return Headline(f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe(run), notes)
+
+
+def _baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
+    """What a run is compared with: λ = 0, or no augmentation."""
+    if run.augmentation is not None:
+        other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")
+        label = "without augmentation"
+    else:
+        other = replace(run, prior=BASELINE["data"], weight=0.0)
+        label = "λ = 0"
+    return (other if other in groups and other != run else None), label
+
+
+def _describe(run: Run) -> str:
+    parts = []
+    if run.flow and run.prior and run.weight is not None:
+        parts = [escape(run.flow), escape(run.prior), f"λ = {write_weight(run.weight, HTML)}"]
+    if run.classifier:
+        parts.append(escape(run.classifier))
+    if run.augmentation:
+        parts.append(escape(run.augmentation))
+    return ", ".join(parts)
+
+
+def _of_paper(name: str, run: Run, tables: Sequence[ShownTable]) -> Iterator[float]:
+    """The paper's number of the same run, if a table has it."""
+    for table in tables:
+        frame = table.frame
+        if frame is None or f"paper_{name}" not in frame:
+            continue
+        row = run.row()
+        same = frame[frame[f"paper_{name}"].notna()]
+        for key in ("dataset", "flow", "prior"):
+            same = same[same[key] == row[key]]
+        if run.weight is not None:
+            same = same[same["lambda"] == run.weight]
+        if run.augmentation is not None:
+            same = same[(same["classifier"] == run.classifier) & (same["augmentation"] == run.augmentation)]
+        if not pd.Series(same[f"paper_{name}"]).empty:
+            yield float(same[f"paper_{name}"].iloc[0])
+            return

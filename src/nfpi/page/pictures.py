@@ -1,0 +1,88 @@
+"""Pictures that stand in the page itself, as data."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from nfpi.data.errors import DataError
+from nfpi.data.store import read_image_set
+
+_CLASSES, _PER_CLASS = 10, 4
+"""Images of generated sets that are shown: of the first classes, so many of each."""
+_SIDE = 32
+"""Smaller images are enlarged up to this side, in pixels."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page.
+
+    Attributes:
+        source: its data, as a URI.
+        width, height: in pixels.
+        description: what it shows, for those who do not see it.
+        caption: below it; empty: none.
+    """
+
+    source: str = field(repr=False)
+    width: int
+    height: int
+    description: str
+    caption: str = ""
+
+
+def embed(path: Path, description: str, caption: str = "") -> Picture:
+    """A PNG file as it is.
+
+    Raises:
+        OSError: it cannot be read, or is no picture.
+    """
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+        image.verify()
+    return Picture(_as_uri(content), width, height, description, caption)
+
+
+def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Picture:
+    """Pixels, (H, W) or (H, W, 3) uint8, as a PNG."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    image.save(buffer, "PNG", optimize=True)
+    return Picture(_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
+
+
+def generated_images(folder: Path, caption: str) -> Picture | None:
+    """Some images of a set, a column for each class; None: they are latents, which show nothing.
+
+    Raises:
+        DataError: the set is damaged.
+        OSError: it cannot be read.
+    """
+    images = read_image_set(folder, verify=False)
+    if images.images.dtype != np.uint8 or not len(images):
+        return None
+    classes = images.classes[:_CLASSES]
+    channels, height, width = images.shape
+    if channels not in (1, 3):
+        raise DataError(f"{folder}: expected images of 1 or 3 channels, received {channels}")
+    zoom = max(1, _SIDE // max(height, width))
+    row, column = height * zoom + 2, width * zoom + 2
+    grid = np.full((_PER_CLASS * row - 2, len(classes) * column - 2, channels), 255, dtype=np.uint8)
+    for index in range(len(classes)):
+        for place, image in enumerate(np.flatnonzero(images.labels == index)[:_PER_CLASS]):
+            pixels = images.images[image].repeat(zoom, axis=0).repeat(zoom, axis=1)
+            top, left = place * row, index * column
+            grid[top : top + height * zoom, left : left + width * zoom] = pixels
+    names = ", ".join(classes)
+    return embed_array(grid.squeeze(-1) if channels == 1 else grid, f"Generated images of the classes {names}", caption)
+
+
+def _as_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,68 @@
+"""Settings, versions and machines of the runs of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nfpi.results.found import FoundRun
+
+
+@dataclass(frozen=True)
+class SettingsOfKind:
+    """Settings of all runs of one kind.
+
+    Attributes:
+        kind: what they are.
+        runs: how many there are.
+        shared: settings that all have alike, with their values.
+        differing: names of the others.
+    """
+
+    kind: str
+    runs: int
+    shared: list[tuple[str, str]]
+    differing: list[str]
+
+
+def kind_of(found: FoundRun) -> str:
+    """The flows of one data set and backbone, or one classifier."""
+    run = found.run
+    return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"
+
+
+def settings_by_kind(found: Sequence[FoundRun]) -> list[SettingsOfKind]:
+    """The settings of the runs, by kind."""
+    kinds: dict[str, list[FoundRun]] = {}
+    for item in found:
+        if item.settings:
+            kinds.setdefault(kind_of(item), []).append(item)
+    return [_compared(kind, members) for kind, members in kinds.items()]
+
+
+def differing_settings(found: FoundRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:
+    """The settings of a run that others of its kind have otherwise."""
+    names = {name for kind in kinds if kind.kind == kind_of(found) for name in kind.differing}
+    return [(name, value) for name, value in found.settings.items() if name in names]
+
+
+def versions(found: Sequence[FoundRun]) -> list[tuple[str, str]]:
+    """Versions of packages, commits and devices; all of them where runs differ."""
+    values: dict[str, dict[str, None]] = {}
+    for item in found:
+        record = item.record
+        known = {"commit": record.get("git_commit"), "device": record.get("device")}
+        packages = record.get("versions")
+        known |= packages if isinstance(packages, dict) else {}
+        for name, value in known.items():
+            if value is not None:
+                values.setdefault(name, {})[str(value)] = None
+    return [(name, ", ".join(texts)) for name, texts in values.items()]
+
+
+def _compared(kind: str, members: Sequence[FoundRun]) -> SettingsOfKind:
+    values: dict[str, set[str | None]] = {}
+    for name in dict.fromkeys(name for item in members for name in item.settings):
+        values[name] = {item.settings.get(name) for item in members}
+    shared = [(name, str(next(iter(texts)))) for name, texts in values.items() if len(texts) == 1]
+    return SettingsOfKind(kind, len(members), shared, [name for name, texts in values.items() if len(texts) > 1])

@@ -1,0 +1,56 @@
+"""The tables of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from nfpi.config.base import ConfigError
+from nfpi.results.html import HTML, read_title
+from nfpi.results.layout import Table, lay_out
+from nfpi.results.logs import CsvError
+from nfpi.results.tables import TableError, read_table
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table, or why there is none.
+
+    Attributes:
+        name: of its files.
+        title: above it.
+        files: its forms, relative to the page.
+        frame: as it was read; None: it was not.
+        table: laid out; None: it was not.
+        fault: one line that says why not.
+    """
+
+    name: str
+    title: str
+    files: list[str] = field(default_factory=list)
+    frame: pd.DataFrame | None = field(default=None, repr=False)
+    table: Table | None = field(default=None, repr=False)
+    fault: str = ""
+
+
+def read_tables(root: Path, titles: Mapping[str, str]) -> list[ShownTable]:
+    """The tables that a preset names, in its order, and others that lie there."""
+    lying = sorted({path.stem for path in [*root.glob("tables/*.csv"), *root.glob("metrics/*.csv")]})
+    return [_read(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *lying])]
+
+
+def _read(root: Path, name: str, title: str) -> ShownTable:
+    folder = root / "tables"
+    title = title or read_title(folder / f"{name}.html") or name
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        return ShownTable(name, title, fault="not made yet")
+    files = [f"tables/{file.name}" for file in sorted(folder.glob(f"{name}.*"))]
+    try:
+        frame = read_table(path)
+        return ShownTable(name, title, files, frame, lay_out(frame, HTML))
+    except (CsvError, TableError, ConfigError, OSError) as error:
+        return ShownTable(name, title, files, fault=" ".join(str(error).split()))

@@ -1,0 +1,153 @@
+"""index.html, from what lies in a folder of results."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfpi.figures.curves import write_curves
+from nfpi.page.costs import Cost, cost_table, read_costs
+from nfpi.page.described import FILE, Described, known_figures, read_described
+from nfpi.page.figures import ShownFigure, read_figures
+from nfpi.page.headline import Headline, headlines
+from nfpi.page.runs import (
+    METRICS_OF_CLASSIFIERS,
+    METRICS_OF_FLOWS,
+    ShownRun,
+    of_flows,
+    of_real_images,
+    overview,
+    show_runs,
+)
+from nfpi.page.settings import SettingsOfKind, differing_settings, settings_by_kind, versions
+from nfpi.page.tables import ShownTable, read_tables
+from nfpi.results.found import FoundRun, find_runs
+from nfpi.results.html import templates
+from nfpi.results.layout import Table
+from nfpi.runtime.files import write_atomically
+from nfpi.runtime.formats import FormatError
+
+logger = logging.getLogger(__name__)
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows.
+
+    Attributes:
+        preset: name of the folder.
+        headlines: the numbers at its head.
+        facts: of all runs: name, value.
+        problems: what is missing or damaged, a line each.
+        tables, figures, runs: the sections.
+        overviews: of the runs: id, title, table.
+        costs: of the stages; None: no times were noted.
+        settings, versions: of the runs.
+    """
+
+    preset: str
+    headlines: list[Headline]
+    facts: list[tuple[str, str]]
+    problems: list[str]
+    tables: list[ShownTable]
+    figures: list[ShownFigure]
+    runs: list[ShownRun]
+    overviews: list[tuple[str, str, Table]]
+    costs: Table | None
+    settings: list[SettingsOfKind]
+    versions: list[tuple[str, str]]
+
+
+def write_page(root: Path) -> Path:
+    """Write index.html into a folder results/{preset}.
+
+    What is missing or damaged is said in its place.
+
+    Returns:
+        the page.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: the page cannot be written.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: expected a folder of results, received none")
+    template = templates("nfpi.page").get_template("page.html")
+    return write_atomically(root / PAGE, template.render(page=read_page(root)))
+
+
+def read_page(root: Path) -> Page:
+    """All that a page shows, from what is there."""
+    problems: list[str] = []
+    described = _described(root, problems)
+    try:
+        write_curves(root)
+    except OSError as error:
+        problems.append(f"curves: {error}")
+    found = find_runs(root)
+    kinds = settings_by_kind(found)
+    tables = read_tables(root, described.tables)
+    figures = read_figures(root, described.figures, expected=(root / FILE).is_file())
+    runs = show_runs(root, found, lambda item: differing_settings(item, kinds))
+    costs = read_costs(root)
+    problems += [f"{table.name}: {table.fault}" for table in tables if table.fault]
+    problems += [fault for figure in figures for fault in figure.faults]
+    problems += [fault for flow in runs for run in flow.with_classifiers for fault in run.faults]
+    return Page(
+        preset=root.resolve().name,
+        headlines=headlines(found, tables),
+        facts=_facts(found, costs),
+        problems=problems,
+        tables=tables,
+        figures=figures,
+        runs=runs,
+        overviews=_overviews(runs),
+        costs=cost_table(costs) if costs else None,
+        settings=kinds,
+        versions=versions(found),
+    )
+
+
+def _described(root: Path, problems: list[str]) -> Described:
+    try:
+        return read_described(root)
+    except (FormatError, OSError) as error:
+        problems.append(str(error))
+        return Described(figures=known_figures())
+
+
+def _overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
+    flows, classifiers = of_flows(runs), of_real_images(runs)
+    tables = []
+    if flows:
+        tables.append(("flows", "Flows, measured on the test split", overview(flows, METRICS_OF_FLOWS)))
+    if classifiers:
+        title = "Classifiers of real images, measured on the test split"
+        tables.append(("classifiers", title, overview(classifiers, METRICS_OF_CLASSIFIERS)))
+    return tables
+
+
+def _facts(found: Sequence[FoundRun], costs: Sequence[Cost]) -> list[tuple[str, str]]:
+    """Data sets, seeds, runs, hours and commits, in words."""
+    runs = Counter("classifiers" if item.run.classifier else "flows" for item in found)
+    diverged = sum(bool(item.divergence) for item in found)
+    facts = [
+        ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in found))),
+        ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in found})))),
+        ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
+        ("Diverged", str(diverged) if diverged else ""),
+        ("Time of all jobs", f"{sum(cost.seconds for cost in costs) / 3600:.1f} h" if costs else ""),
+        ("Commit", ", ".join(dict.fromkeys(_short(item.record.get("git_commit")) for item in found))),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _short(commit: object) -> str:
+    """The first digits of a commit; what differs from it is marked."""
+    text = str(commit or "")
+    return text[:7] + ("-dirty" if text.endswith("-dirty") else "")

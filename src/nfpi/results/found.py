@@ -1,0 +1,94 @@
+"""The runs that lie below a folder of results, whole or damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nfpi.results.records import MetricsError, read_record
+from nfpi.runs import Run, run_of_folder
+
+NO_SETTINGS = ("compared", "classes")
+"""Keys of a record's settings that say what was found or read, not what was set."""
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run and its metrics.json.
+
+    Attributes:
+        run: whose folder it is.
+        folder: where it lies.
+        record: content of metrics.json; empty where it cannot be read.
+        fault: one line that says why it cannot.
+    """
+
+    run: Run
+    folder: Path
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    fault: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The values; none where the run diverged, or the file is damaged."""
+        return dict(self.record.get("metrics", {}))
+
+    @property
+    def divergence(self) -> str:
+        """`diverged: variance of class 2 at iteration 3`; empty where the run did not diverge."""
+        diverged = self.record.get("diverged")
+        if diverged is None:
+            return ""
+        if not isinstance(diverged, Mapping):
+            return "diverged"
+        what, when = diverged.get("quantity"), diverged.get("iteration")
+        where = "" if diverged.get("class_index") is None else f" of class {diverged['class_index']}"
+        return f"diverged: {what}{where} at iteration {when}" if what and when is not None else "diverged"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All settings, by their names with dots; values as JSON."""
+        return dict(_flat(self.record.get("settings", {})))
+
+
+def find_runs(root: Path) -> list[FoundRun]:
+    """Find all runs below a folder results/{preset}, those without a flow last.
+
+    A file that is damaged is no error: its run has the fault.
+    """
+    found = [_read(path, run) for path, run in _files(root)]
+    return sorted(found, key=lambda item: _order(item.run))
+
+
+def _files(root: Path) -> Iterator[tuple[Path, Run]]:
+    for path in root.rglob("metrics.json"):
+        run = run_of_folder(path.parent.relative_to(root).as_posix())
+        if run is not None:
+            yield path, run
+
+
+def _read(path: Path, run: Run) -> FoundRun:
+    try:
+        return FoundRun(run, path.parent, read_record(path))
+    except (MetricsError, OSError) as error:
+        return FoundRun(run, path.parent, fault=" ".join(str(error).split()))
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    """Flows before their classifiers; a baseline before what is compared with it."""
+    is_fitted = run.weight is not None and run.weight > 0
+    flow = (run.dataset, run.flow is None, run.flow or "", is_fitted, run.prior or "", run.weight or 0.0, run.seed)
+    return (*flow, run.classifier or "", run.augmentation or "")
+
+
+def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+        if key in NO_SETTINGS:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)

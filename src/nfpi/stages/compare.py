@@ -1,0 +1,63 @@
+"""Work of the command that compares two folders of results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from nfpi.results.differences import Differences, compare_results
+from nfpi.stages.options import Compare
+
+_BOTH = ("first", "second")
+
+
+def compare(command: Compare) -> None:
+    """Print what differs: tables on a terminal, lines with tabs elsewhere."""
+    found = compare_results(command.first, command.second, times=command.times)
+    sections = (
+        ("Settings", ["setting", *_BOTH, "runs"], found.settings),
+        ("Software and machines", ["name", *_BOTH, "runs"], found.software),
+        ("Numbers", ["run", "metric", *_BOTH, "difference"], found.numbers),
+        ("Runs", ["run", *_BOTH], found.runs),
+    )
+    print(f"first: {command.first}\nsecond: {command.second}\n")
+    write = _write_tables if sys.stdout.isatty() else _write_lines
+    for title, heading, rows in sections:
+        if rows:
+            write(title, heading, rows)
+    print(_summary(found))
+
+
+def _summary(found: Differences) -> str:
+    runs = f"{found.common} {'run is' if found.common == 1 else 'runs are'} in both"
+    if not (found.settings or found.software or found.numbers or found.runs):
+        return f"{runs}; nothing differs"
+    counts = (("setting", found.settings), ("number", found.numbers))
+    differ = ", ".join(_count(len(rows), what) for what, rows in counts)
+    return f"{runs}; {differ}" if found.common else runs
+
+
+def _count(n: int, what: str) -> str:
+    if not n:
+        return f"all {what}s are the same"
+    return f"1 {what} differs" if n == 1 else f"{n} {what}s differ"
+
+
+def _write_tables(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(heading):
+        table.add_column(name, justify="right" if title == "Numbers" and index > 1 else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # Names may have brackets, which are no markup.
+    Console(markup=False, highlight=False).print(table)
+
+
+def _write_lines(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print(f"# {title}")
+    for row in [heading, *rows]:
+        print("\t".join(row))
