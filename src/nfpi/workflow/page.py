@@ -1,0 +1,26 @@
+"""The page of results, at the end of a call of the workflow."""
+
+from __future__ import annotations
+
+import sys
+
+from nfpi.workflow.plan import Plan
+
+
+def write_page_at_end(plan: Plan) -> None:
+    """Write the page of the preset from what is there, and say where; no job depends on it.
+
+    What goes wrong is said in one line: a call ends as it would have ended without a page.
+    """
+    root = plan.layout.root
+    if not root.is_dir():
+        return
+    try:
+        from nfpi.page.described import describe, write_described  # pandas and matplotlib: planning needs neither
+        from nfpi.page.write import write_page
+
+        write_described(root, describe(plan.config))
+        print(f"Page: {write_page(root)}", file=sys.stderr)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"The page of results was not written: {reason}", file=sys.stderr)
