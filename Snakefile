@@ -34,7 +34,7 @@ from nfpi.stages.options import (
     TrainFlow,
 )
 from nfpi.runtime.locks import LockedError
-from nfpi.workflow import Inputs, Jobs, Params, Plan, Targets
+from nfpi.workflow import Inputs, Jobs, Params, Plan, Sources, Targets
 from nfpi.workflow.alone import hold_results
 from nfpi.workflow.internals import rule_names, show_requests, use_this_machine
 
@@ -52,7 +52,7 @@ if older is not None:
     raise WorkflowError(describe_older_results(older))
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
-params = Params(plan, inputs)
+params, sources = Params(plan, inputs), Sources(plan, plans=workflow.is_main_process)
 ENVIRONMENT = ROOT / "environment.yml"
 
 use_this_machine(workflow, available_cpu_count())

@@ -85,7 +85,7 @@ def test_a_member_that_leads_out_of_the_folder_is_refused(tmp_path, name, form):
             file.addfile(member, io.BytesIO(b"x"))
     if form == "tar" and name.startswith("/"):
         # the leading slash is taken off: the member lands inside
-        with pytest.raises(DataError, match="train: expected a folder"):
+        with pytest.raises(DataError, match="expected a folder for each class"):
             _load(archive, tmp_path / "downloads")
         return
     _refused(archive, tmp_path, "expected members inside the folder, received")

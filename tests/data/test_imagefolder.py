@@ -4,7 +4,7 @@ from PIL import Image
 
 from nfpi.config import DatasetConfig
 from nfpi.data import DataError, export_imagefolder, load_source, read_image_set, write_image_set
-from nfpi.data.sources.imagefolder import read_image_files
+from nfpi.data.sources.imagefolder import list_image_folder, read_image_files
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -21,10 +21,11 @@ def _refused(folder, match, **settings):
 
 def test_export_and_import_give_the_same_images(image_set, tmp_path):
     export_imagefolder(image_set, tmp_path / "png")
-    images, labels, grey = read_image_files(tmp_path / "png")
+    found = list_image_folder(tmp_path / "png")
+    images, grey = read_image_files(tmp_path / "png", found.names["train"])
     order = np.argsort(image_set.labels, kind="stable")
     assert np.array_equal(images, image_set.images[order])
-    assert np.array_equal(labels, image_set.labels[order])
+    assert np.array_equal(found.labels["train"], image_set.labels[order])
     assert not grey
     export_imagefolder(image_set, tmp_path / "png")  # replaces
 
@@ -34,7 +35,7 @@ def test_export_of_grey_images_and_odd_class_names(tmp_path):
     write_image_set(tmp_path / "set", images, np.array([0, 1]), ["T-shirt/top", ".."])
     export_imagefolder(read_image_set(tmp_path / "set"), tmp_path / "png")
     assert sorted(p.name for p in (tmp_path / "png").iterdir()) == ["-.", "T-shirt-top"]
-    read, _, grey = read_image_files(tmp_path / "png")
+    read, grey = read_image_files(tmp_path / "png", ["-./00001.png", "T-shirt-top/00000.png"])
     assert grey
     assert np.array_equal(read, np.repeat(images[::-1], 3, axis=3))
 
@@ -134,5 +135,6 @@ def test_an_empty_class_is_refused(image_folder):
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    _refused(None, "folder: expected one that holds train/class/image")
-    _refused(tmp_path, "train: expected a folder of class folders, received none")
+    _refused(None, "folder: expected one of class folders")
+    _refused(tmp_path / "nowhere", "nowhere: expected a folder of images, received none")
+    _refused(tmp_path, "expected a folder for each class, received none")

@@ -31,6 +31,7 @@ from nfpi.data import (
 )
 from nfpi.data.autoencoder import encode
 from nfpi.data.image_files import read_image
+from nfpi.data.sources.files import SourceRecord
 from nfpi.runtime.signals import Interrupted
 from nfpi.stages.options import EncodeData
 
@@ -320,10 +321,10 @@ def test_without_diffusers_one_line_says_what_to_install(config, tmp_path, monke
 
 
 def test_a_folder_that_holds_no_autoencoder_is_refused(config, tmp_path, vae):
-    _refused(config, tmp_path, "missing: expected a folder of a diffusers AutoencoderKL", vae=tmp_path / "missing")
+    _refused(config, tmp_path, r"missing/config\.json: expected a file, received none", vae=tmp_path / "missing")
     empty = tmp_path / "empty"
     empty.mkdir()
-    _refused(config, tmp_path, "empty: expected a diffusers AutoencoderKL, received something else", vae=empty)
+    _refused(config, tmp_path, r"empty/config\.json: expected a file, received none", vae=empty)
     (empty / "config.json").write_bytes((vae / "config.json").read_bytes())
     weights = (vae / "diffusion_pytorch_model.safetensors").read_bytes()
     (empty / "diffusion_pytorch_model.safetensors").write_bytes(weights[: len(weights) // 2])
@@ -392,10 +393,11 @@ def test_encoding_that_is_stopped_goes_on(config, splits, sets, tmp_path, monkey
         batches = 99
         _encode(config, tmp_path / "splits")
     assert len(done) == sum(whole)
-    for file in splits.rglob("*"):
-        if file.is_file():
-            assert (tmp_path / "splits" / file.relative_to(splits)).read_bytes() == file.read_bytes(), file
-    assert {path.name for path in (tmp_path / "splits").iterdir()} == set(SPLITS)
+    for file in splits.glob("*/*"):
+        assert (tmp_path / "splits" / file.relative_to(splits)).read_bytes() == file.read_bytes(), file
+    one, other = (SourceRecord.read(folder) for folder in (splits, tmp_path / "splits"))
+    assert np.array_equal(one.digests, other.digests)
+    assert {path.name for path in (tmp_path / "splits").iterdir()} == {*SPLITS, "sources.npz"}
     assert [path.name for path in tmp_path.iterdir()] == ["splits"]
 
 
@@ -411,7 +413,7 @@ def test_the_stage_leaves_exactly_what_it_declares(config, splits, tmp_path):
     _nfpi("encode-data", "--name", "digits", *dataset, "--output", tmp_path / "splits")
     files = {path.relative_to(tmp_path / "splits").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == set(EncodeData.outputs.values())
-    for file in files - {"data.manifest.json"}:
+    for file in files - {"data.manifest.json", "sources.npz"}:
         assert (tmp_path / "splits" / file).read_bytes() == (splits / file).read_bytes()
 
 

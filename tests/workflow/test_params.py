@@ -67,15 +67,14 @@ def test_how_a_data_set_is_made_leaves_out_what_other_stages_override() -> None:
 
 
 LATENTS = {"source": "imagefolder", "folder": "/a/images", "vae": "/a/one", "real_labels": True}
+"""What is in the folders is compared by itself: see test_sources.py."""
 
 
 @pytest.mark.parametrize(
     ("changes", "matters"),
     [
-        ({"vae": "/b/one", "folder": "/b/images", "encode_batch_size": 7, "real_labels": False}, False),
+        ({"vae": "/b/two", "folder": "/b/others", "encode_batch_size": 7, "real_labels": False}, False),
         ({"overrides": {"training": {"epochs": 7}}}, False),
-        ({"vae": "/a/two"}, True),
-        ({"folder": "/a/others"}, True),
         ({"image_size": 64}, True),
         ({"split_seed": 1}, True),
     ],

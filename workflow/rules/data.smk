@@ -5,6 +5,8 @@ localrules:
 
 rule prepare_data:
     """Download or find a data set, split it, and write it in the one form that all stages read."""
+    input:
+        sources.checked,
     output:
         **plan.outputs(PrepareData, SPLITS),
     log:
@@ -21,6 +23,7 @@ rule prepare_data:
     params:
         dataset=params.dataset,
         compared=params.dataset_content,
+        content=sources.content,
         code=params.code("dataset"),
         extensions=params.extensions,
         downloads=plan.downloads,
@@ -35,6 +38,8 @@ rule prepare_data:
 
 rule encode_data:
     """Find a data set's image files, split them, and write their latents under an autoencoder."""
+    input:
+        sources.checked,
     output:
         **plan.outputs(EncodeData, SPLITS),
     log:
@@ -51,6 +56,7 @@ rule encode_data:
     params:
         dataset=params.dataset,
         compared=params.dataset_content,
+        content=sources.content,
         code=params.code("dataset"),
         extensions=params.extensions,
         downloads=plan.downloads,

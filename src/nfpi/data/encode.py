@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,10 +21,11 @@ from nfpi.data.atomic import replace_folder
 from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
-from nfpi.data.prepare import assign_splits, noted_settings
+from nfpi.data.prepare import OUTPUTS, assign_splits, noted_settings
 from nfpi.data.rows import LabelledRows
 from nfpi.data.sources.archive import find_image_root
-from nfpi.data.sources.imagefolder import image_files, split_folders
+from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, SourceRecord, list_source
+from nfpi.data.sources.imagefolder import list_image_folder, log_splits
 from nfpi.data.store import META
 from nfpi.data.writer import ImageSetWriter
 from nfpi.priors.statistics import ClassStatistics
@@ -47,7 +48,7 @@ def encode_dataset(
     device: torch.device | str,
     workers: int = 1,
 ) -> None:
-    """Write `output`/{train,validation,test} as latents of the autoencoder `config.vae`, all three or none.
+    """Write `output`/{train,validation,test} as latents of the autoencoder `config.vae`, all or none.
 
     Images are read and split as by :func:`nfpi.data.prepare.prepare_dataset`. The stored latents are the means that the
     autoencoder gives, divided by the largest absolute value in the training set, as float16. In each split's
@@ -72,23 +73,24 @@ def encode_dataset(
     if config.source != "imagefolder" or config.vae is None:
         received = f"{config.source} with vae {config.vae}"
         raise DataError(f"{name}: expected an imagefolder with a vae to encode, received {received}")
+    files = list_source(config)
     root = find_image_root(config.folder, download_folder).resolve()
-    places, classes = split_folders(root)
-    found = {split: image_files(place) for split, place in places.items()}
-    assigned = assign_splits(name, config, {split: labels for split, (_, labels) in found.items()}, classes)
-    first = root / places["train"].name / found["train"][0][0]
-    size = read_image(first, config.image_size)[0].shape[:2]
+    found = list_image_folder(root)
+    log_splits(found, config)
+    assigned = assign_splits(name, config, found.labels, found.classes)
+    size = read_image(root / found.names["train"][0], config.image_size)[0].shape[:2]
     autoencoder = load_autoencoder(config.vae, device)
     shape = latent_shape(autoencoder, *size)
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
 
     def part(split: Split) -> tuple[list[str], np.ndarray]:
         origin, chosen = assigned[split]
-        names, labels = found[origin]
-        return [f"{places[origin].name}/{names[index]}" for index in chosen], labels[chosen]
+        names = found.names[origin]
+        return [names[index] for index in chosen], found.labels[origin][chosen]
 
-    fingerprint = _fingerprint(config, root, [part(split)[0] for split in get_args(Split)])
-    with replace_folder(output, get_args(Split), fingerprint) as partial:
+    parts = [part(split)[0] for split in get_args(Split)]
+    fingerprint = _fingerprint(config, root, files.token, parts)
+    with replace_folder(output, OUTPUTS, fingerprint) as partial:
 
         def write(split: Split, extra: dict[str, Any], latents: Callable[[list[str]], Iterator[np.ndarray]]) -> None:
             names, labels = part(split)
@@ -96,7 +98,7 @@ def encode_dataset(
                 partial / split,
                 len(names),
                 shape,
-                classes,
+                found.classes,
                 name=name,
                 split=split,
                 dtype=np.float16,
@@ -130,13 +132,33 @@ def encode_dataset(
         for split in get_args(Split):
             if not (partial / split).is_dir():
                 write(split, extra, encoder.latents)
+        _record(files, {name for names in parts for name in names}, encoder.digests).write(partial)
 
 
-def _fingerprint(config: DatasetConfig, root: Path, names: list[list[str]]) -> str:
-    """Compute a digest of everything that the latents depend on, except for the content of the files."""
+def _fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
+    """Compute a digest of everything that the latents depend on; for the content of the files, their token stands."""
     settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
-    content = json.dumps([settings, str(root), names], ensure_ascii=True)
+    content = json.dumps([settings, str(root), files, names], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> SourceRecord:
+    """Record the files that were encoded.
+
+    Args:
+        files: as they were before.
+        encoded: names of the images that are latents now.
+        known: SHA-256 of those that this process read; one that was stopped before may have read others.
+    """
+    digests, unread = {}, []
+    for index, name in enumerate(files.names):
+        root, _, rest = name.partition("/")
+        if root == FOLDER and rest in known:
+            digests[index] = known[rest]
+        elif root == VAE or name == FOLDER or rest in encoded:
+            unread.append(index)
+    digests.update(zip(unread, files.digests(unread, "note files"), strict=True))
+    return SourceRecord.of(files, digests)
 
 
 def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
@@ -182,6 +204,8 @@ class _Encoder:
     size: tuple[int, ...]
     batch_size: int
     workers: int
+    digests: dict[str, bytes] = field(default_factory=dict)
+    """SHA-256 of the files that were read, by name"""
 
     def start(self, done: int) -> int:
         """Index of the first file to encode after `done` files: the start of a batch, so that batches never change."""
@@ -211,6 +235,8 @@ class _Encoder:
 
     def _read(self, name: str) -> np.ndarray:
         path = self.root / name
-        image, _ = read_image(path, self.image_size)
+        content = path.read_bytes()
+        self.digests[name] = hashlib.sha256(content).digest()
+        image, _ = read_image(path, self.image_size, content)
         check_size(path, image, self.size)
         return image

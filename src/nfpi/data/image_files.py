@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +12,23 @@ from PIL import Image, ImageOps
 
 from nfpi.data.errors import DataError
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""of the files that are images"""
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""formats of these files, in Pillow's terms; others are not tried (for some, Pillow starts another program)"""
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """modes, in Pillow's terms, of images with 8 bits a channel or fewer"""
-FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FAULTS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Image.DecompressionBombError)
 """what Pillow raises on damaged files"""
 
 
-def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, str]:
-    """Read one file.
+def read_image(path: Path, image_size: int | None = None, content: bytes | None = None) -> tuple[np.ndarray, str]:
+    """Read one file, turned upright where its EXIF data say how it was taken.
 
     Args:
-        path: of an image in any format that Pillow knows.
+        path: of an image in one of `FORMATS`.
         image_size: side S that the image is resized and centre-cropped to; None: it is taken as it is.
+        content: of the file, where it is read already.
 
     Returns:
         pixels (H, W, 3), uint8, and the file's mode in Pillow's terms ("L": grey).
@@ -29,16 +37,53 @@ def read_image(path: Path, image_size: int | None = None) -> tuple[np.ndarray, s
         DataError: it cannot be read or has more than 8 bits a channel; names the file.
     """
     try:
-        with Image.open(path) as file:
-            mode, image = file.mode, file.convert("RGB")
+        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as file:
+            deep = _sixteen_bits(file)
+            mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except FAULTS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: expected an image, received one that cannot be read ({reason})") from None
-    if mode not in EIGHT_BIT:
-        raise DataError(f"{path}: expected an image of 8 bits a channel, received mode {mode}")
+    if mode not in EIGHT_BIT or deep:
+        raise DataError(f"{path}: expected an image of 8 bits a channel, received {deep or 'mode ' + mode}")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image), mode
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Read the size (H, W) of an image, turned upright, from the head of its file.
+
+    Raises:
+        DataError: it cannot be read; names the file.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            width, height = file.size
+            lies = file.getexif().get(_ORIENTATION, 1) in _LYING
+    except FAULTS as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: expected an image, received one that cannot be read ({reason})") from None
+    return (width, height) if lies else (height, width)
+
+
+_ORIENTATION = 0x0112
+_LYING = (5, 6, 7, 8)
+"""orientations whose image is turned by a quarter"""
+
+
+def _sixteen_bits(file: Image.Image) -> str:
+    """Tell the form of an image file whose channels have more than 8 bits although its mode has 8; else empty.
+
+    Pillow opens such colour images as RGB and drops the lower bits.
+    """
+    for tile in getattr(file, "tile", []):
+        arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        for argument in arguments:
+            if isinstance(argument, str) and re.search(r";16[BLN]", argument):
+                return argument
+            if file.format == "PPM" and isinstance(argument, int) and argument > 255:
+                return f"a maximum of {argument}"
+    return ""
 
 
 def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:

@@ -13,15 +13,20 @@ from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
+from nfpi.data.sources.files import RECORD, SourceRecord, list_source
 from nfpi.data.sources.registry import load_source
 from nfpi.data.writer import write_image_set
 
 FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """images that a class needs in each split; a variance needs two"""
+OUTPUTS = (*get_args(Split), RECORD)
+"""what the folder of the splits may hold"""
 
 
 def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
-    """Write `output`/{train,validation,test}, all three or none; see :func:`assign_splits`.
+    """Write `output`/{train,validation,test} and a record of the files behind them, all or none.
+
+    See :func:`assign_splits` for what goes where, and :mod:`nfpi.data.sources.files` for the record.
 
     Args:
         name: of the data set.
@@ -34,10 +39,14 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     """
     if config.vae is not None:
         raise DataError(f"{name}: expected a data set of pixels, received one with a vae (encode_data writes those)")
+    files = list_source(config)
     source = load_source(config, download_folder)
+    everything = range(len(files.names))
+    record = SourceRecord.of(files, dict(zip(everything, files.digests(everything, "note files"), strict=True)))
     settings = noted_settings(config)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
-    with replace_folder(output, get_args(Split)) as partial:
+    with replace_folder(output, OUTPUTS) as partial:
+        record.write(partial)
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])
             write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)

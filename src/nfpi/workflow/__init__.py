@@ -4,6 +4,7 @@ from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.jobs import Jobs
 from nfpi.workflow.params import Params
 from nfpi.workflow.plan import Plan
+from nfpi.workflow.sources import Sources
 from nfpi.workflow.targets import Targets
 
-__all__ = ["Inputs", "Jobs", "Params", "Plan", "Targets"]
+__all__ = ["Inputs", "Jobs", "Params", "Plan", "Sources", "Targets"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nfpi.config import FIGURES, METRICS, NO_RESULT, SOURCES, extension_digest
+from nfpi.config import FIGURES, METRICS, NO_RESULT, extension_digest
 from nfpi.config.metrics import OF_GENERATED
 from nfpi.runs import Run
 from nfpi.workflow.inputs import Inputs
@@ -37,13 +37,10 @@ class Params:
     def dataset_content(self, wildcards: Wildcards) -> str:
         """The same without what changes no image: where files lie (users differ in that) and how they are scored.
 
-        Folders of the user's own images and of an autoencoder keep their names: another one has another.
+        What is in the files is compared too: see :mod:`nfpi.workflow.sources`.
         """
-        dataset = self.plan.config.datasets[wildcards["dataset"]]
-        published = SOURCES[dataset.source].traits.get("published", False) and dataset.vae is None
-        names = [path.name for path in (dataset.folder, dataset.vae) if path is not None and not published]
         unseen = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
-        return " ".join([as_json(dataset, without=unseen), *names])
+        return as_json(self.plan.config.datasets[wildcards["dataset"]], without=unseen)
 
     def real_labels(self, wildcards: Wildcards) -> list[str]:
         """The option that asks for a score on ImageNet-ReaL's labels too, where the data set has them."""

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import lzma
+import stat
+import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError)
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, RuntimeError, ValueError, OverflowError, LookupError),
+)
 """raised for archives that are damaged or encrypted, and for files that are no archives"""
+IMPOSSIBLE = {getattr(errno, name) for name in ("EINVAL", "ENAMETOOLONG", "EEXIST", "ENOTDIR", "EISDIR", "ENOENT")}
+"""errors of files that are the archive's fault, not the disk's: an offset or a path that cannot be"""
+LARGEST_GROWTH = 100
+"""times its own size that an archive may unpack to; image files are compressed already"""
+ALWAYS_ALLOWED = 2**30
+"""bytes that any archive may unpack to"""
 
 
 def find_image_root(folder: Path | None, download_folder: Path) -> Path:
-    """Find the folder that holds train/class/image: `folder` itself, or the unpacked archive.
+    """Find the folder that holds train/class/image or class/image: `folder` itself, or the unpacked archive.
 
     An archive is unpacked into `download_folder` once, and again when it has changed. Further folders may enclose the
-    splits in the archive.
+    images in the archive.
 
     Raises:
-        DataError: there is no such folder or archive, or the archive is damaged or has a member that leads out of it.
+        DataError: there is no such folder or archive, or the archive is damaged, has members that lead out of it or are
+            no plain files, or unpacks to far more than its own size.
     """
     if folder is None:
-        raise DataError(
-            "folder: expected one that holds train/class/image and test (or val)/class/image, received none"
-        )
+        raise DataError("folder: expected one of class folders, or of train and test (or val), received none")
     if not folder.is_file():
         return folder
     status = folder.stat()
-    key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_ctime_ns}".encode()).hexdigest()[:12]
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
     if not place.is_dir():
         with replace_folder(place, []) as partial:
@@ -57,26 +69,60 @@ def _unpack(archive: Path, into: Path) -> None:
     except tarfile.FilterError as error:
         raise DataError(f"{archive}: expected members inside the folder, received one that is not ({error})") from None
     except DAMAGE as error:
-        if getattr(error, "errno", None) is not None:  # the disk's fault
+        if _is_of_the_disk(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{archive}: expected a whole zip or tar archive, received a damaged one ({reason})") from None
 
 
+def _is_of_the_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in IMPOSSIBLE
+
+
 def _unzip(archive: Path, into: Path) -> None:
     with zipfile.ZipFile(archive) as file:
-        for name in file.namelist():
+        members = file.infolist()
+        for member in members:
+            path = PurePosixPath(member.filename)
             # zipfile would silently drop the parts of a name that lead out of the folder
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise DataError(f"{archive}: expected members inside the folder, received '{name}'")
-        file.extractall(into)
+            if path.is_absolute() or ".." in path.parts:
+                raise DataError(f"{archive}: expected members inside the folder, received '{member.filename}'")
+            kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # zipfile would write where a link leads to as its content
+                raise DataError(
+                    f"{archive}: expected files and folders, received '{member.filename}', which is neither"
+                )
+        _check_size(archive, sum(member.file_size for member in members))
+        file.extractall(into)  # sets no modes
 
 
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
-        file.extractall(into, filter="data")
+        # the filter refuses devices and pipes, and drops setuid, setgid and sticky bits
+        file.extractall(into, _members(archive, file), filter="data")
         # tarfile does not notice a cut between two members; the end is marked by a block of zeros
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError("its end is missing")
+
+
+def _members(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Members of an archive, up to the one that makes it too large."""
+    size = 0
+    for member in file:
+        size += member.size
+        _check_size(archive, size)
+        yield member
+
+
+def _check_size(archive: Path, size: int) -> None:
+    most = max(ALWAYS_ALLOWED, LARGEST_GROWTH * archive.stat().st_size)
+    if size > most:
+        raise DataError(
+            f"{archive}: expected to unpack up to {most} bytes ({LARGEST_GROWTH} times its own), received {size} or "
+            "more: unpack it yourself and name the folder"
+        )
+
+
+_UNIX = 3

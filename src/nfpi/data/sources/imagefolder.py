@@ -1,7 +1,12 @@
-"""Folders of image files, split/class/image, such as ImageNet's."""
+"""Folders of image files, split/class/image, such as ImageNet's, or class/image."""
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,109 +14,203 @@ import numpy as np
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
-from nfpi.data.image_files import check_size, read_image
+from nfpi.data.image_files import SUFFIXES, check_size, read_image
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.registry import SourceImages
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""of the files that are images"""
+logger = logging.getLogger(__name__)
+
+_THREADS = 8
+"""that list folders; a network file system answers them together"""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """The image files of a folder, by split.
+
+    Attributes:
+        root: the folder.
+        classes: names of the K classes.
+        names: paths of each split's files below `root`, sorted by class, then by name.
+        labels: (N,), int64 in [0, K), of each split.
+        status: (N, 2), int64, of each split: size in bytes, and time of the last change in ns.
+    """
+
+    root: Path
+    classes: list[str]
+    names: dict[Split, list[str]]
+    labels: dict[Split, np.ndarray]
+    status: dict[Split, np.ndarray]
 
 
 def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Images of a folder split/class/image, or of an archive of one; see :func:`split_folders`.
+    """Images of a folder, or of an archive of one; see :func:`split_folders` for its form.
 
     Images are kept grey where every file of every split is, else all of them become RGB.
 
     Raises:
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
     """
-    places, classes = split_folders(find_image_root(config.folder, download_folder))
-    read: dict[Split, tuple[np.ndarray, np.ndarray, bool]] = {}
+    found = list_image_folder(find_image_root(config.folder, download_folder))
+    log_splits(found, config)
+    read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
-    for split, place in places.items():
-        images, labels, grey = read_image_files(place, config.image_size, shape)
-        read[split], shape = (images, labels, grey), images.shape[1:3]
-    channels = 1 if all(grey for _, _, grey in read.values()) else 3
-    return SourceImages(classes, {split: (x[..., :channels], y) for split, (x, y, _) in read.items()})
+    for split, names in found.names.items():
+        images, grey = read_image_files(found.root, names, config.image_size, shape)
+        read[split], shape = (images, grey), images.shape[1:3]
+    channels = 1 if all(grey for _, grey in read.values()) else 3
+    splits = {split: (x[..., :channels], found.labels[split]) for split, (x, _) in read.items()}
+    return SourceImages(found.classes, splits)
 
 
-def split_folders(folder: Path) -> tuple[dict[Split, Path], list[str]]:
-    """The splits of a folder split/class/image, and the names of its classes, which are those of every split.
+def list_image_folder(root: Path) -> ImageFolder:
+    """List the image files of a folder.
+
+    Raises:
+        DataError: the folder has another structure (see :func:`split_folders`), a class has no image, or the name of a
+            class is not UTF-8.
+    """
+    places = split_folders(root)
+    first, *others = places.values()
+    classes = class_names(first)
+    for place in others:
+        odd = sorted(set(class_names(place)) ^ set(classes))
+        if odd:
+            raise DataError(f"{place}: expected the same classes as in train, received a difference in '{odd[0]}'")
+    names: dict[Split, list[str]] = {}
+    labels: dict[Split, np.ndarray] = {}
+    status: dict[Split, np.ndarray] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for split, place in places.items():
+            prefix = "" if place == root else f"{place.name}/"
+            listed = list(pool.map(lambda name, place=place: _list_class(place / name), classes))  # type: ignore[misc]
+            names[split] = [
+                f"{prefix}{name}/{file}" for name, (files, _) in zip(classes, listed, strict=True) for file in files
+            ]
+            labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, _ in listed])
+            status[split] = np.concatenate([status for _, status in listed])
+    return ImageFolder(root, classes, names, labels, status)
+
+
+def split_folders(root: Path) -> dict[Split, Path]:
+    """Find the splits of a folder split/class/image; of class/image it is the folder itself, as the training split.
 
     Splits are `train`, `test` and perhaps `validation` (or `val`). Where there is no `test`, as with ImageNet, whose
     test labels are not public, `val` (or `validation`) is the test split and the source has no validation split.
 
     Raises:
-        DataError: a split is missing, or has other classes than `train`.
+        DataError: there is no such folder, or splits without `train`, or nothing beside it.
     """
-    places: dict[Split, Path] = {"train": folder / "train", "test": folder / "test"}
-    validation = next((folder / name for name in ("validation", "val") if (folder / name).is_dir()), None)
+    if not root.is_dir():
+        raise DataError(f"{root}: expected a folder of images, received none")
+    known = {name: root / name for name in ("train", "test", "validation", "val") if (root / name).is_dir()}
+    if not known:
+        return {"train": root}
+    if "train" not in known:
+        raise DataError(f"{root / 'train'}: expected a folder of class folders beside {min(known)}, received none")
+    if len(known) == 1:
+        raise DataError(
+            f"{root}: expected test or val beside train (or class folders alone, to be split), received neither"
+        )
+    places: dict[Split, Path] = {"train": known["train"]}
+    validation = known.get("validation", known.get("val"))
+    if "test" in known:
+        places["test"] = known["test"]
     if validation is not None:
-        places["validation" if places["test"].is_dir() else "test"] = validation
-    for place in places.values():
-        if not place.is_dir():
-            raise DataError(f"{place}: expected a folder of class folders, received none")
-    classes = class_names(places["train"])
-    for place in places.values():
-        odd = sorted(set(class_names(place)) ^ set(classes))
-        if odd:
-            raise DataError(f"{place}: expected the same classes as in train, received a difference in '{odd[0]}'")
-    return places, classes
+        places["validation" if "test" in known else "test"] = validation
+    return places
 
 
-def image_files(folder: Path) -> tuple[list[str], np.ndarray]:
-    """The files class/image below `folder` in sorted order, and their labels (N,), int64.
+def first_image(root: Path) -> Path:
+    """The first training image of a folder.
 
     Raises:
-        DataError: a class is empty.
+        DataError: there is none.
     """
-    files = [[f"{name}/{file}" for file in _files_of_class(folder / name)] for name in class_names(folder)]
-    labels = np.repeat(np.arange(len(files)), [len(some) for some in files])
-    return [file for some in files for file in some], labels
+    place = split_folders(root)["train"]
+    folder = place / class_names(place)[0]
+    names, _ = _list_class(folder)
+    return folder / names[0]
+
+
+def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
+    """Say which splits a folder does not have, and where they come from."""
+    if "test" not in folder.names:
+        logger.info(
+            "%s: class folders alone: %g of the images are held out for the test", folder.root, config.test_fraction
+        )
+    elif not folder.names["test"][0].startswith("test/"):
+        logger.info("%s: no test: %s is the test split", folder.root, folder.names["test"][0].partition("/")[0])
+    if "validation" not in folder.names:
+        share = config.validation_fraction
+        logger.info("%s: %g of the training images are held out for validation", folder.root, share)
 
 
 def class_names(folder: Path) -> list[str]:
     """Names of the class folders in `folder`, sorted: a label is an index into them.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or a name is not UTF-8.
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
         raise DataError(f"{folder}: expected a folder for each class, received none")
+    for name in names:
+        if not _is_unicode(name):
+            raise DataError(f"{folder}: expected names of classes in UTF-8, received {os.fsencode(name)!r}")
     return names
 
 
 def read_image_files(
-    folder: Path, image_size: int | None = None, shape: tuple[int, int] | None = None
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Read `folder`/class/image in sorted order.
+    root: Path, names: Sequence[str], image_size: int | None = None, shape: tuple[int, int] | None = None
+) -> tuple[np.ndarray, bool]:
+    """Read image files into memory.
 
     Args:
-        folder: one split.
+        root: folder of the files.
+        names: their paths below it.
         image_size: side S that images are resized and centre-cropped to; None: they are taken as they are.
         shape: expected (H, W); None: that of the first image.
 
     Returns:
-        images (N, H, W, 3), uint8, labels (N,), int64, and whether all files are grey (channels are equal).
+        images (N, H, W, 3), uint8, and whether all files are grey (channels are equal).
 
     Raises:
-        DataError: a class is empty, an image cannot be read, has another size or over 8 bits; names the file.
+        DataError: an image cannot be read, has another size or over 8 bits; names the file.
     """
-    names, labels = image_files(folder)
-    paths = [folder / name for name in names]
-    images = np.empty((len(paths), *(shape or read_image(paths[0], image_size)[0].shape[:2]), 3), np.uint8)
+    height, width = shape or read_image(root / names[0], image_size)[0].shape[:2]
+    images = np.empty((len(names), height, width, 3), np.uint8)
     grey = True
-    for index, path in enumerate(paths):
+    for index, name in enumerate(names):
+        path = root / name
         image, mode = read_image(path, image_size)
         check_size(path, image, images.shape[1:3])
         images[index] = image
         grey &= mode == "L"
-    return images, labels, grey
+    return images, grey
 
 
-def _files_of_class(folder: Path) -> list[str]:
-    files = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not files:
+def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
+    """Names of the images in a folder, sorted, and their sizes and times of change, (N, 2)."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                try:
+                    status = entry.stat()
+                except OSError as error:  # a link to nothing
+                    raise DataError(f"{entry.path}: expected an image, received none ({error.strerror})") from None
+                found.append((name, status.st_size, status.st_ctime_ns))
+    if not found:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
-    return files
+    found.sort()
+    return [name for name, _, _ in found], np.array([status for _, *status in found], np.int64)
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -13,7 +13,10 @@ META = "meta.json"
 """The file of an image set that holds the digests of the others."""
 IMAGE_OUTPUTS = {file.partition(".")[0]: file for file in IMAGE_SET}
 _SPLITS = ("train", "validation", "test")
-SPLIT_OUTPUTS = {f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_OUTPUTS.items()}
+SPLIT_OUTPUTS = {
+    **{f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_OUTPUTS.items()},
+    "sources": "sources.npz",
+}
 
 
 def of_splits(*splits: str) -> tuple[str, ...]:

@@ -1,0 +1,265 @@
+"""Which files a data set of the user's own was read from, and whether they have changed since.
+
+`prepare_data` and `encode_data` leave a record beside the splits: name, size, time of the last change and SHA-256 of
+each file that they read, and a token, which stands for the files as they were. The workflow compares a token with that
+of its last call (:mod:`nfpi.workflow.sources`), and computes it anew whenever it plans:
+
+- names, sizes and times as recorded: the token of the record;
+- names or sizes that differ: another token, a digest of names, sizes and times;
+- times that differ, all else alike: these files are read. If their SHA-256 is as recorded, the token of the record, and
+  the times are noted, so that they are not read again; else another token.
+
+So a copy, or files that were touched, have the token of the record. Before it reads anything, the stage computes the
+same digest of names, sizes and times that the workflow computed when it planned: nothing need be handed over, and no
+job of a cluster lists the files for its params. Where files change in between, the tokens differ and the stage runs
+once more than needed; a change is never missed, as the record has digests of what was read.
+
+Times are those of `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may bring other images of
+the same size under the same `mtime`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nfpi.config.datasets import SOURCES, DatasetConfig
+from nfpi.data.errors import DataError
+from nfpi.runtime.files import file_digest, write_atomically
+
+RECORD = "sources.npz"
+"""name of a record, in the folder of the splits"""
+FOLDER, VAE = "folder", "vae"
+_AUTOENCODER = ("config.json", "diffusion_pytorch_model.safetensors")
+_TIMES = ".sources-times.npy"
+_THREADS, _BLOCK = 8, 256
+_NOT_READ = bytes(32)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFiles:
+    """The files of a data set at one moment.
+
+    Args:
+        roots: folders that names begin with, or files.
+        names: `folder/…`, or `vae/…`; `folder` alone is an archive.
+        status: (N, 2), int64: size in bytes, time of the last change in ns.
+    """
+
+    roots: dict[str, Path]
+    names: list[str]
+    status: np.ndarray
+
+    @property
+    def token(self) -> str:
+        """A short text that stands for names, sizes and times."""
+        digest = hashlib.sha256(_joined(self.names) + b"\0" + self.status.tobytes()).hexdigest()
+        return f"{len(self.names)} files of {self.status[:, 0].sum()} bytes, {digest[:16]}"
+
+    def path(self, index: int) -> Path:
+        """Where a file lies."""
+        root, _, rest = self.names[index].partition("/")
+        return self.roots[root] / rest
+
+    def digests(self, indices: Iterable[int], label: str) -> Iterator[bytes]:
+        """Compute SHA-256 of these files, in order.
+
+        Raises:
+            DataError: one cannot be read, or has changed since the files were listed.
+        """
+        indices = list(indices)
+        shown = {"desc": label, "total": len(indices), "unit": "file", "leave": False, "disable": None, "delay": 1}
+        with ThreadPoolExecutor(_THREADS) as pool, tqdm(**shown) as progress:
+            for start in range(0, len(indices), _BLOCK):  # reading and hashing release the interpreter's lock
+                for digest in pool.map(self._digest, indices[start : start + _BLOCK]):
+                    progress.update()
+                    yield digest
+
+    def _digest(self, index: int) -> bytes:
+        path = self.path(index)
+        try:
+            digest = bytes.fromhex(file_digest(path))
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
+        if (status.st_size, status.st_ctime_ns) != tuple(self.status[index]):
+            raise DataError(f"{path}: expected it to stay as it is while it is read, received a change: try again")
+        return digest
+
+
+def list_source(config: DatasetConfig) -> SourceFiles:
+    """List the files of a data set of the user's own, and of its autoencoder; of published ones, none.
+
+    Raises:
+        DataError: a folder is missing, or has another form than its source expects.
+    """
+    roots: dict[str, Path] = {}
+    names: list[str] = []
+    status: list[np.ndarray] = []
+    published = SOURCES[config.source].traits.get("published", False)
+    if published and config.folder is not None and not config.folder.is_dir():
+        raise DataError(f"{config.folder}: expected a folder with the files of {config.source}, received none")
+    if config.folder is not None and not published:
+        roots[FOLDER] = config.folder
+        if config.folder.is_file():
+            _check_archive(config.folder)
+            names.append(FOLDER)
+            status.append(_status([config.folder]))
+        elif config.source == "imagefolder":
+            from nfpi.data.sources.imagefolder import list_image_folder  # imports Pillow
+
+            images = list_image_folder(config.folder)
+            names += [f"{FOLDER}/{name}" for some in images.names.values() for name in some]
+            status += images.status.values()
+        else:
+            files = _files_below(config.folder)
+            names += [f"{FOLDER}/{file.relative_to(config.folder)}" for file in files]
+            status.append(_status(files))
+    elif config.source == "imagefolder":
+        raise DataError("folder: expected one of class folders, or of train and test (or val), received none")
+    if config.vae is not None:
+        roots[VAE] = config.vae
+        names += [f"{VAE}/{file}" for file in _AUTOENCODER]
+        status.append(_status([config.vae / file for file in _AUTOENCODER]))
+    return SourceFiles(roots, names, np.concatenate([*status, np.empty((0, 2), np.int64)]))
+
+
+@dataclass(frozen=True, eq=False)
+class SourceRecord:
+    """What a data set was made from.
+
+    Args:
+        token: of the files when they were listed.
+        names: the files' names, encoded, with zero bytes between them.
+        status: (N, 2), as in :class:`SourceFiles`.
+        digests: (N, 32), uint8: SHA-256 of the files' content; zeros for files that no image was taken from.
+    """
+
+    token: str
+    names: bytes
+    status: np.ndarray
+    digests: np.ndarray
+
+    @classmethod
+    def of(cls, files: SourceFiles, digests: Mapping[int, bytes]) -> SourceRecord:
+        """Make a record of files whose digests are known, by their index; the others were not read."""
+        content = b"".join(digests.get(index, _NOT_READ) for index in range(len(files.names)))
+        array = np.frombuffer(content, np.uint8).reshape(-1, 32)
+        return cls(files.token, _joined(files.names), files.status, array)
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder of the splits, which is not in its place yet."""
+        names = np.frombuffer(self.names, np.uint8)
+        np.savez(folder / RECORD, token=np.array(self.token), names=names, status=self.status, sha256=self.digests)
+
+    @classmethod
+    def read(cls, folder: Path) -> SourceRecord | None:
+        """Read it from the folder of the splits; None: there is none.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        file = folder / RECORD
+        if not file.is_file():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                record = cls(str(arrays["token"]), arrays["names"].tobytes(), arrays["status"], arrays["sha256"])
+            if record.status.shape != (len(record.digests), 2) or record.digests.shape[1:] != (32,):
+                raise ValueError(f"{record.status.shape} and {record.digests.shape}")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{file}: expected a record of source files, received a damaged one ({reason}): remove it"
+            ) from None
+        return record
+
+
+def token_of(files: SourceFiles, folder: Path) -> str:
+    """Compute the token of files (see above), reading those whose time differs from that in the record.
+
+    Args:
+        files: as they are.
+        folder: of the splits that were made from them, or will be.
+
+    Raises:
+        DataError: the record is damaged, or a file cannot be read.
+    """
+    record = SourceRecord.read(folder)
+    if record is None:
+        return files.token
+    alike = record.names == _joined(files.names) and np.array_equal(record.status[:, 0], files.status[:, 0])
+    if not alike:
+        return files.token
+    times = files.status[:, 1]
+    suspect = (times != record.status[:, 1]) & (times != _read_times(folder, len(times))) & record.digests.any(axis=1)
+    indices = np.flatnonzero(suspect).tolist()
+    if not indices:
+        return record.token
+    for index, digest in zip(indices, files.digests(indices, "compare images"), strict=True):
+        if digest != record.digests[index].tobytes():
+            return files.token
+    _note_times(folder, times)
+    return record.token
+
+
+def _read_times(folder: Path, count: int) -> np.ndarray:
+    """Times that other copies of the same files had."""
+    try:
+        times: np.ndarray = np.load(folder / _TIMES, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return np.zeros(count, np.int64)
+    return times if times.shape == (count,) and times.dtype == np.int64 else np.zeros(count, np.int64)
+
+
+def _note_times(folder: Path, times: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, times)
+    with suppress(OSError):  # results of another user: the files are read again the next time
+        write_atomically(folder / _TIMES, buffer.getvalue())
+
+
+def _joined(names: list[str]) -> bytes:
+    return os.fsencode("\0".join(names))
+
+
+def _check_archive(file: Path) -> None:
+    try:
+        known = zipfile.is_zipfile(file) or tarfile.is_tarfile(file)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{file}: expected a zip or tar archive, received one that cannot be read ({error})") from None
+    if not known:
+        raise DataError(f"{file}: expected a folder, or a zip or tar archive, received another file")
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, except for hidden ones, sorted."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder or an archive, received none")
+    found = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
+def _status(files: Iterable[Path]) -> np.ndarray:
+    found = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DataError(f"{file}: expected a file, received none ({error.strerror})") from None
+        found.append((status.st_size, status.st_ctime_ns))
+    return np.array(found, np.int64).reshape(-1, 2)

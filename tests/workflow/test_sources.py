@@ -1,0 +1,201 @@
+"""Data sets of the user's own: a change of their files is seen, and what is wrong with them is said in the dry run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nfpi.config import ConfigError
+from nfpi.data.sources import files
+from nfpi.workflow import Sources
+
+from .conftest import Project, clone, make_plan
+
+MINE = "mine/mef/baseline/lambda=0/seed=0"
+ALL = {
+    ("prepare-data", "mine/splits"),
+    ("start-flow", "mine/mef/initial/data/seed=0"),
+    *(("train-flow", MINE), ("evaluate", MINE)),
+    *(("collect", "metrics/own"), ("table", "tables/own")),
+}
+CLASSES = ("ant", "bee")
+
+
+def make_images(folder: Path, side: int = 8) -> Path:
+    """Splits train and test of two classes, with images of equal sizes in bytes."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in CLASSES:
+            (folder / split / name).mkdir(parents=True)
+            for index in range(3):
+                pixels = generator.integers(0, 256, (side, side, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{index}.bmp")
+    return folder
+
+
+def settings(folder: Path | str, **dataset: Any) -> dict[str, Any]:
+    """A table on a data set of the user's own."""
+    experiment = {"dataset": "mine", "lambdas": [0], "classifier": None}
+    return {
+        "datasets": {"mine": {"source": "imagefolder", "folder": str(folder), **dataset}},
+        "tables": {"own": {"metrics": ["nf_acc"], "experiments": [experiment]}},
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Path]:
+    """A clone in which the table was made, and the images."""
+    place = tmp_path_factory.mktemp("own")
+    project, images = clone(place / "clone"), make_images(place / "images")
+    project.snakemake("own", overlay=settings(images))
+    assert project.made() == ALL
+    return project, images
+
+
+@pytest.fixture
+def copied(made: tuple[Project, Path], tmp_path: Path) -> tuple[Project, Path]:
+    """Copies of both that a test may change; all files of the images have other dates."""
+    project, images = made
+    return project.copy(tmp_path / "clone"), Path(
+        shutil.copytree(images, tmp_path / "elsewhere", copy_function=shutil.copy)
+    )
+
+
+def edit(images: Path) -> None:
+    """Other pixels, of the same size in bytes and the same date."""
+    file = images / "train/bee/1.bmp"
+    before = file.stat()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
+    assert file.stat().st_size == before.st_size
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "added": lambda images: shutil.copy(images / "train/ant/0.bmp", images / "train/ant/3.bmp"),
+    "removed": lambda images: (images / "test/ant/0.bmp").unlink(),
+    "renamed": lambda images: (images / "train/ant/0.bmp").rename(images / "train/ant/9.bmp"),
+    "edited": edit,
+    "exchanged": lambda images: exchange(images / "train/ant/0.bmp", images / "train/bee/0.bmp"),
+}
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files have each other's names."""
+    one.rename(one.with_suffix(".kept"))
+    other.rename(one)
+    one.with_suffix(".kept").rename(other)
+
+
+def test_images_that_stay_are_not_read_again(made: tuple[Project, Path]) -> None:
+    project, images = made
+    assert project.plan("own", overlay=settings(images)) == set()
+
+
+def test_a_copy_elsewhere_is_the_same_data_set(copied: tuple[Project, Path]) -> None:
+    project, images = copied
+    assert project.plan("own", overlay=settings(images)) == set()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_images_makes_all_again_once(copied: tuple[Project, Path], change: str) -> None:
+    project, images = copied
+    CHANGES[change](images)
+    assert project.plan("own", overlay=settings(images)) == ALL
+    assert project.plan("table2", overlay=settings(images)) & ALL == set()  # of other data sets
+    project.forget_calls()
+    project.snakemake("own", overlay=settings(images))
+    assert project.made() == ALL
+    assert project.plan("own", overlay=settings(images)) == set()
+
+
+def test_a_change_that_is_undone_makes_nothing_again(copied: tuple[Project, Path]) -> None:
+    project, images = copied
+    file = images / "train/bee/1.bmp"
+    content = file.read_bytes()
+    edit(images)
+    assert project.plan("own", overlay=settings(images)) == ALL
+    file.write_bytes(content)
+    assert project.plan("own", overlay=settings(images)) == set()
+
+
+def test_a_record_that_is_gone_makes_the_data_set_again(copied: tuple[Project, Path]) -> None:
+    project, images = copied
+    (project.folder / "results/demo/mine/splits/sources.npz").unlink()
+    assert ("prepare-data", "mine/splits") in project.plan("own", overlay=settings(images))
+
+
+def test_an_archive_is_a_file_that_is_compared(fresh: Project, tmp_path: Path) -> None:
+    images = make_images(tmp_path / "images")
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", images))
+    project = fresh
+    project.snakemake("own", overlay=settings(archive))
+    copy = tmp_path / "elsewhere.zip"
+    copy.write_bytes(archive.read_bytes())
+    assert project.plan("own", overlay=settings(copy)) == set()
+    CHANGES["added"](images)
+    other = shutil.make_archive(str(tmp_path / "other"), "zip", images)
+    assert project.plan("own", overlay=settings(other)) == ALL
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda images: shutil.rmtree(images), "expected a folder of images, received none"),
+        (lambda images: shutil.rmtree(images / "test"), "expected test or val beside train"),
+        (lambda images: (images / "test/bee").rename(images / "test/cow"), "expected the same classes as in train"),
+        (lambda images: [file.unlink() for file in (images / "train/ant").iterdir()], "expected images"),
+        (lambda images: (images / "train/ant/9.bmp").symlink_to("nowhere"), "expected an image, received none"),
+    ],
+    ids=["no folder", "no test", "other classes", "an empty class", "a link to nothing"],
+)
+def test_an_ill_formed_folder_is_refused_in_the_dry_run(
+    copied: tuple[Project, Path], form: Callable[[Path], object], message: str
+) -> None:
+    project, images = copied
+    form(images)
+    line = project.refusal("own", overlay=settings(images))
+    assert line.startswith(f"ConfigError: datasets.mine: {images}")
+    assert message in line
+
+
+def test_a_size_that_does_not_divide_is_refused_in_the_dry_run(fresh: Project, tmp_path: Path) -> None:
+    images = make_images(tmp_path / "images", side=9)
+    line = fresh.refusal("own", overlay=settings(images))
+    first = images / "train/ant/0.bmp"
+    assert f"datasets.mine: {first}: expected a width and height that 4 divides" in line
+    assert line.endswith("for the 2 levels of flows.mef, or set image_size, received 9×9")
+    line = fresh.refusal("own", overlay=settings(images, image_size=10))
+    assert "datasets.mine: image_size: expected" in line
+    assert fresh.plan("own", overlay=settings(images, image_size=12)) == ALL
+
+
+def test_a_published_size_that_does_not_divide_is_refused() -> None:
+    sources = Sources(
+        make_plan("paper", tables={"table2": {"experiments": [{"dataset": "fashion_mnist", "lambdas": [0]}]}})
+    )
+    with pytest.raises(ConfigError, match=r"fashion_mnist: expected a width and height that 8 divides, .* 28×28"):
+        sources.checked({"dataset": "fashion_mnist"})
+
+
+def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
+    plan = make_plan(**settings(tmp_path / "nowhere"))
+    job = Sources(plan, plans=False)
+    assert (job.checked({"dataset": "mine"}), job.content({"dataset": "mine"})) == ([], "")
+    with pytest.raises(ConfigError, match="nowhere"):
+        Sources(plan).checked({"dataset": "mine"})
+
+
+def test_the_files_are_listed_once_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    list_source = files.list_source
+    monkeypatch.setattr(files, "list_source", lambda config: listed.append(config) or list_source(config))
+    sources = Sources(make_plan(**settings(make_images(tmp_path / "images"))))
+    tokens = {sources.content({"dataset": "mine"}) for _ in range(3) if not sources.checked({"dataset": "mine"})}
+    assert (len(tokens), len(listed)) == (1, 1)
