@@ -18,6 +18,7 @@ from nfpi.runs import (
     SPLITS,
     TRAINED_CLASSIFIER,
 )
+from nfpi.runtime.locks import LockedError
 from nfpi.stages.options import (
     Augment,
     Benchmark,
@@ -33,10 +34,10 @@ from nfpi.stages.options import (
     TrainClassifier,
     TrainFlow,
 )
-from nfpi.runtime.locks import LockedError
 from nfpi.workflow import Inputs, Jobs, Params, Plan, Sources, Targets
 from nfpi.workflow.alone import hold_results
 from nfpi.workflow.internals import rule_names, show_requests, use_this_machine
+from nfpi.workflow.page import write_page_at_end
 
 ROOT = Path(workflow.basedir)
 
@@ -93,6 +94,14 @@ onstart:
         hold_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
+
+
+onsuccess:
+    write_page_at_end(plan)
+
+
+onerror:
+    write_page_at_end(plan)
 
 
 rule all:
