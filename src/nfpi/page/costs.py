@@ -10,6 +10,8 @@ from pathlib import Path
 from nfpi.results.layout import Column, Table
 
 _MEGABYTES_A_GIGABYTE = 1024
+_SHORT = 2 * 3600
+"""Seconds up to which the time of all jobs is given in minutes."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,13 @@ def cost_table(costs: list[Cost]) -> Table:
         cells = [f"{value:.{decimals}f}" for value in values]
         return Column(heading, cells, list(values), is_numeric=True, unit=unit)
 
+    is_short = sum(cost.seconds for cost in costs) < _SHORT
+    total = [cost.seconds / (60 if is_short else 3600) for cost in costs]
     stages = [cost.stage for cost in costs]
     columns = [
         Column("Stage", stages, list(stages)),
         numbers("Jobs", "", [cost.jobs for cost in costs], 0),
-        numbers("All jobs", "(h)", [cost.seconds / 3600 for cost in costs], 2),
+        numbers("All jobs", "(min)" if is_short else "(h)", total, 1 if is_short else 2),
         numbers("Longest job", "(min)", [cost.longest / 60 for cost in costs], 1),
         numbers("Most memory", "(GB)", [cost.memory / _MEGABYTES_A_GIGABYTE for cost in costs], 1),
     ]

@@ -30,35 +30,35 @@ class ShownFigure:
     files: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a file."""
+        return bool(self.files)
 
-def read_figures(root: Path, described: Mapping[str, DescribedFigure], *, expected: bool) -> list[ShownFigure]:
-    """The figures that are described, and other pictures that lie there.
 
-    Args:
-        root: folder of the results.
-        described: figures with their captions.
-        expected: whether all of these belong to the preset, so that one without pictures is missing.
-    """
+def read_figures(root: Path, described: Mapping[str, DescribedFigure]) -> list[ShownFigure]:
+    """The figures that are described, and other pictures that lie there."""
     claimed = {picture for figure in described.values() for picture in figure.pictures}
     others = sorted({path.stem for path in root.glob("figures/*.png")} - claimed)
     figures = [_read(root, name, figure) for name, figure in described.items()]
-    figures += [_read(root, name, DescribedFigure(pictures=[name])) for name in others]
-    return [figure for figure in figures if expected or figure.files]
+    return figures + [_read(root, name, DescribedFigure(pictures=[name])) for name in others]
 
 
 def _read(root: Path, name: str, figure: DescribedFigure) -> ShownFigure:
     folder = root / "figures"
     shown = ShownFigure(name, figure.title or name, figure.caption)
+    for stem in dict.fromkeys([*figure.pictures, name]):
+        shown.files.extend(f"figures/{file.name}" for file in sorted(folder.glob(f"{stem}.*")))
+    if not shown.is_made:
+        return shown
     for picture in figure.pictures:
         path = folder / f"{picture}.png"
         if not path.is_file():
-            shown.faults.append(f"{picture}: not made yet")
+            shown.faults.append(f"{path}: missing")
             continue
         try:
             label = f" ({picture})" if len(figure.pictures) > 1 else ""
             shown.pictures.append(embed(path, f"Figure: {shown.title}{label}", picture if label else ""))
-        except (OSError, SyntaxError) as error:  # Pillow's word for damaged PNGs
-            shown.faults.append(f"{path.name}: damaged: {' '.join(str(error).split())}")
-    for stem in dict.fromkeys([*figure.pictures, name]):
-        shown.files.extend(f"figures/{file.name}" for file in sorted(folder.glob(f"{stem}.*")))
+        except (ValueError, OSError) as error:
+            shown.faults.append(str(error))
     return shown

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from nfpi.data.errors import DataError
 from nfpi.data.store import read_image_set
@@ -41,12 +41,16 @@ def embed(path: Path, description: str, caption: str = "") -> Picture:
     """A PNG file as it is.
 
     Raises:
-        OSError: it cannot be read, or is no picture.
+        ValueError: it is no picture, or is damaged.
+        OSError: it cannot be read.
     """
     content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-        image.verify()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size
+            image.verify()
+    except (UnidentifiedImageError, OSError, SyntaxError):  # Pillow's errors of damaged files
+        raise ValueError(f"{path}: expected a picture, received something else") from None
     return Picture(_as_uri(content), width, height, description, caption)
 
 

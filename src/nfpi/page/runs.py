@@ -213,8 +213,8 @@ def _add(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
         return
     try:
         add(path)
-    except (ValueError, OSError, SyntaxError, EOFError) as error:
-        run.faults.append(f"{path.name}: {' '.join(str(error).split())}")
+    except (ValueError, OSError, EOFError) as error:
+        run.faults.append(" ".join(str(error).split()))
 
 
 def _trainings(item: FoundRun) -> list[Path]:

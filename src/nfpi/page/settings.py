@@ -37,7 +37,8 @@ def settings_by_kind(found: Sequence[FoundRun]) -> list[SettingsOfKind]:
     for item in found:
         if item.settings:
             kinds.setdefault(kind_of(item), []).append(item)
-    return [_compared(kind, members) for kind, members in kinds.items()]
+    flows_first = sorted(kinds, key=lambda kind: kinds[kind][0].run.classifier is not None)
+    return [_compared(kind, kinds[kind]) for kind in flows_first]
 
 
 def differing_settings(found: FoundRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:

@@ -35,6 +35,11 @@ class ShownTable:
     table: Table | None = field(default=None, repr=False)
     fault: str = ""
 
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a file."""
+        return bool(self.files)
+
 
 def read_tables(root: Path, titles: Mapping[str, str]) -> list[ShownTable]:
     """The tables that a preset names, in its order, and others that lie there."""
@@ -47,7 +52,7 @@ def _read(root: Path, name: str, title: str) -> ShownTable:
     title = title or read_title(folder / f"{name}.html") or name
     path = folder / f"{name}.csv"
     if not path.is_file():
-        return ShownTable(name, title, fault="not made yet")
+        return ShownTable(name, title)
     files = [f"tables/{file.name}" for file in sorted(folder.glob(f"{name}.*"))]
     try:
         frame = read_table(path)

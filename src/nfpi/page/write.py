@@ -33,6 +33,8 @@ from nfpi.runtime.formats import FormatError
 logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
+_MOST_PROBLEMS = 12
+"""That are listed at the head of a page."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Page:
         facts: of all runs: name, value.
         problems: what is missing or damaged, a line each.
         tables, figures, runs: the sections.
+        not_made: names of tables and figures of the preset that are still to be made.
         overviews: of the runs: id, title, table.
         costs: of the stages; None: no times were noted.
         settings, versions: of the runs.
@@ -57,6 +60,7 @@ class Page:
     tables: list[ShownTable]
     figures: list[ShownFigure]
     runs: list[ShownRun]
+    not_made: list[str]
     overviews: list[tuple[str, str, Table]]
     costs: Table | None
     settings: list[SettingsOfKind]
@@ -92,19 +96,20 @@ def read_page(root: Path) -> Page:
     found = find_runs(root)
     kinds = settings_by_kind(found)
     tables = read_tables(root, described.tables)
-    figures = read_figures(root, described.figures, expected=(root / FILE).is_file())
+    figures = read_figures(root, described.figures)
     runs = show_runs(root, found, lambda item: differing_settings(item, kinds))
     costs = read_costs(root)
-    problems += [f"{table.name}: {table.fault}" for table in tables if table.fault]
+    problems += [table.fault for table in tables if table.fault]
     problems += [fault for figure in figures for fault in figure.faults]
     problems += [fault for flow in runs for run in flow.with_classifiers for fault in run.faults]
     return Page(
         preset=root.resolve().name,
         headlines=headlines(found, tables),
         facts=_facts(found, costs),
-        problems=problems,
-        tables=tables,
-        figures=figures,
+        problems=_shortened(problems, root),
+        tables=[table for table in tables if table.is_made],
+        figures=[figure for figure in figures if figure.is_made],
+        not_made=_not_made(root, tables, figures),
         runs=runs,
         overviews=_overviews(runs),
         costs=cost_table(costs) if costs else None,
@@ -119,6 +124,14 @@ def _described(root: Path, problems: list[str]) -> Described:
     except (FormatError, OSError) as error:
         problems.append(str(error))
         return Described(figures=known_figures())
+
+
+def _not_made(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
+    """Names of what is missing; of a folder without a preset's description figures are not expected."""
+    names = [table.name for table in tables if not table.is_made]
+    if (root / FILE).is_file():
+        names += [figure.name for figure in figures if not figure.is_made]
+    return names
 
 
 def _overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
@@ -141,10 +154,21 @@ def _facts(found: Sequence[FoundRun], costs: Sequence[Cost]) -> list[tuple[str, 
         ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in found})))),
         ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
         ("Diverged", str(diverged) if diverged else ""),
-        ("Time of all jobs", f"{sum(cost.seconds for cost in costs) / 3600:.1f} h" if costs else ""),
+        ("Time of all jobs", _duration(sum(cost.seconds for cost in costs)) if costs else ""),
         ("Commit", ", ".join(dict.fromkeys(_short(item.record.get("git_commit")) for item in found))),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _shortened(problems: Sequence[str], root: Path) -> list[str]:
+    """Lines with paths below the folder of results, the first of many."""
+    lines = [problem.replace(f"{root}/", "") for problem in problems]
+    more = len(lines) - _MOST_PROBLEMS
+    return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more, said in their places below"]
 
 
 def _short(commit: object) -> str:
