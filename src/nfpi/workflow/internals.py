@@ -6,6 +6,7 @@ from typing import Any
 
 from nfpi.config import ConfigError
 from nfpi.workflow.jobs import Jobs, gpu_in_this_machine
+from nfpi.workflow.slurm import wait_for_controller
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
@@ -22,7 +23,8 @@ def use_this_machine(workflow: Any, cores: int) -> None:
 
 
 def show_requests(workflow: Any, jobs: Jobs) -> None:
-    """Where jobs are submitted to a cluster, let what each asks for stand beside what it does, in dry runs too.
+    """Where jobs are submitted to a cluster, let what each asks for stand beside what it does, in dry runs too, and let
+    submissions wait while the cluster's controller does not answer.
 
     Which rules are local is known to Snakemake only, once all are defined.
 
@@ -30,6 +32,7 @@ def show_requests(workflow: Any, jobs: Jobs) -> None:
         ConfigError: jobs go to a cluster, and a --configfile has taken the place of the profile's.
     """
     if jobs.plan.config.cluster:
+        wait_for_controller()
         for rule in workflow.rules:
             if rule.message and rule.name not in workflow._localrules:
                 rule.message += f"\n  {jobs.sbatch(set(rule.resources))}"

@@ -3,7 +3,10 @@
 import snakemake_executor_plugin_slurm
 from snakemake.cli import main
 
+import nfpi.workflow.slurm
+
 snakemake_executor_plugin_slurm.Executor.next_seconds_between_status_checks = property(
     lambda self: 1, lambda self, seconds: None
 )
+nfpi.workflow.slurm._SECONDS = 1
 main()
