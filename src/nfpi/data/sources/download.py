@@ -18,4 +18,18 @@ def download(kind: type[Any], folder: Path) -> None:
         kind(folder, download=True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{folder}: expected to download {kind.__name__}, received an error ({reason})") from None
+        url, needed = _wanted(kind, folder)
+        raise DataError(
+            f"{folder}: expected to download {kind.__name__} from {url}, received an error ({reason}): fetch it where "
+            f"there is internet, and name the folder that has {needed} by `folder:` of the data set"
+        ) from None
+
+
+def _wanted(kind: type[Any], folder: Path) -> tuple[str, str]:
+    """Address of the file that could not be fetched, and what the folder of a data set holds that needs no download."""
+    if hasattr(kind, "url"):  # CIFAR's archive
+        return kind.url, f"{kind.base_folder} (unpacked)"
+    raw = folder / kind.__name__ / "raw"
+    names = [name for name, _ in kind.resources]  # MNIST's files
+    missing = next((name for name in names if not (raw / name).is_file()), names[0])
+    return f"{kind.mirrors[0]}{missing}", f"its {len(names)} files ({missing} and so on)"
