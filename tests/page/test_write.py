@@ -1,0 +1,183 @@
+"""What the page says, with everything there, and with parts of it missing or damaged."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from nfpi.cli import main
+from nfpi.page.described import FILE
+from nfpi.page.write import read_page, write_page
+
+from .conftest import AUGMENTED, BASELINE, CLASSES, DIVERGED, FITTED, TAUGHT, TITLE, N, Results
+
+
+def text_of(path: Path) -> str:
+    """What a reader sees, in one line."""
+
+    class Reader(HTMLParser):
+        hidden, parts = 0, []
+
+        def handle_starttag(self, tag, attributes):
+            self.hidden += tag in ("style", "script")
+
+        def handle_endtag(self, tag):
+            self.hidden -= tag in ("style", "script")
+
+        def handle_data(self, data):
+            if not self.hidden:
+                self.parts.append(data)
+
+    reader = Reader()
+    reader.parts = []
+    reader.feed(path.read_text(encoding="utf-8"))
+    return " ".join(" ".join(reader.parts).split())
+
+
+@pytest.fixture(scope="module")
+def page(finished: Results) -> Path:
+    return write_page(finished.root)
+
+
+def test_the_page_shows_numbers_tables_figures_and_runs(page):
+    text = text_of(page)
+    assert "Results of preset mine" in text
+    assert "NF-Acc on animals 95 % mef, fpi, λ = 10 4 95 % interval" in text
+    assert "λ = 0: 80 %" in text
+    assert "the paper: 96 %" in text
+    assert "Top-1 on animals 85 %" in text
+    assert TITLE in text
+    assert "Images at T < 1 & above." in text
+    assert "diverged: mean of class 1 at iteration 2" in text
+    assert "brier_of_mine" in text
+    assert "Time of all jobs 2.0 h" in text
+    assert f"{N} test images" in text
+    assert "a <machine>" in text
+    assert "Missing or damaged" not in text
+
+
+def test_the_page_needs_no_other_file(page):
+    html = page.read_text(encoding="utf-8")
+    sources = re.findall(r'src="([^"]{0,30})', html)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"https?:|<link|@import|url\(", html)
+
+
+def test_what_the_page_links_to_is_there(page):
+    html = page.read_text(encoding="utf-8")
+    links = set(re.findall(r'href="([^"]+)"', html))
+    files = {link for link in links if not link.startswith("#")}
+    assert {"tables/table2.csv", "tables/table2.tex", "figures/samples.png"} <= files
+    assert all((page.parent / file).is_file() for file in files)
+    identifiers = re.findall(r'id="([^"]+)"', html)
+    assert len(identifiers) == len(set(identifiers))
+    assert {link[1:] for link in links - files} <= set(identifiers)
+
+
+def test_every_picture_has_a_description(page):
+    images = re.findall(r"<img [^>]*>", page.read_text(encoding="utf-8"))
+    assert len(images) == 3 + 4 + 1, "figures, curves, samples"
+    assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
+
+
+def test_runs_stand_with_what_was_made_of_them(finished):
+    page = read_page(finished.root)
+    shown = {run.found.run: run for flow in page.runs for run in flow.with_classifiers}
+    assert [run.found.run for run in shown[FITTED].classifiers] == [TAUGHT, AUGMENTED]
+    assert len(shown[FITTED].curves) == len(shown[FITTED].samples) == 1
+    agreement = shown[FITTED].agreement
+    assert agreement.classes == CLASSES
+    assert sum(map(sum, agreement.counts)) == sum(bin.n for bin in agreement.bins) == N
+    assert shown[DIVERGED].agreement is None
+    assert ("prior.lambda", "10000.0") in shown[FITTED].settings
+    assert not any(name.startswith("training") for name, _ in shown[FITTED].settings)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda results: (results.of(FITTED) / "metrics.json").write_text("{"), "metrics.json: expected JSON"),
+        (lambda results: (results.of(FITTED) / "predictions.npz").write_bytes(b"x"), "predictions.npz: expected"),
+        (lambda results: (results.root / "tables/table2.csv").write_text("a,b\n1,2\n"), "table2.csv: expected column"),
+        (lambda results: (results.root / "figures/samples.png").write_bytes(b"PNG"), "samples.png: expected a picture"),
+        (lambda results: (results.root / "figures/figure1_full.png").unlink(), "figure1_full.png: missing"),
+        (lambda results: (results.root / FILE).write_text("[]"), f"{FILE}: expected a JSON object"),
+        (
+            lambda results: (results.of(FITTED) / "generated/temperature=0.9/meta.json").write_text(""),
+            "temperature=0.9/meta.json: expected JSON",
+        ),
+    ],
+    ids=["metrics", "predictions", "table", "figure", "one picture of two", "description", "images"],
+)
+def test_what_is_damaged_is_said_and_the_rest_is_shown(results, damage, said):
+    damage(results)
+    text = text_of(write_page(results.root))
+    assert "Missing or damaged" in text
+    assert said in text
+    assert "Results of preset mine" in text
+    assert "80 %" in text
+
+
+def test_what_is_not_made_yet_is_named(results):
+    for path in (results.root / "tables").iterdir():
+        path.unlink()
+    (results.root / "figures/samples.png").unlink()
+    text = text_of(write_page(results.root))
+    assert "Not made yet: table2, samples." in text
+    assert "Missing or damaged" not in text
+
+
+def test_a_table_has_its_title_without_the_preset(results):
+    (results.root / FILE).unlink()
+    assert TITLE in text_of(write_page(results.root))
+
+
+def test_an_empty_folder_has_a_page(tmp_path):
+    assert "Results of preset" in text_of(write_page(tmp_path))
+
+
+def test_several_seeds_are_averaged_at_the_head(results):
+    from dataclasses import replace
+
+    results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=94.0)
+    results.measure(replace(BASELINE, seed=1), nf_acc=82.0, validation_nf_acc=70.0)
+    (headline, *_) = read_page(results.root).headlines
+    assert headline.value == "96 %"
+    assert "mean of 2 seeds" in headline.notes
+    assert "λ = 0: 81 %" in headline.notes
+
+
+def test_many_classes_have_a_picture_of_their_confusion(results):
+    import torch
+
+    from nfpi.page.agreement import read_agreement
+    from nfpi.results.predictions import write_predictions
+
+    labels = torch.arange(200) % 100
+    log_prob = torch.nn.functional.one_hot((labels + (labels == 7)) % 100, 100).float() * 9
+    write_predictions(results.root / "many.npz", labels, log_prob)
+    agreement = read_agreement(results.root / "many.npz", [])
+    assert not agreement.counts
+    assert (agreement.picture.width, agreement.picture.height) == (100, 100)
+    assert agreement.mistakes == [("7", "8", 2)]
+
+
+def test_by_hand(results, capsys):
+    assert main(["page", str(results.root)]) == 0
+    assert (results.root / "index.html").is_file()
+    assert main(["page", str(results.root / "none")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("none: expected a folder of results, received none")
+
+
+def test_planning_a_call_imports_nothing_of_the_page():
+    code = (
+        "import sys; import nfpi.workflow.page, nfpi.workflow; "
+        "assert not {'jinja2', 'pandas', 'matplotlib', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
