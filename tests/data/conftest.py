@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nfpi.config import SOURCES
 from nfpi.data import ImageSet, read_image_set, write_image_set
 
 CLASSES = ["ant", "bee", "cow"]
@@ -38,3 +39,9 @@ def image_folder(tmp_path: Path) -> Path:
             for index in range(count):
                 Image.fromarray(generator.integers(0, 256, (6, 6, 3), np.uint8)).save(place / f"{index}.png")
     return tmp_path / "files"
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(SOURCES, "_variants", dict(SOURCES._variants))

@@ -1,14 +1,17 @@
 import io
 import os
 import shutil
+import stat
 import tarfile
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from nfpi.config import DatasetConfig
 from nfpi.data import DataError, load_source
+from nfpi.data.sources import archive as archives
 
 FORMS = {"zip": "zip", "tar": "tar", "tar.gz": "gztar", "tar.xz": "xztar"}
 
@@ -99,6 +102,56 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         member.type, member.linkname = tarfile.SYMTYPE, "/etc"
         file.addfile(member)
     _refused(archive, tmp_path, "expected members inside the folder")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.xz"])
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 10**6)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/zeros").write_bytes(bytes(2 * 10**6))
+    archive = _archive(tmp_path / "files", tmp_path / "bomb", form, "files")
+    _refused(archive, tmp_path, r"expected to unpack up to 1000000 bytes .*, received 2000000 or more")
+
+
+def test_no_file_gets_rights_that_its_archive_names(image_folder, tmp_path):
+    for path in image_folder.rglob("*.png"):
+        path.chmod(0o6777)
+    for form in ("zip", "tar"):
+        _load(_archive(image_folder, tmp_path / "packed" / form, form, "files"), tmp_path / "downloads")
+    unpacked = list((tmp_path / "downloads").rglob("*.png"))
+    assert len(unpacked) == 2 * 42
+    assert {path.stat().st_mode & 0o7022 for path in unpacked} == {0}
+
+
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_special_files_are_refused(tmp_path, kind):
+    with tarfile.open(tmp_path / "special.tar", "w") as file:
+        member = tarfile.TarInfo("train/ant/0.png")
+        member.type = kind
+        file.addfile(member)
+    _refused(tmp_path / "special.tar", tmp_path, "expected members inside the folder, received one that is not")
+    linked = zipfile.ZipInfo("train/ant/0.png")
+    linked.create_system, linked.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "linking.zip", "w") as zipped:
+        zipped.writestr(linked, "/etc/passwd")
+    _refused(tmp_path / "linking.zip", tmp_path, "expected files and folders, received 'train/ant/0.png'")
+
+
+def test_damaged_offsets_are_the_archives_fault(image_folder, tmp_path):
+    """Not the disk's, though a seek to such an offset is an error of the operating system."""
+    archive = _archive(image_folder, tmp_path / "packed" / "animals", "zip", "files")
+    whole = archive.read_bytes()
+    end, first = whole.rindex(b"PK\5\6"), whole.index(b"PK\1\2")
+    refused = []
+    for place in (end + 12, end + 16, *(first + offset for offset in (20, 24, 28, 42))):
+        for value in (b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff"):
+            archive.write_bytes(whole[:place] + value + whole[place + 4 :])
+            with suppress(DataError):
+                _load(archive, tmp_path / "whole" / f"{place} {value!r}")
+                continue
+            refused.append((place, value))
+            _refused(archive, tmp_path, "expected")
+    assert len(refused) > 6
 
 
 def test_what_is_no_archive_is_refused(tmp_path):

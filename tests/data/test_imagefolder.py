@@ -1,9 +1,14 @@
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from nfpi.config import DatasetConfig
-from nfpi.data import DataError, export_imagefolder, load_source, read_image_set, write_image_set
+from nfpi.data import DataError, export_imagefolder, load_source, prepare_dataset, read_image_set, write_image_set
+from nfpi.data.image_files import SUFFIXES, read_image, read_image_size
 from nfpi.data.sources.imagefolder import list_image_folder, read_image_files
 
 CLASSES = ["ant", "bee", "cow"]
@@ -55,6 +60,54 @@ def test_splits_and_classes(image_folder):
     assert (np.bincount(labels).tolist(), labels.dtype) == ([10, 10, 10], np.int64)
     with Image.open(image_folder / "train" / "bee" / "0.png") as file:
         assert np.array_equal(images[10], np.asarray(file))
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        ({"train", "test"}, {"train": "train", "test": "test"}),
+        ({"train", "val"}, {"train": "train", "test": "val"}),
+        ({"train", "validation"}, {"train": "train", "test": "validation"}),
+        ({"train", "val", "test"}, {"train": "train", "validation": "val", "test": "test"}),
+        ({"train", "validation", "test"}, {"train": "train", "validation": "validation", "test": "test"}),
+        (set(), {"train": ""}),
+    ],
+)
+def test_the_splits_that_a_folder_may_have(tmp_path, folders, splits):
+    for name in folders or {""}:
+        export_imagefolder_like(tmp_path / "mine" / name)
+    found = list_image_folder(tmp_path / "mine").names
+    assert {
+        split: {name.rpartition("/")[0].rpartition("/")[0] for name in names} for split, names in found.items()
+    } == {split: {folder} for split, folder in splits.items()}
+    assert all((tmp_path / "mine" / name).is_file() for names in found.values() for name in names)
+
+
+def test_class_folders_alone_are_split_and_it_is_said(image_folder, tmp_path, caplog):
+    folder = image_folder / "train"
+    config = DatasetConfig(source="imagefolder", folder=folder, test_fraction=0.2, validation_fraction=0.25)
+    with caplog.at_level("INFO"):
+        prepare_dataset("mine", config, tmp_path / "splits", tmp_path)
+    sets = [read_image_set(tmp_path / "splits" / split) for split in ("train", "validation", "test")]
+    assert [np.bincount(image_set.labels).tolist() for image_set in sets] == [[6] * 3, [2] * 3, [2] * 3]
+    assert f"{folder}: class folders alone: 0.2 of the images are held out for the test" in caplog.messages
+    assert f"{folder}: 0.25 of the training images are held out for validation" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("folders", "match"),
+    [({"train"}, "expected test or val beside train"), ({"test", "val"}, "train: expected a folder of class folders")],
+)
+def test_splits_that_are_not_enough_are_refused(tmp_path, folders, match):
+    for name in folders:
+        export_imagefolder_like(tmp_path / name)
+    _refused(tmp_path, match)
+
+
+def test_names_of_classes_that_are_not_utf8_are_refused(image_folder):
+    for split in ("train", "test"):
+        (image_folder / split / "bee").rename(image_folder / split / os.fsdecode(b"b\xffe"))
+    _refused(image_folder, r"train: expected names of classes in UTF-8, received b'b\\xffe'")
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])
@@ -117,10 +170,62 @@ def test_a_damaged_image_is_named(image_folder, keep):
     _refused(image_folder, f"{path}: expected an image, received one that cannot be read")
 
 
-def test_sixteen_bits_are_refused(image_folder):
+def _png_of_sixteen_bits(channels: int) -> bytes:
+    """A PNG file of 6×6 pixels with 16 bits a channel, grey or RGB, which Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", 6, 6, 16, 2 if channels == 3 else 0, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\x12\x34" * channels * 6) * 6)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("5.png", _png_of_sixteen_bits(1)),
+        ("5.png", _png_of_sixteen_bits(3)),
+        ("5.ppm", b"P6 6 6 65535\n" + bytes(6 * 6 * 6)),
+        ("5.pgm", b"P5 6 6 1023\n" + bytes(6 * 6 * 2)),
+    ],
+    ids=["grey png", "colour png", "ppm", "pgm"],
+)
+def test_sixteen_bits_are_refused(image_folder, name, content):
+    path = image_folder / "train" / "bee" / name
+    path.write_bytes(content)
+    _refused(image_folder, f"{path}: expected an image of 8 bits a channel, received")
+
+
+def test_an_image_is_turned_upright(image_folder):
+    path = image_folder / "train" / "ant" / "0.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, :16] = 255  # left, which is above when it is upright
+    Image.fromarray(wide).save(path, exif=exif, quality=100)
+    image, _ = read_image(path)
+    assert image.shape[:2] == read_image_size(path) == (32, 16)
+    assert image[:16].min() > 250
+    assert image[16:].max() < 5
+
+
+def test_no_format_but_those_of_image_files_is_tried(image_folder):
+    """For an EPS file, Pillow would start Ghostscript."""
     path = image_folder / "train" / "bee" / "5.png"
-    Image.fromarray(np.zeros((6, 6), np.uint16)).save(path)
-    _refused(image_folder, f"{path}: expected an image of 8 bits")
+    Image.new("RGB", (6, 6)).save(path, "EPS")
+    _refused(image_folder, f"{path}: expected an image, received one that cannot be read .*cannot identify")
+    for name in ("5.gif", "5.ico"):
+        Image.new("RGB", (6, 6)).save(path.with_name(name))
+        path.with_name(name).replace(path)
+        _refused(image_folder, "cannot identify")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_suffix_has_its_format(image_folder, suffix):
+    path = image_folder / "train" / "bee" / f"9{suffix}"
+    Image.new("L", (6, 6), 77).save(path)
+    assert abs(int(read_image(path)[0].mean()) - 77) <= 1
 
 
 def test_classes_must_be_the_same_in_all_splits(image_folder):

@@ -12,7 +12,7 @@ import pytest
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
-from nfpi.config import SOURCES, ConfigError, DatasetConfig
+from nfpi.config import ConfigError, DatasetConfig
 from nfpi.data import DataError, SourceImages, load_source, prepare_dataset, read_image_set, register_source
 from nfpi.data.sources.idx import read_idx
 
@@ -178,12 +178,6 @@ def test_real_jpeg_files(tmp_path):
 
 
 # ---- sources of the user's own --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    """What a test registers is forgotten after it."""
-    monkeypatch.setattr(SOURCES, "_variants", dict(SOURCES._variants))
 
 
 @pytest.mark.usefixtures("registered")

@@ -43,13 +43,11 @@ class DatasetConfig(Settings):
 
 SOURCES = Registry("source")
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
-Traits: `published`, the files are the same wherever they lie, so that another folder is no other data set; `size`, the
-side of the images, where all have one."""
+Traits: `published`, the files are compared with known digests, so that another folder is no other data set; `size`,
+the side of the images, where all have one."""
 
 SOURCES.register("digits", DatasetConfig, "nfpi.data.sources.digits:load_digits", published=True, size=8)
-SOURCES.register(
-    "fashion_mnist", DatasetConfig, "nfpi.data.sources.fashion_mnist:load_fashion_mnist", published=True, size=28
-)
+SOURCES.register("fashion_mnist", DatasetConfig, "nfpi.data.sources.fashion_mnist:load_fashion_mnist", size=28)
 SOURCES.register("cifar10", DatasetConfig, "nfpi.data.sources.cifar:load_cifar10", published=True, size=32)
 SOURCES.register("cifar100", DatasetConfig, "nfpi.data.sources.cifar:load_cifar100", published=True, size=32)
 SOURCES.register("imagefolder", DatasetConfig, "nfpi.data.sources.imagefolder:load_imagefolder")

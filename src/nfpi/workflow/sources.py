@@ -80,7 +80,7 @@ class Sources:
             divisor, what = _divisor(flows[flow])
             if any(side % divisor for side in size):
                 height, width = size
-                hint = "" if _is_published(config) else ", or set image_size"
+                hint = ", or set image_size" if config.source == "imagefolder" else ""
                 raise ConfigError(
                     f"datasets.{name}: {where}: expected a width and height that {divisor} divides, for {what} of "
                     f"flows.{flow}{hint}, received {width}×{height}"
@@ -96,13 +96,9 @@ class Sources:
                 yield figure.flow
 
 
-def _is_published(config: DatasetConfig) -> bool:
-    return bool(SOURCES[config.source].traits.get("published", False))
-
-
 def _token(name: str, config: DatasetConfig, splits: Path) -> str:
-    if config.folder is None and config.source != "imagefolder":
-        return ""  # downloaded, or made
+    if config.folder is None:
+        return ""  # downloaded, or made, or not named yet: a plan may be looked at without
     from nfpi.data.errors import DataError
     from nfpi.data.sources.files import list_source, token_of  # imports numpy
 

@@ -64,6 +64,8 @@ def _unpack(archive: Path, into: Path) -> None:
             _unzip(archive, into)
         else:
             _untar(archive, into)
+        if not any(into.iterdir()):
+            raise DataError(f"{archive}: expected an archive of folders of images, received an empty one")
     except DataError:
         raise
     except tarfile.FilterError as error:

@@ -11,10 +11,8 @@ from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
 from nfpi.data.sources.download import download
-from nfpi.data.sources.idx import read_idx
+from nfpi.data.sources.idx import SPLIT_FILES, find_idx, read_idx
 from nfpi.data.sources.registry import SourceImages
-
-_STEMS: dict[Split, str] = {"train": "train", "test": "t10k"}
 
 
 def load_fashion_mnist(config: DatasetConfig, download_folder: Path) -> SourceImages:
@@ -28,22 +26,10 @@ def load_fashion_mnist(config: DatasetConfig, download_folder: Path) -> SourceIm
         download(FashionMNIST, download_folder)
         folder = download_folder
     splits: dict[Split, tuple[np.ndarray, np.ndarray]] = {}
-    for split, stem in _STEMS.items():
-        images = read_idx(_find(folder, f"{stem}-images-idx3-ubyte"))
-        labels = read_idx(_find(folder, f"{stem}-labels-idx1-ubyte"))
+    for split in SPLIT_FILES:
+        images, labels = (read_idx(find_idx(folder, name)) for name in SPLIT_FILES[split])
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             received = f"{images.shape} and {labels.shape}"
-            raise DataError(f"{folder}: expected {stem} images (N, H, W) and labels (N,), received {received}")
+            raise DataError(f"{folder}: expected {split} images (N, H, W) and labels (N,), received {received}")
         splits[split] = images[..., None], labels.astype(np.int64)
     return SourceImages(list(FashionMNIST.classes), splits)
-
-
-def _find(folder: Path, name: str) -> Path:
-    """The file where Linux distributions install it, or where torchvision puts it."""
-    places = [
-        place / f"{name}{ending}" for place in (folder, folder / "FashionMNIST" / "raw") for ending in ("", ".gz")
-    ]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise DataError(f"{folder}: expected {name} or {name}.gz in it or in FashionMNIST/raw, received neither")
-    return found

@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.data.errors import DataError
+from nfpi.data.sources.idx import SPLIT_FILES, find_idx
 from nfpi.runtime.files import file_digest, write_atomically
 
 RECORD = "sources.npz"
@@ -99,7 +100,9 @@ class SourceFiles:
 
 
 def list_source(config: DatasetConfig) -> SourceFiles:
-    """List the files of a data set of the user's own, and of its autoencoder; of published ones, none.
+    """List the files of a data set that lie in a folder, and those of its autoencoder.
+
+    Of sources whose files are compared with known digests whenever they are read, none are listed.
 
     Raises:
         DataError: a folder is missing, or has another form than its source expects.
@@ -123,7 +126,7 @@ def list_source(config: DatasetConfig) -> SourceFiles:
             names += [f"{FOLDER}/{name}" for some in images.names.values() for name in some]
             status += images.status.values()
         else:
-            files = _files_below(config.folder)
+            files = _idx_files(config.folder) if config.source == "fashion_mnist" else _files_below(config.folder)
             names += [f"{FOLDER}/{file.relative_to(config.folder)}" for file in files]
             status.append(_status(files))
     elif config.source == "imagefolder":
@@ -241,6 +244,10 @@ def _check_archive(file: Path) -> None:
         raise DataError(f"{file}: expected a zip or tar archive, received one that cannot be read ({error})") from None
     if not known:
         raise DataError(f"{file}: expected a folder, or a zip or tar archive, received another file")
+
+
+def _idx_files(folder: Path) -> list[Path]:
+    return [find_idx(folder, name) for names in SPLIT_FILES.values() for name in names]
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -8,7 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
+from nfpi.config.base import Split
 from nfpi.data.errors import DataError
+
+SPLIT_FILES: dict[Split, tuple[str, str]] = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+"""names of the files of images and of labels, in each split"""
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """Find a file where Linux distributions install it, or where torchvision puts it.
+
+    Raises:
+        DataError: it is in neither place.
+    """
+    places = [
+        place / f"{name}{ending}" for place in (folder, folder / "FashionMNIST" / "raw") for ending in ("", ".gz")
+    ]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise DataError(f"{folder}: expected {name} or {name}.gz in it or in FashionMNIST/raw, received neither")
+    return found
 
 
 def read_idx(file: Path) -> np.ndarray:

@@ -83,7 +83,7 @@ def list_image_folder(root: Path) -> ImageFolder:
     with ThreadPoolExecutor(_THREADS) as pool:
         for split, place in places.items():
             prefix = "" if place == root else f"{place.name}/"
-            listed = list(pool.map(lambda name, place=place: _list_class(place / name), classes))  # type: ignore[misc]
+            listed = list(pool.map(lambda name, place=place: _list_class(place / name), classes))
             names[split] = [
                 f"{prefix}{name}/{file}" for name, (files, _) in zip(classes, listed, strict=True) for file in files
             ]

@@ -1,0 +1,130 @@
+"""Records of the files that a data set was made from, and when they are the same still."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nfpi.config import DatasetConfig
+from nfpi.data import DataError, SourceImages, prepare_dataset, register_source
+from nfpi.data.sources.files import SourceFiles, SourceRecord, list_source, token_of
+from nfpi.runtime.files import file_digest
+
+
+def _config(folder: Path, **settings) -> DatasetConfig:
+    return DatasetConfig(**{"source": "imagefolder", "folder": folder, "validation_fraction": 0.2} | settings)
+
+
+@pytest.fixture
+def splits(image_folder, tmp_path) -> Path:
+    prepare_dataset("set", _config(image_folder), tmp_path / "splits", tmp_path)
+    return tmp_path / "splits"
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """Names of the files that are read to be compared."""
+    names = []
+    digest = SourceFiles._digest
+    monkeypatch.setattr(SourceFiles, "_digest", lambda self, i: names.append(self.names[i]) or digest(self, i))
+    return names
+
+
+def test_a_record_names_each_file_with_its_size_and_digest(image_folder, splits):
+    record = SourceRecord.read(splits)
+    names = record.names.decode().split("\0")
+    assert len(names) == len(record.digests) == 30 + 12
+    for name, (size, _), digest in zip(names, record.status, record.digests, strict=True):
+        file = image_folder.parent / name.replace("folder", image_folder.name, 1)
+        assert (file.stat().st_size, file_digest(file)) == (size, digest.tobytes().hex())
+
+
+def test_files_that_stay_are_not_read(image_folder, splits, read):
+    assert token_of(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
+    assert read == []
+
+
+def test_a_touched_file_is_read_once(image_folder, splits, read):
+    (image_folder / "train/bee/3.png").touch()
+    for _ in range(2):
+        assert token_of(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
+    assert read == ["folder/train/bee/3.png"]
+
+
+def test_a_copy_is_read_once(image_folder, splits, tmp_path, read):
+    copy = shutil.copytree(image_folder, tmp_path / "copy")
+    for _ in range(2):
+        for folder in (copy, image_folder):
+            assert token_of(list_source(_config(folder)), splits) == SourceRecord.read(splits).token
+    assert len(read) == 42
+
+
+def test_equal_sizes_and_dates_hide_no_change(image_folder, splits):
+    file = image_folder / "train/bee/3.png"
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    files = list_source(_config(image_folder))
+    assert token_of(files, splits) == files.token != SourceRecord.read(splits).token
+
+
+def test_the_next_record_has_the_token_that_announced_it(image_folder, splits, tmp_path):
+    (image_folder / "train/bee/3.png").unlink()
+    announced = token_of(list_source(_config(image_folder)), splits)
+    assert announced != SourceRecord.read(splits).token
+    prepare_dataset("set", _config(image_folder), splits, tmp_path)
+    assert SourceRecord.read(splits).token == announced == token_of(list_source(_config(image_folder)), splits)
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_damaged_record_is_named(image_folder, splits, keep):
+    file = splits / "sources.npz"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"sources\.npz: expected a record of source files, received a damaged one"):
+        token_of(list_source(_config(image_folder)), splits)
+
+
+def test_a_file_that_changes_while_the_data_set_is_read_is_an_error(image_folder, tmp_path, monkeypatch):
+    def load(config, download_folder):
+        (image_folder / "train/bee/3.png").touch()
+        return SourceImages(["a"], {"train": (np.zeros((40, 2, 2, 1), np.uint8), np.zeros(40, np.int64))})
+
+    monkeypatch.setattr("nfpi.data.prepare.load_source", load)
+    with pytest.raises(DataError, match=r"3\.png: expected it to stay as it is while it is read"):
+        prepare_dataset("set", _config(image_folder), tmp_path / "splits", tmp_path)
+    assert not (tmp_path / "splits").exists()
+
+
+def test_what_is_downloaded_or_published_has_no_files_of_its_own(tmp_path):
+    assert list_source(DatasetConfig(source="digits")).names == []
+    assert list_source(DatasetConfig(source="cifar10", folder=tmp_path)).names == []
+    with pytest.raises(DataError, match="nowhere: expected a folder with the files of cifar10, received none"):
+        list_source(DatasetConfig(source="cifar10", folder=tmp_path / "nowhere"))
+
+
+def test_fashion_mnist_is_its_four_files(tmp_path):
+    names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    for name in (*names, "other.txt"):
+        (tmp_path / name).touch()
+    found = list_source(DatasetConfig(source="fashion_mnist", folder=tmp_path))
+    assert found.names == [f"folder/{name}" for name in names]
+
+
+@pytest.mark.usefixtures("registered")
+def test_all_files_of_a_source_of_the_users_own_count(tmp_path):
+    register_source("mine")(lambda config, download_folder: SourceImages([], {}))
+    for name in ("a.bin", "below/b.csv", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = list_source(DatasetConfig(source="mine", folder=tmp_path))
+    assert (found.names, found.status[:, 0].tolist()) == (["folder/a.bin", "folder/below/b.csv"], [1, 1])
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path, content):
+    (tmp_path / "mine.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"mine\.zip: expected a folder, or a zip or tar archive, received another"):
+        list_source(_config(tmp_path / "mine.zip"))
