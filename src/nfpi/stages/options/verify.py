@@ -10,7 +10,7 @@ from nfpi.stages.options.base import Command
 
 
 class Verify(Command):
-    """Check every file of a folder of results against its manifest.
+    """Check a folder of results against its manifests.
 
     One line a fault; the status is 1 where there is one.
     """
