@@ -10,6 +10,7 @@ from pathlib import Path
 from nfpi.config import METRICS
 from nfpi.data.errors import DataError
 from nfpi.data.store import read_image_set
+from nfpi.figures.curves import CURVES
 from nfpi.page.agreement import Agreement, read_agreement
 from nfpi.page.pictures import Picture, embed, generated_images
 from nfpi.results.found import FoundRun
@@ -18,7 +19,6 @@ from nfpi.results.layout import Column, Table, decimals_of, measured, metric_or_
 from nfpi.runs import SPLITS, Run, format_weight
 from nfpi.runtime.formats import FormatError
 
-CURVES = "curves.png"
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
 METRICS_OF_CLASSIFIERS = ("top1", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")
 """Metrics of the overviews, in this order."""
