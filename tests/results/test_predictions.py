@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -92,3 +93,16 @@ def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path):
             continue
         for name, array in vars(expected).items():
             assert np.array_equal(array, getattr(found, name))
+
+
+def test_a_part_that_is_no_array_is_refused(tmp_path):
+    path = tmp_path / "predictions.npz"
+    write_predictions(path, LABELS, LOG_PROB)
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, part in parts.items():
+            target.writestr(name, b"no array" if name == "label.npy" else part)
+    with pytest.raises(MetricsError, match="label: expected int32") as error:
+        read_predictions(path)
+    assert str(error.value).startswith(f"{path}: ")

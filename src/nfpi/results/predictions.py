@@ -73,7 +73,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """
     try:
         with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # bytes, where a part is no array
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive may fail in any part: zip, zlib, the header of an array

@@ -1,0 +1,107 @@
+"""Real results of a tiny run: a file of every kind that lies between two stages.
+
+The number of inputs and the seed of their damages are those of the environment: `NFPI_FUZZ_INPUTS=20000
+NFPI_FUZZ_SEED=7 pytest tests/fuzz -s`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from stages.conftest import ROOT, SmallRun, as_options, nfpi
+from test_release import released_state
+
+from nfpi.flows import MatrixExponentialFlow
+from nfpi.priors import GaussianPrior
+from nfpi.results.rows import TableRow
+
+SEED = int(os.environ.get("NFPI_FUZZ_SEED", "0"))
+SWIN = {"model": "swin", "architecture": {"embed_dim": 8, "depths": [1], "num_heads": [1]}, "epochs": 1}
+_MEMORY = 6 * 2**30
+"""bytes that a damaged file may make this process ask for, beyond what it has"""
+
+
+def inputs(default: int) -> int:
+    """How many damaged files a test tries."""
+    return int(os.environ.get("NFPI_FUZZ_INPUTS", default))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A run from its splits to the test of its classifier."""
+    run = SmallRun(
+        tmp_path_factory.mktemp("results"),
+        images={"train_per_class": 6, "test_per_class": 2, "flip": False},
+        flow={"num_flows": [1], "num_blocks": [0], "hidden_channels": [2]},
+        classifier={**SWIN, "batch_size": 10, "standard": {"crop_padding": 0}},
+        generation={"per_class": 2, "batch_size": 20},
+        temperatures=(1,),
+    )
+    run.begin()
+    run.train()
+    run.classify()
+    return run
+
+
+@pytest.fixture(scope="session")
+def table(run: SmallRun) -> Path:
+    """The folder of a collected table, and of the table made from it."""
+    folder = run.root / "tables"
+    identities = [run.identity.to_json(), run.tested.to_json()]
+    nfpi("collect", *as_options(name="table2", runs=identities, root=run.root, output=folder / "metrics"))
+    nfpi("table", *table_command(run, folder))
+    return folder
+
+
+def table_command(run: SmallRun, folder: Path) -> list[str]:
+    """Options of the stage that makes the table, from `folder`/metrics."""
+    row = TableRow(
+        experiment=0,
+        label="FPI",
+        dataset="digits",
+        flow="mef",
+        prior="fpi",
+        weight=run.weight,
+        classifier="resnet18",
+        flow_runs=(run.identity,),
+        classifier_runs=(run.tested,),
+    )
+    return as_options(
+        name="table2",
+        table={"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
+        rows=[row.to_json()],
+        metrics=folder / "metrics/table2.csv",
+        reference=ROOT / "workflow/reference/paper.csv",
+        output=folder / "tables",
+    )
+
+
+@pytest.fixture(scope="session")
+def checkpoint(run: SmallRun) -> Path:
+    """A checkpoint in the form of the authors' release, of the same images."""
+    torch.manual_seed(0)
+    online, averaged = (MatrixExponentialFlow((1, 8, 8), [1], [1], [2]) for _ in range(2))
+    for flow in (online, averaged):
+        flow.initialize(torch.rand(20, 1, 8, 8))
+    prior = GaussianPrior(torch.randn(10, 64), 0.5 + torch.rand(10, 64))
+    state = released_state(online, prior, "flow.") | released_state(averaged, prior, "ema.ema_model.")
+    path = run.root / "release/released.ckpt"
+    path.parent.mkdir()
+    torch.save({"epoch": 1, "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def limited_memory() -> Iterator[None]:
+    """A damaged size must not fill the machine before it is refused."""
+    with Path("/proc/self/statm").open() as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
