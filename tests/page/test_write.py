@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -47,9 +48,12 @@ def page(finished: Results) -> Path:
 def test_the_page_shows_numbers_tables_figures_and_runs(page):
     text = text_of(page)
     assert "Results of preset mine" in text
-    assert "NF-Acc on animals 95 % mef, fpi, λ = 10 4 95 % interval" in text
+    assert "NF-Acc on animals 95 % flow mef, prior fpi, λ = 10 4 95 % interval" in text
+    assert f"({N} test images)" in text
     assert "λ = 0: 80 %" in text
-    assert "the paper: 96 %" in text
+    assert "the paper: 96 % (difference −1)" in text
+    assert "NF-Acc: share of test images" in text
+    assert "λ: weight of the repulsion" in text
     assert "Top-1 on animals 85 %" in text
     assert TITLE in text
     assert "Images at T < 1 & above." in text
@@ -72,12 +76,13 @@ def test_the_page_needs_no_other_file(page):
 def test_what_the_page_links_to_is_there(page):
     html = page.read_text(encoding="utf-8")
     links = set(re.findall(r'href="([^"]+)"', html))
-    files = {link for link in links if not link.startswith("#")}
-    assert {"tables/table2.csv", "tables/table2.tex", "figures/samples.png"} <= files
+    files = {unquote(link) for link in links if not link.startswith("#")}
+    assert {"tables/table2.csv", "tables/table2.tex", "figures/samples.png", f"{FITTED.folder}/metrics.json"} <= files
     assert all((page.parent / file).is_file() for file in files)
+    assert not any("manifest" in file for file in files)
     identifiers = re.findall(r'id="([^"]+)"', html)
     assert len(identifiers) == len(set(identifiers))
-    assert {link[1:] for link in links - files} <= set(identifiers)
+    assert {link[1:] for link in links if link.startswith("#")} <= set(identifiers)
 
 
 def test_every_picture_has_a_description(page):
@@ -148,9 +153,9 @@ def test_several_seeds_are_averaged_at_the_head(results):
     results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=94.0)
     results.measure(replace(BASELINE, seed=1), nf_acc=82.0, validation_nf_acc=70.0)
     (headline, *_) = read_page(results.root).headlines
-    assert headline.value == "96 %"
-    assert "mean of 2 seeds" in headline.notes
-    assert "λ = 0: 81 %" in headline.notes
+    assert headline.value == "96.0 %"
+    assert "mean of 2 seeds, standard deviation 1.4" in headline.notes
+    assert "λ = 0: 81.0 %" in headline.notes
 
 
 def test_many_classes_have_a_picture_of_their_confusion(results):

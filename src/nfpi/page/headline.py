@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from statistics import fmean, stdev
 
 import pandas as pd
 
@@ -23,12 +24,14 @@ class Headline:
     """One number.
 
     Attributes:
-        label: what it is, and of which data set.
+        metric: name of what it is.
+        label: the same for people, and of which data set.
         value: with its unit.
         of: HTML; the run or runs that it is of.
         notes: HTML; interval, baseline, the paper's number.
     """
 
+    metric: str
     label: str
     value: str
     of: str
@@ -62,9 +65,12 @@ def _over_seeds(found: Iterable[FoundRun]) -> Groups:
     return groups
 
 
+def _values(members: Iterable[FoundRun], name: str) -> list[float]:
+    return [item.metrics[name] for item in members if name in item.metrics]
+
+
 def _mean(members: Iterable[FoundRun], name: str) -> float:
-    values = [item.metrics[name] for item in members if name in item.metrics]
-    return sum(values) / len(values) if values else math.nan
+    return fmean(_values(members, name) or [math.nan])
 
 
 def _best(groups: Groups, name: str) -> Run | None:
@@ -75,21 +81,24 @@ def _best(groups: Groups, name: str) -> Run | None:
 
 
 def _headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable]) -> Headline:
-    entry, members = metric(name), groups[run]
-    mean = _mean(members, name)
-    images = members[0].record.get("n")
-    decimals = decimals_of(entry, images)
+    entry, values = metric(name), _values(groups[run], name)
+    mean = _mean(groups[run], name)
+    images = groups[run][0].record.get("n")
+    images = images if isinstance(images, int) and images > 0 else None
+    decimals = decimals_of(entry, images and images * len(values))
     notes = []
-    if len(members) == 1 and isinstance(images, int) and images > 0:
+    if len(values) > 1:
+        notes.append(f"mean of {len(values)} seeds, standard deviation {stdev(values):.{decimals}f}")
+    elif images:
         low, high = wilson_interval(mean, images)
-        notes.append(f"95 % interval {low:.{decimals}f} to {high:.{decimals}f}")
-    elif len(members) > 1:
-        notes.append(f"mean of {len(members)} seeds")
+        notes.append(f"95 % interval {low:.{decimals}f} to {high:.{decimals}f} ({images} test images)")
     other, label = _baseline(run, groups)
     if other is not None:
         notes.append(f"{label}: {_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
-    notes += [f"the paper: {value:g} {escape(entry.unit)}" for value in _of_paper(name, run, tables)]
-    return Headline(f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe(run), notes)
+    for value in _of_paper(name, run, tables):
+        difference = f"{mean - value:+.{decimals}f}".replace("-", "−")
+        notes.append(f"the paper: {value:g} {escape(entry.unit)} (difference {difference})")
+    return Headline(name, f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe(run), notes)
 
 
 def _baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
@@ -106,11 +115,11 @@ def _baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
 def _describe(run: Run) -> str:
     parts = []
     if run.flow and run.prior and run.weight is not None:
-        parts = [escape(run.flow), escape(run.prior), f"λ = {write_weight(run.weight, HTML)}"]
+        parts = [f"flow {escape(run.flow)}", f"prior {escape(run.prior)}", f"λ = {write_weight(run.weight, HTML)}"]
     if run.classifier:
-        parts.append(escape(run.classifier))
+        parts.append(f"classifier {escape(run.classifier)}")
     if run.augmentation:
-        parts.append(escape(run.augmentation))
+        parts.append(f"augmentation {escape(run.augmentation)}")
     return ", ".join(parts)
 
 

@@ -12,6 +12,7 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import read_image_set
 from nfpi.figures.curves import CURVES
 from nfpi.page.agreement import Agreement, read_agreement
+from nfpi.page.meanings import WEIGHT, meanings
 from nfpi.page.pictures import Picture, embed, generated_images
 from nfpi.results.found import FoundRun
 from nfpi.results.html import HTML
@@ -125,7 +126,10 @@ def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
     columns.append(Column("Status", [escape(state) for state in states], [state or None for state in states]))
     kept = [column for column in columns if any(column.cells)]
     links = [f'<a href="#{run.id}">{cell}</a>' for run, cell in zip(runs, kept[0].cells, strict=True)]
-    return Table([replace(kept[0], cells=links), *kept[1:]], [False] * len(runs), [])
+    with_taught = [part for run in runs for part in (run, *filter(_is_taught, run.classifiers))]
+    notes = [WEIGHT] if any(_weights(runs)) else []
+    notes += meanings(name for part in with_taught for name in part.found.metrics)
+    return Table([replace(kept[0], cells=links), *kept[1:]], [False] * len(runs), notes)
 
 
 def _weights(runs: Iterable[ShownRun]) -> list[float | None]:

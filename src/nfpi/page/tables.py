@@ -13,6 +13,7 @@ from nfpi.results.html import HTML, read_title
 from nfpi.results.layout import Table, lay_out
 from nfpi.results.logs import CsvError
 from nfpi.results.tables import TableError, read_table
+from nfpi.runtime.manifests import SUFFIX
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _read(root: Path, name: str, title: str) -> ShownTable:
     path = folder / f"{name}.csv"
     if not path.is_file():
         return ShownTable(name, title)
-    files = [f"tables/{file.name}" for file in sorted(folder.glob(f"{name}.*"))]
+    files = [f"tables/{file.name}" for file in sorted(folder.glob(f"{name}.*")) if not file.name.endswith(SUFFIX)]
     try:
         frame = read_table(path)
         return ShownTable(name, title, files, frame, lay_out(frame, HTML))

@@ -13,6 +13,7 @@ from nfpi.page.costs import Cost, cost_table, read_costs
 from nfpi.page.described import FILE, Described, known_figures, read_described
 from nfpi.page.figures import ShownFigure, read_figures
 from nfpi.page.headline import Headline, headlines
+from nfpi.page.meanings import WEIGHT, meanings
 from nfpi.page.runs import (
     METRICS_OF_CLASSIFIERS,
     METRICS_OF_FLOWS,
@@ -44,6 +45,7 @@ class Page:
     Attributes:
         preset: name of the folder.
         headlines: the numbers at its head.
+        meanings: of their metrics and of λ, a sentence each.
         facts: of all runs: name, value.
         problems: what is missing or damaged, a line each.
         tables, figures, runs: the sections.
@@ -55,6 +57,7 @@ class Page:
 
     preset: str
     headlines: list[Headline]
+    meanings: list[str]
     facts: list[tuple[str, str]]
     problems: list[str]
     tables: list[ShownTable]
@@ -99,12 +102,14 @@ def read_page(root: Path) -> Page:
     figures = read_figures(root, described.figures)
     runs = show_runs(root, found, lambda item: differing_settings(item, kinds))
     costs = read_costs(root)
+    best = headlines(found, tables)
     problems += [table.fault for table in tables if table.fault]
     problems += [fault for figure in figures for fault in figure.faults]
     problems += [fault for flow in runs for run in flow.with_classifiers for fault in run.faults]
     return Page(
         preset=root.resolve().name,
-        headlines=headlines(found, tables),
+        headlines=best,
+        meanings=[*meanings(headline.metric for headline in best), *([WEIGHT] if any(map(_is_fitted, found)) else [])],
         facts=_facts(found, costs),
         problems=_shortened(problems, root),
         tables=[table for table in tables if table.is_made],
@@ -116,6 +121,10 @@ def read_page(root: Path) -> Page:
         settings=kinds,
         versions=versions(found),
     )
+
+
+def _is_fitted(item: FoundRun) -> bool:
+    return bool(item.run.weight)
 
 
 def _described(root: Path, problems: list[str]) -> Described:
