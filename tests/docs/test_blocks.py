@@ -1,0 +1,175 @@
+"""Every block of code in README.md and docs/ is run, or says before it why it is not: `<!-- not run: why -->`.
+
+Commands of the workflow are planned (`-n`) in a clone; those of `nfpi` run for real, and so does Python.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from stages.conftest import SmallRun
+from workflow.conftest import Project, clone
+
+from nfpi.cli import main
+from nfpi.config import resolve
+
+ROOT = Path(__file__).parents[2]
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EPOCHS = re.compile(r"(?<=--training\.epochs )\d+")
+PYTHON_MODEL = "results/demo/digits/mef/fpi/lambda=10000/seed=0/model"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code.
+
+    Attributes:
+        file: in which it stands.
+        line: at which it begins.
+        language: bash, python or yaml; nothing: what is no code.
+        text: its content.
+        reason: why it is not run.
+    """
+
+    file: Path
+    line: int
+    language: str
+    text: str
+    reason: str | None
+
+    @property
+    def name(self) -> str:
+        """Of its test."""
+        return f"{self.file.name}:{self.line}"
+
+
+def blocks_of(file: Path) -> list[Block]:
+    """The blocks of a Markdown file."""
+    lines, found, begin = file.read_text(encoding="utf-8").splitlines(), [], None
+    for number, line in enumerate(lines):
+        if not line.startswith("```"):
+            continue
+        if begin is None:
+            begin = number
+            continue
+        before = next((text for text in reversed(lines[:begin]) if text), "")
+        reason = re.fullmatch(r"<!-- not run: (.+) -->", before)
+        text = "\n".join(lines[begin + 1 : number]) + "\n"
+        found.append(Block(file, begin + 1, lines[begin][3:].strip(), text, reason[1] if reason else None))
+        begin = None
+    return found
+
+
+BLOCKS = [block for file in FILES for block in blocks_of(file)]
+RUN = [block for block in BLOCKS if block.reason is None]
+
+
+def of(language: str) -> pytest.MarkDecorator:
+    """All blocks in a language that are run."""
+    chosen = [block for block in RUN if block.language == language]
+    return pytest.mark.parametrize("block", chosen, ids=[block.name for block in chosen])
+
+
+def commands_of(block: Block) -> list[list[str]]:
+    """The commands of a block, as words."""
+    text = block.text.replace("\\\n", " ")
+    parts = [part for line in text.splitlines() for part in re.split(r" && ", line)]
+    return [words for part in parts if (words := shlex.split(part, comments=True))]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone, with the presets that the documents show."""
+    return clone(tmp_path_factory.mktemp("docs") / "clone")
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A trained flow that has been evaluated."""
+    run = SmallRun(tmp_path_factory.mktemp("small") / "results/demo", weight=1e4, seed=0)
+    run.begin()
+    run.train()
+    return run
+
+
+@pytest.fixture
+def place(small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with results, and with images of two classes, in which commands run."""
+    for folder in (tmp_path, tmp_path / "other"):
+        shutil.copytree(small_run.root, folder / "results/demo")
+    write_images(tmp_path / "my-images")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_images(folder: Path) -> None:
+    """Forty images of each of two classes."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for number in range(40):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / name / f"{number}.png")
+
+
+def prepare(project: Project, block: Block) -> None:
+    """Write the presets of the document into the clone, and what they name beside it."""
+    shutil.copy(ROOT / "examples/simplex_prior.py", project.folder / "my_prior.py")
+    if not (project.folder / "my-images").exists():
+        write_images(project.folder / "my-images")
+    for other in blocks_of(block.file):
+        if other.language == "yaml" and other.text.lstrip("# ").startswith(("extends:", "mine.yaml", "my-images.yaml")):
+            name = "my-images.yaml" if "my-images" in other.text else "mine.yaml"
+            project.write(name, other.text)
+
+
+@of("bash")
+def test_commands(block: Block, project: Project, place: Path) -> None:
+    """They are understood, and end well."""
+    prepare(project, block)
+    for program, *arguments in commands_of(block):
+        if program == "snakemake":
+            environment = {name: str(place / name) for name in ("SCRATCH", "WORK", "DSDIR")} | {"IDRPROJ": "abc"}
+            process = project.snakemake(*arguments, "-n", **environment)
+            assert re.search(r"^total +\d+$", process.stdout, re.MULTILINE), process.stdout
+        elif program == "nfpi":
+            short = EPOCHS.sub("2", shlex.join(arguments))
+            assert main(shlex.split(short)) == 0, short
+        else:
+            assert program in ("pip", "pytest"), f"{block.name}: {program}"
+
+
+@of("yaml")
+def test_settings(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are valid."""
+    for name in ("SCRATCH", "WORK", "DSDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    preset = tmp_path / "mine.yaml"
+    shutil.copy(ROOT / "examples/simplex_prior.py", tmp_path / "my_prior.py")
+    write_images(tmp_path / "my-images")
+    text = block.text if "extends:" in block.text else f"extends: demo\n{block.text}"
+    preset.write_text(text, encoding="utf-8")
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": str(preset)})
+    assert set(yaml.safe_load(text).get("tables", {})) <= set(config.config.tables)
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
+def test_python(file: Path, place: Path) -> None:
+    """All blocks of a document, one after the other."""
+    assert (place / PYTHON_MODEL).is_dir()
+    names: dict[str, object] = {}
+    for block in blocks_of(file):
+        if block.language == "python" and block.reason is None:
+            exec(compile("\n" * block.line + block.text, str(file), "exec"), names)
+
+
+def test_there_is_something_to_run() -> None:
+    assert {block.language for block in RUN} >= {"bash", "python", "yaml"}
+    assert len(RUN) > 8
