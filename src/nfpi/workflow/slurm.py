@@ -66,7 +66,11 @@ def _all_while_it_is_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]])
 
     async def check_or_keep(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
         nonlocal told
-        answers = not active_jobs or await asyncio.to_thread(controller_answers)
+        if not active_jobs:  # nothing to ask, and perhaps before the executor is complete: its thread begins first
+            async for job in check(self, active_jobs):
+                yield job
+            return
+        answers = await asyncio.to_thread(controller_answers)
         if not answers and not told:
             self.logger.warning("SLURM's controller does not answer: jobs that run are asked for again later.")
         told = not answers
