@@ -63,6 +63,11 @@ def _forget(path: Path) -> None:
         registry.forget(path)
 
 
+def loaded_digests() -> list[str]:
+    """SHA-256 of each file that is loaded."""
+    return sorted(_loaded.values())
+
+
 def extension_digest(file: Path) -> str:
     """SHA-256 of the file."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()

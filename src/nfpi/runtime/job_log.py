@@ -77,13 +77,22 @@ class _Stream(io.RawIOBase):
 _log: JobLog | None = None
 
 
+def in_use() -> bool:
+    """Whether this process is a job with a log, as of the workflow."""
+    return _log is not None
+
+
 def print_error(message: str) -> None:
-    """Print the line that a command fails with: on stderr, and where that is a log, on the first stderr too."""
-    line = f"nfpi: error: {message}\n"
-    sys.stderr.write(line)
+    """Print the line that a command fails with, as :func:`print_line` does."""
+    print_line(f"nfpi: error: {message}")
+
+
+def print_line(line: str) -> None:
+    """Print a line on stderr, and where that is a log, on the first stderr too."""
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     if _log is not None:
-        _log.tell(line)
+        _log.tell(f"{line}\n")
 
 
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:

@@ -12,7 +12,7 @@ import fcntl
 import logging
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class LockedError(OSError):
-    """Another process holds the lock; the message is one line that says which."""
+    """Another process holds the lock; the message is one line that says which.
+
+    Attributes:
+        note: what the holder noted of its work.
+    """
+
+    def __init__(self, message: str, note: str = "") -> None:
+        super().__init__(message)
+        self.note = note
 
 
 class Lock:
@@ -44,12 +52,13 @@ class Lock:
             self._descriptor = None
 
 
-def acquire(path: Path, work: str) -> Lock:
+def acquire(path: Path, work: str, note: str = "") -> Lock:
     """Lock `path`, which says who holds it; the folder must exist.
 
     Args:
         path: a file, created where it is missing.
         work: what the lock protects, for the message.
+        note: a line of less than 200 bytes that others can read while the lock is held.
 
     Raises:
         LockedError: another process holds it.
@@ -60,11 +69,12 @@ def acquire(path: Path, work: str) -> Lock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            holder, _, noted = os.pread(descriptor, 500, 0).decode(errors="replace").partition("\n")
             os.close(descriptor)
             raise LockedError(
                 f"{path.parent}: expected to {work} alone, received another process that does "
-                f"({holder or 'it has just begun'})"
+                f"({holder or 'it has just begun'})",
+                noted.strip(),
             ) from None
         except OSError as error:
             os.close(descriptor)
@@ -76,16 +86,33 @@ def acquire(path: Path, work: str) -> Lock:
         os.close(descriptor)  # its last holder removed it meanwhile
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}, since {now}\n".encode(), 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}, since {now}\n{note}\n".encode(), 0)
     return Lock(path, descriptor)
 
 
 @contextmanager
-def locked(path: Path, work: str) -> Iterator[None]:
-    """Hold the lock `path` during the block; see :func:`acquire`. A folder that stays empty is not left behind."""
+def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], None] | None = None) -> Iterator[None]:
+    """Hold the lock `path` during the block. A folder that stays empty is not left behind.
+
+    Args:
+        path, work, note: see :func:`acquire`.
+        wait: called where another process holds the lock, before it is tried again; None: that is an error.
+
+    Raises:
+        LockedError: another process holds it, and `wait` is None.
+    """
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = acquire(path, work)
+    lock = None
+    while lock is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = acquire(path, work, note)
+        except FileNotFoundError:  # the last holder has just removed the empty folder
+            continue
+        except LockedError as fault:
+            if wait is None:
+                raise
+            wait(fault)
     try:
         yield
     finally:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from pathlib import Path
 from typing import Any
 
+from nfpi import __version__
+from nfpi.config.extensions import loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
-from nfpi.runtime.job_log import PLACE
-from nfpi.runtime.locks import locked
-from nfpi.runtime.manifests import ManifestError, trace, write_manifest
+from nfpi.runtime.job_log import PLACE, in_use, print_line
+from nfpi.runtime.locks import LockedError, locked
+from nfpi.runtime.manifests import ManifestError, digest_of, find_faults, read_manifest, trace, write_manifest
 from nfpi.stages.options.base import MANIFEST, Command, Stage
 
 logger = logging.getLogger(__name__)
+
+_SECONDS = 2.0
+"""Time between two tries to get a lock."""
 
 
 def execute(command: Command) -> None:
@@ -30,19 +37,36 @@ def _carry_out(stage: Stage) -> None:
 
     Its files appear together, and its manifest after them: until then, no other stage reads them.
 
+    Where another process does the same, a command given by hand is refused. A job of the workflow waits: it was
+    submitted again after a Snakemake that was killed, whose jobs go on. What the other one has made then is taken if
+    it was told the same; if not, or if it did not end well, the work is done, from its last checkpoint.
+
     Raises:
         ManifestError: an input is damaged, or two do not belong together.
-        LockedError: another process does the same.
+        LockedError: another process does the same, and this is no job of the workflow.
         Diverged: the fit diverged, and the stage declares no outputs that could say so.
         OSError: the outputs cannot be written.
     """
     require_writable(stage.output)
-    with locked(stage.lock, stage.command), note_written() as written:
+    task = digest_of([stage.command, stage.model_dump_json(), __version__, loaded_digests()])
+    manifest_before, other_task = _inode(stage), ""
+
+    def wait(fault: LockedError) -> None:
+        nonlocal other_task
+        if not other_task:
+            print_line(f"nfpi: {fault}: waiting until it ends")
+        other_task = fault.note or "unknown"
+        time.sleep(_SECONDS)
+
+    with locked(stage.lock, stage.command, task, wait if in_use() else None), note_written() as written:
         for path in stage.output_paths():
             remove_remains(path)
         made_from, facts = trace(stage.input_files(), common=stage.common)
         facts |= stage.facts()
         _check_identity(stage, facts)
+        if other_task == task and _inode(stage) != manifest_before and _is_made(stage, made_from, facts):
+            logger.info("%s: the other process has made it", stage.output)
+            return
         try:
             with written_together():
                 stage.load()(stage)
@@ -62,6 +86,21 @@ def _carry_out(stage: Stage) -> None:
                 facts=facts,
                 digests=written.digests,
             )
+
+
+def _inode(stage: Stage) -> int | None:
+    """Of the manifest, which is a new file whenever it is written; None: there is none."""
+    path = stage.path(MANIFEST) if stage.product else Path()
+    return path.stat().st_ino if path.is_file() else None
+
+
+def _is_made(stage: Stage, made_from: dict[str, str], facts: dict[str, Any]) -> bool:
+    """Whether the outputs are there, undamaged, and made from the present inputs."""
+    path = stage.path(MANIFEST)
+    if not path.is_file() or find_faults(path)[1]:
+        return False
+    manifest = read_manifest(path)
+    return manifest.made_from == made_from and manifest.facts == facts
 
 
 def _check_identity(stage: Stage, facts: dict[str, Any]) -> None:

@@ -1,0 +1,147 @@
+"""A job of the workflow waits for a process that does the same, and takes what that one made; by hand it is refused."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfpi.runtime.checkpoints import Checkpointer
+from nfpi.runtime.tensors import load_tensors
+from nfpi.stages import execution
+
+from .conftest import TRAINING, SmallRun, call, nfpi
+
+FORK = multiprocessing.get_context("fork")
+LATER = 3
+"""The step that the first process rests after."""
+
+
+@dataclass
+class Jobs:
+    """Two jobs that train the same flow; the first one rests in mid-training until it is told to go on."""
+
+    run: SmallRun
+    folder: Path
+    processes: list[Any] = field(default_factory=list)
+
+    def start(self, *, rest: bool = False, **changes: Any) -> Path:
+        """Start a job; its log."""
+        log = self.folder / f"{len(self.processes)}.log"
+        training = TRAINING | {"checkpoint_minutes": 1e-6} | changes
+        command = ("--log", log, *self.run.command("train-flow", prior=None, training=training))
+        process = FORK.Process(target=self._work, args=(command, rest))
+        process.start()
+        self.processes.append(process)
+        return log
+
+    def _work(self, command: tuple[object, ...], rest: bool) -> None:
+        after_step, steps = Checkpointer.after_step, 0
+
+        def resting(checkpointer: Checkpointer, epoch_ended: bool = False) -> None:
+            nonlocal steps
+            steps += 1
+            after_step(checkpointer, epoch_ended)
+            if steps == LATER:
+                (self.folder / "rests").touch()
+                wait_until((self.folder / "go").exists)
+
+        if rest:
+            Checkpointer.after_step = resting  # type: ignore[method-assign]
+        execution._SECONDS = 0.05
+        logging.root.handlers.clear()  # pytest's
+        raise SystemExit(call(*command))
+
+    def both_wait(self, **changes: Any) -> Path:
+        """Start one that rests and one that waits for it; the log of the second."""
+        self.start(rest=True)
+        wait_until((self.folder / "rests").exists)
+        log = self.start(**changes)
+        wait_until(lambda: log.exists() and "waiting until it ends" in log.read_text())
+        return log
+
+    def go_on(self) -> None:
+        """Let the first one go on."""
+        (self.folder / "go").touch()
+
+    def status(self, index: int) -> int:
+        """The status that a job ends with."""
+        self.processes[index].join(timeout=60)
+        assert self.processes[index].exitcode is not None
+        return int(self.processes[index].exitcode)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def jobs(begun: SmallRun, tmp_path: Path) -> Iterator[Jobs]:
+    shutil.copytree(begun.splits, replace(begun, root=tmp_path).splits)
+    shutil.copytree(begun.initial, replace(begun, root=tmp_path).initial)
+    jobs = Jobs(replace(begun, root=tmp_path, weight=0), tmp_path)
+    yield jobs
+    for process in jobs.processes:
+        process.kill()
+
+
+@pytest.fixture
+def alone(jobs: Jobs, tmp_path: Path) -> bytes:
+    """The weights of a training by itself."""
+    output = tmp_path / "alone"
+    nfpi(*jobs.run.command("train-flow", prior=None, output=output))
+    return (output / "model/model.safetensors").read_bytes()
+
+
+def test_the_second_waits_and_takes_what_the_first_made(jobs: Jobs, alone: bytes) -> None:
+    log = jobs.both_wait()
+    assert f"received another process that does (process {jobs.processes[0].pid} on " in log.read_text()
+    jobs.go_on()
+    assert [jobs.status(0), jobs.status(1)] == [0, 0]
+    assert "the other process has made it" in log.read_text()
+    assert "epoch" not in log.read_text()
+    assert (jobs.run.model / "model.safetensors").read_bytes() == alone
+
+
+def test_where_the_first_is_killed_the_second_resumes(jobs: Jobs, alone: bytes) -> None:
+    log = jobs.both_wait()
+    jobs.processes[0].kill()
+    assert jobs.status(1) == 0
+    assert f"resuming from step {LATER + begun_steps(jobs)}" in log.read_text()
+    assert (jobs.run.model / "model.safetensors").read_bytes() == alone
+
+
+def begun_steps(jobs: Jobs) -> int:
+    return int(load_tensors(jobs.run.initial / "state.safetensors")[1]["step"])
+
+
+def test_a_second_of_other_settings_trains_when_the_first_has_ended(jobs: Jobs) -> None:
+    log = jobs.both_wait(epochs=4)
+    jobs.go_on()
+    assert [jobs.status(0), jobs.status(1)] == [0, 0]
+    assert "epoch 4/4" in log.read_text()
+
+
+def test_a_signal_ends_the_wait(jobs: Jobs) -> None:
+    jobs.both_wait()
+    jobs.processes[1].terminate()
+    assert jobs.status(1) == 75
+    jobs.go_on()
+    assert jobs.status(0) == 0
+
+
+def test_by_hand_the_second_is_refused(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs.start(rest=True)
+    wait_until((jobs.folder / "rests").exists)
+    assert call(*jobs.run.command("train-flow", prior=None)) == 1
+    assert f"(process {jobs.processes[0].pid} on " in capsys.readouterr().err
