@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
@@ -36,8 +37,17 @@ from nfpi.stages.options import (
 )
 from nfpi.workflow import Inputs, Jobs, Params, Plan, Sources, Targets
 from nfpi.workflow.alone import hold_results
-from nfpi.workflow.internals import rule_names, show_requests, use_this_machine
+from nfpi.workflow.ending import show_results
+from nfpi.workflow.internals import (
+    log_in_utf_8,
+    requested_targets,
+    rule_names,
+    show_requests,
+    timed_rules,
+    use_this_machine,
+)
 from nfpi.workflow.page import write_page_at_end
+from nfpi.workflow.terminal import introduce
 
 ROOT = Path(workflow.basedir)
 
@@ -94,14 +104,17 @@ onstart:
         hold_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
+    log_in_utf_8(logger)
+    introduce(logger, plan.layout.root, timed_rules(workflow))
 
 
 onsuccess:
-    write_page_at_end(plan)
+    show_results(logger, targets, requested_targets(workflow))
+    write_page_at_end(logger, plan)
 
 
 onerror:
-    write_page_at_end(plan)
+    write_page_at_end(logger, plan)
 
 
 rule all:

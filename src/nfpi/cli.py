@@ -7,17 +7,20 @@ Options that are groups of settings take one JSON text (`--training '{"epochs": 
 from __future__ import annotations
 
 import argparse
+import difflib
 import inspect
 import io
 import json
 import logging
 import os
+import re
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -29,11 +32,18 @@ from pydantic_settings import (
 from tqdm import tqdm
 
 from nfpi import __version__
-from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions
+from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions, suggest
 from nfpi.runtime.faults import describe_fault, describe_scarcity
 from nfpi.runtime.job_log import PLACE, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
-from nfpi.stages.options import COMMANDS, Command
+from nfpi.stages.options import COMMANDS, Command, Stage
+
+logger = logging.getLogger(__name__)
+
+_PARSING = "error parsing CLI: "
+_WRONG_USAGE = 2
+_EVERYWHERE = ("--version", "--extensions", "--log")
+_NAMED_FILES = 4
 
 
 class _Commands(BaseSettings):
@@ -48,6 +58,7 @@ class _Commands(BaseSettings):
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
+        cli_exit_on_error=False,
         nested_model_default_partial_update=True,
         use_attribute_docstrings=True,
     )
@@ -66,6 +77,8 @@ class _Commands(BaseSettings):
         command = get_subcommand(self)
         assert isinstance(command, Command)
         execute(command)
+        if isinstance(command, Stage):
+            logger.info(_describe_outputs(command))
 
 
 def _summary(command: type[Command]) -> str:
@@ -97,11 +110,14 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every locale has a λ
-    everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False)
+    everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False, exit_on_error=False)
     everywhere.add_argument("--version", action="version", version=f"nfpi {__version__}")
     everywhere.add_argument("--extensions", action="append", type=Path, default=[])
     everywhere.add_argument("--log", type=Path)
-    known, arguments = everywhere.parse_known_args(arguments)
+    try:
+        known, arguments = everywhere.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        return _fail(str(error), _WRONG_USAGE)
     arguments = arguments or ["--help"]
     log = None if PLACE in os.environ else known.log
     return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
@@ -114,6 +130,11 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     )
     for noisy in ("lightning.fabric", "lightning_fabric", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    known, first = [command.command for command in COMMANDS], arguments[0]
+    if first.startswith("--") and first != "--help":
+        return _fail(f"unknown option {first}{suggest(first, ['--help', *_EVERYWHERE])}", _WRONG_USAGE)
+    if first not in (*known, "--help", "-h"):
+        return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _WRONG_USAGE)
     try:
         with interruptible(at_once=True):
             load_extensions(extensions)
@@ -125,7 +146,10 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
             raise
         return _fail(str(error))
     except SettingsError as error:
-        return _fail(_describe_malformed_json(arguments) or str(error))
+        text = str(error)
+        if text.startswith(_PARSING):
+            return _fail(_describe_wrong_usage(text.removeprefix(_PARSING), arguments), _WRONG_USAGE)
+        return _fail(_describe_malformed_json(arguments) or text)
     except Interrupted as error:
         return _fail(str(error), EXIT_STATUS)
     except Exception as error:
@@ -135,8 +159,42 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
             raise
         return _fail(line)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        print("nfpi: stopped; the same command resumes", file=sys.stderr)
+        return 130
     return 0
+
+
+def _describe_outputs(stage: Stage) -> str:
+    """What a stage that has ended well made, in one line."""
+    files = [path.relative_to(stage.output).as_posix() for path in stage.output_paths() if path.is_file()]
+    if not files:
+        return f"wrote {stage.output}"
+    named = ", ".join(files[:_NAMED_FILES]) + (", ..." if len(files) > _NAMED_FILES else "")
+    return f"wrote {len(files)} file{'s' if len(files) > 1 else ''} in {stage.output}: {named}"
+
+
+def _describe_wrong_usage(fault: str, arguments: list[str]) -> str:
+    """The fault with the nearest option there is, where it is an unknown one; else where the options stand."""
+    command = next((command for command in COMMANDS if command.command == arguments[0]), None)
+    usage = f"nfpi {command.command} --help" if command is not None else "nfpi --help"
+    unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", fault)
+    if unknown is None:
+        return f"{fault} (see {usage})"
+    options = [*_options(command), *_EVERYWHERE] if command is not None else []
+    nearest = difflib.get_close_matches(unknown[1], options, n=1)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"see {usage}"
+    return f"unknown option {unknown[1]} ({hint})"
+
+
+def _options(settings: type[BaseModel], group: str = "--") -> Iterator[str]:
+    """Names of the options that a command, or a group of its settings, has."""
+    for name, field in settings.model_fields.items():
+        option = f"{group}{name.replace('_', '-')}"
+        yield option
+        if field.annotation is bool:
+            yield option.replace("--", "--no-", 1)
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
+            yield from _options(field.annotation, f"{option}.")
 
 
 def _describe_malformed_json(arguments: list[str]) -> str | None:

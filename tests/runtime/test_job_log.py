@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-FAILING = ("evaluate", "--data", "d", "--model", "missing", "--output", "o")
-LINE = "nfpi: error: missing/config.json: there is no such file\n"
+FAILING = ("evaluate", "--data", "d", "--output", "o")
+LINE = "nfpi: error: evaluate.model: Field required\n"
 
 
 def run(log: Path, *arguments: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:

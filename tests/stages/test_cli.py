@@ -228,20 +228,42 @@ def test_a_wrong_setting_is_one_line(arguments, message, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        ("start-flux",),
-        (*START, "--unknown", "1"),
-        (*START, "--seed"),
-        (*START, "--training.epohcs", "3"),
-        (*START, "--extensions"),
+        (("start-flux",), "unknown subcommand 'start-flux' (did you mean 'start-flow'?)"),
+        (("--extension", "f.py", "schema"), "unknown option --extension (did you mean '--extensions'?)"),
+        ((*START, "--unknown", "1"), "unknown option --unknown (see nfpi start-flow --help)"),
+        ((*START, "--sed=3"), "unknown option --sed (did you mean '--seed'?)"),
+        ((*START, "--seed"), "argument --seed: expected one argument (see nfpi start-flow --help)"),
+        (
+            (*START, "--training.epohcs", "3"),
+            "unknown option --training.epohcs (did you mean '--training.epochs'?)",
+        ),
+        ((*START, "--training.batch_size", "3"), "(did you mean '--training.batch-size'?)"),
+        ((*START, "--extensions"), "argument --extensions: expected one argument"),
     ],
 )
-def test_wrong_usage_ends_with_status_2(arguments, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(list(arguments))
-    assert end.value.code == 2
-    assert "usage: nfpi" in capsys.readouterr().err
+def test_wrong_usage_is_one_line_with_the_nearest_name(arguments, message, capsys):
+    assert main(list(arguments)) == 2
+    assert message in error_line(capsys)
+
+
+# ---- how a stage ends ---------------------------------------------------------------------------------------
+
+
+def test_a_stage_ends_with_what_it_made(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert call("schema", "--output", tmp_path / "new") == 0
+    assert caplog.messages[-1] == f"wrote 1 file in {tmp_path}/new: config.schema.json"
+
+
+def test_ctrl_c_is_no_error(monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nfpi.stages.execution, "execute", interrupt)
+    assert call(*START) == 130
+    assert capsys.readouterr().err == "nfpi: stopped; the same command resumes\n"
 
 
 # ---- missing files ------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ from nfpi.workflow import Plan
 ROOT = Path(__file__).parents[2]
 STUBS = Path(__file__).parent / "stubs"
 
+PRINTED = "printed.txt"
+
 Job = tuple[str, str]
 """A stage of the command line, and its output below results/{preset}."""
 
@@ -121,6 +123,11 @@ class Project:
         """Start a new list of calls."""
         (self.folder / "calls.jsonl").unlink(missing_ok=True)
 
+    @property
+    def printed(self) -> str:
+        """What the call printed that `finished` comes from."""
+        return (self.folder / PRINTED).read_text()
+
     def copy(self, folder: Path) -> Project:
         """The same state elsewhere: files with their dates, and what Snakemake remembers of them."""
         shutil.copytree(self.folder, folder, symlinks=True)
@@ -196,7 +203,7 @@ def fresh(tmp_path: Path) -> Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which `snakemake table2` has run to its end; tests only plan in it."""
     project = clone(tmp_path_factory.mktemp("finished") / "clone")
-    project.snakemake("table2")
+    project.write(PRINTED, project.snakemake("table2").stdout)
     return project
 
 

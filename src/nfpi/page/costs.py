@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.results.layout import Column, Table
+from nfpi.results.times import read_benchmark
 
 _MEGABYTES_A_GIGABYTE = 1024
 _SHORT = 2 * 3600
@@ -37,11 +36,12 @@ def read_costs(root: Path) -> list[Cost]:
     """What the stages took, the longest first; files that are damaged are passed over."""
     found: dict[str, list[tuple[float, float]]] = {}
     for path in sorted(root.glob("benchmarks/**/*.tsv")):
-        found.setdefault(path.stem, []).extend(_times(path))
+        job = read_benchmark(path)
+        if "s" in job and "max_rss" in job:
+            found.setdefault(path.stem, []).append((job["s"], job["max_rss"]))
     costs = [
         Cost(stage, len(jobs), sum(s for s, _ in jobs), max(s for s, _ in jobs), max(memory for _, memory in jobs))
         for stage, jobs in found.items()
-        if jobs
     ]
     return sorted(costs, key=lambda cost: -cost.seconds)
 
@@ -64,14 +64,3 @@ def cost_table(costs: list[Cost]) -> Table:
         numbers("Most memory", "(GB)", [cost.memory / _MEGABYTES_A_GIGABYTE for cost in costs], 1),
     ]
     return Table(columns, [False] * len(costs), ["Wall-clock time of the last run of each job."])
-
-
-def _times(path: Path) -> Iterator[tuple[float, float]]:
-    """Seconds and MB of a job, of its last run."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        if rows:
-            yield float(rows[-1]["s"]), float(rows[-1]["max_rss"])
-    except (OSError, ValueError, KeyError, TypeError):  # Snakemake writes NA for jobs that were too short
-        return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+from pathlib import Path
 from typing import Any
 
 from nfpi.config import ConfigError
@@ -46,3 +49,20 @@ def show_requests(workflow: Any, jobs: Jobs) -> None:
 def rule_names(workflow: Any) -> list[str]:
     """Names of the rules that are defined so far."""
     return [rule.name for rule in workflow.rules]
+
+
+def timed_rules(workflow: Any) -> dict[str, str]:
+    """The rules whose jobs run something, with the name that their times are noted under."""
+    return {rule.name: Path(str(rule.benchmark)).stem for rule in workflow.rules if rule.benchmark}
+
+
+def log_in_utf_8(logger: logging.Logger) -> None:
+    """Write Snakemake's log in UTF-8: it opens it in the locale's encoding, which may have no λ."""
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler) and isinstance(handler.stream, io.TextIOWrapper):
+            handler.stream.reconfigure(encoding="utf-8")
+
+
+def requested_targets(workflow: Any) -> set[str]:
+    """What the call asks for, by rules or files; nothing: the default target."""
+    return set(workflow.dag_settings.targets)

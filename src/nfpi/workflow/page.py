@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 
 from nfpi.workflow.plan import Plan
 
 
-def write_page_at_end(plan: Plan) -> None:
+def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     """Write the page of the preset from what is there, and say where; no job depends on it.
 
     What goes wrong is said in one line: a call ends as it would have ended without a page.
+
+    Args:
+        logger: Snakemake's.
+        plan: of the call.
     """
     root = plan.layout.root
     if not root.is_dir():
@@ -20,7 +24,7 @@ def write_page_at_end(plan: Plan) -> None:
         from nfpi.page.write import write_page
 
         write_described(root, describe(plan.config))
-        print(f"Page: {write_page(root)}", file=sys.stderr)
+        logger.info(f"page:   {write_page(root)}")
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"The page of results was not written: {reason}", file=sys.stderr)
+        logger.error(f"The page of results was not written: {reason}")

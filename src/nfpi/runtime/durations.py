@@ -1,0 +1,19 @@
+"""Durations for people."""
+
+from __future__ import annotations
+
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60))
+
+
+def write_duration(seconds: float) -> str:
+    """`8 s`, `2 min 5 s`, `20 h`: the largest unit, and the next one where there are fewer than ten of the largest."""
+    if seconds < 0.5:
+        return "< 1 s"
+    seconds = max(1, round(seconds))
+    for index, (unit, size) in enumerate(_UNITS):
+        if seconds >= size:
+            whole, rest = divmod(seconds, size)
+            smaller, smaller_size = _UNITS[index + 1] if index + 1 < len(_UNITS) else ("s", 1)
+            text, more = f"{whole} {unit}", rest // smaller_size
+            return f"{text} {more} {smaller}" if whole < 10 and more else text
+    return f"{seconds} s"

@@ -1,0 +1,84 @@
+"""Settings that have changed since the last call, in the words of config.yaml."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_CHANGED = re.compile(r"Params have changed since last execution: .*?before: (.*?) now: (.*?)(?=; [A-Z]|$)", re.DOTALL)
+_TEXT = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_BLOCKS = {
+    "start_flow": "training",
+    "train_flow": "training",
+    "fit_prior": "priors.{prior}",
+    "evaluate": "evaluation",
+    "augment": "nfa",
+    "train_classifier": "classifiers.{classifier}",
+    "train_classifier_on_real": "classifiers.{classifier}",
+    "prepare_data": "datasets.{dataset}",
+    "encode_data": "datasets.{dataset}",
+    "table": "tables.{table}",
+}
+"""Where the settings of a rule stand in config.yaml."""
+
+
+def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str:
+    """Snakemake's reason to run a job, with settings that have changed as `training.epochs: 40 → 12`."""
+    changes = find_changes(reason, rule, wildcards)
+    if not changes:
+        return reason
+    return _CHANGED.sub(lambda _: f"Settings have changed: {', '.join(changes)}", reason)
+
+
+def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[str]:
+    """The settings that have changed, by Snakemake's reason; none where it names none in JSON."""
+    found = _CHANGED.search(reason)
+    if not found:
+        return []
+    before, now = (list(filter(None, map(_settings, _texts(part)))) for part in found.groups())
+    changes: list[str] = []
+    for old in before if len(before) == len(now) else ():
+        new = max(now, key=lambda other: len(old.keys() & other.keys()))  # they come in no order
+        where = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
+        where = "flows.{flow}" if where == "training" and {"kind"} & (old.keys() | new.keys()) else where
+        prefix = f"{where.format_map(_Wildcards(wildcards))}." if where else ""
+        changes += _differences(old, new, prefix)
+    return list(dict.fromkeys(changes))
+
+
+class _Wildcards(dict[str, str]):
+    """What a job has no wildcard for stays a name."""
+
+    def __missing__(self, key: str) -> str:
+        return key
+
+
+def _texts(part: str) -> Iterator[str]:
+    """The literals of Python in a text."""
+    for found in _TEXT.finditer(part):
+        text = found[1] if found[1] is not None else found[2]
+        yield text.replace("\\'", "'").replace('\\"', '"').replace("\\\\", "\\")
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """The settings that a text holds as JSON; none where it holds something else."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for key in dict.fromkeys([*old, *new]):
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            yield f"{prefix}{key}: {_write(before)} → {_write(now)}"
+
+
+def _write(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

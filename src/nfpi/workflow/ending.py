@@ -1,0 +1,41 @@
+"""What stands at the end of a call that has gone well: the tables, and where everything lies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from nfpi.workflow.targets import Targets
+
+
+def show_results(logger: logging.Logger, targets: Targets, requested: Collection[str]) -> None:
+    """Print the tables that were asked for, and the paths of their files and figures.
+
+    Args:
+        logger: Snakemake's.
+        targets: of the preset.
+        requested: targets of the call; none: all of them.
+    """
+    config = targets.plan.config
+    chosen = [name for name in targets.names if not requested or name in requested or "all" in requested]
+    figures = [name for name in chosen if name in config.figures]
+    lines: list[str] = []
+    paths: list[tuple[str, str]] = []
+    for name in chosen:
+        if name in config.tables:
+            files = targets.table(name)
+            lines += ["", *_text(files["markdown"]).rstrip().splitlines()]
+            paths.append(("table", f"{files['markdown']} (and .csv, .tex, .html)"))
+            figures += config.figures_of(name)
+    for figure in dict.fromkeys(figures):
+        paths += [("figure", file) for file in targets.figure(figure).values() if file.endswith(".png")]
+    if paths:
+        logger.info("\n".join([*lines, "", *(f"{kind + ':':8}{path}" for kind, path in paths)]))
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,333 @@
+"""What a call of the workflow prints: one line a job when it has ended, and the failed jobs at the very end.
+
+It reads the events that Snakemake hands to loggers, through the package `snakemake_logger_plugin_nfpi`. Snakemake's own
+log (.snakemake/log) has everything as ever. Dry runs, `--verbose`, `--quiet` and `--printshellcmds` print what
+Snakemake prints; only changed settings are written in another form. Nothing of Snakemake is imported here.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from nfpi.results.times import read_seconds, read_times
+from nfpi.runtime.durations import write_duration
+from nfpi.workflow.changes import describe_reason, find_changes
+from nfpi.workflow.forecast import Forecast
+
+Record = logging.LogRecord
+Format = Callable[[Record], str]
+
+_LAST_LINES = 8
+"""Of the log of a failed job."""
+_SHOWN_FAILURES = 5
+"""Whose logs are shown."""
+_NOISE = re.compile(
+    r"(None$|$|Building DAG of jobs|Using shell: |Assuming unrestricted shared|Conda environments: ignored|"
+    r"Select jobs to execute|Execute \d+ jobs|Provided |Rules claiming more threads|Group jobs: inactive|"
+    r"Singularity containers: ignored|Complete log\(s\): |Elapsed time: |Finished jobid: |SLURM run ID: |"
+    r"RuleException:\s+CalledProcessError in file |"
+    r"(WorkflowError:\s+)?At least one job did not complete successfully|"
+    r"Exiting because a job execution failed\. Look (above|below) for error messages)"
+)
+"""Beginnings of messages that say nothing of the user's work, or that a line of this module stands for."""
+_INTERRUPTED = "Terminating processes on user request"
+_RESTARTED = re.compile(r"Trying to restart job (\d+)\.")
+_SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.")
+_NOTE = re.compile(r" \((?:check log file|send to storage|retrieve from storage|temporary|temp)[^)]*\)$")
+"""What Snakemake adds to the names of files."""
+
+
+class OutputSettings(Protocol):
+    """Options of the call that say what is printed."""
+
+    dryrun: bool
+    printshellcmds: bool
+    verbose: bool
+    debug_dag: bool
+    quiet: Any
+    stdout: bool
+
+
+class Output(Protocol):
+    """Where records go."""
+
+    def receive(self, record: Record, write: Format) -> None:
+        """Print what a record says; `write` gives it in Snakemake's form."""
+
+    def finish(self) -> None:
+        """Print what stands at the very end."""
+
+
+def make_output(settings: OutputSettings, snakemakes: logging.Handler) -> Output:
+    """The output of a call with these options.
+
+    Args:
+        settings: the options.
+        snakemakes: what Snakemake would print with.
+    """
+    stream = sys.stdout if settings.stdout else sys.stderr
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # not every locale has a λ
+    if settings.dryrun or settings.verbose or settings.printshellcmds or settings.debug_dag or settings.quiet:
+        return PlainOutput(snakemakes)
+    return JobLines(stream)
+
+
+def introduce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
+    """Tell the output of a call what it is about, before its first job.
+
+    Args:
+        logger: Snakemake's.
+        results: folder results/{preset}.
+        stages: what the times of a rule's jobs are noted as, by rule; one that is missing runs nothing.
+    """
+    logger.info("", extra={"nfpi_call": (results, dict(stages))})
+
+
+@dataclass
+class PlainOutput:
+    """Snakemake's own lines, with changed settings written by their names.
+
+    Args:
+        handler: that prints them.
+    """
+
+    handler: logging.Handler
+
+    def receive(self, record: Record, write: Format) -> None:
+        """Print a record."""
+        if _event(record) == "job_info":
+            record.reason = describe_reason(record.reason, record.rule_name, record.wildcards)  # type: ignore[attr-defined]
+        self.handler.emit(record)
+
+    def finish(self) -> None:
+        """There is nothing more to print."""
+
+
+@dataclass
+class _Job:
+    """A job that was started.
+
+    Attributes:
+        rule: its name.
+        message: what it does.
+        log: paths of its log.
+        times: file in which its time is noted; None: nowhere.
+        began: when, by the clock.
+        attempt: from 1.
+    """
+
+    rule: str
+    message: str
+    log: list[Path]
+    times: Path | None
+    began: float
+    attempt: int = 1
+
+
+@dataclass
+class JobLines:
+    """One line a job.
+
+    Args:
+        stream: that they are printed on; on a terminal its last line says what is running.
+        clock: seconds, of which only differences matter.
+    """
+
+    stream: TextIO
+    clock: Callable[[], float] = time.monotonic
+    _stats: Counter[str] = field(default_factory=Counter)
+    _forecast: Forecast = field(default_factory=Forecast)
+    _running: dict[int, _Job] = field(default_factory=dict)
+    _failed: dict[int, _Job] = field(default_factory=dict)
+    _attempts: Counter[int] = field(default_factory=Counter)
+    _changes: set[str] = field(default_factory=set)
+    _total: int = 0
+    _done: int = 0
+    _interrupted: bool = False
+    _live: bool = False
+
+    def receive(self, record: Record, write: Format) -> None:
+        """Print what a record says."""
+        about = getattr(record, "nfpi_call", None)
+        if about is not None:
+            self._begin(*about)
+            return
+        match _event(record):
+            case "run_info":
+                self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})  # type: ignore[attr-defined]
+            case "job_info":
+                self._start(record)
+            case "job_finished":
+                job_id = getattr(record, "job_id", None)
+                self._end(getattr(record, "jobid", 0) if job_id is None else job_id)
+            case "job_error":
+                self._fail(record)
+            case "group_info" | "group_error" | "error" | None | "":
+                self._say(record, write)
+        self._show_running()
+
+    def finish(self) -> None:
+        """Print the last lines of the logs of failed jobs; after Ctrl-C, how to go on."""
+        self._hide_running()
+        if self._interrupted:
+            self._print("\nstopped; the same command resumes")
+        elif self._failed:
+            self._print_failed()
+        self._interrupted = False  # Snakemake closes its loggers twice
+        self._failed.clear()
+
+    def _print_failed(self) -> None:
+        failed, left = len(self._failed), self._total - self._done - len(self._failed)
+        waiting = f", {_count(left, 'job')} not run" if left > 0 else ""
+        self._print(f"\n{_count(failed, 'job')} failed{waiting}; the same command makes what is missing")
+        shown = list(self._failed.values())[:_SHOWN_FAILURES]
+        for job in shown:
+            self._print(f"\n{job.message}")
+            for path in job.log:
+                lines = last_lines(path, _LAST_LINES)
+                self._print("".join(f"    {line}\n" for line in lines) + f"  log: {path}")
+        if failed > len(shown):
+            self._print(f"\nand {failed - len(shown)} more, named above")
+
+    def _begin(self, results: Path, stages: Mapping[str, str]) -> None:
+        jobs = Counter({rule: count for rule, count in self._stats.items() if rule in stages})
+        times = read_times(results)
+        self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
+        self._total = jobs.total()
+        seconds, known = self._forecast.left({}, 1)
+        time_left = f", about {write_duration(seconds)} one after the other" if known and self._total else ""
+        follow = f" (nfpi status {results} says what runs)" if self._total > 1 else ""
+        self._print(f"{_count(self._total, 'job')}{time_left}{follow}")
+
+    def _start(self, record: Any) -> None:
+        if not record.rule_msg:
+            return  # a target: it runs nothing
+        message = record.rule_msg.splitlines()[0]
+        log = [Path(_NOTE.sub("", str(name))) for name in record.log]
+        for change in find_changes(record.reason, record.rule_name, record.wildcards):
+            if change not in self._changes:
+                self._changes.add(change)
+                self._print(f"changed: {change}")
+        times = Path(record.benchmark) if record.benchmark else None
+        self._attempts[record.jobid] += 1
+        attempt = self._attempts[record.jobid]
+        self._running[record.jobid] = _Job(record.rule_name, message, log, times, self.clock(), attempt)
+
+    def _end(self, job_id: int) -> None:
+        job = self._running.pop(job_id, None)
+        if job is None:
+            return
+        self._done += 1
+        seconds = read_seconds(job.times) if job.times else None  # without the time in a cluster's queue
+        seconds = self.clock() - job.began if seconds is None else seconds
+        self._forecast.finished(job.rule, seconds)
+        self._print_job(job, ", ".join(filter(None, (write_duration(seconds), self._time_left()))))
+
+    def _fail(self, record: Any) -> None:
+        job = self._running.pop(record.jobid, None)
+        if job is None or self._interrupted:
+            return
+        job.log = [path for path in (Path(_NOTE.sub("", str(name))) for name in record.log) if path.exists()] or job.log
+        self._failed[record.jobid] = job
+        self._forecast.finished(job.rule, None)
+        self._print_job(job, f"FAILED after {write_duration(self.clock() - job.began)}")
+
+    def _restart(self, job_id: int) -> None:
+        job = self._failed.pop(job_id, None)
+        if job is not None:
+            self._forecast.restarted(job.rule)
+            self._print_job(job, f"is tried again, attempt {job.attempt + 1}; log: {', '.join(map(str, job.log))}")
+
+    def _print_job(self, job: _Job, remark: str) -> None:
+        width = len(str(self._total))
+        place = f"{self._done:{width}}/{self._total}  " if self._total else ""
+        self._print(f"{place}{job.message} ({remark})")
+
+    def _time_left(self) -> str:
+        if self._done >= self._total:
+            return ""
+        now = self.clock()
+        running: dict[str, list[float]] = {}
+        for job in self._running.values():
+            running.setdefault(job.rule, []).append(now - job.began)
+        seconds, known = self._forecast.left(running, len(self._running) + 1)
+        if seconds < 1:
+            return ""
+        return f"{'about' if known else 'at least'} {write_duration(seconds)} left"
+
+    def _say(self, record: Record, write: Format) -> None:
+        text = str(write(record))
+        if text.startswith(_INTERRUPTED):
+            self._interrupted = True
+            self._running.clear()
+            self._print("stopping ...")
+        elif restarted := _RESTARTED.match(text):
+            self._restart(int(restarted[1]))
+        elif submitted := _SUBMITTED.match(text):
+            self._submit(int(submitted[1]), submitted[2])
+        elif not _NOISE.match(text):
+            self._print(text)
+
+    def _submit(self, job_id: int, cluster_id: str) -> None:
+        job = self._running.get(job_id)
+        if job is not None:
+            self._print_job(job, f"submitted as SLURM job {cluster_id}; log: {', '.join(map(str, job.log))}")
+
+    def _print(self, text: str) -> None:
+        self._hide_running()
+        print(text, file=self.stream, flush=True)
+
+    def _show_running(self) -> None:
+        """Say on the last line of a terminal what runs."""
+        self._hide_running()
+        if not self._running or not self.stream.isatty():
+            return
+        job, *others = self._running.values()
+        mean = self._forecast.of_job(job.rule)
+        parts = [
+            f"... {job.message}",
+            f" (about {write_duration(mean)})" if mean else "",
+            f", and {len(others)} more" if others else "",
+        ]
+        width = shutil.get_terminal_size().columns - 1
+        self.stream.write("".join(parts)[:width])
+        self.stream.flush()
+        self._live = True
+
+    def _hide_running(self) -> None:
+        if self._live:
+            self.stream.write("\r\x1b[K")
+            self._live = False
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log that are not empty; of a progress bar only what it showed last."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 20_000))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return [line for line in lines if line][-count:]
+
+
+def _event(record: Record) -> str | None:
+    event = getattr(record, "event", None)
+    return None if event is None else str(getattr(event, "value", event))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

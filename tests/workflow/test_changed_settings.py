@@ -1,0 +1,71 @@
+"""Snakemake's reasons in the words of config.yaml."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nfpi.workflow.changes import describe_reason, find_changes
+
+from .conftest import Project
+
+WILDCARDS = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": "1000", "seed": "0"}
+
+
+def reason(before: list[str], now: list[str], more: str = "") -> str:
+    """As Snakemake writes it: the values that only one of both calls has, in no order."""
+    return (
+        "Params have changed since last execution: Union of exclusive params before and now across all output: "
+        f"before: {', '.join(map(repr, before))} now: {', '.join(map(repr, now))}{more}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "now", "changes"),
+    [
+        (
+            "train_flow",
+            {"epochs": 40, "batch_size": 128},
+            {"epochs": 12, "batch_size": 128},
+            "training.epochs: 40 → 12",
+        ),
+        ("train_flow", {"augmentation": "none"}, {"augmentation": "flip"}, "training.augmentation: none → flip"),
+        ("train_flow", {"kind": "glow", "depth": 3}, {"kind": "glow", "depth": 4}, "flows.mef.depth: 3 → 4"),
+        ("fit_prior", {"tolerance": 0.1}, {"tolerance": 0.2}, "priors.fpi.tolerance: 0.1 → 0.2"),
+        ("fit_prior", {"damping": {"first": 1}}, {"damping": {"first": 2}}, "priors.fpi.damping.first: 1 → 2"),
+        ("draw_figure1", {"points": 3}, {"points": None}, "figures.figure1.points: 3 → null"),
+        ("evaluate", {"batch_size": 3, "bins": 5}, {"bins": 5}, "evaluation.batch_size: 3 → null"),
+    ],
+)
+def test_a_changed_setting_is_named_as_in_the_config(rule, before, now, changes) -> None:
+    text = reason([json.dumps(before)], [json.dumps(now)])
+    assert find_changes(text, rule, WILDCARDS) == [changes]
+    assert describe_reason(text, rule, WILDCARDS) == f"Settings have changed: {changes}"
+
+
+def test_what_follows_in_a_reason_is_kept() -> None:
+    text = reason(['{"epochs": 1}'], ['{"epochs": 2}'], "; Input files updated by another job: a.csv")
+    assert describe_reason(text, "train_flow", WILDCARDS) == (
+        "Settings have changed: training.epochs: 1 → 2; Input files updated by another job: a.csv"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Missing output files: a.csv",
+        "Code has changed since last execution",
+        reason(["a digest"], ["another digest"]),
+        reason(["--metrics", "brier"], []),
+    ],
+)
+def test_other_reasons_stay_as_they_are(text) -> None:
+    assert find_changes(text, "train_flow", WILDCARDS) == []
+    assert describe_reason(text, "train_flow", WILDCARDS) == text
+
+
+def test_a_dry_run_names_the_setting_of_the_real_reason(finished: Project) -> None:
+    text = finished.snakemake("table2", "--dry-run", "--config", "training={epochs: 12}").stdout
+    assert "Reason: Settings have changed: training.epochs: 40 → 12\n" in text
+    assert "Params have changed" not in text

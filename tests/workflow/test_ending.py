@@ -1,0 +1,64 @@
+"""What stands at the end of a call that has gone well."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from nfpi.workflow import Targets
+from nfpi.workflow.ending import show_results
+
+from .conftest import make_plan
+
+
+@pytest.fixture
+def shown(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Lines that are printed after a call with these targets; the tables hold their names."""
+    targets = Targets(make_plan("fashion_mnist_small", results=str(tmp_path)))
+    for name in targets.plan.config.tables:
+        path = Path(targets.table(name)["markdown"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"| table {name} |\n", encoding="utf-8")
+
+    def show(*requested: str) -> list[str]:
+        with caplog.at_level(logging.INFO):
+            show_results(logging.getLogger("test"), targets, requested)
+        return "\n".join(caplog.messages).replace(f"{tmp_path}/", "").splitlines()
+
+    return show
+
+
+def test_a_table_stands_there_with_its_files_and_figures(shown) -> None:
+    folder = "fashion_mnist_small"
+    assert shown("table2") == [
+        "",
+        "| table table2 |",
+        "",
+        f"table:  {folder}/tables/table2.md (and .csv, .tex, .html)",
+        f"figure: {folder}/figures/accuracy_against_weight.png",
+    ]
+
+
+def test_a_figure_needs_no_table(shown) -> None:
+    assert shown("samples") == ["", "figure: fashion_mnist_small/figures/samples.png"]
+
+
+@pytest.mark.parametrize("requested", [(), ("all",)])
+def test_all_are_shown_where_all_were_asked_for(shown, requested) -> None:
+    lines = shown(*requested)
+    assert "| table table2 |" in lines
+    figures = [line for line in lines if line.startswith("figure: ")]
+    assert [Path(line).stem for line in figures] == ["accuracy_against_weight", "samples", "residuals"]
+
+
+def test_a_file_that_was_asked_for_brings_nothing(shown) -> None:
+    assert shown("results/demo/digits/splits/train/meta.json") == []
+
+
+def test_a_table_that_cannot_be_read_is_only_named(tmp_path, caplog) -> None:
+    targets = Targets(make_plan(results=str(tmp_path)))
+    with caplog.at_level(logging.INFO):
+        show_results(logging.getLogger("test"), targets, ["table2"])
+    assert caplog.messages[0].split()[0] == "table:"

@@ -1,0 +1,270 @@
+"""What a call of the workflow prints."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nfpi.workflow.terminal import JobLines, PlainOutput, last_lines, make_output
+
+from .conftest import STUBS, Project
+
+START = "start-flow results/demo/digits/mef/initial/data/seed=0"
+STATE = "results/demo/digits/mef/initial/data/seed=0/state.safetensors"
+LOG = "results/demo/logs/digits/mef/initial/data/seed=0/start_flow.log"
+STAGES = {"train_flow": "train_flow", "evaluate": "evaluate"}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Call:
+    """Events of a call, as Snakemake tells them, at times that the test sets."""
+
+    def __init__(self, results: Path, stream: io.StringIO | None = None, **stats: int) -> None:
+        self.now, self.folder = 0.0, results
+        self.stream = stream or io.StringIO()
+        self.output = JobLines(self.stream, clock=lambda: self.now)
+        self.tell("run_info", stats=stats | {"table2": 1, "total": sum(stats.values()) + 1})
+        self.tell(None, nfpi_call=(results, STAGES))
+
+    def tell(self, event: str | None, message: str = "", **attributes: Any) -> None:
+        record = logging.LogRecord("snakemake", logging.INFO, "", 0, message, None, None)
+        record.__dict__.update(event=event, **attributes)
+        self.output.receive(record, lambda record: str(record.msg))
+
+    def start(self, job: int, rule: str, message: str, reason: str = "Missing output files: a") -> None:
+        names = {"rule_name": rule, "rule_msg": message, "reason": reason, "wildcards": {"flow": "mef"}}
+        self.tell("job_info", jobid=job, log=[str(self.folder / f"{job}.log")], benchmark=None, **names)
+
+    def finish(self, job: int) -> None:
+        self.tell("job_finished", job_id=job)
+
+    def fail(self, job: int, *logs: str) -> None:
+        self.tell("job_error", jobid=job, log=list(logs))
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stream.getvalue().splitlines()
+
+
+def test_a_job_is_one_line_when_it_has_ended(tmp_path) -> None:
+    call = Call(tmp_path, train_flow=2)
+    call.start(1, "train_flow", "Train mef\n  sbatch --time=3")
+    call.now = 65
+    call.finish(1)
+    call.start(0, "table2", "")  # a target
+    call.finish(0)
+    assert call.lines == [
+        f"2 jobs (nfpi status {tmp_path} says what runs)",
+        "1/2  Train mef (1 min 5 s, about 1 min 5 s left)",
+    ]
+
+
+def test_the_time_left_is_known_from_earlier_calls(tmp_path) -> None:
+    times = tmp_path / "benchmarks/train_flow.tsv"
+    times.parent.mkdir()
+    times.write_text("s\tmax_rss\n600\t1\n")
+    call = Call(tmp_path, train_flow=2)
+    assert call.lines[0].startswith("2 jobs, about 20 min one after the other ")
+
+
+def test_the_measured_time_of_a_job_has_no_time_in_a_queue(tmp_path) -> None:
+    (tmp_path / "1.tsv").write_text("s\tmax_rss\n30\t1\n")
+    call = Call(tmp_path, train_flow=1)
+    names = {"rule_name": "train_flow", "rule_msg": "Train mef", "reason": "", "wildcards": {}}
+    call.tell("job_info", jobid=1, log=[], benchmark=str(tmp_path / "1.tsv"), **names)
+    call.now = 7200
+    call.finish(1)
+    assert call.lines[-1] == "1/1  Train mef (30 s)"
+
+
+def test_a_changed_setting_is_named_once(tmp_path) -> None:
+    call = Call(tmp_path, train_flow=2)
+    reason = """Params have changed since last execution: before: '{"epochs": 40}' now: '{"epochs": 12}'"""
+    for job in (1, 2):
+        call.start(job, "train_flow", "Train mef", reason)
+    assert call.lines[1:] == ["changed: training.epochs: 40 → 12"]
+
+
+def test_failed_jobs_stand_at_the_end_with_the_last_lines_of_their_logs(tmp_path) -> None:
+    call = Call(tmp_path, train_flow=2, evaluate=1)
+    call.start(1, "train_flow", "Train mef")
+    call.start(2, "train_flow", "Train glow")
+    (tmp_path / "1.log").write_text("".join(f"line {n}\n" for n in range(30)) + "nfpi: error: out of memory\n")
+    slurm = tmp_path / "7.log"
+    slurm.write_text("CANCELLED DUE TO TIME LIMIT\n")
+    call.fail(1, str(tmp_path / "1.log"), str(slurm), str(tmp_path / "never.log"))
+    call.finish(2)
+    call.tell(None, "RuleException:\nCalledProcessError in file 'flow.smk', line 71:\nCommand 'set -e' returned 1.")
+    call.tell("error", "At least one job did not complete successfully.")
+    call.output.finish()
+    call.output.finish()  # loggers may be closed twice
+    lines = call.lines
+    assert lines[1] == "0/3  Train mef (FAILED after < 1 s)"
+    end = lines[lines.index("1 job failed, 1 job not run; the same command makes what is missing") :]
+    assert end[1:3] == ["", "Train mef"]
+    assert end[3:] == [
+        *(f"    line {n}" for n in range(23, 30)),
+        "    nfpi: error: out of memory",
+        f"  log: {tmp_path}/1.log",
+        "    CANCELLED DUE TO TIME LIMIT",
+        f"  log: {slurm}",
+    ]
+
+
+def test_a_job_that_is_tried_again_is_said_and_no_failure(tmp_path) -> None:
+    call = Call(tmp_path, train_flow=1)
+    call.start(1, "train_flow", "Train mef")
+    call.fail(1)
+    call.tell(None, "Trying to restart job 1.")
+    call.start(1, "train_flow", "Train mef")
+    call.now = 5
+    call.finish(1)
+    call.output.finish()
+    assert call.lines[1:] == [
+        "0/1  Train mef (FAILED after < 1 s)",
+        f"0/1  Train mef (is tried again, attempt 2; log: {tmp_path}/1.log)",
+        "1/1  Train mef (5 s)",
+    ]
+
+
+def test_a_submitted_job_has_its_number_and_log(tmp_path) -> None:
+    call = Call(tmp_path, train_flow=1)
+    call.start(3, "train_flow", "Train mef")
+    call.tell(None, "Job 3 has been submitted with SLURM jobid 4711 (log: results/slurm/rule_train_flow/4711.log).")
+    assert call.lines[1:] == [f"0/1  Train mef (submitted as SLURM job 4711; log: {tmp_path}/3.log)"]
+
+
+@pytest.mark.parametrize("message", ["Nothing to be done (all are up to date).", "SLURM's controller does not answer"])
+def test_what_else_snakemake_says_stays(tmp_path, message) -> None:
+    call = Call(tmp_path)
+    call.tell(None, message)
+    assert call.lines[-1] == message
+
+
+def test_a_terminal_shows_what_runs_on_its_last_line(tmp_path) -> None:
+    call = Call(tmp_path, Terminal(), train_flow=2)
+    call.start(1, "train_flow", "Train mef")
+    call.start(2, "train_flow", "Train glow")
+    assert call.lines[-1].endswith("... Train mef, and 1 more")
+    call.now = 20
+    call.finish(1)
+    assert "\r\x1b[K1/2  Train mef (20 s)\n" in call.stream.getvalue()
+    call.output.finish()
+    assert call.stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_terminal_without_the_letters_gets_their_numbers(monkeypatch) -> None:
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(buffer, encoding="latin-1", write_through=True))
+    output = make_output(options(), logging.NullHandler())
+    assert isinstance(output, JobLines)
+    output.receive(logging.LogRecord("", logging.INFO, "", 0, "λ → 3", None, None), lambda record: str(record.msg))
+    assert buffer.getvalue() == b"\\u03bb \\u2192 3\n"
+
+
+def options(**given: Any) -> Any:
+    defaults = dict.fromkeys(["dryrun", "printshellcmds", "verbose", "debug_dag", "quiet", "stdout"])
+    return SimpleNamespace(**defaults | given)
+
+
+@pytest.mark.parametrize("option", ["dryrun", "printshellcmds", "verbose", "debug_dag", "quiet"])
+def test_options_that_ask_for_snakemakes_form_get_it(option) -> None:
+    assert isinstance(make_output(options(**{option: True}), logging.NullHandler()), PlainOutput)
+
+
+def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"begin\n\n 1%|\r 50%|\r 99%|#\nend \xff\n")
+    assert last_lines(path, 3) == ["begin", " 99%|#", "end \ufffd"]
+    assert last_lines(tmp_path / "missing.log", 3) == []
+
+
+# ---- Snakemake itself -----------------------------------------------------------------------------------------
+
+
+def test_a_whole_call_is_short_and_ends_with_what_was_made(finished: Project) -> None:
+    lines = finished.printed.splitlines()
+    assert len(lines) <= 80
+    jobs = [line for line in lines if re.match(r" *\d+/34  [A-Z]", line)]
+    assert len(jobs) == 34
+    assert [line.split()[0] for line in lines[-3:]] == ["table:", "figure:", "page:"]
+
+
+def test_a_failure_is_told_last_and_its_command_is_not(fresh: Project) -> None:
+    printed = fresh.snakemake(STATE, "--retries", "1", check=False, STUB_FAILS=START).stdout
+    assert printed.count("FAILED after") == 2
+    assert printed.count("is tried again, attempt 2") == 1
+    assert printed.endswith(f"    told to fail\n  log: {LOG}\n\n") or printed.endswith(
+        f"    told to fail\n  log: {LOG}\n"
+    )
+    assert "CalledProcessError" not in printed
+    assert "Traceback" not in printed
+
+
+def test_a_locale_without_the_letters_stops_nothing(fresh: Project) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    target = "results/demo/digits/mef/baseline/lambda=0/seed=0/model/model.safetensors"
+    for arguments in (["--dry-run"], []):
+        printed = fresh.snakemake(target, *arguments, **ascii_only).stdout
+        assert "Train mef on digits: baseline, \\u03bb = 0" in printed
+        assert "Traceback" not in printed
+    (log,) = (fresh.folder / ".snakemake/log").glob("*.log")
+    assert "λ = 0" in log.read_text(encoding="utf-8")
+
+
+def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
+    environment = {"PATH": str(fresh.tools), "PYTHONPATH": str(STUBS), "XDG_CACHE_HOME": str(fresh.folder / ".cache")}
+    fresh.add_command(
+        "nfpi", "import signal, time\nsignal.signal(signal.SIGINT, lambda *_: exit(130))\ntime.sleep(60)\n"
+    )
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "table2", "--cores", "2"],
+        cwd=fresh.folder,
+        env={key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")} | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    printed = b""
+    while b"... Prepare digits" not in printed:
+        printed += os.read(master, 4096)
+    time.sleep(1)  # the stage has begun
+    os.killpg(process.pid, signal.SIGINT)
+    while chunk := read_to_end(master):
+        printed += chunk
+    assert process.wait(60) != 0
+    os.close(master)
+    text = printed.decode().replace("\r\n", "\n")
+    assert text.rstrip().endswith("stopped; the same command resumes")
+    assert text.count("stopped; the same command resumes") == 1
+    for word in ("rror", "Exiting", "FAILED", "failed", "Traceback", "Exception"):
+        assert word not in text
+
+
+def read_to_end(descriptor: int) -> bytes:
+    """What a terminal got since; nothing at its end, which Linux tells as an error."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
