@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,26 @@ _MEMORY = 6 * 2**30
 def inputs(default: int) -> int:
     """How many damaged files a test tries."""
     return int(os.environ.get("NFPI_FUZZ_INPUTS", default))
+
+
+class TimeLimit(BaseException):
+    """What is tried takes too long."""
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Raise TimeLimit after this time."""
+
+    def stop(*_: object) -> None:
+        raise TimeLimit(f"more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +76,11 @@ def table(run: SmallRun) -> Path:
     folder = run.root / "tables"
     identities = [run.identity.to_json(), run.tested.to_json()]
     nfpi("collect", *as_options(name="table2", runs=identities, root=run.root, output=folder / "metrics"))
-    nfpi("table", *table_command(run, folder))
+    nfpi("table", *table_options(run, folder, folder / "tables"))
     return folder
 
 
-def table_command(run: SmallRun, folder: Path) -> list[str]:
+def table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
     """Options of the stage that makes the table, from `folder`/metrics."""
     row = TableRow(
         experiment=0,
@@ -77,7 +99,7 @@ def table_command(run: SmallRun, folder: Path) -> list[str]:
         rows=[row.to_json()],
         metrics=folder / "metrics/table2.csv",
         reference=ROOT / "workflow/reference/paper.csv",
-        output=folder / "tables",
+        output=output,
     )
 
 

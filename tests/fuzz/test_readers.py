@@ -9,11 +9,9 @@ import hashlib
 import math
 import random
 import shutil
-import signal
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +42,7 @@ from nfpi.runtime.faults import describe_fault
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training.state import TrainingState
 
-from .conftest import SEED, inputs
+from .conftest import SEED, TimeLimit, at_most, inputs
 from .damage import damage
 
 _SECONDS = 20
@@ -205,26 +203,6 @@ def outcome(reader: Reader, file: Path) -> tuple[str, Any]:
             return "traceback", "".join(traceback.format_exception(error)[-3:])
         named = str(file.parent) in line and "\n" not in line
         return ("refused", line) if named or isinstance(error, ConfigError) else ("no line that names the file", line)
-
-
-class TimeLimit(BaseException):
-    """A reader takes too long."""
-
-
-@contextmanager
-def at_most(seconds: int) -> Iterator[None]:
-    """Raise TimeLimit after this time."""
-
-    def stop(*_: object) -> None:
-        raise TimeLimit(f"more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def digest(content: Any) -> str:
