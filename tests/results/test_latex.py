@@ -85,5 +85,11 @@ def test_letters_of_europe_and_greek_ones_need_no_package(tmp_path):
     compile_latex(text, tmp_path)
 
 
+def test_further_tabulars_of_a_table_begin_at_the_margin(measured, reference):
+    texts = [text for text in texts_of("paper", [0, 1, 2], measured, reference) if text.count(r"\begin{tabular}") > 1]
+    assert texts
+    assert all(text.count("\\noindent\n\\begin{tabular}") == text.count(r"\begin{tabular}") - 1 for text in texts)
+
+
 def test_a_letter_without_a_name_is_given_by_its_number():
     assert "4E2D" in escape("中")

@@ -68,7 +68,7 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
         *(r"\begingroup", size, rf"\setlength{{\tabcolsep}}{{{_GAP:g}pt}}"),
     ]
     for index, panel in enumerate(panels):
-        lines += [r"\par\medskip"] if index else []
+        lines += [r"\par\medskip\noindent"] if index else []
         lines += _tabular(panel)
     return "\n".join([*lines, r"\endgroup"]) + "\n"
 
