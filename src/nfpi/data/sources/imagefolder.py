@@ -21,7 +21,7 @@ from nfpi.data.sources.registry import SourceImages
 logger = logging.getLogger(__name__)
 
 _THREADS = 8
-"""that list folders; a network file system answers them together"""
+"""that list folders: a disk or a network file system answers them together; where all is cached, they gain nothing"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,20 +192,22 @@ def read_image_files(
 
 def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
     """Names of the images in a folder, sorted, and their sizes and times of change, (N, 2)."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                try:
-                    status = entry.stat()
-                except OSError as error:  # a link to nothing
-                    raise DataError(f"{entry.path}: expected an image, received none ({error.strerror})") from None
-                found.append((name, status.st_size, status.st_ctime_ns))
-    if not found:
+    place = os.open(folder, os.O_RDONLY)  # names relative to it are found without looking up the path of each
+    try:
+        listed = os.listdir(place)  # noqa: PTH208, a path has no place for an open folder
+        names = sorted(name for name in listed if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        found = []
+        for name in names:
+            try:
+                status = os.stat(name, dir_fd=place)
+            except OSError as error:  # a link to nothing
+                raise DataError(f"{folder / name}: expected an image, received none ({error.strerror})") from None
+            found += status.st_size, status.st_ctime_ns
+    finally:
+        os.close(place)
+    if not names:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
-    found.sort()
-    return [name for name, _, _ in found], np.array([status for _, *status in found], np.int64)
+    return names, np.array(found, np.int64).reshape(-1, 2)
 
 
 def _is_unicode(name: str) -> bool:
