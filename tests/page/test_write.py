@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
@@ -12,8 +13,12 @@ from urllib.parse import unquote
 import pytest
 
 from nfpi.cli import main
+from nfpi.config import resolve
 from nfpi.page.described import FILE
 from nfpi.page.write import read_page, write_page
+from nfpi.runtime.manifests import write_manifest
+from nfpi.workflow import Plan
+from nfpi.workflow.page import write_page_at_end
 
 from .conftest import AUGMENTED, BASELINE, CLASSES, DIVERGED, FITTED, TAUGHT, TITLE, N, Results
 
@@ -79,7 +84,6 @@ def test_what_the_page_links_to_is_there(page):
     files = {unquote(link) for link in links if not link.startswith("#")}
     assert {"tables/table2.csv", "tables/table2.tex", "figures/samples.png", f"{FITTED.folder}/metrics.json"} <= files
     assert all((page.parent / file).is_file() for file in files)
-    assert not any("manifest" in file for file in files)
     identifiers = re.findall(r'id="([^"]+)"', html)
     assert len(identifiers) == len(set(identifiers))
     assert {link[1:] for link in links if link.startswith("#")} <= set(identifiers)
@@ -178,6 +182,30 @@ def test_by_hand(results, capsys):
     assert (results.root / "index.html").is_file()
     assert main(["page", str(results.root / "none")]) == 1
     assert capsys.readouterr().err.splitlines()[-1].endswith("none: expected a folder of results, received none")
+
+
+def test_the_manifest_of_a_table_is_not_among_its_files(results):
+    folder = results.root / "tables"
+    common = {"timed": [], "made_from": {}, "facts": {}, "digests": {}}
+    write_manifest(folder / "table2.manifest.json", "table", "table", sorted(folder.iterdir()), **common)
+    (table,) = read_page(results.root).tables
+    assert table.files == [f"tables/table2.{form}" for form in ("csv", "html", "md", "tex")]
+
+
+def test_a_page_that_cannot_be_written_is_one_line_at_the_end_of_a_call(results, caplog):
+    root = Path(__file__).parents[2]
+    settings = {"preset": "demo", "results": str(results.root.parent)}
+    plan = Plan(resolve(root / "config.yaml", root / "presets", settings))
+    results.root.rename(plan.layout.root)
+    page = plan.layout.root / "index.html"
+    page.mkdir()
+    with caplog.at_level(logging.INFO):
+        write_page_at_end(logging.getLogger("snakemake"), plan)
+        page.rmdir()
+        write_page_at_end(logging.getLogger("snakemake"), plan)
+    failed, written = [record.getMessage() for record in caplog.records if record.name == "snakemake"]
+    assert failed.startswith("The page of results was not written: ")
+    assert written == f"page:   {page}"
 
 
 def test_planning_a_call_imports_nothing_of_the_page():
