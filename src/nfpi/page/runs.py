@@ -109,7 +109,7 @@ def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
         Column(
             "λ",
             ["" if weight is None else write_weight(weight, HTML) for weight in _weights(runs)],
-            _weights(runs),
+            list(_weights(runs)),
             is_numeric=True,
         ),
     ]
