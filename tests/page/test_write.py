@@ -16,7 +16,7 @@ from nfpi.cli import main
 from nfpi.config import resolve
 from nfpi.page.described import FILE
 from nfpi.page.write import read_page, write_page
-from nfpi.runtime.manifests import write_manifest
+from nfpi.runtime.manifests import SUFFIX, write_manifest
 from nfpi.workflow import Plan
 from nfpi.workflow.page import write_page_at_end
 
@@ -131,6 +131,21 @@ def test_what_is_damaged_is_said_and_the_rest_is_shown(results, damage, said):
     assert said in text
     assert "Results of preset mine" in text
     assert "80 %" in text
+
+
+def test_a_number_that_is_not_what_a_stage_wrote_is_not_shown(results):
+    folder = results.of(FITTED)
+    outputs = [folder / name for name in ("metrics.json", "predictions.npz")]
+    manifest = folder / f"metrics{SUFFIX}"
+    write_manifest(manifest, "evaluate", "metrics", outputs, timed=[], made_from={}, facts={}, digests={})
+    assert "95 %" in text_of(write_page(results.root))
+    path = folder / "metrics.json"
+    path.write_text(path.read_text().replace('"nf_acc": 95.0', '"nf_acc": 97.0', 1))
+    text = text_of(write_page(results.root))
+    assert f"{FITTED.folder}/metrics.json: expected what evaluate wrote" in text
+    assert "97 %" not in text
+    path.unlink()
+    assert f"{FITTED.folder}/metrics.json: expected what evaluate wrote" in text_of(write_page(results.root))
 
 
 def test_what_is_not_made_yet_is_named(results):

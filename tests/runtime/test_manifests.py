@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.runtime.files import note_digest, note_written, write_atomically
+from nfpi.runtime.files import file_digest, note_digest, note_written, write_atomically
 from nfpi.runtime.manifests import (
     ManifestError,
     digest_of,
@@ -99,6 +99,7 @@ def test_another_format_is_refused(tmp_path):
 def test_a_file_without_a_manifest_is_taken_as_it_is(tmp_path, caplog):
     (tmp_path / "file.txt").write_text("1")
     assert find_product(tmp_path / "file.txt") is None
+    assert trace([tmp_path / "file.txt"], common=()) == ({"other files": file_digest(tmp_path / "file.txt")}, {})
     assert "no manifest lists this file" in caplog.text
 
 

@@ -57,6 +57,14 @@ def test_one_flipped_bit_is_refused(copy, stage, file, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_renamed_classes_are_not_exported(copy, tmp_path, capsys):
+    path = copy.splits / "test/meta.json"
+    path.write_text(path.read_text().replace('"7"', '"seven"'))
+    assert call("export", *as_options(images=path.parent, format="imagefolder", output=tmp_path / "new")) == 1
+    assert f"{path}: expected what prepare-data wrote" in error_line(capsys)
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_edited_digit_is_not_collected(copy, tmp_path, capsys):
     path = copy.folder / "metrics.json"
     text = path.read_text()

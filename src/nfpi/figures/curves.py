@@ -20,9 +20,10 @@ from nfpi.results.csv_files import read_csv, read_header
 from nfpi.runs import INITIAL
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.files import write_atomically
+from nfpi.runtime.manifests import find_product
 
-CURVES = "curves.png"
-"""Name of the picture beside a log."""
+LOG, CURVES = "log.csv", "curves.png"
+"""Names of a log, and of the picture beside it."""
 
 _RESOLUTION = 200
 """Pixels per inch."""
@@ -111,7 +112,7 @@ def write_curves(root: Path) -> list[Path]:
 def find_logs(root: Path) -> Iterator[Path]:
     """Find the logs of flows and classifiers below a folder of results, those of initial states left out."""
     of_initial_state = INITIAL.format(dataset="*", flow="*", start="*", seed="*")
-    for path in sorted(root.rglob("log.csv")):
+    for path in sorted(root.rglob(LOG)):
         if not path.parent.match(of_initial_state):
             yield path
 
@@ -133,6 +134,7 @@ def _curves_of(path: Path, title: str) -> Figure:
     except ValueError:
         pass  # a damaged record says nothing of the log
     try:
+        find_product(path)
         columns = [column for panel in _PANELS for column in (*panel.series, "seconds")]
         types = {name: "float64" for name in read_header(path) if name in columns}
         return draw_curves(read_csv(path, {"epoch": "int64", **types}), "\n".join(lines))

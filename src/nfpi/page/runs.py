@@ -8,9 +8,8 @@ from html import escape
 from pathlib import Path
 
 from nfpi.config import METRICS
-from nfpi.data.errors import DataError
-from nfpi.data.store import read_image_set
-from nfpi.figures.curves import CURVES
+from nfpi.data.store import META, read_image_set
+from nfpi.figures.curves import CURVES, LOG
 from nfpi.page.agreement import Agreement, read_agreement
 from nfpi.page.meanings import WEIGHT, meanings
 from nfpi.page.pictures import Picture, embed, generated_images
@@ -18,7 +17,7 @@ from nfpi.results.found import FoundRun
 from nfpi.results.html import HTML
 from nfpi.results.layout import Column, Table, decimals_of, measured, metric_or_name, write_weight
 from nfpi.runs import SPLITS, Run, format_weight
-from nfpi.runtime.formats import FormatError
+from nfpi.runtime.manifests import find_product
 
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
 METRICS_OF_CLASSIFIERS = ("top1", "top5", "real_top1", "real_top5", "ece", "worst_class_acc")
@@ -69,13 +68,12 @@ def show_runs(
         found: all runs.
         differing: the settings of a run that others of its kind have otherwise.
     """
-    classes = {dataset: _classes(root, dataset) for dataset in {item.run.dataset for item in found}}
     flows: dict[Run, ShownRun] = {}
     shown: list[ShownRun] = []
     for number, item in enumerate(found, 1):
         of_flow = flows.get(item.run.of_flow) if item.run.classifier and item.run.flow else None
         name = _name(item.run, with_flow=of_flow is None)
-        run = _show(root, item, f"run-{number}", name, classes[item.run.dataset])
+        run = _show(root, item, f"run-{number}", name)
         run.settings.extend(differing(item))
         if item.run.classifier is None:
             flows[item.run] = run
@@ -183,14 +181,18 @@ def _name(run: Run, *, with_flow: bool) -> str:
 
 
 def _classes(root: Path, dataset: str) -> list[str]:
-    """Names of the classes; none where the data set is not there or damaged."""
-    try:
-        return read_image_set(root / SPLITS.format(dataset=dataset) / "test", verify=False).classes
-    except (DataError, FormatError, OSError):
+    """Names of the classes; none where the data set is not there.
+
+    Raises:
+        DataError, ManifestError: it is damaged.
+    """
+    folder = root / SPLITS.format(dataset=dataset) / "test"
+    if find_product(folder / META) is None and not folder.is_dir():
         return []
+    return read_image_set(folder, verify=False).classes
 
 
-def _show(root: Path, item: FoundRun, identifier: str, name: str, classes: list[str]) -> ShownRun:
+def _show(root: Path, item: FoundRun, identifier: str, name: str) -> ShownRun:
     order = list(METRICS)
     values = [
         (metric_or_name(key).label, measured(value, metric_or_name(key), item.record.get("n")))
@@ -203,20 +205,27 @@ def _show(root: Path, item: FoundRun, identifier: str, name: str, classes: list[
         run.faults.append(item.fault)
     if item.divergence:
         return run
+    description = f"Training curves of {item.run.folder}"
     for folder in _trainings(item):
-        _add(run, folder / CURVES, lambda path: run.curves.append(embed(path, f"Training curves of {item.run.folder}")))
+        _add(run, folder / LOG, lambda path: run.curves.append(embed(path.with_name(CURVES), description)))
     for folder in _image_sets(item):
-        _add(run, folder, lambda path: run.samples.extend(_samples(path)))
-    _add(run, item.folder / "predictions.npz", lambda path: setattr(run, "agreement", read_agreement(path, classes)))
+        _add(run, folder / META, lambda path: run.samples.extend(_samples(path.parent)))
+    _add(run, item.folder / "predictions.npz", lambda path: _add_agreement(run, path, root))
     return run
 
 
+def _add_agreement(run: ShownRun, path: Path, root: Path) -> None:
+    run.agreement = read_agreement(path, _classes(root, run.found.run.dataset))
+
+
 def _add(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
-    """Add what a file holds; one that is not there adds nothing, a damaged one a fault."""
-    if not path.exists():
-        return
+    """Add what a file of a stage holds.
+
+    One that is not there, and that no manifest lists, adds nothing; a damaged one adds a fault.
+    """
     try:
-        add(path)
+        if find_product(path) is not None or path.exists():
+            add(path)
     except (ValueError, OSError, EOFError) as error:
         run.faults.append(" ".join(str(error).split()))
 

@@ -13,7 +13,7 @@ from nfpi.results.html import HTML, read_title
 from nfpi.results.layout import Table, lay_out
 from nfpi.results.logs import CsvError
 from nfpi.results.tables import TableError, read_table
-from nfpi.runtime.manifests import SUFFIX
+from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ def _read(root: Path, name: str, title: str) -> ShownTable:
     folder = root / "tables"
     title = title or read_title(folder / f"{name}.html") or name
     path = folder / f"{name}.csv"
-    if not path.is_file():
-        return ShownTable(name, title)
-    files = [f"tables/{file.name}" for file in sorted(folder.glob(f"{name}.*")) if not file.name.endswith(SUFFIX)]
+    forms = sorted(folder.glob(f"{name}.*")) if path.is_file() else []
+    files = [f"tables/{file.name}" for file in forms if not file.name.endswith(SUFFIX)]
     try:
+        if find_product(path) is None and not files:
+            return ShownTable(name, title)
         frame = read_table(path)
         return ShownTable(name, title, files, frame, lay_out(frame, HTML))
-    except (CsvError, TableError, ConfigError, OSError) as error:
+    except (ManifestError, CsvError, TableError, ConfigError, OSError) as error:
         return ShownTable(name, title, files, fault=" ".join(str(error).split()))

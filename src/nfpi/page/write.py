@@ -175,7 +175,7 @@ def _duration(seconds: float) -> str:
 
 def _shortened(problems: Sequence[str], root: Path) -> list[str]:
     """Lines with paths below the folder of results, the first of many."""
-    lines = [problem.replace(f"{root}/", "") for problem in problems]
+    lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
     more = len(lines) - _MOST_PROBLEMS
     return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more, said in their places below"]
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from nfpi.results.records import MetricsError, read_record
 from nfpi.runs import Run, run_of_folder
+from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
 
 NO_SETTINGS = ("compared", "classes")
 """Keys of a record's settings that say what was found or read, not what was set."""
+_FILE = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class FoundRun:
         run: whose folder it is.
         folder: where it lies.
         record: content of metrics.json; empty where it cannot be read.
-        fault: one line that says why it cannot.
+        fault: one line that says why it cannot, or that it is not what its manifest lists.
     """
 
     run: Run
@@ -64,16 +66,17 @@ def find_runs(root: Path) -> list[FoundRun]:
 
 
 def _files(root: Path) -> Iterator[tuple[Path, Run]]:
-    for path in root.rglob("metrics.json"):
-        run = run_of_folder(path.parent.relative_to(root).as_posix())
+    for folder in {path.parent for name in (_FILE, f"metrics{SUFFIX}") for path in root.rglob(name)}:
+        run = run_of_folder(folder.relative_to(root).as_posix())
         if run is not None:
-            yield path, run
+            yield folder / _FILE, run
 
 
 def _read(path: Path, run: Run) -> FoundRun:
     try:
+        find_product(path)
         return FoundRun(run, path.parent, read_record(path))
-    except (MetricsError, OSError) as error:
+    except (ManifestError, MetricsError, OSError) as error:
         return FoundRun(run, path.parent, fault=" ".join(str(error).split()))
 
 

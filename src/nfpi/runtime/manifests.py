@@ -176,8 +176,6 @@ def find_product(file: Path) -> Product | None:
                     raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file")
                 manifest.check_file(file, path)
                 return Product(path, manifest)
-    if file.is_file():
-        logger.warning("%s: no manifest lists this file: it is taken as it is", file)
     return None
 
 
@@ -225,6 +223,7 @@ def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dic
         product = find_product(file)
         if product is None:
             if file.is_file():
+                logger.warning("%s: no manifest lists this file: it is taken as it is", file)
                 several.setdefault("other files", set()).add(file_digest(file))
             continue
         manifest = product.manifest

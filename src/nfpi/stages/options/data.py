@@ -86,6 +86,7 @@ class Export(Stage):
 
     command = "export"
     work = "nfpi.stages.data:export"
+    inputs = {"images": (META,)}
 
     images: Path
     """folder of the image set"""
