@@ -1,4 +1,5 @@
 import os
+import shutil
 import struct
 import zlib
 
@@ -90,8 +91,16 @@ def test_class_folders_alone_are_split_and_it_is_said(image_folder, tmp_path, ca
         prepare_dataset("mine", config, tmp_path / "splits", tmp_path)
     sets = [read_image_set(tmp_path / "splits" / split) for split in ("train", "validation", "test")]
     assert [np.bincount(image_set.labels).tolist() for image_set in sets] == [[6] * 3, [2] * 3, [2] * 3]
-    assert f"{folder}: class folders alone: 0.2 of the images are held out for the test" in caplog.messages
-    assert f"{folder}: 0.25 of the training images are held out for validation" in caplog.messages
+    drawn = "drawn from each class with split_seed 0"
+    assert f"{folder}: class folders alone: 0.2 of the images are the test split, {drawn}" in caplog.messages
+    assert f"{folder}: 0.25 of the training images are the validation split, {drawn}" in caplog.messages
+    assert all(image_set.meta["extra"]["held_out"] == {"test": 0.2, "validation": 0.25} for image_set in sets)
+
+
+def test_what_is_held_out_is_noted(image_folder, tmp_path):
+    config = DatasetConfig(source="imagefolder", folder=image_folder, validation_fraction=0.2)
+    prepare_dataset("mine", config, tmp_path / "splits", tmp_path)
+    assert read_image_set(tmp_path / "splits/test").meta["extra"]["held_out"] == {"validation": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -236,10 +245,29 @@ def test_classes_must_be_the_same_in_all_splits(image_folder):
 def test_an_empty_class_is_refused(image_folder):
     for path in (image_folder / "train" / "cow").iterdir():
         path.unlink()
-    _refused(image_folder, "cow: expected images .*, received none")
+    _refused(image_folder, "cow: expected images .*, received an empty folder")
 
 
 def test_a_missing_folder_is_refused(tmp_path):
     _refused(None, "folder: expected one of class folders")
     _refused(tmp_path / "nowhere", "nowhere: expected a folder of images, received none")
-    _refused(tmp_path, "expected a folder for each class, received none")
+    _refused(tmp_path, "expected a folder for each class, received an empty folder")
+
+
+def test_what_is_found_in_place_of_images_is_said(image_folder):
+    _refused(image_folder / "train/ant", r"ant: expected a folder for each class, received 10 files \(\.png\)")
+    _refused(image_folder.parent, "files' alone")
+    (image_folder.parent / "more/below").mkdir(parents=True)
+    _refused(image_folder.parent, r"files: expected images \(.*\), received 2 folders")
+    for name in ("a.gif", "b.txt", "c", ".hidden"):
+        (image_folder.parent / "more" / name).touch()
+    (image_folder.parent / "more/below").rename(image_folder / "train/ant/below")
+    expected = r"more: expected a folder for each class, received 3 files \(\.gif, \.txt, no suffix\)"
+    _refused(image_folder.parent / "more", expected)
+
+
+def test_one_class_alone_is_refused(image_folder):
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            shutil.rmtree(image_folder / split / name)
+    _refused(image_folder, "train: expected a folder for each of two classes or more, received 'cow' alone")

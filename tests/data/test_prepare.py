@@ -97,10 +97,11 @@ def test_an_own_validation_split_is_kept(tmp_path):
 
 
 def test_meta_tells_name_split_and_seed(tmp_path):
-    """And whether mirroring is allowed: training reads it there."""
+    """And what share of the images is held out, and whether mirroring is allowed: training reads it there."""
     meta = _prepare(tmp_path, source="digits", split_seed=5, flip=False)["validation"].meta
     assert (meta["name"], meta["split"]) == ("set", "validation")
-    assert meta["extra"] == {"source": "digits", "split_seed": 5, "flip": False}
+    held_out = {"test": 0.2, "validation": 0.05}
+    assert meta["extra"] == {"source": "digits", "split_seed": 5, "flip": False, "held_out": held_out}
 
 
 @pytest.mark.parametrize(

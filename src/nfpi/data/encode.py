@@ -119,7 +119,7 @@ def encode_dataset(
             _fill(unscaled, names, encoder)
             scale, spread = _scale_and_spread(unscaled.array)
             extra = {
-                **noted_settings(config),
+                **noted_settings(config, assigned),
                 "image_folder": str(root),
                 "vae": str(config.vae.resolve()),
                 "scale": scale,

@@ -22,6 +22,9 @@ FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 OUTPUTS = (*get_args(Split), RECORD)
 """what the folder of the splits may hold"""
 
+Assignment = dict[Split, tuple[Split, np.ndarray]]
+"""For each split, the source's split that it is taken from, and the sorted indices there."""
+
 
 def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
     """Write `output`/{train,validation,test} and a record of the files behind them, all or none.
@@ -43,8 +46,8 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     source = load_source(config, download_folder)
     everything = range(len(files.names))
     record = SourceRecord.of(files, dict(zip(everything, files.digests(everything, "note files"), strict=True)))
-    settings = noted_settings(config)
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
+    settings = noted_settings(config, assigned)
     with replace_folder(output, OUTPUTS) as partial:
         record.write(partial)
         for split, (origin, chosen) in assigned.items():
@@ -52,14 +55,20 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
             write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
 
 
-def noted_settings(config: DatasetConfig) -> dict[str, Any]:
-    """Settings that are noted in `meta.json` under `extra`."""
-    return config.model_dump(include={"source", "split_seed", "flip"})
+def noted_settings(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
+    """What is noted in `meta.json` under `extra`: settings, and the share held out for each split that had none."""
+    held_out = {split: share for split, share in _shares(config).items() if assigned[split][0] == "train"}
+    return {**config.model_dump(include={"source", "split_seed", "flip"}), "held_out": held_out}
+
+
+def _shares(config: DatasetConfig) -> dict[Split, float]:
+    """Shares of the training images that are held out where the source has no such split, in that order."""
+    return {"test": config.test_fraction, "validation": config.validation_fraction}
 
 
 def assign_splits(
     name: str, config: DatasetConfig, labels: Mapping[Split, np.ndarray], classes: list[str]
-) -> dict[Split, tuple[Split, np.ndarray]]:
+) -> Assignment:
     """Decide which of a source's images make up train, validation and test.
 
     A split that the source does not have is held out of its training images, stratified and seeded by `split_seed`:
@@ -72,17 +81,11 @@ def assign_splits(
         labels: (N,), of each of the source's splits.
         classes: names of the K classes.
 
-    Returns:
-        for each split, the source's split that it is taken from, and the sorted indices there.
-
     Raises:
         DataError: a class has too few images in a split.
     """
-    splits: dict[Split, tuple[Split, np.ndarray]] = {
-        split: (split, np.arange(len(some))) for split, some in labels.items()
-    }
-    fractions: dict[Split, float] = {"test": config.test_fraction, "validation": config.validation_fraction}
-    for split, fraction in fractions.items():
+    splits: Assignment = {split: (split, np.arange(len(some))) for split, some in labels.items()}
+    for split, fraction in _shares(config).items():
         if split not in splits:
             train = splits["train"][1]
             kept, held_out = _hold_out(name, labels["train"][train], fraction, config.split_seed)

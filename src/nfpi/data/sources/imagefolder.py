@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 _THREADS = 8
 """that list folders: a disk or a network file system answers them together; where all is cached, they gain nothing"""
 
+_ENDINGS = 3
+"""of file names that an error lists"""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
@@ -67,12 +70,14 @@ def list_image_folder(root: Path) -> ImageFolder:
     """List the image files of a folder.
 
     Raises:
-        DataError: the folder has another structure (see :func:`split_folders`), a class has no image, or the name of a
-            class is not UTF-8.
+        DataError: the folder has another structure (see :func:`split_folders`), one class alone, a class without an
+            image, or a name of a class that is not UTF-8.
     """
     places = split_folders(root)
     first, *others = places.values()
     classes = class_names(first)
+    if len(classes) == 1:
+        raise DataError(f"{first}: expected a folder for each of two classes or more, received '{classes[0]}' alone")
     for place in others:
         odd = sorted(set(class_names(place)) ^ set(classes))
         if odd:
@@ -135,15 +140,15 @@ def first_image(root: Path) -> Path:
 
 def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
     """Say which splits a folder does not have, and where they come from."""
+    drawn = f"drawn from each class with split_seed {config.split_seed}"
     if "test" not in folder.names:
-        logger.info(
-            "%s: class folders alone: %g of the images are held out for the test", folder.root, config.test_fraction
-        )
+        share = config.test_fraction
+        logger.info("%s: class folders alone: %g of the images are the test split, %s", folder.root, share, drawn)
     elif not folder.names["test"][0].startswith("test/"):
         logger.info("%s: no test: %s is the test split", folder.root, folder.names["test"][0].partition("/")[0])
     if "validation" not in folder.names:
         share = config.validation_fraction
-        logger.info("%s: %g of the training images are held out for validation", folder.root, share)
+        logger.info("%s: %g of the training images are the validation split, %s", folder.root, share, drawn)
 
 
 def class_names(folder: Path) -> list[str]:
@@ -154,7 +159,7 @@ def class_names(folder: Path) -> list[str]:
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
-        raise DataError(f"{folder}: expected a folder for each class, received none")
+        raise DataError(f"{folder}: expected a folder for each class, received {_describe(folder)}")
     for name in names:
         if not _is_unicode(name):
             raise DataError(f"{folder}: expected names of classes in UTF-8, received {os.fsencode(name)!r}")
@@ -196,7 +201,7 @@ def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
     try:
         listed = os.listdir(place)  # noqa: PTH208, a path has no place for an open folder
         names = sorted(name for name in listed if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        found = []
+        found: list[int] = []
         for name in names:
             try:
                 status = os.stat(name, dir_fd=place)
@@ -206,8 +211,23 @@ def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
     finally:
         os.close(place)
     if not names:
-        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
+        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received {_describe(folder)}")
     return names, np.array(found, np.int64).reshape(-1, 2)
+
+
+def _describe(folder: Path) -> str:
+    """What a folder holds, in a few words."""
+    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    folders = sum(path.is_dir() for path in visible)
+    endings = sorted({path.suffix.lower() or "no suffix" for path in visible if not path.is_dir()})
+    found = [_count(folders, "folder"), _count(len(visible) - folders, "file")]
+    if endings:
+        found[1] += f" ({', '.join(endings[:_ENDINGS])}{', …' if len(endings) > _ENDINGS else ''})"
+    return " and ".join(text for text in found if not text.startswith("0")) or "an empty folder"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _is_unicode(name: str) -> bool:
