@@ -92,6 +92,13 @@ def test_differences_are_in_points_where_all_of_them_are_of_percentages(metrics,
     assert ("in points" in text) == in_points
 
 
+@pytest.mark.parametrize(("metric", "is_of_flow"), [("nf_acc", True), ("cnn_acc", True), ("real_top1", False)])
+def test_the_size_of_the_papers_flow_is_said_where_flows_are_compared(metric, is_of_flow):
+    text = to_markdown(frame_of_rows(RUN | value(metric, 90.0, paper=91.0), metrics=[metric]), "t")
+    assert ("large flow" in text) == is_of_flow
+    assert "Difference: ours − the paper's" in text
+
+
 def test_unknown_cells_stay_empty(table):
     for text in (to_markdown(table, "Table 2"), to_latex(table, "Table 2")):
         assert not any(word in text.lower() for word in ("nan", "<na>", "none"))
