@@ -204,6 +204,10 @@ FAULTS = {
         {"classifiers": {"a": {"train_on": "real", "start_from": "a"}}},
         "classifiers.a.start_from: expected one that starts from no other, received 'a'",
     ),
+    "start from weights that go": (
+        {"classifiers": {"a": {"train_on": "real", "start_from": "swin"}, "swin": {"keep": False}}},
+        "classifiers.a.start_from: expected one whose weights are kept, received 'swin' with keep: false",
+    ),
     "policy that is none": (
         {"classifiers": {"a": {"standard": {"rand_augment": "m9"}}}},
         "classifiers.a.standard.rand_augment: String should match pattern",

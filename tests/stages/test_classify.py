@@ -101,6 +101,25 @@ def test_of_real_images_top1_and_top5_are_tested(root, tmp_path):
     assert 100 * (predictions.predicted == predictions.label).mean() == pytest.approx(tested["metrics"]["top1"])
 
 
+def test_weights_that_are_not_kept_go_when_the_classifier_was_tested(root, tmp_path, capsys):
+    generated = {**SWIN, "train_on": "generated"}
+    for name, settings in {"kept": generated, "not": {**generated, "keep": False}}.items():
+        for temperature in ("1", "2"):
+            assert train(root, tmp_path / name / temperature, settings, generated=root / "generated") == 0
+            assert files_of(tmp_path / name / temperature) == FILES
+        candidates = [tmp_path / name / temperature for temperature in ("1", "2")]
+        assert test(root, tmp_path / name / "test", *candidates) == 0
+    assert files_of(tmp_path / "kept/1") == FILES
+    for temperature in ("1", "2"):
+        assert files_of(tmp_path / "not" / temperature) == FILES - {"model.safetensors"}
+    assert (tmp_path / "kept/test/predictions.npz").read_bytes() == (tmp_path / "not/test/predictions.npz").read_bytes()
+    assert call("verify", tmp_path / "not") == 0
+    assert call("verify", tmp_path / "kept") == 0
+    capsys.readouterr()
+    assert test(root, tmp_path / "again", *candidates) == 1
+    assert "model.safetensors: expected what train-classifier wrote, received no file" in error_line(capsys)
+
+
 @pytest.mark.parametrize(("train_on", "images"), [("generated", 60), ("both", 120)])
 def test_of_generated_images_cnn_acc_is_tested(root, train_on, images, tmp_path):
     settings = {**SWIN, "train_on": train_on}

@@ -95,11 +95,19 @@ def test_a_setting_of_the_fit_keeps_the_initial_state_and_the_baseline(finished:
     "setting",
     [
         "training={workers: 3, checkpoint_minutes: 1, evaluate_every: 7}",
+        "classifiers={resnet18: {keep: false}}",
         "resources={train_flow: {gpu: 4, threads: 7, mem_mb: 9, runtime: 9}}",
     ],
 )
 def test_what_changes_no_result_runs_nothing(finished: Project, setting: str) -> None:
     assert finished.plan("table2", "--config", setting) == set()
+
+
+def test_weights_that_were_not_kept_are_not_missed(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "copy")
+    for run in DEMO_RUNS:
+        (project.folder / f"results/demo/{run}/resnet18/temperature=1/model.safetensors").unlink()
+    assert project.plan("table2") == set()
 
 
 def test_a_reworded_rule_runs_nothing(finished: Project, tmp_path: Path) -> None:

@@ -140,6 +140,9 @@ class ClassifierConfig(Settings):
     """processes that read and augment images; 0: the training process does (changes no result)"""
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training (changes no result)"""
+    keep: bool = True
+    """whether its weights stay once it was tested; false: its metrics and predictions do (changes no result, and
+    nothing of what has been trained before)"""
 
     @field_validator("model")
     @classmethod

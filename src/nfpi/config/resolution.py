@@ -194,6 +194,9 @@ class Config(Settings):
             if other is not None and self.classifiers[other].start_from is not None:
                 expected = f"classifiers.{name}.start_from: expected one that starts from no other"
                 raise ValueError(f"{expected}, received '{other}'")
+            if other is not None and not self.classifiers[other].keep:
+                expected = f"classifiers.{name}.start_from: expected one whose weights are kept"
+                raise ValueError(f"{expected}, received '{other}' with keep: false")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from nfpi.config.base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 
-NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every"}
+NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every", "keep"}
 """Settings of trainings that say how they are run and watched, not what comes out."""
 
 

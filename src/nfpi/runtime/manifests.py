@@ -41,6 +41,7 @@ class Manifest(BaseModel):
         content: digest of the outputs that are the same whenever the product is: not of those that hold measured times.
         made_from: the `content` of all products that led to this one, by product.
         facts: what is known of the run that it belongs to: `seed`, `lambda`.
+        temporary: those of `files` that are removed when the stage that they are for has ended.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -52,6 +53,7 @@ class Manifest(BaseModel):
     content: str
     made_from: dict[str, str]
     facts: dict[str, Any]
+    temporary: list[str] = []
 
     def check_file(self, file: Path, manifest_path: Path) -> str:
         """Compare a file with its digest, which is returned.
@@ -92,6 +94,7 @@ def write_manifest(
     made_from: Mapping[str, str],
     facts: Mapping[str, Any],
     digests: Mapping[Path, str],
+    temporary: Collection[Path] = (),
 ) -> None:
     """Write the manifest of a stage whose outputs are all in place.
 
@@ -103,6 +106,7 @@ def write_manifest(
         timed: those of them that hold measured times, and differ whenever they are made.
         made_from, facts: see :class:`Manifest`.
         digests: SHA-256 of outputs by absolute path, as far as they are known.
+        temporary: outputs that are removed when the stage that they are for has ended.
     """
     files, content = {}, {}
     for file in outputs:
@@ -118,6 +122,7 @@ def write_manifest(
         "content": digest_of(content or files),
         "made_from": dict(made_from),
         "facts": dict(facts),
+        "temporary": [file.relative_to(path.parent).as_posix() for file in temporary],
     }
     record["sha256"] = digest_of(record)
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
@@ -180,7 +185,7 @@ def find_product(file: Path) -> Product | None:
 
 
 def find_faults(path: Path) -> tuple[int, list[str]]:
-    """Check all files that a manifest lists.
+    """Check all files that a manifest lists; temporary ones may be gone.
 
     Returns:
         how many there are, and one line for each that is missing, damaged or unreadable.
@@ -194,10 +199,23 @@ def find_faults(path: Path) -> tuple[int, list[str]]:
         try:
             manifest.check_file(path.parent / name, path)
         except FileNotFoundError:
+            if name in manifest.temporary:
+                continue
             faults.append(f"{path.parent / name}: expected what {manifest.stage} wrote, received no file")
         except (ManifestError, OSError) as error:
             faults.append(str(error))
     return 1 + len(manifest.files), faults
+
+
+def remove_temporary(path: Path) -> None:
+    """Remove the temporary files that a manifest lists.
+
+    Raises:
+        ManifestError: it is damaged, or of another format.
+        OSError: a file cannot be removed.
+    """
+    for name in read_manifest(path).temporary:
+        (path.parent / name).unlink(missing_ok=True)
 
 
 def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dict[str, str], dict[str, Any]]:

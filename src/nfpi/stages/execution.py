@@ -85,7 +85,9 @@ def _carry_out(stage: Stage) -> None:
                 made_from=made_from,
                 facts=facts,
                 digests=written.digests,
+                temporary=stage.temporary,
             )
+        stage.end()
 
 
 def _inode(stage: Stage) -> int | None:

@@ -109,6 +109,14 @@ class Stage(Command):
             for file in (files or ("",))
         ]
 
+    @property
+    def temporary(self) -> list[Path]:
+        """Outputs that are removed when the stage that they are for has ended."""
+        return []
+
+    def end(self) -> None:
+        """What remains to be done when the manifest is written."""
+
     def facts(self) -> dict[str, Any]:
         """What the options say of the run that the outputs belong to, as :class:`nfpi.runtime.manifests.Manifest`."""
         return {}

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import ClassifierConfig, Name, NonNegativeInt
-from nfpi.runtime.manifests import SUFFIX
-from nfpi.stages.options.base import Stage
+from nfpi.runtime.manifests import SUFFIX, remove_temporary
+from nfpi.stages.options.base import MANIFEST, Stage
 from nfpi.stages.options.data import META, of_splits
 
 
@@ -46,6 +46,11 @@ class TrainClassifier(Stage):
     """model.safetensors of a classifier of the same architecture, whose weights are fine-tuned"""
     seed: NonNegativeInt = 0
 
+    @property
+    def temporary(self) -> list[Path]:
+        """The weights, where they are not to be kept: test-classifier removes them."""
+        return [] if self.classifier.keep else [self.path("model")]
+
     def input_files(self) -> list[Path]:
         """Besides those of the options, published weights that a stage has fetched; a user's own have no manifest."""
         weights = self.classifier.weights
@@ -80,3 +85,10 @@ class TestClassifier(Stage):
     """identity of the run, which is noted beside the values"""
     metrics: list[str] = []
     """names of metrics of extensions to compute, besides those of the project"""
+
+    def end(self) -> None:
+        """Remove weights that are not to be kept."""
+        for folder in self.candidates:
+            manifest = folder / TrainClassifier.outputs[MANIFEST]
+            if manifest.is_file():
+                remove_temporary(manifest)
