@@ -47,10 +47,11 @@ def read_costs(root: Path) -> list[Cost]:
 
 
 def cost_table(costs: list[Cost]) -> Table:
-    """The same as a table, for people."""
+    """The same as a table, for people; what would be rounded to zero is `< 0.1`."""
 
     def numbers(heading: str, unit: str, values: list[float], decimals: int) -> Column:
-        cells = [f"{value:.{decimals}f}" for value in values]
+        least = 10**-decimals
+        cells = [f"&lt; {least:g}" if 0 < value < least / 2 else f"{value:.{decimals}f}" for value in values]
         return Column(heading, cells, list(values), is_numeric=True, unit=unit)
 
     is_short = sum(cost.seconds for cost in costs) < _SHORT
