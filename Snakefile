@@ -47,6 +47,7 @@ from nfpi.workflow.internals import (
     use_this_machine,
 )
 from nfpi.workflow.page import write_page_at_end
+from nfpi.workflow.planned import note_planned
 from nfpi.workflow.terminal import introduce
 
 ROOT = Path(workflow.basedir)
@@ -104,6 +105,7 @@ onstart:
         hold_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
+    note_planned(plan, requested_targets(workflow))
     log_in_utf_8(logger)
     introduce(logger, plan.layout.root, timed_rules(workflow))
 

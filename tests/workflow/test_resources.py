@@ -47,7 +47,7 @@ def test_a_gpu_that_is_hidden_does_not_count(fresh: Project) -> None:
 
 
 def test_cores_need_no_flag(fresh: Project) -> None:
-    process = fresh.snakemake("results/demo/digits/splits/train/meta.json")
+    process = fresh.snakemake("results/demo/digits/splits/train/meta.json", "--printshellcmds")
     assert "Provided cores: " in process.stdout
 
 

@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
-from nfpi.workflow.terminal import JobLines, PlainOutput, last_lines, make_output
+from nfpi.results.planned import read_planned
+from nfpi.runtime.job_log import last_lines
+from nfpi.workflow.terminal import JobLines, PlainOutput, make_output
 
-from .conftest import STUBS, Project
+from .conftest import DEMO_RUNS, STUBS, Project
 
 START = "start-flow results/demo/digits/mef/initial/data/seed=0"
 STATE = "results/demo/digits/mef/initial/data/seed=0/state.safetensors"
@@ -206,6 +208,12 @@ def test_a_whole_call_is_short_and_ends_with_what_was_made(finished: Project) ->
     jobs = [line for line in lines if re.match(r" *\d+/34  [A-Z]", line)]
     assert len(jobs) == 34
     assert [line.split()[0] for line in lines[-3:]] == ["table:", "figure:", "page:"]
+
+
+def test_a_call_leaves_what_it_was_asked_for(finished: Project) -> None:
+    runs = read_planned(finished.folder / "results/demo")
+    assert [run.folder for run in runs if run.classifier is None] == DEMO_RUNS
+    assert {run.of_flow.folder for run in runs if run.classifier is not None} == set(DEMO_RUNS)
 
 
 def test_a_failure_is_told_last_and_its_command_is_not(fresh: Project) -> None:

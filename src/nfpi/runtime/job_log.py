@@ -183,3 +183,16 @@ def _attempts(path: Path) -> int:
         return len(_ATTEMPT.findall(path.read_text(encoding="utf-8", errors="replace")))
     except OSError:
         return 0
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log that are not empty; of a progress bar only what it showed last."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 20_000))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return [line for line in lines if line][-count:]

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TextIO
 
 from nfpi.results.times import read_seconds, read_times
 from nfpi.runtime.durations import write_duration
+from nfpi.runtime.job_log import last_lines
 from nfpi.workflow.changes import describe_reason, find_changes
 from nfpi.workflow.forecast import Forecast
 
@@ -309,19 +310,6 @@ class JobLines:
         if self._live:
             self.stream.write("\r\x1b[K")
             self._live = False
-
-
-def last_lines(path: Path, count: int) -> list[str]:
-    """The last lines of a log that are not empty; of a progress bar only what it showed last."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 20_000))
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return []
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    return [line for line in lines if line][-count:]
 
 
 def _event(record: Record) -> str | None:

@@ -4,7 +4,9 @@ from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
+from nfpi.stages.options.new import WritePreset
 from nfpi.stages.options.results import Benchmark, Collect, Compare, MakeFigure, MakeTable, WritePage, WriteSchema
+from nfpi.stages.options.status import ShowLog, ShowStatus
 from nfpi.stages.options.verify import Verify
 
 STAGES: tuple[type[Stage], ...] = (
@@ -29,7 +31,7 @@ STAGES: tuple[type[Stage], ...] = (
 )
 """All of them, in the order in which the command line lists them."""
 
-COMMANDS: tuple[type[Command], ...] = (*STAGES, WritePage, Compare, Verify)
+COMMANDS: tuple[type[Command], ...] = (*STAGES, WritePreset, ShowStatus, ShowLog, WritePage, Compare, Verify)
 """All subcommands: the stages, and those that write no files."""
 
 __all__ = [
@@ -50,6 +52,8 @@ __all__ = [
     "MakeFigure",
     "MakeTable",
     "PrepareData",
+    "ShowLog",
+    "ShowStatus",
     "Stage",
     "StartFlow",
     "TestClassifier",
@@ -57,5 +61,6 @@ __all__ = [
     "TrainFlow",
     "Verify",
     "WritePage",
+    "WritePreset",
     "WriteSchema",
 ]

@@ -1,0 +1,28 @@
+"""The runs that the last call of the workflow was asked for, which say what still waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from nfpi.runs import Run, run_of_folder
+from nfpi.runtime.files import write_atomically
+
+FILE = "planned.json"
+
+
+def write_planned(root: Path, runs: Iterable[Run]) -> None:
+    """Leave the folders of the runs in the folder results/{preset}."""
+    folders = list(dict.fromkeys(run.folder for run in runs))
+    write_atomically(root / FILE, json.dumps({"runs": folders}, indent=2) + "\n")
+
+
+def read_planned(root: Path) -> list[Run]:
+    """The runs that were left there; none where the file is missing or damaged."""
+    try:
+        folders = json.loads((root / FILE).read_text(encoding="utf-8"))["runs"]
+        runs = [run_of_folder(folder) for folder in folders]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [run for run in runs if run is not None]

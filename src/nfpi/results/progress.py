@@ -1,0 +1,148 @@
+"""How far the runs of a folder of results are, from its files alone: results, locks, logs and times.
+
+Jobs on a cluster write the same files, so it is known of them too. Nothing is locked or changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from nfpi.results.found import FoundRun, find_runs
+from nfpi.results.planned import FILE, read_planned
+from nfpi.results.times import read_seconds
+from nfpi.runs import Run, run_of_folder
+from nfpi.runtime.durations import write_duration
+from nfpi.runtime.job_log import last_lines
+from nfpi.runtime.locks import holder_of
+
+_EPOCH = re.compile(r"epoch (\d+)/(\d+): .*?([\d.]+) s\b|epoch (\d+)/(\d+): ")
+_LAST_EPOCHS = 5
+"""Whose mean time is that of the epochs that are left."""
+_ERROR = "nfpi: error: "
+_STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
+_ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
+_PARTS_OF_FLOWS = ("fit", "augmented", "generated/*")
+_PARTS_OF_CLASSIFIERS = ("temperature=*", "trained")
+"""Folders of a run that jobs of its own fill."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        run: which one.
+        state: `waiting`, `running`, `stopped`, `failed`, `diverged`, `damaged` or `done`.
+        detail: what more is known: of a running one the stage, epoch and time left, of a failed one its last line.
+        metrics: its values.
+        seconds: that its jobs took, as far as they have ended.
+    """
+
+    run: Run
+    state: str
+    detail: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def find_roots(results: Path) -> list[Path]:
+    """The folders results/{preset} that a path stands for: itself, or those in it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    roots = [folder for folder in (results, *sorted(results.glob("*"))) if _is_root(folder)]
+    if not roots:
+        raise FileNotFoundError(f"{results}: expected results, or a folder of them, received none")
+    return roots[:1] if roots[0] == results else roots
+
+
+def _is_root(folder: Path) -> bool:
+    return (folder / "logs").is_dir() or (folder / FILE).is_file()
+
+
+def read_progress(root: Path) -> list[Progress]:
+    """How far all runs are: those that were asked for, and those that left something."""
+    found = {item.run: item for item in find_runs(root)}
+    logged = (run_of_folder(path.relative_to(root / "logs").as_posix()) for path in (root / "logs").glob("**/"))
+    runs = dict.fromkeys([*read_planned(root), *found, *(run for run in logged if run is not None)])
+    return [_progress(root, run, found.get(run)) for run in runs]
+
+
+def logs_of_run(root: Path, run: Run) -> list[Path]:
+    """The logs of the jobs that make a run, the last one last."""
+    logs = [path for folder in _folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
+    return sorted(logs, key=lambda path: path.stat().st_mtime)
+
+
+def is_running(root: Path, run: Run) -> bool:
+    """Whether a job of the run is at work."""
+    return bool(_holder(root, run))
+
+
+def _progress(root: Path, run: Run, found: FoundRun | None) -> Progress:
+    seconds = sum(
+        read_seconds(path) or 0.0
+        for folder in _folders(root / "benchmarks" / run.folder, run)
+        for path in folder.glob("*.tsv")
+    )
+    logs = logs_of_run(root, run)
+    if holder := _holder(root, run):
+        stage = logs[-1].stem if logs else ""
+        return Progress(run, "running", ", ".join(filter(None, [stage, _epoch(logs), holder])), {}, seconds)
+    fault = _fault(logs, found)
+    if fault is not None:
+        return Progress(run, *fault, {}, seconds)
+    if found is None:
+        return Progress(run, "waiting", f"after {logs[-1].stem}" if logs else "", {}, seconds)
+    if found.fault:
+        return Progress(run, "damaged", found.fault, {}, seconds)
+    if found.divergence:
+        return Progress(run, "diverged", found.divergence.removeprefix("diverged: "), {}, seconds)
+    return Progress(run, "done", "", found.metrics, seconds)
+
+
+def _folders(folder: Path, run: Run) -> Iterator[Path]:
+    """The folder of a run, and those in it that belong to it alone."""
+    yield folder
+    for pattern in _PARTS_OF_FLOWS if run.classifier is None else _PARTS_OF_CLASSIFIERS:
+        yield from folder.glob(pattern)
+
+
+def _holder(root: Path, run: Run) -> str:
+    """Who works on a run: `process 17 on node3, since 12:00`; empty: nobody."""
+    locks = (path for folder in _folders(root / run.folder, run) for path in folder.glob(".*.lock"))
+    return next(filter(None, map(holder_of, locks)), "")
+
+
+def _fault(logs: list[Path], found: FoundRun | None) -> tuple[str, str] | None:
+    """`failed` or `stopped` and the last line of the last job, where it did not end well."""
+    if not logs or (found is not None and logs[-1].stat().st_mtime < _written(found.folder / "metrics.json")):
+        return None
+    (line,) = last_lines(logs[-1], 1) or [""]
+    if _STOPPED.match(line):
+        return "stopped", ", ".join(filter(None, [logs[-1].stem, _epoch(logs, time_left=False)]))
+    if line.startswith(_ERROR):
+        return "failed", f"{logs[-1].stem}: {line.removeprefix(_ERROR)}"
+    if found is None and not _ENDED.match(line):
+        return "stopped", f"{logs[-1].stem}: {line}" if line else logs[-1].stem
+    return None
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+def _epoch(logs: list[Path], time_left: bool = True) -> str:
+    """`epoch 12/40, about 5 min left`, by the last log; empty: it has no epochs."""
+    rows = [found.groups() for line in last_lines(logs[-1], 100) if (found := _EPOCH.search(line))] if logs else []
+    if not rows:
+        return ""
+    now, last = (int(number) for number in (rows[-1][:2] if rows[-1][0] else rows[-1][3:]))
+    times = [float(row[2]) for row in rows[-_LAST_EPOCHS:] if row[2]]
+    left = f", about {write_duration((last - now) * fmean(times))} left" if times and time_left and now < last else ""
+    return f"epoch {now}/{last}{left}"

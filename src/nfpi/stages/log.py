@@ -1,0 +1,72 @@
+"""Work of the command that follows the log of a run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from nfpi.results.progress import find_roots, is_running, logs_of_run
+from nfpi.runs import Run, run_of_folder
+from nfpi.runtime.job_log import last_lines
+from nfpi.stages.options import ShowLog
+
+_SECONDS = 0.5
+"""Between two looks at the logs."""
+
+
+def show_log(command: ShowLog) -> None:
+    """Print the end of the last log, then what is added while the run is at work; Ctrl-C ends it.
+
+    Raises:
+        FileNotFoundError: there is no such run, or it has no log yet.
+    """
+    root, run = _find(command)
+    shown: dict[Path, int] = {}
+    with suppress(KeyboardInterrupt):
+        while True:
+            goes_on = command.follow and is_running(root, run)  # asked first: what it prints at its end is seen too
+            for path in _last_logs(root, run):
+                if path not in shown:
+                    print(f"==> {path} <==")
+                    shown[path] = path.stat().st_size
+                    for line in last_lines(path, command.lines):
+                        print(line)
+                shown[path] = _print_from(path, shown[path])
+            sys.stdout.flush()
+            if not goes_on:
+                return
+            time.sleep(_SECONDS)
+
+
+def _find(command: ShowLog) -> tuple[Path, Run]:
+    name = command.run
+    candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / "logs").is_dir()]
+    with suppress(FileNotFoundError):
+        candidates += [(root, name) for root in find_roots(command.results)]
+    for root, folder in candidates:
+        run = run_of_folder(folder.as_posix())
+        if run is not None and logs_of_run(root, run):
+            return root, run
+    raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
+
+
+def _last_logs(root: Path, run: Run) -> list[Path]:
+    """The log of the last job, after that of SLURM if there is one: it is removed when the job ends well."""
+    log = logs_of_run(root, run)[-1]
+    wildcards = "_".join(value for name, value in run.wildcards.items() if name != "source").replace("/", "_")
+    slurm = root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}*/*.log")
+    return [*sorted(slurm, key=lambda path: path.stat().st_mtime)[-1:], log]
+
+
+def _print_from(path: Path, place: int) -> int:
+    """Print what a file holds from a place on; where it ends now."""
+    try:
+        with path.open("rb") as file:
+            file.seek(place)
+            added = file.read()
+    except OSError:
+        return place
+    sys.stdout.write(added.decode("utf-8", errors="replace"))
+    return place + len(added)

@@ -1,0 +1,73 @@
+"""Work of the command that tells how far runs are."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from nfpi.results.layout import measured, metric_or_name
+from nfpi.results.progress import Progress, find_roots, read_progress
+from nfpi.stages.options import ShowStatus
+
+_HEADING = ("run", "state", "result", "time (h)", "")
+_SHOWN = {"nf_acc": "validation_nf_acc", "cnn_acc": "validation_cnn_acc", "top1": "validation_top1"}
+"""The main number of a run, and the one by which the best is chosen."""
+_STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "damaged": "bold red", "diverged": "yellow"}
+
+
+def show_status(command: ShowStatus) -> None:
+    """Print the runs of each preset: as a table on a terminal, elsewhere as lines with tabs."""
+    for index, root in enumerate(find_roots(command.results)):
+        runs = read_progress(root)
+        if index:
+            print()
+        print(f"{root}: {_summary(runs)}")
+        if runs:
+            (_print_table if sys.stdout.isatty() else _print_lines)(runs)
+        for line in _best(runs):
+            print(line)
+
+
+def _summary(runs: list[Progress]) -> str:
+    counts = Counter(run.state for run in runs)
+    hours = sum(run.seconds for run in runs) / 3600
+    return ", ".join([*(f"{count} {state}" for state, count in counts.most_common()), f"{hours:.2f} h"])
+
+
+def _cells(run: Progress) -> tuple[str, ...]:
+    name = next((name for name in _SHOWN if name in run.metrics), None)
+    entry = metric_or_name(name) if name else None
+    result = f"{entry.label} {measured(run.metrics[entry.name], entry)}" if entry else ""
+    return run.run.folder, run.state, result, f"{run.seconds / 3600:.2f}", run.detail
+
+
+def _best(runs: list[Progress]) -> Iterator[str]:
+    """The best of each data set, chosen on the validation split."""
+    for dataset in dict.fromkeys(run.run.dataset for run in runs):
+        for name, chosen_by in _SHOWN.items():
+            rivals = [run for run in runs if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys()]
+            if len(rivals) > 1:
+                best = max(rivals, key=lambda run: run.metrics[chosen_by])
+                entry = metric_or_name(name)
+                value = f"{entry.label} {measured(best.metrics[name], entry)}"
+                yield f"best on the validation split of {dataset}: {value}, {best.run.folder}"
+
+
+def _print_table(runs: list[Progress]) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in _HEADING:
+        table.add_column(name, justify="right" if "(h)" in name else "left", overflow="fold")
+    for run in runs:
+        table.add_row(*_cells(run), style=_STYLES.get(run.state))
+    # Names may have brackets, which are no markup.
+    Console(markup=False, highlight=False).print(table)
+
+
+def _print_lines(runs: list[Progress]) -> None:
+    for cells in (_HEADING, *map(_cells, runs)):
+        print("\t".join(cells).rstrip())

@@ -1,0 +1,22 @@
+"""What a call of the workflow was asked for, for `nfpi status`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nfpi.results.planned import write_planned
+from nfpi.workflow.plan import Plan
+from nfpi.workflow.tables import table_rows
+
+
+def note_planned(plan: Plan, requested: Collection[str]) -> None:
+    """Leave in the folder of results which runs the tables of the call are made from.
+
+    Args:
+        plan: of the call.
+        requested: targets of the call; none: all of them. A call for files and figures alone leaves nothing.
+    """
+    names = [name for name in plan.config.tables if not requested or "all" in requested or name in requested]
+    runs = [run for name in names for row in table_rows(plan.config, name) for run in row.runs]
+    if runs:
+        write_planned(plan.layout.root, runs)

@@ -1,0 +1,228 @@
+"""How far runs are, and what they print: `nfpi status` and `nfpi log`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nfpi.results.planned import read_planned, write_planned
+from nfpi.results.progress import read_progress
+from nfpi.runs import Run
+from nfpi.runtime.locks import holder_of, locked
+
+from .conftest import call
+
+RUN = "digits/mef/fpi/lambda=1000/seed=0"
+OTHER = "digits/mef/baseline/lambda=0/seed=0"
+FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1000.0)
+BASELINE = Run(dataset="digits", seed=0, flow="mef", prior="baseline", weight=0.0)
+EPOCHS = "10:00:00 epoch 1/40: train 5 bits/dim, 9.0 s\n10:00:03 epoch 2/40: train 5.6 bits/dim, 3.0 s; validation 6\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """results/demo, of which two runs were asked for."""
+    folder = tmp_path / "results" / "demo"
+    folder.mkdir(parents=True)
+    write_planned(folder, [BASELINE, FLOW])
+    return folder
+
+
+def log(root: Path, text: str, name: str = "train_flow", run: str = RUN) -> Path:
+    path = root / "logs" / run / f"{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def measure(root: Path, run: Run, **metrics: float) -> None:
+    """Leave the end of an evaluation."""
+    path = root / run.folder / "metrics.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"run": run.to_json(), "metrics": metrics}))
+
+
+def state(root: Path, run: Run = FLOW) -> tuple[str, str]:
+    """State and detail of a run."""
+    (found,) = [item for item in read_progress(root) if item.run == run]
+    return found.state, found.detail
+
+
+def test_what_was_asked_for_and_left_nothing_waits(root) -> None:
+    assert [(item.run, item.state) for item in read_progress(root)] == [(BASELINE, "waiting"), (FLOW, "waiting")]
+    log(root, "10:00:00 wrote 2 files in fit: a, b\n", "fit_prior")
+    assert state(root) == ("waiting", "after fit_prior")
+
+
+def test_what_runs_has_its_epoch_and_the_time_left(root) -> None:
+    log(root, f"attempt 1 of train-flow\n{EPOCHS}")
+    with locked(root / RUN / ".model.lock", "train"):
+        name, detail = state(root)
+    assert name == "running"
+    assert detail.startswith("train_flow, epoch 2/40, about 3 min 48 s left, process ")  # 38 epochs of 6 s
+    assert state(root)[0] == "stopped"
+
+
+def test_a_job_in_a_folder_of_the_run_counts_and_one_of_its_classifier_does_not(root) -> None:
+    with locked(root / RUN / "generated" / "temperature=1" / ".generated-images.lock", "generate"):
+        assert state(root)[0] == "running"
+    with locked(root / RUN / "resnet18" / "temperature=1" / ".classifier.lock", "train"):
+        assert state(root)[0] == "waiting"
+
+
+def test_a_lock_that_a_killed_process_left_is_nobodys(tmp_path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = tmp_path / ".a.lock"
+    path.write_text(f"process {ended.pid} on {platform.node()}, since 2026-01-01\n")
+    assert holder_of(path) == ""
+    path.write_text("process 17 on another-node, since 2026-01-01\n")
+    assert holder_of(path) == "process 17 on another-node, since 2026-01-01"
+    path.write_text("")
+    assert holder_of(path) == holder_of(tmp_path / "missing") == ""
+
+
+def test_to_ask_keeps_nobody_from_a_lock(tmp_path) -> None:
+    path = tmp_path / ".a.lock"
+    with locked(path, "work"):
+        assert str(os.getpid()) in holder_of(path)
+    with locked(path, "work"):
+        assert holder_of(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nfpi: error: out of memory\n", ("failed", "train_flow: out of memory")),
+        (f"{EPOCHS}nfpi: error: stopped by SIGTERM: kept step 4\n", ("stopped", "train_flow, epoch 2/40")),
+        (f"{EPOCHS}nfpi: stopped; the same command resumes\n", ("stopped", "train_flow, epoch 2/40")),
+    ],
+)
+def test_what_failed_has_its_line_and_what_was_stopped_its_epoch(root, text, expected) -> None:
+    log(root, text)
+    assert state(root) == expected
+
+
+def test_what_is_measured_is_done_until_a_later_job_fails(root) -> None:
+    measure(root, FLOW, nf_acc=98.0)
+    old = log(root, "nfpi: error: an old fault\n")
+    os.utime(old, (1, 1))
+    assert state(root) == ("done", "")
+    new = log(root, "nfpi: error: a new fault\n", "evaluate")
+    os.utime(new, (time.time() + 5,) * 2)
+    assert state(root) == ("failed", "evaluate: a new fault")
+
+
+def test_a_divergence_is_told(root) -> None:
+    path = root / RUN / "metrics.json"
+    path.parent.mkdir(parents=True)
+    mark = {"iteration": 3, "class_index": 2, "quantity": "variance", "lambda": 1000.0, "context": {}}
+    path.write_text(json.dumps({"diverged": mark}))
+    assert state(root) == ("diverged", "variance of class 2 at iteration 3")
+
+
+def test_a_damaged_result_is_told(root) -> None:
+    measure(root, FLOW, nf_acc=98.0)
+    path = root / RUN / "metrics.json"
+    path.write_text(path.read_text()[:-9])
+    assert state(root)[0] == "damaged"
+
+
+def test_hours_are_those_of_the_runs_own_jobs(root) -> None:
+    for folder, seconds in {RUN: 3600, f"{RUN}/generated/temperature=1": 1800, f"{RUN}/resnet18": 7200}.items():
+        path = root / "benchmarks" / folder / "job.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"s\tmax_rss\n{seconds}\t1\n")
+    assert [item.seconds for item in read_progress(root) if item.run == FLOW] == [5400]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"runs": 3}', '{"runs": ["no run"]}'])
+def test_a_damaged_plan_is_none(root, content) -> None:
+    (root / "planned.json").write_text(content)
+    assert read_planned(root) == []
+
+
+# ---- the commands -------------------------------------------------------------------------------------------
+
+
+def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
+    measure(root, BASELINE, nf_acc=94.0, validation_nf_acc=95.0)
+    measure(root, FLOW, nf_acc=93.0, validation_nf_acc=96.0)
+    for folder in (root, root.parent):
+        assert call("status", folder) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            f"{root}: 2 done, 0.00 h",
+            "run\tstate\tresult\ttime (h)",
+            f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00",
+            f"{RUN}\tdone\tNF-Acc 93.0 %\t0.00",
+            f"best on the validation split of digits: NF-Acc 93.0 %, {RUN}",
+        ]
+
+
+def test_status_looks_into_results_by_itself(root, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(root.parents[1])
+    assert call("status") == 0
+    assert capsys.readouterr().out.startswith("results/demo: 2 waiting")
+
+
+def test_without_results_status_is_one_line(tmp_path, capsys) -> None:
+    assert call("status", tmp_path) == 1
+    assert capsys.readouterr().err == f"nfpi: error: {tmp_path}: expected results, or a folder of them, received none\n"
+
+
+@pytest.mark.parametrize("name", [RUN, f"results/demo/{RUN}"])
+def test_log_prints_the_end_of_the_last_one(root, name, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(root.parents[1])
+    os.utime(log(root, "fitted\n", "fit_prior"), (1, 1))
+    log(root, "one\ntwo\nthree\n")
+    assert call("log", name, "--lines", 2) == 0
+    assert capsys.readouterr().out == f"==> results/demo/logs/{RUN}/train_flow.log <==\ntwo\nthree\n"
+
+
+def test_log_has_that_of_slurm_too(root, capsys) -> None:
+    log(root, "one\n")
+    slurm = root.parent / "slurm/rule_train_flow/digits_mef_fpi_1000_0/17.log"
+    other = root.parent / "slurm/rule_train_flow/digits_mef_fpi_1000_1/18.log"
+    for path in (slurm, other):
+        path.parent.mkdir(parents=True)
+        path.write_text("CANCELLED DUE TO TIME LIMIT\n")
+    assert call("log", root / RUN) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"==> {slurm} <==",
+        "CANCELLED DUE TO TIME LIMIT",
+        f"==> {root}/logs/{RUN}/train_flow.log <==",
+        "one",
+    ]
+
+
+def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
+    path = log(root, "one\n")
+
+    def work() -> None:
+        with locked(root / RUN / ".model.lock", "train"):
+            begun.set()
+            time.sleep(1)
+            with path.open("a") as file:
+                file.write("two\n")
+            time.sleep(1)
+
+    begun = threading.Event()
+    worker = threading.Thread(target=work)
+    worker.start()
+    begun.wait()
+    assert call("log", root / RUN) == 0
+    worker.join()
+    assert capsys.readouterr().out.endswith("one\ntwo\n")
+
+
+def test_a_run_without_a_log_is_one_line(root, capsys) -> None:
+    assert call("log", root / RUN) == 1
+    assert "expected a run with a log, received none" in capsys.readouterr().err
