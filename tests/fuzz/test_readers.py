@@ -6,9 +6,12 @@ What is no damage to a reader by itself, such as another digit in a table, is ca
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import math
 import random
 import shutil
+import struct
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load, save
 from stages.conftest import ROOT, SmallRun
 
 from nfpi.classifiers.registry import build_trained
@@ -39,6 +43,7 @@ from nfpi.results.tables import accuracy_table, read_reference, read_table
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.faults import describe_fault
+from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training.state import TrainingState
 
@@ -164,12 +169,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_gives_sound_numbers(readers, t
     counts: Counter[str] = Counter()
     failures = []
     for number, reader in enumerate(readers):
-        folder = tmp_path / str(number) / "of"
-        folder.mkdir(parents=True)
-        for file in reader.file.parent.iterdir():
-            if file.is_file() and not file.name.endswith(".manifest.json"):
-                shutil.copy(file, folder)
-        file, content = folder / reader.file.name, reader.file.read_bytes()
+        file, content = copied(reader, tmp_path / str(number)), reader.file.read_bytes()
         expected = digest(outcome(reader, file)[1])
         for index in range(total // len(readers)):
             rng = random.Random(f"{SEED} {number} {index}")
@@ -188,6 +188,109 @@ def test_a_damaged_file_is_refused_in_one_line_or_gives_sound_numbers(readers, t
     assert counts.total() >= total - len(readers)
     assert counts["refused"] > total / 2
     assert not failures, "\n".join(failures[:20])
+
+
+def replaced(content: bytes) -> Callable[[bytes], bytes]:
+    return lambda _: content
+
+
+def edited(*keys: str, value: Any = None, removed: bool = False) -> Callable[[bytes], bytes]:
+    """JSON with another value, or none, at a place."""
+
+    def edit(content: bytes) -> bytes:
+        record = json.loads(content)
+        place = record
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+        if removed:
+            del place[keys[-1]]
+        return json.dumps(record).encode()
+
+    return edit
+
+
+def with_header(edit: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """A safetensors file with another header."""
+
+    def edit_header(content: bytes) -> bytes:
+        length = struct.unpack("<Q", content[:8])[0]
+        header = json.loads(content[8 : 8 + length])["__metadata__"]["nfpi"]
+        return save(load(content), {"nfpi": edit(header.encode()).decode()})
+
+    return edit_header
+
+
+def as_archive(content: bytes) -> bytes:
+    """An array as NumPy's archive."""
+    file = io.BytesIO()
+    np.savez(file, np.load(io.BytesIO(content)))
+    return file.getvalue()
+
+
+def with_offset(offset: int) -> Callable[[bytes], bytes]:
+    """A zip archive that gives another place of its directory: in its last record, and in that of large archives."""
+
+    def edit(content: bytes) -> bytes:
+        content = content[:-6] + struct.pack("<I", offset) + content[-2:]
+        large = content.rfind(b"PK\x06\x06")
+        return content if large < 0 else content[: large + 48] + struct.pack("<Q", offset) + content[large + 56 :]
+
+    return edit
+
+
+DEEP = b'{"a":' * 100_000
+KNOWN = [
+    *(("model/config.json", edited(key, removed=True)) for key in ("data", "seed", "training", "flow")),
+    *(("state.safetensors", with_header(edited(key, removed=True))) for key in ("seed", "flow", "step")),
+    *(("meta.json", edited(key)) for key in ("classes", "counts", "shape", "dtype", "sha256", "extra")),
+    *((name, replaced(text)) for name in ("meta.json", "config.json", "metrics.json") for text in (b"", DEEP)),
+    *(("metrics.json", replaced(text)) for text in (b"{}", b"[]", b"null")),
+    *((name, as_archive) for name in ("images.npy", "labels.npy")),
+    *((name, with_offset(at)) for name in ("predictions.npz", "*.ckpt") for at in (0, 1, 2**31, 2**32 - 1)),
+    *((name, replaced(b"")) for name in ("*.csv", "*.npy", "*.npz", "*.safetensors", "*.ckpt")),
+    ("*.csv", replaced(b"\n\n")),
+    ("*.csv", lambda content: content + b"1,2\n"),
+    ("*.csv", lambda content: content.rstrip() + b",1\n"),
+    ("*.safetensors", with_header(replaced(DEEP))),
+    ("temperature=1/model.safetensors", with_header(edited("classifier", "colour", value="red"))),
+    ("temperature=1/model.safetensors", with_header(edited("classifier", "model", value="train-flow"))),
+]
+"""Files, and damages of them that ended in a traceback once."""
+
+
+@pytest.mark.parametrize(("name", "edit"), KNOWN)
+def test_damages_that_were_no_line_once_are_refused(readers, name, edit, tmp_path):
+    found = [reader for reader in readers if reader.file.match(name)]
+    assert found
+    for number, reader in enumerate(found):
+        file = copied(reader, tmp_path / str(number))
+        file.write_bytes(edit(file.read_bytes()))
+        kind, detail = outcome(reader, file)
+        assert kind == "refused", (reader.file, detail)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+def test_every_bit_of_the_header_of_an_array_counts(readers, name, tmp_path):
+    reader = next(reader for reader in readers if reader.file.name == name)
+    file = copied(reader, tmp_path)
+    content, expected = file.read_bytes(), digest(outcome(reader, file)[1])
+    for bit in range(8 * 128):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        kind, detail = outcome(reader, file)
+        assert kind == "refused" or (kind == "read" and digest(detail) == expected), (bit, detail)
+
+
+def copied(reader: Reader, folder: Path) -> Path:
+    """The file of a reader, in a copy of its folder without manifests."""
+    folder = folder / "of"
+    folder.mkdir(parents=True)
+    for file in reader.file.parent.iterdir():
+        if file.is_file() and not file.name.endswith(SUFFIX):
+            shutil.copy(file, folder)
+    return folder / reader.file.name
 
 
 def outcome(reader: Reader, file: Path) -> tuple[str, Any]:
