@@ -1,0 +1,184 @@
+"""Work of the command that writes a preset for images of the user's own."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from nfpi.config import SOURCES, ConfigError, DatasetConfig
+from nfpi.config.base import NAME
+from nfpi.data.image_files import read_image, read_image_size
+from nfpi.data.prepare import assign_splits
+from nfpi.data.sources.archive import find_image_root
+from nfpi.data.sources.imagefolder import ImageFolder, list_image_folder
+from nfpi.stages.options.new import WritePreset
+
+_VALIDATION = 0.1
+_PER_CLASS = 500
+"""training images of a class that a small flow learns from"""
+_BATCH, _STEPS, _EPOCHS = 128, 1000, (10, 100)
+"""steps of a training, within these limits of its epochs"""
+_LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
+"""sides in pixels: the largest that is kept, what larger ones become, and what two levels need"""
+_MEANING = {
+    "train_per_class": " # without this line, all are used",
+    "image_size": " # pixels; images are resized and cropped",
+    "flip": " # false where a mirrored image is not of its class",
+}
+_HEADS = 10_000
+"""files, spread over all, whose size is looked at"""
+
+
+def write_preset(command: WritePreset) -> None:
+    """Look at the images, write the preset, and print the command that makes its table.
+
+    Raises:
+        ConfigError: the file is there already, or cannot be one of a preset, or a setting cannot hold the path.
+        DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
+    """
+    name = _name_of(command.folder)
+    presets = Path("presets")
+    output = command.output or (presets if presets.is_dir() else Path()) / f"{name}.yaml"
+    if output.exists():
+        raise ConfigError(
+            f"{output}: expected a file that is not there yet, received one that is: name another --output"
+        )
+    if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
+        raise ConfigError(f"{output}: expected NAME.yaml, of letters, digits and . _ + -, received '{output.name}'")
+    images = _look(list_image_folder(find_image_root(command.folder, command.download_folder)))
+    text = _compose(name, command.folder.resolve(), images)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("x", encoding="utf-8") as file:
+        file.write(text)
+    preset = output.stem if output.parent.resolve() == presets.resolve() else str(output)
+    print(f"{output}: {images.summary}")
+    print(f"run: snakemake table2 --config preset={shlex.quote(preset)}")
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What there is to know of the images.
+
+    Args:
+        folder: the files.
+        size: (H, W) that all of them have; None: several.
+        smallest: shortest side.
+        grey: whether all are.
+    """
+
+    folder: ImageFolder
+    size: tuple[int, int] | None
+    smallest: int
+    grey: bool
+
+    @property
+    def image_size(self) -> int | None:
+        """Side that they are resized to; None: they can be taken as they are."""
+        if self.size and max(self.size) <= _LARGEST and all(side % _MULTIPLE == 0 for side in self.size):
+            return None
+        return max(min(self.smallest, _RESIZED) // _MULTIPLE, 1) * _MULTIPLE
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of what the flow sees."""
+        side = self.image_size
+        return (side, side) if side or not self.size else self.size  # type: ignore[return-value]
+
+    @property
+    def levels(self) -> int:
+        """Levels of the flow, each of which halves height and width: the paper's three from 32×32 on, else two."""
+        return 3 if min(self.shape) >= 32 and all(side % 8 == 0 for side in self.shape) else 2
+
+    @property
+    def per_class(self) -> np.ndarray:
+        """(K,): images of each class in all splits."""
+        labels = np.concatenate(list(self.folder.labels.values()))
+        return np.bincount(labels, minlength=len(self.folder.classes))
+
+    @property
+    def summary(self) -> str:
+        counts = self.per_class
+        span = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+        size = "of several sizes" if self.size is None else f"of {self.size[1]}×{self.size[0]} pixels"
+        colour = "grey" if self.grey else "colour"
+        return f"{len(counts)} classes of {span} images, {counts.sum()} in all, {size}, in {colour}"
+
+
+def _name_of(folder: Path) -> str:
+    """Name of the data set: that of the folder, with other letters replaced, and unlike those of the project."""
+    stem = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    if folder.is_file():
+        stem = stem.partition(".")[0]
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem).strip("-_.+") or "images"
+    return f"{name}-images" if name in SOURCES else name
+
+
+def _look(folder: ImageFolder) -> _Images:
+    names = [name for some in folder.names.values() for name in some]
+    sizes = {read_image_size(folder.root / name) for name in names[:: -(-len(names) // _HEADS)]}
+    firsts = np.unique(folder.labels["train"], return_index=True)[1]
+    grey = all(read_image(folder.root / folder.names["train"][index])[1] == "L" for index in firsts)
+    return _Images(folder, next(iter(sizes)) if len(sizes) == 1 else None, min(min(size) for size in sizes), grey)
+
+
+def _compose(name: str, folder: Path, images: _Images) -> str:
+    """The text of the preset."""
+    dataset: dict[str, Any] = {"folder": str(folder), "validation_fraction": _VALIDATION}
+    if images.per_class.max() > _PER_CLASS:
+        dataset["train_per_class"] = _PER_CLASS
+    if images.image_size:
+        dataset["image_size"] = images.image_size
+    dataset["flip"] = True
+    config = DatasetConfig.model_validate({"source": "imagefolder", **dataset})
+    if config.folder != folder:
+        raise ConfigError(
+            f"{folder}: expected a path that stands for itself, received one that stands for {config.folder}"
+        )
+    assigned = assign_splits(name, config, images.folder.labels, images.folder.classes)
+    splits = {split: len(indices) for split, (_, indices) in assigned.items()}
+    epochs = min(max(_STEPS // -(-splits["train"] // _BATCH), _EPOCHS[0]), _EPOCHS[1])
+    height, width = images.shape
+    weights = _weights(len(images.folder.classes), height * width * (1 if images.grey else 3))
+    levels, key = images.levels, name if yaml.safe_load(name) == name else json.dumps(name)
+    lines = [
+        f"# {images.summary[0].upper()}{images.summary[1:]}: train {splits['train']}, "
+        f"validation {splits['validation']}, test {splits['test']}.",
+        "# A small flow; what is not set here is set in config.yaml, where each setting has its meaning.",
+        "",
+        "seeds: [0]",
+        "datasets:",
+        f"  {key}:",
+        "    source: imagefolder",
+        *(
+            f"    {setting}: {json.dumps(value, ensure_ascii=False)}{_MEANING.get(setting, '')}"
+            for setting, value in dataset.items()
+        ),
+        f"flows: # {levels} levels, each of which halves width and height of {width}×{height} pixels",
+        f"  mef: {{num_flows: {[4] * levels}, num_blocks: {[2, 1, 1][:levels]}, hidden_channels: {[48] * levels}}}",
+        f"training: {{epochs: {epochs}, batch_size: {_BATCH}, warmup_steps: 100, augmentation: flip}}",
+        f"generation: {{temperatures: [0.7, 1.0], per_class: {_PER_CLASS}}}",
+        f"classifiers: {{resnet18: {{epochs: 5, standard: {{crop_padding: {min(height, width) // 8}}}}}}}",
+        "tables:",
+        "  table2:",
+        f"    title: Accuracy against the weight λ, {name}",
+        "    metrics: [nf_acc, cnn_acc]",
+        f"    experiments: [{{dataset: {key}, prior: fpi, lambdas: [0, {', '.join(weights)}], classifier: resnet18}}]",
+        "figures:",
+        "  accuracy_against_weight: {table: table2}",
+        f"  samples: {{dataset: {key}, lambda: {weights[1]}}}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _weights(classes: int, dimensions: int) -> list[str]:
+    """Three λ of the ladder 1, 3, 10, 30, … about 10 K D, where the best ones of digits, CIFAR10 and CIFAR100 lie."""
+    middle = round(2 * math.log10(10 * classes * dimensions))
+    return [f"{(1, 3)[step % 2]}e{step // 2}" for step in (middle - 1, middle, middle + 1)]
