@@ -24,6 +24,7 @@ from nfpi.runtime.durations import write_duration
 from nfpi.runtime.job_log import last_lines
 from nfpi.workflow.changes import describe_reason, find_changes
 from nfpi.workflow.forecast import Forecast
+from nfpi.workflow.misuse import describe_misuse
 
 Record = logging.LogRecord
 Format = Callable[[Record], str]
@@ -109,6 +110,7 @@ class PlainOutput:
         """Print a record."""
         if _event(record) == "job_info":
             record.reason = describe_reason(record.reason, record.rule_name, record.wildcards)  # type: ignore[attr-defined]
+        record.msg = describe_misuse(str(record.msg), sys.argv[1:]) or record.msg
         self.handler.emit(record)
 
     def finish(self) -> None:
@@ -278,7 +280,7 @@ class JobLines:
         elif submitted := _SUBMITTED.match(text):
             self._submit(int(submitted[1]), submitted[2])
         elif not _NOISE.match(text):
-            self._print(text)
+            self._print(describe_misuse(text, sys.argv[1:]) or text)
 
     def _submit(self, job_id: int, cluster_id: str) -> None:
         job = self._running.get(job_id)

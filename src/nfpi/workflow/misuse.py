@@ -1,0 +1,41 @@
+"""Options that Snakemake answers with a traceback, in one line each: it reads them before it reads the Snakefile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_CONFIG_FILE = re.compile(
+    r"\bin _load_configfile\n.*\n\w+Error: \[Errno \d+\] (?P<fault>[^\n]+): '(?P<name>.*)'\s*$", re.S
+)
+_CONFIG = re.compile(r"^ValueError: Invalid config definition: (?P<fault>.+)$", re.M)
+_ENTRY = re.compile(r"(?P<name>[A-Za-z_][\w.-]*)=(?P<value>.*)", re.S)
+
+
+def describe_misuse(text: str, arguments: Iterable[str]) -> str | None:
+    """One line that says what is wrong with a call, and what to write; None: the text tells of something else.
+
+    Args:
+        text: an error of Snakemake's.
+        arguments: of the call.
+    """
+    if not text.startswith("Traceback"):
+        return None
+    if found := _CONFIG_FILE.search(text):
+        return f"config: --configfile {found['name']}: {found['fault']}"
+    if found := _CONFIG.search(text):
+        return f"config: --config: {_nested(arguments) or found['fault']}"
+    return None
+
+
+def _nested(arguments: Iterable[str]) -> str:
+    """How the first setting with dots in its name is written; empty: there is none."""
+    for entry in arguments:
+        found = _ENTRY.fullmatch(entry)
+        if found and "." in found["name"]:
+            first, *others = found["name"].split(".")
+            value = found["value"] or "null"
+            for name in reversed(others):
+                value = f"{{{name}: {value}}}"
+            return f"expected a name without dots, received {entry}: write '{first}={value}'"
+    return ""

@@ -1,0 +1,61 @@
+"""Options that Snakemake answers with a traceback are one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfpi.workflow.misuse import describe_misuse
+
+from .conftest import Project
+
+INVALID = (
+    "Traceback (most recent call last):\n\n"
+    "ValueError: Invalid config definition: Config entry must start with a valid identifier.\n"
+)
+
+
+@pytest.mark.parametrize("form", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--configfile", "nothing.yaml"], "config: --configfile nothing.yaml: No such file or directory"),
+        (
+            ["--config", "training.epochs=3"],
+            "config: --config: expected a name without dots, received training.epochs=3: write 'training={epochs: 3}'",
+        ),
+    ],
+)
+def test_a_call_with_a_wrong_option_ends_with_one_line(fresh: Project, arguments, line, form) -> None:
+    process = fresh.snakemake("table2", *form, *arguments, check=False)
+    assert process.returncode != 0
+    lines = [text for text in process.stdout.splitlines() if text.strip()]
+    assert lines[1:] == [line]  # below the profile that was read
+
+
+@pytest.mark.parametrize(
+    ("entry", "written"),
+    [
+        ("training.epochs=3", "'training={epochs: 3}'"),
+        ("flows.mef.num_flows=[1, 2]", "'flows={mef: {num_flows: [1, 2]}}'"),
+        ("figures.samples=", "'figures={samples: null}'"),
+    ],
+)
+def test_what_is_proposed_is_nested_as_deep(entry, written) -> None:
+    assert str(describe_misuse(INVALID, ["table2", "--config", "seeds=[1]", entry])).endswith(f": write {written}")
+
+
+def test_without_a_dotted_name_snakemakes_reason_stays() -> None:
+    line = "config: --config: Config entry must start with a valid identifier."
+    assert describe_misuse(INVALID, ["table2", "--config", "3x=4"]) == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WorkflowError: something",
+        "Traceback (most recent call last):\n\nFileNotFoundError: [Errno 2] No such file or directory: 'a.csv'\n",
+        "",
+    ],
+)
+def test_other_errors_stay_as_they_are(text) -> None:
+    assert describe_misuse(text, ["table2"]) is None
