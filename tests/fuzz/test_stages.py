@@ -156,7 +156,8 @@ def test_a_page_says_what_is_damaged_or_shows_the_same(run, table, tmp_path):
             return f"status {status}\n{said}"
         if page.read_bytes() == expected:
             return "same"
-        return "said" if names(html.unescape(page.read_text()), file.relative_to(root)) else "another page"
+        faults = [line for line in html.unescape(page.read_text()).splitlines() if ": expected" in line]
+        return "said" if any(names(line, file.relative_to(root)) for line in faults) else "another page"
 
     files = [
         *root.glob("tables/table2.csv"),
@@ -178,7 +179,7 @@ def tried(places: list[tuple[int, Path]], outcome: Callable[[int, Path], str]) -
     others = [file.read_bytes() for _, file in places]
     counts: Counter[str] = Counter()
     failures = []
-    for index in range(inputs(600) // 2):
+    for index in range(inputs(400) // 2):
         number, file = places[index % len(places)]
         content = file.read_bytes()
         kind, damaged = damaged_or_missing(random.Random(f"{SEED} {index}"), file, content, others)
