@@ -59,3 +59,16 @@ def test_without_a_dotted_name_snakemakes_reason_stays() -> None:
 )
 def test_other_errors_stay_as_they_are(text) -> None:
     assert describe_misuse(text, ["table2"]) is None
+
+
+def test_a_profile_without_its_plugin_is_refused_by_snakemake(fresh: Project) -> None:
+    hidden = """
+import pkgutil
+
+find = pkgutil.iter_modules
+pkgutil.iter_modules = lambda *args: (m for m in find(*args) if not m.name.startswith("snakemake_executor_plugin_"))
+"""
+    fresh.write("hidden/sitecustomize.py", hidden)
+    process = fresh.snakemake("--profile", "slurm", "table2", check=False, PYTHONPATH=str(fresh.folder / "hidden"))
+    assert process.returncode != 0
+    assert "argument --executor/-e: invalid choice: 'slurm'" in process.stdout.splitlines()[-1]
