@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nfpi.cli import main
 from nfpi.config import ConfigError
 from nfpi.data.sources import files
 from nfpi.workflow import Sources
@@ -28,13 +29,13 @@ ALL = {
 CLASSES = ("ant", "bee")
 
 
-def make_images(folder: Path, side: int = 8) -> Path:
+def make_images(folder: Path, side: int = 8, count: int = 3) -> Path:
     """Splits train and test of two classes, with images of equal sizes in bytes."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in CLASSES:
             (folder / split / name).mkdir(parents=True)
-            for index in range(3):
+            for index in range(count):
                 pixels = generator.integers(0, 256, (side, side, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{index}.bmp")
     return folder
@@ -150,10 +151,14 @@ def test_an_archive_is_a_file_that_is_compared(fresh: Project, tmp_path: Path) -
         (lambda images: shutil.rmtree(images), "expected a folder of images, received none"),
         (lambda images: shutil.rmtree(images / "test"), "expected test or val beside train"),
         (lambda images: (images / "test/bee").rename(images / "test/cow"), "expected the same classes as in train"),
-        (lambda images: [file.unlink() for file in (images / "train/ant").iterdir()], "expected images"),
+        (lambda images: [file.unlink() for file in (images / "train/ant").iterdir()], "received an empty folder"),
+        (
+            lambda images: [(images / split / "bee").rename(images / f"{split}.bee") for split in ("train", "test")],
+            "alone",
+        ),
         (lambda images: (images / "train/ant/9.bmp").symlink_to("nowhere"), "expected an image, received none"),
     ],
-    ids=["no folder", "no test", "other classes", "an empty class", "a link to nothing"],
+    ids=["no folder", "no test", "other classes", "an empty class", "one class", "a link to nothing"],
 )
 def test_an_ill_formed_folder_is_refused_in_the_dry_run(
     copied: tuple[Project, Path], form: Callable[[Path], object], message: str
@@ -163,6 +168,30 @@ def test_an_ill_formed_folder_is_refused_in_the_dry_run(
     line = project.refusal("own", overlay=settings(images))
     assert line.startswith(f"ConfigError: datasets.mine: {images}")
     assert message in line
+
+
+@pytest.mark.parametrize("layout", ["train and test", "train and val", "class folders alone"])
+def test_each_layout_of_a_folder_is_planned(fresh: Project, tmp_path: Path, layout: str) -> None:
+    images = make_images(tmp_path / "images")
+    if layout == "train and val":
+        (images / "test").rename(images / "val")
+    if layout == "class folders alone":
+        images = images / "train"
+    assert fresh.plan("own", overlay=settings(images)) == ALL
+
+
+def test_a_new_preset_is_planned_as_it_was_written(
+    fresh: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = make_images(tmp_path / "pets", count=12)
+    monkeypatch.chdir(fresh.folder)
+    assert main(["new", str(images)]) == 0
+    command = capsys.readouterr().out.rpartition("run: snakemake ")[2].split()
+    assert command == ["table2", "--config", "preset=pets"]
+    runs = ["pets/mef/baseline/lambda=0/seed=0", *(f"pets/mef/fpi/lambda={n}/seed=0" for n in (1000, 3000, 10000))]
+    planned = fresh.plan(*command)
+    assert {output for stage, output in planned if stage == "train-flow"} == set(runs)
+    assert {("prepare-data", "pets/splits"), ("table", "tables/table2")} < planned
 
 
 def test_a_size_that_does_not_divide_is_refused_in_the_dry_run(fresh: Project, tmp_path: Path) -> None:

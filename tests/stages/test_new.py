@@ -1,0 +1,165 @@
+"""A preset for images of the user's own: what it says of them, and that the project takes it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nfpi.config import resolve
+from nfpi.config.datasets import DatasetConfig
+from nfpi.config.resolution import Config
+
+from .conftest import ROOT, call, error_line
+
+
+def make_images(folder: Path, size: tuple[int, int] = (8, 8), classes: tuple[str, ...] = ("ant", "bee"), n: int = 12):
+    """Class folders with n grey images each of (H, W) pixels."""
+    generator = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(n):
+            Image.fromarray(generator.integers(0, 256, size, np.uint8)).save(folder / name / f"{index}.png")
+    return folder
+
+
+def settings(preset: Path) -> Config:
+    """What the project makes of a preset."""
+    return resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": str(preset)}).config
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
+    images = make_images(tmp_path / "pets")
+    assert call("new", images) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "pets.yaml: 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey"
+    assert printed[1] == "run: snakemake table2 --config preset=pets.yaml"
+    text = (here / "pets.yaml").read_text(encoding="utf-8")
+    assert text.startswith(
+        "# 2 classes of 12 images, 24 in all, of 8×8 pixels, in grey: train 17, validation 2, test 5."
+    )
+    assert len(text.splitlines()) < 30
+    config = settings(here / "pets.yaml")
+    expected = DatasetConfig(source="imagefolder", folder=images, validation_fraction=0.1)
+    assert config.datasets["pets"] == expected
+    (experiment,) = config.tables["table2"].experiments
+    assert (experiment.dataset, experiment.lambdas) == ("pets", [0, 300, 1000, 3000])
+    assert set(config.tables) == {"table2"}
+    assert {figure.dataset for figure in config.figures.values() if hasattr(figure, "dataset")} == {"pets"}
+
+
+@pytest.mark.parametrize(
+    ("size", "image_size", "levels"),
+    [
+        ((8, 8), None, 2),
+        ((28, 28), None, 2),
+        ((32, 32), None, 3),
+        ((16, 64), None, 2),
+        ((33, 40), 32, 3),
+        ((30, 30), 28, 2),
+        ((200, 300), 32, 3),
+        ((3, 9), 4, 2),
+    ],
+)
+def test_the_flows_levels_divide_the_size(here, tmp_path, size, image_size, levels):
+    assert call("new", make_images(tmp_path / "pets", size)) == 0
+    config = settings(here / "pets.yaml")
+    assert config.datasets["pets"].image_size == image_size
+    assert len(config.flows["mef"].num_flows) == levels
+    assert all(side % 2**levels == 0 for side in ((image_size,) if image_size else size))
+
+
+def test_images_of_several_sizes_are_resized(here, tmp_path, capsys):
+    images = make_images(tmp_path / "pets", (40, 40))
+    Image.new("RGB", (20, 35)).save(images / "bee/5.png")
+    assert call("new", images) == 0
+    assert "24 in all, of several sizes, in" in capsys.readouterr().out
+    assert settings(here / "pets.yaml").datasets["pets"].image_size == 20
+
+
+def test_of_many_images_some_are_taken(here, tmp_path):
+    images = make_images(tmp_path / "pets")
+    for index in range(12, 700):
+        shutil.copy(images / "ant/0.png", images / f"ant/{index}.png")
+    assert call("new", images) == 0
+    assert settings(here / "pets.yaml").datasets["pets"].train_per_class == 500
+
+
+@pytest.mark.parametrize(
+    ("folder", "dataset"),
+    [
+        ("My pets, 2026!", "My-pets-2026"),
+        ("2026", "2026"),
+        ("null", "null"),
+        ("1e5", "1e5"),
+        ("cifar10", "cifar10-images"),
+        ("?!", "images"),
+        ("Käfer: #1 'x' \"y\"", "K-fer-1-x-y"),
+    ],
+)
+def test_any_name_of_a_folder_gives_a_data_set(here, tmp_path, folder, dataset):
+    images = make_images(tmp_path / folder)
+    assert call("new", images) == 0
+    known = set(resolve(ROOT / "config.yaml", ROOT / "presets").config.datasets)
+    config = settings(here / f"{dataset}.yaml")
+    assert set(config.datasets) - known == {dataset}
+    assert config.datasets[dataset].folder == images
+
+
+def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_images(tmp_path / "pets"))
+    assert call("new", ".", "--output", tmp_path / "mine.yaml") == 0
+    assert settings(tmp_path / "mine.yaml").datasets["pets"].folder == tmp_path / "pets"
+
+
+def test_a_preset_of_the_project_is_named_by_its_stem(here, tmp_path, capsys):
+    (here / "presets").mkdir()
+    assert call("new", make_images(tmp_path / "pets")) == 0
+    assert (here / "presets/pets.yaml").is_file()
+    assert capsys.readouterr().out.endswith("run: snakemake table2 --config preset=pets\n")
+
+
+def test_an_archive_is_looked_into(here, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "pets"), "zip", make_images(tmp_path / "files"))
+    assert call("new", archive) == 0
+    assert settings(here / "pets.yaml").datasets["pets"].folder == Path(archive)
+
+
+def test_no_file_is_overwritten(here, tmp_path, capsys):
+    (here / "pets.yaml").write_text("seeds: [5]\n")
+    images = make_images(tmp_path / "pets")
+    assert call("new", images) == 1
+    assert error_line(capsys).startswith("nfpi: error: pets.yaml: expected a file that is not there yet")
+    assert (here / "pets.yaml").read_text() == "seeds: [5]\n"
+    assert call("new", images, "--output", "below/other.yaml") == 0
+    assert (here / "below/other.yaml").is_file()
+
+
+@pytest.mark.parametrize("output", ["pets.txt", "my pets.yaml", "pets"])
+def test_a_file_that_can_be_no_preset_is_refused(here, tmp_path, capsys, output):
+    assert call("new", make_images(tmp_path / "pets"), "--output", output) == 1
+    assert error_line(capsys).startswith(f"nfpi: error: {output}: expected NAME.yaml")
+    assert list(here.iterdir()) == []
+
+
+def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):
+    for place, message in (
+        (tmp_path / "nowhere", "expected a folder of images, received none"),
+        (here, "expected a folder for each class, received an empty folder"),
+        (make_images(tmp_path / "few", n=2), "few: expected"),
+        (make_images(tmp_path / "price $HOME"), "expected a path that stands for itself"),
+    ):
+        assert call("new", place) == 1
+        assert message in error_line(capsys)
+    assert list(here.iterdir()) == []
