@@ -20,6 +20,7 @@ from workflow.conftest import Project, clone
 
 from nfpi.cli import main
 from nfpi.config import resolve
+from nfpi.results.planned import write_planned
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -97,6 +98,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     run = SmallRun(tmp_path_factory.mktemp("small") / "results/demo", weight=1e4, seed=0)
     run.begin()
     run.train()
+    write_planned(run.root, [run.identity])
     return run
 
 
