@@ -126,5 +126,5 @@ def test_all_files_of_a_source_of_the_users_own_count(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive"])
 def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path, content):
     (tmp_path / "mine.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"mine\.zip: expected a folder, or a zip or tar archive, received another"):
+    with pytest.raises(DataError, match=r"mine\.zip: expected a folder, or a whole zip or tar archive, received"):
         list_source(_config(tmp_path / "mine.zip"))

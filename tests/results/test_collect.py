@@ -104,7 +104,8 @@ def test_what_is_no_identity_is_refused(tmp_path, identity):
 
 
 def test_a_divergence_says_when_and_what(tmp_path):
-    write_atomically(tmp_path / FITTED.folder / "metrics.json", '{"diverged": {"iteration": 3, "class_index": 2, "lambda": 1.0}}')
+    mark = '{"diverged": {"iteration": 3, "class_index": 2, "lambda": 1.0}}'
+    write_atomically(tmp_path / FITTED.folder / "metrics.json", mark)
     with pytest.raises(MetricsError, match=r"metrics\.json: .*diverged\.quantity: Field required"):
         collect([FITTED], tmp_path)
 

@@ -123,13 +123,13 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
             received = f"{array.dtype} of {list(array.shape)}"
             raise DataError(f"{folder / file}: expected {dtype} of {shape}, received {received}")
     check_labels(folder / LABELS, labels, len(meta["classes"]))
-    counts = np.bincount(labels, minlength=len(meta["classes"])).tolist()
-    if counts != list(meta["counts"].values()):
-        expected, received = list(meta["counts"].values()), counts
-        raise DataError(f"{folder / LABELS}: expected {expected} labels of the classes, received {received}")
     if verify:
         for file in (IMAGES, LABELS):
             _check_digest(folder / file, meta)
+    counts = np.bincount(labels, minlength=len(meta["classes"])).tolist()
+    for (name, expected), received in zip(meta["counts"].items(), counts, strict=True):
+        if expected != received:
+            raise DataError(f"{folder / LABELS}: expected {expected} images of class {name!r}, received {received}")
     return ImageSet(images, labels, meta)
 
 

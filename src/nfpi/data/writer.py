@@ -135,19 +135,19 @@ class ImageSetWriter:
             (self._partial / ORIGINALS).write_text(json.dumps(list(self._originals), indent=0) + "\n", encoding="ascii")
             files.append(ORIGINALS)
         counts = np.bincount(labels, minlength=len(self._classes)).tolist()
+        digests = {file: file_digest(self._partial / file) for file in files}
         meta = {
             **self._settings,
             "classes": self._classes,
             "counts": dict(zip(self._classes, counts, strict=True)),
             "shape": list(self._shape),
             "dtype": self._dtype.name,
-            "sha256": {file: file_digest(self._partial / file) for file in files},
+            "sha256": digests,
         }
         text = json.dumps({key: meta[key] for key in KEYS}, indent=2, ensure_ascii=False, allow_nan=False)
         (self._partial / META).write_text(text + "\n", encoding="utf-8")
         for file in (*files, META):
             sync(self._partial / file)
-        digests: dict[str, str] = meta["sha256"]
         for file, digest in digests.items():
             note_digest(self.folder / file, digest)
 

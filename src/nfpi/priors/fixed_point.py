@@ -51,6 +51,9 @@ class FixedPointDiverged(Diverged):
         context: what else is known of the run, added by whoever catches this (seed, settings).
     """
 
+    class_index: int
+    weight: float
+
     def __init__(self, iteration: int, class_index: int, quantity: str, weight: float) -> None:
         super().__init__(iteration, class_index, quantity, weight)
         self.residuals: list[tuple[float, float]] = []

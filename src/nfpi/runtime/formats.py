@@ -30,9 +30,9 @@ class Record(BaseModel):
 
 class _Divergence(Record):
     iteration: PositiveInt
-    class_index: NonNegativeInt
+    class_index: NonNegativeInt | None
     quantity: str
-    weight: Annotated[NonNegativeFloat, Field(alias="lambda")]
+    weight: Annotated[NonNegativeFloat | None, Field(alias="lambda")]
     context: dict[str, Any] = {}
 
 
@@ -110,13 +110,13 @@ def check_record(model: type[R], content: object, path: Path | None, what: str) 
 
 
 def check_divergence(content: Mapping[str, Any], path: Path) -> None:
-    """Check that a file which says that a fit diverged says when, of which class and what.
+    """Check that a file which says that a fit or a training diverged says when, of which class and what.
 
     Raises:
         FormatError: it says so, and no more.
     """
     if "diverged" in content:
-        check_record(_Diverged, content, path, "the divergence of a fit")
+        check_record(_Diverged, content, path, "a divergence")
 
 
 def _whole(text: str) -> int:

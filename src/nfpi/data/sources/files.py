@@ -243,7 +243,9 @@ def _check_archive(file: Path) -> None:
     except (OSError, EOFError) as error:
         raise DataError(f"{file}: expected a zip or tar archive, received one that cannot be read ({error})") from None
     if not known:
-        raise DataError(f"{file}: expected a folder, or a zip or tar archive, received another file")
+        raise DataError(
+            f"{file}: expected a folder, or a whole zip or tar archive, received a damaged one or another file"
+        )
 
 
 def _idx_files(folder: Path) -> list[Path]:
