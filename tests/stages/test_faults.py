@@ -178,8 +178,9 @@ def test_a_damaged_archive_is_named(made, image_folder, tmp_path, refused, form,
     archive.write_bytes(content)
     line = refused(*prepare(archive, made.splits))
     assert re.search(rf"{archive}: expected (a folder, or )?a whole zip or tar archive, received a damaged one", line)
-    assert not list((made.splits.parent / "downloads").iterdir())
-    (made.splits.parent / "downloads").rmdir()
+    downloads = made.splits.parent / "downloads"
+    if downloads.exists():  # it was damaged where only unpacking tells
+        downloads.rmdir()  # which it cannot be while anything is in it
 
 
 @pytest.mark.parametrize(
