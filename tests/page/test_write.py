@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -147,6 +148,13 @@ def test_a_number_that_is_not_what_a_stage_wrote_is_not_shown(results):
     assert "97 %" not in text
     path.unlink()
     assert f"{FITTED.folder}/metrics.json: expected what evaluate wrote" in text_of(write_page(results.root))
+
+
+def test_a_file_whose_name_is_not_utf8_does_not_hinder_the_page(results):
+    (results.root / "tables" / os.fsdecode(b"a\xff.csv")).write_text("a,b\n1,2\n")
+    text = text_of(write_page(results.root))
+    assert r"a\udcff.csv: expected column" in text
+    assert "80 %" in text
 
 
 def test_what_is_not_made_yet_is_named(results):

@@ -78,7 +78,9 @@ def test_every_changed_byte_of_a_manifest_is_noticed(tmp_path):
             assert read_manifest(path) == known  # a blank became another one
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"format": 1}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{}", '{"format": 1}', '{"format": "\\ud800", "sha256": ""}', "[" * 100_000]
+)
 def test_something_else_is_not_a_manifest(tmp_path, text):
     path = tmp_path / "data.manifest.json"
     path.write_text(text)

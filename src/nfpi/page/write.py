@@ -85,7 +85,7 @@ def write_page(root: Path) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
     template = templates("nfpi.page").get_template("page.html")
-    return write_atomically(root / PAGE, template.render(page=read_page(root)))
+    return write_atomically(root / PAGE, template.render(page=read_page(root)).encode(errors="backslashreplace"))
 
 
 def read_page(root: Path) -> Page:

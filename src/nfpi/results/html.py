@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import html
+import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -19,7 +21,9 @@ _SPACES = re.compile(r"\s+")
 def templates(package: str) -> Environment:
     """The templates of a package, and those of tables; what they are given is escaped."""
     loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # Jinja's own takes UTF-8 only
+    return made
 
 
 def to_html(frame: pd.DataFrame, title: str) -> str:

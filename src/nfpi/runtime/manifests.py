@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nfpi.runtime.files import file_digest, write_atomically
+from nfpi.runtime.formats import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def read_manifest(path: Path) -> Manifest:
         OSError: it cannot be read.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_bytes())
         received = record.pop("sha256")
         if record["format"] != MANIFEST_FORMAT:
             raise ManifestError(
