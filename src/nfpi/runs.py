@@ -36,7 +36,7 @@ REAL_CLASSIFIER = "{dataset}/{source}/seed={seed}/{classifier}/augmentation={aug
 TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
 """Its weights, before it is tested."""
 
-RESERVED_FOLDERS = ("fit", "model", "generated", "augmented")
+RESERVED_FOLDERS = ("fit", "model", "generated", "augmented", "samples", "tracking")
 """Folders beside those of classifiers."""
 RESERVED_PRIORS = ("initial", *BASELINE.values())
 RESERVED_FLOWS = ("splits", NO_FLOW)

@@ -100,6 +100,22 @@ def test_two_processes_train_what_one_trains(make_images, tmp_path, as_two, how)
             assert torch.equal(first[name], second[name]), name
 
 
+def test_the_first_alone_shows_what_is_seen_of_a_training(make_images, tmp_path, as_two):
+    """With the second one it draws samples of what both train."""
+
+    def start(rank: int) -> None:
+        device, images = make_device(devices=2), make_images(per_class=23)
+        config = TrainingConfig(**TRAINING, sample_every_epochs=1)
+        data = TrainingData(images, images, config, device.device, device.processes)
+        flow = {"kind": "matrix_exponential", "shape": [1, 8, 8], "settings": FLOW}
+        with device.together():
+            start_training(data, flow, "data", 3, device, tracked=tmp_path / str(rank))
+
+    as_two(start)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")] == ["0/samples/epoch=0001.png"]
+    assert not (tmp_path / "1").exists()
+
+
 @pytest.mark.parametrize(("length", "count"), [(16, 3), (7, 4), (4, 4), (5, 1)])
 def test_shares_are_those_of_the_loader(length, count):
     parts = [list(range(length))[Processes(rank, count).share(length)] for rank in range(count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,11 @@ def test_an_interrupted_training_resumes(trained, tmp_path, monkeypatch, capsys,
 
 @pytest.mark.parametrize(
     ("change", "first"),
-    [({"learning_rate": 0.02}, 5), ({"epochs": 4}, 5), ({"workers": 1, "checkpoint_minutes": 1e-8}, 7)],
+    [
+        ({"learning_rate": 0.02}, 5),
+        ({"epochs": 4}, 5),
+        ({"workers": 1, "checkpoint_minutes": 1e-8, "sample_every_epochs": 1}, 7),
+    ],
     ids=["learning rate", "epochs", "how it is run"],
 )
 def test_a_checkpoint_is_used_by_trainings_of_the_same_result(trained, tmp_path, monkeypatch, change, first, cut_after):
@@ -59,6 +64,25 @@ def test_a_checkpoint_is_used_by_trainings_of_the_same_result(trained, tmp_path,
         made = cut_after(patch, 99)
         nfpi(*trained.command("train-flow", training=EVERY_STEP | change, output=tmp_path))
     assert made[0] == first
+
+
+# ---- what is seen of it while it runs -----------------------------------------------------------------------
+
+
+def test_what_is_seen_of_a_training_stands_beside_its_outputs(trained, tmp_path):
+    nfpi(*trained.command("train-flow", training={"sample_every_epochs": 2}, output=tmp_path))
+    assert files_of(tmp_path) == FILES | {"samples/epoch=0002.png"}
+    assert_same_models(tmp_path, trained.folder)
+    assert "samples" not in (tmp_path / "model.manifest.json").read_text()
+    nfpi("verify", tmp_path)
+
+
+def test_what_tracks_a_training_and_is_not_installed_is_named_before_the_work(begun, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for stage in ("start-flow", "train-flow"):
+        assert call(*begun.command(stage, training={"tracking": "tensorboard"}, output=tmp_path / stage)) == 1
+        assert "expected tensorboard (pip install 'nfpi[tracking]'), received none" in error_line(capsys)
+        assert files_of(tmp_path) == set()
 
 
 # ---- Gaussians that are learned, and random ones ------------------------------------------------------------

@@ -95,6 +95,7 @@ def test_a_setting_of_the_fit_keeps_the_initial_state_and_the_baseline(finished:
     "setting",
     [
         "training={workers: 3, checkpoint_minutes: 1, evaluate_every: 7}",
+        "training={tracking: tensorboard, sample_every_epochs: 2}",
         "classifiers={resnet18: {keep: false}}",
         "resources={train_flow: {gpu: 4, threads: 7, mem_mb: 9, runtime: 9}}",
     ],

@@ -120,7 +120,7 @@ def test_a_training_has_the_settings_of_its_backbone_and_on_top_those_of_its_dat
     assert (told["batch_size"], told["warmup_steps"], told["epochs"]) == (10, 21, 32)
 
 
-@pytest.mark.parametrize("name", ["workers", "checkpoint_minutes", "evaluate_every"])
+@pytest.mark.parametrize("name", ["workers", "checkpoint_minutes", "evaluate_every", "tracking", "sample_every_epochs"])
 def test_how_a_training_is_run_and_watched_is_not_compared(name: str) -> None:
     params = make_params()
     assert name in json.loads(params.training(RUN, 1))

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from nfpi.config.base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 
-NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every", "keep"}
+NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every", "tracking", "sample_every_epochs", "keep"}
 """Settings of trainings that say how they are run and watched, not what comes out."""
 
 
@@ -48,6 +48,11 @@ class TrainingConfig(Settings):
     """processes that read and augment images; 0: the training process does"""
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training"""
+    tracking: Literal["tensorboard"] | None = None
+    """where the numbers of log.csv are seen while it trains: tensorboard, in the folder tracking beside it"""
+    sample_every_epochs: NonNegativeInt = 0
+    """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: none. A flow of an autoencoder's
+    latents draws none"""
 
     def of_result(self) -> dict[str, Any]:
         """The settings that the result of a training depends on."""

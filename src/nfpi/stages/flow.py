@@ -26,6 +26,7 @@ from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import continue_training, start_training
 from nfpi.training.state import TrainingState
+from nfpi.training.tracking import require_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def start_flow(stage: StartFlow) -> None:
     description = {"kind": kind, "shape": list(data.train.shape), "settings": architecture}
     try:
         with device.together() as processes:
-            initial = start_training(data, description, stage.start, stage.seed, device, checkpoints)
+            initial = start_training(data, description, stage.start, stage.seed, device, checkpoints, stage.output)
     except TrainingDiverged as fault:
         fault.context = {"seed": stage.seed, "training": stage.training.of_initial_state()}
         _keep_divergence(stage, fault, device, checkpoints)
@@ -125,7 +126,7 @@ def train_flow(stage: TrainFlow) -> None:
     seed = state.seed
     try:
         with device.together() as processes:
-            state = continue_training(state, prior, data, device, checkpoints, learned)
+            state = continue_training(state, prior, data, device, checkpoints, learned, stage.output)
     except TrainingDiverged as fault:
         fault.weight = stage.weight if learned is not None else prior_header.get("lambda")
         fault.context = {"seed": seed, "training": stage.training.of_result()}
@@ -187,6 +188,7 @@ def import_release(stage: ImportRelease) -> None:
 
 
 def _training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:
+    require_tracker(config)
     train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
     return TrainingData(train, validation, config, device.device, device.processes)
 

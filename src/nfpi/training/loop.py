@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from nfpi.training.epoch_prior import FixedPrior, LearnedPrior, learning_progres
 from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.training.optimizers import learning_rate
 from nfpi.training.state import LogRow, TrainingState, new_learner
+from nfpi.training.tracking import tracking
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ def start_training(
     seed: int,
     device: Device,
     checkpoints: Checkpoints | None = None,
+    tracked: Path | None = None,
 ) -> InitialState:
     """Initialise the flow on data, make the initial Gaussians, and train the epochs before the fit.
 
@@ -77,6 +80,7 @@ def start_training(
         seed: of the run.
         device: where it trains.
         checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
+        tracked: folder of what is seen of the training while it runs, see :mod:`nfpi.training.tracking`; None: nothing.
 
     Raises:
         FlowError: the flow breaks its contract, see :func:`nfpi.flows.check.check_flow`.
@@ -95,7 +99,8 @@ def start_training(
         state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
     if data.config.fit_after_epochs or statistics is None:
         saved_along = {"prior.mean": prior.mean, "prior.variance": prior.variance}
-        state = _train(state, prior, data, data.config.fit_after_epochs, device, checkpoints, saved_along)
+        until_epoch = data.config.fit_after_epochs
+        state = _train(state, prior, data, until_epoch, device, checkpoints, tracked, saved_along)
         statistics = latent_statistics(state.flow, data, seed)
     return InitialState(state, prior, statistics)
 
@@ -107,6 +112,7 @@ def continue_training(
     device: Device,
     checkpoints: Checkpoints | None = None,
     learned: GradientDescentConfig | None = None,
+    tracked: Path | None = None,
 ) -> TrainingState:
     """Train the remaining epochs under a prior that is fixed, or is learned from `fit_after_epochs` on.
 
@@ -123,6 +129,7 @@ def continue_training(
         device: where it trains.
         checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
         learned: how the Gaussians are learned; None: they are fixed.
+        tracked: folder of what is seen of the training while it runs, see :mod:`nfpi.training.tracking`; None: nothing.
 
     Raises:
         ValueError: state, prior, images and settings do not fit together.
@@ -143,7 +150,7 @@ def continue_training(
     found = state.learner.config if state.learner is not None else None
     if found != learned:
         raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
-    return _train(state, prior, data, data.config.epochs, device, checkpoints)
+    return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked)
 
 
 def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
@@ -174,6 +181,7 @@ def _train(
     until_epoch: int,
     device: Device,
     checkpoints: Checkpoints | None = None,
+    tracked: Path | None = None,
     saved_along: Mapping[str, Tensor] | None = None,
 ) -> TrainingState:
     """Train until the log has `until_epoch` rows.
@@ -184,6 +192,7 @@ def _train(
     steps = config.epochs * steps_per_epoch
     flow, optimizer = device.setup(state.flow, state.optimizer)
     flow.train()
+    resumed = checkpoints is not None and checkpoints.step is not None
     epoch_began = time.monotonic()
     progress = tqdm(
         total=until_epoch * steps_per_epoch,
@@ -200,7 +209,10 @@ def _train(
         return state.step, {**tensors, **(saved_along or {})}, header
 
     try:
-        with checkpointing(checkpoints if processes.first else None, snapshot) as checkpointer:
+        with (
+            tracking(tracked if processes.first else None, data, state.log, resumed) as track,
+            checkpointing(checkpoints if processes.first else None, snapshot) as checkpointer,
+        ):
             while len(state.log) < until_epoch:
                 epoch = len(state.log)
                 epoch_prior = prior_of_epoch(state, prior, data, checkpointer.interruption)
@@ -228,7 +240,9 @@ def _train(
                         require_finite(state, config, epoch + 1)
                         progress.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
                     checkpointer.after_step()
-                _close_epoch(state, epoch_prior, data, time.monotonic() - epoch_began, checkpointer.interruption)
+                seconds = time.monotonic() - epoch_began
+                prior_now = _close_epoch(state, epoch_prior, data, seconds, checkpointer.interruption)
+                track(state, prior_now)  # before the epoch is in a checkpoint, after which it is not tracked again
                 checkpointer.after_step(epoch_ended=True)
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
@@ -246,8 +260,8 @@ def _close_epoch(
     data: TrainingData,
     seconds: float,
     interruption: Interruption,
-) -> None:
-    """Add the epoch's row to the log, with scores of the validation split where they are due.
+) -> GaussianPrior:
+    """Add the epoch's row to the log, with scores of the validation split where they are due; return the Gaussians.
 
     A signal may interrupt the evaluation, before which no state changes.
     """
@@ -284,3 +298,4 @@ def _close_epoch(
     state.epoch_nll.zero_()
     state.log.append(row)
     logger.info(line)
+    return prior

@@ -1,0 +1,142 @@
+"""What is seen of a training while it runs, besides its log: numbers in TensorBoard, and grids of samples.
+
+Neither changes what the training computes. They are no outputs of a stage: no manifest lists them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nfpi.config.base import ConfigError
+from nfpi.config.training import TrainingConfig
+from nfpi.data.domain import PixelDomain
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.sampling import balanced_labels, sample_images
+from nfpi.training.batches import TrainingData
+from nfpi.training.state import LogRow, TrainingState
+
+if TYPE_CHECKING:
+    from lightning_fabric.loggers import TensorBoardLogger
+
+logger = logging.getLogger(__name__)
+
+EVENTS, SAMPLES = "tracking", "samples"
+_MOST_CLASSES, _PER_CLASS = 10, 10
+
+
+def require_tracker(config: TrainingConfig) -> None:
+    """Check that what tracks the training is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if config.tracking is None:
+        return
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"training.tracking: expected tensorboard (pip install 'nfpi[tracking]'), received none ({error})"
+        ) from None
+
+
+@contextmanager
+def tracking(
+    folder: Path | None, data: TrainingData, log: Sequence[LogRow], resumed: bool
+) -> Iterator[Callable[[TrainingState, GaussianPrior], None]]:
+    """Track the training in the block, which calls the result at the end of every epoch.
+
+    A training that begins removes what an earlier one has left in the folder. One that is resumed continues it: events
+    after the last epoch of its log are not shown any more.
+
+    Args:
+        folder: where the folders of events and of samples lie; None: nothing is tracked.
+        data: images and settings of the training.
+        log: of the epochs before.
+        resumed: whether those are of this training, interrupted and resumed.
+
+    Yields:
+        function of the state after an epoch and the Gaussians at its end.
+    """
+    if folder is None:
+        yield lambda state, prior: None
+        return
+    if not resumed:
+        for file in (*folder.glob(f"{EVENTS}/events.out.tfevents.*"), *folder.glob(f"{SAMPLES}/epoch=*.png")):
+            file.unlink(missing_ok=True)
+    events = _open_events(folder, log, resumed) if data.config.tracking is not None else None
+    every = data.config.sample_every_epochs if isinstance(data.domain, PixelDomain) else 0
+
+    def track(state: TrainingState, prior: GaussianPrior) -> None:
+        epoch = len(state.log)
+        if events is not None:
+            _write_row(events, epoch, state.log[-1])
+        if every and epoch % every == 0:
+            _write_samples(folder / SAMPLES / f"epoch={epoch:04d}.png", state, prior, data, events)
+        if events is not None:
+            events.save()
+
+    try:
+        yield track
+    finally:
+        if events is not None:
+            events.finalize("")
+
+
+def _open_events(folder: Path, log: Sequence[LogRow], resumed: bool) -> TensorBoardLogger:
+    """Open the events; epochs of the log that are not in them are added."""
+    from lightning_fabric.loggers import TensorBoardLogger
+
+    written = len(log) if resumed and any(folder.glob(f"{EVENTS}/*")) else 0
+    events = TensorBoardLogger(folder, name=EVENTS, version="", purge_step=written + 1)
+    for epoch, row in enumerate(log[written:], written + 1):
+        _write_row(events, epoch, row)
+    return events
+
+
+def _write_row(events: TensorBoardLogger, epoch: int, row: LogRow) -> None:
+    """Add an epoch's row of the log."""
+    values = {name: value for name, value in row.items() if name != "epoch" and value is not None}
+    events.log_metrics(values, step=epoch)
+
+
+def _write_samples(
+    path: Path, state: TrainingState, prior: GaussianPrior, data: TrainingData, events: TensorBoardLogger | None
+) -> None:
+    """Write a grid of samples of the averaged flow, a class a row: at every epoch those of the same latents."""
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
+
+    try:
+        images = _draw(state, prior, data)
+    except ArithmeticError as error:  # the inverse of a flow may overflow that is trained well
+        logger.warning("epoch %d: no samples (%s)", len(state.log), error)
+        return
+    grid = make_grid(images, nrow=_PER_CLASS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil_image(grid).save(path)
+    if events is not None:
+        events.experiment.add_image(SAMPLES, grid, len(state.log))
+
+
+def _draw(state: TrainingState, prior: GaussianPrior, data: TrainingData) -> Tensor:
+    """Draw 8-bit images (B, C, H, W) at temperature 1, of the first classes where there are many."""
+    labels = balanced_labels(min(prior.num_classes, _MOST_CLASSES), _PER_CLASS)
+    drawn = sample_images(
+        state.averaged_flow,
+        prior,
+        labels,
+        temperature=1.0,
+        seed=state.seed,
+        batch_size=len(labels),
+        domain=data.domain,
+        device=data.device,
+    )
+    return torch.cat([images for images, _ in drawn])
