@@ -18,6 +18,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from nfpi.runtime.files import write_atomically, written_together
+from nfpi.runtime.formats import check_divergence, read_json_object
 
 _FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "quantity", "lambda": "weight"}
 """Keys of a divergence in files, and the attributes that they hold."""
@@ -88,14 +89,16 @@ def raise_if_diverged(header: Mapping[str, Any]) -> None:
 
 
 def raise_if_marked(path: Path) -> None:
-    """Raise the divergence that a JSON file (metrics.json, meta.json, config.json) holds, if there is one."""
+    """Raise the divergence that a JSON file (metrics.json, meta.json, config.json) holds, if there is one.
+
+    Raises:
+        Diverged: there is one.
+        FormatError: the file is no JSON object, or says that there is one, and no more.
+    """
     if path.is_file():
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: expected JSON, received something else ({error})") from None
-        if isinstance(content, dict):
-            raise_if_diverged(content)
+        content = read_json_object(path)
+        check_divergence(content, path)
+        raise_if_diverged(content)
 
 
 def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:

@@ -34,6 +34,7 @@ class _Divergence(Record):
     quantity: str
     weight: Annotated[NonNegativeFloat | None, Field(alias="lambda")]
     context: dict[str, Any] = {}
+    message: str = ""
 
 
 class _Diverged(Record):
