@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nfpi.runtime.manifests import (
     find_manifests,
     find_product,
     read_manifest,
+    remove_temporary,
     trace,
     write_manifest,
 )
@@ -96,6 +98,38 @@ def test_another_format_is_refused(tmp_path):
     path.write_text(json.dumps(record | {"sha256": digest_of(record)}))
     with pytest.raises(ManifestError, match="expected format 1, received 2: made by another version of nfpi"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize("name", ["../other.txt", "/etc/passwd", "log.csv"])
+def test_nothing_is_removed_that_the_stage_did_not_write(tmp_path, name):
+    """A manifest may come with results from elsewhere, and its checksum is no signature."""
+    make(tmp_path, "data")
+    path = tmp_path / "data.manifest.json"
+    record = json.loads(path.read_text())
+    del record["sha256"]
+    record["temporary"] = [name]
+    record["files"] = {"part/file.txt": "0"} | ({} if name == "log.csv" else {name: "0"})
+    path.write_text(json.dumps(record | {"sha256": digest_of(record)}))
+    with pytest.raises(ManifestError, match="received a damaged one"):
+        remove_temporary(path)
+    assert (tmp_path / "log.csv").exists()
+
+
+def test_a_manifest_that_is_removed_meanwhile_is_not_missed(tmp_path, monkeypatch):
+    """Snakemake removes that of another table in the same folder before it makes it again."""
+    file = make(tmp_path, "data")
+    other = tmp_path / "another.manifest.json"
+    shutil.copy(tmp_path / "data.manifest.json", other)
+    read = Path.read_bytes
+
+    def removed(path: Path) -> bytes:
+        other.unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", removed)
+    product = find_product(file)
+    assert product is not None
+    assert product.path == tmp_path / "data.manifest.json"
 
 
 def test_a_file_without_a_manifest_is_taken_as_it_is(tmp_path, caplog):

@@ -13,10 +13,10 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nfpi.runtime.files import file_digest, write_atomically
 from nfpi.runtime.formats import parse_json
@@ -55,6 +55,17 @@ class Manifest(BaseModel):
     made_from: dict[str, str]
     facts: dict[str, Any]
     temporary: list[str] = []
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        """Files are read, and temporary ones removed, below the folder of the manifest alone."""
+        for name in self.files:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"files: expected names below its folder, received {name}")
+        unlisted = [name for name in self.temporary if name not in self.files]
+        if unlisted:
+            raise ValueError(f"temporary: expected some of files, received {unlisted[0]}")
+        return self
 
     def check_file(self, file: Path, manifest_path: Path) -> str:
         """Compare a file with its digest, which is returned.
@@ -176,7 +187,10 @@ def find_product(file: Path) -> Product | None:
     for folder in (file.parent, file.parent.parent):
         name = file.relative_to(folder).as_posix()
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            manifest = read_manifest(path)
+            try:
+                manifest = read_manifest(path)
+            except FileNotFoundError:  # of another product, which Snakemake removes before it is made again
+                continue
             if name in manifest.files:
                 if not file.exists():
                     raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file")
