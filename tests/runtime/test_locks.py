@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -64,6 +65,18 @@ def test_the_lock_of_a_replaced_folder_is_not_taken_from_the_next_holder(tmp_pat
     with pytest.raises(LockedError), locked(folder / "lock", "generate"):
         pass
     second.release()
+
+
+def test_where_locks_are_out_of_order_that_of_another_process_stays(tmp_path, holder, monkeypatch):
+    def out_of_order(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", out_of_order)
+    with locked(tmp_path / "lock", "train"):
+        pass
+    monkeypatch.undo()
+    with pytest.raises(LockedError, match=f"process {holder.pid} on "), locked(tmp_path / "lock", "train"):
+        pass
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, caplog):

@@ -81,8 +81,10 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
                 noted.strip(),
             ) from None
         except OSError as error:
+            is_nobodys = os.fstat(descriptor).st_size == 0  # locks may be out of order for a while only
             os.close(descriptor)
-            path.unlink(missing_ok=True)
+            if is_nobodys:
+                path.unlink(missing_ok=True)
             logger.warning("%s: this file system knows no locks (%s): start no second process here", path.parent, error)
             return Lock(path, None)
         if _is_current(path, descriptor):
