@@ -20,4 +20,5 @@ def hold_results(root: Path) -> None:
         LockedError: another Snakemake holds the lock.
     """
     root.mkdir(parents=True, exist_ok=True)
-    atexit.register(acquire(root / LOCK, "make these results").release)
+    lock = acquire(root.absolute() / LOCK, "make these results")  # at the end the working folder may be another one
+    atexit.register(lock.release)
