@@ -54,7 +54,10 @@ def _find(command: ShowLog) -> tuple[Path, Run]:
 
 def _last_logs(root: Path, run: Run) -> list[Path]:
     """The log of the last job, after that of SLURM if there is one: it is removed when the job ends well."""
-    log = logs_of_run(root, run)[-1]
+    logs = logs_of_run(root, run)
+    if not logs:  # Snakemake removes it before the job is tried again
+        return []
+    log = logs[-1]
     wildcards = "_".join(value for name, value in run.wildcards.items() if name != "source").replace("/", "_")
     slurm = root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}*/*.log")
     return [*sorted(slurm, key=lambda path: path.stat().st_mtime)[-1:], log]
