@@ -54,7 +54,7 @@ def test_a_folder_that_stays_empty_is_removed(tmp_path):
 
 
 def test_the_lock_of_a_replaced_folder_is_not_taken_from_the_next_holder(tmp_path):
-    """A stage may replace the folder that its lock lies in."""
+    """The folder that a lock lies in may be replaced while it is held."""
     folder = tmp_path / "images"
     folder.mkdir()
     first = acquire(folder / "lock", "generate")

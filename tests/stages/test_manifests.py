@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.runtime.manifests import SUFFIX
+from nfpi.runtime.locks import LockedError, acquire, locked
+from nfpi.runtime.manifests import SUFFIX, write_manifest
 
 from .conftest import SmallRun, as_options, call, error_line, files_of, nfpi
 
@@ -140,12 +141,28 @@ def test_a_folder_without_results_is_not_verified(tmp_path, capsys):
 
 
 def test_a_second_writer_is_refused(copy, tmp_path, capsys):
-    from nfpi.runtime.locks import locked
-
     output = tmp_path / "new"
     with locked(output / ".model.lock", "train-flow"):
         assert call(*copy.command("train-flow", output=output)) == 1
     assert f"{output}: expected to train-flow alone, received another process" in error_line(capsys)
+
+
+@pytest.mark.parametrize("stage", ["prepare-data", "train-flow", "generate", "augment"])
+def test_a_stage_is_locked_until_its_manifest_is_written(copy, stage, monkeypatch):
+    """Also one that replaces its folder, and all that lies in it."""
+    held: list[Path] = []
+
+    def probe(*arguments, **options):
+        held.extend(copy.root.rglob(".*.lock"))
+        for path in held:
+            with pytest.raises(LockedError):
+                acquire(path, "do the same")
+        write_manifest(*arguments, **options)
+
+    monkeypatch.setattr("nfpi.stages.execution.write_manifest", probe)
+    nfpi(*copy.command(stage))
+    assert len(held) == 1
+    assert not held[0].exists()
 
 
 def test_a_stage_that_is_killed_before_its_manifest_is_not_read(copy, tmp_path, monkeypatch, capsys):

@@ -72,7 +72,7 @@ def test_what_runs_has_its_epoch_and_the_time_left(root) -> None:
 
 
 def test_a_job_in_a_folder_of_the_run_counts_and_one_of_its_classifier_does_not(root) -> None:
-    with locked(root / RUN / "generated" / "temperature=1" / ".generated-images.lock", "generate"):
+    with locked(root / RUN / "generated" / ".temperature=1.generated-images.lock", "generate"):
         assert state(root)[0] == "running"
     with locked(root / RUN / "resnet18" / "temperature=1" / ".classifier.lock", "train"):
         assert state(root)[0] == "waiting"

@@ -25,9 +25,9 @@ _LAST_EPOCHS = 5
 _ERROR = "nfpi: error: "
 _STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
 _ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
-_PARTS_OF_FLOWS = ("fit", "augmented", "generated/*")
+_PARTS_OF_FLOWS = ("fit", "generated", "generated/*", "augmented")
 _PARTS_OF_CLASSIFIERS = ("temperature=*", "trained")
-"""Folders of a run that jobs of its own fill."""
+"""Folders of a run that jobs of its own fill, or lock."""
 
 
 @dataclass(frozen=True)

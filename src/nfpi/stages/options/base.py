@@ -58,6 +58,7 @@ class Stage(Command):
         inputs: files that the stage reads of other stages' outputs, by the option that names their folder; nothing: the
             option names the file itself.
         common: what all inputs were made from; None: they belong to different runs.
+        replaces_folder: whether the stage replaces its folder as a whole, with all that lies in it.
     """
 
     outputs: ClassVar[dict[str, str]] = {}
@@ -66,6 +67,7 @@ class Stage(Command):
     timed: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
     common: ClassVar[tuple[str, ...] | None] = ONE_RUN
+    replaces_folder: ClassVar[bool] = False
 
     output: Path
     """folder of all that the stage writes"""
@@ -97,8 +99,12 @@ class Stage(Command):
 
     @property
     def lock(self) -> Path:
-        """The file by which one process alone does this."""
-        return self.output / f".{self.label.format(**self.__dict__)}.lock"
+        """The file by which one process alone does this: in the output folder, or beside one that is replaced."""
+        name = f".{self.label.format(**self.__dict__)}.lock"
+        if self.replaces_folder:  # the file would go with the folder, while it is locked
+            folder = self.output.resolve()
+            return folder.with_name(f".{folder.name}{name}")
+        return self.output / name
 
     def input_files(self) -> list[Path]:
         """The files that the stage reads of other stages' outputs."""

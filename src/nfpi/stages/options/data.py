@@ -34,6 +34,7 @@ class PrepareData(Stage):
     work = "nfpi.stages.data:prepare_data"
     outputs = SPLIT_OUTPUTS
     product = "data"
+    replaces_folder = True
 
     name: Name = "digits"
     """what the data set is called"""
@@ -52,6 +53,7 @@ class EncodeData(Stage):
     work = "nfpi.stages.pretrained:encode_data"
     outputs = SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
     product = "data"
+    replaces_folder = True
 
     name: Name
     """what the data set is called"""
@@ -87,6 +89,7 @@ class Export(Stage):
     command = "export"
     work = "nfpi.stages.data:export"
     inputs = {"images": (META,)}
+    replaces_folder = True
 
     images: Path
     """folder of the image set"""

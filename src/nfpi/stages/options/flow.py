@@ -201,6 +201,7 @@ class Generate(Stage):
     work = "nfpi.stages.generate:generate"
     outputs = IMAGE_OUTPUTS
     product = "generated images"
+    replaces_folder = True
     inputs = {"model": MODEL}
 
     model: Path
@@ -222,6 +223,7 @@ class Augment(Stage):
     work = "nfpi.stages.generate:augment"
     outputs = IMAGE_OUTPUTS
     product = "augmented images"
+    replaces_folder = True
     inputs = {"data": of_splits("train"), "model": MODEL}
 
     data: Path
