@@ -51,13 +51,8 @@ def versions(found: Sequence[FoundRun]) -> list[tuple[str, str]]:
     """Versions of packages, commits and devices; all of them where runs differ."""
     values: dict[str, dict[str, None]] = {}
     for item in found:
-        record = item.record
-        known = {"commit": record.get("git_commit"), "device": record.get("device")}
-        packages = record.get("versions")
-        known |= packages if isinstance(packages, dict) else {}
-        for name, value in known.items():
-            if value is not None:
-                values.setdefault(name, {})[str(value)] = None
+        for name, value in item.software.items():
+            values.setdefault(name, {})[value] = None
     return [(name, ", ".join(texts)) for name, texts in values.items()]
 
 

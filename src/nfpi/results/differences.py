@@ -52,7 +52,7 @@ def compare_results(first: Path, second: Path, *, times: bool = False) -> Differ
     return Differences(
         runs=_states(ours, theirs),
         settings=_counted(common, lambda item: item.settings),
-        software=_counted(common, _software),
+        software=_counted(common, lambda item: item.software),
         numbers=[row for pair in common for row in _numbers(*pair, times)],
         common=len(common),
     )
@@ -94,14 +94,6 @@ def _counted(
                 if values[0] != values[1]:
                     found[name, *values] += 1
     return [[*key, str(count)] for key, count in sorted(found.items())]
-
-
-def _software(found: FoundRun) -> dict[str, str]:
-    record = found.record
-    versions = record.get("versions")
-    values = {"commit": record.get("git_commit"), "device": record.get("device")}
-    values |= versions if isinstance(versions, Mapping) else {}
-    return {str(name): str(value) for name, value in values.items() if value is not None}
 
 
 def _numbers(first: FoundRun, second: FoundRun, times: bool) -> list[list[str]]:

@@ -55,6 +55,14 @@ class FoundRun:
         """All settings, by their names with dots; values as JSON."""
         return dict(_flat(self.record.get("settings", {})))
 
+    @property
+    def software(self) -> dict[str, str]:
+        """Commit, device, and versions of packages, as far as they are known."""
+        versions = self.record.get("versions")
+        known = {"commit": self.record.get("git_commit"), "device": self.record.get("device")}
+        known |= versions if isinstance(versions, Mapping) else {}
+        return {str(name): str(value) for name, value in known.items() if value is not None}
+
 
 def find_runs(root: Path) -> list[FoundRun]:
     """Find all runs below a folder results/{preset}, those without a flow last.
