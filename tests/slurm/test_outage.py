@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
-import subprocess
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import Submitting, login_node, wait_until
+from .conftest import Controller, Submitting, login_node, wait_until
 
 RUN = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
 MODEL = f"{RUN}/model/model.safetensors"
+AWAY = float(os.environ.get("NFPI_OUTAGE_SECONDS", "0"))
+"""How long the controller is away, besides the time until that is seen; two minutes were tried by hand."""
 PROFILE = ("--profile", "slurm", "--config", "preset=demo", "resources={train_flow: {gpu: 0}}")
-
-
-class Controller:
-    """The slurmctld of this machine."""
-
-    def __init__(self) -> None:
-        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=True).stdout
-        (path,) = re.findall(r"^SlurmctldPidFile\s*= (\S+)$", shown, flags=re.MULTILINE)
-        self._pid_file = Path(path)
-
-    def answers(self) -> bool:
-        return subprocess.run(["scontrol", "ping"], capture_output=True).returncode == 0
-
-    def stop(self) -> None:
-        os.kill(int(self._pid_file.read_text()), signal.SIGTERM)
-        wait_until(lambda: not self._pid_file.exists() and not self.answers())
-
-    def start(self) -> None:
-        subprocess.run(["slurmctld"], check=True)
-        wait_until(self.answers)
-
-
-@pytest.fixture
-def controller() -> Iterator[Controller]:
-    controller = Controller()
-    yield controller
-    if not controller.answers():
-        controller.start()
 
 
 @pytest.fixture
@@ -59,6 +30,7 @@ def test_jobs_are_submitted_once_the_controller_is_back(project: Submitting, con
     controller.stop()
     run = project.start(*PROFILE, "--retries", "0", "--", MODEL)
     wait_until(lambda: "controller does not answer" in run.output.read_text())
+    time.sleep(AWAY)
     controller.start()
     run.good_end()
     assert len(project.jobs_of("train_flow")) == 1
@@ -72,6 +44,7 @@ def test_a_job_that_runs_while_the_controller_is_away_is_not_forgotten(
     wait_until(begun.exists)
     controller.stop()
     wait_until(lambda: "jobs that run are asked for again" in run.output.read_text())
+    time.sleep(AWAY)
     controller.start()
     run.good_end()
     assert [job["JobState"] for job in project.jobs_of("train_flow")] == ["COMPLETED"]
