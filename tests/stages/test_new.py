@@ -123,11 +123,15 @@ def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):
     assert settings(tmp_path / "mine.yaml").datasets["pets"].folder == tmp_path / "pets"
 
 
-def test_a_preset_of_the_project_is_named_by_its_stem(here, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "preset"), [("pets", "pets"), ("2026", "presets/2026.yaml"), ("True", "presets/True.yaml")]
+)
+def test_a_preset_of_the_project_is_named_by_its_stem(here, tmp_path, capsys, name, preset):
+    """Or by its path, where Snakemake would take the stem for a number or a truth value."""
     (here / "presets").mkdir()
-    assert call("new", make_images(tmp_path / "pets")) == 0
-    assert (here / "presets/pets.yaml").is_file()
-    assert capsys.readouterr().out.endswith("run: snakemake table2 --config preset=pets\n")
+    assert call("new", make_images(tmp_path / name)) == 0
+    assert (here / f"presets/{name}.yaml").is_file()
+    assert capsys.readouterr().out.endswith(f"run: snakemake table2 --config preset={preset}\n")
 
 
 def test_an_archive_is_looked_into(here, tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def write_preset(command: WritePreset) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("x", encoding="utf-8") as file:
         file.write(text)
-    preset = output.stem if output.parent.resolve() == presets.resolve() else str(output)
+    in_project = output.parent.resolve() == presets.resolve() and not _is_value(output.stem)
+    preset = output.stem if in_project else str(output)
     print(f"{output}: {images.summary}")
     print(f"run: snakemake table2 --config preset={shlex.quote(preset)}")
 
@@ -119,6 +121,14 @@ def _name_of(folder: Path) -> str:
         stem = stem.partition(".")[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem).strip("-_.+") or "images"
     return f"{name}-images" if name in SOURCES else name
+
+
+def _is_value(name: str) -> bool:
+    """Whether `--config preset=NAME` is taken for a number or a truth value, which no preset is called."""
+    with suppress(ValueError):
+        float(name)
+        return True
+    return name in ("True", "False")
 
 
 def _look(folder: ImageFolder) -> _Images:
