@@ -37,7 +37,7 @@ from tqdm import tqdm
 from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.data.errors import DataError
 from nfpi.data.sources.idx import SPLIT_FILES, find_idx
-from nfpi.runtime.files import file_digest, write_atomically
+from nfpi.runtime.files import file_digest, sync, write_atomically
 
 RECORD = "sources.npz"
 """name of a record, in the folder of the splits"""
@@ -165,6 +165,7 @@ class SourceRecord:
         """Write it into the folder of the splits, which is not in its place yet."""
         names = np.frombuffer(self.names, np.uint8)
         np.savez(folder / RECORD, token=np.array(self.token), names=names, status=self.status, sha256=self.digests)
+        sync(folder / RECORD)
 
     @classmethod
     def read(cls, folder: Path) -> SourceRecord | None:
