@@ -118,7 +118,7 @@ def checkpoint(run: SmallRun) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def limited_memory() -> Iterator[None]:
     """A damaged size must not fill the machine before it is refused."""
     with Path("/proc/self/statm").open() as file:

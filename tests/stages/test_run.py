@@ -41,7 +41,7 @@ RUN_FILES = {
 
 def test_the_first_stages_share_their_results(begun):
     images = {f"{split}/{name}" for split in ("train", "validation", "test") for name in IMAGE_SET}
-    assert files_of(begun.splits) == images | {"data.manifest.json"}
+    assert files_of(begun.splits) == images | {"data.manifest.json", "sources.npz"}
     meta = read_json(begun.splits / "train/meta.json")
     assert set(meta["counts"].values()) == {20}
     assert meta["extra"]["flip"] is False

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from nfpi.config import resolve
 from nfpi.workflow import Plan
@@ -186,6 +188,18 @@ def clone(folder: Path) -> Project:
         if path.is_symlink() and path.readlink().parts[0] == "profiles":
             (folder / path.name).symlink_to(path.readlink())
     return Project(folder)
+
+
+def make_images(folder: Path, side: int = 8, count: int = 3) -> Path:
+    """Splits train and test of two classes, with images of equal sizes in bytes."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 256, (side, side, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{index}.bmp")
+    return folder
 
 
 def make_plan(preset: str = "demo", **overrides: Any) -> Plan:

@@ -25,7 +25,7 @@ def test_a_table_of_ones_own_preset_is_a_target(fresh: Project) -> None:
     fresh.snakemake(*mine)
     assert fresh.made() == BEFORE | flow_of_run(RUN) | {("fit-prior", f"{RUN}/fit")} | collection("table7")
     assert sorted(path.name for path in (fresh.folder / "results/mine/tables").iterdir()) == [
-        f"table7.{suffix}" for suffix in ("csv", "md", "tex")
+        f"table7.{suffix}" for suffix in ("csv", "html", "manifest.json", "md", "tex")
     ]
     assert fresh.plan(*mine) == set()
 

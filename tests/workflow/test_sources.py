@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,7 +16,7 @@ from nfpi.config import ConfigError
 from nfpi.data.sources import files
 from nfpi.workflow import Sources
 
-from .conftest import Project, clone, make_plan
+from .conftest import Project, clone, make_images, make_plan
 
 MINE = "mine/mef/baseline/lambda=0/seed=0"
 ALL = {
@@ -26,19 +25,6 @@ ALL = {
     *(("train-flow", MINE), ("evaluate", MINE)),
     *(("collect", "metrics/own"), ("table", "tables/own")),
 }
-CLASSES = ("ant", "bee")
-
-
-def make_images(folder: Path, side: int = 8, count: int = 3) -> Path:
-    """Splits train and test of two classes, with images of equal sizes in bytes."""
-    generator = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name in CLASSES:
-            (folder / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = generator.integers(0, 256, (side, side, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{index}.bmp")
-    return folder
 
 
 def settings(folder: Path | str, **dataset: Any) -> dict[str, Any]:

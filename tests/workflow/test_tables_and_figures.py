@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from .conftest import Job, Project, clone, collection, flow_of_run, jobs_of_run
+from .conftest import Job, Project, clone, collection, flow_of_run, jobs_of_run, make_images
 
 LATENT = "digits/mef/fpi/lambda=10000/seed=0"
 REAL = "digits/no_flow/seed=0"
@@ -166,33 +167,37 @@ def test_settings_of_a_backbone_touch_its_own_runs(everything: Project) -> None:
     assert plan(everything, flows={"glow": {"training": {"epochs": 50}}}) == of_glow - fits
 
 
-LATENTS: dict[str, Any] = {
-    "datasets": {"imagenet": {"source": "imagefolder", "folder": "/a/images", "vae": "/a/one", "real_labels": True}},
-    "tables": {
-        "mine": {
-            "experiments": [
-                {"dataset": "imagenet", "lambdas": [10], "classifier": "swin", "augmentation": "nfa"},
-            ]
-        }
-    },
-}
 MINE = "results/demo/tables/mine.csv"
 
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which a table of a data set's latents is made; tests only plan in it."""
+    """A clone in which a table of a data set's latents is made, beside the images; tests only plan in it."""
     project = clone(tmp_path_factory.mktemp("encoded") / "clone")
-    project.snakemake(MINE, overlay=LATENTS)
+    images = make_images(project.folder / "a/images", side=32)
+    shutil.copytree(images, project.folder / "b/images")
+    make_images(project.folder / "a/others", side=32, count=4)
+    for autoencoder, content in (("a/one", "1"), ("b/one", "1"), ("a/two", "2")):
+        for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+            project.write(f"{autoencoder}/{name}", content)
+    project.snakemake(MINE, overlay=latents(project))
     return project
+
+
+def latents(project: Project, **changes: Any) -> dict[str, Any]:
+    """A table of latents; paths among the changes are relative to the clone."""
+    dataset = {"source": "imagefolder", "folder": "a/images", "vae": "a/one", "real_labels": True, **changes}
+    paths = {name: str(project.folder / dataset[name]) for name in ("folder", "vae")}
+    experiment = {"dataset": "imagenet", "lambdas": [10], "classifier": "swin", "augmentation": "nfa"}
+    return {"datasets": {"imagenet": dataset | paths}, "tables": {"mine": {"experiments": [experiment]}}}
 
 
 @pytest.mark.parametrize(
     ("changes", "stage"),
     [
-        ({"vae": "/b/one", "folder": "/b/images", "encode_batch_size": 7}, None),
-        ({"vae": "/a/two"}, "encode-data"),
-        ({"folder": "/a/others"}, "encode-data"),
+        ({"vae": "b/one", "folder": "b/images", "encode_batch_size": 7}, None),
+        ({"vae": "a/two"}, "encode-data"),
+        ({"folder": "a/others"}, "encode-data"),
         ({"image_size": 64}, "encode-data"),
         ({"real_labels": False}, "test-classifier"),
     ],
@@ -201,7 +206,6 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_latents_are_encoded_again_where_they_would_differ(
     encoded: Project, changes: dict[str, Any], stage: str | None
 ) -> None:
-    overlay = LATENTS | {"datasets": {"imagenet": LATENTS["datasets"]["imagenet"] | changes}}
-    planned = stages(encoded.plan(MINE, overlay=overlay))
+    planned = stages(encoded.plan(MINE, overlay=latents(encoded, **changes)))
     first = ["encode-data", "start-flow", "fit-prior", "train-flow", "augment", "train-classifier", "test-classifier"]
     assert planned == Counter([*first[first.index(stage) :], "collect", "table"] if stage else [])
