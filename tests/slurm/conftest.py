@@ -24,11 +24,11 @@ TINY_FLOWS = {"mef": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channel
 CUT_RUN = "results/demo/digits/mef/baseline/lambda=0/seed=0"
 CUT = {
     "flows": TINY_FLOWS,
-    "training": {"epochs": 20},
+    "training": {"epochs": 12},
     "resources": {"train_flow": {"runtime": 1, "gpu": 0}},  # the two GPUs are for the demo
     "cluster": {"warn_seconds": 30},
 }
-"""A training of 80 s that its limit cuts again and again, after half a minute."""
+"""A training with a limit of a minute, which cuts it wherever it rests."""
 DEMO = {
     "flows": TINY_FLOWS,
     "training": {"epochs": 2},
@@ -175,7 +175,10 @@ def long_runs(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     profile = ("--profile", "slurm", "--config", "preset=demo")
     many = ("--retries", "30")  # a slow machine takes more jobs
     runs = {
-        "cut": (cut, cut.start(f"{CUT_RUN}/model/model.safetensors", *profile, *many, overlay=CUT, PAUSE="0.4")),
+        "cut": (
+            cut,
+            cut.start(f"{CUT_RUN}/model/model.safetensors", *profile, *many, overlay=CUT, PAUSE="0.01", RESTS="3 6 9"),
+        ),
         "demo": (demo, demo.start("table2", *profile, overlay=DEMO)),
     }
     yield runs
