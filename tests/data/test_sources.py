@@ -171,6 +171,10 @@ def test_real_jpeg_files(tmp_path):
         files = (member for member in archive if member.isfile())
         for member in itertools.islice(files, 20):
             archive.extract(member, tmp_path, filter="data")
+    files_of_one_class = sorted((tmp_path / "train").glob("*/*"))
+    (tmp_path / "train/other").mkdir()
+    for file in files_of_one_class[:10]:
+        file.rename(tmp_path / "train/other" / file.name)
     (tmp_path / "test").symlink_to("train")
     images, _ = load_source(DatasetConfig(source="imagefolder", folder=tmp_path), tmp_path).splits["train"]
     assert images.shape == (20, 32, 32, 3)
