@@ -1,4 +1,4 @@
-"""A job of the workflow waits for a process that does the same, and takes what that one made; by hand it is refused."""
+"""A job of the workflow waits for a process that does the same, and takes what it made; by hand it is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LATER = 3
 
 @dataclass
 class Jobs:
-    """Two jobs that train the same flow; the first one rests in mid-training until it is told to go on."""
+    """Two jobs that train the same flow; the first one rests in mid-training until it is told to continue."""
 
     run: SmallRun
     folder: Path
@@ -68,7 +68,7 @@ class Jobs:
         return log
 
     def go_on(self) -> None:
-        """Let the first one go on."""
+        """Let the first one continue."""
         (self.folder / "go").touch()
 
     def status(self, index: int) -> int:

@@ -17,7 +17,7 @@ _MEANINGS = {
     "parameters": "Parameters: of the flow, in millions.",
     "hours": "Training: hours after the fit of the prior, validation included.",
     "seconds_per_epoch": "Epoch: median time of one.",
-    "seconds_per_1000_samples": "1000 samples: time to draw so many images.",
+    "seconds_per_1000_samples": "1000 samples: time to draw 1000 images.",
     "temperature": "T: temperature of the samples, z = μ + T Σ^½ ε.",
 }
 

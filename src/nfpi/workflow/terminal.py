@@ -181,7 +181,7 @@ class JobLines:
         self._show_running()
 
     def finish(self) -> None:
-        """Print the last lines of the logs of failed jobs; after Ctrl-C, how to go on."""
+        """Print the last lines of the logs of failed jobs; after Ctrl-C, how to resume."""
         self._hide_running()
         if self._interrupted:
             self._print("\nstopped; the same command resumes")

@@ -40,4 +40,4 @@ class ShowLog(Command):
     lines: NonNegativeInt = 20
     """how many there are to begin with"""
     follow: bool = True
-    """go on while the run is at work"""
+    """continue while the run is at work"""
