@@ -38,8 +38,8 @@ def _carry_out(stage: Stage) -> None:
     Its files appear together, and its manifest after them: until then, no other stage reads them.
 
     Where another process does the same, a command given by hand is refused. A job of the workflow waits: it was
-    submitted again after a Snakemake that was killed, whose jobs still run. What the other one has made then is taken if
-    it was told the same; if not, or if it did not end well, the work is done, from its last checkpoint.
+    submitted again after a Snakemake that was killed, whose jobs still run. What the other one has made then is taken
+    if it was told the same; if not, or if it did not end well, the work is done, from its last checkpoint.
 
     Raises:
         ManifestError: an input is damaged, or two do not belong together.
