@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nfpi.data.errors import DataError
-from nfpi.runtime.files import sync
+from nfpi.runtime.files import note_moved, sync
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.signals import Interrupted
 
@@ -36,7 +36,7 @@ def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None
     Raises:
         DataError: `folder` is a file, or holds something that is not among `names`; or another process is writing it.
     """
-    folder = Path(folder).resolve()
+    named, folder = Path(folder), Path(folder).resolve()
     _require_only(folder, names)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _temporary(folder, "partial", fingerprint)
@@ -48,6 +48,7 @@ def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None
         try:
             yield partial
             _replace(partial, folder)
+            note_moved(partial, named)
             sync(folder.parent)
         except (Interrupted, KeyboardInterrupt):
             keep = fingerprint is not None

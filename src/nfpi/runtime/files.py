@@ -54,6 +54,14 @@ def note_digest(path: Path, digest: str) -> None:
         written.digests[path.absolute()] = digest
 
 
+def note_moved(old: Path, new: Path) -> None:
+    """Say that a folder has been renamed, so that the digests of files in it are found by their new names."""
+    written, old, new = _written.get(), old.absolute(), new.absolute()
+    if written is not None:
+        for path in [path for path in written.digests if path.is_relative_to(old)]:
+            written.digests[new / path.relative_to(old)] = written.digests.pop(path)
+
+
 def when_committed(action: Callable[[], None]) -> None:
     """Do something once the outputs of the running stage are committed; at once where no stage runs."""
     written = _written.get()
