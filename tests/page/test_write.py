@@ -66,7 +66,7 @@ def test_the_page_shows_numbers_tables_figures_and_runs(page):
     assert "Images at T < 1 & above." in text
     assert "diverged: mean of class 1 at iteration 2" in text
     assert "brier_of_mine" in text
-    assert "Time of all jobs 2.0 h" in text
+    assert "Time of all jobs 2 h" in text
     assert f"{N} test images" in text
     assert "a <machine>" in text
     assert "Missing or damaged" not in text

@@ -20,7 +20,7 @@ class RealLabels:
     """Scores on ImageNet-ReaL's labels, by timm's `RealLabelsImagenet` and the labels that it ships.
 
     Args:
-        files: file names of the images, in the order of their logits: ILSVRC2012_val_XXXXXXXX.
+        files: file names of the images, in the order of their logits, such as ILSVRC2012_val_00000001.JPEG.
         classes: names of the K classes, which are synsets of ImageNet, in the order of the logits.
         labels: JSON file of labels for the validation images in order; None: those that timm ships.
 

@@ -28,6 +28,7 @@ from nfpi.page.tables import ShownTable, read_tables
 from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.html import templates
 from nfpi.results.layout import Table
+from nfpi.runtime.durations import write_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 
@@ -163,14 +164,10 @@ def _facts(found: Sequence[FoundRun], costs: Sequence[Cost]) -> list[tuple[str, 
         ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in found})))),
         ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
         ("Diverged", str(diverged) if diverged else ""),
-        ("Time of all jobs", _duration(sum(cost.seconds for cost in costs)) if costs else ""),
+        ("Time of all jobs", write_duration(sum(cost.seconds for cost in costs)) if costs else ""),
         ("Commit", ", ".join(dict.fromkeys(_short(item.record.get("git_commit")) for item in found))),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _shortened(problems: Sequence[str], root: Path) -> list[str]:

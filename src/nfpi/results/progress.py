@@ -76,7 +76,7 @@ def read_progress(root: Path) -> list[Progress]:
 def logs_of_run(root: Path, run: Run) -> list[Path]:
     """The logs of the jobs that make a run, the last one last."""
     logs = [path for folder in _folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
-    return sorted(logs, key=lambda path: path.stat().st_mtime)
+    return sorted(logs, key=_written)
 
 
 def is_running(root: Path, run: Run) -> bool:
@@ -121,7 +121,7 @@ def _holder(root: Path, run: Run) -> str:
 
 def _fault(logs: list[Path], found: FoundRun | None) -> tuple[str, str] | None:
     """`failed` or `stopped` and the last line of the last job, where it did not end well."""
-    if not logs or (found is not None and logs[-1].stat().st_mtime < _written(found.folder / "metrics.json")):
+    if not logs or (found is not None and _written(logs[-1]) < _written(found.folder / "metrics.json")):
         return None
     (line,) = last_lines(logs[-1], 1) or [""]
     if _STOPPED.match(line):
@@ -134,7 +134,11 @@ def _fault(logs: list[Path], found: FoundRun | None) -> tuple[str, str] | None:
 
 
 def _written(path: Path) -> float:
-    return path.stat().st_mtime if path.is_file() else 0.0
+    """When a file was written; Snakemake removes logs before it tries a job again."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _epoch(logs: list[Path], time_left: bool = True) -> str:

@@ -49,7 +49,7 @@ def _carry_out(stage: Stage) -> None:
     """
     require_writable(stage.output)
     task = digest_of([stage.command, stage.model_dump_json(), __version__, loaded_digests()])
-    manifest_before, other_task = _inode(stage), ""
+    manifest_before, other_task = _written_at(stage), ""
 
     def wait(fault: LockedError) -> None:
         nonlocal other_task
@@ -64,7 +64,7 @@ def _carry_out(stage: Stage) -> None:
         made_from, facts = trace(stage.input_files(), common=stage.common)
         facts |= stage.facts()
         _check_identity(stage, facts)
-        if other_task == task and _inode(stage) != manifest_before and _is_made(stage, made_from, facts):
+        if other_task == task and _written_at(stage) != manifest_before and _is_made(stage, made_from, facts):
             logger.info("%s: the other process has made it", stage.output)
             return
         try:
@@ -90,10 +90,10 @@ def _carry_out(stage: Stage) -> None:
         stage.end()
 
 
-def _inode(stage: Stage) -> int | None:
-    """Of the manifest, which is a new file whenever it is written; None: there is none."""
+def _written_at(stage: Stage) -> tuple[int, int] | None:
+    """Inode and time of the manifest, which is a new file whenever it is written; None: there is none."""
     path = stage.path(MANIFEST) if stage.product else Path()
-    return path.stat().st_ino if path.is_file() else None
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def _is_made(stage: Stage, made_from: dict[str, str], facts: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ Snakemake prints; only changed settings are written in another form. Nothing of 
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import re
@@ -108,6 +109,7 @@ class PlainOutput:
 
     def receive(self, record: Record, write: Format) -> None:
         """Print a record."""
+        record = copy.copy(record)  # Snakemake's own log has it as it is
         if _event(record) == "job_info":
             record.reason = describe_reason(record.reason, record.rule_name, record.wildcards)  # type: ignore[attr-defined]
         record.msg = describe_misuse(str(record.msg), sys.argv[1:]) or record.msg
