@@ -152,6 +152,11 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         return _fail(_describe_malformed_json(arguments) or text)
     except Interrupted as error:
         return _fail(str(error), EXIT_STATUS)
+    except BrokenPipeError:
+        if any(command.command == first and issubclass(command, Stage) for command in COMMANDS):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever reads, such as `head`, has enough
+        return 0
     except Exception as error:
         stage = arguments[0] if arguments else ""
         line = describe_scarcity(error, stage) or describe_extension_fault(error) or describe_fault(error, stage)

@@ -173,6 +173,18 @@ def test_status_looks_into_results_by_itself(root, capsys, monkeypatch) -> None:
     assert capsys.readouterr().out.startswith("results/demo: 2 waiting")
 
 
+def test_a_reader_that_has_enough_is_no_error(root) -> None:
+    """As `nfpi status | head` is."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "nfpi.cli", "status", str(root)]
+        process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(write)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 def test_without_results_status_is_one_line(tmp_path, capsys) -> None:
     assert call("status", tmp_path) == 1
     assert capsys.readouterr().err == f"nfpi: error: {tmp_path}: expected results, or a folder of them, received none\n"
