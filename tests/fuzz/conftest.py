@@ -20,7 +20,6 @@ from test_release import released_state
 
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.priors import GaussianPrior
-from nfpi.results.rows import TableRow
 
 SEED = int(os.environ.get("NFPI_FUZZ_SEED", "0"))
 SWIN = {"model": "swin", "architecture": {"embed_dim": 8, "depths": [1], "num_heads": [1]}, "epochs": 1}
@@ -82,21 +81,10 @@ def table(run: SmallRun) -> Path:
 
 def table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
     """Options of the stage that makes the table, from `folder`/metrics."""
-    row = TableRow(
-        experiment=0,
-        label="FPI",
-        dataset="digits",
-        flow="mef",
-        prior="fpi",
-        weight=run.weight,
-        classifier="resnet18",
-        flow_runs=(run.identity,),
-        classifier_runs=(run.tested,),
-    )
     return as_options(
         name="table2",
         table={"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
-        rows=[row.to_json()],
+        rows=[run.row],
         metrics=folder / "metrics/table2.csv",
         reference=ROOT / "workflow/reference/paper.csv",
         output=output,

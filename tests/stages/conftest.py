@@ -110,6 +110,21 @@ class SmallRun:
         return replace(self.identity, classifier="resnet18")
 
     @property
+    def row(self) -> dict[str, Any]:
+        """Its row of a table, as the workflow hands it to the stage."""
+        return TableRow(
+            experiment=0,
+            label="FPI",
+            dataset="digits",
+            flow="mef",
+            prior="fpi",
+            weight=self.weight,
+            classifier="resnet18",
+            flow_runs=(self.identity,),
+            classifier_runs=(self.tested,),
+        ).to_json()
+
+    @property
     def splits(self) -> Path:
         """Folder of the splits."""
         return self.root / SPLITS.format(dataset="digits")
@@ -269,27 +284,13 @@ def diverged(begun: SmallRun) -> SmallRun:
 def tables(complete: SmallRun, diverged: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with table2 of a run that ended and of one that diverged."""
     folder = tmp_path_factory.mktemp("tables")
-    runs = [(run.identity, run.tested) for run in (complete, diverged)]
-    identities = [run.to_json() for pair in runs for run in pair]
+    runs = (complete, diverged)
+    identities = [identity.to_json() for run in runs for identity in (run.identity, run.tested)]
     nfpi("collect", *as_options(name="table2", runs=identities, root=complete.root, output=folder / "metrics"))
-    rows = [
-        TableRow(
-            experiment=0,
-            label="FPI",
-            dataset="digits",
-            flow="mef",
-            prior="fpi",
-            weight=flow.weight,
-            classifier="resnet18",
-            flow_runs=(flow,),
-            classifier_runs=(classifier,),
-        ).to_json()
-        for flow, classifier in runs
-    ]
     options: dict[str, Any] = {
         "name": "table2",
         "table": {"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
-        "rows": rows,
+        "rows": [run.row for run in runs],
         "metrics": folder / "metrics/table2.csv",
         "reference": ROOT / "workflow/reference/paper.csv",
         "output": folder / "tables",

@@ -160,7 +160,7 @@ def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
         assert call("status", folder) == 0
         assert capsys.readouterr().out.splitlines() == [
             f"{root}: 2 done, 0.00 h",
-            "run\tstate\tresult\ttime (h)",
+            "run\tstate\tresult\ttime (h)\tdetail",
             f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00",
             f"{RUN}\tdone\tNF-Acc 93.0 %\t0.00",
             f"best on the validation split of digits: NF-Acc 93.0 %, {RUN}",

@@ -76,7 +76,7 @@ def read_progress(root: Path) -> list[Progress]:
 def logs_of_run(root: Path, run: Run) -> list[Path]:
     """The logs of the jobs that make a run, the last one last."""
     logs = [path for folder in _folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
-    return sorted(logs, key=_written)
+    return sorted(logs, key=written_at)
 
 
 def is_running(root: Path, run: Run) -> bool:
@@ -121,7 +121,7 @@ def _holder(root: Path, run: Run) -> str:
 
 def _fault(logs: list[Path], found: FoundRun | None) -> tuple[str, str] | None:
     """`failed` or `stopped` and the last line of the last job, where it did not end well."""
-    if not logs or (found is not None and _written(logs[-1]) < _written(found.folder / "metrics.json")):
+    if not logs or (found is not None and written_at(logs[-1]) < written_at(found.folder / "metrics.json")):
         return None
     (line,) = last_lines(logs[-1], 1) or [""]
     if _STOPPED.match(line):
@@ -133,7 +133,7 @@ def _fault(logs: list[Path], found: FoundRun | None) -> tuple[str, str] | None:
     return None
 
 
-def _written(path: Path) -> float:
+def written_at(path: Path) -> float:
     """When a file was written; Snakemake removes logs before it tries a job again."""
     try:
         return path.stat().st_mtime

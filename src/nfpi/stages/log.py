@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from nfpi.results.progress import find_roots, is_running, logs_of_run
+from nfpi.results.progress import find_roots, is_running, logs_of_run, written_at
 from nfpi.runs import Run, run_of_folder
 from nfpi.runtime.job_log import last_lines
 from nfpi.stages.options import ShowLog
@@ -30,7 +30,7 @@ def show_log(command: ShowLog) -> None:
             for path in _last_logs(root, run):
                 if path not in shown:
                     print(f"==> {path} <==")
-                    shown[path] = path.stat().st_size
+                    shown[path] = path.stat().st_size if path.exists() else 0
                     for line in last_lines(path, command.lines):
                         print(line)
                 shown[path] = _print_from(path, shown[path])
@@ -60,7 +60,7 @@ def _last_logs(root: Path, run: Run) -> list[Path]:
     log = logs[-1]
     wildcards = "_".join(value for name, value in run.wildcards.items() if name != "source").replace("/", "_")
     slurm = root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}*/*.log")
-    return [*sorted(slurm, key=lambda path: path.stat().st_mtime)[-1:], log]
+    return [*sorted(slurm, key=written_at)[-1:], log]
 
 
 def _print_from(path: Path, place: int) -> int:

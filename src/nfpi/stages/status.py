@@ -14,7 +14,7 @@ from nfpi.results.layout import measured, metric_or_name
 from nfpi.results.progress import Progress, find_roots, read_progress
 from nfpi.stages.options import ShowStatus
 
-_HEADING = ("run", "state", "result", "time (h)", "")
+_HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = {"nf_acc": "validation_nf_acc", "cnn_acc": "validation_cnn_acc", "top1": "validation_top1"}
 """The main number of a run, and the one by which the best is chosen."""
 _STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "damaged": "bold red", "diverged": "yellow"}
