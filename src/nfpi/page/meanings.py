@@ -15,7 +15,7 @@ _MEANINGS = {
     "ece": "ECE: expected calibration error, 15 bins.",
     "worst_class_acc": "Worst class: accuracy of the class with the lowest one.",
     "parameters": "Parameters: of the flow, in millions.",
-    "hours": "Training: hours after the fit of the prior, validation included.",
+    "hours": "Training: hours after the fit of the prior, without validation.",
     "seconds_per_epoch": "Epoch: median time of one.",
     "seconds_per_1000_samples": "1000 samples: time to draw 1000 images.",
     "temperature": "T: temperature of the samples, z = μ + T Σ^½ ε.",
