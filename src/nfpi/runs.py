@@ -17,10 +17,20 @@ from typing import Any, Literal
 NO_FLOW = "no_flow"
 """Where classifiers of real images lie that no flow has a part in, in the place of a flow, a prior and λ."""
 
-BASELINE = {"data": "baseline", "identity": "baseline-identity", "random": "baseline-random"}
+BASELINE = {
+    "data": "baseline",
+    "isotropic": "baseline-isotropic",
+    "identity": "baseline-identity",
+    "random": "baseline-random",
+}
 """Where λ = 0 of the fixed point lies: the initial Gaussians, kept, are the same for every prior with that `start`."""
 
-SPLITS = "{dataset}/splits"
+SPLITS = "{dataset}/{splits}"
+"""Train, validation and test images; `splits` is COMMON_SPLITS, or SPLITS_OF_SEED where each seed has its own."""
+COMMON_SPLITS = "splits"
+SPLITS_OF_SEED = "splits/seed={seed}"
+SPLITS_PATTERN = r"splits(?:/seed=(?:0|[1-9][0-9]*))?"
+"""Either of them, as a regular expression."""
 INITIAL = "{dataset}/{flow}/initial/{start}/seed={seed}"
 """The initial state that all λ and all methods share."""
 SOURCE = "{flow}/{prior}/lambda={weight}"
@@ -39,7 +49,7 @@ TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
 RESERVED_FOLDERS = ("fit", "model", "generated", "augmented", "samples", "tracking")
 """Folders beside those of classifiers."""
 RESERVED_PRIORS = ("initial", *BASELINE.values())
-RESERVED_FLOWS = ("splits", NO_FLOW)
+RESERVED_FLOWS = (COMMON_SPLITS, NO_FLOW)
 
 WEIGHT_PATTERN = r"[0-9][0-9.e+-]*"
 """λ and temperatures in paths, as a regular expression."""
@@ -49,6 +59,12 @@ def format_weight(weight: float | str) -> str:
     """λ as it is written in paths: one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
     value = float(weight)
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def seed_of_splits(splits: str) -> int | None:
+    """The seed whose runs alone see these splits, by the wildcard of SPLITS; None: those of all seeds do."""
+    seed = splits.removeprefix(COMMON_SPLITS).removeprefix("/seed=")
+    return int(seed) if seed else None
 
 
 def name_in_files(field: str) -> str:

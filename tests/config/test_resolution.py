@@ -108,6 +108,15 @@ def test_zero_of_a_fixed_point_is_shared_and_that_of_a_learned_prior_its_own(pro
     assert config.run("digits", "mef", "fpi", 1.0, 1).prior == "fpi"
 
 
+def test_a_setting_that_was_added_later_is_written_where_it_is_not_the_default(project):
+    """Results that were made without it stay up to date: Snakemake compares settings as they are written."""
+    blocks = {"fpi": {"isotropic_variance": False}, "mine": {"isotropic_variance": True}}
+    config = project.config({"priors": blocks})
+    assert "isotropic_variance" not in config.priors["fpi"].model_dump()
+    assert config.priors["mine"].model_dump()["isotropic_variance"]
+    assert FixedPointSettings.model_validate(FixedPointSettings().model_dump()) == FixedPointSettings()
+
+
 def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
     experiment = {"dataset": "digits", "lambdas": [7, 0, 7.0], "classifier": "resnet18"}
     config = project.config(seeds=[1, 2], tables={"t": {"experiments": [experiment]}})

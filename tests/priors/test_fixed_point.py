@@ -280,6 +280,36 @@ def test_gradient_of_the_objective_is_zero_at_the_exact_fixed_point(kind, scale,
     assert max(gradient.abs().max() for gradient in gradients(result.prior, other)) > 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("fitted", ["both", "mean", "variance"])
+def test_gradient_along_isotropic_covariances_is_zero_at_their_exact_fixed_point(kind, scale, fitted):
+    """Eq. 4 of Σ_i = v_i I as a function of the means and the v_i; the latents themselves are not isotropic."""
+    statistics = _statistics(kind)
+    config = replace(
+        EXACT, scale=scale, isotropic_variance=True, fit_mean=fitted != "variance", fit_variance=fitted != "mean"
+    )
+    initial = _prior_of(_statistics(kind, seed=1)) if fitted != "both" else None
+    result = fit_fixed_point(statistics, config, initial)
+    assert result.converged
+    assert not result.prior.is_full
+    assert torch.equal(result.prior.variance, result.prior.variance[:, :1].expand(4, 3))
+
+    def gradients(prior, config):
+        mean, variance = prior.mean.clone().requires_grad_(), prior.variance[:, 0].clone().requires_grad_()
+        spread = variance[:, None].expand(4, 3)
+        spread = spread.diag_embed() if kind == "full" else spread
+        found = torch.autograd.grad(_objective(statistics, mean, spread, config), (mean, variance))
+        return [
+            gradient for gradient, name in zip(found, ("mean", "variance"), strict=True) if fitted in ("both", name)
+        ]
+
+    assert max(gradient.abs().max() for gradient in gradients(result.prior, config)) < 1e-9
+    start = (_prior_of(statistics) if fitted == "both" else initial).isotropic()
+    assert max(gradient.abs().max() for gradient in gradients(start, config)) > 1e-2
+    assert max(gradient.abs().max() for gradient in gradients(result.prior, replace(config, weight=6.0))) > 1e-3
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_objective_falls_to_its_fixed_point(scale):
     """With average π the gradient is that of Eq. 4 with π held at its last value: hold it, and go anywhere near."""
@@ -339,6 +369,42 @@ def test_without_repulsion_the_released_fixed_point_is_the_cube_root_of_the_vari
     result = fit_fixed_point(statistics, replace(RELEASED, weight=0.0, tolerance=1e-12))
     torch.testing.assert_close(result.prior.mean, statistics.mean)
     torch.testing.assert_close(result.prior.variance, statistics.variance ** (1 / 3))
+
+
+@pytest.mark.parametrize("update", ["exact", "released"])
+def test_without_repulsion_the_isotropic_fixed_point_is_that_of_the_mean_variances(update):
+    statistics = _statistics()
+    config = replace(EXACT, weight=0.0, update=update, isotropic_variance=True)
+    result = fit_fixed_point(statistics, config)
+    average = statistics.variance.mean(1, keepdim=True).expand(4, 3)
+    torch.testing.assert_close(result.prior.mean, statistics.mean)
+    torch.testing.assert_close(result.prior.variance, average if update == "exact" else average ** (1 / 3))
+
+
+def test_in_one_dimension_isotropic_covariances_change_nothing():
+    statistics = _statistics(dimensions=1)
+    for config in (EXACT, RELEASED):
+        usual, isotropic = (
+            fit_fixed_point(statistics, replace(config, isotropic_variance=value)) for value in (False, True)
+        )
+        assert usual.iterations == isotropic.iterations
+        torch.testing.assert_close(isotropic.prior.mean, usual.prior.mean)
+        torch.testing.assert_close(isotropic.prior.variance, usual.prior.variance)
+
+
+def test_released_isotropic_step_is_the_mean_over_dimensions_of_numerator_and_denominator():
+    statistics = _statistics()
+    config = replace(RELEASED, max_iterations=1, pooled_mean_gaps=False)
+    start = _prior_of(_statistics(seed=1)).isotropic()
+    found = fit_fixed_point(statistics, replace(config, isotropic_variance=True), start).prior.variance[:, 0]
+    kappa = _plain_kernel(start.mean, start.variance.diag_embed(), config)
+    c, gap, v = config.weight / 12, start.mean[:, None] - start.mean[None], start.variance[:, 0]
+    for i in range(4):
+        others = [j for j in range(4) if j != i]
+        numerator = statistics.variance[i].mean() + c * v[i] ** 2 * sum(kappa[i, j] / v[j] for j in others)
+        denominator = v[i] * (1 + c * sum(kappa[i, j] - kappa[j, i] for j in others))
+        denominator += c * sum(kappa[j, i] * (gap[i, j].square().mean() + v[j]) for j in others)
+        torch.testing.assert_close(found[i], (numerator / denominator).sqrt())
 
 
 # a few iterations: where they do not converge they may amplify rounding

@@ -97,11 +97,12 @@ def test_an_improper_result_is_refused_in_one_line(statistics, result, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("start", ["data", "identity", "random"])
+@pytest.mark.parametrize("start", ["data", "isotropic", "identity", "random"])
 def test_initial_gaussians(statistics, start):
     prior, again, other = (initial_prior(statistics, start, seed) for seed in (3, 3, 4))
     assert torch.equal(prior.mean, again.mean)
     assert torch.equal(prior.mean, other.mean) == (start != "random")
     assert torch.equal(prior.mean, statistics.mean) == (start != "random")
-    expected = statistics.variance if start == "data" else torch.ones(3, 4, dtype=torch.float64)
+    isotropic = statistics.variance.mean(1, keepdim=True).expand(3, 4)
+    expected = {"data": statistics.variance, "isotropic": isotropic}.get(start, torch.ones(3, 4, dtype=torch.float64))
     assert torch.equal(prior.variance, expected)

@@ -200,7 +200,7 @@ TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output
         ((*START, "--training", '{"epochs": 3'), """--training: expected JSON, received '{"epochs": 3' ("""),
         ((*START, '--training={"epochs": 3'), """--training: expected JSON, received '{"epochs": 3' ("""),
         ((*START, "--training", '{"epochs": 3, "fit_after_epochs": 3}'), "fit_after_epochs must be smaller"),
-        ((*START, "--start", "middle"), "start: Input should be 'data', 'identity' or 'random'"),
+        ((*START, "--start", "middle"), "start: Input should be 'data', 'isotropic', 'identity' or 'random'"),
         (
             (*START, "--flow", '{"kind": "gllow"}'),
             "start-flow.flow.kind: unknown kind of flow 'gllow' (did you mean 'glow'?)",

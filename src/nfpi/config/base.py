@@ -24,12 +24,20 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 Split = Literal["train", "validation", "test"]
-Start = Literal["data", "identity", "random"]
+Start = Literal["data", "isotropic", "identity", "random"]
 Augmentation = Literal["none", "standard", "nfa", "standard+nfa"]
 
 
 class ConfigError(ValueError):
     """A setting that is missing, unknown or out of range; its message is one line and names the key."""
+
+
+def added_setting(default: Any) -> Any:
+    """Declare a setting that earlier results were made without: it is written only where it is not the default.
+
+    Snakemake and the checkpoints compare settings as they are written, so those results stay up to date.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class Settings(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
 
-from nfpi.config.base import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, Start, explain
+from nfpi.config.base import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, Start, added_setting, explain
 from nfpi.config.registry import BlockRegistry
 
 
@@ -19,8 +19,8 @@ class PriorBlock(Settings):
     method: str = "fixed_point"
     """how the Gaussians are obtained"""
     start: Start = "data"
-    """initial Gaussians: class means with the class variances (data), class means with identity covariances
-    (identity), or means drawn from N(0, I) with identity covariances (random)"""
+    """initial Gaussians: class means with the class variances (data), with one variance a class (isotropic) or with
+    identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
 
 
 PRIORS = BlockRegistry("prior method", "method", PriorBlock)
@@ -46,6 +46,8 @@ class FixedPointSettings(Settings):
     """what is not fitted keeps its initial value"""
     fit_variance: bool = True
     """what is not fitted keeps its initial value"""
+    isotropic_variance: bool = added_setting(False)
+    """Σ_i = v_i I, one variance a class; `start: isotropic` gives initial Gaussians, and λ = 0, of the same kind"""
     isotropic_mean_update: bool = True
     """released update: the mean update averages Σ_i and Σ_j⁻¹ over the dimensions"""
     pooled_mean_gaps: bool = True

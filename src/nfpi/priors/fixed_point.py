@@ -3,6 +3,18 @@
 Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the
 mean and variance of class i's latents. Both updates of an iteration are computed from the values of the one before.
 Sums over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
+
+Isotropic covariances Σ_i = v_i I (`isotropic_variance`). The gradient of Eq. 4 with respect to a full Σ_i is
+½ (A_i − Σ_i⁻¹ B_i Σ_i⁻¹), which is zero where Σ_i A_i Σ_i = B_i (Eq. 6). Along Σ_i = v_i I it is
+dL/dv_i = tr(∂L/∂Σ_i) = ½ (tr A_i − tr B_i / v_i²), so the stationary point is
+
+    v_i = (tr B_i / tr A_i)^{1/2},
+
+Eq. 6 with traces in the place of matrices, and A_i has to have a positive trace only. Traces need the class variances
+alone, along every dimension. The released update takes A′ = ΣAΣ in the place of A; its counterpart is
+v_i = (tr B_i / tr A′_i)^{1/2}, that is the mean over dimensions of its numerator over that of its denominator. At λ = 0
+they give the mean class variance v̄_i and, as the released update does for each dimension, v̄_i^{1/3}. The equation of
+the means does not change.
 """
 
 from __future__ import annotations
@@ -71,10 +83,11 @@ def fit_fixed_point(
     """Iterate Eqs. 5 and 6 until they converge.
 
     Args:
-        statistics: of the training latents; with a covariance, full matrices are fitted (exact update only).
+        statistics: of the training latents; with a covariance, full matrices are fitted (exact update only), unless
+            they are to be isotropic.
         config: which update, and its settings.
         initial: where the iteration starts, and the value that an unfitted mean or covariance keeps; None: the class
-            statistics.
+            statistics. Where covariances are to be isotropic, the mean of each class's variances takes their place.
 
     Raises:
         FixedPointDiverged: with iteration, class, quantity and λ.
@@ -84,15 +97,20 @@ def fit_fixed_point(
     if statistics.num_classes < 2:
         raise ValueError(f"the repulsion needs at least 2 classes, received {statistics.num_classes}")
     full = statistics.covariance is not None or (initial is not None and initial.is_full)
+    full = full and not config.isotropic_variance
     if full and config.update != "exact":
         raise ValueError("the released update is diagonal: expected update='exact' for full covariances")
     if full and statistics.covariance is None:
         raise ValueError("a full initial prior needs statistics with covariances")
     if initial is None:
-        initial = GaussianPrior(statistics.mean, None if full else statistics.variance, statistics.covariance)
+        initial = GaussianPrior(
+            statistics.mean, None if full else statistics.variance, statistics.covariance if full else None
+        )
     elif full and not initial.is_full:
         initial = GaussianPrior(initial.mean, covariance=torch.diag_embed(initial.variance))
     prior = initial.to(statistics.mean.device, torch.float64)
+    if config.isotropic_variance:
+        prior = prior.isotropic()
     if prior.mean.shape != statistics.mean.shape:
         raise ValueError(
             f"initial: expected (K, D) = {tuple(statistics.mean.shape)}, received {tuple(prior.mean.shape)}"
@@ -192,8 +210,12 @@ def _diagonal_step(
         a = conjugated if released else conjugated * precision.square()
         data = statistics.variance if released else statistics.variance + (statistics.mean - prior.mean).square()
         b = torch.addcmul(data, variance.square(), pooled_precision, value=strength)
+        if config.isotropic_variance:
+            a, b = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
         _require(a.amin(1) > 0, iteration, "A (definiteness)", config)
         new_variance = (b / a).sqrt()
+        if config.isotropic_variance:
+            new_variance = new_variance.repeat(1, prior.num_dimensions)
         valid = (new_variance.amin(1) > 0) & torch.isfinite(new_variance.sum(1))
         _require(valid, iteration, "variance", config)
 

@@ -68,6 +68,11 @@ class GaussianPrior:
 
         return GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
 
+    def isotropic(self) -> GaussianPrior:
+        """Replace every covariance Σ_i by (tr Σ_i / D) I, diagonal."""
+        average = self.variance.mean(1, keepdim=True)
+        return GaussianPrior(self.mean, average.expand_as(self.mean).clone())
+
     def check(self) -> None:
         """Check that means are finite and covariances positive definite.
 

@@ -15,8 +15,9 @@ def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> Gauss
 
     Args:
         statistics: of the training latents, at least two of each class.
-        start: `data`: class means with class variances; `identity`: class means with identity covariances; `random`:
-            means drawn from N(0, I) with identity covariances.
+        start: `data`: class means with class variances; `isotropic`: class means with covariances v_i I, v_i
+            the mean of the class's variances; `identity`: class means with identity covariances; `random`: means drawn
+            from N(0, I) with identity covariances.
         seed: of the run; it determines the random means.
 
     Returns:
@@ -30,4 +31,8 @@ def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> Gauss
     if start == "random":
         generator = generator_for("cpu", seed, "random means")
         mean = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-    return GaussianPrior(mean, statistics.variance if start == "data" else torch.ones_like(mean))
+    if start == "data":
+        return GaussianPrior(mean, statistics.variance)
+    if start == "isotropic":
+        return GaussianPrior(mean, statistics.variance).isotropic()
+    return GaussianPrior(mean, torch.ones_like(mean))

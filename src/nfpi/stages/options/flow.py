@@ -68,8 +68,8 @@ class StartFlow(Stage):
     devices: PositiveInt = 1
     """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
     start: Start = "data"
-    """initial Gaussians: class means with class variances (data) or identity covariances (identity), or means drawn
-    from N(0, I) with identity covariances (random)"""
+    """initial Gaussians: class means with class variances (data), one variance a class (isotropic) or identity
+    covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
