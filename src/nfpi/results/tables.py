@@ -148,9 +148,7 @@ def _cells(
     metrics: pd.DataFrame, row: TableRow, shown: Iterable[str], known: Mapping[Hashable, float]
 ) -> dict[str, Any]:
     """One row."""
-    measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
-    diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
-    finished = measured[~measured["seed"].isin(diverged["seed"])]
+    measured, diverged, finished = split_by_outcome(metrics, row)
     cells: dict[str, Any] = {
         "experiment": row.experiment,
         "row": row.label,
@@ -209,8 +207,19 @@ class _Summary:
     interval: tuple[float, float]
 
 
-def _over_seeds(measured: pd.DataFrame, name: str) -> _Summary:
-    """Mean over seeds, and their standard deviation with n − 1; of the classifiers' values where they have some."""
+def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What a row's runs measured; one line for each seed that diverged; and what the other seeds measured."""
+    measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
+    diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
+    return measured, diverged, measured[~measured["seed"].isin(diverged["seed"])]
+
+
+def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of one metric, one a seed in ascending order; of the classifiers' values where they have some.
+
+    Raises:
+        TableError: a seed has two values.
+    """
     rows = measured[measured["metric"] == name]
     of_classifier = rows["classifier"] != ""
     # A floating-point sum depends on the order of its terms; sorted, it does not depend on that of the files.
@@ -218,6 +227,12 @@ def _over_seeds(measured: pd.DataFrame, name: str) -> _Summary:
     if rows["seed"].duplicated().any():
         row = rows[rows["seed"].duplicated()].iloc[0]
         raise TableError(f"{row['run']}: expected one value of {name}, received more")
+    return rows
+
+
+def _over_seeds(measured: pd.DataFrame, name: str) -> _Summary:
+    """Mean over seeds, and their standard deviation with n − 1."""
+    rows = values_over_seeds(measured, name)
     values = rows["value"].to_numpy(dtype="float64")
     if not values.size:
         return _Summary(None, math.nan, math.nan, UNKNOWN)
