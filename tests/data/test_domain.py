@@ -78,6 +78,23 @@ def test_bits_of_latents_are_those_of_their_density(meta):
     assert domain.bits_per_dim(torch.tensor(24 * math.log(2)), 24).item() == pytest.approx(1)
 
 
+def test_bits_of_latents_do_not_depend_on_what_they_were_divided_by(meta):
+    """Change of variables: the entropy of u ~ N(0, σ²), found from the density of u / scale, is that of u."""
+    sigma, expected = 7.0, math.log2(7.0) + 0.5 * math.log2(2 * math.pi * math.e)
+    for scale in (0.25, 1.0, 31.5):
+        meta["extra"]["scale"] = scale
+        domain = domain_of(meta, grey_noise=0.0, latent_noise=0.05)
+        of_divided = torch.distributions.Normal(0.0, torch.tensor(sigma / scale, dtype=torch.float64))
+        assert domain.bits_per_dim(24 * of_divided.entropy(), 24).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "2"])
+def test_a_scale_is_a_positive_number(meta, scale):
+    meta["extra"]["scale"] = scale
+    with pytest.raises(DataError, match=r"toy: expected a positive extra\.scale, received"):
+        domain_of(meta, grey_noise=0.0, latent_noise=0.05)
+
+
 def test_the_dtype_chooses_the_domain(meta, spread):
     latents = domain_of(meta, grey_noise=0.1, latent_noise=0.2)
     assert isinstance(latents, LatentDomain)

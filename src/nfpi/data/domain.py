@@ -76,19 +76,21 @@ class PixelDomain(Domain):
 
 @dataclass(frozen=True, eq=False)
 class LatentDomain(Domain):
-    """Latents of an autoencoder, divided by their largest absolute value: x = latent + noise · spread · N(0, 1).
+    """Latents of an autoencoder, stored divided by a scale: x = latent / scale + noise · spread · N(0, 1).
 
     Args:
         noise: share of the spread.
         spread: standard deviation of each element over the training set, (C, H, W), of the latents as stored.
+        scale: what the autoencoder's latents were divided by, their largest absolute value on the training set.
     """
 
     noise: float
     spread: Tensor
+    scale: float = 1.0
     dtype = "float16"
 
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """x = latent + noise · spread · ε, ε ~ N(0, 1)."""
+        """x = stored latent + noise · spread · ε, ε ~ N(0, 1)."""
         self._require_dtype(images)
         if images.shape[1:] != self.spread.shape:
             expected, received = tuple(self.spread.shape), tuple(images.shape[1:])
@@ -105,8 +107,11 @@ class LatentDomain(Domain):
         return x.clamp(-largest, largest).to(torch.float16)
 
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
-        """NLL / (D log 2): of the density itself, since latents are continuous; may be negative."""
-        return nll / (num_dimensions * math.log(2))
+        """NLL / (D log 2) + log₂ scale: of the density of the autoencoder's own latents; may be negative.
+
+        The flow sees u / scale of a latent u, so p(u) = p(u / scale) / scale^D.
+        """
+        return nll / (num_dimensions * math.log(2)) + math.log2(self.scale)
 
 
 def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float) -> Domain:
@@ -114,12 +119,12 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
 
     Args:
         meta: an image set's `meta`, or a model's `data`: its dtype (uint8 where none is given), and for latents, which
-            are float16, extra.spread, (C, H, W).
+            are float16, extra.spread, (C, H, W), and extra.scale (1 where none is given).
         grey_noise: of pixels, see :class:`PixelDomain`.
         latent_noise: of latents, see :class:`LatentDomain`.
 
     Raises:
-        DataError: latents without their spread.
+        DataError: latents without their spread, or with a scale that is not a positive number.
     """
     if meta.get("dtype", PixelDomain.dtype) == PixelDomain.dtype:
         return PixelDomain(grey_noise)
@@ -132,4 +137,8 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
     improper = spread[~(torch.isfinite(spread) & (spread >= 0))]
     if len(improper):
         raise DataError(f"{meta.get('name')}: expected extra.spread of at least 0, received {improper[0]:g}")
-    return LatentDomain(latent_noise, spread)
+    scale = meta["extra"].get("scale")
+    scale = 1.0 if scale is None else scale
+    if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
+        raise DataError(f"{meta.get('name')}: expected a positive extra.scale, received {scale!r}")
+    return LatentDomain(latent_noise, spread, float(scale))
