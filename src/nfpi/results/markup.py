@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,19 @@ import pandas as pd
 from nfpi.results.csv_files import write_csv
 from nfpi.results.html import to_html
 from nfpi.results.latex import to_latex
-from nfpi.results.layout import Column, Markup, Spread, lay_out, weight_parts
+from nfpi.results.layout import Column, Markup, Spread, Table, lay_out, weight_parts
 from nfpi.runtime.files import write_atomically, written_together
 
-__all__ = ["to_html", "to_latex", "to_markdown", "weight_parts", "write_table"]
+__all__ = [
+    "escape_markdown",
+    "markdown_grid",
+    "to_html",
+    "to_latex",
+    "to_markdown",
+    "to_short_markdown",
+    "weight_parts",
+    "write_table",
+]
 
 
 def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
@@ -36,14 +46,34 @@ def to_markdown(frame: pd.DataFrame, title: str) -> str:
     Raises:
         TableError: a column is missing.
     """
+    heading = f"**{escape_markdown(' '.join(title.split()))}**\n\n" if title.strip() else ""
     table = lay_out(frame, _MARKDOWN)
+    return f"{heading}{markdown_grid(table)}\n\n{' '.join(table.notes)}\n"
+
+
+def to_short_markdown(frame: pd.DataFrame) -> str:
+    """What tells the rows of a table apart, and its own values with their standard deviation: no title, no notes.
+
+    Raises:
+        TableError: a column is missing.
+    """
+    table = lay_out(frame, replace(_MARKDOWN, spread=_std))
+    columns = [column for column in table.columns if not column.group or column.heading == "ours"]
+    return markdown_grid(Table(columns, table.best, [])) + "\n"
+
+
+def markdown_grid(table: Table) -> str:
+    """The headings and cells of a table that is laid out, the best rows in bold."""
     header = [_heading(column) for column in table.columns]
     lines = [header, ["---:" if column.is_numeric else ":---" for column in table.columns]]
     for cells, best in zip(table.rows, table.best, strict=True):
         lines.append([f"**{cell}**" if best and cell else cell for cell in cells])
-    grid = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    heading = f"**{_MARKDOWN.escape(' '.join(title.split()))}**\n\n" if title.strip() else ""
-    return f"{heading}{grid}\n\n{' '.join(table.notes)}\n"
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def escape_markdown(text: str) -> str:
+    """Text as it stands in a cell."""
+    return re.sub(r"([\\|*`<\[\]])", r"\\\1", text)
 
 
 def _heading(column: Column) -> str:
@@ -54,14 +84,18 @@ def _heading(column: Column) -> str:
 def _spread(spread: Spread) -> str:
     """` ± 0.4 [97.1, 99.5]`, what of it is known."""
     decimals = spread.decimals
-    std = "" if pd.isna(spread.std) else f" ± {spread.std:.{decimals}f}"
-    return std + (f" [{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]" if spread.has_interval else "")
+    return _std(spread) + (f" [{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]" if spread.has_interval else "")
+
+
+def _std(spread: Spread) -> str:
+    """` ± 0.4`, where it is known."""
+    return "" if pd.isna(spread.std) else f" ± {spread.std:.{spread.decimals}f}"
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _MARKDOWN = Markup(
-    escape=lambda text: re.sub(r"([\\|*`<\[\]])", r"\\\1", text),
+    escape=escape_markdown,
     times_power=lambda mantissa, exponent: mantissa + "10" + str(exponent).translate(_SUPERSCRIPTS),
     spread=_spread,
     interval="[low, high]",
