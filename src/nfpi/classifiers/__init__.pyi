@@ -3,12 +3,14 @@ from .data import Variants as Variants
 from .data import concatenate as concatenate
 from .data import resize_images as resize_images
 from .preprocessing import Preprocessing as Preprocessing
+from .preprocessing import channel_statistics as channel_statistics
 from .real_labels import RealLabels as RealLabels
 from .registry import build_classifier as build_classifier
 from .registry import build_trained as build_trained
 from .registry import get_preprocessing as get_preprocessing
 from .registry import published_weights as published_weights
 from .registry import register_classifier as register_classifier
+from .registry import stored_preprocessing as stored_preprocessing
 from .scoring import Scores as Scores
 from .scoring import classifier_scores as classifier_scores
 from .training import ClassifierState as ClassifierState
@@ -30,6 +32,7 @@ __all__ = [
     "Variants",
     "build_classifier",
     "build_trained",
+    "channel_statistics",
     "classifier_scores",
     "classifier_transform",
     "concatenate",
@@ -39,5 +42,6 @@ __all__ = [
     "read_weights",
     "register_classifier",
     "resize_images",
+    "stored_preprocessing",
     "train_classifier",
 ]

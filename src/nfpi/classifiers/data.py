@@ -50,6 +50,27 @@ class ResizedImages:
 
 
 @dataclass(frozen=True, eq=False)
+class RepeatedImages:
+    """An array of images (N, H, W, C) several times over: row r·N + n is image n in its repetition r.
+
+    Args:
+        images: the array.
+        repeats: R.
+    """
+
+    images: np.ndarray
+    repeats: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(R·N, H, W, C)."""
+        return self.repeats * self.images.shape[0], *self.images.shape[1:]
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        return self.images[indices % self.images.shape[0]]
+
+
+@dataclass(frozen=True, eq=False)
 class ReplacedImages:
     """An array of images (N, H, W, C), some of which are replaced by variants.
 
@@ -123,13 +144,20 @@ class Variants:
             )
         return cls(images, per_image, decoder)
 
-    def rows(self, probability: float, seed: int, epoch: int) -> np.ndarray:
-        """Draw the variant that replaces each image in an epoch, all with equal probability; −1: none; (N,)."""
+    def rows(self, probability: float, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
+        """Draw the variant that replaces each image in an epoch, all with equal probability; −1: none; (R·N,).
+
+        Args:
+            probability: that an image is replaced.
+            seed, epoch: determine the draws.
+            repeats: R, passes over the images in the epoch, each with draws of its own.
+        """
         generator = generator_for("cpu", seed, "nfa", epoch)
-        count = len(self.images) // self.per_image
+        images = len(self.images) // self.per_image
+        count = repeats * images
         variant = torch.randint(self.per_image, (count,), generator=generator)
         replaced = torch.rand(count, generator=generator, dtype=torch.float64) < probability
-        return torch.where(replaced, torch.arange(count) * self.per_image + variant, -1).numpy()
+        return torch.where(replaced, torch.arange(count) % images * self.per_image + variant, -1).numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +166,7 @@ class ClassifierData:
 
     Args:
         train, validation: 8-bit images of one size.
-        config: batch size, share of variants.
+        config: batch size, passes of an epoch, share of variants.
         preprocessing: of the classifier's images.
         standard: the standard augmentations; None: without.
         variants: of the training images; None: without.
@@ -160,37 +188,47 @@ class ClassifierData:
     @property
     def drops_last(self) -> bool:
         """Whether the last batch is left out: batch normalisation has no variance for a single image."""
-        return len(self.train) > 1 and len(self.train) % self.config.batch_size == 1
+        return self._drawn > 1 and self._drawn % self.config.batch_size == 1
 
     @property
     def images_per_epoch(self) -> int:
-        """Images of an epoch."""
-        return len(self.train) - self.drops_last
+        """Images of an epoch; each counts as often as it is repeated."""
+        return self._drawn - self.drops_last
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; the last one may be smaller."""
-        return num_batches(len(self.train), self.config.batch_size, self.drops_last)
+        return num_batches(self._drawn, self.config.batch_size, self.drops_last)
+
+    @property
+    def _drawn(self) -> int:
+        """Images that all passes of an epoch draw."""
+        return self.config.repeats * len(self.train)
 
     def stream(self, seed: int, epoch: int, start_batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Load the batches of an epoch, shuffled and augmented: 8-bit images (B, C, H, W) and labels (B,) on `device`.
 
-        Random numbers depend on (seed, epoch) and the image only: neither on `start_batch` nor on the workers.
+        An epoch is `repeats` passes over the images, one after another. Random numbers depend on (seed, epoch), the
+        pass and the image only: neither on `start_batch` nor on the workers.
         """
         config, seed_of_images = self.config, derive_seed(seed, "classifier")
         transform = self._transform()
         images, rows, decoder = self.train.images, None, None
+        if config.repeats > 1:
+            images = cast(np.ndarray, RepeatedImages(images, config.repeats))
         if self.variants is not None:
-            rows, decoder = self.variants.rows(config.nfa_probability, seed, epoch), self.variants.decoder
+            rows = self.variants.rows(config.nfa_probability, seed, epoch, config.repeats)
+            decoder = self.variants.decoder
             array = None if decoder is not None else self.variants.images.images
             images = cast(np.ndarray, ReplacedImages(images, rows, array))
         stream = load_batches(
             # indices in place of labels: variants and labels are looked up by them
-            ImageSet(images, np.arange(len(self.train)), self.train.meta),
+            ImageSet(images, np.arange(self._drawn), self.train.meta),
             config.batch_size,
             seed=seed_of_images,
             epoch=epoch,
             shuffle=True,
+            passes=config.repeats,
             transform=transform,
             drop_last=self.drops_last,
             start_batch=start_batch,
@@ -207,7 +245,7 @@ class ClassifierData:
                     if transform is not None:
                         decoded = augment_each(decoded.cpu(), indices.numpy()[latent], transform, seed_of_images, epoch)
                     batch[torch.from_numpy(latent).to(device)] = decoded.to(device)
-            yield batch, labels[indices].to(device, non_blocking=True)
+            yield batch, labels[indices % len(labels)].to(device, non_blocking=True)
 
     def _transform(self) -> Transform | None:
         """The standard augmentation of one image."""

@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nfpi.data.store import ImageSet
+
 RGB = tuple[float, ...]
+
+PUBLISHED: dict[str, tuple[RGB, RGB]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation of each channel of RGB in [0, 1], by the value of `normalization`."""
+_IMAGES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -44,3 +56,28 @@ class Preprocessing:
         if channels != len(values):
             values = (fmean(values),) * channels
         return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+
+def channel_statistics(image_set: ImageSet) -> tuple[RGB, RGB]:
+    """Compute mean and standard deviation of each channel over all pixels, in [0, 1].
+
+    Args:
+        image_set: 8-bit images, (N, H, W, C); every one is read.
+
+    Raises:
+        ValueError: all pixels of a channel are equal.
+    """
+    channels, height, width = image_set.shape
+    levels = np.arange(256) / 255
+    histogram = np.zeros((channels, 256), dtype=np.int64)
+    for first in range(0, len(image_set), _IMAGES_AT_ONCE):
+        rows = np.arange(first, min(first + _IMAGES_AT_ONCE, len(image_set)))
+        pixels = np.asarray(image_set.images[rows])
+        for channel in range(channels):
+            histogram[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+    share = histogram / (len(image_set) * height * width)
+    mean = share @ levels
+    std = np.sqrt(np.einsum("cl,cl->c", share, (levels - mean[:, None]) ** 2))
+    if not (std > 0).all():
+        raise ValueError("normalization: expected different pixels in each channel, received equal ones in one")
+    return tuple(mean.tolist()), tuple(std.tolist())

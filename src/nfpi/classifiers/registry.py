@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from nfpi.classifiers.preprocessing import Preprocessing
+from nfpi.classifiers.preprocessing import PUBLISHED, RGB, Preprocessing
 from nfpi.classifiers.weights import load_weights, read_weights
-from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, explain
+from nfpi.config.base import PositiveFloat, PositiveInt, Seed, Settings, Share, explain
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.registry import Variant
 from nfpi.runtime.formats import FormatError, Record, check_record
@@ -53,10 +54,33 @@ def register_classifier(
     return register
 
 
-def get_preprocessing(config: ClassifierConfig) -> Preprocessing:
-    """How the images of a classifier are normalised and resized."""
-    preprocessing = _trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
-    return preprocessing if isinstance(preprocessing, Preprocessing) else preprocessing()
+def get_preprocessing(config: ClassifierConfig, measured: tuple[RGB, RGB] | None = None) -> Preprocessing:
+    """How the images of a classifier are normalised and resized.
+
+    Args:
+        config: model and normalisation.
+        measured: mean and standard deviation of the channels of the training images, for `normalization: dataset`;
+            None: not known, and the model's own are in their place, as only resizing needs no more.
+    """
+    found = _trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
+    preprocessing: Preprocessing = found if isinstance(found, Preprocessing) else found()
+    statistics = measured if config.normalization == "dataset" else PUBLISHED.get(config.normalization)
+    if statistics is None:
+        return preprocessing
+    mean, std = statistics
+    return replace(preprocessing, mean=mean, std=std)
+
+
+def stored_preprocessing(config: ClassifierConfig, header: Mapping[str, Any], path: Path) -> Preprocessing:
+    """How the images of a trained classifier are normalised and resized, from what its file holds; errors name `path`.
+
+    Raises:
+        FormatError: it was normalised by its training images, and the header does not say how.
+    """
+    if config.normalization != "dataset":
+        return get_preprocessing(config)
+    found = check_record(_Statistics, header.get("normalization"), path, "mean and std of the training images")
+    return get_preprocessing(config, (tuple(found.mean), tuple(found.std)))
 
 
 def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -94,6 +118,11 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
     model = _build(variant, size, config.settings)
     load_weights(model, weights, config.weights)
     return model
+
+
+class _Statistics(Record):
+    mean: Annotated[list[Share], Field(min_length=1)]
+    std: Annotated[list[PositiveFloat], Field(min_length=1)]
 
 
 class _Size(Record):

@@ -15,10 +15,11 @@ def resnet18(num_classes: int, in_channels: int, image_size: int, settings: ResN
         num_classes: K.
         in_channels: C of the images, (B, C, H, W) → (B, K) logits.
         image_size: not used, images may have any size.
-        settings: there are none.
+        settings: how the stem is initialised.
     """
     model = models.resnet18(num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    if settings.stem_init == "kaiming_normal":
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from timm.models import SwinTransformer
+from torch import nn
 
 from nfpi.config.classifiers import SwinSettings
 
@@ -18,5 +21,12 @@ def swin(num_classes: int, in_channels: int, image_size: int, settings: SwinSett
         image_size: S.
         settings: architecture.
     """
-    architecture = settings.model_dump()
-    return SwinTransformer(img_size=image_size, num_classes=num_classes, in_chans=in_channels, **architecture)
+    architecture = settings.model_dump(exclude={"layer_norm_eps"})
+    norm = partial(nn.LayerNorm, eps=settings.layer_norm_eps)
+    return SwinTransformer(
+        img_size=image_size,
+        num_classes=num_classes,
+        in_chans=in_channels,
+        norm_layer=norm,  # type: ignore[arg-type]  # declared as a class, called as one
+        **architecture,
+    )

@@ -93,6 +93,7 @@ class ClassifierState:
             "step": self.step,
             "log": self.log,
             "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
+            "momenta": [group["momentum"] for group in self.optimizer.param_groups if "momentum" in group],
             "schedule": self.schedule.state_dict(),
         }
 
@@ -116,6 +117,8 @@ class ClassifierState:
             self.schedule.load_state_dict(header["schedule"])
             for group, rate in zip(self.optimizer.param_groups, header["learning_rates"], strict=True):
                 group["lr"] = rate
+            for group, momentum in zip(self.optimizer.param_groups, header.get("momenta", ()), strict=False):
+                group["momentum"] = momentum
             self.seed, self.step, self.log = int(header["seed"]), int(header["step"]), list(header["log"])
             self.epoch_loss.copy_(tensors["epoch_loss"])
         except (KeyError, RuntimeError, ValueError) as error:
@@ -137,8 +140,9 @@ def make_optimizer(model: nn.Module, config: ClassifierConfig) -> torch.optim.Op
 def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, steps_per_epoch: int) -> LRScheduler:
     """Make the schedule of the learning rate.
 
-    one_cycle (Smith & Topin, 2019): from `learning_rate` up to `max_learning_rate` and down to almost 0, at constant
-    momentum. cosine (Loshchilov & Hutter, 2017): linearly up to `learning_rate`, then half a cosine wave down to 0.
+    one_cycle (Smith & Topin, 2019): from `learning_rate` up to `max_learning_rate` in 30 % of the steps, then down to
+    `learning_rate`/10⁴, at constant momentum or, with `cycle_momentum`, momentum from 0.95 down to 0.85 and back.
+    cosine (Loshchilov & Hutter, 2017): linearly up to `learning_rate`, then half a cosine wave down to 0.
 
     Raises:
         ValueError: the warm-up takes all epochs.
@@ -151,7 +155,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, st
                 max_lr=config.max_learning_rate,
                 total_steps=max(2, steps),
                 div_factor=config.max_learning_rate / config.learning_rate,
-                cycle_momentum=False,
+                cycle_momentum=config.cycle_momentum,
             )
         case "constant":
             return LambdaLR(optimizer, lambda _: 1.0)

@@ -49,8 +49,9 @@ def classifier_transform(
 class BatchAugmentation:
     """The standard augmentations of a normalised batch: random erasing, mixup, cutmix.
 
-    Random erasing (timm's) fills a rectangle of some images with noise N(0, 1). Mixup and cutmix (torchvision's) mix
-    each image and its label with those of its neighbour, in every batch; where both are on, one is chosen at random.
+    Random erasing (timm's) fills a rectangle of some images with noise N(0, 1), or with 0, the mean that images are
+    normalised by. Mixup and cutmix (torchvision's) mix each image of a batch and its label with those of its neighbour,
+    in a share `mix_probability` of the batches; where both are on, one is chosen at random for each batch.
 
     Args:
         standard: which of them, and how strong.
@@ -63,13 +64,20 @@ class BatchAugmentation:
         if standard.random_erasing:
             from timm.data.random_erasing import RandomErasing  # slow to import, and rarely used
 
-            self._erase = RandomErasing(standard.random_erasing, mode="pixel", device=device)
+            self._erase = RandomErasing(
+                standard.random_erasing,
+                max_area=standard.erasing_max_area,
+                mode={"noise": "pixel", "mean": "const"}[standard.erasing_fill],
+                device=device,
+            )
         mixes: list[v2.Transform] = []
         if standard.mixup:
             mixes.append(v2.MixUp(alpha=standard.mixup, num_classes=num_classes))
         if standard.cutmix:
             mixes.append(v2.CutMix(alpha=standard.cutmix, num_classes=num_classes))
-        self._mix = v2.RandomChoice(mixes) if mixes else None
+        self._mix: v2.Transform | None = v2.RandomChoice(mixes) if mixes else None
+        if self._mix is not None and standard.mix_probability < 1:
+            self._mix = v2.RandomApply([self._mix], p=standard.mix_probability)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Augment a batch.

@@ -16,6 +16,7 @@ from nfpi.config.base import (
     PositiveInt,
     Settings,
     Share,
+    added_setting,
     explain,
 )
 from nfpi.config.registry import Registry
@@ -34,7 +35,11 @@ CLASSIFIERS = Registry("classifier model")
 
 
 class ResNet18Settings(Settings):
-    """Architecture of the ResNet18 of small images; there is nothing to choose."""
+    """Architecture of the ResNet18 of small images."""
+
+    stem_init: Literal["kaiming_normal", "torch_default"] = added_setting("kaiming_normal")
+    """initial weights of the 3×3 stem: as torchvision initialises ResNet's other convolutions (kaiming_normal), or as
+    torch initialises any convolution, which is what the released code has (torch_default)"""
 
 
 class SwinSettings(Settings):
@@ -49,6 +54,8 @@ class SwinSettings(Settings):
     """attention heads of each level"""
     mlp_ratio: PositiveFloat = 2.0
     drop_path_rate: Fraction = 0.1
+    layer_norm_eps: PositiveFloat = added_setting(1e-5)
+    """ε of the layer normalisations"""
 
     @model_validator(mode="after")
     def _one_entry_a_level(self) -> SwinSettings:
@@ -93,10 +100,16 @@ class StandardAugmentation(Settings):
     """timm's RandAugment, e.g. rand-m9-mstd0.5-inc1"""
     random_erasing: Share = 0.0
     """probability"""
+    erasing_max_area: Annotated[float, Field(gt=0, le=1)] = added_setting(1 / 3)
+    """largest share of an image that random erasing takes; the smallest is 0.02"""
+    erasing_fill: Literal["noise", "mean"] = added_setting("noise")
+    """what is put there: noise N(0, 1), or the mean that images are normalised by, after the normalisation"""
     mixup: NonNegativeFloat = 0.0
     """α of mixup's Beta(α, α)"""
     cutmix: NonNegativeFloat = 0.0
     """α of cutmix's Beta(α, α)"""
+    mix_probability: Share = added_setting(1.0)
+    """share of batches that mixup or cutmix changes"""
 
 
 class ClassifierConfig(Settings):
@@ -114,8 +127,14 @@ class ClassifierConfig(Settings):
     """another classifier of the config, trained without augmentation, whose weights are fine-tuned"""
     image_size: PositiveInt | None = None
     """side that images are resized to (bicubic); None: as they are"""
+    normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = added_setting("model")
+    """mean and standard deviation that channels are normalised by: the model's own (model; 0.5 and 0.5, for EVA02 those
+    of its published weights), 0.5 and 0.5 (half), those of the training images (dataset), or those published of a
+    data set"""
     epochs: NonNegativeInt = 30
-    """0: the weights are tested as they are"""
+    """0: the weights are tested as they are. The weights after the last epoch are the ones that are tested"""
+    repeats: PositiveInt = added_setting(1)
+    """passes over the training images in an epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
@@ -126,6 +145,10 @@ class ClassifierConfig(Settings):
     warmup_epochs: NonNegativeInt = 0
     """of linear warm-up (cosine)"""
     momentum: Fraction = 0.9
+    """of SGD"""
+    cycle_momentum: bool = added_setting(False)
+    """whether one-cycle moves SGD's momentum from 0.95 down to 0.85 and back while the learning rate goes up and down
+    (torch's default), in place of `momentum`"""
     weight_decay: NonNegativeFloat = 5e-4
     gradient_clip: NonNegativeFloat = 0.0
     """largest norm of the gradient; 0: not clipped"""
@@ -154,9 +177,11 @@ class ClassifierConfig(Settings):
     def _architecture_is_of_the_model(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "model" in info.data:
             try:
-                CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
+                settings = CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
             except ValidationError as error:
                 raise ValueError(explain(error)) from None
+            written = settings.model_dump()  # without added settings that have their default
+            return {name: value for name, value in architecture.items() if name in written}
         return architecture
 
     @field_validator("pretrained")
@@ -167,6 +192,13 @@ class ClassifierConfig(Settings):
             known = ", ".join(name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits)
             raise ValueError(f"expected a model whose weights are published ({known}), received model '{model}'")
         return pretrained
+
+    @model_validator(mode="after")
+    def _momentum_has_a_cycle(self) -> ClassifierConfig:
+        if self.cycle_momentum and (self.optimizer, self.schedule) != ("sgd", "one_cycle"):
+            received = f"{self.optimizer} and {self.schedule}"
+            raise ValueError(f"cycle_momentum: expected optimizer sgd and schedule one_cycle, received {received}")
+        return self
 
     @property
     def settings(self) -> Settings:

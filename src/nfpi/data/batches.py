@@ -31,6 +31,7 @@ def load_batches(
     seed: int,
     epoch: int = 0,
     shuffle: bool = False,
+    passes: int = 1,
     transform: Transform | None = None,
     drop_last: bool = False,
     start_batch: int = 0,
@@ -46,6 +47,8 @@ def load_batches(
         batch_size: images of a batch, over all processes; the last batch may be smaller.
         seed, epoch: determine order and augmentation.
         shuffle: whether the order is a random permutation, or that of the set.
+        passes: equal parts of the set that follow each other, each shuffled by itself: for a set that holds the same
+            images several times.
         transform: augmentation of one image (C, H, W).
         drop_last: leave out the last batch if it is smaller than the others.
         start_batch: batches to skip, without reading them: where an interrupted epoch resumes.
@@ -61,9 +64,11 @@ def load_batches(
     count = num_batches(len(image_set), batch_size, drop_last)
     if not 0 <= start_batch <= count:
         raise ValueError(f"start_batch: expected 0 to {count}, received {start_batch}")
+    if passes < 1 or len(image_set) % passes:
+        raise ValueError(f"passes: expected a divisor of {len(image_set)} images, received {passes}")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank: expected 0 to {world_size - 1}, received {rank}")
-    order = _permutation(len(image_set), seed, epoch) if shuffle else np.arange(len(image_set))
+    order = _permutation(len(image_set), passes, seed, epoch) if shuffle else np.arange(len(image_set))
     shares = [
         np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size)[rank]
         for batch in range(start_batch, count)
@@ -137,9 +142,10 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         return images, labels
 
 
-def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+def _permutation(length: int, passes: int, seed: int, epoch: int) -> np.ndarray:
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return torch.randperm(length, generator=generator).numpy()
+    size = length // passes
+    return torch.cat([i * size + torch.randperm(size, generator=generator) for i in range(passes)]).numpy()
 
 
 def _identity(batch: Any) -> Any:

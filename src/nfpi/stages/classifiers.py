@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from nfpi.classifiers.data import ClassifierData, Variants, concatenate, resize_images
+from nfpi.classifiers.preprocessing import channel_statistics
 from nfpi.classifiers.real_labels import find_real_labels
-from nfpi.classifiers.registry import build_classifier, build_trained, get_preprocessing
+from nfpi.classifiers.registry import build_classifier, build_trained, get_preprocessing, stored_preprocessing
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.weights import load_weights
@@ -75,6 +76,8 @@ def train(stage: TrainClassifier) -> None:
         "temperature": temperature,
         "images": len(data.train),
     }
+    if config.normalization == "dataset":
+        settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
     with written_together():
         save_tensors(stage.path("model"), trained.model.state_dict(), {"seed": stage.seed, **settings})
         write_log(stage.path("history"), trained.log)
@@ -136,6 +139,8 @@ def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData,
             variants = Variants.from_image_set(pixels, train, None, digests["real"])
         else:
             variants = Variants.from_image_set(stored, train, load_decoder(stored.meta, device), digests["real"])
+    if config.normalization == "dataset":
+        preprocessing = get_preprocessing(config, channel_statistics(train))
     standard = config.standard if stage.augmentation == "standard" else None
     return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
 
@@ -163,7 +168,8 @@ def test(stage: TestClassifier) -> None:
     best = max(accuracies, key=lambda folder: accuracies[folder])
     weights, header = load_tensors(best / "model.safetensors")
     config, model = build_trained(weights, header, best / "model.safetensors")
-    pixels, preprocessing = open_pixels(stage.data / "test"), get_preprocessing(config)
+    pixels = open_pixels(stage.data / "test")
+    preprocessing = stored_preprocessing(config, header, best / "model.safetensors")
     images = resize_images(pixels, config.image_size, preprocessing)
     if images.num_classes != header["size"]["num_classes"]:
         expected, received = header["size"]["num_classes"], images.num_classes
