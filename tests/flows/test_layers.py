@@ -267,3 +267,45 @@ def test_nets_last_layer_starts_at_zero_and_the_others_normalised():
         inner = block.conv1(hidden)
         torch.testing.assert_close(inner.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
         assert not block.conv3(F.elu(block.conv2(F.elu(inner)))).any()
+
+
+@pytest.mark.parametrize("initialization", ["normal", "uniform"])
+def test_either_initialisation_normalises_all_but_the_last_layer(initialization):
+    torch.manual_seed(0)
+    net = ResidualNet(3, 8, 5, 2, initialization).double()
+    x = 5 + 3 * _images(16, 3, 4, 4)
+    assert not net.initialize(x).any()
+    hidden = net.head(x)
+    torch.testing.assert_close(hidden.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
+    assert hidden.mean((0, 2, 3)).abs().max() < 1e-10
+    inner = net.blocks[0].conv1(F.elu(hidden))
+    torch.testing.assert_close(inner.var((0, 2, 3), correction=0), torch.ones(8, dtype=torch.float64))
+    assert not net.blocks[0].conv3(F.elu(net.blocks[0].conv2(F.elu(inner)))).any()
+
+
+def test_uniform_kernels_carry_the_scale_of_the_data_and_normal_ones_do_not():
+    """Released kernels have rms · √fan_in of 1.3 to 1.7 and norms of scale 1, 0.77 after the first convolution."""
+    x = _images(64, 12, 8, 8)
+    nets = {}
+    for name in ("normal", "uniform"):
+        torch.manual_seed(0)
+        nets[name] = ResidualNet(12, 32, 5, 2, name).double()
+        nets[name].initialize(x)
+    layers = [layer for layer in nets["uniform"].modules() if isinstance(layer, NormalizedConv2d)]
+    for layer in layers:
+        fan_in = layer.weight[0].numel()
+        assert 1.2 < layer.weight.square().mean().mul(fan_in).sqrt() < 1.8
+        rows = layer.weight.flatten(1)  # a uniform distribution ends at √3 times its standard deviation
+        assert (rows.abs().amax(1) / rows.square().mean(1).sqrt()).max() < 2.2
+        scale = 0.0 if layer.starts_at_zero else 0.77 if layer is nets["uniform"].head else 1.0
+        torch.testing.assert_close(layer.scale.detach(), torch.full_like(layer.scale, scale))
+    for layer in (part for part in nets["normal"].modules() if isinstance(part, NormalizedConv2d)):
+        assert layer.weight.square().mean().mul(layer.weight[0].numel()).sqrt().item() == pytest.approx(1, rel=0.1)
+
+
+def test_a_constant_channel_of_a_uniform_kernel_stays_finite():
+    layer = NormalizedConv2d(3, 5, 1, initial_scale=0.77).double()
+    layer.weight.data[4] = 0
+    y = layer.initialize(_images(8, 3, 6, 4))
+    assert torch.isfinite(y).all()
+    assert not y[:, 4].any()

@@ -170,3 +170,16 @@ def test_papers_flow_is_inverted_in_float32(paper_flow):
         back, home = paper_flow.inverse(z)
     assert (back - x).abs().max() <= 1e-4
     torch.testing.assert_close(home, -there, rtol=1e-5, atol=1e-2)
+
+
+def test_the_initialisation_of_coupling_nets_is_a_setting():
+    """The default is not written, so that flows from before there was a choice have the same description."""
+    default, uniform = _flow(), _flow(initialization="uniform")
+    assert "initialization" not in default.description["settings"]
+    assert uniform.description["settings"]["initialization"] == "uniform"
+    assert build_flow(uniform.description).settings == uniform.settings
+    x = _images(8, 1, 4, 4)
+    z = uniform.initialize(x)
+    torch.testing.assert_close(uniform.inverse(z)[0], x)
+    with pytest.raises(ValueError, match="initialization"):
+        _flow(initialization="orthogonal")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
-from nfpi.config.base import NonNegativeInt, PositiveInt, Settings
+from nfpi.config.base import NonNegativeInt, PositiveInt, Settings, added_setting
 from nfpi.config.registry import BlockRegistry
 
 
@@ -54,6 +54,9 @@ class MatrixExponentialSettings(LevelSettings):
     """width of each level's coupling nets"""
     coupling: Literal["matrix_exponential", "affine", "additive"] = "matrix_exponential"
     """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S, a diagonal one, or S = 0"""
+    initialization: Literal["normal", "uniform"] = added_setting("normal")
+    """kernels of the coupling nets: normal ones whose outputs are normalised by the scale of each channel, or uniform
+    ones that are divided by the spread of their outputs, as in the released code"""
 
 
 class GlowSettings(LevelSettings):

@@ -82,11 +82,13 @@ class _ResidualCoupling(Coupling):
 
     Args:
         channels: C.
-        hidden_channels, num_blocks: width and residual blocks of the net.
+        hidden_channels, num_blocks, initialization: width, residual blocks and initialisation of the net.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
-        super().__init__(channels, lambda kept, out: ResidualNet(kept, hidden_channels, out, num_blocks))
+    def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:
+        super().__init__(
+            channels, lambda kept, out: ResidualNet(kept, hidden_channels, out, num_blocks, initialization)
+        )
 
 
 class AdditiveCoupling(_ResidualCoupling):
@@ -109,8 +111,8 @@ class AdditiveCoupling(_ResidualCoupling):
 class _BoundedCoupling(_ResidualCoupling):
     """Couplings whose exponent is rescale · tanh(scale · out + shift) + reshift, with four learned numbers."""
 
-    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
-        super().__init__(channels, hidden_channels, num_blocks)
+    def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:
+        super().__init__(channels, hidden_channels, num_blocks, initialization)
         self.scale = nn.Parameter(torch.full((1,), 1 / 8))
         self.shift = nn.Parameter(torch.zeros(1))
         self.rescale = nn.Parameter(torch.full((1,), 1 / self.split[1]))
@@ -172,8 +174,8 @@ class _MatrixCoupling(_BoundedCoupling):
     used, which has arrived by then.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, num_blocks: int) -> None:
-        super().__init__(channels, hidden_channels, num_blocks)
+    def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:
+        super().__init__(channels, hidden_channels, num_blocks, initialization)
         self._lagged = _LaggedBound()
 
     def train(self, mode: bool = True) -> Self:
@@ -251,7 +253,9 @@ class LowRankMatrixExponentialCoupling(_MatrixCoupling):
         return centred - (columns * coefficients.unsqueeze(2)).sum(1), -trace
 
 
-def make_coupling(kind: str, channels: int, hidden_channels: int, num_blocks: int) -> Coupling:
+def make_coupling(
+    kind: str, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal"
+) -> Coupling:
     """The coupling of this kind: `matrix_exponential` (full or low-rank by its size), `affine` or `additive`.
 
     Raises:
@@ -264,4 +268,4 @@ def make_coupling(kind: str, channels: int, hidden_channels: int, num_blocks: in
         layer = kinds[kind]
     else:
         raise ValueError(f"coupling: expected matrix_exponential, affine or additive, received {kind!r}")
-    return layer(channels, hidden_channels, num_blocks)
+    return layer(channels, hidden_channels, num_blocks, initialization)

@@ -22,6 +22,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
         num_flows, num_blocks, hidden_channels: one entry a level: flow steps, residual blocks of a coupling net, its
             width.
         coupling: `matrix_exponential`, `affine` or `additive`.
+        initialization: of the coupling nets, `normal` or `uniform` (:class:`nfpi.flows.networks.ResidualNet`).
 
     Raises:
         ValueError: the lists differ in length, or the size does not divide.
@@ -37,6 +38,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
         num_blocks: Sequence[int],
         hidden_channels: Sequence[int],
         coupling: str = "matrix_exponential",
+        initialization: str = "normal",
     ) -> None:
         try:
             settings = MatrixExponentialSettings(
@@ -44,6 +46,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
                 num_blocks=list(num_blocks),
                 hidden_channels=list(hidden_channels),
                 coupling=coupling,  # type: ignore[arg-type]
+                initialization=initialization,  # type: ignore[arg-type]
             )
         except ValidationError as error:
             raise ValueError(explain(error)) from None
@@ -53,25 +56,33 @@ class MatrixExponentialFlow(MultiscaleFlow):
         """Actnorm, 1×1 convolution and coupling with this level's net."""
         settings = self.settings
         return matrix_exponential_step(
-            shape, settings.hidden_channels[level], settings.num_blocks[level], settings.coupling
+            shape,
+            settings.hidden_channels[level],
+            settings.num_blocks[level],
+            settings.coupling,
+            settings.initialization,
         )
 
 
 def matrix_exponential_step(
-    shape: tuple[int, int, int], hidden_channels: int, num_blocks: int, coupling: str = "matrix_exponential"
+    shape: tuple[int, int, int],
+    hidden_channels: int,
+    num_blocks: int,
+    coupling: str = "matrix_exponential",
+    initialization: str = "normal",
 ) -> FlowStep:
     """One step of the paper's flow.
 
     Args:
         shape: (C, H, W) of its input and output.
-        hidden_channels, num_blocks: of the coupling net.
+        hidden_channels, num_blocks, initialization: of the coupling net.
         coupling: kind of the coupling.
     """
     channels = shape[0]
     return FlowStep(
         ActNorm(shape),
         MatrixExponentialConv1x1(channels),
-        make_coupling(coupling, channels, hidden_channels, num_blocks),
+        make_coupling(coupling, channels, hidden_channels, num_blocks, initialization),
     )
 
 

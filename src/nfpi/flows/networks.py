@@ -22,6 +22,10 @@ class CouplingNet(nn.Module):
         raise NotImplementedError
 
 
+_HEAD_SCALE = 0.77
+"""scale after the first convolution of the released coupling nets, at the size of the paper's flow"""
+
+
 class NormalizedConv2d(nn.Module):
     """scale ⊙ conv(x) + shift with one scale and shift a channel, set so that the first batch comes out normalised.
 
@@ -31,17 +35,32 @@ class NormalizedConv2d(nn.Module):
         in_channels, out_channels: of the convolution.
         kernel_size: odd; the image keeps its size.
         starts_at_zero: the initialisation sets the scale and the shift to 0 instead.
+        initial_scale: None: the kernel is normal with variance 1/fan_in, and the initialisation sets the scale; a
+            number: the kernel is uniform, and the initialisation divides it by the spread of its outputs so that the
+            scale is this number.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, starts_at_zero: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        starts_at_zero: bool = False,
+        initial_scale: float | None = None,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         self.scale = nn.Parameter(torch.ones(out_channels))
         self.shift = nn.Parameter(torch.zeros(out_channels))
         self.padding = kernel_size // 2
         self.starts_at_zero = starts_at_zero
-        if not initialization_skipped():
+        self.initial_scale = initial_scale
+        if initialization_skipped():
+            return
+        if initial_scale is None:
             nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
+        else:
+            nn.init.kaiming_uniform_(self.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H, W)."""
@@ -50,25 +69,29 @@ class NormalizedConv2d(nn.Module):
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Zero mean and unit variance of every output channel; a constant channel is centred only."""
+        if not self.starts_at_zero or self.initial_scale is not None:
+            spread, mean = torch.std_mean(F.conv2d(x, self.weight, padding=self.padding), (0, 2, 3), correction=0)
+            constant = spread <= 1e-6 * (mean.abs() + 1e-6)
+            scale = torch.where(constant, torch.ones_like(spread), 1 / spread)
+            self.scale.copy_(scale)
+            self.shift.copy_(-mean * self.scale)
+            if self.initial_scale is not None:
+                self.weight.mul_((scale / self.initial_scale)[:, None, None, None])
+                self.scale.fill_(self.initial_scale)
         if self.starts_at_zero:
             self.scale.zero_()
             self.shift.zero_()
-        else:
-            spread, mean = torch.std_mean(F.conv2d(x, self.weight, padding=self.padding), (0, 2, 3), correction=0)
-            constant = spread <= 1e-6 * (mean.abs() + 1e-6)
-            self.scale.copy_(torch.where(constant, torch.ones_like(spread), 1 / spread))
-            self.shift.copy_(-mean * self.scale)
         return self(x)
 
 
 class ResidualBlock(nn.Module):
     """x ↦ ELU(x + conv₃ₓ₃(ELU(conv₁ₓ₁(ELU(conv₃ₓ₃(x)))))), the identity up to the last ELU when new."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, initial_scale: float | None = None) -> None:
         super().__init__()
-        self.conv1 = NormalizedConv2d(channels, channels, 3)
-        self.conv2 = NormalizedConv2d(channels, channels, 1)
-        self.conv3 = NormalizedConv2d(channels, channels, 3, starts_at_zero=True)
+        self.conv1 = NormalizedConv2d(channels, channels, 3, initial_scale=initial_scale)
+        self.conv2 = NormalizedConv2d(channels, channels, 1, initial_scale=initial_scale)
+        self.conv3 = NormalizedConv2d(channels, channels, 3, starts_at_zero=True, initial_scale=initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W)."""
@@ -90,12 +113,22 @@ class ResidualNet(CouplingNet):
     Args:
         in_channels, hidden_channels, out_channels: widths.
         num_blocks: residual blocks.
+        initialization: `normal`, or `uniform`, after the released code: uniform kernels that are divided by the spread
+            of their outputs, with scale 1, and 0.77 after the first convolution.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, num_blocks: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        initialization: str = "normal",
+    ) -> None:
         super().__init__()
-        self.head = NormalizedConv2d(in_channels, hidden_channels, 3)
-        self.blocks = nn.ModuleList(ResidualBlock(hidden_channels) for _ in range(num_blocks))
+        scale, head_scale = (1.0, _HEAD_SCALE) if initialization == "uniform" else (None, None)
+        self.head = NormalizedConv2d(in_channels, hidden_channels, 3, initial_scale=head_scale)
+        self.blocks = nn.ModuleList(ResidualBlock(hidden_channels, scale) for _ in range(num_blocks))
         self.out = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
