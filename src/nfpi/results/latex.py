@@ -59,7 +59,11 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
     Raises:
         TableError: a column is missing.
     """
-    table = lay_out(frame, _LATEX)
+    return latex_of(lay_out(frame, LATEX), title)
+
+
+def latex_of(table: Table, title: str) -> str:
+    """A table that is laid out, in the form of :func:`to_latex`."""
     size, panels = _fit(table)
     lines = [
         *_wrapped(title),
@@ -206,7 +210,7 @@ def _power(mantissa: str, exponent: int) -> str:
     return mantissa.replace("·", r"\(\cdot\)") + rf"10\textsuperscript{{{sign}{abs(exponent)}}}"
 
 
-_LATEX = Markup(
+LATEX = Markup(
     escape=escape,
     times_power=_power,
     spread=_spread,

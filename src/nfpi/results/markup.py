@@ -47,7 +47,7 @@ def to_markdown(frame: pd.DataFrame, title: str) -> str:
         TableError: a column is missing.
     """
     heading = f"**{escape_markdown(' '.join(title.split()))}**\n\n" if title.strip() else ""
-    table = lay_out(frame, _MARKDOWN)
+    table = lay_out(frame, MARKDOWN)
     return f"{heading}{markdown_grid(table)}\n\n{' '.join(table.notes)}\n"
 
 
@@ -57,7 +57,7 @@ def to_short_markdown(frame: pd.DataFrame) -> str:
     Raises:
         TableError: a column is missing.
     """
-    table = lay_out(frame, replace(_MARKDOWN, spread=_std))
+    table = lay_out(frame, replace(MARKDOWN, spread=_std))
     columns = [column for column in table.columns if not column.group or column.heading == "ours"]
     return markdown_grid(Table(columns, table.best, [])) + "\n"
 
@@ -94,7 +94,7 @@ def _std(spread: Spread) -> str:
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-_MARKDOWN = Markup(
+MARKDOWN = Markup(
     escape=escape_markdown,
     times_power=lambda mantissa, exponent: mantissa + "10" + str(exponent).translate(_SUPERSCRIPTS),
     spread=_spread,
