@@ -47,7 +47,7 @@ from nfpi.workflow.internals import (
     use_this_machine,
 )
 from nfpi.workflow.page import write_page_at_end
-from nfpi.workflow.planned import note_planned
+from nfpi.workflow.planned import note_planned, note_settings
 from nfpi.workflow.terminal import introduce
 
 ROOT = Path(workflow.basedir)
@@ -91,6 +91,7 @@ include: "workflow/rules/classify.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/costs.smk"
 
 
 try:
@@ -106,6 +107,7 @@ onstart:
     except LockedError as error:
         raise WorkflowError(str(error)) from None
     note_planned(plan, requested_targets(workflow))
+    note_settings(plan)
     log_in_utf_8(logger)
     introduce(logger, plan.layout.root, timed_rules(workflow))
 
@@ -137,7 +139,7 @@ for name in targets.names:
 rule unknown_target:
     """Name the targets there are, where another one is asked for."""
     input:
-        targets.unknown(["benchmark"]),
+        targets.unknown(["benchmark", "costs"]),
     output:
         "{target}",
     wildcard_constraints:

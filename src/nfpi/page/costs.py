@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from nfpi.results.costs import read_jobs
 from nfpi.results.layout import Column, Table
-from nfpi.results.times import read_benchmark
 
 _MEGABYTES_A_GIGABYTE = 1024
 _SHORT = 2 * 3600
@@ -33,12 +34,11 @@ class Cost:
 
 
 def read_costs(root: Path) -> list[Cost]:
-    """What the stages took, the longest first; files that are damaged are passed over."""
+    """What the stages took, the longest first; jobs whose time or memory is not known are left out."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted(root.glob("benchmarks/**/*.tsv")):
-        job = read_benchmark(path)
-        if "s" in job and "max_rss" in job:
-            found.setdefault(path.stem, []).append((job["s"], job["max_rss"]))
+    for job in read_jobs(root):
+        if not math.isnan(job.seconds) and not math.isnan(job.memory):
+            found.setdefault(job.stage, []).append((job.seconds, job.memory))
     costs = [
         Cost(stage, len(jobs), sum(s for s, _ in jobs), max(s for s, _ in jobs), max(memory for _, memory in jobs))
         for stage, jobs in found.items()

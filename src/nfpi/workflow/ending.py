@@ -8,6 +8,9 @@ from pathlib import Path
 
 from nfpi.workflow.targets import Targets
 
+COSTS = "costs"
+"""The target that says what jobs took; it has a table of its own."""
+
 
 def show_results(logger: logging.Logger, targets: Targets, requested: Collection[str]) -> None:
     """Print the tables that were asked for, and the paths of their files and figures.
@@ -22,6 +25,10 @@ def show_results(logger: logging.Logger, targets: Targets, requested: Collection
     figures = [name for name in chosen if name in config.figures]
     lines: list[str] = []
     paths: list[tuple[str, str]] = []
+    if COSTS in requested:
+        file = f"{targets.plan.layout.root.as_posix()}/{COSTS}.md"
+        lines += _text(file).rstrip().splitlines()
+        paths += [("costs", f"{file} (and .csv)")] if lines else []
     for name in chosen:
         if name in config.tables:
             files = targets.table(name)

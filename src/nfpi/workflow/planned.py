@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from nfpi.results.planned import write_planned
+from nfpi.results.settings import StoredSettings, write_settings
 from nfpi.workflow.plan import Plan
 from nfpi.workflow.tables import table_rows
 
@@ -20,3 +21,8 @@ def note_planned(plan: Plan, requested: Collection[str]) -> None:
     runs = [run for name in names for row in table_rows(plan.config, name) for run in row.runs]
     if runs:
         write_planned(plan.layout.root, runs)
+
+
+def note_settings(plan: Plan) -> None:
+    """Leave the settings of the call in the folder of results, for `nfpi costs` and `nfpi evidence`."""
+    write_settings(plan.layout.root, StoredSettings.of(plan.preset, plan.config))

@@ -5,7 +5,16 @@ from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
 from nfpi.stages.options.new import WritePreset
-from nfpi.stages.options.results import Benchmark, Collect, Compare, MakeFigure, MakeTable, WritePage, WriteSchema
+from nfpi.stages.options.results import (
+    Benchmark,
+    Collect,
+    Compare,
+    MakeFigure,
+    MakeTable,
+    ShowCosts,
+    WritePage,
+    WriteSchema,
+)
 from nfpi.stages.options.status import ShowLog, ShowStatus
 from nfpi.stages.options.verify import Verify
 
@@ -31,7 +40,7 @@ STAGES: tuple[type[Stage], ...] = (
 )
 """All of them, in the order in which the command line lists them."""
 
-COMMANDS: tuple[type[Command], ...] = (*STAGES, WritePreset, ShowStatus, ShowLog, WritePage, Compare, Verify)
+COMMANDS: tuple[type[Command], ...] = (*STAGES, WritePreset, ShowStatus, ShowLog, WritePage, ShowCosts, Compare, Verify)
 """All subcommands: the stages, and those that write no files."""
 
 __all__ = [
@@ -52,6 +61,7 @@ __all__ = [
     "MakeFigure",
     "MakeTable",
     "PrepareData",
+    "ShowCosts",
     "ShowLog",
     "ShowStatus",
     "Stage",

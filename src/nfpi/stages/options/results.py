@@ -8,9 +8,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import FIGURES, Name, PositiveInt
+from nfpi.config import FIGURES, Name, PositiveInt, TableSettings
+from nfpi.results.rows import TableRow, runs_to_compare
 from nfpi.runs import Run
 from nfpi.stages.options.base import Command, Stage
+from nfpi.stages.options.flow import Evaluate
 
 
 class Collect(Stage):
@@ -49,7 +51,7 @@ class MakeTable(Stage):
     outputs = {"csv": "{name}.csv", "markdown": "{name}.md", "latex": "{name}.tex", "html": "{name}.html"}
     product = "table"
     label = "{name}"
-    inputs = {"metrics": ()}
+    common = None
 
     name: Name
     """name of the table, and of its files"""
@@ -61,6 +63,15 @@ class MakeTable(Stage):
     """what `collect` wrote"""
     reference: Path
     """the paper's numbers (csv)"""
+    root: Path | None = None
+    """folder that the runs lie under, results/{preset}: a table of one seed compares their predictions"""
+
+    def input_files(self) -> list[Path]:
+        """The metrics, and the predictions that are there."""
+        rows = [TableRow.from_json(row) for row in self.rows] if self.root is not None else []
+        runs = runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
+        predictions = [Path(self.root or "") / run.folder / Evaluate.outputs["predictions"] for run in runs]
+        return [self.metrics, *(path for path in predictions if path.is_file())]
 
 
 class MakeFigure(Stage):
@@ -112,6 +123,22 @@ class Compare(Command):
     """what it is compared with: another folder results/{preset}"""
     times: bool = False
     """also metrics in hours and seconds, which differ from call to call"""
+
+
+class ShowCosts(Command):
+    """Print what the jobs behind the tables took.
+
+    Hours of the clock and of processors, and memory, by table, stage and device: from the times that are noted below
+    the folder of results. Nothing is run.
+    """
+
+    command = "costs"
+    work = "nfpi.stages.costs:show_costs"
+
+    results: CliPositionalArg[Path]
+    """results/{preset}"""
+    output: Path | None = None
+    """folder that costs.csv and costs.md are written into, too"""
 
 
 class WriteSchema(Stage):

@@ -1,0 +1,272 @@
+"""What the jobs behind tables took: hours of the clock and of processors, and memory.
+
+Times and memory are those that Snakemake notes in benchmarks/; where a job has none, the `seconds` of the metrics that
+it wrote. Jobs that left a manifest and neither of these are counted as unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from nfpi.results.layout import Column, Table
+from nfpi.results.markup import escape_markdown
+from nfpi.results.records import MetricsError, read_record
+from nfpi.results.times import read_benchmark
+from nfpi.runs import AUGMENTED, FLOW_RUN, GENERATED, INITIAL, SPLITS, Run
+from nfpi.runtime.manifests import ManifestError, find_manifests, read_manifest
+
+COLUMNS = {
+    "table": "str",
+    "stage": "str",
+    "device": "str",
+    "jobs": "int64",
+    "hours": "float64",
+    "cpu_hours": "float64",
+    "memory": "float64",
+    "unknown": "int64",
+}
+"""Columns of the table of costs, with their types; `memory` is the largest of one job, in GiB."""
+
+ALL = "all"
+"""What the rows of all jobs are called, in the place of a table, a stage or a device."""
+
+_BENCHMARKS = "benchmarks"
+_NOT_OF_RUNS = ("logs", _BENCHMARKS, "tables", "metrics", "figures")
+_PARTS = ("fit", "model", "trained")
+"""Folders of outputs that a stage fills below the one that its job is named by."""
+_WITH_METRICS = ("evaluate", "test_classifier", "train_classifier")
+"""Stages that write a metrics.json, with the time that they took, into their folder."""
+_MEBIBYTES_A_GIBIBYTE = 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job took; NaN where that is not known.
+
+    Attributes:
+        stage: name of its rule.
+        folder: that it is named by, below results/{preset}.
+        seconds: of the clock.
+        cpu_seconds: of all processors.
+        memory: largest resident memory, in MiB.
+        device: what it ran on, as text; empty: not known.
+    """
+
+    stage: str
+    folder: str
+    seconds: float = math.nan
+    cpu_seconds: float = math.nan
+    memory: float = math.nan
+    device: str = ""
+
+
+def read_jobs(root: Path) -> list[Job]:
+    """Read what the jobs below results/{preset} took, by their folders; a damaged file counts as a missing one."""
+    noted = {
+        (path.parent.relative_to(root / _BENCHMARKS).as_posix(), path.stem): path
+        for path in sorted((root / _BENCHMARKS).glob("**/*.tsv"))
+    }
+    devices: dict[str, str] = {}
+    jobs = []
+    for folder, stage in sorted(noted.keys() | set(_finished(root))):
+        path = noted.get((folder, stage))
+        measured = read_benchmark(path) if path is not None else {}
+        seconds = measured.get("s", math.nan)
+        if math.isnan(seconds) and stage in _WITH_METRICS:
+            seconds = float(_metrics(root / folder).get("seconds", math.nan))
+        device = _device(root, folder, devices)
+        cpu_seconds, memory = measured.get("cpu_time", math.nan), measured.get("max_rss", math.nan)
+        jobs.append(Job(stage, folder, seconds, cpu_seconds, memory, device))
+    return jobs
+
+
+def _finished(root: Path) -> Iterator[tuple[str, str]]:
+    """Folder and stage of the jobs that left a manifest."""
+    for path in find_manifests(root):
+        folder = path.parent.relative_to(root)
+        if folder.parts[:1] and folder.parts[0] in _NOT_OF_RUNS:
+            continue
+        try:
+            stage = read_manifest(path).stage.replace("-", "_")
+        except (ManifestError, OSError):
+            continue
+        yield (folder.parent if folder.name in _PARTS else folder).as_posix(), stage
+
+
+def _metrics(folder: Path) -> Mapping[str, Any]:
+    """The metrics.json in a folder; nothing where there is none, or a damaged one."""
+    try:
+        return read_record(folder / "metrics.json")
+    except (MetricsError, OSError):
+        return {}
+
+
+def _device(root: Path, folder: str, known: dict[str, str]) -> str:
+    """The device that metrics in the folder of a job, or the next one above it, were measured on."""
+    place = PurePosixPath(folder)
+    for candidate in (place, *place.parents[:2]):
+        name = candidate.as_posix()
+        if name not in known:
+            known[name] = str(_metrics(root / name).get("device") or "")
+        if known[name]:
+            return known[name]
+    return ""
+
+
+# ---- which jobs a table depends on ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The jobs that a table depends on, whatever their seed.
+
+    Args:
+        runs: all runs of the table.
+        starts: the initial state of each prior, as it lies on disk: `data`, `identity`, `random`.
+    """
+
+    runs: tuple[Run, ...]
+    starts: Mapping[str, str]
+
+    def include(self, job: Job) -> bool:
+        """Whether the table depends on a job."""
+        folder = _any_seed(job.folder)
+        if (folder, job.stage) in self._jobs:
+            return True
+        return any(folder == place or folder.startswith(f"{place}/") for place in self._folders)
+
+    @cached_property
+    def _jobs(self) -> set[tuple[str, str]]:
+        """Folders of flows, with the stages that the runs need of them."""
+        needed = set()
+        for run in self.runs:
+            if run.flow is None:
+                continue
+            needed |= {(_place(FLOW_RUN, run), stage) for stage in ("fit_prior", "train_flow")}
+            needed |= {(_place(FLOW_RUN, run), "evaluate")} if run.classifier is None else set()
+        return needed
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        """Folders that the runs need with all that was made in and below them."""
+        needed = set()
+        for run in self.runs:
+            needed.add(SPLITS.format(dataset=run.dataset))
+            if run.classifier is not None:
+                needed.add(_any_seed(run.folder))
+            if run.flow is None:
+                continue
+            start = self.starts.get(run.prior or "", "data")
+            needed.add(INITIAL.format(dataset=run.dataset, flow=run.flow, start=start, seed="*"))
+            if run.classifier is not None and run.augmentation is None:
+                needed.add(_place(GENERATED, run).rpartition("/")[0])
+            if run.augmentation is not None and "nfa" in run.augmentation:
+                needed.add(_place(AUGMENTED, run))
+        return needed
+
+
+def _place(template: str, run: Run) -> str:
+    return template.format(**(run.wildcards | {"seed": "*", "temperature": "*"}))
+
+
+def _any_seed(folder: str) -> str:
+    return "/".join("seed=*" if part.startswith("seed=") else part for part in folder.split("/"))
+
+
+# ---- the table of costs --------------------------------------------------------------------------------------
+
+
+def cost_frame(jobs: Iterable[Job], tables: Mapping[str, Needs]) -> pd.DataFrame:
+    """What the jobs took by table, stage and device; then the same over all jobs, each counted once.
+
+    Args:
+        jobs: all of them (:func:`read_jobs`).
+        tables: what each table depends on, by its name.
+
+    Returns:
+        A frame with the columns :data:`COLUMNS`: for each table, and for `all`, a row for each stage and device, and
+        one for all stages.
+    """
+    jobs = list(jobs)
+    groups = {name: [job for job in jobs if needs.include(job)] for name, needs in tables.items()} | {ALL: jobs}
+    rows = [row for name, members in groups.items() for row in _rows(name, members)]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def _rows(table: str, jobs: list[Job]) -> Iterator[dict[str, Any]]:
+    kinds: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault((job.stage, job.device), []).append(job)
+    rows = [_row(table, stage, device, members) for (stage, device), members in kinds.items()]
+    yield from sorted(rows, key=lambda row: (-row["hours"], row["stage"], row["device"]))
+    if jobs:
+        yield _row(table, ALL, ALL, jobs)
+
+
+def _row(table: str, stage: str, device: str, jobs: list[Job]) -> dict[str, Any]:
+    memory = [job.memory / _MEBIBYTES_A_GIBIBYTE for job in jobs if not math.isnan(job.memory)]
+    return {
+        "table": table,
+        "stage": stage,
+        "device": device,
+        "jobs": len(jobs),
+        "hours": _sum(job.seconds for job in jobs) / 3600,
+        "cpu_hours": _sum(job.cpu_seconds for job in jobs) / 3600,
+        "memory": max(memory, default=math.nan),
+        "unknown": sum(math.isnan(job.seconds) for job in jobs),
+    }
+
+
+def _sum(values: Iterable[float]) -> float:
+    return math.fsum(value for value in values if not math.isnan(value))
+
+
+def lay_out_costs(frame: pd.DataFrame) -> Table:
+    """The costs for people, with notes that say how to read them.
+
+    Args:
+        frame: what :func:`cost_frame` returns.
+    """
+
+    def texts(heading: str, name: str) -> Column:
+        values = [str(value) or "unknown" for value in frame[name]]
+        return Column(heading, [escape_markdown(value) for value in values], list(values))
+
+    def numbers(heading: str, name: str, decimals: int, unit: str = "") -> Column:
+        values: list[float] = frame[name].astype("float64").tolist()
+        least = 10**-decimals
+        cells = [
+            "" if math.isnan(value) else f"< {least:g}" if 0 < value < least / 2 else f"{value:.{decimals}f}"
+            for value in values
+        ]
+        return Column(heading, cells, [None if math.isnan(value) else value for value in values], True, unit=unit)
+
+    columns = [
+        texts("Table", "table"),
+        texts("Stage", "stage"),
+        texts("Device", "device"),
+        numbers("Jobs", "jobs", 0),
+        numbers("Wall clock", "hours", 2, "(h)"),
+        numbers("Processors", "cpu_hours", 2, "(h)"),
+        numbers("Peak memory", "memory", 1, "(GiB)"),
+    ]
+    notes = list(_NOTES)
+    if frame["unknown"].any():
+        columns.append(numbers("Unknown", "unknown", 0))
+        notes.append("Unknown: jobs that are done and whose time was not noted; they count in none of the hours.")
+    return Table(columns, (frame["stage"] == ALL).tolist(), notes)
+
+
+_NOTES = (
+    "A job on which several tables depend is counted in the rows of each, and once in those of all.",
+    "Times and the memory of the host are those of the last attempt of each job; a training that was resumed counts "
+    "from there.",
+    "The device is that of the metrics in the folder of the job, or of the run that it is a part of.",
+)

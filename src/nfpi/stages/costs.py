@@ -1,0 +1,67 @@
+"""Work of the command that says what the jobs behind tables took."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from nfpi.config.resolution import Config
+from nfpi.results.costs import Needs, cost_frame, lay_out_costs, read_jobs
+from nfpi.results.csv_files import write_csv
+from nfpi.results.markup import markdown_grid
+from nfpi.results.settings import FILE, read_settings
+from nfpi.runs import BASELINE, Run
+from nfpi.runtime.files import write_atomically, written_together
+from nfpi.stages.options import ShowCosts
+from nfpi.workflow.tables import table_rows
+
+logger = logging.getLogger(__name__)
+
+
+def show_costs(command: ShowCosts) -> None:
+    """Print the costs, and write them where that is asked for.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        FormatError: its settings.json is damaged.
+    """
+    root = command.results
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: expected a folder of results, received none")
+    jobs = read_jobs(root)
+    if not jobs:
+        print(f"{root}: no job has ended here yet: there are no costs to show")
+        return
+    frame = cost_frame(jobs, _needs(root))
+    table = lay_out_costs(frame)
+    text = f"**Costs of {root.resolve().name}**\n\n{markdown_grid(table)}\n\n{' '.join(table.notes)}\n"
+    print(text, end="")
+    if command.output is not None:
+        with written_together():
+            write_csv(frame, command.output / "costs.csv")
+            write_atomically(command.output / "costs.md", text)
+        logger.info("wrote %s", command.output / "costs.{csv,md}")
+
+
+def _needs(root: Path) -> dict[str, Needs]:
+    """What each table of the preset depends on; nothing where its settings are not known."""
+    if not (root / FILE).is_file():
+        return {}
+    config = read_settings(root).config
+    runs = {name: [run for row in table_rows(config, name) for run in row.runs] for name in config.tables}
+    starts = {start: name for name, start in BASELINE.items()} | {
+        name: prior.start for name, prior in config.priors.items()
+    }
+    return {name: Needs(tuple(_with_weights(config, members)), starts) for name, members in runs.items()}
+
+
+def _with_weights(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
+    """The runs, and the classifiers whose weights theirs begin with."""
+    for run in runs:
+        yield run
+        if run.classifier is None:
+            continue
+        other = config.for_dataset(run.dataset).classifiers[run.classifier].start_from
+        if other is not None:
+            yield Run(dataset=run.dataset, seed=run.seed, classifier=other, augmentation="none")
