@@ -10,6 +10,7 @@ import numpy as np
 from nfpi.page.pictures import Picture, embed_array
 from nfpi.results.intervals import wilson_interval
 from nfpi.results.predictions import Predictions, read_predictions
+from nfpi.results.records import MetricsError
 
 _LARGEST_TABLE = 16
 """Classes up to which a confusion matrix is a table of counts; above it is a picture."""
@@ -74,6 +75,8 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
         OSError: it cannot be read.
     """
     predictions = read_predictions(path)
+    if predictions.class_log_prob is None:
+        raise MetricsError(f"{path}: expected predictions with class_log_prob, received some without")
     num_classes = predictions.class_log_prob.shape[1]
     names = classes if len(classes) == num_classes else [str(index) for index in range(num_classes)]
     counts = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -83,9 +86,10 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     most = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_FREQUENT]
     pairs = [(int(index // num_classes), int(index % num_classes)) for index in most]
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
+    calibration = _calibration(predictions, predictions.class_log_prob)
     is_table = num_classes <= _LARGEST_TABLE
     picture = None if is_table else _picture(counts)
-    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, _calibration(predictions))
+    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, calibration)
 
 
 def _picture(counts: np.ndarray) -> Picture:
@@ -99,9 +103,9 @@ def _picture(counts: np.ndarray) -> Picture:
     )
 
 
-def _calibration(predictions: Predictions) -> list[Bin]:
+def _calibration(predictions: Predictions, class_log_prob: np.ndarray) -> list[Bin]:
     """Accuracy by confidence max_y p(y | x)."""
-    probability = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
+    probability = np.exp(class_log_prob.max(1).astype(np.float64)).clip(0, 1)
     edges = np.linspace(0, 1, _BINS + 1)
     of_bin = np.searchsorted(edges[1:-1], probability)
     right = predictions.label == predictions.predicted

@@ -19,7 +19,7 @@ from nfpi.results.layout import Column, Table
 from nfpi.results.markup import escape_markdown
 from nfpi.results.records import MetricsError, read_record
 from nfpi.results.times import read_benchmark
-from nfpi.runs import AUGMENTED, FLOW_RUN, GENERATED, INITIAL, SPLITS, Run
+from nfpi.runs import AUGMENTED, COMMON_SPLITS, FLOW_RUN, GENERATED, INITIAL, Run
 from nfpi.runtime.manifests import ManifestError, find_manifests, read_manifest
 
 COLUMNS = {
@@ -158,7 +158,7 @@ class Needs:
         """Folders that the runs need with all that was made in and below them."""
         needed = set()
         for run in self.runs:
-            needed.add(SPLITS.format(dataset=run.dataset))
+            needed.add(f"{run.dataset}/{COMMON_SPLITS}")
             if run.classifier is not None:
                 needed.add(_any_seed(run.folder))
             if run.flow is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,16 +26,18 @@ class Predictions:
         label: index of the class, (N,) int32.
         predicted: argmax_y log p(x | y), (N,) int32.
         log_prob: of the own class: log p(x | y) of a flow, the log-softmax of a classifier, (N,) float32.
-        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16; at least −65504, as float16 is.
+        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16; at least −65504, as float16 is. None:
+            they were left out (:func:`shorten_predictions`).
     """
 
     label: np.ndarray
     predicted: np.ndarray
     log_prob: np.ndarray
-    class_log_prob: np.ndarray
+    class_log_prob: np.ndarray | None
 
 
-_TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, "class_log_prob": np.float16}
+_OF_CLASSES = "class_log_prob"
+_TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _OF_CLASSES: np.float16}
 
 
 def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Tensor) -> None:
@@ -58,14 +61,23 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
         "log_prob": own,
         "class_log_prob": log_prob.log_softmax(1).clamp(min=smallest),
     }
+    write_atomically(path, _compress({name: value.cpu().numpy() for name, value in arrays.items()}))
+
+
+def shorten_predictions(predictions: Predictions) -> bytes:
+    """The content of a file with the same predictions, but for `class_log_prob`, two thirds of the bytes."""
+    return _compress({name: getattr(predictions, name) for name in _TYPES if name != _OF_CLASSES})
+
+
+def _compress(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    stored: dict[str, Any] = {name: value.cpu().numpy().astype(_TYPES[name]) for name, value in arrays.items()}
+    stored: dict[str, Any] = {name: array.astype(_TYPES[name]) for name, array in arrays.items()}
     np.savez_compressed(buffer, **stored)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
-    """Read what :func:`write_predictions` wrote.
+    """Read what :func:`write_predictions` or :func:`shorten_predictions` wrote.
 
     Raises:
         MetricsError: the file is something else, or stands for a run that diverged.
@@ -81,19 +93,22 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
     if not arrays:
         raise MetricsError(f"{path}: the run diverged: there are no predictions")
-    if arrays.keys() != _TYPES.keys():
+    if arrays.keys() | {_OF_CLASSES} != _TYPES.keys():
         raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")
-    predictions = Predictions(**arrays)
+    predictions = Predictions(**{name: arrays.get(name) for name in _TYPES})  # type: ignore[arg-type]
     _check(predictions, path)
     return predictions
 
 
 def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
     """Raise MetricsError unless types and shapes are those of predictions, numbers finite and classes in range."""
-    images, classes = predictions.label.size, (0, *predictions.class_log_prob.shape)[-1]
+    of_classes = predictions.class_log_prob
+    images, classes = predictions.label.size, np.inf if of_classes is None else (0, *of_classes.shape)[-1]
     for name, dtype in _TYPES.items():
-        array: np.ndarray = getattr(predictions, name)
-        shape = (images, classes) if name == "class_log_prob" else (images,)
+        array: np.ndarray | None = getattr(predictions, name)
+        if array is None:
+            continue
+        shape = (images, classes) if name == _OF_CLASSES else (images,)
         if (array.dtype, array.shape) != (dtype, shape):
             expected, received = f"{np.dtype(dtype)} of {shape}", f"{array.dtype} of {array.shape}"
             raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")
