@@ -101,7 +101,7 @@ def _fit(table: Table) -> tuple[str, list[Table]]:
                 panels[-1] = wider
                 continue
         panels.append(replace(table, columns=[*of_runs, *columns]))
-    return size, panels
+    return size, panels or [table]
 
 
 def _width(table: Table, factor: float) -> float:
@@ -169,7 +169,7 @@ def _header(table: Table) -> list[str]:
 
 def _headings(column: Column) -> Sequence[str]:
     """What stands above a column that is alone in its group, in two lines."""
-    return (column.group, column.unit) if column.group else (column.heading, "")
+    return column.group or column.heading, column.unit
 
 
 def _alignment(column: Column) -> str:
@@ -218,4 +218,5 @@ LATEX = Markup(
     weight=r"\(\lambda\)",
     arrows={True: r"\(\uparrow\)", False: r"\(\downarrow\)"},
     interval_beside_std=False,
+    equal=r"{\dag}",
 )

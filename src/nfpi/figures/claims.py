@@ -1,0 +1,161 @@
+"""Differences that decide the paper's claims, each with its interval: a forest plot."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from nfpi.figures.style import COLUMN_WIDTH, STYLE
+from nfpi.results.claims_layout import describe_compared, oriented, oriented_paper, threshold, write_difference
+from nfpi.results.layout import metric_or_name
+from nfpi.results.markup import MARKDOWN
+
+WIDTH = 2.2 * COLUMN_WIDTH
+"""Of the figure, inches: the width of a page."""
+_LINE = 0.165
+"""Height of a line, inches."""
+_HEAD = 0.75
+"""Height above and below the lines, inches: the legend and the axis."""
+_LEFT, _RIGHT = 0.40, 0.66
+"""Where the plot begins and ends, as shares of the width; comparisons stand left of it, verdicts right of it."""
+
+_FONT = 6.5
+"""Size of the text of a comparison, points."""
+_LETTERS = 60
+"""Of this size that fit left of the plot."""
+_PLAIN = replace(MARKDOWN, escape=str)
+
+_VERDICTS = {
+    "holds": ("#0072B2", "o", "full"),
+    "too small to matter": ("#56B4E9", "D", "full"),
+    "inconclusive": ("0.45", "o", "none"),
+    "does not hold": ("#D55E00", "X", "full"),
+    "not run": ("0.6", "", "none"),
+}
+"""Colour (of the palette of Okabe and Ito), marker and its filling."""
+_OF_CLAIMS = {
+    "replicated": "#0072B2",
+    "replicated in part": "#0072B2",
+    "not replicated": "#D55E00",
+    "inconclusive": "0.35",
+    "not run": "0.6",
+}
+
+
+def draw_claims(verdicts: pd.DataFrame) -> Figure:
+    """Draw every comparison as a line, below the statement of its claim.
+
+    Signs are such that what supports a claim lies right of zero. The axis is linear up to 1 and logarithmic beyond, in
+    the unit of each comparison's metric. The shade covers differences that do not matter.
+
+    Args:
+        verdicts: what :func:`nfpi.results.claims.judge_claims` returns, at least one row.
+    """
+    lines: list[tuple[str, dict[str, Any]]] = []
+    for row in verdicts.to_dict("records"):
+        if not lines or lines[-1][1]["claim"] != row["claim"]:
+            lines.append(("claim", row))
+        lines.append(("comparison", row))
+    with matplotlib.rc_context(STYLE):
+        height = _LINE * len(lines) + _HEAD
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((_LEFT, 0.42 / height, _RIGHT - _LEFT, _LINE * len(lines) / height))
+        axes.set_ylim(len(lines) - 0.5, -0.5)
+        _scale(axes, verdicts)
+        for place, (kind, row) in enumerate(lines):
+            if kind == "claim":
+                _write_claim(axes, place, row)
+            else:
+                _draw_comparison(axes, place, row)
+        axes.axvline(0, color="black", linewidth=0.6, zorder=1)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("Difference, in the metric's unit; claimed: to the right of zero")
+        _add_legend(figure, verdicts)
+    return figure
+
+
+def _scale(axes: Axes, verdicts: pd.DataFrame) -> None:
+    """A symmetric logarithmic axis over all that is drawn."""
+    drawn = [
+        value
+        for row in verdicts.to_dict("records")
+        for value in (*oriented(row), oriented_paper(row), threshold(row))
+        if not math.isnan(value)
+    ]
+    low, high = min([*drawn, -1.0]), max([*drawn, 1.0])
+    axes.set_xscale("symlog", linthresh=1.0, linscale=1.0)
+    axes.set_xlim(1.3 * low, 1.3 * high)
+    sizes = (1, 3, 10, 30) if max(-low, high) < 40 else (1, 10, 100, 1000)
+    ticks = [sign * size for size in sizes for sign in (-1, 1)]
+    shown = sorted([0.0, *(tick for tick in ticks if low <= tick <= high)])
+    axes.set_xticks(shown, [f"{tick:+g}".replace("-", "−") if tick else "0" for tick in shown])
+    axes.minorticks_off()
+
+
+def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
+    """The statement over the whole width, with the verdict at its end."""
+    transform = axes.get_yaxis_transform()
+    left, right = _shares()
+    axes.axhspan(place - 0.5, place + 0.5, xmin=left, xmax=right, color="0.93", linewidth=0, clip_on=False, zorder=2)
+    name = f"{row['number']}. " if row["number"] else ""
+    statement = _shortened(f"{name}{row['statement']}", 98)
+    common: dict[str, Any] = {"transform": transform, "va": "center", "fontsize": 7, "zorder": 4}
+    axes.text(left + 0.01, place, statement, fontweight="bold", **common)
+    colour = _OF_CLAIMS[row["claim_verdict"]]
+    axes.text(right - 0.01, place, row["claim_verdict"], fontweight="bold", ha="right", color=colour, **common)
+
+
+def _draw_comparison(axes: Axes, place: int, row: dict[str, Any]) -> None:
+    colour, marker, filling = _VERDICTS[row["verdict"]]
+    difference, low, high = oriented(row)
+    edge = threshold(row)
+    axes.fill_betweenx([place - 0.42, place + 0.42], min(0.0, edge), max(0.0, edge), color="0.85", linewidth=0)
+    if not math.isnan(difference):
+        if not math.isnan(low):
+            axes.plot([low, high], [place, place], color=colour, linewidth=1.2, solid_capstyle="butt", zorder=5)
+        style: dict[str, Any] = {"marker": marker, "fillstyle": filling, "markersize": 4.5, "markeredgewidth": 0.9}
+        axes.plot(difference, place, color=colour, markerfacecoloralt="white", zorder=6, **style)
+    if not math.isnan(oriented_paper(row)):
+        axes.plot(oriented_paper(row), place, color="black", marker="|", markersize=8, markeredgewidth=1.3, zorder=7)
+    left, right = _shares()
+    entry = metric_or_name(row["metric"])
+    common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": _FONT}
+    compared = _shortened(f"{entry.label}: {describe_compared(row, _PLAIN)}", 80)
+    smaller = {"fontsize": _FONT * min(1.0, _LETTERS / len(compared))}
+    axes.text(left + 0.025, place, compared, **common | smaller)
+    unit = f" {entry.unit}" if entry.unit and not math.isnan(difference) else ""
+    axes.text(1.02, place, write_difference(row).replace("-", "−") + unit, color="0.2", **common)
+    axes.text(right - 0.01, place, row["verdict"], ha="right", color=colour, **common)
+
+
+def _shares() -> tuple[float, float]:
+    """The edges of the figure in shares of the plot's width."""
+    return (0.01 - _LEFT) / (_RIGHT - _LEFT), (0.99 - _LEFT) / (_RIGHT - _LEFT)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _add_legend(figure: Figure, verdicts: pd.DataFrame) -> None:
+    """What marks and shade mean, above the lines."""
+    handles: list[Any] = []
+    for verdict, (colour, marker, filling) in _VERDICTS.items():
+        if marker and (verdicts["verdict"] == verdict).any():
+            style: dict[str, Any] = {"marker": marker, "fillstyle": filling, "color": colour, "markersize": 4.5}
+            handles.append(Line2D([], [], linewidth=1.2, label=verdict, **style))
+    if np.isfinite(verdicts["paper_difference"].to_numpy(dtype="float64")).any():
+        style = {"marker": "|", "markersize": 8, "markeredgewidth": 1.3, "color": "black", "linestyle": "none"}
+        handles.append(Line2D([], [], label="the paper's", **style))
+    handles.append(Patch(color="0.85", label="does not matter"))
+    figure.legend(handles=handles, loc="upper center", ncols=len(handles), frameon=False)

@@ -1,0 +1,243 @@
+"""Verdicts on claims for people: a table of the claims, one of their comparisons, and the files of both."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nfpi.config.claims import DIVERGENCE
+from nfpi.config.metrics import Metric
+from nfpi.results.claims import COLUMNS
+from nfpi.results.csv_files import read_csv, write_csv
+from nfpi.results.html import HTML, templates
+from nfpi.results.latex import LATEX, latex_of
+from nfpi.results.layout import Column, Markup, Table, metric_or_name, write_weight
+from nfpi.results.markup import MARKDOWN, markdown_grid
+from nfpi.runtime.files import write_atomically, written_together
+
+TITLE = "Claims of the paper, and whether the runs support them"
+TITLE_OF_COMPARISONS = "Comparisons that decide the claims"
+NAME = "claims"
+"""Of the files."""
+
+_GROUPS = {
+    "Difference": ("Difference", "Paper", "Matters from"),
+    "Test": ("p", "Seeds", "Verdict", "Would decide"),
+}
+"""Columns that stand together in LaTeX."""
+_SIDES = {"first": ("first", "second"), "second": ("second", "first")}
+
+
+def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None:
+    """Write verdicts as claims.csv (full precision), .md, .tex and .html: all of them or none."""
+    with written_together():
+        write_csv(verdicts, Path(folder) / f"{NAME}.csv")
+        for suffix, text in (
+            ("md", claims_to_markdown(verdicts)),
+            ("tex", claims_to_latex(verdicts)),
+            ("html", claims_to_html(verdicts)),
+        ):
+            write_atomically(Path(folder) / f"{NAME}.{suffix}", text)
+
+
+def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The verdicts in a claims.csv.
+
+    Raises:
+        CsvError: a column is missing or of another type.
+    """
+    return read_csv(path, COLUMNS)
+
+
+def claims_to_markdown(verdicts: pd.DataFrame) -> str:
+    """Both tables as GitHub Markdown."""
+    parts = []
+    for title, table in lay_out_claims(verdicts, MARKDOWN):
+        parts += [f"**{title}**", markdown_grid(table), " ".join(table.notes)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def claims_to_latex(verdicts: pd.DataFrame) -> str:
+    r"""Both tables as LaTeX for ``\input``, as :func:`nfpi.results.latex.to_latex` writes one."""
+    (title, claims), (title_of_comparisons, comparisons) = lay_out_claims(verdicts, LATEX)
+    comparisons = replace(comparisons, columns=[_grouped(column) for column in comparisons.columns])
+    return f"{latex_of(claims, title)}\n\\bigskip\n\n{latex_of(comparisons, title_of_comparisons)}"
+
+
+def claims_to_html(verdicts: pd.DataFrame) -> str:
+    """Both tables as an HTML document that needs no other file."""
+    tables = lay_out_claims(verdicts, HTML)
+    return templates("nfpi.results").get_template("claims.html").render(tables=tables, title=TITLE)
+
+
+def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Table]]:
+    """The claims with their verdicts, and the comparisons, each with its title."""
+    rows = verdicts.to_dict("records")
+    first_of_claim = [row for index, row in enumerate(rows) if index == 0 or row["claim"] != rows[index - 1]["claim"]]
+    claims = [
+        _texts("Claim", first_of_claim, _name_of_claim, markup),
+        _texts("Statement", first_of_claim, lambda row: row["statement"], markup),
+        _texts("In the paper", first_of_claim, lambda row: row["paper"], markup),
+        _texts("Verdict", first_of_claim, lambda row: row["claim_verdict"], markup),
+    ]
+    comparisons = [
+        _texts("Claim", rows, _name_of_claim, markup),
+        Column(
+            "Compared",
+            [describe_compared(row, markup) for row in rows],
+            [describe_compared(row, MARKDOWN) for row in rows],
+        ),
+        _texts("Metric", rows, lambda row: _with_unit(metric_or_name(row["metric"])), markup),
+        _numbers("Difference", rows, write_difference, lambda row: oriented(row)[0], markup),
+        _numbers("Paper", rows, lambda row: _signed(row, oriented_paper(row)), oriented_paper, markup),
+        _numbers("Matters from", rows, lambda row: f"{threshold(row):g}", threshold, markup),
+        _numbers("p", rows, _p_value, lambda row: row["p_adjusted"], markup),
+        _numbers("Seeds", rows, _seeds, lambda row: row["seeds"], markup),
+        _texts("Verdict", rows, lambda row: row["verdict"], markup),
+        _numbers("Would decide", rows, _would_decide, lambda row: row["seeds_needed"], markup),
+    ]
+    return [
+        (TITLE, Table(_kept(claims), [False] * len(first_of_claim), [])),
+        (TITLE_OF_COMPARISONS, Table(_kept(comparisons), [False] * len(rows), list(_notes(verdicts)))),
+    ]
+
+
+# ---- what a comparison says, with its claim to the right of zero -------------------------------------------------
+
+
+def oriented(row: dict[str, Any]) -> tuple[float, float, float]:
+    """Difference and interval of a comparison, with signs such that the claim is that the difference is positive."""
+    difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
+    return (-difference, -high, -low) if row["direction"] == "less" else (difference, low, high)
+
+
+def oriented_paper(row: dict[str, Any]) -> float:
+    """The paper's difference with the same sign."""
+    return -float(row["paper_difference"]) if row["direction"] == "less" else float(row["paper_difference"])
+
+
+def describe_compared(row: dict[str, Any], markup: Markup) -> str:
+    """`A, λ = 10⁴ − B`: what is claimed to be larger comes first."""
+    larger, smaller = _SIDES["second" if row["direction"] == "less" else "first"]
+    return f"{_describe_side(row, larger, markup)} {markup.escape('−')} {_describe_side(row, smaller, markup)}"
+
+
+def _describe_side(row: dict[str, Any], side: str, markup: Markup) -> str:
+    name, weight = row[side], row[f"{side}_lambda"]
+    if not name:
+        return markup.escape(f"{row[f'{side}_value']:g}")
+    at = "" if math.isnan(weight) else f", {markup.weight} = {write_weight(weight, markup)}"
+    return f"{markup.escape(name)}{at}"
+
+
+def decimals_of_difference(row: dict[str, Any]) -> int:
+    """Those of the metric, and at least those of the smallest effect that matters."""
+    exponent = Decimal(repr(float(row["smallest_effect"]))).normalize().as_tuple().exponent
+    return max(metric_or_name(row["metric"]).decimals, -int(exponent))
+
+
+def threshold(row: dict[str, Any]) -> float:
+    """The value from which on a difference, with the sign of :func:`oriented`, supports the claim."""
+    smallest = float(row["smallest_effect"])
+    return -smallest if row["direction"] == "not_less" else smallest
+
+
+def write_difference(row: dict[str, Any]) -> str:
+    """`+2.1 [+0.4, +3.8]`, or nothing."""
+    difference, low, high = oriented(row)
+    interval = "" if math.isnan(low) else f" [{_signed(row, low)}, {_signed(row, high)}]"
+    return _signed(row, difference) + interval
+
+
+def _signed(row: dict[str, Any], value: float) -> str:
+    if math.isnan(value):
+        return ""
+    decimals = decimals_of_difference(row)
+    return f"{round(value, decimals) + 0.0:+.{decimals}f}"
+
+
+def _p_value(row: dict[str, Any]) -> str:
+    value = float(row["p_adjusted"])
+    if math.isnan(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _would_decide(row: dict[str, Any]) -> str:
+    return "" if pd.isna(row["seeds_needed"]) else f"{row['seeds_needed']} seeds"
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    """`10`, or `8 of 10` where some have no value."""
+    return f"{row['seeds']}" if row["seeds"] == row["planned_seeds"] else f"{row['seeds']} of {row['planned_seeds']}"
+
+
+def _name_of_claim(row: dict[str, Any]) -> str:
+    return str(row["number"]) if row["number"] else str(row["claim"])
+
+
+def _with_unit(entry: Metric) -> str:
+    return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
+
+
+# ---- columns and notes --------------------------------------------------------------------------------------
+
+
+def _texts(heading: str, rows: list[dict[str, Any]], text: Callable[[dict[str, Any]], str], markup: Markup) -> Column:
+    texts = [text(row) for row in rows]
+    return Column(heading, [markup.escape(cell) for cell in texts], [cell or None for cell in texts])
+
+
+def _numbers(
+    heading: str,
+    rows: list[dict[str, Any]],
+    text: Callable[[dict[str, Any]], str],
+    value: Callable[[dict[str, Any]], float],
+    markup: Markup,
+) -> Column:
+    cells = [_escape_number(text(row), markup) for row in rows]
+    keys: list[float | str | None] = [None if pd.isna(value(row)) else float(value(row)) for row in rows]
+    return Column(heading, cells, keys, is_numeric=True)
+
+
+def _escape_number(text: str, markup: Markup) -> str:
+    """Numbers have a minus, not a hyphen; brackets mean no link here."""
+    return text.replace("-", markup.escape("−")).replace("<", markup.escape("<"))
+
+
+def _grouped(column: Column) -> Column:
+    """The same column in its group: where the tabular is too wide, groups stand below one another."""
+    group = next((group for group, headings in _GROUPS.items() if column.heading in headings), "")
+    heading = "ours" if column.heading == group else column.heading.lower()
+    return replace(column, heading=heading, group=group) if group else column
+
+
+def _kept(columns: list[Column]) -> list[Column]:
+    return [column for column in columns if any(column.cells)]
+
+
+def _notes(verdicts: pd.DataFrame) -> Iterator[str]:
+    """How to read the comparisons."""
+    yield (
+        "Difference: the mean over the seeds that both rows have, on the test split, with its 95 % interval; "
+        "positive where the claim is right."
+    )
+    yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
+    if (verdicts["direction"] == "not_less").any():
+        yield "Below zero a difference matters where the claim is that it is not smaller (non-inferiority)."
+    if ((verdicts["test"] == "McNemar") & (verdicts["metric"] != DIVERGENCE) & (verdicts["seeds"] > 0)).any():
+        yield "Verdicts on one seed are about that seed (McNemar's test, for the choice of test images alone)."
+    diverged: dict[str, None] = {}
+    for row in verdicts.to_dict("records"):
+        for side in ("first", "second"):
+            if row[f"{side}_diverged"]:
+                at = _describe_side(row, side, MARKDOWN)
+                diverged[f"{row[f'{side}_diverged']} of {row['planned_seeds']} seeds of {at} diverged."] = None
+    yield from diverged
