@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfpi.config.training import TrainingConfig
 from nfpi.flows.initialization import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
@@ -105,6 +106,24 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path}: expected the released layout, received another one ({reason})") from None
     return flow, prior
+
+
+def release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the config of a model (:class:`nfpi.model.TrainedFlow`) that was read from a released checkpoint.
+
+    Args:
+        checkpoint: the file.
+        averaged: whether its averaged weights were taken.
+        data: what is known of the training images: name, classes, dtype, extra.
+    """
+    return {
+        "seed": 0,
+        "start": "release",
+        "checkpoint": str(checkpoint),
+        "averaged": averaged,
+        "training": TrainingConfig().model_dump(include={"grey_noise", "latent_noise"}),
+        "data": dict(data),
+    }
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -153,7 +153,7 @@ def test_there_is_nothing_to_export_of_a_fit_that_diverged(diverged, tmp_path, c
 LAST_WRITTEN = {
     "start-flow": "nfpi.training.state.save_tensors",
     "fit-prior": "nfpi.stages.flow.save_prior",
-    "train-flow": "nfpi.model.write_atomically",
+    "train-flow": "nfpi.model.trained.write_atomically",
     "evaluate": "nfpi.stages.evaluate.write_metrics",
     "train-classifier": "nfpi.stages.classifiers.write_metrics",
     "test-classifier": "nfpi.stages.classifiers.write_metrics",

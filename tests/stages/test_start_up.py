@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import SmallRun
 
-HEAVY = ("timm", "sklearn", "pandas", "lightning_fabric", "matplotlib", "torchvision")
+HEAVY = ("timm", "sklearn", "pandas", "lightning_fabric", "matplotlib", "torchvision", "huggingface_hub")
 
 PROGRAM = """
 import json, sys

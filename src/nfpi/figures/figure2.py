@@ -16,7 +16,7 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
-from nfpi.model import ClassConditionalFlow
+from nfpi.model.trained import TrainedFlow
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.randomness import derive_seed
 
@@ -28,7 +28,7 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
         DataError: the images have other classes than the flow, or lack one that is to be shown.
         Diverged: the fit of the flow's Gaussians diverged.
     """
-    model = ClassConditionalFlow.from_pretrained(inputs.folder("model"))
+    model = TrainedFlow.read(inputs.folder("model"))
     train = read_image_set(inputs.folder("train"))
     if model.classes != train.classes:
         raise DataError(
@@ -42,7 +42,7 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
 
 
 def augmentation_grid(
-    model: ClassConditionalFlow,
+    model: TrainedFlow,
     image_set: ImageSet,
     settings: AugmentationFigure,
     nfa: NfaConfig,

@@ -33,7 +33,7 @@ def to_pixels(images: Tensor, data: Mapping[str, Any], device: torch.device) -> 
 
     Args:
         images: (R, C, channels, H, W); uint8, or float16 latents of an autoencoder.
-        data: what a model knows of its training images, see :class:`nfpi.model.ClassConditionalFlow`.
+        data: what a model knows of its training images, see :class:`nfpi.model.trained.TrainedFlow`.
         device: where latents are decoded.
 
     Returns:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from nfpi.config.figures import SamplesFigure
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
-from nfpi.model import ClassConditionalFlow
+from nfpi.model.trained import TrainedFlow
 from nfpi.runtime.devices import make_device
 from nfpi.sampling import sample_images
 
@@ -22,13 +22,13 @@ def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
     Raises:
         Diverged: the fit of the flow's Gaussians diverged.
     """
-    model = ClassConditionalFlow.from_pretrained(inputs.folder("model"))
+    model = TrainedFlow.read(inputs.folder("model"))
     images = sample_grid(model, settings, make_device().device)
     classes = model.classes[: images.shape[1]]
     return Drawn({"samples": draw_samples(images, settings.temperatures, classes, settings.noises)})
 
 
-def sample_grid(model: ClassConditionalFlow, settings: SamplesFigure, device: torch.device) -> np.ndarray:
+def sample_grid(model: TrainedFlow, settings: SamplesFigure, device: torch.device) -> np.ndarray:
     """Sample images of each class at each temperature, from the same noises at all temperatures.
 
     Args:

@@ -14,7 +14,7 @@ from nfpi.config import Split
 from nfpi.config.metrics import computed_metrics
 from nfpi.data.store import read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
-from nfpi.model import ClassConditionalFlow
+from nfpi.model.trained import TrainedFlow
 from nfpi.results.logs import read_column
 from nfpi.results.measures import compute_metrics, per_class_accuracy
 from nfpi.results.predictions import write_predictions
@@ -32,7 +32,7 @@ def evaluate(stage: Evaluate) -> None:
     """Score both splits, and time a sample."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
-    model = ClassConditionalFlow.from_pretrained(stage.model)
+    model = TrainedFlow.read(stage.model)
     device = make_device().device
     flow = model.flow.to(device)
     splits: tuple[Split, ...] = ("validation", "test")
@@ -76,7 +76,7 @@ def evaluate(stage: Evaluate) -> None:
     logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
 
 
-def _seconds_per_1000_samples(model: ClassConditionalFlow, count: int, device: torch.device) -> float:
+def _seconds_per_1000_samples(model: TrainedFlow, count: int, device: torch.device) -> float:
     """Wall-clock time of 1000 samples, from a batch of `count` after one that warms up."""
     labels = balanced_labels(model.prior.num_classes, -(-count // model.prior.num_classes))[:count]
     seconds = 0.0

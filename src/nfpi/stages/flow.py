@@ -9,11 +9,11 @@ from typing import Any
 from nfpi.config import FLOWS, PRIORS, GradientDescentConfig, TrainingConfig
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
-from nfpi.model import ClassConditionalFlow
+from nfpi.model.trained import TrainedFlow
 from nfpi.priors.files import load_prior, load_statistics, save_prior, save_statistics
 from nfpi.priors.fixed_point import FixedPointDiverged, FixedPointResult
 from nfpi.priors.registry import fit
-from nfpi.release import load_release_checkpoint
+from nfpi.release import load_release_checkpoint, release_config
 from nfpi.results.logs import write_log, write_rows
 from nfpi.results.records import config_hash
 from nfpi.runtime.checkpoints import Checkpoints
@@ -146,7 +146,7 @@ def train_flow(stage: TrainFlow) -> None:
     }
     with written_together():
         write_log(stage.path("history"), state.log)
-        ClassConditionalFlow(state.averaged_flow, final, config).save_pretrained(stage.path("config").parent)
+        TrainedFlow(state.averaged_flow, final, config).write(stage.path("config").parent)
     when_committed(checkpoints.clear)
 
 
@@ -176,15 +176,8 @@ def import_release(stage: ImportRelease) -> None:
             f"{stage.data}: expected images {flow.shape} of {prior.num_classes} classes as in {stage.checkpoint}, "
             f"received {train.shape} of {train.num_classes}"
         )
-    config = {
-        "seed": 0,
-        "start": "release",
-        "checkpoint": str(stage.checkpoint),
-        "averaged": stage.averaged,
-        "training": TrainingConfig().model_dump(include={"grey_noise", "latent_noise"}),
-        "data": _data_header(train),
-    }
-    ClassConditionalFlow(flow, prior, config).save_pretrained(stage.path("config").parent)
+    config = release_config(stage.checkpoint, stage.averaged, _data_header(train))
+    TrainedFlow(flow, prior, config).write(stage.path("config").parent)
 
 
 def _training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:

@@ -12,7 +12,7 @@ from nfpi.augmentation import augment_images
 from nfpi.config import FLOWS
 from nfpi.data.store import read_image_set
 from nfpi.data.writer import ImageSetWriter
-from nfpi.model import WEIGHTS, ClassConditionalFlow
+from nfpi.model.trained import WEIGHTS, TrainedFlow
 from nfpi.results.records import config_hash
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import file_digest
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 def generate(stage: Generate) -> None:
     """Sample and write, a batch at a time."""
-    model = ClassConditionalFlow.from_pretrained(stage.model)
+    model = TrainedFlow.read(stage.model)
     device, domain = make_device().device, model.domain
     labels = balanced_labels(model.prior.num_classes, stage.per_class)
     channels, height, width = model.flow.shape
@@ -60,7 +60,7 @@ def generate(stage: Generate) -> None:
 
 def augment(stage: Augment) -> None:
     """Make variants class by class, and write them a batch at a time."""
-    model = ClassConditionalFlow.from_pretrained(stage.model)
+    model = TrainedFlow.read(stage.model)
     train = read_image_set(stage.data / "train")
     model.require_classes(train.classes, stage.data)
     device, domain, variants = make_device().device, model.domain, stage.nfa.variants
@@ -93,6 +93,6 @@ def augment(stage: Augment) -> None:
     logger.info("%d variants each of %d images", variants, len(train))
 
 
-def _model_digests(model: ClassConditionalFlow, folder: Path) -> dict[str, str]:
+def _model_digests(model: TrainedFlow, folder: Path) -> dict[str, str]:
     """What images of a model depend on, besides settings: its weights, and the code of its backbone."""
     return {"model": file_digest(folder / WEIGHTS), "code": code_of(FLOWS[model.flow.kind])}

@@ -31,7 +31,7 @@ class TrainingData:
     """Images of a training, and how they become batches of the flow.
 
     Attributes:
-        train, validation: image sets.
+        train, validation: image sets; without a validation set nothing is evaluated.
         config: batch size, augmentation, noise.
         device: of the batches.
         processes: those that share every batch.
@@ -41,7 +41,7 @@ class TrainingData:
     """
 
     train: ImageSet
-    validation: ImageSet
+    validation: ImageSet | None
     config: TrainingConfig
     device: torch.device
     processes: Processes = ALONE

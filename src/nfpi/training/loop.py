@@ -70,6 +70,7 @@ def start_training(
     device: Device,
     checkpoints: Checkpoints | None = None,
     tracked: Path | None = None,
+    progress: bool | None = None,
 ) -> InitialState:
     """Initialise the flow on data, make the initial Gaussians, and train the epochs before the fit.
 
@@ -81,6 +82,7 @@ def start_training(
         device: where it trains.
         checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
         tracked: folder of what is seen of the training while it runs, see :mod:`nfpi.training.tracking`; None: nothing.
+        progress: whether a bar shows the steps; None: on a terminal only.
 
     Raises:
         FlowError: the flow breaks its contract, see :func:`nfpi.flows.check.check_flow`.
@@ -100,7 +102,7 @@ def start_training(
     if data.config.fit_after_epochs or statistics is None:
         saved_along = {"prior.mean": prior.mean, "prior.variance": prior.variance}
         until_epoch = data.config.fit_after_epochs
-        state = _train(state, prior, data, until_epoch, device, checkpoints, tracked, saved_along)
+        state = _train(state, prior, data, until_epoch, device, checkpoints, tracked, saved_along, progress)
         statistics = latent_statistics(state.flow, data, seed)
     return InitialState(state, prior, statistics)
 
@@ -113,6 +115,7 @@ def continue_training(
     checkpoints: Checkpoints | None = None,
     learned: GradientDescentConfig | None = None,
     tracked: Path | None = None,
+    progress: bool | None = None,
 ) -> TrainingState:
     """Train the remaining epochs under a prior that is fixed, or is learned from `fit_after_epochs` on.
 
@@ -130,6 +133,7 @@ def continue_training(
         checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
         learned: how the Gaussians are learned; None: they are fixed.
         tracked: folder of what is seen of the training while it runs, see :mod:`nfpi.training.tracking`; None: nothing.
+        progress: whether a bar shows the steps; None: on a terminal only.
 
     Raises:
         ValueError: state, prior, images and settings do not fit together.
@@ -150,7 +154,7 @@ def continue_training(
     found = state.learner.config if state.learner is not None else None
     if found != learned:
         raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
-    return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked)
+    return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked, progress=progress)
 
 
 def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
@@ -183,6 +187,7 @@ def _train(
     checkpoints: Checkpoints | None = None,
     tracked: Path | None = None,
     saved_along: Mapping[str, Tensor] | None = None,
+    progress: bool | None = None,
 ) -> TrainingState:
     """Train until the log has `until_epoch` rows.
 
@@ -194,13 +199,13 @@ def _train(
     flow.train()
     resumed = checkpoints is not None and checkpoints.step is not None
     epoch_began = time.monotonic()
-    progress = tqdm(
+    bar = tqdm(
         total=until_epoch * steps_per_epoch,
         initial=state.step,
         desc="flow",
         unit="step",
         leave=False,
-        disable=None,
+        disable=None if progress is None else not progress,
     )
 
     def snapshot() -> Snapshot:
@@ -235,10 +240,10 @@ def _train(
                     state.step += 1
                     state.average.update(state.step)
                     state.epoch_nll += processes.total(nll.detach().sum())
-                    progress.update()
+                    bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                         require_finite(state, config, epoch + 1)
-                        progress.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
+                        bar.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
                     checkpointer.after_step()
                 seconds = time.monotonic() - epoch_began
                 prior_now = _close_epoch(state, epoch_prior, data, seconds, checkpointer.interruption)
@@ -250,7 +255,7 @@ def _train(
         known.log = state.log
         raise known from None
     finally:
-        progress.close()
+        bar.close()
     return state
 
 
@@ -282,7 +287,8 @@ def _close_epoch(
     line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"
     if objective is not None:
         line += f"; prior {objective:.6g}"
-    if data.processes.first and (epoch % config.evaluate_every == 0 or epoch == config.epochs):
+    due = epoch % config.evaluate_every == 0 or epoch == config.epochs
+    if data.processes.first and data.validation is not None and due:
         with interruption.at_once():
             scores = evaluate_flow(
                 state.averaged_flow,

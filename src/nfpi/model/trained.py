@@ -1,4 +1,4 @@
-"""A trained flow with its class Gaussians, as one object and one folder."""
+"""A trained flow with its class Gaussians, as one object and one folder: what the stages of the workflow pass on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -24,6 +24,8 @@ from nfpi.runtime.tensors import load_tensors, save_tensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""endings of files of weights that may execute code when they are read"""
 
 
 class _Data(Record):
@@ -46,9 +48,11 @@ class _Config(Record):
     seed: Seed
 
 
-@dataclass(frozen=True, eq=False)
-class ClassConditionalFlow:
+@dataclass(eq=False)
+class TrainedFlow:
     """log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|: a flow f, and K Gaussians.
+
+    :class:`nfpi.ClassConditionalFlow` adds what one does with it.
 
     Attributes:
         flow: f, with averaged weights.
@@ -101,7 +105,7 @@ class ClassConditionalFlow:
         if classes != self.classes:
             raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
 
-    def save_pretrained(self, folder: Path | str) -> None:
+    def write(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors, both or neither."""
         folder = Path(folder)
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
@@ -112,14 +116,15 @@ class ClassConditionalFlow:
             write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> ClassConditionalFlow:
-        """Read what :meth:`save_pretrained` wrote, on the CPU.
+    def read(cls, folder: Path | str) -> Self:
+        """Read what :meth:`write` wrote, on the CPU.
 
         Raises:
-            FormatError: a file is missing, damaged, or of another format.
+            FormatError: a file is missing, damaged, or of another format; or the weights are a pickle.
             Diverged: the files stand for a fit that diverged.
         """
         folder = Path(folder)
+        _refuse_pickles(folder)
         path = folder / CONFIG
         try:
             config = read_json_object(path)
@@ -148,3 +153,11 @@ class ClassConditionalFlow:
         except ValueError as error:
             raise FormatError(f"{path}: expected the config of {WEIGHTS}, received another ({error})") from None
         return model
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Raise FormatError for a folder whose weights are a pickle, and no safetensors file."""
+    if folder.is_dir() and not (folder / WEIGHTS).exists():
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+        if pickles:
+            raise FormatError(f"{folder}: expected {WEIGHTS}, received {pickles[0]}: pickles are never read")

@@ -1,0 +1,5 @@
+"""A trained flow with its class Gaussians as one object, which is fitted, used, saved and shared."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

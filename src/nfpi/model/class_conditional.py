@@ -1,0 +1,388 @@
+"""`nfpi.ClassConditionalFlow`: a flow that classifies, scores, samples and augments images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from huggingface_hub import ModelHubMixin
+
+from nfpi.augmentation import augment_images
+from nfpi.config.flows import FlowBlock
+from nfpi.config.generation import NfaConfig
+from nfpi.config.priors import PriorBlock
+from nfpi.config.training import TrainingConfig
+from nfpi.data.store import ImageSet
+from nfpi.linalg import precise_dtype
+from nfpi.model.fitting import Validation, fit_model
+from nfpi.model.inference import batch_size_of, device_of, forward_batches, inverse_batches, strict_inference
+from nfpi.model.inputs import check_images, check_labels, check_latents
+from nfpi.model.settings import parse_settings
+from nfpi.model.trained import TrainedFlow
+from nfpi.release import load_release_checkpoint, release_config
+from nfpi.sampling import sample_images
+
+Images = Any
+"""uint8 (N, H, W, C), an array or a tensor; grey images also (N, H, W). (float16 for a flow of latents.)"""
+Labels = Any
+"""(N,), indices in [0, K) or names of classes; an array, a tensor or a list."""
+
+
+class ClassConditionalFlow(TrainedFlow, ModelHubMixin):
+    """A normalizing flow f with a Gaussian for each class: log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|.
+
+    x is a dequantised image in [−1, 1]. Densities are deterministic: all images get the same draw of the
+    dequantisation noise, see :mod:`nfpi.model.inference`. Everything is computed in batches of bounded memory on the
+    device of the model (:meth:`to`), and returned as NumPy arrays.
+
+    Attributes:
+        flow: f, an :class:`nfpi.flows.ImageFlow`.
+        prior: the K Gaussians in D = C·H·W dimensions, a :class:`nfpi.priors.GaussianPrior`, float64.
+        config: what is known of data, training and prior, as JSON knows it.
+
+    Example:
+        >>> import numpy as np
+        >>> from nfpi import ClassConditionalFlow
+        >>> images = np.random.default_rng(0).integers(0, 128, (40, 4, 4, 1), dtype=np.uint8)
+        >>> images[20:] += 127
+        >>> labels = ["dark"] * 20 + ["light"] * 20
+        >>> model = ClassConditionalFlow.fit(images, labels, epochs=10, progress=False)
+        >>> model.classes
+        ['dark', 'light']
+        >>> model.predict(images[[0, -1]])
+        array([0, 1])
+        >>> model.sample([0, 1, 1]).shape
+        (3, 4, 4, 1)
+        >>> bool((model.decode(model.encode(images)) == images).all())
+        True
+    """
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the model to a device, and return it."""
+        device = torch.device(device)
+        self.flow.to(device)
+        self.prior = self.prior.to(dtype=precise_dtype(device)).to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return device_of(self.flow)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of an image."""
+        channels, height, width = self.flow.shape
+        return height, width, channels
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.prior.num_classes
+
+    @classmethod
+    def fit(
+        cls,
+        images: Images,
+        labels: Labels,
+        *,
+        weight: float = 1e4,
+        validation: Validation = None,
+        epochs: int | None = None,
+        classes: Sequence[str] | None = None,
+        flow: str | Mapping[str, Any] | FlowBlock | None = None,
+        training: Mapping[str, Any] | TrainingConfig | None = None,
+        prior: str | Mapping[str, Any] | PriorBlock | None = None,
+        flip: bool = False,
+        name: str | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        progress: bool = True,
+    ) -> Self:
+        """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
+
+        The functions are those of the workflow's stages; nothing is written.
+
+        Args:
+            images: (N, H, W, C), uint8. Grey images (N, H, W) where W is none of 1 to 4.
+            labels: (N,), indices of classes or their names.
+            weight: λ of Eq. 4, how strongly the Gaussians repel each other.
+            validation: share of the images that is held out, or (images, labels); the model's card then says how it
+                does on them.
+            epochs: passes over the training images; None: 40 for images of up to 16×16 pixels, else 24.
+            classes: names of the K classes, to which labels are indices; None: the names in `labels`, sorted, or
+                "0" … "K − 1".
+            flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
+                config.yaml; None: by the size of the images, see :func:`nfpi.model.settings.default_flow`.
+            training: settings that differ from :func:`nfpi.model.settings.choose_training`, or all.
+            prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
+            flip: whether mirrored images are still of their class, for augmentations that mirror.
+            name: of the data set, for the model's card.
+            seed: of all random numbers; torch's global ones are left alone.
+            device: where it trains; None: a GPU if there is one.
+            progress: whether a bar shows the steps.
+
+        Raises:
+            ValueError: images, labels or a setting are not as said above; one line.
+            Diverged: the fit of the Gaussians or the training is no longer finite; one line says what to change.
+        """
+        return cls(
+            *fit_model(
+                images,
+                labels,
+                weight=weight,
+                validation=validation,
+                epochs=epochs,
+                classes=classes,
+                flow=flow,
+                training=training,
+                prior=prior,
+                flip=flip,
+                name=name,
+                seed=seed,
+                device=device,
+                progress=progress,
+            )
+        )
+
+    @classmethod
+    def from_release(cls, checkpoint: Path | str, classes: Sequence[str] | None = None, averaged: bool = True) -> Self:
+        """Read a checkpoint of the paper's released code.
+
+        Args:
+            checkpoint: its file.
+            classes: names of the K classes; None: "0", "1", …
+            averaged: whether to take the averaged (EMA) weights.
+
+        Raises:
+            FormatError: the file is missing or damaged, or holds something else.
+            ValueError: the number of classes is another one.
+        """
+        flow, prior = load_release_checkpoint(checkpoint, averaged)
+        names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
+        data: dict[str, Any] = {"name": None, "classes": names, "dtype": "uint8", "extra": {}}
+        return cls(flow, prior, release_config(checkpoint, averaged, data))
+
+    # ---- classification and densities -----------------------------------------------------------------------
+
+    def log_prob(self, images: Images, labels: Labels | None = None) -> np.ndarray:
+        """log p(x | y): of each image under its class, or of each image under every class.
+
+        Args:
+            images: (N, H, W, C).
+            labels: (N,); None: every class.
+
+        Returns:
+            (N,), or (N, K) without labels; float64, nats. The density is that of x in [−1, 1]^D.
+
+        Raises:
+            ValueError: images or labels are not those of this model, see :mod:`nfpi.model.inputs`.
+            FloatingPointError: a density is not finite.
+        """
+        array = self._images(images)
+        chosen = None if labels is None else check_labels(labels, self.classes, len(array))
+        found = np.empty((len(array), self.num_classes))
+        self._place_prior()
+        with strict_inference(self.flow):
+            for place, z, log_abs_det in forward_batches(self.flow, self.domain, array):
+                found[place] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
+        if not np.isfinite(found).all():
+            index = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
+            raise FloatingPointError(f"images: expected finite densities, received NaN or infinity of image {index}")
+        return found if chosen is None else found[np.arange(len(array)), chosen]
+
+    def predict_log_proba(self, images: Images) -> np.ndarray:
+        """log p(y | x) = log p(x | y) − log Σ_k p(x | k) under equal class frequencies.
+
+        Args:
+            images: (N, H, W, C).
+
+        Returns:
+            (N, K), float64, nats.
+        """
+        log_prob = self.log_prob(images)
+        return log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True)
+
+    def predict(self, images: Images) -> np.ndarray:
+        """argmax_y log p(x | y).
+
+        Args:
+            images: (N, H, W, C).
+
+        Returns:
+            (N,), indices of classes, int64; their names are `model.classes`.
+        """
+        return self.log_prob(images).argmax(1)
+
+    def bits_per_dim(self, images: Images, labels: Labels | None = None) -> np.ndarray:
+        """−log₂ p(x | y) / D of each image, counted on the scale of the 256 grey levels.
+
+        Args:
+            images: (N, H, W, C).
+            labels: (N,); None: the mixture of all classes, p(x) = Σ_y p(x | y) / K.
+
+        Returns:
+            (N,), float64. For a flow of an autoencoder's latents: bits of the density itself.
+        """
+        log_prob = self.log_prob(images, labels)
+        if labels is None:
+            log_prob = np.logaddexp.reduce(log_prob, 1) - math.log(self.num_classes)
+        return self._bits(log_prob)
+
+    def evaluate(self, images: Images, labels: Labels) -> dict[str, Any]:
+        """Measure the model on labelled images.
+
+        Args:
+            images: (N, H, W, C), not among those it was trained on.
+            labels: (N,).
+
+        Returns:
+            `n`; `nf_acc` and `nf_top5`, percentages of images whose class is the likeliest, or among the five
+            likeliest; `nf_acc_interval`, Wilson's 95 % interval; `bits_per_dim`, the mean under the images' own
+            classes; `ece`, the expected calibration error in percent; `worst_class_acc` and `worst_class`, its name.
+        """
+        from nfpi.results.intervals import wilson_interval
+        from nfpi.results.measures import compute_metrics, per_class_accuracy
+
+        array = self._images(images)
+        indices = check_labels(labels, self.classes, len(array))
+        log_prob, truth = torch.from_numpy(self.log_prob(array)), torch.from_numpy(indices)
+        ranked = log_prob.topk(min(5, self.num_classes), 1).indices == truth[:, None]
+        accuracy = 100 * float(ranked[:, 0].double().mean())
+        per_class = per_class_accuracy(log_prob, truth).nan_to_num(math.inf)
+        return {
+            "n": len(array),
+            "nf_acc": accuracy,
+            "nf_acc_interval": wilson_interval(accuracy, len(array)),
+            "nf_top5": 100 * float(ranked.any(1).double().mean()),
+            "bits_per_dim": float(self._bits(log_prob.gather(1, truth[:, None]).squeeze(1).numpy()).mean()),
+            **compute_metrics(["ece", "worst_class_acc"], log_prob, truth),
+            "worst_class": self.classes[int(per_class.argmin())],
+        }
+
+    # ---- latents, samples, variants -------------------------------------------------------------------------
+
+    def encode(self, images: Images) -> np.ndarray:
+        """z = f(x).
+
+        Args:
+            images: (N, H, W, C).
+
+        Returns:
+            (N, D), float32; row-major over (C, H, W), as the means (K, D) of the prior.
+        """
+        array = self._images(images)
+        found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
+        with strict_inference(self.flow):
+            for place, z, _ in forward_batches(self.flow, self.domain, array):
+                found[place] = z.flatten(1).cpu().numpy()
+        return found
+
+    def decode(self, latents: Any) -> np.ndarray:
+        """The images whose latents these are: f⁻¹(z), less the fixed noise, rounded to grey levels.
+
+        `decode(encode(images))` are the images.
+
+        Args:
+            latents: (N, D) or (N, C, H, W), real.
+
+        Returns:
+            (N, H, W, C), uint8.
+
+        Raises:
+            ValueError: latents of another size.
+            FloatingPointError: an inverse is not finite.
+        """
+        checked = check_latents(latents, self.flow.shape)
+        with strict_inference(self.flow):
+            return np.concatenate(list(inverse_batches(self.flow, self.domain, checked)))
+
+    def sample(self, labels: Labels, temperature: float = 1.0, generator: torch.Generator | None = None) -> np.ndarray:
+        """Draw images f⁻¹(z), z ~ N(μ_y, T² Σ_y).
+
+        Args:
+            labels: (N,), the class of each image.
+            temperature: T ≥ 0; below 1 images are more typical and less varied.
+            generator: of the random numbers; None: torch's default one.
+
+        Returns:
+            (N, H, W, C), uint8. Those of a flow of grey images are brighter by the noise it was trained with,
+            `grey_noise` / 2 of the value range.
+
+        Raises:
+            ValueError: a label is not a class, or the temperature is not a number of at least 0.
+            FloatingPointError: images stay infinite or NaN however often their latents are drawn.
+        """
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature: expected at least 0, received {temperature}")
+        indices = torch.from_numpy(check_labels(labels, self.classes))
+        with strict_inference(self.flow):
+            drawn = sample_images(
+                self.flow,
+                self.prior,
+                indices,
+                temperature=temperature,
+                seed=_draw_seed(generator),
+                batch_size=batch_size_of(self.flow),
+                domain=self.domain,
+                device=self.device,
+            )
+            return np.concatenate([images.permute(0, 2, 3, 1).numpy() for images, _ in drawn])
+
+    def augment(
+        self, images: Images, labels: Labels, *, generator: torch.Generator | None = None, **settings: Any
+    ) -> np.ndarray:
+        """Make variants of images by mixing latents of a class (NFA, §5.3), see :mod:`nfpi.augmentation`.
+
+        Axes and partners of a class come from its images among these: pass a class whole.
+
+        Args:
+            images: (N, H, W, C), two of each class or more.
+            labels: (N,).
+            generator: of the random numbers; None: torch's default one.
+            settings: those of :class:`nfpi.config.generation.NfaConfig`: `variants` of each image (3), `strength` in
+                [0, 1] (0.5), `axes` (64), `law`, `concentration`.
+
+        Returns:
+            (N, variants, H, W, C), uint8.
+
+        Raises:
+            ValueError: a setting is unknown or out of range, or a class has one image only.
+        """
+        config = parse_settings(NfaConfig, {"batch_size": batch_size_of(self.flow), **settings})
+        array = self._images(images)
+        indices = check_labels(labels, self.classes, len(array))
+        image_set = ImageSet(array, indices, {"name": self.data["name"], "classes": self.classes, "extra": {}})
+        found = np.empty((len(array), config.variants, *self.shape), array.dtype)
+        with strict_inference(self.flow):
+            for places, variants in augment_images(
+                self.flow,
+                image_set,
+                config,
+                seed=_draw_seed(generator),
+                domain=self.domain,
+                device=self.device,
+            ):
+                found[places] = variants.permute(0, 1, 3, 4, 2).numpy()
+        return found
+
+    def _images(self, images: Images) -> np.ndarray:
+        return check_images(images, self.flow.shape, self.domain.dtype)
+
+    def _place_prior(self) -> None:
+        if self.prior.mean.device != self.device:  # the flow was moved alone
+            self.to(self.device)
+
+    def _bits(self, log_prob: np.ndarray) -> np.ndarray:
+        dimensions = math.prod(self.flow.shape)
+        return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()
+
+
+def _draw_seed(generator: torch.Generator | None) -> int:
+    """A seed from a generator, on whichever device."""
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

@@ -1,0 +1,220 @@
+"""The stages of a flow in one call, in memory: initial state, fit of the Gaussians, training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from nfpi.config.base import Seed, Settings
+from nfpi.config.flows import FLOWS, FlowBlock
+from nfpi.config.priors import PRIORS, GradientDescentConfig, PriorBlock
+from nfpi.config.training import TrainingConfig
+from nfpi.data.store import ImageSet
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.model.inputs import check_images, check_labels, names_classes, to_array
+from nfpi.model.settings import choose_flow, choose_prior, choose_training, parse_settings
+from nfpi.priors.fixed_point import FixedPointResult
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.registry import fit
+from nfpi.runtime.device import Device
+from nfpi.runtime.devices import make_device
+from nfpi.training.batches import TrainingData
+from nfpi.training.loop import InitialState, continue_training, start_training
+from nfpi.training.state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+Validation = float | tuple[Any, Any] | None
+"""Share of the images that is held out, or (images, labels), or nothing."""
+
+
+class _Numbers(Settings):
+    weight: float
+    seed: Seed
+
+
+def fit_model(
+    images: Any,
+    labels: Any,
+    *,
+    weight: float,
+    validation: Validation,
+    epochs: int | None,
+    classes: Sequence[str] | None,
+    flow: str | Mapping[str, Any] | FlowBlock | None,
+    training: Mapping[str, Any] | TrainingConfig | None,
+    prior: str | Mapping[str, Any] | PriorBlock | None,
+    flip: bool,
+    name: str | None,
+    seed: int,
+    device: torch.device | str | None,
+    progress: bool,
+) -> tuple[ImageFlow, GaussianPrior, dict[str, Any]]:
+    """Fit a flow and its Gaussians; see :meth:`nfpi.ClassConditionalFlow.fit`.
+
+    Returns:
+        the flow, with averaged weights; its prior; and the config of the model.
+    """
+    if not (np.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight: expected λ of at least 0, received {weight}")
+    parse_settings(_Numbers, {"weight": weight, "seed": seed})
+    train, held_out = make_sets(images, labels, classes, validation, flip=flip, name=name, seed=seed)
+    _, height, width = train.shape
+    block = choose_flow(flow, height, width)
+    settings = {**block.training, **training} if isinstance(training, Mapping) else training or block.training
+    config = choose_training(settings, epochs, block.kind, max(height, width), len(train))
+    method = choose_prior(prior)
+    description = {
+        "kind": block.kind,
+        "shape": list(train.shape),
+        "settings": FLOWS.settings_of(block).model_dump(mode="json"),
+    }
+    with _training_device(device, config.precision) as place:
+        data = TrainingData(train, held_out, config, place.device)
+        initial = start_training(data, description, method.start, seed, place, progress=progress)
+        state, final, known = _train(initial, data, place, method, float(weight), progress)
+    last = state.log[-1]
+    validated = {
+        "n": None if held_out is None else len(held_out),
+        "nf_acc": last["validation_nf_acc"],
+        "bits_per_dim": last["validation_bits_per_dim"],
+    }
+    config_of_model = {
+        "seed": seed,
+        "start": method.start,
+        "step": state.step,
+        "prior": known,
+        "training": config.model_dump(),
+        "data": {**{key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}, "n": len(train)},
+        **({} if held_out is None else {"validation": validated}),
+    }
+    return state.averaged_flow, final, config_of_model
+
+
+def _train(
+    initial: InitialState, data: TrainingData, device: Device, method: PriorBlock, weight: float, progress: bool
+) -> tuple[TrainingState, GaussianPrior, dict[str, Any]]:
+    """Fit the Gaussians and train the remaining epochs under them, or train and learn them along with it.
+
+    Returns:
+        the final state; the Gaussians; and what is known of these.
+    """
+    settings = PRIORS.settings_of(method)
+    known: dict[str, Any] = {
+        "lambda": weight,
+        "method": method.method,
+        "settings": method.model_dump(mode="json"),
+    }
+    prior, learned = initial.prior, None
+    if PRIORS[method.method].traits["learned"]:
+        learned = GradientDescentConfig(weight=weight, **settings.model_dump())
+    else:
+        fitted = fit(method.method, initial.statistics, initial.prior, weight, settings)
+        if isinstance(fitted, FixedPointResult):
+            known |= {"iterations": fitted.iterations, "converged": fitted.converged}
+            if not fitted.converged:
+                logger.warning("not converged after %d iterations: the last Gaussians are taken", fitted.iterations)
+            prior = fitted.prior
+        else:
+            prior = fitted
+    state = continue_training(initial.state, prior, data, device, learned=learned, progress=progress)
+    final = state.learner.prior if state.learner is not None else prior
+    return state, final, known
+
+
+def make_sets(
+    images: Any,
+    labels: Any,
+    classes: Sequence[str] | None,
+    validation: Validation,
+    *,
+    flip: bool,
+    name: str | None,
+    seed: int,
+) -> tuple[ImageSet, ImageSet | None]:
+    """Training and validation set of a fit, in memory.
+
+    Raises:
+        ValueError: images or labels are none, of two lengths, or of other classes; a class has fewer than two images.
+    """
+    array = check_images(images)
+    names = _class_names(labels, classes)
+    indices = check_labels(labels, names, len(array))
+    meta = {"name": name, "classes": names, "dtype": "uint8", "extra": {"flip": flip}}
+    held_out: ImageSet | None = None
+    if isinstance(validation, tuple | list):
+        others = check_images(validation[0], (array.shape[3], *array.shape[1:3]), what="validation images")
+        held_out = ImageSet(others, check_labels(validation[1], names, len(others)), meta)
+    elif validation is not None:
+        kept, left = _split(indices, validation, seed)
+        held_out = ImageSet(array[left], indices[left], meta)
+        array, indices = array[kept], indices[kept]
+    counts = np.bincount(indices, minlength=len(names))
+    if len(names) < 2:
+        raise ValueError(f"labels: expected two classes or more, received {len(names)}")
+    if counts.min() < 2:
+        poorest = int(counts.argmin())
+        raise ValueError(
+            f"labels: expected at least two training images of each class, received {counts[poorest]} of "
+            f"'{names[poorest]}'"
+        )
+    return ImageSet(array, indices, meta), held_out
+
+
+def _class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
+    """Names of the classes: those given, or those of the labels, sorted, or their indices."""
+    if classes is not None:
+        names = [str(name) for name in classes]
+        if len(set(names)) != len(names):
+            raise ValueError("classes: expected distinct names, received one twice")
+        return names
+    found = to_array(labels)
+    if found.size and names_classes(found):
+        return sorted(set(map(str, found.ravel().tolist())))
+    if found.size and found.dtype.kind in "iu":
+        return [str(index) for index in range(int(found.max()) + 1)]
+    return ["0"]  # check_labels says what is wrong with them
+
+
+def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices that are kept and held out, sorted; stratified."""
+    from sklearn.model_selection import train_test_split
+
+    if not 0 < share < 1:
+        raise ValueError(f"validation: expected a share between 0 and 1, or (images, labels), received {share}")
+    try:
+        kept, left = train_test_split(
+            np.arange(len(labels)), test_size=share, stratify=labels, random_state=seed % 2**32
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"validation: expected enough images to hold out {share:g}, received {len(labels)} ({error})"
+        ) from None
+    return np.sort(kept), np.sort(left)
+
+
+@contextmanager
+def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
+    """The device of a fit; what it changes for the whole process is as it was afterwards, random numbers included."""
+    deterministic = torch.get_deterministic_debug_mode()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    tf32 = torch.backends.cudnn.allow_tf32
+    wanted = None if device is None else torch.device(device)
+    if wanted is not None and precision != "32-true":
+        raise ValueError(f"device: expected none with precision {precision}, which chooses it, received {wanted}")
+    try:
+        chosen = make_device(precision)
+        if wanted is not None:
+            chosen = Device(wanted)
+        gpus = [chosen.device] if chosen.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):
+            yield chosen
+    finally:
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.backends.cudnn.allow_tf32 = tf32

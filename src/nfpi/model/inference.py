@@ -1,0 +1,99 @@
+"""Deterministic passes of images through a flow and back, in batches of bounded memory.
+
+The density that a flow models is one of dequantised images x = image + u. Training and the workflow's evaluation draw
+u anew for every image; here it is one draw for all images, u(C, H, W), so that an image has one latent and one density,
+whatever batch it is in and however often it is asked for. As u is a draw and not the middle of its range, the
+bits/dim are an unbiased estimate of those under random noise (the middle would look more likely than the noise that
+the flow has learned: it is the mode of whatever density the flow gives it). Results of one image in different batches
+agree to the rounding of float32: the convolutions of a library depend on the size of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfpi.data.domain import Domain, PixelDomain
+from nfpi.flows.dequantization import LEVELS
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.runtime.randomness import generator_for
+
+_PIXELS = 2**18
+"""of a batch: 256 images of 32×32"""
+_LARGEST_BATCH = 1024
+
+
+def batch_size_of(flow: ImageFlow) -> int:
+    """Images of a batch whose memory does not depend on the size of the images: 2¹⁸ pixels, at most 1024 images."""
+    _, height, width = flow.shape
+    return max(1, min(_LARGEST_BATCH, _PIXELS // (height * width)))
+
+
+def device_of(flow: ImageFlow) -> torch.device:
+    """The device of a flow's weights; a flow without any is on the CPU."""
+    weight = next(flow.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
+
+
+@contextmanager
+def strict_inference(flow: ImageFlow) -> Iterator[None]:
+    """Compute without gradients, and with float32 that GPUs do not round to TF32: that would break the inverse."""
+    tf32 = torch.backends.cudnn.allow_tf32
+    training = flow.training
+    torch.backends.cudnn.allow_tf32 = False
+    flow.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = tf32
+        flow.train(training)
+
+
+def fixed_noise(domain: Domain, shape: tuple[int, int, int]) -> Tensor:
+    """u: the one draw of a domain's noise that all images get, (1, C, H, W), on the CPU."""
+    nothing = torch.zeros(1, *shape, dtype=getattr(torch, domain.dtype))
+    return domain.to_flow(nothing, generator_for("cpu", 0, "fixed noise")) - domain.to_flow(nothing, None)
+
+
+def forward_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Pass images (N, H, W, C) through a flow, with the fixed noise.
+
+    Yields:
+        where the batch lies in `images`; z (B, C, H, W) and log |det ∂z/∂x| (B,), on the flow's device.
+    """
+    device, size = device_of(flow), batch_size_of(flow)
+    noise = fixed_noise(domain, flow.shape).to(device)
+    for begin in range(0, len(images), size):
+        place = slice(begin, begin + size)
+        stored = torch.from_numpy(np.ascontiguousarray(images[place].transpose(0, 3, 1, 2))).to(device)
+        z, log_abs_det = flow(domain.to_flow(stored, None).add_(noise))
+        yield place, z, log_abs_det
+
+
+def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterator[np.ndarray]:
+    """Pass latents (N, C, H, W) through the inverse of a flow; the fixed noise is subtracted from what results.
+
+    Yields:
+        images (B, H, W, C) in the domain's dtype.
+
+    Raises:
+        FloatingPointError: the inverse of a latent is not finite.
+    """
+    device = device_of(flow)
+    noise = fixed_noise(domain, flow.shape).to(device)
+    # what is left is a grey level but for rounding: the middle of the values that are stored as this level
+    middle = 1 / LEVELS if isinstance(domain, PixelDomain) else 0.0
+    for begin, block in enumerate(latents.split(batch_size_of(flow))):
+        x = flow.inverse(block.to(device))[0]
+        bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero()
+        if len(bad):
+            index = begin * batch_size_of(flow) + int(bad[0, 0])
+            raise FloatingPointError(
+                f"latents: the inverse of latent {index} is not finite: is it far from all classes?"
+            )
+        yield domain.to_images(x - noise + middle).permute(0, 2, 3, 1).cpu().numpy()

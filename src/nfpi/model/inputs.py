@@ -1,0 +1,127 @@
+"""Images, labels and latents as users pass them: arrays, tensors or lists, checked in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+_CHANNELS = (1, 2, 3, 4)
+"""numbers of channels of images whose size is not known"""
+
+
+def to_array(values: Any) -> np.ndarray:
+    """A NumPy array of a tensor, on whichever device, or of what NumPy takes."""
+    if isinstance(values, torch.Tensor):
+        return np.asarray(values.detach().cpu().numpy())
+    return np.asarray(values)
+
+
+def check_images(
+    images: Any, shape: tuple[int, int, int] | None = None, dtype: str = "uint8", what: str = "images"
+) -> np.ndarray:
+    """Images as an array (N, H, W, C).
+
+    Grey images may come without their axis of channels, (N, H, W): where the size is known, wherever it is that of the
+    model and the model has one channel; where it is not, wherever W is none of 1 to 4, which could be channels.
+
+    Args:
+        images: (N, H, W, C), an array, a tensor or a list.
+        shape: (C, H, W) that they must have; None: any.
+        dtype: that they must have, by NumPy's name.
+        what: they are, for errors.
+
+    Raises:
+        ValueError: they are something else, or none.
+    """
+    array = to_array(images)
+    expected = "(N, H, W, C)" if shape is None else f"(N, {shape[1]}, {shape[2]}, {shape[0]})"
+    if array.dtype.name != dtype:
+        advice = "; for values in [0, 1]: (255 * images).round().astype('uint8')" if array.dtype.kind == "f" else ""
+        raise ValueError(f"{what}: expected {dtype}, received {array.dtype}{advice if dtype == 'uint8' else ''}")
+    found = tuple(array.shape)
+    if array.ndim == 3 and (found[1:] == shape[1:] and shape[0] == 1 if shape else found[2] not in _CHANNELS):
+        array = array[..., None]
+    fits = array.ndim == 4 and (
+        array.shape[3] in _CHANNELS if shape is None else array.shape[1:] == (shape[1], shape[2], shape[0])
+    )
+    if not fits:
+        raise ValueError(f"{what}: expected {expected}, received {found}{_advice(found, shape)}")
+    if not array.size:
+        raise ValueError(f"{what}: expected at least one, received {found}")
+    return array
+
+
+def _advice(found: tuple[int, ...], shape: tuple[int, int, int] | None) -> str:
+    """What may be wrong with images of this shape."""
+    one = found in ((shape[1], shape[2], shape[0]), shape) if shape else len(found) in (2, 3)
+    if len(found) < 4 and one:
+        return "; for a single image: images[None]"
+    if len(found) == 4 and (found[1:] == shape if shape else found[1] in _CHANNELS):
+        return "; for channels in front: images.transpose(0, 2, 3, 1), or .permute of a tensor"
+    return ""
+
+
+def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) -> np.ndarray:
+    """Labels as indices of classes, (N,), int64.
+
+    Args:
+        labels: (N,), indices in [0, K) or names of classes; an array, a tensor or a list.
+        classes: names of the K classes.
+        count: N; None: any.
+
+    Raises:
+        ValueError: they are something else, or none, or of other classes.
+    """
+    array = to_array(labels)
+    if array.ndim != 1 or (count is not None and len(array) != count):
+        expected = "(N,)" if count is None else f"({count},), one for each image"
+        raise ValueError(f"labels: expected {expected}, received {tuple(array.shape)}")
+    if not len(array):
+        raise ValueError("labels: expected at least one, received none")
+    if array.dtype.kind in "iu":
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= len(classes):
+            raise ValueError(f"labels: expected 0 to {len(classes) - 1}, received {low if low < 0 else high}")
+        return array.astype(np.int64)
+    if not names_classes(array):
+        raise ValueError(f"labels: expected indices or names of classes, received {array.dtype}")
+    index_of = {name: index for index, name in enumerate(classes)}
+    unknown = next((name for name in array.tolist() if name not in index_of), None)
+    if unknown is not None:
+        some = ", ".join(map(str, classes[:10])) + (", …" if len(classes) > 10 else "")
+        raise ValueError(f"labels: expected classes of the model ({some}), received '{unknown}'")
+    return np.array([index_of[name] for name in array.tolist()], np.int64)
+
+
+def names_classes(labels: np.ndarray) -> bool:
+    """Whether labels (N,) are names of classes, not indices."""
+    return labels.dtype.kind in "UT" or (
+        labels.dtype.kind == "O" and all(isinstance(name, str) for name in labels.tolist())
+    )
+
+
+def check_latents(latents: Any, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Latents as a float32 tensor (N, C, H, W).
+
+    Args:
+        latents: (N, D) with D = C·H·W, or (N, C, H, W); real numbers.
+        shape: (C, H, W).
+
+    Raises:
+        ValueError: they are something else, or none, or not finite.
+    """
+    array = to_array(latents)
+    dimensions = int(np.prod(shape))
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"latents: expected real numbers, received {array.dtype}")
+    if not (array.ndim == 2 and array.shape[1] == dimensions) and tuple(array.shape[1:]) != shape:
+        expected = f"(N, {dimensions}) or (N, {', '.join(map(str, shape))})"
+        raise ValueError(f"latents: expected {expected}, received {tuple(array.shape)}")
+    if not len(array):
+        raise ValueError("latents: expected at least one, received none")
+    if not np.isfinite(array).all():
+        raise ValueError("latents: expected finite numbers, received NaN or infinity")
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).view(-1, *shape)

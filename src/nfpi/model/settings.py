@@ -1,0 +1,161 @@
+"""Settings of :meth:`nfpi.ClassConditionalFlow.fit`: defaults by the size of the images, and what users pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from nfpi.config.base import Settings, explain
+from nfpi.config.flows import FLOWS, FlowBlock
+from nfpi.config.priors import PRIORS, PriorBlock
+from nfpi.config.training import TrainingConfig
+
+S = TypeVar("S", bound=Settings)
+
+_SMALL, _MEDIUM = 16, 32
+"""sides, in pixels, up to which images get two and three levels"""
+
+_TRAINING: dict[str, dict[str, Any]] = {
+    "glow": {"learning_rate": 0.003},
+    "transformer": {"learning_rate": 0.003},
+}
+"""settings of the training that differ for a kind of flow"""
+
+
+def num_levels(height: int, width: int) -> int:
+    """Levels of a flow of images of this size.
+
+    Two for sides of up to 16 pixels, three up to 32, and one more whenever the longer side doubles; but no more than
+    height and width can be halved.
+
+    Raises:
+        ValueError: height or width is odd.
+    """
+    wanted, side = (2, _SMALL) if max(height, width) <= _SMALL else (3, _MEDIUM)
+    while max(height, width) > side:
+        wanted, side = wanted + 1, 2 * side
+    possible = next(level for level in range(wanted + 1) if level == wanted or (height | width) & (1 << level))
+    if not possible:
+        raise ValueError(
+            f"images: expected an even height and width, as each level halves them, received {height}×{width}: "
+            "crop, pad or resize the images"
+        )
+    return possible
+
+
+def default_flow(kind: str, height: int, width: int) -> dict[str, Any]:
+    """Settings of a flow of this kind for images of this size.
+
+    The matrix-exponential flow of 8×8 images is that of the preset `demo`, those of 32×32 and 28×28 images those of
+    `cifar10_small` and `fashion_mnist_small`; other sizes get as many of the same levels as :func:`num_levels` says.
+    Kinds that the project does not have get their own defaults.
+    """
+    small = max(height, width) <= _SMALL
+    match kind:
+        case "matrix_exponential":
+            levels = num_levels(height, width)
+            blocks = [2, 2] if small else [2, 1] + (levels - 2) * [1]
+            return {
+                "kind": kind,
+                "num_flows": ([4, 4] + (levels - 2) * [2])[:levels],
+                "num_blocks": blocks[:levels],
+                "hidden_channels": levels * [64 if small else 48],
+            }
+        case "glow":
+            levels = num_levels(height, width)
+            return {"kind": kind, "num_flows": levels * [8], "hidden_channels": levels * [64]}
+        case "transformer":
+            size = {"patch_size": 4, "num_flows": 16, "depth": 1, "width": 64, "channel_couplings": 1}
+            return {"kind": kind, **size}
+    return {"kind": kind}
+
+
+def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, width: int) -> FlowBlock:
+    """The backbone of a fit.
+
+    Args:
+        flow: name of a kind; or settings, as under `flows:` in config.yaml; None: the matrix-exponential flow.
+        height, width: of the images.
+
+    Raises:
+        ValueError: there is no such kind, a setting is unknown or out of range, or the size does not divide.
+    """
+    if isinstance(flow, FlowBlock):
+        return flow
+    if flow is None or isinstance(flow, str):
+        kind = FLOWS.known(flow or FLOWS.default)
+        flow = default_flow(kind, height, width)
+    return parse_block(FLOWS, flow, "flow")
+
+
+def choose_training(
+    training: Mapping[str, Any] | TrainingConfig | None, epochs: int | None, kind: str, side: int, num_images: int
+) -> TrainingConfig:
+    """The settings of a fit's training.
+
+    Without any: 40 epochs for images of up to 16 pixels, else 24 and the augmentation `shift`; batches of 128, a
+    warm-up of 100 steps or a quarter of all, no noise but that of `TrainingConfig`, and one evaluation, at the end.
+
+    Args:
+        training: settings that differ, as under `training:` in config.yaml, or all of them.
+        epochs: number of epochs; None: that of the settings.
+        kind: of the flow.
+        side: the longer one of the images, in pixels.
+        num_images: N of the training.
+
+    Raises:
+        ValueError: a setting is unknown or out of range.
+    """
+    own = {} if epochs is None else {"epochs": epochs}
+    if isinstance(training, TrainingConfig):
+        return parse_settings(TrainingConfig, training.model_dump() | own)
+    given = {**_TRAINING.get(kind, {}), **(training or {}), **own}
+    small = side <= _SMALL
+    count = given.get("epochs", 40 if small else 24)
+    batch_size = given.get("batch_size", 128)
+    whole = isinstance(count, int) and isinstance(batch_size, int) and count > 0 and batch_size > 0
+    steps = count * -(-num_images // batch_size) if whole else 0
+    defaults = {
+        "epochs": count,
+        "batch_size": batch_size,
+        "warmup_steps": min(100, steps // 4),
+        "augmentation": "none" if small else "shift",
+        "evaluate_every": count,
+        "fit_after_epochs": 0 if count == 1 else 1,
+    }
+    return parse_settings(TrainingConfig, {**defaults, **given})
+
+
+def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlock:
+    """How a fit obtains its Gaussians.
+
+    Args:
+        prior: name of a method; or settings, as under `priors:` in config.yaml; None: the fixed point.
+
+    Raises:
+        ValueError: there is no such method, or a setting is unknown or out of range.
+    """
+    if isinstance(prior, PriorBlock):
+        return prior
+    return parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else dict(prior or {}), "prior")
+
+
+def parse_block(registry: Any, block: Mapping[str, Any], what: str) -> Any:
+    """A block of config.yaml as its settings; ValueError in one line that begins with `what`."""
+    try:
+        return registry.validate(dict(block))
+    except ValidationError as error:
+        raise ValueError(f"{what}: {explain(error)}") from None
+    except PydanticCustomError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def parse_settings(model: type[S], values: Mapping[str, Any]) -> S:
+    """Settings of a class; ValueError in one line for an unknown key or a value out of range."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
