@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.results.predictions import read_predictions, write_predictions
+from nfpi.results.predictions import read_predictions, shorten_predictions, write_predictions
 from nfpi.results.records import MetricsError
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import write_atomically
@@ -106,3 +106,16 @@ def test_a_part_that_is_no_array_is_refused(tmp_path):
     with pytest.raises(MetricsError, match="label: expected int32") as error:
         read_predictions(path)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_predictions_without_the_probabilities_of_every_class_say_the_rest_in_fewer_bytes(tmp_path):
+    path, short = tmp_path / "predictions.npz", tmp_path / "short.npz"
+    labels = torch.arange(360) % 10
+    write_predictions(path, labels, torch.randn(360, 10, generator=torch.Generator().manual_seed(0)))
+    expected = read_predictions(path)
+    short.write_bytes(shorten_predictions(expected))
+    found = read_predictions(short)
+    for name in ("label", "predicted", "log_prob"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    assert found.class_log_prob.shape == (360, 0)
+    assert short.stat().st_size < path.stat().st_size / 2

@@ -75,9 +75,9 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
         OSError: it cannot be read.
     """
     predictions = read_predictions(path)
-    if predictions.class_log_prob is None:
-        raise MetricsError(f"{path}: expected predictions with class_log_prob, received some without")
     num_classes = predictions.class_log_prob.shape[1]
+    if not num_classes:
+        raise MetricsError(f"{path}: expected predictions with class_log_prob, received some without")
     names = classes if len(classes) == num_classes else [str(index) for index in range(num_classes)]
     counts = np.zeros((num_classes, num_classes), dtype=np.int64)
     np.add.at(counts, (predictions.label, predictions.predicted), 1)
@@ -86,10 +86,9 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     most = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_FREQUENT]
     pairs = [(int(index // num_classes), int(index % num_classes)) for index in most]
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
-    calibration = _calibration(predictions, predictions.class_log_prob)
     is_table = num_classes <= _LARGEST_TABLE
     picture = None if is_table else _picture(counts)
-    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, calibration)
+    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, _calibration(predictions))
 
 
 def _picture(counts: np.ndarray) -> Picture:
@@ -103,9 +102,9 @@ def _picture(counts: np.ndarray) -> Picture:
     )
 
 
-def _calibration(predictions: Predictions, class_log_prob: np.ndarray) -> list[Bin]:
+def _calibration(predictions: Predictions) -> list[Bin]:
     """Accuracy by confidence max_y p(y | x)."""
-    probability = np.exp(class_log_prob.max(1).astype(np.float64)).clip(0, 1)
+    probability = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
     edges = np.linspace(0, 1, _BINS + 1)
     of_bin = np.searchsorted(edges[1:-1], probability)
     right = predictions.label == predictions.predicted

@@ -26,14 +26,14 @@ class Predictions:
         label: index of the class, (N,) int32.
         predicted: argmax_y log p(x | y), (N,) int32.
         log_prob: of the own class: log p(x | y) of a flow, the log-softmax of a classifier, (N,) float32.
-        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16; at least −65504, as float16 is. None:
-            they were left out (:func:`shorten_predictions`).
+        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16; at least −65504, as float16 is;
+            (N, 0) where they were left out (:func:`shorten_predictions`).
     """
 
     label: np.ndarray
     predicted: np.ndarray
     log_prob: np.ndarray
-    class_log_prob: np.ndarray | None
+    class_log_prob: np.ndarray
 
 
 _OF_CLASSES = "class_log_prob"
@@ -66,7 +66,8 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
 
 def shorten_predictions(predictions: Predictions) -> bytes:
     """The content of a file with the same predictions, but for `class_log_prob`, two thirds of the bytes."""
-    return _compress({name: getattr(predictions, name) for name in _TYPES if name != _OF_CLASSES})
+    arrays = {name: getattr(predictions, name) for name in _TYPES}
+    return _compress(arrays | {_OF_CLASSES: predictions.class_log_prob[:, :0]})
 
 
 def _compress(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -93,27 +94,25 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
     if not arrays:
         raise MetricsError(f"{path}: the run diverged: there are no predictions")
-    if arrays.keys() | {_OF_CLASSES} != _TYPES.keys():
+    if arrays.keys() != _TYPES.keys():
         raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")
-    predictions = Predictions(**{name: arrays.get(name) for name in _TYPES})  # type: ignore[arg-type]
+    predictions = Predictions(**arrays)
     _check(predictions, path)
     return predictions
 
 
 def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
     """Raise MetricsError unless types and shapes are those of predictions, numbers finite and classes in range."""
-    of_classes = predictions.class_log_prob
-    images, classes = predictions.label.size, np.inf if of_classes is None else (0, *of_classes.shape)[-1]
+    images, classes = predictions.label.size, (0, *predictions.class_log_prob.shape)[-1]
+    most = classes or np.iinfo(np.int32).max
     for name, dtype in _TYPES.items():
-        array: np.ndarray | None = getattr(predictions, name)
-        if array is None:
-            continue
+        array: np.ndarray = getattr(predictions, name)
         shape = (images, classes) if name == _OF_CLASSES else (images,)
         if (array.dtype, array.shape) != (dtype, shape):
             expected, received = f"{np.dtype(dtype)} of {shape}", f"{array.dtype} of {array.shape}"
             raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise MetricsError(f"{path}: {name}: expected finite numbers, received NaN or infinity")
-        if array.dtype.kind == "i" and images and not 0 <= array.min() <= array.max() < classes:
+        if array.dtype.kind == "i" and images and not 0 <= array.min() <= array.max() < most:
             received = f"{array.min()} to {array.max()}"
-            raise MetricsError(f"{path}: {name}: expected classes from 0 to {classes - 1}, received {received}")
+            raise MetricsError(f"{path}: {name}: expected classes from 0 to {most - 1}, received {received}")
