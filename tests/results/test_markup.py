@@ -63,7 +63,7 @@ def test_four_files_are_written(table, tmp_path):
         f"table2.{form}" for form in ("csv", "html", "md", "tex")
     ]
     assert (tmp_path / "table2.csv").read_text().splitlines()[-1] == (
-        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,,missing,,False" + 14 * ","
+        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,,missing,,,,False" + 18 * ","
     )
 
 
@@ -103,7 +103,7 @@ def test_unknown_cells_stay_empty(table):
     for text in (to_markdown(table, "Table 2"), to_latex(table, "Table 2")):
         assert not any(word in text.lower() for word in ("nan", "<na>", "none"))
     (line,) = [line for line in grid_of(to_markdown(table, "")) if "10⁷" in line]
-    assert line == "| cifar10 | 10⁷ |  |  |  |  |  |  | missing |"
+    assert line == "| cifar10 | 10⁷ |  |  |  |  |  |  |  | missing |"
 
 
 def test_markdown_is_a_rectangle_with_the_best_row_in_bold(table):
@@ -113,13 +113,13 @@ def test_markdown_is_a_rectangle_with_the_best_row_in_bold(table):
     assert len({line.count("|") for line in grid}) == 1
     assert len(grid) == 2 + len(table)
     assert grid[0] == (
-        "| Data set | λ | NF-Acc (%) | NF-Acc, paper | NF-Acc, difference "
+        "| Data set | λ | Validation (%) | NF-Acc (%) | NF-Acc, paper | NF-Acc, difference "
         "| CNN-Acc (%) | CNN-Acc, paper | CNN-Acc, difference | Status |"
     )
     (bold,) = [line for line in grid if "**" in line]
     assert "| **92.0 ± 0.6 (n = 3)** | **93.63** | **−1.6** |" in bold
     assert "**3·10⁵**" in bold
-    assert "| digits_8x8 | 0 | 94.4 (n = 1) |" in text
+    assert "| digits_8x8 | 0 |  | 94.4 (n = 1) |" in text
     assert "Bold: the λ that is best on the validation split." in text
 
 
@@ -128,10 +128,10 @@ def test_latex_is_a_tabular_with_as_many_cells_as_columns(table):
     lines = text.splitlines()
     assert lines[0] == "% Table 2 and more"
     rows = [line for line in lines if line.endswith(r"\\") and "multicolumn" not in line]
-    assert text.count(r"\begin{tabular}{@{}lrlrrr@{}}") == text.count(r"\end{tabular}") == 2, "one for each metric"
+    assert text.count(r"\begin{tabular}{@{}lrrlrrr@{}}") == text.count(r"\end{tabular}") == 2, "one for each metric"
     assert len(rows) == 2 * (1 + len(table))
     assert r"\multicolumn{3}{c}{NF-Acc (\%)}" in text
-    assert {line.count(" & ") for line in rows} == {5}
+    assert {line.count(" & ") for line in rows} == {6}
     assert r"digits\_8x8" in text
     assert r"\textbf{3\(\cdot\)10\textsuperscript{5}}" in text
     assert r"& \textbf{73.03} & \textbf{+0.0} \\" in text

@@ -91,9 +91,10 @@ def test_a_table_shows_the_metrics_that_it_names(metrics, reference, rows):
     assert metrics_of_table(frame.columns) == ["cnn_acc", "validation_nf_acc"]
     assert list(frame.columns)[len(ROW_COLUMNS) :] == [
         *("cnn_acc", "cnn_acc_std", "cnn_acc_low", "cnn_acc_high", "cnn_acc_seeds"),
-        *("paper_cnn_acc", "cnn_acc_difference"),
+        *("paper_cnn_acc", "cnn_acc_difference", "cnn_acc_test", "cnn_acc_p"),
         *("validation_nf_acc", "validation_nf_acc_std", "validation_nf_acc_low", "validation_nf_acc_high"),
         *("validation_nf_acc_seeds", "paper_validation_nf_acc", "validation_nf_acc_difference"),
+        *("validation_nf_acc_test", "validation_nf_acc_p"),
     ]
     assert frame["validation_nf_acc"].equals(frame["validation"].rename("validation_nf_acc"))
 
@@ -170,10 +171,10 @@ def test_only_the_best_weight_of_each_experiment(measured, frame_of, reference, 
 
 def test_divergence_is_a_status(table, metrics, reference, rows_of):
     partly, wholly = row_of(table, "cifar10", 1e6), row_of(table, "cifar10", 3e6)
-    assert partly["status"] == "diverged in 1 of 3 seeds"
+    assert partly["status"] == "1 of 3 seeds diverged"
     assert partly["nf_acc_seeds"] == 2
     assert partly["nf_acc"] > 0
-    assert wholly["status"] == "diverged in 3 of 3 seeds"
+    assert wholly["status"] == "3 of 3 seeds diverged"
     assert math.isnan(wholly["nf_acc"])
     assert row_of(table, "cifar10", 3e5)["status"] == "ok"
     rows = rows_of({"dataset": "cifar10", "lambdas": [3e6]}, seeds=(1,))

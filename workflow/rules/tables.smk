@@ -33,6 +33,7 @@ rule table:
     """Write a table beside the paper's numbers."""
     input:
         **plan.outputs(Collect, "metrics", name="{table}"),
+        predictions=inputs.predictions_of_table,
         reference="workflow/reference/paper.csv",
     output:
         csv=targets.table("{table}")["csv"],
@@ -59,10 +60,11 @@ rule table:
         rows=params.rows_of_table,
         code=params.code_of_table,
         extensions=params.extensions,
+        root=plan.layout.root,
         folder=subpath(output.csv, parent=True),
     message:
         "Write {wildcards.table}"
     shell:
         "exec nfpi --log {log:q} table --name {wildcards.table:q} --metrics {input.metrics:q}"
-        " --reference {input.reference:q}"
+        " --root {params.root:q} --reference {input.reference:q}"
         " --table {params.table:q} --rows {params.rows:q} {params.extensions:q} --output {params.folder:q}"

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from nfpi.config.base import Augmentation, ConfigError, Name, NonNegativeFloat, Settings
-from nfpi.config.metrics import metric
+from nfpi.config.metrics import OF_VALIDATION, metric
 
 
 def _known_metric(name: str) -> str:
@@ -22,6 +22,16 @@ def _once_each(names: list[str]) -> list[str]:
     if twice is not None:
         raise ValueError(f"expected each metric once, received {twice} {names.count(twice)} times")
     return names
+
+
+def _measured_on_validation(name: str) -> str:
+    try:
+        entry = metric(f"{OF_VALIDATION}{name}")
+    except ConfigError:
+        raise ValueError(f"expected a metric that is measured on the validation split too, received {name}") from None
+    if entry.higher_is_better is None:
+        raise ValueError(f"expected a metric of which higher or lower is better, received {name}")
+    return name
 
 
 MetricName = Annotated[str, AfterValidator(_known_metric)]
@@ -62,6 +72,8 @@ class TableSettings(Settings):
     title: str = ""
     best_only: bool = False
     """one row an experiment, at the λ that is best on the validation split; else a row for each λ"""
+    best_by: Annotated[MetricName, AfterValidator(_measured_on_validation)] | None = None
+    """metric by whose value on the validation split λ is chosen; None: nf_acc, top1 for classifiers of real images"""
     metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_once_each)] = ["nf_acc", "cnn_acc"]
     """what is shown of each run, a column each"""
     literature: list[str] = []

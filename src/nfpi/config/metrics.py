@@ -12,15 +12,17 @@ from nfpi.config.registry import Registry
 
 OF_GENERATED = "cnn_"
 """What the name of a metric begins with where it was measured on a classifier of generated images."""
+OF_VALIDATION = "validation_"
+"""What the name of a metric begins with where it was measured on the validation split."""
 
 _OTHER_COLUMNS = (
     *("experiment", "row", "dataset", "flow", "prior", "lambda", "seed", "classifier", "augmentation", "table"),
-    *("status", "diverged", "validation", "best", "metric", "value", "images"),
+    *("status", "diverged", "validation", "chosen_by", "candidates", "best", "metric", "value", "images"),
 )
 """Columns of results that are no metric."""
 _MEASURED_OF_GENERATED = ("cnn_acc",)
 """Metrics of classifiers of generated images that are recorded by their own name."""
-_DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference)")
+_DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
 """Columns that tables have beside those of metrics."""
 
 METRICS = Registry("metric")
@@ -49,18 +51,37 @@ class Metric:
     decimals: int = 1
     is_share: bool = False
 
+    @property
+    def is_time(self) -> bool:
+        """Whether it is a measured time, which differs from call to call."""
+        return self.unit in ("h", "s")
+
 
 def metric(name: str) -> Metric:
-    """The entry of a metric; `cnn_x` is the metric x of a classifier of generated images.
+    """The entry of a metric.
+
+    Of a metric x that is computed, `cnn_x` is that of a classifier of generated images, and `validation_x` that of a
+    flow on the validation split.
 
     Raises:
         ConfigError: there is no such metric.
     """
-    base = name.removeprefix(OF_GENERATED)
-    if name not in METRICS and base in METRICS and METRICS[base].builder is not None:
-        traits = METRICS[base].traits
+    base = registered_name(name)
+    traits = METRICS[base].traits
+    if base == name:
+        return Metric(name, **traits)
+    if name.startswith(OF_GENERATED):
         return Metric(name, **traits | {"label": f"CNN {traits['label']}"})
-    return Metric(name, **METRICS[name].traits)
+    return Metric(name, **traits | {"label": f"Validation {traits['label']}", "is_share": False})
+
+
+def registered_name(name: str) -> str:
+    """The name by which a metric is registered: x for `cnn_x` and `validation_x`; the name itself where it is none."""
+    for prefix in (OF_GENERATED, OF_VALIDATION):
+        base = name.removeprefix(prefix)
+        if name not in METRICS and base in METRICS and METRICS[base].builder is not None:
+            return base
+    return name
 
 
 def computed_metrics(own: Iterable[str] = ()) -> list[str]:
@@ -120,6 +141,7 @@ register_metric("nf_acc", label="NF-Acc", unit="%", higher_is_better=True, is_sh
 register_metric("nf_top5", label="NF top-5", unit="%", higher_is_better=True, is_share=True)
 register_metric("bits_per_dim", label="bits/dim", higher_is_better=False, decimals=3)
 register_metric("validation_nf_acc", label="Validation NF-Acc", unit="%", higher_is_better=True)
+register_metric("validation_nf_top5", label="Validation NF top-5", unit="%", higher_is_better=True)
 register_metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3)
 register_metric("parameters", label="Parameters", unit="M", decimals=2)
 register_metric("hours", label="Training", unit="h", higher_is_better=False, decimals=2)
@@ -135,6 +157,10 @@ register_metric("top5", label="Top-5", unit="%", higher_is_better=True, is_share
 register_metric("real_top1", label="ReaL top-1", unit="%", higher_is_better=True)
 register_metric("real_top5", label="ReaL top-5", unit="%", higher_is_better=True)
 register_metric("validation_top1", label="Validation top-1", unit="%", higher_is_better=True)
+# of the fit of a flow's Gaussians
+register_metric("fit_iterations", label="Iterations of the fit", higher_is_better=False)
+# of the seeds of a row, for claims (nfpi.config.claims): no run records it
+register_metric("divergence", label="Diverged", unit="%", higher_is_better=False, decimals=0)
 # of any of them
 register_metric(
     "ece", "nfpi.results.measures:expected_calibration_error", label="ECE", unit="%", higher_is_better=False, decimals=2

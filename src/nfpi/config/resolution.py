@@ -224,6 +224,20 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _choices_are_possible(self) -> Config:
+        for name, table in self.tables.items():
+            for experiment in table.experiments:
+                if table.best_by is None or len(set(experiment.lambdas)) < 2:
+                    continue
+                where = f"tables.{name}: best_by: expected"
+                if self.learns_from_real_images(experiment):
+                    if table.best_by != "top1":
+                        raise ValueError(f"{where} top1 for classifiers of real images, received {table.best_by}")
+                elif table.best_by == "top1" or (table.best_by == "cnn_acc" and experiment.classifier is None):
+                    raise ValueError(f"{where} a metric that all its experiments measure, received {table.best_by}")
+        return self
+
+    @model_validator(mode="after")
     def _jobs_fit_the_cluster(self) -> Config:
         longest = self.cluster.longest if self.cluster else None
         for job, line in self.resources.items():

@@ -146,7 +146,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
 
 def _mark_diverged(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     """Crosses on the axis, empty where some seed has a value of the metric `name`."""
-    diverged = rows["status"].str.startswith("diverged")
+    diverged = rows["status"].str.contains("diverged")
     partly = diverged & rows[name].notna()
     for which, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
         if which.any():

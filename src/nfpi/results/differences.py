@@ -10,9 +10,6 @@ from pathlib import Path
 from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.layout import metric_or_name
 
-_TIMES = ("h", "s")
-"""Units of metrics that differ from call to call."""
-
 
 class CompareError(ValueError):
     """A folder without runs; the message is one line."""
@@ -101,7 +98,7 @@ def _numbers(first: FoundRun, second: FoundRun, times: bool) -> list[list[str]]:
     for name in dict.fromkeys([*first.metrics, *second.metrics]):
         entry = metric_or_name(name)
         values: Sequence[float | None] = (first.metrics.get(name), second.metrics.get(name))
-        if values[0] == values[1] or (entry.unit in _TIMES and not times):
+        if values[0] == values[1] or (entry.is_time and not times):
             continue
         unit = f" ({entry.unit})" if entry.unit else ""
         digits = entry.decimals + 1

@@ -64,4 +64,5 @@ HTML = Markup(
     interval="[low, high]",
     weight="λ",
     arrows={True: "↑", False: "↓"},
+    equal="<sup>†</sup>",
 )

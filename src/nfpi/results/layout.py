@@ -9,13 +9,18 @@ from decimal import Decimal
 
 import pandas as pd
 
-from nfpi.config.base import ConfigError
-from nfpi.config.metrics import Metric, metric
+from nfpi.config.metrics import Metric
+from nfpi.results.notes import write_notes
+from nfpi.results.shared import (
+    is_best,
+    is_equal_to_best,
+    metric_or_name,
+    shared_dataset,
+    shared_seeds,
+    was_chosen,
+)
 from nfpi.results.tables import TableError, metrics_of_table, table_columns
 from nfpi.runs import format_weight
-
-_OF_FLOWS = ("nf_acc", "cnn_acc")
-"""Metrics of flows that the paper reports; its others are of classifiers of real images."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Markup:
         interval_beside_std: whether values over seeds have their interval too, besides the standard deviation.
         weight: the name of λ.
         arrows: the better direction of a metric.
+        equal: what follows a value that does not differ from the best one.
     """
 
     escape: Callable[[str], str]
@@ -62,6 +68,7 @@ class Markup:
     weight: str
     arrows: Mapping[bool | None, str]
     interval_beside_std: bool = True
+    equal: str = "†"
 
 
 @dataclass(frozen=True)
@@ -140,21 +147,13 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     """
     shown = _metrics(frame)
     with_direction = len({entry.higher_is_better for entry in shown}) > 1
-    columns = [*_columns_of_runs(frame, markup)]
+    columns = [*_columns_of_runs(frame, markup), *_column_of_choice(frame, markup)]
     for entry in shown:
         columns += _columns_of_metric(frame, entry, markup, with_direction=with_direction)
     if (~frame["status"].isin(["ok", "cited"])).any():
         columns.append(_text_column(markup, "Status", frame["status"].replace(["ok", "cited"], "")))
     kept = [column for column in columns if any(column.cells)]
-    return Table(kept, _is_best(frame).tolist(), _notes(frame, shown, markup))
-
-
-def metric_or_name(name: str) -> Metric:
-    """The entry of a metric; one that no loaded file registers has its name as label."""
-    try:
-        return metric(name)
-    except ConfigError:
-        return Metric(name, label=name, decimals=3)
+    return Table(kept, is_best(frame).tolist(), write_notes(frame, shown, markup))
 
 
 def weight_parts(weight: float) -> tuple[str, int]:
@@ -202,7 +201,7 @@ def _columns_of_runs(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
     """What rows are about; names that all rows share, or that their labels stand for, are left out."""
     own = frame[frame["status"] != "cited"]
     yield _text_column(markup, "", frame["row"])
-    if _shared_dataset(frame) is None:
+    if shared_dataset(frame) is None:
         yield _text_column(markup, "Data set", frame["dataset"])
     if own.loc[own["flow"] != "", "flow"].nunique() > 1 and not _labels_tell(own, "flow"):
         yield _text_column(markup, "Flow", frame["flow"])
@@ -221,10 +220,19 @@ def _labels_tell(own: pd.DataFrame, name: str) -> bool:
     return bool((own["row"] != "").all() and own.groupby("row")[name].nunique().max() == 1)
 
 
-def _shared_dataset(frame: pd.DataFrame) -> str | None:
-    """The data set of all rows; None: there are several."""
-    names = frame.loc[frame["dataset"] != "", "dataset"].unique()
-    return str(names[0]) if len(names) == 1 else None
+def _column_of_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
+    """The validation values that λ was chosen by, where it was."""
+    if not was_chosen(frame):
+        return
+    entries = [metric_or_name(name) if name else None for name in frame["chosen_by"].fillna("")]
+    decimals = [1 if entry is None else entry.decimals for entry in entries]
+    units = {entry.unit for entry in entries if entry is not None} or {"%"}  # tables of older versions do not say it
+    cells = [
+        "" if pd.isna(value) else f"{value:.{digits}f}"
+        for value, digits in zip(frame["validation"], decimals, strict=True)
+    ]
+    unit = f"({markup.escape(units.pop())})" if len(units) == 1 and all(units) else ""
+    yield Column("Validation", cells, _numbers(frame["validation"]), is_numeric=True, unit=unit)
 
 
 def _columns_of_metric(frame: pd.DataFrame, entry: Metric, markup: Markup, *, with_direction: bool) -> Iterator[Column]:
@@ -233,14 +241,15 @@ def _columns_of_metric(frame: pd.DataFrame, entry: Metric, markup: Markup, *, wi
     unit = f"({markup.escape(entry.unit)})" if entry.unit else ""
     if with_direction:
         unit = f"{unit} {markup.arrows.get(entry.higher_is_better, '')}".strip()
-    with_count = _shared_seeds(frame) is None
+    with_count = shared_seeds(frame) is None
     ours, differences = [], []
-    for row in frame.to_dict("records"):
+    equal = is_equal_to_best(frame, name)
+    for row, mark in zip(frame.to_dict("records"), equal, strict=True):
         seeds = row[f"{name}_seeds"]
         images = None if pd.isna(row["images"]) or pd.isna(seeds) else int(row["images"]) * int(seeds)
         decimals = decimals_of(entry, images)
         spread = Spread(row[name], row[f"{name}_std"], row[f"{name}_low"], row[f"{name}_high"], decimals)
-        ours.append(_value(spread, seeds if with_count else None, markup))
+        ours.append(_value(spread, seeds if with_count else None, markup, is_equal=mark))
         differences.append(_difference(row[f"{name}_difference"], decimals, markup))
     paper = ["" if pd.isna(value) else format_weight(value) for value in frame[f"paper_{name}"]]
     yield Column("ours", ours, _numbers(frame[name]), is_numeric=True, group=label, unit=unit)
@@ -259,72 +268,15 @@ def _numbers(values: pd.Series) -> list[float | str | None]:
     return [None if pd.isna(value) else float(value) for value in values]
 
 
-def _value(spread: Spread, seeds: int | None, markup: Markup) -> str:
-    """`98.3 ± 0.4 (n = 3)`, or nothing."""
+def _value(spread: Spread, seeds: int | None, markup: Markup, *, is_equal: bool) -> str:
+    """`98.3† ± 0.4 (n = 3)`, or nothing."""
     if pd.isna(spread.value):
         return ""
     count = "" if seeds is None or pd.isna(seeds) else f" (n = {seeds})"
-    return f"{spread.value:.{spread.decimals}f}{markup.spread(spread)}{count}"
+    mark = markup.equal if is_equal else ""
+    return f"{spread.value:.{spread.decimals}f}{mark}{markup.spread(spread)}{count}"
 
 
 def _difference(value: float, decimals: int, markup: Markup) -> str:
     """`+0.3`, `−1.6`, or nothing; a difference that is rounded to zero has no minus."""
     return "" if pd.isna(value) else markup.escape(f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−"))
-
-
-# ---- notes --------------------------------------------------------------------------------------------------
-
-
-def _notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> list[str]:
-    """How to read the table."""
-    names = [entry.name for entry in shown]
-    sentences = [_note_of_runs(frame, names)]
-    if any(entry.is_share for entry in shown) and frame["images"].nunique() == 1:
-        sentences.append(f"Accuracies on {int(frame['images'].dropna().iloc[0])} test images.")
-    sentences += _notes_of_intervals(frame, names, markup)
-    if _is_best(frame).any():
-        sentences.append("Bold: the λ that is best on the validation split.")
-    elif frame["best"].any() and frame["lambda"].nunique() > 1:
-        sentences.append("λ is the one that is best on the validation split, of those that were tried.")
-    if (frame["status"] == "cited").any():
-        sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
-    compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
-    if compared:
-        in_points = ", in points" if all(entry.unit == "%" for entry in compared) else ""
-        of_flows = " (large flow, all images, 500 epochs)" if {*_OF_FLOWS} & {entry.name for entry in compared} else ""
-        sentences.append(f"Difference: ours − the paper's{of_flows}{in_points}.")
-    return sentences
-
-
-def _note_of_runs(frame: pd.DataFrame, names: list[str]) -> str:
-    dataset, seeds = _shared_dataset(frame), _shared_seeds(frame)
-    where = "" if dataset is None else f" on {dataset}"
-    if seeds == 1:
-        return f"One run a row{where} (n = 1 seed)."
-    if frame[[f"{name}_std" for name in names]].notna().any(axis=None):
-        return f"Mean ± standard deviation over n {'seeds' if seeds is None else f'= {seeds} seeds'}{where}."
-    return f"Measured{where}."
-
-
-def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -> Iterator[str]:
-    over_seeds = single = False
-    for name in names:
-        known, spread = frame[f"{name}_low"].notna(), frame[f"{name}_std"].notna()
-        over_seeds, single = over_seeds or (known & spread).any(), single or (known & ~spread).any()
-    if single:
-        yield f"{markup.interval}: 95 % interval of one run's accuracy (Wilson), for the choice of test images alone."
-    if over_seeds and markup.interval_beside_std:
-        yield f"{markup.interval}: 95 % interval of the mean over seeds (Student's t)."
-
-
-def _shared_seeds(frame: pd.DataFrame) -> int | None:
-    """How many seeds are behind every value; None: it differs, or there is no value."""
-    columns = [f"{name}_seeds" for name in metrics_of_table(frame.columns)]
-    counts = {int(count) for column in columns for count in frame[column].dropna()}
-    return counts.pop() if len(counts) == 1 else None
-
-
-def _is_best(frame: pd.DataFrame) -> pd.Series:
-    """The best rows, where there is another one to be better than."""
-    rivals = frame.groupby("experiment")["validation"].transform("count") > 1
-    return frame["best"] & rivals

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from nfpi.runs import Run, name_in_files, name_in_python
+
+ACCURACIES = ("nf_acc", "cnn_acc", "top1")
+"""Metrics that predictions.npz tells image by image: whether the predicted class is the label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,15 @@ class TableRow:
         """Whether the row is about a classifier of real images."""
         return not self.flow_runs
 
+    def with_seeds(self, seeds: Iterable[int]) -> TableRow:
+        """The same row with a run for each of these seeds, in the place of those that it has."""
+
+        def runs(some: tuple[Run, ...]) -> tuple[Run, ...]:
+            return tuple(replace(some[0], seed=seed) for seed in seeds) if some else ()
+
+        seeds = list(seeds)
+        return replace(self, flow_runs=runs(self.flow_runs), classifier_runs=runs(self.classifier_runs))
+
     def to_json(self) -> dict[str, Any]:
         """As commands have it; λ is `lambda` there."""
         record: dict[str, Any] = {}
@@ -75,3 +87,23 @@ class TableRow:
             return cls(**values)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"row of a table: expected its runs, received {dict(record)} ({error})") from None
+
+
+def runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:
+    """The runs of a table of one seed whose accuracies are compared image by image; none where there are more seeds.
+
+    Args:
+        rows: of the table.
+        metrics: that it shows.
+    """
+    if len({run.seed for row in rows for run in row.runs}) != 1:
+        return []
+    shown = set(metrics) & set(ACCURACIES)
+    found: dict[tuple[str, str], list[Run]] = {}
+    for row in rows:
+        measured = {"top1": row.classifier_runs} if row.is_of_real_images else {}
+        if row.flow_runs:
+            measured = {"nf_acc": row.flow_runs, "cnn_acc": row.classifier_runs}
+        for name in sorted(shown & measured.keys()):
+            found.setdefault((row.dataset, name), []).extend(measured[name])
+    return list(dict.fromkeys(run for runs in found.values() if len(runs) > 1 for run in runs))

@@ -12,14 +12,15 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import metric
+from nfpi.config.metrics import OF_VALIDATION, metric
+from nfpi.results.comparisons import RunPredictions, compare_with_best
 from nfpi.results.csv_files import read_csv, read_header
-from nfpi.results.intervals import UNKNOWN, t_interval, wilson_interval
-from nfpi.results.rows import TableRow
+from nfpi.results.rows import TableRow, runs_to_compare
+from nfpi.results.summaries import Summary, TableError, split_by_outcome, summarize
+from nfpi.results.summaries import values_over_seeds as values_over_seeds
 from nfpi.runs import format_weight
 
 ROW_COLUMNS = {
@@ -34,14 +35,19 @@ ROW_COLUMNS = {
     "images": "Int64",
     "status": "str",
     "validation": "float64",
+    "chosen_by": "str",
+    "candidates": "Int64",
     "best": "bool",
 }
 """Columns that every table has, with their types.
 
-`images` counts the test images that a value of one run is measured on. `validation` is what is chosen by: NF-Acc, or
-the top-1 of a classifier of real images, on the validation split; `best` marks the λ of an experiment where it is
-highest.
+`images` counts the test images that a value of one run is measured on. `validation` is what λ is chosen by, the metric
+`chosen_by` on the validation split; `best` marks the λ of an experiment where it is best, of so many `candidates`.
 """
+
+_ADDED = ("chosen_by", "candidates")
+_ADDED_OF_METRICS = ("_test", "_p")
+"""Columns that tables of older versions lack."""
 
 REFERENCE_COLUMNS = {
     "table": "str",
@@ -61,15 +67,13 @@ REFERENCE_COLUMNS = {
 _COUNT = "_seeds"
 
 
-class TableError(ValueError):
-    """Two values for one cell, or a frame that is no table of results; the message is one line."""
-
-
 def table_columns(metrics: Iterable[str]) -> dict[str, str]:
     """Columns of a table of these metrics, with their types.
 
     `_seeds` counts the runs behind a mean, `_std` is the standard deviation over them (n − 1), `_low` and `_high` bound
-    the 95 % confidence interval, `_difference` is ours − the paper's.
+    the 95 % confidence interval, `_difference` is ours − the paper's. `_test` names the test by which rows are compared
+    with the best one in this metric, `_p` is its adjusted p, empty for the best itself
+    (:func:`nfpi.results.comparisons.compare_with_best`).
     """
     return ROW_COLUMNS | {
         column: kind
@@ -82,6 +86,8 @@ def table_columns(metrics: Iterable[str]) -> dict[str, str]:
             f"{name}{_COUNT}": "Int64",
             f"paper_{name}": "float64",
             f"{name}_difference": "float64",
+            f"{name}_test": "str",
+            f"{name}_p": "float64",
         }.items()
     }
 
@@ -92,38 +98,52 @@ def metrics_of_table(columns: Iterable[str]) -> list[str]:
 
 
 def accuracy_table(
-    metrics: pd.DataFrame, table: TableSettings, reference: pd.DataFrame, rows: Sequence[TableRow]
+    metrics: pd.DataFrame,
+    table: TableSettings,
+    reference: pd.DataFrame,
+    rows: Sequence[TableRow],
+    root: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """The metrics of a table over seeds, one row for each (experiment, λ), beside the paper's; then the cited work.
 
     A row whose runs are not among the metrics has the status `missing`. Seeds that diverged are left out of the means
-    and counted in `status`.
+    and of the choice of λ, and counted in `status`; a λ that diverged in more than half of its seeds is chosen only
+    where all did so.
 
     Args:
         metrics: what :func:`nfpi.results.collect.collect` returns, in any order.
         table: what is shown.
         reference: the paper's numbers (:func:`read_reference`), whichever table they stand in.
         rows: the rows with their runs, in the order in which they are shown.
+        root: the folder results/{preset} that the runs lie under, whose predictions are read where a table of one seed
+            compares accuracies; None: none are.
 
     Returns:
         A frame with the columns :func:`table_columns`.
 
     Raises:
-        TableError: two values for one metric of one run, or two different reference values for one cell.
+        TableError: two values for one metric of one run, two different reference values for one cell, no validation
+            value to choose by, or predictions that do not belong together.
+        MetricsError: a file is no predictions.
     """
     known = _reference_values(reference)
-    made: list[dict[str, Any]] = []
+    shown: list[_Row] = []
     for experiment in dict.fromkeys(row.experiment for row in rows):
-        of_experiment = [_cells(metrics, row, table.metrics, known) for row in rows if row.experiment == experiment]
-        _mark_best(of_experiment)
-        if table.best_only and any(cells["best"] for cells in of_experiment):
-            of_experiment = [cells for cells in of_experiment if cells["best"]]
-        made += of_experiment
+        of_experiment = [_row(metrics, row, table, known) for row in rows if row.experiment == experiment]
+        _mark_best(of_experiment, must_have_values=table.best_by is not None)
+        if table.best_only and any(row.cells["best"] for row in of_experiment):
+            of_experiment = [row for row in of_experiment if row.cells["best"]]
+        shown += of_experiment
+    predictions = RunPredictions(root, {run.folder for run in runs_to_compare(rows, table.metrics)})
+    compared = [(str(row.cells["dataset"]), row.summaries) for row in shown]
+    comparisons = compare_with_best(compared, table.metrics, predictions)
+    made = [row.cells | comparison for row, comparison in zip(shown, comparisons, strict=True)]
     first_cited = max((row.experiment for row in rows), default=-1) + 1
     for index, label in enumerate(table.literature, first_cited):
         made += [{"experiment": index, **cells} for cells in _cited_rows(label, reference)]
     columns = table_columns(table.metrics)
-    return pd.DataFrame(made, columns=list(columns)).astype(columns)
+    empty = {name: "" for name, kind in columns.items() if kind == "str"}
+    return pd.DataFrame([empty | cells for cells in made], columns=list(columns)).astype(columns)
 
 
 def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -138,17 +158,49 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A table that :func:`nfpi.results.markup.write_table` wrote as csv, whichever metrics it shows.
 
+    One of an older version says nothing of comparisons and of the choice.
+
     Raises:
         CsvError: a column is missing or of another type.
     """
-    return read_csv(path, table_columns(metrics_of_table(read_header(path))))
+    header = read_header(path)
+    columns = table_columns(metrics_of_table(header))
+    added = [name for name in columns if name in _ADDED or name.endswith(_ADDED_OF_METRICS)]
+    lacking = [name for name in added if name not in header]
+    frame = read_csv(path, {name: kind for name, kind in columns.items() if name not in lacking})
+    for name in lacking:
+        unknown: Any = "" if columns[name] == "str" else None
+        frame[name] = pd.Series(unknown, index=frame.index, dtype=columns[name])
+    return frame[[*columns, *(name for name in frame.columns if name not in columns)]] if lacking else frame
 
 
-def _cells(
-    metrics: pd.DataFrame, row: TableRow, shown: Iterable[str], known: Mapping[Hashable, float]
-) -> dict[str, Any]:
-    """One row."""
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table, before it is compared with others.
+
+    Attributes:
+        cells: by column.
+        summaries: of its metrics, by name.
+        validation: what λ is chosen by.
+        diverged: share of its seeds that diverged.
+        folder: of one of its runs, for errors.
+    """
+
+    cells: dict[str, Any]
+    summaries: dict[str, Summary]
+    validation: Summary
+    diverged: float
+    folder: str
+
+
+def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapping[Hashable, float]) -> _Row:
+    """One row; what it is compared with comes later."""
     measured, diverged, finished = split_by_outcome(metrics, row)
+    seeds = measured["seed"].nunique()
+    chosen_by = "validation_top1" if row.is_of_real_images else "validation_nf_acc"
+    if table.best_by is not None:
+        chosen_by = f"{OF_VALIDATION}{table.best_by}"
+    validation = summarize(finished, chosen_by)
     cells: dict[str, Any] = {
         "experiment": row.experiment,
         "row": row.label,
@@ -159,12 +211,14 @@ def _cells(
         "classifier": row.classifier or "",
         "augmentation": row.augmentation or "",
         "images": _images(finished),
-        "status": _status(diverged["status"].tolist(), measured["seed"].nunique()),
-        "validation": _over_seeds(finished, "validation_top1" if row.is_of_real_images else "validation_nf_acc").mean,
+        "status": _status(diverged["status"].tolist(), seeds),
+        "validation": validation.mean,
+        "chosen_by": chosen_by,
         "best": False,
     }
-    for name in shown:
-        ours, paper = _over_seeds(finished, name), _reference_value(known, row, name)
+    summaries = {name: summarize(finished, name) for name in table.metrics}
+    for name, ours in summaries.items():
+        paper = _reference_value(known, row, name)
         cells |= {
             name: ours.mean,
             f"{name}_std": ours.std,
@@ -174,14 +228,28 @@ def _cells(
             f"paper_{name}": paper,
             f"{name}_difference": ours.mean - paper,
         }
-    return cells
+    return _Row(cells, summaries, validation, len(diverged) / seeds if seeds else 0.0, row.runs[-1].folder)
 
 
-def _mark_best(of_experiment: list[dict[str, Any]]) -> None:
-    """Mark the row that is best on the validation split, the first one of equals."""
-    scored = [cells for cells in of_experiment if not math.isnan(cells["validation"])]
-    if scored:
-        max(scored, key=lambda cells: float(cells["validation"]))["best"] = True
+def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
+    """Mark the row that is best on the validation split, the first one of equals.
+
+    Raises:
+        TableError: a row has runs that did not diverge, and no validation value, which it must have.
+    """
+    scored = [row for row in of_experiment if row.validation.count]
+    for row in of_experiment if must_have_values and len(of_experiment) > 1 else ():
+        if not row.validation.count and any(summary.count for summary in row.summaries.values()):
+            name = row.cells["chosen_by"]
+            raise TableError(
+                f"{row.folder}: best_by: expected {name} among its metrics, received none: measure it again"
+            )
+    for row in of_experiment:
+        row.cells["candidates"] = len(scored)
+    steady = [row for row in scored if row.diverged <= 0.5] or scored
+    if steady:
+        sign = -1 if metric(steady[0].cells["chosen_by"]).higher_is_better is False else 1
+        max(steady, key=lambda row: sign * row.validation.mean).cells["best"] = True
 
 
 def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
@@ -197,59 +265,6 @@ def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True)
-class _Summary:
-    """Mean, standard deviation and confidence interval of one metric; NaN and no count where unknown."""
-
-    count: int | None
-    mean: float
-    std: float
-    interval: tuple[float, float]
-
-
-def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """What a row's runs measured; one line for each seed that diverged; and what the other seeds measured."""
-    measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
-    diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
-    return measured, diverged, measured[~measured["seed"].isin(diverged["seed"])]
-
-
-def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one metric, one a seed in ascending order; of the classifiers' values where they have some.
-
-    Raises:
-        TableError: a seed has two values.
-    """
-    rows = measured[measured["metric"] == name]
-    of_classifier = rows["classifier"] != ""
-    # A floating-point sum depends on the order of its terms; sorted, it does not depend on that of the files.
-    rows = (rows[of_classifier] if of_classifier.any() else rows).sort_values("seed")
-    if rows["seed"].duplicated().any():
-        row = rows[rows["seed"].duplicated()].iloc[0]
-        raise TableError(f"{row['run']}: expected one value of {name}, received more")
-    return rows
-
-
-def _over_seeds(measured: pd.DataFrame, name: str) -> _Summary:
-    """Mean over seeds, and their standard deviation with n − 1."""
-    rows = values_over_seeds(measured, name)
-    values = rows["value"].to_numpy(dtype="float64")
-    if not values.size:
-        return _Summary(None, math.nan, math.nan, UNKNOWN)
-    std = float(values.std(ddof=1)) if values.size > 1 else math.nan
-    return _Summary(values.size, float(values.mean()), std, _interval(values, rows["n"], name))
-
-
-def _interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
-    """The 95 % interval: over seeds, or of one accuracy on n images."""
-    if values.size > 1:
-        low, high = t_interval(values)
-        return (max(low, 0.0), min(high, 100.0)) if metric(name).is_share else (low, high)
-    if not metric(name).is_share or images.isna().any():
-        return UNKNOWN
-    return wilson_interval(float(values[0]), int(images.iloc[0]))
-
-
 def _images(measured: pd.DataFrame) -> int | None:
     """How many images the values of one row are measured on; None where that is unknown, or differs between runs."""
     counts = measured["n"].dropna().unique()
@@ -262,7 +277,7 @@ def _status(diverged: list[str], seeds: int) -> str:
         return "missing"
     if not diverged:
         return "ok"
-    return diverged[0] if seeds == 1 else f"diverged in {len(diverged)} of {seeds} seeds"
+    return diverged[0] if seeds == 1 else f"{len(diverged)} of {seeds} seeds diverged"
 
 
 def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:

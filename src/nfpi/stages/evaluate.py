@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nfpi.config import Split
-from nfpi.config.metrics import computed_metrics
+from nfpi.config.metrics import OF_VALIDATION, computed_metrics
 from nfpi.data.store import read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model.trained import TrainedFlow
@@ -49,15 +49,19 @@ def evaluate(stage: Evaluate) -> None:
         for split in splits
     }
     test, validation = scores["test"], scores["validation"]
+    computed = computed_metrics(stage.metrics)
+    on_validation = compute_metrics(computed, validation.log_prob, validation.labels)
     metrics = {
         "nf_acc": test.nf_acc,
         "nf_top5": test.nf_top5,
         "bits_per_dim": test.bits_per_dim,
         "validation_nf_acc": validation.nf_acc,
+        "validation_nf_top5": validation.nf_top5,
         "validation_bits_per_dim": validation.bits_per_dim,
         "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
         "seconds_per_1000_samples": _seconds_per_1000_samples(model, stage.evaluation.timed_samples, device),
-        **compute_metrics(computed_metrics(stage.metrics), test.log_prob, test.labels),
+        **compute_metrics(computed, test.log_prob, test.labels),
+        **{f"{OF_VALIDATION}{name}": value for name, value in on_validation.items()},
         **_training_time(stage.history),
     }
     with written_together():

@@ -21,5 +21,5 @@ def make_table(stage: MakeTable) -> None:
     """Lay out the rows, and write them."""
     table = TableSettings.model_validate(stage.table)
     rows = [TableRow.from_json(row) for row in stage.rows]
-    frame = accuracy_table(read_collected(stage.metrics), table, read_reference(stage.reference), rows)
+    frame = accuracy_table(read_collected(stage.metrics), table, read_reference(stage.reference), rows, stage.root)
     write_table(frame, stage.output, stage.name, table.title)

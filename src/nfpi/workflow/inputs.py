@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nfpi.config import CLASSIFIERS, PRIORS
+from nfpi.results.rows import runs_to_compare
 from nfpi.runs import (
     AUGMENTED,
     BASELINE,
@@ -127,6 +128,12 @@ class Inputs:
         return [
             f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
         ]
+
+    def predictions_of_table(self, wildcards: Wildcards) -> list[str]:
+        """The predictions of the runs that a table compares image by image; none where there are several seeds."""
+        metrics = self.plan.config.tables[wildcards["table"]].metrics
+        runs = runs_to_compare(table_rows(self.plan.config, wildcards["table"]), metrics)
+        return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
 
     def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
         """Input function, to be unpacked: the files that a figure is drawn from."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nfpi.config import FIGURES, METRICS, NO_RESULT, extension_digest
-from nfpi.config.metrics import OF_GENERATED
+from nfpi.config import FIGURES, METRICS, NO_RESULT, TableSettings, extension_digest
+from nfpi.config.metrics import OF_GENERATED, OF_VALIDATION, registered_name
 from nfpi.runs import Run
 from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
@@ -146,9 +146,8 @@ class Params:
 
     def code_of_table(self, wildcards: Wildcards) -> str:
         """Digests of the user's files that say how the metrics of a table are written."""
-        names = self.plan.config.tables[wildcards["table"]].metrics
-        bases = [name if name in METRICS else name.removeprefix(OF_GENERATED) for name in names]
-        return _digests(METRICS[name].extension for name in bases)
+        names = _metrics_of(self.plan.config.tables[wildcards["table"]])
+        return _digests(METRICS[registered_name(name)].extension for name in names)
 
     # ---- figures -------------------------------------------------------------------------------------------
 
@@ -213,15 +212,21 @@ class Params:
         """The user's metrics that the tables show of each run."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
-            own = {name for name in settings.metrics if name in METRICS and _is_own(name)}
-            of_generated = {name.removeprefix(OF_GENERATED) for name in settings.metrics if name not in METRICS}
-            of_generated = {name for name in of_generated if _is_own(name)}
+            names = _metrics_of(settings)
+            of_generated = {registered_name(name) for name in names if name.startswith(OF_GENERATED)}
+            own = {registered_name(name) for name in names if not name.startswith(OF_GENERATED)}
+            own, of_generated = ({name for name in part if _is_own(name)} for part in (own, of_generated))
             for row in table_rows(self.plan.config, table) if own | of_generated else ():
                 for run in row.flow_runs:
                     found.setdefault(run, set()).update(own)
                 for run in row.classifier_runs:
                     found.setdefault(run, set()).update(own if row.is_of_real_images else of_generated)
         return found
+
+
+def _metrics_of(table: TableSettings) -> list[str]:
+    """The metrics that a table shows, and the one that λ is chosen by."""
+    return [*table.metrics, *([f"{OF_VALIDATION}{table.best_by}"] if table.best_by is not None else [])]
 
 
 def _is_own(metric: str) -> bool:

@@ -1,0 +1,120 @@
+"""The sentences below a table that say how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nfpi.config.metrics import Metric
+from nfpi.results.comparisons import LEVEL, NO_PREDICTIONS
+from nfpi.results.shared import (
+    is_best,
+    is_compared,
+    is_equal_to_best,
+    metric_or_name,
+    shared_dataset,
+    shared_seeds,
+    was_chosen,
+)
+
+if TYPE_CHECKING:
+    from nfpi.results.layout import Markup
+
+_OF_FLOWS = ("nf_acc", "cnn_acc")
+"""Metrics of flows that the paper reports; its others are of classifiers of real images."""
+_TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
+
+
+def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> list[str]:
+    """How to read a table of results.
+
+    Args:
+        frame: what :func:`nfpi.results.tables.accuracy_table` returns.
+        shown: its metrics.
+        markup: of the form that it is written in.
+    """
+    names = [entry.name for entry in shown]
+    sentences = [_note_of_runs(frame, names)]
+    if any(entry.is_share for entry in shown) and frame["images"].nunique() == 1:
+        sentences.append(f"Accuracies on {int(frame['images'].dropna().iloc[0])} test images.")
+    sentences += _notes_of_intervals(frame, names, markup)
+    if is_best(frame).any():
+        sentences.append("Bold: the λ that is best on the validation split.")
+    elif was_chosen(frame):
+        sentences.append("λ is the one that is best on the validation split, of those that were tried.")
+    if was_chosen(frame) and frame["validation"].notna().any():
+        sentences += _note_of_choice(frame)
+    sentences += _notes_of_comparisons(frame, shown, markup)
+    if (frame["status"] == "cited").any():
+        sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
+    compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
+    if compared:
+        in_points = ", in points" if all(entry.unit == "%" for entry in compared) else ""
+        of_flows = " (large flow, all images, 500 epochs)" if {*_OF_FLOWS} & {entry.name for entry in compared} else ""
+        sentences.append(f"Difference: ours − the paper's{of_flows}{in_points}.")
+    return sentences
+
+
+def _note_of_runs(frame: pd.DataFrame, names: list[str]) -> str:
+    dataset, seeds = shared_dataset(frame), shared_seeds(frame)
+    where = "" if dataset is None else f" on {dataset}"
+    if seeds == 1:
+        return f"One run a row{where} (n = 1 seed)."
+    if frame[[f"{name}_std" for name in names]].notna().any(axis=None):
+        return f"Mean ± standard deviation over n {'seeds' if seeds is None else f'= {seeds} seeds'}{where}."
+    return f"Measured{where}."
+
+
+def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -> Iterator[str]:
+    over_seeds = single = False
+    for name in names:
+        known, spread = frame[f"{name}_low"].notna(), frame[f"{name}_std"].notna()
+        over_seeds, single = over_seeds or (known & spread).any(), single or (known & ~spread).any()
+    if single:
+        yield f"{markup.interval}: 95 % interval of one run's accuracy (Wilson), for the choice of test images alone."
+    if single and not over_seeds:
+        yield "What another seed would change is not in it."
+    if over_seeds and markup.interval_beside_std:
+        yield f"{markup.interval}: 95 % interval of the mean over seeds (Student's t)."
+    if over_seeds:
+        yield "Seeds differ in their splits only where each has its own: the choice of common test images is not in it."
+
+
+def _note_of_choice(frame: pd.DataFrame) -> Iterator[str]:
+    """Which metric stands in the column of validation values."""
+    names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"].fillna("") if name)
+    labels = [metric_or_name(name).label.removeprefix("Validation ") for name in names]
+    if labels:
+        yield f"Validation: {' or '.join(labels)} on that split, over the seeds that did not diverge."
+
+
+def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> Iterator[str]:
+    """How rows were compared with the best one of each metric, and which were not."""
+    compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
+    if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
+        yield "Where predictions of runs are missing, rows are not compared with the best one."
+    if not compared:
+        return
+    tests = dict.fromkeys(
+        test for entry in compared for test in frame.loc[is_compared(frame, entry.name), f"{entry.name}_test"]
+    )
+    best = "best row of its column" + ("" if shared_dataset(frame) is not None else " on its data set")
+    how = f"{100 * LEVEL:g} % level ({' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs)"
+    if any(is_equal_to_best(frame, entry.name).any() for entry in compared):
+        yield f"{markup.equal}: does not differ from the {best} at the {how}."
+    else:
+        yield f"All values differ from the {best} at the {how}."
+    others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
+    if others:
+        yield f"Not compared in all rows: {', '.join(markup.escape(entry.label) for entry in others)}."
+
+
+def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
+    """Whether a metric of which higher or lower is better has values that were not compared with others."""
+    if entry.higher_is_better is None or entry.is_time:
+        return False
+    others = frame[entry.name].notna() & ~is_compared(frame, entry.name)
+    several = frame[frame[entry.name].notna()].groupby("dataset").size() > 1
+    return bool(others.any() and several.any())

@@ -1,0 +1,99 @@
+"""A metric over the seeds of a row: its values, their mean, standard deviation and 95 % confidence interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nfpi.config.metrics import metric
+from nfpi.results.intervals import UNKNOWN, t_interval, wilson_interval
+from nfpi.results.rows import TableRow
+
+
+class TableError(ValueError):
+    """Two values for one cell, or a frame that is no table of results; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one row.
+
+    Attributes:
+        values: by seed, ascending; none where nothing is known.
+        folders: of the run that measured it, below results/{preset}, by seed.
+        mean: NaN where nothing is known.
+        std: standard deviation over seeds (n − 1), NaN for fewer than two.
+        interval: bounds of the 95 % confidence interval, NaN where it is unknown.
+    """
+
+    values: Mapping[int, float]
+    folders: Mapping[int, str]
+    mean: float
+    std: float
+    interval: tuple[float, float]
+
+    @property
+    def count(self) -> int | None:
+        """Number of seeds; None where nothing is known."""
+        return len(self.values) or None
+
+
+def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """What a row's runs measured; one line for each seed that diverged; and what the other seeds measured."""
+    measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
+    diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
+    return measured, diverged, measured[~measured["seed"].isin(diverged["seed"])]
+
+
+def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of one metric, one a seed in ascending order; of the classifiers' values where they have some.
+
+    Raises:
+        TableError: a seed has two values.
+    """
+    rows = measured[measured["metric"] == name]
+    of_classifier = rows["classifier"] != ""
+    # A floating-point sum depends on the order of its terms; sorted, it does not depend on that of the files.
+    rows = (rows[of_classifier] if of_classifier.any() else rows).sort_values("seed")
+    if rows["seed"].duplicated().any():
+        row = rows[rows["seed"].duplicated()].iloc[0]
+        raise TableError(f"{row['run']}: expected one value of {name}, received more")
+    return rows
+
+
+def summarize(measured: pd.DataFrame, name: str) -> Summary:
+    """A metric over seeds.
+
+    Args:
+        measured: rows of the collected table (:func:`nfpi.results.collect.collect`), of the runs of one row.
+        name: of the metric.
+
+    Raises:
+        TableError: a seed has two values.
+    """
+    rows = values_over_seeds(measured, name)
+    values = rows["value"].to_numpy(dtype="float64")
+    if not values.size:
+        return Summary({}, {}, math.nan, math.nan, UNKNOWN)
+    seeds = [int(seed) for seed in rows["seed"]]
+    return Summary(
+        values=dict(zip(seeds, values.tolist(), strict=True)),
+        folders=dict(zip(seeds, rows["run"], strict=True)),
+        mean=float(values.mean()),
+        std=float(values.std(ddof=1)) if values.size > 1 else math.nan,
+        interval=_interval(values, rows["n"], name),
+    )
+
+
+def _interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
+    """The 95 % interval: over seeds, or of one accuracy on n images."""
+    if values.size > 1:
+        low, high = t_interval(values)
+        return (max(low, 0.0), min(high, 100.0)) if metric(name).is_share else (low, high)
+    if not metric(name).is_share or images.isna().any():
+        return UNKNOWN
+    return wilson_interval(float(values[0]), int(images.iloc[0]))
