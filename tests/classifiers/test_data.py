@@ -68,15 +68,54 @@ def test_an_epoch_has_every_image_once_with_its_label(make_images):
     assert seen == {(image.tobytes(), label) for image, label in zip(stored, train.labels.tolist(), strict=True)}
 
 
+def test_an_epoch_of_repeats_is_passes_over_all_images_one_after_another(make_images):
+    """60 images three times: batches of 8 reach over the end of a pass, and the passes differ in their order."""
+    train = make_images((3, 6, 6))
+    data = data_of(train, config={"repeats": 3})
+    batches = stream(data)
+    assert len(batches) == data.steps_per_epoch == 23
+    assert [len(labels) for _, labels in batches] == [8] * 22 + [4]
+    assert data.images_per_epoch == 180
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    drawn = [(image.numpy().tobytes(), label) for image, label in zip(images, labels.tolist(), strict=True)]
+    passes = [drawn[:60], drawn[60:120], drawn[120:]]
+    stored = zip(train.images.transpose(0, 3, 1, 2), train.labels.tolist(), strict=True)
+    assert {*map(frozenset, passes)} == {frozenset((image.tobytes(), label) for image, label in stored)}
+    assert passes[0] != passes[1] != passes[2] != passes[0]
+    assert_equal(stream(data_of(train))[:7], batches[:7])  # the first pass is an epoch without repeats
+
+
+def test_the_steps_of_table_5():
+    train = ImageSet(np.zeros((50_000, 1, 1, 1), np.uint8), np.zeros(50_000, np.int64), {"classes": ["a"], "extra": {}})
+    data = data_of(train, config={"repeats": 3, "batch_size": 256})
+    assert data.steps_per_epoch == 586  # 585 whole batches, which the authors' loader keeps, and the rest
+
+
+def test_every_pass_has_augmentations_and_variants_of_its_own(make_images):
+    train = make_images((3, 6, 6))
+    changed = data_of(train, standard=STANDARD, config={"repeats": 2, "batch_size": 60})
+    first, second = ({image.numpy().tobytes() for image in images} for images, _ in stream(changed))
+    assert len(first & second) < 20
+    variants = Variants.from_image_set(variants_of(train), train)
+    rows = variants.rows(0.5, 0, 0, repeats=2)
+    assert rows.shape == (120,)
+    assert not np.array_equal(rows[:60], rows[60:])
+    replaced = rows >= 0
+    assert np.array_equal(rows[replaced] // 3, (np.arange(120) % 60)[replaced])  # variants of the image itself
+    assert 0.3 < replaced.mean() < 0.7
+
+
 @pytest.mark.parametrize("decoded", [False, True])
+@pytest.mark.parametrize("repeats", [1, 3])
 @pytest.mark.parametrize("changes", [{"start": 3}, {"workers": 2}])
-def test_an_epoch_is_the_same_from_where_it_was_cut_and_by_any_workers(make_images, changes, decoded):
+def test_an_epoch_is_the_same_from_where_it_was_cut_and_by_any_workers(make_images, changes, repeats, decoded):
     train = make_images((3, 6, 6))
     variants = Variants.from_image_set(variants_of(train), train)
     if decoded:
         variants = Variants.from_image_set(as_latents(variants_of(train)), train, Decoder())
-    whole = stream(data_of(train, standard=STANDARD, variants=variants), epoch=1)
-    part = data_of(train, standard=STANDARD, variants=variants, config={"workers": changes.get("workers", 0)})
+    whole = stream(data_of(train, standard=STANDARD, variants=variants, config={"repeats": repeats}), epoch=1)
+    config = {"workers": changes.get("workers", 0), "repeats": repeats}
+    part = data_of(train, standard=STANDARD, variants=variants, config=config)
     assert_equal(whole[changes.get("start", 0) :], stream(part, epoch=1, start=changes.get("start", 0)))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from nfpi.classifiers import Preprocessing
+from nfpi.classifiers import Preprocessing, channel_statistics
 
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -56,3 +56,21 @@ def test_images_of_any_size_become_squares(shape, squash):
 def test_images_of_the_right_size_stay_as_they_are():
     image = every_byte(3)
     assert torch.equal(Preprocessing().resize(image, 16), image)
+
+
+def test_statistics_of_channels_are_those_of_all_pixels(make_images):
+    images = make_images((3, 5, 7), per_class=500)  # more than are read at a time
+    mean, std = channel_statistics(images)
+    pixels = images.images.reshape(-1, 3) / 255
+    assert mean == pytest.approx(pixels.mean(0).tolist())
+    assert std == pytest.approx(pixels.std(0).tolist())
+    x = Preprocessing(mean, std).normalize(torch.from_numpy(images.images).permute(0, 3, 1, 2))
+    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_a_channel_of_equal_pixels_cannot_be_normalised(make_images):
+    images = make_images((3, 5, 7))
+    images.images[..., 1] = 9
+    with pytest.raises(ValueError, match="normalization: expected different pixels in each channel"):
+        channel_statistics(images)

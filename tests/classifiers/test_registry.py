@@ -12,6 +12,7 @@ import timm
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from nfpi.classifiers import (
@@ -25,6 +26,7 @@ from nfpi.classifiers import (
     published_weights,
     read_weights,
     register_classifier,
+    stored_preprocessing,
     train_classifier,
 )
 from nfpi.config import CLASSIFIERS, ClassifierConfig, ConfigError, Settings, explain
@@ -129,6 +131,54 @@ def test_images_of_eva02_are_seen_as_in_its_pretraining():
     assert seen.squash
     for model in ("resnet18", "swin"):
         assert get_preprocessing(ClassifierConfig(model=model)).mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("normalization", "mean", "std"),
+    [
+        ("half", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("cifar10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        ("imagenet", IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        ("dataset", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+    ],
+)
+def test_a_setting_says_how_channels_are_normalised(normalization, mean, std):
+    for model in ("swin", "eva02"):
+        config = ClassifierConfig(model=model, normalization=normalization)
+        seen = get_preprocessing(config, ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+        assert (seen.mean, seen.std) == (mean, std)
+        assert seen.squash == (model == "eva02")
+
+
+def test_a_classifier_without_its_training_images_mean_is_refused_in_one_line():
+    config = ClassifierConfig(model="swin", normalization="dataset")
+    header = {"normalization": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
+    assert stored_preprocessing(config, header, Path("a")) == Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for wrong in ({}, {"normalization": {"mean": [0.1], "std": [0.0]}}):
+        with pytest.raises(FormatError, match="a: expected mean and std of the training images") as error:
+            stored_preprocessing(config, wrong, Path("a"))
+        assert "\n" not in str(error.value)
+
+
+def test_layer_normalisations_of_swin_have_the_given_epsilon():
+    architecture = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2]}
+    for given in (None, 1e-6):
+        more = {} if given is None else {"layer_norm_eps": given}
+        model = build_classifier(ClassifierConfig(model="swin", architecture=architecture | more), 3, 3, 8)
+        epsilons = {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
+        assert epsilons == {given or 1e-5}
+
+
+def test_the_stem_of_resnet18_is_initialised_as_the_setting_says():
+    """torch draws a convolution's weights from U(−1/√n, 1/√n) for n inputs; kaiming_normal has std √(2/(9·64))."""
+    stems = {}
+    for init in ("kaiming_normal", "torch_default"):
+        torch.manual_seed(0)
+        model = build_classifier(ClassifierConfig(architecture={"stem_init": init}), 10, 3, 8)
+        stems[init] = model.conv1.weight.detach()
+    assert float(stems["torch_default"].abs().max()) == pytest.approx(27**-0.5, rel=0.01)
+    assert float(stems["torch_default"].std()) == pytest.approx(81**-0.5, rel=0.05)
+    assert float(stems["kaiming_normal"].std()) == pytest.approx((2 / 576) ** 0.5, rel=0.05)
 
 
 # ---- weights ------------------------------------------------------------------------------------------------

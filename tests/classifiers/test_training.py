@@ -211,6 +211,26 @@ def test_the_learning_rate_makes_one_cycle_and_the_momentum_stays(make_images, d
     assert rates[-1] < 1e-4
 
 
+def test_the_released_cycle_moves_the_momentum_against_the_learning_rate(make_images, device, monkeypatch):
+    """From 4e-3 to 0.1 and down to 4e-7, while the momentum goes from 0.95 to 0.85 and back: torch's defaults."""
+    steps = note_steps(monkeypatch, torch.optim.SGD)
+    images = make_images()
+    train(device, images, images, epochs=10, learning_rate=4e-3, max_learning_rate=0.1, cycle_momentum=True)
+    rates, momenta = ([step[name] for step in steps] for name in ("lr", "momentum"))
+    assert (rates[0], momenta[0]) == pytest.approx((4e-3, 0.95))
+    lowest = momenta.index(min(momenta))
+    assert lowest == rates.index(max(rates))
+    assert momenta[lowest] == pytest.approx(0.85, abs=1e-3)
+    assert (rates[-1], momenta[-1]) == pytest.approx((4e-7, 0.95))
+
+
+def test_a_cycle_of_the_momentum_needs_momentum_and_a_cycle():
+    with pytest.raises(ValueError, match="cycle_momentum: expected optimizer sgd and schedule one_cycle, received sgd"):
+        ClassifierConfig(cycle_momentum=True, schedule="constant")
+    with pytest.raises(ValueError, match="received adamw and one_cycle"):
+        ClassifierConfig(cycle_momentum=True, optimizer="adamw")
+
+
 @pytest.mark.parametrize("warmup", [0, 2])
 def test_the_learning_rate_makes_a_half_wave_after_a_linear_warm_up(make_images, device, monkeypatch, warmup):
     steps = note_steps(monkeypatch, torch.optim.AdamW)
@@ -296,6 +316,30 @@ def test_with_both_either_is_tossed_for():
     assert kinds == {True, False}
 
 
+def test_a_share_of_the_batches_is_mixed():
+    images, labels = torch.eye(8)[:, None, None].expand(8, 1, 8, 8), torch.arange(8)
+    standard = StandardAugmentation(mixup=1.0, cutmix=1.0, mix_probability=0.5)
+    augmentation = BatchAugmentation(standard, 8, torch.device("cpu"))
+    mixed = 0
+    for seed in range(200):
+        torch.manual_seed(seed)
+        changed, targets = augmentation(images, labels)
+        mixed += targets.ndim == 2
+        assert targets.ndim == 2 or torch.equal(changed, images)
+    assert mixed == pytest.approx(100, abs=25)  # 3.5 standard deviations
+
+
+def test_erasing_to_the_mean_leaves_zeros_of_up_to_the_largest_area():
+    standard = StandardAugmentation(random_erasing=1.0, erasing_max_area=0.4, erasing_fill="mean")
+    augmentation = BatchAugmentation(standard, 3, torch.device("cpu"))
+    torch.manual_seed(0)
+    images, _ = augmentation(torch.full((1000, 1, 32, 32), 9.0), torch.zeros(1000, dtype=torch.int64))
+    assert {*images.unique().tolist()} == {0.0, 9.0}
+    area = (images == 0).float().mean((1, 2, 3))
+    assert float(area.max()) == pytest.approx(0.4, abs=0.03)
+    assert float(area.median()) == pytest.approx(0.21, abs=0.03)  # uniform from 0.02
+
+
 def test_the_probability_of_erasing_is_that_of_the_settings():
     augmentation = BatchAugmentation(StandardAugmentation(random_erasing=0.25), 3, torch.device("cpu"))
     torch.manual_seed(0)
@@ -337,10 +381,37 @@ EVERYTHING = {
 }
 
 
+RECIPE = {
+    "epochs": 1,
+    "repeats": 3,
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "label_smoothing": 0.1,
+    "standard": {
+        "crop_padding": 1,
+        "random_erasing": 0.5,
+        "erasing_max_area": 0.4,
+        "erasing_fill": "mean",
+        "mixup": 1.0,
+        "cutmix": 1.0,
+        "mix_probability": 0.5,
+    },
+}
+"""12 steps as well: three passes in one epoch."""
+
+
 @pytest.mark.parametrize(
     ("settings", "nfa"),
-    [({}, False), ({"momentum": 0.0}, True), ({"schedule": "constant"}, False), (EVERYTHING, True)],
-    ids=["sgd", "no momentum, nfa", "constant", "everything"],
+    [
+        ({}, False),
+        ({"momentum": 0.0}, True),
+        ({"cycle_momentum": True}, False),
+        ({"schedule": "constant"}, False),
+        (EVERYTHING, True),
+        (RECIPE, False),
+        (RECIPE, True),
+    ],
+    ids=["sgd", "no momentum, nfa", "cycled momentum", "constant", "everything", "repeats", "repeats, nfa"],
 )
 @pytest.mark.parametrize("saves", [2, 4, 6])  # in an epoch, at its end, in the warm-up's next
 def test_two_parts_equal_the_whole(make_images, device, settings, nfa, saves, tmp_path, monkeypatch, cut_after):

@@ -101,6 +101,22 @@ def test_of_real_images_top1_and_top5_are_tested(root, tmp_path):
     assert 100 * (predictions.predicted == predictions.label).mean() == pytest.approx(tested["metrics"]["top1"])
 
 
+def test_images_are_normalised_by_the_training_images_in_training_and_test(root, tmp_path):
+    """The test reads mean and standard deviation from the classifier's file, so both measure the same accuracy."""
+    settings = {**SWIN, "normalization": "dataset", "repeats": 2, "epochs": 3}
+    assert train(root, tmp_path / "real", settings) == 0
+    header = load_tensors(tmp_path / "real/model.safetensors")[1]
+    pixels = np.load(root / "splits/train/images.npy") / 255
+    assert header["normalization"]["mean"] == pytest.approx(pixels.mean((0, 1, 2)).tolist())
+    assert header["normalization"]["std"] == pytest.approx(pixels.std((0, 1, 2)).tolist())
+    validation = tmp_path / "splits"
+    validation.mkdir()
+    (validation / "test").symlink_to(root / "splits/validation")
+    assert test(tmp_path, tmp_path / "test", tmp_path / "real") == 0
+    tested = read_json(tmp_path / "test/metrics.json")["metrics"]
+    assert tested["top1"] == tested["validation_top1"]
+
+
 def test_weights_that_are_not_kept_go_when_the_classifier_was_tested(root, tmp_path, capsys):
     generated = {**SWIN, "train_on": "generated"}
     for name, settings in {"kept": generated, "not": {**generated, "keep": False}}.items():
