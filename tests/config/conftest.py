@@ -24,6 +24,7 @@ BASE: dict[str, Any] = {
     "priors": {
         "fpi": {},
         "nfgd": {"method": "gradient_descent"},
+        "repeated": {"method": "repeated_fixed_point"},
         "mean_only": {"start": "identity", "fit_variance": False},
     },
 }

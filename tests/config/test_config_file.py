@@ -41,6 +41,7 @@ GROUPS: dict[str, type[Settings]] = {
     "flows.glow": FLOWS.block_type("glow"),
     "flows.transformer": FLOWS.block_type("transformer"),
     "priors.fpi": PRIORS.block_type("fixed_point"),
+    "priors.repeated": PRIORS.block_type("repeated_fixed_point"),
     "priors.nfgd_linear": PRIORS.block_type("gradient_descent"),
     "classifiers.resnet18": ClassifierConfig,
     "classifiers.resnet18.standard": StandardAugmentation,
@@ -56,6 +57,9 @@ NOT_DEFAULTS = {
 
 ELSEWHERE = {
     "datasets.digits": {"overrides": "datasets.cifar100"},
+    "priors.repeated": {
+        name: "priors.fpi" for name in PRIORS.block_type("fixed_point").model_fields if name != "method"
+    },
     "classifiers.resnet18": {
         "architecture": "classifiers.swin",
         "warmup_epochs": "classifiers.swin",
@@ -71,6 +75,7 @@ ELSEWHERE = {
 LEFT_OUT = {
     "tables",  # in presets
     "figures",  # in presets
+    "claims",  # in presets
 }
 """Groups that are no settings of the paper."""
 

@@ -101,10 +101,10 @@ def test_a_folder_may_name_the_home_and_variables(project, monkeypatch):
 # ---- the runs of experiments ---------------------------------------------------------------------------------
 
 
-def test_zero_of_a_fixed_point_is_shared_and_that_of_a_learned_prior_its_own(project):
+def test_zero_of_a_fixed_point_is_shared_and_that_of_gradient_descent_its_own(project):
     config = project.config()
     places = {name: config.run("digits", "mef", name, 0, 1).prior for name in config.priors}
-    assert places == {"fpi": "baseline", "mean_only": "baseline-identity", "nfgd": "nfgd"}
+    assert places == {"fpi": "baseline", "mean_only": "baseline-identity", "nfgd": "nfgd", "repeated": "baseline"}
     assert config.run("digits", "mef", "fpi", 1.0, 1).prior == "fpi"
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from nfpi.config import PRIORS, ConfigError, FixedPointConfig, FixedPointSettings, Settings
+from nfpi.config.priors import learned_config, method_of
 from nfpi.priors import (
     ClassStatistics,
     FixedPointResult,
+    GaussianLearner,
     GaussianPrior,
     fit_fixed_point,
     initial_prior,
     register_prior,
 )
 from nfpi.priors.registry import fit
+from nfpi.training.state import new_learner
 
 
 class Circle(Settings):
@@ -66,6 +70,31 @@ def test_the_built_in_method_is_the_fixed_point_iteration(statistics):
     assert found.iterations == expected.iterations > 1
     assert torch.equal(found.prior.mean, expected.prior.mean)
     assert torch.equal(found.prior.variance, expected.prior.variance)
+
+
+@pytest.mark.parametrize("method", [*PRIORS])
+def test_every_method_gives_proper_gaussians_of_its_default_settings(statistics, method):
+    """Fitted once by its builder, or learned along with a flow, here from the statistics of its latents."""
+    settings = PRIORS[method].settings()
+    initial = gaussians(statistics)
+    if not PRIORS[method].traits["learned"]:
+        found = fit(method, statistics, initial, 3.0, settings)
+        prior = found.prior if isinstance(found, FixedPointResult) else found
+    else:
+        learner = new_learner(initial, learned_config(method, weight=3.0, **settings.model_dump()), torch.device("cpu"))
+        assert (learner.steps, learner.loss) == (0, None)
+        assert method_of(learner.config) == method
+        if isinstance(learner, GaussianLearner):
+            learner.descend(statistics, 0.0)
+        else:
+            learner.fit(statistics)
+        assert learner.steps == 1
+        assert math.isfinite(learner.loss)
+        prior = learner.prior
+    prior.check()
+    assert prior.mean.shape == (3, 4)
+    assert prior.mean.dtype == prior.variance.dtype == torch.float64
+    assert not torch.equal(prior.variance, initial.variance)
 
 
 def test_a_name_can_be_taken_once():

@@ -7,11 +7,15 @@ import re
 import pytest
 import torch
 
+from nfpi.config.priors import FixedPointConfig, RepeatedFixedPointConfig
 from nfpi.priors import (
+    FixedPointDiverged,
     GaussianLearner,
     GaussianPrior,
     GradientDescentConfig,
     ValueRange,
+    fit_fixed_point,
+    repeated_fixed_point,
 )
 from nfpi.runtime.signals import Interruption
 from nfpi.training import loop
@@ -150,7 +154,7 @@ def test_the_validation_is_under_the_gaussians_as_they_are(make_data, device, mo
     assert torch.equal(seen[2].variance, state.learner.prior.variance.float())
 
 
-@pytest.mark.parametrize(("how", "passes"), [("epoch", 2), ("step", 0), ("released", 2)])
+@pytest.mark.parametrize(("how", "passes"), [("epoch", 2), ("step", 0), ("released", 2), ("fits", 2)])
 def test_learning_costs_one_pass_an_epoch(make_data, device, monkeypatch, how, passes):
     data = make_data()
     begun = start(data, device)
@@ -213,3 +217,79 @@ def test_a_learner_goes_on_as_it_began(make_data, device, other):
     state = unsplit(configured(data, epochs=2), device, LEARNED["epoch"])
     with pytest.raises(ValueError, match="state: expected Gaussians learned by"):
         continue_training(state, start(data, device).prior, data, device, learned=other)
+
+
+# ---- fits that are repeated ----------------------------------------------------------------------------------
+
+
+def test_one_fit_of_many_is_the_single_fit(make_data, device):
+    """No second fit within the training: the Gaussians and all weights are those of the method `fixed_point`."""
+    data, settings = make_data(epochs=4), {"weight": 20.0, "update": "exact", "tolerance": 1e-6}
+    begun, again = start(data, device), start(data, device)
+    repeated = continue_training(
+        begun.state, begun.prior, data, device, learned=RepeatedFixedPointConfig(**settings, every_epochs=3)
+    )
+    fitted = fit_fixed_point(again.statistics, FixedPointConfig(**settings), again.prior)
+    assert fitted.iterations > 1
+    single = continue_training(again.state, fitted.prior, data, device)
+    assert repeated.learner.steps == 1
+    assert torch.equal(repeated.learner.prior.mean, fitted.prior.mean)
+    assert torch.equal(repeated.learner.prior.variance, fitted.prior.variance)
+    assert [row["prior_loss"] is None for row in repeated.log] == [True, False, True, True]
+    for log in (repeated.log, single.log):
+        for row in log:
+            row["prior_loss"] = None
+    repeated.learner = None
+    assert_equal_states(repeated, single)
+
+
+@pytest.mark.parametrize(("every_epochs", "fits"), [(1, 4), (2, 2), (3, 2), (4, 1)])
+def test_fits_come_every_few_epochs_and_each_goes_on_from_the_last(make_data, device, monkeypatch, every_epochs, fits):
+    data, made = make_data(epochs=5), []
+    fit = repeated_fixed_point.fit_fixed_point
+
+    def note(statistics: object, config: object, initial: GaussianPrior) -> object:
+        made.append((initial, fit(statistics, config, initial)))
+        return made[-1][1]
+
+    monkeypatch.setattr(repeated_fixed_point, "fit_fixed_point", note)
+    begun = start(data, device)
+    learned = RepeatedFixedPointConfig(weight=20.0, every_epochs=every_epochs)
+    state = continue_training(begun.state, begun.prior, data, device, learned=learned)
+    assert len(made) == state.learner.steps == fits
+    before = begun.prior
+    for initial, result in made:
+        assert torch.equal(initial.mean, before.mean)
+        assert torch.equal(initial.variance, before.variance)
+        before = result.prior
+    assert torch.equal(state.learner.prior.mean, before.mean)
+    due = [(epoch - 1) % every_epochs == 0 and epoch > 0 for epoch in range(5)]
+    assert [row["prior_loss"] is not None for row in state.log] == due
+
+
+@pytest.mark.parametrize("made", [5, 8, 9, 12, 17])
+def test_a_resumed_training_with_fits_every_second_epoch_equals_one_that_was_not_cut(
+    make_data, device, tmp_path, cut, made
+):
+    data, learned = make_data(epochs=5), RepeatedFixedPointConfig(weight=20.0, every_epochs=2)
+    begun, again = start(data, device), start(data, device)
+    checkpoints = checkpoints_in(tmp_path, data)
+    cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, learned=learned)
+    checkpoints = checkpoints_in(tmp_path, data)
+    state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
+    assert_equal_states(state, unsplit(data, device, learned))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_fit_that_diverges_is_named_as_the_single_one_is(make_data, device, tmp_path, checkpointed):
+    data = make_data()
+    begun = start(data, device)
+    config = RepeatedFixedPointConfig(weight=1e5, update="exact")
+    with pytest.raises(FixedPointDiverged) as single:
+        fit_fixed_point(begun.statistics, config, begun.prior)
+    checkpoints = checkpoints_in(tmp_path, data) if checkpointed else None
+    with pytest.raises(TrainingDiverged) as error:
+        continue_training(begun.state, begun.prior, data, device, checkpoints, learned=config)
+    assert str(error.value) == f"training: epoch 2, step 4: {single.value} (seed 3)"
+    assert (error.value.quantity, error.value.class_index) == (single.value.quantity, single.value.class_index)
+    assert len(error.value.log) == 1

@@ -26,7 +26,8 @@ class PriorBlock(Settings):
 PRIORS = BlockRegistry("prior method", "method", PriorBlock)
 """Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow (the
 builder is not called then), and otherwise fitted once, by the builder; `keeps_initial_at_zero`, whether λ = 0 leaves
-the initial Gaussians as they are, so that the run is the baseline that all such methods share."""
+the initial Gaussians as they are, so that the run is the baseline that all such methods share. That is a choice of the
+experiments, for λ = 0 without any fit is the paper's baseline; the methods themselves fit at λ = 0 too."""
 
 PriorConfig = Annotated[SerializeAsAny[PriorBlock], BeforeValidator(PRIORS.validate), PRIORS]
 """A block under `priors:`: its method, `start`, and the settings of that method."""
@@ -56,6 +57,16 @@ class FixedPointSettings(Settings):
     """the iteration ends when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this"""
     max_iterations: PositiveInt = 1000
     """after these the iteration ends unconverged"""
+
+
+class RepeatedFixedPointSettings(FixedPointSettings):
+    """Settings of a fixed-point iteration that is run again while the flow is trained, without λ.
+
+    Before an epoch the iteration goes on from the current Gaussians, on statistics of all training latents.
+    """
+
+    every_epochs: PositiveInt = 1
+    """epochs from one fit to the next, the first after `fit_after_epochs`"""
 
 
 class GradientDescentSettings(Settings):
@@ -117,6 +128,10 @@ class FixedPointConfig(_Weighted, FixedPointSettings):
     """λ and the settings of the fixed-point iteration: `FixedPointConfig(weight=1e4, update="exact")`."""
 
 
+class RepeatedFixedPointConfig(FixedPointConfig, RepeatedFixedPointSettings):
+    """λ and the settings of repeated fits: `RepeatedFixedPointConfig(weight=1e4, every_epochs=10)`."""
+
+
 class GradientDescentConfig(_Weighted, GradientDescentSettings):
     """λ and the settings of the gradient descent: `GradientDescentConfig(weight=1e4, power=2)`.
 
@@ -137,4 +152,32 @@ PRIORS.register(
     learned=False,
     keeps_initial_at_zero=True,
 )
+PRIORS.register(
+    "repeated_fixed_point",
+    RepeatedFixedPointSettings,
+    uses_weight=True,
+    learned=True,
+    keeps_initial_at_zero=True,
+)
 PRIORS.register("gradient_descent", GradientDescentSettings, uses_weight=True, learned=True)
+
+LearnedConfig = GradientDescentConfig | RepeatedFixedPointConfig
+_LEARNED: dict[str, type[LearnedConfig]] = {
+    "gradient_descent": GradientDescentConfig,
+    "repeated_fixed_point": RepeatedFixedPointConfig,
+}
+
+
+def learned_config(method: str, **values: Any) -> LearnedConfig:
+    """λ (`weight`) and the settings of a method that learns the Gaussians along with the flow.
+
+    Raises:
+        KeyError: the method is none of these.
+        ValueError: a setting does not fit.
+    """
+    return _LEARNED[method](**values)
+
+
+def method_of(config: LearnedConfig) -> str:
+    """The method that has this configuration."""
+    return next(method for method, kind in _LEARNED.items() if type(config) is kind)

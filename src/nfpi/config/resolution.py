@@ -10,9 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from nfpi.config.base import ConfigError, LocalPath, Name, Seed, Settings, explain, suggest
+from nfpi.config.claims import Claims, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
-from nfpi.config.datasets import SOURCES, DatasetConfig
+from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.experiments import Experiment, Table
 from nfpi.config.extensions import load_extensions
 from nfpi.config.figures import Figures, figures_of_table
@@ -21,7 +22,15 @@ from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
 from nfpi.config.presets import layers_of, merge, read_settings
 from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
 from nfpi.config.training import TrainingConfig
-from nfpi.runs import BASELINE, RESERVED_FLOWS, RESERVED_FOLDERS, RESERVED_PRIORS, Run
+from nfpi.runs import (
+    BASELINE,
+    COMMON_SPLITS,
+    RESERVED_FLOWS,
+    RESERVED_FOLDERS,
+    RESERVED_PRIORS,
+    SPLITS_OF_SEED,
+    Run,
+)
 
 
 class Config(Settings):
@@ -32,7 +41,7 @@ class Config(Settings):
     preset come on top of those of the preset that it extends"""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1999]
     """each gives its own initial state, flow, images and classifier"""
-    datasets: dict[Name, DatasetConfig] = {}
+    datasets: dict[Name, DatasetBlock] = {}
     flows: dict[Name, FlowConfig] = {}
     """backbones by name"""
     training: TrainingConfig = TrainingConfig()
@@ -43,6 +52,8 @@ class Config(Settings):
     classifiers: dict[Name, ClassifierConfig] = {}
     tables: dict[Name, Table] = {}
     figures: Figures = {}
+    claims: Claims = {}
+    """what the paper says, as comparisons of rows of the tables: `snakemake claims` (docs/experiments.md)"""
     resources: dict[JobName, Resources] = {}
     cluster: Cluster | None = None
     """where jobs are submitted to; profiles/ has some. None: they run on this machine"""
@@ -70,6 +81,11 @@ class Config(Settings):
             overrides.get("flows", {}).get(flow, {}).get("training", {}),
         )
         return TrainingConfig.model_validate(merge(self.training.model_dump(), *layers))
+
+    def splits_of(self, dataset: str, seed: int) -> str:
+        """Where the splits lie that runs of a seed see: the wildcard `splits` of :data:`nfpi.runs.SPLITS`."""
+        has_own = self.datasets[dataset].split_seed == PER_SEED
+        return SPLITS_OF_SEED.format(seed=seed) if has_own else COMMON_SPLITS
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
         """The run of a flow; where λ = 0 keeps the initial Gaussians it is the baseline, which others share."""
@@ -115,7 +131,7 @@ class Config(Settings):
             ConfigError: it is not.
         """
         settings = PRIORS.settings_of(self.priors[prior])
-        if not isinstance(settings, FixedPointSettings):
+        if not isinstance(settings, FixedPointSettings) or PRIORS[self.priors[prior].method].traits["learned"]:
             method = self.priors[prior].method
             raise ConfigError(
                 f"{where}: expected a prior fitted by fixed-point iteration, received '{prior}' ({method})"
@@ -221,6 +237,19 @@ class Config(Settings):
                 fits = (experiment.prior is not None) == experiment.uses_nfa
             if not fits:
                 raise ValueError(f"{where}: classifier '{experiment.classifier}' {needed}")
+        return self
+
+    @model_validator(mode="after")
+    def _claims_can_be_judged(self) -> Config:
+        check_claims(self.claims, self.tables, self.weights_of)
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_draw_splits(self) -> Config:
+        for name, dataset in self.datasets.items():
+            if dataset.split_seed == PER_SEED and max(self.seeds) >= 2**32:
+                expected = f"datasets.{name}.split_seed: {PER_SEED}: expected seeds of at most 2³² − 1"
+                raise ValueError(f"{expected}, received {max(self.seeds)}")
         return self
 
     @model_validator(mode="after")

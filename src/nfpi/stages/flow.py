@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from nfpi.config import FLOWS, PRIORS, GradientDescentConfig, TrainingConfig
+from nfpi.config import FLOWS, PRIORS, TrainingConfig
+from nfpi.config.priors import learned_config
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.model.trained import TrainedFlow
@@ -103,7 +104,8 @@ def train_flow(stage: TrainFlow) -> None:
     """Train the remaining epochs, under Gaussians that stay or are learned along with the flow."""
     learned, learning = None, {}
     if stage.learn is not None:
-        learned = GradientDescentConfig(weight=stage.weight, **PRIORS.settings_of(stage.learn).model_dump())
+        own = PRIORS.settings_of(stage.learn).model_dump()
+        learned = learned_config(stage.learn.method, weight=stage.weight, **own)
         settings = stage.learn.model_dump(mode="json")
         learning = {"method": stage.learn.method, "lambda": stage.weight, "settings": settings}
     prior_file = stage.prior if stage.prior is not None else stage.initial / "prior.safetensors"
@@ -183,7 +185,7 @@ def import_release(stage: ImportRelease) -> None:
 def _training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:
     require_tracker(config)
     train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
-    return TrainingData(train, validation, config, device.device, device.processes)
+    return TrainingData(train, validation if len(validation) else None, config, device.device, device.processes)
 
 
 def _data_header(train: ImageSet) -> dict[str, Any]:

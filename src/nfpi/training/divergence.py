@@ -7,10 +7,12 @@ import math
 import torch
 
 from nfpi.config.training import TrainingConfig
+from nfpi.priors.fixed_point import FixedPointDiverged
+from nfpi.priors.gradient_descent import GaussianLearner
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.state import TrainingState
 
-__all__ = ["TrainingDiverged", "loss_diverged", "require_finite"]
+__all__ = ["TrainingDiverged", "fit_diverged", "loss_diverged", "require_finite"]
 
 
 def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
@@ -26,15 +28,27 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
             if learner.loss is not None and not math.isfinite(learner.loss):
                 raise ValueError("prior: objective is not finite")
         except ValueError as fault:
+            of_gaussians = ""
+            if isinstance(learner, GaussianLearner):
+                of_gaussians = f" of the Gaussians (now {learner.config.learning_rate:g}) or"
             raise TrainingDiverged(
                 f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "
-                f"learning_rate of the Gaussians (now {learner.config.learning_rate:g}) or of the flow "
+                f"learning_rate{of_gaussians} of the flow "
                 f"(now {config.learning_rate:g}), or a smaller weight (now {learner.config.weight:g})",
                 state.step,
                 "learned Gaussians",
             ) from None
     if not torch.isfinite(state.epoch_nll):
         raise loss_diverged(state.step, state.seed, config)
+
+
+def fit_diverged(fault: FixedPointDiverged, state: TrainingState, epoch: int) -> TrainingDiverged:
+    """Make the exception of a fit before an epoch, counted from 1, with the class and the quantity that it lost."""
+    diverged = TrainingDiverged(
+        f"training: epoch {epoch}, step {state.step}: {fault} (seed {state.seed})", state.step, fault.quantity
+    )
+    diverged.class_index = fault.class_index
+    return diverged
 
 
 def loss_diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:

@@ -1,16 +1,19 @@
-"""The prior of an epoch of training: given, learned every epoch, or learned every step."""
+"""The prior of an epoch of training: given, learned or fitted again every few epochs, or learned every step."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from nfpi.priors.fixed_point import FixedPointDiverged
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.gradient_descent import GaussianLearner, ValueRange
+from nfpi.priors.repeated_fixed_point import RepeatedFixedPoint
+from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import TrainingData, latent_statistics
-from nfpi.training.divergence import loss_diverged, require_finite
+from nfpi.training.divergence import fit_diverged, loss_diverged, require_finite
 from nfpi.training.state import TrainingState
 
 
@@ -91,24 +94,54 @@ def prior_of_epoch(
 
     A signal may interrupt the pass over the training images, which changes no state.
     """
-    config, learner = data.config, state.learner
-    epoch = len(state.log)
-    learned_epochs = epoch - config.fit_after_epochs
+    learner, learned_epochs = state.learner, len(state.log) - data.config.fit_after_epochs
     if learner is None or learned_epochs < 0:
         return FixedPrior(given, data.device)
+    if isinstance(learner, RepeatedFixedPoint):
+        return _fitted_prior(state, learner, learned_epochs, data, interruption)
     if learner.config.every == "step":
         return LearnedPrior(learner, data.device, data.processes)
     if learner.steps <= learned_epochs:  # the step may have been made before the training was interrupted
         nll_range = ValueRange() if learner.config.objective == "released" else None
-        prior = _cast_for_flow(learner.prior, data.device)
-        try:
-            with interruption.at_once():
-                statistics = latent_statistics(state.flow, data, state.seed, prior, nll_range)
-        except ArithmeticError:
-            raise loss_diverged(state.step, state.seed, config) from None
+        statistics = _statistics(state, learner, data, interruption, nll_range)
         learner.descend(statistics, learning_progress(state, data), nll_range)
-        require_finite(state, config, epoch + 1)
+        require_finite(state, data.config, len(state.log) + 1)
     return FixedPrior(learner.prior, data.device, learner.loss)
+
+
+def _fitted_prior(
+    state: TrainingState,
+    learner: RepeatedFixedPoint,
+    learned_epochs: int,
+    data: TrainingData,
+    interruption: Interruption,
+) -> FixedPrior:
+    """Return the Gaussians of the last fit, which is made here where it is due."""
+    past_fits, since = divmod(learned_epochs, learner.config.every_epochs)
+    if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
+        statistics = _statistics(state, learner, data, interruption)
+        try:
+            learner.fit(statistics)
+        except FixedPointDiverged as fault:
+            raise fit_diverged(fault, state, len(state.log) + 1) from None
+        require_finite(state, data.config, len(state.log) + 1)
+    return FixedPrior(learner.prior, data.device, learner.loss if since == 0 else None)
+
+
+def _statistics(
+    state: TrainingState,
+    learner: GaussianLearner | RepeatedFixedPoint,
+    data: TrainingData,
+    interruption: Interruption,
+    nll_range: ValueRange | None = None,
+) -> ClassStatistics:
+    """Compute the statistics that the Gaussians learn from, in one pass that a signal may interrupt."""
+    try:
+        with interruption.at_once():
+            prior = _cast_for_flow(learner.prior, data.device)
+            return latent_statistics(state.flow, data, state.seed, prior, nll_range)
+    except ArithmeticError:
+        raise loss_diverged(state.step, state.seed, data.config) from None
 
 
 def learning_progress(state: TrainingState, data: TrainingData) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfpi.config.base import Start
-from nfpi.config.priors import GradientDescentConfig
+from nfpi.config.priors import LearnedConfig
 from nfpi.evaluation import check_fit, evaluate_flow
 from nfpi.flows.check import check_flow
 from nfpi.flows.image_flow import ImageFlow
@@ -113,17 +113,18 @@ def continue_training(
     data: TrainingData,
     device: Device,
     checkpoints: Checkpoints | None = None,
-    learned: GradientDescentConfig | None = None,
+    learned: LearnedConfig | None = None,
     tracked: Path | None = None,
     progress: bool | None = None,
 ) -> TrainingState:
     """Train the remaining epochs under a prior that is fixed, or is learned from `fit_after_epochs` on.
 
-    A prior that is learned every epoch makes its step before the first batch of the epoch, from one pass over the
-    training images under the current (not the averaged) weights; the epoch is trained under the result. One that is
-    learned every step makes its step with the flow's, on −log p(x | y) averaged over the batch + λ L_KLD / K. For
-    classes of one size that is Eq. 4 divided by K, whose likelihood is a sum over classes. Learned Gaussians are not
-    averaged over steps: the validation uses the current ones, and `state.learner.prior` has the final ones.
+    A prior that is learned every epoch, or fitted again every few epochs, makes its step before the first batch of the
+    epoch, from one pass over the training images under the current (not the averaged) weights; the epoch is trained
+    under the result. One that is learned every step makes its step with the flow's, on −log p(x | y) averaged over the
+    batch + λ L_KLD / K. For classes of one size that is Eq. 4 divided by K, whose likelihood is a sum over classes.
+    Learned Gaussians are not averaged over steps: the validation uses the current ones, and `state.learner.prior` has
+    the final ones.
 
     Args:
         state: from :func:`start_training`.

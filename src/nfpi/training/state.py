@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
-from nfpi.config.priors import GradientDescentConfig
+from nfpi.config.priors import GradientDescentConfig, LearnedConfig, learned_config, method_of
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
@@ -20,15 +20,19 @@ from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.gradient_descent import GaussianLearner
+from nfpi.priors.repeated_fixed_point import RepeatedFixedPoint
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, load_tensors, save_tensors
 from nfpi.training.average import WeightAverage
 from nfpi.training.optimizers import make_optimizer
 
 LogRow = dict[str, float | int | None]
+Learner = GaussianLearner | RepeatedFixedPoint
+"""Gaussians that are learned along with the flow."""
 
 
 class _Learner(Record):
+    method: str = "gradient_descent"
     config: dict[str, Any]
     steps: NonNegativeInt
     loss: float | None
@@ -58,7 +62,8 @@ class TrainingState:
         step: number of steps made.
         epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; ().
         log: one row an epoch.
-        learner: Gaussians that are learned along with the flow, with their optimizer; None: they are fixed.
+        learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
+            fixed.
     """
 
     flow: ImageFlow
@@ -68,7 +73,7 @@ class TrainingState:
     step: int
     epoch_nll: Tensor
     log: list[LogRow] = field(default_factory=list)
-    learner: GaussianLearner | None = None
+    learner: Learner | None = None
 
     @classmethod
     def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
@@ -98,8 +103,10 @@ class TrainingState:
         if self.learner is not None:
             learner = self.learner
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
-            tensors |= {f"adam.{name}": value for name, value in _moments(learner.optimizer, learner).items()}
+            if isinstance(learner, GaussianLearner):
+                tensors |= {f"adam.{name}": value for name, value in _moments(learner.optimizer, learner).items()}
             header["learner"] = {
+                "method": method_of(learner.config),
                 "config": learner.config.model_dump(),
                 "steps": learner.steps,
                 "loss": learner.loss,
@@ -144,9 +151,10 @@ class TrainingState:
             if found.learner is not None:
                 gaussians = under("gaussians.")
                 prior = GaussianPrior(gaussians["mean"], torch.ones_like(gaussians["mean"]))
-                learner = new_learner(prior, GradientDescentConfig(**found.learner.config), device)
+                learner = new_learner(prior, learned_config(found.learner.method, **found.learner.config), device)
                 load_state(learner, gaussians)
-                _load_moments(learner.optimizer, learner, under("adam."))
+                if isinstance(learner, GaussianLearner):
+                    _load_moments(learner.optimizer, learner, under("adam."))
                 learner.steps, learner.loss = found.learner.steps, found.learner.loss
                 state.learner = learner
         except (ConfigError, FlowError, FormatError):
@@ -181,9 +189,12 @@ class TrainingState:
         return cls.deserialize(path, tensors, header, config, steps_per_epoch, device), header
 
 
-def new_learner(initial: GaussianPrior, config: GradientDescentConfig, device: torch.device) -> GaussianLearner:
+def new_learner(initial: GaussianPrior, config: LearnedConfig, device: torch.device) -> Learner:
     """Make a learner for a flow on `device`."""
-    return GaussianLearner(initial.to(precise_device(device)), config)
+    initial = initial.to(precise_device(device))
+    if isinstance(config, GradientDescentConfig):
+        return GaussianLearner(initial, config)
+    return RepeatedFixedPoint(initial, config)
 
 
 def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:

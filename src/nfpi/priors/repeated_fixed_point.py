@@ -1,0 +1,76 @@
+"""Class Gaussians that are fitted by fixed-point iteration again and again while the flow is trained.
+
+The paper fits them once and finds that enough (Section 4.2); this is what it is compared with.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from torch import Tensor, nn
+
+from nfpi.config.priors import RepeatedFixedPointConfig
+from nfpi.priors.fixed_point import fit_fixed_point
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.gradient_descent import mean_class_nll, repulsion
+from nfpi.priors.statistics import ClassStatistics
+
+__all__ = ["RepeatedFixedPoint", "RepeatedFixedPointConfig"]
+
+logger = logging.getLogger(__name__)
+
+
+class RepeatedFixedPoint(nn.Module):
+    """Gaussians that every fit replaces by the fixed point that the iteration reaches from them; float64.
+
+    Args:
+        initial: where the first fit starts, with diagonal covariances.
+        config: of every fit, and how many epochs lie between two.
+
+    Attributes:
+        mean, variance: (K, D).
+        steps: number of fits made.
+        loss: value of Eq. 4 at the Gaussians of the last fit, on its statistics; None: there was none.
+
+    Raises:
+        ValueError: the covariances are full, or there is one class only.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, initial: GaussianPrior, config: RepeatedFixedPointConfig) -> None:
+        super().__init__()
+        if initial.is_full:
+            raise ValueError("repeated fixed point: expected diagonal covariances, received full ones")
+        if initial.num_classes < 2:
+            raise ValueError(f"the repulsion needs at least 2 classes, received {initial.num_classes}")
+        initial.check()
+        self.register_buffer("mean", initial.mean.detach().double().clone())
+        self.register_buffer("variance", initial.variance.detach().double().clone())
+        self.config = config
+        self.steps = 0
+        self.loss: float | None = None
+
+    @property
+    def prior(self) -> GaussianPrior:
+        """Copy of the current Gaussians."""
+        return GaussianPrior(self.mean.clone(), self.variance.clone())
+
+    def fit(self, statistics: ClassStatistics) -> None:
+        """Run the iteration from the current Gaussians, see :func:`nfpi.priors.fit_fixed_point`, and keep its end.
+
+        Args:
+            statistics: of all training latents under the current flow.
+
+        Raises:
+            FixedPointDiverged: the iteration diverged; the Gaussians stay.
+        """
+        config = self.config
+        result = fit_fixed_point(statistics, config, self.prior)
+        if not result.converged:
+            logger.warning("not converged after %d iterations: the last Gaussians are taken", result.iterations)
+        self.mean, self.variance = result.prior.mean, result.prior.variance
+        separation = repulsion(result.prior, config.weight, config.alpha, config.scale)
+        self.loss = (mean_class_nll(result.prior, statistics).sum() + separation).item()
+        self.steps += 1
