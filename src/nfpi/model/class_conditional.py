@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin
 
 from nfpi.augmentation import augment_images
 from nfpi.config.flows import FlowBlock
@@ -19,10 +18,10 @@ from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.linalg import precise_dtype
 from nfpi.model.fitting import Validation, fit_model
+from nfpi.model.hub import SharedFlow
 from nfpi.model.inference import batch_size_of, device_of, forward_batches, inverse_batches, strict_inference
 from nfpi.model.inputs import check_images, check_labels, check_latents
 from nfpi.model.settings import parse_settings
-from nfpi.model.trained import TrainedFlow
 from nfpi.release import load_release_checkpoint, release_config
 from nfpi.sampling import sample_images
 
@@ -32,7 +31,7 @@ Labels = Any
 """(N,), indices in [0, K) or names of classes; an array, a tensor or a list."""
 
 
-class ClassConditionalFlow(TrainedFlow, ModelHubMixin):
+class ClassConditionalFlow(SharedFlow):
     """A normalizing flow f with a Gaussian for each class: log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|.
 
     x is a dequantised image in [−1, 1]. Densities are deterministic: all images get the same draw of the

@@ -1,0 +1,159 @@
+"""A trained flow as a folder with a model card, and as a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import HfHubHTTPError, validate_repo_id
+
+from nfpi.model.card import make_card
+from nfpi.model.trained import CONFIG, WEIGHTS, TrainedFlow
+from nfpi.runtime.files import write_atomically
+from nfpi.runtime.formats import FormatError
+
+CARD = "README.md"
+
+
+class SharedFlow(TrainedFlow, ModelHubMixin):
+    """A trained flow that is saved with its card, and shared; :class:`nfpi.ClassConditionalFlow` is one."""
+
+    def save_pretrained(
+        self,
+        save_directory: Path | str,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **options: Any,
+    ) -> str | None:
+        """Write config.json, model.safetensors and README.md, the model's card, into a folder.
+
+        A README.md that is there is kept. The workflow's `model/` is such a folder, without a card.
+
+        Args:
+            save_directory: the folder.
+            metrics: of :meth:`evaluate`, for the card.
+            license: of the weights, for the card, e.g. "mit".
+            repo_id: of the repository that it is pushed to; None: the folder's name.
+            push_to_hub: whether to push the model as well.
+            options: of :meth:`push_to_hub`.
+
+        Returns:
+            address of the commit if it was pushed.
+        """
+        folder = Path(save_directory)
+        of_card = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
+        self._save_pretrained(folder)
+        if not (folder / CARD).exists():
+            write_atomically(folder / CARD, self.generate_model_card(**of_card).content)
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.name, **of_card, **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.write(save_directory)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The model's card, see :func:`nfpi.model.card.make_card`."""
+        return make_card(self, *args, **kwargs)
+
+    def push_to_hub(
+        self, repo_id: str, *, metrics: Mapping[str, Any] | None = None, license: str | None = None, **options: Any
+    ) -> str:
+        """Upload the files of :meth:`save_pretrained` to a repository of the Hugging Face hub.
+
+        Args:
+            repo_id: its id, `owner/name`; made where there is none.
+            metrics: of :meth:`evaluate`, for the card.
+            license: of the weights, for the card.
+            options: of :meth:`huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `token`, `branch`, …
+
+        Returns:
+            address of the commit.
+        """
+        of_card = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
+        return str(super().push_to_hub(repo_id, model_card_kwargs=of_card, **options))
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the mixin takes further settings of a model, which this has not
+        cls,
+        pretrained_model_name_or_path: Path | str,
+        *,
+        revision: str | None = None,
+        cache_dir: Path | str | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """Read a model from a folder, without the network, or from a repository of the Hugging Face hub.
+
+        Args:
+            pretrained_model_name_or_path: folder that :meth:`save_pretrained` or the workflow wrote; or, where there
+                is no such folder, id of a repository.
+            revision: branch, tag or commit of the repository; None: its main branch.
+            cache_dir: where downloads are kept; None: the hub's own cache.
+            force_download: whether to download what is in the cache.
+            local_files_only: whether to use what is in the cache, and no network.
+            token: for a private repository.
+
+        Returns:
+            the model, on the CPU.
+
+        Raises:
+            FormatError: a file is missing, damaged or of another format, or the weights are a pickle.
+            ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
+            Diverged: the files stand for a fit that diverged.
+        """
+        name = pretrained_model_name_or_path
+        if Path(name).is_dir() or not is_hub_id(name):
+            return cls.read(name)
+        return cls._from_pretrained(
+            model_id=str(name),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        return cls.read(download_model(model_id, **options))
+
+
+def is_hub_id(name: Path | str) -> bool:
+    """Whether a name can be that of a repository, `owner/name` or `name`; a path object never is."""
+    if isinstance(name, Path) or name.startswith((".", "~")) or re.fullmatch(r"[^/\\]+(/[^/\\]+)?", name) is None:
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def download_model(name: str, **options: Any) -> Path:
+    """Download a model's config and weights, of one revision, to the hub's cache; nothing else is fetched.
+
+    Args:
+        name: id of its repository.
+        options: of :func:`huggingface_hub.snapshot_download`.
+
+    Returns:
+        folder of the files.
+
+    Raises:
+        FormatError: there is no such repository, or it cannot be reached and is not in the cache.
+    """
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **options))
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise FormatError(f"{name}: expected a folder or a model of the hub, received neither ({reason})") from None
