@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from nfpi.config import ConfigError
 from nfpi.runs import CANDIDATE, FLOW_RUN, GENERATED, SPLITS
 from nfpi.stages.options import Evaluate, PrepareData, StartFlow, TrainFlow
 from nfpi.workflow.plan import as_json
@@ -27,7 +28,7 @@ def test_a_template_keeps_its_wildcards_until_they_are_filled() -> None:
 
 def test_results_lie_below_the_preset_and_downloads_beside_it() -> None:
     plan = make_plan("cifar10_small", results="/some/where")
-    assert plan.path(SPLITS, dataset="cifar10") == "/some/where/cifar10_small/cifar10/splits"
+    assert plan.path(SPLITS, dataset="cifar10", splits="splits") == "/some/where/cifar10_small/cifar10/splits"
     assert plan.downloads == "/some/where/downloads"
 
 
@@ -41,7 +42,32 @@ def test_splits_are_named_by_split_and_content() -> None:
     splits = make_plan().splits("train", "test")
     parts = [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels", "meta")]
     assert list(splits) == [*parts, "data"]
-    assert splits["test_labels"] == "results/demo/{dataset}/splits/test/labels.npy"
+    assert splits["test_labels"](RUN) == "results/demo/digits/splits/test/labels.npy"
+    assert splits["data"](RUN) == "results/demo/digits/splits/data.manifest.json"
+
+
+def test_runs_of_each_seed_may_see_splits_of_their_own() -> None:
+    plan = make_plan(datasets={"digits": {"split_seed": "per_seed"}})
+    splits = plan.splits("test")
+    for seed in ("0", "7"):
+        folder = f"results/demo/digits/splits/seed={seed}"
+        assert splits["test_labels"](RUN | {"seed": seed}) == f"{folder}/test/labels.npy"
+        assert splits["data"](RUN | {"seed": seed}) == f"{folder}/data.manifest.json"
+        assert plan.dataset({"dataset": "digits", "splits": f"splits/seed={seed}"}).split_seed == int(seed)
+    assert splits["test_labels"](RUN | {"dataset": "cifar10"}) == "results/demo/cifar10/splits/test/labels.npy"
+
+
+@pytest.mark.parametrize(
+    ("split_seed", "splits", "expected"),
+    [
+        ("per_seed", "splits", r"splits/seed=\{seed\}, as split_seed is per_seed"),
+        (3, "splits/seed=3", "splits, as .* is 3"),
+    ],
+)
+def test_splits_that_no_run_sees_are_refused(split_seed: int | str, splits: str, expected: str) -> None:
+    plan = make_plan(datasets={"digits": {"split_seed": split_seed}})
+    with pytest.raises(ConfigError, match=f"^datasets.digits: expected splits in {expected}, received {splits}$"):
+        plan.dataset({"dataset": "digits", "splits": splits})
 
 
 def test_images_and_models_are_named_by_content() -> None:

@@ -13,12 +13,15 @@ from PIL import Image
 
 from nfpi.cli import main
 from nfpi.config import ConfigError
+from nfpi.data.prepare import prepare_dataset
 from nfpi.data.sources import files
+from nfpi.runs import SPLITS
 from nfpi.workflow import Sources
 
 from .conftest import Project, clone, make_images, make_plan
 
 MINE = "mine/mef/baseline/lambda=0/seed=0"
+SEEN = {"dataset": "mine", "splits": "splits"}
 ALL = {
     ("prepare-data", "mine/splits"),
     ("start-flow", "mine/mef/initial/data/seed=0"),
@@ -196,15 +199,15 @@ def test_a_published_size_that_does_not_divide_is_refused() -> None:
         make_plan("paper", tables={"table2": {"experiments": [{"dataset": "fashion_mnist", "lambdas": [0]}]}})
     )
     with pytest.raises(ConfigError, match=r"fashion_mnist: expected a width and height that 8 divides, .* 28×28"):
-        sources.checked({"dataset": "fashion_mnist"})
+        sources.checked({"dataset": "fashion_mnist", "splits": "splits"})
 
 
 def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
     plan = make_plan(**settings(tmp_path / "nowhere"))
     job = Sources(plan, plans=False)
-    assert (job.checked({"dataset": "mine"}), job.content({"dataset": "mine"})) == ([], "")
+    assert (job.checked(SEEN), job.content(SEEN)) == ([], "")
     with pytest.raises(ConfigError, match="nowhere"):
-        Sources(plan).checked({"dataset": "mine"})
+        Sources(plan).checked(SEEN)
 
 
 def test_the_files_are_listed_once_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,5 +215,25 @@ def test_the_files_are_listed_once_a_call(tmp_path: Path, monkeypatch: pytest.Mo
     list_source = files.list_source
     monkeypatch.setattr(files, "list_source", lambda config: listed.append(config) or list_source(config))
     sources = Sources(make_plan(**settings(make_images(tmp_path / "images"))))
-    tokens = {sources.content({"dataset": "mine"}) for _ in range(3) if not sources.checked({"dataset": "mine"})}
+    tokens = {sources.content(SEEN) for _ in range(3) if not sources.checked(SEEN)}
     assert (len(tokens), len(listed)) == (1, 1)
+
+
+def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = make_images(tmp_path / "images")
+    plan = make_plan(results=str(tmp_path / "results"), **settings(images, split_seed="per_seed"))
+    seen = [{"dataset": "mine", "splits": f"splits/seed={seed}"} for seed in range(3)]
+    for wildcards in seen:
+        prepare_dataset("mine", plan.dataset(wildcards), Path(plan.path(SPLITS, wildcards)), tmp_path)
+    made = [Sources(plan).content(wildcards) for wildcards in seen]
+    for file in images.glob("*/*/*.bmp"):
+        file.touch()
+    listed, read = [], []
+    list_source, file_digest = files.list_source, files.file_digest
+    monkeypatch.setattr(files, "list_source", lambda config: listed.append(config) or list_source(config))
+    monkeypatch.setattr(files, "file_digest", lambda path: read.append(path) or file_digest(path))
+    sources = Sources(plan)
+    assert [sources.content(wildcards) for wildcards in seen] == made
+    assert (len(listed), len(read), len(set(read))) == (1, 12, 12)

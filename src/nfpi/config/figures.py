@@ -38,6 +38,9 @@ class RunsOfPreset(Protocol):
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
         """The run of a flow."""
 
+    def splits_of(self, dataset: str, seed: int) -> str:
+        """Where the splits lie that runs of a seed see."""
+
     def for_dataset(self, dataset: str) -> ForDataset:
         """The settings with the data set's own overrides."""
 
@@ -146,7 +149,9 @@ class EmbeddingFigure(FigureSettings):
         "large λ. Dots: images or samples, a colour for each class; open marks: class means; dashed ellipses: two "
         "standard deviations of (b); area: of a class's ellipse, as a multiple of that in (b), the smallest and the "
         "largest of all classes. "
-        "All panels have the same axes. figure1: the released update of diagonal covariances. figure1_full: full "
+        "All panels have the same axes. figure1: the released update of diagonal covariances, whose result depends on "
+        "the scale of the embedding, and with it on the number of images: λ compares between figures of one size only. "
+        "figure1_full: full "
         "covariances and the exact update of Proposition 1, whose loss is bounded below only for λ up to "
         "K α e^(1/α) / 2 (55 for K = 10 classes and α = 10); the panel of a fit that diverged says what was lost."
     )
@@ -166,7 +171,7 @@ class EmbeddingFigure(FigureSettings):
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The training images."""
-        return {"train": split_files(layout, self.dataset, "train")}
+        return {"train": split_files(config, layout, self.dataset, "train")}
 
     def describe(self, config: RunsOfPreset) -> str:
         """With the numbers of images and samples, and the seed."""
@@ -216,7 +221,7 @@ class AugmentationFigure(FlowFigure):
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """The training images, and the model."""
-        return {"train": split_files(layout, self.dataset, "train"), "model": self.model(config, layout)}
+        return {"train": split_files(config, layout, self.dataset, "train"), "model": self.model(config, layout)}
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
         """How variants are made."""
@@ -331,9 +336,9 @@ class ConvergenceFigure(FigureSettings):
         return f"{self.caption} {self.dataset}, {self.flow}, α = {self.alpha:g}, seed {config.seeds[0]}."
 
 
-def split_files(layout: Layout, dataset: str, *splits: str) -> list[str]:
-    """The files of some splits of a data set."""
-    folder = layout.path(SPLITS, dataset=dataset)
+def split_files(config: RunsOfPreset, layout: Layout, dataset: str, *splits: str) -> list[str]:
+    """The files of some splits of a data set, those that runs of the first seed see."""
+    folder = layout.path(SPLITS, dataset=dataset, splits=config.splits_of(dataset, config.seeds[0]))
     return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET]
 
 

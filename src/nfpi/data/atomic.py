@@ -18,7 +18,9 @@ from nfpi.runtime.signals import Interrupted
 
 
 @contextmanager
-def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None = None) -> Iterator[Path]:
+def replace_folder(
+    folder: Path, names: Collection[str], fingerprint: str | None = None, kept: str | None = None
+) -> Iterator[Path]:
     """Write into a temporary folder beside `folder`, which replaces it when the block ends without an error.
 
     After an error the temporary folder is removed, and `folder` is as it was before. With a fingerprint, it is kept
@@ -29,6 +31,7 @@ def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None
         names: files and folders that such a folder may contain, besides hidden ones and its manifest. Others are never
             deleted.
         fingerprint: of everything that the result depends on, in hexadecimal; None: every call starts anew.
+        kept: pattern of other folders' names, which stay in it.
 
     Yields:
         the temporary folder.
@@ -37,7 +40,7 @@ def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None
         DataError: `folder` is a file, or holds something that is not among `names`; or another process is writing it.
     """
     named, folder = Path(folder), Path(folder).resolve()
-    _require_only(folder, names)
+    _require_only(folder, names, kept)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _temporary(folder, "partial", fingerprint)
     partial.mkdir(exist_ok=fingerprint is not None)
@@ -47,7 +50,7 @@ def replace_folder(folder: Path, names: Collection[str], fingerprint: str | None
             raise DataError(f"{folder}: expected to write it alone, received another process that does ({partial})")
         try:
             yield partial
-            _replace(partial, folder)
+            _replace(partial, folder, kept)
             note_moved(partial, named)
             sync(folder.parent)
         except (Interrupted, KeyboardInterrupt):
@@ -87,18 +90,22 @@ def _remove_remains(folder: Path) -> None:
                     shutil.rmtree(remains, ignore_errors=True)
 
 
-def _require_only(folder: Path, names: Collection[str]) -> None:
+def _require_only(folder: Path, names: Collection[str], kept: str | None) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or nothing, received a file")
-    found = (p.name for p in folder.iterdir())
+    found = {path.name for path in folder.iterdir()} - {path.name for path in _kept(folder, kept)}
     others = sorted(name for name in found if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
 
 
-def _replace(partial: Path, folder: Path) -> None:
+def _kept(folder: Path, pattern: str | None) -> list[Path]:
+    return [] if pattern is None else [path for path in folder.glob(pattern) if path.is_dir()]
+
+
+def _replace(partial: Path, folder: Path, kept: str | None) -> None:
     if not folder.exists():
         partial.rename(folder)
         return
@@ -110,6 +117,8 @@ def _replace(partial: Path, folder: Path) -> None:
     except BaseException:
         old.rename(folder)
         raise
+    for path in _kept(old, kept):
+        path.rename(folder / path.name)
     shutil.rmtree(old)
 
 

@@ -16,7 +16,7 @@ from nfpi.page.pictures import Picture, embed, generated_images
 from nfpi.results.found import FoundRun
 from nfpi.results.html import HTML
 from nfpi.results.layout import Column, Table, decimals_of, measured, metric_or_name, write_weight
-from nfpi.runs import SPLITS, Run, format_weight
+from nfpi.runs import COMMON_SPLITS, SPLITS, SPLITS_OF_SEED, Run, format_weight
 from nfpi.runtime.manifests import find_product
 
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
@@ -180,16 +180,17 @@ def _name(run: Run, *, with_flow: bool) -> str:
     return ", ".join(parts)
 
 
-def _classes(root: Path, dataset: str) -> list[str]:
-    """Names of the classes; none where the data set is not there.
+def _classes(root: Path, run: Run) -> list[str]:
+    """Names of the classes of a run's data set; none where it is not there.
 
     Raises:
         DataError, ManifestError: it is damaged.
     """
-    folder = root / SPLITS.format(dataset=dataset) / "test"
-    if find_product(folder / META) is None and not folder.is_dir():
-        return []
-    return read_image_set(folder, verify=False).classes
+    for splits in (SPLITS_OF_SEED.format(seed=run.seed), COMMON_SPLITS):
+        folder = root / SPLITS.format(dataset=run.dataset, splits=splits) / "test"
+        if find_product(folder / META) is not None or folder.is_dir():
+            return read_image_set(folder, verify=False).classes
+    return []
 
 
 def _show(root: Path, item: FoundRun, identifier: str, name: str) -> ShownRun:
@@ -215,7 +216,7 @@ def _show(root: Path, item: FoundRun, identifier: str, name: str) -> ShownRun:
 
 
 def _add_agreement(run: ShownRun, path: Path, root: Path) -> None:
-    run.agreement = read_agreement(path, _classes(root, run.found.run.dataset))
+    run.agreement = read_agreement(path, _classes(root, run.found.run))
 
 
 def _add(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:

@@ -12,9 +12,21 @@ from functools import cached_property
 
 from pydantic import BaseModel
 
-from nfpi.config import Config, Resolved
-from nfpi.config.figures import IMAGE_SET, split_files
-from nfpi.runs import BASELINE, FLOW_RUN, GENERATED, INITIAL, SPLITS, TRAINED_CLASSIFIER, Layout
+from nfpi.config import Config, ConfigError, DatasetConfig, Resolved
+from nfpi.config.datasets import PER_SEED
+from nfpi.config.figures import IMAGE_SET
+from nfpi.runs import (
+    BASELINE,
+    COMMON_SPLITS,
+    FLOW_RUN,
+    GENERATED,
+    INITIAL,
+    SPLITS,
+    SPLITS_OF_SEED,
+    TRAINED_CLASSIFIER,
+    Layout,
+    seed_of_splits,
+)
 from nfpi.stages.options import Generate, PrepareData, Stage, StartFlow, TrainClassifier, TrainFlow
 from nfpi.stages.options.base import MANIFEST
 
@@ -77,11 +89,39 @@ class Plan:
             for name, file in stage.output_files(**values).items()
         }
 
-    def splits(self, *splits: str) -> dict[str, str]:
-        """The files of some splits of a data set, as `train_images`, `train_labels`, ..., and its manifest, `data`."""
-        names = [f"{split}_{file.partition('.')[0]}" for split in splits for file in IMAGE_SET]
-        files = dict(zip(names, split_files(self.layout, "{dataset}", *splits), strict=True))
-        return files | {"data": self.manifest(PrepareData, SPLITS)}
+    def splits(self, *splits: str) -> dict[str, Callable[[Wildcards], str]]:
+        """Input functions: the files of some of the splits that a run of a data set and a seed sees, by name.
+
+        The names are `train_images`, `train_labels`, ..., and `data` for the manifest of all splits.
+        """
+        files = {f"{split}_{file.partition('.')[0]}": f"{split}/{file}" for split in splits for file in IMAGE_SET}
+        files["data"] = PrepareData.outputs[MANIFEST]
+        return {name: self._file_of_splits(file) for name, file in files.items()}
+
+    def _file_of_splits(self, file: str) -> Callable[[Wildcards], str]:
+        def find(wildcards: Wildcards) -> str:
+            dataset = wildcards["dataset"]
+            splits = self.config.splits_of(dataset, int(wildcards["seed"]))
+            return f"{self.path(SPLITS, dataset=dataset, splits=splits)}/{file}"
+
+        return find
+
+    def dataset(self, wildcards: Wildcards) -> DatasetConfig:
+        """The settings of a data set, with the seed of the splits that the wildcards name.
+
+        Raises:
+            ConfigError: no run sees these splits.
+        """
+        name, splits = wildcards["dataset"], wildcards["splits"]
+        block, seed = self.config.datasets[name], seed_of_splits(splits)
+        if block.split_seed == PER_SEED and seed is not None:
+            return block.with_split_seed(seed)
+        if block.split_seed != PER_SEED and seed is None:
+            return block.with_split_seed(block.split_seed)
+        expected = COMMON_SPLITS if seed is not None else SPLITS_OF_SEED
+        raise ConfigError(
+            f"datasets.{name}: expected splits in {expected}, as split_seed is {block.split_seed}, received {splits}"
+        )
 
     def model(self) -> dict[str, str]:
         """The files of a trained model, and its manifest, `model`."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nfpi.config import SOURCES, ConfigError, DatasetConfig
 from nfpi.config.flows import FlowBlock, LevelSettings, TransformerSettings
 from nfpi.runs import SPLITS
 from nfpi.workflow.plan import Plan, Wildcards
+
+if TYPE_CHECKING:
+    from nfpi.data.sources.files import SourceFiles
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Sources:
 
     plan: Plan
     plans: bool = True
-    _found: dict[str, str | ConfigError] = field(default_factory=dict, repr=False)
+    _found: dict[Path, str | ConfigError] = field(default_factory=dict, repr=False)
+    _listed: dict[str, SourceFiles] = field(default_factory=dict, repr=False)
 
     def checked(self, wildcards: Wildcards) -> list[str]:
         """Input function that names no file: look at the files of a data set.
@@ -54,17 +59,32 @@ class Sources:
 
     def _find(self, wildcards: Wildcards) -> str | ConfigError:
         """The token of the files, or what is wrong with them."""
-        name = wildcards["dataset"]
+        name, config = wildcards["dataset"], self.plan.dataset(wildcards)
         if not self.plans:
             return ""
-        if name not in self._found:
-            config = self.plan.config.datasets[name]
+        splits = self._splits(wildcards)
+        if splits not in self._found:
             try:
-                self._found[name] = _token(name, config, self._splits(wildcards))
+                self._found[splits] = self._token(name, config, splits)
                 self._check_size(name, config)
             except ConfigError as error:
-                self._found[name] = error
-        return self._found[name]
+                self._found[splits] = error
+        return self._found[splits]
+
+    def _token(self, name: str, config: DatasetConfig, splits: Path) -> str:
+        """Compute the token of the files, which are listed once, however many seeds have splits of their own."""
+        if config.folder is None:
+            return ""  # downloaded, or made, or not named yet: a plan may be looked at without
+        from nfpi.data.errors import DataError
+        from nfpi.data.sources.files import list_source, token_of  # imports numpy
+
+        try:
+            if name not in self._listed:
+                self._listed[name] = list_source(config)
+            files = self._listed[name]
+            return token_of(files, splits) if files.names else ""
+        except DataError as error:
+            raise ConfigError(f"datasets.{name}: {error}") from None
 
     def _splits(self, wildcards: Wildcards) -> Path:
         return Path(self.plan.path(SPLITS, wildcards))
@@ -94,18 +114,6 @@ class Sources:
         for figure in self.plan.config.figures.values():
             if getattr(figure, "dataset", None) == dataset and hasattr(figure, "flow"):
                 yield figure.flow
-
-
-def _token(name: str, config: DatasetConfig, splits: Path) -> str:
-    if config.folder is None:
-        return ""  # downloaded, or made, or not named yet: a plan may be looked at without
-    from nfpi.data.errors import DataError
-    from nfpi.data.sources.files import list_source, token_of  # imports numpy
-
-    try:
-        return "" if not (files := list_source(config)).names else token_of(files, splits)
-    except DataError as error:
-        raise ConfigError(f"datasets.{name}: {error}") from None
 
 
 def _image_size(name: str, config: DatasetConfig) -> tuple[str, tuple[int, int]] | None:

@@ -28,7 +28,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,7 @@ class SourceFiles:
     roots: dict[str, Path]
     names: list[str]
     status: np.ndarray
+    _digests: dict[int, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def token(self) -> str:
@@ -74,7 +75,7 @@ class SourceFiles:
         return self.roots[root] / rest
 
     def digests(self, indices: Iterable[int], label: str) -> Iterator[bytes]:
-        """Compute SHA-256 of these files, in order.
+        """Compute SHA-256 of these files, in order; each is read once.
 
         Raises:
             DataError: one cannot be read, or has changed since the files were listed.
@@ -88,6 +89,11 @@ class SourceFiles:
                     yield digest
 
     def _digest(self, index: int) -> bytes:
+        if index not in self._digests:
+            self._digests[index] = self._read(index)
+        return self._digests[index]
+
+    def _read(self, index: int) -> bytes:
         path = self.path(index)
         try:
             digest = bytes.fromhex(file_digest(path))
