@@ -52,13 +52,17 @@ def to_markdown(frame: pd.DataFrame, title: str) -> str:
 
 
 def to_short_markdown(frame: pd.DataFrame) -> str:
-    """What tells the rows of a table apart, and its own values with their standard deviation: no title, no notes.
+    """The rows of a table with its own values and their standard deviation: no title, and nothing that needs a note.
 
     Raises:
         TableError: a column is missing.
     """
-    table = lay_out(frame, replace(MARKDOWN, spread=_std))
-    columns = [column for column in table.columns if not column.group or column.heading == "ours"]
+    table = lay_out(frame, replace(MARKDOWN, spread=_std, equal=""))
+    columns = [
+        column
+        for column in table.columns
+        if column.heading in ("ours", MARKDOWN.weight) or not (column.group or column.is_numeric)
+    ]
     return markdown_grid(Table(columns, table.best, [])) + "\n"
 
 

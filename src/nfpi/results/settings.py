@@ -56,11 +56,14 @@ class StoredSettings:
         record = {"format": FORMAT, "preset": self.preset, "extensions": list(self.extensions), "settings": settings}
         return record if self.extensions else {key: value for key, value in record.items() if key != "extensions"}
 
+    def to_text(self) -> str:
+        """Content of the file."""
+        return json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
 
 def write_settings(folder: Path, stored: StoredSettings) -> Path:
     """Write the settings into a folder, as `settings.json`."""
-    text = json.dumps(stored.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    return write_atomically(folder / FILE, text + "\n")
+    return write_atomically(folder / FILE, stored.to_text())
 
 
 def read_settings(folder: Path) -> StoredSettings:

@@ -1,0 +1,108 @@
+"""Blocks of Markdown that print what evidence says, between two comments.
+
+A block begins with `<!-- evidence: PRESET/TABLE -->` and ends with `<!-- end -->`. TABLE is a table of the preset,
+`claims`, or a table and `short`: its own values alone, without a title and notes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfpi.evidence.checksums import EvidenceError
+from nfpi.evidence.rebuilding import Rebuilt
+from nfpi.results.claims_layout import NAME as CLAIMS
+from nfpi.results.claims_layout import claims_to_markdown
+from nfpi.results.markup import to_markdown, to_short_markdown
+
+_BEGIN = re.compile(r"<!-- evidence: *(\S+?)( short)? *-->")
+_ANY_BEGIN = re.compile(r"<!-- *evidence\b")
+_END = re.compile(r"<!-- *end *-->")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a file.
+
+    Attributes:
+        path: of the file.
+        begin, end: indices of the lines with the comments.
+        name: PRESET/TABLE.
+        is_short: whether it is the short form.
+        text: what stands between them.
+    """
+
+    path: Path
+    begin: int
+    end: int
+    name: str
+    is_short: bool
+    text: str
+
+
+def find_blocks(path: Path) -> list[Block]:
+    """The blocks of a Markdown file; what stands in a block of code is none.
+
+    Raises:
+        EvidenceError: a block does not end, or its comment is ill-formed.
+        OSError: the file cannot be read.
+    """
+    lines, blocks, begin, fence = path.read_text(encoding="utf-8").splitlines(), [], -1, False
+    for index, line in enumerate(lines):
+        fence = fence != line.startswith("```")
+        if fence:
+            continue
+        if _ANY_BEGIN.match(line.strip()):
+            if begin >= 0 or _BEGIN.fullmatch(line.strip()) is None:
+                expected = "<!-- evidence: PRESET/TABLE --> or <!-- evidence: PRESET/TABLE short -->, with <!-- end -->"
+                raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
+            begin = index
+        elif begin >= 0 and _END.fullmatch(line.strip()):
+            found = _BEGIN.fullmatch(lines[begin].strip())
+            assert found is not None
+            text = "\n".join(lines[begin + 1 : index]).strip("\n")
+            blocks.append(Block(path, begin, index, found[1], bool(found[2]), text))
+            begin = -1
+    if begin >= 0:
+        raise EvidenceError(f"{path}:{begin + 1}: expected <!-- end --> after {lines[begin].strip()}, received none")
+    return blocks
+
+
+def render(block: Block, read: Callable[[str], Rebuilt]) -> str:
+    """What must stand between the comments of a block.
+
+    Args:
+        block: which one.
+        read: gives the evidence of a preset.
+
+    Raises:
+        EvidenceError: there is no such table.
+    """
+    preset, _, name = block.name.partition("/")
+    evidence = read(preset)
+    tables = evidence.config.tables
+    if name == CLAIMS and not block.is_short:
+        return claims_to_markdown(evidence.claims()).strip("\n")
+    if name not in tables:
+        known = ", ".join([*tables, *([CLAIMS] if evidence.config.claims else [])])
+        where = f"{block.path}:{block.begin + 1}"
+        raise EvidenceError(f"{where}: expected a table of the evidence of {preset} ({known}), received '{name}'")
+    frame = evidence.table(name)
+    return (to_short_markdown(frame) if block.is_short else to_markdown(frame, tables[name].title)).strip("\n")
+
+
+def outdated_blocks(path: Path, read: Callable[[str], Rebuilt]) -> list[tuple[Block, str]]:
+    """The blocks of a file that print something else than the evidence, each with what must stand in it."""
+    rendered = [(block, render(block, read)) for block in find_blocks(path)]
+    return [(block, text) for block, text in rendered if block.text != text]
+
+
+def fill_blocks(path: Path, read: Callable[[str], Rebuilt]) -> tuple[str, int]:
+    """The content of a file with all blocks filled in, and how many of them change."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    outdated = outdated_blocks(path, read)
+    for block, text in reversed(outdated):
+        lines[block.begin + 1 : block.end] = ["", *text.splitlines(), ""]
+    return "\n".join(lines) + "\n", len(outdated)

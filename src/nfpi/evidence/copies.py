@@ -1,0 +1,200 @@
+"""Copies of what the tables and claims of a preset are made from: metrics and predictions of its runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nfpi.config import NO_RESULT
+from nfpi.config.resolution import Config
+from nfpi.evidence.checksums import FILE as SUMS
+from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
+from nfpi.results.found import FoundRun, find_runs
+from nfpi.results.layout import metric_or_name
+from nfpi.results.predictions import read_predictions, shorten_predictions
+from nfpi.results.settings import FILE as SETTINGS
+from nfpi.results.settings import StoredSettings, read_settings
+from nfpi.runs import Run
+from nfpi.runtime.files import write_atomically, written_together
+from nfpi.workflow.tables import table_rows
+
+METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
+_NO_RESULT = {"devices", *NO_RESULT}
+"""Settings of a run on which its values do not depend, by the last part of their names."""
+_ALIKE = ("training.", "flow.", "classifier.", "augmentation")
+"""Settings that runs of several seeds must have alike, by the first part of their names."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a folder of evidence has got.
+
+    Attributes:
+        runs: of the tables, as many as were found.
+        missing: runs of the tables that were not found, of the seeds that were.
+        added: runs that the evidence did not have.
+        replaced: runs that it had, and whose file differs.
+        changed: those of them whose values differ, too, but for times.
+        seeds: that the evidence has now.
+        size: of all its files, in bytes.
+    """
+
+    runs: int
+    missing: int
+    added: list[Run] = field(default_factory=list)
+    replaced: list[Run] = field(default_factory=list)
+    changed: list[Run] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    size: int = 0
+
+
+def runs_of(config: Config) -> list[Run]:
+    """All runs that the tables are made from, and so the claims, which compare rows of tables."""
+    return list(dict.fromkeys(run for name in config.tables for row in table_rows(config, name) for run in row.runs))
+
+
+def with_seeds(config: Config, seeds: Iterable[int]) -> Config:
+    """The same settings with other seeds."""
+    return Config.model_validate(config.model_dump() | {"seeds": sorted(seeds)})
+
+
+def gather(
+    root: Path,
+    output: Path,
+    stored: StoredSettings,
+    *,
+    with_class_log_prob: bool = False,
+    with_other_settings: bool = False,
+) -> Gathered:
+    """Copy metrics and predictions of the runs of all tables, and write the settings and the digests of all files.
+
+    What is there already stays, and is added to: more seeds, more tables.
+
+    Args:
+        root: results/{preset}.
+        output: folder of the evidence.
+        stored: settings of the preset; all seeds that are found are taken.
+        with_class_log_prob: keep the probabilities of every class, which are two thirds of the bytes.
+        with_other_settings: take runs of other settings than those that are there.
+
+    Raises:
+        EvidenceError: there are no runs, one is damaged or of other settings, or the evidence is damaged.
+        FormatError: its settings.json is another version's.
+        MetricsError: predictions are damaged.
+        OSError: a file cannot be read or written.
+    """
+    found = {item.run: item for item in find_runs(root)}
+    wanted = runs_of(with_seeds(stored.config, {run.seed for run in found} or stored.config.seeds))
+    chosen = [found[run] for run in wanted if run in found]
+    if not chosen:
+        raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
+    contents = {name: content for item in chosen for name, content in _files_of(item, with_class_log_prob).items()}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    earlier = read_checksums(output) if (output / SUMS).is_file() else {}
+    # A call that was killed between two files has left some of those that are to be written now.
+    check_files(output, {name: digest for name, digest in earlier.items() if name not in (*digests, SETTINGS)})
+    there = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS}" in earlier}
+    if not with_other_settings:
+        _check_settings(chosen, there, output)
+    seeds = sorted({run.seed for run in [*there, *(item.run for item in chosen)]})
+    settings = _merged(output, stored, seeds).to_text() if earlier else _of(stored, seeds).to_text()
+    digests = earlier | digests | {SETTINGS: hashlib.sha256(settings.encode()).hexdigest()}
+    with written_together():
+        for name, content in contents.items():
+            if digests[name] != earlier.get(name) or not (output / name).is_file():
+                write_atomically(output / name, content)
+        write_atomically(output / SETTINGS, settings)
+        write_checksums(output, digests)
+    replaced = [item for item in chosen if item.run in there and item.record != there[item.run].record]
+    return Gathered(
+        runs=len(chosen),
+        missing=len(wanted) - len(chosen),
+        added=[item.run for item in chosen if item.run not in there],
+        replaced=[item.run for item in replaced],
+        changed=[item.run for item in replaced if _values(item) != _values(there[item.run])],
+        seeds=seeds,
+        size=sum((output / name).stat().st_size for name in digests),
+    )
+
+
+def _files_of(item: FoundRun, with_class_log_prob: bool) -> dict[str, bytes]:
+    """The files of a run, checked, by their paths below the folder of evidence."""
+    metrics, predictions, folder = item.folder / METRICS, item.folder / PREDICTIONS, item.run.folder
+    if item.fault:
+        raise EvidenceError(item.fault)
+    files = {f"{folder}/{METRICS}": metrics.read_bytes()}
+    if item.divergence:  # it has no predictions
+        return files
+    if item.record.get("run") != item.run.to_json():
+        raise EvidenceError(f"{metrics}: expected the metrics of {folder}, received those of {item.record.get('run')}")
+    check_predictions(item)
+    content = predictions.read_bytes() if with_class_log_prob else shorten_predictions(read_predictions(predictions))
+    return files | {f"{folder}/{PREDICTIONS}": content}
+
+
+def check_predictions(item: FoundRun) -> None:
+    """Make sure that the predictions of a run can be read, and are of the images of its metrics.
+
+    Raises:
+        EvidenceError: they are of other images.
+        MetricsError: they are damaged.
+        OSError: they cannot be read.
+    """
+    path, expected = item.folder / PREDICTIONS, item.record.get("n")
+    received = read_predictions(path).label.size
+    if received != expected:
+        raise EvidenceError(f"{path}: expected predictions of {expected} images, received {received}")
+
+
+def _check_settings(chosen: Sequence[FoundRun], there: dict[Run, FoundRun], output: Path) -> None:
+    """Make sure that a run has the settings of the one that it replaces, and of those of other seeds.
+
+    Raises:
+        EvidenceError: it has others.
+    """
+    first: dict[Run, FoundRun] = {}
+    for item in [*there.values(), *chosen]:
+        if item.fault:
+            raise EvidenceError(item.fault)
+        same = there.get(item.run)
+        other = first.setdefault(replace(item.run, seed=0), item) if item.settings else item
+        differing = _differing(item, same) if same is not None else []
+        differing = differing or [name for name in _differing(item, other) if name.startswith(_ALIKE)]
+        if differing:
+            where = same if same is not None and same is not item else other
+            names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
+            raise EvidenceError(
+                f"{item.folder}: expected the settings of {where.folder}, received others: {names}; "
+                "--with-other-settings takes it all the same, another --output keeps both"
+            )
+
+
+def _differing(first: FoundRun, second: FoundRun) -> list[str]:
+    """Names of settings that differ; of a run that diverged none are known."""
+    if not first.settings or not second.settings:
+        return []
+    names = sorted(first.settings.keys() | second.settings.keys())
+    return [
+        name
+        for name in names
+        if first.settings.get(name) != second.settings.get(name) and name.rpartition(".")[2] not in _NO_RESULT
+    ]
+
+
+def _values(item: FoundRun) -> dict[str, object]:
+    """What a run measured, without times."""
+    measured = {name: value for name, value in item.metrics.items() if not metric_or_name(name).is_time}
+    return {**measured, "divergence": item.divergence}
+
+
+def _of(stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
+    return replace(stored, config=with_seeds(stored.config, seeds))
+
+
+def _merged(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
+    """The later settings, with the tables, figures and claims that only the earlier ones have."""
+    earlier, later = read_settings(output).config.model_dump(), stored.config.model_dump()
+    grown = {name: earlier[name] | later[name] for name in ("tables", "figures", "claims") if name in later}
+    return replace(stored, config=Config.model_validate(later | grown | {"seeds": list(seeds)}))

@@ -1,0 +1,171 @@
+"""Tables, claims and figures from a folder of evidence, by the functions that the rules use, without any training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from nfpi.config.resolution import Config
+from nfpi.evidence.checksums import FILE as SUMS
+from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
+from nfpi.evidence.copies import METRICS, check_predictions
+from nfpi.figures.claims import draw_claims
+from nfpi.figures.drawn import Drawn, FigureInputs, save_drawn
+from nfpi.figures.registry import draw_figure
+from nfpi.results.claims import Evidence as EvidenceOfClaims
+from nfpi.results.claims import judge_claims
+from nfpi.results.claims_layout import NAME as CLAIMS
+from nfpi.results.claims_layout import write_claims
+from nfpi.results.collect import collect
+from nfpi.results.csv_files import write_csv
+from nfpi.results.found import FoundRun, find_runs
+from nfpi.results.markup import write_table
+from nfpi.results.predictions import Predictions, read_predictions
+from nfpi.results.settings import FILE as SETTINGS
+from nfpi.results.settings import read_settings
+from nfpi.results.tables import accuracy_table, read_reference
+from nfpi.runs import Layout, Run
+from nfpi.workflow.tables import table_rows
+
+_REFERENCE = "workflow/reference/paper.csv"
+_SHOWN_VALUES = 4
+
+
+def find_evidence(folder: Path) -> list[Path]:
+    """The folders of evidence that a path stands for: itself, or those in it, one for each preset.
+
+    Raises:
+        EvidenceError: there is none.
+    """
+    if (folder / SUMS).is_file() or (folder / SETTINGS).is_file():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
+    if not found:
+        raise EvidenceError(f"{folder}: expected a folder that `nfpi evidence` wrote, or several in one, received none")
+    return found
+
+
+def find_reference(chosen: Path | None) -> Path:
+    """The file of the paper's numbers: the one that is named, or that of the checkout.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    places = [chosen] if chosen is not None else [Path(__file__).parents[3] / _REFERENCE, Path(_REFERENCE)]
+    for place in places:
+        if place.is_file():
+            return place
+    hint = "" if chosen is not None else ": name it by --reference, or call this from a clone"
+    raise FileNotFoundError(f"{places[-1]}: expected the paper's numbers, received no such file{hint}")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A folder of evidence, read and verified.
+
+    Args:
+        folder: as :func:`nfpi.evidence.copies.gather` leaves it.
+        reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
+        config: the settings of the preset, with the seeds of the evidence.
+        found: its runs.
+    """
+
+    folder: Path
+    reference: pd.DataFrame
+    config: Config
+    found: Sequence[FoundRun]
+
+    @classmethod
+    def read(cls, folder: Path, reference: Path) -> Rebuilt:
+        """Read a folder of evidence, and verify every file.
+
+        Raises:
+            EvidenceError: a file is missing, damaged, or not listed.
+            FormatError: its settings are another version's.
+            MetricsError: predictions are no predictions.
+            OSError: a file cannot be read.
+        """
+        listed = read_checksums(folder)
+        check_files(folder, listed)
+        found = find_runs(folder)
+        for item in found:
+            name = f"{item.run.folder}/{METRICS}"
+            if name not in listed:
+                raise EvidenceError(f"{folder / name}: expected a file that {SUMS} lists, received another one")
+            if item.fault:
+                raise EvidenceError(item.fault)
+            if not item.divergence:
+                check_predictions(item)
+        return cls(folder, read_reference(reference), read_settings(folder).config, found)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The metrics of all runs that there are."""
+        return collect((item.run for item in self.found), self.folder)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the preset; a row without any run has the status `missing`."""
+        rows = table_rows(self.config, name)
+        return accuracy_table(self.metrics, self.config.tables[name], self.reference, rows, self.folder)
+
+    def claims(self) -> pd.DataFrame:
+        """The verdicts on the claims of the preset."""
+        config = self.config
+        rows = {name: table_rows(config, name) for name in config.tables}
+        evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self._predictions)
+        return judge_claims(config.claims, evidence)
+
+    def _predictions(self, run: Run) -> Predictions:
+        return read_predictions(self.folder / run.folder / "predictions.npz")
+
+    @cached_property
+    def software(self) -> pd.DataFrame:
+        """Commits, devices and versions of packages, with the number of runs that each is behind."""
+        counts = Counter(pair for item in self.found for pair in item.software.items())
+        rows = [{"name": name, "value": value, "runs": runs} for (name, value), runs in sorted(counts.items())]
+        return pd.DataFrame(rows, columns=["name", "value", "runs"])
+
+    def describe(self) -> str:
+        """Runs, seeds, and where they were made, in one line."""
+        seeds = ", ".join(map(str, self.config.seeds))
+        made = [_count(self.software, name, plural) for name, plural in (("commit", "commits"), ("device", "devices"))]
+        return f"{self.folder}: {len(self.found)} runs, seeds {seeds}, {' and '.join(filter(None, made))}"
+
+    def write(self, output: Path) -> None:
+        """Write all tables, the claims, the figures that these suffice for, and the versions behind them.
+
+        Args:
+            output: folder; tables and figures lie in it as they do in results/{preset}.
+        """
+        config, layout = self.config, Layout(output)
+        for name, table in config.tables.items():
+            write_table(self.table(name), output / "tables", name, table.title)
+        if config.claims:
+            verdicts = self.claims()
+            write_claims(verdicts, output)
+            save_drawn(Drawn({CLAIMS: draw_claims(verdicts)}), output, CLAIMS)
+        for name, figure in config.figures.items():
+            files = {key: [Path(file) for file in files] for key, files in figure.files(config, layout).items()}
+            if all(file.is_file() for paths in files.values() for file in paths):
+                reads = {key: value.model_dump(mode="json") for key, value in figure.reads(config).items()}
+                save_drawn(draw_figure(name, figure, FigureInputs(files, reads)), output / "figures", name)
+        write_csv(self.software, output / "versions.csv")
+
+
+def _count(software: pd.DataFrame, name: str, plural: str) -> str:
+    """`commit 6b47a33`, or `2 commits (…)`."""
+    values = [_short(value) for value in software.loc[software["name"] == name, "value"]]
+    if len(values) < 2:
+        return f"{name} {values[0]}" if values else ""
+    more = ", ..." if len(values) > _SHOWN_VALUES else ""
+    return f"{len(values)} {plural} ({', '.join(values[:_SHOWN_VALUES])}{more})"
+
+
+def _short(value: str) -> str:
+    commit, dirty, _ = value.partition("-dirty")
+    return commit[:7] + dirty if len(commit) == 40 else value

@@ -1,0 +1,85 @@
+"""Work of the commands that keep evidence, and rebuild tables from it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+from nfpi.config import ConfigError, built_in_presets, resolve
+from nfpi.evidence.blocks import fill_blocks
+from nfpi.evidence.checksums import EvidenceError
+from nfpi.evidence.copies import gather
+from nfpi.evidence.rebuilding import Rebuilt, find_evidence, find_reference
+from nfpi.results.settings import FILE, StoredSettings, read_settings
+from nfpi.runtime.files import write_atomically
+from nfpi.stages.options import KeepEvidence, RebuildTables
+
+logger = logging.getLogger(__name__)
+
+
+def keep_evidence(command: KeepEvidence) -> None:
+    """Copy, and say what was copied."""
+    root = command.results
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: expected a folder of results, received none")
+    done = gather(
+        root,
+        command.output,
+        _settings_of(root),
+        with_class_log_prob=command.class_log_prob,
+        with_other_settings=command.with_other_settings,
+    )
+    missing = f", {done.missing} runs of the tables are not made" if done.missing else ""
+    logger.info(
+        "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",
+        command.output,
+        done.runs,
+        root,
+        len(done.added),
+        f", {len(done.replaced)} replaced, {len(done.changed)} of these with other values" if done.replaced else "",
+        ", ".join(map(str, done.seeds)),
+        done.size / 1e6,
+        missing,
+    )
+
+
+def rebuild_tables(command: RebuildTables) -> None:
+    """Write the tables, claims and figures, and fill in the blocks of documents."""
+    if command.output is None and not command.update:
+        raise ConfigError("tables: expected --output or --update, received none of them")
+    folders, reference = find_evidence(command.evidence), find_reference(command.reference)
+    by_preset = {folder.resolve().name: folder for folder in folders}
+
+    @functools.cache
+    def read(preset: str) -> Rebuilt:
+        if preset not in by_preset:
+            known = ", ".join(by_preset)
+            raise EvidenceError(f"{command.evidence}: expected evidence of {preset}, received that of {known}")
+        return Rebuilt.read(by_preset[preset], reference)
+
+    if command.output is not None:
+        for preset, folder in by_preset.items():
+            output = command.output if folder == command.evidence else command.output / preset
+            read(preset).write(output)
+            logger.info("%s", read(preset).describe())
+            logger.info("wrote %s", output)
+    filled = {path: fill_blocks(path, read) for path in command.update}
+    for path, (text, changed) in filled.items():
+        if changed:
+            write_atomically(path, text)
+        logger.info("%s: %d blocks changed", path, changed)
+
+
+def _settings_of(root: Path) -> StoredSettings:
+    """The settings that the last call of the workflow left, else those of the preset with the folder's name.
+
+    Raises:
+        ConfigError: there are neither.
+    """
+    if (root / FILE).is_file():
+        return read_settings(root)
+    name = root.resolve().name
+    if Path("config.yaml").is_file() and name in built_in_presets(Path("presets")):
+        return StoredSettings.of(name, resolve(Path("config.yaml"), Path("presets"), {"preset": name}).config)
+    raise ConfigError(f"{root / FILE}: expected the settings that `snakemake` leaves, received no such file")

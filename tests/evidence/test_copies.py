@@ -1,0 +1,144 @@
+"""Evidence that is kept, added to, and refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
+from nfpi.results.predictions import read_predictions
+from nfpi.results.records import MetricsError
+from nfpi.results.settings import read_settings
+from nfpi.runs import Run
+
+from .conftest import Results
+
+FLOW = Run(dataset="animals", seed=0, flow="mef", prior="fpi", weight=1e4)
+
+
+def test_metrics_are_kept_as_they_are_and_predictions_without_what_no_table_needs(results: Results):
+    results.make(0)
+    done = results.gather()
+    assert (done.runs, done.missing, done.seeds) == (6, 0, [0])
+    for run in done.added:
+        name = f"{run.folder}/metrics.json"
+        assert (results.evidence / name).read_bytes() == (results.root / name).read_bytes()
+    kept = read_predictions(results.evidence / FLOW.folder / "predictions.npz")
+    made = read_predictions(results.root / FLOW.folder / "predictions.npz")
+    assert np.array_equal(kept.predicted, made.predicted)
+    assert kept.class_log_prob.shape == (60, 0)
+    results.gather(with_class_log_prob=True)
+    kept = read_predictions(results.evidence / FLOW.folder / "predictions.npz")
+    assert np.array_equal(kept.class_log_prob, made.class_log_prob)
+
+
+def test_checksums_are_those_of_the_usual_command(results: Results):
+    results.make(0)
+    results.gather()
+    done = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=results.evidence, capture_output=True)
+    assert done.returncode == 0
+    listed = read_checksums(results.evidence)
+    check_files(results.evidence, listed)
+    files = {path.relative_to(results.evidence).as_posix() for path in results.evidence.rglob("*") if path.is_file()}
+    assert listed.keys() == files - {"SHA256SUMS"}
+
+
+def test_the_settings_rebuild_the_config_without_paths_of_the_machine(results: Results, tmp_path):
+    settings = results.stored.config.model_dump() | {"datasets": {"animals": {"folder": "/somewhere/of/mine/images"}}}
+    results.stored = type(results.stored).of("mine", type(results.stored.config).model_validate(settings))
+    results.make(0)
+    results.make(2)
+    results.gather()
+    found = read_settings(results.evidence)
+    assert (found.preset, found.config.seeds) == ("mine", [0, 2])
+    assert found.config.tables == results.stored.config.tables
+    assert "/somewhere" not in (results.evidence / "settings.json").read_text()
+
+
+def test_more_seeds_are_added_to_those_that_are_there(results: Results):
+    results.make(0)
+    results.gather()
+    shutil.rmtree(results.root)
+    results.make(1)
+    done = results.gather()
+    assert done.seeds == [0, 1]
+    assert len(done.added) == 6
+    assert not done.replaced
+    assert (results.evidence / FLOW.folder / "metrics.json").is_file()
+    again = results.gather()
+    assert not again.added
+    assert not again.replaced
+
+
+def test_runs_that_are_not_made_are_left_out_and_counted(results: Results):
+    results.make(0, without=(1e4,))
+    done = results.gather()
+    assert (done.runs, done.missing) == (4, 2)
+
+
+def test_a_run_of_other_settings_is_refused_and_nothing_changes(results: Results):
+    results.make(0)
+    results.gather()
+    before = (results.evidence / "SHA256SUMS").read_bytes()
+    results.make(0, epochs=3)
+    with pytest.raises(EvidenceError, match=r"expected the settings of .*received others: training\.epochs"):
+        results.gather()
+    assert (results.evidence / "SHA256SUMS").read_bytes() == before
+    check_files(results.evidence, read_checksums(results.evidence))
+    done = results.gather(with_other_settings=True)
+    assert len(done.replaced) == 4
+
+
+def test_another_seed_of_other_settings_is_refused(results: Results):
+    results.make(0)
+    results.gather()
+    results.make(1, epochs=3)
+    with pytest.raises(EvidenceError, match=r"seed=1.*: expected the settings of .*seed=0.*training\.epochs"):
+        results.gather()
+    results.gather(with_other_settings=True)
+
+
+def test_other_values_under_the_same_settings_are_told(results: Results):
+    results.make(0)
+    results.gather()
+    results.make(0, shift=1.0)
+    done = results.gather()
+    assert len(done.changed) == len(done.replaced) == 4
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.npz"])
+def test_a_damaged_file_is_refused(results: Results, name):
+    results.make(0)
+    path = results.root / FLOW.folder / name
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises((EvidenceError, MetricsError), match=name):
+        results.gather()
+    assert not results.evidence.exists()
+
+
+def test_predictions_of_other_images_are_refused(results: Results):
+    results.make(0)
+    path = results.root / FLOW.folder / "metrics.json"
+    path.write_text(path.read_text().replace('"n": 60', '"n": 59'))
+    with pytest.raises(EvidenceError, match="expected predictions of 59 images, received 60"):
+        results.gather()
+
+
+def test_damaged_evidence_is_not_added_to(results: Results):
+    results.make(0)
+    results.gather()
+    path = results.evidence / FLOW.folder / "metrics.json"
+    path.write_text(path.read_text().replace("85", "95"))
+    shutil.rmtree(results.root)
+    results.make(1)
+    with pytest.raises(EvidenceError, match=r"seed=0/metrics\.json: expected what SHA256SUMS lists"):
+        results.gather()
+
+
+def test_without_runs_there_is_no_evidence(results: Results):
+    results.root.mkdir(parents=True)
+    with pytest.raises(EvidenceError, match="expected runs of the tables table2, received none"):
+        results.gather()
