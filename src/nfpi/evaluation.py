@@ -68,10 +68,12 @@ def evaluate_flow(
     The noise depends on the seed and, as it is drawn a batch at a time, on the batch size.
 
     Raises:
-        ValueError: flow, prior and images do not fit together.
+        ValueError: flow, prior and images do not fit together, or there is no image.
         FloatingPointError: a likelihood is not finite.
     """
     check_fit(flow, prior, image_set)
+    if not len(image_set):
+        raise ValueError("images: expected at least one to evaluate the flow on, received none")
     was_training = flow.training
     flow.eval()
     prior = prior.to(dtype=precise_dtype(device)).to(device)

@@ -436,3 +436,26 @@ def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
     with pytest.raises(ConfigError, match=rf"^preset small: {key}: Input should be less than \d+, received \d+$"):
         project.config(changes)
     assert project.config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]
+
+
+# ---- nothing is chosen where nothing is held out --------------------------------------------------------------
+
+
+def _refit(project, temperatures=(1.0,), best_only=True, **experiment):
+    datasets = {"digits": {"refit": True, "overrides": {"generation": {"temperatures": list(temperatures)}}}}
+    table = {"best_only": best_only, "experiments": [{"dataset": "digits", **experiment}]}
+    return project.config({"tables": {"table2": table}}, datasets=datasets)
+
+
+def test_a_refit_is_for_what_is_chosen_already(project):
+    assert _refit(project, lambdas=[1e3]).datasets["digits"].refit
+    assert _refit(project, temperatures=(0.8, 1.0), lambdas=[1e3], classifier=None).datasets["digits"].refit
+    assert _refit(project, best_only=False, lambdas=[0, 1e3]).datasets["digits"].refit
+
+
+def test_a_choice_where_nothing_is_held_out_is_refused_in_one_line(project):
+    held = r"preset small: tables\.table2: digits holds nothing out to choose by \(refit\): expected"
+    with pytest.raises(ConfigError, match=held + " one λ an experiment with best_only, received 2"):
+        _refit(project, lambdas=[0, 1e3])
+    with pytest.raises(ConfigError, match=held + r" one generation\.temperatures for its classifier, received 2"):
+        _refit(project, temperatures=(0.8, 1.0), lambdas=[1e3])

@@ -96,6 +96,35 @@ def test_an_own_validation_split_is_kept(tmp_path):
     assert [len(sets[split]) for split in SPLITS] == [60, 8, 60]
 
 
+def test_refit_trains_on_the_validation_images_too(tmp_path):
+    folder = _marked_folder(tmp_path, (100, 60))
+    sets = _prepare(tmp_path, source="imagefolder", folder=folder, validation_fraction=0.1, refit=True)
+    assert set(_numbers(sets["train"])) == set(range(160))
+    assert (len(sets["validation"]), sets["validation"].shape) == (0, sets["train"].shape)
+    assert sets["validation"].classes == sets["train"].classes
+    assert sets["train"].meta["extra"]["refit"] is True
+    assert sets["train"].meta["extra"]["held_out"] == {}
+    limited = _prepare(tmp_path, "limited", source="imagefolder", folder=folder, refit=True, train_per_class=20)
+    assert [len(limited[split]) for split in SPLITS] == [40, 0, 8]
+
+
+def test_refit_changes_no_test_image(tmp_path):
+    """Digits have no test split: it is drawn before the validation split is, or is not."""
+    sets = _prepare(tmp_path, "held-out", source="digits")
+    refit = _prepare(tmp_path, "refit", source="digits", refit=True)
+    assert np.array_equal(refit["test"].images, sets["test"].images)
+    assert len(refit["train"]) == len(sets["train"]) + len(sets["validation"])
+
+
+def test_refit_is_refused_where_the_source_has_a_validation_split(tmp_path):
+    folder = _marked_folder(tmp_path, (30, 30))
+    (folder / "test").rename(folder / "val")
+    export_imagefolder(read_image_set(tmp_path / "sets" / "train"), folder / "test")
+    match = "refit: expected a source without a validation split, received 8 validation images"
+    with pytest.raises(DataError, match=match):
+        _prepare(tmp_path, source="imagefolder", folder=folder, refit=True)
+
+
 def test_meta_tells_name_split_and_seed(tmp_path):
     """And what share of the images is held out, and whether mirroring is allowed: training reads it there."""
     meta = _prepare(tmp_path, source="digits", split_seed=5, flip=False)["validation"].meta

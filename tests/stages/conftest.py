@@ -12,7 +12,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.results.rows import TableRow
-from nfpi.runs import CANDIDATE, GENERATED, INITIAL, SPLITS, Run
+from nfpi.runs import CANDIDATE, COMMON_SPLITS, GENERATED, INITIAL, SPLITS, Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.stages.options import STAGES, Stage
 
@@ -127,7 +127,7 @@ class SmallRun:
     @property
     def splits(self) -> Path:
         """Folder of the splits."""
-        return self.root / SPLITS.format(dataset="digits")
+        return self.root / SPLITS.format(dataset="digits", splits=COMMON_SPLITS)
 
     @property
     def initial(self) -> Path:

@@ -42,12 +42,12 @@ class TrainedClassifier:
     Attributes:
         model: on the device it was trained on.
         log: a row for each epoch.
-        validation_acc: percentage of real validation images classified correctly.
+        validation_acc: percentage of real validation images classified correctly; None: there are none.
     """
 
     model: nn.Module
     log: list[LogRow]
-    validation_acc: float
+    validation_acc: float | None
 
 
 @dataclass
@@ -176,7 +176,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, st
 def train_classifier(
     model: nn.Module, data: ClassifierData, seed: int, device: Device, checkpoints: Checkpoints | None = None
 ) -> TrainedClassifier:
-    """Train on one image set and measure the accuracy on another.
+    """Train on one image set and measure the accuracy on another, where that has images.
 
     Args:
         model: normalised images (B, C, H, W) → (B, K) logits.
@@ -187,9 +187,10 @@ def train_classifier(
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        ValueError: the model does not give (B, K) logits.
+        ValueError: the model does not give (B, K) logits, or batches cannot be divided.
         Interrupted: a signal asked to stop; the state is saved.
     """
+    _require_divisible(model, data.config)
     model = model.to(device.device)
     state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
     found = checkpoints.load() if checkpoints is not None else None
@@ -206,6 +207,8 @@ def train_classifier(
         with checkpointing(checkpoints, snapshot) as checkpointer:
             if data.config.epochs:
                 _train(state, data, device, checkpointer)
+            if not len(data.validation):
+                return TrainedClassifier(model, state.log, None)
             with checkpointer.interruption.at_once():
                 scores = classifier_scores(
                     model, data.validation, data.preprocessing, device.device, workers=data.config.workers
@@ -233,17 +236,22 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
                 derive_seed(state.seed, "classifier step", state.step)
             )  # for mixup and the like, and for dropout
             images, targets = change_batch(data.preprocessing.normalize(images), labels)
-            logits = module(images)
-            _require_logits(logits, len(labels), data.train.num_classes)
-            loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
-            device.backward(loss)
+            losses = []  # the sum of each part's
+            parts = zip(images.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
+            for some, their_targets in parts:
+                logits = module(some)
+                _require_logits(logits, len(some), data.train.num_classes)
+                loss = F.cross_entropy(logits, their_targets, label_smoothing=config.label_smoothing)
+                device.backward(loss * (len(some) / len(labels)))
+                losses.append(loss.detach() * len(some))
             if config.gradient_clip:
                 device.clip_gradients(module, optimizer, max_norm=config.gradient_clip)
             optimizer.step()
             state.schedule.step()
             state.step += 1
-            state.epoch_loss += loss.detach() * len(labels)
+            for summed in losses:
+                state.epoch_loss += summed
             progress.update()
             if state.step % _STEPS_BETWEEN_CHECKS == 0:
                 _require_finite(state, config)
@@ -267,6 +275,14 @@ def _require_logits(logits: Tensor, batch: int, num_classes: int) -> None:
     if logits.shape != (batch, num_classes):
         raise ValueError(
             f"classifier: expected logits (B, K) = ({batch}, {num_classes}), received {tuple(logits.shape)}"
+        )
+
+
+def _require_divisible(model: nn.Module, config: ClassifierConfig) -> None:
+    if config.accumulate > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise ValueError(
+            "accumulate: expected 1 for a model with batch normalisation, whose statistics are those of whole batches, "
+            f"received {config.accumulate}"
         )
 
 

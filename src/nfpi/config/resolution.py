@@ -233,8 +233,8 @@ class Config(Settings):
             needed = "needs a prior, and its augmentation is standard"
             fits = experiment.prior is not None and experiment.augmentation == "standard"
             if self.classifiers[experiment.classifier].train_on == "real":
-                needed = "needs a prior and lambdas exactly where its augmentation has nfa"
-                fits = (experiment.prior is not None) == experiment.uses_nfa
+                needed = "needs a prior and lambdas exactly where its augmentation has nfa or noise"
+                fits = (experiment.prior is not None) == experiment.uses_variants
             if not fits:
                 raise ValueError(f"{where}: classifier '{experiment.classifier}' {needed}")
         return self
@@ -370,7 +370,23 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
                 config.training_of(dataset, flow)
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error)}") from None
+    _refuse_choices_without_validation(name, config)
     return Resolved(name, choice.results, config)
+
+
+def _refuse_choices_without_validation(preset: str, config: Config) -> None:
+    """Raise ConfigError where a table would choose on a data set that holds nothing out (`refit`)."""
+    for table, experiment in config.experiments():
+        dataset, weights = experiment.dataset, config.weights_of(experiment)
+        if not config.datasets[dataset].refit:
+            continue
+        where = f"preset {preset}: tables.{table}: {dataset} holds nothing out to choose by (refit): expected"
+        if config.tables[table].best_only and len(weights) > 1:
+            raise ConfigError(f"{where} one λ an experiment with best_only, received {len(weights)}")
+        temperatures = set(config.for_dataset(dataset).generation.temperatures)
+        teaches = experiment.classifier is not None and not config.learns_from_real_images(experiment)
+        if teaches and len(temperatures) > 1:
+            raise ConfigError(f"{where} one generation.temperatures for its classifier, received {len(temperatures)}")
 
 
 def _with_nulls(value: Any) -> Any:

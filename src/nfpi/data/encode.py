@@ -21,7 +21,7 @@ from nfpi.data.atomic import replace_folder
 from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
-from nfpi.data.prepare import OUTPUTS, assign_splits, noted_settings
+from nfpi.data.prepare import OF_SEEDS, OUTPUTS, assign_splits, noted_settings
 from nfpi.data.rows import LabelledRows
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, SourceRecord, list_source
@@ -90,7 +90,7 @@ def encode_dataset(
 
     parts = [part(split)[0] for split in get_args(Split)]
     fingerprint = _fingerprint(config, root, files.token, parts)
-    with replace_folder(output, OUTPUTS, fingerprint) as partial:
+    with replace_folder(output, OUTPUTS, fingerprint, OF_SEEDS) as partial:
 
         def write(split: Split, extra: dict[str, Any], latents: Callable[[list[str]], Iterator[np.ndarray]]) -> None:
             names, labels = part(split)

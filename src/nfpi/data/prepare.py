@@ -15,12 +15,15 @@ from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.sources.files import RECORD, SourceRecord, list_source
 from nfpi.data.sources.registry import load_source
+from nfpi.data.store import EMPTY_SPLIT
 from nfpi.data.writer import write_image_set
 
 FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """images that a class needs in each split; a variance needs two"""
 OUTPUTS = (*get_args(Split), RECORD)
 """what the folder of the splits may hold"""
+OF_SEEDS = "seed=*"
+"""what else may lie there: the splits of single seeds, of calls with `split_seed: per_seed`"""
 
 Assignment = dict[Split, tuple[Split, np.ndarray]]
 """For each split, the source's split that it is taken from, and the sorted indices there."""
@@ -48,7 +51,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     record = SourceRecord.of(files, dict(zip(everything, files.digests(everything, "note files"), strict=True)))
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = noted_settings(config, assigned)
-    with replace_folder(output, OUTPUTS) as partial:
+    with replace_folder(output, OUTPUTS, kept=OF_SEEDS) as partial:
         record.write(partial)
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])
@@ -56,14 +59,18 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
 
 
 def noted_settings(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
-    """What is noted in `meta.json` under `extra`: settings, and the share held out for each split that had none."""
+    """What is noted in `meta.json` under `extra`: settings, and the share held out for each split that had none.
+
+    `refit` is noted where nothing is held out for validation.
+    """
     held_out = {split: share for split, share in _shares(config).items() if assigned[split][0] == "train"}
-    return {**config.model_dump(include={"source", "split_seed", "flip"}), "held_out": held_out}
+    return {**config.model_dump(include={"source", "split_seed", "flip", "refit"}), "held_out": held_out}
 
 
 def _shares(config: DatasetConfig) -> dict[Split, float]:
     """Shares of the training images that are held out where the source has no such split, in that order."""
-    return {"test": config.test_fraction, "validation": config.validation_fraction}
+    shares: dict[Split, float] = {"test": config.test_fraction}
+    return shares if config.refit else shares | {"validation": config.validation_fraction}
 
 
 def assign_splits(
@@ -72,8 +79,8 @@ def assign_splits(
     """Decide which of a source's images make up train, validation and test.
 
     A split that the source does not have is held out of its training images, stratified and seeded by `split_seed`:
-    first the test set, then the validation set. Then the limits per class are applied by a random choice with the same
-    seed. Images keep the source's order within each split.
+    first the test set, then the validation set, which stays empty where `refit` is set. Then the limits per class are
+    applied by a random choice with the same seed. Images keep the source's order within each split.
 
     Args:
         name: of the data set.
@@ -82,14 +89,21 @@ def assign_splits(
         classes: names of the K classes.
 
     Raises:
-        DataError: a class has too few images in a split.
+        DataError: a class has too few images in a split, or `refit` is set and the source has a validation split.
     """
+    if config.refit and "validation" in labels:
+        raise DataError(
+            f"{name}: refit: expected a source without a validation split, received {len(labels['validation'])} "
+            "validation images (move them to its training images)"
+        )
     splits: Assignment = {split: (split, np.arange(len(some))) for split, some in labels.items()}
     for split, fraction in _shares(config).items():
         if split not in splits:
             train = splits["train"][1]
             kept, held_out = _hold_out(name, labels["train"][train], fraction, config.split_seed)
             splits["train"], splits[split] = ("train", train[kept]), ("train", train[held_out])
+    if config.refit:
+        splits["validation"] = ("train", np.empty(0, np.int64))
     limits: dict[Split, int | None] = {"train": config.train_per_class, "test": config.test_per_class}
     for split, limit in limits.items():
         if limit is not None:
@@ -97,6 +111,8 @@ def assign_splits(
             chosen = _choose_per_class(labels[origin][indices], limit, config.split_seed)
             splits[split] = origin, indices[chosen]
     for split, (origin, indices) in splits.items():
+        if split == EMPTY_SPLIT and config.refit:
+            continue
         _check_counts(name, split, labels[origin][indices], classes)
     return splits
 

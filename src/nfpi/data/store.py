@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt
+from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Split
 from nfpi.data.errors import DataError
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
@@ -25,6 +25,8 @@ IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
 FILES = (IMAGES, LABELS, META)
 ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")
+EMPTY_SPLIT: Split = "validation"
+"""The split that may have no images: nothing is held out where nothing is chosen."""
 KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra")
 
 
@@ -47,7 +49,7 @@ class _Meta(Record):
     split: str | None
     classes: Annotated[list[str], Field(min_length=1)]
     counts: dict[str, NonNegativeInt]
-    shape: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)]
+    shape: Annotated[list[NonNegativeInt], Field(min_length=4, max_length=4)]
     dtype: Literal["uint8", "float16"]
     sha256: dict[str, str]
     extra: _Extra
@@ -143,6 +145,8 @@ def _read_meta(file: Path) -> dict[str, Any]:
         check_record(_Meta, meta, file, "the description of an image set")
     except FormatError as error:
         raise DataError(str(error)) from None
+    if not all(meta["shape"][1:]) or not (meta["shape"][0] or meta["split"] == EMPTY_SPLIT):
+        raise DataError(f"{file}: expected images of shape (N, H, W, C), all positive, received {meta['shape']}")
     if list(meta["counts"]) != meta["classes"]:
         raise DataError(f"{file}: expected counts of the classes {meta['classes']}, received {list(meta['counts'])}")
     return meta

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.rows import LabelledRows
-from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
+from nfpi.data.store import DTYPES, EMPTY_SPLIT, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
 from nfpi.runtime.files import file_digest, note_digest, sync
 from nfpi.runtime.signals import Interrupted
 
@@ -25,7 +25,7 @@ class ImageSetWriter:
 
     Args:
         folder: of the set; an existing image set is replaced.
-        length: number of images N.
+        length: number of images N; 0 for a validation split only.
         shape: shape (H, W, C) of one image.
         classes: names of the K classes.
         name, split: name of the data set, and which split of it this is, if any.
@@ -55,7 +55,8 @@ class ImageSetWriter:
     ) -> None:
         self.folder = Path(folder)
         shape = (length, *map(int, shape))
-        if len(shape) != 4 or min(shape) < 1:
+        fewest = 0 if split == EMPTY_SPLIT else 1
+        if len(shape) != 4 or length < fewest or min(shape[1:]) < 1:
             raise DataError(f"{folder}: expected images of shape (N, H, W, C), all positive, received {shape}")
         if np.dtype(dtype).name not in DTYPES:
             raise DataError(f"{folder}: expected images as {' or '.join(DTYPES)}, received {np.dtype(dtype).name}")

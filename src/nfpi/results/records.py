@@ -12,11 +12,9 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from nfpi.config.base import NonNegativeFloat, PositiveInt, Seed
+from nfpi.config.base import NonNegativeFloat, NonNegativeInt, Seed
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
@@ -35,8 +33,8 @@ class MetricsError(ValueError):
 class _Metrics(Record):
     """What is needed of a `metrics.json`."""
 
-    metrics: Annotated[dict[str, float], Field(min_length=1)]
-    n: PositiveInt | None = None
+    metrics: dict[str, float]
+    n: NonNegativeInt | None = None
     seed: Seed | None = None
     run: dict[str, Any] | None = None
     per_class_accuracy: list[float | None] | None = None
@@ -59,7 +57,8 @@ def write_metrics(
 
     Args:
         path: the file.
-        metrics: name → value, in the unit of the metric's entry (:func:`nfpi.config.metric`); accuracies in percent.
+        metrics: name → value, in the unit of the metric's entry (:func:`nfpi.config.metric`); accuracies in percent. A
+            step that measured nothing, as there was no image (n = 0), has none.
         run: whose metrics they are; None: a step on the way to a run's, which no table shows.
         n: number of images the values were computed on.
         seed: of the run.
@@ -69,10 +68,10 @@ def write_metrics(
         per_class_accuracy: percentage of each class, (K,), in the order of the classes; NaN where a class has no image.
 
     Raises:
-        MetricsError: there is no metric, a value is NaN or infinite, the seed is not the run's, or the settings are not
-            JSON.
+        MetricsError: there is no metric though there are images, a value is NaN or infinite, the seed is not the run's,
+            or the settings are not JSON.
     """
-    if not metrics:
+    if not metrics and (n or run is not None):
         raise MetricsError(f"{path}: expected at least one metric, received none")
     if run is not None and run.seed != seed:
         raise MetricsError(f"{path}: seed: expected {run.seed}, that of the run, received {seed}")
@@ -109,6 +108,8 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         found = check_record(_Metrics, record, Path(path), "the metrics of a run")
     except FormatError as error:
         raise MetricsError(str(error)) from None
+    if not found.metrics and found.n != 0:
+        raise MetricsError(f"{path}: expected the metrics of a run, received none")
     return record | {"metrics": found.metrics}
 
 

@@ -16,7 +16,7 @@ from nfpi.classifiers.registry import build_classifier, build_trained, get_prepr
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.weights import load_weights
-from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation
+from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation, ClassifierConfig
 from nfpi.config.metrics import OF_GENERATED, computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
@@ -83,7 +83,7 @@ def train(stage: TrainClassifier) -> None:
         write_log(stage.path("history"), trained.log)
         write_metrics(
             stage.path("metrics"),
-            {_VALIDATION_TOP1 if config.train_on == "real" else _VALIDATION_CNN_ACC: trained.validation_acc},
+            {} if trained.validation_acc is None else {_validation_metric(config): trained.validation_acc},
             run=None,
             n=len(data.validation),
             seed=stage.seed,
@@ -94,11 +94,19 @@ def train(stage: TrainClassifier) -> None:
     when_committed(checkpoints.clear)
 
 
+def _validation_metric(config: ClassifierConfig) -> str:
+    """The name of the accuracy on the validation split, by what the classifier learns from."""
+    return _VALIDATION_TOP1 if config.train_on == "real" else _VALIDATION_CNN_ACC
+
+
 def _augmentation(stage: TrainClassifier) -> Augmentation:
     """As an experiment of the config calls it."""
     if stage.augmented is None:
         return stage.augmentation
-    return "nfa" if stage.augmentation == "none" else "standard+nfa"
+    noisy = read_image_set(stage.augmented, verify=False).meta["extra"].get("displacement") == "noise"
+    if stage.augmentation == "none":
+        return "noise" if noisy else "nfa"
+    return "standard+noise" if noisy else "standard+nfa"
 
 
 def _check_options(stage: TrainClassifier) -> None:
@@ -164,10 +172,11 @@ def test(stage: TestClassifier) -> None:
     """Choose by validation accuracy, then test."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
-    measured, accuracies = _validated(stage)
-    best = max(accuracies, key=lambda folder: accuracies[folder])
+    accuracies = _validated(stage)
+    best = max(accuracies, key=lambda folder: accuracies[folder] or 0.0)
     weights, header = load_tensors(best / "model.safetensors")
     config, model = build_trained(weights, header, best / "model.safetensors")
+    measured = _validation_metric(config)
     pixels = open_pixels(stage.data / "test")
     preprocessing = stored_preprocessing(config, header, best / "model.safetensors")
     images = resize_images(pixels, config.image_size, preprocessing)
@@ -195,7 +204,7 @@ def test(stage: TestClassifier) -> None:
         write_predictions(stage.path("predictions"), scores.labels, scores.log_prob)
         write_metrics(
             stage.path("metrics"),
-            values | {measured: accuracies[best]},
+            values if accuracies[best] is None else values | {measured: accuracies[best]},
             run=run,
             n=len(images),
             seed=header["seed"],
@@ -207,13 +216,15 @@ def test(stage: TestClassifier) -> None:
     logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
 
-def _validated(stage: TestClassifier) -> tuple[str, dict[Path, float]]:
-    """What was measured on the validation split, and each candidate's value, but for those that diverged.
+def _validated(stage: TestClassifier) -> dict[Path, float | None]:
+    """Each candidate's accuracy on the validation split, but for those that diverged.
+
+    That of a single candidate is None where the validation split has no image.
 
     Raises:
         Diverged: all did.
     """
-    accuracies: dict[str, dict[Path, float]] = {}
+    accuracies: dict[str, dict[Path, float | None]] = {}
     divergences: list[Diverged] = []
     for folder in stage.candidates:
         path = folder / "metrics.json"
@@ -223,8 +234,11 @@ def _validated(stage: TestClassifier) -> tuple[str, dict[Path, float]]:
             logger.warning("%s: %s", folder, fault)
             divergences.append(fault)
             continue
-        metrics = read_record(path)["metrics"]
+        record = read_record(path)
+        metrics = record["metrics"]
         name = next((name for name in (_VALIDATION_CNN_ACC, _VALIDATION_TOP1) if name in metrics), None)
+        if name is None and record.get("n") == 0 and len(stage.candidates) == 1:
+            return {folder: None}
         if name is None:
             raise ValueError(f"{path}: expected {_VALIDATION_CNN_ACC} or {_VALIDATION_TOP1}, received neither")
         accuracies.setdefault(name, {})[folder] = metrics[name]
@@ -232,4 +246,4 @@ def _validated(stage: TestClassifier) -> tuple[str, dict[Path, float]]:
         raise divergences[0]
     if len(accuracies) != 1:
         raise ValueError(f"candidates: expected one kind of accuracy, received {' and '.join(accuracies)}")
-    return accuracies.popitem()
+    return accuracies.popitem()[1]

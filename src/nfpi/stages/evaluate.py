@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from nfpi.config import Split
 from nfpi.config.metrics import OF_VALIDATION, computed_metrics
-from nfpi.data.store import read_image_set
+from nfpi.data.store import EMPTY_SPLIT, read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model.trained import TrainedFlow
 from nfpi.results.logs import read_column
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(stage: Evaluate) -> None:
-    """Score both splits, and time a sample."""
+    """Score the test split, and the validation split where it has images, and time a sample."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
     model = TrainedFlow.read(stage.model)
@@ -40,30 +41,24 @@ def evaluate(stage: Evaluate) -> None:
         split: evaluate_flow(
             flow,
             model.prior,
-            read_image_set(stage.data / split),
+            images,
             batch_size=stage.evaluation.batch_size,
             seed=model.seed,
             domain=model.domain,
             device=device,
         )
         for split in splits
+        if len(images := read_image_set(stage.data / split)) or split != EMPTY_SPLIT
     }
-    test, validation = scores["test"], scores["validation"]
-    computed = computed_metrics(stage.metrics)
-    on_validation = compute_metrics(computed, validation.log_prob, validation.labels)
+    test, validation = scores["test"], scores.get("validation")
     metrics = {
-        "nf_acc": test.nf_acc,
-        "nf_top5": test.nf_top5,
-        "bits_per_dim": test.bits_per_dim,
-        "validation_nf_acc": validation.nf_acc,
-        "validation_nf_top5": validation.nf_top5,
-        "validation_bits_per_dim": validation.bits_per_dim,
+        **_measure(test, stage.metrics),
         "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
         "seconds_per_1000_samples": _seconds_per_1000_samples(model, stage.evaluation.timed_samples, device),
-        **compute_metrics(computed, test.log_prob, test.labels),
-        **{f"{OF_VALIDATION}{name}": value for name, value in on_validation.items()},
         **_training_time(stage.history),
     }
+    if validation is not None:
+        metrics |= {f"{OF_VALIDATION}{name}": value for name, value in _measure(validation, stage.metrics).items()}
     with written_together():
         write_predictions(stage.path("predictions"), test.labels, test.log_prob)
         write_metrics(
@@ -78,6 +73,12 @@ def evaluate(stage: Evaluate) -> None:
             per_class_accuracy=per_class_accuracy(test.log_prob, test.labels).tolist(),
         )
     logger.info("NF-Acc %.2f %%, %.4f bits/dim on %d test images", test.nf_acc, test.bits_per_dim, test.n)
+
+
+def _measure(scores: FlowScores, names: Iterable[str]) -> dict[str, float]:
+    """The metrics of one split."""
+    computed = compute_metrics(computed_metrics(names), scores.log_prob, scores.labels)
+    return {"nf_acc": scores.nf_acc, "nf_top5": scores.nf_top5, "bits_per_dim": scores.bits_per_dim, **computed}
 
 
 def _seconds_per_1000_samples(model: TrainedFlow, count: int, device: torch.device) -> float:

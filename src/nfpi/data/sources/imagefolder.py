@@ -146,7 +146,7 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
         logger.info("%s: class folders alone: %g of the images are the test split, %s", folder.root, share, drawn)
     elif not folder.names["test"][0].startswith("test/"):
         logger.info("%s: no test: %s is the test split", folder.root, folder.names["test"][0].partition("/")[0])
-    if "validation" not in folder.names:
+    if "validation" not in folder.names and not config.refit:
         share = config.validation_fraction
         logger.info("%s: %g of the training images are the validation split, %s", folder.root, share, drawn)
 

@@ -1,0 +1,52 @@
+"""Training on all images: the validation split is empty, and no stage needs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nfpi.data import read_image_set
+from nfpi.figures.curves import write_curves
+from nfpi.results.logs import read_column
+
+from .conftest import SmallRun, call, error_line, nfpi, read_json
+
+REFIT = {"train_per_class": 20, "test_per_class": 8, "flip": False, "refit": True}
+
+
+@pytest.fixture(scope="module")
+def refit(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A complete run with one temperature, whose data set holds nothing out."""
+    run = SmallRun(tmp_path_factory.mktemp("refit"), images=REFIT, temperatures=(1,))
+    run.begin()
+    run.train()
+    run.classify()
+    return run
+
+
+def test_nothing_is_measured_on_an_empty_validation_split(refit):
+    assert len(read_image_set(refit.splits / "validation")) == 0
+    metrics = read_json(refit.folder / "metrics.json")["metrics"]
+    tested = read_json(refit.root / refit.tested.folder / "metrics.json")["metrics"]
+    assert {"nf_acc", "bits_per_dim"} <= metrics.keys()
+    assert {"cnn_acc", "temperature"} <= tested.keys()
+    assert not [name for name in (*metrics, *tested) if name.startswith("validation")]
+
+
+def test_the_log_has_no_validation_and_its_curves_are_drawn(refit):
+    log = refit.folder / "log.csv"
+    assert len(read_column(log, "train_bits_per_dim")) == 3
+    assert read_column(log, "validation_bits_per_dim") == read_column(log, "validation_nf_acc") == []
+    assert write_curves(refit.folder)
+    nfpi("page", refit.root)
+    assert (refit.root / "index.html").is_file()
+
+
+def test_several_temperatures_cannot_be_compared(refit, capsys):
+    two = replace(refit, temperatures=(0.8, 1))
+    for stage in ("generate", "train-classifier"):
+        nfpi(*two.command(stage, temperature=0.8))
+    capsys.readouterr()
+    assert call(*two.command("test-classifier")) == 1
+    assert "expected validation_cnn_acc or validation_top1, received neither" in error_line(capsys)
