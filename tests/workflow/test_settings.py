@@ -61,7 +61,17 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
         ("cifar100", "mean_only"): [7.5e6],
         ("cifar100", "variance_only"): [2e6],
         ("cifar100", "fpi"): [3e6],
+        ("cifar10_500", "mean_only"): [5e5],
+        ("cifar10_500", "variance_only"): [1e5],
+        ("cifar100_50", "variance_only"): [2e6],
     }
+    kept = {name: config.datasets[name].train_per_class for name in ("cifar10", "cifar10_500", "cifar100_50")}
+    assert kept == {"cifar10": None, "cifar10_500": 500, "cifar100_50": 50}
+    assert config.for_dataset("cifar100_50").generation == cifar100.generation
+    assert config.for_dataset("cifar100_50").classifiers == cifar100.classifiers
+    figure1 = config.figures["figure1"]
+    assert (figure1.images, figure1.samples_per_class) == (50_000, 1000)
+    assert config.datasets[figure1.dataset].refit
 
 
 @pytest.mark.parametrize(
