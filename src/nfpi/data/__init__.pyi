@@ -10,6 +10,7 @@ from .domain import domain_of as domain_of
 from .encode import encode_dataset as encode_dataset
 from .errors import DataError as DataError
 from .export import export_imagefolder as export_imagefolder
+from .folders import read_image_folder as read_image_folder
 from .pixels import Pixels as Pixels
 from .pixels import open_pixels as open_pixels
 from .prepare import prepare_dataset as prepare_dataset
@@ -42,6 +43,7 @@ __all__ = [
     "num_batches",
     "open_pixels",
     "prepare_dataset",
+    "read_image_folder",
     "read_image_set",
     "register_source",
     "training_transform",

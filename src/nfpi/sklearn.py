@@ -1,0 +1,141 @@
+"""A class-conditional flow as an estimator of scikit-learn, for cross_val_score, Pipeline, and the like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from nfpi.model.class_conditional import ClassConditionalFlow
+
+_LEVELS = 256
+
+
+class FlowClassifier(ClassifierMixin, BaseEstimator):
+    """Classify images by argmax_y log p(x | y) of a :class:`nfpi.ClassConditionalFlow`.
+
+    Images X are (N, H, W, C), grey ones also (N, H, W); or (N, H·W·C) where `shape` is given. Their values are whole
+    numbers from 0 to 255, of any type. Labels y are of any type that scikit-learn takes as classes.
+
+    Args:
+        shape: (H, W, C) of images that come as rows; None: they come as images.
+        weight: λ of Eq. 4.
+        epochs: passes over the training images; None: by their size.
+        flow, training, prior, flip, device: see :meth:`nfpi.ClassConditionalFlow.fit`.
+        seed: of all random numbers.
+        progress: whether a bar shows the steps of the training.
+
+    Attributes:
+        classes_: the K classes, sorted.
+        model_: the fitted :class:`nfpi.ClassConditionalFlow`.
+        n_features_in_: size of X's second axis, as scikit-learn counts features.
+
+    Example:
+        >>> import numpy as np
+        >>> from nfpi.sklearn import FlowClassifier
+        >>> images = np.random.default_rng(0).integers(0, 128, (40, 16), dtype=np.uint8)
+        >>> images[20:] += 127
+        >>> classifier = FlowClassifier(shape=(4, 4, 1), epochs=10)
+        >>> classifier.fit(images, ["dark"] * 20 + ["light"] * 20).predict(images[[0, -1]]).tolist()
+        ['dark', 'light']
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int] | None = None,
+        *,
+        weight: float = 1e4,
+        epochs: int | None = None,
+        flow: str | Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        prior: str | Mapping[str, Any] | None = None,
+        flip: bool = False,
+        seed: int = 0,
+        device: str | None = None,
+        progress: bool = False,
+    ) -> None:
+        self.shape = shape
+        self.weight = weight
+        self.epochs = epochs
+        self.flow = flow
+        self.training = training
+        self.prior = prior
+        self.flip = flip
+        self.seed = seed
+        self.device = device
+        self.progress = progress
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit a flow to images and their classes.
+
+        Raises:
+            ValueError: X or y are not as said above, or a setting is refused.
+            Diverged: the fit of the Gaussians or the training is no longer finite.
+        """
+        X, y = validate_data(self, X, y, dtype=None, allow_nd=True)
+        check_classification_targets(y)
+        images = self._images(X)
+        self.classes_, indices = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y: expected two classes or more, received 1 class: {self.classes_[0]}")
+        self.model_ = ClassConditionalFlow.fit(
+            images,
+            indices,
+            weight=self.weight,
+            epochs=self.epochs,
+            classes=[str(name) for name in self.classes_],
+            flow=self.flow,
+            training=self.training,
+            prior=self.prior,
+            flip=self.flip,
+            seed=self.seed,
+            device=self.device,
+            progress=self.progress,
+        )
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class of each image, (N,)."""
+        indices = self.predict_log_proba(X).argmax(1)
+        found: np.ndarray = self.classes_[indices]
+        return found
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """log p(y | x) under equal class frequencies, (N, K), in the order of `classes_`."""
+        check_is_fitted(self)
+        return self.model_.predict_log_proba(
+            self._images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
+        )
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """p(y | x) under equal class frequencies, (N, K)."""
+        found: np.ndarray = np.exp(self.predict_log_proba(X))
+        return found
+
+    def _images(self, X: np.ndarray) -> np.ndarray:
+        """X as images of 8-bit values, (N, H, W, C) or (N, H, W)."""
+        if X.dtype.kind not in "uif" and X.dtype != np.bool_:
+            X = X.astype(np.float64)  # raises ValueError
+        whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < _LEVELS else np.zeros(0, np.uint8)
+        if whole.shape != X.shape or (whole != X).any():
+            raise ValueError(
+                f"X: expected whole numbers from 0 to {_LEVELS - 1}, received {X.dtype} from {X.min()} to {X.max()}"
+            )
+        if X.ndim > 2:
+            return whole
+        if self.shape is None:
+            raise ValueError(f"shape: expected (H, W, C) for images that come as rows {X.shape}, received none")
+        if X.shape[1] != np.prod(self.shape):
+            raise ValueError(f"X: expected {np.prod(self.shape)} values an image, {self.shape}, received {X.shape[1]}")
+        return whole.reshape(len(X), *self.shape)

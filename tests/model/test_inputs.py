@@ -1,0 +1,95 @@
+"""What users pass becomes arrays of one form, or one line says what was expected and what was received."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.model.inputs import check_images, check_labels, check_latents
+
+GREY, COLOUR = (1, 8, 8), (3, 8, 8)
+CLASSES = ["ant", "bee", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "known"),
+    [
+        ((5, 8, 8, 1), GREY),
+        ((5, 8, 8), GREY),
+        ((5, 8, 8), None),
+        ((5, 8, 8, 3), COLOUR),
+        ((5, 8, 8, 3), None),
+    ],
+)
+def test_images_become_arrays_with_channels_last(shape, known):
+    stored = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for given in (stored, torch.from_numpy(stored)):
+        found = check_images(given, known)
+        assert found.shape == (5, 8, 8, 3 if shape[-1] == 3 else 1)
+        assert (found.ravel() == stored.ravel()).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "known", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), None, "expected uint8, received float32; for values in [0, 1]"),
+        (np.zeros((2, 9, 8, 3), np.uint8), COLOUR, "expected (N, 8, 8, 3), received (2, 9, 8, 3)"),
+        (np.zeros((2, 8, 8, 1), np.uint8), COLOUR, "expected (N, 8, 8, 3), received (2, 8, 8, 1)"),
+        (np.zeros((2, 3, 8, 8), np.uint8), COLOUR, "received (2, 3, 8, 8); for channels in front"),
+        (np.zeros((2, 3, 8, 8), np.uint8), None, "expected (N, H, W, C), received (2, 3, 8, 8); for channels in front"),
+        (np.zeros((8, 8, 3), np.uint8), COLOUR, "received (8, 8, 3); for a single image: images[None]"),
+        (np.zeros((8, 8, 3), np.uint8), None, "received (8, 8, 3); for a single image: images[None]"),
+        (np.zeros((8, 8), np.uint8), GREY, "received (8, 8)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), COLOUR, "expected at least one, received (0, 8, 8, 3)"),
+        (np.zeros((5, 8, 8), np.uint8), COLOUR, "expected (N, 8, 8, 3), received (5, 8, 8)"),
+    ],
+)
+def test_other_images_are_refused_in_one_line(images, known, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the message is compared
+        check_images(images, known)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 2, 1],
+        np.array([0, 2, 1], np.uint8),
+        torch.tensor([0, 2, 1]),
+        ["ant", "cat", "bee"],
+        np.array(["ant", "cat", "bee"], object),
+    ],
+)
+def test_labels_become_indices(labels):
+    found = check_labels(labels, CLASSES, 3)
+    assert found.dtype == np.int64
+    assert found.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 3], "expected 0 to 2, received 3"),
+        ([-1, 0], "expected 0 to 2, received -1"),
+        (["ant", "dog"], "expected classes of the model (ant, bee, cat), received 'dog'"),
+        ([0.5, 1.0], "expected indices or names of classes, received float64"),
+        ([True, False], "expected indices or names of classes, received bool"),
+        ([0, 1, 2], "expected (2,), one for each image, received (3,)"),
+        ([[0, 1]], "received (1, 2)"),
+    ],
+)
+def test_other_labels_are_refused(labels, message):
+    with pytest.raises(ValueError, match="^labels: ") as error:
+        check_labels(labels, CLASSES, 2)
+    assert message in str(error.value)
+
+
+def test_latents_are_rows_or_images_of_finite_numbers():
+    z = np.random.default_rng(0).normal(size=(3, 64))
+    assert check_latents(z, GREY).shape == (3, 1, 8, 8)
+    assert torch.equal(check_latents(z.reshape(3, 1, 8, 8), GREY), check_latents(torch.from_numpy(z), GREY))
+    for wrong in (z[:, :10], z[:0], z * np.nan, z > 0):
+        with pytest.raises(ValueError, match="^latents: "):
+            check_latents(wrong, GREY)

@@ -1,0 +1,72 @@
+"""Settings that a fit chooses by the size of the images, and those that a user passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nfpi.config.flows import FLOWS
+from nfpi.flows import build_flow
+from nfpi.model.settings import choose_flow, choose_prior, choose_training, default_flow, num_levels
+
+PRESETS = Path(__file__).parents[2] / "presets"
+
+
+@pytest.mark.parametrize(("preset", "side"), [("demo", 8), ("cifar10_small", 32), ("fashion_mnist_small", 28)])
+def test_the_flow_of_a_size_is_that_of_its_preset(preset, side):
+    block = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))["flows"]["mef"]
+    found = default_flow("matrix_exponential", side, side)
+    assert {name: found[name] for name in ("num_flows", "num_blocks", "hidden_channels")} == block
+
+
+def test_the_training_of_small_images_is_that_of_the_demo():
+    block = yaml.safe_load((PRESETS / "demo.yaml").read_text(encoding="utf-8"))["training"]
+    found = choose_training(None, None, "matrix_exponential", 8, 1437).model_dump()
+    assert {name: found[name] for name in block} == block
+
+
+@pytest.mark.parametrize(
+    ("size", "levels"),
+    [
+        ((8, 8), 2),
+        ((16, 16), 2),
+        ((28, 28), 2),
+        ((32, 32), 3),
+        ((64, 64), 4),
+        ((128, 96), 5),
+        ((6, 6), 1),
+        ((2, 50), 1),
+    ],
+)
+def test_levels_are_as_many_as_the_size_can_be_halved(size, levels):
+    assert num_levels(*size) == levels
+
+
+@pytest.mark.parametrize("size", [(7, 8), (8, 7), (33, 33)])
+def test_odd_sizes_are_refused(size):
+    with pytest.raises(ValueError, match=f"expected an even height and width.*received {size[0]}×{size[1]}"):
+        num_levels(*size)
+
+
+@pytest.mark.parametrize("kind", ["matrix_exponential", "glow", "transformer"])
+@pytest.mark.parametrize("side", [8, 12, 28])
+def test_every_kind_has_a_flow_for_every_size(kind, side):
+    block = choose_flow(kind, side, side)
+    settings = FLOWS.settings_of(block).model_dump(mode="json")
+    assert build_flow({"kind": kind, "shape": [1, side, side], "settings": settings}).shape == (1, side, side)
+
+
+def test_what_is_unknown_is_refused_in_one_line():
+    for call, message in (
+        (lambda: choose_flow("glou", 8, 8), "glow"),
+        (lambda: choose_flow({"num_flow": [1]}, 8, 8), "num_flow"),
+        (lambda: choose_prior("fixd_point"), "fixed_point"),
+        (lambda: choose_prior({"tolerance": -1}), "tolerance"),
+        (lambda: choose_training({"epoch": 3}, None, "glow", 8, 100), "epochs"),
+        (lambda: choose_training(None, 0, "glow", 8, 100), "epochs"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            call()
+        assert len(str(error.value).splitlines()) == 1
