@@ -268,6 +268,30 @@ def test_gradients_are_clipped_to_the_norm(make_images, device, monkeypatch):
     assert max(clipped) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_parts_of_a_batch_make_the_step_of_the_whole(make_images, device):
+    """16 images in parts of 6, 6 and 4, the last batch of 12 in parts of 4; mixed labels too."""
+    images = make_images(noise=60)
+    settings = {"epochs": 2, "label_smoothing": 0.1, "gradient_clip": 1.0, "standard": {"crop_padding": 1, "mixup": 1}}
+    trained = []
+    for accumulate in (1, 3):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.GELU(), torch.nn.Linear(16, 3)
+        )
+        trained.append(train(device, images, images, model=model, accumulate=accumulate, **settings))
+    whole, in_parts = trained
+    for row, same in zip(whole.log, in_parts.log, strict=True):
+        assert same["train_loss"] == pytest.approx(row["train_loss"], rel=1e-5)
+    for value, same_value in zip(whole.model.parameters(), in_parts.model.parameters(), strict=True):
+        torch.testing.assert_close(value, same_value, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_of_a_batch_are_refused_where_it_is_normalised_as_a_whole(make_images, device):
+    images = make_images()
+    with pytest.raises(ValueError, match="accumulate: expected 1 for a model with batch normalisation"):
+        train(device, images, images, accumulate=2)
+
+
 def test_smoothed_labels_are_a_mixture_with_the_uniform_law(make_images, device):
     """Logits that are the same for every image, all of class 0: −Σ p log q by hand."""
     images = make_images(classes=3)

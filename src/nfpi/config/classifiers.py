@@ -136,6 +136,9 @@ class ClassifierConfig(Settings):
     repeats: PositiveInt = added_setting(1)
     """passes over the training images in an epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100
+    accumulate: PositiveInt = added_setting(1)
+    """equal parts of a batch that pass through the model one after another, their gradients added up: less memory for
+    the same step (only for models without batch normalisation)"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     learning_rate: PositiveFloat = 1e-3
