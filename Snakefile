@@ -91,6 +91,7 @@ include: "workflow/rules/classify.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/costs.smk"
 
 

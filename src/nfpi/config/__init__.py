@@ -24,6 +24,7 @@ from nfpi.config.base import (
     explain,
     suggest,
 )
+from nfpi.config.claims import Claim, ClaimComparison, ComparedRow
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, StandardAugmentation
 from nfpi.config.cluster import Cluster, JobName, Resources, resources_of_job, threads_of_job
 from nfpi.config.datasets import SOURCES, DatasetConfig
@@ -65,8 +66,11 @@ __all__ = [
     "AccuracyFigure",
     "Augmentation",
     "AugmentationFigure",
+    "Claim",
+    "ClaimComparison",
     "ClassifierConfig",
     "Cluster",
+    "ComparedRow",
     "Config",
     "ConfigError",
     "ConfigFile",

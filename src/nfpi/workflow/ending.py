@@ -6,14 +6,14 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from nfpi.workflow.targets import Targets
+from nfpi.workflow.targets import CLAIMS, Targets
 
 COSTS = "costs"
 """The target that says what jobs took; it has a table of its own."""
 
 
 def show_results(logger: logging.Logger, targets: Targets, requested: Collection[str]) -> None:
-    """Print the tables that were asked for, and the paths of their files and figures.
+    """Print the tables and verdicts that were asked for, and the paths of their files and figures.
 
     Args:
         logger: Snakemake's.
@@ -35,6 +35,10 @@ def show_results(logger: logging.Logger, targets: Targets, requested: Collection
             lines += ["", *_text(files["markdown"]).rstrip().splitlines()]
             paths.append(("table", f"{files['markdown']} (and .csv, .tex, .html)"))
             figures += config.figures_of(name)
+    if CLAIMS in chosen:
+        files = targets.claims()
+        lines += ["", *_text(files["markdown"]).rstrip().splitlines()]
+        paths += [("claims", f"{files['markdown']} (and .csv, .tex, .html)"), ("figure", files["png"])]
     for figure in dict.fromkeys(figures):
         paths += [("figure", file) for file in targets.figure(figure).values() if file.endswith(".png")]
     if paths:

@@ -26,6 +26,7 @@ from nfpi.workflow.plan import Plan, Wildcards, as_dict
 from nfpi.workflow.tables import table_rows
 
 
+from nfpi.workflow.claims import runs_of_claims, runs_of_tests
 @dataclass(frozen=True)
 class Inputs:
     """Input functions of the rules."""
@@ -142,4 +143,16 @@ class Inputs:
 
 def _any_of(names: object) -> str:
     """A regular expression of these names; of nothing where there are none."""
+    def metrics_of_claims(self, wildcards: Wildcards) -> list[str]:
+        """The metrics of all runs that the claims are judged by, and their manifests."""
+        runs = runs_of_claims(self.plan.config)
+        return [
+            f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
+        ]
+
+    def predictions_of_claims(self, wildcards: Wildcards) -> list[str]:
+        """The predictions of the runs that a claim's test compares image by image."""
+        runs = runs_of_tests(self.plan.config)
+        return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
+
     return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from nfpi.config import FIGURES, METRICS, NO_RESULT, TableSettings, extension_digest
 from nfpi.config.metrics import OF_GENERATED, OF_VALIDATION, registered_name
+from nfpi.results.rows import TableRow
 from nfpi.runs import Run
+from nfpi.workflow.claims import claim_rows
 from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
 from nfpi.workflow.tables import table_rows
@@ -22,6 +24,10 @@ it is never a reason to run again. A rule that uses one has a compared one besid
 
 
 @dataclass(frozen=True)
+_UNSEEN = ("experiments", "title", "best_only", "metrics", "literature")
+"""Settings of a table that no claim depends on."""
+
+
 class Params:
     """Params functions of the rules."""
 
@@ -160,6 +166,42 @@ class Params:
         files = self.inputs.files_of_figure(name)
         return lambda wildcards: json.dumps(files(wildcards))
 
+    # ---- claims --------------------------------------------------------------------------------------------
+
+    def claims(self, wildcards: Wildcards) -> str:
+        """What is claimed, and how it is compared."""
+        claims = self.plan.config.claims
+        return json.dumps({name: claim.model_dump(mode="json") for name, claim in claims.items()})
+
+    def tables_of_claims(self, wildcards: Wildcards) -> str:
+        """Settings of the tables that claims name, as far as a choice of λ depends on them."""
+        tables = self.plan.config.tables
+        return json.dumps({name: json.loads(as_json(tables[name], without=_UNSEEN)) for name in self._claim_rows})
+
+    def rows_of_claims(self, wildcards: Wildcards) -> str:
+        """The rows that claims name, with the runs of the first seed: a command has no room for all."""
+        seeds = self.plan.config.seeds[:1]
+        rows = {name: [row.with_seeds(seeds).to_json() for row in rows] for name, rows in self._claim_rows.items()}
+        return json.dumps(rows)
+
+    def seeds(self, wildcards: Wildcards) -> str:
+        """Seeds of all runs."""
+        return json.dumps(self.plan.config.seeds)
+
+    def code_of_claims(self, wildcards: Wildcards) -> str:
+        """Digests of the user's files that say how the metrics of claims are written."""
+        names = {comparison.metric for claim in self.plan.config.claims.values() for comparison in claim.comparisons}
+        return _digests(METRICS[registered_name(name)].extension for name in sorted(names))
+
+    def _claimed_metrics(self, table: str) -> list[str]:
+        """The metrics that claims compare rows of a table on."""
+        comparisons = [part for claim in self.plan.config.claims.values() for part in claim.comparisons]
+        return [part.metric for part in comparisons if any(row.table == table for row in part.rows)]
+
+    @cached_property
+    def _claim_rows(self) -> dict[str, list[TableRow]]:
+        return claim_rows(self.plan.config)
+
     def read_by_figure(self, name: str) -> Param:
         """Other settings that a figure is drawn by."""
 
@@ -212,7 +254,7 @@ class Params:
         """The user's metrics that the tables show of each run."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
-            names = _metrics_of(settings)
+            names = [*_metrics_of(settings), *self._claimed_metrics(table)]
             of_generated = {registered_name(name) for name in names if name.startswith(OF_GENERATED)}
             own = {registered_name(name) for name in names if not name.startswith(OF_GENERATED)}
             own, of_generated = ({name for name in part if _is_own(name)} for part in (own, of_generated))

@@ -6,12 +6,14 @@ from collections.abc import Collection
 
 from nfpi.results.planned import write_planned
 from nfpi.results.settings import StoredSettings, write_settings
+from nfpi.workflow.claims import runs_of_claims
 from nfpi.workflow.plan import Plan
 from nfpi.workflow.tables import table_rows
+from nfpi.workflow.targets import CLAIMS
 
 
 def note_planned(plan: Plan, requested: Collection[str]) -> None:
-    """Leave in the folder of results which runs the tables of the call are made from.
+    """Leave in the folder of results which runs the tables and claims of the call are made from.
 
     Args:
         plan: of the call.
@@ -19,6 +21,7 @@ def note_planned(plan: Plan, requested: Collection[str]) -> None:
     """
     names = [name for name in plan.config.tables if not requested or "all" in requested or name in requested]
     runs = [run for name in names for row in table_rows(plan.config, name) for run in row.runs]
+    runs += runs_of_claims(plan.config) if CLAIMS in requested else []
     if runs:
         write_planned(plan.layout.root, runs)
 

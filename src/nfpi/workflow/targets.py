@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nfpi.config import FIGURES, ConfigError, suggest
-from nfpi.stages.options import MakeTable
+from nfpi.stages.options import JudgeClaims, MakeTable
 from nfpi.workflow.plan import Plan, Wildcards
+
+CLAIMS = JudgeClaims.command
+"""Name of the target of a preset's claims."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,19 @@ class Targets:
 
     @property
     def names(self) -> list[str]:
-        """All tables and figures of the preset; figures that are made along with a table are not named apart."""
+        """All tables and figures of the preset, and its claims where it has some; figures that are made along with a
+        table are not named apart."""
         config = self.plan.config
-        return [*config.tables, *config.figures]
+        return [*config.tables, *config.figures, *([CLAIMS] if config.claims else [])]
 
     def table(self, name: str) -> dict[str, str]:
         """A table in its three forms."""
         return self.plan.outputs(MakeTable, "tables", name=name)
+
+    def claims(self) -> dict[str, str]:
+        """The verdicts on the claims in their forms, and their figure."""
+        root = self.plan.layout.root.as_posix()
+        return {name: f"{root}/{file}" for name, file in JudgeClaims.output_files().items()}
 
     def labels_of_table(self, wildcards: Wildcards) -> dict[str, str]:
         """What a table is called in reports."""
@@ -49,6 +58,9 @@ class Targets:
         """All that is made for these tables (with the figures drawn from them) and figures."""
         made: list[str] = []
         for name in names:
+            if name == CLAIMS:
+                made += self.claims().values()
+                continue
             figures = [name]
             if name in self.plan.config.tables:
                 made += self.table(name).values()
@@ -62,7 +74,7 @@ class Targets:
         Raises:
             ConfigError: one is.
         """
-        taken = {"all", "unknown_target", *rules}
+        taken = {"all", "unknown_target", CLAIMS, *rules}
         for group, names in (("tables", self.plan.config.tables), ("figures", self.plan.config.figures)):
             for name in names:
                 if name in taken or (group == "figures" and name in self.plan.config.tables):

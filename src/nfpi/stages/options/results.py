@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import FIGURES, Name, PositiveInt, TableSettings
+from nfpi.config import FIGURES, Claim, Name, PositiveInt, Seed, TableSettings
 from nfpi.results.rows import TableRow, runs_to_compare
 from nfpi.runs import Run
 from nfpi.stages.options.base import Command, Stage
@@ -93,6 +93,44 @@ class MakeFigure(Stage):
     """what it is drawn from"""
     reads: dict[str, dict[str, Any]] = {}
     """other settings that it is drawn by"""
+
+
+class JudgeClaims(Stage):
+    """Judge the claims of a preset by the metrics of its runs.
+
+    As csv, Markdown, LaTeX and HTML, and as a figure.
+    """
+
+    command = "claims"
+    work = "nfpi.stages.claims:judge"
+    outputs = {
+        **{"csv": "claims.csv", "markdown": "claims.md", "latex": "claims.tex", "html": "claims.html"},
+        **{"png": "claims.png", "pdf": "claims.pdf"},
+    }
+    product = "claims"
+    common = None
+
+    claims: dict[str, Claim]
+    """what is judged, as in a preset"""
+    tables: dict[str, dict[str, Any]]
+    """settings of the tables that the claims name"""
+    rows: dict[str, list[dict[str, Any]]]
+    """rows of these tables, each with the runs of one seed"""
+    seeds: list[Seed]
+    """of all runs"""
+    root: Path
+    """folder that the runs lie under, results/{preset}; a run that is not there is missing"""
+    reference: Path
+    """the paper's numbers (csv)"""
+
+    def input_files(self) -> list[Path]:
+        """The metrics of the runs that are there."""
+        return [path for run in self.runs() if (path := self.root / run.folder / "metrics.json").is_file()]
+
+    def runs(self) -> list[Run]:
+        """All runs, whether they are there or not."""
+        rows = [TableRow.from_json(row).with_seeds(self.seeds) for rows in self.rows.values() for row in rows]
+        return list(dict.fromkeys(run for row in rows for run in row.runs))
 
 
 class WritePage(Command):

@@ -1,0 +1,33 @@
+"""Work of the stage that judges claims."""
+
+from __future__ import annotations
+
+from nfpi.config.experiments import TableSettings
+from nfpi.figures.claims import draw_claims
+from nfpi.figures.drawn import Drawn, save_drawn
+from nfpi.results.claims import Evidence, judge_claims
+from nfpi.results.claims_layout import NAME, write_claims
+from nfpi.results.collect import collect
+from nfpi.results.predictions import read_predictions
+from nfpi.results.rows import TableRow
+from nfpi.results.tables import read_reference
+from nfpi.runtime.files import written_together
+from nfpi.stages.options import JudgeClaims
+
+
+def judge(stage: JudgeClaims) -> None:
+    """Compare the rows that the claims name, and write the verdicts."""
+    runs = [run for run in stage.runs() if (stage.root / run.folder / "metrics.json").is_file()]
+    evidence = Evidence(
+        metrics=collect(runs, stage.root),
+        tables={name: TableSettings.model_validate(table) for name, table in stage.tables.items()},
+        rows={
+            name: [TableRow.from_json(row).with_seeds(stage.seeds) for row in rows] for name, rows in stage.rows.items()
+        },
+        reference=read_reference(stage.reference),
+        predictions=lambda run: read_predictions(stage.root / run.folder / "predictions.npz"),
+    )
+    verdicts = judge_claims(stage.claims, evidence)
+    with written_together():
+        write_claims(verdicts, stage.output)
+        save_drawn(Drawn({NAME: draw_claims(verdicts)}), stage.output, NAME)
