@@ -47,6 +47,7 @@ from nfpi.workflow.internals import (
     use_this_machine,
 )
 from nfpi.workflow.page import write_page_at_end
+from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.planned import note_planned, note_settings
 from nfpi.workflow.terminal import introduce
 
@@ -66,6 +67,7 @@ if older is not None:
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
 params, sources = Params(plan, inputs), Sources(plan, plans=workflow.is_main_process)
 ENVIRONMENT = ROOT / "environment.yml"
+REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 
 use_this_machine(workflow, available_cpu_count())
 
@@ -89,9 +91,9 @@ include: "workflow/rules/generate.smk"
 include: "workflow/rules/augment.smk"
 include: "workflow/rules/classify.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
-include: "workflow/rules/claims.smk"
 include: "workflow/rules/costs.smk"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfpi.runs import Layout, Run, format_weight, run_of_folder
+from nfpi.runs import SPLITS_OF_SEED, SPLITS_PATTERN, Layout, Run, format_weight, run_of_folder, seed_of_splits
 
 FLOW = Run(dataset="digits", flow="mef", prior="fpi", weight=3e4, seed=1)
 FOLDERS = {
@@ -153,3 +154,23 @@ def test_a_run_is_read_back_from_its_folder(weight):
 )
 def test_other_folders_are_of_no_run(folder):
     assert run_of_folder(folder) is None
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_splits_of_a_seed_are_told_from_those_of_all(seed):
+    splits = SPLITS_OF_SEED.format(seed=seed)
+    assert seed_of_splits(splits) == seed
+    assert re.fullmatch(SPLITS_PATTERN, splits)
+    assert run_of_folder(f"digits/{splits}") is None
+
+
+def test_splits_of_all_seeds_have_no_seed():
+    assert seed_of_splits("splits") is None
+    assert re.fullmatch(SPLITS_PATTERN, "splits")
+
+
+@pytest.mark.parametrize(
+    "other", ["splits/", "splits/seed=", "splits/seed=01", "splits/train", "mef", "splits/seed=1/train"]
+)
+def test_other_folders_are_no_splits(other):
+    assert re.fullmatch(SPLITS_PATTERN, other) is None

@@ -433,7 +433,8 @@ def test_numbers_out_of_range_are_refused(model, values):
     ],
 )
 def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
-    with pytest.raises(ConfigError, match=rf"^preset small: {key}: Input should be less than \d+, received \d+$"):
+    expected = r"(Input should be less than \d+|expected a whole number from 0 to 2³² − 1, or per_seed)"
+    with pytest.raises(ConfigError, match=rf"^preset small: {key}: {expected}, received \d+$"):
         project.config(changes)
     assert project.config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]
 
@@ -459,3 +460,38 @@ def test_a_choice_where_nothing_is_held_out_is_refused_in_one_line(project):
         _refit(project, lambdas=[0, 1e3])
     with pytest.raises(ConfigError, match=held + r" one generation\.temperatures for its classifier, received 2"):
         _refit(project, temperatures=(0.8, 1.0), lambdas=[1e3])
+
+
+# ---- the choice of λ -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("best_by", "experiment", "fault"),
+    [
+        ("hours", {}, "expected a metric that is measured on the validation split too, received hours"),
+        ("cnn_ece", {}, "expected a metric that is measured on the validation split too, received cnn_ece"),
+        ("nonsense", {}, "nonsense"),
+        ("top1", {}, "tables.t: best_by: expected a metric that all its experiments measure, received top1"),
+        ("cnn_acc", {}, "tables.t: best_by: expected a metric that all its experiments measure, received cnn_acc"),
+        (
+            *("nf_acc", {"classifier": "swin", "augmentation": "nfa"}),
+            "tables.t: best_by: expected top1 for classifiers of real images, received nf_acc",
+        ),
+    ],
+)
+def test_what_is_not_measured_on_the_validation_split_chooses_nothing(project, best_by, experiment, fault):
+    classifiers = {"resnet18": {}, "swin": {"model": "swin", "train_on": "real"}}
+    experiments = [{"dataset": "digits", "lambdas": [1, 2], "classifier": None} | experiment]
+    table = {"best_by": best_by, "experiments": experiments}
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        project.config(tables={"t": table}, classifiers=classifiers)
+
+
+@pytest.mark.parametrize("best_by", ["nf_acc", "bits_per_dim", "ece", "cnn_acc"])
+def test_weights_may_be_chosen_by_what_is_measured_on_the_validation_split(project, best_by):
+    experiments = [
+        {"dataset": "digits", "lambdas": [1, 2], "classifier": "resnet18"},
+        {"dataset": "digits", "lambdas": [0], "classifier": None},  # nothing to choose
+    ]
+    config = project.config(tables={"t": {"best_by": best_by, "experiments": experiments}})
+    assert config.tables["t"].best_by == best_by

@@ -2,6 +2,8 @@ import io
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 from contextlib import suppress
@@ -157,3 +159,22 @@ def test_damaged_offsets_are_the_archives_fault(image_folder, tmp_path):
 def test_what_is_no_archive_is_refused(tmp_path):
     (tmp_path / "notes.zip").write_bytes(b"nothing of the kind" * 100)
     _refused(tmp_path / "notes.zip", tmp_path, "expected a whole zip or tar archive, received a damaged one")
+
+
+def test_processes_that_need_one_archive_unpack_it_once(image_folder, tmp_path):
+    archive = _archive(image_folder, tmp_path / "packed" / "animals", "tar.xz", "files")
+    code = (
+        "import sys; from pathlib import Path; from nfpi.data.sources import archive\n"
+        "unpack = archive._unpack\n"
+        "def slowly(*arguments):\n"
+        "    import time; print('unpacked', flush=True); time.sleep(1); unpack(*arguments)\n"
+        "archive._unpack = slowly\n"
+        "print(archive.find_image_root(Path(sys.argv[1]), Path(sys.argv[2])))\n"
+    )
+    command = [sys.executable, "-c", code, str(archive), str(tmp_path / "downloads")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [process.communicate(timeout=120)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(lines.count("unpacked") for lines in printed) == 1
+    assert printed[0][-1] == printed[1][-1]
+    assert [path.name for path in (tmp_path / "downloads").iterdir() if path.name.startswith(".")] == []

@@ -255,3 +255,19 @@ def test_a_damaged_header_of_an_array_is_refused(folder, shape):
     (folder / "images.npy").write_bytes(content.replace(b"(60, 8, 8, 3), }       ", f"{shape}, }}".ljust(23).encode()))
     assert (folder / "images.npy").read_bytes() != content
     _refused(folder, "images.npy", verify=False)
+
+
+def test_folders_that_are_kept_stay_in_a_replaced_one(tmp_path):
+    folder = tmp_path / "splits"
+    for name in ("train", "seed=0", "seed=1"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").write_text(name)
+    with replace_folder(folder, ["train"], kept="seed=*") as partial:
+        (partial / "train").mkdir()
+    assert {path.name: [file.name for file in path.iterdir()] for path in folder.iterdir()} == {
+        "train": [],
+        "seed=0": ["file"],
+        "seed=1": ["file"],
+    }
+    with pytest.raises(DataError, match="received 'seed=0'"), replace_folder(folder, ["train"]):
+        pass

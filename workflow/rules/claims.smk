@@ -5,7 +5,7 @@ if plan.config.claims:
         input:
             metrics=inputs.metrics_of_claims,
             predictions=inputs.predictions_of_claims,
-            reference="workflow/reference/paper.csv",
+            reference=REFERENCE,
         output:
             **{
                 name: (

@@ -34,7 +34,7 @@ rule table:
     input:
         **plan.outputs(Collect, "metrics", name="{table}"),
         predictions=inputs.predictions_of_table,
-        reference="workflow/reference/paper.csv",
+        reference=REFERENCE,
     output:
         csv=targets.table("{table}")["csv"],
         markdown=targets.table("{table}")["markdown"],

@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -20,6 +21,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+_SECONDS = 1.0
+"""Time between two tries to get a lock in turn."""
 _HOLDER = re.compile(r"process (\d+) on (\S+), since ")
 """How the line in a lock's file begins that says who holds it."""
 
@@ -126,6 +129,26 @@ def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], 
         with suppress(OSError):  # it is used
             for folder in missing:
                 folder.rmdir()
+
+
+@contextmanager
+def locked_in_turn(path: Path, work: str) -> Iterator[None]:
+    """Hold the lock `path` during the block, once no other process holds it.
+
+    Args:
+        path, work: see :func:`acquire`.
+    """
+    waits = False
+
+    def wait(fault: LockedError) -> None:
+        nonlocal waits
+        if not waits:
+            logger.info("%s: waiting until it ends", fault)
+        waits = True
+        time.sleep(_SECONDS)
+
+    with locked(path, work, wait=wait):
+        yield
 
 
 def holder_of(path: Path) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -41,6 +42,15 @@ def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
 def as_dict(wildcards: Wildcards) -> dict[str, str]:
     """Wildcards as a plain mapping; Snakemake's are a list with names."""
     return {name: wildcards[name] for name in wildcards.keys()}  # noqa: SIM118
+
+
+def shorten_path(file: Path) -> str:
+    """A file as seen from the working directory where it lies below that, else its whole path.
+
+    Snakemake runs a job again when the path of an input has another text, if only that.
+    """
+    file, here = file.resolve(), Path.cwd().resolve()
+    return (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
+from nfpi.runtime.locks import locked_in_turn
 
 DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -32,7 +33,8 @@ ALWAYS_ALLOWED = 2**30
 def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     """Find the folder that holds train/class/image or class/image: `folder` itself, or the unpacked archive.
 
-    An archive is unpacked into `download_folder` once, and again when it has changed. Further folders may enclose the
+    An archive is unpacked into `download_folder` once, by one process while others that need it wait, and again when it
+    has changed. Further folders may enclose the
     images in the archive.
 
     Raises:
@@ -47,8 +49,10 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     key = hashlib.sha256(f"{folder.resolve()} {status.st_size} {status.st_ctime_ns}".encode()).hexdigest()[:12]
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
     if not place.is_dir():
-        with replace_folder(place, []) as partial:
-            _unpack(folder, partial)
+        with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
+            if not place.is_dir():  # else another process has just unpacked it
+                with replace_folder(place, []) as partial:
+                    _unpack(folder, partial)
     while not (place / "train").is_dir() and len(only := _folders(place)) == 1:
         place = only[0]
     return place

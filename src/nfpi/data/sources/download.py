@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from nfpi.data.errors import DataError
+from nfpi.runtime.locks import locked_in_turn
 
 
 def download(kind: type[Any], folder: Path) -> None:
-    """Fetch a torchvision data set that is not in the folder yet.
+    """Fetch a torchvision data set that is not in the folder yet, while other processes that need it wait.
 
     Raises:
         DataError: it cannot be had.
     """
+    is_fixed = folder.is_dir() and not os.access(folder, os.W_OK)  # nobody downloads there
+    alone = nullcontext() if is_fixed else locked_in_turn(folder / f".{kind.__name__}.lock", f"fetch {kind.__name__}")
     try:
-        kind(folder, download=True)
+        with alone:
+            kind(folder, download=True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         url, needed = _wanted(kind, folder)
