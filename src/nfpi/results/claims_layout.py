@@ -232,8 +232,9 @@ def _notes(verdicts: pd.DataFrame) -> Iterator[str]:
     yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
     if (verdicts["direction"] == "not_less").any():
         yield "Below zero a difference matters where the claim is that it is not smaller (non-inferiority)."
-    if ((verdicts["test"] == "McNemar") & (verdicts["metric"] != DIVERGENCE) & (verdicts["seeds"] > 0)).any():
-        yield "Verdicts on one seed are about that seed (McNemar's test, for the choice of test images alone)."
+    on_images = verdicts["test"].isin(["McNemar", "bootstrap"]) & (verdicts["metric"] != DIVERGENCE)
+    if (on_images & (verdicts["seeds"] == 1)).any():
+        yield "Verdicts on one seed are about that seed: their intervals are of the choice of test images alone."
     diverged: dict[str, None] = {}
     for row in verdicts.to_dict("records"):
         for side in ("first", "second"):

@@ -56,6 +56,7 @@ def evaluate(stage: Evaluate) -> None:
         "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
         "seconds_per_1000_samples": _seconds_per_1000_samples(model, stage.evaluation.timed_samples, device),
         **_training_time(stage.history),
+        **_fit_iterations(model.config),
     }
     if validation is not None:
         metrics |= {f"{OF_VALIDATION}{name}": value for name, value in _measure(validation, stage.metrics).items()}
@@ -100,6 +101,13 @@ def _seconds_per_1000_samples(model: TrainedFlow, count: int, device: torch.devi
             pass
         seconds = time.monotonic() - began
     return 1000 * seconds / len(labels)
+
+
+def _fit_iterations(config: Mapping[str, Any]) -> dict[str, float]:
+    """Iterations of the fit of the Gaussians that the flow was trained under, where a fit is noted with the model."""
+    prior = config.get("prior")
+    iterations = prior.get("iterations") if isinstance(prior, Mapping) else None
+    return {} if iterations is None else {"fit_iterations": float(iterations)}
 
 
 def _training_time(history: Path | None) -> dict[str, Any]:
