@@ -3,14 +3,15 @@
 from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
+from nfpi.stages.options.evidence import KeepEvidence, RebuildTables
 from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
 from nfpi.stages.options.new import WritePreset
 from nfpi.stages.options.results import (
     Benchmark,
     Collect,
     Compare,
-    MakeFigure,
     JudgeClaims,
+    MakeFigure,
     MakeTable,
     ShowCosts,
     WritePage,
@@ -34,15 +35,26 @@ STAGES: tuple[type[Stage], ...] = (
     TestClassifier,
     Collect,
     MakeTable,
-    MakeFigure,
     JudgeClaims,
+    MakeFigure,
     Export,
     WriteSchema,
     Benchmark,
 )
 """All of them, in the order in which the command line lists them."""
 
-COMMANDS: tuple[type[Command], ...] = (*STAGES, WritePreset, ShowStatus, ShowLog, WritePage, ShowCosts, Compare, Verify)
+COMMANDS: tuple[type[Command], ...] = (
+    *STAGES,
+    WritePreset,
+    ShowStatus,
+    ShowLog,
+    WritePage,
+    ShowCosts,
+    Compare,
+    Verify,
+    KeepEvidence,
+    RebuildTables,
+)
 """All subcommands: the stages, and those that write no files."""
 
 __all__ = [
@@ -60,9 +72,12 @@ __all__ = [
     "FitPrior",
     "Generate",
     "ImportRelease",
+    "JudgeClaims",
+    "KeepEvidence",
     "MakeFigure",
     "MakeTable",
     "PrepareData",
+    "RebuildTables",
     "ShowCosts",
     "ShowLog",
     "ShowStatus",
@@ -72,8 +87,6 @@ __all__ = [
     "TrainClassifier",
     "TrainFlow",
     "Verify",
-    "JudgeClaims",
-    "KeepEvidence",
     "WritePage",
     "WritePreset",
     "WriteSchema",
