@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfpi.augmentation import augment_images, class_axes, make_variants, mix_in_span
+from nfpi.augmentation import PrincipalAxes, augment_images, class_axes, make_variants, mix_in_span, move_along
 from nfpi.config import NfaConfig
+from nfpi.config.generation import Displacement
 from nfpi.data import DataError, Domain, ImageSet, domain_of
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.runtime.randomness import generator_for
@@ -19,8 +20,12 @@ CPU = torch.device("cpu")
 COLOUR = (3, 4, 4)
 
 
-def axes_of(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> Tensor:
+def principal_axes(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> PrincipalAxes:
     return class_axes(latents.split(rows), num_axes, generator_for(CPU, seed))
+
+
+def axes_of(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> Tensor:
+    return principal_axes(latents, num_axes, rows, seed).directions
 
 
 def correlated(count: int, dims: int, *, decay: float = 0.7, seed: int = 0) -> Tensor:
@@ -57,6 +62,24 @@ def test_a_flat_spectrum_loses_little_variance():
     centred = latents.double() - latents.double().mean(0)
     captured = (centred @ axes_of(latents, 20)).square().sum()
     assert captured > 0.98 * (centred @ exact_axes(latents)[:, :20]).square().sum()
+
+
+@pytest.mark.parametrize(("decay", "num_axes"), [(0.7, 8), (0.99, 20), (1.0, 20)])
+def test_the_share_of_variance_is_that_of_the_span_and_nearly_the_largest_there_is(decay, num_axes):
+    """White latents too, whose axes four iterations do not find."""
+    latents = correlated(400, 150, decay=decay)
+    found, centred = principal_axes(latents, num_axes), latents.double() - latents.double().mean(0)
+    share = (centred @ found.directions).square().sum() / centred.square().sum()
+    largest = (centred @ exact_axes(latents)[:, :num_axes]).square().sum() / centred.square().sum()
+    assert found.converged
+    assert found.variance_share == pytest.approx(share.item(), rel=1e-9)
+    assert found.variance_share > 0.995 * largest
+    assert (found.iterations > 4) == (decay > 0.7)
+
+
+def test_all_axes_hold_all_of_the_variance():
+    assert principal_axes(correlated(200, 12), 12).variance_share == pytest.approx(1)
+    assert principal_axes(torch.ones(5, 12), 3).variance_share == 1
 
 
 def test_there_are_no_more_axes_than_latents_have():
@@ -100,9 +123,10 @@ def test_latents_may_pass_by_without_being_kept():
             self.alive -= 1
 
     blocks = Blocks()
-    axes = class_axes(blocks, 6, generator_for(CPU, 0))
+    found = class_axes(blocks, 6, generator_for(CPU, 0))
     gc.collect()
-    assert blocks.passes == 6
+    axes = found.directions
+    assert blocks.passes == found.iterations + 2
     assert blocks.most <= 3  # of twelve: until its name is bound anew, a block outlives its turn
     assert torch.allclose(axes, axes_of(latents, 6, rows=96), atol=1e-8)
 
@@ -121,6 +145,19 @@ def test_a_mix_moves_a_share_of_the_way_within_the_span_and_nowhere_else():
     assert torch.equal(mix_in_span(z, partner, axes, torch.zeros(7, dtype=torch.float64)), z)
     whole = torch.eye(12, dtype=torch.float64)
     assert torch.allclose(mix_in_span(z, partner, whole, torch.ones(7, dtype=torch.float64)), partner)
+
+
+def test_noise_moves_as_far_as_a_mix_but_out_of_the_span():
+    generator = generator_for(CPU, 0)
+    axes = torch.linalg.qr(torch.randn(12, 4, generator=generator, dtype=torch.float64)).Q
+    z, partner, direction = torch.randn(3, 7, 12, generator=generator, dtype=torch.float64)
+    share = torch.rand(7, generator=generator, dtype=torch.float64)
+    mixed, moved = (
+        move(z, partner, axes, share, *more) - z for move, more in ((mix_in_span, ()), (move_along, (direction,)))
+    )
+    assert torch.allclose(moved.norm(dim=1), mixed.norm(dim=1))
+    assert torch.allclose(moved / moved.norm(dim=1, keepdim=True), direction / direction.norm(dim=1, keepdim=True))
+    assert torch.equal(move_along(z, partner, axes, 0 * share, direction), z)
 
 
 # ---- images -------------------------------------------------------------------------------------------------
@@ -159,11 +196,19 @@ def flow(images) -> MatrixExponentialFlow:
 
 
 def variants_of(
-    flow: nn.Module, images: ImageSet, indices: list[int] | None = None, *, seed: int = 3, **changes
+    flow: nn.Module,
+    images: ImageSet,
+    indices: list[int] | None = None,
+    *,
+    seed: int = 3,
+    displacement: Displacement = "mix",
+    **changes,
 ) -> Tensor:
     config = NfaConfig(**({"axes": 4, "variants": 2, "batch_size": 5} | changes))
     chosen = np.arange(len(images)) if indices is None else np.array(indices)
-    return make_variants(flow, images, chosen, config, seed=seed, domain=pixels(images), device=CPU)
+    return make_variants(
+        flow, images, chosen, config, seed=seed, domain=pixels(images), device=CPU, displacement=displacement
+    )
 
 
 def stored(images: ImageSet) -> Tensor:
@@ -241,6 +286,35 @@ def plain(levels: list[int]) -> ImageSet:
     """One class of colour images of a single grey level each."""
     values = np.broadcast_to(np.array(levels, np.uint8)[:, None, None, None], (len(levels), 4, 4, 3))
     return ImageSet(values, np.zeros(len(levels), np.int64), {"name": "plain", "classes": ["all"], "extra": {}})
+
+
+def test_noise_is_as_large_as_the_mix_of_each_image_and_isotropic(make_images):
+    """Of an autoencoder's latents, which are not rounded to grey levels, under a flow that changes nothing."""
+    images = latents_of_an_autoencoder(make_images(COLOUR, per_class=12))
+    mixed, noisy = (
+        (variants_of(Identity(COLOUR), images, displacement=how, variants=40).double() - stored(images).double())
+        for how in ("mix", "noise")
+    )
+    norms = [moved.flatten(2).norm(dim=2) for moved in (mixed, noisy)]
+    assert torch.allclose(*norms, rtol=0.02, atol=2e-3)
+    assert norms[0].std() > 0.01
+    directions = (noisy / norms[1][:, :, None, None, None]).flatten(0, 1).flatten(1)
+    assert len(directions.unique(dim=0)) == 36 * 40
+    covariance = directions.T @ directions / len(directions)
+    assert (covariance * 48 - torch.eye(48)).abs().max() < 0.2  # E[u uᵀ] = I/D
+
+
+def test_some_images_get_the_noise_they_get_among_all(flow, images):
+    everything = variants_of(flow, images, displacement="noise")
+    chosen = [30, 2, 17, 2]
+    some = variants_of(flow, images, chosen, displacement="noise")
+    assert (some.int() - everything[chosen].int()).abs().max() <= 1
+    assert not torch.equal(everything, variants_of(flow, images))
+
+
+def test_noise_of_strength_0_gives_the_image_back(flow, images):
+    back = variants_of(flow, images, strength=0.0, displacement="noise")
+    assert torch.equal(back, stored(images).expand_as(back))
 
 
 def test_partners_are_all_the_others_and_never_the_image_itself():

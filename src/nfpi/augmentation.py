@@ -8,6 +8,11 @@ towards that of another random image of the class within their span, and f⁻¹ 
 with a share of the way s = strength · u, u ~ Beta(c, c), or s = strength. f⁻¹(z) is the image with its
 dequantisation noise: the noise is subtracted again, and s = 0 gives the image back.
 
+What mixing is compared with is noise of the same size (`displacement="noise"`): the same partner and share for every
+variant, but along ε ~ N(0, I) in all of the latent space in place of the span,
+
+    z' = z + ‖s V Vᵀ (z_partner − z)‖ ε / ‖ε‖.
+
 One class is in memory at a time, N_class · D float32 latents: 61 MB for CIFAR10's 5000 × 3072, 21 MB for the
 1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Nothing grows with the number of
 classes or with D².
@@ -15,14 +20,15 @@ classes or with D².
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nfpi.config.generation import NfaConfig
+from nfpi.config.generation import Displacement, NfaConfig
 from nfpi.data.domain import Domain
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
@@ -32,44 +38,77 @@ from nfpi.linalg import precise_dtype
 from nfpi.runtime.randomness import derive_seed, generator_for
 
 _OVERSAMPLING = 10
-_POWER_ITERATIONS = 4
+_FEWEST_ITERATIONS, _MOST_ITERATIONS = 4, 50
+_TOLERANCE = 1e-3
+"""relative change of the variance that the axes hold, from one iteration to the next, at which they are found"""
 _DRAWS = 10
 
 
-def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """Leading principal axes of latents.
+
+    Attributes:
+        directions: V, (D, A), orthonormal columns in the order of decreasing variance.
+        variance_share: share of the latents' variance that lies along them, tr(Vᵀ S V) / tr S; 1 where they do not
+            vary.
+        iterations: power iterations made.
+        converged: whether the share had stopped changing by then.
+    """
+
+    directions: Tensor
+    variance_share: float
+    iterations: int
+    converged: bool
+
+
+def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generator) -> PrincipalAxes:
     """Compute the leading principal axes of latents, read in blocks, by a randomized SVD.
 
     Subspace iteration from a Gaussian test matrix (Halko, Martinsson & Tropp 2011, Alg. 4.4) on the scatter
-    S = Σ (z − m)(z − m)ᵀ: Q ← orth(S Q), then V = Q U with Qᵀ S Q = U Λ Uᵀ. Only products S Q are formed, a block at a
-    time, so besides a block it takes D · (A + 10) numbers.
+    S = Σ (z − m)(z − m)ᵀ: Q ← orth(S Q), then V = Q U with Qᵀ S Q = U Λ Uᵀ. It ends, after four iterations at least
+    and fifty at most, when the sum of the A largest Λ changes by no more than 1e-3 of itself: a flat spectrum takes
+    longer. Only products S Q are formed, a block at a time, so besides a block it takes D · (A + 10) numbers.
 
     Args:
-        blocks: latents (B, D), iterated over six times: a tensor's `split`, or an iterable that encodes anew each time.
+        blocks: latents (B, D), iterated over twice and once an iteration: a tensor's `split`, or an iterable that
+            encodes anew each time.
         num_axes: axes to find; there are no more than N − 1 and no more than D.
         generator: of the test matrix, on the CPU.
 
     Returns:
-        V, (D, A), orthonormal columns in the order of decreasing variance, with A = min(num_axes, N − 1, D).
+        A = min(num_axes, N − 1, D) axes.
     """
     count, total = 0, torch.zeros(())
     for block in blocks:
         count, total = count + len(block), total.to(block.device) + block.to(precise_dtype(block.device)).sum(0)
     mean = total / count
     found = min(num_axes, count - 1, len(mean))
+    whole = 0.0  # tr S
 
     def scatter_times(q: Tensor) -> Tensor:
+        nonlocal whole
         factor, product = q.to(mean), torch.zeros_like(q, dtype=mean.dtype, device=mean.device)
+        squares = torch.zeros_like(mean)
         for block in blocks:
             centred = block.to(mean) - mean
             product += centred.T @ (centred @ factor)
+            squares += centred.square().sum(0)
+        whole = squares.sum().item()
         return product.cpu().double()  # small from here on, and not every device factorises
 
     columns = min(found + _OVERSAMPLING, len(mean))
     q = torch.randn(len(mean), columns, generator=generator, dtype=torch.float64)
-    for _ in range(_POWER_ITERATIONS):
-        q = torch.linalg.qr(scatter_times(q)).Q
-    rotation = torch.linalg.eigh(q.T @ scatter_times(q)).eigenvectors.flip(1)
-    return (q @ rotation)[:, :found]
+    product, held, iterations, converged = scatter_times(q), 0.0, 0, False
+    while not (converged and iterations >= _FEWEST_ITERATIONS) and iterations < _MOST_ITERATIONS:
+        q = torch.linalg.qr(product).Q
+        product, before = scatter_times(q), held
+        variances, rotation = torch.linalg.eigh(q.T @ product)
+        held = variances[-found:].sum().item()
+        converged = abs(held - before) <= _TOLERANCE * held
+        iterations += 1
+    share = min(held / whole, 1.0) if whole > 0 else 1.0
+    return PrincipalAxes((q @ rotation.flip(1))[:, :found], share, iterations, converged)
 
 
 def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
@@ -83,7 +122,25 @@ def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tens
     Returns:
         (B, D).
     """
-    return z + share[:, None] * ((partner - z) @ axes @ axes.T)
+    return z + _way_in_span(z, partner, axes, share)
+
+
+def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, direction: Tensor) -> Tensor:
+    """Move latents as far as :func:`mix_in_span` does, along given directions of any length.
+
+    Args:
+        z, partner, axes, share: as there.
+        direction: (B, D), not zero.
+
+    Returns:
+        (B, D).
+    """
+    distance = _way_in_span(z, partner, axes, share).norm(dim=1, keepdim=True)
+    return z + distance * direction / direction.norm(dim=1, keepdim=True)
+
+
+def _way_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
+    return share[:, None] * ((partner - z) @ axes @ axes.T)
 
 
 @torch.no_grad()
@@ -96,6 +153,8 @@ def augment_images(
     domain: Domain,
     device: torch.device,
     indices: np.ndarray | None = None,
+    displacement: Displacement = "mix",
+    on_axes: Callable[[int, PrincipalAxes], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Make variants of images, class by class.
 
@@ -110,6 +169,8 @@ def augment_images(
         domain: what the flow was trained on.
         device: where latents are computed and inverted.
         indices: images to augment; None: all.
+        displacement: `mix`: towards the partner within the span of the axes; `noise`: as far, in a random direction.
+        on_axes: called with the label and the axes of every class of these images.
 
     Yields:
         indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
@@ -124,7 +185,26 @@ def augment_images(
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
     for label in np.unique(image_set.labels[wanted]).tolist():
-        yield from _ClassImages(flow, image_set, label, config, seed, domain, device).variants(wanted)
+        of_class = _ClassImages(flow, image_set, label, config, seed, domain, device, displacement)
+        if on_axes is not None:
+            on_axes(label, of_class.axes)
+        yield from of_class.variants(wanted)
+
+
+@torch.no_grad()
+def axes_of_class(
+    flow: ImageFlow,
+    image_set: ImageSet,
+    label: int,
+    config: NfaConfig,
+    *,
+    seed: int,
+    domain: Domain,
+    device: torch.device,
+) -> PrincipalAxes:
+    """Compute the axes of a class that :func:`augment_images` mixes within; arguments and errors are its own."""
+    flow.eval()
+    return _ClassImages(flow, image_set, label, config, seed, domain, device, "mix").axes
 
 
 def make_variants(
@@ -136,13 +216,23 @@ def make_variants(
     seed: int,
     domain: Domain,
     device: torch.device,
+    displacement: Displacement = "mix",
 ) -> Tensor:
     """Make the variants of some images that :func:`augment_images` makes, in the order of `indices`.
 
     Returns:
         (len(indices), variants, C, H, W) in the domain's dtype, on the CPU.
     """
-    made = augment_images(flow, image_set, config, seed=seed, domain=domain, device=device, indices=np.asarray(indices))
+    made = augment_images(
+        flow,
+        image_set,
+        config,
+        seed=seed,
+        domain=domain,
+        device=device,
+        indices=np.asarray(indices),
+        displacement=displacement,
+    )
     variants = {index: some for places, block in made for index, some in zip(places.tolist(), block, strict=True)}
     return torch.stack([variants[index] for index in np.asarray(indices).tolist()])
 
@@ -159,19 +249,21 @@ class _ClassImages:
         seed: int,
         domain: Domain,
         device: torch.device,
+        displacement: Displacement,
     ) -> None:
         members = np.flatnonzero(image_set.labels == label)
         self._name = f"class '{image_set.classes[label]}'"
         if len(members) < 2:
             raise DataError(f"{self._name}: expected two images or more to mix, received {len(members)}")
         self._flow, self._image_set, self._config, self._domain = flow, image_set, config, domain
-        self._key, self._device = (seed, "augment", label), device
+        self._key, self._device, self._displacement = (seed, "augment", label), device, displacement
         self._blocks = np.split(members, range(config.batch_size, len(members), config.batch_size))
         self._latents = torch.cat([flow(self._block(block)[1])[0].flatten(1) for block in range(len(self._blocks))])
         if not torch.isfinite(self._latents).all():
             raise FloatingPointError(f"{self._name}: expected finite latents, received NaN or infinity")
         generator = generator_for("cpu", *self._key, "axes")
-        self._axes = class_axes(self._latents.split(config.batch_size), config.axes, generator).to(self._latents)
+        self.axes = class_axes(self._latents.split(config.batch_size), config.axes, generator)
+        self._directions = self.axes.directions.to(self._latents)
         self._draw = cache(partial(_draw_pairs, config, len(members), self._key))
 
     def variants(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -181,8 +273,7 @@ class _ClassImages:
             if not len(chosen):
                 continue
             clean, noisy = (images[chosen] for images in self._block(block))
-            rows = torch.from_numpy(block * self._config.batch_size + chosen)
-            mixed = (self._inverse(rows, variant, noisy) for variant in range(self._config.variants))
+            mixed = (self._inverse(block, chosen, variant, noisy) for variant in range(self._config.variants))
             yield members[chosen], torch.stack([self._domain.to_images(clean + x - noisy).cpu() for x in mixed], 1)
 
     def _block(self, block: int) -> tuple[Tensor, Tensor]:
@@ -194,13 +285,13 @@ class _ClassImages:
             clean += 1 / LEVELS  # half a grey level: the middle of the values that are stored as this level
         return clean, self._domain.to_flow(images, generator_for(self._device, *self._key, "noise", block))
 
-    def _inverse(self, rows: Tensor, variant: int, images: Tensor) -> Tensor:
-        """f⁻¹(z') of the latents at `rows` (B,), each with the first draw for which it is finite."""
+    def _inverse(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
+        """f⁻¹(z') of these latents (B,) of a block, each with the first draw for which it is finite."""
+        rows = torch.from_numpy(block * self._config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
         for attempt in range(_DRAWS):
-            partner, share = (drawn[rows[left], variant] for drawn in self._draw(attempt))
-            z = mix_in_span(self._latents[rows[left]], self._latents[partner], self._axes, share.to(self._latents))
+            z = self._displaced(block, chosen[left.numpy()], variant, attempt)
             inverse = self._flow.inverse(z.view(-1, *self._flow.shape))[0]
             mixed[left] = inverse
             left = left[~torch.isfinite(inverse.flatten(1)).all(1).cpu()]
@@ -210,6 +301,18 @@ class _ClassImages:
             f"{self._name}: {len(left)} of {len(rows)} augmented images stay not finite after {_DRAWS} draws; "
             "try a smaller strength"
         )
+
+    def _displaced(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
+        """z' of the latents at these places (B,) of a block, (B, D)."""
+        rows = torch.from_numpy(block * self._config.batch_size + places)
+        partner, share = (drawn[rows, variant] for drawn in self._draw(attempt))
+        pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)
+        if self._displacement == "mix":
+            return mix_in_span(*pairs)
+        # of the whole block, so that an image's noise does not depend on which others are augmented
+        generator = generator_for("cpu", *self._key, "direction", block, variant, attempt)
+        noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
+        return move_along(*pairs, noise[places].to(self._latents))
 
 
 def _draw_pairs(config: NfaConfig, count: int, key: tuple[int, str, int], attempt: int) -> tuple[Tensor, Tensor]:

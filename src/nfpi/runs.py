@@ -37,7 +37,9 @@ SOURCE = "{flow}/{prior}/lambda={weight}"
 FLOW_RUN = "{dataset}/{flow}/{prior}/lambda={weight}/seed={seed}"
 FIT = f"{FLOW_RUN}/fit"
 GENERATED = f"{FLOW_RUN}/generated/temperature={{temperature}}"
-AUGMENTED = f"{FLOW_RUN}/augmented"
+AUGMENTED = f"{FLOW_RUN}/{{variants}}"
+VARIANTS = {"nfa": "augmented", "noise": "augmented_noise"}
+"""Folders of variants of the training images, by the augmentation that has them: latents mixed, or with noise."""
 GENERATED_CLASSIFIER = f"{FLOW_RUN}/{{classifier}}"
 """A classifier of generated images, tested at the temperature that is best on the validation split."""
 CANDIDATE = f"{GENERATED_CLASSIFIER}/temperature={{temperature}}"
@@ -46,7 +48,7 @@ REAL_CLASSIFIER = "{dataset}/{source}/seed={seed}/{classifier}/augmentation={aug
 TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
 """Its weights, before it is tested."""
 
-RESERVED_FOLDERS = ("fit", "model", "generated", "augmented", "samples", "tracking")
+RESERVED_FOLDERS = ("fit", "model", "generated", *VARIANTS.values(), "samples", "tracking")
 """Folders beside those of classifiers."""
 RESERVED_PRIORS = ("initial", *BASELINE.values())
 RESERVED_FLOWS = (COMMON_SPLITS, NO_FLOW)
@@ -65,6 +67,11 @@ def seed_of_splits(splits: str) -> int | None:
     """The seed whose runs alone see these splits, by the wildcard of SPLITS; None: those of all seeds do."""
     seed = splits.removeprefix(COMMON_SPLITS).removeprefix("/seed=")
     return int(seed) if seed else None
+
+
+def variants_of(augmentation: str) -> str | None:
+    """The folder of the variants that an augmentation has, the wildcard of AUGMENTED; None: it has none."""
+    return VARIANTS.get(augmentation.rpartition("+")[2])
 
 
 def name_in_files(field: str) -> str:

@@ -67,12 +67,28 @@ def test_all_variants_of_an_image_follow_each_other(root):
     assert augmented.images.dtype == train.images.dtype
     expected = {"variants": 3, "strength": 0.5, "law": "beta", "concentration": 1.0, "axes": 5, "seed": 3}
     expected["of"] = train.meta["sha256"]
+    share = augmented.meta["extra"].pop("axes_variance_share")
     assert augmented.meta["extra"] == {**train.meta["extra"], **expected}
+    assert list(share["classes"]) == train.classes
+    assert all(0.1 < value < 1 for value in share["classes"].values())  # five axes of nine
+    assert share["mean"] == pytest.approx(np.mean(list(share["classes"].values())))
     assert augmented.meta["split"] == "augmented"
     assert len(np.unique(augmented.images.reshape(90, -1), axis=0)) == 90
     images, variants = (some.images.astype(float).reshape(len(some), -1) for some in (train, augmented))
     nearest = ((variants[:, None] - images) ** 2).sum(2).argmin(1)
     assert np.array_equal(train.labels[nearest], augmented.labels)
+
+
+def test_noise_makes_another_set_that_says_so(root, caplog):
+    with caplog.at_level("INFO"):
+        assert augment(root, seed=3) == augment(root, output="noisy", displacement="noise", seed=3) == 0
+    assert "the axes hold" in caplog.text
+    mixed, noisy = (read_image_set(root / name) for name in ("augmented", "noisy"))
+    assert "displacement" not in mixed.meta["extra"]
+    assert noisy.meta["extra"].pop("displacement") == "noise"
+    assert noisy.meta["extra"] == mixed.meta["extra"]
+    assert not np.array_equal(noisy.images, mixed.images)
+    assert np.array_equal(noisy.labels, mixed.labels)
 
 
 def test_strength_0_repeats_the_images(root):

@@ -110,10 +110,12 @@ def test_one_classifier_is_chosen_from_one_for_each_temperature() -> None:
 def test_a_classifier_sees_variants_of_its_flow_where_its_augmentation_has_some() -> None:
     inputs = make_inputs()
     assert inputs.augmented_images(OF_REAL) == []
-    for augmentation in ("nfa", "standard+nfa"):
+    of_augmentations = {"nfa": "augmented", "standard+nfa": "augmented"}
+    of_augmentations |= {"noise": "augmented_noise", "standard+noise": "augmented_noise"}
+    for augmentation, folder in of_augmentations.items():
         wildcards = OF_REAL | {"source": "mef/fpi/lambda=1000", "augmentation": augmentation}
         files = (*IMAGE_SET, "augmented-images.manifest.json")
-        assert inputs.augmented_images(wildcards) == [f"{FOLDER}/augmented/{file}" for file in files]
+        assert inputs.augmented_images(wildcards) == [f"{FOLDER}/{folder}/{file}" for file in files]
 
 
 def test_a_classifier_is_fine_tuned_from_the_one_that_it_names() -> None:

@@ -61,7 +61,7 @@ def extension(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
 
 def test_how_a_data_set_is_made_leaves_out_what_other_stages_override() -> None:
     params = make_params("paper")
-    told = json.loads(params.dataset({"dataset": "cifar100"}, 1))
+    told = json.loads(params.dataset({"dataset": "cifar100", "splits": "splits"}, 1))
     assert told["source"] == "cifar100"
     assert "overrides" not in told
 
@@ -80,7 +80,7 @@ LATENTS = {"source": "imagefolder", "folder": "/a/images", "vae": "/a/one", "rea
     ],
 )
 def test_a_data_set_is_made_again_where_its_images_would_differ(changes: dict[str, Any], matters: bool) -> None:
-    wildcards = {"dataset": "mine"}
+    wildcards = {"dataset": "mine", "splits": "splits"}
     before, after = (
         make_params(datasets={"mine": settings}).dataset_content(wildcards) for settings in (LATENTS, LATENTS | changes)
     )
@@ -88,11 +88,20 @@ def test_a_data_set_is_made_again_where_its_images_would_differ(changes: dict[st
 
 
 def test_pixels_may_lie_anywhere() -> None:
+    wildcards = {"dataset": "cifar10", "splits": "splits"}
     contents = {
-        make_params(datasets={"cifar10": {"folder": folder}}).dataset_content({"dataset": "cifar10"})
+        make_params(datasets={"cifar10": {"folder": folder}}).dataset_content(wildcards)
         for folder in ("/a/one", "/b/two", None)
     }
     assert len(contents) == 1
+
+
+def test_the_splits_of_a_seed_are_made_as_those_of_all_seeds_with_that_split_seed() -> None:
+    own, common = (make_params(datasets={"digits": {"split_seed": seed}}) for seed in ("per_seed", 3))
+    of_seed, of_all = {"dataset": "digits", "splits": "splits/seed=3"}, {"dataset": "digits", "splits": "splits"}
+    assert own.dataset(of_seed, 1) == common.dataset(of_all, 1)
+    assert own.dataset_content(of_seed) == common.dataset_content(of_all)
+    assert (own.split(of_seed, 1), common.split(of_all, 1)) == (", split of seed 3", "")
 
 
 def test_real_labels_are_asked_for_where_the_data_set_has_them() -> None:
@@ -196,6 +205,17 @@ def test_a_classifier_of_real_images_is_told_what_it_learns_from() -> None:
     pretrained = OF_REAL | {"dataset": "imagenet", "classifier": "eva02_pretrained"}
     options = make_params("paper").classifier_options(pretrained)
     assert options[2:] == ["--classifier.weights", "results/downloads/eva02.safetensors"]
+
+
+def test_variants_are_made_as_their_folder_says() -> None:
+    params = make_params()
+    displacements = [params.displacement(RUN | {"variants": folder}, 1) for folder in ("augmented", "augmented_noise")]
+    assert displacements == ["mix", "noise"]
+    with_noise = OF_REAL | {"source": "mef/fpi/lambda=1000", "augmentation": "noise"}
+    assert params.classifier_options(with_noise) == [
+        *("--augmentation", "none", "--augmented", f"{FOLDER}/augmented_noise")
+    ]
+    assert "nfa_probability" in json.loads(params.classifier_result(with_noise))
 
 
 # ---- identities and tables ------------------------------------------------------------------------------------

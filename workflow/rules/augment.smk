@@ -1,5 +1,6 @@
 rule augment:
-    """Make variants of the training images by mixing latents of one class in the span of its PCA axes (NFA)."""
+    """Make variants of the training images by mixing latents of one class in the span of its PCA axes (NFA), or by
+    noise of the same size."""
     input:
         **plan.splits("train"),
         **plan.model(),
@@ -18,13 +19,14 @@ rule augment:
         data=subpath(input.train_images, ancestor=2),
         model=subpath(input.config, parent=True),
         nfa=params.nfa,
+        displacement=params.displacement,
         code=params.code("flow"),
         extensions=params.extensions,
         folder=subpath(output.images, parent=True),
     message:
-        "Augment the latents of {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"
-        " seed {wildcards.seed}"
+        "Augment the latents of {wildcards.dataset} ({params.displacement}): {wildcards.flow}, {wildcards.prior},"
+        " λ = {wildcards.weight}, seed {wildcards.seed}"
     shell:
         "exec nfpi --log {log:q} augment --data {params.data:q} --model {params.model:q} --nfa {params.nfa:q}"
-        " --seed {wildcards.seed}"
+        " --displacement {params.displacement} --seed {wildcards.seed}"
         " {params.extensions:q} --output {params.folder:q}"

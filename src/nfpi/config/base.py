@@ -25,7 +25,7 @@ Name = Annotated[str, Field(pattern=NAME)]
 
 Split = Literal["train", "validation", "test"]
 Start = Literal["data", "isotropic", "identity", "random"]
-Augmentation = Literal["none", "standard", "nfa", "standard+nfa"]
+Augmentation = Literal["none", "standard", "nfa", "standard+nfa", "noise", "standard+noise"]
 
 
 class ConfigError(ValueError):

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from nfpi.config.base import Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.metrics import OF_VALIDATION, metric
+from nfpi.runs import variants_of
 
 
 def _known_metric(name: str) -> str:
@@ -52,17 +53,18 @@ class Experiment(Settings):
     classifier: Name | None = "resnet18"
     """what learns from the images; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
-    """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa), or both"""
+    """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa; noise: of the same size, in
+    the latent space, for comparison), or both"""
 
     @property
-    def uses_nfa(self) -> bool:
+    def uses_variants(self) -> bool:
         """Whether the classifier sees latent augmentations."""
-        return "nfa" in self.augmentation
+        return variants_of(self.augmentation) is not None
 
     @model_validator(mode="after")
     def _one_kind_of_run(self) -> Experiment:
-        if self.prior is None and (self.lambdas or self.uses_nfa or self.classifier is None):
-            raise ValueError("without a prior an experiment has a classifier, no lambdas, and no nfa")
+        if self.prior is None and (self.lambdas or self.uses_variants or self.classifier is None):
+            raise ValueError("without a prior an experiment has a classifier, no lambdas, and neither nfa nor noise")
         return self
 
 

@@ -27,6 +27,10 @@ class GenerationConfig(Settings):
     batch_size: PositiveInt = 1000
 
 
+Displacement = Literal["mix", "noise"]
+"""How latent augmentation moves a latent: towards another one of its class, or as far in a random direction."""
+
+
 class NfaConfig(Settings):
     """Latent augmentation: a latent moves towards another one of its class, in the span of the class's PCA axes."""
 

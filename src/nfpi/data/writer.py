@@ -67,7 +67,7 @@ class ImageSetWriter:
         self._shape, self._dtype, self._originals = shape, np.dtype(dtype), originals
         self._fingerprint = fingerprint
         self._classes = list(classes)
-        self._settings = {"name": name, "split": split, "extra": extra}
+        self._settings: dict[str, Any] = {"name": name, "split": split, "extra": extra}
         self._appended = 0
 
     def __enter__(self) -> Self:
@@ -110,6 +110,10 @@ class ImageSetWriter:
         if images.dtype.kind == "f" and not np.isfinite(images).all():
             raise DataError(f"{self.folder}: expected finite latents, received NaN or infinity near image {indices[0]}")
         self._rows.put(indices, images, labels)
+
+    def note(self, **extra: Any) -> None:
+        """Add settings that are known only now to those that are noted beside the images (JSON values)."""
+        self._settings["extra"].update(extra)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

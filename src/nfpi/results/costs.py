@@ -19,7 +19,7 @@ from nfpi.results.layout import Column, Table
 from nfpi.results.markup import escape_markdown
 from nfpi.results.records import MetricsError, read_record
 from nfpi.results.times import read_benchmark
-from nfpi.runs import AUGMENTED, COMMON_SPLITS, FLOW_RUN, GENERATED, INITIAL, Run
+from nfpi.runs import AUGMENTED, COMMON_SPLITS, FLOW_RUN, GENERATED, INITIAL, Run, variants_of
 from nfpi.runtime.manifests import ManifestError, find_manifests, read_manifest
 
 COLUMNS = {
@@ -167,13 +167,14 @@ class Needs:
             needed.add(INITIAL.format(dataset=run.dataset, flow=run.flow, start=start, seed="*"))
             if run.classifier is not None and run.augmentation is None:
                 needed.add(_place(GENERATED, run).rpartition("/")[0])
-            if run.augmentation is not None and "nfa" in run.augmentation:
+            if run.augmentation is not None and variants_of(run.augmentation) is not None:
                 needed.add(_place(AUGMENTED, run))
         return needed
 
 
 def _place(template: str, run: Run) -> str:
-    return template.format(**(run.wildcards | {"seed": "*", "temperature": "*"}))
+    variants = variants_of(run.augmentation) if run.augmentation is not None else None
+    return template.format(**(run.wildcards | {"seed": "*", "temperature": "*", "variants": variants}))
 
 
 def _any_seed(folder: str) -> str:

@@ -14,7 +14,7 @@ from statistics import fmean
 from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.planned import FILE, read_planned
 from nfpi.results.times import read_seconds
-from nfpi.runs import Run, run_of_folder
+from nfpi.runs import VARIANTS, Run, run_of_folder
 from nfpi.runtime.durations import write_duration
 from nfpi.runtime.job_log import last_lines
 from nfpi.runtime.locks import holder_of
@@ -25,7 +25,7 @@ _LAST_EPOCHS = 5
 _ERROR = "nfpi: error: "
 _STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
 _ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
-_PARTS_OF_FLOWS = ("fit", "generated", "generated/*", "augmented")
+_PARTS_OF_FLOWS = ("fit", "generated", "generated/*", *VARIANTS.values())
 _PARTS_OF_CLASSIFIERS = ("temperature=*", "trained")
 """Folders of a run that jobs of its own fill, or lock."""
 

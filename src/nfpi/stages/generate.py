@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from nfpi.augmentation import augment_images
+from nfpi.augmentation import PrincipalAxes, augment_images, axes_of_class
 from nfpi.config import FLOWS
 from nfpi.data.store import read_image_set
 from nfpi.data.writer import ImageSetWriter
@@ -59,7 +61,11 @@ def generate(stage: Generate) -> None:
 
 
 def augment(stage: Augment) -> None:
-    """Make variants class by class, and write them a batch at a time."""
+    """Make variants class by class, and write them a batch at a time.
+
+    The share of a class's variance that its axes hold is noted beside the images. A resumed stage encodes the images of
+    the classes that were complete again for it.
+    """
     model = TrainedFlow.read(stage.model)
     train = read_image_set(stage.data / "train")
     model.require_classes(train.classes, stage.data)
@@ -67,6 +73,10 @@ def augment(stage: Augment) -> None:
     channels, height, width = train.shape
     inputs = {"nfa": stage.nfa.model_dump(), "seed": stage.seed, "data": train.meta["sha256"]}
     settings = stage.nfa.model_dump(exclude={"batch_size"}) | {"seed": stage.seed, "of": train.meta["sha256"]}
+    if stage.displacement != "mix":
+        for record in (inputs, settings):
+            record["displacement"] = stage.displacement
+    axes: dict[int, PrincipalAxes] = {}
     with (
         ImageSetWriter(
             stage.output,
@@ -83,14 +93,46 @@ def augment(stage: Augment) -> None:
     ):
         missing = np.flatnonzero(~writer.written.reshape(-1, variants).all(1))
         progress.update(len(train) - len(missing))
+        flow = model.flow.to(device)
         for indices, images in augment_images(
-            model.flow.to(device), train, stage.nfa, seed=stage.seed, domain=domain, device=device, indices=missing
+            flow,
+            train,
+            stage.nfa,
+            seed=stage.seed,
+            domain=domain,
+            device=device,
+            indices=missing,
+            displacement=stage.displacement,
+            on_axes=axes.__setitem__,
         ):
             places = indices[:, None] * variants + np.arange(variants)
             labels = train.labels[indices].repeat(variants)
             writer.put(places.ravel(), images.flatten(0, 1).permute(0, 2, 3, 1).numpy(), labels)
             progress.update(len(indices))
+        for label in np.unique(train.labels).tolist():
+            if label not in axes:
+                axes[label] = axes_of_class(
+                    flow, train, label, stage.nfa, seed=stage.seed, domain=domain, device=device
+                )
+        writer.note(axes_variance_share=_variance_shares(axes, train.classes))
     logger.info("%d variants each of %d images", variants, len(train))
+
+
+def _variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) -> dict[str, Any]:
+    """The share of the variance of its latents that the axes of each class hold, and their mean; they are logged."""
+    shares = {classes[label]: found.variance_share for label, found in sorted(axes.items())}
+    mean = sum(shares.values()) / len(shares)
+    smallest = min(shares, key=lambda name: shares[name])
+    logger.info(
+        "the axes hold %.1f %% of the variance of a class, on average; least of class '%s', %.1f %%",
+        100 * mean,
+        smallest,
+        100 * shares[smallest],
+    )
+    unresolved = [classes[label] for label, found in sorted(axes.items()) if not found.converged]
+    if unresolved:
+        logger.warning("the axes of %d classes are not converged, the first of '%s'", len(unresolved), unresolved[0])
+    return {"mean": mean, "classes": shares}
 
 
 def _model_digests(model: TrainedFlow, folder: Path) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
-from nfpi.config import CLASSIFIERS, PRIORS
+from nfpi.config import CLASSIFIERS, PRIORS, Augmentation
 from nfpi.results.rows import runs_to_compare
 from nfpi.runs import (
     AUGMENTED,
@@ -15,18 +16,21 @@ from nfpi.runs import (
     FIT,
     NO_FLOW,
     SOURCE,
+    SPLITS_PATTERN,
     TRAINED_CLASSIFIER,
+    VARIANTS,
     WEIGHT_PATTERN,
     Run,
     format_weight,
+    variants_of,
 )
 from nfpi.stages.options import Augment, Evaluate, FitPrior, TrainClassifier
 from nfpi.stages.options.base import MANIFEST
+from nfpi.workflow.claims import runs_of_claims, runs_of_tests
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
 from nfpi.workflow.tables import table_rows
 
 
-from nfpi.workflow.claims import runs_of_claims, runs_of_tests
 @dataclass(frozen=True)
 class Inputs:
     """Input functions of the rules."""
@@ -41,13 +45,15 @@ class Inputs:
         source = SOURCE.format(flow=f"(?:{flow})", prior=f"(?:{prior})", weight=WEIGHT_PATTERN)
         return {
             "dataset": _any_of(config.datasets),
+            "splits": SPLITS_PATTERN,
             "flow": flow,
             "prior": prior,
             "weight": WEIGHT_PATTERN,
             "start": _any_of(BASELINE),
             "source": f"{NO_FLOW}|{source}",
             "classifier": _any_of(config.classifiers),
-            "augmentation": r"none|standard|nfa|standard\+nfa",
+            "augmentation": _any_of(get_args(Augmentation)),
+            "variants": _any_of(VARIANTS.values()),
             "seed": r"0|[1-9][0-9]*",
             "temperature": WEIGHT_PATTERN,
             "table": _any_of(config.tables),
@@ -97,10 +103,11 @@ class Inputs:
 
     def augmented_images(self, wildcards: Wildcards) -> list[str]:
         """Latent-augmented images that a classifier of real images sees, if it does."""
-        if "nfa" not in wildcards["augmentation"]:
+        variants = variants_of(wildcards["augmentation"])
+        if variants is None:
             return []
         flow = Run.from_wildcards(as_dict(wildcards)).of_flow
-        return list(self.plan.outputs(Augment, AUGMENTED.format(**flow.wildcards)).values())
+        return list(self.plan.outputs(Augment, AUGMENTED.format(**flow.wildcards, variants=variants)).values())
 
     def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:
         """Weights that the training of a classifier begins with, if another classifier's, and their manifest."""
@@ -136,13 +143,6 @@ class Inputs:
         runs = runs_to_compare(table_rows(self.plan.config, wildcards["table"]), metrics)
         return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
 
-    def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
-        """Input function, to be unpacked: the files that a figure is drawn from."""
-        return lambda wildcards: self.plan.config.figures[name].files(self.plan.config, self.plan.layout)
-
-
-def _any_of(names: object) -> str:
-    """A regular expression of these names; of nothing where there are none."""
     def metrics_of_claims(self, wildcards: Wildcards) -> list[str]:
         """The metrics of all runs that the claims are judged by, and their manifests."""
         runs = runs_of_claims(self.plan.config)
@@ -155,4 +155,11 @@ def _any_of(names: object) -> str:
         runs = runs_of_tests(self.plan.config)
         return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
 
+    def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
+        """Input function, to be unpacked: the files that a figure is drawn from."""
+        return lambda wildcards: self.plan.config.figures[name].files(self.plan.config, self.plan.layout)
+
+
+def _any_of(names: object) -> str:
+    """A regular expression of these names; of nothing where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]

@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from nfpi.config import FIGURES, METRICS, NO_RESULT, TableSettings, extension_digest
+from nfpi.config.generation import Displacement
 from nfpi.config.metrics import OF_GENERATED, OF_VALIDATION, registered_name
 from nfpi.results.rows import TableRow
-from nfpi.runs import Run
+from nfpi.runs import VARIANTS, Run, seed_of_splits, variants_of
 from nfpi.workflow.claims import claim_rows
 from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
@@ -23,11 +24,11 @@ Unseen = Callable[[Wildcards, int], str]
 it is never a reason to run again. A rule that uses one has a compared one beside it, without what changes no result."""
 
 
-@dataclass(frozen=True)
 _UNSEEN = ("experiments", "title", "best_only", "metrics", "literature")
 """Settings of a table that no claim depends on."""
 
 
+@dataclass(frozen=True)
 class Params:
     """Params functions of the rules."""
 
@@ -38,7 +39,7 @@ class Params:
 
     def dataset(self, wildcards: Wildcards, threads: int) -> str:
         """How a data set is made (not compared)."""
-        return as_json(self.plan.config.datasets[wildcards["dataset"]], without=["overrides"])
+        return as_json(self.plan.dataset(wildcards), without=["overrides"])
 
     def dataset_content(self, wildcards: Wildcards) -> str:
         """The same without what changes no image: where files lie (users differ in that) and how they are scored.
@@ -46,7 +47,12 @@ class Params:
         What is in the files is compared too: see :mod:`nfpi.workflow.sources`.
         """
         unseen = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
-        return as_json(self.plan.config.datasets[wildcards["dataset"]], without=unseen)
+        return as_json(self.plan.dataset(wildcards), without=unseen)
+
+    def split(self, wildcards: Wildcards, threads: int) -> str:
+        """What distinguishes splits from others of the data set, for messages (not compared); empty: there are none."""
+        seed = seed_of_splits(wildcards["splits"])
+        return "" if seed is None else f", split of seed {seed}"
 
     def real_labels(self, wildcards: Wildcards) -> list[str]:
         """The option that asks for a score on ImageNet-ReaL's labels too, where the data set has them."""
@@ -102,6 +108,11 @@ class Params:
         """Settings of the latent augmentation."""
         return as_json(self.plan.config.for_dataset(wildcards["dataset"]).nfa)
 
+    def displacement(self, wildcards: Wildcards, threads: int) -> str:
+        """How latents are moved to make variants (not compared: their folder says it)."""
+        displacements: dict[str, Displacement] = {VARIANTS["nfa"]: "mix", VARIANTS["noise"]: "noise"}
+        return displacements[wildcards["variants"]]
+
     # ---- classifiers ---------------------------------------------------------------------------------------
 
     def classifier(self, wildcards: Wildcards, threads: int) -> str:
@@ -113,7 +124,7 @@ class Params:
         unused = set(NO_RESULT)
         augmentation = as_dict(wildcards).get("augmentation", "standard")  # that of generated images
         unused |= set() if "standard" in augmentation else {"standard"}
-        unused |= set() if "nfa" in augmentation else {"nfa_probability"}
+        unused |= set() if variants_of(augmentation) is not None else {"nfa_probability"}
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
         return as_json(classifier, without=unused)
 
@@ -155,17 +166,6 @@ class Params:
         names = _metrics_of(self.plan.config.tables[wildcards["table"]])
         return _digests(METRICS[registered_name(name)].extension for name in names)
 
-    # ---- figures -------------------------------------------------------------------------------------------
-
-    def figure(self, name: str) -> Param:
-        """What a figure shows."""
-        return lambda wildcards: as_json(self.plan.config.figures[name])
-
-    def files_of_figure(self, name: str) -> Param:
-        """The files that a figure is drawn from, by what they are to it."""
-        files = self.inputs.files_of_figure(name)
-        return lambda wildcards: json.dumps(files(wildcards))
-
     # ---- claims --------------------------------------------------------------------------------------------
 
     def claims(self, wildcards: Wildcards) -> str:
@@ -201,6 +201,17 @@ class Params:
     @cached_property
     def _claim_rows(self) -> dict[str, list[TableRow]]:
         return claim_rows(self.plan.config)
+
+    # ---- figures -------------------------------------------------------------------------------------------
+
+    def figure(self, name: str) -> Param:
+        """What a figure shows."""
+        return lambda wildcards: as_json(self.plan.config.figures[name])
+
+    def files_of_figure(self, name: str) -> Param:
+        """The files that a figure is drawn from, by what they are to it."""
+        files = self.inputs.files_of_figure(name)
+        return lambda wildcards: json.dumps(files(wildcards))
 
     def read_by_figure(self, name: str) -> Param:
         """Other settings that a figure is drawn by."""

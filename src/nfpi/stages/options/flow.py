@@ -22,6 +22,7 @@ from nfpi.config import (
     Start,
     TrainingConfig,
 )
+from nfpi.config.generation import Displacement
 from nfpi.config.priors import PriorBlock
 from nfpi.stages.options.base import Stage
 from nfpi.stages.options.data import IMAGE_OUTPUTS, of_splits
@@ -231,4 +232,6 @@ class Augment(Stage):
     model: Path
     """folder of the model"""
     nfa: NfaConfig = NfaConfig()
+    displacement: Displacement = "mix"
+    """mix: latents move towards another one of their class (NFA); noise: as far, each in a random direction"""
     seed: NonNegativeInt = 0
