@@ -1,0 +1,172 @@
+"""Tables, figures and the folder that they are rebuilt from, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nfpi.cli import main
+from nfpi.evidence.checksums import EvidenceError
+from nfpi.evidence.rebuilding import Rebuilt, find_evidence, find_reference
+from nfpi.results.collect import collect
+from nfpi.results.settings import StoredSettings
+from nfpi.results.tables import accuracy_table, read_reference
+from nfpi.runs import Run
+from nfpi.runtime.files import file_digest
+from nfpi.runtime.formats import FormatError
+from nfpi.workflow.tables import table_rows
+
+from .conftest import Results
+
+REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
+FLOW = Run(dataset="animals", seed=0, flow="mef", prior="fpi", weight=1e4)
+
+
+def read(results: Results) -> Rebuilt:
+    return Rebuilt.read(results.evidence, REFERENCE)
+
+
+def seal(folder: Path, name: str) -> None:
+    """List a file anew, as one who changes it on purpose would."""
+    sums = folder / "SHA256SUMS"
+    lines = [line for line in sums.read_text().splitlines() if not line.endswith(f"  {name}")]
+    sums.write_text("\n".join([*lines, f"{file_digest(folder / name)}  {name}"]) + "\n")
+
+
+@pytest.fixture
+def kept(results: Results) -> Results:
+    """Evidence of two seeds, the results of which are gone."""
+    results.make(0)
+    results.make(1)
+    results.gather()
+    return results
+
+
+def test_a_table_is_that_of_the_results_themselves(kept: Results):
+    config = read(kept).config
+    rows = table_rows(config, "table2")
+    runs = {run for row in rows for run in row.runs}
+    reference = read_reference(REFERENCE)
+    expected = accuracy_table(collect(runs, kept.root), config.tables["table2"], reference, rows, kept.root)
+    assert read(kept).table("table2").equals(expected)
+    assert expected["nf_acc_seeds"].dropna().tolist() == [2, 2]
+    assert "2 of 2 seeds" in expected["status"].tolist()[-1]
+
+
+def test_all_is_written_without_the_results(kept: Results, tmp_path):
+    shutil.rmtree(kept.root)
+    read(kept).write(tmp_path / "out")
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    tables = {f"tables/table2.{suffix}" for suffix in ("csv", "md", "tex", "html")}
+    figures = {f"figures/accuracy_against_weight.{suffix}" for suffix in ("png", "pdf")}
+    assert names == {*tables, *figures, "versions.csv"}
+    assert "device,a machine,8" in (tmp_path / "out/versions.csv").read_text()
+
+
+def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):
+    results.make(0, without=(1e4,))
+    results.make(1, without=(0,))
+    results.gather()
+    table = read(results).table("table2")
+    assert table["nf_acc_seeds"].fillna(0).tolist() == [1, 1, 0]
+    shutil.rmtree(results.evidence)
+    shutil.rmtree(results.root)
+    results.make(0, without=(1e4,))
+    results.gather()
+    assert read(results).table("table2")["status"].tolist()[1] == "missing"
+
+
+def test_folders_made_on_several_machines_say_so(kept: Results):
+    path = kept.evidence / FLOW.folder / "metrics.json"
+    path.write_text(path.read_text().replace("a machine", "another machine"))
+    seal(kept.evidence, f"{FLOW.folder}/metrics.json")
+    assert "2 devices (a machine, another machine)" in read(kept).describe()
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.npz"])
+def test_a_file_that_is_damaged_or_gone_is_named(kept: Results, name):
+    path = kept.evidence / FLOW.folder / name
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(EvidenceError, match=rf"{name}: expected what SHA256SUMS lists"):
+        read(kept)
+    path.unlink()
+    with pytest.raises(EvidenceError, match=rf"{name}: expected the file that SHA256SUMS lists, received none"):
+        read(kept)
+
+
+def test_truncated_predictions_are_refused_even_if_their_checksum_is_right(kept: Results):
+    name = f"{FLOW.folder}/predictions.npz"
+    path = kept.evidence / name
+    path.write_bytes(path.read_bytes()[:-30])
+    seal(kept.evidence, name)
+    with pytest.raises(ValueError, match=r"predictions\.npz: expected predictions, received something else"):
+        read(kept)
+
+
+def test_a_run_that_no_checksum_vouches_for_is_refused(kept: Results):
+    shutil.copytree(kept.evidence / "animals/mef/fpi/lambda=10000", kept.evidence / "animals/mef/fpi/lambda=500")
+    with pytest.raises(EvidenceError, match=r"lambda=500.*expected a file that SHA256SUMS lists"):
+        read(kept)
+
+
+def test_metrics_of_another_run_are_refused(kept: Results):
+    name = f"{FLOW.folder}/metrics.json"
+    shutil.copy(kept.evidence / name.replace("seed=0", "seed=1"), kept.evidence / name)
+    seal(kept.evidence, name)
+    with pytest.raises(ValueError, match=r"expected the metrics of .*seed=0, received those of .*seed=1"):
+        read(kept).table("table2")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"format": 9}, "expected settings of format 1, received 9: another version of nfpi"),
+        ({"settings": {"seeds": [0], "colour": 1}}, "expected settings of this version, received unknown key 'colour'"),
+    ],
+)
+def test_settings_of_another_version_are_refused(kept: Results, change, expected):
+    path = kept.evidence / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    seal(kept.evidence, "settings.json")
+    with pytest.raises(FormatError, match=re.escape(expected)):
+        read(kept)
+
+
+def test_the_extensions_that_settings_need_are_named(results: Results):
+    results.stored = StoredSettings("mine", results.stored.config, ("mine.py",))
+    results.make(0)
+    results.gather()
+    path = results.evidence / "settings.json"
+    text = json.loads(results.stored.to_text())
+    text["settings"]["priors"]["fpi"] = {"method": "of_mine"}
+    path.write_text(json.dumps(text))
+    seal(results.evidence, "settings.json")
+    with pytest.raises(FormatError, match=r"of_mine.*--extensions loads mine\.py"):
+        read(results)
+
+
+def test_a_folder_without_evidence_is_refused(tmp_path):
+    with pytest.raises(EvidenceError, match="expected a folder that `nfpi evidence` wrote"):
+        find_evidence(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: expected the paper's numbers"):
+        find_reference(tmp_path / "none.csv")
+
+
+def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    results.make(0)
+    (results.root / "settings.json").write_text(results.stored.to_text())
+    assert main(["evidence", str(results.root), "--output", str(results.evidence)]) == 0
+    assert "6 runs of" in caplog.text
+    document = tmp_path / "README.md"
+    document.write_text("# Mine\n\n<!-- evidence: mine/table2 short -->\n<!-- end -->\n")
+    command = ["tables", str(results.evidence.parent), "--output", str(tmp_path / "out"), "--update", str(document)]
+    assert main(command) == 0
+    assert (tmp_path / "out/mine/tables/table2.md").is_file()
+    assert "| 10⁴ | 85 | 85 |" in document.read_text().replace("**", "")
+    assert main(["tables", str(results.evidence)]) == 1
+    assert "expected --output or --update" in capsys.readouterr().err

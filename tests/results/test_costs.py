@@ -1,0 +1,126 @@
+"""Times and memory of jobs, by table, stage and device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nfpi.cli import main
+from nfpi.config import Config
+from nfpi.results.costs import Needs, cost_frame, lay_out_costs, read_jobs
+from nfpi.results.records import write_metrics
+from nfpi.results.settings import StoredSettings, write_settings
+from nfpi.runs import Run
+from nfpi.runtime.manifests import write_manifest
+
+FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1e4)
+OTHER = replace(FLOW, weight=1e5)
+TAUGHT = replace(FLOW, classifier="resnet18")
+ALONE = Run(dataset="digits", seed=0, classifier="swin", augmentation="none")
+STARTS = {"fpi": "data"}
+
+
+def note(root: Path, folder: str, stage: str, seconds: float | str, memory: float | str = 1024) -> None:
+    path = root / "benchmarks" / folder / f"{stage}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t{memory}\t1800\n")
+
+
+def measure(root: Path, run: Run, seconds: float = 36.0) -> None:
+    values, settings = {"nf_acc": 90.0}, {"training": {}}
+    path = root / run.folder / "metrics.json"
+    write_metrics(path, values, run=run, n=60, seed=0, settings=settings, device="a GPU", seconds=seconds)
+    manifest = path.with_name("metrics.manifest.json")
+    write_manifest(manifest, "evaluate", "metrics", [path], timed=[], made_from={}, facts={}, digests={})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "results/demo"
+    note(root, "digits/splits", "prepare_data", 360)
+    note(root, "digits/mef/initial/data/seed=0", "start_flow", 360)
+    note(root, "digits/mef/initial/identity/seed=0", "start_flow", 7200)
+    for run in (FLOW, OTHER):
+        note(root, run.folder, "train_flow", 3600, 2048)
+        note(root, run.folder, "evaluate", 36)
+        measure(root, run)
+    note(root, f"{FLOW.folder}/generated/temperature=1", "generate", 72)
+    note(root, f"{TAUGHT.folder}/temperature=1", "train_classifier", 720)
+    note(root, ALONE.folder, "train_classifier", 1440)
+    return root
+
+
+def row_of(frame, table, stage="all"):
+    (row,) = frame[(frame["table"] == table) & (frame["stage"] == stage)].to_dict("records")
+    return row
+
+
+def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
+    tables = {
+        "flows": Needs((FLOW, OTHER), STARTS),
+        "taught": Needs((FLOW, TAUGHT), STARTS),
+        "real": Needs((ALONE,), STARTS),
+    }
+    frame = cost_frame(read_jobs(root), tables)
+    hours = {table: row_of(frame, table)["hours"] for table in (*tables, "all")}
+    assert hours["flows"] == pytest.approx(0.1 + 0.1 + 2 * 1.01)
+    assert hours["taught"] == pytest.approx(0.1 + 0.1 + 1.01 + 0.02 + 0.2)
+    assert hours["real"] == pytest.approx(0.1 + 0.4)
+    assert hours["all"] == pytest.approx(0.1 + 0.1 + 2 + 2 * 1.01 + 0.02 + 0.2 + 0.4)
+    assert row_of(frame, "all")["jobs"] == 10
+    assert row_of(frame, "all")["cpu_hours"] == pytest.approx(10 * 0.5)
+
+
+def test_rows_have_the_device_of_their_run_and_the_largest_memory(root):
+    frame = cost_frame(read_jobs(root), {"flows": Needs((FLOW, OTHER), STARTS)})
+    training = row_of(frame, "flows", "train_flow")
+    assert (training["device"], training["jobs"], training["memory"]) == ("a GPU", 2, 2.0)
+    assert row_of(frame, "flows", "prepare_data")["device"] == ""
+
+
+def test_other_seeds_belong_to_the_same_table(root):
+    needs = Needs((replace(FLOW, seed=5),), STARTS)
+    assert row_of(cost_frame(read_jobs(root), {"t": needs}), "t", "train_flow")["jobs"] == 1
+
+
+def test_without_a_noted_time_that_of_the_metrics_counts(root):
+    (root / "benchmarks" / FLOW.folder / "evaluate.tsv").unlink()
+    frame = cost_frame(read_jobs(root), {})
+    evaluation = row_of(frame, "all", "evaluate")
+    assert (evaluation["jobs"], evaluation["unknown"]) == (2, 0)
+    assert evaluation["hours"] == pytest.approx(0.02)
+
+
+def test_a_job_whose_time_is_not_known_is_counted_as_such(root):
+    note(root, FLOW.folder, "train_flow", "NA", "NA")
+    frame = cost_frame(read_jobs(root), {})
+    training = row_of(frame, "all", "train_flow")
+    assert (training["jobs"], training["unknown"], training["hours"]) == (2, 1, pytest.approx(1.0))
+    assert "Unknown" in [column.heading for column in lay_out_costs(frame).columns]
+    assert not any(math.isnan(value) for value in frame["hours"])
+
+
+def test_the_command_prints_and_writes_them(root, capsys):
+    experiment = {"dataset": "digits", "lambdas": [1e4, 1e5], "classifier": None}
+    config = Config.model_validate(
+        {
+            **{"datasets": {"digits": {}}, "flows": {"mef": {}}, "priors": {"fpi": {}}},
+            "tables": {"table2": {"metrics": ["nf_acc"], "experiments": [experiment]}},
+        }
+    )
+    write_settings(root, StoredSettings.of("demo", config))
+    assert main(["costs", str(root), "--output", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert "| table2 | train_flow | a GPU | 2 | 2.00 |" in printed
+    assert (root / "costs.md").read_text() == printed
+    assert (root / "costs.csv").read_text().startswith("table,stage,device,jobs,hours,cpu_hours,memory,unknown\n")
+
+
+def test_where_nothing_has_ended_it_says_so(tmp_path, capsys):
+    assert main(["costs", str(tmp_path)]) == 0
+    assert "no job has ended here yet" in capsys.readouterr().out
+    assert main(["costs", str(tmp_path / "none")]) == 1
+    assert "expected a folder of results, received none" in capsys.readouterr().err
