@@ -310,6 +310,36 @@ def test_gradient_along_isotropic_covariances_is_zero_at_their_exact_fixed_point
     assert max(gradient.abs().max() for gradient in gradients(result.prior, replace(config, weight=6.0))) > 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_with_divisor_n_the_gradient_of_the_sum_over_latents_is_zero(kind, isotropic):
+    """Eq. 4 literally: Σ_i (1/N_i) Σ_n −log N(z_n; μ_i, Σ_i) + c L_KLD over few latents, classes of different sizes."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([6, 9, 14]))
+    centres = 2 * torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    latents = centres[labels] + torch.randn(len(labels), 2, generator=generator, dtype=torch.float64) @ torch.tensor(
+        [[1.0, 0.4], [0.0, 0.7]], dtype=torch.float64
+    )
+    statistics = ClassStatistics.from_latents(latents, labels, covariance=kind == "full")
+
+    def largest_gradient(unbiased):
+        config = replace(EXACT, weight=3.0, isotropic_variance=isotropic, unbiased_variance=unbiased)
+        result = fit_fixed_point(statistics, config)
+        assert result.converged
+        mean = result.prior.mean.clone().requires_grad_()
+        spread = (result.prior.variance[:, 0] if isotropic else _spread(result.prior)).clone().requires_grad_()
+        covariance = spread[:, None].expand(3, 2) if isotropic else spread
+        covariance = covariance if result.prior.is_full else covariance.diag_embed()
+        gaussians = [MultivariateNormal(m, (s + s.mT) / 2) for m, s in zip(mean, covariance, strict=True)]
+        loss = sum(-gaussian.log_prob(latents[labels == i]).mean() for i, gaussian in enumerate(gaussians))
+        kld = torch.stack([kl_divergence(p, q) for p, q in itertools.permutations(gaussians, 2)])
+        loss = loss + config.weight / 6 * torch.exp(-kld / (kld.detach() * config.alpha)).sum()
+        return max(gradient.abs().max() for gradient in torch.autograd.grad(loss, (mean, spread)))
+
+    assert largest_gradient(unbiased=False) < 1e-9
+    assert largest_gradient(unbiased=True) > 1e-2
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_objective_falls_to_its_fixed_point(scale):
     """With average π the gradient is that of Eq. 4 with π held at its last value: hold it, and go anywhere near."""

@@ -47,6 +47,8 @@ class FixedPointSettings(Settings):
     """what is not fitted keeps its initial value"""
     fit_variance: bool = True
     """what is not fitted keeps its initial value"""
+    unbiased_variance: bool = added_setting(True)
+    """class variances of the latents have the divisor N − 1; false: N, as Eq. 7 has it"""
     isotropic_variance: bool = added_setting(False)
     """Σ_i = v_i I, one variance a class; `start: isotropic` gives initial Gaussians, and λ = 0, of the same kind"""
     isotropic_mean_update: bool = True

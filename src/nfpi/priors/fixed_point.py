@@ -1,8 +1,9 @@
 """Means and covariances of the classes as a fixed point of Proposition 1 (Eqs. 5-7).
 
 Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the
-mean and variance of class i's latents. Both updates of an iteration are computed from the values of the one before.
-Sums over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
+mean and variance of class i's latents, whose divisor is N − 1, or N as in Eq. 7 (`unbiased_variance`): with N the fixed
+point of the exact update is a stationary point of Eq. 4 itself, a sum over latents. Both updates of an iteration are
+computed from the values of the one before. Sums over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
 
 Isotropic covariances Σ_i = v_i I (`isotropic_variance`). The gradient of Eq. 4 with respect to a full Σ_i is
 ½ (A_i − Σ_i⁻¹ B_i Σ_i⁻¹), which is zero where Σ_i A_i Σ_i = B_i (Eq. 6). Along Σ_i = v_i I it is
@@ -32,6 +33,20 @@ from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.divergence import Diverged
 
 __all__ = ["FixedPointConfig", "FixedPointDiverged", "FixedPointResult", "fit_fixed_point", "fit_prior"]
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Means and variances of the latents of the classes, as an update takes them.
+
+    Attributes:
+        mean, variance: (K, D).
+        covariance: (K, D, D); None where only variances are fitted.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    covariance: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -102,10 +117,9 @@ def fit_fixed_point(
         raise ValueError("the released update is diagonal: expected update='exact' for full covariances")
     if full and statistics.covariance is None:
         raise ValueError("a full initial prior needs statistics with covariances")
+    moments = _moments(statistics, config, full)
     if initial is None:
-        initial = GaussianPrior(
-            statistics.mean, None if full else statistics.variance, statistics.covariance if full else None
-        )
+        initial = GaussianPrior(moments.mean, None if full else moments.variance, moments.covariance)
     elif full and not initial.is_full:
         initial = GaussianPrior(initial.mean, covariance=torch.diag_embed(initial.variance))
     prior = initial.to(statistics.mean.device, torch.float64)
@@ -126,7 +140,7 @@ def fit_fixed_point(
             _require(torch.isfinite(kernel).all(1), iteration, "repulsion kernel", config)
             resolved = _is_resolved(kld, config.scale, prior.num_dimensions)
             _require(resolved.all(1), iteration, "divergences (rounding)", config)
-            updated = step(statistics, prior, kernel, config, iteration)
+            updated = step(moments, prior, kernel, config, iteration)
             residuals.append(_largest_change(updated, prior))
             prior = updated
             if max(residuals[-1]) <= config.tolerance:
@@ -149,6 +163,16 @@ def fit_prior(
     return fit_fixed_point(statistics, FixedPointConfig(weight=weight, **settings.model_dump()), initial)
 
 
+def _moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) -> _Moments:
+    """Moments of the latents, with the divisor of the configuration and covariances only where they are fitted."""
+    variance, covariance = statistics.variance, statistics.covariance if full else None
+    if not config.unbiased_variance:
+        share = (statistics.count - 1) / statistics.count
+        variance = variance * share[:, None]
+        covariance = covariance * share[:, None, None] if covariance is not None else None
+    return _Moments(statistics.mean, variance, covariance)
+
+
 def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
     """Whether π, by which the kernel divides, exceeds the rounding error of the largest divergence; (K, K).
 
@@ -168,7 +192,7 @@ def _largest_change(new: GaussianPrior, old: GaussianPrior) -> tuple[float, floa
 
 
 def _diagonal_step(
-    statistics: ClassStatistics,
+    moments: _Moments,
     prior: GaussianPrior,
     kernel: Tensor,
     config: FixedPointConfig,
@@ -193,7 +217,7 @@ def _diagonal_step(
             pooled_tightness = outward @ tightness
         push = mean * pooled_tightness - outward @ (tightness * mean)
         push += tightness * (mean * inward.sum(1, keepdim=True) - inward @ mean)
-        new_mean = torch.addcmul(statistics.mean, spread, push, value=strength)
+        new_mean = torch.addcmul(moments.mean, spread, push, value=strength)
         # the sum of a row is NaN if one of its elements is, and costs less than a check of each
         _require(torch.isfinite(new_mean.sum(1)), iteration, "mean", config)
 
@@ -208,7 +232,7 @@ def _diagonal_step(
         # ΣAΣ: A itself is this over v²
         conjugated = torch.addcmul(strength * scatter, variance, balance)
         a = conjugated if released else conjugated * precision.square()
-        data = statistics.variance if released else statistics.variance + (statistics.mean - prior.mean).square()
+        data = moments.variance if released else moments.variance + (moments.mean - prior.mean).square()
         b = torch.addcmul(data, variance.square(), pooled_precision, value=strength)
         if config.isotropic_variance:
             a, b = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
@@ -223,7 +247,7 @@ def _diagonal_step(
 
 
 def _full_step(
-    statistics: ClassStatistics,
+    moments: _Moments,
     prior: GaussianPrior,
     kernel: Tensor,
     config: FixedPointConfig,
@@ -232,7 +256,7 @@ def _full_step(
     """One iteration of the exact update with full covariances; every array is K×D×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
     assert prior.covariance is not None
-    assert statistics.covariance is not None
+    assert moments.covariance is not None
     centre = prior.mean.mean(0)
     mean, covariance = prior.mean - centre, prior.covariance
     precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
@@ -248,7 +272,7 @@ def _full_step(
         push = (pooled_precision @ mean.unsqueeze(2)).squeeze(2) - outward @ pulled
         gaps = mean * inward.sum(1, keepdim=True) - inward @ mean
         push = (covariance @ push.unsqueeze(2)).squeeze(2) + gaps
-        new_mean = statistics.mean + strength * push
+        new_mean = moments.mean + strength * push
         _require(torch.isfinite(new_mean).all(1), iteration, "mean", config)
 
     if config.fit_variance:
@@ -257,8 +281,8 @@ def _full_step(
         cross = mean.unsqueeze(2) * (inward @ mean).unsqueeze(1)
         inner = outer * inward.sum(1)[:, None, None] - cross - cross.mT + weighted_sum(inward, outer + covariance)
         a = precision * balance[:, None, None] + strength * precision @ inner @ precision
-        gap = statistics.mean - prior.mean
-        b = statistics.covariance + gap.unsqueeze(2) * gap.unsqueeze(1)
+        gap = moments.mean - prior.mean
+        b = moments.covariance + gap.unsqueeze(2) * gap.unsqueeze(1)
         b = b + strength * covariance @ pooled_precision @ covariance
         a, b = (a + a.mT) / 2, (b + b.mT) / 2
         for name, matrix in (("A", a), ("B", b)):
