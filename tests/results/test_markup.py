@@ -248,3 +248,77 @@ def test_another_frame_is_refused(table, tmp_path, missing):
 def test_weights_for_people(weight, parts):
     assert weight_parts(weight) == parts
     assert float(f"{parts[0]}e{parts[1]}") == weight
+
+
+# ---- comparisons with the best row, and the choice of λ ------------------------------------------------------
+
+
+def compared(p_values: list[float], test: str = "paired t", **common: object) -> pd.DataFrame:
+    rows = []
+    for index, p_value in enumerate(p_values):
+        cells = value("nf_acc", 95.0 - index, 0.4, 3, interval=(90.0, 97.0))
+        cells |= {"nf_acc_test": test, "nf_acc_p": p_value}
+        rows.append({"dataset": "digits", "row": f"row {index}", "experiment": index} | common | cells)
+    return frame_of_rows(*rows, metrics=["nf_acc"])
+
+
+def test_what_does_not_differ_from_the_best_has_a_dagger():
+    frame = compared([math.nan, 0.05, 0.0499])
+    lines = grid_of(to_markdown(frame, ""))[2:]
+    assert lines == [
+        "| row 0 | 95.0 ± 0.4 [90.0, 97.0] |",
+        "| row 1 | 94.0† ± 0.4 [90.0, 97.0] |",
+        "| row 2 | 93.0 ± 0.4 [90.0, 97.0] |",
+    ]
+    note = "†: does not differ from the best row of its column at the 5 % level (paired t test over seeds, Holm"
+    assert note in to_markdown(frame, "")
+    assert to_html(frame, "").count("<sup>†</sup>") == 1
+    text = to_latex(frame, "")
+    assert r"94.0{\dag} \(\pm\) 0.4" in text
+    assert text.count(r"{\dag} \(") == 1
+    assert text.isascii()
+
+
+def test_where_all_rows_differ_it_is_said():
+    text = to_markdown(compared([math.nan, 0.01]), "")
+    assert "†" not in text
+    assert "All values differ from the best row of its column at the 5 % level" in text
+
+
+def test_the_test_of_one_seed_is_named():
+    text = to_markdown(compared([math.nan, 0.6], test="McNemar"), "")
+    assert "94.0†" in text
+    assert "McNemar's exact test on the test images, Holm" in text
+
+
+def test_without_predictions_no_row_is_marked():
+    text = to_markdown(compared([math.nan, math.nan], test="no predictions"), "")
+    assert "†" not in text
+    assert "Where predictions of runs are missing, rows are not compared with the best one." in text
+
+
+def test_rows_that_were_not_compared_are_told_from_those_that_differ():
+    frame = compared([math.nan, 0.01, math.nan])
+    frame.loc[2, "nf_acc_test"] = ""
+    assert "Not compared in all rows: NF-Acc." in to_markdown(frame, "")
+    assert "Not compared" not in to_markdown(compared([math.nan, 0.01]), "")
+
+
+def test_the_validation_value_of_a_choice_stands_beside_the_test_value():
+    choice = {"candidates": 2, "best": True, "validation": 91.27, "chosen_by": "validation_cnn_acc", "lambda": 1e4}
+    frame = compared([math.nan, 0.01], **choice)
+    assert grid_of(to_markdown(frame, ""))[0] == "|  | λ | Validation (%) | NF-Acc (%) |"
+    assert "| 10⁴ | 91.3 | 95.0 ± 0.4" in to_markdown(frame, "")
+    assert "Validation: CNN-Acc on that split" in to_markdown(frame, "")
+    assert ">Validation (%)</th>" in to_html(frame, "")
+    assert r"& Validation & NF-Acc \\" in to_latex(frame, "")
+    assert "Validation" not in to_markdown(compared([math.nan, 0.01], **choice | {"candidates": 1}), "")
+
+
+def test_both_sources_of_spread_are_named():
+    frame = compared([math.nan, 0.01])
+    assert "over n = 3 seeds" in to_markdown(frame, "")
+    for text in (to_markdown(frame, ""), to_latex(frame, "").replace("\n% ", " ")):
+        assert "does not cover the choice of test images, unless each seed has a split of its own" in text
+    single = frame.assign(nf_acc_std=math.nan, nf_acc_seeds=1)
+    assert "for the choice of test images alone. The spread over seeds is not in it." in to_markdown(single, "")

@@ -365,3 +365,75 @@ def test_csv_gives_back_the_same_table_whatever_it_shows(metrics, reference, row
     write_csv(frame.drop(columns="cnn_acc_std"), tmp_path / "table.csv")
     with pytest.raises(CsvError, match="expected column cnn_acc_std"):
         read_table(tmp_path / "table.csv")
+
+
+# ---- the choice of λ -----------------------------------------------------------------------------------------
+
+
+def test_weights_are_chosen_by_the_metric_that_the_table_names(measured, frame_of, reference, rows_of):
+    runs = []
+    for weight, nf_acc, cnn_acc, bits in ((1, 99.0, 80.0, 3.0), (2, 95.0, 85.0, 2.0), (3, 90.0, 70.0, 1.0)):
+        run = flow_run("digits", weight=weight)
+        runs.append(measured(run, nf_acc=50.0, validation_nf_acc=nf_acc, validation_bits_per_dim=bits))
+        runs.append(measured(taught(run), cnn_acc=100.0 - cnn_acc, validation_cnn_acc=cnn_acc))
+    rows, metrics = rows_of({"dataset": "digits", "lambdas": [1, 2, 3]}), frame_of(*runs)
+    for best_by, chosen, value in (
+        *((None, 1, 99.0), ("nf_acc", 1, 99.0)),
+        *(("cnn_acc", 2, 85.0), ("bits_per_dim", 3, 1.0)),
+    ):
+        frame = accuracy_table(metrics, TableSettings(best_by=best_by, best_only=True), reference, rows)
+        (row,) = frame.to_dict("records")
+        assert (row["lambda"], row["validation"], row["candidates"]) == (chosen, value, 3)
+        assert row["chosen_by"] == f"validation_{best_by or 'nf_acc'}"
+
+
+def test_the_test_split_has_no_part_in_the_choice(measured, frame_of, reference, rows_of):
+    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]})
+
+    def chosen(first, second):
+        runs = [flow_run("digits", weight=weight) for weight in (1, 2)]
+        values = [{"nf_acc": first, "validation_nf_acc": 90.0}, {"nf_acc": second, "validation_nf_acc": 91.0}]
+        metrics = frame_of(*(measured(run, **of_run) for run, of_run in zip(runs, values, strict=True)))
+        return accuracy_table(metrics, NF_ACC, reference, rows)["best"].tolist()
+
+    assert chosen(1.0, 99.0) == chosen(99.0, 1.0) == [False, True]
+
+
+def test_a_choice_without_validation_values_is_refused(measured, frame_of, reference, rows_of):
+    metrics = frame_of(*(measured(flow_run("digits", weight=w), nf_acc=90.0, validation_nf_acc=90.0) for w in (1, 2)))
+    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]})
+    with pytest.raises(
+        TableError, match=r"lambda=1/.*: best_by: expected validation_ece in metrics.json, received none"
+    ):
+        accuracy_table(metrics, TableSettings(best_by="ece"), reference, rows)
+
+
+@pytest.mark.parametrize(("lost", "best"), [((), [False, True]), ((2, 1), [True, False]), ((2,), [False, True])])
+def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(measured, frame_of, reference, rows_of, lost, best):
+    runs = []
+    for seed in range(3):
+        runs.append(measured(flow_run("digits", weight=1, seed=seed), nf_acc=90.0, validation_nf_acc=90.0))
+        status = DIVERGED if seed in lost else "ok"
+        runs.append(measured(flow_run("digits", weight=2, seed=seed), status, nf_acc=95.0, validation_nf_acc=95.0))
+    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
+    frame = accuracy_table(frame_of(*runs), NF_ACC, reference, rows)
+    assert frame["best"].tolist() == best
+    assert frame["validation"].tolist() == [90.0, 95.0]
+    assert frame["status"].tolist() == ["ok", f"{len(lost)} of 3 seeds diverged" if lost else "ok"]
+
+
+def test_where_all_weights_diverged_in_most_seeds_one_is_chosen_all_the_same(measured, frame_of, reference, rows_of):
+    runs = [measured(flow_run("digits", weight=w, seed=s), DIVERGED) for w in (1, 2) for s in (0, 1)]
+    runs += [measured(flow_run("digits", weight=w, seed=2), nf_acc=90.0, validation_nf_acc=90.0 + w) for w in (1, 2)]
+    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
+    assert accuracy_table(frame_of(*runs), NF_ACC, reference, rows)["best"].tolist() == [False, True]
+
+
+def test_a_table_of_an_older_version_can_be_read(table, tmp_path):
+    old = [name for name in table if name not in ("chosen_by", "candidates") and not name.endswith(("_test", "_p"))]
+    write_csv(table[old], tmp_path / "table.csv")
+    frame = read_table(tmp_path / "table.csv")
+    assert list(frame) == list(table)
+    pd.testing.assert_frame_equal(frame[old], table[old], check_exact=True)
+    assert frame["candidates"].isna().all()
+    assert set(frame["nf_acc_test"]) == {""}

@@ -293,6 +293,7 @@ def tables(complete: SmallRun, diverged: SmallRun, tmp_path_factory: pytest.Temp
         "rows": [run.row for run in runs],
         "metrics": folder / "metrics/table2.csv",
         "reference": ROOT / "workflow/reference/paper.csv",
+        "root": complete.root,
         "output": folder / "tables",
     }
     nfpi("table", *as_options(**options))

@@ -46,7 +46,7 @@ def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> lis
         sentences.append("λ is the one that is best on the validation split, of those that were tried.")
     if was_chosen(frame) and frame["validation"].notna().any():
         sentences += _note_of_choice(frame)
-    sentences += _notes_of_comparisons(frame, shown, markup)
+    sentences += _notes_of_comparisons(frame, shown)
     if (frame["status"] == "cited").any():
         sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
@@ -75,11 +75,11 @@ def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
     if single:
         yield f"{markup.interval}: 95 % interval of one run's accuracy (Wilson), for the choice of test images alone."
     if single and not over_seeds:
-        yield "What another seed would change is not in it."
+        yield "The spread over seeds is not in it."
     if over_seeds and markup.interval_beside_std:
         yield f"{markup.interval}: 95 % interval of the mean over seeds (Student's t)."
     if over_seeds:
-        yield "Seeds differ in their splits only where each has its own: the choice of common test images is not in it."
+        yield "The spread over seeds does not cover the choice of test images, unless each seed has a split of its own."
 
 
 def _note_of_choice(frame: pd.DataFrame) -> Iterator[str]:
@@ -90,7 +90,7 @@ def _note_of_choice(frame: pd.DataFrame) -> Iterator[str]:
         yield f"Validation: {' or '.join(labels)} on that split, over the seeds that did not diverge."
 
 
-def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> Iterator[str]:
+def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
     """How rows were compared with the best one of each metric, and which were not."""
     compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
     if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
@@ -101,14 +101,14 @@ def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric], markup: Mark
         test for entry in compared for test in frame.loc[is_compared(frame, entry.name), f"{entry.name}_test"]
     )
     best = "best row of its column" + ("" if shared_dataset(frame) is not None else " on its data set")
-    how = f"{100 * LEVEL:g} % level ({' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs)"
+    how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows"
     if any(is_equal_to_best(frame, entry.name).any() for entry in compared):
-        yield f"{markup.equal}: does not differ from the {best} at the {how}."
+        yield f"†: does not differ from the {best} at the {100 * LEVEL:g} % level ({how})."
     else:
-        yield f"All values differ from the {best} at the {how}."
+        yield f"All values differ from the {best} at the {100 * LEVEL:g} % level ({how})."
     others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
     if others:
-        yield f"Not compared in all rows: {', '.join(markup.escape(entry.label) for entry in others)}."
+        yield f"Not compared in all rows: {', '.join(entry.label for entry in others)}."
 
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:

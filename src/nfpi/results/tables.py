@@ -241,9 +241,7 @@ def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
     for row in of_experiment if must_have_values and len(of_experiment) > 1 else ():
         if not row.validation.count and any(summary.count for summary in row.summaries.values()):
             name = row.cells["chosen_by"]
-            raise TableError(
-                f"{row.folder}: best_by: expected {name} among its metrics, received none: measure it again"
-            )
+            raise TableError(f"{row.folder}: best_by: expected {name} in metrics.json, received none: measure it again")
     for row in of_experiment:
         row.cells["candidates"] = len(scored)
     steady = [row for row in scored if row.diverged <= 0.5] or scored

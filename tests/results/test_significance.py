@@ -1,0 +1,215 @@
+"""Paired tests, their adjustment, and the seeds that they need."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nfpi.results.significance import bootstrap, holm, mcnemar, paired_t, seeds_needed
+
+NAN = math.nan
+
+
+def right(*counts: tuple[int, bool, bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays from (images, first is right, second is right)."""
+    first = np.concatenate([np.full(count, a) for count, a, _ in counts])
+    second = np.concatenate([np.full(count, b) for count, _, b in counts])
+    return first, second
+
+
+# ---- over seeds ----------------------------------------------------------------------------------------------
+
+
+def test_the_paired_t_test_is_scipys():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(90, 1, 8), rng.normal(89.5, 1, 8)
+    expected = stats.ttest_rel(first, second)
+    found = paired_t(dict(enumerate(first)), dict(enumerate(second)))
+    interval = expected.confidence_interval(0.95)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert found.difference == pytest.approx(np.mean(first - second))
+    assert found.std == pytest.approx(np.std(first - second, ddof=1))
+    assert (found.test, found.seeds) == ("paired t", 8)
+
+
+def test_seeds_that_one_of_them_lacks_are_left_out():
+    found = paired_t({0: 1.0, 1: 3.0, 2: 100.0, 5: 5.0}, {5: 2.0, 3: 0.0, 1: 1.0, 0: 1.0})
+    assert found.seeds == 3
+    assert found.difference == pytest.approx((0 + 2 + 3) / 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p_value"),
+    [
+        ([90.0, 91.0], [90.0, 91.0], 1.0),
+        ([90.0, 91.0, 95.0], [89.5, 90.5, 94.5], 0.0),
+        ([0.3, 0.3], [0.1 + 0.2, 0.3], 1.0),
+    ],
+    ids=["none", "all the same", "rounding"],
+)
+def test_differences_without_variance_are_decided_exactly(first, second, p_value):
+    found = paired_t(dict(enumerate(first)), dict(enumerate(second)))
+    assert found.p_value == p_value
+    assert found.low == found.high == found.difference
+    assert found.std == 0
+
+
+def test_one_seed_tests_nothing():
+    found = paired_t({0: 2.0}, {0: 1.5, 1: 1.0})
+    assert (found.difference, found.seeds) == (0.5, 1)
+    assert all(map(math.isnan, (found.p_value, found.low, found.high, found.std)))
+    assert math.isnan(paired_t({0: 1.0}, {1: 1.0}).difference)
+
+
+# ---- over images ---------------------------------------------------------------------------------------------
+
+
+def test_mcnemars_p_is_that_of_a_fair_coin():
+    # 8 images that one alone has right, 1 of the other: P(X ≤ 1 or X ≥ 8) of 9 tosses = 2 (1 + 9) / 2⁹
+    first, second = right((80, True, True), (8, True, False), (1, False, True), (11, False, False))
+    found = mcnemar(first, second)
+    assert found.p_value == pytest.approx(20 / 512)
+    assert found.difference == pytest.approx(7.0)
+    assert found.test == "McNemar"
+    other = mcnemar(second, first)
+    assert other.p_value == found.p_value
+    assert (other.difference, other.low, other.high) == pytest.approx((-found.difference, -found.high, -found.low))
+
+
+def test_mcnemars_interval_is_agresti_and_mins():
+    first, second = right((80, True, True), (8, True, False), (1, False, True), (11, False, False))
+    found, n = mcnemar(first, second), 102
+    difference, share = 7 / n, (8.5 + 1.5) / n
+    half = 1.959964 * math.sqrt((share - difference**2) / n)
+    assert (found.low, found.high) == pytest.approx((100 * (difference - half), 100 * (difference + half)), rel=1e-5)
+
+
+def test_equal_predictions_do_not_differ():
+    first, _ = right((5, True, True), (5, False, False))
+    found = mcnemar(first, first)
+    assert (found.difference, found.p_value) == (0, 1)
+    assert found.low < 0 < found.high
+    assert bootstrap([first, first], [first, first]).p_value == 1
+
+
+def test_bounds_are_possible_differences():
+    first, second = right((3, True, False))
+    found = mcnemar(first, second)
+    assert found.low < found.difference == found.high == 100
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (np.array([True]), np.array([True, False])),
+        (np.array([1, 0]), np.array([True, False])),
+        (np.array([], dtype=bool), np.array([], dtype=bool)),
+    ],
+    ids=["lengths", "no bool", "empty"],
+)
+def test_other_arrays_are_refused(first, second):
+    with pytest.raises(ValueError, match="expected two bool arrays of one length, received"):
+        mcnemar(first, second)
+    with pytest.raises(ValueError, match="expected two bool arrays of one length, received"):
+        bootstrap([first], [second])
+
+
+def test_the_bootstrap_covers_seeds_and_images():
+    rng = np.random.default_rng(1)
+    first, second = ([rng.random(500) < share for _ in range(6)] for share in (0.93, 0.90))
+    found = bootstrap(first, second)
+    differences = np.array([100 * (a.mean() - b.mean()) for a, b in zip(first, second, strict=True)])
+    assert found.difference == pytest.approx(differences.mean())
+    assert found.std == pytest.approx(differences.std(ddof=1))
+    assert found.low < found.difference < found.high
+    assert found == bootstrap(first, second)
+    assert found != bootstrap(first, second, seed=1)
+    # The variance of the mean is that between seeds, and that of the images of each.
+    of_images = np.mean(
+        [100**2 * (np.mean(a != b) - np.mean(a * 1.0 - b) ** 2) / 500 for a, b in zip(first, second, strict=True)]
+    )
+    expected = math.sqrt((differences.var() + of_images) / 6)
+    assert (found.high - found.low) / 2 / 1.96 == pytest.approx(expected, rel=0.05)
+
+
+def test_the_bootstrap_of_one_seed_is_that_of_its_images():
+    first, second = right((80, True, True), (12, True, False), (2, False, True), (6, False, False))
+    found = bootstrap([first], [second])
+    half_width = 1.96 * 100 * math.sqrt((0.14 - 0.1**2) / 100)
+    assert (found.high - found.low) / 2 == pytest.approx(half_width, rel=0.1)
+    assert 0 < found.p_value < 0.05
+    assert math.isnan(found.std)
+
+
+def test_as_many_seeds_of_both():
+    with pytest.raises(ValueError, match="as many seeds of both, received 1 and 0"):
+        bootstrap([np.array([True])], [])
+    assert math.isnan(bootstrap([], []).p_value)
+
+
+# ---- many tests, and how many seeds --------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    # ascending 0.01 · 3, 0.03 · 2, 0.04 · 1 → 0.03, 0.06, and never less than one before it
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_unknown_p_values_do_not_count():
+    adjusted = holm([NAN, 0.02, NAN, 0.04])
+    assert [adjusted[1], adjusted[3]] == pytest.approx([0.04, 0.04])
+    assert math.isnan(adjusted[0])
+    assert all(map(math.isnan, holm([NAN, NAN])))
+
+
+def test_the_tests_raise_false_alarms_at_their_level_and_their_intervals_cover():
+    rng, draws = np.random.default_rng(0), 1000
+    alarms, covered = 0, 0
+    for _ in range(draws):
+        values = rng.normal(90, 1, (2, 5))
+        found = paired_t(dict(enumerate(values[0])), dict(enumerate(values[1])))
+        alarms += found.p_value < 0.05
+        covered += found.low < 0 < found.high
+    assert alarms / draws == pytest.approx(0.05, abs=0.02)
+    assert covered == draws - alarms
+    alarms = covered = 0
+    for _ in range(draws):
+        first, second = rng.random((2, 300)) < np.array([[0.92], [0.90]])
+        found = mcnemar(first, second)
+        covered += found.low < 2 < found.high
+        alarms += mcnemar(first, rng.random(300) < 0.92).p_value < 0.05
+    assert alarms / draws < 0.06  # an exact test of whole images stays below its level
+    assert covered / draws == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize(("effect", "expected"), [(1.0, 10), (0.5, 34), (5.0, 3), (1e6, 2)])
+def test_seeds_needed_are_those_of_tables_of_power(effect, expected):
+    assert seeds_needed(1.0, effect) == seeds_needed(1.0, -effect) == expected
+    assert seeds_needed(3.0, 3 * effect) == expected
+
+
+def test_the_seeds_that_are_needed_give_the_power():
+    rng, count = np.random.default_rng(0), seeds_needed(2.0, 2.5)
+    differences = rng.normal(2.5, 2.0, (4000, count))
+    found = np.mean(stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05)
+    assert 0.78 < found < 0.9
+
+
+def test_small_effects_need_as_many_seeds_as_the_normal_law_says():
+    assert seeds_needed(1.0, 0.01) == pytest.approx(78489, abs=3)
+    assert seeds_needed(1.0, 0.001) == pytest.approx(7848880, rel=1e-6)
+
+
+def test_what_is_unknown_needs_an_unknown_number():
+    assert seeds_needed(NAN, 1.0) is None
+    assert seeds_needed(1.0, NAN) is None
+    assert seeds_needed(1.0, 0.0) is None
+    assert seeds_needed(0.0, 1.0) == 2
+    with pytest.raises(ValueError, match="0 < level < power < 1"):
+        seeds_needed(1.0, 1.0, power=1.0)
