@@ -122,6 +122,14 @@ def reference(splits, sets, digits, vae) -> dict[str, torch.Tensor]:
     return latents
 
 
+def test_refit_encodes_the_validation_images_among_the_training_images(config, sets, tmp_path):
+    refit = _encode(config.model_copy(update={"refit": True}), tmp_path / "splits")
+    assert [len(refit[split]) for split in SPLITS] == [72, 0, 12]
+    assert refit["validation"].shape == (4, 8, 8)
+    assert len(open_pixels(tmp_path / "splits" / "validation")) == 0
+    assert np.array_equal(refit["test"].labels, sets["test"].labels)
+
+
 def test_latents_are_the_autoencoders_means_over_the_largest_of_the_training_set(sets, reference):
     scale = reference["train"].abs().max()
     for split, image_set in sets.items():
