@@ -81,7 +81,7 @@ def test_labels_become_indices(labels):
     ],
 )
 def test_other_labels_are_refused(labels, message):
-    with pytest.raises(ValueError, match="^labels: ") as error:
+    with pytest.raises(ValueError, match=r"^labels: ") as error:
         check_labels(labels, CLASSES, 2)
     assert message in str(error.value)
 
@@ -91,5 +91,5 @@ def test_latents_are_rows_or_images_of_finite_numbers():
     assert check_latents(z, GREY).shape == (3, 1, 8, 8)
     assert torch.equal(check_latents(z.reshape(3, 1, 8, 8), GREY), check_latents(torch.from_numpy(z), GREY))
     for wrong in (z[:, :10], z[:0], z * np.nan, z > 0):
-        with pytest.raises(ValueError, match="^latents: "):
+        with pytest.raises(ValueError, match=r"^latents: "):
             check_latents(wrong, GREY)

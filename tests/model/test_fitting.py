@@ -1,0 +1,186 @@
+"""A fit is what the stages do, in memory; what is wrong with its input is said in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from stages.conftest import SmallRun
+
+from nfpi import ClassConditionalFlow
+from nfpi.data import ImageSet, read_image_folder, read_image_set
+from nfpi.model import TrainedFlow
+from nfpi.runtime.divergence import Diverged
+
+from .conftest import SMALL
+
+QUICK = {"flow": SMALL, "epochs": 2, "weight": 10.0, "progress": False}
+
+PROGRAM = """
+import sys
+import numpy as np
+from nfpi import ClassConditionalFlow
+from nfpi.data import read_image_folder
+
+images, labels, classes = read_image_folder(sys.argv[1])
+model = ClassConditionalFlow.fit(images, labels, classes=classes, epochs=2, validation=0.2)
+model.save_pretrained(sys.argv[2])
+np.savez(sys.argv[3], log_prob=model.log_prob(images), images=images, drawn=model.sample(labels[:3], 0.5))
+"""
+
+
+def test_a_folder_of_images_is_fitted_saved_and_loaded_by_another_process(images, tmp_path):
+    for index, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        folder = tmp_path / "images" / images.classes[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(folder / f"{index:02d}.png")
+    place = tmp_path / "empty"
+    place.mkdir()
+    command = [sys.executable, "-c", PROGRAM, *(str(tmp_path / name) for name in ("images", "model", "found.npz"))]
+    environment = {"OMP_NUM_THREADS": "1", "PATH": "", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not list(place.iterdir())
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    found = np.load(tmp_path / "found.npz")
+    model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
+    assert model.classes == images.classes
+    assert (model.log_prob(found["images"]) == found["log_prob"]).all()
+    assert found["drawn"].shape == (3, 8, 8, 1)
+
+
+def test_a_fit_is_the_stages_in_one_call(tmp_path):
+    """Bit for bit: weights, Gaussians, and what is known of them."""
+    run = SmallRun(tmp_path / "digits-run", weight=100, seed=3)
+    run.begin()
+    run.train()
+    trained = TrainedFlow.read(run.model)
+    train, validation = (read_image_set(run.splits / split) for split in ("train", "validation"))
+    config = trained.config
+    model = ClassConditionalFlow.fit(
+        train.images,
+        train.labels,
+        validation=(validation.images, validation.labels),
+        classes=train.classes,
+        flow={"kind": trained.flow.kind, **trained.flow.settings.model_dump()},
+        training=config["training"],
+        prior=config["prior"]["settings"],
+        weight=config["prior"]["lambda"],
+        seed=config["seed"],
+        progress=False,
+    )
+    for name, weights in trained.flow.state_dict().items():
+        assert torch.equal(model.flow.state_dict()[name], weights), name
+    assert torch.equal(model.prior.mean, trained.prior.mean)
+    assert torch.equal(model.prior.variance, trained.prior.variance)
+    for key in ("seed", "start", "step", "prior", "training"):
+        assert model.config[key] == config[key], key
+
+
+def test_classes_are_the_names_of_the_labels(images):
+    names = np.array(["wasp", "ant", "bee"])[images.labels]
+    model = ClassConditionalFlow.fit(images.images, names, **QUICK)
+    assert model.classes == ["ant", "bee", "wasp"]
+    assert ClassConditionalFlow.fit(images.images[..., 0], images.labels.tolist(), **QUICK).classes == ["0", "1", "2"]
+
+
+def test_a_share_is_held_out_of_every_class(images):
+    model = ClassConditionalFlow.fit(images.images, images.labels, validation=0.25, name="toy", **QUICK)
+    assert model.config["validation"]["n"] == 15
+    assert 0 <= model.config["validation"]["nf_acc"] <= 100
+    assert model.data["n"] == 45
+    assert "validation" not in ClassConditionalFlow.fit(images.images, images.labels, **QUICK).config
+
+
+@pytest.mark.parametrize("method", ["gradient_descent", {"method": "fixed_point", "update": "exact"}])
+def test_other_methods_give_other_gaussians(images, method):
+    usual = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
+    other = ClassConditionalFlow.fit(images.images, images.labels, prior=method, **QUICK)
+    assert not torch.equal(usual.prior.variance, other.prior.variance)
+    assert other.prior.mean.dtype == torch.float64
+
+
+def test_a_fit_repeats_itself_and_leaves_the_global_state_alone(images):
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(0)
+    state = torch.random.get_rng_state()
+    one, other, third = (
+        ClassConditionalFlow.fit(images.images, images.labels, seed=seed, **QUICK) for seed in (1, 1, 2)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.get_deterministic_debug_mode() == 0
+    torch.set_deterministic_debug_mode(mode)
+    assert (one.encode(images.images) == other.encode(images.images)).all()
+    assert (one.encode(images.images) != third.encode(images.images)).any()
+
+
+def test_the_bar_is_shown_where_it_is_wished(images, capsys):
+    ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
+    assert not capsys.readouterr().err
+    ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"progress": True})
+    assert "step" in capsys.readouterr().err
+
+
+def test_a_divergence_is_one_line(images):
+    with pytest.raises(Diverged) as error:
+        ClassConditionalFlow.fit(images.images, images.labels, **QUICK | {"weight": 1e12, "prior": {"update": "exact"}})
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(Diverged, match="learning_rate"):
+        ClassConditionalFlow.fit(
+            images.images, images.labels, training={"learning_rate": 1e9, "warmup_steps": 0}, **QUICK | {"epochs": 9}
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [0] * 60}, "expected two classes or more, received 1"),
+        ({"labels": [0] * 30 + [2] * 30}, "at least two training images of each class, received 0 of '1'"),
+        ({"labels": [0, 1]}, "expected (60,), one for each image, received (2,)"),
+        ({"weight": -1}, "weight: expected λ of at least 0, received -1"),
+        ({"weight": float("nan")}, "weight: expected λ of at least 0, received nan"),
+        ({"validation": 1.5}, "validation: expected a share between 0 and 1"),
+        ({"validation": 0.01}, "validation: expected enough images to hold out 0.01"),
+        ({"classes": ["a", "b"]}, "labels: expected 0 to 1, received 2"),
+        ({"classes": ["a", "a", "b"]}, "classes: expected distinct names"),
+        ({"flow": {"kind": "glow", "num_flow": 3}}, "flow: "),
+        ({"seed": -1}, "seed"),
+        ({"training": {"precision": "bf16-mixed"}, "device": "cpu"}, "device: expected none with precision"),
+    ],
+)
+def test_wrong_input_is_one_line(images: ImageSet, changes, message):
+    arguments = {"images": images.images, "labels": images.labels, **QUICK, **changes}
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the message is compared
+        ClassConditionalFlow.fit(**arguments)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_sizes_that_no_level_halves_are_refused(make_images):
+    odd = make_images((1, 9, 9))
+    with pytest.raises(ValueError, match=r"expected an even height and width"):
+        ClassConditionalFlow.fit(odd.images, odd.labels)
+
+
+def test_a_folder_of_splits_is_refused_and_one_of_them_read(images, tmp_path):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(images.images[0, ..., 0]).save(tmp_path / split / name / "1.png")
+    with pytest.raises(ValueError, match=r"received splits: name one, e.g. .*train"):
+        read_image_folder(tmp_path)
+    found, labels, classes = read_image_folder(tmp_path / "train", size=4)
+    assert (found.shape, labels.tolist(), classes) == ((2, 4, 4, 1), [0, 1], ["a", "b"])
+
+
+def test_a_model_is_a_record_that_can_be_replaced(fitted):
+    assert replace(fitted, config={**fitted.config, "seed": 4}).seed == 4

@@ -1,0 +1,122 @@
+"""The estimator keeps scikit-learn's contract, as far as images can be told from other data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
+
+from nfpi.sklearn import FlowClassifier
+
+SMALL = {"num_flows": [2], "num_blocks": [1], "hidden_channels": [8]}
+QUICK = {"epochs": 3, "flow": SMALL, "weight": 10.0}
+
+NOT_IMAGES = "its data are no whole numbers from 0 to 255"
+NO_SHAPE = "its data are rows of another size than `shape` says"
+REFUSED = {
+    **dict.fromkeys(
+        (
+            "check_fit_score_takes_y",
+            "check_estimators_overwrite_params",
+            "check_dont_overwrite_parameters",
+            "check_estimators_fit_returns_self",
+            "check_readonly_memmap_input",
+            "check_n_features_in_after_fitting",
+            "check_positive_only_tag_during_fit",
+            "check_estimators_dtypes",
+            "check_dtype_object",
+            "check_pipeline_consistency",
+            "check_estimators_nan_inf",
+            "check_estimators_pickle",
+            "check_f_contiguous_array_estimator",
+            "check_classifiers_one_label",
+            "check_classifiers_classes",
+            "check_classifiers_train",
+            "check_supervised_y_2d",
+            "check_methods_sample_order_invariance",
+            "check_methods_subset_invariance",
+            "check_fit2d_1sample",
+            "check_fit2d_1feature",
+            "check_dict_unchanged",
+            "check_fit_idempotent",
+            "check_fit_check_is_fitted",
+            "check_n_features_in",
+            "check_fit2d_predict1d",
+        ),
+        NOT_IMAGES,
+    ),
+    "check_classifier_data_not_an_array": NO_SHAPE,
+}
+"""Checks that fit other data than images, which the estimator refuses; the next test turns their data into images."""
+
+
+class OfFeatures(FlowClassifier):
+    """The same estimator of any features: each becomes the grey level of a pixel."""
+
+    def _images(self, X):
+        X = np.asarray(X, np.float64)
+        pixels = np.clip(np.rint(20 * X + 128), 0, 255).astype(np.uint8)
+        return np.pad(pixels, ((0, 0), (0, -X.shape[1] % 4))).reshape(len(X), 2, -1, 1)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = False
+        return tags
+
+
+def test_checks_that_need_no_images_pass():
+    done = check_estimator(FlowClassifier(**QUICK), expected_failed_checks=REFUSED, on_fail=None, on_skip=None)
+    assert {check["check_name"] for check in done if check["status"] == "failed"} == set()
+    assert {check["check_name"] for check in done if check["status"] == "xfail"} <= set(REFUSED)
+    assert sum(check["status"] == "passed" for check in done) > 20
+
+
+@pytest.mark.slow
+def test_all_checks_pass_on_features_that_are_made_images():
+    done = check_estimator(OfFeatures(**QUICK), on_skip=None)
+    assert sum(check["status"] == "passed" for check in done) > 50
+
+
+def test_images_are_validated_in_folds_and_pipelines(images_of_classes):
+    images, names = images_of_classes
+    rows = images.reshape(len(images), -1)
+    assert cross_val_score(FlowClassifier(**QUICK | {"epochs": 12}), images, names, cv=2).mean() > 0.8
+    rounded = FunctionTransformer(lambda x: np.rint(x / 2) * 2)
+    pipeline = make_pipeline(rounded, FlowClassifier((8, 8, 1), **QUICK))
+    pipeline.fit(np.minimum(rows, 253).astype(float), names)
+    assert set(pipeline.predict(np.minimum(rows, 253))) <= {"ant", "bee", "cat"}
+
+
+def test_probabilities_are_those_of_the_model(images_of_classes):
+    images, names = images_of_classes
+    classifier = FlowClassifier(**QUICK).fit(images, names)
+    assert classifier.classes_.tolist() == classifier.model_.classes == ["ant", "bee", "cat"]
+    assert (classifier.predict_log_proba(images) == classifier.model_.predict_log_proba(images)).all()
+    np.testing.assert_allclose(classifier.predict_proba(images).sum(1), 1)
+    assert classifier.score(images, names) == np.mean(classifier.predict(images) == names)
+    again = clone(classifier).fit(images[..., 0], names)
+    assert (again.predict_log_proba(images) == classifier.predict_log_proba(images)).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.full((6, 8, 8, 1), 0.5), "X: expected whole numbers from 0 to 255, received float64 from 0.5 to 0.5"),
+        (np.full((6, 8, 8, 1), 256), "received int64 from 256 to 256"),
+        (np.full((6, 64), 1), "shape: expected (H, W, C) for images that come as rows"),
+    ],
+)
+def test_what_is_no_image_is_refused(values, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the message is compared
+        FlowClassifier(**QUICK).fit(values, [0, 1, 0, 1, 0, 1])
+    assert message in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def images_of_classes(make_images):
+    images = make_images()
+    return images.images, np.array(["ant", "bee", "cat"])[images.labels]
