@@ -85,11 +85,12 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
         (
             "swin",
             {"optimizer": "adamw", "schedule": "cosine", "learning_rate": 2e-3, "weight_decay": 5e-2}
-            | {"batch_size": 256, "epochs": 1000, "architecture": {}},
+            | {"batch_size": 256, "epochs": 1000, "architecture": {"layer_norm_eps": 1e-6}}
+            | {"repeats": 3, "label_smoothing": 0.1, "normalization": "dataset", "warmup_epochs": 10},
         ),
         (
             "eva02",
-            {"optimizer": "sgd", "schedule": "constant", "learning_rate": 1e-5, "gradient_clip": 1}
+            {"optimizer": "sgd", "momentum": 0, "schedule": "constant", "learning_rate": 1e-5, "gradient_clip": 1}
             | {"batch_size": 64, "epochs": 3, "image_size": 448, "start_from": "eva02_pretrained", "architecture": {}},
         ),
         ("eva02_pretrained", {"pretrained": True, "epochs": 0, "image_size": 448, "architecture": {}}),
