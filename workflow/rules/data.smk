@@ -22,6 +22,7 @@ rule prepare_data:
         **jobs.resources("prepare_data"),
     params:
         dataset=params.dataset,
+        split=params.split,
         compared=params.dataset_content,
         content=sources.content,
         code=params.code("dataset"),
@@ -29,7 +30,7 @@ rule prepare_data:
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
-        "Prepare {wildcards.dataset}"
+        "Prepare {wildcards.dataset}{params.split}"
     shell:
         "exec nfpi --log {log:q} prepare-data --name {wildcards.dataset:q} --dataset {params.dataset:q}"
         " {params.extensions:q}"
@@ -55,6 +56,7 @@ rule encode_data:
         **jobs.resources("encode_data"),
     params:
         dataset=params.dataset,
+        split=params.split,
         compared=params.dataset_content,
         content=sources.content,
         code=params.code("dataset"),
@@ -62,7 +64,7 @@ rule encode_data:
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
-        "Encode {wildcards.dataset}"
+        "Encode {wildcards.dataset}{params.split}"
     shell:
         "exec nfpi --log {log:q} encode-data --name {wildcards.dataset:q} --dataset {params.dataset:q}"
         " --workers {threads}"

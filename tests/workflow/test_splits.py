@@ -1,0 +1,108 @@
+"""A split of its own for each seed: `split_seed: per_seed`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nfpi.config import ConfigError, DatasetConfig
+from nfpi.data.sources.digits import load_digits
+from nfpi.data.store import read_image_set
+
+from .conftest import COLLECTION, DEMO, Job, Project, make_plan
+
+PER_SEED = ("--config", "datasets={digits: {split_seed: per_seed}}", "seeds=[0, 1]")
+
+
+def demo_of_seeds(*seeds: str) -> set[Job]:
+    """The jobs of demo's table 2 with a split for each seed."""
+    apart = {(stage, output) for stage, output in DEMO - COLLECTION if stage != "prepare-data"}
+    moved = {(stage, output.replace("/seed=0", f"/seed={seed}")) for stage, output in apart for seed in seeds}
+    return moved | {("prepare-data", f"digits/splits/seed={seed}") for seed in seeds} | COLLECTION
+
+
+def data_of(project: Project, *arguments: str) -> dict[Job, str]:
+    """The option `--data` of each job of a dry run that reads splits, and what makes them."""
+    text = project.snakemake(*arguments, "--dry-run", "--printshellcmds").stdout
+    commands = [line for line in text.splitlines() if line.startswith("Shell command: ") and " --data " in line]
+    found = {}
+    for line in commands:
+        words = line.split()
+        found[words[6], words[words.index("--output") + 1]] = words[words.index("--data") + 1]
+    return found
+
+
+def test_each_seed_has_its_split_and_nothing_else_changes(fresh: Project) -> None:
+    assert fresh.plan("table2") == DEMO
+    assert fresh.plan("table2", *PER_SEED) == demo_of_seeds("0", "1")
+
+
+def test_every_stage_reads_the_split_of_its_seed(fresh: Project) -> None:
+    read = data_of(fresh, "table2", "table5", *PER_SEED)
+    assert {stage for stage, _ in read} == {
+        *("start-flow", "train-flow", "evaluate", "augment", "train-classifier", "test-classifier"),
+    }
+    for (_, output), data in read.items():
+        seed = next(part for part in output.split("/") if part.startswith("seed="))
+        assert data == f"results/demo/digits/splits/{seed}", output
+
+
+def test_one_split_of_all_seeds_lies_where_it_lay(fresh: Project) -> None:
+    read = data_of(fresh, "table2", "table5", "--config", "seeds=[0, 1]")
+    assert set(read.values()) == {"results/demo/digits/splits"}
+
+
+def test_figures_show_the_split_of_the_first_seed() -> None:
+    plan = make_plan(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[3, 4])
+    for name in ("figure1", "figure2"):
+        files = plan.config.figures[name].files(plan.config, plan.layout)
+        assert files["train"][0] == "results/demo/digits/splits/seed=3/train/images.npy"
+
+
+def test_splits_are_those_of_their_seed_alone(fresh: Project) -> None:
+    fresh.use_real_stages()
+    files = [f"results/demo/digits/splits/seed={seed}/data.manifest.json" for seed in (0, 1)]
+    fresh.snakemake(*files, *PER_SEED)
+    shutil.copytree(fresh.folder / "results/demo/digits/splits", own := fresh.folder / "own")
+    fresh.snakemake("results/demo/digits/splits/data.manifest.json", "--config", "datasets={digits: {split_seed: 1}}")
+    common = fresh.folder / "results/demo/digits/splits"
+    for split in ("train", "validation", "test"):
+        for file in ("images.npy", "labels.npy", "meta.json"):
+            assert (own / "seed=1" / split / file).read_bytes() == (common / split / file).read_bytes()
+        assert not np.array_equal(images_of(own / "seed=0" / split), images_of(own / "seed=1" / split))
+    everything = load_digits(DatasetConfig(), fresh.folder).splits["train"][0]
+    for seed in (0, 1):
+        parts = [images_of(own / f"seed={seed}" / split) for split in ("train", "validation", "test")]
+        assert sorted(image.tobytes() for part in parts for image in part) == sorted(
+            map(np.ndarray.tobytes, everything)
+        )
+    assert fresh.plan(*files, *PER_SEED) == set()  # they stay where those of all seeds are made
+
+
+def images_of(folder: Path) -> np.ndarray:
+    return np.asarray(read_image_set(folder).images)
+
+
+@pytest.mark.parametrize("value", [-1, 2**32, 0.5, "per seed"])
+def test_a_split_seed_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(
+        ConfigError, match=r"digits\.split_seed: expected a whole number .*, or per_seed, received "
+    ) as fault:
+        make_plan(datasets={"digits": {"split_seed": value}})
+    assert "\n" not in str(fault.value)
+
+
+def test_a_seed_that_draws_no_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"datasets\.digits\.split_seed: per_seed: expected seeds of at most 2³² − 1"):
+        make_plan(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[0, 2**32])
+
+
+def test_the_paper_is_found_beside_the_snakefile(fresh: Project, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    text = fresh.snakemake("table2", "--dry-run", "--printshellcmds", "--directory", str(elsewhere)).stdout
+    assert f"--reference {fresh.folder.resolve()}/workflow/reference/paper.csv" in text
+    assert "--reference workflow/reference/paper.csv" in fresh.snakemake("table2", "-n", "--printshellcmds").stdout
