@@ -36,8 +36,8 @@ OF_TABLES = ("collect", "table")
 WITHOUT_INPUT = ("schema", "benchmark", "download-weights")
 DECLARE_NONE = {"figure", "export"}
 """A figure's files depend on the figure, an export's on the images."""
-TESTED_ELSEWHERE = {"encode-data", "import-release"}
-"""Of an autoencoder in tests/data, of a released checkpoint beside this module."""
+TESTED_ELSEWHERE = {"encode-data", "import-release", "claims"}
+"""Of an autoencoder in tests/data; of a released checkpoint, and of claims, beside this module."""
 
 
 def declared(stage: str, **options: str) -> set[str]:

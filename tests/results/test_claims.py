@@ -1,0 +1,225 @@
+"""Claims judged on collected metrics whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfpi.config import Config
+from nfpi.config.claims import Claim
+from nfpi.results.claims import Evidence, judge_claims
+from nfpi.results.claims_layout import claims_to_html, claims_to_latex, claims_to_markdown, read_claims, write_claims
+from nfpi.results.predictions import Predictions
+from nfpi.results.tables import TableError
+from nfpi.runs import Run
+from nfpi.workflow.tables import table_rows
+
+SEEDS = tuple(range(10))
+OURS = {"dataset": "digits", "label": "ours", "lambdas": [10, 100, 1000], "classifier": "resnet18"}
+THEIRS = {"dataset": "digits", "label": "theirs", "prior": "gmm", "lambdas": [10], "classifier": None}
+DIVERGED = "diverged: loss of the flow at step 4"
+
+Values = Callable[[str, float, int], dict[str, float] | str | None]
+"""What a run of a prior, λ and seed measured; text: how it diverged; None: it is not there."""
+
+
+def comparison(**changes: Any) -> dict[str, Any]:
+    """`ours` against `theirs` on NF-Acc."""
+    rows = {"first": {"table": "t", "row": "ours"}, "second": {"table": "t", "row": "theirs"}}
+    return {**rows, "smallest_effect": 0.5, **changes}
+
+
+@pytest.fixture
+def judge(config_of, measured, frame_of, reference) -> Callable[..., pd.DataFrame]:
+    """Verdicts on one claim of these comparisons, from what the runs measured."""
+
+    def make(values: Values, *comparisons: dict[str, Any], seeds: tuple[int, ...] = SEEDS, **more: Any) -> pd.DataFrame:
+        config: Config = config_of(OURS, THEIRS, seeds=seeds)
+        rows = table_rows(config, "t")
+        found = []
+        for run in dict.fromkeys(run for row in rows for run in row.runs):
+            value = values(str(run.prior), float(run.weight or 0), run.seed)
+            if value is None:
+                continue
+            if isinstance(value, str):
+                found.append(measured(run, status=value))
+                continue
+            of_run = {name: number for name, number in value.items() if ("cnn" in name) == (run.classifier is not None)}
+            found.append(measured(run, **of_run))
+        claim = {"number": 3, "statement": "Ours is better", "comparisons": list(comparisons) or [comparison()]}
+        evidence = Evidence(frame_of(*found), config.tables, {"t": rows}, reference, more.get("predictions", none_read))
+        return judge_claims({"c": Claim.model_validate(claim)}, evidence)
+
+    return make
+
+
+def none_read(run: Run) -> Predictions:
+    raise AssertionError(f"predictions of {run.folder} are not needed")
+
+
+def noise(seed: int, *key: float) -> float:
+    return float(np.random.default_rng([seed, *map(int, key)]).normal(0, 0.5))
+
+
+def effect(size: float) -> Values:
+    """`ours` is better by this much; λ = 100 is the best on the validation split."""
+
+    def values(prior: str, weight: float, seed: int) -> dict[str, float]:
+        ours = prior == "fpi"
+        base = 70 + 3 * noise(seed) + noise(seed, weight, ours) + (size if ours and weight == 100 else 0)
+        validation = {10: 90.0, 100: 95.0, 1000: 91.0}[weight]
+        inner = 5.0 if weight == 100 else 0.0
+        return {
+            "nf_acc": base,
+            "validation_nf_acc": validation,
+            "cnn_acc": 60 + inner,
+            "validation_cnn_acc": 60 + inner,
+        }
+
+    return values
+
+
+def only(frame: pd.DataFrame) -> dict[str, Any]:
+    assert len(frame) == 1
+    row: dict[str, Any] = frame.iloc[0].to_dict()
+    return row
+
+
+def test_a_known_effect_is_found_at_the_lambda_that_validation_chooses(judge):
+    row = only(judge(effect(4.0)))
+    assert (row["verdict"], row["claim_verdict"]) == ("holds", "replicated")
+    assert row["first_lambda"] == 100
+    assert row["low"] < 4 < row["high"]
+    assert (row["seeds"], row["planned_seeds"]) == (10, 10)
+    assert pd.isna(row["seeds_needed"])
+
+
+def test_the_opposite_effect_contradicts(judge):
+    row = only(judge(effect(-4.0)))
+    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
+
+
+def test_the_direction_less_turns_signs_around(judge):
+    row = only(judge(effect(-4.0), comparison(direction="less")))
+    assert (row["verdict"], row["claim_verdict"]) == ("holds", "replicated")
+    assert row["difference"] < 0
+    assert "theirs − ours, λ = 100" in claims_to_markdown(judge(effect(-4.0), comparison(direction="less")))
+
+
+def test_no_effect_is_not_replicated_where_one_that_matters_is_excluded(judge):
+    row = only(judge(effect(0.0), comparison(smallest_effect=3.0)))
+    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
+    assert only(judge(effect(0.0), comparison(smallest_effect=3.0, direction="not_less")))["verdict"] == "holds"
+
+
+def test_one_seed_decides_nothing_over_seeds(judge):
+    row = only(judge(effect(4.0), seeds=(3,)))
+    assert (row["verdict"], row["claim_verdict"], row["seeds"]) == ("inconclusive", "inconclusive", 1)
+
+
+def test_two_noisy_seeds_say_how_many_would_decide(judge):
+    row = only(judge(effect(0.2), seeds=(0, 1)))
+    assert row["verdict"] == "inconclusive"
+    assert row["seeds_needed"] > 2
+
+
+def test_a_seed_that_diverged_is_left_out_and_counted(judge):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" and weight == 100 and seed == 4 else effect(4.0)(prior, weight, seed)
+
+    frame = judge(values)
+    row = only(frame)
+    assert (row["verdict"], row["seeds"], row["first_diverged"], row["second_diverged"]) == ("holds", 9, 1, 0)
+    assert "9 of 10" in claims_to_markdown(frame)
+    assert "1 of 10 seeds of ours, λ = 100 diverged." in claims_to_markdown(frame)
+
+
+@pytest.mark.parametrize(("prior", "expected"), [("fpi", "does not hold"), ("gmm", "inconclusive")])
+def test_a_row_that_always_diverges(judge, prior, expected):
+    at_ten = comparison(first={"table": "t", "row": "ours", "lambda": 10})
+    row = only(judge(lambda *run: DIVERGED if run[:2] == (prior, 10) else effect(4.0)(*run), at_ten))
+    assert (row["verdict"], row["seeds"]) == (expected, 0)
+
+
+def test_divergence_itself_is_compared_over_seeds(judge):
+    stable = {"table": "t", "row": "ours", "lambda": 10}
+    more = {"metric": "divergence", "direction": "less", "test": "mcnemar", "smallest_effect": 50}
+    row = only(judge(lambda *run: DIVERGED if run[0] == "gmm" else effect(0.0)(*run), comparison(first=stable, **more)))
+    assert (row["verdict"], row["difference"], row["seeds"]) == ("holds", -100, 10)
+
+
+def test_missing_runs_are_left_out_and_no_runs_are_not_run(judge):
+    row = only(judge(lambda *run: None if run[0] == "fpi" and run[2] > 6 else effect(4.0)(*run)))
+    assert (row["verdict"], row["seeds"], row["planned_seeds"]) == ("holds", 7, 10)
+    frame = judge(lambda *run: None)
+    assert (only(frame)["verdict"], only(frame)["claim_verdict"]) == ("not run", "not run")
+    assert "not run" in claims_to_markdown(frame)
+
+
+def test_the_ends_of_a_range_and_the_best_within(judge):
+    def row(weight: str) -> dict[str, str]:
+        return {"table": "t", "row": "ours", "lambda": weight}
+
+    parts = [
+        comparison(first=row("inner_best"), second=row("max"), metric="cnn_acc"),
+        comparison(first=row("inner_best"), second=row("min"), metric="cnn_acc"),
+    ]
+    frame = judge(effect(0.0), *parts)
+    assert frame["first_lambda"].tolist() == [100, 100]
+    assert frame["second_lambda"].tolist() == [1000, 10]
+    assert set(frame["claim_verdict"]) == {"replicated"}
+
+
+def test_a_constant_is_compared_with(judge):
+    row = only(judge(effect(4.0), comparison(second={"value": 50}, smallest_effect=0)))
+    assert (row["verdict"], row["second_value"]) == ("holds", 50)
+
+
+def test_holm_adjusts_over_a_claim(judge):
+    frame = judge(effect(0.6), *[comparison()] * 4)
+    assert frame["p_adjusted"].iloc[0] == pytest.approx(min(1.0, 4 * frame["p_value"].iloc[0]))
+
+
+def predictions(labels: np.ndarray, right: np.ndarray) -> Predictions:
+    predicted = np.where(right, labels, (labels + 1) % 10).astype(np.int32)
+    return Predictions(labels, predicted, np.zeros(len(labels), np.float32), np.zeros((len(labels), 10), np.float16))
+
+
+@pytest.mark.parametrize(
+    ("test", "seeds", "name"), [("mcnemar", (5,), "McNemar"), ("bootstrap", (0, 1, 2), "bootstrap")]
+)
+def test_images_are_compared_within_a_seed(judge, test, seeds, name):
+    def read(run: Run) -> Predictions:
+        labels = np.random.default_rng(run.seed).integers(0, 10, 400).astype(np.int32)
+        right = np.random.default_rng([run.seed, run.prior == "fpi"]).random(400) < (
+            0.95 if run.prior == "fpi" else 0.8
+        )
+        return predictions(labels, right)
+
+    row = only(judge(effect(15.0), comparison(test=test), seeds=seeds, predictions=read))
+    assert (row["verdict"], row["test"], row["seeds"]) == ("holds", name, len(seeds))
+
+
+def test_predictions_of_other_images_are_refused(judge):
+    def read(run: Run) -> Predictions:
+        labels = np.random.default_rng(len(run.folder)).integers(0, 10, 40).astype(np.int32)
+        return predictions(labels, np.ones(40, bool))
+
+    with pytest.raises(TableError, match="same test images"):
+        judge(effect(1.0), comparison(test="mcnemar"), seeds=(5,), predictions=read)
+
+
+def test_files_of_all_forms(judge, tmp_path):
+    frame = judge(effect(4.0), comparison(), comparison(direction="not_less", paper_difference=16.3))
+    write_claims(frame, tmp_path)
+    pd.testing.assert_frame_equal(read_claims(tmp_path / "claims.csv"), frame)
+    assert {path.name for path in tmp_path.iterdir()} == {f"claims.{suffix}" for suffix in ("csv", "md", "tex", "html")}
+    assert claims_to_latex(frame).isascii()
+    assert "<title>" in claims_to_html(frame)
+    text = claims_to_markdown(frame)
+    assert "| 3 | Ours is better | replicated |" in text
+    assert "+16.3" in text
