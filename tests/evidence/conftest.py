@@ -17,7 +17,8 @@ from nfpi.results.settings import StoredSettings
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
-N = 60
+N = 100
+"""Test images, each a percent."""
 CONFIG: dict[str, Any] = {
     "datasets": {"animals": {}},
     "flows": {"mef": {}},
@@ -68,7 +69,9 @@ class Results:
             seconds=1.0,
         )
         labels = torch.arange(N) % 3
+        predicted = torch.where(torch.arange(N) < value, labels, (labels + 1) % 3)
         log_prob = torch.randn(N, 3, generator=torch.Generator().manual_seed(run.seed))
+        log_prob[torch.arange(N), predicted] += 20
         write_predictions(self.root / run.folder / "predictions.npz", labels, log_prob)
 
     def gather(self, **options: bool) -> Gathered:

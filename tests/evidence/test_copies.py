@@ -29,7 +29,7 @@ def test_metrics_are_kept_as_they_are_and_predictions_without_what_no_table_need
     kept = read_predictions(results.evidence / FLOW.folder / "predictions.npz")
     made = read_predictions(results.root / FLOW.folder / "predictions.npz")
     assert np.array_equal(kept.predicted, made.predicted)
-    assert kept.class_log_prob.shape == (60, 0)
+    assert kept.class_log_prob.shape == (100, 0)
     results.gather(with_class_log_prob=True)
     kept = read_predictions(results.evidence / FLOW.folder / "predictions.npz")
     assert np.array_equal(kept.class_log_prob, made.class_log_prob)
@@ -122,8 +122,8 @@ def test_a_damaged_file_is_refused(results: Results, name):
 def test_predictions_of_other_images_are_refused(results: Results):
     results.make(0)
     path = results.root / FLOW.folder / "metrics.json"
-    path.write_text(path.read_text().replace('"n": 60', '"n": 59'))
-    with pytest.raises(EvidenceError, match="expected predictions of 59 images, received 60"):
+    path.write_text(path.read_text().replace('"n": 100', '"n": 99'))
+    with pytest.raises(EvidenceError, match="expected predictions of 99 images, received 100"):
         results.gather()
 
 

@@ -10,7 +10,7 @@ from nfpi.stages.options.base import Command
 
 
 class KeepEvidence(Command):
-    """Copy metrics and predictions of the runs of all tables.
+    """Keep metrics and predictions of the runs of tables.
 
     With the settings of the preset and a checksum of every file. What is there already stays: more seeds are added.
     """
