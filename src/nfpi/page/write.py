@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.figures.curves import write_curves
+from nfpi.page.claims import ShownClaims, read_shown_claims
 from nfpi.page.costs import Cost, cost_table, read_costs
 from nfpi.page.described import FILE, Described, known_figures, read_described
 from nfpi.page.figures import ShownFigure, read_figures
@@ -49,7 +50,7 @@ class Page:
         meanings: of their metrics and of λ, a sentence each.
         facts: of all runs: name, value.
         problems: what is missing or damaged, a line each.
-        tables, figures, runs: the sections.
+        claims, tables, figures, runs: the sections.
         not_made: names of tables and figures of the preset that are still to be made.
         overviews: of the runs: id, title, table.
         costs: of the stages; None: no times were noted.
@@ -61,6 +62,7 @@ class Page:
     meanings: list[str]
     facts: list[tuple[str, str]]
     problems: list[str]
+    claims: ShownClaims
     tables: list[ShownTable]
     figures: list[ShownFigure]
     runs: list[ShownRun]
@@ -99,11 +101,13 @@ def read_page(root: Path) -> Page:
         problems.append(f"curves: {error}")
     found = find_runs(root)
     kinds = settings_by_kind(found)
+    claims = read_shown_claims(root)
     tables = read_tables(root, described.tables)
     figures = read_figures(root, described.figures)
     runs = show_runs(root, found, lambda item: differing_settings(item, kinds))
     costs = read_costs(root)
     best = headlines(found, tables)
+    problems += [claims.fault] if claims.fault else []
     problems += [table.fault for table in tables if table.fault]
     problems += [fault for figure in figures for fault in figure.faults]
     problems += [fault for flow in runs for run in flow.with_classifiers for fault in run.faults]
@@ -113,6 +117,7 @@ def read_page(root: Path) -> Page:
         meanings=[*meanings(headline.metric for headline in best), *([WEIGHT] if any(map(_is_fitted, found)) else [])],
         facts=_facts(found, costs),
         problems=_shortened(problems, root),
+        claims=claims,
         tables=[table for table in tables if table.is_made],
         figures=[figure for figure in figures if figure.is_made],
         not_made=_not_made(root, tables, figures),

@@ -1,0 +1,44 @@
+"""The verdicts on claims on a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nfpi.page.pictures import Picture, embed
+from nfpi.results.claims_layout import NAME, lay_out_claims, read_claims
+from nfpi.results.html import HTML
+from nfpi.results.layout import Table
+from nfpi.results.logs import CsvError
+from nfpi.runtime.manifests import ManifestError, find_product
+
+
+@dataclass(frozen=True)
+class ShownClaims:
+    """The verdicts, or why there are none.
+
+    Attributes:
+        tables: of claims and of comparisons, each with its title.
+        picture: the forest plot; None: there is none.
+        files: all forms, relative to the page; none where claims were not judged.
+        fault: one line that says what is missing or damaged.
+    """
+
+    tables: list[tuple[str, Table]] = field(default_factory=list)
+    picture: Picture | None = None
+    files: list[str] = field(default_factory=list)
+    fault: str = ""
+
+
+def read_shown_claims(root: Path) -> ShownClaims:
+    """The verdicts that lie in a folder of results."""
+    path = root / f"{NAME}.csv"
+    files = [f"{NAME}.{suffix}" for suffix in ("csv", "md", "tex", "html", "png", "pdf")]
+    files = [file for file in files if (root / file).is_file()]
+    try:
+        if find_product(path) is None and not files:
+            return ShownClaims()
+        tables = lay_out_claims(read_claims(path), HTML)
+        return ShownClaims(tables, embed(root / f"{NAME}.png", "Figure: differences that decide the claims", ""), files)
+    except (ManifestError, CsvError, ValueError, OSError) as error:
+        return ShownClaims(files=files, fault=" ".join(str(error).split()))
