@@ -172,15 +172,13 @@ def _check_settings(chosen: Sequence[FoundRun], there: dict[Run, FoundRun], outp
 
 
 def _differing(first: FoundRun, second: FoundRun) -> list[str]:
-    """Names of settings that differ; of a run that diverged none are known."""
-    if not first.settings or not second.settings:
-        return []
-    names = sorted(first.settings.keys() | second.settings.keys())
-    return [
-        name
-        for name in names
-        if first.settings.get(name) != second.settings.get(name) and name.rpartition(".")[2] not in _NO_RESULT
-    ]
+    """Names of settings that differ, of those that both runs have.
+
+    A version that made one of them may lack a setting of the other; of a run that diverged none are known.
+    """
+    ours, theirs = first.settings, second.settings
+    names = [name for name in ours if name in theirs and name.rpartition(".")[2] not in _NO_RESULT]
+    return sorted(name for name in names if ours[name] != theirs[name])
 
 
 def _values(item: FoundRun) -> dict[str, object]:
