@@ -96,7 +96,7 @@ class MakeFigure(Stage):
 
 
 class JudgeClaims(Stage):
-    """Judge the claims of a preset by the metrics of its runs.
+    """Judge the claims of a preset by its runs' metrics.
 
     As csv, Markdown, LaTeX and HTML, and as a figure.
     """
