@@ -162,3 +162,11 @@ def test_a_figure_is_drawn_from_what_it_names() -> None:
     assert f"{FOLDER}/fit/fixed_point.csv" in iterations
     model = inputs.files_of_figure("samples")({})["model"]
     assert {path.rpartition("/")[2] for path in model} == {"config.json", "model.safetensors"}
+
+
+def test_a_table_of_one_seed_reads_the_predictions_that_it_compares() -> None:
+    one = make_inputs().predictions_of_table({"table": "table2"})
+    flow = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
+    assert {f"{flow}/predictions.npz", f"{flow}/resnet18/predictions.npz"} <= set(one)
+    assert len(one) == len(set(one)) == 2 * 5
+    assert make_inputs(seeds=[0, 1]).predictions_of_table({"table": "table2"}) == []
