@@ -51,6 +51,7 @@ def test_all_of_the_demo_is_made_once(everything: Project) -> None:
         "figure": 6,
         "collect": 7,
         "table": 7,
+        "claims": 1,
     }
 
 
@@ -76,6 +77,7 @@ def test_the_paper_preset_plans_every_run_of_the_paper(fresh: Project) -> None:
         "figure": 6,
         "collect": 7,
         "table": 7,
+        "claims": 1,
     }
 
 

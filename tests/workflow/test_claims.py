@@ -1,0 +1,79 @@
+"""The target of claims: which runs it asks for, and what a changed claim makes again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nfpi.workflow import Inputs, Params, Targets
+
+from .conftest import Job, Project, flow_of_run, jobs_of_run, make_plan
+
+CLAIMS: Job = ("claims", "results/mine")
+ROWS: list[dict[str, Any]] = [
+    {"label": "ours", "dataset": "digits", "lambdas": [10, 100, 1000], "classifier": None},
+    {"label": "kept", "dataset": "digits", "lambdas": [0]},
+]
+MINE: dict[str, Any] = {
+    "tables": {"mine": {"metrics": ["nf_acc"], "experiments": ROWS}},
+}
+RUN = "digits/mef/{}/lambda={}/seed=0"
+
+
+def claim(first: str | float, **changes: Any) -> dict[str, Any]:
+    """Ours at one λ against the initial Gaussians, kept."""
+    rows = {"first": {"table": "mine", "row": "ours", "lambda": first}, "second": {"table": "mine", "row": "kept"}}
+    return {"statement": "Ours is better", "comparisons": [{**rows, "smallest_effect": 0.5, **changes}]}
+
+
+def inputs_of(**claims: Any) -> Inputs:
+    only = dict.fromkeys(make_plan().config.claims)  # those of the preset are left out
+    return Inputs(make_plan(tables=MINE["tables"], claims=only | claims))
+
+
+def weights_in(files: list[str]) -> set[str]:
+    return {part.removeprefix("lambda=") for file in files for part in file.split("/") if part.startswith("lambda=")}
+
+
+def test_the_runs_of_the_rows_that_are_named_are_asked_for() -> None:
+    assert weights_in(inputs_of(a=claim("max")).metrics_of_claims({})) == {"0", "1000"}
+    assert weights_in(inputs_of(a=claim("min"), b=claim(100)).metrics_of_claims({})) == {"0", "10", "100"}
+    assert weights_in(inputs_of(a=claim("best")).metrics_of_claims({})) == {"0", "10", "100", "1000"}
+
+
+def test_predictions_are_asked_for_where_a_test_needs_them() -> None:
+    assert inputs_of(a=claim("max")).predictions_of_claims({}) == []
+    assert inputs_of(a=claim("max", test="mcnemar")).predictions_of_claims({}) == [
+        f"results/demo/{RUN.format('fpi', 1000)}/predictions.npz",
+        f"results/demo/{RUN.format('baseline', 0)}/predictions.npz",
+    ]
+
+
+def test_a_command_names_the_runs_of_one_seed_alone() -> None:
+    plan = make_plan("digits")
+    params = Params(plan, Inputs(plan))
+    rows = json.loads(params.rows_of_claims({}))
+    assert {run["seed"] for table in rows.values() for row in table for run in row["flow_runs"]} == {0}
+    assert json.loads(params.seeds({})) == list(range(10))
+    length = sum(len(text) for text in (params.rows_of_claims({}), params.claims({}), params.tables_of_claims({})))
+    assert length < 2**17  # what Linux lets one argument be: Snakemake hands the whole command to bash as one
+
+
+def test_claims_are_a_target_where_a_preset_has_some() -> None:
+    assert "claims" in Targets(make_plan()).names
+    without = dict.fromkeys(make_plan().config.claims)
+    assert "claims" not in Targets(make_plan(claims=without)).names
+
+
+def test_a_changed_claim_is_judged_again_and_nothing_else_is_made(fresh: Project) -> None:
+    preset = {"extends": "demo", "tables": MINE["tables"]}
+    others: dict[str, Any] = dict.fromkeys(make_plan().config.claims)
+    fresh.write("mine.yaml", preset | {"claims": others | {"a": claim("max", test="mcnemar")}})
+    call = ("claims", "--config", "preset=mine.yaml")
+    fresh.snakemake(*call)
+    kept = jobs_of_run(RUN.format("baseline", 0))
+    assert fresh.made() >= {CLAIMS} | kept | flow_of_run(RUN.format("fpi", 1000))
+    assert not any(stage in ("collect", "table") for stage, _ in fresh.made())
+    assert fresh.plan(*call) == set()
+    fresh.write("mine.yaml", preset | {"claims": others | {"a": claim("max", test="mcnemar", smallest_effect=1)}})
+    assert fresh.plan(*call) == {CLAIMS}
