@@ -253,7 +253,7 @@ def test_a_table_is_collected_from_its_runs_and_told_its_rows() -> None:
     rows = json.loads(params.rows_of_table(wildcards))
     of_rows = {Run.from_json(run) for row in rows for run in [*row["flow_runs"], *row["classifier_runs"]]}
     assert of_rows == set(runs)
-    assert json.loads(params.table(wildcards)).keys() == {"title", "best_only", "metrics", "literature"}
+    assert json.loads(params.table(wildcards)).keys() == {"title", "best_only", "best_by", "metrics", "literature"}
 
 
 def test_a_figure_is_told_what_it_shows_and_reads() -> None:
