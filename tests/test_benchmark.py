@@ -122,17 +122,17 @@ def test_everything_that_is_measured_is_written(tmp_path, monkeypatch):
         received.append(repeats)
         yield replace(FOUND[0], name=f"number {len(received)}")
 
-    names = ("_actions", "_training_step", "_fixed_point", "_fixed_point_memory")
+    names = ("_actions", "_training_step", "_use", "_fixed_point", "_fixed_point_memory")
     for name in names:
         monkeypatch.setattr(benchmark, name, measure)
     found = benchmark.run_benchmarks(tmp_path / "new", 2)
-    assert received == [2] * 4
-    assert [measurement.name for measurement in found] == [f"number {n}" for n in range(1, 5)]
+    assert received == [2] * 5
+    assert [measurement.name for measurement in found] == [f"number {n}" for n in range(1, 6)]
     table = pd.read_csv(tmp_path / "new/benchmark.csv")
     assert table["name"].tolist() == [measurement.name for measurement in found]
-    assert table["ratio"].tolist() == [20.0] * 4
+    assert table["ratio"].tolist() == [20.0] * 5
     text = (tmp_path / "new/benchmark.md").read_text()
-    assert all(f"number {n} " in text for n in range(1, 5))
+    assert all(f"number {n} " in text for n in range(1, 6))
 
 
 def test_the_peak_memory_of_a_fit_is_a_plausible_amount():

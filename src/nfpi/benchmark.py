@@ -77,13 +77,13 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
     """
     torch.manual_seed(0)
     found: list[Measurement] = []
-    progress = tqdm(total=4, desc="benchmark", disable=None)
+    progress = tqdm(total=5, desc="benchmark", disable=None)
     # as in the stages: the fit runs in an unprepared process, a training in one that keeps freed memory (make_device)
     for measure in (_fixed_point, _fixed_point_memory):
         found += measure(torch.device("cpu"), repeats)
         progress.update()
     device = make_device().device
-    for measure in (_actions, _training_step):
+    for measure in (_actions, _training_step, _use):
         found += measure(device, repeats)
         progress.update()
     progress.close()
@@ -192,6 +192,42 @@ def _training_step(device: torch.device, repeats: int, batch: int = 16) -> Itera
         "s",
         "at most 1.22×",
     )
+
+
+def _use(device: torch.device, repeats: int, batch: int = 32) -> Iterator[Measurement]:
+    """Time classification and sampling at the paper's size, from and to 8-bit images, without gradients."""
+    from nfpi.model import ClassConditionalFlow
+
+    flow = MatrixExponentialFlow(**PAPER_FLOW).to(device)  # type: ignore[arg-type]
+    x = (2 * torch.rand(batch, 3, 32, 32) - 1).to(device)
+    flow.initialize(x)
+    dimensions = x[0].numel()
+    prior = GaussianPrior(torch.randn(10, dimensions), torch.ones(10, dimensions)).to(device)
+    classes = [str(index) for index in range(10)]
+    data: dict[str, object] = {"name": None, "classes": classes, "dtype": "uint8", "extra": {}}
+    noise = {"grey_noise": 0.0, "latent_noise": 0.0}
+    model = ClassConditionalFlow(flow, prior, {"data": data, "training": noise, "seed": 0})
+    images = torch.randint(256, (batch, 32, 32, 3), dtype=torch.uint8).numpy()
+    labels = (torch.arange(batch) % 10).numpy()
+    _, convolutions = _record_convolutions(flow, x)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for image, weight, bias, padding in convolutions:
+            F.conv2d(image, weight, bias, padding=padding)
+
+    uses = {"predict": lambda: model.predict(images), "sample": lambda: model.sample(labels)}
+    *times, bare_convolutions = _medians(device, repeats, *uses.values(), bare)
+    for name, ours in zip(uses, times, strict=True):
+        yield Measurement(
+            f"{name}, paper's flow, {batch} images",
+            "the bare convolutions of its coupling nets",
+            ours,
+            bare_convolutions,
+            ours / bare_convolutions,
+            "s",
+            "at most 1.10×",
+        )
 
 
 def _record_convolutions(

@@ -25,7 +25,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):
     Args:
         shape: (H, W, C) of images that come as rows; None: they come as images.
         weight: λ of Eq. 4.
-        epochs: passes over the training images; None: by their size.
+        epochs: passes over the training images; None: 24, or what `training` says.
         flow, training, prior, flip, device: see :meth:`nfpi.ClassConditionalFlow.fit`.
         seed: of all random numbers.
         progress: whether a bar shows the steps of the training.

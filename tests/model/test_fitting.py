@@ -101,7 +101,7 @@ def test_a_share_is_held_out_of_every_class(images):
     assert "validation" not in ClassConditionalFlow.fit(images.images, images.labels, **QUICK).config
 
 
-@pytest.mark.parametrize("method", ["gradient_descent", {"method": "fixed_point", "update": "exact"}])
+@pytest.mark.parametrize("method", ["gradient_descent", "repeated_fixed_point", {"method": "fixed_point", "update": "exact"}])
 def test_other_methods_give_other_gaussians(images, method):
     usual = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
     other = ClassConditionalFlow.fit(images.images, images.labels, prior=method, **QUICK)

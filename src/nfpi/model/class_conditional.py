@@ -112,7 +112,7 @@ class ClassConditionalFlow(SharedFlow):
             weight: λ of Eq. 4, how strongly the Gaussians repel each other.
             validation: share of the images that is held out, or (images, labels); the model's card then says how it
                 does on them.
-            epochs: passes over the training images; None: 40 for images of up to 16×16 pixels, else 24.
+            epochs: passes over the training images; None: 24, or what `training` says.
             classes: names of the K classes, to which labels are indices; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in

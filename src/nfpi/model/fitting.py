@@ -12,7 +12,7 @@ import torch
 
 from nfpi.config.base import Seed, Settings
 from nfpi.config.flows import FLOWS, FlowBlock
-from nfpi.config.priors import PRIORS, GradientDescentConfig, PriorBlock
+from nfpi.config.priors import PRIORS, PriorBlock, learned_config
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
@@ -112,7 +112,7 @@ def _train(
     }
     prior, learned = initial.prior, None
     if PRIORS[method.method].traits["learned"]:
-        learned = GradientDescentConfig(weight=weight, **settings.model_dump())
+        learned = learned_config(method.method, weight=weight, **settings.model_dump())
     else:
         fitted = fit(method.method, initial.statistics, initial.prior, weight, settings)
         if isinstance(fitted, FixedPointResult):

