@@ -162,7 +162,7 @@ FAULTS = {
     ),
     "key unlike any other": (
         {"flows": {"mef": {"zzz": 1}}},
-        "unknown key 'flows.mef.zzz' (known: kind, training, num_flows, num_blocks, hidden_channels, coupling)",
+        "unknown key 'flows.mef.zzz' (known: kind, training, num_flows, num_blocks, hidden_channels, coupling, initialization)",
     ),
     "unknown stage": (
         {"resources": {"start_flw": {}}},
@@ -174,7 +174,7 @@ FAULTS = {
     ),
     "unknown method of a prior": (
         {"priors": {"fpi": {"method": "magic"}}},
-        "priors.fpi.method: unknown prior method 'magic' (known: fixed_point, gradient_descent)",
+        "priors.fpi.method: unknown prior method 'magic' (known: fixed_point, repeated_fixed_point, gradient_descent)",
     ),
     "value of a learned prior": (
         {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "power": 0}}},
@@ -188,7 +188,7 @@ FAULTS = {
     ),
     "latent augmentation without a flow": (
         {"tables": experiment(prior=None, lambdas=[], classifier="swin", augmentation="nfa")},
-        "without a prior an experiment has a classifier, no lambdas, and no nfa",
+        "without a prior an experiment has a classifier, no lambdas, and neither nfa nor noise",
     ),
     "real images, but a prior": (
         {"tables": experiment(classifier="swin", augmentation="none")},
@@ -494,5 +494,6 @@ def test_weights_may_be_chosen_by_what_is_measured_on_the_validation_split(proje
         {"dataset": "digits", "lambdas": [1, 2], "classifier": "resnet18"},
         {"dataset": "digits", "lambdas": [0], "classifier": None},  # nothing to choose
     ]
-    config = project.config(tables={"t": {"best_by": best_by, "experiments": experiments}})
+    datasets = {"digits": {"overrides": {"training": {"epochs": 3}}}}
+    config = project.config(tables={"t": {"best_by": best_by, "experiments": experiments}}, datasets=datasets)
     assert config.tables["t"].best_by == best_by

@@ -259,7 +259,8 @@ class Config(Settings):
                 if table.best_by is None or len(set(experiment.lambdas)) < 2:
                     continue
                 where = f"tables.{name}: best_by: expected"
-                if self.learns_from_real_images(experiment):
+                classifier = experiment.classifier
+                if classifier is not None and self.classifiers[classifier].train_on == "real":
                     if table.best_by != "top1":
                         raise ValueError(f"{where} top1 for classifiers of real images, received {table.best_by}")
                 elif table.best_by == "top1" or (table.best_by == "cnn_acc" and experiment.classifier is None):
