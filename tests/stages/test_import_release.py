@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_release import released_state
@@ -36,6 +37,10 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained, checkpo
     model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
     assert model.classes == [str(digit) for digit in range(10)]
     assert (model.config["start"], model.config["averaged"]) == ("release", True)
+    released = ClassConditionalFlow.from_release(checkpoint, model.classes)
+    assert {**released.config, "data": model.config["data"]} == model.config
+    assert (released.encode(images := np.zeros((2, 8, 8, 1), np.uint8)) == model.encode(images)).all()
+    assert ClassConditionalFlow.from_release(checkpoint).classes == model.classes
     run = {**trained.identity.to_json(), "seed": 0}
     nfpi(*trained.command("evaluate", model=tmp_path / "model", history=None, run=run, output=tmp_path / "run"))
     received, expected = (read_json(path / "metrics.json")["metrics"] for path in (tmp_path / "run", trained.folder))
