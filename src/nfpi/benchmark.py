@@ -209,7 +209,8 @@ def _use(device: torch.device, repeats: int, batch: int = 32) -> Iterator[Measur
     model = ClassConditionalFlow(flow, prior, {"data": data, "training": noise, "seed": 0})
     images = torch.randint(256, (batch, 32, 32, 3), dtype=torch.uint8).numpy()
     labels = (torch.arange(batch) % 10).numpy()
-    _, convolutions = _record_convolutions(flow, x)
+    with torch.no_grad():
+        _, convolutions = _record_convolutions(flow, x)
 
     @torch.no_grad()
     def bare() -> None:
