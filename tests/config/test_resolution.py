@@ -162,7 +162,8 @@ FAULTS = {
     ),
     "key unlike any other": (
         {"flows": {"mef": {"zzz": 1}}},
-        "unknown key 'flows.mef.zzz' (known: kind, training, num_flows, num_blocks, hidden_channels, coupling, initialization)",
+        "unknown key 'flows.mef.zzz' "
+        "(known: kind, training, num_flows, num_blocks, hidden_channels, coupling, initialization)",
     ),
     "unknown stage": (
         {"resources": {"start_flw": {}}},

@@ -53,7 +53,7 @@ class Experiment(Settings):
     classifier: Name | None = "resnet18"
     """what learns from the images; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
-    """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa; noise: of the same size, in
+    """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa; or noise of the same size in
     the latent space, for comparison), or both"""
 
     @property
