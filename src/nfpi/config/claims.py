@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeGuard
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
+from nfpi.config.metrics import ACCURACIES
 
 Choice = Literal["best", "inner_best", "min", "max"]
 """Which λ of an experiment: the one that its table chooses on the validation split; the best one between the smallest
 and the largest, by the comparison's own metric on the validation split; the smallest; the largest."""
 
-ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
-"""Metrics that predictions.npz tells for each test image, and whose predictions they are."""
+Direction = Literal["greater", "less", "not_less"]
+"""What is claimed of first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
+Test = Literal["auto", "paired_t", "bootstrap", "mcnemar"]
+"""By the number of seeds (:meth:`ClaimComparison.test_with`); over seeds; over seeds and test images; over the test
+images of the first seed that both rows have."""
 
 DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; no run records it."""
@@ -88,19 +92,29 @@ class ComparedRow(Settings):
 
 
 class ClaimComparison(Settings):
-    """Two rows, compared on one metric: a part of a claim."""
+    """Two rows, compared on one metric: a part of a claim, which may say most of these settings for all its parts."""
+
+    # An editor that checks a file against the schema must not ask each part for what its claim says.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
 
     first: ComparedRow
     second: ComparedRow
+    """without a table: of the table, and on the data set, of `first`"""
     metric: MetricName = "nf_acc"
-    direction: Literal["greater", "less", "not_less"] = "greater"
+    direction: Direction = "greater"
     """what is claimed of first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)"""
     smallest_effect: NonNegativeFloat
     """the smallest difference that matters, in the metric's unit; the margin of `not_less`"""
-    test: Literal["paired_t", "bootstrap", "mcnemar"] = "paired_t"
-    """over seeds; over seeds and test images; over the test images of the first seed that both rows have"""
+    test: Test = "auto"
+    """paired_t: over seeds; bootstrap: over seeds and test images; mcnemar: over the test images of one seed; auto:
+    mcnemar for an accuracy where the preset has one seed, else paired_t"""
     paper_difference: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """the paper's first − second; None: of both rows' values in workflow/reference/paper.csv, where they are known"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_of_one_table(cls, data: Any) -> Any:
+        return _with_table(data)
 
     @model_validator(mode="after")
     def _can_be_tested(self) -> ClaimComparison:
@@ -108,19 +122,30 @@ class ClaimComparison(Settings):
             raise ValueError("first: expected a row of a table, received a constant")
         if self.direction == "not_less" and self.smallest_effect == 0:
             raise ValueError("smallest_effect: expected a margin above 0 for not_less, received 0")
-        if self.metric == DIVERGENCE and self.test != "mcnemar":
+        if self.metric == DIVERGENCE and self.test not in ("auto", "mcnemar"):
             raise ValueError(f"test: expected mcnemar (over seeds) for {DIVERGENCE}, received {self.test}")
-        if self.test != "paired_t" and self.second.table is None:
+        if self.metric == DIVERGENCE and self.second.table is None:
+            raise ValueError(f"second: expected a row of a table for {DIVERGENCE}, received a constant")
+        if self.test not in ("auto", "paired_t") and self.second.table is None:
             raise ValueError(f"test: expected paired_t for a constant, received {self.test}")
-        if self.needs_predictions and self.metric not in ACCURACIES:
+        if self.test in ("bootstrap", "mcnemar") and self.metric not in (*ACCURACIES, DIVERGENCE):
             known = ", ".join(ACCURACIES)
             raise ValueError(f"test: {self.test} compares accuracies ({known}), received metric {self.metric}")
         return self
 
-    @property
-    def needs_predictions(self) -> bool:
-        """Whether the test reads the predictions of single images."""
-        return self.test != "paired_t" and self.metric != DIVERGENCE
+    def test_with(self, seeds: int) -> Test:
+        """The test that is made where the preset has so many seeds: with `auto` that of tables.
+
+        The seeds that diverged count too: a test over images must not stand in where one over seeds was planned.
+        """
+        if self.test != "auto":
+            return self.test
+        of_images = seeds == 1 and self.metric in ACCURACIES and self.second.table is not None
+        return "mcnemar" if of_images or self.metric == DIVERGENCE else "paired_t"
+
+    def needs_predictions(self, seeds: int) -> bool:
+        """Whether the test reads the predictions of single images, where the preset has so many seeds."""
+        return self.test_with(seeds) != "paired_t" and self.metric != DIVERGENCE
 
     @property
     def rows(self) -> list[ComparedRow]:
@@ -128,8 +153,23 @@ class ClaimComparison(Settings):
         return [row for row in (self.first, self.second) if row.table is not None]
 
 
+_ROWS = ("first", "second")
+_COMMON = (*_ROWS, "metric", "direction", "smallest_effect", "test")
+"""Settings that a claim may say for all its comparisons."""
+
+
+def _common() -> Any:
+    """Declare such a setting; it is written with each comparison."""
+    return Field(default=None, exclude=True, description="of every comparison that does not say its own")
+
+
 class Claim(Settings):
-    """What the paper says, and the comparisons that decide it."""
+    """What the paper says, and the comparisons that decide it.
+
+    What several comparisons have in common may stand here: `first`, `second`, `metric`, `direction`, `smallest_effect`
+    and `test`. A comparison's own value wins; its own row that names no table has the rest of the row that stands here.
+    Once read, every comparison has its settings in full.
+    """
 
     number: NonNegativeInt = 0
     """claims are shown in this order; 0: by name, after the others"""
@@ -137,7 +177,50 @@ class Claim(Settings):
     """one sentence"""
     paper: str = ""
     """where the paper says it"""
+    first: ComparedRow | None = _common()
+    second: ComparedRow | None = _common()
+    metric: MetricName | None = _common()
+    direction: Direction | None = _common()
+    smallest_effect: NonNegativeFloat | None = _common()
+    test: Test | None = _common()
     comparisons: Annotated[list[ClaimComparison], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hand_down(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not isinstance(data.get("comparisons"), list):
+            return data
+        rest = {name: value for name, value in data.items() if name not in _ROWS}  # a part of a row is no row
+        return {**rest, "comparisons": [_completed(part, data) for part in data["comparisons"]]}
+
+
+def _completed(comparison: Any, claim: Mapping[str, Any]) -> Any:
+    """A comparison as it is written, with what its claim says for all."""
+    if not isinstance(comparison, Mapping):
+        return comparison
+    common = {name: claim[name] for name in _COMMON if claim.get(name) is not None}
+    rows = {side: row for side, row in common.items() if side in _ROWS and isinstance(row, Mapping)}
+    parts = {
+        side: {**row, **comparison[side]}
+        for side, row in rows.items()
+        if "value" not in row and _names_no_table(comparison.get(side))
+    }
+    return {**common, **comparison, **parts}
+
+
+def _with_table(data: Any) -> Any:
+    """Settings as they are written, with the table and the data set of `first` in a `second` that names no table."""
+    if not isinstance(data, Mapping):
+        return data
+    first, second = data.get("first"), data.get("second")
+    if not isinstance(first, Mapping) or not _names_no_table(second):
+        return data
+    return {**data, "second": {name: first[name] for name in ("table", "dataset") if name in first} | {**second}}
+
+
+def _names_no_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a row, as it is written, leaves its table to another one."""
+    return isinstance(row, Mapping) and not row.keys() & {"table", "value"}
 
 
 def _without_nulls(claims: Any) -> Any:

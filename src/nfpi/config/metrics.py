@@ -25,6 +25,10 @@ _MEASURED_OF_GENERATED = ("cnn_acc",)
 _DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
 """Columns that tables have beside those of metrics."""
 
+ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
+"""Metrics that predictions.npz tells image by image (whether the predicted class is the label), and whose predictions
+these are."""
+
 METRICS = Registry("metric")
 """Builders compute a metric: (log_prob (N, K), labels (N,)) → a number; metrics that are recorded have none.
 Traits: those of :class:`Metric`."""

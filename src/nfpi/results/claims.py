@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nfpi.config.claims import ACCURACIES, DIVERGENCE, Claim, ClaimComparison, ComparedRow, name_of
+from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison, ComparedRow, name_of
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import METRICS, metric
+from nfpi.config.metrics import ACCURACIES, METRICS, metric
 from nfpi.results.predictions import Predictions
 from nfpi.results.rows import TableRow
 from nfpi.results.significance import Comparison, bootstrap, holm, mcnemar, paired_t, seeds_needed
@@ -110,6 +110,11 @@ class _Side:
     def ran(self) -> set[int]:
         return self.values.keys() | self.diverged
 
+    @property
+    def planned(self) -> int:
+        """How many seeds the preset has."""
+        return len({run.seed for run in self.row.runs}) if self.row is not None else 0
+
 
 def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFrame:
     """Judge all claims.
@@ -154,7 +159,6 @@ def _row(
     pairs = _pairs(first, second)
     verdict = _verdict(first, second, comparison, result, p_adjusted)
     paper = comparison.paper_difference
-    planned = first.row.runs if first.row is not None else ()
     return {
         "dataset": first.row.dataset if first.row is not None else "",
         "metric": comparison.metric,
@@ -174,7 +178,7 @@ def _row(
         "p_value": result.p_value,
         "p_adjusted": p_adjusted,
         "seeds": result.seeds if pairs else 0,
-        "planned_seeds": len({run.seed for run in planned}),
+        "planned_seeds": first.planned,
         "first_diverged": len(first.diverged),
         "second_diverged": len(second.diverged),
         "paper_difference": first.paper - second.paper if paper is None else paper,
@@ -258,16 +262,16 @@ def _mean(side: _Side, seeds: list[int]) -> float:
 
 def _compare(first: _Side, second: _Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
     """The difference first − second by the test of the comparison."""
-    seeds = _pairs(first, second)
+    seeds, test = _pairs(first, second), comparison.test_with(first.planned)
     if second.constant is not None:
         return paired_t(first.values, dict.fromkeys(first.values, second.constant))
-    if comparison.test == "paired_t" or not seeds:
+    if test == "paired_t" or not seeds:
         return paired_t(first.values, second.values)
     if comparison.metric == DIVERGENCE:
         ours, theirs = (np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second))
         found = mcnemar(ours, theirs)
         return Comparison(found.difference, found.low, found.high, found.p_value, found.test, len(seeds), math.nan)
-    if comparison.test == "mcnemar":
+    if test == "mcnemar":
         return mcnemar(*_right(first, second, comparison.metric, seeds[0], evidence))
     right = [_right(first, second, comparison.metric, seed, evidence) for seed in seeds]
     return bootstrap([ours for ours, _ in right], [theirs for _, theirs in right])

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from nfpi.config.metrics import metric
+from nfpi.config.metrics import ACCURACIES, metric
 from nfpi.results.predictions import read_predictions
-from nfpi.results.rows import ACCURACIES
 from nfpi.results.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.summaries import Summary, TableError
 

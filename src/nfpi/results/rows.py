@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from nfpi.config.metrics import ACCURACIES
 from nfpi.runs import Run, name_in_files, name_in_python
-
-ACCURACIES = ("nf_acc", "cnn_acc", "top1")
-"""Metrics that predictions.npz tells image by image: whether the predicted class is the label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +96,7 @@ def runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Ru
     """
     if len({run.seed for row in rows for run in row.runs}) != 1:
         return []
-    shown = set(metrics) & set(ACCURACIES)
+    shown = set(metrics) & ACCURACIES.keys()
     found: dict[tuple[str, str], list[Run]] = {}
     for row in rows:
         measured = {"top1": row.classifier_runs} if row.is_of_real_images else {}

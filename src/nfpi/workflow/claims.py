@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nfpi.config import ComparedRow, Config
-from nfpi.config.claims import ACCURACIES
+from nfpi.config.metrics import ACCURACIES
 from nfpi.results.rows import TableRow
 from nfpi.runs import Run
 from nfpi.workflow.tables import table_rows
@@ -33,7 +33,7 @@ def runs_of_tests(config: Config) -> list[Run]:
     found: list[Run] = []
     for claim in config.claims.values():
         for comparison in claim.comparisons:
-            for row in comparison.rows if comparison.needs_predictions else ():
+            for row in comparison.rows if comparison.needs_predictions(len(config.seeds)) else ():
                 of_flow = ACCURACIES[comparison.metric] == "flow"
                 for line in _rows_of(config, row):
                     found += line.flow_runs if of_flow else line.classifier_runs
