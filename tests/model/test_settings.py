@@ -22,7 +22,10 @@ def test_the_flow_of_a_size_is_that_of_its_preset(preset, side):
 
 
 def test_the_training_of_small_images_is_that_of_the_demo_but_shorter():
-    block = yaml.safe_load((PRESETS / "demo.yaml").read_text(encoding="utf-8"))["training"] | {"epochs": 24}
+    block = yaml.safe_load((PRESETS / "demo.yaml").read_text(encoding="utf-8"))["training"] | {
+        "epochs": 24,
+        "warmup_steps": 72,
+    }
     found = choose_training(None, None, "matrix_exponential", 8, 1437).model_dump()
     assert {name: found[name] for name in block} == block
 
