@@ -37,6 +37,7 @@ from nfpi.runtime.faults import describe_fault, describe_scarcity
 from nfpi.runtime.job_log import PLACE, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.options import COMMANDS, Command, Stage
+from nfpi.stages.options.words import has_words, join_words
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,9 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         return _fail(f"unknown option {first}{suggest(first, ['--help', *_EVERYWHERE])}", _WRONG_USAGE)
     if first not in (*known, "--help", "-h"):
         return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _WRONG_USAGE)
+    command = next((command for command in COMMANDS if command.command == first), None)
+    if command is not None and has_words(command):
+        arguments = [first, *join_words(command, arguments[1:])]
     try:
         with interruptible(at_once=True):
             load_extensions(extensions)

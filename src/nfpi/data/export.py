@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,15 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
 
 
+def folder_names(classes: Sequence[str]) -> list[str]:
+    """Names of the folders of classes: characters that are not allowed in file names become "-"."""
+    return [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
+
+
 def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
 
-    Characters of a class name that are not allowed in file names become "-". An existing folder of these classes is
-    replaced.
+    Folders are called as :func:`folder_names` says. An existing folder of these classes is replaced.
 
     Raises:
         DataError: these are latents, or have neither 1 nor 3 channels, or class names become equal.
@@ -26,7 +31,7 @@ def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     if image_set.images.dtype != np.uint8 or channels not in (1, 3):
         received = f"{image_set.images.dtype} with {channels}"
         raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
-    names = [re.sub(r"^\.|[/\\:\0]", "-", name) for name in image_set.classes]
+    names = folder_names(image_set.classes)
     if len(set(names)) != len(names):
         raise DataError(f"{folder}: expected class names that differ as folders, received {image_set.classes}")
     with replace_folder(folder, names) as partial:

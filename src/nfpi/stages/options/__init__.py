@@ -5,6 +5,7 @@ from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.options.evidence import KeepEvidence, RebuildTables
 from nfpi.stages.options.flow import Augment, Evaluate, FitPrior, Generate, ImportRelease, StartFlow, TrainFlow
+from nfpi.stages.options.model import AugmentFolder, Classify, Sample, Score
 from nfpi.stages.options.new import WritePreset
 from nfpi.stages.options.results import (
     Benchmark,
@@ -45,6 +46,10 @@ STAGES: tuple[type[Stage], ...] = (
 
 COMMANDS: tuple[type[Command], ...] = (
     *STAGES,
+    Classify,
+    Score,
+    Sample,
+    AugmentFolder,
     WritePreset,
     ShowStatus,
     ShowLog,
@@ -61,7 +66,9 @@ __all__ = [
     "COMMANDS",
     "STAGES",
     "Augment",
+    "AugmentFolder",
     "Benchmark",
+    "Classify",
     "Collect",
     "Command",
     "Compare",
@@ -78,6 +85,8 @@ __all__ = [
     "MakeTable",
     "PrepareData",
     "RebuildTables",
+    "Sample",
+    "Score",
     "ShowCosts",
     "ShowLog",
     "ShowStatus",

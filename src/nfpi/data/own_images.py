@@ -1,0 +1,125 @@
+"""Image files of a user's own, read as a model takes them: all of one size, grey or in colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from nfpi.data.errors import DataError
+from nfpi.data.export import folder_names
+from nfpi.data.image_files import SUFFIXES, read_image
+from nfpi.data.sources.imagefolder import class_names
+
+_GREY = "L"
+"""mode, in Pillow's terms, of the files that are grey; all others are in colour, as everywhere in the project"""
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """List image files: those given, whatever their names end with, and those below the folders given, sorted.
+
+    Raises:
+        DataError: there is no such file or folder, or no image file in it.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += _images_in(path, "**/*")
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: expected an image or a folder of images, received none")
+    return found
+
+
+def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
+    """List the image files of a folder `class/image`, by class.
+
+    Args:
+        folder: with a folder for some classes of a model or all, called as `nfpi export` calls them.
+        classes: names of the K classes.
+
+    Returns:
+        K lists of files, sorted by name; empty for a class without a folder.
+
+    Raises:
+        DataError: there is no such folder, or it holds none for a class, or one that is of no class, or an empty one.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of images, received none")
+    index_of = {name: index for index, name in enumerate(folder_names(classes))}
+    found: list[list[Path]] = [[] for _ in classes]
+    for name in class_names(folder):
+        if name not in index_of:
+            some = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
+            raise DataError(
+                f"{folder / name}: expected a folder for each class of the model ({some}), received another"
+            )
+        found[index_of[name]] = _images_in(folder / name, "*")
+    return found
+
+
+def names_without_suffix(paths: Sequence[Path]) -> list[str]:
+    """Names of files of one folder, without suffixes; with them where two files differ in that alone."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
+
+
+def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: bool = False) -> np.ndarray:
+    """Read image files that all have one size.
+
+    Args:
+        paths: N files.
+        shape: (C, H, W) that they must have; C = 1: grey, C = 3: colour.
+        resize: whether others are resized and centre-cropped to this size, and grey turned to colour or colour to grey.
+
+    Returns:
+        (N, H, W, C), uint8.
+
+    Raises:
+        DataError: an image cannot be read, or has another size or number of channels; the file is named.
+    """
+    channels, height, width = shape
+    images = np.empty((len(paths), height, width, channels), np.uint8)
+    for index, path in enumerate(paths):
+        pixels, mode = read_image(path)
+        grey = mode == _GREY
+        if pixels.shape[:2] != (height, width) or grey != (channels == 1):
+            if not resize:
+                raise DataError(
+                    f"{path}: expected {_describe(height, width, channels == 1)}, as the model has it, received "
+                    f"{_describe(*pixels.shape[:2], grey)}; --resize converts"
+                )
+            pixels = _convert(pixels, height, width, channels == 1)
+        images[index] = pixels[..., :channels]
+    return images
+
+
+def _images_in(folder: Path, pattern: str) -> list[Path]:
+    """The image files of a folder that match a pattern, sorted; hidden ones are left out."""
+    found = sorted(
+        path
+        for path in folder.glob(pattern)
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
+    return found
+
+
+def _convert(pixels: np.ndarray, height: int, width: int, grey: bool) -> np.ndarray:
+    """Resize and centre-crop an image (·, ·, 3); a grey one has three equal channels."""
+    image = Image.fromarray(pixels)
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    if grey:
+        image = image.convert(_GREY).convert("RGB")
+    return np.asarray(image)
+
+
+def _describe(height: int, width: int, grey: bool) -> str:
+    return f"{width}×{height} pixels in {'grey' if grey else 'colour'}"

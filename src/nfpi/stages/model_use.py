@@ -1,0 +1,211 @@
+"""Work of the commands that use a model on image files of a user's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nfpi.config import ConfigError, metric, suggest
+from nfpi.data.atomic import replace_folder
+from nfpi.data.export import export_imagefolder, folder_names
+from nfpi.data.own_images import find_images, find_labelled_images, names_without_suffix, read_images
+from nfpi.data.store import ImageSet
+from nfpi.model.class_conditional import ClassConditionalFlow
+from nfpi.model.trained import CONFIG, WEIGHTS
+from nfpi.results.intervals import wilson_interval
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.files import require_writable, write_atomically, written_together
+from nfpi.runtime.manifests import find_product
+from nfpi.runtime.randomness import generator_for
+from nfpi.stages.options import AugmentFolder, Classify, Sample, Score
+from nfpi.stages.printing import format_lines, print_rows
+
+logger = logging.getLogger(__name__)
+
+
+def classify(command: Classify) -> None:
+    """Print, or write, what the model says of each image.
+
+    Raises:
+        DataError: an image cannot be read, or is not as the model's; nothing is written.
+    """
+    _require_new(command.output, command.overwrite)
+    files = find_images(command.images)
+    model = _read_model(command.model)
+    images = read_images(files, model.flow.shape, resize=command.resize)
+    log_prob = model.log_prob(images)
+    log_posterior = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
+    bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size).tolist()
+    rows = [
+        [str(file), model.classes[label], float(ranked[-1]), float(ranked[-1] - ranked[-2]), value]
+        for file, label, ranked, value in zip(files, log_prob.argmax(1), log_posterior, bits, strict=True)
+    ]
+    heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
+    if command.output is None:
+        print_rows(heading, rows)
+        return
+    write_atomically(command.output, format_lines(heading, rows, ",").encode(errors="surrogateescape"))
+    logger.info("wrote %s", command.output)
+
+
+def score(command: Score) -> None:
+    """Print, or write, how well the model does on labelled images.
+
+    Raises:
+        DataError: a folder is of no class, or an image cannot be read or is not as the model's; nothing is written.
+    """
+    _require_new(command.output, command.overwrite)
+    model = _read_model(command.model)
+    files = find_labelled_images(command.folder, model.classes)
+    labels = np.repeat(np.arange(model.num_classes), [len(some) for some in files])
+    images = read_images([file for some in files for file in some], model.flow.shape, resize=command.resize)
+    found = model.evaluate(images, labels)
+    right = model.predict(images) == labels
+    per_class = {}
+    for label in np.unique(labels).tolist():
+        of_class = right[labels == label]
+        accuracy = 100 * float(of_class.mean())
+        per_class[model.classes[label]] = {
+            "n": len(of_class),
+            "nf_acc": accuracy,
+            "nf_acc_interval": wilson_interval(accuracy, len(of_class)),
+        }
+    if command.output is not None:
+        content = {"model": command.model, "images": str(command.folder), **found, "classes": per_class}
+        write_atomically(command.output, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        logger.info("wrote %s", command.output)
+        return
+    values = [[_label(name), _value(name, found)] for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece")]
+    print_rows(["metric", "value"], [["images", str(found["n"])], *values])
+    print()
+    accuracies = [[name, str(of["n"]), _value("nf_acc", of)] for name, of in per_class.items()]
+    print_rows(["class", "images", _label("nf_acc")], accuracies)
+
+
+def sample(command: Sample) -> None:
+    """Draw the images, and write them as one picture, as files, or both.
+
+    Raises:
+        ConfigError: a class is none of the model's, or named twice; or the picture is to be no PNG file.
+        FloatingPointError: images stay infinite or NaN however often they are drawn.
+    """
+    _require_new(command.output, command.overwrite)
+    _require_new(command.folder, command.overwrite, "--folder")
+    if command.output is not None and command.output.suffix.lower() != ".png":
+        raise ConfigError(f"--output: expected a file NAME.png, received {command.output}")
+    model = _read_model(command.model)
+    _require_png(model, command.model)
+    classes = command.classes or model.classes
+    unknown = next((name for name in classes if name not in model.classes), None)
+    if unknown is not None:
+        raise ConfigError(f"--classes: '{unknown}' is no class of the model{suggest(unknown, model.classes)}")
+    if len(set(classes)) < len(classes):
+        raise ConfigError(f"--classes: expected each class once, received {', '.join(classes)}")
+    images = np.stack(
+        [
+            model.sample(
+                [name] * command.per_class, command.temperature, generator_for("cpu", command.seed, "class", name)
+            )
+            for name in classes
+        ]
+    )
+    with written_together():
+        if command.output is not None:
+            write_atomically(command.output, _draw_grid(images, classes))
+            logger.info("wrote %s", command.output)
+        if command.folder is not None:
+            labels = np.repeat(np.arange(len(classes)), command.per_class)
+            image_set = ImageSet(images.reshape(-1, *images.shape[2:]), labels, {"classes": classes})
+            export_imagefolder(image_set, command.folder)
+            logger.info("wrote %d images in %s", len(labels), command.folder)
+
+
+def augment_folder(command: AugmentFolder) -> None:
+    """Write the variants of each image beside each other, in a folder for each class.
+
+    Raises:
+        DataError: a folder is of no class or has one image only, or an image cannot be read or is not as the model's.
+    """
+    _require_new(command.output, command.overwrite)
+    model = _read_model(command.model)
+    _require_png(model, command.model)
+    files = find_labelled_images(command.folder, model.classes)
+    for some in files:
+        if len(some) == 1:
+            raise ConfigError(f"{some[0].parent}: expected two images or more, which are mixed, received one")
+    names = folder_names(model.classes)
+    chosen = [label for label, some in enumerate(files) if some]
+    with replace_folder(command.output, [names[label] for label in chosen]) as partial:
+        for label in chosen:
+            images = read_images(files[label], model.flow.shape, resize=command.resize)
+            generator = generator_for("cpu", command.seed, "class", model.classes[label])
+            made = model.augment(images, [label] * len(images), generator=generator, **command.nfa.model_dump())
+            (partial / names[label]).mkdir()
+            for name, variants in zip(names_without_suffix(files[label]), made, strict=True):
+                for index, variant in enumerate(variants, 1):
+                    _to_picture(variant).save(partial / names[label] / f"{name}_{index}.png")
+    count = command.nfa.variants * sum(len(some) for some in files)
+    logger.info("wrote %d images in %s", count, command.output)
+
+
+def _read_model(name: str) -> ClassConditionalFlow:
+    """A model of pixels, on the best device there is; files that a manifest lists are checked against it."""
+    for file in (CONFIG, WEIGHTS):
+        find_product(Path(name) / file)
+    model = ClassConditionalFlow.from_pretrained(name)
+    if model.domain.dtype != "uint8":
+        raise ConfigError(f"{name}: expected a model of 8-bit pixels, received one of latents of an autoencoder")
+    return model.to(make_device().device)
+
+
+def _require_png(model: ClassConditionalFlow, name: str) -> None:
+    if model.shape[2] not in (1, 3):
+        raise ConfigError(f"{name}: expected a model of images of 1 or 3 channels, received {model.shape[2]}")
+
+
+def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -> None:
+    """Make sure that an output can be written, and that none is there unless it may be replaced."""
+    if path is None:
+        return
+    if path.exists() and not overwrite:
+        raise ConfigError(
+            f"{path}: expected an output that is not there yet, received one that is: name another {option}, or give "
+            "--overwrite"
+        )
+    require_writable(path)
+
+
+def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:
+    """A PNG file of images (K, n, H, W, C), a row for each class."""
+    from nfpi.figures.drawn import render
+    from nfpi.figures.image_grid import draw_image_grid
+
+    columns = [str(number) for number in range(1, images.shape[1] + 1)]
+    return render(draw_image_grid(images, classes, columns, "class", ""))["png"]
+
+
+def _to_picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def _label(name: str) -> str:
+    """What a metric is called, with its unit."""
+    entry = metric(name)
+    return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
+
+
+def _value(name: str, found: dict[str, Any]) -> str:
+    """The value of a metric, with its interval where there is one."""
+    decimals = metric(name).decimals
+    text = f"{found[name]:.{decimals}f}"
+    if f"{name}_interval" not in found:
+        return text
+    low, high = found[f"{name}_interval"]
+    return f"{text} ({low:.{decimals}f} to {high:.{decimals}f})"

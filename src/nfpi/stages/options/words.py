@@ -1,0 +1,80 @@
+"""Lists of words on the command line: `--classes cat dog`, or files beside the other arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BeforeValidator
+from pydantic_settings import CliPositionalArg, NoDecode
+
+from nfpi.stages.options.base import Command
+
+T = TypeVar("T")
+
+
+def _read_words(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Words = Annotated[list[T], NoDecode, BeforeValidator(_read_words)]
+"""A list that the command line takes word by word, to the letter: `3` is no number, and a comma separates nothing."""
+
+_POSITIONAL = get_args(CliPositionalArg[str])[1]
+
+
+def has_words(command: type[Command]) -> bool:
+    """Whether a command has an option or an argument of the type `Words`."""
+    return any(NoDecode in field.metadata for field in command.model_fields.values())
+
+
+def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
+    """Write each list of words of a command as one JSON text, which pydantic-settings leaves to the list's type.
+
+    By itself, it takes one word after an option.
+
+    Args:
+        command: whose fields of the type `Words` are such lists.
+        arguments: what stands after its name.
+
+    Returns:
+        the arguments, in an order of which argparse makes the same.
+    """
+    fields = command.model_fields
+    lists = {name for name, field in fields.items() if NoDecode in field.metadata}
+    positional = [name for name, field in fields.items() if _POSITIONAL in field.metadata]
+    options = {f"--{name.replace('_', '-')}": name for name in fields if name not in positional}
+    switches = {option for option, name in options.items() if fields[name].annotation is bool}
+    switches |= {option.replace("--", "--no-", 1) for option in switches} | {"--help", "-h"}
+    words: dict[str, list[str]] = {}
+    others: list[str] = []
+    single: list[str] = []
+    ended = False
+    option = ""  # which the next argument belongs to
+    for argument in arguments:
+        if not ended and argument == "--":
+            ended, option = True, ""
+        elif not ended and (argument.startswith("--") or argument == "-h"):
+            option, equals, value = argument.partition("=")
+            if options.get(option) in lists:
+                words.setdefault(option, []).extend([value] if equals else [])
+                continue
+            others.append(argument)
+            if equals or option in switches:
+                option = ""
+        elif option in words:
+            words[option].append(argument)
+        elif option:
+            others.append(argument)
+            option = ""
+        elif len(single) < len([name for name in positional if name not in lists]):
+            single.append(argument)
+        else:
+            words.setdefault("", []).append(argument)
+    after = words.pop("", [])  # beyond the single arguments
+    for name, values in words.items():
+        others += [name, json.dumps(values)] if values else [name]
+    if any(name in lists for name in positional):
+        after = [json.dumps(after)] if after else []
+    return [*others, "--", *single, *after] if ended else [*single, *after, *others]
