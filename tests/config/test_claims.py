@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.config import Config, ConfigError, resolve
+from nfpi.config import Claim, Config, ConfigError, resolve
 
 ROOT = Path(__file__).parents[2]
 OURS = {"table": "table3", "row": "#4 KLD on μ and Σ"}
@@ -15,15 +15,106 @@ THEIRS = {"table": "table3", "row": "#1 w/o KLD (λ = 0)"}
 
 
 def config_with(preset: str = "demo", **comparison: Any) -> Config:
-    values = {"first": OURS, "second": THEIRS, "smallest_effect": 0.5} | comparison
-    claim = {"statement": "Ours is better", "comparisons": [values]}
+    return config_of([{"first": OURS, "second": THEIRS, "smallest_effect": 0.5} | comparison], preset)
+
+
+def config_of(comparisons: Any, preset: str = "demo", **common: Any) -> Config:
+    claim = {"statement": "Ours is better", **common, "comparisons": comparisons}
     return resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, "claims": {"mine": claim}}).config
 
 
 def test_what_is_not_said_is_the_default():
     (comparison,) = config_with().claims["mine"].comparisons
-    assert (comparison.metric, comparison.direction, comparison.test) == ("nf_acc", "greater", "paired_t")
+    assert (comparison.metric, comparison.direction, comparison.test) == ("nf_acc", "greater", "auto")
     assert comparison.first.weight == "best"
+
+
+def test_what_a_claim_says_is_said_for_all_its_comparisons():
+    own = {"first": THEIRS, "second": OURS, "metric": "nf_acc", "direction": "less", "smallest_effect": 2}
+    common = {"first": OURS, "second": THEIRS, "metric": "cnn_acc", "smallest_effect": 0.5, "test": "paired_t"}
+    first, second = config_of([{}, own], **common).claims["mine"].comparisons
+    (in_full,) = config_with(**common).claims["mine"].comparisons
+    assert first == in_full
+    assert second == config_with(**own, test="paired_t").claims["mine"].comparisons[0]
+
+
+def test_a_comparison_says_a_part_of_a_row():
+    at_ends = [{"first": {"lambda": "max"}}, {"first": {"row": THEIRS["row"], "lambda": 0}}]
+    rows = [
+        part.first
+        for part in config_of(at_ends, first=OURS, second=THEIRS, smallest_effect=1).claims["mine"].comparisons
+    ]
+    assert [(row.table, row.row, row.weight) for row in rows] == [
+        ("table3", OURS["row"], "max"),
+        ("table3", THEIRS["row"], 0),
+    ]
+
+
+@pytest.mark.parametrize("own", [{"table": "table1", "row": "NFπ"}, {"value": 3}])
+def test_a_row_that_says_its_table_and_a_constant_stand_by_themselves(own):
+    common = {"first": OURS, "second": THEIRS | {"lambda": 0}, "smallest_effect": 1}
+    (comparison,) = config_of([{"second": own}], **common).claims["mine"].comparisons
+    assert comparison.second.model_dump(exclude_unset=True) == own
+
+
+def test_a_second_row_is_of_the_table_and_the_data_set_of_the_first():
+    first = {"table": "table3", "dataset": "cifar100", "row": OURS["row"]}
+    (comparison,) = config_with("paper", first=first, second={"row": THEIRS["row"]}).claims["mine"].comparisons
+    assert (comparison.second.table, comparison.second.dataset) == ("table3", "cifar100")
+    assert comparison.second.row == THEIRS["row"]
+    parts: list[dict[str, Any]] = [{"first": {"dataset": name}} for name in ("cifar10", "cifar100")]
+    claim = config_of(parts, "paper", first=OURS, second={"row": THEIRS["row"]}, smallest_effect=1).claims["mine"]
+    assert [part.second.dataset for part in claim.comparisons] == ["cifar10", "cifar100"]
+
+
+def test_claims_are_handed_on_in_full():
+    for claim in config_of([{}], "digits", first=OURS, second=THEIRS, smallest_effect=1).claims.values():
+        again = Claim.model_validate_json(claim.model_dump_json())
+        assert again.comparisons == claim.comparisons
+        assert again.model_dump() == claim.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("changes", "one_seed", "more_seeds", "predictions"),
+    [
+        ({}, "mcnemar", "paired_t", (True, False)),
+        ({"metric": "bits_per_dim"}, "paired_t", "paired_t", (False, False)),
+        ({"second": {"value": 90}}, "paired_t", "paired_t", (False, False)),
+        ({"metric": "divergence"}, "mcnemar", "mcnemar", (False, False)),  # over seeds
+        ({"test": "paired_t"}, "paired_t", "paired_t", (False, False)),
+        ({"test": "bootstrap"}, "bootstrap", "bootstrap", (True, True)),
+        ({"test": "mcnemar"}, "mcnemar", "mcnemar", (True, True)),
+    ],
+)
+def test_the_test_follows_from_the_number_of_seeds(changes, one_seed, more_seeds, predictions):
+    (comparison,) = config_with(**changes).claims["mine"].comparisons
+    assert (comparison.test_with(1), comparison.test_with(2)) == (one_seed, more_seeds)
+    assert (comparison.needs_predictions(1), comparison.needs_predictions(2)) == predictions
+
+
+@pytest.mark.parametrize(
+    ("common", "message"),
+    [
+        ({"metric": "nf_ac"}, "claims.mine.metric: unknown metric 'nf_ac'"),
+        ({"smalest_effect": 1}, "unknown key 'claims.mine.smalest_effect' (did you mean 'smallest_effect'?)"),
+        ({"first": OURS}, "claims.mine.comparisons.0.smallest_effect: Field required"),
+        (
+            {"first": {"row": "ours"}, "smallest_effect": 1},
+            "claims.mine.comparisons.0.first: expected a row (table, row)",
+        ),
+    ],
+)
+def test_a_fault_in_what_a_claim_says_for_all_is_one_line(common, message):
+    with pytest.raises(ConfigError) as caught:
+        config_of([{"second": THEIRS}], **common)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("comparisons", [None, 3, [3], []])
+def test_comparisons_of_another_form_are_one_line(comparisons):
+    with pytest.raises(ConfigError, match=r"claims\.mine\.comparisons[^\n]*$"):
+        config_of(comparisons, first=OURS, smallest_effect=1)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +134,14 @@ def test_what_is_not_said_is_the_default():
         ),
         ({"second": {"value": 3}, "test": "mcnemar"}, "expected paired_t for a constant, received mcnemar"),
         ({"metric": "bits_per_dim", "test": "bootstrap"}, "bootstrap compares accuracies"),
-        ({"metric": "divergence"}, "expected mcnemar (over seeds) for divergence, received paired_t"),
+        (
+            {"metric": "divergence", "test": "paired_t"},
+            "expected mcnemar (over seeds) for divergence, received paired_t",
+        ),
+        (
+            {"metric": "divergence", "second": {"value": 3}},
+            "second: expected a row of a table for divergence, received a constant",
+        ),
         ({"direction": "not_less", "smallest_effect": 0}, "expected a margin above 0 for not_less, received 0"),
         ({"smallest_effect": -1}, "smallest_effect: "),
     ],

@@ -117,7 +117,7 @@ def test_no_effect_is_not_replicated_where_one_that_matters_is_excluded(judge):
 
 
 def test_one_seed_decides_nothing_over_seeds(judge):
-    row = only(judge(effect(4.0), seeds=(3,)))
+    row = only(judge(effect(4.0), comparison(test="paired_t"), seeds=(3,)))
     assert (row["verdict"], row["claim_verdict"], row["seeds"]) == ("inconclusive", "inconclusive", 1)
 
 
@@ -147,7 +147,7 @@ def test_a_row_that_always_diverges(judge, prior, expected):
 
 def test_divergence_itself_is_compared_over_seeds(judge):
     stable = {"table": "t", "row": "ours", "lambda": 10}
-    more = {"metric": "divergence", "direction": "less", "test": "mcnemar", "smallest_effect": 50}
+    more = {"metric": "divergence", "direction": "less", "smallest_effect": 50}
     row = only(judge(lambda *run: DIVERGED if run[0] == "gmm" else effect(0.0)(*run), comparison(first=stable, **more)))
     assert (row["verdict"], row["difference"], row["seeds"]) == ("holds", -100, 10)
 
@@ -190,7 +190,8 @@ def predictions(labels: np.ndarray, right: np.ndarray) -> Predictions:
 
 
 @pytest.mark.parametrize(
-    ("test", "seeds", "name"), [("mcnemar", (5,), "McNemar"), ("bootstrap", (0, 1, 2), "bootstrap")]
+    ("test", "seeds", "name"),
+    [("auto", (5,), "McNemar"), ("mcnemar", (5,), "McNemar"), ("bootstrap", (0, 1, 2), "bootstrap")],
 )
 def test_images_are_compared_within_a_seed(judge, test, seeds, name):
     def read(run: Run) -> Predictions:
@@ -202,6 +203,15 @@ def test_images_are_compared_within_a_seed(judge, test, seeds, name):
 
     row = only(judge(effect(15.0), comparison(test=test), seeds=seeds, predictions=read))
     assert (row["verdict"], row["test"], row["seeds"]) == ("holds", name, len(seeds))
+
+
+def test_images_do_not_stand_in_for_seeds_that_diverged(judge):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" and weight == 100 and seed > 0 else effect(4.0)(prior, weight, seed)
+
+    at_100 = comparison(first={"table": "t", "row": "ours", "lambda": 100})
+    row = only(judge(values, at_100, seeds=(0, 1, 2)))  # no predictions are read
+    assert (row["verdict"], row["seeds"], row["planned_seeds"]) == ("inconclusive", 1, 3)
 
 
 def test_predictions_of_other_images_are_refused(judge):
