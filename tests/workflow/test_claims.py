@@ -26,9 +26,9 @@ def claim(first: str | float, **changes: Any) -> dict[str, Any]:
     return {"statement": "Ours is better", "comparisons": [{**rows, "smallest_effect": 0.5, **changes}]}
 
 
-def inputs_of(**claims: Any) -> Inputs:
+def inputs_of(changes: dict[str, Any] | None = None, /, **claims: Any) -> Inputs:
     only = dict.fromkeys(make_plan().config.claims)  # those of the preset are left out
-    return Inputs(make_plan(tables=MINE["tables"], claims=only | claims))
+    return Inputs(make_plan(tables=MINE["tables"], claims=only | claims, **(changes or {})))
 
 
 def weights_in(files: list[str]) -> set[str]:
@@ -42,11 +42,16 @@ def test_the_runs_of_the_rows_that_are_named_are_asked_for() -> None:
 
 
 def test_predictions_are_asked_for_where_a_test_needs_them() -> None:
-    assert inputs_of(a=claim("max")).predictions_of_claims({}) == []
-    assert inputs_of(a=claim("max", test="mcnemar")).predictions_of_claims({}) == [
+    of_one_seed = [
         f"results/demo/{RUN.format('fpi', 1000)}/predictions.npz",
         f"results/demo/{RUN.format('baseline', 0)}/predictions.npz",
     ]
+    assert inputs_of(a=claim("max")).predictions_of_claims({}) == of_one_seed
+    assert inputs_of(a=claim("max", test="paired_t")).predictions_of_claims({}) == []
+    assert inputs_of(a=claim("max", metric="bits_per_dim")).predictions_of_claims({}) == []
+    more_seeds = {"seeds": [0, 1]}
+    assert inputs_of(more_seeds, a=claim("max")).predictions_of_claims({}) == []
+    assert len(inputs_of(more_seeds, a=claim("max", test="mcnemar")).predictions_of_claims({})) == 4
 
 
 def test_a_command_names_the_runs_of_one_seed_alone() -> None:
