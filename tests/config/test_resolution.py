@@ -498,3 +498,8 @@ def test_weights_may_be_chosen_by_what_is_measured_on_the_validation_split(proje
     datasets = {"digits": {"overrides": {"training": {"epochs": 3}}}}
     config = project.config(tables={"t": {"best_by": best_by, "experiments": experiments}}, datasets=datasets)
     assert config.tables["t"].best_by == best_by
+
+
+def test_a_table_is_left_out_by_null(project):
+    (name,) = project.config().tables
+    assert project.config({"tables": {name: None}}).tables == {}

@@ -9,8 +9,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,6 +47,29 @@ def added_setting(default: Any) -> Any:
     Snakemake and the checkpoints compare settings as they are written, so those results stay up to date.
     """
     return Field(default=default, exclude_if=lambda value: value == default)
+
+
+class _Nullable:
+    """Annotate a mapping of blocks by name: null leaves out a block of the preset that is extended."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._leave_out_nulls, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        described = handler(schema)
+        by_pattern = described["patternProperties"]
+        return described | {
+            "patternProperties": {name: {"anyOf": [block, {"type": "null"}]} for name, block in by_pattern.items()}
+        }
+
+    @staticmethod
+    def _leave_out_nulls(blocks: Any) -> Any:
+        if not isinstance(blocks, Mapping):
+            return blocks
+        return {name: block for name, block in blocks.items() if block is not None}
+
+
+NULL_LEAVES_OUT = _Nullable()
 
 
 class Settings(BaseModel):

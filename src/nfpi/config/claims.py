@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Protocol, TypeGuard
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from nfpi.config.base import Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
+from nfpi.config.base import NULL_LEAVES_OUT, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 
@@ -223,15 +223,8 @@ def _names_no_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
     return isinstance(row, Mapping) and not row.keys() & {"table", "value"}
 
 
-def _without_nulls(claims: Any) -> Any:
-    """A claim of the preset that is extended is left out by `name: null`."""
-    if not isinstance(claims, Mapping):
-        return claims
-    return {name: claim for name, claim in claims.items() if claim is not None}
-
-
-Claims = Annotated[dict[Name, Claim], BeforeValidator(_without_nulls)]
-"""Claims by name."""
+Claims = Annotated[dict[Name, Claim], NULL_LEAVES_OUT]
+"""Claims by name; null leaves one out."""
 
 
 def name_of(experiment: Named) -> str:

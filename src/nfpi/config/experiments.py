@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nfpi.config.base import Augmentation, ConfigError, Name, NonNegativeFloat, Settings
+from nfpi.config.base import NULL_LEAVES_OUT, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.metrics import OF_VALIDATION, metric
 from nfpi.runs import variants_of
 
@@ -53,8 +53,8 @@ class Experiment(Settings):
     classifier: Name | None = "resnet18"
     """what learns from the images; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
-    """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa; or noise of the same size in
-    the latent space, for comparison), or both"""
+    """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa; or noise of the same size
+    in the latent space, for comparison), or both"""
 
     @property
     def uses_variants(self) -> bool:
@@ -86,3 +86,7 @@ class Table(TableSettings):
     """A table of the paper as a list of experiments."""
 
     experiments: Annotated[list[Experiment], Field(min_length=1)]
+
+
+Tables = Annotated[dict[Name, Table], NULL_LEAVES_OUT]
+"""Tables by name; null leaves one out."""

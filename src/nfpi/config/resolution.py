@@ -14,7 +14,7 @@ from nfpi.config.claims import Claims, check_claims
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
-from nfpi.config.experiments import Experiment, Table
+from nfpi.config.experiments import Experiment, Tables
 from nfpi.config.extensions import load_extensions
 from nfpi.config.figures import Figures, figures_of_table
 from nfpi.config.flows import FLOWS, FlowConfig
@@ -50,7 +50,7 @@ class Config(Settings):
     generation: GenerationConfig = GenerationConfig()
     nfa: NfaConfig = NfaConfig()
     classifiers: dict[Name, ClassifierConfig] = {}
-    tables: dict[Name, Table] = {}
+    tables: Tables = {}
     figures: Figures = {}
     claims: Claims = {}
     """what the paper says, as comparisons of rows of the tables: `snakemake claims` (docs/experiments.md)"""
