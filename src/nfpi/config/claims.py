@@ -258,7 +258,8 @@ def check_claims(
                     _check_weight(row, weights_of(experiments[-1]))
                     _check_metric(comparison.metric, experiments[-1])
                 except ValueError as error:
-                    raise ValueError(f"{where}.{side}: {error}") from None
+                    way_out = f"`claims: {{{name}: null}}` leaves the claim out"
+                    raise ValueError(f"{where}.{side}: {error}; {way_out}") from None
             if len({experiment.dataset for experiment in experiments}) > 1:
                 on = " and ".join(experiment.dataset for experiment in experiments)
                 raise ValueError(f"{where}: expected rows on one data set, received {on}")
