@@ -85,12 +85,12 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
     images = np.empty((len(paths), height, width, channels), np.uint8)
     for index, path in enumerate(paths):
         pixels, mode = read_image(path)
-        grey = mode == _GREY
-        if pixels.shape[:2] != (height, width) or grey != (channels == 1):
+        grey, size = mode == _GREY, (pixels.shape[0], pixels.shape[1])
+        if size != (height, width) or grey != (channels == 1):
             if not resize:
                 raise DataError(
                     f"{path}: expected {_describe(height, width, channels == 1)}, as the model has it, received "
-                    f"{_describe(*pixels.shape[:2], grey)}; --resize converts"
+                    f"{_describe(*size, grey)}; --resize converts"
                 )
             pixels = _convert(pixels, height, width, channels == 1)
         images[index] = pixels[..., :channels]

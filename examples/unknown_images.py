@@ -1,0 +1,206 @@
+"""What a model of images and classes can tell and make that a classifier cannot, measured and drawn.
+
+`python examples/unknown_images.py --output docs/images` fits a model of digits and one of Fashion-MNIST, both at 8×8
+pixels, in about two minutes on one core, and writes
+
+- unknown_images.csv and .png: which images of none of the classes the bits/dim tell from those of the test;
+- walk.png: walks between two images of a class, in the latent space and in pixels;
+
+and prints what a support-vector machine learns from drawn images. Fashion-MNIST is Debian's package
+`dataset-fashion-mnist`, or the four files of that name in a folder.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageFilter
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.model_selection import train_test_split
+from sklearn.svm import SVC
+
+from nfpi import ClassConditionalFlow
+from nfpi.data.sources.idx import find_idx, read_idx
+from nfpi.figures.drawn import render
+from nfpi.figures.image_grid import draw_image_grid
+from nfpi.figures.style import CLASS_COLOURS, COLUMN_WIDTH, STYLE
+
+SIDE = 8
+STEPS = 9
+"""images of a walk, both ends included"""
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """scikit-learn's digits: images and labels of 1437 for training, and of 360 for the test."""
+    digits = load_digits()
+    images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
+    train, test, train_labels, test_labels = train_test_split(
+        images, digits.target, test_size=0.2, stratify=digits.target, random_state=0
+    )
+    return train, train_labels, test, test_labels
+
+
+def read_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As many images of Fashion-MNIST, the first ones of each split, resized."""
+    found = []
+    for split, count in (("train", 1437), ("t10k", 360)):
+        images = read_idx(find_idx(folder, f"{split}-images-idx3-ubyte"))[:count]
+        small = [Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images]
+        labels = read_idx(find_idx(folder, f"{split}-labels-idx1-ubyte"))[:count]
+        found += [np.stack([np.asarray(image)[..., None] for image in small]), labels.astype(np.int64)]
+    return tuple(found)
+
+
+def fit_or_read(name: str, folder: Path | None, images: np.ndarray, labels: np.ndarray, epochs: int | None):
+    """A model, read where it was fitted before."""
+    if folder is not None and (folder / name).is_dir():
+        return ClassConditionalFlow.from_pretrained(folder / name)
+    model = ClassConditionalFlow.fit(images, labels, name=name, epochs=epochs, seed=0)
+    if folder is not None:
+        model.save_pretrained(folder / name)
+    return model
+
+
+def unknown_images(test: np.ndarray, name: str, others: np.ndarray) -> dict[str, np.ndarray]:
+    """Images that are of no class of a model: of other things, of none, and its own test images, changed."""
+    generator = np.random.default_rng(0)
+    blurred = [Image.fromarray(image[..., 0]).filter(ImageFilter.GaussianBlur(1)) for image in test]
+    return {
+        name: others,
+        "noise": generator.integers(0, 256, test.shape, dtype=np.uint8),
+        "inverted": 255 - test,
+        "constant": np.tile(np.arange(256, dtype=np.uint8)[:, None, None, None], (1, SIDE, SIDE, 1)),
+        "blurred": np.stack([np.asarray(image)[..., None] for image in blurred]),
+        "half contrast": test // 2,
+    }
+
+
+def measure(model: ClassConditionalFlow, test: np.ndarray, sets: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Bits/dim of each set, and the area under the ROC of two scores that tell it from the test images."""
+    known, rows = model.bits_per_dim(test), []
+    doubts = -model.predict_log_proba(test).max(1)
+    for name, images in {"test": test, **sets}.items():
+        bits, other_doubts = model.bits_per_dim(images), -model.predict_log_proba(images).max(1)
+        unknown = np.repeat([0, 1], [len(known), len(bits)])
+        rows.append(
+            {
+                "model": model.data["name"],
+                "images": name,
+                "n": len(images),
+                "bits_per_dim": bits.mean(),
+                "likelier_than_median": 100 * (bits < np.median(known)).mean(),
+                "auroc_bits_per_dim": roc_auc_score(unknown, np.concatenate([known, bits])),
+                "auroc_probability": roc_auc_score(unknown, np.concatenate([doubts, other_doubts])),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draw_curves(models: dict[str, tuple[ClassConditionalFlow, np.ndarray, dict[str, np.ndarray]]]) -> Figure:
+    """ROC of the bits/dim, a panel for each model."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(1.5 * COLUMN_WIDTH, 2.5), layout="constrained")
+        for axes, (title, (model, test, sets)) in zip(figure.subplots(1, len(models)), models.items(), strict=True):
+            known = model.bits_per_dim(test)
+            for colour, (name, images) in zip(CLASS_COLOURS, sets.items(), strict=False):
+                bits = model.bits_per_dim(images)
+                scores, unknown = np.concatenate([known, bits]), np.repeat([0, 1], [len(known), len(bits)])
+                false, true, _ = roc_curve(unknown, scores)
+                area = roc_auc_score(unknown, scores)
+                axes.plot(100 * false, 100 * true, color=colour, lw=1.2, label=f"{name} {area:.2f}", clip_on=False)
+            axes.plot([0, 100], [0, 100], color="0.7", lw=0.6, ls=":")
+            axes.set(title=title, xlabel="test images refused (%)", xlim=(0, 100), ylim=(0, 100), box_aspect=1)
+            axes.legend(title="area under the curve", frameon=False, loc="lower right", fontsize=6, title_fontsize=6)
+        figure.axes[0].set_ylabel("unknown images refused (%)")
+    return figure
+
+
+def walk(model: ClassConditionalFlow, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (S, H, W, C) on straight lines between two images: of the latents, and of the pixels."""
+    share = np.linspace(0, 1, STEPS)[:, None]
+    latents = model.encode(ends)
+    pixels = ends.reshape(2, -1).astype(np.float64)
+    mixed = ((1 - share) * pixels[:1] + share * pixels[1:]).round().astype(np.uint8)
+    return model.decode((1 - share) * latents[:1] + share * latents[1:]), mixed.reshape(-1, *ends.shape[1:])
+
+
+def draw_walks(model: ClassConditionalFlow, images: np.ndarray, labels: np.ndarray, classes: list[int]) -> Figure:
+    """Walks between the two images of some classes whose pixels differ most."""
+    rows = []
+    for label in classes:
+        of_class = images[labels == label]
+        flat = of_class.reshape(len(of_class), -1).astype(np.float64)
+        distances = np.linalg.norm(flat[:, None] - flat[None], axis=2)
+        rows += walk(model, of_class[list(np.unravel_index(distances.argmax(), distances.shape))])
+    steps = [f"{number}/{STEPS - 1}" for number in range(STEPS)]
+    names = [f"{model.classes[label]}, {line}" for label in classes for line in ("latents", "pixels")]
+    return draw_image_grid(np.stack(rows), names, steps, "", "")
+
+
+def describe_half_ways(model: ClassConditionalFlow, images: np.ndarray, labels: np.ndarray) -> str:
+    """How likely the images half way between two neighbours of a class are, and whether they are of the class."""
+    walks = [
+        (label, *walk(model, np.stack(ends)))
+        for label in range(model.num_classes)
+        for ends in zip(*(images[labels == label][place] for place in (slice(-1), slice(1, None))), strict=True)
+    ]
+    truth, found = np.array([label for label, *_ in walks]), []
+    for place, name in ((1, "latents"), (2, "pixels")):
+        half = np.stack([both[place][STEPS // 2] for both in walks])
+        right = 100 * (model.predict(half) == truth).mean()
+        found.append(f"of {name} {model.bits_per_dim(half).mean():.2f} bits/dim, {right:.1f} % of the class")
+    return f"half way between {len(walks)} pairs: " + "; ".join(found)
+
+
+def describe_drawn(model: ClassConditionalFlow, real: list[np.ndarray], temperature: float = 0.8) -> str:
+    """How well a support-vector machine does that saw drawn images only."""
+    train, train_labels, test, test_labels = real
+    drawn_labels = np.repeat(np.arange(model.num_classes), len(train) // model.num_classes)
+    drawn = model.sample(drawn_labels, temperature, torch.Generator().manual_seed(0))
+
+    def accuracy(images: np.ndarray, labels: np.ndarray) -> float:
+        rows = [part.reshape(len(part), -1) / 255 for part in (images, test)]
+        return 100 * SVC().fit(rows[0], labels).score(rows[1], test_labels)
+
+    return (
+        f"support-vector machine on {len(drawn)} drawn images: {accuracy(drawn, drawn_labels):.1f} %, "
+        f"on the {len(train)} real ones: {accuracy(train, train_labels):.1f} %"
+    )
+
+
+def main() -> None:
+    """Fit or read the models, and write what is measured."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder of the figures and the table")
+    parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    parser.add_argument("--models", type=Path, help="folder that the models are kept in, to be read the next time")
+    parser.add_argument("--epochs", type=int, help="of the fits, fewer for a trial")
+    options = parser.parse_args()
+    digits, fashion = read_digits(), read_fashion(options.fashion)
+    models = {
+        "model of digits": (digits, "Fashion-MNIST", fashion[2]),
+        "model of Fashion-MNIST": (fashion, "digits", digits[2]),
+    }
+    fitted = {}
+    for title, (real, name, others) in models.items():
+        model = fit_or_read(title.removeprefix("model of "), options.models, real[0], real[1], options.epochs)
+        fitted[title] = (model, real[2], unknown_images(real[2], name, others))
+    table = pd.concat([measure(*of_model) for of_model in fitted.values()])
+    options.output.mkdir(parents=True, exist_ok=True)
+    table.to_csv(options.output / "unknown_images.csv", index=False, float_format="%.4f")
+    print(table.to_string(index=False, float_format="%.3f"))
+    (options.output / "unknown_images.png").write_bytes(render(draw_curves(fitted))["png"])
+    model = fitted["model of digits"][0]
+    walks = draw_walks(model, digits[2], digits[3], [0, 3, 4, 7])
+    (options.output / "walk.png").write_bytes(render(walks)["png"])
+    print(describe_half_ways(model, digits[2], digits[3]))
+    print(describe_drawn(model, digits))
+
+
+if __name__ == "__main__":
+    main()

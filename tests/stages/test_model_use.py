@@ -1,0 +1,259 @@
+"""Commands that use a model on image files of a user's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nfpi import ClassConditionalFlow
+from nfpi.results.intervals import wilson_interval
+
+from .conftest import call, error_line, files_of
+
+CLASSES = ["1", "a,b", "sea/gull"]
+FOLDERS = ["1", "a,b", "sea-gull"]
+TINY = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
+
+
+@pytest.fixture(scope="module")
+def trained(make_images, tmp_path_factory) -> Path:
+    """A folder with a model of three classes, and 20 images of each as files."""
+    folder = tmp_path_factory.mktemp("trained")
+    images = make_images()
+    fitted = ClassConditionalFlow.fit(
+        images.images, images.labels, flow=TINY, epochs=6, weight=100, classes=CLASSES, progress=False
+    )
+    fitted.save_pretrained(folder / "model")
+    for index, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = folder / "images" / FOLDERS[label] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    return folder
+
+
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in, beside the model and the images."""
+    for name in ("model", "images"):
+        (tmp_path / name).symlink_to(trained / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def model_and_images(here: Path) -> tuple[ClassConditionalFlow, list[Path], np.ndarray]:
+    files = sorted((here / "images").rglob("*.png"))
+    return (
+        ClassConditionalFlow.from_pretrained(here / "model"),
+        files,
+        np.stack([np.asarray(Image.open(file))[..., None] for file in files]),
+    )
+
+
+# ---- classify -----------------------------------------------------------------------------------------------
+
+
+def test_classify_prints_what_the_model_says(here, capsys):
+    assert call("classify", "model", "images") == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines(), delimiter="\t"))
+    model, files, images = model_and_images(here)
+    assert [here / row["file"] for row in rows] == files
+    log_posterior, predicted = model.predict_log_proba(images), model.predict(images)
+    assert [row["class"] for row in rows] == [CLASSES[label] for label in predicted]
+    ranked = np.sort(log_posterior, 1)
+    columns = {
+        "log_probability": ranked[:, -1],
+        "margin": ranked[:, -1] - ranked[:, -2],
+        "bits_per_dim": model.bits_per_dim(images, predicted),
+    }
+    for name, expected in columns.items():
+        np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_classify_writes_a_csv_file(here, capsys):
+    assert call("classify", "model", "images/a,b", "--output", "new/table.csv") == 0
+    assert capsys.readouterr().out == ""
+    with (here / "new/table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["file"].rpartition("/")[0] for row in rows} == {"images/a,b"}
+    assert len(rows) == 20
+
+
+def test_classify_prints_a_table_on_a_terminal(here, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")  # without bold type
+    assert call("classify", "model", "images/1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["file", "class", "log_probability", "margin", "bits_per_dim"]
+    assert all(len(number.partition(".")[2]) == 4 for number in lines[3].split()[2:])
+
+
+def test_an_image_of_another_size_or_colour_is_named_or_converted(here, capsys):
+    Image.new("RGB", (20, 16), (9, 9, 9)).save(here / "large.png")
+    assert call("classify", "model", "images", "large.png", "--output", "t.csv") == 1
+    assert error_line(capsys) == (
+        "nfpi: error: large.png: expected 8×8 pixels in grey, as the model has it, received 20×16 pixels in colour; "
+        "--resize converts"
+    )
+    assert not (here / "t.csv").exists()
+    assert call("classify", "model", "large.png", "--resize") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_unreadable_file_is_named(here, capsys):
+    whole = next((here / "images/1").iterdir()).read_bytes()
+    (here / "cut.png").write_bytes(whole[:50])
+    assert call("classify", "model", "images", "cut.png") == 1
+    assert error_line(capsys).startswith("nfpi: error: cut.png: expected an image, received one that cannot be read")
+
+
+# ---- score --------------------------------------------------------------------------------------------------
+
+
+def test_score_writes_what_evaluate_finds(here):
+    assert call("score", "model", "images", "--output", "score.json") == 0
+    found = json.loads((here / "score.json").read_text(encoding="utf-8"))
+    model, files, images = model_and_images(here)
+    labels = [FOLDERS.index(file.parent.name) for file in files]
+    for name, value in model.evaluate(images, labels).items():
+        assert found[name] == (value if isinstance(value, str) else pytest.approx(value)), name
+    assert list(found["classes"]) == CLASSES
+    right = sum(of["nf_acc"] * of["n"] for of in found["classes"].values()) / 100
+    assert right == pytest.approx(found["nf_acc"] * found["n"] / 100)
+
+
+def test_score_prints_metrics_and_classes(here, capsys):
+    shutil.copytree(here / "images/a,b", here / "some/a,b")
+    assert call("score", "model", "some") == 0
+    metrics, _, classes = capsys.readouterr().out.partition("\n\n")
+    rows = dict(line.split("\t") for line in metrics.splitlines())
+    assert list(rows) == ["metric", "images", "NF-Acc (%)", "NF top-5 (%)", "bits/dim", "ECE (%)"]
+    low, high = wilson_interval(float(rows["NF-Acc (%)"].split()[0]), 20)
+    assert rows["NF-Acc (%)"].endswith(f"({low:.1f} to {high:.1f})")
+    assert [line.split("\t")[:2] for line in classes.splitlines()] == [["class", "images"], ["a,b", "20"]]
+
+
+def test_a_folder_of_no_class_is_named(here, capsys):
+    (here / "other/dog").mkdir(parents=True)
+    assert call("score", "model", "other") == 1
+    assert "other/dog: expected a folder for each class of the model (1, a,b, sea/gull)" in error_line(capsys)
+
+
+# ---- sample -------------------------------------------------------------------------------------------------
+
+
+def test_sample_draws_a_picture_and_files(here):
+    options = ("--classes", "sea/gull", "1", "--per-class", 2, "--output", "grid.png", "--folder", "drawn")
+    assert call("sample", "model", *options) == 0
+    with Image.open(here / "grid.png") as picture:
+        assert picture.format == "PNG"
+    assert files_of(here / "drawn") == {"1/00002.png", "1/00003.png", "sea-gull/00000.png", "sea-gull/00001.png"}
+    with Image.open(here / "drawn/1/00002.png") as image:
+        assert (image.size, image.mode) == ((8, 8), "L")
+
+
+def test_drawn_images_depend_on_the_seed_and_on_their_class_alone(here):
+    for folder, options in {"a": ("--classes", "1"), "b": (), "c": ("--seed", 1)}.items():
+        assert call("sample", "model", "--per-class", 3, *options, "--folder", folder) == 0
+    first, same, other = (
+        [np.asarray(Image.open(file)) for file in sorted((here / name / "1").iterdir())] for name in "abc"
+    )
+    assert np.array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_drawn_images_are_of_their_class(here):
+    assert call("sample", "model", "--temperature", 0, "--per-class", 1, "--folder", "drawn") == 0
+    assert call("score", "model", "drawn", "--output", "score.json") == 0
+    assert json.loads((here / "score.json").read_text())["nf_acc"] == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--output", "x.png", "--classes", "gul"), "--classes: 'gul' is no class of the model"),
+        (("--output", "x.png", "--classes", "1", "1"), "--classes: expected each class once, received 1, 1"),
+        (("--output", "x.jpg"), "--output: expected a file NAME.png, received x.jpg"),
+        ((), "expected --output FILE or --folder FOLDER, received neither"),
+    ],
+)
+def test_wrong_options_of_sample_are_one_line(here, capsys, options, message):
+    assert call("sample", "model", *options) == 1
+    assert message in error_line(capsys)
+
+
+# ---- augment-folder -----------------------------------------------------------------------------------------
+
+
+def test_variants_lie_beside_each_other_under_the_names_of_their_images(here):
+    assert call("augment-folder", "model", "images", "--output", "variants", "--nfa.variants", 2) == 0
+    expected = {f"{file.parent.name}/{file.stem}_{index}.png" for file in model_and_images(here)[1] for index in (1, 2)}
+    assert files_of(here / "variants") == expected
+
+
+def test_variants_without_strength_are_the_images(here):
+    options = ("--output", "variants", "--nfa", '{"variants": 1, "strength": 0}')
+    assert call("augment-folder", "model", "images", *options) == 0
+    for file in model_and_images(here)[1]:
+        variant = here / "variants" / file.parent.name / f"{file.stem}_1.png"
+        assert np.array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(variant)))
+
+
+def test_variants_of_a_class_do_not_depend_on_the_others(here):
+    shutil.copytree(here / "images/1", here / "some/1")
+    for folder in ("images", "some"):
+        assert call("augment-folder", "model", folder, "--output", f"{folder}-variants") == 0
+    for name in files_of(here / "some-variants"):
+        assert (here / "some-variants" / name).read_bytes() == (here / "images-variants" / name).read_bytes()
+
+
+def test_a_class_of_one_image_is_named(here, capsys):
+    (here / "few/1").mkdir(parents=True)
+    shutil.copy(next((here / "images/1").iterdir()), here / "few/1")
+    assert call("augment-folder", "model", "few", "--output", "variants") == 1
+    assert "few/1: expected two images or more" in error_line(capsys)
+    assert not (here / "variants").exists()
+
+
+# ---- all ----------------------------------------------------------------------------------------------------
+
+EACH = [
+    ("classify", "model", "images", "--output", "out"),
+    ("score", "model", "images", "--output", "out"),
+    ("sample", "model", "--folder", "out"),
+    ("augment-folder", "model", "images", "--output", "out"),
+]
+
+
+@pytest.mark.parametrize("command", EACH, ids=lambda command: command[0])
+def test_nothing_is_replaced_unless_asked_for(here, capsys, command):
+    assert call(*command) == 0
+    before = {path: path.stat().st_mtime_ns for path in [here / "out", *(here / "out").rglob("*")]}
+    capsys.readouterr()
+    assert call(*command) == 1
+    assert "out: expected an output that is not there yet, received one that is" in error_line(capsys)
+    assert before == {path: path.stat().st_mtime_ns for path in [here / "out", *(here / "out").rglob("*")]}
+    assert call(*command, "--overwrite") == 0
+
+
+def test_a_folder_with_something_else_in_it_is_not_replaced(here, capsys):
+    (here / "out").mkdir()
+    (here / "out/thesis.tex").write_text("mine")
+    assert call("sample", "model", "--folder", "out", "--overwrite") == 1
+    assert "received 'thesis.tex'" in error_line(capsys)
+    assert (here / "out/thesis.tex").read_text() == "mine"
+
+
+def test_a_missing_or_damaged_model_is_one_line(here, capsys):
+    assert call("classify", "./nowhere", "images") == 1
+    assert "nowhere" in error_line(capsys)
+    shutil.copytree(here / "model", here / "cut", symlinks=False)
+    weights = here / "cut/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    assert call("classify", "./cut", "images") == 1
+    assert "cut/model.safetensors" in error_line(capsys)

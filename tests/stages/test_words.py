@@ -1,0 +1,78 @@
+"""Lists of words on the command line come as they were typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nfpi.stages.execution
+
+from .conftest import call, error_line
+
+ODD = ["3", "007", "1e5", "a,b.png", '"quoted".png', "back\\slash", "[x]", "null", "", "ä λ", "\udcff.png"]
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """The command that a command line makes; it does not run."""
+    seen: list[object] = []
+    monkeypatch.setattr(nfpi.stages.execution, "execute", seen.append)
+
+    def parse(*arguments: str):
+        assert call(*arguments) == 0
+        return seen.pop()
+
+    return parse
+
+
+def test_files_are_taken_to_the_letter(parse):
+    command = parse("classify", "model", *ODD)
+    assert command.model == "model"
+    assert command.images == [Path(word) for word in ODD]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("model", "a", "b", "--resize", "--output", "c"),
+        ("--resize", "model", "--output", "c", "a", "b"),
+        ("model", "a", "--output=c", "b", "--resize"),
+        ("--output", "c", "--resize", "--", "model", "a", "b"),
+    ],
+)
+def test_options_stand_anywhere(parse, arguments):
+    command = parse("classify", *arguments)
+    assert (command.model, command.images, command.output) == ("model", [Path("a"), Path("b")], Path("c"))
+    assert (command.resize, command.overwrite) == (True, False)
+
+
+def test_a_file_may_be_called_like_an_option(parse):
+    assert parse("classify", "model", "a", "--", "--resize").images == [Path("a"), Path("--resize")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--classes", "3", "a,b", "--output", "x.png"),
+        ("--output", "x.png", "--classes", "3", "--classes", "a,b"),
+        ("--classes=3", "--output", "x.png", "--classes=a,b"),
+    ],
+)
+def test_an_option_takes_several_words(parse, arguments):
+    command = parse("sample", "model", *arguments)
+    assert (command.model, command.classes, command.output) == ("model", ["3", "a,b"], Path("x.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("classify", "model"), "arguments are required: IMAGES"),
+        (("classify", "model", "a", "--resiz"), "did you mean '--resize'?"),
+        (("sample", "model", "--classes", "--output", "x.png"), "argument --classes: expected one argument"),
+        (("sample", "model", "3", "--output", "x.png"), "unrecognized arguments: 3"),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys, arguments, message):
+    assert call(*arguments) == 2
+    assert message in error_line(capsys)
