@@ -173,6 +173,13 @@ def describe_drawn(model: ClassConditionalFlow, real: list[np.ndarray], temperat
     )
 
 
+def describe_means(model: ClassConditionalFlow, test: np.ndarray) -> str:
+    """How many images of the class means, samples at temperature 0, are likelier than the median test image."""
+    bits = model.bits_per_dim(model.sample(np.arange(model.num_classes), 0))
+    likelier = (bits < np.median(model.bits_per_dim(test))).sum()
+    return f"{model.data['name']}: {likelier} of {len(bits)} class means are likelier than the median test image"
+
+
 def main() -> None:
     """Fit or read the models, and write what is measured."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -200,6 +207,8 @@ def main() -> None:
     (options.output / "walk.png").write_bytes(render(walks)["png"])
     print(describe_half_ways(model, digits[2], digits[3]))
     print(describe_drawn(model, digits))
+    for model, test, _ in fitted.values():
+        print(describe_means(model, test))
 
 
 if __name__ == "__main__":
