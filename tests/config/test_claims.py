@@ -172,3 +172,15 @@ def test_the_presets_have_claims(preset):
     assert "repulsion" in config.claims
     if preset == "digits":
         assert sorted(claim.number for claim in config.claims.values()) == list(range(1, 12))
+
+
+def test_a_claim_about_a_table_that_is_replaced_is_left_out_unless_its_rows_are_there():
+    experiments = [{"label": "mine", "dataset": "digits", "lambdas": [1], "classifier": None}]
+    settings = {"preset": "demo", "tables": {"table3": {"experiments": experiments}}}
+    claims = resolve(ROOT / "config.yaml", ROOT / "presets", settings).config.claims
+    assert "ablation" not in claims
+    assert "gradient_descent" in claims
+    comparison = {"first": OURS, "second": THEIRS, "smallest_effect": 0.5}
+    own = {"statement": "Ours is better", "comparisons": [comparison]}
+    with pytest.raises(ConfigError, match="table 'table3' has no row '#4 KLD on μ and Σ'"):
+        resolve(ROOT / "config.yaml", ROOT / "presets", settings | {"claims": {"mine": own}})

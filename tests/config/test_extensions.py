@@ -51,7 +51,7 @@ def test_an_extension_registers_a_prior_that_the_config_uses(project):
     assert config.priors["mine"].start == "identity"
     assert PRIORS.settings_of(config.priors["mine"]).model_dump() == {"radius": 20.0}
     (experiment,) = config.tables["t"].experiments
-    assert config.weights_of(experiment) == [0.0]
+    assert experiment.weights == [0.0]
     assert config.extensions_of(flow="mef", prior="mine") == [path.resolve()]
     assert config.extensions_of(flow="mef", prior="fpi", classifier="resnet18") == []
 

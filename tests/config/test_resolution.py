@@ -122,7 +122,7 @@ def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
     experiment = {"dataset": "digits", "lambdas": [7, 0, 7.0], "classifier": "resnet18"}
     config = project.config(seeds=[1, 2], tables={"t": {"experiments": [experiment]}})
     (made,) = config.tables["t"].experiments
-    assert config.weights_of(made) == [0, 7]
+    assert made.weights == [0, 7]
     flow = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": 7.0}
     assert config.runs_of(made, 7.0) == [
         (Run(**flow, seed=seed), Run(**flow, seed=seed, classifier="resnet18")) for seed in (1, 2)

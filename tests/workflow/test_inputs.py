@@ -32,7 +32,7 @@ def test_wildcards_may_be_what_runs_have(preset: str) -> None:
     inputs = make_inputs(preset)
     constraints, config = inputs.wildcard_constraints(), inputs.plan.config
     for _, experiment in config.experiments():
-        for weight in config.weights_of(experiment) or [None]:
+        for weight in experiment.weights or [None]:
             for pair in config.runs_of(experiment, weight):
                 for run in filter(None, pair):
                     assert fits(constraints, run.wildcards), run

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeGuard
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from nfpi.config.base import NULL_LEAVES_OUT, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
@@ -235,7 +235,6 @@ def name_of(experiment: Named) -> str:
 def check_claims(
     claims: Mapping[str, Claim],
     tables: Mapping[str, Table],
-    weights_of: Callable[[Experiment], list[float]],
 ) -> None:
     """Make sure that every row that a claim names is there, with the metric and the λ that it is compared at.
 
@@ -255,7 +254,7 @@ def check_claims(
                 in_table = tables[row.table].experiments
                 try:
                     experiments.append(in_table[row.index_in(dict(enumerate(in_table)))])
-                    _check_weight(row, weights_of(experiments[-1]))
+                    _check_weight(row, experiments[-1].weights)
                     _check_metric(comparison.metric, experiments[-1])
                 except ValueError as error:
                     way_out = f"`claims: {{{name}: null}}` leaves the claim out"
@@ -263,6 +262,47 @@ def check_claims(
             if len({experiment.dataset for experiment in experiments}) > 1:
                 on = " and ".join(experiment.dataset for experiment in experiments)
                 raise ValueError(f"{where}: expected rows on one data set, received {on}")
+
+
+def leave_out_outdated(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out inherited claims about rows that are no more there: a later layer has other experiments in the table.
+
+    A claim that the last layer to change one of its tables says itself is kept, so that its fault is named.
+
+    Args:
+        layers: settings as they are written, each laid over those before it.
+        merged: all of them.
+
+    Returns:
+        `merged`, without these claims.
+    """
+    claims = merged.get("claims")
+    if not isinstance(claims, Mapping) or not isinstance(merged.get("tables"), Mapping):
+        return dict(merged)
+    kept = {}
+    for name, claim in claims.items():
+        said = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
+        later = {table for layer in layers[said + 1 :] for table in layer.get("tables") or {}}
+        if not later or _is_possible(claim, merged["tables"], later):
+            kept[name] = claim
+    return {**merged, "claims": kept}
+
+
+def _is_possible(written: Any, tables: Mapping[str, Any], changed: Container[str]) -> bool:
+    """Whether a claim's rows are there, or the tables that lack them are not among those that were changed."""
+    try:
+        claim = Claim.model_validate(written)
+        named = {str(row.table) for comparison in claim.comparisons for row in comparison.rows}
+        if not any(name in changed for name in named):
+            return True
+        known = {name: Table.model_validate(tables[name]) for name in named if tables.get(name) is not None}
+    except ValidationError:
+        return True  # what is wrong is said when all settings are read
+    try:
+        check_claims({"": claim}, known)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_weight(row: ComparedRow, weights: list[float]) -> None:

@@ -57,6 +57,13 @@ class Experiment(Settings):
     in the latent space, for comparison), or both"""
 
     @property
+    def weights(self) -> list[float]:
+        """λ of its runs, ascending; a prior without λ has the one run, λ = 0."""
+        if self.prior is None:
+            return []
+        return sorted(set(self.lambdas)) or [0.0]
+
+    @property
     def uses_variants(self) -> bool:
         """Whether the classifier sees latent augmentations."""
         return variants_of(self.augmentation) is not None

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from nfpi.config.base import ConfigError, LocalPath, Name, Seed, Settings, explain, suggest
-from nfpi.config.claims import Claims, check_claims
+from nfpi.config.claims import Claims, check_claims, leave_out_outdated
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
@@ -98,12 +98,6 @@ class Config(Settings):
         """Whether the experiment's classifier is one of real images."""
         name = experiment.classifier
         return name is not None and self.for_dataset(experiment.dataset).classifiers[name].train_on == "real"
-
-    def weights_of(self, experiment: Experiment) -> list[float]:
-        """λ of an experiment's runs, ascending; a prior without λ has the one run, λ = 0."""
-        if experiment.prior is None:
-            return []
-        return sorted(set(experiment.lambdas)) or [0.0]
 
     def runs_of(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
         """For each seed the flow's run at this λ (None: without a flow), and its classifier's where there is one."""
@@ -241,7 +235,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _claims_can_be_judged(self) -> Config:
-        check_claims(self.claims, self.tables, self.weights_of)
+        check_claims(self.claims, self.tables)
         return self
 
     @model_validator(mode="after")
@@ -362,7 +356,8 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
         for file in (file for layer in layers for file in _Extensions.of(layer)):
             extensions.setdefault(file.resolve(), file)
         load_extensions(extensions.values())
-        config = Config.model_validate(merge(*layers) | {"extensions": list(extensions.values())})
+        merged = leave_out_outdated(layers, merge(*layers))
+        config = Config.model_validate(merged | {"extensions": list(extensions.values())})
         for dataset in config.datasets:
             where = f"preset {name}: datasets.{dataset}.overrides: "
             config.for_dataset(dataset)
@@ -378,7 +373,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
 def _refuse_choices_without_validation(preset: str, config: Config) -> None:
     """Raise ConfigError where a table would choose on a data set that holds nothing out (`refit`)."""
     for table, experiment in config.experiments():
-        dataset, weights = experiment.dataset, config.weights_of(experiment)
+        dataset, weights = experiment.dataset, experiment.weights
         if not config.datasets[dataset].refit:
             continue
         where = f"preset {preset}: tables.{table}: {dataset} holds nothing out to choose by (refit): expected"

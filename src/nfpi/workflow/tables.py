@@ -17,7 +17,7 @@ def table_rows(config: Config, table: str) -> list[TableRow]:
     """
     rows = []
     for index, experiment in enumerate(config.tables[table].experiments):
-        weights: Sequence[float | None] = config.weights_of(experiment) or [None]
+        weights: Sequence[float | None] = experiment.weights or [None]
         for weight in weights:
             pairs = config.runs_of(experiment, weight)
             of_flow = () if config.learns_from_real_images(experiment) else tuple(flow for flow, _ in pairs)
