@@ -233,3 +233,72 @@ def test_files_of_all_forms(judge, tmp_path):
     text = claims_to_markdown(frame)
     assert "| 3 | Ours is better | replicated |" in text
     assert "+16.3" in text
+
+
+# ---- λ that diverged, and what seeds share -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choice", ["best", "inner_best"])
+def test_a_row_whose_runs_all_diverged_has_run(judge, choice):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" else effect(0)(prior, weight, seed)
+
+    row = only(judge(values, comparison(first={"table": "t", "row": "ours", "lambda": choice})))
+    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
+    assert row["first_diverged"] == 10
+
+
+def test_an_inner_lambda_of_lucky_seeds_is_not_chosen(config_of, measured, frame_of, reference):
+    config: Config = config_of(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
+    rows = table_rows(config, "t")
+    found = []
+    for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
+        weight = float(run.weight or 0)
+        lucky = weight == 100 and run.prior == "fpi"
+        if lucky and run.seed < 9:
+            found.append(measured(run, status=DIVERGED))
+        else:
+            found.append(measured(run, nf_acc=90 + noise(run.seed, weight), validation_nf_acc=99 if lucky else 90))
+    claim = Claim.model_validate(
+        {
+            "statement": "Ours is better",
+            "comparisons": [comparison(first={"table": "t", "row": "ours", "lambda": "inner_best"})],
+        }
+    )
+    evidence = Evidence(frame_of(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
+
+
+def test_an_effect_of_any_size_needs_seeds_for_the_one_that_was_found(judge):
+    assert only(judge(effect(0.05), comparison(smallest_effect=0)))["seeds_needed"] > 10
+
+
+def test_values_beside_one_seeds_images_are_of_that_seed(judge):
+    labels = np.zeros(100, dtype=np.int32)
+
+    def predictions(run: Run) -> Predictions:
+        predicted = (np.arange(100) < (10 if run.prior == "fpi" else 30)).astype(np.int32)
+        return Predictions(labels, predicted, np.zeros(100, np.float32), np.zeros((100, 2), np.float16))
+
+    row = only(judge(effect(4.0), comparison(test="mcnemar"), predictions=predictions))
+    assert (row["test"], row["seeds"], row["difference"]) == ("McNemar", 1, 20)
+    assert row["first_value"] == effect(4.0)("fpi", 100, 0)["nf_acc"]
+
+
+def test_the_bootstrap_knows_whether_seeds_share_their_images(judge):
+    def predictions(*, shared: bool) -> Callable[[Run], Predictions]:
+        def read(run: Run) -> Predictions:
+            rng = np.random.default_rng(0 if shared else run.seed)
+            labels = rng.integers(0, 2, 200).astype(np.int32)
+            wrong = rng.random(200) < 0.2
+            wrong &= run.prior != "fpi"
+            predicted = np.where(wrong, 1 - labels, labels).astype(np.int32)
+            return Predictions(labels, predicted, np.zeros(200, np.float32), np.zeros((200, 2), np.float16))
+
+        return read
+
+    def width(**changes: bool) -> float:
+        row = only(judge(effect(0), comparison(test="bootstrap"), predictions=predictions(**changes)))
+        return float(row["high"] - row["low"])
+
+    assert width(shared=True) > 2 * width(shared=False)

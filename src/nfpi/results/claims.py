@@ -157,6 +157,8 @@ def _row(
 ) -> dict[str, Any]:
     """One line of the verdicts."""
     pairs = _pairs(first, second)
+    if result.test == "McNemar" and comparison.metric != DIVERGENCE:
+        pairs = pairs[:1]  # the seed whose images are compared
     verdict = _verdict(first, second, comparison, result, p_adjusted)
     paper = comparison.paper_difference
     return {
@@ -221,29 +223,49 @@ def _side(asked: ComparedRow, name: str, evidence: Evidence) -> _Side:
 def _choose(
     asked: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
-    """The row at the λ that is asked for; None: no run is there that λ could be chosen by."""
+    """The row at the λ that is asked for; None: no run is there that λ could be chosen by.
+
+    Where every run diverged at every λ, the choice does not matter: it is the smallest.
+    """
     by_weight = sorted(candidates, key=lambda pair: pair[0].weight or 0.0)
     if asked.weight == "min":
         return by_weight[0]
     if asked.weight == "max":
         return by_weight[-1]
     if asked.weight == "best":
-        return next((pair for pair in candidates if pair[1]["best"]), by_weight[0] if len(by_weight) == 1 else None)
+        best = next((pair for pair in candidates if pair[1]["best"]), None)
+        return best or (by_weight[0] if len(by_weight) == 1 else _first_of_diverged(by_weight, evidence))
     if asked.weight == "inner_best":
-        scores = [_validation(*pair, name, evidence) for pair in by_weight[1:-1]]
-        known = [(score, pair) for score, pair in zip(scores, by_weight[1:-1], strict=True) if not math.isnan(score)]
-        return max(known, key=lambda scored: scored[0])[1] if known else None
+        inner = by_weight[1:-1]
+        scored = [(_validation(*pair, name, evidence), pair) for pair in inner]
+        known = [(score, pair) for score, pair in scored if not math.isnan(score)]
+        # As in tables: the mean of a λ that diverged in most of its seeds is that of the lucky ones.
+        steady = [(score, pair) for score, pair in known if _diverged_share(pair[0], evidence) <= 0.5] or known
+        return max(steady, key=lambda pair: pair[0])[1] if steady else _first_of_diverged(inner, evidence)
     return next((pair for pair in by_weight if (pair[0].weight or 0.0) == asked.weight), None)
+
+
+def _first_of_diverged(
+    candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
+) -> tuple[TableRow, dict[Any, Any]] | None:
+    """The first of the rows where all of them diverged in every seed; None: some run did not, or none is there."""
+    return candidates[0] if all(_diverged_share(row, evidence) == 1 for row, _ in candidates) else None
+
+
+def _diverged_share(row: TableRow, evidence: Evidence) -> float:
+    """Of the seeds of which there is a run; 0 without any."""
+    measured, diverged, _ = split_by_outcome(evidence.metrics, row)
+    return len(diverged) / max(1, measured["seed"].nunique())
 
 
 def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
     """What an inner λ is chosen by, the larger the better: the metric on the validation split, else the table's."""
     on_validation = f"validation_{name}"
-    if on_validation not in METRICS:
-        return float(line["validation"])
-    _, _, finished = split_by_outcome(evidence.metrics, row)
-    mean = float(values_over_seeds(finished, on_validation)["value"].mean())
-    return -mean if metric(on_validation).higher_is_better is False else mean
+    chosen_by, mean = line["chosen_by"], float(line["validation"])
+    if on_validation in METRICS:
+        _, _, finished = split_by_outcome(evidence.metrics, row)
+        chosen_by, mean = on_validation, float(values_over_seeds(finished, on_validation)["value"].mean())
+    return -mean if metric(chosen_by).higher_is_better is False else mean
 
 
 def _pairs(first: _Side, second: _Side) -> list[int]:
@@ -272,18 +294,22 @@ def _compare(first: _Side, second: _Side, comparison: ClaimComparison, evidence:
         found = mcnemar(ours, theirs)
         return Comparison(found.difference, found.low, found.high, found.p_value, found.test, len(seeds), math.nan)
     if test == "mcnemar":
-        return mcnemar(*_right(first, second, comparison.metric, seeds[0], evidence))
+        ours, theirs, _ = _right(first, second, comparison.metric, seeds[0], evidence)
+        return mcnemar(ours, theirs)
     right = [_right(first, second, comparison.metric, seed, evidence) for seed in seeds]
-    return bootstrap([ours for ours, _ in right], [theirs for _, theirs in right])
+    same_images = all(np.array_equal(labels, right[0][2]) for _, _, labels in right)
+    return bootstrap([ours for ours, _, _ in right], [theirs for _, theirs, _ in right], same_images=same_images)
 
 
-def _right(first: _Side, second: _Side, name: str, seed: int, evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """Which test images each side classifies correctly, at one seed."""
+def _right(
+    first: _Side, second: _Side, name: str, seed: int, evidence: Evidence
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which test images each side classifies correctly, at one seed, and their labels."""
     runs = [_run_of(side, name, seed) for side in (first, second)]
     ours, theirs = (evidence.predictions(run) for run in runs)
     if not np.array_equal(ours.label, theirs.label):
         raise TableError(f"expected predictions of the same test images, received others: {', '.join(map(str, runs))}")
-    return ours.predicted == ours.label, theirs.predicted == theirs.label
+    return ours.predicted == ours.label, theirs.predicted == theirs.label, ours.label
 
 
 def _run_of(side: _Side, name: str, seed: int) -> Run:
@@ -316,13 +342,13 @@ def _seeds_needed(comparison: ClaimComparison, result: Comparison, family: int) 
     """The number of seeds that would decide, with a power of 80 %, at the standard deviation that was found.
 
     Decided is what differs from zero, or from the smallest effect that matters: a true difference between the two
-    needs more seeds than either.
+    needs more seeds than either. Where every effect matters (0), it is the difference that was found.
     """
     smallest, level = comparison.smallest_effect, LEVEL / family
     if comparison.direction == "not_less" or math.isnan(result.difference):
         needed = seeds_needed(result.std, smallest, level=level)
     else:
         difference = -result.difference if comparison.direction == "less" else result.difference
-        to_tell = min(smallest, max(difference, smallest - difference))
+        to_tell = min(smallest or math.inf, max(difference, smallest - difference))
         needed = seeds_needed(result.std, to_tell, level=level)
     return None if needed is None else max(needed, result.seeds + 1)

@@ -30,9 +30,10 @@ inconclusive: seeds that diverge are not a sample at random.
 | not replicated | are all decided, and none holds |
 | inconclusive | otherwise |
 
-With no effect at all, a comparison holds, or is too small to matter, with a probability of at most 2.5 %: the half of
-the two-sided level that lies in the claimed direction. Holm's adjustment bounds the probability that any comparison of
-a claim does, and with it that of `replicated` and `replicated in part`, by 5 %.
+With no effect at all, a claimed difference holds, or is too small to matter, with a probability of at most 2.5 %: the
+half of the two-sided level that lies in the claimed direction. Holm's adjustment bounds the probability that any such
+comparison of a claim does, and with it that of `replicated` and `replicated in part`, by 5 %. This is not so of a claim
+with a part of non-inferiority, which is true where there is no effect: that part alone may make it `replicated in part`.
 """
 
 from __future__ import annotations
