@@ -32,7 +32,6 @@ from nfpi.config.generation import Displacement, NfaConfig
 from nfpi.data.domain import Domain
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
-from nfpi.flows.dequantization import LEVELS
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.runtime.randomness import derive_seed, generator_for
@@ -280,9 +279,7 @@ class _ClassImages:
         """A block's images as the flow would see them without noise, and with it: the same noise each time."""
         stored = torch.from_numpy(np.asarray(self._image_set.images[self._blocks[block]]))
         images = stored.permute(0, 3, 1, 2).contiguous().to(self._device)
-        clean = self._domain.to_flow(images, None)
-        if images.dtype == torch.uint8:
-            clean += 1 / LEVELS  # half a grey level: the middle of the values that are stored as this level
+        clean = self._domain.to_flow(images, None).add_(self._domain.half_level)
         return clean, self._domain.to_flow(images, generator_for(self._device, *self._key, "noise", block))
 
     def _inverse(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:

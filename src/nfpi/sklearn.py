@@ -11,9 +11,8 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from nfpi.flows.dequantization import LEVELS
 from nfpi.model.class_conditional import ClassConditionalFlow
-
-_LEVELS = 256
 
 
 class FlowClassifier(ClassifierMixin, BaseEstimator):
@@ -127,10 +126,10 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):
         """X as images of 8-bit values, (N, H, W, C) or (N, H, W)."""
         if X.dtype.kind not in "uif" and X.dtype != np.bool_:
             X = X.astype(np.float64)  # raises ValueError
-        whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < _LEVELS else np.zeros(0, np.uint8)
+        whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < LEVELS else np.zeros(0, np.uint8)
         if whole.shape != X.shape or (whole != X).any():
             raise ValueError(
-                f"X: expected whole numbers from 0 to {_LEVELS - 1}, received {X.dtype} from {X.min()} to {X.max()}"
+                f"X: expected whole numbers from 0 to {LEVELS - 1}, received {X.dtype} from {X.min()} to {X.max()}"
             )
         if X.ndim > 2:
             return whole

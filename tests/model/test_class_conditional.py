@@ -169,3 +169,12 @@ def test_the_global_state_is_left_alone(fitted, images: ImageSet):
     assert torch.is_grad_enabled()
     assert fitted.flow.training
     fitted.flow.eval()
+
+
+def test_it_is_shown_in_one_line(fitted):
+    assert repr(fitted) == "ClassConditionalFlow(flow='matrix_exponential', image=(8, 8, 1), num_classes=3)"
+
+
+def test_only_generators_of_torch_draw(fitted):
+    with pytest.raises(TypeError, match=r"generator: expected a torch\.Generator, received int"):
+        fitted.sample([0], generator=3)

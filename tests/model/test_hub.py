@@ -98,6 +98,8 @@ def edit(folder: Path, key: str, value: object) -> None:
         (lambda folder: edit(folder, "format", 9), "expected format 1, received 9"),
         (lambda folder: edit(folder, "seed", "one"), "expected the config of a model"),
         (lambda folder: edit(folder, "data", {"name": None, "classes": ["a"], "extra": {}}), "received another"),
+        (lambda folder: edit(folder, "data", {"name": None, "classes": 3 * ["a"], "extra": {}}), "distinct names"),
+        (lambda folder: edit(folder, "prior", "gaussian"), "expected the config of a model"),
     ],
 )
 def test_a_damaged_folder_is_one_line(folder, change, message):

@@ -16,8 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from nfpi.benchmark import broadcast_iteration
+from nfpi.config.priors import FixedPointSettings
 from nfpi.linalg import geometric_mean
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
+from nfpi.priors.fixed_point import fit_prior
 from nfpi.runtime.divergence import Diverged
 
 KINDS = ["diagonal", "full"]
@@ -757,3 +759,12 @@ def test_no_array_holds_a_vector_for_every_pair(kind, config, classes, dimension
     with _LargestTensor() as largest:
         fit_fixed_point(statistics, replace(config, weight=1.0, max_iterations=2))
     assert 0 < largest.numel <= max(classes**2, classes * dimensions ** (2 if kind == "full" else 1))
+
+
+def test_an_iteration_that_is_cut_short_is_a_warning(caplog):
+    statistics = ClassStatistics(torch.tensor([9, 9]), torch.tensor([[0.0], [3.0]]), torch.ones(2, 1))
+    initial = GaussianPrior(statistics.mean, statistics.variance)
+    for iterations, warnings in ((1, ["not converged after 1 iterations: the last Gaussians are taken"]), (1000, [])):
+        caplog.clear()
+        fit_prior(statistics, initial, 10.0, FixedPointSettings(max_iterations=iterations))
+        assert caplog.messages == warnings

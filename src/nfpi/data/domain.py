@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.errors import DataError
-from nfpi.flows.dequantization import bits_per_dim, dequantize, quantize
+from nfpi.flows.dequantization import LEVELS, bits_per_dim, dequantize, quantize
 
 
 class Domain(ABC):
@@ -20,6 +20,8 @@ class Domain(ABC):
 
     dtype: str
     """of the stored images, by NumPy's name"""
+    half_level: float = 0.0
+    """what takes an input of a flow without noise to the middle of the values that are stored as the same image"""
 
     @abstractmethod
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -59,6 +61,7 @@ class PixelDomain(Domain):
 
     grey_noise: float
     dtype = "uint8"
+    half_level = 1 / LEVELS
 
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         """x = 2 (image + u)/256 − 1, u ~ U[0, 1)."""

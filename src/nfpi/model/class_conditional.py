@@ -382,6 +382,12 @@ class ClassConditionalFlow(SharedFlow):
 
 
 def _draw_seed(generator: torch.Generator | None) -> int:
-    """A seed from a generator, on whichever device."""
+    """A seed from a generator, on whichever device.
+
+    Raises:
+        TypeError: it is no generator of torch.
+    """
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator: expected a torch.Generator, received {type(generator).__name__}")
     device = "cpu" if generator is None else generator.device
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from nfpi.config.base import Seed, Settings
+from nfpi.config.base import NonNegativeFloat, Seed, Settings
 from nfpi.config.flows import FLOWS, FlowBlock
 from nfpi.config.priors import PRIORS, PriorBlock, learned_config
 from nfpi.config.training import TrainingConfig
@@ -27,14 +26,16 @@ from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState
 
-logger = logging.getLogger(__name__)
-
 Validation = float | tuple[Any, Any] | None
 """Share of the images that is held out, or (images, labels), or nothing."""
 
 
-class _Numbers(Settings):
-    weight: float
+class _Plain(Settings):
+    """Arguments of a fit that are a number, a truth value or a name."""
+
+    weight: NonNegativeFloat
+    flip: bool
+    name: str | None
     seed: Seed
 
 
@@ -60,14 +61,14 @@ def fit_model(
     Returns:
         the flow, with averaged weights; its prior; and the config of the model.
     """
-    if not (np.isfinite(weight) and weight >= 0):
-        raise ValueError(f"weight: expected λ of at least 0, received {weight}")
-    parse_settings(_Numbers, {"weight": weight, "seed": seed})
-    train, held_out = make_sets(images, labels, classes, validation, flip=flip, name=name, seed=seed)
+    plain = parse_settings(_Plain, {"weight": weight, "flip": flip, "name": name, "seed": seed})
+    seed = plain.seed
+    train, held_out = make_sets(images, labels, classes, validation, flip=plain.flip, name=plain.name, seed=seed)
     _, height, width = train.shape
     block = choose_flow(flow, height, width)
-    settings = {**block.training, **training} if isinstance(training, Mapping) else training or block.training
-    config = choose_training(settings, epochs, block.kind, max(height, width), len(train))
+    if training is None or isinstance(training, Mapping):
+        training = {**block.training, **(training or {})}
+    config = choose_training(training, epochs, block.kind, max(height, width), len(train))
     method = choose_prior(prior)
     description = {
         "kind": block.kind,
@@ -77,7 +78,7 @@ def fit_model(
     with _training_device(device, config.precision) as place:
         data = TrainingData(train, held_out, config, place.device)
         initial = start_training(data, description, method.start, seed, place, progress=progress)
-        state, final, known = _train(initial, data, place, method, float(weight), progress)
+        state, final, known = _train(initial, data, place, method, plain.weight, progress)
     last = state.log[-1]
     validated = {
         "n": None if held_out is None else len(held_out),
@@ -117,8 +118,6 @@ def _train(
         fitted = fit(method.method, initial.statistics, initial.prior, weight, settings)
         if isinstance(fitted, FixedPointResult):
             known |= {"iterations": fitted.iterations, "converged": fitted.converged}
-            if not fitted.converged:
-                logger.warning("not converged after %d iterations: the last Gaussians are taken", fitted.iterations)
             prior = fitted.prior
         else:
             prior = fitted
@@ -148,9 +147,15 @@ def make_sets(
     meta = {"name": name, "classes": names, "dtype": "uint8", "extra": {"flip": flip}}
     held_out: ImageSet | None = None
     if isinstance(validation, tuple | list):
+        if len(validation) != 2:
+            raise ValueError(f"validation: expected (images, labels), received {len(validation)} values")
         others = check_images(validation[0], (array.shape[3], *array.shape[1:3]), what="validation images")
         held_out = ImageSet(others, check_labels(validation[1], names, len(others)), meta)
     elif validation is not None:
+        if not isinstance(validation, int | float):
+            raise ValueError(
+                f"validation: expected a share between 0 and 1, or (images, labels), received {validation!r}"
+            )
         kept, left = _split(indices, validation, seed)
         held_out = ImageSet(array[left], indices[left], meta)
         array, indices = array[kept], indices[kept]
@@ -167,18 +172,30 @@ def make_sets(
 
 
 def _class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
-    """Names of the classes: those given, or those of the labels, sorted, or their indices."""
-    if classes is not None:
+    """Names of the classes: those given, or those of the labels, sorted, or their indices; none for other labels.
+
+    Raises:
+        ValueError: they are no names, one is given twice, or there is an index for which there are too few labels.
+    """
+    if isinstance(classes, Iterable) and not isinstance(classes, str):
         names = [str(name) for name in classes]
         if len(set(names)) != len(names):
             raise ValueError("classes: expected distinct names, received one twice")
         return names
-    found = to_array(labels)
+    if classes is not None:
+        raise ValueError(f"classes: expected the names of the classes, received {classes!r}")
+    found = to_array(labels, "labels")
     if found.size and names_classes(found):
         return sorted(set(map(str, found.ravel().tolist())))
     if found.size and found.dtype.kind in "iu":
-        return [str(index) for index in range(int(found.max()) + 1)]
-    return ["0"]  # check_labels says what is wrong with them
+        low, high = int(found.min()), int(found.max())
+        if low < 0 or high >= found.size:  # each class has an image or more
+            raise ValueError(
+                f"labels: expected indices of classes, 0 to K − 1, received {low if low < 0 else high}; for numbers "
+                "that are names: [str(label) for label in labels]"
+            )
+        return [str(index) for index in range(high + 1)]
+    return []  # check_labels says what is wrong with them
 
 
 def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfpi.data.domain import Domain, PixelDomain
-from nfpi.flows.dequantization import LEVELS
+from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.randomness import generator_for
 
@@ -86,14 +85,13 @@ def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterato
     """
     device = device_of(flow)
     noise = fixed_noise(domain, flow.shape).to(device)
-    # what is left is a grey level but for rounding: the middle of the values that are stored as this level
-    middle = 1 / LEVELS if isinstance(domain, PixelDomain) else 0.0
-    for begin, block in enumerate(latents.split(batch_size_of(flow))):
+    for number, block in enumerate(latents.split(batch_size_of(flow))):
         x = flow.inverse(block.to(device))[0]
         bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero()
         if len(bad):
-            index = begin * batch_size_of(flow) + int(bad[0, 0])
+            index = number * batch_size_of(flow) + int(bad[0, 0])
             raise FloatingPointError(
                 f"latents: the inverse of latent {index} is not finite: is it far from all classes?"
             )
-        yield domain.to_images(x - noise + middle).permute(0, 2, 3, 1).cpu().numpy()
+        # without its noise an image of grey levels lies at the lower end of each level, but for rounding
+        yield domain.to_images(x - noise + domain.half_level).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Images, labels and latents as users pass them: arrays, tensors or lists, checked in one line each."""
+"""Images, labels and latents as users pass them, arrays, tensors or lists: as arrays, or refused in one line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,31 @@ import torch
 
 _CHANNELS = (1, 2, 3, 4)
 """numbers of channels of images whose size is not known"""
+_ADVICE_ON_TYPES = {
+    "f": "; for values in [0, 1]: (255 * images).round().astype('uint8')",
+    "i": "; for values from 0 to 255: images.astype('uint8')",
+    "b": "; for black and white: 255 * images.astype('uint8')",
+}
+"""by the letter of NumPy's kind of number"""
 
 
-def to_array(values: Any) -> np.ndarray:
-    """A NumPy array of a tensor, on whichever device, or of what NumPy takes."""
-    if isinstance(values, torch.Tensor):
-        return np.asarray(values.detach().cpu().numpy())
-    return np.asarray(values)
+def to_array(values: Any, what: str) -> np.ndarray:
+    """A NumPy array of a tensor, on whichever device, or of what NumPy takes.
+
+    Args:
+        values: the numbers or names.
+        what: they are, for errors.
+
+    Raises:
+        ValueError: they are no array, e.g. lists of different lengths.
+    """
+    try:
+        if isinstance(values, torch.Tensor):
+            return np.asarray(values.detach().cpu().numpy())
+        return np.asarray(values)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{what}: expected an array, received {type(values).__name__} ({reason})") from None
 
 
 def check_images(
@@ -28,7 +46,7 @@ def check_images(
     model and the model has one channel; where it is not, wherever W is none of 1 to 4, which could be channels.
 
     Args:
-        images: (N, H, W, C), an array, a tensor or a list.
+        images: (N, H, W, C), an array or a tensor.
         shape: (C, H, W) that they must have; None: any.
         dtype: that they must have, by NumPy's name.
         what: they are, for errors.
@@ -36,11 +54,11 @@ def check_images(
     Raises:
         ValueError: they are something else, or none.
     """
-    array = to_array(images)
+    array = to_array(images, what)
     expected = "(N, H, W, C)" if shape is None else f"(N, {shape[1]}, {shape[2]}, {shape[0]})"
     if array.dtype.name != dtype:
-        advice = "; for values in [0, 1]: (255 * images).round().astype('uint8')" if array.dtype.kind == "f" else ""
-        raise ValueError(f"{what}: expected {dtype}, received {array.dtype}{advice if dtype == 'uint8' else ''}")
+        advice = _ADVICE_ON_TYPES.get(array.dtype.kind, "") if dtype == "uint8" else ""
+        raise ValueError(f"{what}: expected {dtype}, received {array.dtype}{advice}")
     found = tuple(array.shape)
     if array.ndim == 3 and (found[1:] == shape[1:] and shape[0] == 1 if shape else found[2] not in _CHANNELS):
         array = array[..., None]
@@ -56,9 +74,11 @@ def check_images(
 
 def _advice(found: tuple[int, ...], shape: tuple[int, int, int] | None) -> str:
     """What may be wrong with images of this shape."""
-    one = found in ((shape[1], shape[2], shape[0]), shape) if shape else len(found) in (2, 3)
-    if len(found) < 4 and one:
+    one = found in ((shape[1], shape[2], shape[0]), shape) if shape else len(found) == 3
+    if one:
         return "; for a single image: images[None]"
+    if len(found) == 2:
+        return "; for images as rows: images.reshape(N, H, W, C)"
     if len(found) == 4 and (found[1:] == shape if shape else found[1] in _CHANNELS):
         return "; for channels in front: images.transpose(0, 2, 3, 1), or .permute of a tensor"
     return ""
@@ -75,7 +95,7 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) 
     Raises:
         ValueError: they are something else, or none, or of other classes.
     """
-    array = to_array(labels)
+    array = to_array(labels, "labels")
     if array.ndim != 1 or (count is not None and len(array) != count):
         expected = "(N,)" if count is None else f"({count},), one for each image"
         raise ValueError(f"labels: expected {expected}, received {tuple(array.shape)}")
@@ -87,7 +107,8 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) 
             raise ValueError(f"labels: expected 0 to {len(classes) - 1}, received {low if low < 0 else high}")
         return array.astype(np.int64)
     if not names_classes(array):
-        raise ValueError(f"labels: expected indices or names of classes, received {array.dtype}")
+        advice = "; for whole numbers: labels.astype(int)" if array.dtype.kind in "fb" else ""
+        raise ValueError(f"labels: expected indices or names of classes, received {array.dtype}{advice}")
     index_of = {name: index for index, name in enumerate(classes)}
     unknown = next((name for name in array.tolist() if name not in index_of), None)
     if unknown is not None:
@@ -113,7 +134,7 @@ def check_latents(latents: Any, shape: tuple[int, int, int]) -> torch.Tensor:
     Raises:
         ValueError: they are something else, or none, or not finite.
     """
-    array = to_array(latents)
+    array = to_array(latents, "latents")
     dimensions = int(np.prod(shape))
     if array.dtype.kind not in "fiu":
         raise ValueError(f"latents: expected real numbers, received {array.dtype}")

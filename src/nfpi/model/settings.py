@@ -89,7 +89,7 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
     if flow is None or isinstance(flow, str):
         kind = FLOWS.known(flow or FLOWS.default)
         flow = default_flow(kind, height, width)
-    return parse_block(FLOWS, flow, "flow")
+    return _parse_block(FLOWS, flow, "flow")
 
 
 def choose_training(
@@ -113,6 +113,8 @@ def choose_training(
     own = {} if epochs is None else {"epochs": epochs}
     if isinstance(training, TrainingConfig):
         return parse_settings(TrainingConfig, training.model_dump() | own)
+    if training is not None:
+        _require_mapping(training, "training")
     given = {**_TRAINING.get(kind, {}), **(training or {}), **own}
     small = side <= _SMALL
     count = given.get("epochs", _EPOCHS)
@@ -141,11 +143,12 @@ def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlo
     """
     if isinstance(prior, PriorBlock):
         return prior
-    return parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else dict(prior or {}), "prior")
+    return _parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else prior or {}, "prior")
 
 
-def parse_block(registry: Any, block: Mapping[str, Any], what: str) -> Any:
+def _parse_block(registry: Any, block: Any, what: str) -> Any:
     """A block of config.yaml as its settings; ValueError in one line that begins with `what`."""
+    _require_mapping(block, what)
     try:
         return registry.validate(dict(block))
     except ValidationError as error:
@@ -160,3 +163,8 @@ def parse_settings(model: type[S], values: Mapping[str, Any]) -> S:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise ValueError(explain(error)) from None
+
+
+def _require_mapping(block: Any, what: str) -> None:
+    if not isinstance(block, Mapping):
+        raise ValueError(f"{what}: expected settings by their names, received {block!r}")

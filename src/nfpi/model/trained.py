@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nfpi.config.base import NonNegativeFloat, Seed
 from nfpi.data.domain import Domain, domain_of
@@ -34,6 +34,13 @@ class _Data(Record):
     dtype: Literal["uint8", "float16"] = "uint8"
     extra: dict[str, Any]
 
+    @field_validator("classes")
+    @classmethod
+    def _require_distinct(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("expected distinct names")
+        return classes
+
 
 class _Training(Record):
     grey_noise: NonNegativeFloat
@@ -41,14 +48,16 @@ class _Training(Record):
 
 
 class _Config(Record):
-    """What is needed of a model's config."""
+    """What is read of a model's config."""
 
     data: _Data
     training: _Training
     seed: Seed
+    prior: dict[str, Any] = {}
+    validation: dict[str, Any] = {}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TrainedFlow:
     """log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|: a flow f, and K Gaussians.
 
@@ -73,6 +82,13 @@ class TrainedFlow:
                 f"model: expected {expected[0]} classes in {expected[1]} dimensions, "
                 f"received {received[0]} in {received[1]}"
             )
+
+    def __repr__(self) -> str:
+        channels, height, width = self.flow.shape
+        return (
+            f"{type(self).__name__}(flow={self.flow.kind!r}, image={(height, width, channels)}, "
+            f"num_classes={self.prior.num_classes})"
+        )
 
     @property
     def data(self) -> dict[str, Any]:

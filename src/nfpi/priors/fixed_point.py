@@ -20,7 +20,9 @@ the means does not change.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -33,6 +35,8 @@ from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.divergence import Diverged
 
 __all__ = ["FixedPointConfig", "FixedPointDiverged", "FixedPointResult", "fit_fixed_point", "fit_prior"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class FixedPointResult:
     iterations: int
     residuals: Tensor
     converged: bool
+
+    def warn_unless_converged(self) -> Self:
+        """Log a warning if the last Gaussians are no fixed point, and return the result."""
+        if not self.converged:
+            logger.warning("not converged after %d iterations: the last Gaussians are taken", self.iterations)
+        return self
 
 
 class FixedPointDiverged(Diverged):
@@ -160,7 +170,8 @@ def fit_prior(
     statistics: ClassStatistics, initial: GaussianPrior, weight: float, settings: FixedPointSettings
 ) -> FixedPointResult:
     """Fit the Gaussians of the prior method `fixed_point`, see :func:`fit_fixed_point`."""
-    return fit_fixed_point(statistics, FixedPointConfig(weight=weight, **settings.model_dump()), initial)
+    config = FixedPointConfig(weight=weight, **settings.model_dump())
+    return fit_fixed_point(statistics, config, initial).warn_unless_converged()
 
 
 def _moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) -> _Moments:

@@ -5,8 +5,6 @@ The paper fits them once and finds that enough (Section 4.2); this is what it is
 
 from __future__ import annotations
 
-import logging
-
 from torch import Tensor, nn
 
 from nfpi.config.priors import RepeatedFixedPointConfig
@@ -16,8 +14,6 @@ from nfpi.priors.gradient_descent import mean_class_nll, repulsion
 from nfpi.priors.statistics import ClassStatistics
 
 __all__ = ["RepeatedFixedPoint", "RepeatedFixedPointConfig"]
-
-logger = logging.getLogger(__name__)
 
 
 class RepeatedFixedPoint(nn.Module):
@@ -67,9 +63,7 @@ class RepeatedFixedPoint(nn.Module):
             FixedPointDiverged: the iteration diverged; the Gaussians stay.
         """
         config = self.config
-        result = fit_fixed_point(statistics, config, self.prior)
-        if not result.converged:
-            logger.warning("not converged after %d iterations: the last Gaussians are taken", result.iterations)
+        result = fit_fixed_point(statistics, config, self.prior).warn_unless_converged()
         self.mean, self.variance = result.prior.mean, result.prior.variance
         separation = repulsion(result.prior, config.weight, config.alpha, config.scale)
         self.loss = (mean_class_nll(result.prior, statistics).sum() + separation).item()

@@ -85,8 +85,6 @@ def fit_prior(stage: FitPrior) -> None:
     residuals: list[Any] = []
     if isinstance(fitted, FixedPointResult):
         residuals = fitted.residuals.tolist()
-        if not fitted.converged:
-            logger.warning("not converged after %d iterations: the last Gaussians are taken", fitted.iterations)
         logger.info("λ = %g: %d iterations, converged: %s", stage.weight, fitted.iterations, fitted.converged)
         header |= {"iterations": fitted.iterations, "converged": fitted.converged}
     prior = fitted.prior if isinstance(fitted, FixedPointResult) else fitted
