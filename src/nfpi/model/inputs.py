@@ -120,7 +120,7 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) 
 def names_classes(labels: np.ndarray) -> bool:
     """Whether labels (N,) are names of classes, not indices."""
     return labels.dtype.kind in "UT" or (
-        labels.dtype.kind == "O" and all(isinstance(name, str) for name in labels.tolist())
+        labels.dtype.kind == "O" and all(isinstance(name, str) for name in labels.ravel().tolist())
     )
 
 
