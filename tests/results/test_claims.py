@@ -11,9 +11,10 @@ import pytest
 
 from nfpi.config import Config
 from nfpi.config.claims import Claim
-from nfpi.results.claims import Evidence, judge_claims
+from nfpi.results.claims import judge_claims
 from nfpi.results.claims_layout import claims_to_html, claims_to_latex, claims_to_markdown, read_claims, write_claims
 from nfpi.results.predictions import Predictions
+from nfpi.results.sides import Evidence
 from nfpi.results.tables import TableError
 from nfpi.runs import Run
 from nfpi.workflow.tables import table_rows

@@ -17,7 +17,6 @@ from nfpi.evidence.copies import METRICS, check_predictions
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, save_drawn
 from nfpi.figures.registry import draw_figure
-from nfpi.results.claims import Evidence as EvidenceOfClaims
 from nfpi.results.claims import judge_claims
 from nfpi.results.claims_layout import NAME as CLAIMS
 from nfpi.results.claims_layout import write_claims
@@ -28,6 +27,7 @@ from nfpi.results.markup import write_table
 from nfpi.results.predictions import Predictions, read_predictions
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import read_settings
+from nfpi.results.sides import Evidence as EvidenceOfClaims
 from nfpi.results.tables import accuracy_table, read_reference
 from nfpi.runs import Layout, Run
 from nfpi.workflow.tables import table_rows

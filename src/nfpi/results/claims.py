@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison, ComparedRow, name_of
-from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import ACCURACIES, METRICS, metric
-from nfpi.results.predictions import Predictions
-from nfpi.results.rows import TableRow
+from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison
+from nfpi.config.metrics import ACCURACIES
+from nfpi.results.intervals import SIGNIFICANCE_LEVEL
+from nfpi.results.sides import Evidence, Side, find_side
 from nfpi.results.significance import Comparison, bootstrap, holm, mcnemar, paired_t, seeds_needed
-from nfpi.results.tables import TableError, accuracy_table, split_by_outcome, values_over_seeds
+from nfpi.results.tables import TableError
 from nfpi.results.verdicts import (
-    LEVEL,
     Verdict,
     judge_claim,
     judge_difference,
@@ -66,56 +63,6 @@ inconclusive.
 """
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What claims are judged by.
-
-    Attributes:
-        metrics: what :func:`nfpi.results.collect.collect` returns, of the runs that there are.
-        tables: settings of the tables, by name.
-        rows: rows of these tables, at least those that the claims name.
-        reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
-        predictions: reads those of a run.
-    """
-
-    metrics: pd.DataFrame
-    tables: Mapping[str, TableSettings]
-    rows: Mapping[str, Sequence[TableRow]]
-    reference: pd.DataFrame
-    predictions: Callable[[Run], Predictions]
-    _made: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
-
-    def table(self, name: str, shown: str) -> pd.DataFrame:
-        """A table with one metric and all λ, its lines in the order of its rows."""
-        if (name, shown) not in self._made:
-            changes = {"metrics": [shown], "best_only": False, "literature": []}
-            settings = self.tables[name].model_copy(update=changes)
-            self._made[name, shown] = accuracy_table(self.metrics, settings, self.reference, self.rows[name])
-        return self._made[name, shown]
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One side of a comparison: values by seed, seeds that diverged, and what the paper has."""
-
-    name: str
-    weight: float = math.nan
-    values: Mapping[int, float] = field(default_factory=dict)
-    diverged: frozenset[int] = frozenset()
-    paper: float = math.nan
-    row: TableRow | None = None
-    constant: float | None = None
-
-    @property
-    def ran(self) -> set[int]:
-        return self.values.keys() | self.diverged
-
-    @property
-    def planned(self) -> int:
-        """How many seeds the preset has."""
-        return len({run.seed for run in self.row.runs}) if self.row is not None else 0
-
-
 def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFrame:
     """Judge all claims.
 
@@ -134,8 +81,8 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
 
 def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
     sides = [
-        (_side(comparison.first, comparison.metric, evidence), _side(comparison.second, comparison.metric, evidence))
-        for comparison in claim.comparisons
+        (find_side(part.first, part.metric, evidence), find_side(part.second, part.metric, evidence))
+        for part in claim.comparisons
     ]
     found = [_compare(*pair, part, evidence) for pair, part in zip(sides, claim.comparisons, strict=True)]
     tested = [
@@ -153,7 +100,7 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _row(
-    first: _Side, second: _Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float, family: int
+    first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float, family: int
 ) -> dict[str, Any]:
     """One line of the verdicts."""
     pairs = _pairs(first, second)
@@ -189,91 +136,12 @@ def _row(
     }
 
 
-# ---- the two sides ------------------------------------------------------------------------------------------
-
-
-def _side(asked: ComparedRow, name: str, evidence: Evidence) -> _Side:
-    """The values of one side, at its λ."""
-    if asked.table is None:
-        assert asked.value is not None
-        return _Side("", constant=asked.value)
-    frame, rows = evidence.table(asked.table, name), list(evidence.rows[asked.table])
-    try:
-        experiment = asked.index_in({row.experiment: row for row in rows})
-    except ValueError as error:
-        raise TableError(str(error)) from None
-    candidates = [(row, line) for row, line in zip(rows, frame.to_dict("records"), strict=True)]
-    candidates = [pair for pair in candidates if pair[0].experiment == experiment]
-    chosen = _choose(asked, name, candidates, evidence)
-    label = name_of(candidates[0][0])
-    if chosen is None:
-        return _Side(label, row=candidates[0][0])
-    row, line = chosen
-    measured, diverged, finished = split_by_outcome(evidence.metrics, row)
-    seeds_diverged = frozenset(int(seed) for seed in diverged["seed"])
-    if name == DIVERGENCE:
-        values = {int(seed): 100.0 * (seed in seeds_diverged) for seed in measured["seed"].unique()}
-    else:
-        of_metric = values_over_seeds(finished, name)
-        values = {int(seed): float(value) for seed, value in zip(of_metric["seed"], of_metric["value"], strict=True)}
-    weight = row.weight if row.weight is not None and len(candidates) > 1 else math.nan
-    return _Side(label, weight, values, seeds_diverged, float(line[f"paper_{name}"]), row)
-
-
-def _choose(
-    asked: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
-) -> tuple[TableRow, dict[Any, Any]] | None:
-    """The row at the λ that is asked for; None: no run is there that λ could be chosen by.
-
-    Where every run diverged at every λ, the choice does not matter: it is the smallest.
-    """
-    by_weight = sorted(candidates, key=lambda pair: pair[0].weight or 0.0)
-    if asked.weight == "min":
-        return by_weight[0]
-    if asked.weight == "max":
-        return by_weight[-1]
-    if asked.weight == "best":
-        best = next((pair for pair in candidates if pair[1]["best"]), None)
-        return best or (by_weight[0] if len(by_weight) == 1 else _first_of_diverged(by_weight, evidence))
-    if asked.weight == "inner_best":
-        inner = by_weight[1:-1]
-        scored = [(_validation(*pair, name, evidence), pair) for pair in inner]
-        known = [(score, pair) for score, pair in scored if not math.isnan(score)]
-        # As in tables: the mean of a λ that diverged in most of its seeds is that of the lucky ones.
-        steady = [(score, pair) for score, pair in known if _diverged_share(pair[0], evidence) <= 0.5] or known
-        return max(steady, key=lambda pair: pair[0])[1] if steady else _first_of_diverged(inner, evidence)
-    return next((pair for pair in by_weight if (pair[0].weight or 0.0) == asked.weight), None)
-
-
-def _first_of_diverged(
-    candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
-) -> tuple[TableRow, dict[Any, Any]] | None:
-    """The first of the rows where all of them diverged in every seed; None: some run did not, or none is there."""
-    return candidates[0] if all(_diverged_share(row, evidence) == 1 for row, _ in candidates) else None
-
-
-def _diverged_share(row: TableRow, evidence: Evidence) -> float:
-    """Of the seeds of which there is a run; 0 without any."""
-    measured, diverged, _ = split_by_outcome(evidence.metrics, row)
-    return len(diverged) / max(1, measured["seed"].nunique())
-
-
-def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
-    """What an inner λ is chosen by, the larger the better: the metric on the validation split, else the table's."""
-    on_validation = f"validation_{name}"
-    chosen_by, mean = line["chosen_by"], float(line["validation"])
-    if on_validation in METRICS:
-        _, _, finished = split_by_outcome(evidence.metrics, row)
-        chosen_by, mean = on_validation, float(values_over_seeds(finished, on_validation)["value"].mean())
-    return -mean if metric(chosen_by).higher_is_better is False else mean
-
-
-def _pairs(first: _Side, second: _Side) -> list[int]:
+def _pairs(first: Side, second: Side) -> list[int]:
     """The seeds of which both sides have a value."""
     return sorted(first.values if second.constant is not None else first.values.keys() & second.values.keys())
 
 
-def _mean(side: _Side, seeds: list[int]) -> float:
+def _mean(side: Side, seeds: list[int]) -> float:
     if side.constant is not None:
         return side.constant
     return float(np.mean([side.values[seed] for seed in seeds])) if seeds else math.nan
@@ -282,7 +150,7 @@ def _mean(side: _Side, seeds: list[int]) -> float:
 # ---- the test and its verdict -------------------------------------------------------------------------------
 
 
-def _compare(first: _Side, second: _Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
+def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
     """The difference first − second by the test of the comparison."""
     seeds, test = _pairs(first, second), comparison.test_with(first.planned)
     if second.constant is not None:
@@ -302,7 +170,7 @@ def _compare(first: _Side, second: _Side, comparison: ClaimComparison, evidence:
 
 
 def _right(
-    first: _Side, second: _Side, name: str, seed: int, evidence: Evidence
+    first: Side, second: Side, name: str, seed: int, evidence: Evidence
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which test images each side classifies correctly, at one seed, and their labels."""
     runs = [_run_of(side, name, seed) for side in (first, second)]
@@ -312,15 +180,13 @@ def _right(
     return ours.predicted == ours.label, theirs.predicted == theirs.label, ours.label
 
 
-def _run_of(side: _Side, name: str, seed: int) -> Run:
+def _run_of(side: Side, name: str, seed: int) -> Run:
     assert side.row is not None
     runs = side.row.flow_runs if ACCURACIES[name] == "flow" else side.row.classifier_runs
     return next(run for run in runs if run.seed == seed)
 
 
-def _verdict(
-    first: _Side, second: _Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float
-) -> Verdict:
+def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float) -> Verdict:
     """The verdict of one comparison."""
     sign = -1.0 if comparison.direction == "less" else 1.0
     low, high = sorted((sign * result.low, sign * result.high))
@@ -344,7 +210,7 @@ def _seeds_needed(comparison: ClaimComparison, result: Comparison, family: int) 
     Decided is what differs from zero, or from the smallest effect that matters: a true difference between the two
     needs more seeds than either. Where every effect matters (0), it is the difference that was found.
     """
-    smallest, level = comparison.smallest_effect, LEVEL / family
+    smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / family
     if comparison.direction == "not_less" or math.isnan(result.difference):
         needed = seeds_needed(result.std, smallest, level=level)
     else:

@@ -74,7 +74,7 @@ def claims_to_latex(verdicts: pd.DataFrame) -> str:
 def claims_to_html(verdicts: pd.DataFrame) -> str:
     """Both tables as an HTML document that needs no other file."""
     tables = lay_out_claims(verdicts, HTML)
-    return templates("nfpi.results").get_template("claims.html").render(tables=tables, title=TITLE)
+    return templates("nfpi.results").get_template("document.html").render(tables=tables, title=TITLE)
 
 
 def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Table]]:

@@ -23,8 +23,6 @@ from nfpi.results.predictions import read_predictions
 from nfpi.results.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.summaries import Summary, TableError
 
-LEVEL = 0.05
-"""Of the tests of a table together."""
 NO_PREDICTIONS = "no predictions"
 """In the place of a test's name."""
 FILE = "predictions.npz"

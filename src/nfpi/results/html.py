@@ -33,7 +33,9 @@ def to_html(frame: pd.DataFrame, title: str) -> str:
         TableError: a column is missing.
     """
     table = lay_out(frame, HTML)
-    return templates("nfpi.results").get_template("document.html").render(table=table, title=_one_line(title))
+    title = _one_line(title)
+    document = templates("nfpi.results").get_template("document.html")
+    return document.render(tables=[(title or "Results", table)], title=title)
 
 
 def read_title(path: Path) -> str | None:

@@ -8,6 +8,9 @@ from statistics import NormalDist
 import numpy as np
 
 LEVEL = 0.95
+"""Of confidence intervals."""
+SIGNIFICANCE_LEVEL = 0.05
+"""Of all tests that belong together: those of a table, or of a claim."""
 UNKNOWN = (math.nan, math.nan)
 """In the place of an interval."""
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nfpi.config.metrics import Metric
-from nfpi.results.comparisons import LEVEL, NO_PREDICTIONS
+from nfpi.results.comparisons import NO_PREDICTIONS
+from nfpi.results.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.shared import (
     is_best,
     is_compared,
@@ -52,7 +53,7 @@ def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> lis
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
     if compared:
         in_points = ", in points" if all(entry.unit == "%" for entry in compared) else ""
-        of_flows = " (large flow, all images, 500 epochs)" if {*_OF_FLOWS} & {entry.name for entry in compared} else ""
+        of_flows = " (large flow, 500 epochs)" if {*_OF_FLOWS} & {entry.name for entry in compared} else ""
         sentences.append(f"Difference: ours − the paper's{of_flows}{in_points}.")
     return sentences
 
@@ -103,9 +104,9 @@ def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
     best = "best row of its column" + ("" if shared_dataset(frame) is not None else " on its data set")
     how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows"
     if any(is_equal_to_best(frame, entry.name).any() for entry in compared):
-        yield f"†: does not differ from the {best} at the {100 * LEVEL:g} % level ({how})."
+        yield f"†: does not differ from the {best} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
     else:
-        yield f"All values differ from the {best} at the {100 * LEVEL:g} % level ({how})."
+        yield f"All values differ from the {best} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
     others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
     if others:
         yield f"Not compared in all rows: {', '.join(entry.label for entry in others)}."

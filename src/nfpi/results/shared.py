@@ -6,7 +6,8 @@ import pandas as pd
 
 from nfpi.config.base import ConfigError
 from nfpi.config.metrics import Metric, metric
-from nfpi.results.comparisons import LEVEL, NO_PREDICTIONS
+from nfpi.results.comparisons import NO_PREDICTIONS
+from nfpi.results.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.tables import metrics_of_table
 
 
@@ -43,7 +44,7 @@ def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:
 
 def is_equal_to_best(frame: pd.DataFrame, name: str) -> pd.Series:
     """The rows that do not differ from the best one in a metric."""
-    return is_compared(frame, name) & (frame[f"{name}_p"] >= LEVEL)
+    return is_compared(frame, name) & (frame[f"{name}_p"] >= SIGNIFICANCE_LEVEL)
 
 
 def metric_or_name(name: str) -> Metric:

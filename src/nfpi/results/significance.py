@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from nfpi.results.intervals import LEVEL, UNKNOWN, t_interval
+from nfpi.results.intervals import LEVEL, SIGNIFICANCE_LEVEL, UNKNOWN, t_interval
 
 _ROUNDING = 1e-12
 """Differences below this share of the values are those of floating-point numbers."""
@@ -204,7 +204,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def seeds_needed(std: float, effect: float, *, power: float = 0.8, level: float = 0.05) -> int | None:
+def seeds_needed(std: float, effect: float, *, power: float = 0.8, level: float = SIGNIFICANCE_LEVEL) -> int | None:
     """The fewest seeds with which a two-sided paired t test finds an effect, at least 2.
 
     Args:

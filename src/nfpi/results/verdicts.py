@@ -32,8 +32,9 @@ inconclusive: seeds that diverge are not a sample at random.
 
 With no effect at all, a claimed difference holds, or is too small to matter, with a probability of at most 2.5 %: the
 half of the two-sided level that lies in the claimed direction. Holm's adjustment bounds the probability that any such
-comparison of a claim does, and with it that of `replicated` and `replicated in part`, by 5 %. This is not so of a claim
-with a part of non-inferiority, which is true where there is no effect: that part alone may make it `replicated in part`.
+comparison of a claim does, and with it that of `replicated` and `replicated in part`, by 5 %. This does not hold for a
+claim with a part of non-inferiority, which is true where there is no effect: that part alone may make the claim
+`replicated in part`.
 """
 
 from __future__ import annotations
@@ -42,13 +43,12 @@ import math
 from collections.abc import Collection
 from typing import Literal
 
+from nfpi.results.intervals import SIGNIFICANCE_LEVEL
+
 Verdict = Literal["holds", "too small to matter", "does not hold", "inconclusive", "not run"]
 """Of a comparison."""
 ClaimVerdict = Literal["replicated", "replicated in part", "not replicated", "inconclusive", "not run"]
 """Of a claim."""
-
-LEVEL = 0.05
-"""Of the tests."""
 
 
 def judge_difference(difference: float, low: float, high: float, p_adjusted: float, smallest_effect: float) -> Verdict:
@@ -62,9 +62,9 @@ def judge_difference(difference: float, low: float, high: float, p_adjusted: flo
     """
     if math.isnan(p_adjusted):
         return "inconclusive"
-    if p_adjusted < LEVEL and difference > 0:
+    if p_adjusted < SIGNIFICANCE_LEVEL and difference > 0:
         return "holds" if difference >= smallest_effect else "too small to matter"
-    if p_adjusted < LEVEL or high < smallest_effect:
+    if p_adjusted < SIGNIFICANCE_LEVEL or high < smallest_effect:
         return "does not hold"
     return "inconclusive"
 

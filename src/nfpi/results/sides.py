@@ -1,0 +1,145 @@
+"""The two sides of a comparison: the row that a claim names, at its λ, and the values of its runs by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from nfpi.config.claims import DIVERGENCE, ComparedRow, name_of
+from nfpi.config.experiments import TableSettings
+from nfpi.config.metrics import METRICS, metric
+from nfpi.results.predictions import Predictions
+from nfpi.results.rows import TableRow
+from nfpi.results.tables import TableError, accuracy_table, split_by_outcome, values_over_seeds
+from nfpi.runs import Run
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What claims are judged by.
+
+    Attributes:
+        metrics: what :func:`nfpi.results.collect.collect` returns, of the runs that there are.
+        tables: settings of the tables, by name.
+        rows: rows of these tables, at least those that the claims name.
+        reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
+        predictions: reads those of a run.
+    """
+
+    metrics: pd.DataFrame
+    tables: Mapping[str, TableSettings]
+    rows: Mapping[str, Sequence[TableRow]]
+    reference: pd.DataFrame
+    predictions: Callable[[Run], Predictions]
+    _made: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    def table(self, name: str, shown: str) -> pd.DataFrame:
+        """A table with one metric and all λ, its lines in the order of its rows."""
+        if (name, shown) not in self._made:
+            changes = {"metrics": [shown], "best_only": False, "literature": []}
+            settings = self.tables[name].model_copy(update=changes)
+            self._made[name, shown] = accuracy_table(self.metrics, settings, self.reference, self.rows[name])
+        return self._made[name, shown]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: values by seed, seeds that diverged, and what the paper has."""
+
+    name: str
+    weight: float = math.nan
+    values: Mapping[int, float] = field(default_factory=dict)
+    diverged: frozenset[int] = frozenset()
+    paper: float = math.nan
+    row: TableRow | None = None
+    constant: float | None = None
+
+    @property
+    def ran(self) -> set[int]:
+        """The seeds of which there is a run, diverged ones included."""
+        return self.values.keys() | self.diverged
+
+    @property
+    def planned(self) -> int:
+        """How many seeds the preset has."""
+        return len({run.seed for run in self.row.runs}) if self.row is not None else 0
+
+
+def find_side(asked: ComparedRow, name: str, evidence: Evidence) -> Side:
+    """The values of one side, at its λ."""
+    if asked.table is None:
+        assert asked.value is not None
+        return Side("", constant=asked.value)
+    frame, rows = evidence.table(asked.table, name), list(evidence.rows[asked.table])
+    try:
+        experiment = asked.index_in({row.experiment: row for row in rows})
+    except ValueError as error:
+        raise TableError(str(error)) from None
+    candidates = [(row, line) for row, line in zip(rows, frame.to_dict("records"), strict=True)]
+    candidates = [pair for pair in candidates if pair[0].experiment == experiment]
+    chosen = _choose(asked, name, candidates, evidence)
+    label = name_of(candidates[0][0])
+    if chosen is None:
+        return Side(label, row=candidates[0][0])
+    row, line = chosen
+    measured, diverged, finished = split_by_outcome(evidence.metrics, row)
+    seeds_diverged = frozenset(int(seed) for seed in diverged["seed"])
+    if name == DIVERGENCE:
+        values = {int(seed): 100.0 * (seed in seeds_diverged) for seed in measured["seed"].unique()}
+    else:
+        of_metric = values_over_seeds(finished, name)
+        values = {int(seed): float(value) for seed, value in zip(of_metric["seed"], of_metric["value"], strict=True)}
+    weight = row.weight if row.weight is not None and len(candidates) > 1 else math.nan
+    return Side(label, weight, values, seeds_diverged, float(line[f"paper_{name}"]), row)
+
+
+def _choose(
+    asked: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
+) -> tuple[TableRow, dict[Any, Any]] | None:
+    """The row at the λ that is asked for; None: no run is there that λ could be chosen by.
+
+    Where every run diverged at every λ, the choice does not matter: it is the smallest.
+    """
+    by_weight = sorted(candidates, key=lambda pair: pair[0].weight or 0.0)
+    if asked.weight == "min":
+        return by_weight[0]
+    if asked.weight == "max":
+        return by_weight[-1]
+    if asked.weight == "best":
+        best = next((pair for pair in candidates if pair[1]["best"]), None)
+        return best or (by_weight[0] if len(by_weight) == 1 else _first_of_diverged(by_weight, evidence))
+    if asked.weight == "inner_best":
+        inner = by_weight[1:-1]
+        scored = [(_validation(*pair, name, evidence), pair) for pair in inner]
+        known = [(score, pair) for score, pair in scored if not math.isnan(score)]
+        # As in tables: the mean of a λ that diverged in most of its seeds is that of the lucky ones.
+        steady = [(score, pair) for score, pair in known if _diverged_share(pair[0], evidence) <= 0.5] or known
+        return max(steady, key=lambda pair: pair[0])[1] if steady else _first_of_diverged(inner, evidence)
+    return next((pair for pair in by_weight if (pair[0].weight or 0.0) == asked.weight), None)
+
+
+def _first_of_diverged(
+    candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
+) -> tuple[TableRow, dict[Any, Any]] | None:
+    """The first of the rows where all of them diverged in every seed; None: some run did not, or none is there."""
+    return candidates[0] if all(_diverged_share(row, evidence) == 1 for row, _ in candidates) else None
+
+
+def _diverged_share(row: TableRow, evidence: Evidence) -> float:
+    """Of the seeds of which there is a run; 0 without any."""
+    measured, diverged, _ = split_by_outcome(evidence.metrics, row)
+    return len(diverged) / max(1, measured["seed"].nunique())
+
+
+def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
+    """What an inner λ is chosen by, the larger the better: the metric on the validation split, else the table's."""
+    on_validation = f"validation_{name}"
+    chosen_by, mean = line["chosen_by"], float(line["validation"])
+    if on_validation in METRICS:
+        _, _, finished = split_by_outcome(evidence.metrics, row)
+        chosen_by, mean = on_validation, float(values_over_seeds(finished, on_validation)["value"].mean())
+    return -mean if metric(chosen_by).higher_is_better is False else mean
