@@ -78,7 +78,7 @@ def test_runs_that_diverged(verdict, pairs, first, second, ran, expected):
         (["holds", "holds"], "replicated"),
         (["holds", "inconclusive"], "replicated in part"),
         (["holds", "does not hold"], "replicated in part"),
-        (["holds", "not run"], "replicated in part"),
+        (["holds", "not run"], "inconclusive"),
         (["too small to matter", "inconclusive"], "replicated in part"),
         (["too small to matter"], "replicated in part"),
         (["too small to matter", "does not hold"], "not replicated"),

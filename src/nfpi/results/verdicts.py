@@ -26,7 +26,7 @@ inconclusive: seeds that diverge are not a sample at random.
 |---|---|
 | not run | are all not run |
 | replicated | all hold |
-| replicated in part | hold for some, whatever the others; or are too small to matter for some, and none does not hold |
+| replicated in part | are all run, and some hold, or are too small to matter and none does not hold |
 | not replicated | are all decided, and none holds |
 | inconclusive | otherwise |
 
@@ -101,6 +101,8 @@ def judge_claim(verdicts: Collection[Verdict]) -> ClaimVerdict:
     found = set(verdicts)
     if found == {"not run"}:
         return "not run"
+    if "not run" in found:  # a part of a claim does not stand for the whole
+        return "inconclusive"
     if found == {"holds"}:
         return "replicated"
     if "holds" in found or ("too small to matter" in found and "does not hold" not in found):
