@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nfpi.config import resolve
-from nfpi.config.datasets import DatasetConfig
+from nfpi.config.datasets import DatasetBlock
 from nfpi.config.resolution import Config
 
 from .conftest import ROOT, call, error_line
@@ -51,7 +51,7 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     )
     assert len(text.splitlines()) < 30
     config = settings(here / "pets.yaml")
-    expected = DatasetConfig(source="imagefolder", folder=images, validation_fraction=0.1)
+    expected = DatasetBlock(source="imagefolder", folder=images, validation_fraction=0.1)
     assert config.datasets["pets"] == expected
     (experiment,) = config.tables["table2"].experiments
     assert (experiment.dataset, experiment.lambdas) == ("pets", [0, 300, 1000, 3000])
