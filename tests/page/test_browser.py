@@ -82,8 +82,8 @@ def test_everything_is_shown_and_nothing_goes_wrong(finished: Results, tmp_path:
     assert found["figures"] == ["figure-samples", "figure-figure1"]
     assert found["confusion"] == 2 * 5
     assert [[text.split()[0] if text else "" for text in order] for order in found["orders"]] == [
-        ["80", "95", ""],
-        ["95", "80", ""],
+        ["80.0", "95.0", ""],
+        ["95.0", "80.0", ""],
     ], "sorted up and down, unknown cells last"
 
 

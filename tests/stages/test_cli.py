@@ -295,6 +295,10 @@ STAGES_WITH_MISSING_FILES = {
         "--reference",
         "missing",
     ),
+    "claims": (
+        *("--claims", "{}", "--tables", "{}", "--rows", "{}", "--seeds", "[0]"),
+        *("--root", "missing", "--reference", "missing"),
+    ),
     "figure": ("--name", "accuracy_against_weight", "--files", '{"table": ["missing"]}'),
     "export": ("--images", "missing"),
 }

@@ -97,7 +97,7 @@ def test_a_metric_stands_beside_those_of_the_project(trained, write, tmp_path):
     metrics = read_json(tmp_path / "run/metrics.json")["metrics"]
     expected = read_json(trained.folder / "metrics.json")["metrics"]
     assert metrics["stage_metric"] == 90
-    assert metrics.keys() == expected.keys() | {"stage_metric"}
+    assert metrics.keys() == expected.keys() | {"stage_metric", "validation_stage_metric"}
     assert metrics["nf_acc"] == expected["nf_acc"]
 
 

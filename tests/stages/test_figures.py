@@ -12,7 +12,7 @@ import pytest
 from nfpi.config import FIGURES, FixedPointSettings, NfaConfig
 from nfpi.config.figures import FigureSettings
 from nfpi.data.writer import write_image_set
-from nfpi.runs import Layout, Run
+from nfpi.runs import COMMON_SPLITS, Layout, Run
 
 from .conftest import SmallRun, as_options, call, error_line, files_of
 
@@ -38,6 +38,9 @@ class Preset:
 
     def for_dataset(self, dataset: str) -> Preset:
         return self
+
+    def splits_of(self, dataset: str, seed: int) -> str:
+        return COMMON_SPLITS
 
     def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
         return FixedPointSettings()

@@ -23,7 +23,7 @@ class ModelCommand(Command):
 
 
 class Classify(ModelCommand):
-    """Classify image files.
+    """Classify image files by a model.
 
     A row for each file: its class, the logarithm of the class's probability, by how much that exceeds the second
     class's (both in nats), and the bits/dim of the image under its class. A table on a terminal, else lines with tabs.
