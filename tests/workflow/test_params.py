@@ -313,4 +313,4 @@ def test_what_is_not_compared_depends_on_threads() -> None:
         for name, function in inspect.getmembers(Params, inspect.isfunction)
         if "threads" in inspect.signature(function).parameters
     }
-    assert unseen == {"dataset", "training", "classifier", "extensions"}
+    assert unseen == {"dataset", "split", "training", "displacement", "classifier", "extensions"}
