@@ -86,7 +86,7 @@ def test_a_table_is_not_called_like_another_target(fresh: Project, name: str) ->
             "figure2",
             "fashion_mnist_small",
             "preset fashion_mnist_small has no target 'figure2': name it under `figures:`; targets: all, table2, "
-            "accuracy_against_weight, samples, residuals, benchmark",
+            "accuracy_against_weight, samples, residuals, claims, benchmark",
         ),
     ],
 )
