@@ -222,8 +222,10 @@ def test_the_files_are_listed_once_a_call(tmp_path: Path, monkeypatch: pytest.Mo
 def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = make_images(tmp_path / "images")
-    plan = make_plan(results=str(tmp_path / "results"), **settings(images, split_seed="per_seed"))
+    images = make_images(tmp_path / "images", count=6)
+    plan = make_plan(
+        results=str(tmp_path / "results"), **settings(images, split_seed="per_seed", validation_fraction=0.34)
+    )
     seen = [{"dataset": "mine", "splits": f"splits/seed={seed}"} for seed in range(3)]
     for wildcards in seen:
         prepare_dataset("mine", plan.dataset(wildcards), Path(plan.path(SPLITS, wildcards)), tmp_path)
@@ -236,4 +238,4 @@ def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
     monkeypatch.setattr(files, "file_digest", lambda path: read.append(path) or file_digest(path))
     sources = Sources(plan)
     assert [sources.content(wildcards) for wildcards in seen] == made
-    assert (len(listed), len(read), len(set(read))) == (1, 12, 12)
+    assert (len(listed), len(read), len(set(read))) == (1, 24, 24)

@@ -21,7 +21,7 @@ def make_targets(preset: str = "demo", **overrides: Any) -> Targets:
 
 def test_every_table_and_figure_of_the_preset_is_a_target() -> None:
     targets = make_targets("fashion_mnist_small", tables={"mine": TABLE})
-    assert targets.names == ["table2", "mine", "accuracy_against_weight", "samples", "residuals"]
+    assert targets.names == ["table2", "mine", "accuracy_against_weight", "samples", "residuals", "claims"]
 
 
 def test_a_figure_that_is_left_out_is_none() -> None:
