@@ -12,7 +12,8 @@ from nfpi.stages.options.base import Command
 class KeepEvidence(Command):
     """Keep metrics and predictions of the runs of tables.
 
-    With the settings of the preset and a checksum of every file. What is there already stays: more seeds are added.
+    The settings of the preset and a checksum of every file are kept with them. Called again, it adds what is new, such
+    as more seeds.
     """
 
     command = "evidence"
@@ -25,7 +26,7 @@ class KeepEvidence(Command):
     class_log_prob: bool = False
     """keep the probabilities of every class in predictions.npz, which no table needs: three times the bytes"""
     with_other_settings: bool = False
-    """take runs of other settings than those that are there: in their place, or beside those of other seeds"""
+    """also take runs whose settings differ from the evidence's: in their place, or beside those of other seeds"""
 
 
 class RebuildTables(Command):
@@ -45,4 +46,4 @@ class RebuildTables(Command):
     update: list[Path] = []
     """Markdown files whose blocks are filled in; again for more"""
     reference: Path | None = None
-    """the paper's numbers (csv); None: workflow/reference/paper.csv of the clone"""
+    """the paper's numbers (csv); without it: workflow/reference/paper.csv of the clone"""

@@ -19,7 +19,7 @@ class ModelCommand(Command):
     model: CliPositionalArg[str]
     """folder of a model: results/…/model, or what save_pretrained wrote; or its id on the Hugging Face hub"""
     overwrite: bool = False
-    """replace an output that is there"""
+    """replace an existing output"""
 
 
 class Classify(ModelCommand):
@@ -50,13 +50,13 @@ class Sample(ModelCommand):
     work = "nfpi.stages.model_use:sample"
 
     classes: Words[str] = []
-    """names of classes, e.g. --classes cat dog; none: all"""
+    """names of classes, e.g. --classes cat dog; without it: all"""
     per_class: PositiveInt = 8
-    """images"""
+    """images of each class"""
     temperature: NonNegativeFloat = 0.8
     """scales the deviations from the class means: below 1, images are more typical and less varied"""
     seed: Seed = 0
-    """of the images; those of a class do not depend on the other classes"""
+    """of the random numbers; the images of a class do not depend on the other classes"""
     output: Path | None = None
     """PNG file of all images, a row for each class"""
     folder: Path | None = None
