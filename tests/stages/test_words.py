@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,13 @@ def test_an_option_takes_several_words(parse, arguments):
 def test_wrong_usage_is_one_line(capsys, arguments, message):
     assert call(*arguments) == 2
     assert message in error_line(capsys)
+
+
+@pytest.mark.parametrize("label", ["λ = 0", "NFπ", 'random means, Σ = "I"', "a\\b", "[x]", "{y}"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_rows_are_read_as_json(parse, label, ascii_only):
+    rows = [{"label": label}, {"label": "other"}]
+    for some in (rows, rows[:1]):
+        text = json.dumps(some, ensure_ascii=ascii_only)
+        paths = ("--metrics", "m.csv", "--reference", "p.csv", "--output", "o")
+        assert parse("table", "--name", "t", "--table", "{}", "--rows", text, *paths).rows == some

@@ -13,6 +13,7 @@ from nfpi.results.rows import TableRow, runs_to_compare
 from nfpi.runs import Run
 from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.flow import Evaluate
+from nfpi.stages.options.words import JsonList
 
 
 class Collect(Stage):
@@ -30,7 +31,7 @@ class Collect(Stage):
 
     name: Name
     """of the file"""
-    runs: list[dict[str, Any]]
+    runs: JsonList[dict[str, Any]]
     """identities of the runs"""
     root: Path
     """folder that the runs lie under, results/{preset}"""
@@ -57,7 +58,7 @@ class MakeTable(Stage):
     """name of the table, and of its files"""
     table: dict[str, Any]
     """its title, metrics, and cited work"""
-    rows: list[dict[str, Any]]
+    rows: JsonList[dict[str, Any]]
     """its rows, each with the runs behind it"""
     metrics: Path
     """what `collect` wrote"""

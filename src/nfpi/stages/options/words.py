@@ -1,4 +1,4 @@
-"""Lists of words on the command line: `--classes cat dog`, or files beside the other arguments."""
+"""Lists on the command line: words, as in `--classes cat dog` or files beside the other arguments; and JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from nfpi.stages.options.base import Command
 T = TypeVar("T")
 
 
-def _read_words(value: Any) -> Any:
+def _read_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
-Words = Annotated[list[T], NoDecode, BeforeValidator(_read_words)]
+JsonList = Annotated[list[T], NoDecode, BeforeValidator(_read_json)]
+"""A list that the command line takes as one JSON text.
+
+By itself, pydantic-settings (2.16) takes the text of a list apart and leaves escapes such as `\\u03bb` in its strings.
+"""
+
+_WORD_BY_WORD = "word by word"
+"""Marks lists of words among those that are read as JSON."""
+
+Words = Annotated[list[T], NoDecode, BeforeValidator(_read_json), _WORD_BY_WORD]
 """A list that the command line takes word by word, to the letter: `3` is no number, and a comma separates nothing."""
 
 _POSITIONAL = get_args(CliPositionalArg[str])[1]
@@ -26,7 +35,7 @@ _POSITIONAL = get_args(CliPositionalArg[str])[1]
 
 def has_words(command: type[Command]) -> bool:
     """Whether a command has an option or an argument of the type `Words`."""
-    return any(NoDecode in field.metadata for field in command.model_fields.values())
+    return any(_WORD_BY_WORD in field.metadata for field in command.model_fields.values())
 
 
 def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
@@ -42,7 +51,7 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
         the arguments, in an order of which argparse makes the same.
     """
     fields = command.model_fields
-    lists = {name for name, field in fields.items() if NoDecode in field.metadata}
+    lists = {name for name, field in fields.items() if _WORD_BY_WORD in field.metadata}
     positional = [name for name, field in fields.items() if _POSITIONAL in field.metadata]
     options = {f"--{name.replace('_', '-')}": name for name in fields if name not in positional}
     switches = {option for option, name in options.items() if fields[name].annotation is bool}
