@@ -241,7 +241,9 @@ def test_a_locale_without_the_letters_stops_nothing(fresh: Project) -> None:
 def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
     environment = {"PATH": str(fresh.tools), "PYTHONPATH": str(STUBS), "XDG_CACHE_HOME": str(fresh.folder / ".cache")}
     fresh.add_command(
-        "nfpi", "import signal, time\nsignal.signal(signal.SIGINT, lambda *_: exit(130))\ntime.sleep(60)\n"
+        "nfpi",
+        "import pathlib, signal, time\nsignal.signal(signal.SIGINT, lambda *_: exit(130))\n"
+        f"pathlib.Path({str(fresh.folder / 'begun')!r}).touch()\ntime.sleep(60)\n",
     )
     master, slave = pty.openpty()
     process = subprocess.Popen(
@@ -257,7 +259,9 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
     printed = b""
     while b"... Prepare digits" not in printed:
         printed += os.read(master, 4096)
-    time.sleep(1)  # the stage has begun
+    while not (fresh.folder / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     while chunk := read_to_end(master):
         printed += chunk
