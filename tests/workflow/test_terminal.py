@@ -262,6 +262,7 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
     while not (fresh.folder / "begun").exists():
         assert process.poll() is None
         time.sleep(0.1)
+    time.sleep(1)  # Snakemake has noted the job
     os.killpg(process.pid, signal.SIGINT)
     while chunk := read_to_end(master):
         printed += chunk
