@@ -81,7 +81,8 @@ def test_one_seed_tests_nothing():
 
 
 def test_mcnemars_p_is_that_of_a_fair_coin():
-    # 8 images that one alone has right, 1 of the other: P(X ≤ 1 or X ≥ 8) of 9 tosses = 2 (1 + 9) / 2⁹
+    # 8 images that only the first gets right, 1 that only the second does:
+    # P(X ≤ 1 or X ≥ 8) of 9 tosses = 2 (1 + 9) / 2⁹
     first, second = right((80, True, True), (8, True, False), (1, False, True), (11, False, False))
     found = mcnemar(first, second)
     assert found.p_value == pytest.approx(20 / 512)

@@ -134,7 +134,7 @@ class ClaimComparison(Settings):
         return self
 
     def test_with(self, seeds: int) -> Test:
-        """The test that is made where the preset has so many seeds: with `auto` that of tables.
+        """The test that is made with this number of seeds: with `auto`, the one that tables make.
 
         The seeds that diverged count too: a test over images must not stand in where one over seeds was planned.
         """
@@ -144,7 +144,7 @@ class ClaimComparison(Settings):
         return "mcnemar" if of_images or self.metric == DIVERGENCE else "paired_t"
 
     def needs_predictions(self, seeds: int) -> bool:
-        """Whether the test reads the predictions of single images, where the preset has so many seeds."""
+        """Whether the test, with this number of seeds, reads the predictions of single images."""
         return self.test_with(seeds) != "paired_t" and self.metric != DIVERGENCE
 
     @property

@@ -64,7 +64,7 @@ class FixedPointSettings(Settings):
 class RepeatedFixedPointSettings(FixedPointSettings):
     """Settings of a fixed-point iteration that is run again while the flow is trained, without λ.
 
-    Before an epoch the iteration goes on from the current Gaussians, on statistics of all training latents.
+    Before an epoch the iteration starts from the current Gaussians, on the statistics of all training latents.
     """
 
     every_epochs: PositiveInt = 1

@@ -77,7 +77,7 @@ def paired_t(first: Mapping[int, float], second: Mapping[int, float]) -> Compari
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> Comparison:
-    """McNemar's exact test: of the images that one of two gets right and the other does not, each has a half.
+    """McNemar's exact test: is an image that only one of the two gets right as often the first's as the second's?
 
     The interval is that of Agresti and Min (2005), Wald's with half an image added to each of the four counts. It
     covers the choice of test images only. Values are in percent of the images.

@@ -42,7 +42,8 @@ ROW_COLUMNS = {
 """Columns that every table has, with their types.
 
 `images` counts the test images that a value of one run is measured on. `validation` is what λ is chosen by, the metric
-`chosen_by` on the validation split; `best` marks the λ of an experiment where it is best, of so many `candidates`.
+`chosen_by` on the validation split; `best` marks the λ of an experiment where it is best;
+`candidates` counts the λ that were tried.
 """
 
 _ADDED = ("chosen_by", "candidates")
