@@ -178,3 +178,14 @@ def test_it_is_shown_in_one_line(fitted):
 def test_only_generators_of_torch_draw(fitted):
     with pytest.raises(TypeError, match=r"generator: expected a torch\.Generator, received int"):
         fitted.sample([0], generator=3)
+
+
+def test_read_only_images_are_copied(fitted, images, monkeypatch):
+    """Torch warns of a tensor on memory that must not be written, once a process."""
+    expected = fitted.predict(images.images)
+    locked, from_numpy, given = images.images.copy(), torch.from_numpy, []
+    locked.flags.writeable = False
+    monkeypatch.setattr(torch, "from_numpy", lambda array: given.append(array.flags.writeable) or from_numpy(array))
+    assert (fitted.predict(locked) == expected).all()
+    assert given
+    assert all(given)

@@ -69,7 +69,7 @@ def forward_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iter
     noise = fixed_noise(domain, flow.shape).to(device)
     for begin in range(0, len(images), size):
         place = slice(begin, begin + size)
-        stored = torch.from_numpy(np.ascontiguousarray(images[place].transpose(0, 3, 1, 2))).to(device)
+        stored = torch.from_numpy(np.array(images[place].transpose(0, 3, 1, 2), order="C")).to(device)
         z, log_abs_det = flow(domain.to_flow(stored, None).add_(noise))
         yield place, z, log_abs_det
 
