@@ -11,7 +11,7 @@ from PIL import Image
 
 from nfpi.config import resolve
 from nfpi.config.datasets import DatasetBlock
-from nfpi.config.resolution import Config
+from nfpi.config.settings import Config
 
 from .conftest import ROOT, call, error_line
 

@@ -52,7 +52,8 @@ from nfpi.config.priors import (
     GradientDescentSettings,
     PriorConfig,
 )
-from nfpi.config.resolution import Config, ConfigFile, PresetFile, Resolved, json_schema, resolve
+from nfpi.config.resolution import ConfigFile, PresetFile, Resolved, json_schema, resolve
+from nfpi.config.settings import Config
 from nfpi.config.training import NO_RESULT, TrainingConfig
 
 __all__ = [

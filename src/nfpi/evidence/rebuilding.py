@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nfpi.config.resolution import Config
+from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.evidence.copies import METRICS, check_predictions

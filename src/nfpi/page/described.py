@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from nfpi.config import FIGURES
-from nfpi.config.resolution import Config
+from nfpi.config.settings import Config
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import Record, check_record, read_json_object
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from nfpi.config.base import explain
-from nfpi.config.resolution import Config
+from nfpi.config.settings import Config
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from nfpi.config.resolution import Config
+from nfpi.config.settings import Config
 from nfpi.results.costs import Needs, cost_frame, lay_out_costs, read_jobs
 from nfpi.results.csv_files import write_csv
 from nfpi.results.markup import markdown_grid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nfpi.config.resolution import Config
+from nfpi.config.settings import Config
 from nfpi.results.rows import TableRow
 
 

@@ -1,0 +1,271 @@
+"""All settings of one preset, and what they must be together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from nfpi.config.base import ConfigError, LocalPath, Name, Seed, Settings, suggest
+from nfpi.config.claims import Claims, check_claims
+from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
+from nfpi.config.cluster import Cluster, JobName, Resources
+from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
+from nfpi.config.experiments import Experiment, Tables
+from nfpi.config.figures import Figures, figures_of_table
+from nfpi.config.flows import FLOWS, FlowConfig
+from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
+from nfpi.config.presets import merge
+from nfpi.config.priors import PRIORS, FixedPointSettings, PriorConfig
+from nfpi.config.training import TrainingConfig
+from nfpi.runs import (
+    BASELINE,
+    COMMON_SPLITS,
+    RESERVED_FLOWS,
+    RESERVED_FOLDERS,
+    RESERVED_PRIORS,
+    SPLITS_OF_SEED,
+    Run,
+)
+
+
+class Config(Settings):
+    """All settings of one preset."""
+
+    extensions: list[LocalPath] = []
+    """Python files of the user's own that add priors, flows, metrics or classifiers (docs/extending.md); those of a
+    preset come on top of those of the preset that it extends"""
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1999]
+    """each gives its own initial state, flow, images and classifier"""
+    datasets: dict[Name, DatasetBlock] = {}
+    flows: dict[Name, FlowConfig] = {}
+    """backbones by name"""
+    training: TrainingConfig = TrainingConfig()
+    priors: dict[Name, PriorConfig] = {}
+    evaluation: EvaluationConfig = EvaluationConfig()
+    generation: GenerationConfig = GenerationConfig()
+    nfa: NfaConfig = NfaConfig()
+    classifiers: dict[Name, ClassifierConfig] = {}
+    tables: Tables = {}
+    figures: Figures = {}
+    claims: Claims = {}
+    """what the paper says, as comparisons of rows of the tables: `snakemake claims` (docs/experiments.md)"""
+    resources: dict[JobName, Resources] = {}
+    cluster: Cluster | None = None
+    """where jobs are submitted to; profiles/ has some. None: they run on this machine"""
+
+    _for_dataset: dict[str, Config] = PrivateAttr(default_factory=dict)
+
+    def for_dataset(self, dataset: str) -> Config:
+        """The settings with the data set's own overrides laid over them."""
+        overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
+        if not overrides:
+            return self
+        if dataset not in self._for_dataset:
+            self._for_dataset[dataset] = Config.model_validate(merge(self.model_dump(), overrides))
+        return self._for_dataset[dataset]
+
+    def training_of(self, dataset: str, flow: str) -> TrainingConfig:
+        """Settings of the training of a backbone on a data set.
+
+        The backbone's own are laid over those of all, then the data set's, then the data set's for this backbone.
+        """
+        overrides = self.datasets[dataset].overrides
+        layers = (
+            self.flows[flow].training,
+            overrides.get("training", {}),
+            overrides.get("flows", {}).get(flow, {}).get("training", {}),
+        )
+        return TrainingConfig.model_validate(merge(self.training.model_dump(), *layers))
+
+    def splits_of(self, dataset: str, seed: int) -> str:
+        """Where the splits lie that runs of a seed see: the wildcard `splits` of :data:`nfpi.runs.SPLITS`."""
+        has_own = self.datasets[dataset].split_seed == PER_SEED
+        return SPLITS_OF_SEED.format(seed=seed) if has_own else COMMON_SPLITS
+
+    def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
+        """The run of a flow; where λ = 0 keeps the initial Gaussians it is the baseline, which others share."""
+        block = self.priors[prior]
+        if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
+            prior = BASELINE[block.start]
+        return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
+
+    def learns_from_real_images(self, experiment: Experiment) -> bool:
+        """Whether the experiment's classifier is one of real images."""
+        name = experiment.classifier
+        return name is not None and self.for_dataset(experiment.dataset).classifiers[name].train_on == "real"
+
+    def runs_of(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
+        """For each seed the flow's run at this λ (None: without a flow), and its classifier's where there is one."""
+        return [self._run_of(experiment, weight, seed) for seed in self.seeds]
+
+    def _run_of(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
+        augmentation = experiment.augmentation if self.learns_from_real_images(experiment) else None
+        taught: dict[str, Any] = {"classifier": experiment.classifier, "augmentation": augmentation}
+        if experiment.prior is None or weight is None:
+            alone = Run(dataset=experiment.dataset, seed=seed, **taught)
+            return alone, alone
+        flow = self.run(experiment.dataset, experiment.flow, experiment.prior, weight, seed)
+        if experiment.classifier is None:
+            return flow, None
+        return flow, Run(**{**vars(flow), **taught})
+
+    def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
+        """Settings of a prior that is fitted by iteration.
+
+        Args:
+            where: what needs one, for the error.
+            prior: its name.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        settings = PRIORS.settings_of(self.priors[prior])
+        if not isinstance(settings, FixedPointSettings) or PRIORS[self.priors[prior].method].traits["learned"]:
+            method = self.priors[prior].method
+            raise ConfigError(
+                f"{where}: expected a prior fitted by fixed-point iteration, received '{prior}' ({method})"
+            )
+        return settings
+
+    def extensions_of(
+        self,
+        *,
+        dataset: str | None = None,
+        flow: str | None = None,
+        prior: str | None = None,
+        classifier: str | None = None,
+    ) -> list[Path]:
+        """The user's files that define the variants of these blocks; what uses one is made again when it changes."""
+        files: list[Path | None] = []
+        if dataset is not None:
+            files.append(SOURCES[self.datasets[dataset].source].extension)
+        if flow is not None:
+            files.append(FLOWS[self.flows[flow].kind].extension)
+        if prior in self.priors:
+            files.append(PRIORS[self.priors[str(prior)].method].extension)
+        if classifier is not None:
+            files.append(CLASSIFIERS[self.classifiers[classifier].model].extension)
+        return sorted({file for file in files if file is not None})
+
+    def experiments(self) -> Iterator[tuple[str, Experiment]]:
+        """All pairs (table, experiment)."""
+        for name, table in self.tables.items():
+            for experiment in table.experiments:
+                yield name, experiment
+
+    def figures_of(self, table: str) -> list[str]:
+        """Names of the figures that are made along with a table."""
+        return list(figures_of_table(self.figures, table))
+
+    @model_validator(mode="after")
+    def _names_are_defined(self) -> Config:
+        named: list[tuple[str, Settings]] = [
+            (f"tables.{table}", experiment) for table, experiment in self.experiments()
+        ]
+        named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
+        groups: dict[str, Mapping[str, Settings]] = {
+            "dataset": self.datasets,
+            "flow": self.flows,
+            "prior": self.priors,
+            "classifier": self.classifiers,
+            "table": self.tables,
+        }
+        for where, settings in named:
+            for kind, known in groups.items():
+                name = getattr(settings, kind, None)
+                if kind == "flow" and getattr(settings, "prior", "") is None:
+                    continue  # no flow has a part in it
+                if name is not None and name not in known:
+                    raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
+        for group, reserved in (
+            ("flows", RESERVED_FLOWS),
+            ("priors", RESERVED_PRIORS),
+            ("classifiers", RESERVED_FOLDERS),
+        ):
+            for name in getattr(self, group):
+                if name in reserved:
+                    raise ValueError(f"{group}.{name}: this name is reserved: choose another one")
+        return self
+
+    @model_validator(mode="after")
+    def _classifiers_have_what_they_start_from(self) -> Config:
+        for name, classifier in self.classifiers.items():
+            other = classifier.start_from
+            if classifier.train_on != "real" and (other is not None or classifier.pretrained):
+                raise ValueError(f"classifiers.{name}: start_from and pretrained are for classifiers of real images")
+            if other is not None and other not in self.classifiers:
+                unknown = f"'{other}'{suggest(other, self.classifiers)}"
+                raise ValueError(f"classifiers.{name}.start_from: unknown classifier {unknown}")
+            if other is not None and self.classifiers[other].start_from is not None:
+                expected = f"classifiers.{name}.start_from: expected one that starts from no other"
+                raise ValueError(f"{expected}, received '{other}'")
+            if other is not None and not self.classifiers[other].keep:
+                expected = f"classifiers.{name}.start_from: expected one whose weights are kept"
+                raise ValueError(f"{expected}, received '{other}' with keep: false")
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_are_possible(self) -> Config:
+        for table, experiment in self.experiments():
+            where = f"tables.{table}"
+            if experiment.prior is not None:
+                uses_weight = PRIORS[self.priors[experiment.prior].method].traits["uses_weight"]
+                if uses_weight and not experiment.lambdas:
+                    raise ValueError(f"{where}: lambdas: expected at least one, received none")
+                if not uses_weight and experiment.lambdas:
+                    received = ", ".join(f"{weight:g}" for weight in experiment.lambdas)
+                    raise ValueError(
+                        f"{where}: lambdas: expected none for prior '{experiment.prior}', received {received}"
+                    )
+            if experiment.classifier is None:
+                continue
+            needed = "needs a prior, and its augmentation is standard"
+            fits = experiment.prior is not None and experiment.augmentation == "standard"
+            if self.classifiers[experiment.classifier].train_on == "real":
+                needed = "needs a prior and lambdas exactly where its augmentation has nfa or noise"
+                fits = (experiment.prior is not None) == experiment.uses_variants
+            if not fits:
+                raise ValueError(f"{where}: classifier '{experiment.classifier}' {needed}")
+        return self
+
+    @model_validator(mode="after")
+    def _claims_can_be_judged(self) -> Config:
+        check_claims(self.claims, self.tables)
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_draw_splits(self) -> Config:
+        for name, dataset in self.datasets.items():
+            if dataset.split_seed == PER_SEED and max(self.seeds) >= 2**32:
+                expected = f"datasets.{name}.split_seed: {PER_SEED}: expected seeds of at most 2³² − 1"
+                raise ValueError(f"{expected}, received {max(self.seeds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _choices_are_possible(self) -> Config:
+        for name, table in self.tables.items():
+            for experiment in table.experiments:
+                if table.best_by is None or len(set(experiment.lambdas)) < 2:
+                    continue
+                where = f"tables.{name}: best_by: expected"
+                classifier = experiment.classifier
+                if classifier is not None and self.classifiers[classifier].train_on == "real":
+                    if table.best_by != "top1":
+                        raise ValueError(f"{where} top1 for classifiers of real images, received {table.best_by}")
+                elif table.best_by == "top1" or (table.best_by == "cnn_acc" and experiment.classifier is None):
+                    raise ValueError(f"{where} a metric that all its experiments measure, received {table.best_by}")
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_fit_the_cluster(self) -> Config:
+        longest = self.cluster.longest if self.cluster else None
+        for job, line in self.resources.items():
+            if longest is not None and line.runtime > longest:
+                raise ValueError(
+                    f"resources.{job}.runtime: expected at most {longest} minutes, the limit of the cluster's jobs, "
+                    f"received {line.runtime}"
+                )
+        return self
