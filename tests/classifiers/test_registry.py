@@ -113,7 +113,7 @@ def test_an_impossible_architecture_is_refused_in_one_line(model, architecture):
     [
         ("resnet18", {"depth": 3}, "architecture: unknown key 'depth'"),
         ("swin", {"embed_dimension": 12}, r"unknown key 'embed_dimension' \(did you mean 'embed_dim'\?\)"),
-        ("swin", {"depths": [1, 1], "num_heads": [1]}, "depths and num_heads: expected one entry a level"),
+        ("swin", {"depths": [1, 1], "num_heads": [1]}, "depths and num_heads: expected one entry per level"),
         ("swin", {"window_size": 0}, "window_size: Input should be greater than or equal to 1, received 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Classifiers: settings of their training, and the registry of models that `model:` selects from."""
+"""Settings of classifiers, and the registry of their models."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from nfpi.config.base import (
 from nfpi.config.registry import Registry
 
 _RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*$"
-"""timm's text of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
+"""timm's notation of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
 
 CLASSIFIERS = Registry("classifier model")
-"""Builders make networks with random weights: (num_classes, in_channels, image_size, settings) → a module from images
-(B, C, S, S) to logits (B, K). Traits, of which `module:attribute` is imported when it is needed:
+"""Builders return a network with random weights: (num_classes, in_channels, image_size, settings) → a module that maps
+images (B, C, S, S) to logits (B, K). Traits; a `module:attribute` is imported when it is first used:
 
 - `preprocessing`: how images are normalised and resized;
-- `weights_from`: builder of a network with given or published weights, called with one argument more, the weights;
-- `published`: number of classes and side of the images of the published weights.
+- `weights_from`: builder of a network with given or published weights, which are its additional last argument;
+- `published`: number of classes and image size of the published weights.
 """
 
 
 class ResNet18Settings(Settings):
-    """Architecture of the ResNet18 of small images."""
+    """Architecture of the ResNet18 for small images."""
 
     stem_init: Literal["kaiming_normal", "torch_default"] = added_setting("kaiming_normal")
-    """initial weights of the 3×3 stem: as torchvision initialises ResNet's other convolutions (kaiming_normal), or as
-    torch initialises any convolution, which is what the released code has (torch_default)"""
+    """initial weights of the 3×3 stem: as those of ResNet's other convolutions in torchvision (kaiming_normal), or
+    torch's default for convolutions, as in the released code (torch_default)"""
 
 
 class SwinSettings(Settings):
@@ -58,10 +58,10 @@ class SwinSettings(Settings):
     """ε of the layer normalisations"""
 
     @model_validator(mode="after")
-    def _one_entry_a_level(self) -> SwinSettings:
+    def _check_entries_per_level(self) -> SwinSettings:
         if len(self.depths) != len(self.num_heads):
             received = f"{len(self.depths)} and {len(self.num_heads)}"
-            raise ValueError(f"depths and num_heads: expected one entry a level in both, received {received}")
+            raise ValueError(f"depths and num_heads: expected one entry per level in both, received {received}")
         return self
 
 
@@ -88,12 +88,12 @@ CLASSIFIERS.register(
 
 
 class StandardAugmentation(Settings):
-    """What `standard` means for a classifier; 0 and None leave a part out."""
+    """The standard augmentations of a classifier; 0 and None disable one."""
 
     flip: bool = True
-    """mirror, where the data set allows it"""
+    """random horizontal flips, where the data set allows them"""
     crop_padding: NonNegativeInt = 4
-    """pixels that images are padded by before a random crop"""
+    """padding before a random crop, in pixels"""
     auto_augment: Literal["cifar10", "imagenet", "svhn"] | None = None
     """torchvision's AutoAugment policy"""
     rand_augment: Annotated[str, Field(pattern=_RAND_AUGMENT)] | None = None
@@ -101,95 +101,95 @@ class StandardAugmentation(Settings):
     random_erasing: Share = 0.0
     """probability"""
     erasing_max_area: Annotated[float, Field(gt=0, le=1)] = added_setting(1 / 3)
-    """largest share of an image that random erasing takes; the smallest is 0.02"""
+    """largest share of an image that random erasing erases; the smallest is 0.02"""
     erasing_fill: Literal["noise", "mean"] = added_setting("noise")
-    """what is put there: noise N(0, 1), or the mean that images are normalised by, after the normalisation"""
+    """values of erased pixels after normalisation: noise N(0, 1), or 0, the channel mean"""
     mixup: NonNegativeFloat = 0.0
     """α of mixup's Beta(α, α)"""
     cutmix: NonNegativeFloat = 0.0
     """α of cutmix's Beta(α, α)"""
     mix_probability: Share = added_setting(1.0)
-    """share of batches that mixup or cutmix changes"""
+    """probability that mixup or cutmix is applied to a batch"""
 
 
 class ClassifierConfig(Settings):
-    """Training of a classifier on generated images, real ones, or both."""
+    """Training of a classifier on generated images, real images, or both."""
 
     model: str = "resnet18"
     """resnet18, swin, eva02, or one of the user's own"""
     architecture: dict[str, Any] = {}
     """settings of the model"""
     weights: LocalPath | None = None
-    """file of pretrained weights; None: timm's cache (eva02 with pretrained), or random ones"""
+    """file of pretrained weights; None: timm's cache (eva02 with `pretrained`), or random weights"""
     pretrained: bool = False
-    """begin with weights that timm has published"""
+    """whether to start from the weights published by timm"""
     start_from: Name | None = None
     """another classifier of the config, trained without augmentation, whose weights are fine-tuned"""
     image_size: PositiveInt | None = None
-    """side that images are resized to (bicubic); None: as they are"""
+    """size that images are resized to (bicubic); None: no resizing"""
     normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = added_setting("model")
-    """mean and standard deviation that channels are normalised by: the model's own (model; 0.5 and 0.5, for EVA02 those
-    of its published weights), 0.5 and 0.5 (half), those of the training images (dataset), or those published of a
-    data set"""
+    """mean and standard deviation used to normalise channels: the model's own (model: 0.5 and 0.5, for EVA02 those of
+    its published weights), 0.5 and 0.5 (half), those of the training images (dataset), or the published values of
+    the named data set"""
     epochs: NonNegativeInt = 30
-    """0: the weights are tested as they are. The weights after the last epoch are the ones that are tested"""
+    """epochs of training; 0: the initial weights are tested. The weights after the last epoch are the ones tested"""
     repeats: PositiveInt = added_setting(1)
-    """passes over the training images in an epoch (repeated augmentation), each with its own order and augmentations"""
+    """passes over the training images per epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100
     accumulate: PositiveInt = added_setting(1)
-    """equal parts of a batch that pass through the model one after another, their gradients added up: less memory for
-    the same step (only for models without batch normalisation)"""
+    """equal parts into which a batch is split for gradient accumulation: the same step with less memory (only for
+    models without batch normalisation)"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     learning_rate: PositiveFloat = 1e-3
-    """initial value of the one-cycle schedule, the cosine's top, or the constant"""
+    """initial value of the one-cycle schedule, maximum of the cosine, or the constant"""
     max_learning_rate: PositiveFloat = 0.1
-    """one-cycle's top"""
+    """maximum of the one-cycle schedule"""
     warmup_epochs: NonNegativeInt = 0
-    """of linear warm-up (cosine)"""
+    """epochs of linear warm-up (cosine)"""
     momentum: Fraction = 0.9
-    """of SGD"""
+    """momentum of SGD"""
     cycle_momentum: bool = added_setting(False)
-    """whether one-cycle moves SGD's momentum from 0.95 down to 0.85 and back while the learning rate goes up and down
-    (torch's default), in place of `momentum`"""
+    """whether the one-cycle schedule cycles SGD's momentum between 0.95 and 0.85, inversely to the learning rate
+    (torch's default), instead of using `momentum`"""
     weight_decay: NonNegativeFloat = 5e-4
     gradient_clip: NonNegativeFloat = 0.0
-    """largest norm of the gradient; 0: not clipped"""
+    """maximum norm of the gradient; 0: no clipping"""
     label_smoothing: Fraction = 0.0
     train_on: Literal["generated", "real", "both"] = "generated"
     standard: StandardAugmentation = StandardAugmentation()
     """the standard augmentations"""
     nfa_probability: Share = 0.5
-    """share of training images that are replaced by one of their latent-augmented variants"""
+    """probability that a training image is replaced by one of its latent-augmented variants"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     workers: NonNegativeInt = 0
-    """processes that read and augment images; 0: the training process does (changes no result)"""
+    """processes that read and augment images; 0: the training process itself (does not affect results)"""
     checkpoint_minutes: PositiveFloat = 10.0
-    """time between two checkpoints of a running training (changes no result)"""
+    """time between two checkpoints of a running training (does not affect results)"""
     keep: bool = True
-    """whether its weights stay once it was tested; false: its metrics and predictions do (changes no result, and
-    nothing of what has been trained before)"""
+    """whether the weights are kept after testing; false: only metrics and predictions are (does not affect results, or
+    classifiers trained earlier)"""
 
     @field_validator("model")
     @classmethod
-    def _model_is_known(cls, model: str) -> str:
+    def _check_model(cls, model: str) -> str:
         return CLASSIFIERS.known(model)
 
     @field_validator("architecture")
     @classmethod
-    def _architecture_is_of_the_model(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _check_architecture(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "model" in info.data:
             try:
                 settings = CLASSIFIERS[info.data["model"]].settings.model_validate(architecture)
             except ValidationError as error:
                 raise ValueError(explain(error)) from None
-            written = settings.model_dump()  # without added settings that have their default
+            written = settings.model_dump()  # leaves out added settings at their defaults
             return {name: value for name, value in architecture.items() if name in written}
         return architecture
 
     @field_validator("pretrained")
     @classmethod
-    def _weights_are_published(cls, pretrained: bool, info: ValidationInfo) -> bool:
+    def _check_pretrained(cls, pretrained: bool, info: ValidationInfo) -> bool:
         model = info.data.get("model")
         if pretrained and model is not None and "published" not in CLASSIFIERS[model].traits:
             known = ", ".join(name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits)
@@ -197,7 +197,7 @@ class ClassifierConfig(Settings):
         return pretrained
 
     @model_validator(mode="after")
-    def _momentum_has_a_cycle(self) -> ClassifierConfig:
+    def _check_cycle_momentum(self) -> ClassifierConfig:
         if self.cycle_momentum and (self.optimizer, self.schedule) != ("sgd", "one_cycle"):
             received = f"{self.optimizer} and {self.schedule}"
             raise ValueError(f"cycle_momentum: expected optimizer sgd and schedule one_cycle, received {received}")
@@ -205,5 +205,5 @@ class ClassifierConfig(Settings):
 
     @property
     def settings(self) -> Settings:
-        """The architecture as the model's builder gets it."""
+        """The architecture, as passed to the model's builder."""
         return CLASSIFIERS[self.model].settings.model_validate(self.architecture)

@@ -9,14 +9,14 @@ from pydantic import model_validator
 from nfpi.config.base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 
 NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every", "tracking", "sample_every_epochs", "keep"}
-"""Settings of trainings that say how they are run and watched, not what comes out."""
+"""Training settings that affect how a training runs and is monitored, but not its result."""
 
 
 class TrainingConfig(Settings):
     """Training of the flow by maximum likelihood."""
 
     epochs: PositiveInt = 500
-    """passes over the training set, those before the fit included"""
+    """passes over the training set, including those before the fit"""
     fit_after_epochs: NonNegativeInt = 1
     """epochs under the initial prior, before the fit"""
     batch_size: PositiveInt = 512
@@ -24,46 +24,47 @@ class TrainingConfig(Settings):
     learning_rate: PositiveFloat = 1e-2
     """after the warm-up"""
     schedule: Literal["constant", "cosine"] = "constant"
-    """of the learning rate after the warm-up: constant, or half a cosine wave down to 0 at the end of training"""
+    """learning rate after the warm-up: constant, or a half cosine that reaches 0 at the end of training"""
     warmup_steps: NonNegativeInt = 1000
     """steps of linear warm-up"""
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: NonNegativeFloat = 0.0
-    """largest norm of the gradient; 0: not clipped, as in the released runs"""
+    """maximum norm of the gradient; 0: no clipping, as in the released runs"""
     ema_decay: Fraction = 0.9999
     """largest decay of the exponential moving average: min(ema_decay, 1 − (1 + step)^−ema_power)"""
     ema_power: PositiveFloat = 0.75
     initialization_images: PositiveInt = 1024
-    """augmented training images of the data-dependent initialisation"""
+    """augmented training images used for the data-dependent initialisation"""
     augmentation: Literal["none", "flip", "shift", "released"] = "released"
     """released: flip, colour jitter, rotation by ±12°, crop; shift: pad and crop, for digits"""
     grey_noise: NonNegativeFloat = 0.05
-    """grey images get U[0, grey_noise) of the value range besides the dequantisation noise"""
+    """noise U[0, grey_noise), as a share of the value range, added to grey images on top of the dequantisation noise"""
     latent_noise: NonNegativeFloat = 0.05
-    """an autoencoder's latents get Gaussian noise of this share of each element's spread, not dequantisation noise"""
+    """standard deviation of the Gaussian noise added to an autoencoder's latents, relative to that of each element; it
+    replaces the dequantisation noise"""
     evaluate_every: PositiveInt = 5
     """epochs between two evaluations on the validation split"""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     workers: NonNegativeInt = 0
-    """processes that read and augment images; 0: the training process does"""
+    """processes that read and augment images; 0: the training process itself"""
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training"""
     tracking: Literal["tensorboard"] | None = None
-    """where the numbers of log.csv are seen while it trains: tensorboard, in the folder tracking beside it"""
+    """additional log of the numbers in log.csv; tensorboard: event files in the folder tracking beside it"""
     sample_every_epochs: NonNegativeInt = 0
-    """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: none. A flow of an autoencoder's
-    latents draws none"""
+    """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: no grids. Flows of an autoencoder's
+    latents have no grids"""
 
     def of_result(self) -> dict[str, Any]:
-        """The settings that the result of a training depends on."""
+        """Return the settings that affect the result of a training."""
         return self.model_dump(mode="json", exclude=NO_RESULT)
 
     def of_initial_state(self) -> dict[str, Any]:
-        """The settings that the initial state depends on: a cosine schedule knows how many epochs will follow."""
+        """Return the settings that affect the initial state; `epochs` is one only where the schedule depends on it."""
         return self.model_dump(mode="json", exclude=NO_RESULT | ({"epochs"} if self.schedule == "constant" else set()))
 
     @model_validator(mode="after")
-    def _fit_before_the_end(self) -> TrainingConfig:
+    def _check_fit_after_epochs(self) -> TrainingConfig:
         if self.fit_after_epochs >= self.epochs:
             raise ValueError(
                 f"fit_after_epochs must be smaller than epochs, received {self.fit_after_epochs} and {self.epochs}"
