@@ -92,6 +92,7 @@ class Submitting(Project):
                     "PYTHONPATH": os.pathsep.join(filter(None, modules)),
                     "XDG_CACHE_HOME": str(self.folder / ".cache"),
                     "OMP_NUM_THREADS": "1",
+                    "NFPI_DEVICE": "cpu",  # the GPUs are pretended
                     "STUB_CALLS": str(self.folder / "calls.jsonl"),
                     "CONNECTIONS": str(self.folder / "connections"),
                     **environment,

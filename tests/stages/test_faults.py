@@ -379,6 +379,15 @@ def test_memory_that_is_not_there_is_one_line_with_the_setting(made):
     assert contents(made.root) == before
 
 
+def test_a_gpu_that_torch_cannot_use_is_one_line(made, refused, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("torch uses the GPU")
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    line = refused(*made.command("generate"))
+    assert "expected a GPU (SLURM gave this job 1: SLURM_JOB_GPUS=0)" in line
+    assert "pip install" in line
+
+
 # ---- numbers ------------------------------------------------------------------------------------------------
 
 

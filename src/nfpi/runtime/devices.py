@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nfpi.runtime.device import Device
+from nfpi.runtime.granted import require_granted_gpu, uses_cpu_on_purpose
 
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -23,7 +24,11 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     Args:
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         devices: number of GPUs, with a process each, see :meth:`Device.together`.
+
+    Raises:
+        DeviceError: this process was given a GPU, and torch cannot use it.
     """
+    require_granted_gpu(devices)
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = precision != "32-true"
     count = max(1, min(devices, visible_gpus()))
@@ -43,10 +48,12 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
 
 def visible_gpus() -> int:
     """Count the GPUs of CUDA (or ROCm) that this process may use."""
-    return torch.cuda.device_count()
+    return 0 if uses_cpu_on_purpose() else torch.cuda.device_count()
 
 
 def _best_device() -> torch.device:
+    if uses_cpu_on_purpose():
+        return torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", 0)
         torch.cuda.set_device(device)

@@ -15,6 +15,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from torch import Tensor, nn
 
 from nfpi.runtime.device import Device
+from nfpi.runtime.granted import uses_cpu_on_purpose
 from nfpi.runtime.job_log import PLACE
 from nfpi.runtime.processes import ADDRESS, Processes, connected
 
@@ -58,7 +59,8 @@ class FabricDevice(Device):
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process needs none
         self._environment = OneMachine()
         several: dict[str, Any] = {"strategy": "ddp", "plugins": [self._environment]} if count > 1 else {}
-        self._fabric = Fabric(accelerator="auto", devices=count, precision=precision, **several)  # type: ignore[arg-type]
+        accelerator = "cpu" if uses_cpu_on_purpose() else "auto"
+        self._fabric = Fabric(accelerator=accelerator, devices=count, precision=precision, **several)  # type: ignore[arg-type]
         super().__init__(self._fabric.device)
         if count > 1:
             self.processes = Processes(self._environment.local_rank(), count, self.device)

@@ -1,0 +1,137 @@
+"""The GPU that a job was given: a job whose torch cannot use it fails at once, rather than take weeks on the CPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+CHOICE = "NFPI_DEVICE"
+"""Environment variable: `auto` (default), `cpu` (on purpose, whatever was given), `cuda` (a GPU, or an error)."""
+
+_CHOICES = ("auto", "cpu", "cuda")
+_NO_GPU = {"", "-1", "NoDevFiles", "none", "void"}
+"""Values of CUDA_VISIBLE_DEVICES that hide all GPUs; NoDevFiles is SLURM's."""
+_SLURM = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+_ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
+
+_PYPI = "pip install --force-reinstall torch torchvision"
+_VOLTA = f"{_PYPI} --index-url https://download.pytorch.org/whl/cu126"
+_ON_PURPOSE = f"{CHOICE}=cpu computes on the CPU on purpose"
+
+
+class DeviceError(ValueError):
+    """torch cannot use the GPU that there is."""
+
+
+def uses_cpu_on_purpose() -> bool:
+    """Whether `NFPI_DEVICE` asks for the CPU."""
+    return _choice() == "cpu"
+
+
+def require_granted_gpu(devices: int = 1) -> None:
+    """Make sure that torch can use the GPU that this process was given; nothing is asked where there is none.
+
+    A GPU counts as given where SLURM or CUDA_VISIBLE_DEVICES names one, where NVIDIA's driver has one outside SLURM,
+    and where `NFPI_DEVICE=cuda` wants one. Builds of torch for AMD's GPUs are left alone.
+
+    Args:
+        devices: how many GPUs this process and those beside it use; of these each must be of an architecture that torch
+            was built for.
+
+    Raises:
+        DeviceError: torch finds no GPU, or has no kernels for it; the message says what to install.
+    """
+    choice = _choice()
+    if choice == "cpu":
+        return
+    if torch.cuda.is_available():
+        _require_kernels(min(devices, torch.cuda.device_count()))
+        return
+    granted = _describe_granted() or (f"{CHOICE}=cuda" if choice == "cuda" else None)
+    if granted is not None:
+        raise DeviceError(f"device: expected a GPU ({granted}), received {_describe_lack()}; {_ON_PURPOSE}")
+
+
+def has_kernels(built_for: Iterable[str], capability: tuple[int, int]) -> bool:
+    """Tell whether a build of torch runs on a card.
+
+    Kernels run on cards of the same major number and a minor number not below theirs (`sm_80` on 8.6), PTX
+    (`compute_80`) on all later ones; an `a` (`sm_90a`) ties both to that very card, an `f` to the same major number.
+
+    Args:
+        built_for: architectures, as `torch.cuda.get_arch_list` names them.
+        capability: of the card, as `torch.cuda.get_device_capability` gives it.
+    """
+    for name in built_for:
+        found = _ARCHITECTURE.fullmatch(name)
+        if found is None:
+            continue
+        kind, suffix, built = found[1], found[4], (int(found[2]), int(found[3]))
+        if suffix == "a":
+            fits = built == capability
+        elif kind == "sm" or suffix == "f":
+            fits = built[0] == capability[0] and built[1] <= capability[1]
+        else:
+            fits = built <= capability
+        if fits:
+            return True
+    return False
+
+
+def _choice() -> str:
+    choice = os.environ.get(CHOICE, "auto") or "auto"
+    if choice not in _CHOICES:
+        raise DeviceError(f"{CHOICE}: expected {', '.join(_CHOICES)}, received {choice!r}")
+    return choice
+
+
+def _describe_granted() -> str | None:
+    """Who gave this process a GPU; None: nobody did."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    for variable in _SLURM:
+        if given := os.environ.get(variable):
+            return f"SLURM gave this job {len(given.split(','))}: {variable}={given}"
+    on_node = os.environ.get("SLURM_GPUS_ON_NODE", "0")
+    if on_node.isdecimal() and int(on_node):
+        return f"SLURM gave this job {on_node}"
+    if visible is not None:
+        return None if visible.strip() in _NO_GPU else f"CUDA_VISIBLE_DEVICES={visible}"
+    if "SLURM_JOB_ID" in os.environ:  # a job without a GPU on a node that has some
+        return None
+    # The driver's files are seen in a container that was given no GPU too, its programs are not.
+    if _DRIVER.is_dir() and any(_DRIVER.iterdir()) and shutil.which("nvidia-smi"):
+        return "NVIDIA's driver has one"
+    return None
+
+
+def _describe_lack() -> str:
+    """Why torch finds no GPU, and what helps."""
+    if torch.version.cuda is None:
+        build = "CPU build" if torch.version.hip is None else "ROCm build"
+        return f"a {build} of torch {torch.__version__}: install a CUDA build, `{_PYPI}`, or on V100 `{_VOLTA}`"
+    return (
+        f"torch {torch.__version__}, which finds none: `nvidia-smi` shows whether the node has one, and whether its "
+        f"driver is new enough for CUDA {torch.version.cuda}; if not, install a build for an older CUDA, `{_VOLTA}`"
+    )
+
+
+def _require_kernels(count: int) -> None:
+    """Make sure that torch has kernels for the first `count` cards."""
+    if torch.version.cuda is None:
+        return
+    built_for = torch.cuda.get_arch_list()
+    for index in range(count):
+        capability = torch.cuda.get_device_capability(index)
+        if built_for and not has_kernels(built_for, capability):
+            install = _VOLTA if capability < (7, 5) else f"{_PYPI} --upgrade"
+            raise DeviceError(
+                f"device: expected a build of torch with kernels for {torch.cuda.get_device_name(index)} "
+                f"(sm_{capability[0]}{capability[1]}), received torch {torch.__version__} with "
+                f"{', '.join(built_for)}: install one that has them, `{install}`; {_ON_PURPOSE}"
+            )

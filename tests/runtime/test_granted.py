@@ -1,0 +1,161 @@
+"""A job that was given a GPU and cannot use it fails at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import nfpi.runtime.granted
+from nfpi.runtime.devices import make_device, visible_gpus
+from nfpi.runtime.fabric import FabricDevice
+from nfpi.runtime.granted import DeviceError, has_kernels
+
+GRANTS = [
+    ({"SLURM_JOB_ID": "1", "SLURM_JOB_GPUS": "0,1"}, r"SLURM gave this job 2: SLURM_JOB_GPUS=0,1"),
+    ({"SLURM_JOB_ID": "1", "SLURM_STEP_GPUS": "3"}, r"SLURM gave this job 1: SLURM_STEP_GPUS=3"),
+    ({"SLURM_JOB_ID": "1", "SLURM_GPUS_ON_NODE": "1"}, r"SLURM gave this job 1"),
+    ({"CUDA_VISIBLE_DEVICES": "0"}, "CUDA_VISIBLE_DEVICES=0"),
+    ({"CUDA_VISIBLE_DEVICES": "GPU-8f6b4e1a"}, "CUDA_VISIBLE_DEVICES=GPU-8f6b4e1a"),
+    ({"NFPI_DEVICE": "cuda"}, "NFPI_DEVICE=cuda"),
+]
+NO_GRANTS = [
+    {},
+    {"CUDA_VISIBLE_DEVICES": ""},
+    {"CUDA_VISIBLE_DEVICES": "-1"},
+    {"SLURM_JOB_ID": "1", "CUDA_VISIBLE_DEVICES": "NoDevFiles"},
+    {"SLURM_JOB_ID": "1", "SLURM_GPUS_ON_NODE": "0"},
+    {"NFPI_DEVICE": "auto"},
+]
+PYPI_OF_TORCH_2_13 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
+CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
+
+
+@pytest.fixture(autouse=True)
+def no_gpu_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """As on a laptop: nothing names a GPU, no driver, and a CPU build of torch."""
+    for name in ("NFPI_DEVICE", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
+    monkeypatch.setattr(nfpi.runtime.granted, "_DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch):
+    """A card that torch finds, with the architectures that it was built for."""
+
+    def put(capability: tuple[int, int], built_for: list[str]) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=0: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=0: "A card")
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+
+    return put
+
+
+@pytest.mark.parametrize(("environment", "said"), GRANTS)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_granted_gpu_and_a_cpu_build_is_an_error_in_one_line(monkeypatch, environment, said, precision):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    expected = rf"^device: expected a GPU \({said}\), received a CPU build of torch 2\.13\.0\+cpu: install a CUDA build"
+    with pytest.raises(DeviceError, match=expected) as caught:
+        make_device(precision)
+    assert "pip install" in str(caught.value)
+    assert "cu126" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("environment", NO_GRANTS)
+def test_where_nobody_gave_a_gpu_the_cpu_computes(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert make_device().device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("environment", [environment for environment, _ in GRANTS])
+def test_the_cpu_may_be_chosen_on_purpose(monkeypatch, environment):
+    for name, value in (environment | {"NFPI_DEVICE": "cpu"}).items():
+        monkeypatch.setenv(name, value)
+    assert make_device(devices=2).device == torch.device("cpu")
+
+
+def test_the_cpu_on_purpose_beside_a_gpu(monkeypatch, card):
+    card((9, 0), CU126)
+    monkeypatch.setenv("NFPI_DEVICE", "cpu")
+    assert visible_gpus() == 0
+    assert make_device(devices=2).device == torch.device("cpu")
+    assert FabricDevice("bf16-mixed", 1).device == torch.device("cpu")
+
+
+def test_another_choice_is_refused(monkeypatch):
+    monkeypatch.setenv("NFPI_DEVICE", "gpu")
+    with pytest.raises(DeviceError, match="NFPI_DEVICE: expected auto, cpu, cuda, received 'gpu'"):
+        make_device()
+
+
+def test_a_driver_with_a_gpu_and_a_cpu_build_is_an_error(monkeypatch, tmp_path):
+    (tmp_path / "driver/0000:01:00.0").mkdir(parents=True)
+    monkeypatch.setattr(nfpi.runtime.granted.shutil, "which", lambda name: None)
+    assert make_device().device == torch.device("cpu")  # a container without a GPU, on a machine with one
+    monkeypatch.setattr(nfpi.runtime.granted.shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(DeviceError, match="NVIDIA's driver has one"):
+        make_device()
+    monkeypatch.setenv("SLURM_JOB_ID", "1")  # a job without a GPU, on a node with some
+    assert make_device().device == torch.device("cpu")
+
+
+def test_a_cuda_build_that_finds_no_gpu_names_its_cuda(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "1")
+    with pytest.raises(DeviceError, match=r"finds none: .*new enough for CUDA 13\.0"):
+        make_device()
+
+
+def test_a_build_without_kernels_for_the_card_is_an_error(card):
+    card((7, 0), PYPI_OF_TORCH_2_13)
+    with pytest.raises(DeviceError, match=r"kernels for A card \(sm_70\), received .* with sm_75, .*whl/cu126"):
+        make_device()
+    card((13, 0), PYPI_OF_TORCH_2_13)
+    with pytest.raises(DeviceError, match=r"\(sm_130\).*--upgrade"):
+        make_device()
+
+
+def test_a_build_with_kernels_for_the_card_is_taken(card):
+    card((7, 0), CU126)
+    assert make_device().device == torch.device("cuda", 0)
+
+
+def test_builds_for_other_makers_are_left_alone(monkeypatch, card):
+    card((9, 0), ["gfx90a"])
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert make_device().device == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("built_for", "capability", "runs"),
+    [
+        (["sm_80"], (8, 0), True),
+        (["sm_80"], (8, 6), True),
+        (["sm_86"], (8, 0), False),
+        (["sm_80"], (9, 0), False),
+        (["sm_90", "sm_120"], (12, 0), True),
+        (["compute_70"], (9, 0), True),
+        (["compute_90"], (8, 0), False),
+        (["sm_90a"], (9, 0), True),
+        (["compute_90a"], (10, 0), False),
+        (["sm_100f"], (10, 3), True),
+        (["compute_100f"], (12, 0), False),
+        (["gfx90a"], (9, 0), False),
+        ([], (9, 0), False),
+    ],
+)
+def test_kernels_run_on_a_card(built_for, capability, runs):
+    assert has_kernels(built_for, capability) is runs
