@@ -15,6 +15,7 @@ from nfpi.flows.coupling import Coupling
 from nfpi.flows.multiscale import FlowStep, MultiscaleFlow
 from nfpi.flows.networks import CouplingNet, NormalizedConv2d
 from nfpi.linalg import precise_device, precise_dtype
+from nfpi.runtime.precision import convolution_format
 
 _LOG_SCALE_FACTOR = 3.0
 _LOGIT_OFFSET = 2.0
@@ -109,8 +110,7 @@ class GlowNet(CouplingNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H, W)."""
-        # convolution libraries are at their best with the channels last
-        hidden = F.relu(self.conv1(x.contiguous(memory_format=torch.channels_last)), inplace=True)
+        hidden = F.relu(self.conv1(x.contiguous(memory_format=convolution_format(x.device))), inplace=True)
         hidden = F.relu(self.conv2(hidden), inplace=True)
         return self.out(hidden)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nfpi.flows.initialization import initialization_skipped
+from nfpi.runtime.precision import convolution_format
 
 
 class CouplingNet(nn.Module):
@@ -135,8 +136,7 @@ class ResidualNet(CouplingNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H, W)."""
-        # convolution libraries are at their best with the channels last
-        hidden = F.elu(self.head(x.contiguous(memory_format=torch.channels_last)), inplace=True)
+        hidden = F.elu(self.head(x.contiguous(memory_format=convolution_format(x.device))), inplace=True)
         for block in self.blocks:
             hidden = block(hidden)
         return self.out(hidden)

@@ -1,0 +1,100 @@
+"""The precision that a device trains in, and what is float32 whatever that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_KINDS = ("cpu", "cuda", "mps")
+_TENSOR_CORES = 8
+"""major compute capability (A100) from which on NVIDIA's cards compute in bfloat16 and TF32"""
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Choose the precision that a training on a device gets.
+
+    `auto` is bf16-mixed on a GPU that computes bfloat16 in hardware, and float32 on all others. It never means TF32:
+    NVIDIA's cards have had both since compute capability 8.0. On a CPU it is float32, in which a run gives the same
+    bits again; there bf16-mixed is for those who ask for it, and pays with AVX512-BF16 or AMX.
+
+    Args:
+        wanted: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`.
+        device: where it trains.
+
+    Raises:
+        ValueError: the device does not compute in this precision; the message names those that it has.
+    """
+    if wanted == "32-true":
+        return wanted
+    usable = _usable(device)
+    if wanted == "auto":
+        return "bf16-mixed" if device.type == "cuda" and "bf16-mixed" in usable else "32-true"
+    if wanted not in usable:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+        known = ", ".join("16-mixed (classifiers)" if one == "16-mixed" else one for one in usable)
+        raise ValueError(f"precision: expected auto, {known} on this device ({name}), received {wanted}")
+    return wanted
+
+
+def _usable(device: torch.device) -> list[str]:
+    """Precisions that a device computes in at full speed, and bf16-mixed on every CPU."""
+    if device.type == "cpu":
+        return ["32-true", "bf16-mixed"]
+    if device.type != "cuda":
+        return ["32-true", "bf16-mixed", "16-mixed"]
+    usable = ["32-true", "16-mixed"]
+    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] >= _TENSOR_CORES:
+        usable.append("tf32")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        usable.append("bf16-mixed")
+    return usable
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in float32, whatever the caller trains in: without autocast, and on GPUs without TF32. Also a decorator.
+
+    The classes that a flow predicts, its bits/dim, latents and images are computed so: bfloat16 in the networks of the
+    couplings moves the inverse of a latent by up to a tenth of the range of the pixels.
+    """
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    mixed = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    for kind in mixed:
+        torch.set_autocast_enabled(kind, False)
+    try:
+        yield
+    finally:
+        for kind in mixed:
+            torch.set_autocast_enabled(kind, True)
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
+@contextmanager
+def tensor_float32() -> Iterator[None]:
+    """Let GPUs that have TF32 round the factors of float32 convolutions to it, those of matrix products not.
+
+    The 1×1 convolutions of a flow are matrix products, and stay exact.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def convolution_format(device: torch.device) -> torch.memory_format:
+    """Memory format that convolutions on a device are fastest in, in the precision that they have right now.
+
+    Libraries of CPUs, and the tensor cores of GPUs (fp16, bf16, TF32), want the channels last. GPUs that compute in
+    float32 proper want them first: on a V100 the other order takes 1.6 times as long.
+    """
+    if device.type == "cpu" or torch.is_autocast_enabled(device.type):
+        return torch.channels_last
+    rounded = device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return torch.channels_last if rounded else torch.contiguous_format
