@@ -21,7 +21,8 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
 
 _PYPI = "pip install --force-reinstall torch torchvision"
-_VOLTA = f"{_PYPI} --index-url https://download.pytorch.org/whl/cu126"
+_CU126 = "pip install --force-reinstall 'torch<2.15' torchvision --index-url https://download.pytorch.org/whl/cu126"
+"""The last build with kernels for V100 and its elders, for drivers of CUDA 12 too."""
 _ON_PURPOSE = f"{CHOICE}=cpu computes on the CPU on purpose"
 
 
@@ -114,10 +115,10 @@ def _describe_lack() -> str:
     """Why torch finds no GPU, and what helps."""
     if torch.version.cuda is None:
         build = "CPU build" if torch.version.hip is None else "ROCm build"
-        return f"a {build} of torch {torch.__version__}: install a CUDA build, `{_PYPI}`, or on V100 `{_VOLTA}`"
+        return f"a {build} of torch {torch.__version__}: install a CUDA build, `{_PYPI}`, or on V100 `{_CU126}`"
     return (
         f"torch {torch.__version__}, which finds none: `nvidia-smi` shows whether the node has one, and whether its "
-        f"driver is new enough for CUDA {torch.version.cuda}; if not, install a build for an older CUDA, `{_VOLTA}`"
+        f"driver is new enough for CUDA {torch.version.cuda}; if not, install a build for an older CUDA, `{_CU126}`"
     )
 
 
@@ -129,7 +130,7 @@ def _require_kernels(count: int) -> None:
     for index in range(count):
         capability = torch.cuda.get_device_capability(index)
         if built_for and not has_kernels(built_for, capability):
-            install = _VOLTA if capability < (7, 5) else f"{_PYPI} --upgrade"
+            install = _CU126 if capability < (7, 5) else f"{_PYPI} --upgrade"
             raise DeviceError(
                 f"device: expected a build of torch with kernels for {torch.cuda.get_device_name(index)} "
                 f"(sm_{capability[0]}{capability[1]}), received torch {torch.__version__} with "

@@ -1,0 +1,39 @@
+"""conda takes a CUDA build of torch for a cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import nfpi.workflow.conda
+from nfpi.workflow.conda import CUDA, OVERRIDE, ask_for_cuda
+
+from .conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(OVERRIDE, "")
+    monkeypatch.delenv(OVERRIDE)
+    monkeypatch.setattr(nfpi.workflow.conda, "_DRIVER", tmp_path / "driver")
+
+
+def test_a_login_node_without_a_driver_gets_a_cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask_for_cuda()
+    assert os.environ[OVERRIDE] == CUDA
+    monkeypatch.setenv(OVERRIDE, "13.0")
+    ask_for_cuda()
+    assert os.environ[OVERRIDE] == "13.0"
+
+
+def test_a_driver_speaks_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "driver").mkdir()
+    ask_for_cuda()
+    assert OVERRIDE not in os.environ
+
+
+def test_what_is_written_by_hand_is_the_same() -> None:
+    for name in ("environment.yml", "docs/jean-zay.md"):
+        assert f"{OVERRIDE}={CUDA}" in (ROOT / name).read_text(), name
