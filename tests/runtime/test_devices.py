@@ -58,7 +58,7 @@ def test_one_device_in_float32_is_a_plain_one(without_gpus):
 
 
 def test_a_plain_device_trains_as_fabric_does(without_gpus):
-    for plain, fabric in zip(train(make_device()), train(FabricDevice("32-true", 1)), strict=True):
+    for plain, fabric in zip(train(make_device()), train(FabricDevice("32-true", 1, "cpu")), strict=True):
         assert torch.equal(plain, fabric)
 
 
@@ -74,7 +74,7 @@ def test_mixed_precision_is_fabrics(without_gpus):
 
 
 def test_a_gradient_that_is_not_finite_is_left_for_the_loss_to_tell(without_gpus):
-    for device in (make_device(), FabricDevice("32-true", 1)):
+    for device in (make_device(), FabricDevice("32-true", 1, "cpu")):
         module, optimizer = device.setup(*model(0))
         device.backward(module(torch.full((1, 2, 8, 8), torch.nan)).sum())
         device.clip_gradients(module, optimizer, 1.0)

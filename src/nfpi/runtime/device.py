@@ -13,18 +13,23 @@ from nfpi.runtime.processes import Processes
 
 
 class Device:
-    """One device that computes in float32.
+    """One device; by itself it trains in float32.
 
     A training calls its methods in the place of torch's, so that the same loop runs in mixed precision and in several
     processes (:class:`nfpi.runtime.fabric.FabricDevice`).
 
-    Attributes:
+    Args:
         device: of this process.
+        precision: what trainings compute in here, see :func:`nfpi.runtime.precision.choose_precision`.
+
+    Attributes:
+        device, precision: as given.
         processes: those that train together; this one alone.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, precision: str = "32-true") -> None:
         self.device = device
+        self.precision = precision
         self.processes = Processes(device=device)
 
     @contextmanager
@@ -34,6 +39,10 @@ class Device:
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Prepare a module on this device and its optimizer for training; call the ones returned."""
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = (
+                True  # batches of a training have two shapes, the last one's and the others'
+            )
         return module, optimizer
 
     def backward(self, loss: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import platform
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 
 from nfpi.runtime.device import Device
 from nfpi.runtime.granted import require_granted_gpu, uses_cpu_on_purpose
+from nfpi.runtime.precision import choose_precision
+
+logger = logging.getLogger(__name__)
 
 # of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -18,26 +22,32 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     """Choose the best device there is, or `devices` GPUs where as many are available, and prepare this process for it.
 
-    `32-true` is strict: GPUs do not round the factors of float32 convolutions to TF32, which would break the inverse of
-    a flow. `bf16-mixed` is the fast setting. On a CPU the same run gives the same bits.
+    The precision is that of training steps, on the module that :meth:`Device.setup` returns. All else is float32, and
+    GPUs do not round the factors of its convolutions to TF32, which would break the inverse of a flow. On a CPU the
+    same run in float32 gives the same bits.
 
     Args:
-        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
+            :func:`nfpi.runtime.precision.choose_precision`. :attr:`Device.precision` is never `auto`.
         devices: number of GPUs, with a process each, see :meth:`Device.together`.
 
     Raises:
         DeviceError: this process was given a GPU, and torch cannot use it.
+        ValueError: the device does not compute in this precision.
     """
     require_granted_gpu(devices)
     keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = precision != "32-true"
-    count = max(1, min(devices, visible_gpus()))
-    if count == 1 and precision == "32-true":
-        device = Device(_best_device())
+    torch.backends.cudnn.allow_tf32 = False
+    count, kind = max(1, min(devices, visible_gpus())), _best_kind()
+    chosen = choose_precision(precision, torch.device(kind))
+    if count == 1 and chosen == "32-true":
+        device = Device(_first_device(kind))
     else:
         from nfpi.runtime.fabric import FabricDevice  # Lightning Fabric takes as long to import as torch
 
-        device = FabricDevice(precision, count)
+        device = FabricDevice(chosen, count, kind)
+    if precision == "auto":
+        logger.info("precision: %s on %s", chosen, describe_device(device.device))
     if device.device.type == "cpu":  # elsewhere it is slower
         # uninitialized memory is never read here
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -51,14 +61,21 @@ def visible_gpus() -> int:
     return 0 if uses_cpu_on_purpose() else torch.cuda.device_count()
 
 
-def _best_device() -> torch.device:
+def _best_kind() -> str:
     if uses_cpu_on_purpose():
-        return torch.device("cpu")
+        return "cpu"
     if torch.cuda.is_available():
-        device = torch.device("cuda", 0)
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _first_device(kind: str) -> torch.device:
+    if kind == "cpu":
+        return torch.device("cpu")
+    device = torch.device(kind, 0)
+    if kind == "cuda":
         torch.cuda.set_device(device)
-        return device
-    return torch.device("mps", 0) if torch.backends.mps.is_available() else torch.device("cpu")
+    return device
 
 
 def describe_device(device: torch.device) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.plugins.environments.lightning import find_free_network_port
 from torch import Tensor, nn
 
 from nfpi.runtime.device import Device
-from nfpi.runtime.granted import uses_cpu_on_purpose
 from nfpi.runtime.job_log import PLACE
+from nfpi.runtime.precision import tensor_float32
 from nfpi.runtime.processes import ADDRESS, Processes, connected
 
 
@@ -47,21 +48,57 @@ class OneMachine(LightningEnvironment):
         return 0
 
 
-class FabricDevice(Device):
-    """One device in mixed precision, or several with a process each.
+class AutocastPrecision(MixedPrecision):
+    """Autocast inside the module alone: what goes in keeps its precision.
 
-    Args:
-        precision: in Fabric's terms, e.g. `bf16-mixed`.
-        count: number of devices.
+    Fabric rounds the inputs too. An image with 2⁻⁷ between two levels of a pixel would lose its dequantisation noise:
+    bfloat16 has 2⁻⁸ between two numbers near 1.
     """
 
-    def __init__(self, precision: str, count: int) -> None:
+    def convert_input(self, data: Any) -> Any:
+        """Leave the inputs as they are."""
+        return data
+
+
+class TensorFloat32Precision(Precision):
+    """Convolutions in TF32, forward and backward."""
+
+    def forward_context(self) -> AbstractContextManager[None]:
+        """Allow TF32 during the forward pass."""
+        return tensor_float32()
+
+    def backward(self, tensor: Tensor, model: nn.Module | None, *args: Any, **kwargs: Any) -> None:
+        """Allow TF32 during the backward pass."""
+        with tensor_float32():
+            super().backward(tensor, model, *args, **kwargs)
+
+
+def _plugin(precision: str, kind: str) -> Precision:
+    if precision == "32-true":
+        return Precision()
+    return TensorFloat32Precision() if precision == "tf32" else AutocastPrecision(precision, kind)  # type: ignore[arg-type]
+
+
+class FabricDevice(Device):
+    """One device in mixed precision or TF32, or several with a process each.
+
+    Args:
+        precision: `32-true`, `tf32`, `bf16-mixed` or `16-mixed`, which the device has.
+        count: number of devices.
+        kind: of the devices: cpu, cuda or mps.
+    """
+
+    def __init__(self, precision: str, count: int, kind: str) -> None:
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process needs none
+        # the first gradients in 16 bits overflow, their step is left out, and the schedule goes on as it should
+        warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
         self._environment = OneMachine()
-        several: dict[str, Any] = {"strategy": "ddp", "plugins": [self._environment]} if count > 1 else {}
-        accelerator = "cpu" if uses_cpu_on_purpose() else "auto"
-        self._fabric = Fabric(accelerator=accelerator, devices=count, precision=precision, **several)  # type: ignore[arg-type]
-        super().__init__(self._fabric.device)
+        plugins: list[Any] = [_plugin(precision, kind)]
+        if count > 1:
+            plugins.append(self._environment)
+        strategy = "ddp" if count > 1 else "auto"
+        self._fabric = Fabric(accelerator=kind, strategy=strategy, devices=count, plugins=plugins)
+        super().__init__(self._fabric.device, precision)
         if count > 1:
             self.processes = Processes(self._environment.local_rank(), count, self.device)
 
@@ -77,6 +114,7 @@ class FabricDevice(Device):
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Wrap a module and its optimizer."""
+        super().setup(module, optimizer)
         wrapped: tuple[nn.Module, torch.optim.Optimizer] = self._fabric.setup(module, optimizer)
         return wrapped
 

@@ -34,7 +34,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted not in usable:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
         known = ", ".join("16-mixed (classifiers)" if one == "16-mixed" else one for one in usable)
-        raise ValueError(f"precision: expected auto, {known} on this device ({name}), received {wanted}")
+        raise ValueError(f"precision: expected auto or what this device ({name}) has, {known}; received {wanted}")
     return wanted
 
 
