@@ -279,7 +279,7 @@ FAULTS = {
     ),
     "levels that do not match": (
         {"flows": {"mef": {"num_flows": [8]}}},
-        "flows.mef: num_flows, num_blocks and hidden_channels need one entry a level each, received 1, 3 and 3",
+        "flows.mef: num_flows, num_blocks and hidden_channels need one entry per level each, received 1, 3 and 3",
     ),
     "variable that is not set": (
         {"datasets": {"digits": {"folder": "$NFPI_TEST_NOT_SET/x"}}},

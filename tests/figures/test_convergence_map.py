@@ -8,7 +8,7 @@ import torch
 from matplotlib.text import Text
 
 from nfpi.config import ConvergenceFigure
-from nfpi.config.figures import LOST
+from nfpi.config.figures import DIVERGENCE_CAUSES
 from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
 from nfpi.figures.convergence_map import COLUMNS, convergence_table, draw, draw_convergence_map
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
@@ -150,10 +150,10 @@ def test_cells_without_a_fixed_point_say_why():
 
 def test_a_letter_stands_for_one_thing_which_the_legend_and_the_caption_name_alike():
     """The rows' scale π is none of them."""
-    letters = [letter for letter, _ in LOST.values()]
+    letters = [letter for letter, _ in DIVERGENCE_CAUSES.values()]
     assert len(set(letters)) == len(letters)
     assert "π" not in letters
-    for quantity, (letter, meaning) in LOST.items():
+    for quantity, (letter, meaning) in DIVERGENCE_CAUSES.items():
         figure = draw_convergence_map(fits(**LOST_A | {"quantity": quantity}, iterations=4))
         assert cells(figure.axes[0]) == [["1", "3", letter]] * 4
         assert labels(figure) == [meaning]

@@ -1,8 +1,8 @@
-"""Every setting of the project: typed, frozen, unknown keys refused.
+"""All settings of the project: typed, frozen, and strict about unknown keys.
 
-`config.yaml` writes the paper's settings out, presets say what differs; :func:`resolve` makes one :class:`Config` of
-it. A class of settings serves the config, the command line and the mathematics alike. Nothing heavy is imported here:
-the command line and the Snakefile read this package before they know whether there is anything to do.
+`config.yaml` lists the paper's settings, and presets override some of them; :func:`resolve` combines both into a
+:class:`Config`. The same settings classes are used by the config, the command line and the mathematics. Nothing heavy
+is imported here, since the command line and the Snakefile import this package on every call.
 """
 
 from nfpi.config.base import (

@@ -1,4 +1,4 @@
-"""Types that settings are made of."""
+"""Base class and field types of all settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""Tables hold seeds as 64-bit integers with a sign."""
+"""Limited to the signed 64-bit integers of tables."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
@@ -42,18 +42,18 @@ class ConfigError(ValueError):
 
 
 def added_setting(default: Any) -> Any:
-    """Declare a setting that earlier results were made without: it is written only where it is not the default.
+    """Declare a setting that was added later: it is serialised only if it differs from its default.
 
-    Snakemake and the checkpoints compare settings as they are written, so those results stay up to date.
+    Snakemake and checkpoints compare serialised settings, so results made before it was added stay up to date.
     """
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class _Nullable:
-    """Annotate a mapping of blocks by name: null leaves out a block of the preset that is extended."""
+    """Annotation of a mapping of named blocks: null removes a block of the extended preset."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._leave_out_nulls, handler(source))
+        return core_schema.no_info_before_validator_function(self._drop_nulls, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         described = handler(schema)
@@ -63,7 +63,7 @@ class _Nullable:
         }
 
     @staticmethod
-    def _leave_out_nulls(blocks: Any) -> Any:
+    def _drop_nulls(blocks: Any) -> Any:
         if not isinstance(blocks, Mapping):
             return blocks
         return {name: block for name, block in blocks.items() if block is not None}
@@ -73,14 +73,14 @@ NULL_LEAVES_OUT = _Nullable()
 
 
 class Settings(BaseModel):
-    """A group of settings: frozen, unknown keys refused; files and JSON have a setting's alias where it has one."""
+    """Base class of settings: frozen, strict about unknown keys; files and JSON use aliases where there are any."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        """An unknown key is named together with the nearest known one; it may be why another one is missing."""
+    def _check_keys(cls, data: Any) -> Any:
+        """Raise an error that names an unknown key and the known one nearest to it."""
         if isinstance(data, Mapping):
             known = [field.alias or name for name, field in cls.model_fields.items()]
             for key in data:
@@ -90,8 +90,8 @@ class Settings(BaseModel):
         return data
 
 
-def _with_variables(text: Any) -> Any:
-    """Environment variables stand for what they hold; one that is not set, or empty, is named."""
+def _expand_variables(text: Any) -> Any:
+    """Expand environment variables; ValueError if one is unset or empty."""
     if not isinstance(text, str):
         return text
     for name in re.findall(r"\$(?:\{(\w+)\}|(\w+))", text):
@@ -105,16 +105,16 @@ def _with_variables(text: Any) -> Any:
 
 
 class TextOfFile(str):
-    """A text that stands in a file of settings; a path is relative to the folder of that file.
+    """A string of a settings file that remembers the folder of this file, to which paths are relative.
 
-    Which texts are paths is known where a class of settings reads them; any other stays a text.
+    Which strings are paths is decided by the settings class that reads them.
     """
 
     folder: Path
 
     @classmethod
     def mark(cls, content: Any, folder: Path) -> Any:
-        """The same settings, with the folder of their file noted in every text."""
+        """Return the same settings, in which every string remembers `folder`."""
         if isinstance(content, dict):
             return {key: cls.mark(value, folder) for key, value in content.items()}
         if isinstance(content, list):
@@ -126,24 +126,24 @@ class TextOfFile(str):
         return marked
 
 
-def _expand(path: Any) -> Any:
-    """Environment variables and `~` stand for folders."""
-    expanded = _with_variables(path)
+def _expand_path(path: Any) -> Any:
+    """Expand environment variables and `~`."""
+    expanded = _expand_variables(path)
     if not isinstance(expanded, str):
         return expanded
-    found = Path(expanded).expanduser()
-    return path.folder / found if isinstance(path, TextOfFile) else found
+    local = Path(expanded).expanduser()
+    return path.folder / local if isinstance(path, TextOfFile) else local
 
 
-LocalPath = Annotated[Path, BeforeValidator(_expand)]
-"""A path of this machine; `$SCRATCH` and the like may stand in it. One in a preset of the user's own is relative to the
-file of that preset."""
-ExpandedText = Annotated[str, BeforeValidator(_with_variables)]
-"""A text in which environment variables may stand."""
+LocalPath = Annotated[Path, BeforeValidator(_expand_path)]
+"""A path on this machine; environment variables such as `$SCRATCH` are expanded. In a user's preset, it is relative to
+the preset's file."""
+ExpandedText = Annotated[str, BeforeValidator(_expand_variables)]
+"""A string whose environment variables are expanded."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or the names there are, or nothing."""
+    """Return ` (did you mean 'x'?)`, the known names if none is similar, or an empty string if there are none."""
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if nearest:
@@ -152,9 +152,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """One fault of a validation error in one line: key, what was expected, what was received.
+    """Describe one fault of a validation error in one line: key, what was expected, what was received.
 
-    An unknown key comes first: it may be why another one is missing.
+    An unknown key takes precedence, since a misspelt key also makes the correct one missing.
     """
     faults = error.errors(include_url=False)
     fault = next((fault for fault in faults if fault["type"] == "unknown_key"), faults[0])

@@ -1,4 +1,4 @@
-"""Claims of the paper as comparisons of rows of tables: which rows, on which metric, and which effect matters."""
+"""Settings of claims: statements of the paper as comparisons of table rows, with a metric and a smallest effect."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 
 Choice = Literal["best", "inner_best", "min", "max"]
-"""Which λ of an experiment: the one that its table chooses on the validation split; the best one between the smallest
-and the largest, by the comparison's own metric on the validation split; the smallest; the largest."""
+"""Which λ of an experiment: the one its table selects on the validation split (best); the best one excluding the
+smallest and the largest, by the comparison's metric on the validation split (inner_best); the smallest; the largest."""
 
 Direction = Literal["greater", "less", "not_less"]
-"""What is claimed of first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
+"""Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
 Test = Literal["auto", "paired_t", "bootstrap", "mcnemar"]
-"""By the number of seeds (:meth:`ClaimComparison.test_with`); over seeds; over seeds and test images; over the test
-images of the first seed that both rows have."""
+"""auto: depends on the number of seeds (:meth:`ClaimComparison.test_with`); paired_t: over seeds; bootstrap: over seeds
+and test images; mcnemar: over the test images of the first seed that both rows have."""
 
 DIVERGENCE = "divergence"
-"""Metric: percentage of the seeds whose run diverged; no run records it."""
+"""Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""
 
 
-class Named(Protocol):
-    """What a claim finds an experiment by: one of the settings, or a row of its table."""
+class Identified(Protocol):
+    """What identifies an experiment in a claim: its settings, or a row of its table."""
 
     @property
     def label(self) -> str:
-        """Of the row."""
+        """Label of the row."""
 
     @property
     def dataset(self) -> str:
-        """Its name."""
+        """Name of the data set."""
 
     @property
     def prior(self) -> str | None:
-        """Its name."""
+        """Name of the prior."""
 
     @property
     def classifier(self) -> str | None:
-        """Its name."""
+        """Name of the classifier."""
 
 
 class ComparedRow(Settings):
@@ -50,74 +50,74 @@ class ComparedRow(Settings):
 
     table: Name | None = None
     row: str | None = None
-    """label of the experiment, or the name of its prior where it has none; None: the table has one experiment"""
+    """label of the experiment, or of an unlabelled one the name of its prior; None: the table's only experiment"""
     dataset: Name | None = None
-    """where experiments on several data sets share the label"""
+    """data set, where experiments on several share the label"""
     weight: Choice | NonNegativeFloat = Field("best", alias="lambda")
     """λ: a number of the experiment's list, `best`, `inner_best`, `min` or `max`"""
     value: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """a constant in the metric's unit, in the place of a row"""
+    """a constant in the metric's unit, instead of a row"""
 
     @model_validator(mode="after")
-    def _a_row_or_a_constant(self) -> ComparedRow:
+    def _check_row_or_constant(self) -> ComparedRow:
         if (self.table is None) == (self.value is None):
             raise ValueError("expected a row (table, row) or a constant (value), and not both")
         return self
 
-    def index_in(self, experiments: Mapping[int, Named]) -> int:
-        """The position of the experiment in its table.
+    def index_in(self, experiments: Mapping[int, Identified]) -> int:
+        """Return the position of the experiment in its table.
 
         Args:
-            experiments: those of the table, or a row of each, by position.
+            experiments: the table's experiments, or a row of each, by position.
 
         Raises:
-            ValueError: there is no such experiment, or more than one.
+            ValueError: no experiment, or more than one, matches.
         """
         names = {index: name_of(experiment) for index, experiment in experiments.items()}
-        found = [
+        matching = [
             index
             for index, experiment in experiments.items()
             if self.row in (None, names[index]) and self.dataset in (None, experiment.dataset)
         ]
-        if len(found) == 1:
-            return found[0]
+        if len(matching) == 1:
+            return matching[0]
         asked = "any row" if self.row is None else f"row '{self.row}'"
         asked += f" on '{self.dataset}'" if self.dataset is not None else ""
-        if found:
+        if matching:
             raise ValueError(
-                f"expected one row of table '{self.table}', received {len(found)} for {asked}: name row and dataset"
+                f"expected one row of table '{self.table}', received {len(matching)} for {asked}: name row and dataset"
             )
         known = [] if self.row is None or self.row in names.values() else dict.fromkeys(names.values())
         raise ValueError(f"table '{self.table}' has no {asked}{suggest(str(self.row), known)}")
 
 
 class ClaimComparison(Settings):
-    """Two rows, compared on one metric: a part of a claim, which may say most of these settings for all its parts."""
+    """Comparison of two rows on one metric. Most of its settings may be given by its claim, for all comparisons."""
 
-    # An editor that checks a file against the schema must not ask each part for what its claim says.
+    # The schema requires nothing here, since a setting may be given by the claim instead.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
 
     first: ComparedRow
     second: ComparedRow
-    """without a table: of the table, and on the data set, of `first`"""
+    """table and data set default to those of `first`"""
     metric: MetricName = "nf_acc"
     direction: Direction = "greater"
-    """what is claimed of first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)"""
+    """claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)"""
     smallest_effect: NonNegativeFloat
     """the smallest difference that matters, in the metric's unit; the margin of `not_less`"""
     test: Test = "auto"
     """paired_t: over seeds; bootstrap: over seeds and test images; mcnemar: over the test images of one seed; auto:
     mcnemar for an accuracy where the preset has one seed, else paired_t"""
     paper_difference: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """the paper's first − second; None: of both rows' values in workflow/reference/paper.csv, where they are known"""
+    """the paper's first − second; None: computed from workflow/reference/paper.csv, where both values are known"""
 
     @model_validator(mode="before")
     @classmethod
-    def _rows_of_one_table(cls, data: Any) -> Any:
-        return _with_table(data)
+    def _complete_second(cls, data: Any) -> Any:
+        return _with_default_table(data)
 
     @model_validator(mode="after")
-    def _can_be_tested(self) -> ClaimComparison:
+    def _check_test(self) -> ClaimComparison:
         if self.first.table is None:
             raise ValueError("first: expected a row of a table, received a constant")
         if self.direction == "not_less" and self.smallest_effect == 0:
@@ -134,9 +134,9 @@ class ClaimComparison(Settings):
         return self
 
     def test_with(self, seeds: int) -> Test:
-        """The test that is made with this number of seeds: with `auto`, the one that tables make.
+        """Return the test for this number of seeds; with `auto`, the same as in tables.
 
-        The seeds that diverged count too: a test over images must not stand in where one over seeds was planned.
+        Diverged seeds count, so that divergence never replaces a planned test over seeds by one over images.
         """
         if self.test != "auto":
             return self.test
@@ -144,39 +144,39 @@ class ClaimComparison(Settings):
         return "mcnemar" if of_images or self.metric == DIVERGENCE else "paired_t"
 
     def needs_predictions(self, seeds: int) -> bool:
-        """Whether the test, with this number of seeds, reads the predictions of single images."""
+        """Return whether the test for this number of seeds needs the predictions of single images."""
         return self.test_with(seeds) != "paired_t" and self.metric != DIVERGENCE
 
     @property
     def rows(self) -> list[ComparedRow]:
-        """The rows that are compared, without a constant."""
+        """The compared rows, constants excluded."""
         return [row for row in (self.first, self.second) if row.table is not None]
 
 
 _ROWS = ("first", "second")
 _COMMON = (*_ROWS, "metric", "direction", "smallest_effect", "test")
-"""Settings that a claim may say for all its comparisons."""
+"""Settings that a claim may give for all its comparisons."""
 
 
 def _common() -> Any:
-    """Declare such a setting; it is written with each comparison."""
-    return Field(default=None, exclude=True, description="of every comparison that does not say its own")
+    """Declare a setting of all comparisons; it is serialised with each of them, not with the claim."""
+    return Field(default=None, exclude=True, description="default of all comparisons")
 
 
 class Claim(Settings):
-    """What the paper says, and the comparisons that decide it.
+    """A statement of the paper, and the comparisons that decide it.
 
-    What several comparisons have in common may stand here: `first`, `second`, `metric`, `direction`, `smallest_effect`
-    and `test`. A comparison's own value wins; its own row that names no table has the rest of the row that stands here.
-    Once read, every comparison has its settings in full.
+    `first`, `second`, `metric`, `direction`, `smallest_effect` and `test` may be given here as defaults of all
+    comparisons. A comparison's row that names no table is merged with the default row. Validation fills the defaults
+    in, so every comparison then has all its settings.
     """
 
     number: NonNegativeInt = 0
-    """claims are shown in this order; 0: by name, after the others"""
+    """position of the claim; those with 0 come last, sorted by name"""
     statement: Annotated[str, Field(min_length=1)]
     """one sentence"""
     paper: str = ""
-    """where the paper says it"""
+    """where the paper makes the claim"""
     first: ComparedRow | None = _common()
     second: ComparedRow | None = _common()
     metric: MetricName | None = _common()
@@ -187,15 +187,15 @@ class Claim(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _hand_down(cls, data: Any) -> Any:
+    def _fill_in_defaults(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or not isinstance(data.get("comparisons"), list):
             return data
-        rest = {name: value for name, value in data.items() if name not in _ROWS}  # a part of a row is no row
-        return {**rest, "comparisons": [_completed(part, data) for part in data["comparisons"]]}
+        rest = {name: value for name, value in data.items() if name not in _ROWS}  # rows may be incomplete here
+        return {**rest, "comparisons": [_with_defaults(part, data) for part in data["comparisons"]]}
 
 
-def _completed(comparison: Any, claim: Mapping[str, Any]) -> Any:
-    """A comparison as it is written, with what its claim says for all."""
+def _with_defaults(comparison: Any, claim: Mapping[str, Any]) -> Any:
+    """Return a raw comparison, completed by the defaults of its claim."""
     if not isinstance(comparison, Mapping):
         return comparison
     common = {name: claim[name] for name in _COMMON if claim.get(name) is not None}
@@ -208,8 +208,8 @@ def _completed(comparison: Any, claim: Mapping[str, Any]) -> Any:
     return {**common, **comparison, **parts}
 
 
-def _with_table(data: Any) -> Any:
-    """Settings as they are written, with the table and the data set of `first` in a `second` that names no table."""
+def _with_default_table(data: Any) -> Any:
+    """Return a raw comparison, whose `second` has the table and the data set of `first` unless it names a table."""
     if not isinstance(data, Mapping):
         return data
     first, second = data.get("first"), data.get("second")
@@ -219,16 +219,16 @@ def _with_table(data: Any) -> Any:
 
 
 def _names_no_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a row, as it is written, leaves its table to another one."""
+    """Return whether a raw row has neither a table nor a constant."""
     return isinstance(row, Mapping) and not row.keys() & {"table", "value"}
 
 
 Claims = Annotated[dict[Name, Claim], NULL_LEAVES_OUT]
-"""Claims by name; null leaves one out."""
+"""Claims by name; null removes one of the extended preset."""
 
 
-def name_of(experiment: Named) -> str:
-    """What a claim calls an experiment by."""
+def name_of(experiment: Identified) -> str:
+    """Return the name by which claims refer to an experiment."""
     return experiment.label or experiment.prior or str(experiment.classifier)
 
 
@@ -236,10 +236,10 @@ def check_claims(
     claims: Mapping[str, Claim],
     tables: Mapping[str, Table],
 ) -> None:
-    """Make sure that every row that a claim names is there, with the metric and the λ that it is compared at.
+    """Check that every row named by a claim exists, and has the metric and λ of the comparison.
 
     Raises:
-        ValueError: one is not; the message names the comparison.
+        ValueError: one does not; the message names the comparison.
     """
     for name, claim in claims.items():
         for index, comparison in enumerate(claim.comparisons):
@@ -264,40 +264,40 @@ def check_claims(
                 raise ValueError(f"{where}: expected rows on one data set, received {on}")
 
 
-def leave_out_outdated(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out inherited claims about rows that are no more there: a later layer has other experiments in the table.
+def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop inherited claims about rows that a later layer has removed from their table.
 
-    A claim that the last layer to change one of its tables says itself is kept, so that its fault is named.
+    Claims that no later layer affects are kept even if invalid, so that their fault is reported.
 
     Args:
-        layers: settings as they are written, each laid over those before it.
-        merged: all of them.
+        layers: raw settings, each overriding those before it.
+        merged: all layers merged.
 
     Returns:
-        `merged`, without these claims.
+        `merged` without these claims.
     """
     claims = merged.get("claims")
     if not isinstance(claims, Mapping) or not isinstance(merged.get("tables"), Mapping):
         return dict(merged)
     kept = {}
     for name, claim in claims.items():
-        said = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
-        later = {table for layer in layers[said + 1 :] for table in layer.get("tables") or {}}
+        last = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
+        later = {table for layer in layers[last + 1 :] for table in layer.get("tables") or {}}
         if not later or _is_possible(claim, merged["tables"], later):
             kept[name] = claim
     return {**merged, "claims": kept}
 
 
-def _is_possible(written: Any, tables: Mapping[str, Any], changed: Container[str]) -> bool:
-    """Whether a claim's rows are there, or the tables that lack them are not among those that were changed."""
+def _is_possible(raw: Any, tables: Mapping[str, Any], changed: Container[str]) -> bool:
+    """Return whether a claim's rows exist, or none of its tables was changed."""
     try:
-        claim = Claim.model_validate(written)
+        claim = Claim.model_validate(raw)
         named = {str(row.table) for comparison in claim.comparisons for row in comparison.rows}
         if not any(name in changed for name in named):
             return True
         known = {name: Table.model_validate(tables[name]) for name in named if tables.get(name) is not None}
     except ValidationError:
-        return True  # what is wrong is said when all settings are read
+        return True  # reported when the merged settings are validated
     try:
         check_claims({"": claim}, known)
     except ValueError:

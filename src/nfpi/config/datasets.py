@@ -1,4 +1,4 @@
-"""Data sets: their settings, and the registry of sources that `source:` selects from."""
+"""Settings of data sets, and the registry of their sources."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
 
 
 PER_SEED: Literal["per_seed"] = "per_seed"
-"""A split seed: every seed of the runs has a split of its own, drawn with that seed."""
+"""Value of `split_seed`: the runs of each seed have their own split, drawn with that seed."""
 
 SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
-"""Seeds that scikit-learn and NumPy take."""
+"""Limited to the seeds accepted by scikit-learn and NumPy."""
 
 
 def _check_split_seed(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -28,53 +28,53 @@ def _check_split_seed(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 class DatasetBlock(Settings):
-    """Where a data set comes from, how it is split, and what is special about it, as presets have it."""
+    """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
     source: Annotated[str, AfterValidator(lambda name: SOURCES.known(name))] = "digits"
-    """digits, fashion_mnist, cifar10, cifar100, imagefolder, or one of the user's own"""
+    """digits, fashion_mnist, cifar10, cifar100, imagefolder, or a source registered by the user"""
     folder: LocalPath | None = None
-    """folder that holds the files already (torchvision's layout, or split/class/image); None: downloaded"""
+    """folder of the files (torchvision's layout, or split/class/image); None: download them"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """share of the training images held out, stratified, for every choice that is made"""
+    """share of the training images held out for model selection, stratified"""
     refit: bool = added_setting(False)
-    """train on the validation images too: nothing is held out, so nothing can be chosen"""
+    """train on the validation images too; no model selection is possible then"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """share held out for the test where the source has no test split of its own (digits)"""
+    """share held out for testing if the source has no test split (digits)"""
     split_seed: Annotated[SplitSeed | Literal["per_seed"], WrapValidator(_check_split_seed)] = 0
-    """seed of the random choice of held-out images, and of those kept a class; per_seed: runs of each seed have a split
-    of their own, drawn with that seed"""
+    """seed of the random choice of held-out images, and of those kept per class; per_seed: the runs of each seed have
+    their own split, drawn with that seed"""
     train_per_class: PositiveInt | None = None
-    """training images kept a class, validation not counted; None: all"""
+    """training images kept per class, validation not included; None: all"""
     test_per_class: PositiveInt | None = None
     image_size: PositiveInt | None = None
-    """imagefolder: side that images are resized and centre-cropped to; None: they must all have one size"""
+    """imagefolder: size that images are resized and centre-cropped to; None: all must have the same size"""
     flip: bool = True
-    """mirrored images are still of their class (not so for digits)"""
+    """whether mirrored images keep their class (not so for digits)"""
     vae: LocalPath | None = None
-    """folder of a diffusers AutoencoderKL: flows see its latents of the images; None: they see pixels"""
+    """folder of a diffusers AutoencoderKL, in whose latent space flows are trained; None: on pixels"""
     encode_batch_size: PositiveInt = 32
-    """images the autoencoder takes at a time"""
+    """batch size of the autoencoder"""
     real_labels: bool = False
-    """also score classifiers on ImageNet-ReaL's labels (test files named as ImageNet's validation images)"""
+    """also evaluate classifiers on the ImageNet-ReaL labels (test files named as ImageNet's validation images)"""
     overrides: dict[Overridden, dict[str, Any]] = {}
-    """settings of other stages that differ for this data set"""
+    """settings of other groups that differ for this data set"""
 
     def with_split_seed(self, seed: int) -> DatasetConfig:
-        """The settings of one split, which a stage makes."""
+        """Return the settings of the split drawn with this seed."""
         return DatasetConfig.model_validate(self.model_dump() | {"split_seed": seed})
 
 
 class DatasetConfig(DatasetBlock):
-    """Where a data set comes from, how it is split, and what is special about it: the settings of one split."""
+    """Settings of one split of a data set."""
 
     split_seed: SplitSeed = 0
-    """seed of the random choice of held-out images, and of those kept a class"""
+    """seed of the random choice of held-out images, and of those kept per class"""
 
 
 SOURCES = Registry("source")
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
-Traits: `published`, the files are compared with known digests, so that another folder is no other data set; `size`,
-the side of the images, where all have one."""
+Traits: `published`, whether the files are checked against known digests, so that moving the folder does not change the
+data set; `size`, the image size, if it is known."""
 
 SOURCES.register("digits", DatasetConfig, "nfpi.data.sources.digits:load_digits", published=True, size=8)
 SOURCES.register("fashion_mnist", DatasetConfig, "nfpi.data.sources.fashion_mnist:load_fashion_mnist", size=28)

@@ -1,4 +1,4 @@
-"""Which runs stand in a table, and what of them."""
+"""Settings of tables and of the experiments in them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from nfpi.config.metrics import OF_VALIDATION, metric
 from nfpi.runs import variants_of
 
 
-def _known_metric(name: str) -> str:
+def _check_metric(name: str) -> str:
     try:
         return metric(name).name
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
 
-def _once_each(names: list[str]) -> list[str]:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"expected each metric once, received {twice} {names.count(twice)} times")
+def _check_unique(names: list[str]) -> list[str]:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"expected each metric once, received {repeated} {names.count(repeated)} times")
     return names
 
 
-def _measured_on_validation(name: str) -> str:
+def _check_validation_metric(name: str) -> str:
     try:
         entry = metric(f"{OF_VALIDATION}{name}")
     except ConfigError:
@@ -35,58 +35,58 @@ def _measured_on_validation(name: str) -> str:
     return name
 
 
-MetricName = Annotated[str, AfterValidator(_known_metric)]
+MetricName = Annotated[str, AfterValidator(_check_metric)]
 
 
 class Experiment(Settings):
-    """One data set, a prior for a list of λ, and a classifier: a row of a table for each λ, or for the best."""
+    """A data set, a prior with a list of λ, and a classifier: a table row for each λ, or for the best one."""
 
     label: str = ""
     """name of the row; empty: the prior's"""
     dataset: Name
     flow: Name = "mef"
-    """the backbone, one of `flows:`"""
+    """backbone, one of `flows:`"""
     prior: Name | None = "fpi"
-    """None: no flow, a classifier of real images alone"""
+    """one of `priors:`; None: no flow, only a classifier trained on real images"""
     lambdas: list[NonNegativeFloat] = []
-    """weights λ of the repulsion (Eq. 4); 0 keeps the initial Gaussians of a fixed point; none: a prior without λ"""
+    """weights λ of the repulsion (Eq. 4); 0 keeps the initial Gaussians of a fixed point; empty: a prior without λ"""
     classifier: Name | None = "resnet18"
-    """what learns from the images; None: NF-Acc only"""
+    """one of `classifiers:`; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
-    """of a classifier of real images: none, its standard ones, latent ones by the flow (nfa; or noise of the same size
-    in the latent space, for comparison), or both"""
+    """augmentations of a classifier of real images: none, its standard ones, latent augmentation by the flow (nfa, or
+    noise of the same size as a control), or both"""
 
     @property
     def weights(self) -> list[float]:
-        """λ of its runs, ascending; a prior without λ has the one run, λ = 0."""
+        """λ of its runs, ascending; [0] for a prior without λ."""
         if self.prior is None:
             return []
         return sorted(set(self.lambdas)) or [0.0]
 
     @property
     def uses_variants(self) -> bool:
-        """Whether the classifier sees latent augmentations."""
+        """Whether the classifier is trained on latent augmentations."""
         return variants_of(self.augmentation) is not None
 
     @model_validator(mode="after")
-    def _one_kind_of_run(self) -> Experiment:
+    def _check_without_prior(self) -> Experiment:
         if self.prior is None and (self.lambdas or self.uses_variants or self.classifier is None):
             raise ValueError("without a prior an experiment has a classifier, no lambdas, and neither nfa nor noise")
         return self
 
 
 class TableSettings(Settings):
-    """What a table is called and shows."""
+    """Title and contents of a table."""
 
     title: str = ""
     best_only: bool = False
-    """one row an experiment, at the λ that is best on the validation split; else a row for each λ"""
-    best_by: Annotated[MetricName, AfterValidator(_measured_on_validation)] | None = None
-    """metric by whose value on the validation split λ is chosen; None: nf_acc, top1 for classifiers of real images"""
-    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_once_each)] = ["nf_acc", "cnn_acc"]
-    """what is shown of each run, a column each"""
+    """whether there is one row per experiment, at the λ that is best on the validation split, or one per λ"""
+    best_by: Annotated[MetricName, AfterValidator(_check_validation_metric)] | None = None
+    """metric that selects λ on the validation split; None: nf_acc, or top1 for classifiers of real images"""
+    metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_check_unique)] = ["nf_acc", "cnn_acc"]
+    """columns of the table"""
     literature: list[str] = []
-    """rows of cited work; their numbers stand in workflow/reference/paper.csv under these names, where known"""
+    """rows of cited work; known numbers are in workflow/reference/paper.csv, under these names"""
 
 
 class Table(TableSettings):
@@ -96,4 +96,4 @@ class Table(TableSettings):
 
 
 Tables = Annotated[dict[Name, Table], NULL_LEAVES_OUT]
-"""Tables by name; null leaves one out."""
+"""Tables by name; null removes one of the extended preset."""

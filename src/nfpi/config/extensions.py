@@ -1,4 +1,4 @@
-"""Files of the user's own that add variants: `extensions: [my_prior.py]`."""
+"""Loading of Python files by which users add variants: `extensions: [my_prior.py]`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _loaded: dict[Path, str] = {}
 
 
 def load_extensions(files: Iterable[Path]) -> None:
-    """Have the variants of the project and of these files, and of no others that were loaded before.
+    """Load these extension files, and unload all others.
 
-    Each file is run once, so that it registers what it defines, and again when it has changed.
+    Each file is executed once, which registers its variants, and again when it has changed.
 
     Raises:
-        ConfigError: a file is not there or fails; one line with its name and the number of the line.
+        ConfigError: a file is missing or fails; one line with its name and the line number.
     """
     named = {file.resolve(): file for file in files}
     for path in _loaded.keys() - named.keys():
@@ -46,7 +46,7 @@ def load_extensions(files: Iterable[Path]) -> None:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # where classes that it defines are looked up
+        sys.modules[name] = module  # needed to resolve annotations of its classes
         try:
             with registering_from(path):
                 spec.loader.exec_module(module)
@@ -57,28 +57,28 @@ def load_extensions(files: Iterable[Path]) -> None:
 
 
 def _forget(path: Path) -> None:
-    """Remove what a file registered."""
+    """Unregister the variants of a file."""
     _loaded.pop(path, None)
     for registry in REGISTRIES:
         registry.forget(path)
 
 
 def loaded_digests() -> list[str]:
-    """SHA-256 of each file that is loaded."""
+    """Return the SHA-256 digest of each loaded file, sorted."""
     return sorted(_loaded.values())
 
 
 def extension_digest(file: Path) -> str:
-    """SHA-256 of the file."""
+    """Return the SHA-256 digest of a file."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def describe_extension_fault(error: BaseException, files: Iterable[Path] | None = None) -> str | None:
-    """`file:line: what went wrong` for an error that arose in a user's file; None: it did not.
+    """Describe an error raised in a user's file as `file:line: message`; None if it was raised elsewhere.
 
     Args:
-        error: what was raised.
-        files: those of the user; None: all that are loaded.
+        error: the exception.
+        files: files of the user; None: all loaded ones.
     """
     known = {str(path) for path in (files if files is not None else _loaded)}
     reason = " ".join(str(error).split())

@@ -1,6 +1,6 @@
-"""Figures: the settings of each, the files that it is drawn from, and the registry that presets select from by name.
+"""Settings and input files of figures, and their registry.
 
-The module of the same name in :mod:`nfpi.figures` computes and draws it.
+Each figure is computed and drawn by the module of its name in :mod:`nfpi.figures`.
 """
 
 from __future__ import annotations
@@ -21,72 +21,72 @@ if TYPE_CHECKING:
 
 
 class ForDataset(Protocol):
-    """Settings as they are for one data set."""
+    """Settings with the overrides of one data set."""
 
     @property
     def nfa(self) -> NfaConfig:
-        """Of the latent augmentation."""
+        """Settings of latent augmentation."""
 
 
 class RunsOfPreset(Protocol):
-    """What a figure asks of the settings of a preset (:class:`nfpi.config.Config`)."""
+    """The part of a preset's settings that figures use (:class:`nfpi.config.Config`)."""
 
     @property
     def seeds(self) -> list[int]:
-        """Figures show runs of the first."""
+        """Seeds of the preset; figures of a single run use the first."""
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
-        """The run of a flow."""
+        """Return the run of a flow."""
 
     def splits_of(self, dataset: str, seed: int) -> str:
-        """Where the splits lie that runs of a seed see."""
+        """Return the folder of the splits that runs of a seed use."""
 
     def for_dataset(self, dataset: str) -> ForDataset:
-        """The settings with the data set's own overrides."""
+        """Return the settings with the overrides of a data set applied."""
 
     def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
-        """Settings of a prior that is fitted by iteration; ConfigError, which names `where`, if it is not."""
+        """Return the settings of a prior fitted by fixed-point iteration; ConfigError, naming `where`, if it is not."""
 
 
 Files = dict[str, list[str]]
-"""Paths, by what they are to the figure."""
+"""Paths of the inputs of a figure, by their role."""
 
 
 class FigureSettings(Settings):
-    """What a figure shows. Subclasses say from which files it is drawn."""
+    """Base class of the settings of figures. Subclasses name the input files."""
 
     title: ClassVar[str] = ""
-    """of the figure, in reports"""
+    """title in reports"""
     caption: ClassVar[str] = ""
-    """of its pictures, in reports; reStructuredText"""
+    """caption in reports, in reStructuredText"""
     pictures: ClassVar[tuple[str, ...]] = ()
-    """names of its pictures; none: it is one picture, with the figure's own name"""
+    """names of its pictures; empty: one picture with the name of the figure"""
     has_table: ClassVar[bool] = False
-    """whether the numbers that it shows are written too, as csv with the figure's name"""
+    """whether its numbers are also written, as csv with the name of the figure"""
     uses_gpu: ClassVar[bool] = False
-    """whether a GPU makes it faster"""
+    """whether it uses a GPU"""
     is_quick: ClassVar[bool] = False
-    """whether it takes seconds: it is drawn where the workflow runs then, not in a job of a cluster"""
+    """whether it takes only seconds; it is then drawn on the machine of the workflow, not in a cluster job"""
 
     @classmethod
     def picture_names(cls, name: str) -> list[str]:
-        """Names of the pictures of the figure `name`."""
+        """Return the names of the pictures of this figure, whose name is `name`."""
         return list(cls.pictures) or [name]
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """Name the files that it is drawn from.
+        """Return the input files.
 
         Raises:
-            ConfigError: the runs that it shows do not suit it.
+            ConfigError: the figure cannot show the selected runs.
         """
         raise NotImplementedError
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
-        """Name the settings of other families that it is drawn by."""
+        """Return the settings of other groups that the figure depends on."""
         return {}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Return the caption with what depends on the preset: the data set, how many, and the seed."""
+        """Return the caption, completed by what depends on the preset: data set, counts, seed."""
         return self.caption
 
 
@@ -95,22 +95,22 @@ FIGURES = Registry("figure")
 :class:`nfpi.figures.Drawn`."""
 
 
-def _form() -> type[Settings]:
-    """A model with a field for each registered figure."""
+def _model() -> type[Settings]:
+    """Return a pydantic model with a field for each registered figure."""
     fields = {name: (FIGURES[name].settings | None, None) for name in FIGURES}
     return create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload]
 
 
 class _ByName:
-    """A mapping from names of figures to their settings; null leaves a figure out."""
+    """Annotation of a mapping from names of figures to their settings; null removes a figure."""
 
     def validate(self, figures: Any) -> Any:
         if not isinstance(figures, dict):
             return figures
-        return {name: figure for name, figure in _form().model_validate(figures) if figure is not None}
+        return {name: figure for name, figure in _model().model_validate(figures) if figure is not None}
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return handler(_form().__pydantic_core_schema__)
+        return handler(_model().__pydantic_core_schema__)
 
 
 _by_name = _ByName()
@@ -118,7 +118,7 @@ Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(
 
 
 class AccuracyFigure(FigureSettings):
-    """NF-Acc and CNN-Acc against λ, from a table; it is made along with that table."""
+    """NF-Acc and CNN-Acc against λ; made along with the table that it shows."""
 
     title = "accuracy against λ"
     caption = (
@@ -131,16 +131,16 @@ class AccuracyFigure(FigureSettings):
     table: Name = "table2"
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """The table."""
+        """Return the csv file of the table."""
         return {"table": [layout.path(f"tables/{self.table}.csv")]}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """With the table and its seeds."""
+        """Add the table and the seeds."""
         return f"{self.caption} From {self.table}; {_seeds(config.seeds)}."
 
 
 class EmbeddingFigure(FigureSettings):
-    """Figure 1: t-SNE of images, and samples of class Gaussians there before and after the fixed point."""
+    """Figure 1: t-SNE of images, and samples of their class Gaussians before and after the fixed-point iteration."""
 
     title = "figure 1"
     caption = (
@@ -160,21 +160,21 @@ class EmbeddingFigure(FigureSettings):
 
     dataset: Name
     images: PositiveInt = 5000
-    """training images that are embedded"""
+    """number of embedded training images"""
     perplexity: PositiveFloat = 30.0
     seed: Seed = 0
     lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
     """small and large λ of the released update with variances"""
     lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [50.0, 1e3]
-    """small and large λ of the exact update with full covariances; 55 is the bound for ten classes"""
+    """small and large λ of the exact update with full covariances; the loss is bounded below up to 55 for 10 classes"""
     samples_per_class: PositiveInt = 200
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """The training images."""
+        """Return the training images."""
         return {"train": split_files(config, layout, self.dataset, "train")}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """With the numbers of images and samples, and the seed."""
+        """Add the numbers of images and samples, and the seed."""
         return (
             f"{self.caption} {self.dataset}: up to {self.images} training images, {self.samples_per_class} samples a "
             f"class, perplexity {self.perplexity:g}, seed {self.seed}."
@@ -182,7 +182,7 @@ class EmbeddingFigure(FigureSettings):
 
 
 class FlowFigure(FigureSettings):
-    """A figure of one run of a flow, the first seed's."""
+    """Base class of figures of one run of a flow, that of the first seed."""
 
     uses_gpu = True
 
@@ -193,17 +193,17 @@ class FlowFigure(FigureSettings):
     """λ of the run"""
 
     def model(self, config: RunsOfPreset, layout: Layout) -> list[str]:
-        """The files of the run's model."""
+        """Return the files of the run's model."""
         run = config.run(self.dataset, self.flow, self.prior, self.weight, config.seeds[0])
         return [f"{layout.of(run)}/model/{name}" for name in ("config.json", "model.safetensors")]
 
     def of_run(self, config: RunsOfPreset) -> str:
-        """The run, in words."""
+        """Describe the run."""
         return f"{self.dataset}, {self.flow}, {self.prior}, λ = {format_weight(self.weight)}, seed {config.seeds[0]}"
 
 
 class AugmentationFigure(FlowFigure):
-    """Figure 2: images beside latent-augmented variants."""
+    """Figure 2: images beside their latent-augmented variants."""
 
     title = "figure 2"
     caption = (
@@ -220,21 +220,21 @@ class AugmentationFigure(FlowFigure):
     variants: PositiveInt = 3
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """The training images, and the model."""
+        """Return the training images and the model."""
         return {"train": split_files(config, layout, self.dataset, "train"), "model": self.model(config, layout)}
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
-        """How variants are made."""
+        """Return the settings of latent augmentation."""
         return {"nfa": config.for_dataset(self.dataset).nfa}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """With the strength of the perturbation, and the run."""
+        """Add the strength of the augmentation, and the run."""
         nfa = config.for_dataset(self.dataset).nfa
         return f"{self.caption} {self.of_run(config)}: {nfa.axes} axes, {share_of_the_way(nfa)}."
 
 
 def share_of_the_way(nfa: NfaConfig) -> str:
-    """How far a latent moves towards its partner, as a formula."""
+    """Describe how far a latent moves towards its partner by a formula."""
     if nfa.law == "fixed":
         return f"s = {nfa.strength:g}"
     return f"s = {nfa.strength:g} u, u ~ Beta({nfa.concentration:g}, {nfa.concentration:g})"
@@ -251,17 +251,17 @@ class SamplesFigure(FlowFigure):
     )
 
     classes: PositiveInt = 10
-    """the first of them, up to this number"""
+    """number of classes shown, from the first"""
     noises: PositiveInt = 3
-    """images of each class at each temperature"""
+    """images per class and temperature"""
     temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """The model."""
+        """Return the model."""
         return {"model": self.model(config, layout)}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """With the run."""
+        """Add the run."""
         return f"{self.caption} {self.of_run(config)}; noises: {self.noises}."
 
 
@@ -282,38 +282,39 @@ class ResidualsFigure(FigureSettings):
     lambdas: Annotated[list[PositiveFloat], Field(min_length=1)]
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """The iterations of each λ."""
+        """Return the fixed_point.csv of each λ."""
         config.fixed_point_settings("figures.residuals", self.prior)
         runs = [config.run(self.dataset, self.flow, self.prior, weight, config.seeds[0]) for weight in self.lambdas]
         return {"iterations": [f"{layout.of(run)}/fit/fixed_point.csv" for run in runs]}
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
-        """Settings of the fits: the tolerance and the number of iterations allowed."""
+        """Return the settings of the fits, for tolerance and maximum number of iterations."""
         return {"prior": config.fixed_point_settings("figures.residuals", self.prior)}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """With the runs."""
+        """Add the runs."""
         return f"{self.caption} {self.dataset}, {self.flow}, {self.prior}, seed {config.seeds[0]}."
 
 
-LOST = {
+DIVERGENCE_CAUSES = {
     "A (definiteness)": ("A", "matrix A not positive"),
     "repulsion kernel": ("κ", "kernel κ not finite"),
     "divergences (rounding)": ("r", "KLDs below rounding error"),
     "mean": ("μ", "mean μ not finite"),
     "variance": ("v", "variance v not positive"),
 }
-"""Letter and meaning of what a fixed-point iteration with variances loses where it diverges."""
+"""Letter and meaning of each quantity whose failure ends a diverging fixed-point iteration with variances."""
 
 
 class ConvergenceFigure(FigureSettings):
-    """Where the fixed-point iteration converges: λ × update × scale × what is fitted, on initial latents."""
+    """Map of where the fixed-point iteration converges on initial latents: λ × update × scale × fitted moments."""
 
     title = "map of convergence"
     caption = (
         "Iterations until the Gaussians of the latents of an initial state converge, by the weight λ of the repulsion, "
         "the update, the scale π of the divergences (Eqs. 9, 10) and what is fitted; means alone under Σ = I. Grey "
-        f"cells diverged, and the letter says what was lost first: {'; '.join(map(': '.join, LOST.values()))}. "
+        "cells diverged, and the letter says what was lost first: "
+        f"{'; '.join(map(': '.join, DIVERGENCE_CAUSES.values()))}. "
         "Hatched cells did not converge in the iterations allowed."
     )
     has_table = True
@@ -326,29 +327,29 @@ class ConvergenceFigure(FigureSettings):
     ]
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """Statistics of the latents of an initial state at the class means and variances, and its Gaussians."""
+        """Return the statistics of the latents of an initial state (start: data), and its Gaussians."""
         where = {"dataset": self.dataset, "flow": self.flow, "start": "data", "seed": str(config.seeds[0])}
         folder = layout.path(INITIAL, **where)
         return {"statistics": [f"{folder}/statistics.safetensors"], "initial": [f"{folder}/prior.safetensors"]}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """With the initial state."""
+        """Add the initial state."""
         return f"{self.caption} {self.dataset}, {self.flow}, α = {self.alpha:g}, seed {config.seeds[0]}."
 
 
 def split_files(config: RunsOfPreset, layout: Layout, dataset: str, *splits: str) -> list[str]:
-    """The files of some splits of a data set, those that runs of the first seed see."""
+    """Return the files of splits of a data set, as used by runs of the first seed."""
     folder = layout.path(SPLITS, dataset=dataset, splits=config.splits_of(dataset, config.seeds[0]))
     return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET]
 
 
 def _seeds(seeds: list[int]) -> str:
-    """The seeds of a preset, in words."""
+    """Return the seeds of a preset, in words."""
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
 
 
 IMAGE_SET = ("images.npy", "labels.npy", "meta.json")
-"""Files of a set of labelled images."""
+"""Files of an image set."""
 
 
 FIGURES.register("accuracy_against_weight", AccuracyFigure, "nfpi.figures.accuracy_against_weight:draw")
@@ -360,7 +361,7 @@ FIGURES.register("convergence_map", ConvergenceFigure, "nfpi.figures.convergence
 
 
 def figures_of_table(figures: dict[str, FigureSettings], table: str) -> Iterator[str]:
-    """Names of the figures that are made along with a table."""
+    """Yield the names of the figures that are made along with a table."""
     for name, figure in figures.items():
         if isinstance(figure, AccuracyFigure) and figure.table == table:
             yield name

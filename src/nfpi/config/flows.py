@@ -1,4 +1,4 @@
-"""Backbones: the settings of each, and the registry that config.yaml's `flows:` selects from by `kind:`."""
+"""Settings of backbones, and their registry."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from nfpi.config.registry import BlockRegistry
 
 
 class FlowBlock(Settings):
-    """What every block under `flows:` has."""
+    """Settings common to all blocks of `flows:`."""
 
     kind: str = "matrix_exponential"
-    """the backbone"""
+    """name of the backbone in the registry"""
     training: dict[str, Any] = {}
-    """settings of the training that differ for this backbone"""
+    """training settings that differ for this backbone"""
 
 
 FLOWS = BlockRegistry("kind of flow", "kind", FlowBlock)
 
 FlowConfig = Annotated[SerializeAsAny[FlowBlock], BeforeValidator(FLOWS.validate), FLOWS]
-"""A block under `flows:`: its kind, the settings of that kind, and `training`."""
+"""A block of `flows:`: its kind, the settings of that kind, and `training`."""
 
 
 class LevelSettings(Settings):
-    """Settings of a multiscale flow, one entry a level."""
+    """Settings of a multiscale flow, one entry per level."""
 
     num_flows: list[NonNegativeInt]
     """flow steps of each level"""
 
     @model_validator(mode="after")
-    def _one_entry_a_level(self) -> LevelSettings:
+    def _check_entries_per_level(self) -> LevelSettings:
         lists = {name: value for name, value in self if isinstance(value, list)}
         if len({len(value) for value in lists.values()}) != 1 or not self.num_flows:
             *first, last = lists
             raise ValueError(
-                f"{', '.join(first)} and {last} need one entry a level each, "
+                f"{', '.join(first)} and {last} need one entry per level each, "
                 f"received {', '.join(str(len(lists[name])) for name in first)} and {len(lists[last])}"
             )
         return self
 
 
 class MatrixExponentialSettings(LevelSettings):
-    """Settings of the paper's backbone, one entry a level (Xiao and Liu, 2020)."""
+    """Settings of the paper's backbone, one entry per level (Xiao and Liu, 2020)."""
 
     num_flows: list[NonNegativeInt] = [8, 8, 8]
     """flow steps (actnorm, 1×1 convolution, coupling) of each level"""
@@ -55,12 +55,12 @@ class MatrixExponentialSettings(LevelSettings):
     coupling: Literal["matrix_exponential", "affine", "additive"] = "matrix_exponential"
     """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S, a diagonal one, or S = 0"""
     initialization: Literal["normal", "uniform"] = added_setting("normal")
-    """kernels of the coupling nets: normal ones whose outputs are normalised by the scale of each channel, or uniform
-    ones that are divided by the spread of their outputs, as in the released code"""
+    """initial kernels of the coupling nets: normal, with outputs normalised by a scale per channel, or uniform, divided
+    by the standard deviation of their outputs, as in the released code"""
 
 
 class GlowSettings(LevelSettings):
-    """Settings of Glow, one entry a level (Kingma and Dhariwal, 2018)."""
+    """Settings of Glow, one entry per level (Kingma and Dhariwal, 2018)."""
 
     num_flows: list[NonNegativeInt] = [32, 32, 32]
     """flow steps (actnorm, 1×1 convolution, affine coupling) of each level"""
@@ -72,20 +72,20 @@ class TransformerSettings(Settings):
     """Settings of a coupling flow of transformer blocks on patches, as in Jet (Kolesnikov et al., 2024)."""
 
     patch_size: PositiveInt = 4
-    """side of a patch, pixels"""
+    """size of a patch, in pixels"""
     num_flows: PositiveInt = 32
     """coupling layers"""
     depth: PositiveInt = 2
-    """transformer blocks of each coupling"""
+    """transformer blocks per coupling"""
     width: PositiveInt = 256
     """embedding dimension of a token"""
     num_heads: PositiveInt = 4
-    """attention heads; they divide the width"""
+    """attention heads; a divisor of the width"""
     channel_couplings: NonNegativeInt = 4
-    """couplings that split the channels of the patches before each one that splits the patches (1: they alternate)"""
+    """couplings that split channels for each one that splits patches (1: they alternate)"""
 
     @model_validator(mode="after")
-    def _heads_divide_the_width(self) -> TransformerSettings:
+    def _check_num_heads(self) -> TransformerSettings:
         if self.width % self.num_heads:
             raise ValueError(f"num_heads: expected a divisor of width {self.width}, received {self.num_heads}")
         return self

@@ -1,4 +1,4 @@
-"""Settings of what is done with a trained flow: evaluation, generation, latent augmentation."""
+"""Settings of the evaluation of a trained flow, of generation, and of latent augmentation."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from nfpi.config.base import PositiveFloat, PositiveInt, Settings, Share
 
 
 class EvaluationConfig(Settings):
-    """Measurement of a flow on the validation and the test split."""
+    """Evaluation of a flow on the validation and the test split."""
 
     batch_size: PositiveInt = 1000
     timed_samples: PositiveInt = 100
-    """images drawn to measure the time that sampling takes"""
+    """images drawn to measure the sampling time"""
 
 
 class GenerationConfig(Settings):
-    """Labelled images drawn from the flow."""
+    """Sampling of labelled images from the flow."""
 
     temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
-    """compared on the validation split; the best one is tested"""
+    """temperatures compared on the validation split; the best one is tested"""
     per_class: PositiveInt = 5000
-    """images"""
+    """images per class"""
     batch_size: PositiveInt = 1000
 
 
 Displacement = Literal["mix", "noise"]
-"""How latent augmentation moves a latent: towards another one of its class, or as far in a random direction."""
+"""How latent augmentation moves a latent: towards another one of its class, or equally far in a random direction."""
 
 
 class NfaConfig(Settings):
@@ -37,11 +37,12 @@ class NfaConfig(Settings):
     axes: PositiveInt = 64
     """leading PCA axes of each class's latents"""
     law: Literal["beta", "fixed"] = "beta"
-    """share of the way: strength · u with u ~ Beta(concentration, concentration), or strength itself"""
+    """distribution of the step, as a share of the distance to the partner: strength · u with
+    u ~ Beta(concentration, concentration), or always strength"""
     concentration: PositiveFloat = 1.0
-    """1: uniform"""
+    """parameter of the beta distribution; 1: uniform"""
     strength: Share = 0.5
-    """largest share of the way to the partner; 0 gives the image back"""
+    """maximum step, as a share of the distance to the partner; 0 leaves images unchanged"""
     variants: PositiveInt = 3
-    """augmented images made of each training image"""
+    """augmented images per training image"""
     batch_size: PositiveInt = 500

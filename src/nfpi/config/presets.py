@@ -1,4 +1,4 @@
-"""Presets: files laid over config.yaml, each of which may extend another one."""
+"""Presets: files that override config.yaml, each of which may extend another preset."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from nfpi.config.priors import PRIORS
 from nfpi.config.registry import BlockRegistry
 
 _BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
-"""Groups of named blocks, each of which selects a variant."""
+"""Groups of blocks, each of which selects a variant."""
 
 
 def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `base` with the overlays laid over it: mappings are merged key by key, anything else is replaced.
+    """Return a copy of `base` with the overlays applied: mappings are merged by key, anything else is replaced.
 
-    A block of `flows:` or `priors:` whose overlay selects another variant (`kind:`, `method:`) is replaced as a whole,
-    and so is the `architecture:` of a classifier whose overlay names another `model:`: settings of one variant are none
-    of another's.
+    If an overlay selects another variant (`kind:`, `method:`) in a block of `flows:` or `priors:`, it replaces the
+    whole block, since the variants have different settings. The same applies to the `architecture:` of a
+    classifier whose overlay selects another `model:`.
     """
     merged = copy.deepcopy(dict(base))
     for overlay in overlays:
@@ -50,20 +50,20 @@ def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], where: tuple[st
 
 
 def _is_in(group: str, where: tuple[str, ...]) -> bool:
-    """Whether this is the place of a named block of a group: at the top level, or in a data set's overrides."""
+    """Return whether `where` is a block of a group, at the top level or in the overrides of a data set."""
     return where[:-1] == (group,) or (where[:1] == ("datasets",) and where[2:-1] == ("overrides", group))
 
 
 def layers_of(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """The name of a preset, and what it lays over config.yaml: the settings of what it extends, then its own.
+    """Return the name of a preset, and its layers over config.yaml: those of the presets it extends, then its own.
 
     Args:
-        preset: name of a preset of the project, or path of a file of the user's own, whose stem is its name.
-        folder: of the project's presets.
+        preset: name of a built-in preset, or path of a user's file, whose stem is its name.
+        folder: folder of the built-in presets.
 
     Raises:
-        ConfigError: there is no such preset, it is no mapping, it extends itself, or a file of the user's own is called
-            like a preset of the project.
+        ConfigError: the preset is missing, not a mapping, extends itself, or is a user's file with the name of a
+            built-in preset.
     """
     file: Path | None = _file_of(preset, folder, None)
     chain: list[tuple[Path, dict[str, Any]]] = []
@@ -80,7 +80,7 @@ def layers_of(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
 
 
 def built_in_presets(folder: Path) -> list[str]:
-    """Names of the presets of the project."""
+    """Return the names of the built-in presets."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
@@ -103,10 +103,10 @@ def _file_of(preset: str, folder: Path, extended_by: Path | None) -> Path:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The settings in a file.
+    """Return the settings in a file.
 
     Raises:
-        ConfigError: it is not YAML, or no mapping.
+        ConfigError: it is not YAML, or not a mapping.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

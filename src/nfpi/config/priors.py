@@ -1,6 +1,6 @@
-"""Ways to obtain the class Gaussians: the settings of each, and the registry that `priors:` selects from by `method:`.
+"""Settings of prior methods, which determine the class Gaussians, and their registry.
 
-λ is never a setting of a prior: experiments name it.
+λ is not a setting of a prior, but of experiments.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from nfpi.config.registry import BlockRegistry
 
 
 class PriorBlock(Settings):
-    """What every block under `priors:` has. λ is never a setting of a prior: experiments name it."""
+    """Settings common to all blocks of `priors:`. λ is not among them; experiments set it."""
 
     method: str = "fixed_point"
-    """how the Gaussians are obtained"""
+    """name of the method in the registry"""
     start: Start = "data"
-    """initial Gaussians: class means with the class variances (data), with one variance a class (isotropic) or with
+    """initial Gaussians: class means with the class variances (data), with one variance per class (isotropic) or with
     identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
 
 
 PRIORS = BlockRegistry("prior method", "method", PriorBlock)
-"""Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow (the
-builder is not called then), and otherwise fitted once, by the builder; `keeps_initial_at_zero`, whether λ = 0 leaves
-the initial Gaussians as they are, so that the run is the baseline that all such methods share. That is a choice of the
-experiments, for λ = 0 without any fit is the paper's baseline; the methods themselves fit at λ = 0 too."""
+"""Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow rather
+than fitted once by the builder; `keeps_initial_at_zero`, whether experiments skip the fit at λ = 0 and share the run
+with the initial Gaussians, the paper's baseline (called directly, these methods do fit at λ = 0)."""
 
 PriorConfig = Annotated[SerializeAsAny[PriorBlock], BeforeValidator(PRIORS.validate), PRIORS]
-"""A block under `priors:`: its method, `start`, and the settings of that method."""
+"""A block of `priors:`: its method, `start`, and the settings of that method."""
 
 
 class FixedPointSettings(Settings):
@@ -39,47 +38,47 @@ class FixedPointSettings(Settings):
     alpha: PositiveFloat = 10.0
     """α of Eq. 3"""
     scale: Literal["pairwise", "average"] = "pairwise"
-    """π of Eq. 3: each pair's own KLD (Eq. 9), or the mean over all pairs (Eq. 10)"""
+    """π of Eq. 3: the KLD of each pair (Eq. 9), or the mean over all pairs (Eq. 10)"""
     update: Literal["released", "exact"] = "released"
-    """`exact`: Eqs. 5-7 as they follow from Eq. 4; `released`: what the authors' code computes, A′ = ΣAΣ in the place
-    of A, class variances about the class mean, and the two slips below (diagonal covariances only)"""
+    """`exact`: Eqs. 5-7 as derived from Eq. 4; `released`: the authors' code, with A′ = ΣAΣ instead of A, class
+    variances about the class mean, and the two deviations below (diagonal covariances only)"""
     fit_mean: bool = True
-    """what is not fitted keeps its initial value"""
+    """whether means are fitted; otherwise they keep their initial values"""
     fit_variance: bool = True
-    """what is not fitted keeps its initial value"""
+    """whether variances are fitted; otherwise they keep their initial values"""
     unbiased_variance: bool = added_setting(True)
-    """class variances of the latents have the divisor N − 1; false: N, as Eq. 7 has it"""
+    """whether class variances of the latents have the divisor N − 1, or N as in Eq. 7"""
     isotropic_variance: bool = added_setting(False)
-    """Σ_i = v_i I, one variance a class; `start: isotropic` gives initial Gaussians, and λ = 0, of the same kind"""
+    """whether Σ_i = v_i I, one variance per class; `start: isotropic` gives initial Gaussians of this form too"""
     isotropic_mean_update: bool = True
-    """released update: the mean update averages Σ_i and Σ_j⁻¹ over the dimensions"""
+    """released update: whether the mean update averages Σ_i and Σ_j⁻¹ over the dimensions"""
     pooled_mean_gaps: bool = True
-    """released update: A takes Σ_i Δ_ij² in the place of Δ_ij²"""
+    """released update: whether A uses Σ_i Δ_ij² instead of Δ_ij²"""
     tolerance: NonNegativeFloat = 0.1
-    """the iteration ends when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this"""
+    """the iteration converges when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this"""
     max_iterations: PositiveInt = 1000
-    """after these the iteration ends unconverged"""
+    """iterations after which it stops without convergence"""
 
 
 class RepeatedFixedPointSettings(FixedPointSettings):
-    """Settings of a fixed-point iteration that is run again while the flow is trained, without λ.
+    """Settings, without λ, of a fixed-point iteration that is repeated during the training of the flow.
 
-    Before an epoch the iteration starts from the current Gaussians, on the statistics of all training latents.
+    Each fit starts from the current Gaussians and uses the current statistics of all training latents.
     """
 
     every_epochs: PositiveInt = 1
-    """epochs from one fit to the next, the first after `fit_after_epochs`"""
+    """epochs between two fits, the first of which is after `fit_after_epochs`"""
 
 
 class GradientDescentSettings(Settings):
-    """Settings of Gaussians learned by gradient descent along with the flow (NFGD), without λ.
+    """Settings, without λ, of Gaussians learned by gradient descent along with the flow (NFGD).
 
-    Every epoch: statistics of all training latents, then one Adam step. Every step: Adam on the likelihood of the
-    batch, as Gaussian-mixture flows do. Variances are a·sigmoid(b·s) + c, and s is what is learned.
+    `every: epoch` takes one Adam step per epoch, on the statistics of all training latents; `every: step` takes one per
+    batch, on its likelihood, as Gaussian-mixture flows do. Variances are a·sigmoid(b·s) + c with learned s.
     """
 
     every: Literal["epoch", "step"] = "epoch"
-    """a step an epoch, on all training latents; or at every step of the flow, on its batch"""
+    """one step per epoch, on all training latents, or per step of the flow, on its batch"""
     objective: Literal["equation_4", "released"] = "equation_4"
     """NLL + λ L_KLD (Eq. 4), or the released code's range-normalised NLL − w·KLD (every epoch only)"""
     alpha: PositiveFloat = 10.0
@@ -87,9 +86,9 @@ class GradientDescentSettings(Settings):
     scale: Literal["pairwise", "average"] = "pairwise"
     """π of Eq. 3: pairwise (Eq. 9) or average (Eq. 10)"""
     fit_mean: bool = True
-    """what is not fitted keeps its initial value"""
+    """whether means are learned; otherwise they keep their initial values"""
     fit_variance: bool = True
-    """what is not fitted keeps its initial value"""
+    """whether variances are learned; otherwise they keep their initial values"""
     learning_rate: PositiveFloat = 0.1
     """η₀ of Adam's step size η(u) = η₀ + (η₁ − η₀) u^power, u from 0 (the first step) to 1 (the end of training)"""
     final_learning_rate: PositiveFloat = 0.001
@@ -104,7 +103,7 @@ class GradientDescentSettings(Settings):
     """c"""
 
     @model_validator(mode="after")
-    def _something_is_learned(self) -> GradientDescentSettings:
+    def _check_objective(self) -> GradientDescentSettings:
         if self.objective == "released" and self.every == "step":
             raise ValueError("objective: released is of all training latents, expected every = epoch, received step")
         if not (self.fit_mean or self.fit_variance):
@@ -113,7 +112,7 @@ class GradientDescentSettings(Settings):
 
 
 class _Weighted(Settings):
-    """Settings of a method together with λ; what does not fit is refused in one line (ValueError)."""
+    """Settings of a method together with λ; raises a one-line ValueError if a value is invalid."""
 
     weight: NonNegativeFloat
     """λ of Eq. 4"""
@@ -137,12 +136,12 @@ class RepeatedFixedPointConfig(FixedPointConfig, RepeatedFixedPointSettings):
 class GradientDescentConfig(_Weighted, GradientDescentSettings):
     """λ and the settings of the gradient descent: `GradientDescentConfig(weight=1e4, power=2)`.
 
-    The released objective has weights of its own, and step sizes of its own as well: 0.1 → 0.1 → 0.01 → 0.001 at epochs
-    0, 10, 11 and 100, linearly or geometrically between them.
+    In the released code this objective has its own schedule of step sizes: 0.1 → 0.1 → 0.01 → 0.001 at epochs 0, 10, 11
+    and 100, with linear or geometric interpolation.
     """
 
     def step_size(self, progress: float) -> float:
-        """η(u) at the share u of the training that is done."""
+        """Return η(u), where `progress` is u, the completed share of the training."""
         return self.learning_rate + (self.final_learning_rate - self.learning_rate) * progress**self.power
 
 
@@ -171,15 +170,15 @@ _LEARNED: dict[str, type[LearnedConfig]] = {
 
 
 def learned_config(method: str, **values: Any) -> LearnedConfig:
-    """λ (`weight`) and the settings of a method that learns the Gaussians along with the flow.
+    """Return λ (`weight`) and the settings of a method that learns the Gaussians along with the flow.
 
     Raises:
-        KeyError: the method is none of these.
-        ValueError: a setting does not fit.
+        KeyError: the method does not learn them.
+        ValueError: invalid setting.
     """
     return _LEARNED[method](**values)
 
 
 def method_of(config: LearnedConfig) -> str:
-    """The method that has this configuration."""
+    """Return the name of the method that a configuration belongs to."""
     return next(method for method, kind in _LEARNED.items() if type(config) is kind)

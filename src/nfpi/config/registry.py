@@ -1,8 +1,8 @@
-"""Registries: the variants of a family (flows, priors, classifiers, ...), by the name that config.yaml uses.
+"""Registries of the variants of a family (flows, priors, classifiers, ...), by their names in config.yaml.
 
-An entry says which settings a variant has and what builds it. Those of the project name their builder as
-`module:attribute` and import it when it is first needed, so that reading a config stays quick. A user's entries are
-made by the decorators `register_prior`, `register_flow`, ... in a file named under `extensions:`.
+An entry holds the settings class and the builder of a variant. Built-in variants give their builder as
+`module:attribute`, imported when first used, so that reading a config stays fast. Users add variants by the decorators
+`register_prior`, `register_flow`, ... in a file listed under `extensions:`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _loading: list[Path] = []
 
 @contextmanager
 def registering_from(file: Path) -> Iterator[None]:
-    """What is registered in the block comes from this file of the user's."""
+    """Attribute all variants registered in the block to a user's file."""
     _loading.append(file)
     try:
         yield
@@ -39,11 +39,11 @@ class Variant:
     """One entry of a registry.
 
     Attributes:
-        name: by which config.yaml selects it.
-        settings: class of its settings.
-        builder: what makes it; `module:attribute` is imported when it is first needed, None: nothing is made.
-        traits: what else the family says of its variants.
-        extension: the user's file that registered it; None: it is the project's own.
+        name: name in config.yaml.
+        settings: its settings class.
+        builder: callable that builds it, or its `module:attribute`, imported when first used; None: no builder.
+        traits: further properties, which depend on the family.
+        extension: the user's file that registered it; None: built in.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Variant:
         """The builder, imported."""
         if isinstance(self.builder, str):
             module, _, attribute = self.builder.partition(":")
-            found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-            return found
+            builder: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+            return builder
         if self.builder is None:
             raise TypeError(f"{self.name}: has no builder")
         return self.builder
@@ -68,7 +68,7 @@ class Registry:
     """The variants of one family.
 
     Args:
-        family: what messages call a variant, e.g. `prior method`.
+        family: name of the family in messages, e.g. `prior method`.
     """
 
     def __init__(self, family: str) -> None:
@@ -85,7 +85,7 @@ class Registry:
         """Add a variant.
 
         Raises:
-            ConfigError: the name is taken, or cannot be written in config.yaml and in names of files.
+            ConfigError: the name is taken, or not valid in config.yaml and file names.
         """
         if not re.fullmatch(NAME, name):
             raise ConfigError(f"{self.family} '{name}': expected a name of letters, digits and . _ + -")
@@ -98,17 +98,17 @@ class Registry:
         return self._variants[name]
 
     def __getitem__(self, name: str) -> Variant:
-        """The variant of this name.
+        """Return the variant of this name.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: unknown name.
         """
         if name not in self._variants:
             raise ConfigError(f"unknown {self.family} '{name}'{suggest(name, list(self._variants))}")
         return self._variants[name]
 
     def known(self, name: str) -> str:
-        """The same name, for pydantic; ValueError where there is no such variant."""
+        """Return the name unchanged, as a pydantic validator; ValueError if it is unknown."""
         try:
             return self[name].name
         except ConfigError as error:
@@ -121,11 +121,11 @@ class Registry:
         return iter(self._variants)
 
     def set_builder(self, name: str, builder: Callable[..., Any]) -> None:
-        """What makes a variant that was registered without."""
+        """Set the builder of a variant that was registered without one."""
         self._variants[name] = replace(self[name], builder=builder)
 
     def forget(self, extension: Path) -> None:
-        """Remove what a user's file registered."""
+        """Remove all variants registered by a user's file."""
         self._variants = {name: entry for name, entry in self._variants.items() if entry.extension != extension}
 
 
@@ -133,14 +133,14 @@ B = TypeVar("B", bound=Settings)
 
 
 class BlockRegistry(Registry, Generic[B]):
-    """A family whose variants are configured by named blocks, e.g. `priors: {mine: {method: simplex, radius: 20}}`.
+    """A registry of variants that are configured by blocks, e.g. `priors: {mine: {method: simplex, radius: 20}}`.
 
-    A block has the settings of its variant, and those that all blocks of the family have.
+    A block has the settings of its variant and the common settings of the family.
 
     Args:
-        family: what messages call a variant.
-        key: the setting of a block that selects the variant, e.g. `method`.
-        common: the settings that every block has; the default of `key` is the variant of a block that names none.
+        family: name of the family in messages.
+        key: the setting that selects the variant, e.g. `method`.
+        common: the common settings; its default of `key` is the default variant.
     """
 
     def __init__(self, family: str, key: str, common: type[B]) -> None:
@@ -159,7 +159,7 @@ class BlockRegistry(Registry, Generic[B]):
         """Add a variant.
 
         Raises:
-            ConfigError: the name is taken or invalid, or a setting is named like one that every block has.
+            ConfigError: the name is taken or invalid, or a setting has the name of a common one.
         """
         clash = settings.model_fields.keys() & self.common.model_fields.keys()
         if clash:
@@ -167,26 +167,26 @@ class BlockRegistry(Registry, Generic[B]):
         return super().register(name, settings, builder, **traits)
 
     def block_type(self, name: str) -> type[B]:
-        """The settings of a block that selects this variant."""
+        """Return the settings class of blocks that select this variant."""
         variant = self[name]
         known = self._blocks.get(name)
         if known is None or known[0] is not variant:
-            made = create_model(
+            created = create_model(
                 variant.settings.__name__,
                 __base__=self.common if variant.settings is Settings else (variant.settings, self.common),
                 __doc__=variant.settings.__doc__,
                 **{self.key: (Literal[name], name)},  # type: ignore[call-overload]
             )
-            known = self._blocks[name] = (variant, made)
+            known = self._blocks[name] = (variant, created)
         return known[1]
 
     def selected(self, block: Any) -> str:
-        """Name of the variant that a block, raw or validated, selects."""
-        found = block.get(self.key) if isinstance(block, dict) else getattr(block, self.key, None)
-        return str(found) if found is not None else self.default
+        """Return the name of the variant selected by a raw or validated block."""
+        name = block.get(self.key) if isinstance(block, dict) else getattr(block, self.key, None)
+        return str(name) if name is not None else self.default
 
     def validate(self, block: Any) -> Any:
-        """A raw block as the settings of its variant, for pydantic, which keeps the location of an error."""
+        """Validate a raw block as settings of its variant; pydantic adds the location to errors."""
         if not isinstance(block, dict):
             return block
         name = self.selected(block)
@@ -199,12 +199,12 @@ class BlockRegistry(Registry, Generic[B]):
         return self.block_type(name).model_validate(block)
 
     def settings_of(self, block: B) -> Settings:
-        """The settings of the variant alone, as its builder gets them."""
+        """Return the settings of the variant without the common ones, as passed to its builder."""
         settings = self[self.selected(block)].settings
         return settings.model_validate(block.model_dump(include=set(settings.model_fields)))
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Any of the variants' blocks."""
+        """Return a schema that accepts the block of any variant."""
         return {"anyOf": [handler(_core_schema(self.block_type(name))) for name in self]}
 
 

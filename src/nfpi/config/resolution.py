@@ -1,4 +1,4 @@
-"""From config.yaml, a preset and what the user passes to one :class:`Config`, or to one line that names the fault."""
+"""Resolution of config.yaml, a preset and command-line overrides to one :class:`Config`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from pydantic import ValidationError, field_validator
 
 from nfpi.config.base import ConfigError, LocalPath, Settings, explain
-from nfpi.config.claims import leave_out_outdated
+from nfpi.config.claims import drop_outdated_claims
 from nfpi.config.extensions import load_extensions
 from nfpi.config.presets import layers_of, merge, read_settings
 from nfpi.config.settings import Config
 
 
 class _Choice(Settings):
-    """What config.yaml says besides settings."""
+    """Keys of config.yaml that are not settings of a preset."""
 
     preset: str = "demo"
-    """a file of presets/ by its stem, or the path of one of the user's own"""
+    """stem of a file in presets/, or path of a user's own file"""
     results: LocalPath = Path("results")
-    """everything that is made lies under results/{preset}"""
+    """folder of all outputs, which are in results/{preset}"""
 
     @field_validator("results")
     @classmethod
-    def _is_no_pattern(cls, results: Path) -> Path:
+    def _check_results(cls, results: Path) -> Path:
         if {"{", "}"} & set(str(results)):
             raise ValueError(
                 f"expected a path without braces, which Snakemake takes for wildcards, received '{results}'"
@@ -35,35 +35,35 @@ class _Choice(Settings):
 
 
 class _Extensions(Settings):
-    """Extension files named by one layer of settings."""
+    """Extension files of one layer of settings."""
 
     extensions: list[LocalPath] | None = None
 
     @classmethod
     def of(cls, layer: Mapping[str, Any]) -> list[Path]:
-        """In their order."""
+        """Return the files of a layer, in order."""
         return cls.model_validate({"extensions": layer.get("extensions")}).extensions or []
 
 
 class ConfigFile(_Choice, Config):
-    """The form of config.yaml: the paper's settings."""
+    """Contents of config.yaml: the paper's settings."""
 
 
 class PresetFile(Config):
-    """The form of a preset: what differs from config.yaml, or from the preset that it extends."""
+    """Contents of a preset: what differs from config.yaml, or from the preset that it extends."""
 
     extends: str | None = None
-    """another preset: its name, or the path of its file, relative to this one"""
+    """another preset: its name, or the path of its file relative to this one"""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a call of the workflow works with.
+    """Settings of one call of the workflow.
 
     Attributes:
-        preset: its name.
+        preset: name of the preset.
         results: folder of all results.
-        config: the settings.
+        config: settings.
     """
 
     preset: str
@@ -72,15 +72,15 @@ class Resolved:
 
 
 def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:
-    """The chosen preset, with the user's extensions loaded.
+    """Load the user's extensions, and return the settings of the chosen preset.
 
     Args:
         config_file: config.yaml.
         presets: folder of the project's presets.
-        overrides: what the user set on top of it (`--config`, `--configfile`); it wins over the preset.
+        overrides: settings given by `--config` and `--configfile`, which override the preset.
 
     Raises:
-        ConfigError: a key is unknown, a value has the wrong type or range, or a name is not defined.
+        ConfigError: unknown key, wrong type, value out of range, or undefined name.
     """
     overrides = _with_nulls(overrides or {})
     raw = read_settings(config_file)
@@ -99,7 +99,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
         for file in (file for layer in layers for file in _Extensions.of(layer)):
             extensions.setdefault(file.resolve(), file)
         load_extensions(extensions.values())
-        merged = leave_out_outdated(layers, merge(*layers))
+        merged = drop_outdated_claims(layers, merge(*layers))
         config = Config.model_validate(merged | {"extensions": list(extensions.values())})
         for dataset in config.datasets:
             where = f"preset {name}: datasets.{dataset}.overrides: "
@@ -114,7 +114,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
 
 
 def _refuse_choices_without_validation(preset: str, config: Config) -> None:
-    """Raise ConfigError where a table would choose on a data set that holds nothing out (`refit`)."""
+    """Raise ConfigError if a table would select λ or T on a data set without validation images (`refit`)."""
     for table, experiment in config.experiments():
         dataset, weights = experiment.dataset, experiment.weights
         if not config.datasets[dataset].refit:
@@ -129,7 +129,7 @@ def _refuse_choices_without_validation(preset: str, config: Config) -> None:
 
 
 def _with_nulls(value: Any) -> Any:
-    """The same, with None for the text `null`: Snakemake's --config reads what stands in braces as texts."""
+    """Replace the string `null` by None: Snakemake's --config parses values in braces as strings."""
     if isinstance(value, Mapping):
         return {key: _with_nulls(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -138,7 +138,7 @@ def _with_nulls(value: Any) -> Any:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of config.yaml and of presets."""
+    """Return the JSON schema of config.yaml and presets."""
     schema = ConfigFile.model_json_schema()
     extends = PresetFile.model_json_schema()["properties"]["extends"]
     schema["properties"]["extends"] = extends

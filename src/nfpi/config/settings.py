@@ -1,4 +1,4 @@
-"""All settings of one preset, and what they must be together."""
+"""All settings of one preset, and checks of their consistency."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Config(Settings):
     """All settings of one preset."""
 
     extensions: list[LocalPath] = []
-    """Python files of the user's own that add priors, flows, metrics or classifiers (docs/extending.md); those of a
-    preset come on top of those of the preset that it extends"""
+    """Python files that add priors, flows, metrics or classifiers (docs/extending.md); those of a preset are added to
+    those of the preset that it extends"""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1999]
-    """each gives its own initial state, flow, images and classifier"""
+    """seeds of the runs; each has its own initial state, flow, generated images and classifier"""
     datasets: dict[Name, DatasetBlock] = {}
     flows: dict[Name, FlowConfig] = {}
     """backbones by name"""
@@ -51,15 +51,15 @@ class Config(Settings):
     tables: Tables = {}
     figures: Figures = {}
     claims: Claims = {}
-    """what the paper says, as comparisons of rows of the tables: `snakemake claims` (docs/experiments.md)"""
+    """statements of the paper, as comparisons of table rows: `snakemake claims` (docs/experiments.md)"""
     resources: dict[JobName, Resources] = {}
     cluster: Cluster | None = None
-    """where jobs are submitted to; profiles/ has some. None: they run on this machine"""
+    """cluster that jobs are submitted to (profiles/ has some); None: they run on this machine"""
 
     _for_dataset: dict[str, Config] = PrivateAttr(default_factory=dict)
 
     def for_dataset(self, dataset: str) -> Config:
-        """The settings with the data set's own overrides laid over them."""
+        """Return the settings with the overrides of a data set applied."""
         overrides: Mapping[Any, Any] = self.datasets[dataset].overrides
         if not overrides:
             return self
@@ -68,9 +68,10 @@ class Config(Settings):
         return self._for_dataset[dataset]
 
     def training_of(self, dataset: str, flow: str) -> TrainingConfig:
-        """Settings of the training of a backbone on a data set.
+        """Return the training settings of a backbone on a data set.
 
-        The backbone's own are laid over those of all, then the data set's, then the data set's for this backbone.
+        The common settings are overridden by those of the backbone, then of the data set, then of the data set for this
+        backbone.
         """
         overrides = self.datasets[dataset].overrides
         layers = (
@@ -81,46 +82,46 @@ class Config(Settings):
         return TrainingConfig.model_validate(merge(self.training.model_dump(), *layers))
 
     def splits_of(self, dataset: str, seed: int) -> str:
-        """Where the splits lie that runs of a seed see: the wildcard `splits` of :data:`nfpi.runs.SPLITS`."""
+        """Return the wildcard `splits` (:data:`nfpi.runs.SPLITS`) of the splits that runs of a seed use."""
         has_own = self.datasets[dataset].split_seed == PER_SEED
         return SPLITS_OF_SEED.format(seed=seed) if has_own else COMMON_SPLITS
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
-        """The run of a flow; where λ = 0 keeps the initial Gaussians it is the baseline, which others share."""
+        """Return the run of a flow; if λ = 0 keeps the initial Gaussians, it is the shared baseline."""
         block = self.priors[prior]
         if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
             prior = BASELINE[block.start]
         return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
 
     def learns_from_real_images(self, experiment: Experiment) -> bool:
-        """Whether the experiment's classifier is one of real images."""
+        """Return whether the experiment has a classifier trained on real images."""
         name = experiment.classifier
         return name is not None and self.for_dataset(experiment.dataset).classifiers[name].train_on == "real"
 
     def runs_of(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
-        """For each seed the flow's run at this λ (None: without a flow), and its classifier's where there is one."""
+        """Return for each seed the run of the flow at this λ (None: no flow), and that of its classifier, if any."""
         return [self._run_of(experiment, weight, seed) for seed in self.seeds]
 
     def _run_of(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
         augmentation = experiment.augmentation if self.learns_from_real_images(experiment) else None
-        taught: dict[str, Any] = {"classifier": experiment.classifier, "augmentation": augmentation}
+        of_classifier: dict[str, Any] = {"classifier": experiment.classifier, "augmentation": augmentation}
         if experiment.prior is None or weight is None:
-            alone = Run(dataset=experiment.dataset, seed=seed, **taught)
-            return alone, alone
+            without_flow = Run(dataset=experiment.dataset, seed=seed, **of_classifier)
+            return without_flow, without_flow
         flow = self.run(experiment.dataset, experiment.flow, experiment.prior, weight, seed)
         if experiment.classifier is None:
             return flow, None
-        return flow, Run(**{**vars(flow), **taught})
+        return flow, Run(**{**vars(flow), **of_classifier})
 
     def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
-        """Settings of a prior that is fitted by iteration.
+        """Return the settings of a prior that is fitted by fixed-point iteration.
 
         Args:
-            where: what needs one, for the error.
-            prior: its name.
+            where: key that requires one, for the error message.
+            prior: name of the prior.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: it is fitted by another method.
         """
         settings = PRIORS.settings_of(self.priors[prior])
         if not isinstance(settings, FixedPointSettings) or PRIORS[self.priors[prior].method].traits["learned"]:
@@ -138,7 +139,7 @@ class Config(Settings):
         prior: str | None = None,
         classifier: str | None = None,
     ) -> list[Path]:
-        """The user's files that define the variants of these blocks; what uses one is made again when it changes."""
+        """Return the user's files that define the variants of these blocks: inputs of every job that uses them."""
         files: list[Path | None] = []
         if dataset is not None:
             files.append(SOURCES[self.datasets[dataset].source].extension)
@@ -151,17 +152,17 @@ class Config(Settings):
         return sorted({file for file in files if file is not None})
 
     def experiments(self) -> Iterator[tuple[str, Experiment]]:
-        """All pairs (table, experiment)."""
+        """Yield every experiment with the name of its table: (table, experiment)."""
         for name, table in self.tables.items():
             for experiment in table.experiments:
                 yield name, experiment
 
     def figures_of(self, table: str) -> list[str]:
-        """Names of the figures that are made along with a table."""
+        """Return the names of the figures that are made along with a table."""
         return list(figures_of_table(self.figures, table))
 
     @model_validator(mode="after")
-    def _names_are_defined(self) -> Config:
+    def _check_names(self) -> Config:
         named: list[tuple[str, Settings]] = [
             (f"tables.{table}", experiment) for table, experiment in self.experiments()
         ]
@@ -177,7 +178,7 @@ class Config(Settings):
             for kind, known in groups.items():
                 name = getattr(settings, kind, None)
                 if kind == "flow" and getattr(settings, "prior", "") is None:
-                    continue  # no flow has a part in it
+                    continue  # no flow is involved
                 if name is not None and name not in known:
                     raise ValueError(f"{where}: unknown {kind} '{name}'{suggest(name, known)}")
         for group, reserved in (
@@ -191,7 +192,7 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _classifiers_have_what_they_start_from(self) -> Config:
+    def _check_start_from(self) -> Config:
         for name, classifier in self.classifiers.items():
             other = classifier.start_from
             if classifier.train_on != "real" and (other is not None or classifier.pretrained):
@@ -208,7 +209,7 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _experiments_are_possible(self) -> Config:
+    def _check_experiments(self) -> Config:
         for table, experiment in self.experiments():
             where = f"tables.{table}"
             if experiment.prior is not None:
@@ -232,12 +233,12 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _claims_can_be_judged(self) -> Config:
+    def _check_claims(self) -> Config:
         check_claims(self.claims, self.tables)
         return self
 
     @model_validator(mode="after")
-    def _seeds_draw_splits(self) -> Config:
+    def _check_split_seeds(self) -> Config:
         for name, dataset in self.datasets.items():
             if dataset.split_seed == PER_SEED and max(self.seeds) >= 2**32:
                 expected = f"datasets.{name}.split_seed: {PER_SEED}: expected seeds of at most 2³² − 1"
@@ -245,7 +246,7 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _choices_are_possible(self) -> Config:
+    def _check_best_by(self) -> Config:
         for name, table in self.tables.items():
             for experiment in table.experiments:
                 if table.best_by is None or len(set(experiment.lambdas)) < 2:
@@ -260,7 +261,7 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
-    def _jobs_fit_the_cluster(self) -> Config:
+    def _check_runtimes(self) -> Config:
         longest = self.cluster.longest if self.cluster else None
         for job, line in self.resources.items():
             if longest is not None and line.runtime > longest:

@@ -15,7 +15,7 @@ from nfpi.data.store import ImageSet
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """Names of the folders of classes: characters that are not allowed in file names become "-"."""
+    """Return the names of the folders of classes: characters that are not allowed in file names become "-"."""
     return [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
 
 

@@ -62,7 +62,7 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
 
 
 def names_without_suffix(paths: Sequence[Path]) -> list[str]:
-    """Names of files of one folder, without suffixes; with them where two files differ in that alone."""
+    """Return the names of files of one folder, without suffixes; with them where two files differ in that alone."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
 
@@ -98,7 +98,7 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
 
 
 def _images_in(folder: Path, pattern: str) -> list[Path]:
-    """The image files of a folder that match a pattern, sorted; hidden ones are left out."""
+    """Return the image files of a folder that match a pattern, sorted; hidden ones are left out."""
     found = sorted(
         path
         for path in folder.glob(pattern)

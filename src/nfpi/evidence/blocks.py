@@ -43,7 +43,7 @@ class Block:
 
 
 def find_blocks(path: Path) -> list[Block]:
-    """The blocks of a Markdown file; what stands in a block of code is none.
+    """Return the blocks of a Markdown file; what stands in a block of code is none.
 
     Raises:
         EvidenceError: a block does not end, or its comment is ill-formed.
@@ -94,13 +94,13 @@ def render(block: Block, read: Callable[[str], Rebuilt]) -> str:
 
 
 def outdated_blocks(path: Path, read: Callable[[str], Rebuilt]) -> list[tuple[Block, str]]:
-    """The blocks of a file that print something else than the evidence, each with what must stand in it."""
+    """Return the blocks of a file that print something else than the evidence, each with what must stand in it."""
     rendered = [(block, render(block, read)) for block in find_blocks(path)]
     return [(block, text) for block, text in rendered if block.text != text]
 
 
 def fill_blocks(path: Path, read: Callable[[str], Rebuilt]) -> tuple[str, int]:
-    """The content of a file with all blocks filled in, and how many of them change."""
+    """Return the content of a file with all blocks filled in, and how many of them change."""
     lines = path.read_text(encoding="utf-8").splitlines()
     outdated = outdated_blocks(path, read)
     for block, text in reversed(outdated):

@@ -28,7 +28,7 @@ def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """The digests that SHA256SUMS lists, by the paths of the files.
+    """Return the digests that SHA256SUMS lists, by the paths of the files.
 
     Raises:
         EvidenceError: the folder has no such file, or a line is something else.

@@ -51,12 +51,12 @@ class Gathered:
 
 
 def runs_of(config: Config) -> list[Run]:
-    """All runs that the tables are made from, and so the claims, which compare rows of tables."""
+    """Return all runs that the tables are made from, and so the claims, which compare rows of tables."""
     return list(dict.fromkeys(run for name in config.tables for row in table_rows(config, name) for run in row.runs))
 
 
 def with_seeds(config: Config, seeds: Iterable[int]) -> Config:
-    """The same settings with other seeds."""
+    """Return the same settings with other seeds."""
     return Config.model_validate(config.model_dump() | {"seeds": sorted(seeds)})
 
 
@@ -120,7 +120,7 @@ def gather(
 
 
 def _files_of(item: FoundRun, with_class_log_prob: bool) -> dict[str, bytes]:
-    """The files of a run, checked, by their paths below the folder of evidence."""
+    """Return the files of a run, checked, by their paths below the folder of evidence."""
     metrics, predictions, folder = item.folder / METRICS, item.folder / PREDICTIONS, item.run.folder
     if item.fault:
         raise EvidenceError(item.fault)
@@ -172,7 +172,7 @@ def _check_settings(chosen: Sequence[FoundRun], there: dict[Run, FoundRun], outp
 
 
 def _differing(first: FoundRun, second: FoundRun) -> list[str]:
-    """Names of settings that differ, of those that both runs have.
+    """Return the names of settings that differ, of those that both runs have.
 
     A version that made one of them may lack a setting of the other; of a run that diverged none are known.
     """
@@ -192,7 +192,7 @@ def _of(stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
 
 
 def _merged(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
-    """The later settings, with the tables, figures and claims that only the earlier ones have."""
+    """Return the later settings, with the tables, figures and claims that only the earlier ones have."""
     earlier, later = read_settings(output).config.model_dump(), stored.config.model_dump()
     grown = {name: earlier[name] | later[name] for name in ("tables", "figures", "claims") if name in later}
     return replace(stored, config=Config.model_validate(later | grown | {"seeds": list(seeds)}))

@@ -37,7 +37,7 @@ _SHOWN_VALUES = 4
 
 
 def find_evidence(folder: Path) -> list[Path]:
-    """The folders of evidence that a path stands for: itself, or those in it, one for each preset.
+    """Return the folders of evidence that a path stands for: itself, or those in it, one for each preset.
 
     Raises:
         EvidenceError: there is none.
@@ -51,7 +51,7 @@ def find_evidence(folder: Path) -> list[Path]:
 
 
 def find_reference(chosen: Path | None) -> Path:
-    """The file of the paper's numbers: the one that is named, or that of the checkout.
+    """Return the file of the paper's numbers: the one that is named, or that of the checkout.
 
     Raises:
         FileNotFoundError: there is none.
@@ -109,12 +109,12 @@ class Rebuilt:
         return collect((item.run for item in self.found), self.folder)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of the preset; a row without any run has the status `missing`."""
+        """Return a table of the preset; a row without any run has the status `missing`."""
         rows = table_rows(self.config, name)
         return accuracy_table(self.metrics, self.config.tables[name], self.reference, rows, self.folder)
 
     def claims(self) -> pd.DataFrame:
-        """The verdicts on the claims of the preset."""
+        """Return the verdicts on the claims of the preset."""
         config = self.config
         rows = {name: table_rows(config, name) for name in config.tables}
         evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self._predictions)

@@ -89,7 +89,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
 
 
 def _series_of(columns: Iterable[str]) -> list[str]:
-    """The metrics that are shown of a table with these columns."""
+    """Return the metrics that are shown of a table with these columns."""
     known = set(columns)
     series = [name for name in _SERIES if name in known]
     if not series:
@@ -98,7 +98,7 @@ def _series_of(columns: Iterable[str]) -> list[str]:
 
 
 def _titles(panels: list[pd.DataFrame]) -> list[str]:
-    """The data set of each panel and, where several panels have the same one, what tells them apart."""
+    """Return the data set of each panel and, where several panels have the same one, what tells them apart."""
     firsts = [rows.iloc[0] for rows in panels]
     datasets = [first["dataset"] for first in firsts]
     several_flows = len({first.get("flow") for first in firsts}) > 1

@@ -139,7 +139,7 @@ def _draw_comparison(axes: Axes, place: int, row: dict[str, Any]) -> None:
 
 
 def _shares() -> tuple[float, float]:
-    """The edges of the figure in shares of the plot's width."""
+    """Return the edges of the figure in shares of the plot's width."""
     return (0.01 - _LEFT) / (_RIGHT - _LEFT), (0.99 - _LEFT) / (_RIGHT - _LEFT)
 
 

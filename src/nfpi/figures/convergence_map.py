@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import StrMethodFormatter
 from tqdm import tqdm
 
-from nfpi.config.figures import LOST, ConvergenceFigure
+from nfpi.config.figures import DIVERGENCE_CAUSES, ConvergenceFigure
 from nfpi.config.priors import FixedPointConfig
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.fit_outcomes import fit_with_outcome
@@ -67,7 +67,7 @@ class _LetterHandler(HandlerPatch):
     """Draws a :class:`_Letter` in a legend."""
 
     def create_artists(self, legend: Legend, orig_handle: Any, *place: Any) -> list[Any]:
-        """The cell, and the letter in its middle."""
+        """Return the cell, and the letter in its middle."""
         x, y, width, height, fontsize, transform = place
         text = Text(width / 2 - x, height / 2 - y, orig_handle.letter, fontsize=fontsize - 0.5)
         text.set(ha="center", va="center_baseline", transform=transform)
@@ -191,13 +191,13 @@ def _draw_cell(axes: Axes, place: tuple[int, int], row: pd.Series, norm: LogNorm
 
 def _code(quantity: str) -> tuple[str, str]:
     """Letter and meaning of a quantity that was lost."""
-    return LOST.get(quantity, (quantity[:1], quantity))
+    return DIVERGENCE_CAUSES.get(quantity, (quantity[:1], quantity))
 
 
 def _add_codes(figure: Figure, table: pd.DataFrame) -> None:
     """A legend of grey and hatched cells, where there are any."""
     lost = table.loc[table["outcome"] == "diverged", "quantity"].unique()
-    codes = dict(_code(quantity) for quantity in [*LOST, *lost] if quantity in lost)
+    codes = dict(_code(quantity) for quantity in [*DIVERGENCE_CAUSES, *lost] if quantity in lost)
     handles: list[Patch] = [_Letter(letter, **_cell_style("diverged")) for letter in codes]
     labels = list(codes.values())
     unfinished = table.loc[table["outcome"] == "not_converged", "iterations"]

@@ -125,7 +125,7 @@ def _write(log: Path, title: str) -> Path:
 
 
 def _curves_of(path: Path, title: str) -> Figure:
-    """The curves of a log, up to where the training diverged, or why there are none."""
+    """Return the curves of a log, up to where the training diverged, or why there are none."""
     lines = [textwrap.fill(title, 55).replace("/ ", "/")]
     try:
         raise_if_marked(path.with_name("metrics.json"))

@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
-from nfpi.config.figures import LOST, EmbeddingFigure
+from nfpi.config.figures import DIVERGENCE_CAUSES, EmbeddingFigure
 from nfpi.config.priors import FixedPointConfig
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.figures.drawn import Drawn, FigureInputs
@@ -168,7 +168,7 @@ def _points(
     labels: np.ndarray,
     classes: list[str],
 ) -> pd.DataFrame:
-    """A panel's points, class by class in the order of the classes."""
+    """Return a panel's points, class by class in the order of the classes."""
     order = np.argsort(labels, kind="stable")
     return pd.DataFrame(
         {
@@ -291,7 +291,9 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
 
 def _why_diverged(row: pd.Series, num_classes: int) -> str:
     """What a fit lost, and why there may be nothing to find."""
-    _, meaning = LOST.get(row["quantity"], ("", row["quantity"].replace(" (definiteness)", " not positive definite")))
+    _, meaning = DIVERGENCE_CAUSES.get(
+        row["quantity"], ("", row["quantity"].replace(" (definiteness)", " not positive definite"))
+    )
     text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {row['class']})"
     bound = num_classes * _ALPHA * math.exp(1 / _ALPHA) / 2
     if row["variant"] == "full" and row["lambda"] > bound:
@@ -300,7 +302,7 @@ def _why_diverged(row: pd.Series, num_classes: int) -> str:
 
 
 def _ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
-    """The ellipse of two standard deviations of points."""
+    """Return the ellipse of two standard deviations of points."""
     (x, y), covariance = points[["x", "y"]].mean(), np.cov(points[["x", "y"]].to_numpy().T)
     variances, axes = np.linalg.eigh(covariance)
     width, height = 4 * np.sqrt(variances.clip(min=0))
@@ -317,7 +319,7 @@ def _ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
 
 
 def _mean_style(index: int) -> dict[str, Any]:
-    """An open mark, with a thin white rim against dark points: a cluster smaller than it is seen inside."""
+    """Return an open mark, with a thin white rim against dark points: a cluster smaller than it is seen inside."""
     _, marker = class_style(index)
     return {
         "marker": marker,
@@ -331,12 +333,12 @@ def _mean_style(index: int) -> dict[str, Any]:
 
 
 def _dot_style(index: int) -> dict[str, Any]:
-    """An image or a sample in the legend."""
+    """Return an image or a sample in the legend."""
     return {"marker": "o", "markersize": 2.5, "color": class_style(index)[0], "markeredgewidth": 0}
 
 
 def _title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
-    """The title of a panel, without its letter."""
+    """Return the title of a panel, without its letter."""
     row = rows.iloc[0]
     if before is None:
         return f"{len(rows)} images" if name == "images" else "Gaussians, $λ = 0$"

@@ -129,7 +129,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
 
 
 def _table(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
-    """The changes, a variant a row."""
+    """Return the changes, a variant a row."""
     return pd.DataFrame(
         [
             {"class": name, "image": image, "variant": variant, "rms_change": change}
@@ -140,7 +140,7 @@ def _table(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
 
 
 def _class_index(image_set: ImageSet, name: str) -> int:
-    """The class of this name, or else of this index."""
+    """Return the class of this name, or else of this index."""
     if name in image_set.classes:
         return image_set.classes.index(name)
     if name.isdecimal() and int(name) < image_set.num_classes:

@@ -135,7 +135,7 @@ def _add_blocks(axes: Axes, labels: Sequence[str], middles: np.ndarray) -> None:
 
 
 def _enlarge(images: np.ndarray) -> np.ndarray:
-    """The images in colour, small ones enlarged by a whole factor."""
+    """Return the images in colour, small ones enlarged by a whole factor."""
     times = max(1, _FINE // max(images.shape[2:4]))
     return np.broadcast_to(images, (*images.shape[:4], 3)).repeat(times, 2).repeat(times, 3)
 
@@ -150,7 +150,7 @@ def _places(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.nd
 
 
 def _arrange(images: np.ndarray, lefts: np.ndarray, tops: np.ndarray, room: int) -> np.ndarray:
-    """The mosaic (H, W, 3) of images (R, C, height, width, 3), with room below."""
+    """Return the mosaic (H, W, 3) of images (R, C, height, width, 3), with room below."""
     height, width = images.shape[2:4]
     mosaic = np.full((tops[-1] + height + room, lefts[-1] + width, 3), 255, np.uint8)
     for row, top in enumerate(tops):

@@ -92,7 +92,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
 
 
 def _picture(counts: np.ndarray) -> Picture:
-    """A pixel for each pair, darker for a larger share of the class."""
+    """Return a pixel for each pair, darker for a larger share of the class."""
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     white, blue = np.array([255.0, 255.0, 255.0]), np.array([11.0, 83.0, 148.0])
     pixels = white + np.sqrt(shares)[..., None] * (blue - white)

@@ -31,7 +31,7 @@ class ShownClaims:
 
 
 def read_shown_claims(root: Path) -> ShownClaims:
-    """The verdicts that lie in a folder of results."""
+    """Return the verdicts that lie in a folder of results."""
     path = root / f"{NAME}.csv"
     files = [f"{NAME}.{suffix}" for suffix in ("csv", "md", "tex", "html", "png", "pdf")]
     files = [file for file in files if (root / file).is_file()]

@@ -47,7 +47,7 @@ def read_costs(root: Path) -> list[Cost]:
 
 
 def cost_table(costs: list[Cost]) -> Table:
-    """The same as a table, for people; what would be rounded to zero is `< 0.1`."""
+    """Return the same as a table, for people; what would be rounded to zero is `< 0.1`."""
 
     def numbers(heading: str, unit: str, values: list[float], decimals: int) -> Column:
         least = 10**-decimals

@@ -58,7 +58,7 @@ def read_described(root: Path) -> Described:
 
 
 def known_figures() -> dict[str, DescribedFigure]:
-    """The figures that are registered, with what is said of them in every preset."""
+    """Return the figures that are registered, with what is said of them in every preset."""
     known = {name: FIGURES[name].settings for name in FIGURES}
     return {
         name: DescribedFigure(

@@ -37,7 +37,7 @@ class ShownFigure:
 
 
 def read_figures(root: Path, described: Mapping[str, DescribedFigure]) -> list[ShownFigure]:
-    """The figures that are described, and other pictures that lie there."""
+    """Return the figures that are described, and other pictures that lie there."""
     claimed = {picture for figure in described.values() for picture in figure.pictures}
     others = sorted({path.stem for path in root.glob("figures/*.png")} - claimed)
     figures = [_read(root, name, figure) for name, figure in described.items()]

@@ -74,7 +74,7 @@ def _mean(members: Iterable[FoundRun], name: str) -> float:
 
 
 def _best(groups: Groups, name: str) -> Run | None:
-    """The run that is best on the validation split, the first of equals."""
+    """Return the run that is best on the validation split, the first of equals."""
     scores = {run: _mean(members, name) for run, members in groups.items()}
     known = {run: score for run, score in scores.items() if not math.isnan(score)}
     return max(known, key=lambda run: known[run]) if known else None
@@ -124,7 +124,7 @@ def _describe(run: Run) -> str:
 
 
 def _of_paper(name: str, run: Run, tables: Sequence[ShownTable]) -> Iterator[float]:
-    """The paper's number of the same run, if a table has it."""
+    """Yield the paper's number of the same run, if a table has it."""
     for table in tables:
         frame = table.frame
         if frame is None or f"paper_{name}" not in frame:

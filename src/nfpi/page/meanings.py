@@ -26,6 +26,6 @@ WEIGHT = "λ: weight of the repulsion between classes; at 0 (baseline) the Gauss
 
 
 def meanings(names: Iterable[str]) -> list[str]:
-    """A sentence for each of these metrics that has one, in the order that is fixed here."""
+    """Return a sentence for each of these metrics that has one, in the order that is fixed here."""
     wanted = set(names)
     return [sentence for name, sentence in _MEANINGS.items() if name in wanted]

@@ -38,7 +38,7 @@ class Picture:
 
 
 def embed(path: Path, description: str, caption: str = "") -> Picture:
-    """A PNG file as it is.
+    """Return a PNG file as it is.
 
     Raises:
         ValueError: it is no picture, or is damaged.

@@ -61,7 +61,7 @@ class ShownRun:
 def show_runs(
     root: Path, found: Sequence[FoundRun], differing: Callable[[FoundRun], list[tuple[str, str]]]
 ) -> list[ShownRun]:
-    """The runs in their order; classifiers stand with the flow that they learned from.
+    """Return the runs in their order; classifiers stand with the flow that they learned from.
 
     Args:
         root: folder of the results.
@@ -93,7 +93,7 @@ def of_real_images(runs: Sequence[ShownRun]) -> list[ShownRun]:
 
 
 def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
-    """A table of runs, each a link to its place.
+    """Return a table of runs, each a link to its place.
 
     Args:
         runs: of flows, or of classifiers of real images.
@@ -141,7 +141,7 @@ def _identity(heading: str, runs: Iterable[ShownRun], of: Callable[[Run], str | 
 
 
 def _columns_of_taught(runs: Sequence[ShownRun]) -> Iterator[Column]:
-    """The accuracy of each classifier that learned from generated images."""
+    """Yield the accuracy of each classifier that learned from generated images."""
     taught = [{item.found.run.classifier: item.found for item in run.classifiers if _is_taught(item)} for run in runs]
     names = dict.fromkeys(name for classifiers in taught for name in classifiers)
     for name in names:
@@ -150,7 +150,7 @@ def _columns_of_taught(runs: Sequence[ShownRun]) -> Iterator[Column]:
 
 
 def _is_taught(run: ShownRun) -> bool:
-    """Whether it is a classifier of generated images."""
+    """Return whether it is a classifier of generated images."""
     return run.found.run.classifier is not None and run.found.run.augmentation is None
 
 
@@ -181,7 +181,7 @@ def _name(run: Run, *, with_flow: bool) -> str:
 
 
 def _classes(root: Path, run: Run) -> list[str]:
-    """Names of the classes of a run's data set; none where it is not there.
+    """Return the names of the classes of a run's data set; none where it is not there.
 
     Raises:
         DataError, ManifestError: it is damaged.

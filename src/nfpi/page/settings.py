@@ -26,13 +26,13 @@ class SettingsOfKind:
 
 
 def kind_of(found: FoundRun) -> str:
-    """The flows of one data set and backbone, or one classifier."""
+    """Return the flows of one data set and backbone, or one classifier."""
     run = found.run
     return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"
 
 
 def settings_by_kind(found: Sequence[FoundRun]) -> list[SettingsOfKind]:
-    """The settings of the runs, by kind."""
+    """Return the settings of the runs, by kind."""
     kinds: dict[str, list[FoundRun]] = {}
     for item in found:
         if item.settings:
@@ -42,7 +42,7 @@ def settings_by_kind(found: Sequence[FoundRun]) -> list[SettingsOfKind]:
 
 
 def differing_settings(found: FoundRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:
-    """The settings of a run that others of its kind have otherwise."""
+    """Return the settings of a run that others of its kind have otherwise."""
     names = {name for kind in kinds if kind.kind == kind_of(found) for name in kind.differing}
     return [(name, value) for name, value in found.settings.items() if name in names]
 

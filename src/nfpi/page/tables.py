@@ -43,7 +43,7 @@ class ShownTable:
 
 
 def read_tables(root: Path, titles: Mapping[str, str]) -> list[ShownTable]:
-    """The tables that a preset names, in its order, and others that lie there."""
+    """Return the tables that a preset names, in its order, and others that lie there."""
     lying = sorted({path.stem for path in [*root.glob("tables/*.csv"), *root.glob("metrics/*.csv")]})
     return [_read(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *lying])]
 

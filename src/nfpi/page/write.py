@@ -92,7 +92,7 @@ def write_page(root: Path) -> Path:
 
 
 def read_page(root: Path) -> Page:
-    """All that a page shows, from what is there."""
+    """Return all that a page shows, from what is there."""
     problems: list[str] = []
     described = _described(root, problems)
     try:
@@ -142,7 +142,7 @@ def _described(root: Path, problems: list[str]) -> Described:
 
 
 def _not_made(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
-    """Names of what is missing; of a folder without a preset's description figures are not expected."""
+    """Return the names of what is missing; of a folder without a preset's description figures are not expected."""
     names = [table.name for table in tables if not table.is_made]
     if (root / FILE).is_file():
         names += [figure.name for figure in figures if not figure.is_made]
@@ -183,6 +183,6 @@ def _shortened(problems: Sequence[str], root: Path) -> list[str]:
 
 
 def _short(commit: object) -> str:
-    """The first digits of a commit; what differs from it is marked."""
+    """Return the first digits of a commit; what differs from it is marked."""
     text = str(commit or "")
     return text[:7] + ("-dirty" if text.endswith("-dirty") else "")

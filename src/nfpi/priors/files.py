@@ -38,7 +38,7 @@ def prior_tensors(prior: GaussianPrior) -> dict[str, Tensor]:
 
 
 def prior_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior:
-    """The prior of :func:`prior_tensors`; `path` is named in errors.
+    """Return the prior of :func:`prior_tensors`; `path` is named in errors.
 
     Raises:
         FormatError: they are none.

@@ -185,7 +185,7 @@ def _moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) 
 
 
 def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
-    """Whether π, by which the kernel divides, exceeds the rounding error of the largest divergence; (K, K).
+    """Return whether π, by which the kernel divides, exceeds the rounding error of the largest divergence; (K, K).
 
     It does not for classes that coincide, nor for those from which another has moved very far away.
     """

@@ -137,7 +137,7 @@ def _row(
 
 
 def _pairs(first: Side, second: Side) -> list[int]:
-    """The seeds of which both sides have a value."""
+    """Return the seeds of which both sides have a value."""
     return sorted(first.values if second.constant is not None else first.values.keys() & second.values.keys())
 
 
@@ -151,7 +151,7 @@ def _mean(side: Side, seeds: list[int]) -> float:
 
 
 def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
-    """The difference first − second by the test of the comparison."""
+    """Return the difference first − second by the test of the comparison."""
     seeds, test = _pairs(first, second), comparison.test_with(first.planned)
     if second.constant is not None:
         return paired_t(first.values, dict.fromkeys(first.values, second.constant))
@@ -187,7 +187,7 @@ def _run_of(side: Side, name: str, seed: int) -> Run:
 
 
 def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float) -> Verdict:
-    """The verdict of one comparison."""
+    """Return the verdict of one comparison."""
     sign = -1.0 if comparison.direction == "less" else 1.0
     low, high = sorted((sign * result.low, sign * result.high))
     if comparison.direction == "not_less":
@@ -205,7 +205,7 @@ def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Com
 
 
 def _seeds_needed(comparison: ClaimComparison, result: Comparison, family: int) -> int | None:
-    """The number of seeds that would decide, with a power of 80 %, at the standard deviation that was found.
+    """Return the number of seeds that would decide, with a power of 80 %, at the standard deviation that was found.
 
     Decided is what differs from zero, or from the smallest effect that matters: a true difference between the two
     needs more seeds than either. Where every effect matters (0), it is the difference that was found.

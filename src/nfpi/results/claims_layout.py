@@ -48,7 +48,7 @@ def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None
 
 
 def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The verdicts in a claims.csv.
+    """Return the verdicts in a claims.csv.
 
     Raises:
         CsvError: a column is missing or of another type.
@@ -57,7 +57,7 @@ def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def claims_to_markdown(verdicts: pd.DataFrame) -> str:
-    """Both tables as GitHub Markdown."""
+    """Return both tables as GitHub Markdown."""
     parts = []
     for title, table in lay_out_claims(verdicts, MARKDOWN):
         parts += [f"**{title}**", markdown_grid(table), " ".join(table.notes)]
@@ -65,20 +65,20 @@ def claims_to_markdown(verdicts: pd.DataFrame) -> str:
 
 
 def claims_to_latex(verdicts: pd.DataFrame) -> str:
-    r"""Both tables as LaTeX for ``\input``, as :func:`nfpi.results.latex.to_latex` writes one."""
+    r"""Return both tables as LaTeX for ``\input``, as :func:`nfpi.results.latex.to_latex` writes one."""
     (title, claims), (title_of_comparisons, comparisons) = lay_out_claims(verdicts, LATEX)
     comparisons = replace(comparisons, columns=[_grouped(column) for column in comparisons.columns])
     return f"{latex_of(claims, title)}\n\\bigskip\n\n{latex_of(comparisons, title_of_comparisons)}"
 
 
 def claims_to_html(verdicts: pd.DataFrame) -> str:
-    """Both tables as an HTML document that needs no other file."""
+    """Return both tables as an HTML document that needs no other file."""
     tables = lay_out_claims(verdicts, HTML)
     return templates("nfpi.results").get_template("document.html").render(tables=tables, title=TITLE)
 
 
 def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Table]]:
-    """The claims with their verdicts, and the comparisons, each with its title."""
+    """Return the claims with their verdicts, and the comparisons, each with its title."""
     rows = verdicts.to_dict("records")
     first_of_claim = [row for index, row in enumerate(rows) if index == 0 or row["claim"] != rows[index - 1]["claim"]]
     claims = [
@@ -119,7 +119,7 @@ def oriented(row: dict[str, Any]) -> tuple[float, float, float]:
 
 
 def oriented_paper(row: dict[str, Any]) -> float:
-    """The paper's difference with the same sign."""
+    """Return the paper's difference with the same sign."""
     return -float(row["paper_difference"]) if row["direction"] == "less" else float(row["paper_difference"])
 
 
@@ -144,7 +144,7 @@ def decimals_of_difference(row: dict[str, Any]) -> int:
 
 
 def threshold(row: dict[str, Any]) -> float:
-    """The value from which on a difference, with the sign of :func:`oriented`, supports the claim."""
+    """Return the value from which on a difference, with the sign of :func:`oriented`, supports the claim."""
     smallest = float(row["smallest_effect"])
     return -smallest if row["direction"] == "not_less" else smallest
 
@@ -213,7 +213,7 @@ def _escape_number(text: str, markup: Markup) -> str:
 
 
 def _grouped(column: Column) -> Column:
-    """The same column in its group: where the tabular is too wide, groups stand below one another."""
+    """Return the same column in its group: where the tabular is too wide, groups stand below one another."""
     group = next((group for group, headings in _GROUPS.items() if column.heading in headings), "")
     heading = "ours" if column.heading == group else column.heading.lower()
     return replace(column, heading=heading, group=group) if group else column

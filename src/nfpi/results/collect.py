@@ -35,7 +35,7 @@ Of each run its identity, one of its values, the number of images behind it, `ok
 
 
 def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
-    """All values of all runs in long form, one row a value, the same whatever the order of `runs`.
+    """Return all values of all runs in long form, one row a value, the same whatever the order of `runs`.
 
     A run that diverged is one row with an empty metric and value; its `status` says where it ran away. Other rows have
     the status `ok`.
@@ -57,7 +57,7 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """A table that :func:`collect` made, written as csv.
+    """Return a table that :func:`collect` made, written as csv.
 
     Raises:
         CsvError: a column is missing or of another type, a value is missing or not finite.
@@ -71,7 +71,7 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
-    """The rows of one run."""
+    """Return the rows of one run."""
     path = root / run.folder / "metrics.json"
     record = _record_of(run, path, root)
     identity = run.row() | {"n": record.get("n"), "run": run.folder}
@@ -84,7 +84,7 @@ def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
 
 
 def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
-    """The content of a metrics.json, which is that of the run."""
+    """Return the content of a metrics.json, which is that of the run."""
     if not path.exists() and (older := find_older_results(root)) is not None:
         raise MetricsError(describe_older_results(older))
     record = read_record(path)

@@ -48,7 +48,7 @@ class RunPredictions:
     _labels: dict[str, tuple[Path, np.ndarray]] = field(default_factory=dict, init=False)
 
     def right(self, dataset: str, folder: str, accuracy: float) -> np.ndarray | None:
-        """Whether each test image is classified right, (N,) bool; None: there are no predictions.
+        """Return whether each test image is classified right, (N,) bool; None: there are no predictions.
 
         Args:
             dataset: of the run; all runs on it must have the same labels, image by image.
@@ -125,7 +125,7 @@ def compare_with_best(
 
 
 def _pairs(rows: Sequence[_Known], name: str, predictions: RunPredictions) -> Iterator[_Pair]:
-    """All pairs of rows on one data set that have a value of a metric."""
+    """Yield all pairs of rows on one data set that have a value of a metric."""
     entry = metric(name)
     if entry.higher_is_better is None or entry.is_time:
         return
@@ -140,7 +140,7 @@ def _pairs(rows: Sequence[_Known], name: str, predictions: RunPredictions) -> It
 
 
 def _compare(dataset: str, first: Summary, second: Summary, predictions: RunPredictions, name: str) -> Comparison:
-    """A paired t test where two seeds are common; McNemar's for an accuracy of the one seed of a table."""
+    """Return a paired t test where two seeds are common; McNemar's for an accuracy of the one seed of a table."""
     comparison = paired_t(first.values, second.values)
     runs = [(summary.folders[seed], summary.values[seed]) for summary in (first, second) for seed in summary.values]
     of_one_seed = comparison.seeds == 1 and all(folder in predictions.folders for folder, _ in runs)

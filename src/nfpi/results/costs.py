@@ -101,7 +101,7 @@ def _finished(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(folder: Path) -> Mapping[str, Any]:
-    """The metrics.json in a folder; nothing where there is none, or a damaged one."""
+    """Return the metrics.json in a folder; nothing where there is none, or a damaged one."""
     try:
         return read_record(folder / "metrics.json")
     except (MetricsError, OSError):
@@ -109,7 +109,7 @@ def _metrics(folder: Path) -> Mapping[str, Any]:
 
 
 def _device(root: Path, folder: str, known: dict[str, str]) -> str:
-    """The device that metrics in the folder of a job, or the next one above it, were measured on."""
+    """Return the device that metrics in the folder of a job, or the next one above it, were measured on."""
     place = PurePosixPath(folder)
     for candidate in (place, *place.parents[:2]):
         name = candidate.as_posix()
@@ -136,7 +136,7 @@ class Needs:
     starts: Mapping[str, str]
 
     def include(self, job: Job) -> bool:
-        """Whether the table depends on a job."""
+        """Return whether the table depends on a job."""
         folder = _any_seed(job.folder)
         if (folder, job.stage) in self._jobs:
             return True
@@ -230,7 +230,7 @@ def _sum(values: Iterable[float]) -> float:
 
 
 def lay_out_costs(frame: pd.DataFrame) -> Table:
-    """The costs for people, with notes that say how to read them.
+    """Return the costs for people, with notes that say how to read them.
 
     Args:
         frame: what :func:`cost_frame` returns.

@@ -47,7 +47,7 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
 
 
 def read_header(path: str | os.PathLike[str]) -> list[str]:
-    """The names of a table's columns.
+    """Return the names of a table's columns.
 
     Raises:
         CsvError: there is no table.
@@ -57,7 +57,7 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _typed(cells: pd.Series, kind: str, infinite: bool) -> pd.Series:
-    """A column of text in its type; empty cells are unknown, where the type knows that."""
+    """Return a column of text in its type; empty cells are unknown, where the type knows that."""
     if kind == "str":
         return cells
     if kind == "bool":

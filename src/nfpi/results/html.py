@@ -19,7 +19,7 @@ _SPACES = re.compile(r"\s+")
 
 @functools.cache
 def templates(package: str) -> Environment:
-    """The templates of a package, and those of tables; what they are given is escaped."""
+    """Return the templates of a package, and those of tables; what they are given is escaped."""
     loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # Jinja's own takes UTF-8 only
@@ -27,7 +27,7 @@ def templates(package: str) -> Environment:
 
 
 def to_html(frame: pd.DataFrame, title: str) -> str:
-    """The table as an HTML document that needs no other file; its columns can be sorted.
+    """Return the table as an HTML document that needs no other file; its columns can be sorted.
 
     Raises:
         TableError: a column is missing.
@@ -39,7 +39,7 @@ def to_html(frame: pd.DataFrame, title: str) -> str:
 
 
 def read_title(path: Path) -> str | None:
-    """The title of a table that :func:`to_html` wrote; None: the file is something else, or not there."""
+    """Return the title of a table that :func:`to_html` wrote; None: the file is something else, or not there."""
     try:
         found = re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     except (OSError, UnicodeDecodeError):

@@ -63,7 +63,7 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
 
 
 def latex_of(table: Table, title: str) -> str:
-    """A table that is laid out, in the form of :func:`to_latex`."""
+    """Return a table that is laid out, in the form of :func:`to_latex`."""
     size, panels = _fit(table)
     lines = [
         *_wrapped(title),
@@ -86,7 +86,7 @@ def escape(text: str) -> str:
 
 
 def _fit(table: Table) -> tuple[str, list[Table]]:
-    """The size of the font, and the tabulars: one, or several with some of the metrics each."""
+    """Return the size of the font, and the tabulars: one, or several with some of the metrics each."""
     for size, factor in _SIZES.items():
         if _width(table, factor) <= TEXT_WIDTH:
             return size, [table]
@@ -105,7 +105,7 @@ def _fit(table: Table) -> tuple[str, list[Table]]:
 
 
 def _width(table: Table, factor: float) -> float:
-    """An estimate of the width of a tabular, in points."""
+    """Return an estimate of the width of a tabular, in points."""
     total = 0.0
     for columns in table.groups:
         is_group = len(columns) > 1
@@ -123,14 +123,14 @@ def _column_width(column: Column, is_of_group: bool, factor: float, best: Sequen
 
 
 def _length(cell: str) -> float:
-    """The width of a cell at normal size, in points of Computer Modern."""
+    """Return the width of a cell at normal size, in points of Computer Modern."""
     value, _, interval = cell.partition(r"\(^{")
     above = interval.partition("}")[0]
     return sum(_WIDTHS.get(letter, 5.0) for letter in _printed(value)) + 4.0 * len(above)
 
 
 def _printed(cell: str) -> str:
-    """A cell with a wide letter in the place of each sign that is a command."""
+    """Return a cell with a wide letter in the place of each sign that is a command."""
     text = re.sub(r"\\(textsuperscript|ensuremath|[()])", "", cell)
     return re.sub(r"[{}]", "", re.sub(r"\\([A-Za-z]+|.)", "m", text))
 
@@ -179,7 +179,7 @@ def _alignment(column: Column) -> str:
 
 
 def _is_long(column: Column) -> bool:
-    """Whether a column of text is broken into lines, in whichever size it is set."""
+    """Return whether a column of text is broken into lines, in whichever size it is set."""
     width = min(_SIZES.values()) * max(map(_length, column.cells))
     return not column.is_numeric and width > _LONGEST_LABEL * TEXT_WIDTH
 
@@ -205,7 +205,7 @@ def _spread(spread: Spread) -> str:
 
 
 def _power(mantissa: str, exponent: int) -> str:
-    """A power of ten as text, for mathematics would not turn bold in a bold cell."""
+    """Return a power of ten as text, for mathematics would not turn bold in a bold cell."""
     sign = r"\(-\)" if exponent < 0 else ""
     return mantissa.replace("·", r"\(\cdot\)") + rf"10\textsuperscript{{{sign}{abs(exponent)}}}"
 

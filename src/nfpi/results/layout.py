@@ -174,7 +174,7 @@ def write_weight(weight: float, markup: Markup) -> str:
 
 
 def measured(value: float, entry: Metric, images: int | None = None) -> str:
-    """A value with its unit: `94.2 %`."""
+    """Return a value with its unit: `94.2 %`."""
     return f"{value:.{decimals_of(entry, images)}f}" + (f" {entry.unit}" if entry.unit else "")
 
 
@@ -189,7 +189,7 @@ def decimals_of(entry: Metric, images: int | None) -> int:
 
 
 def _metrics(frame: pd.DataFrame) -> list[Metric]:
-    """The metrics of a table of results, which the frame must be."""
+    """Return the metrics of a table of results, which the frame must be."""
     names = metrics_of_table(frame.columns)
     missing = [name for name in table_columns(names) if name not in frame.columns]
     if missing or not names:
@@ -216,12 +216,12 @@ def _columns_of_runs(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
 
 
 def _labels_tell(own: pd.DataFrame, name: str) -> bool:
-    """Whether rows of one label have one value in a column."""
+    """Return whether rows of one label have one value in a column."""
     return bool((own["row"] != "").all() and own.groupby("row")[name].nunique().max() == 1)
 
 
 def _column_of_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
-    """The validation values that λ was chosen by, where it was."""
+    """Yield the validation values that λ was chosen by, where it was."""
     if not was_chosen(frame):
         return
     entries = [metric_or_name(name) if name else None for name in frame["chosen_by"].fillna("")]

@@ -79,7 +79,7 @@ def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]
 
 
 def number(cell: str) -> float:
-    """A cell as a number; Python's parser gives back the float that was written, to the last bit.
+    """Return a cell as a number; Python's parser gives back the float that was written, to the last bit.
 
     Raises:
         ValueError: it is no finite number.

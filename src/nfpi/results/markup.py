@@ -41,7 +41,7 @@ def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, 
 
 
 def to_markdown(frame: pd.DataFrame, title: str) -> str:
-    """The table as GitHub Markdown: title, table, and a line that says how to read it.
+    """Return the table as GitHub Markdown: title, table, and a line that says how to read it.
 
     Raises:
         TableError: a column is missing.
@@ -67,7 +67,7 @@ def to_short_markdown(frame: pd.DataFrame) -> str:
 
 
 def markdown_grid(table: Table) -> str:
-    """The headings and cells of a table that is laid out, the best rows in bold."""
+    """Return the headings and cells of a table that is laid out, the best rows in bold."""
     header = [_heading(column) for column in table.columns]
     lines = [header, ["---:" if column.is_numeric else ":---" for column in table.columns]]
     for cells, best in zip(table.rows, table.best, strict=True):

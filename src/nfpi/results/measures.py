@@ -18,7 +18,7 @@ _BINS = 15
 
 
 def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
-    """The values of these metrics.
+    """Return the values of these metrics.
 
     Args:
         names: of metrics that are computed (:func:`nfpi.config.computed_metrics`).
@@ -74,7 +74,7 @@ def per_class_accuracy(log_prob: Tensor, labels: Tensor) -> Tensor:
 
 
 def worst_class_accuracy(log_prob: Tensor, labels: Tensor) -> float:
-    """The smallest accuracy of a class, in percent.
+    """Return the smallest accuracy of a class, in percent.
 
     Args:
         log_prob: (N, K).

@@ -113,7 +113,7 @@ def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
 
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
-    """Whether a metric of which higher or lower is better has values that were not compared with others."""
+    """Return whether a metric of which higher or lower is better has values that were not compared with others."""
     if entry.higher_is_better is None or entry.is_time:
         return False
     others = frame[entry.name].notna() & ~is_compared(frame, entry.name)

@@ -12,7 +12,7 @@ _FOLDERS = ("*/*/lambda=*", "*/real/seed=*", "*/start/*/seed=*")
 
 
 def find_older_results(root: Path) -> Path | None:
-    """A folder below results/{preset} that an older version made, if there is one."""
+    """Return a folder below results/{preset} that an older version made, if there is one."""
     return next(itertools.chain.from_iterable(map(root.glob, _FOLDERS)), None)
 
 

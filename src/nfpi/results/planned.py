@@ -19,7 +19,7 @@ def write_planned(root: Path, runs: Iterable[Run]) -> None:
 
 
 def read_planned(root: Path) -> list[Run]:
-    """The runs that were left there; none where the file is missing or damaged."""
+    """Return the runs that were left there; none where the file is missing or damaged."""
     try:
         folders = json.loads((root / FILE).read_text(encoding="utf-8"))["runs"]
         runs = [run_of_folder(folder) for folder in folders]

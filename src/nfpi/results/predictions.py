@@ -65,7 +65,7 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
 
 
 def shorten_predictions(predictions: Predictions) -> bytes:
-    """The content of a file with the same predictions, but for `class_log_prob`, two thirds of the bytes."""
+    """Return the content of a file with the same predictions, but for `class_log_prob`, two thirds of the bytes."""
     arrays = {name: getattr(predictions, name) for name in _TYPES}
     return _compress(arrays | {_OF_CLASSES: predictions.class_log_prob[:, :0]})
 

@@ -50,7 +50,7 @@ class Progress:
 
 
 def find_roots(results: Path) -> list[Path]:
-    """The folders results/{preset} that a path stands for: itself, or those in it.
+    """Return the folders results/{preset} that a path stands for: itself, or those in it.
 
     Raises:
         FileNotFoundError: there is none.
@@ -74,13 +74,13 @@ def read_progress(root: Path) -> list[Progress]:
 
 
 def logs_of_run(root: Path, run: Run) -> list[Path]:
-    """The logs of the jobs that make a run, the last one last."""
+    """Return the logs of the jobs that make a run, the last one last."""
     logs = [path for folder in _folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
     return sorted(logs, key=written_at)
 
 
 def is_running(root: Path, run: Run) -> bool:
-    """Whether a job of the run is at work."""
+    """Return whether a job of the run is at work."""
     return bool(_holder(root, run))
 
 
@@ -107,7 +107,7 @@ def _progress(root: Path, run: Run, found: FoundRun | None) -> Progress:
 
 
 def _folders(folder: Path, run: Run) -> Iterator[Path]:
-    """The folder of a run, and those in it that belong to it alone."""
+    """Yield the folder of a run, and those in it that belong to it alone."""
     yield folder
     for pattern in _PARTS_OF_FLOWS if run.classifier is None else _PARTS_OF_CLASSIFIERS:
         yield from folder.glob(pattern)

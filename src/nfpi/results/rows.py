@@ -53,7 +53,7 @@ class TableRow:
         return not self.flow_runs
 
     def with_seeds(self, seeds: Iterable[int]) -> TableRow:
-        """The same row with a run for each of these seeds, in the place of those that it has."""
+        """Return the same row with a run for each of these seeds, in the place of those that it has."""
 
         def runs(some: tuple[Run, ...]) -> tuple[Run, ...]:
             return tuple(replace(some[0], seed=seed) for seed in seeds) if some else ()
@@ -73,7 +73,7 @@ class TableRow:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableRow:
-        """The row of a :meth:`to_json`.
+        """Return the row of a :meth:`to_json`.
 
         Raises:
             ValueError: the record is not a row.

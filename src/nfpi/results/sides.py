@@ -38,7 +38,7 @@ class Evidence:
     _made: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def table(self, name: str, shown: str) -> pd.DataFrame:
-        """A table with one metric and all λ, its lines in the order of its rows."""
+        """Return a table with one metric and all λ, its lines in the order of its rows."""
         if (name, shown) not in self._made:
             changes = {"metrics": [shown], "best_only": False, "literature": []}
             settings = self.tables[name].model_copy(update=changes)
@@ -70,7 +70,7 @@ class Side:
 
 
 def find_side(asked: ComparedRow, name: str, evidence: Evidence) -> Side:
-    """The values of one side, at its λ."""
+    """Return the values of one side, at its λ."""
     if asked.table is None:
         assert asked.value is not None
         return Side("", constant=asked.value)
@@ -100,7 +100,7 @@ def find_side(asked: ComparedRow, name: str, evidence: Evidence) -> Side:
 def _choose(
     asked: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
-    """The row at the λ that is asked for; None: no run is there that λ could be chosen by.
+    """Return the row at the λ that is asked for; None: no run is there that λ could be chosen by.
 
     Where every run diverged at every λ, the choice does not matter: it is the smallest.
     """

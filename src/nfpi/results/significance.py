@@ -158,7 +158,7 @@ def _draw_images(
     drawn: np.ndarray,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """The mean difference of each draw in percent, whose images are the same for all its seeds.
+    """Return the mean difference of each draw in percent, whose images are the same for all its seeds.
 
     Args:
         first_right, second_right: see :func:`bootstrap`.
@@ -179,7 +179,7 @@ def _draw_images(
 def _draw_images_of_each(
     plus: np.ndarray, minus: np.ndarray, images: np.ndarray, drawn: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """The mean difference of each draw in percent, each of whose seeds has images of its own.
+    """Return the mean difference of each draw in percent, each of whose seeds has images of its own.
 
     Args:
         plus, minus, images: how many images only the first has right, only the second, and how many there are,
@@ -205,7 +205,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(std: float, effect: float, *, power: float = 0.8, level: float = SIGNIFICANCE_LEVEL) -> int | None:
-    """The fewest seeds with which a two-sided paired t test finds an effect, at least 2.
+    """Return the fewest seeds with which a two-sided paired t test finds an effect, at least 2.
 
     Args:
         std: standard deviation of the paired differences over seeds, in the metric's unit.

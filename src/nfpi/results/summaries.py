@@ -50,7 +50,7 @@ def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame
 
 
 def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of one metric, one a seed in ascending order; of the classifiers' values where they have some.
+    """Return the rows of one metric, one a seed in ascending order; of the classifiers' values where they have some.
 
     Raises:
         TableError: a seed has two values.
@@ -66,7 +66,7 @@ def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def summarize(measured: pd.DataFrame, name: str) -> Summary:
-    """A metric over seeds.
+    """Return a metric over seeds.
 
     Args:
         measured: rows of the collected table (:func:`nfpi.results.collect.collect`), of the runs of one row.
@@ -90,7 +90,7 @@ def summarize(measured: pd.DataFrame, name: str) -> Summary:
 
 
 def _interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
-    """The 95 % interval: over seeds, or of one accuracy on n images."""
+    """Return the 95 % interval: over seeds, or of one accuracy on n images."""
     if values.size > 1:
         low, high = t_interval(values)
         return (max(low, 0.0), min(high, 100.0)) if metric(name).is_share else (low, high)

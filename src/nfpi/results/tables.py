@@ -94,7 +94,7 @@ def table_columns(metrics: Iterable[str]) -> dict[str, str]:
 
 
 def metrics_of_table(columns: Iterable[str]) -> list[str]:
-    """The metrics that a table with these columns shows."""
+    """Return the metrics that a table with these columns shows."""
     return [column.removesuffix(_COUNT) for column in columns if column.endswith(_COUNT)]
 
 
@@ -148,7 +148,7 @@ def accuracy_table(
 
 
 def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The paper's numbers (workflow/reference/paper.csv).
+    """Return the paper's numbers (workflow/reference/paper.csv).
 
     Raises:
         CsvError: a column is missing or of another type.
@@ -157,7 +157,7 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """A table that :func:`nfpi.results.markup.write_table` wrote as csv, whichever metrics it shows.
+    """Return a table that :func:`nfpi.results.markup.write_table` wrote as csv, whichever metrics it shows.
 
     One of an older version says nothing of comparisons and of the choice.
 
@@ -252,7 +252,7 @@ def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
 
 
 def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row a data set for which a number of the cited work is known, or one without any."""
+    """Return a row a data set for which a number of the cited work is known, or one without any."""
     cited = reference[reference["row"] == label]
     empty = dict.fromkeys(("dataset", "flow", "prior", "classifier", "augmentation"), "")
     cells: dict[str, Any] = empty | {"row": label, "status": "cited", "best": False}
@@ -280,7 +280,7 @@ def _status(diverged: list[str], seeds: int) -> str:
 
 
 def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
-    """The paper's values over all its tables.
+    """Return the paper's values over all its tables.
 
     Those of flows are found by (data set, flow, prior as it lies on disk, λ, classifier of the generated images,
     metric), those of classifiers of real images by (data set, classifier, augmentation, metric).
@@ -300,7 +300,7 @@ def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
 
 
 def _reference_value(known: Mapping[Hashable, float], row: TableRow, name: str) -> float:
-    """The paper's value of a metric of a row, NaN where it gives none."""
+    """Return the paper's value of a metric of a row, NaN where it gives none."""
     if row.is_of_real_images:
         return known.get((row.dataset, row.classifier, row.augmentation, name), math.nan)
     run = row.flow_runs[0]

@@ -25,7 +25,7 @@ def load_cifar100(config: DatasetConfig, download_folder: Path) -> SourceImages:
 
 
 def _load(kind: type[CIFAR10], folder: Path | None, download_folder: Path) -> SourceImages:
-    """The train and the test split, as their makers made them.
+    """Return the train and the test split, as their makers made them.
 
     The files are pickles: torchvision compares their md5 with those it knows before it opens any.
 

@@ -12,7 +12,7 @@ from nfpi.data.sources.registry import SourceImages
 
 
 def load_digits(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """All digits in one split; their 17 shades are spread over [0, 255]."""
+    """Return all digits in one split; their 17 shades are spread over [0, 255]."""
     digits = sklearn.datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     return SourceImages(

@@ -16,7 +16,7 @@ from nfpi.data.sources.registry import SourceImages
 
 
 def load_fashion_mnist(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """The train and the test split, as their makers made them.
+    """Return the train and the test split, as their makers made them.
 
     Raises:
         DataError: a file is missing or damaged, or could not be downloaded.

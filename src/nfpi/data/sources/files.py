@@ -260,7 +260,7 @@ def _idx_files(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """All files below a folder, except for hidden ones, sorted."""
+    """Return all files below a folder, except for hidden ones, sorted."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or an archive, received none")
     found = []

@@ -34,7 +34,7 @@ def find_idx(folder: Path, name: str) -> Path:
 
 
 def read_idx(file: Path) -> np.ndarray:
-    """The unsigned bytes of an idx file, in its shape.
+    """Return the unsigned bytes of an idx file, in its shape.
 
     The header is two zero bytes, the type (8: unsigned byte), the number of axes, and each axis's length as a
     big-endian 32-bit integer.

@@ -127,7 +127,7 @@ def split_folders(root: Path) -> dict[Split, Path]:
 
 
 def first_image(root: Path) -> Path:
-    """The first training image of a folder.
+    """Return the first training image of a folder.
 
     Raises:
         DataError: there is none.
@@ -152,7 +152,7 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
 
 
 def class_names(folder: Path) -> list[str]:
-    """Names of the class folders in `folder`, sorted: a label is an index into them.
+    """Return the names of the class folders in `folder`, sorted: a label is an index into them.
 
     Raises:
         DataError: there are none, or a name is not UTF-8.
@@ -196,7 +196,7 @@ def read_image_files(
 
 
 def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
-    """Names of the images in a folder, sorted, and their sizes and times of change, (N, 2)."""
+    """Return the names of the images in a folder, sorted, and their sizes and times of change, (N, 2)."""
     place = os.open(folder, os.O_RDONLY)  # names relative to it are found without looking up the path of each
     try:
         listed = os.listdir(place)  # noqa: PTH208, a path has no place for an open folder
