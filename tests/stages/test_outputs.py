@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.benchmark import Measurement
+from nfpi.benchmark.measurement import Measurement
 from nfpi.results.predictions import read_predictions
 from nfpi.results.records import MetricsError
 from nfpi.runs import CANDIDATE, GENERATED
@@ -57,8 +57,8 @@ def test_stages_of_tables_leave_exactly_what_they_declare(tables):
 
 def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypatch):
     found = [Measurement("an action", "its plain form", 0.001, 0.02, 20.0, "s", "at least 8×")]
-    for measure in ("fixed_point", "fixed_point_memory", "actions", "training_step"):
-        monkeypatch.setattr(f"nfpi.benchmark._{measure}", lambda *_: found)
+    for measures in ("UNPREPARED", "PREPARED"):
+        monkeypatch.setattr(f"nfpi.benchmark.run.{measures}", (lambda *_: found,))
     monkeypatch.setattr("nfpi.stages.pretrained.published_weights", lambda _: {"weight": torch.zeros(2)})
     for stage in WITHOUT_INPUT:
         nfpi(stage, "--output", tmp_path / stage)

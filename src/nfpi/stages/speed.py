@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nfpi.benchmark import run_benchmarks
+from nfpi.benchmark.run import run_benchmarks
 from nfpi.stages.options import Benchmark
 
 

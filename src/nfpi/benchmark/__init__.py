@@ -1,0 +1,1 @@
+"""Speed and memory: measured as ratios to named references, counted on fake tensors, and projected to GPUs."""

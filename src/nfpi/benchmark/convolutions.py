@@ -1,0 +1,156 @@
+"""Computations of the paper's flow against the bare convolutions of its coupling nets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nfpi.benchmark.measurement import Measurement, compared, medians
+from nfpi.config.flows import MatrixExponentialSettings
+from nfpi.config.training import TrainingConfig
+from nfpi.data.domain import PixelDomain
+from nfpi.data.store import ImageSet
+from nfpi.evaluation import evaluate_flow
+from nfpi.flows.coupling import Coupling
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
+from nfpi.flows.networks import NormalizedConv2d
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.training.batches import TrainingData, latent_statistics
+from nfpi.training.likelihood import negative_log_likelihood
+
+PAPER_SHAPE = (3, 32, 32)
+CLASSES = 10
+
+
+def paper_flow() -> MatrixExponentialFlow:
+    """The flow of the paper, for CIFAR's images."""
+    return MatrixExponentialFlow(PAPER_SHAPE, **MatrixExponentialSettings().model_dump())
+
+
+@dataclass
+class Subject:
+    """A flow that is initialised on random images, and Gaussians of ten classes.
+
+    Args:
+        device: of the flow.
+        batch: images that it is initialised on.
+    """
+
+    device: torch.device
+    batch: int
+
+    def __post_init__(self) -> None:
+        self.flow = paper_flow().to(self.device)
+        self.x = (2 * torch.rand(self.batch, *PAPER_SHAPE) - 1).to(self.device)
+        self.flow.initialize(self.x)
+
+    @cached_property
+    def prior(self) -> GaussianPrior:
+        """Random means, identity covariances."""
+        dimensions = self.x[0].numel()
+        return GaussianPrior(torch.randn(CLASSES, dimensions), torch.ones(CLASSES, dimensions)).to(self.device)
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """As many 8-bit images of classes in turn."""
+        generator = np.random.default_rng(0)
+        pixels = generator.integers(256, size=(self.batch, *PAPER_SHAPE[1:], PAPER_SHAPE[0]), dtype=np.uint8)
+        classes = [str(index) for index in range(CLASSES)]
+        return ImageSet(pixels, np.arange(self.batch) % CLASSES, {"name": "random", "classes": classes, "extra": {}})
+
+
+def measure_training_step(device: torch.device, repeats: int, batch: int = 16) -> Iterator[Measurement]:
+    """Time forward and backward of the likelihood at the paper's size, without the optimizer."""
+    subject = Subject(device, batch)
+    flow, x, labels = subject.flow, subject.x, torch.randint(CLASSES, (batch,)).to(device)
+    couplings = [module for module in flow.modules() if isinstance(module, Coupling)]
+    inputs, convolutions = record_convolutions(flow, x)
+
+    def step() -> None:
+        flow.zero_grad()
+        negative_log_likelihood(flow, subject.prior, x, labels).mean().backward()
+
+    def nets() -> None:
+        flow.zero_grad()
+        for coupling, recorded in zip(couplings, inputs, strict=True):
+            out = coupling.net(recorded)
+            out.backward(torch.ones_like(out))
+
+    def bare() -> None:
+        for image, weight, bias, padding in convolutions:
+            weight.grad = bias.grad = image.grad = None
+            out = F.conv2d(image, weight, bias, padding=padding)
+            out.backward(torch.ones_like(out))
+
+    ours, coupling_nets, bare_convolutions = medians(device, repeats, step, nets, bare)
+    name = f"training step, paper's flow, batch {batch}"
+    yield compared(name, "its coupling nets alone", ours, coupling_nets, "at most 1.10×")
+    yield compared(name, "their bare convolutions", ours, bare_convolutions, "at most 1.22×")
+
+
+def measure_use(device: torch.device, repeats: int, batch: int = 32) -> Iterator[Measurement]:
+    """Time what needs no gradients at the paper's size: evaluation, statistics of latents, classification, sampling."""
+    from nfpi.model import ClassConditionalFlow
+
+    subject = Subject(device, batch)
+    flow, prior, images = subject.flow, subject.prior, subject.images
+    data: dict[str, object] = {"name": None, "classes": images.classes, "dtype": "uint8", "extra": {}}
+    noise = {"grey_noise": 0.0, "latent_noise": 0.0}
+    model = ClassConditionalFlow(flow, prior, {"data": data, "training": noise, "seed": 0})
+    training = TrainingData(images, None, TrainingConfig(batch_size=batch, augmentation="none"), device)
+    with torch.no_grad():
+        _, convolutions = record_convolutions(flow, subject.x)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for image, weight, bias, padding in convolutions:
+            F.conv2d(image, weight, bias, padding=padding)
+
+    def evaluate() -> None:
+        evaluate_flow(flow, prior, images, batch_size=batch, seed=0, domain=PixelDomain(0.0), device=device)
+
+    uses = {
+        "evaluate": evaluate,
+        "statistics of latents": lambda: latent_statistics(flow, training, seed=0),
+        "predict": lambda: model.predict(images.images),
+        "sample": lambda: model.sample(images.labels),
+    }
+    *times, bare_convolutions = medians(device, repeats, *uses.values(), bare)
+    for name, ours in zip(uses, times, strict=True):
+        reference = "the bare convolutions of its coupling nets"
+        yield compared(f"{name}, paper's flow, {batch} images", reference, ours, bare_convolutions, "at most 1.10×")
+
+
+def record_convolutions(
+    flow: MatrixExponentialFlow, x: Tensor
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor, int]]]:
+    """Copy the inputs of the coupling nets, and (input, weight, bias, padding) of every convolution."""
+    inputs: list[Tensor] = []
+    convolutions: list[tuple[Tensor, Tensor, Tensor, int]] = []
+
+    def record_net(module: nn.Module, received: tuple[Tensor, ...]) -> None:
+        inputs.append(received[0].detach().clone().requires_grad_())
+
+    def record_convolution(module: nn.Module, received: tuple[Tensor, ...]) -> None:
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        image = received[0].detach().clone().requires_grad_()
+        bias = weight.new_zeros(len(weight), requires_grad=True)
+        convolutions.append((image, weight.detach().clone().requires_grad_(), bias, weight.shape[-1] // 2))
+
+    handles = []
+    for module in flow.modules():
+        if isinstance(module, Coupling):
+            handles.append(module.net.register_forward_pre_hook(record_net))
+        elif isinstance(module, (NormalizedConv2d, nn.Conv2d)):
+            handles.append(module.register_forward_pre_hook(record_convolution))
+    flow(x)
+    for handle in handles:
+        handle.remove()
+    return inputs, convolutions

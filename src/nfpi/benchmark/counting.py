@@ -1,0 +1,224 @@
+"""Operations of a computation, with the FLOPs and bytes of each, and what autograd keeps for the backward pass.
+
+Counts do not depend on how busy the machine is, and need no values: on fake tensors
+(:class:`torch._subclasses.fake_tensor.FakeTensorMode`) a step of any size is counted in seconds, in no memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+
+_ALLOCATIONS = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
+_COPIES = {aten._to_copy, aten.copy_}
+_ATTENTION_ON_CPU = (
+    aten._scaled_dot_product_flash_attention_for_cpu,
+    (aten._scaled_dot_product_flash_attention_for_cpu_backward),
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One dispatched operation that does work; views and allocations do none.
+
+    Attributes:
+        name: torch's, with the overload.
+        flops: floating-point operations of products and convolutions; 0 for all others, which memory bounds.
+        bytes: read and written, as if nothing stayed in a cache.
+        dtype: of its first floating-point input, in which products are computed.
+    """
+
+    name: str
+    flops: int
+    bytes: int
+    dtype: torch.dtype
+
+
+@dataclass
+class Counts:
+    """What was counted.
+
+    Attributes:
+        operations: in their order.
+        host_reads: names of operations for which the host waits for the device: it reads a number, asks how many
+            entries are not zero, or copies to or from memory that is not pinned.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    host_reads: list[str] = field(default_factory=list)
+
+    @property
+    def flops(self) -> int:
+        """Of all operations."""
+        return sum(operation.flops for operation in self.operations)
+
+    @property
+    def bytes(self) -> int:
+        """Of all operations."""
+        return sum(operation.bytes for operation in self.operations)
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts the operations on one device within its context.
+
+    Where fake tensors have no value that the host asks for, one is made up, which says that all is well: comparisons
+    hold, nothing is infinite or NaN, and a number is `value`.
+
+    Args:
+        device: of the operations that count; a copy from or to it is one.
+        value: of the numbers that the host reads from fake tensors.
+
+    Attributes:
+        counts: so far; may be replaced to count something else.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", value: float = 0.2) -> None:
+        super().__init__()
+        self.counts = Counts()
+        self._device = torch.device(device)
+        self._value = value
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Carry out and count one operation."""
+        kwargs = dict(kwargs or {})
+        if func.overloadpacket is aten._pin_memory and isinstance(args[0], FakeTensor):
+            return args[0]
+        try:
+            out = func(*args, **kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            out = self._made_up(func, args)
+        if func.overloadpacket is aten.any:
+            out.nfpi_says_no = True
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*inputs, *(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))]
+        here = [tensor.device.type == self._device.type for tensor in tensors]
+        if not any(here):
+            return out
+        if self._device.type != "cpu" and _host_waits(func, args, kwargs, all(here)):
+            self.counts.host_reads.append(str(func))
+        if not _works(func):
+            return out
+        first = next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32)
+        count_flops = flop_registry.get(func.overloadpacket)
+        flops = count_flops(*args, **kwargs, out_val=out) if count_flops is not None else _attention(func, args)
+        self.counts.operations.append(Operation(str(func), flops, sum(map(_size, tensors)), first))
+        return out
+
+    def _made_up(self, func: OpOverload, args: Sequence[Any]) -> Any:
+        """The result of an operation whose result, or its shape, depends on values that are not there."""
+        packet, tensor = func.overloadpacket, args[0]
+        if packet is aten._local_scalar_dense:
+            if tensor.dtype is torch.bool:
+                return not hasattr(tensor, "nfpi_says_no")
+            return self._value if tensor.is_floating_point() else 0
+        if packet is aten.nonzero:
+            return tensor.new_empty(0, tensor.dim(), dtype=torch.int64)
+        if packet is aten.index:
+            mask = next(index for index in args[1] if index is not None)
+            return tensor.new_empty(0, *tensor.shape[mask.dim() :])
+        if packet is aten._unique2:
+            return tensor.new_empty(1), torch.empty_like(tensor, dtype=torch.int64), tensor.new_empty(1).long()
+        if packet is aten.bincount:
+            return tensor.new_empty(1)
+        if packet is aten.equal:
+            return True
+        raise NotImplementedError(f"operation counter: no value is known for {func} on fake tensors")
+
+
+def _works(func: OpOverload) -> bool:
+    """Whether an operation does work on its device: a view or an allocation does not."""
+    if func.namespace == "prim" or func.overloadpacket in _ALLOCATIONS:
+        return False
+    aliases = [result.alias_info for result in func._schema.returns]
+    return not any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def _host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], one_device: bool) -> bool:
+    """Whether the host waits for the device."""
+    packet = func.overloadpacket
+    if packet in _COPIES:
+        position = 2 if packet is aten.copy_ else len(args)
+        waits = not (kwargs.get("non_blocking", False) or (len(args) > position and args[position]))
+        return not one_device and waits
+    if packet is aten.index:
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
+def _attention(func: OpOverload, args: Sequence[Any]) -> int:
+    """FLOPs of the attention that torch chooses on a CPU, which its own counter does not know; 0 of others."""
+    if func.overloadpacket not in _ATTENTION_ON_CPU:
+        return 0
+    backward = func.overloadpacket is _ATTENTION_ON_CPU[1]
+    query, key = args[1:3] if backward else args[:2]
+    batch, heads, length, width = query.shape
+    products = 5 if backward else 2  # the scores are computed again in the backward pass
+    return products * 2 * batch * heads * length * key.shape[2] * width
+
+
+def _size(tensor: Tensor) -> int:
+    """Bytes of a tensor's memory, in which expanded axes take none."""
+    sides = [side for side, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+    return math.prod(sides) * tensor.element_size()
+
+
+class SavedMemory:
+    """Counts the memory that autograd keeps for the backward pass, parameters left out."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, torch.UntypedStorage] = {}
+
+    def counting(self) -> AbstractContextManager[Any]:
+        """Count what is saved within the block."""
+
+        def pack(tensor: Tensor) -> Tensor:
+            if not (isinstance(tensor, nn.Parameter) or (tensor.is_leaf and tensor.requires_grad)):
+                storage = tensor.untyped_storage()
+                self._kept[storage._cdata] = storage  # kept, so that no other storage gets its address
+            return tensor
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+
+    @property
+    def bytes(self) -> int:
+        """Of every storage once."""
+        return sum(storage.nbytes() for storage in self._kept.values())
+
+
+def fake_tensors() -> FakeTensorMode:
+    """A context in which tensors have shapes, types and devices, and neither values nor memory."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def make_fake(module: nn.Module, mode: FakeTensorMode, device: torch.device | str = "cpu") -> nn.Module:
+    """Replace a module's parameters and buffers by fake ones on a device."""
+    with mode:
+        for part in module.modules():
+            for name, parameter in part._parameters.items():
+                if parameter is not None:
+                    fake = mode.from_tensor(parameter.detach()).to(device)
+                    part._parameters[name] = nn.Parameter(fake, requires_grad=parameter.requires_grad)
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    part._buffers[name] = mode.from_tensor(buffer).to(device)
+    return module

@@ -1,0 +1,124 @@
+"""The fixed-point iteration against sums over an array of all pairs of classes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nfpi.benchmark.measurement import Measurement, compared, medians
+from nfpi.config.priors import FixedPointConfig
+from nfpi.priors.fixed_point import fit_fixed_point
+from nfpi.priors.statistics import ClassStatistics
+
+_ITERATIONS = 5
+"""Iterations of a timed fit; the time of its checks is included."""
+
+
+def random_statistics(classes: int, dimensions: int) -> ClassStatistics:
+    """Statistics of K classes in D dimensions, the same every time; float64."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(classes, dimensions, generator=generator, dtype=torch.float64)
+    variance = 0.5 + torch.rand(classes, dimensions, generator=generator, dtype=torch.float64)
+    return ClassStatistics(torch.full((classes,), 500), mean, variance)
+
+
+def seconds_an_iteration(classes: int, dimensions: int, iterations: int = _ITERATIONS) -> float:
+    """Time one fit of K classes in D dimensions on the CPU: seconds an iteration."""
+    statistics = random_statistics(classes, dimensions)
+    config = FixedPointConfig(weight=1e3, tolerance=0.0, max_iterations=iterations)
+    began = time.perf_counter()
+    fit_fixed_point(statistics, config)
+    return (time.perf_counter() - began) / iterations
+
+
+def measure_fixed_point(device: torch.device, repeats: int) -> Iterator[Measurement]:
+    """Time one iteration on the CPU, float64, K = 100 and D = 3072, as for CIFAR100."""
+    statistics = random_statistics(100, 3072)
+    updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")
+    for update in updates:
+        config = FixedPointConfig(weight=1e3, update=update, tolerance=0.0, max_iterations=_ITERATIONS)
+        fit, slow = medians(
+            device,
+            repeats,
+            partial(fit_fixed_point, statistics, config),
+            partial(broadcast_iteration, statistics.mean, statistics.variance, config),
+        )
+        name = f"fixed-point iteration ({update}), K = 100, D = 3072, float64, CPU"
+        reference = "sums over K×K×D arrays"
+        yield compared(name, reference, fit / _ITERATIONS, slow, "at least 30×", larger_is_better=True)
+
+
+def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple[Tensor, Tensor]:
+    """Compute one iteration of Eqs. 5-7 literally, with K×K×D arrays of all pairs [i, j], starting from m and v.
+
+    Args:
+        m, v: (K, D), means and variances of the classes.
+        config: of pairwise scale, with mean and variance both fitted.
+
+    Returns:
+        new mean and variance, (K, D).
+    """
+    classes = len(m)
+    c = config.weight / (classes * (classes - 1))
+    gap = m[:, None] - m[None]
+    vi, vj = v[:, None], v[None]
+    kld = 0.5 * (vj.log() - vi.log() - 1 + vi / vj + gap**2 / vj).sum(2)
+    pi = torch.where(torch.eye(classes, dtype=torch.bool), 1.0, kld)
+    kappa = torch.exp(-kld / (pi * config.alpha)) / (pi * config.alpha)
+    kappa = kappa.fill_diagonal_(0.0)[:, :, None]
+    transposed = kappa.transpose(0, 1)
+    released = config.update == "released"
+    spread, tight_i, tight_j = vi, 1 / vi, 1 / vj
+    if released and config.isotropic_mean_update:
+        spread, tight_i, tight_j = (t.mean(2, keepdim=True) for t in (spread, tight_i, tight_j))
+    mean = m + c * (spread * (kappa * tight_j + transposed * tight_i) * gap).sum(1)
+    squares = gap**2
+    if released and config.pooled_mean_gaps:
+        squares = squares.sum(0)[None]
+    a = (1 + c * (kappa - transposed).sum(1)) / v + c * (transposed * (squares + vj)).sum(1) / v**2
+    if released:
+        a = v**2 * a
+    b = v + c * v**2 * (kappa / vj).sum(1)
+    return mean, (b / a).sqrt()
+
+
+def measure_large_fit(device: torch.device, repeats: int) -> Iterator[Measurement]:
+    """Measure a process that fits K = 1000, D = 4096, as for ImageNet latents: its peak memory, and an iteration."""
+    fit = "from nfpi.benchmark.fixed_point import describe_fit; print(describe_fit(1000, 4096))"
+    process = subprocess.run([sys.executable, "-c", fit], capture_output=True, text=True, check=True)
+    seconds, peak = json.loads(process.stdout)
+    what = "K = 1000, D = 4096, float64"
+    yield Measurement(f"fixed-point iteration, {what}, CPU", "", seconds, None, None, "s", "")
+    yield Measurement(
+        f"fixed-point fit, {what}: peak memory of the process",
+        "one K×K×D array: 30.5 GiB",
+        peak,
+        1000 * 1000 * 4096 * 8 / 2**30,
+        None,
+        "GiB",
+        "at most 1.5 GiB",
+    )
+
+
+def describe_fit(classes: int, dimensions: int) -> str:
+    """Fit K classes in D dimensions; seconds an iteration, and the peak memory of this process in GiB, as JSON."""
+    return json.dumps([seconds_an_iteration(classes, dimensions, iterations=3), _peak_memory()])
+
+
+def _peak_memory() -> float:
+    status = Path("/proc/self/status")
+    if status.is_file():  # on Linux getrusage returns the parent's peak where that was higher
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

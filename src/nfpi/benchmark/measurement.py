@@ -1,0 +1,87 @@
+"""One line of the benchmark, and how both sides of its ratio are timed.
+
+Both sides run alternately, and the ratio is that of their medians, so that a slow moment of the machine affects both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nfpi.runtime.devices import describe_device
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the benchmark.
+
+    Attributes:
+        name: what is measured.
+        reference: what it is compared with.
+        ours, theirs: medians of seconds, or amounts of the unit.
+        ratio: larger is better where `target` says "at least", otherwise smaller.
+        unit: s, GiB, GB, or operations.
+        target: of the ratio, or of the amount where there is no ratio.
+    """
+
+    name: str
+    reference: str
+    ours: float
+    theirs: float | None
+    ratio: float | None
+    unit: str
+    target: str
+
+
+def compared(
+    name: str, reference: str, ours: float, theirs: float, target: str, *, larger_is_better: bool = False
+) -> Measurement:
+    """The line of two times in seconds, with their ratio."""
+    ratio = theirs / ours if larger_is_better else ours / theirs
+    return Measurement(name, reference, ours, theirs, ratio, "s", target)
+
+
+def medians(device: torch.device, repeats: int, *sides: Callable[[], object]) -> list[float]:
+    """Measure median seconds of each side; the sides run alternately, after a warm-up run of each."""
+    times: list[list[float]] = [[] for _ in sides]
+    for round_ in range(repeats + 1):
+        for side, its_times in zip(sides, times, strict=True):
+            _synchronize(device)
+            began = time.perf_counter()
+            side()
+            _synchronize(device)
+            if round_:
+                its_times.append(time.perf_counter() - began)
+    return [statistics.median(its_times) for its_times in times]
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(found: Sequence[Measurement], device: torch.device, repeats: int) -> str:
+    """The lines as a Markdown table, under a line that says what was measured on."""
+    lines = [
+        f"Medians of {repeats} runs, alternating; {describe_device(device)}, torch {torch.__version__}.",
+        "",
+        "| what | reference | ours | reference | ratio | target |",
+        "| :--- | :--- | ---: | ---: | ---: | :--- |",
+    ]
+    for m in found:
+        ratio = "" if m.ratio is None else f"{m.ratio:.2f}×"
+        ours, theirs = _amount(m.ours, m.unit), _amount(m.theirs, m.unit)
+        lines.append(f"| {m.name} | {m.reference} | {ours} | {theirs} | {ratio} | {m.target} |")
+    return "\n".join(lines) + "\n"
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit == "s":
+        return f"{1e3 * value:.2f} ms"
+    return f"{value:.0f}" if unit == "operations" else f"{value:.2f} {unit}"

@@ -1,0 +1,50 @@
+"""All lines of the benchmark, and the files that they are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from nfpi.benchmark.actions import measure_actions
+from nfpi.benchmark.convolutions import measure_training_step, measure_use
+from nfpi.benchmark.fixed_point import measure_fixed_point, measure_large_fit
+from nfpi.benchmark.measurement import Measurement, describe
+from nfpi.benchmark.start_up import measure_start_up
+from nfpi.results.csv_files import write_csv
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.files import write_atomically, written_together
+
+Measure = Callable[[torch.device, int], Iterable[Measurement]]
+
+UNPREPARED: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
+"""Measured on the CPU in a process as it is, as the fit runs."""
+PREPARED: tuple[Measure, ...] = (measure_actions, measure_training_step, measure_use)
+"""Measured on the best device in a process that keeps freed memory, as a training runs (`make_device`)."""
+
+
+def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
+    """Run all measurements, and write benchmark.csv and benchmark.md into a folder.
+
+    Args:
+        output: the folder.
+        repeats: timed runs of each side, after a warm-up run.
+    """
+    torch.manual_seed(0)
+    found: list[Measurement] = []
+    with tqdm(total=len(UNPREPARED) + len(PREPARED), desc="benchmark", disable=None) as progress:
+        for measure in UNPREPARED:
+            found += measure(torch.device("cpu"), repeats)
+            progress.update()
+        device = make_device().device
+        for measure in PREPARED:
+            found += measure(device, repeats)
+            progress.update()
+    with written_together():
+        write_csv(pd.DataFrame([asdict(measurement) for measurement in found]), output / "benchmark.csv")
+        write_atomically(output / "benchmark.md", describe(found, device, repeats))
+    return found

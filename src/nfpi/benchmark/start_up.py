@@ -1,0 +1,35 @@
+"""From the start of a process to its first work, against the import of torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from nfpi.benchmark.measurement import Measurement, compared, medians
+
+_LOADED = """
+from nfpi.cli import commands
+from nfpi.stages.options import COMMANDS
+import pkgutil
+commands()
+pkgutil.resolve_name(next(command.work for command in COMMANDS if command.command == {command!r}))
+"""
+"""What a stage does before it works: the parser of all commands, and the modules that its work is in."""
+
+
+def measure_start_up(device: torch.device, repeats: int) -> Iterator[Measurement]:
+    """Time processes that load the stages of a flow, and one that imports torch."""
+    stages = ("train-flow", "evaluate")
+    sides = [*(_LOADED.format(command=command) for command in stages), "import torch"]
+    *times, import_torch = medians(
+        torch.device("cpu"), min(repeats, 3), *(lambda code=code: _run(code) for code in sides)
+    )
+    for stage, seconds in zip(stages, times, strict=True):
+        yield compared(f"start-up of {stage}", 'python -c "import torch"', seconds, import_torch, "at most 1.60×")
+
+
+def _run(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nfpi.benchmark.convolutions import record_convolutions
+from nfpi.flows import MatrixExponentialFlow
+
+
+@pytest.mark.parametrize("coupling", ["matrix_exponential", "affine"])
+def test_the_bare_convolutions_are_those_of_the_flow(coupling):
+    flow = MatrixExponentialFlow((1, 8, 8), [2, 1], [3, 1], [8, 6], coupling)
+    x = 2 * torch.rand(4, 1, 8, 8) - 1
+    flow.initialize(x)
+    inputs, convolutions = record_convolutions(flow, x)
+    couplings = [level_flow.coupling for level in flow.levels for level_flow in level]
+    expected: list[tuple[torch.Size, torch.Size]] = []
+    conv2d = F.conv2d
+
+    def note(image, weight, bias=None, stride=1, padding=0, *_):
+        expected.append((image.shape, weight.shape))
+        return conv2d(image, weight, bias, padding=padding)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "conv2d", note)
+        patch.setattr(torch.nn.Conv2d, "forward", lambda self, image: note(image, self.weight, self.bias, 1, 1))
+        for coupled, kept in zip(couplings, inputs, strict=True):
+            coupled.net(kept)
+    assert len(expected) == 2 * (2 + 3 * 3) + (2 + 3 * 1)  # the first, three a block, and the last one
+    assert [kept.shape for kept in inputs] == [(4, 2, 4, 4), (4, 2, 4, 4), (4, 4, 2, 2)]
+    assert [(image.shape, weight.shape) for image, weight, _, _ in convolutions] == expected
+    for image, weight, bias, padding in convolutions:
+        out = conv2d(image, weight, bias, padding=padding)
+        assert out.shape[2:] == image.shape[2:]
+        out.sum().backward()
+        assert all(tensor.grad is not None for tensor in (image, weight, bias))
+    assert all(parameter.grad is None for parameter in flow.parameters())  # they are copies
+    hooks = sum(len(module._forward_pre_hooks) for module in flow.modules())
+    assert hooks == 0
