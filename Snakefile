@@ -36,8 +36,9 @@ from nfpi.stages.options import (
     TrainFlow,
 )
 from nfpi.workflow import Inputs, Jobs, Params, Plan, Sources, Targets
-from nfpi.workflow.alone import hold_results
-from nfpi.workflow.ending import show_results
+from nfpi.workflow.results_lock import lock_results
+from nfpi.workflow.conda import ask_for_cuda
+from nfpi.workflow.summary import show_results
 from nfpi.workflow.internals import (
     log_in_utf_8,
     requested_targets,
@@ -48,7 +49,7 @@ from nfpi.workflow.internals import (
 )
 from nfpi.workflow.page import write_page_at_end
 from nfpi.workflow.plan import shorten_path
-from nfpi.workflow.planned import note_planned, note_settings
+from nfpi.workflow.records import record_planned_runs, record_settings
 from nfpi.workflow.terminal import introduce
 
 ROOT = Path(workflow.basedir)
@@ -70,6 +71,8 @@ ENVIRONMENT = ROOT / "environment.yml"
 REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 
 use_this_machine(workflow, available_cpu_count())
+if plan.config.cluster is not None:
+    ask_for_cuda()
 
 
 resource_scopes:
@@ -106,11 +109,11 @@ except ConfigError as error:
 
 onstart:
     try:
-        hold_results(plan.layout.root)
+        lock_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
-    note_planned(plan, requested_targets(workflow))
-    note_settings(plan)
+    record_planned_runs(plan, requested_targets(workflow))
+    record_settings(plan)
     log_in_utf_8(logger)
     introduce(logger, plan.layout.root, timed_rules(workflow))
 

@@ -1,7 +1,7 @@
-"""What a call of the workflow prints (nfpi.workflow.terminal) as a logger of Snakemake: `logger: nfpi` in a profile.
+"""A logger plugin of Snakemake that prints as nfpi.workflow.terminal does: `logger: nfpi` in a profile.
 
-Snakemake finds its plugins by the name of their package and imports all of them in every call, also those of other
-projects: what this one needs is imported when it is used.
+Snakemake finds plugins by the name of their package and imports all of them in every call, even in other projects:
+therefore this one imports its dependencies only when it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 
 class LogHandler(LogHandlerBase):
-    """Prints one line a job."""
+    """Prints one line per job."""
 
     writes_to_stream = True
     writes_to_file = False
@@ -22,7 +22,7 @@ class LogHandler(LogHandlerBase):
     needs_rulegraph = False
 
     def __post_init__(self) -> None:
-        """Take over the stream that Snakemake would print on."""
+        """Take over the stream of Snakemake's own handler."""
         from snakemake.logging import ColorizingTextHandler
 
         from nfpi.workflow.terminal import make_output
@@ -32,19 +32,19 @@ class LogHandler(LogHandlerBase):
         self._output = make_output(self.common_settings, self._snakemakes)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:
-        """Take the formatter of Snakemake's own lines."""
+        """Set the formatter of Snakemake's own lines."""
         super().setFormatter(fmt)
         self._snakemakes.setFormatter(fmt)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print what a record says."""
+        """Print a record."""
         try:
             self._output.receive(record, self.format)
         except Exception:
             self.handleError(record)
 
     def close(self) -> None:
-        """Print what stands at the very end."""
+        """Print the last lines of the call."""
         try:
             self._output.finish()
         finally:

@@ -1,4 +1,4 @@
-"""What the rules ask: targets, inputs, settings and resources. Typed, and tested without Snakemake."""
+"""Targets, inputs, params and resources of the rules, as typed functions that are tested without Snakemake."""
 
 from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.jobs import Jobs

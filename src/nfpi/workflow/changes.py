@@ -1,4 +1,4 @@
-"""Settings that have changed since the last call, in the words of config.yaml."""
+"""Describe settings that have changed since the last call by their names in config.yaml."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BLOCKS = {
     "encode_data": "datasets.{dataset}",
     "table": "tables.{table}",
 }
-"""Where the settings of a rule stand in config.yaml."""
+"""The block of config.yaml that holds the settings of a rule."""
 
 
 def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str:
-    """Snakemake's reason to run a job, with settings that have changed as `training.epochs: 40 → 12`."""
+    """Rewrite Snakemake's reason to run a job: changed settings become `training.epochs: 40 → 12`."""
     changes = find_changes(reason, rule, wildcards)
     if not changes:
         return reason
@@ -33,14 +33,14 @@ def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str
 
 
 def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[str]:
-    """The settings that have changed, by Snakemake's reason; none where it names none in JSON."""
+    """List the changed settings in Snakemake's reason; empty if it holds none in JSON."""
     found = _CHANGED.search(reason)
     if not found:
         return []
     before, now = (list(filter(None, map(_settings, _texts(part)))) for part in found.groups())
     changes: list[str] = []
     for old in before if len(before) == len(now) else ():
-        new = max(now, key=lambda other: len(old.keys() & other.keys()))  # they come in no order
+        new = max(now, key=lambda other: len(old.keys() & other.keys()))  # Snakemake lists them in no order
         where = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
         where = "flows.{flow}" if where == "training" and {"kind"} & (old.keys() | new.keys()) else where
         prefix = f"{where.format_map(_Wildcards(wildcards))}." if where else ""
@@ -49,21 +49,21 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
 
 
 class _Wildcards(dict[str, str]):
-    """What a job has no wildcard for stays a name."""
+    """Wildcards of a job; a missing one is formatted as its name."""
 
     def __missing__(self, key: str) -> str:
         return key
 
 
 def _texts(part: str) -> Iterator[str]:
-    """The literals of Python in a text."""
+    """Iterate over the Python string literals in a text."""
     for found in _TEXT.finditer(part):
         text = found[1] if found[1] is not None else found[2]
         yield text.replace("\\'", "'").replace('\\"', '"').replace("\\\\", "\\")
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """The settings that a text holds as JSON; none where it holds something else."""
+    """Parse a JSON object; empty if the text is anything else."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The rows of tables that the claims of a preset name, with the runs behind each."""
+"""The table rows that the claims of a preset compare, and their runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nfpi.workflow.tables import table_rows
 
 
 def claim_rows(config: Config) -> dict[str, list[TableRow]]:
-    """The rows that the claims are judged by, in the order of each table, by its name.
+    """Return the rows that the claims compare, by table, in the order of the table.
 
-    Where a claim leaves λ to a choice, these are all rows of the experiment that it may fall on.
+    Where λ is chosen by validation, these are the rows of all λ of the experiment.
     """
     found: dict[str, list[TableRow]] = {}
     for claim in config.claims.values():
@@ -23,13 +23,13 @@ def claim_rows(config: Config) -> dict[str, list[TableRow]]:
 
 
 def runs_of_claims(config: Config) -> list[Run]:
-    """The runs whose metrics the claims are judged by."""
+    """Return the runs whose metrics the claims compare."""
     rows = (row for rows in claim_rows(config).values() for row in rows)
     return list(dict.fromkeys(run for row in rows for run in row.runs))
 
 
 def runs_of_tests(config: Config) -> list[Run]:
-    """The runs of which a test reads the prediction for each image."""
+    """Return the runs whose predictions are compared image by image."""
     found: list[Run] = []
     for claim in config.claims.values():
         for comparison in claim.comparisons:
@@ -41,7 +41,7 @@ def runs_of_tests(config: Config) -> list[Run]:
 
 
 def _rows_of(config: Config, asked: ComparedRow) -> list[TableRow]:
-    """The rows of one side of a comparison, λ ascending."""
+    """Return the rows of one side of a comparison, by ascending λ."""
     assert asked.table is not None
     experiments = config.tables[asked.table].experiments
     index = asked.index_in(dict(enumerate(experiments)))

@@ -1,4 +1,4 @@
-"""How long the jobs of a call will still take, by the times of jobs of the same rule."""
+"""Estimate the time left for the jobs of a call from the times of earlier jobs of the same rules."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from statistics import fmean
 
 @dataclass
 class Forecast:
-    """What is left to do.
+    """Jobs that are left, and how long jobs of each rule take.
 
     Args:
-        jobs: how many there are of each rule.
-        earlier: seconds of jobs of earlier calls, by rule.
+        jobs: number of jobs of each rule.
+        earlier: seconds that jobs of earlier calls took, by rule.
     """
 
     jobs: Counter[str] = field(default_factory=Counter)
@@ -26,26 +26,26 @@ class Forecast:
         self._waiting = Counter(self.jobs)
 
     def finished(self, rule: str, seconds: float | None) -> None:
-        """Take note of a job that has ended; None: it failed."""
+        """Record a job that has ended; None: it failed."""
         self._waiting[rule] -= 1
         if seconds is not None:
             self._taken.setdefault(rule, []).append(seconds)
 
     def restarted(self, rule: str) -> None:
-        """Take note of a job that failed and is tried again."""
+        """Record a job that failed and is tried again."""
         self._waiting[rule] += 1
 
     def of_job(self, rule: str) -> float | None:
-        """Seconds that a job of a rule takes: the mean of this call, else of earlier ones; None: not known."""
+        """Return the mean seconds of a job of a rule, in this call or else in earlier ones; None: not known."""
         times = self._taken.get(rule) or self.earlier.get(rule)
         return fmean(times) if times else None
 
     def left(self, running: Mapping[str, Sequence[float]], at_once: int) -> tuple[float, bool]:
-        """Seconds until all jobs have ended, and whether the times of all of their rules are known.
+        """Return the seconds until all jobs have ended, and whether the times of all their rules are known.
 
         Args:
-            running: for how many seconds the running jobs have run, by rule.
-            at_once: how many jobs run at the same time.
+            running: seconds since each running job began, by rule.
+            at_once: number of jobs that run at the same time.
         """
         seconds, known = 0.0, True
         for rule, count in self._waiting.items():

@@ -38,7 +38,7 @@ class Inputs:
     plan: Plan
 
     def wildcard_constraints(self) -> dict[str, str]:
-        """What each wildcard may be, as regular expressions."""
+        """Return a regular expression for each wildcard."""
         config = self.plan.config
         priors = [*config.priors, *BASELINE.values()]
         flow, prior = (_any_of(names) for names in (config.flows, priors))
@@ -60,29 +60,29 @@ class Inputs:
         }
 
     def datasets(self, *, encoded: bool) -> str:
-        """Data sets of which the flow sees an autoencoder's latents, or the others, as a regular expression."""
+        """Return a regular expression of the data sets that are encoded by an autoencoder, or of the others."""
         names = [name for name, dataset in self.plan.config.datasets.items() if (dataset.vae is not None) == encoded]
         return _any_of(names)
 
     def is_fitted(self, prior: str) -> bool:
-        """Whether the Gaussians of a prior, as it lies on disk, are fitted by its method, once."""
+        """Return whether the Gaussians of a prior, named as on disk, are fitted once, before training continues."""
         priors = self.plan.config.priors
         return prior in priors and not PRIORS[priors[prior].method].traits["learned"]
 
     def is_learned(self, prior: str) -> bool:
-        """Whether the Gaussians of a prior are learned along with the flow."""
+        """Return whether the Gaussians of a prior are learned along with the flow."""
         return prior in self.plan.config.priors and not self.is_fitted(prior)
 
     def fitted_priors(self) -> str:
-        """Names of priors that are fitted, as a regular expression."""
+        """Return a regular expression of the priors that are fitted."""
         return _any_of([name for name in self.plan.config.priors if self.is_fitted(name)])
 
     def prior_of_training(self, wildcards: Wildcards) -> str:
-        """The Gaussians that the training of a run begins with: fitted ones, else the initial ones."""
+        """Return the file of the Gaussians that a training begins with: the fitted ones, else the initial ones."""
         return self._prior_file("prior", wildcards)
 
     def manifest_of_prior(self, wildcards: Wildcards) -> str:
-        """The manifest of these Gaussians."""
+        """Return the manifest of the Gaussians that a training begins with."""
         return self._prior_file(MANIFEST, wildcards)
 
     def _prior_file(self, name: str, wildcards: Wildcards) -> str:
@@ -91,18 +91,18 @@ class Inputs:
         return self.plan.initial_file(name)(wildcards)
 
     def candidates(self, wildcards: Wildcards) -> list[str]:
-        """Folders of the classifiers that one is chosen from, one for each temperature."""
+        """Return the folders of the candidate classifiers, one for each temperature."""
         temperatures = self.plan.config.for_dataset(wildcards["dataset"]).generation.temperatures
         texts = dict.fromkeys(map(format_weight, temperatures))
         return [self.plan.path(CANDIDATE, wildcards, temperature=text) for text in texts]
 
     def candidate_files(self, name: str) -> Callable[[Wildcards], list[str]]:
-        """Input function: one file of every candidate, by the name that its stage gives it."""
+        """Make an input function of one file of every candidate, by its name among the outputs of the stage."""
         file = TrainClassifier.outputs[name]
         return lambda wildcards: [f"{folder}/{file}" for folder in self.candidates(wildcards)]
 
     def augmented_images(self, wildcards: Wildcards) -> list[str]:
-        """Latent-augmented images that a classifier of real images sees, if it does."""
+        """Return the files of the latent-augmented images that a classifier trains on, if any."""
         variants = variants_of(wildcards["augmentation"])
         if variants is None:
             return []
@@ -110,7 +110,7 @@ class Inputs:
         return list(self.plan.outputs(Augment, AUGMENTED.format(**flow.wildcards, variants=variants)).values())
 
     def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:
-        """Weights that the training of a classifier begins with, if another classifier's, and their manifest."""
+        """Return the weights and manifest of the classifier that another one is fine-tuned from, if any."""
         other = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]].start_from
         if not other:
             return []
@@ -119,18 +119,18 @@ class Inputs:
         return [f"{folder}/{TrainClassifier.outputs[name]}" for name in ("model", MANIFEST)]
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:
-        """File of weights that the training of a classifier begins with: the user's, or the published one."""
+        """Return the file of pretrained weights of a classifier, if any: the user's, or the published one."""
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
         if classifier.weights is not None:
             return [classifier.weights.as_posix()]
         return [f"{self.plan.downloads}/{classifier.model}.safetensors"] if classifier.pretrained else []
 
     def published_models(self) -> str:
-        """Models of classifiers that have published weights, as a regular expression."""
+        """Return a regular expression of the classifier models with published weights."""
         return _any_of([name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits])
 
     def metrics_of_table(self, wildcards: Wildcards) -> list[str]:
-        """The metrics of all runs that a table is made from, and their manifests."""
+        """Return the metrics and manifests of all runs of a table."""
         rows = table_rows(self.plan.config, wildcards["table"])
         runs = dict.fromkeys(run for row in rows for run in row.runs)
         return [
@@ -138,28 +138,28 @@ class Inputs:
         ]
 
     def predictions_of_table(self, wildcards: Wildcards) -> list[str]:
-        """The predictions of the runs that a table compares image by image; none where there are several seeds."""
+        """Return the predictions of the runs that a table compares image by image; empty for several seeds."""
         metrics = self.plan.config.tables[wildcards["table"]].metrics
         runs = runs_to_compare(table_rows(self.plan.config, wildcards["table"]), metrics)
         return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
 
     def metrics_of_claims(self, wildcards: Wildcards) -> list[str]:
-        """The metrics of all runs that the claims are judged by, and their manifests."""
+        """Return the metrics and manifests of all runs that the claims compare."""
         runs = runs_of_claims(self.plan.config)
         return [
             f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
         ]
 
     def predictions_of_claims(self, wildcards: Wildcards) -> list[str]:
-        """The predictions of the runs that a claim's test compares image by image."""
+        """Return the predictions of the runs that the claims compare image by image."""
         runs = runs_of_tests(self.plan.config)
         return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
 
     def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
-        """Input function, to be unpacked: the files that a figure is drawn from."""
+        """Make an input function (to be unpacked) of the files that a figure is drawn from."""
         return lambda wildcards: self.plan.config.figures[name].files(self.plan.config, self.plan.layout)
 
 
 def _any_of(names: object) -> str:
-    """A regular expression of these names; of nothing where there are none."""
+    """Return a regular expression that matches these names; without names it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""The few places where the workflow reads or sets what Snakemake does not document, each with its reason."""
+"""Uses of undocumented parts of Snakemake, each with its reason."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nfpi.workflow.slurm import wait_for_controller
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
-    """Let jobs with a GPU take turns on this machine; without --cores and --jobs, use all its cores.
+    """Run one GPU job at a time on this machine; without --cores and --jobs, use all its cores.
 
-    No profile can say that about cores: it would say so with --executor too, and cut the threads of a cluster's jobs to
-    the cores of the machine they are submitted from. Whether there is a GPU is seen here only.
+    A profile cannot set the cores: with --executor it would cut the threads of a cluster's jobs to the cores of the
+    login node. It cannot know either whether this machine has a GPU.
     """
     if "local_gpu" not in workflow.global_resources and gpu_in_this_machine():
         workflow.global_resources["local_gpu"] = 1
@@ -26,13 +26,12 @@ def use_this_machine(workflow: Any, cores: int) -> None:
 
 
 def show_requests(workflow: Any, jobs: Jobs) -> None:
-    """Where jobs are submitted to a cluster, let what each asks for stand beside what it does, in dry runs too, and let
-    submissions wait while the cluster's controller does not answer.
+    """On a cluster, add the options of sbatch to every rule's message (in dry runs too), and wait for the controller.
 
-    Which rules are local is known to Snakemake only, once all are defined.
+    Called after all rules are defined: only then Snakemake knows which are local.
 
     Raises:
-        ConfigError: jobs go to a cluster, and a --configfile has taken the place of the profile's.
+        ConfigError: jobs go to a cluster, and a --configfile replaces that of the profile.
     """
     if jobs.plan.config.cluster:
         wait_for_controller()
@@ -47,22 +46,22 @@ def show_requests(workflow: Any, jobs: Jobs) -> None:
 
 
 def rule_names(workflow: Any) -> list[str]:
-    """Names of the rules that are defined so far."""
+    """Return the names of the rules that are defined so far."""
     return [rule.name for rule in workflow.rules]
 
 
 def timed_rules(workflow: Any) -> dict[str, str]:
-    """The rules whose jobs run something, with the name that their times are noted under."""
+    """Map each rule that runs a command to the name that its times are recorded under."""
     return {rule.name: Path(str(rule.benchmark)).stem for rule in workflow.rules if rule.benchmark}
 
 
 def log_in_utf_8(logger: logging.Logger) -> None:
-    """Write Snakemake's log in UTF-8: it opens it in the locale's encoding, which may have no λ."""
+    """Write Snakemake's log in UTF-8; the locale's encoding, which it is opened in, may have no λ."""
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler) and isinstance(handler.stream, io.TextIOWrapper):
             handler.stream.reconfigure(encoding="utf-8")
 
 
 def requested_targets(workflow: Any) -> set[str]:
-    """What the call asks for, by rules or files; nothing: the default target."""
+    """Return the targets of the call, rules or files; empty: the default target."""
     return set(workflow.dag_settings.targets)

@@ -1,4 +1,4 @@
-"""The header that rules share: log, times, threads and resources of their jobs."""
+"""Log, benchmark, threads and resources of the rules' jobs."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ SBATCH = {
     "mem_mb": "--mem={resources.mem_mb}",
     "slurm_extra": "{resources.slurm_extra}",
 }
-"""Resources, and the options of sbatch that Snakemake's SLURM executor makes of them."""
+"""The option of sbatch that Snakemake's SLURM executor makes of each resource."""
 
 
 @dataclass(frozen=True)
 class Jobs:
-    """What a job of a stage is given, and where it leaves what it prints."""
+    """Resources of the jobs of each stage, and the paths of their logs and times."""
 
     plan: Plan
 
     def log(self, name: str, template: str) -> str:
-        """Where a job that fills this folder leaves what it prints."""
+        """Return the path of the log of a job that writes this folder."""
         return self.plan.layout.beside(self.plan.path(template), "logs", f"{name}.log")
 
     def benchmark(self, name: str, template: str) -> str:
-        """Where the time and memory of a job that fills this folder are noted."""
+        """Return the path where Snakemake records time and memory of a job that writes this folder."""
         return self.plan.layout.beside(self.plan.path(template), "benchmarks", f"{name}.tsv")
 
     def threads(self, name: JobName) -> int:
-        """Threads of one job; Snakemake hands them on as OMP_NUM_THREADS, cut to the cores there are."""
+        """Return the threads of a job; Snakemake sets OMP_NUM_THREADS to them, or to the available cores if fewer."""
         return threads_of_job(self._line(name), self.plan.config.cluster)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
-        """Params function: GPUs that one job may train on (not compared: see `params.Unseen`)."""
+        """Make a params function of the number of GPUs of a job (not compared: see `params.Unseen`)."""
         return lambda wildcards, threads: max(1, self._line(name).gpu)
 
     def resources(self, name: JobName, gpu: int | None = None) -> dict[str, Callable[[Wildcards, int], int | str]]:
-        """The other resources of one job, some more when it is tried again.
+        """Return the other resources of a job as functions of the attempt: a retry asks for more time and memory.
 
         Args:
             name: which line of `resources:`.
-            gpu: in the place of what that line says.
+            gpu: number of GPUs instead of that line's.
         """
         line = self._line(name)
         line = line if gpu is None else line.model_copy(update={"gpu": gpu})
@@ -64,10 +64,10 @@ class Jobs:
         return {kind: resource(kind) for kind in resources_of_job(name, line, cluster)}
 
     def sbatch(self, resources: object) -> str:
-        """What a submitted job asks for, as options of sbatch with the names of Snakemake's resources in braces.
+        """Return the options of sbatch of a submitted job, with the names of Snakemake's resources in braces.
 
         Args:
-            resources: the names of the resources that the rule has.
+            resources: names of the rule's resources.
         """
         cluster = self.plan.config.cluster
         silent = set() if cluster is not None and cluster.ask_memory else {"mem_mb"}
@@ -79,8 +79,8 @@ class Jobs:
 
 
 def gpu_in_this_machine() -> bool:
-    """Whether jobs that run here would find a GPU (NVIDIA's, AMD's or Apple's)."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+    """Return whether this machine has a GPU (of NVIDIA, AMD or Apple) that jobs may use."""
+    if os.environ.get("NFPI_DEVICE") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return False
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return True

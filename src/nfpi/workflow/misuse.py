@@ -1,4 +1,4 @@
-"""Options that Snakemake answers with a traceback, in one line each: it reads them before it reads the Snakefile."""
+"""One-line messages for wrong options that Snakemake rejects with a traceback, before it reads the Snakefile."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _ENTRY = re.compile(r"(?P<name>[A-Za-z_][\w.-]*)=(?P<value>.*)", re.S)
 
 
 def describe_misuse(text: str, arguments: Iterable[str]) -> str | None:
-    """One line that says what is wrong with a call, and what to write; None: the text tells of something else.
+    """Return one line that says what is wrong with a call and what to write instead; None: another error.
 
     Args:
-        text: an error of Snakemake's.
-        arguments: of the call.
+        text: error message of Snakemake.
+        arguments: of the command line.
     """
     if not text.startswith("Traceback"):
         return None
@@ -29,7 +29,7 @@ def describe_misuse(text: str, arguments: Iterable[str]) -> str | None:
 
 
 def _nested(arguments: Iterable[str]) -> str:
-    """How the first setting with dots in its name is written; empty: there is none."""
+    """Explain how to write the first setting whose name has dots; empty if there is none."""
     for entry in arguments:
         found = _ENTRY.fullmatch(entry)
         if found and "." in found["name"]:

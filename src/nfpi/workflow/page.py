@@ -1,4 +1,4 @@
-"""The page of results, at the end of a call of the workflow."""
+"""Write the page of results at the end of a call of the workflow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from nfpi.workflow.plan import Plan
 
 
 def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
-    """Write the page of the preset from what is there, and say where; no job depends on it.
+    """Write the page of the preset from the present results and log its path.
 
-    What goes wrong is said in one line: a call ends as it would have ended without a page.
+    No job depends on the page: an error is logged in one line and does not change how the call ends.
 
     Args:
         logger: Snakemake's.

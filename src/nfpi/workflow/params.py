@@ -1,4 +1,4 @@
-"""Settings that rules hand to stages as JSON, so that a stage runs again only when what it reads has changed."""
+"""Params functions: the settings that rules pass to stages as JSON; a stage reruns only when its own have changed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from nfpi.workflow.tables import table_rows
 
 Param = Callable[[Wildcards], str]
 Unseen = Callable[[Wildcards, int], str]
-"""A params function that depends on `threads`: Snakemake does not compare its value with that of the last call, so
-it is never a reason to run again. A rule that uses one has a compared one beside it, without what changes no result."""
+"""A params function of `threads`: Snakemake does not compare its value with that of the last call, so it never causes a
+rerun. A rule that uses one has a second, compared one without the settings that do not change the result."""
 
 
 _UNSEEN = ("experiments", "title", "best_only", "metrics", "literature")
-"""Settings of a table that no claim depends on."""
+"""Settings of a table that the claims do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -38,89 +38,89 @@ class Params:
     # ---- data ----------------------------------------------------------------------------------------------
 
     def dataset(self, wildcards: Wildcards, threads: int) -> str:
-        """How a data set is made (not compared)."""
+        """Return the settings of a data set (not compared)."""
         return as_json(self.plan.dataset(wildcards), without=["overrides"])
 
     def dataset_content(self, wildcards: Wildcards) -> str:
-        """The same without what changes no image: where files lie (users differ in that) and how they are scored.
+        """Return the settings that the images depend on, without paths, which differ between users, and scoring.
 
-        What is in the files is compared too: see :mod:`nfpi.workflow.sources`.
+        The content of the files is compared separately, see :mod:`nfpi.workflow.sources`.
         """
         unseen = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
         return as_json(self.plan.dataset(wildcards), without=unseen)
 
     def split(self, wildcards: Wildcards, threads: int) -> str:
-        """What distinguishes splits from others of the data set, for messages (not compared); empty: there are none."""
+        """Return the seed of the splits for messages (not compared); empty if all seeds share them."""
         seed = seed_of_splits(wildcards["splits"])
         return "" if seed is None else f", split of seed {seed}"
 
     def real_labels(self, wildcards: Wildcards) -> list[str]:
-        """The option that asks for a score on ImageNet-ReaL's labels too, where the data set has them."""
+        """Return the option that adds scores on ImageNet-ReaL labels, if the data set has them."""
         return ["--real-labels"] if self.plan.config.datasets[wildcards["dataset"]].real_labels else []
 
     # ---- flows and priors ----------------------------------------------------------------------------------
 
     def flow(self, wildcards: Wildcards) -> str:
-        """The backbone, as it is for the data set at hand."""
+        """Return the settings of the flow for the data set."""
         block = self.plan.config.for_dataset(wildcards["dataset"]).flows[wildcards["flow"]]
         return as_json(block, without=["training"])
 
     def training(self, wildcards: Wildcards, threads: int) -> str:
-        """Settings of the training (not compared)."""
+        """Return the settings of the training (not compared)."""
         return as_json(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]))
 
     def training_of_initial_state(self, wildcards: Wildcards) -> str:
-        """Settings of the training that the initial state depends on."""
+        """Return the training settings that the initial state depends on."""
         training = self.plan.config.training_of(wildcards["dataset"], wildcards["flow"])
         return json.dumps(training.of_initial_state())
 
     def training_result(self, wildcards: Wildcards) -> str:
-        """Settings of the training that its result depends on."""
+        """Return the training settings that the result depends on."""
         return json.dumps(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]).of_result())
 
     def prior(self, wildcards: Wildcards) -> str:
-        """How a prior is obtained."""
+        """Return the settings of a prior."""
         return as_json(self.plan.config.priors[wildcards["prior"]])
 
     def prior_options(self, wildcards: Wildcards) -> list[str]:
-        """Options of a training that name its Gaussians: fitted, or learned along with the flow."""
+        """Return the options of a training that name its Gaussians: fitted, or learned along with the flow."""
         if self.inputs.is_learned(wildcards["prior"]):
             return ["--learn", self.prior(wildcards), "--weight", wildcards["weight"]]
         if self.inputs.is_fitted(wildcards["prior"]):
             return ["--prior", self.inputs.prior_of_training(wildcards)]
         return []
 
-    # ---- what a flow is used for ---------------------------------------------------------------------------
+    # ---- evaluation, sampling and augmentation -------------------------------------------------------------
 
     def evaluation(self, wildcards: Wildcards) -> str:
-        """Settings of the evaluation."""
+        """Return the settings of the evaluation."""
         return as_json(self.plan.config.for_dataset(wildcards["dataset"]).evaluation)
 
     def per_class(self, wildcards: Wildcards) -> int:
-        """Images drawn of each class."""
+        """Return the number of images drawn per class."""
         return self.plan.config.for_dataset(wildcards["dataset"]).generation.per_class
 
     def generation_batch_size(self, wildcards: Wildcards) -> int:
-        """Images drawn at a time."""
+        """Return the number of images drawn at a time."""
         return self.plan.config.for_dataset(wildcards["dataset"]).generation.batch_size
 
     def nfa(self, wildcards: Wildcards) -> str:
-        """Settings of the latent augmentation."""
+        """Return the settings of the latent augmentation."""
         return as_json(self.plan.config.for_dataset(wildcards["dataset"]).nfa)
 
     def displacement(self, wildcards: Wildcards, threads: int) -> str:
-        """How latents are moved to make variants (not compared: their folder says it)."""
+        """Return how latents are displaced to make variants (not compared: part of the path)."""
         displacements: dict[str, Displacement] = {VARIANTS["nfa"]: "mix", VARIANTS["noise"]: "noise"}
         return displacements[wildcards["variants"]]
 
     # ---- classifiers ---------------------------------------------------------------------------------------
 
     def classifier(self, wildcards: Wildcards, threads: int) -> str:
-        """Settings of a classifier (not compared)."""
+        """Return the settings of a classifier (not compared)."""
         return as_json(self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]])
 
     def classifier_result(self, wildcards: Wildcards) -> str:
-        """Settings of a classifier that its result depends on, without the augmentations that it does not see."""
+        """Return the classifier settings that the result depends on, without those of unused augmentations."""
         unused = set(NO_RESULT)
         augmentation = as_dict(wildcards).get("augmentation", "standard")  # that of generated images
         unused |= set() if "standard" in augmentation else {"standard"}
@@ -129,7 +129,7 @@ class Params:
         return as_json(classifier, without=unused)
 
     def classifier_options(self, wildcards: Wildcards) -> list[str]:
-        """Options of a classifier of real images that name what it learns from."""
+        """Return the options of a classifier of real images that name its training images and initial weights."""
         options = ["--augmentation", "standard" if "standard" in wildcards["augmentation"] else "none"]
         augmented = self.inputs.augmented_images(wildcards)
         if augmented:
@@ -143,58 +143,58 @@ class Params:
     # ---- identities and tables -----------------------------------------------------------------------------
 
     def run(self, wildcards: Wildcards) -> str:
-        """The identity of the run."""
+        """Return the identity of the run."""
         return json.dumps(Run.from_wildcards(as_dict(wildcards)).to_json())
 
     def runs_of_table(self, wildcards: Wildcards) -> str:
-        """The identities of all runs that a table is made from."""
+        """Return the identities of all runs of a table."""
         rows = table_rows(self.plan.config, wildcards["table"])
         runs = dict.fromkeys(run for row in rows for run in row.runs)
         return json.dumps([run.to_json() for run in runs])
 
     def rows_of_table(self, wildcards: Wildcards) -> str:
-        """The rows of a table with the runs behind each."""
+        """Return the rows of a table with their runs."""
         rows = table_rows(self.plan.config, wildcards["table"])
         return json.dumps([row.to_json() for row in rows])
 
     def table(self, wildcards: Wildcards) -> str:
-        """What a table is called and shows; its rows are handed over by themselves."""
+        """Return the settings of a table without its rows."""
         return as_json(self.plan.config.tables[wildcards["table"]], without=["experiments"])
 
     def code_of_table(self, wildcards: Wildcards) -> str:
-        """Digests of the user's files that say how the metrics of a table are written."""
+        """Return digests of the user's files that define the metrics of a table."""
         names = _metrics_of(self.plan.config.tables[wildcards["table"]])
         return _digests(METRICS[registered_name(name)].extension for name in names)
 
     # ---- claims --------------------------------------------------------------------------------------------
 
     def claims(self, wildcards: Wildcards) -> str:
-        """What is claimed, and how it is compared."""
+        """Return the claims and their comparisons."""
         claims = self.plan.config.claims
         return json.dumps({name: claim.model_dump(mode="json") for name, claim in claims.items()})
 
     def tables_of_claims(self, wildcards: Wildcards) -> str:
-        """Settings of the tables that claims name, as far as a choice of λ depends on them."""
+        """Return the settings of the claims' tables that the choice of λ depends on."""
         tables = self.plan.config.tables
         return json.dumps({name: json.loads(as_json(tables[name], without=_UNSEEN)) for name in self._claim_rows})
 
     def rows_of_claims(self, wildcards: Wildcards) -> str:
-        """The rows that claims name, with the runs of the first seed: a command has no room for all."""
+        """Return the rows of the claims, with the runs of the first seed: a command line has no room for all."""
         seeds = self.plan.config.seeds[:1]
         rows = {name: [row.with_seeds(seeds).to_json() for row in rows] for name, rows in self._claim_rows.items()}
         return json.dumps(rows)
 
     def seeds(self, wildcards: Wildcards) -> str:
-        """Seeds of all runs."""
+        """Return the seeds of all runs."""
         return json.dumps(self.plan.config.seeds)
 
     def code_of_claims(self, wildcards: Wildcards) -> str:
-        """Digests of the user's files that say how the metrics of claims are written."""
+        """Return digests of the user's files that define the metrics of claims."""
         names = {comparison.metric for claim in self.plan.config.claims.values() for comparison in claim.comparisons}
         return _digests(METRICS[registered_name(name)].extension for name in sorted(names))
 
     def _claimed_metrics(self, table: str) -> list[str]:
-        """The metrics that claims compare rows of a table on."""
+        """Return the metrics on which claims compare rows of a table."""
         comparisons = [part for claim in self.plan.config.claims.values() for part in claim.comparisons]
         return [part.metric for part in comparisons if any(row.table == table for row in part.rows)]
 
@@ -205,16 +205,16 @@ class Params:
     # ---- figures -------------------------------------------------------------------------------------------
 
     def figure(self, name: str) -> Param:
-        """What a figure shows."""
+        """Make a params function of the settings of a figure."""
         return lambda wildcards: as_json(self.plan.config.figures[name])
 
     def files_of_figure(self, name: str) -> Param:
-        """The files that a figure is drawn from, by what they are to it."""
+        """Make a params function of the files that a figure is drawn from, by name."""
         files = self.inputs.files_of_figure(name)
         return lambda wildcards: json.dumps(files(wildcards))
 
     def read_by_figure(self, name: str) -> Param:
-        """Other settings that a figure is drawn by."""
+        """Make a params function of other blocks of settings that a figure reads."""
 
         def read(wildcards: Wildcards) -> str:
             settings = self.plan.config.figures[name].reads(self.plan.config)
@@ -223,25 +223,25 @@ class Params:
         return read
 
     def code_of_figure(self, name: str) -> Param:
-        """The digest of the user's file that draws a figure, if one does."""
+        """Make a params function of the digest of the user's file that draws a figure, if any."""
         return lambda wildcards: _digests([FIGURES[name].extension])
 
     def caption(self, name: str) -> Unseen:
-        """The caption of a figure in reports (not compared)."""
+        """Make a params function of the caption of a figure in reports (not compared)."""
         return lambda wildcards, threads: self.plan.config.figures[name].describe(self.plan.config)
 
     # ---- the user's extensions -----------------------------------------------------------------------------
 
     def extensions(self, wildcards: Wildcards, threads: int) -> list[str]:
-        """Options that load the user's files (not compared: see :meth:`code`)."""
+        """Return the options that load the user's files (not compared: see :meth:`code`)."""
         return [text for file in self.plan.config.extensions for text in ("--extensions", file.as_posix())]
 
     def code(self, *groups: str) -> Callable[[Wildcards], str]:
-        """Params function: digests of the user's files that define the variants used.
+        """Make a params function of digests of the user's files that define the variants used.
 
         Args:
-            groups: wildcards that name a block: `dataset`, `flow`, `prior`, `classifier`; or `metrics`, those that the
-                tables of the run show.
+            groups: wildcards that name a block, `dataset`, `flow`, `prior` or `classifier`; or `metrics`, for the
+                metrics of the run in tables.
         """
 
         def digests(wildcards: Wildcards) -> str:
@@ -254,7 +254,7 @@ class Params:
         return digests
 
     def metrics(self, wildcards: Wildcards) -> list[str]:
-        """Options that name the user's metrics that a table shows of this run; the project's are always computed."""
+        """Return options that name the user's metrics of this run in tables; built-in metrics are always computed."""
         return [text for name in self._own_metrics(wildcards) for text in ("--metrics", name)]
 
     def _own_metrics(self, wildcards: Wildcards) -> list[str]:
@@ -262,7 +262,7 @@ class Params:
 
     @cached_property
     def _own_metrics_of_runs(self) -> dict[Run, set[str]]:
-        """The user's metrics that the tables show of each run."""
+        """The user's metrics of each run in tables and claims."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
             names = [*_metrics_of(settings), *self._claimed_metrics(table)]
@@ -278,15 +278,15 @@ class Params:
 
 
 def _metrics_of(table: TableSettings) -> list[str]:
-    """The metrics that a table shows, and the one that λ is chosen by."""
+    """Return the metrics of a table, and the one that λ is chosen by."""
     return [*table.metrics, *([f"{OF_VALIDATION}{table.best_by}"] if table.best_by is not None else [])]
 
 
 def _is_own(metric: str) -> bool:
-    """Whether the user's code computes a metric."""
+    """Return whether the user's code computes a metric."""
     return METRICS[metric].extension is not None and METRICS[metric].builder is not None
 
 
 def _digests(files: Iterable[Path | None]) -> str:
-    """Digests of the user's files, in a fixed order; None stands for the project's own code."""
+    """Return digests of the user's files, sorted; None stands for built-in code and is left out."""
     return " ".join(extension_digest(file) for file in sorted({file for file in files if file is not None}))

@@ -1,6 +1,6 @@
-"""What all rules share: the settings of the call, and where things lie.
+"""The settings of a call, and the paths of inputs and outputs that follow from them.
 
-Functions that Snakemake calls get its wildcards, which are a mapping of texts. This package does not import Snakemake.
+Functions that Snakemake calls receive its wildcards, a mapping of strings. This package does not import Snakemake.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Wildcards = Mapping[str, str]
 
 
 def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
-    """Settings as one line of JSON."""
+    """Serialize settings as one line of JSON."""
     return json.dumps(settings.model_dump(mode="json", exclude=set(without)))
 
 
 def as_dict(wildcards: Wildcards) -> dict[str, str]:
-    """Wildcards as a plain mapping; Snakemake's are a list with names."""
+    """Convert Snakemake's wildcards, a list with names, to a dict."""
     return {name: wildcards[name] for name in wildcards.keys()}  # noqa: SIM118
 
 
 def shorten_path(file: Path) -> str:
-    """A file as seen from the working directory where it lies below that, else its whole path.
+    """Return a path relative to the working directory where the file lies below it, else an absolute path.
 
-    Snakemake runs a job again when the path of an input has another text, if only that.
+    Snakemake runs a job again when only the spelling of an input's path has changed.
     """
     file, here = file.resolve(), Path.cwd().resolve()
     return (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()
@@ -58,7 +58,7 @@ class Plan:
     """The settings of one call, and the paths that follow from them.
 
     Args:
-        resolved: preset, folder of results, settings.
+        resolved: preset, folder of results and settings.
     """
 
     resolved: Resolved
@@ -80,27 +80,27 @@ class Plan:
 
     @property
     def downloads(self) -> str:
-        """Folder of what is downloaded, shared by the presets."""
+        """Folder of downloads, which all presets share."""
         return f"{self.resolved.results.as_posix()}/downloads"
 
     def path(self, template: str, wildcards: Wildcards | None = None, **values: str) -> str:
-        """A template of :mod:`nfpi.runs`, filled where values are given; else its wildcards stay."""
+        """Fill a path template of :mod:`nfpi.runs`; wildcards without a value are kept."""
         known = {**(as_dict(wildcards) if wildcards is not None else {}), **values}
         return self.layout.path(template, **known)
 
     def outputs(self, stage: type[Stage], template: str, **values: str) -> dict[str, str]:
-        """The declared outputs of a stage that fills this folder, by name."""
+        """Return the declared outputs of a stage that writes this folder, by name."""
         return {name: f"{self.path(template)}/{file}" for name, file in stage.output_files(**values).items()}
 
     def shared_outputs(self, stage: type[Stage], folder: str, **values: str) -> dict[str, str]:
-        """The declared outputs of a stage whose folder beside the presets' they share, by name."""
+        """Return the declared outputs of a stage that writes a folder shared by all presets, by name."""
         return {
             name: f"{self.resolved.results.as_posix()}/{folder}/{file}"
             for name, file in stage.output_files(**values).items()
         }
 
     def splits(self, *splits: str) -> dict[str, Callable[[Wildcards], str]]:
-        """Input functions: the files of some of the splits that a run of a data set and a seed sees, by name.
+        """Make input functions of the files of some splits of a run's data set and seed, by name.
 
         The names are `train_images`, `train_labels`, ..., and `data` for the manifest of all splits.
         """
@@ -117,10 +117,10 @@ class Plan:
         return find
 
     def dataset(self, wildcards: Wildcards) -> DatasetConfig:
-        """The settings of a data set, with the seed of the splits that the wildcards name.
+        """Return the settings of a data set, with the split seed that the wildcards name.
 
         Raises:
-            ConfigError: no run sees these splits.
+            ConfigError: the data set has no such splits.
         """
         name, splits = wildcards["dataset"], wildcards["splits"]
         block, seed = self.config.datasets[name], seed_of_splits(splits)
@@ -134,32 +134,32 @@ class Plan:
         )
 
     def model(self) -> dict[str, str]:
-        """The files of a trained model, and its manifest, `model`."""
+        """Return the files of a trained model and, as `model`, its manifest."""
         outputs = self.outputs(TrainFlow, FLOW_RUN)
         return {"config": outputs["config"], "weights": outputs["weights"], "model": outputs[MANIFEST]}
 
     def generated(self) -> dict[str, str]:
-        """The files of a set of generated images, by name."""
+        """Return the files of a set of generated images, by name."""
         return {f"generated_{name}": file for name, file in self.outputs(Generate, GENERATED).items()}
 
     def trained_classifier(self) -> dict[str, str]:
-        """The files of a trained classifier of real images, by name; of its log nothing depends."""
+        """Return the files of a classifier trained on real images, by name, without its log."""
         outputs = self.outputs(TrainClassifier, TRAINED_CLASSIFIER)
         return {name: outputs[name] for name in ("model", "metrics", MANIFEST)}
 
     def manifest(self, stage: type[Stage], template: str) -> str:
-        """The manifest of a stage that fills this folder."""
+        """Return the manifest of a stage that writes this folder."""
         return self.outputs(stage, template)[MANIFEST]
 
     def start_of(self, prior: str) -> str:
-        """The initial Gaussians that a prior, as it lies on disk, begins with."""
+        """Return the kind of initial Gaussians of a prior, named as on disk."""
         starts = {baseline: start for start, baseline in BASELINE.items()}
         return starts[prior] if prior in starts else self.config.priors[prior].start
 
     def initial(self, wildcards: Wildcards) -> str:
-        """Folder of the initial state that a run continues."""
+        """Return the folder of the initial state that a run resumes from."""
         return self.path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
 
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
-        """Input function: a file of the initial state that a run continues, by the name that its stage gives it."""
+        """Make an input function of a file of the initial state, by its name among the outputs of the stage."""
         return lambda wildcards: f"{self.initial(wildcards)}/{StartFlow.outputs[name]}"

@@ -1,8 +1,7 @@
-"""Waiting for SLURM's controller, which is now and then restarted, where Snakemake's executor does not.
+"""Make Snakemake's SLURM executor wait while SLURM's controller does not answer, e.g. because it is restarted.
 
-While the controller does not answer, `sbatch` fails in seconds, so that a job uses up its retries in a minute, and a
-status query that fails five times makes Snakemake wait for ever for the jobs that run (seen in version 2.8.0 of the
-package snakemake-executor-plugin-slurm). Both wait here until the controller answers.
+Without this, `sbatch` fails within seconds, so that a job uses up its retries in a minute, and after five failed status
+queries Snakemake waits forever for its running jobs (snakemake-executor-plugin-slurm 2.8.0).
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from typing import Any
 
 _PLUGIN = "snakemake_executor_plugin_slurm"
 _SECONDS = 15.0
-"""Time between two questions to the controller."""
+"""Time between two pings of the controller."""
 
 _cancelled = threading.Event()
-"""Set when Snakemake cancels its jobs: nothing waits any longer."""
+"""Set when Snakemake cancels its jobs: ends all waiting."""
 
 
 def controller_answers() -> bool:
-    """Whether SLURM's controller, or its backup, answers."""
+    """Return whether SLURM's controller, or its backup, answers."""
     try:
         done = subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60)
     except subprocess.TimeoutExpired:
@@ -32,7 +31,7 @@ def controller_answers() -> bool:
 
 
 def wait_for_controller() -> None:
-    """Let Snakemake's SLURM executor wait for the controller; nothing is done where that executor is not loaded."""
+    """Make the SLURM executor wait for the controller; no-op if that executor is not loaded."""
     plugin: Any = sys.modules.get(_PLUGIN)
     if plugin is None or hasattr(plugin, "nfpi_waits"):
         return
@@ -40,40 +39,40 @@ def wait_for_controller() -> None:
     executor = plugin.Executor
     executor.run_job = _after_waiting(executor.run_job)
     executor.run_array_jobs = _after_waiting(executor.run_array_jobs)
-    executor.check_active_jobs = _all_while_it_is_away(executor.check_active_jobs)
-    executor.cancel = _ending_the_wait(executor.cancel)
+    executor.check_active_jobs = _keep_jobs_while_away(executor.check_active_jobs)
+    executor.cancel = _stop_waiting(executor.cancel)
 
 
 def _after_waiting(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """A method that submits jobs, in a thread of its own."""
+    """Wrap a method that submits jobs: it waits for the controller first. Snakemake calls it in a separate thread."""
 
     def submit_later(self: Any, jobs: Any) -> None:
-        told = False
+        warned = False
         while not _cancelled.is_set() and not controller_answers():
-            if not told:
+            if not warned:
                 self.logger.warning("SLURM's controller does not answer: jobs are submitted when it does.")
-                told = True
+                warned = True
             _cancelled.wait(_SECONDS)
         submit(self, jobs)
 
     return submit_later
 
 
-def _all_while_it_is_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    """The method that asks how jobs are, and gives those that are still waiting or running."""
+def _keep_jobs_while_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    """Wrap the method that yields the active jobs: it yields all of them while the controller does not answer."""
 
-    told = False
+    warned = False
 
     async def check_or_keep(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
-        nonlocal told
-        if not active_jobs:  # nothing to ask, and perhaps before the executor is complete: its thread begins first
+        nonlocal warned
+        if not active_jobs:  # the thread that calls this may start before the executor is complete
             async for job in check(self, active_jobs):
                 yield job
             return
         answers = await asyncio.to_thread(controller_answers)
-        if not answers and not told:
+        if not answers and not warned:
             self.logger.warning("SLURM's controller does not answer: jobs that run are asked for again later.")
-        told = not answers
+        warned = not answers
         if not answers:
             for job in active_jobs:
                 yield job
@@ -84,14 +83,14 @@ def _all_while_it_is_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]])
             kept += 1
             yield job
         if not kept and self._status_query_failures - failures >= self.workflow.executor_settings.status_attempts:
-            for job in active_jobs:  # all questions failed, so nothing was said of any job
+            for job in active_jobs:  # all queries failed: no job has a known status
                 yield job
 
     return check_or_keep
 
 
-def _ending_the_wait(cancel: Callable[[Any], None]) -> Callable[[Any], None]:
-    """The method that cancels all jobs, on Ctrl-C."""
+def _stop_waiting(cancel: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Wrap the method that cancels all jobs, on Ctrl-C: it ends all waiting."""
 
     def cancel_now(self: Any) -> None:
         _cancelled.set()

@@ -1,4 +1,4 @@
-"""Data sets of the user's own: checked before anything runs, and read again when a file of theirs has changed."""
+"""Check the user's data sets before any job runs, and detect changes of their files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sources:
-    """What the rules that read data sets ask about the files of these.
+    """Input and params functions of the rules that read the user's files.
 
-    Only the process that plans looks at the files, once a call. It does so in an input function, which Snakemake always
-    calls before any job runs; a params function may be called as late as when the job has ended. The processes that run
-    jobs, on a cluster or here, plan them anew, but Snakemake compares no params there.
+    Only the main process looks at the files, once per call. It does so in an input function, which Snakemake always
+    calls before any job runs; a params function may be called as late as after the job. The processes that run
+    jobs, on a cluster or here, build the plan again, but compare no params.
 
     Args:
         plan: settings and paths.
-        plans: whether this process is the one that plans.
+        plans: whether this is the main process.
     """
 
     plan: Plan
@@ -35,11 +35,11 @@ class Sources:
     _listed: dict[str, SourceFiles] = field(default_factory=dict, repr=False)
 
     def checked(self, wildcards: Wildcards) -> list[str]:
-        """Input function that names no file: look at the files of a data set.
+        """Check the files of a data set; an input function that returns no file.
 
         Raises:
-            ConfigError: its folder is missing or ill-formed, or its images have a size that a flow cannot take. Where
-                splits have been made, `content` raises it: Snakemake would take them for files that no rule makes.
+            ConfigError: the folder is missing or malformed, or a flow cannot take the size of the images. If the splits
+                exist already, `content` raises it instead: an error here would make Snakemake use them as source files.
         """
         found = self._find(wildcards)
         if isinstance(found, ConfigError) and not self._splits(wildcards).exists():
@@ -47,7 +47,9 @@ class Sources:
         return []
 
     def content(self, wildcards: Wildcards) -> str:
-        """Params function: a text that differs when the files of a data set do (see :mod:`nfpi.data.sources.files`).
+        """Return a token that changes when the files of a data set change; a params function.
+
+        See :mod:`nfpi.data.sources.files`.
 
         Raises:
             ConfigError: see :meth:`checked`.
@@ -58,7 +60,7 @@ class Sources:
         return found
 
     def _find(self, wildcards: Wildcards) -> str | ConfigError:
-        """The token of the files, or what is wrong with them."""
+        """Return the token of the files, or the error in them."""
         name, config = wildcards["dataset"], self.plan.dataset(wildcards)
         if not self.plans:
             return ""
@@ -72,9 +74,9 @@ class Sources:
         return self._found[splits]
 
     def _token(self, name: str, config: DatasetConfig, splits: Path) -> str:
-        """Compute the token of the files, which are listed once, however many seeds have splits of their own."""
+        """Compute the token of the files, which are listed once for the splits of all seeds."""
         if config.folder is None:
-            return ""  # downloaded, or made, or not named yet: a plan may be looked at without
+            return ""  # downloaded or synthetic, or not given: a dry run needs no folder
         from nfpi.data.errors import DataError
         from nfpi.data.sources.files import list_source, token_of  # imports numpy
 
@@ -90,7 +92,7 @@ class Sources:
         return Path(self.plan.path(SPLITS, wildcards))
 
     def _check_size(self, name: str, config: DatasetConfig) -> None:
-        """Compare the size of the images, where it is known, with what the flows of the data set's runs can take."""
+        """Check the size of the images, where it is known, against the flows that are trained on the data set."""
         found = _image_size(name, config)
         if found is None:
             return
@@ -117,7 +119,7 @@ class Sources:
 
 
 def _image_size(name: str, config: DatasetConfig) -> tuple[str, tuple[int, int]] | None:
-    """Where the size of a data set's images is stated, and the size (H, W); None: it is not, or they are latents."""
+    """Return the origin and value (H, W) of the size of a data set's images; None: unknown, or latents."""
     if config.vae is not None:
         return None
     if config.source != "imagefolder":
@@ -139,7 +141,7 @@ def _image_size(name: str, config: DatasetConfig) -> tuple[str, tuple[int, int]]
 
 
 def _divisor(flow: FlowBlock) -> tuple[int, str]:
-    """What must divide height and width of the images that a flow takes, and why."""
+    """Return the number that must divide height and width of a flow's images, and the setting it comes from."""
     if isinstance(flow, LevelSettings):
         return 2 ** len(flow.num_flows), f"the {len(flow.num_flows)} levels"
     if isinstance(flow, TransformerSettings):

@@ -1,4 +1,4 @@
-"""Rows of a table of the config, with the runs behind each."""
+"""Expand a table of the config into its rows and their runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nfpi.results.rows import TableRow
 
 
 def table_rows(config: Config, table: str) -> list[TableRow]:
-    """The rows of a table: one for each experiment and λ, λ ascending, whether or not only the best is shown.
+    """Return one row for each experiment and λ, by ascending λ, including those that `best_only` hides.
 
     Args:
         config: the settings.

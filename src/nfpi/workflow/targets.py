@@ -1,4 +1,4 @@
-"""Targets: every table and figure of the preset is one, by its name."""
+"""Targets of the workflow: the tables, figures and claims of the preset, by name."""
 
 from __future__ import annotations
 
@@ -10,42 +10,41 @@ from nfpi.stages.options import JudgeClaims, MakeTable
 from nfpi.workflow.plan import Plan, Wildcards
 
 CLAIMS = JudgeClaims.command
-"""Name of the target of a preset's claims."""
+"""Name of the target of the claims."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Names that can be asked for, and the files that each stands for."""
+    """Names of the targets, and the files of each."""
 
     plan: Plan
 
     @property
     def names(self) -> list[str]:
-        """All tables and figures of the preset, and its claims where it has some; figures that are made along with a
-        table are not named apart."""
+        """Tables, figures and, if any, claims of the preset; the pictures of a figure are not separate targets."""
         config = self.plan.config
         return [*config.tables, *config.figures, *([CLAIMS] if config.claims else [])]
 
     def table(self, name: str) -> dict[str, str]:
-        """A table in its three forms."""
+        """Return the files of a table, by format."""
         return self.plan.outputs(MakeTable, "tables", name=name)
 
     def claims(self) -> dict[str, str]:
-        """The verdicts on the claims in their forms, and their figure."""
+        """Return the files of the verdicts on the claims, by format, and of their figure."""
         root = self.plan.layout.root.as_posix()
         return {name: f"{root}/{file}" for name, file in JudgeClaims.output_files().items()}
 
     def labels_of_table(self, wildcards: Wildcards) -> dict[str, str]:
-        """What a table is called in reports."""
+        """Return the labels of a table in reports."""
         name = wildcards["table"]
         return {"table": name, "title": self.plan.config.tables[name].title or name}
 
     def drawings(self, figure: str) -> list[str]:
-        """Names of the pictures of a figure."""
+        """Return the names of the pictures of a figure."""
         return self.plan.config.figures[figure].picture_names(figure)
 
     def figure(self, name: str) -> dict[str, str]:
-        """The files of a figure, by their names: its pictures in two forms, and its numbers where it has a table."""
+        """Return the files of a figure, by name: its pictures as PNG and PDF and, if it has one, its table as CSV."""
         folder = self.plan.path("figures")
         files = {
             f"{drawing}_{suffix}": f"{folder}/{drawing}.{suffix}"
@@ -55,7 +54,7 @@ class Targets:
         return files | ({"table": f"{folder}/{name}.csv"} if self.plan.config.figures[name].has_table else {})
 
     def files(self, *names: str) -> list[str]:
-        """All that is made for these tables (with the figures drawn from them) and figures."""
+        """Return all files of these tables (with the figures drawn from them), figures and claims."""
         made: list[str] = []
         for name in names:
             if name == CLAIMS:
@@ -69,10 +68,10 @@ class Targets:
         return list(dict.fromkeys(made))
 
     def check_names(self, rules: Iterable[str]) -> None:
-        """Make sure that no table and no figure is called like a rule.
+        """Check that no table and no figure has the name of a rule or of another target.
 
         Raises:
-            ConfigError: one is.
+            ConfigError: a name is taken.
         """
         taken = {"all", "unknown_target", CLAIMS, *rules}
         for group, names in (("tables", self.plan.config.tables), ("figures", self.plan.config.figures)):
@@ -81,7 +80,7 @@ class Targets:
                     raise ConfigError(f"{group}.{name}: this is the name of another target: choose another one")
 
     def unknown(self, rules: Iterable[str]) -> Callable[[Wildcards], list[str]]:
-        """Input function of a target that there is not.
+        """Make the input function of unknown targets, which raises ConfigError with the known names.
 
         Args:
             rules: names of other targets.

@@ -1,8 +1,8 @@
-"""What a call of the workflow prints: one line a job when it has ended, and the failed jobs at the very end.
+"""Terminal output of the workflow: one line per finished job, and the failed jobs at the end.
 
-It reads the events that Snakemake hands to loggers, through the package `snakemake_logger_plugin_nfpi`. Snakemake's own
-log (.snakemake/log) has everything as ever. Dry runs, `--verbose`, `--quiet` and `--printshellcmds` print what
-Snakemake prints; only changed settings are written in another form. Nothing of Snakemake is imported here.
+It handles the events that Snakemake sends to loggers, through the package `snakemake_logger_plugin_nfpi`. Snakemake's
+own log (.snakemake/log) is not affected. Dry runs, `--verbose`, `--quiet` and `--printshellcmds` print Snakemake's own
+output, in which only changed settings are rewritten. Snakemake is not imported here.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Record = logging.LogRecord
 Format = Callable[[Record], str]
 
 _LAST_LINES = 8
-"""Of the log of a failed job."""
+"""Number of lines shown of the log of a failed job."""
 _SHOWN_FAILURES = 5
-"""Whose logs are shown."""
+"""Number of failed jobs whose logs are shown."""
 _NOISE = re.compile(
     r"(None$|$|Building DAG of jobs|Using shell: |Assuming unrestricted shared|Conda environments: ignored|"
     r"Select jobs to execute|Execute \d+ jobs|Provided |Rules claiming more threads|Group jobs: inactive|"
@@ -42,16 +42,16 @@ _NOISE = re.compile(
     r"(WorkflowError:\s+)?At least one job did not complete successfully|"
     r"Exiting because a job execution failed\. Look (above|below) for error messages)"
 )
-"""Beginnings of messages that say nothing of the user's work, or that a line of this module stands for."""
+"""Beginnings of messages that are not printed: irrelevant to the user, or replaced by a line of this module."""
 _INTERRUPTED = "Terminating processes on user request"
 _RESTARTED = re.compile(r"Trying to restart job (\d+)\.")
 _SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.")
 _NOTE = re.compile(r" \((?:check log file|send to storage|retrieve from storage|temporary|temp)[^)]*\)$")
-"""What Snakemake adds to the names of files."""
+"""Remark that Snakemake adds to file names."""
 
 
 class OutputSettings(Protocol):
-    """Options of the call that say what is printed."""
+    """Command-line options that control the output."""
 
     dryrun: bool
     printshellcmds: bool
@@ -62,21 +62,21 @@ class OutputSettings(Protocol):
 
 
 class Output(Protocol):
-    """Where records go."""
+    """Handler of log records."""
 
     def receive(self, record: Record, write: Format) -> None:
-        """Print what a record says; `write` gives it in Snakemake's form."""
+        """Print a record; `write` formats it as Snakemake does."""
 
     def finish(self) -> None:
-        """Print what stands at the very end."""
+        """Print the last lines of the call."""
 
 
 def make_output(settings: OutputSettings, snakemakes: logging.Handler) -> Output:
-    """The output of a call with these options.
+    """Make the output for these options.
 
     Args:
-        settings: the options.
-        snakemakes: what Snakemake would print with.
+        settings: command-line options.
+        snakemakes: Snakemake's own handler.
     """
     stream = sys.stdout if settings.stdout else sys.stderr
     if isinstance(stream, io.TextIOWrapper):
@@ -87,36 +87,36 @@ def make_output(settings: OutputSettings, snakemakes: logging.Handler) -> Output
 
 
 def introduce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
-    """Tell the output of a call what it is about, before its first job.
+    """Announce the folder of results and the timed rules to the output, before the first job.
 
     Args:
         logger: Snakemake's.
         results: folder results/{preset}.
-        stages: what the times of a rule's jobs are noted as, by rule; one that is missing runs nothing.
+        stages: name that the times of a rule's jobs are recorded under, by rule; rules without a command are missing.
     """
     logger.info("", extra={"nfpi_call": (results, dict(stages))})
 
 
 @dataclass
 class PlainOutput:
-    """Snakemake's own lines, with changed settings written by their names.
+    """Snakemake's own lines, in which changed settings have their names.
 
     Args:
-        handler: that prints them.
+        handler: prints the lines.
     """
 
     handler: logging.Handler
 
     def receive(self, record: Record, write: Format) -> None:
         """Print a record."""
-        record = copy.copy(record)  # Snakemake's own log has it as it is
+        record = copy.copy(record)  # the original goes to Snakemake's own log
         if _event(record) == "job_info":
             record.reason = describe_reason(record.reason, record.rule_name, record.wildcards)  # type: ignore[attr-defined]
         record.msg = describe_misuse(str(record.msg), sys.argv[1:]) or record.msg
         self.handler.emit(record)
 
     def finish(self) -> None:
-        """There is nothing more to print."""
+        """No-op."""
 
 
 @dataclass
@@ -124,12 +124,12 @@ class _Job:
     """A job that was started.
 
     Attributes:
-        rule: its name.
-        message: what it does.
+        rule: name of its rule.
+        message: description of the job.
         log: paths of its log.
-        times: file in which its time is noted; None: nowhere.
-        began: when, by the clock.
-        attempt: from 1.
+        times: file that records its time; None: not recorded.
+        began: time of its start, in seconds of the clock.
+        attempt: counted from 1.
     """
 
     rule: str
@@ -142,11 +142,11 @@ class _Job:
 
 @dataclass
 class JobLines:
-    """One line a job.
+    """One line per job.
 
     Args:
-        stream: that they are printed on; on a terminal its last line says what is running.
-        clock: seconds, of which only differences matter.
+        stream: for the lines; on a terminal the last line names the running jobs.
+        clock: returns seconds since an arbitrary time.
     """
 
     stream: TextIO
@@ -163,7 +163,7 @@ class JobLines:
     _live: bool = False
 
     def receive(self, record: Record, write: Format) -> None:
-        """Print what a record says."""
+        """Print a record."""
         about = getattr(record, "nfpi_call", None)
         if about is not None:
             self._begin(*about)
@@ -217,7 +217,7 @@ class JobLines:
 
     def _start(self, record: Any) -> None:
         if not record.rule_msg:
-            return  # a target: it runs nothing
+            return  # a target without a command
         message = record.rule_msg.splitlines()[0]
         log = [Path(_NOTE.sub("", str(name))) for name in record.log]
         for change in find_changes(record.reason, record.rule_name, record.wildcards):
@@ -234,7 +234,7 @@ class JobLines:
         if job is None:
             return
         self._done += 1
-        seconds = read_seconds(job.times) if job.times else None  # without the time in a cluster's queue
+        seconds = read_seconds(job.times) if job.times else None  # excludes the time in a cluster's queue
         seconds = self.clock() - job.began if seconds is None else seconds
         self._forecast.finished(job.rule, seconds)
         self._print_job(job, ", ".join(filter(None, (write_duration(seconds), self._time_left()))))
@@ -294,7 +294,7 @@ class JobLines:
         print(text, file=self.stream, flush=True)
 
     def _show_running(self) -> None:
-        """Say on the last line of a terminal what runs."""
+        """Show the running jobs on the last line of a terminal."""
         self._hide_running()
         if not self._running or not self.stream.isatty():
             return

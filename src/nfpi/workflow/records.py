@@ -1,4 +1,4 @@
-"""What a call of the workflow was asked for, for `nfpi status`."""
+"""Records of a call in the folder of results: its planned runs and its settings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nfpi.workflow.tables import table_rows
 from nfpi.workflow.targets import CLAIMS
 
 
-def note_planned(plan: Plan, requested: Collection[str]) -> None:
-    """Leave in the folder of results which runs the tables and claims of the call are made from.
+def record_planned_runs(plan: Plan, requested: Collection[str]) -> None:
+    """Write the list of the runs behind the requested tables and claims, for `nfpi status`.
 
     Args:
         plan: of the call.
-        requested: targets of the call; none: all of them. A call for files and figures alone leaves nothing.
+        requested: targets of the call; empty: all of them. For files and figures alone nothing is written.
     """
     names = [name for name in plan.config.tables if not requested or "all" in requested or name in requested]
     runs = [run for name in names for row in table_rows(plan.config, name) for run in row.runs]
@@ -26,6 +26,6 @@ def note_planned(plan: Plan, requested: Collection[str]) -> None:
         write_planned(plan.layout.root, runs)
 
 
-def note_settings(plan: Plan) -> None:
-    """Leave the settings of the call in the folder of results, for `nfpi costs` and `nfpi evidence`."""
+def record_settings(plan: Plan) -> None:
+    """Write the settings of the call, for `nfpi costs` and `nfpi evidence`."""
     write_settings(plan.layout.root, StoredSettings.of(plan.preset, plan.config))

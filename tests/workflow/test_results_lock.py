@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nfpi.runtime.locks import locked
-from nfpi.workflow.alone import LOCK
+from nfpi.workflow.results_lock import LOCK
 
 
 def test_a_second_snakemake_is_refused_in_one_line(fresh):

@@ -1,4 +1,4 @@
-"""What stands at the end of a call that has gone well: the tables, and where everything lies."""
+"""The summary at the end of a successful call: its tables, and the paths of tables and figures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from nfpi.workflow.targets import CLAIMS, Targets
 
 COSTS = "costs"
-"""The target that says what jobs took; it has a table of its own."""
+"""Target of the table of hours and memory."""
 
 
 def show_results(logger: logging.Logger, targets: Targets, requested: Collection[str]) -> None:
-    """Print the tables and verdicts that were asked for, and the paths of their files and figures.
+    """Print the requested tables and verdicts, and the paths of their files and figures.
 
     Args:
         logger: Snakemake's.
         targets: of the preset.
-        requested: targets of the call; none: all of them.
+        requested: targets of the call; empty: all of them.
     """
     config = targets.plan.config
     chosen = [name for name in targets.names if not requested or name in requested or "all" in requested]
