@@ -34,6 +34,7 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype
+from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import derive_seed, generator_for
 
 _OVERSAMPLING = 10
@@ -239,6 +240,7 @@ def make_variants(
 class _ClassImages:
     """The images of one class, in blocks of the batch size, with their latents and the principal axes of these."""
 
+    @full_precision()
     def __init__(
         self,
         flow: ImageFlow,
@@ -282,6 +284,7 @@ class _ClassImages:
         clean = self._domain.to_flow(images, None).add_(self._domain.half_level)
         return clean, self._domain.to_flow(images, generator_for(self._device, *self._key, "noise", block))
 
+    @full_precision()
     def _inverse(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
         """f⁻¹(z') of these latents (B,) of a block, each with the first draw for which it is finite."""
         rows = torch.from_numpy(block * self._config.batch_size + chosen)

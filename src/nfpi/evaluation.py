@@ -14,6 +14,7 @@ from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import generator_for
 
 
@@ -53,6 +54,7 @@ def check_fit(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> Non
 
 
 @torch.no_grad()
+@full_precision()
 def evaluate_flow(
     flow: ImageFlow,
     prior: GaussianPrior,

@@ -10,6 +10,7 @@ from torch import Tensor
 from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import generator_for
 
 _DRAWS = 10
@@ -54,7 +55,7 @@ def sample_images(
     for index, chunk in enumerate(labels[start_batch * batch_size :].split(batch_size), start_batch):
         generator = generator_for(device, seed, "sample", index)
         chunk = chunk.to(device)
-        x = flow.inverse(prior.sample(chunk, temperature, generator).view(-1, *flow.shape))[0]
+        x = _draw(flow, prior, chunk, temperature, generator)
         for draws in range(1, _DRAWS + 1):
             bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().squeeze(1)
             if not len(bad):
@@ -64,8 +65,16 @@ def sample_images(
                     f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images stay not finite "
                     f"after {_DRAWS} draws; try a smaller temperature"
                 )
-            x[bad] = flow.inverse(prior.sample(chunk[bad], temperature, generator).view(-1, *flow.shape))[0]
+            x[bad] = _draw(flow, prior, chunk[bad], temperature, generator)
         yield domain.to_images(x).cpu(), chunk.cpu()
+
+
+@full_precision()
+def _draw(
+    flow: ImageFlow, prior: GaussianPrior, labels: Tensor, temperature: float, generator: torch.Generator
+) -> Tensor:
+    """f⁻¹(z) of one latent of each label."""
+    return flow.inverse(prior.sample(labels, temperature, generator).view(-1, *flow.shape))[0]
 
 
 def balanced_labels(num_classes: int, per_class: int) -> Tensor:

@@ -161,7 +161,8 @@ class ClassifierConfig(Settings):
     """the standard augmentations"""
     nfa_probability: Share = 0.5
     """probability that a training image is replaced by one of its latent-augmented variants"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """of training steps alone; auto: bf16-mixed on a GPU that has it (A100, H100), else 32-true, on a CPU too"""
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself (does not affect results)"""
     checkpoint_minutes: PositiveFloat = 10.0

@@ -44,7 +44,9 @@ class TrainingConfig(Settings):
     replaces the dequantisation noise"""
     evaluate_every: PositiveInt = 5
     """epochs between two evaluations on the validation split"""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
+    """of training steps alone: float32, the convolutions in TF32, or the networks of the couplings in bfloat16; auto:
+    bf16-mixed on a GPU that has it (A100, H100), else 32-true, on a CPU too"""
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself"""
     checkpoint_minutes: PositiveFloat = 10.0

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nfpi.data.errors import DataError
+from nfpi.runtime.precision import tensor_float32
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -64,8 +65,11 @@ def latent_shape(autoencoder: AutoencoderKL, height: int, width: int) -> tuple[i
 
 
 @torch.no_grad()
+@tensor_float32()
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """Encode images as the means of their latents, without any scaling.
+    """Encode images as the means of their latents, without any scaling; convolutions in TF32 on GPUs that have it.
+
+    TF32 has as many bits as float16, in which latents are stored.
 
     Args:
         autoencoder: on some device.

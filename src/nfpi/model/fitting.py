@@ -22,6 +22,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import fit
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
+from nfpi.runtime.precision import choose_precision
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState
@@ -90,7 +91,7 @@ def fit_model(
         "start": method.start,
         "step": state.step,
         "prior": known,
-        "training": config.model_dump(),
+        "training": config.model_dump() | {"precision": place.precision},
         "data": {**{key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}, "n": len(train)},
         **({} if held_out is None else {"validation": validated}),
     }
@@ -220,10 +221,12 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
     """The device of a fit; what it changes for the whole process is as it was afterwards, random numbers included."""
     deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    tf32 = torch.backends.cudnn.allow_tf32
+    tf32, benchmark = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     wanted = None if device is None else torch.device(device)
-    if wanted is not None and precision != "32-true":
-        raise ValueError(f"device: expected none with precision {precision}, which chooses it, received {wanted}")
+    if wanted is not None:
+        precision = choose_precision(precision, wanted)
+        if precision != "32-true":
+            raise ValueError(f"device: expected none with precision {precision}, which chooses it, received {wanted}")
     try:
         chosen = make_device(precision)
         if wanted is not None:
@@ -234,4 +237,4 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
     finally:
         torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark

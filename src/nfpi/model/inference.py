@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
+from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import generator_for
 
 _PIXELS = 2**18
@@ -40,16 +41,13 @@ def device_of(flow: ImageFlow) -> torch.device:
 
 @contextmanager
 def strict_inference(flow: ImageFlow) -> Iterator[None]:
-    """Compute without gradients, and with float32 that GPUs do not round to TF32: that would break the inverse."""
-    tf32 = torch.backends.cudnn.allow_tf32
+    """Compute without gradients, and in float32 whatever the caller computes in."""
     training = flow.training
-    torch.backends.cudnn.allow_tf32 = False
     flow.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             yield
     finally:
-        torch.backends.cudnn.allow_tf32 = tf32
         flow.train(training)
 
 

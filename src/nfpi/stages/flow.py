@@ -62,7 +62,7 @@ def start_flow(stage: StartFlow) -> None:
         save_prior(stage.path("prior"), initial.prior, {**header, "lambda": 0.0})
         save_statistics(stage.path("statistics"), initial.statistics, header)
         write_log(stage.path("history"), initial.state.log)
-        initial.state.save(stage.path("state"), {**header, "devices": processes.count})
+        initial.state.save(stage.path("state"), {**header, "devices": processes.count, "precision": device.precision})
     when_committed(checkpoints.clear)
 
 
@@ -140,7 +140,7 @@ def train_flow(stage: TrainFlow) -> None:
         "start": header.get("start"),
         "step": state.step,
         "prior": {key: value for key, value in (prior_header | learning).items() if key not in ("start", "seed")},
-        "training": stage.training.model_dump(),
+        "training": stage.training.model_dump() | {"precision": device.precision},
         "data": _data_header(data.train),
         "devices": processes.count,
     }
