@@ -161,9 +161,9 @@ def test_learning_costs_one_pass_an_epoch(make_data, device, monkeypatch, how, p
     epochs = []
     stream = TrainingData.stream
 
-    def note(data: TrainingData, seed: int, epoch: int, *arguments: int) -> object:
+    def note(data: TrainingData, seed: int, epoch: int, *arguments: int, **options: int) -> object:
         epochs.append(epoch)
-        return stream(data, seed, epoch, *arguments)
+        return stream(data, seed, epoch, *arguments, **options)
 
     monkeypatch.setattr(TrainingData, "stream", note)
     state = continue_training(begun.state, begun.prior, data, device, learned=LEARNED[how])

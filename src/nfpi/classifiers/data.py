@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 
 from nfpi.classifiers.preprocessing import Preprocessing
+from nfpi.classifiers.variants import VariantDecoder, Variants
 from nfpi.config.classifiers import ClassifierConfig, StandardAugmentation
-from nfpi.data.batches import Transform, augment_each, load_batches, num_batches
+from nfpi.data.batches import Transform, augment_each
+from nfpi.data.loader import Batch, BatchLoader, Request, num_batches
 from nfpi.data.pixels import Pixels
 from nfpi.data.store import ImageSet
-from nfpi.runtime.randomness import derive_seed, generator_for
-
-_DECODED_AT_ONCE = 16
-
-Decoder = Callable[[Tensor], Tensor]
-"""Stored latents (B, C, h, w) → 8-bit images (B, C, H, W)."""
+from nfpi.runtime.randomness import derive_seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,114 +47,51 @@ class ResizedImages:
 
 
 @dataclass(frozen=True, eq=False)
-class RepeatedImages:
-    """An array of images (N, H, W, C) several times over: row r·N + n is image n in its repetition r.
+class ClassifierBatches:
+    """Batches of 8-bit images, some replaced by variants, each augmented by itself.
 
     Args:
-        images: the array.
+        train: the images; row r·N + n of an epoch is image n in its repetition r.
+        preprocessing: how decoded variants are resized.
+        transform: augmentation of one image (C, H, W); None: none.
         repeats: R.
+        variants: pixels, or latents whose decoded images come with the requests; None: none.
+        probability: that an image is replaced.
+        seed: of the run; determines which are.
     """
 
-    images: np.ndarray
+    train: ImageSet
+    preprocessing: Preprocessing
+    transform: Transform | None
     repeats: int
+    variants: Variants | None
+    probability: float
+    seed: int
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(R·N, H, W, C)."""
-        return self.repeats * self.images.shape[0], *self.images.shape[1:]
+    def __len__(self) -> int:
+        return self.repeats * len(self.train)
 
-    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        return self.images[indices % self.images.shape[0]]
+    def rows(self, request: Request) -> np.ndarray:
+        """For each image of a request the index of the variant that replaces it; −1: none."""
+        if self.variants is None:
+            return np.full(len(request.indices), -1)
+        return self.variants.rows(self.probability, self.seed, request.epoch, self.repeats)[request.indices]
 
-
-@dataclass(frozen=True, eq=False)
-class ReplacedImages:
-    """An array of images (N, H, W, C), some of which are replaced by variants.
-
-    Args:
-        images: the array.
-        rows: (N,), for each image the index of the variant that replaces it; −1: none.
-        variants: array of variants; None: replaced images are black, and the variants are decoded later.
-    """
-
-    images: np.ndarray
-    rows: np.ndarray
-    variants: np.ndarray | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, H, W, C)."""
-        return self.images.shape
-
-    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        chosen = np.zeros((len(indices), *self.shape[1:]), np.uint8)
-        rows = self.rows[indices]
+    def read(self, request: Request) -> Batch:
+        """Make a batch: images (B, C, H, W), uint8, and labels (B,)."""
+        places, rows = request.indices % len(self.train), self.rows(request)
         own = rows < 0
+        pixels = np.empty((len(places), *self.train.images.shape[1:]), np.uint8)
         if own.any():
-            chosen[own] = self.images[indices[own]]
-        if self.variants is not None and not own.all():
-            chosen[~own] = self.variants[rows[~own]]
-        return chosen
-
-
-@dataclass(frozen=True, eq=False)
-class Variants:
-    """Latent-augmented variants of training images (NFA): row n·V + v is variant v of image n.
-
-    Args:
-        images: N·V variants, pixels of the training images' size or latents.
-        per_image: V.
-        decoder: from latents to pixels; None: the variants are pixels.
-
-    Raises:
-        ValueError: there are not V variants of each image, or they are of another class.
-    """
-
-    images: ImageSet
-    per_image: int
-    decoder: Decoder | None = None
-
-    @classmethod
-    def from_image_set(
-        cls, images: ImageSet, train: ImageSet, decoder: Decoder | None = None, digests: dict[str, str] | None = None
-    ) -> Variants:
-        """Take a set of variants, after a check that they were made of these training images.
-
-        Args:
-            images: the variants; their number per image is in `extra.variants` of `meta`.
-            train: the training images.
-            decoder: from latents to pixels; None: the variants are pixels.
-            digests: SHA-256 of the files of the training images, to compare with `extra.of`; None: not compared.
-        """
-        per_image = images.meta["extra"].get("variants")
-        if per_image is None:
-            raise ValueError("augmented images: expected extra.variants in meta.json, received none")
-        if decoder is None and images.shape != train.shape:
-            raise ValueError(f"augmented images: expected {train.shape}, received {images.shape}")
-        source = images.meta["extra"].get("of")
-        if None not in (source, digests) and source != digests:
-            raise ValueError("augmented images: expected variants of these training images, received those of others")
-        if not np.array_equal(np.repeat(train.labels, per_image), images.labels):
-            raise ValueError(
-                f"augmented images: expected {per_image} of each of the {len(train)} training images, in their order, "
-                f"received {len(images)} of other images"
-            )
-        return cls(images, per_image, decoder)
-
-    def rows(self, probability: float, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
-        """Draw the variant that replaces each image in an epoch, all with equal probability; −1: none; (R·N,).
-
-        Args:
-            probability: that an image is replaced.
-            seed, epoch: determine the draws.
-            repeats: R, passes over the images in the epoch, each with draws of its own.
-        """
-        generator = generator_for("cpu", seed, "nfa", epoch)
-        images = len(self.images) // self.per_image
-        count = repeats * images
-        variant = torch.randint(self.per_image, (count,), generator=generator)
-        replaced = torch.rand(count, generator=generator, dtype=torch.float64) < probability
-        return torch.where(replaced, torch.arange(count) % images * self.per_image + variant, -1).numpy()
+            pixels[own] = self.train.images[places[own]]
+        if request.given is not None:
+            pixels[~own] = self.preprocessing.resize(request.given, pixels.shape[1]).permute(0, 2, 3, 1).numpy()
+        elif self.variants is not None and not own.all():
+            pixels[~own] = self.variants.images.images[rows[~own]]
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        if self.transform is not None:
+            images = augment_each(images, request.indices, self.transform, request.seed, request.epoch)
+        return images, torch.from_numpy(np.asarray(self.train.labels[places]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +115,7 @@ class ClassifierData:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     standard: StandardAugmentation | None = None
     variants: Variants | None = None
+    _loaders: dict[tuple[int, torch.device], BatchLoader] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require_same_kind(self.train, self.validation)
@@ -205,47 +140,56 @@ class ClassifierData:
         """Images that all passes of an epoch draw."""
         return self.config.repeats * len(self.train)
 
-    def stream(self, seed: int, epoch: int, start_batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(
+        self, seed: int, epoch: int, start_batch: int, device: torch.device, then: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Load the batches of an epoch, shuffled and augmented: 8-bit images (B, C, H, W) and labels (B,) on `device`.
 
         An epoch is `repeats` passes over the images, one after another. Random numbers depend on (seed, epoch), the
-        pass and the image only: neither on `start_batch` nor on the workers.
+        pass and the image only: neither on `start_batch` nor on the workers, which live until :meth:`close`.
+
+        Args:
+            seed: of the run.
+            epoch: counted from 0.
+            start_batch: batches to skip.
+            device: of the batches.
+            then: the epoch that follows, whose first batches are made ahead; None: not known, or none.
         """
-        config, seed_of_images = self.config, derive_seed(seed, "classifier")
-        transform = self._transform()
-        images, rows, decoder = self.train.images, None, None
-        if config.repeats > 1:
-            images = cast(np.ndarray, RepeatedImages(images, config.repeats))
-        if self.variants is not None:
-            rows = self.variants.rows(config.nfa_probability, seed, epoch, config.repeats)
-            decoder = self.variants.decoder
-            array = None if decoder is not None else self.variants.images.images
-            images = cast(np.ndarray, ReplacedImages(images, rows, array))
-        stream = load_batches(
-            # indices in place of labels: variants and labels are looked up by them
-            ImageSet(images, np.arange(self._drawn), self.train.meta),
+        key = seed, device
+        if key not in self._loaders:
+            self._loaders[key] = self._loader(seed, device)
+        order = derive_seed(seed, "classifier")
+        for images, labels in self._loaders[key].epoch(epoch, seed=order, start_batch=start_batch, then=then):
+            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+    def close(self) -> None:
+        """End the worker processes; a further epoch starts new ones."""
+        for loader in self._loaders.values():
+            loader.close()
+
+    def _loader(self, seed: int, device: torch.device) -> BatchLoader:
+        config, variants = self.config, self.variants
+        decoded = variants is not None and variants.decoder is not None
+        batches = ClassifierBatches(
+            self.train,
+            self.preprocessing,
+            self._transform(),
+            config.repeats,
+            # workers get no decoder: it may be on a GPU
+            replace(variants, decoder=None) if variants is not None else None,
+            config.nfa_probability,
+            seed,
+        )
+        return BatchLoader(
+            batches,
             config.batch_size,
-            seed=seed_of_images,
-            epoch=epoch,
             shuffle=True,
             passes=config.repeats,
-            transform=transform,
             drop_last=self.drops_last,
-            start_batch=start_batch,
             workers=config.workers,
             pin_memory=device.type == "cuda",
+            prepare=VariantDecoder(variants, batches.rows, device) if variants is not None and decoded else None,
         )
-        labels = torch.from_numpy(np.array(self.train.labels))
-        for batch, indices in stream:
-            batch = batch.to(device, non_blocking=True)
-            if rows is not None and decoder is not None:
-                latent = np.flatnonzero(rows[indices.numpy()] >= 0)
-                if len(latent):
-                    decoded = self._decode(rows[indices.numpy()[latent]], decoder, device)
-                    if transform is not None:
-                        decoded = augment_each(decoded.cpu(), indices.numpy()[latent], transform, seed_of_images, epoch)
-                    batch[torch.from_numpy(latent).to(device)] = decoded.to(device)
-            yield batch, labels[indices % len(labels)].to(device, non_blocking=True)
 
     def _transform(self) -> Transform | None:
         """The standard augmentation of one image."""
@@ -254,17 +198,6 @@ class ClassifierData:
         from nfpi.classifiers.transforms import classifier_transform  # torchvision is slow to import
 
         return classifier_transform(self.standard, self.train.shape, self.train.flip, self.preprocessing.mean)
-
-    def _decode(self, rows: np.ndarray, decoder: Decoder, device: torch.device) -> Tensor:
-        """Decode and resize variants that are stored as latents: (B, C, S, S), uint8."""
-        assert self.variants is not None
-        decoded = []
-        for some in np.array_split(rows, -(-len(rows) // _DECODED_AT_ONCE)):
-            latents = torch.from_numpy(np.asarray(self.variants.images.images[some])).permute(0, 3, 1, 2)
-            with torch.no_grad():
-                images = decoder(latents.contiguous().to(device))
-            decoded.append(self.preprocessing.resize(images, self.train.shape[1]))
-        return torch.cat(decoded)
 
 
 def resize_images(pixels: Pixels, size: int | None, preprocessing: Preprocessing) -> ImageSet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def train_classifier(
         return state.step, tensors, {**header, "precision": device.state_dict()}
 
     try:
-        with checkpointing(checkpoints, snapshot) as checkpointer:
+        with closing(data), checkpointing(checkpoints, snapshot) as checkpointer:
             if data.config.epochs:
                 _train(state, data, device, checkpointer)
             if not len(data.validation):
@@ -231,7 +232,8 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
     module.train()
     while state.step < steps:
         epoch, batch = divmod(state.step, steps_per_epoch)
-        for images, labels in data.stream(state.seed, epoch, batch, device.device):
+        then = epoch + 1 if epoch + 1 < config.epochs else None
+        for images, labels in data.stream(state.seed, epoch, batch, device.device, then):
             torch.manual_seed(
                 derive_seed(state.seed, "classifier step", state.step)
             )  # for mixup and the like, and for dropout

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -72,6 +73,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle images from disk as the path of their file, which is mapped again."""
+        images: Any = self.images
+        stored = isinstance(images, np.memmap) and isinstance(images.base, mmap)  # the whole file, not a part
+        return _restore, (Path(str(images.filename)) if stored else images, self.labels, self.meta)
+
     @property
     def classes(self) -> list[str]:
         """Names of the K classes; a label is an index into them."""
@@ -98,6 +105,11 @@ class ImageSet:
         """Shape (C, H, W) of one image."""
         height, width, channels = self.images.shape[1:]
         return channels, height, width
+
+
+def _restore(images: np.ndarray | Path, labels: np.ndarray, meta: dict[str, Any]) -> ImageSet:
+    """Make an image set anew from what was pickled of it."""
+    return ImageSet(_load(images, mmap_mode="r") if isinstance(images, Path) else images, labels, meta)
 
 
 def read_image_set(folder: Path, verify: bool = True) -> ImageSet:

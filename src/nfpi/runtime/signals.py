@@ -101,6 +101,19 @@ def interruptible(at_once: bool = False) -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Hold back the signals that stop a process while the block runs: a process started in it begins without them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_signals_to_parent(_: int = 0) -> None:
     """Make a worker process ignore signals that are sent to its whole group: its parent handles them.
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from nfpi.classifiers.data import ClassifierData, Variants, concatenate, resize_images
+from nfpi.classifiers.data import ClassifierData, concatenate, resize_images
 from nfpi.classifiers.preprocessing import channel_statistics
 from nfpi.classifiers.real_labels import find_real_labels
 from nfpi.classifiers.registry import build_classifier, build_trained, get_preprocessing, stored_preprocessing
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
+from nfpi.classifiers.variants import Variants
 from nfpi.classifiers.weights import load_weights
 from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation, ClassifierConfig
 from nfpi.config.metrics import OF_GENERATED, computed_metrics
@@ -70,7 +71,7 @@ def train(stage: TrainClassifier) -> None:
         return
     settings = {
         "name": stage.name,
-        "classifier": config.model_dump(mode="json") | {"precision": device.precision},
+        "classifier": config.model_dump(mode="json"),
         "augmentation": _augmentation(stage),
         "size": size,
         "temperature": temperature,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nfpi.config.training import TrainingConfig
-from nfpi.data.batches import Transform, load_batches, num_batches
+from nfpi.data.batches import ImageBatches, Transform
 from nfpi.data.domain import Domain, domain_of
+from nfpi.data.loader import BatchLoader, num_batches
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_device
@@ -69,7 +71,13 @@ class TrainingData:
         """Count the images of a batch of an epoch, over all processes."""
         return min(self.config.batch_size, len(self.train) - batch * self.config.batch_size)
 
-    def stream(self, seed: int, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def close(self) -> None:
+        """End the worker processes, which live across epochs; a further epoch starts new ones."""
+        self._loader.close()
+
+    def stream(
+        self, seed: int, epoch: int, start_batch: int = 0, then: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch, augmented and with the noise of their domain.
 
         Every process gets its part of each batch. All of them draw the noise of the whole batch, so that it does not
@@ -79,30 +87,31 @@ class TrainingData:
             seed: of the run.
             epoch: counted from 0.
             start_batch: number of batches to skip.
+            then: the epoch that follows, whose first images are read ahead; None: not known, or none.
 
         Yields:
             x (B, C, H, W) and labels (B,).
         """
-        config, processes = self.config, self.processes
-        stream = load_batches(
-            self.train,
-            config.batch_size,
-            seed=derive_seed(seed, "order"),
-            epoch=epoch,
-            shuffle=True,
-            transform=self._transform(),
-            start_batch=start_batch,
-            workers=-(-config.workers // processes.count),
-            pin_memory=self.device.type == "cuda",
-            rank=processes.rank,
-            world_size=processes.count,
-        )
+        processes = self.processes
+        stream = self._loader.epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, then=then)
         for index, (images, labels) in enumerate(stream, start_batch):
             generator = generator_for(self.device, seed, "dequantize", epoch, index)
             whole = torch.zeros(self.images_of_batch(index), *images.shape[1:], dtype=images.dtype, device=self.device)
             share = processes.share(len(whole))
             whole[share] = images.to(self.device, non_blocking=True)
             yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
+
+    @cached_property
+    def _loader(self) -> BatchLoader:
+        return BatchLoader(
+            ImageBatches(self.train, self._transform()),
+            self.config.batch_size,
+            shuffle=True,
+            workers=-(-self.config.workers // self.processes.count),
+            pin_memory=self.device.type == "cuda",
+            rank=self.processes.rank,
+            world_size=self.processes.count,
+        )
 
     def _transform(self) -> Transform | None:
         if self.config.augmentation == "none":
@@ -115,10 +124,11 @@ class TrainingData:
 def initialization_images(data: TrainingData, seed: int) -> Tensor:
     """Draw the images of the data-dependent initialisation, (B, C, H, W), the same in every process."""
     drawn: list[Tensor] = []
-    for x, _ in replace(data, processes=ALONE).stream(seed, INITIALIZATION_EPOCH):
-        drawn.append(x)
-        if sum(map(len, drawn)) >= data.config.initialization_images:
-            break
+    with closing(replace(data, processes=ALONE)) as alone:
+        for x, _ in alone.stream(seed, INITIALIZATION_EPOCH):
+            drawn.append(x)
+            if sum(map(len, drawn)) >= data.config.initialization_images:
+                break
     return torch.cat(drawn)[: data.config.initialization_images]
 
 
@@ -129,6 +139,7 @@ def latent_statistics(
     seed: int,
     prior: GaussianPrior | None = None,
     nll_range: ValueRange | None = None,
+    then: int | None = None,
 ) -> ClassStatistics:
     """Compute statistics of the latents of all training images, augmented and dequantised, in one pass.
 
@@ -138,10 +149,11 @@ def latent_statistics(
         seed: of the run; order, augmentations and noise are the same in every call.
         prior, nll_range: where both are given, the range is updated with −log p(x | y) of every image under the prior,
             with the constant of bits/dim but in nats.
+        then: the epoch that follows, whose first images are read ahead; None: not known, or none.
     """
     dimensions = torch.Size(data.train.shape).numel()
     statistics = ClassStatistics.empty(data.train.num_classes, dimensions, device=precise_device(data.device))
-    for x, labels in data.stream(seed, STATISTICS_EPOCH):
+    for x, labels in data.stream(seed, STATISTICS_EPOCH, then=then):
         z, log_abs_det = flow(x)
         statistics.update(z, labels)
         if prior is not None and nll_range is not None:

@@ -109,6 +109,16 @@ def prior_of_epoch(
     return FixedPrior(learner.prior, data.device, learner.loss)
 
 
+def learns_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:
+    """Whether the Gaussians are learned from a pass over the training images before an epoch, counted from 0."""
+    learner, learned_epochs = state.learner, epoch - data.config.fit_after_epochs
+    if learner is None or learned_epochs < 0:
+        return False
+    if isinstance(learner, RepeatedFixedPoint):
+        return learned_epochs % learner.config.every_epochs == 0
+    return learner.config.every == "epoch"
+
+
 def _fitted_prior(
     state: TrainingState,
     learner: RepeatedFixedPoint,
@@ -139,7 +149,7 @@ def _statistics(
     try:
         with interruption.at_once():
             prior = _cast_for_flow(learner.prior, data.device)
-            return latent_statistics(state.flow, data, state.seed, prior, nll_range)
+            return latent_statistics(state.flow, data, state.seed, prior, nll_range, then=len(state.log))
     except ArithmeticError:
         raise loss_diverged(state.step, state.seed, data.config) from None
 

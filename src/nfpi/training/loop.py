@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
-from nfpi.training.batches import TrainingData, initialization_images, latent_statistics
+from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, initialization_images, latent_statistics
 from nfpi.training.divergence import TrainingDiverged, loss_diverged, require_finite
-from nfpi.training.epoch_prior import FixedPrior, LearnedPrior, learning_progress, prior_of_epoch
+from nfpi.training.epoch_prior import FixedPrior, LearnedPrior, learning_progress, learns_before, prior_of_epoch
 from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.training.optimizers import learning_rate
 from nfpi.training.state import LogRow, TrainingState, new_learner
@@ -89,27 +90,39 @@ def start_training(
         TrainingDiverged: the loss is not finite.
         Interrupted: a signal asked to stop; the state is saved in the checkpoints.
     """
-    resumed, statistics = _resume(checkpoints, data), None
-    if resumed is not None:
-        state, tensors = resumed
-        prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
-    else:
-        torch.manual_seed(derive_seed(seed, "weights"))
-        new_flow = _initialize_flow(flow, data, seed)
-        statistics = latent_statistics(new_flow, data, seed)
-        prior = initial_prior(statistics, start, seed)
-        state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
-    if data.config.fit_after_epochs or statistics is None:
-        saved_along = {"prior.mean": prior.mean, "prior.variance": prior.variance}
-        until_epoch = data.config.fit_after_epochs
-        state = _train(state, prior, data, until_epoch, device, checkpoints, tracked, saved_along, progress)
-        try:
-            statistics = latent_statistics(state.flow, data, seed)
-        except ArithmeticError:  # the last step of the epochs left weights whose coupling cannot sum its series
-            fault = loss_diverged(state.step, seed, data.config)
-            fault.log = state.log
-            raise fault from None
-    return InitialState(state, prior, statistics)
+    with closing(data):
+        resumed, statistics = _resume(checkpoints, data), None
+        if resumed is not None:
+            state, tensors = resumed
+            prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
+        else:
+            torch.manual_seed(derive_seed(seed, "weights"))
+            new_flow = _initialize_flow(flow, data, seed)
+            statistics = latent_statistics(new_flow, data, seed, then=0 if data.config.fit_after_epochs else None)
+            prior = initial_prior(statistics, start, seed)
+            state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
+        if data.config.fit_after_epochs or statistics is None:
+            saved_along = {"prior.mean": prior.mean, "prior.variance": prior.variance}
+            until_epoch = data.config.fit_after_epochs
+            state = _train(
+                state,
+                prior,
+                data,
+                until_epoch,
+                device,
+                checkpoints,
+                tracked,
+                saved_along,
+                progress,
+                afterwards=STATISTICS_EPOCH,
+            )
+            try:
+                statistics = latent_statistics(state.flow, data, seed)
+            except ArithmeticError:  # the last step of the epochs left weights whose coupling cannot sum its series
+                fault = loss_diverged(state.step, seed, data.config)
+                fault.log = state.log
+                raise fault from None
+        return InitialState(state, prior, statistics)
 
 
 def continue_training(
@@ -160,7 +173,8 @@ def continue_training(
     found = state.learner.config if state.learner is not None else None
     if found != learned:
         raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
-    return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked, progress=progress)
+    with closing(data):
+        return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked, progress=progress)
 
 
 def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
@@ -194,8 +208,9 @@ def _train(
     tracked: Path | None = None,
     saved_along: Mapping[str, Tensor] | None = None,
     progress: bool | None = None,
+    afterwards: int | None = None,
 ) -> TrainingState:
-    """Train until the log has `until_epoch` rows.
+    """Train until the log has `until_epoch` rows; the epoch `afterwards` is loaded next, if any.
 
     An epoch ends with its row in the log; a state may have made all its steps before that.
     """
@@ -227,7 +242,10 @@ def _train(
             while len(state.log) < until_epoch:
                 epoch = len(state.log)
                 epoch_prior = prior_of_epoch(state, prior, data, checkpointer.interruption)
-                for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch):
+                then = afterwards
+                if epoch + 1 < until_epoch:
+                    then = STATISTICS_EPOCH if learns_before(epoch + 1, state, data) else epoch + 1
+                for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch, then):
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(config, state.step + 1, steps)
                     try:

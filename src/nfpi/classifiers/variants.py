@@ -1,0 +1,139 @@
+"""Latent-augmented variants of a classifier's training images: which image gets which, and how latents are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nfpi.data.loader import Request
+from nfpi.data.store import ImageSet
+from nfpi.runtime.randomness import generator_for
+
+_DECODED_ON_GPU, _DECODED_ELSEWHERE = 32, 16
+"""Latents that are decoded at once."""
+
+Decoder = Callable[[Tensor], Tensor]
+"""Stored latents (B, C, h, w) → 8-bit images (B, C, H, W)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """Latent-augmented variants of training images (NFA): row n·V + v is variant v of image n.
+
+    Args:
+        images: N·V variants, pixels of the training images' size or latents.
+        per_image: V.
+        decoder: from latents to pixels; None: the variants are pixels.
+
+    Raises:
+        ValueError: there are not V variants of each image, or they are of another class.
+    """
+
+    images: ImageSet
+    per_image: int
+    decoder: Decoder | None = None
+
+    @classmethod
+    def from_image_set(
+        cls, images: ImageSet, train: ImageSet, decoder: Decoder | None = None, digests: dict[str, str] | None = None
+    ) -> Variants:
+        """Take a set of variants, after a check that they were made of these training images.
+
+        Args:
+            images: the variants; their number per image is in `extra.variants` of `meta`.
+            train: the training images.
+            decoder: from latents to pixels; None: the variants are pixels.
+            digests: SHA-256 of the files of the training images, to compare with `extra.of`; None: not compared.
+        """
+        per_image = images.meta["extra"].get("variants")
+        if per_image is None:
+            raise ValueError("augmented images: expected extra.variants in meta.json, received none")
+        if decoder is None and images.shape != train.shape:
+            raise ValueError(f"augmented images: expected {train.shape}, received {images.shape}")
+        source = images.meta["extra"].get("of")
+        if None not in (source, digests) and source != digests:
+            raise ValueError("augmented images: expected variants of these training images, received those of others")
+        if not np.array_equal(np.repeat(train.labels, per_image), images.labels):
+            raise ValueError(
+                f"augmented images: expected {per_image} of each of the {len(train)} training images, in their order, "
+                f"received {len(images)} of other images"
+            )
+        return cls(images, per_image, decoder)
+
+    def rows(self, probability: float, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
+        """Draw the variant that replaces each image in an epoch, all with equal probability; −1: none; (R·N,).
+
+        Args:
+            probability: that an image is replaced.
+            seed, epoch: determine the draws.
+            repeats: R, passes over the images in the epoch, each with draws of its own.
+        """
+        return _draw_rows(len(self.images) // self.per_image, self.per_image, probability, seed, epoch, repeats)
+
+
+@lru_cache(maxsize=2)  # of this epoch and the next: each batch needs some of them
+def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch: int, repeats: int) -> np.ndarray:
+    generator = generator_for("cpu", seed, "nfa", epoch)
+    count = repeats * images
+    variant = torch.randint(per_image, (count,), generator=generator)
+    replaced = torch.rand(count, generator=generator, dtype=torch.float64) < probability
+    rows: np.ndarray = torch.where(replaced, torch.arange(count) % images * per_image + variant, -1).numpy()
+    rows.flags.writeable = False
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class VariantDecoder:
+    """Decodes the variants of coming batches: those of the next one while the present one is awaited.
+
+    The decoder's work is queued on the device between two steps of the training, and neither waits for the other.
+
+    Args:
+        variants: latents, with their decoder.
+        rows: of a request, for each of its images the index of the variant that replaces it; −1: none.
+        device: of the decoder.
+    """
+
+    variants: Variants
+    rows: Callable[[Request], np.ndarray]
+    device: torch.device
+
+    def __call__(self, requests: Iterator[Request]) -> Iterator[Request]:
+        """Complete requests by the decoded images (V, C, H, W), uint8, of those that are replaced, in their order."""
+        before: Callable[[], Request] | None = None
+        for request in requests:
+            begun = self._begin(request)
+            if before is not None:
+                yield before()
+            before = begun
+        if before is not None:
+            yield before()
+
+    def _begin(self, request: Request) -> Callable[[], Request]:
+        """Begin to decode; what is returned waits for the end."""
+        assert self.variants.decoder is not None
+        rows = self.rows(request)
+        rows = rows[rows >= 0]
+        on_gpu = self.device.type == "cuda"
+        at_once = _DECODED_ON_GPU if on_gpu else _DECODED_ELSEWHERE
+        parts = []
+        for some in np.array_split(rows, -(-len(rows) // at_once)) if len(rows) else []:
+            latents = torch.from_numpy(np.asarray(self.variants.images.images[some])).permute(0, 3, 1, 2).contiguous()
+            with torch.no_grad():
+                decoded = self.variants.decoder(
+                    (latents.pin_memory() if on_gpu else latents).to(self.device, non_blocking=on_gpu)
+                )
+            parts.append(decoded.to("cpu", non_blocking=on_gpu))
+        copied = torch.cuda.current_stream(self.device).record_event() if on_gpu else None
+
+        def finish() -> Request:
+            if copied is not None:
+                copied.synchronize()
+            return replace(request, given=torch.cat(parts)) if parts else request
+
+        return finish
