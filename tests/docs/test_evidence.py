@@ -33,6 +33,6 @@ def test_a_document_prints_what_the_evidence_says(path: Path):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_all_tables_can_be_rebuilt_from_committed_evidence(folder: Path):
     evidence = read(folder.name)
-    assert evidence.found
+    assert evidence.runs
     for name in evidence.config.tables:
         assert len(evidence.table(name))

@@ -99,8 +99,8 @@ def test_every_picture_has_a_description(page):
 
 def test_runs_stand_with_what_was_made_of_them(finished):
     page = read_page(finished.root)
-    shown = {run.found.run: run for flow in page.runs for run in flow.with_classifiers}
-    assert [run.found.run for run in shown[FITTED].classifiers] == [TAUGHT, AUGMENTED]
+    shown = {run.recorded.run: run for flow in page.runs for run in flow.with_classifiers}
+    assert [run.recorded.run for run in shown[FITTED].classifiers] == [TAUGHT, AUGMENTED]
     assert len(shown[FITTED].curves) == len(shown[FITTED].samples) == 1
     agreement = shown[FITTED].agreement
     assert agreement.classes == CLASSES

@@ -11,9 +11,9 @@ from nfpi.config import NO_RESULT
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
-from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.layout import metric_or_name
 from nfpi.results.predictions import read_predictions, shorten_predictions
+from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import StoredSettings, read_settings
 from nfpi.runs import Run
@@ -119,7 +119,7 @@ def gather(
     )
 
 
-def _files_of(item: FoundRun, with_class_log_prob: bool) -> dict[str, bytes]:
+def _files_of(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
     """Return the files of a run, checked, by their paths below the folder of evidence."""
     metrics, predictions, folder = item.folder / METRICS, item.folder / PREDICTIONS, item.run.folder
     if item.fault:
@@ -134,7 +134,7 @@ def _files_of(item: FoundRun, with_class_log_prob: bool) -> dict[str, bytes]:
     return files | {f"{folder}/{PREDICTIONS}": content}
 
 
-def check_predictions(item: FoundRun) -> None:
+def check_predictions(item: RecordedRun) -> None:
     """Make sure that the predictions of a run can be read, and are of the images of its metrics.
 
     Raises:
@@ -148,13 +148,13 @@ def check_predictions(item: FoundRun) -> None:
         raise EvidenceError(f"{path}: expected predictions of {expected} images, received {received}")
 
 
-def _check_settings(chosen: Sequence[FoundRun], there: dict[Run, FoundRun], output: Path) -> None:
+def _check_settings(chosen: Sequence[RecordedRun], there: dict[Run, RecordedRun], output: Path) -> None:
     """Make sure that a run has the settings of the one that it replaces, and of those of other seeds.
 
     Raises:
         EvidenceError: it has others.
     """
-    first: dict[Run, FoundRun] = {}
+    first: dict[Run, RecordedRun] = {}
     for item in [*there.values(), *chosen]:
         if item.fault:
             raise EvidenceError(item.fault)
@@ -171,7 +171,7 @@ def _check_settings(chosen: Sequence[FoundRun], there: dict[Run, FoundRun], outp
             )
 
 
-def _differing(first: FoundRun, second: FoundRun) -> list[str]:
+def _differing(first: RecordedRun, second: RecordedRun) -> list[str]:
     """Return the names of settings that differ, of those that both runs have.
 
     A version that made one of them may lack a setting of the other; of a run that diverged none are known.
@@ -181,7 +181,7 @@ def _differing(first: FoundRun, second: FoundRun) -> list[str]:
     return sorted(name for name in names if ours[name] != theirs[name])
 
 
-def _values(item: FoundRun) -> dict[str, object]:
+def _values(item: RecordedRun) -> dict[str, object]:
     """What a run measured, without times."""
     measured = {name: value for name, value in item.metrics.items() if not metric_or_name(name).is_time}
     return {**measured, "divergence": item.divergence}

@@ -22,9 +22,9 @@ from nfpi.results.claims_layout import NAME as CLAIMS
 from nfpi.results.claims_layout import write_claims
 from nfpi.results.collect import collect
 from nfpi.results.csv_files import write_csv
-from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.markup import write_table
 from nfpi.results.predictions import Predictions, read_predictions
+from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import read_settings
 from nfpi.results.sides import Evidence as EvidenceOfClaims
@@ -72,13 +72,13 @@ class Rebuilt:
         folder: as :func:`nfpi.evidence.copies.gather` leaves it.
         reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
         config: the settings of the preset, with the seeds of the evidence.
-        found: its runs.
+        runs: its runs.
     """
 
     folder: Path
     reference: pd.DataFrame
     config: Config
-    found: Sequence[FoundRun]
+    runs: Sequence[RecordedRun]
 
     @classmethod
     def read(cls, folder: Path, reference: Path) -> Rebuilt:
@@ -106,7 +106,7 @@ class Rebuilt:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """The metrics of all runs that there are."""
-        return collect((item.run for item in self.found), self.folder)
+        return collect((item.run for item in self.runs), self.folder)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table of the preset; a row without any run has the status `missing`."""
@@ -126,7 +126,7 @@ class Rebuilt:
     @cached_property
     def software(self) -> pd.DataFrame:
         """Commits, devices and versions of packages, with the number of runs that each is behind."""
-        counts = Counter(pair for item in self.found for pair in item.software.items())
+        counts = Counter(pair for item in self.runs for pair in item.software.items())
         rows = [{"name": name, "value": value, "runs": runs} for (name, value), runs in sorted(counts.items())]
         return pd.DataFrame(rows, columns=["name", "value", "runs"])
 
@@ -134,7 +134,7 @@ class Rebuilt:
         """Runs, seeds, and where they were made, in one line."""
         seeds = ", ".join(map(str, self.config.seeds))
         made = [_count(self.software, name, plural) for name, plural in (("commit", "commits"), ("device", "devices"))]
-        return f"{self.folder}: {len(self.found)} runs, seeds {seeds}, {' and '.join(filter(None, made))}"
+        return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}, {' and '.join(filter(None, made))}"
 
     def write(self, output: Path) -> None:
         """Write all tables, the claims, the figures that these suffice for, and the versions behind them.

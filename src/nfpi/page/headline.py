@@ -12,10 +12,10 @@ import pandas as pd
 
 from nfpi.config.metrics import metric
 from nfpi.page.tables import ShownTable
-from nfpi.results.found import FoundRun
 from nfpi.results.html import HTML
 from nfpi.results.intervals import wilson_interval
 from nfpi.results.layout import decimals_of, write_weight
+from nfpi.results.recorded import RecordedRun
 from nfpi.runs import BASELINE, Run
 
 
@@ -38,38 +38,40 @@ class Headline:
     notes: list[str]
 
 
-def headlines(found: Sequence[FoundRun], tables: Sequence[ShownTable]) -> list[Headline]:
+def headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> list[Headline]:
     """Of each data set the accuracies of the flow, and of the classifiers, that are best on the validation split."""
     made: list[Headline] = []
-    for dataset in dict.fromkeys(item.run.dataset for item in found):
-        groups = _over_seeds(item for item in found if item.run.dataset == dataset and item.metrics)
+    for dataset in dict.fromkeys(item.run.dataset for item in recorded):
+        groups = _over_seeds(item for item in recorded if item.run.dataset == dataset and item.metrics)
         flow = _best(groups, "validation_nf_acc")
         if flow is not None:
             made.append(_headline("nf_acc", flow, groups, tables))
-            taught = [run for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow]
-            made += [_headline("cnn_acc", run, groups, tables) for run in taught if "cnn_acc" in groups[run][0].metrics]
+            learners = [run for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow]
+            made += [
+                _headline("cnn_acc", run, groups, tables) for run in learners if "cnn_acc" in groups[run][0].metrics
+            ]
         real = _best(groups, "validation_top1")
         if real is not None:
             made.append(_headline("top1", real, groups, tables))
     return made
 
 
-Groups = dict[Run, list[FoundRun]]
+Groups = dict[Run, list[RecordedRun]]
 """Runs that differ in nothing but the seed, by the run with the smallest."""
 
 
-def _over_seeds(found: Iterable[FoundRun]) -> Groups:
+def _over_seeds(recorded: Iterable[RecordedRun]) -> Groups:
     groups: Groups = {}
-    for item in found:
+    for item in recorded:
         groups.setdefault(replace(item.run, seed=0), []).append(item)
     return groups
 
 
-def _values(members: Iterable[FoundRun], name: str) -> list[float]:
+def _values(members: Iterable[RecordedRun], name: str) -> list[float]:
     return [item.metrics[name] for item in members if name in item.metrics]
 
 
-def _mean(members: Iterable[FoundRun], name: str) -> float:
+def _mean(members: Iterable[RecordedRun], name: str) -> float:
     return fmean(_values(members, name) or [math.nan])
 
 

@@ -13,9 +13,9 @@ from nfpi.figures.curves import CURVES, LOG
 from nfpi.page.agreement import Agreement, read_agreement
 from nfpi.page.meanings import WEIGHT, meanings
 from nfpi.page.pictures import Picture, embed, generated_images
-from nfpi.results.found import FoundRun
 from nfpi.results.html import HTML
 from nfpi.results.layout import Column, Table, decimals_of, measured, metric_or_name, write_weight
+from nfpi.results.recorded import RecordedRun
 from nfpi.runs import COMMON_SPLITS, SPLITS, SPLITS_OF_SEED, Run, format_weight
 from nfpi.runtime.manifests import find_product
 
@@ -31,7 +31,7 @@ class ShownRun:
     Attributes:
         id: of its place in the page.
         name: HTML; of a classifier only what its flow's does not say.
-        found: its metrics.
+        recorded: its metrics.
         values: its metrics for people, with their labels.
         settings: those that other runs of its kind have otherwise.
         curves: of its training; of the classifier that was chosen, where there are several.
@@ -43,7 +43,7 @@ class ShownRun:
 
     id: str
     name: str
-    found: FoundRun
+    recorded: RecordedRun
     values: list[tuple[str, str]]
     settings: list[tuple[str, str]] = field(default_factory=list)
     curves: list[Picture] = field(default_factory=list)
@@ -59,18 +59,18 @@ class ShownRun:
 
 
 def show_runs(
-    root: Path, found: Sequence[FoundRun], differing: Callable[[FoundRun], list[tuple[str, str]]]
+    root: Path, recorded: Sequence[RecordedRun], differing: Callable[[RecordedRun], list[tuple[str, str]]]
 ) -> list[ShownRun]:
     """Return the runs in their order; classifiers stand with the flow that they learned from.
 
     Args:
         root: folder of the results.
-        found: all runs.
+        recorded: all runs.
         differing: the settings of a run that others of its kind have otherwise.
     """
     flows: dict[Run, ShownRun] = {}
     shown: list[ShownRun] = []
-    for number, item in enumerate(found, 1):
+    for number, item in enumerate(recorded, 1):
         of_flow = flows.get(item.run.of_flow) if item.run.classifier and item.run.flow else None
         name = _name(item.run, with_flow=of_flow is None)
         run = _show(root, item, f"run-{number}", name)
@@ -83,13 +83,13 @@ def show_runs(
 
 def of_flows(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """Those of flows."""
-    return [run for run in runs if run.found.run.classifier is None]
+    return [run for run in runs if run.recorded.run.classifier is None]
 
 
 def of_real_images(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """Classifiers of real images, with a flow's augmentation or without."""
     everything = [run for flow in runs for run in flow.with_classifiers]
-    return [run for run in everything if run.found.run.augmentation is not None]
+    return [run for run in everything if run.recorded.run.augmentation is not None]
 
 
 def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
@@ -111,54 +111,54 @@ def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
             is_numeric=True,
         ),
     ]
-    if len({run.found.run.dataset for run in runs}) > 1:
+    if len({run.recorded.run.dataset for run in runs}) > 1:
         columns.append(_identity("Data set", runs, lambda run: run.dataset))
-    if len({run.found.run.seed for run in runs}) > 1:
-        seeds = [run.found.run.seed for run in runs]
+    if len({run.recorded.run.seed for run in runs}) > 1:
+        seeds = [run.recorded.run.seed for run in runs]
         columns.append(Column("Seed", [str(seed) for seed in seeds], [float(seed) for seed in seeds], is_numeric=True))
     for name in metrics:
-        columns.append(_column_of(name, runs, [run.found for run in runs]))
+        columns.append(_column_of(name, runs, [run.recorded for run in runs]))
         if name == "nf_acc":
-            columns += _columns_of_taught(runs)
-    states = [run.found.divergence or ("damaged" if run.found.fault else "") for run in runs]
+            columns += _columns_of_classifiers(runs)
+    states = [run.recorded.divergence or ("damaged" if run.recorded.fault else "") for run in runs]
     columns.append(Column("Status", [escape(state) for state in states], [state or None for state in states]))
     kept = [column for column in columns if any(column.cells)]
     links = [f'<a href="#{run.id}">{cell}</a>' for run, cell in zip(runs, kept[0].cells, strict=True)]
-    with_taught = [part for run in runs for part in (run, *filter(_is_taught, run.classifiers))]
+    with_classifiers = [part for run in runs for part in (run, *_of_generated(run))]
     notes = [WEIGHT] if any(_weights(runs)) else []
-    notes += meanings(name for part in with_taught for name in part.found.metrics)
+    notes += meanings(name for part in with_classifiers for name in part.recorded.metrics)
     return Table([replace(kept[0], cells=links), *kept[1:]], [False] * len(runs), notes)
 
 
 def _weights(runs: Iterable[ShownRun]) -> list[float | None]:
-    return [run.found.run.weight for run in runs]
+    return [run.recorded.run.weight for run in runs]
 
 
 def _identity(heading: str, runs: Iterable[ShownRun], of: Callable[[Run], str | None]) -> Column:
     """What runs are, as text."""
-    texts = [of(run.found.run) for run in runs]
+    texts = [of(run.recorded.run) for run in runs]
     return Column(heading, [escape(text or "") for text in texts], list(texts))
 
 
-def _columns_of_taught(runs: Sequence[ShownRun]) -> Iterator[Column]:
+def _columns_of_classifiers(runs: Sequence[ShownRun]) -> Iterator[Column]:
     """Yield the accuracy of each classifier that learned from generated images."""
-    taught = [{item.found.run.classifier: item.found for item in run.classifiers if _is_taught(item)} for run in runs]
-    names = dict.fromkeys(name for classifiers in taught for name in classifiers)
+    by_name = [{item.recorded.run.classifier: item.recorded for item in _of_generated(run)} for run in runs]
+    names = dict.fromkeys(name for classifiers in by_name for name in classifiers)
     for name in names:
-        column = _column_of("cnn_acc", runs, [classifiers.get(name) for classifiers in taught])
+        column = _column_of("cnn_acc", runs, [classifiers.get(name) for classifiers in by_name])
         yield column if len(names) == 1 else replace(column, heading=f"{column.heading}, {escape(str(name))}")
 
 
-def _is_taught(run: ShownRun) -> bool:
-    """Return whether it is a classifier of generated images."""
-    return run.found.run.classifier is not None and run.found.run.augmentation is None
+def _of_generated(run: ShownRun) -> list[ShownRun]:
+    """Return the classifiers of images that a flow generated."""
+    return [item for item in run.classifiers if item.recorded.run.augmentation is None]
 
 
-def _column_of(name: str, runs: Sequence[ShownRun], found: Sequence[FoundRun | None]) -> Column:
+def _column_of(name: str, runs: Sequence[ShownRun], recorded: Sequence[RecordedRun | None]) -> Column:
     """One metric, a row for each run."""
     entry = metric_or_name(name)
     cells, keys = [], []
-    for item in found:
+    for item in recorded:
         value = None if item is None else item.metrics.get(name)
         keys.append(value)
         decimals = decimals_of(entry, item.record.get("n") if item else None)
@@ -193,7 +193,7 @@ def _classes(root: Path, run: Run) -> list[str]:
     return []
 
 
-def _show(root: Path, item: FoundRun, identifier: str, name: str) -> ShownRun:
+def _show(root: Path, item: RecordedRun, identifier: str, name: str) -> ShownRun:
     order = list(METRICS)
     values = [
         (metric_or_name(key).label, measured(value, metric_or_name(key), item.record.get("n")))
@@ -216,7 +216,7 @@ def _show(root: Path, item: FoundRun, identifier: str, name: str) -> ShownRun:
 
 
 def _add_agreement(run: ShownRun, path: Path, root: Path) -> None:
-    run.agreement = read_agreement(path, _classes(root, run.found.run))
+    run.agreement = read_agreement(path, _classes(root, run.recorded.run))
 
 
 def _add(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
@@ -231,7 +231,7 @@ def _add(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
         run.faults.append(" ".join(str(error).split()))
 
 
-def _trainings(item: FoundRun) -> list[Path]:
+def _trainings(item: RecordedRun) -> list[Path]:
     """Folders of the trainings behind a run."""
     if item.run.classifier is None:
         return [item.folder]
@@ -241,7 +241,7 @@ def _trainings(item: FoundRun) -> list[Path]:
     return [] if temperature is None else [item.folder / f"temperature={format_weight(temperature)}"]
 
 
-def _image_sets(item: FoundRun) -> list[Path]:
+def _image_sets(item: RecordedRun) -> list[Path]:
     """Folders of the images that a flow generated, by temperature."""
     if item.run.classifier is not None:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nfpi.results.found import FoundRun
+from nfpi.results.recorded import RecordedRun
 
 
 @dataclass(frozen=True)
@@ -25,38 +25,38 @@ class SettingsOfKind:
     differing: list[str]
 
 
-def kind_of(found: FoundRun) -> str:
+def kind_of(recorded: RecordedRun) -> str:
     """Return the flows of one data set and backbone, or one classifier."""
-    run = found.run
+    run = recorded.run
     return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"
 
 
-def settings_by_kind(found: Sequence[FoundRun]) -> list[SettingsOfKind]:
+def settings_by_kind(recorded: Sequence[RecordedRun]) -> list[SettingsOfKind]:
     """Return the settings of the runs, by kind."""
-    kinds: dict[str, list[FoundRun]] = {}
-    for item in found:
+    kinds: dict[str, list[RecordedRun]] = {}
+    for item in recorded:
         if item.settings:
             kinds.setdefault(kind_of(item), []).append(item)
     flows_first = sorted(kinds, key=lambda kind: kinds[kind][0].run.classifier is not None)
     return [_compared(kind, kinds[kind]) for kind in flows_first]
 
 
-def differing_settings(found: FoundRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:
+def differing_settings(recorded: RecordedRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:
     """Return the settings of a run that others of its kind have otherwise."""
-    names = {name for kind in kinds if kind.kind == kind_of(found) for name in kind.differing}
-    return [(name, value) for name, value in found.settings.items() if name in names]
+    names = {name for kind in kinds if kind.kind == kind_of(recorded) for name in kind.differing}
+    return [(name, value) for name, value in recorded.settings.items() if name in names]
 
 
-def versions(found: Sequence[FoundRun]) -> list[tuple[str, str]]:
+def versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
     """Versions of packages, commits and devices; all of them where runs differ."""
     values: dict[str, dict[str, None]] = {}
-    for item in found:
+    for item in recorded:
         for name, value in item.software.items():
             values.setdefault(name, {})[value] = None
     return [(name, ", ".join(texts)) for name, texts in values.items()]
 
 
-def _compared(kind: str, members: Sequence[FoundRun]) -> SettingsOfKind:
+def _compared(kind: str, members: Sequence[RecordedRun]) -> SettingsOfKind:
     values: dict[str, set[str | None]] = {}
     for name in dict.fromkeys(name for item in members for name in item.settings):
         values[name] = {item.settings.get(name) for item in members}

@@ -26,9 +26,9 @@ from nfpi.page.runs import (
 )
 from nfpi.page.settings import SettingsOfKind, differing_settings, settings_by_kind, versions
 from nfpi.page.tables import ShownTable, read_tables
-from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.html import templates
 from nfpi.results.layout import Table
+from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.runtime.durations import write_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
@@ -99,14 +99,14 @@ def read_page(root: Path) -> Page:
         write_curves(root)
     except OSError as error:
         problems.append(f"curves: {error}")
-    found = find_runs(root)
-    kinds = settings_by_kind(found)
+    recorded = find_runs(root)
+    kinds = settings_by_kind(recorded)
     claims = read_shown_claims(root)
     tables = read_tables(root, described.tables)
     figures = read_figures(root, described.figures)
-    runs = show_runs(root, found, lambda item: differing_settings(item, kinds))
+    runs = show_runs(root, recorded, lambda item: differing_settings(item, kinds))
     costs = read_costs(root)
-    best = headlines(found, tables)
+    best = headlines(recorded, tables)
     problems += [claims.fault] if claims.fault else []
     problems += [table.fault for table in tables if table.fault]
     problems += [fault for figure in figures for fault in figure.faults]
@@ -114,8 +114,11 @@ def read_page(root: Path) -> Page:
     return Page(
         preset=root.resolve().name,
         headlines=best,
-        meanings=[*meanings(headline.metric for headline in best), *([WEIGHT] if any(map(_is_fitted, found)) else [])],
-        facts=_facts(found, costs),
+        meanings=[
+            *meanings(headline.metric for headline in best),
+            *([WEIGHT] if any(map(_is_fitted, recorded)) else []),
+        ],
+        facts=_facts(recorded, costs),
         problems=_shortened(problems, root),
         claims=claims,
         tables=[table for table in tables if table.is_made],
@@ -125,11 +128,11 @@ def read_page(root: Path) -> Page:
         overviews=_overviews(runs),
         costs=cost_table(costs) if costs else None,
         settings=kinds,
-        versions=versions(found),
+        versions=versions(recorded),
     )
 
 
-def _is_fitted(item: FoundRun) -> bool:
+def _is_fitted(item: RecordedRun) -> bool:
     return bool(item.run.weight)
 
 
@@ -160,17 +163,17 @@ def _overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
     return tables
 
 
-def _facts(found: Sequence[FoundRun], costs: Sequence[Cost]) -> list[tuple[str, str]]:
+def _facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple[str, str]]:
     """Data sets, seeds, runs, hours and commits, in words."""
-    runs = Counter("classifiers" if item.run.classifier else "flows" for item in found)
-    diverged = sum(bool(item.divergence) for item in found)
+    runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
+    diverged = sum(bool(item.divergence) for item in recorded)
     facts = [
-        ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in found))),
-        ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in found})))),
+        ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
+        ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in recorded})))),
         ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
         ("Diverged", str(diverged) if diverged else ""),
         ("Time of all jobs", write_duration(sum(cost.seconds for cost in costs)) if costs else ""),
-        ("Commit", ", ".join(dict.fromkeys(_short(item.record.get("git_commit")) for item in found))),
+        ("Commit", ", ".join(dict.fromkeys(_short(item.record.get("git_commit")) for item in recorded))),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -1,9 +1,10 @@
-"""Comparisons of rows of tables, and what they say of the paper's claims (:mod:`nfpi.results.verdicts`)."""
+"""Comparison of table rows, and verdicts on the paper's claims (:mod:`nfpi.results.verdicts`)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,11 +56,11 @@ COLUMNS = {
     "verdict": "str",
     "seeds_needed": "Int64",
 }
-"""Columns of the verdicts, a row a comparison, with their types.
+"""Columns of the verdicts and their types; one row per comparison.
 
-`difference` is first − second over the `seeds` that both rows have, of `planned_seeds`, in the metric's unit; values
-are means over these seeds. `p_adjusted` is Holm's over the claim. `seeds_needed` is known where the verdict is
-inconclusive.
+`difference` is first − second in the metric's unit, over those `seeds` of `planned_seeds` for which both rows have a
+value; values are means over these seeds. `p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
+`seeds_needed` is given for inconclusive verdicts.
 """
 
 
@@ -67,11 +68,11 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
     """Judge all claims.
 
     Returns:
-        a row for each comparison, with the columns :data:`COLUMNS`, in the order in which claims are shown.
+        A frame with the columns :data:`COLUMNS` and one row per comparison, sorted by the number of the claim.
 
     Raises:
-        TableError: a row that a claim names is not there, two values stand for one cell, or the predictions of two
-            runs are of different images.
+        TableError: a row named by a claim is missing, a cell has two values, or the predictions of two runs are of
+            different images.
         MetricsError: predictions cannot be read.
     """
     ordered = sorted(claims.items(), key=lambda item: (item[1].number or math.inf, item[0]))
@@ -84,15 +85,15 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
         (find_side(part.first, part.metric, evidence), find_side(part.second, part.metric, evidence))
         for part in claim.comparisons
     ]
-    found = [_compare(*pair, part, evidence) for pair, part in zip(sides, claim.comparisons, strict=True)]
+    results = [_compare(*pair, part, evidence) for pair, part in zip(sides, claim.comparisons, strict=True)]
     tested = [
         math.nan if part.direction == "not_less" else result.p_value
-        for result, part in zip(found, claim.comparisons, strict=True)
+        for result, part in zip(results, claim.comparisons, strict=True)
     ]
     adjusted, family = holm(tested), max(1, sum(not math.isnan(p_value) for p_value in tested))
     rows = [
         _row(*pair, part, result, p_value, family)
-        for pair, part, result, p_value in zip(sides, claim.comparisons, found, adjusted, strict=True)
+        for pair, part, result, p_value in zip(sides, claim.comparisons, results, adjusted, strict=True)
     ]
     common = {"claim": name, "number": claim.number, "statement": claim.statement, "paper": claim.paper}
     verdict = judge_claim([row["verdict"] for row in rows])
@@ -102,10 +103,10 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
 def _row(
     first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float, family: int
 ) -> dict[str, Any]:
-    """One line of the verdicts."""
+    """Return one row of the verdicts."""
     pairs = _pairs(first, second)
     if result.test == "McNemar" and comparison.metric != DIVERGENCE:
-        pairs = pairs[:1]  # the seed whose images are compared
+        pairs = pairs[:1]  # only the images of one seed are compared
     verdict = _verdict(first, second, comparison, result, p_adjusted)
     paper = comparison.paper_difference
     return {
@@ -137,7 +138,7 @@ def _row(
 
 
 def _pairs(first: Side, second: Side) -> list[int]:
-    """Return the seeds of which both sides have a value."""
+    """Return the seeds for which both sides have a value."""
     return sorted(first.values if second.constant is not None else first.values.keys() & second.values.keys())
 
 
@@ -151,7 +152,7 @@ def _mean(side: Side, seeds: list[int]) -> float:
 
 
 def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
-    """Return the difference first − second by the test of the comparison."""
+    """Test the difference first − second."""
     seeds, test = _pairs(first, second), comparison.test_with(first.planned)
     if second.constant is not None:
         return paired_t(first.values, dict.fromkeys(first.values, second.constant))
@@ -159,8 +160,7 @@ def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: E
         return paired_t(first.values, second.values)
     if comparison.metric == DIVERGENCE:
         ours, theirs = (np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second))
-        found = mcnemar(ours, theirs)
-        return Comparison(found.difference, found.low, found.high, found.p_value, found.test, len(seeds), math.nan)
+        return replace(mcnemar(ours, theirs), seeds=len(seeds))
     if test == "mcnemar":
         ours, theirs, _ = _right(first, second, comparison.metric, seeds[0], evidence)
         return mcnemar(ours, theirs)
@@ -172,7 +172,7 @@ def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: E
 def _right(
     first: Side, second: Side, name: str, seed: int, evidence: Evidence
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which test images each side classifies correctly, at one seed, and their labels."""
+    """Return which test images each side classifies correctly at one seed, and their labels."""
     runs = [_run_of(side, name, seed) for side in (first, second)]
     ours, theirs = (evidence.predictions(run) for run in runs)
     if not np.array_equal(ours.label, theirs.label):
@@ -205,10 +205,11 @@ def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Com
 
 
 def _seeds_needed(comparison: ClaimComparison, result: Comparison, family: int) -> int | None:
-    """Return the number of seeds that would decide, with a power of 80 %, at the standard deviation that was found.
+    """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
 
-    Decided is what differs from zero, or from the smallest effect that matters: a true difference between the two
-    needs more seeds than either. Where every effect matters (0), it is the difference that was found.
+    A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. A
+    true difference between these two is closer to both, so it needs more seeds. If the smallest effect is 0, the
+    observed difference is used.
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / family
     if comparison.direction == "not_less" or math.isnan(result.difference):

@@ -1,4 +1,4 @@
-"""Verdicts on claims for people: a table of the claims, one of their comparisons, and the files of both."""
+"""Formatted tables of claims and of their comparisons, and their files."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from nfpi.runtime.files import write_atomically, written_together
 TITLE = "Claims of the paper, and whether the runs support them"
 TITLE_OF_COMPARISONS = "Comparisons that decide the claims"
 NAME = "claims"
-"""Of the files."""
+"""Stem of the files."""
 
 _GROUPS = {
     "Difference": ("Difference", "Paper", "Matters from"),
     "Test": ("p", "Seeds", "Verdict", "Would decide"),
 }
-"""Columns that stand together in LaTeX."""
+"""Groups of columns in LaTeX."""
 _SIDES = {"first": ("first", "second"), "second": ("second", "first")}
 
 
 def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None:
-    """Write verdicts as claims.csv (full precision), .md, .tex and .html: all of them or none."""
+    """Write verdicts as claims.csv (full precision), .md, .tex and .html, either all of them or none."""
     with written_together():
         write_csv(verdicts, Path(folder) / f"{NAME}.csv")
         for suffix, text in (
@@ -65,20 +65,20 @@ def claims_to_markdown(verdicts: pd.DataFrame) -> str:
 
 
 def claims_to_latex(verdicts: pd.DataFrame) -> str:
-    r"""Return both tables as LaTeX for ``\input``, as :func:`nfpi.results.latex.to_latex` writes one."""
+    r"""Return both tables as LaTeX for ``\input``, in the form of :func:`nfpi.results.latex.to_latex`."""
     (title, claims), (title_of_comparisons, comparisons) = lay_out_claims(verdicts, LATEX)
     comparisons = replace(comparisons, columns=[_grouped(column) for column in comparisons.columns])
     return f"{latex_of(claims, title)}\n\\bigskip\n\n{latex_of(comparisons, title_of_comparisons)}"
 
 
 def claims_to_html(verdicts: pd.DataFrame) -> str:
-    """Return both tables as an HTML document that needs no other file."""
+    """Return both tables as a self-contained HTML document."""
     tables = lay_out_claims(verdicts, HTML)
     return templates("nfpi.results").get_template("document.html").render(tables=tables, title=TITLE)
 
 
 def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Table]]:
-    """Return the claims with their verdicts, and the comparisons, each with its title."""
+    """Lay out the tables of claims and of comparisons, each with its title."""
     rows = verdicts.to_dict("records")
     first_of_claim = [row for index, row in enumerate(rows) if index == 0 or row["claim"] != rows[index - 1]["claim"]]
     claims = [
@@ -104,27 +104,27 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
         _numbers("Would decide", rows, _would_decide, lambda row: row["seeds_needed"], markup),
     ]
     return [
-        (TITLE, Table(_kept(claims), [False] * len(first_of_claim), [])),
-        (TITLE_OF_COMPARISONS, Table(_kept(comparisons), [False] * len(rows), list(_notes(verdicts)))),
+        (TITLE, Table(_without_empty(claims), [False] * len(first_of_claim), [])),
+        (TITLE_OF_COMPARISONS, Table(_without_empty(comparisons), [False] * len(rows), list(_notes(verdicts)))),
     ]
 
 
-# ---- what a comparison says, with its claim to the right of zero -------------------------------------------------
+# ---- comparisons, with signs such that the claim is a positive difference ------------------------------------------
 
 
 def oriented(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Difference and interval of a comparison, with signs such that the claim is that the difference is positive."""
+    """Return the difference and its interval, with signs such that the claim is a positive difference."""
     difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
     return (-difference, -high, -low) if row["direction"] == "less" else (difference, low, high)
 
 
 def oriented_paper(row: dict[str, Any]) -> float:
-    """Return the paper's difference with the same sign."""
+    """Return the paper's difference with the sign of :func:`oriented`."""
     return -float(row["paper_difference"]) if row["direction"] == "less" else float(row["paper_difference"])
 
 
 def describe_compared(row: dict[str, Any], markup: Markup) -> str:
-    """`A, λ = 10⁴ − B`: what is claimed to be larger comes first."""
+    """Return e.g. `A, λ = 10⁴ − B`; the side claimed to be larger comes first."""
     larger, smaller = _SIDES["second" if row["direction"] == "less" else "first"]
     return f"{_describe_side(row, larger, markup)} {markup.escape('−')} {_describe_side(row, smaller, markup)}"
 
@@ -138,19 +138,19 @@ def _describe_side(row: dict[str, Any], side: str, markup: Markup) -> str:
 
 
 def decimals_of_difference(row: dict[str, Any]) -> int:
-    """Those of the metric, and at least those of the smallest effect that matters."""
+    """Return the decimals of the metric, or those of the smallest effect if there are more."""
     exponent = Decimal(repr(float(row["smallest_effect"]))).normalize().as_tuple().exponent
     return max(metric_or_name(row["metric"]).decimals, -int(exponent))
 
 
 def threshold(row: dict[str, Any]) -> float:
-    """Return the value from which on a difference, with the sign of :func:`oriented`, supports the claim."""
+    """Return the smallest difference, with the sign of :func:`oriented`, that supports the claim."""
     smallest = float(row["smallest_effect"])
     return -smallest if row["direction"] == "not_less" else smallest
 
 
 def write_difference(row: dict[str, Any]) -> str:
-    """`+2.1 [+0.4, +3.8]`, or nothing."""
+    """Return e.g. `+2.1 [+0.4, +3.8]`, or an empty string if unknown."""
     difference, low, high = oriented(row)
     interval = "" if math.isnan(low) else f" [{_signed(row, low)}, {_signed(row, high)}]"
     return _signed(row, difference) + interval
@@ -175,7 +175,7 @@ def _would_decide(row: dict[str, Any]) -> str:
 
 
 def _seeds(row: dict[str, Any]) -> str:
-    """`10`, or `8 of 10` where some have no value."""
+    """Return e.g. `10`, or `8 of 10` if some seeds have no value."""
     return f"{row['seeds']}" if row["seeds"] == row["planned_seeds"] else f"{row['seeds']} of {row['planned_seeds']}"
 
 
@@ -208,23 +208,23 @@ def _numbers(
 
 
 def _escape_number(text: str, markup: Markup) -> str:
-    """Numbers have a minus, not a hyphen; brackets mean no link here."""
+    """Escape a number: with a minus sign for a hyphen, but without escaping the brackets of intervals."""
     return text.replace("-", markup.escape("−")).replace("<", markup.escape("<"))
 
 
 def _grouped(column: Column) -> Column:
-    """Return the same column in its group: where the tabular is too wide, groups stand below one another."""
+    """Assign a column to its group; groups of a table that is too wide are placed below one another."""
     group = next((group for group, headings in _GROUPS.items() if column.heading in headings), "")
     heading = "ours" if column.heading == group else column.heading.lower()
     return replace(column, heading=heading, group=group) if group else column
 
 
-def _kept(columns: list[Column]) -> list[Column]:
+def _without_empty(columns: list[Column]) -> list[Column]:
     return [column for column in columns if any(column.cells)]
 
 
 def _notes(verdicts: pd.DataFrame) -> Iterator[str]:
-    """How to read the comparisons."""
+    """Yield the notes that explain the table of comparisons."""
     yield (
         "Difference: the mean over the seeds that both rows have, on the test split, with its 95 % interval; "
         "positive where the claim is right."

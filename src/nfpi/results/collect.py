@@ -1,4 +1,4 @@
-"""The metrics of many runs as one long table, a value a row."""
+"""Collection of the metrics of many runs into one long table, one row per value."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ IDENTITY = {
     "classifier": "str",
     "augmentation": "str",
 }
-"""Columns of :meth:`nfpi.runs.Run.row`, with their types; what a run does not have is empty."""
+"""Columns of :meth:`nfpi.runs.Run.row` and their types; a property that a run lacks is empty."""
 
 COLUMNS = IDENTITY | {"metric": "str", "value": "float64", "n": "Int64", "status": "str", "run": "str"}
-"""Columns of the collected table, with their types.
+"""Columns of the collected table and their types.
 
-Of each run its identity, one of its values, the number of images behind it, `ok` or how it diverged, and its folder.
+Each row has the identity of a run, one of its values, the number of images `n`, the status (`ok`, or how the run
+diverged), and the folder of the run.
 """
 
 
 def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return all values of all runs in long form, one row a value, the same whatever the order of `runs`.
+    """Collect all values of all runs in long form, one row per value, independent of the order of `runs`.
 
-    A run that diverged is one row with an empty metric and value; its `status` says where it ran away. Other rows have
-    the status `ok`.
+    A diverged run has one row with an empty metric and value, and its `status` describes the divergence.
 
     Args:
-        runs: whose metrics to read.
-        root: the folder results/{preset} that they lie under.
+        runs: runs whose metrics are read.
+        root: the folder results/{preset} that contains them.
 
     Returns:
         A frame with the columns :data:`COLUMNS`.
 
     Raises:
-        MetricsError: a file is no metrics.json, holds those of another run, or was made by an older version.
+        MetricsError: a file is not a metrics.json, is that of another run, or was written by an older version.
         OSError: a file is missing or cannot be read.
     """
     rows = [row for run in set(runs) for row in _rows_of(run, Path(root))]
@@ -57,7 +57,7 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return a table that :func:`collect` made, written as csv.
+    """Read the csv file of a table made by :func:`collect`.
 
     Raises:
         CsvError: a column is missing or of another type, a value is missing or not finite.
@@ -84,7 +84,7 @@ def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
 
 
 def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
-    """Return the content of a metrics.json, which is that of the run."""
+    """Read the metrics.json of a run, and check that it belongs to this run."""
     if not path.exists() and (older := find_older_results(root)) is not None:
         raise MetricsError(describe_older_results(older))
     record = read_record(path)
@@ -104,8 +104,8 @@ def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
 
 
 def _describe_divergence(diverged: Mapping[str, Any]) -> str:
-    """`diverged: variance of class 2 at iteration 3`, `diverged: loss of the flow at step 40`."""
+    """Return e.g. `diverged: variance of class 2 at iteration 3` or `diverged: loss of the flow at step 40`."""
     class_index = diverged.get("class_index")
     of_class = "" if class_index is None else f" of class {class_index}"
-    unit = "step" if diverged.get("message") else "iteration"  # a training's has a line of its own
+    unit = "step" if diverged.get("message") else "iteration"  # only trainings record a message
     return f"diverged: {diverged['quantity']}{of_class} at {unit} {diverged['iteration']}"

@@ -1,9 +1,9 @@
-"""Which rows of a table differ from the best one, metric by metric.
+"""Comparison of the rows of a table with the best one, for each metric.
 
-Rows on one data set are compared on the seeds that they share: with two or more by a paired t test over the seeds, with
-one by McNemar's test on the predictions for the same test images. The best row is chosen by the values that are tested,
-so that a comparison with it is as good as one of all pairs: Holm's adjustment is over all pairs of rows, of all metrics
-of the table. Otherwise equal rows would seem to differ in more than 5 % of the tables (9 % for five rows).
+Rows on one data set are compared over their common seeds: with two or more by a paired t test over seeds, with one by
+McNemar's test on the predictions for the same test images. Since the best row is selected by the tested values, a
+comparison with it is a selection among all pairs, and Holm's adjustment is over all pairs of rows and all metrics of
+the table. Otherwise equal rows would seem to differ in more than 5 % of the tables (9 % for five rows).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from nfpi.results.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.summaries import Summary, TableError
 
 NO_PREDICTIONS = "no predictions"
-"""In the place of a test's name."""
+"""Name of a test that could not be made."""
 FILE = "predictions.npz"
-"""In the folder of a run."""
+"""Name of the file in the folder of a run."""
 
 
-_Known = tuple[str, Mapping[str, Summary]]
+_ComparedRow = tuple[str, Mapping[str, Summary]]
 """The data set of a row, and its metrics by name."""
 
 
 @dataclass
 class RunPredictions:
-    """Which test images some runs classify right; each file is read once.
+    """Reader of which test images runs classify correctly; each file is read once.
 
     Args:
-        root: the folder results/{preset} that the runs lie under; None: nothing is read.
-        folders: of the runs, below it.
+        root: the folder results/{preset} that contains the runs; None: there are no predictions.
+        folders: folders of the runs, relative to `root`.
     """
 
     root: str | os.PathLike[str] | None
@@ -48,16 +48,16 @@ class RunPredictions:
     _labels: dict[str, tuple[Path, np.ndarray]] = field(default_factory=dict, init=False)
 
     def right(self, dataset: str, folder: str, accuracy: float) -> np.ndarray | None:
-        """Return whether each test image is classified right, (N,) bool; None: there are no predictions.
+        """Return whether each test image is classified correctly, (N,) bool; None: there are no predictions.
 
         Args:
-            dataset: of the run; all runs on it must have the same labels, image by image.
-            folder: of the run.
-            accuracy: what its metrics.json says, in percent.
+            dataset: data set of the run; all its runs must have the same labels in the same order.
+            folder: folder of the run.
+            accuracy: accuracy in its metrics.json, in percent.
 
         Raises:
-            TableError: the labels are other ones, or the predictions have another accuracy.
-            MetricsError: the file is something else.
+            TableError: the labels or the accuracy differ.
+            MetricsError: the file does not contain predictions.
         """
         if self.root is None:
             return None
@@ -80,7 +80,7 @@ class RunPredictions:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two rows, by their indices, with the index of the best row of their metric and data set."""
+    """Indices of two compared rows, and of the best row of their metric and data set."""
 
     metric: str
     first: int
@@ -90,41 +90,41 @@ class _Pair:
 
 
 def compare_with_best(
-    rows: Sequence[_Known], names: Sequence[str], predictions: RunPredictions
+    rows: Sequence[_ComparedRow], names: Sequence[str], predictions: RunPredictions
 ) -> list[dict[str, Any]]:
-    """Compare all rows of a table with the best one on their data set, in each metric that has a better direction.
+    """Compare all rows of a table with the best one on their data set, for each metric that has a better direction.
 
-    Measured times are left out: they are not a matter of seeds and images.
+    Times are excluded, since their variance is not due to seeds and images.
 
     Args:
         rows: the data set of each row, and its metrics by name.
-        names: of the metrics to compare.
-        predictions: for the test images.
+        names: names of the metrics to compare.
+        predictions: predictions for the test images.
 
     Returns:
-        For each row and each metric that was compared the columns `_test`, the name of the test, and `_p`, p adjusted
-        by Holm's method, which the best row has not. Without predictions that a test would need, `_test` says so.
+        For each row the columns `_test`, the name of the test, and `_p`, the p-value adjusted by Holm's method, of each
+        compared metric. The best row has no `_p`. If a test lacks predictions, `_test` is :data:`NO_PREDICTIONS`.
 
     Raises:
-        TableError: predictions do not belong together.
-        MetricsError: a file is no predictions.
+        TableError: predictions are of different images, or contradict metrics.json.
+        MetricsError: a file does not contain predictions.
     """
     pairs = [pair for name in names for pair in _pairs(rows, name, predictions)]
-    found: list[dict[str, Any]] = [{} for _ in rows]
+    columns: list[dict[str, Any]] = [{} for _ in rows]
     adjusted = holm([pair.comparison.p_value for pair in pairs])
     for pair, p_value in zip(pairs, adjusted, strict=True):
         name, test = pair.metric, pair.comparison.test
         if test == NO_PREDICTIONS:
             for index in (pair.first, pair.second):
-                found[index].setdefault(f"{name}_test", test)
+                columns[index].setdefault(f"{name}_test", test)
         elif pair.best in (pair.first, pair.second) and not math.isnan(p_value):
             other = pair.first + pair.second - pair.best
-            found[pair.best][f"{name}_test"] = test
-            found[other] |= {f"{name}_test": test, f"{name}_p": p_value}
-    return found
+            columns[pair.best][f"{name}_test"] = test
+            columns[other] |= {f"{name}_test": test, f"{name}_p": p_value}
+    return columns
 
 
-def _pairs(rows: Sequence[_Known], name: str, predictions: RunPredictions) -> Iterator[_Pair]:
+def _pairs(rows: Sequence[_ComparedRow], name: str, predictions: RunPredictions) -> Iterator[_Pair]:
     """Yield all pairs of rows on one data set that have a value of a metric."""
     entry = metric(name)
     if entry.higher_is_better is None or entry.is_time:
@@ -140,7 +140,7 @@ def _pairs(rows: Sequence[_Known], name: str, predictions: RunPredictions) -> It
 
 
 def _compare(dataset: str, first: Summary, second: Summary, predictions: RunPredictions, name: str) -> Comparison:
-    """Return a paired t test where two seeds are common; McNemar's for an accuracy of the one seed of a table."""
+    """Compare two rows by a paired t test, or the accuracies of a table of one seed by McNemar's test."""
     comparison = paired_t(first.values, second.values)
     runs = [(summary.folders[seed], summary.values[seed]) for summary in (first, second) for seed in summary.values]
     of_one_seed = comparison.seeds == 1 and all(folder in predictions.folders for folder, _ in runs)

@@ -1,7 +1,7 @@
-"""What the jobs behind tables took: hours of the clock and of processors, and memory.
+"""Cost of the jobs behind tables: wall-clock time, processor time and memory.
 
-Times and memory are those that Snakemake notes in benchmarks/; where a job has none, the `seconds` of the metrics that
-it wrote. Jobs that left a manifest and neither of these are counted as unknown.
+They are read from Snakemake's benchmarks/, or for a job without a benchmark from `seconds` in its metrics.json. Jobs
+that have a manifest but neither of these count as unknown.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ COLUMNS = {
     "memory": "float64",
     "unknown": "int64",
 }
-"""Columns of the table of costs, with their types; `memory` is the largest of one job, in GiB."""
+"""Columns of the table of costs and their types; `memory` is the maximum over the jobs, in GiB."""
 
 ALL = "all"
-"""What the rows of all jobs are called, in the place of a table, a stage or a device."""
+"""Name of the rows of all tables, stages or devices."""
 
 _BENCHMARKS = "benchmarks"
-_NOT_OF_RUNS = ("logs", _BENCHMARKS, "tables", "metrics", "figures")
+_NOT_RUNS = ("logs", _BENCHMARKS, "tables", "metrics", "figures")
 _PARTS = ("fit", "model", "trained")
-"""Folders of outputs that a stage fills below the one that its job is named by."""
+"""Output folders of a stage within the folder that its job is named after."""
 _WITH_METRICS = ("evaluate", "test_classifier", "train_classifier")
-"""Stages that write a metrics.json, with the time that they took, into their folder."""
-_MEBIBYTES_A_GIBIBYTE = 1024
+"""Stages whose duration is recorded in the metrics.json that they write."""
+_MIB_PER_GIB = 1024
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one job took; NaN where that is not known.
+    """Cost of one job; NaN if unknown.
 
     Attributes:
         stage: name of its rule.
-        folder: that it is named by, below results/{preset}.
-        seconds: of the clock.
-        cpu_seconds: of all processors.
-        memory: largest resident memory, in MiB.
-        device: what it ran on, as text; empty: not known.
+        folder: folder that it is named after, relative to results/{preset}.
+        seconds: wall-clock time.
+        cpu_seconds: processor time.
+        memory: maximum resident memory, in MiB.
+        device: description of the device; empty: unknown.
     """
 
     stage: str
@@ -68,15 +68,15 @@ class Job:
 
 
 def read_jobs(root: Path) -> list[Job]:
-    """Read what the jobs below results/{preset} took, by their folders; a damaged file counts as a missing one."""
-    noted = {
+    """Read the cost of all jobs of results/{preset}, sorted by folder; damaged files are ignored."""
+    benchmarks = {
         (path.parent.relative_to(root / _BENCHMARKS).as_posix(), path.stem): path
         for path in sorted((root / _BENCHMARKS).glob("**/*.tsv"))
     }
     devices: dict[str, str] = {}
     jobs = []
-    for folder, stage in sorted(noted.keys() | set(_finished(root))):
-        path = noted.get((folder, stage))
+    for folder, stage in sorted(benchmarks.keys() | set(_finished(root))):
+        path = benchmarks.get((folder, stage))
         measured = read_benchmark(path) if path is not None else {}
         seconds = measured.get("s", math.nan)
         if math.isnan(seconds) and stage in _WITH_METRICS:
@@ -88,10 +88,10 @@ def read_jobs(root: Path) -> list[Job]:
 
 
 def _finished(root: Path) -> Iterator[tuple[str, str]]:
-    """Folder and stage of the jobs that left a manifest."""
+    """Yield folder and stage of each job that has a manifest."""
     for path in find_manifests(root):
         folder = path.parent.relative_to(root)
-        if folder.parts[:1] and folder.parts[0] in _NOT_OF_RUNS:
+        if folder.parts[:1] and folder.parts[0] in _NOT_RUNS:
             continue
         try:
             stage = read_manifest(path).stage.replace("-", "_")
@@ -101,7 +101,7 @@ def _finished(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(folder: Path) -> Mapping[str, Any]:
-    """Return the metrics.json in a folder; nothing where there is none, or a damaged one."""
+    """Return the contents of metrics.json in a folder; empty if it is missing or damaged."""
     try:
         return read_record(folder / "metrics.json")
     except (MetricsError, OSError):
@@ -109,7 +109,7 @@ def _metrics(folder: Path) -> Mapping[str, Any]:
 
 
 def _device(root: Path, folder: str, known: dict[str, str]) -> str:
-    """Return the device that metrics in the folder of a job, or the next one above it, were measured on."""
+    """Return the device in the metrics.json of a job's folder, or of the nearest folder above it."""
     place = PurePosixPath(folder)
     for candidate in (place, *place.parents[:2]):
         name = candidate.as_posix()
@@ -120,16 +120,16 @@ def _device(root: Path, folder: str, known: dict[str, str]) -> str:
     return ""
 
 
-# ---- which jobs a table depends on ---------------------------------------------------------------------------
+# ---- dependencies of a table ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Needs:
-    """The jobs that a table depends on, whatever their seed.
+    """The jobs that a table depends on, for any seed.
 
     Args:
         runs: all runs of the table.
-        starts: the initial state of each prior, as it lies on disk: `data`, `identity`, `random`.
+        starts: the initial Gaussians of each prior, as in paths: `data`, `identity`, `random`.
     """
 
     runs: tuple[Run, ...]
@@ -144,7 +144,7 @@ class Needs:
 
     @cached_property
     def _jobs(self) -> set[tuple[str, str]]:
-        """Folders of flows, with the stages that the runs need of them."""
+        """Folders of flows, each with a stage that the runs depend on."""
         needed = set()
         for run in self.runs:
             if run.flow is None:
@@ -155,7 +155,7 @@ class Needs:
 
     @cached_property
     def _folders(self) -> set[str]:
-        """Folders that the runs need with all that was made in and below them."""
+        """Folders of which all jobs, at any depth, are needed by the runs."""
         needed = set()
         for run in self.runs:
             needed.add(f"{run.dataset}/{COMMON_SPLITS}")
@@ -185,15 +185,15 @@ def _any_seed(folder: str) -> str:
 
 
 def cost_frame(jobs: Iterable[Job], tables: Mapping[str, Needs]) -> pd.DataFrame:
-    """What the jobs took by table, stage and device; then the same over all jobs, each counted once.
+    """Sum the costs of jobs by table, stage and device, and of all jobs, each counted once.
 
     Args:
-        jobs: all of them (:func:`read_jobs`).
-        tables: what each table depends on, by its name.
+        jobs: all jobs (:func:`read_jobs`).
+        tables: the dependencies of each table, by its name.
 
     Returns:
-        A frame with the columns :data:`COLUMNS`: for each table, and for `all`, a row for each stage and device, and
-        one for all stages.
+        A frame with the columns :data:`COLUMNS`: for each table, and for `all`, one row per stage and device, and one
+        for all stages.
     """
     jobs = list(jobs)
     groups = {name: [job for job in jobs if needs.include(job)] for name, needs in tables.items()} | {ALL: jobs}
@@ -212,7 +212,7 @@ def _rows(table: str, jobs: list[Job]) -> Iterator[dict[str, Any]]:
 
 
 def _row(table: str, stage: str, device: str, jobs: list[Job]) -> dict[str, Any]:
-    memory = [job.memory / _MEBIBYTES_A_GIBIBYTE for job in jobs if not math.isnan(job.memory)]
+    memory = [job.memory / _MIB_PER_GIB for job in jobs if not math.isnan(job.memory)]
     return {
         "table": table,
         "stage": stage,
@@ -230,10 +230,10 @@ def _sum(values: Iterable[float]) -> float:
 
 
 def lay_out_costs(frame: pd.DataFrame) -> Table:
-    """Return the costs for people, with notes that say how to read them.
+    """Lay out the table of costs, with its notes.
 
     Args:
-        frame: what :func:`cost_frame` returns.
+        frame: result of :func:`cost_frame`.
     """
 
     def texts(heading: str, name: str) -> Column:

@@ -1,4 +1,4 @@
-"""Tables as csv files that read back the same."""
+"""Reading and writing of tables as csv files, without loss of precision."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from nfpi.runtime.files import write_atomically
 
 
 def write_csv(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a table, atomically: floats so that they read back the same, unknown cells empty."""
+    """Write a table atomically, with floats in full precision and empty cells for missing values."""
     write_atomically(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infinite: bool = False) -> pd.DataFrame:
-    """Read a table that :func:`write_csv` or :func:`nfpi.results.logs.write_rows` wrote.
+    """Read a table written by :func:`write_csv` or :func:`nfpi.results.logs.write_rows`.
 
-    Text stays text: a data set may be called `NA`.
+    Text is never interpreted: `NA` may be the name of a data set.
 
     Args:
         path: the csv file.
-        columns: the columns that must be there, with their types (`str`, `bool`, `int64`, `Int64`, `float64`); other
-            columns stay as text.
-        infinite: whether numbers may be infinite, as the residuals of a fit that diverged.
+        columns: the required columns and their types (`str`, `bool`, `int64`, `Int64`, `float64`); other columns are
+            read as text.
+        infinite: whether numbers may be infinite, such as the residuals of a diverged fit.
 
     Raises:
-        CsvError: it is no table, a column is missing, or a cell has another type.
+        CsvError: it is not a table, a column is missing, or a cell has another type.
         OSError: the file cannot be read.
     """
     names, rows = read_cells(path)
@@ -50,14 +50,14 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of a table's columns.
 
     Raises:
-        CsvError: there is no table.
+        CsvError: it is not a table.
         OSError: the file cannot be read.
     """
     return read_cells(path)[0]
 
 
 def _typed(cells: pd.Series, kind: str, infinite: bool) -> pd.Series:
-    """Return a column of text in its type; empty cells are unknown, where the type knows that."""
+    """Convert a column of text to its type; empty cells become missing values."""
     if kind == "str":
         return cells
     if kind == "bool":

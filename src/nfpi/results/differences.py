@@ -1,4 +1,4 @@
-"""In what two folders of results differ: runs, settings, versions, numbers."""
+"""Comparison of two folders of results: runs, settings, versions and numbers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.layout import metric_or_name
+from nfpi.results.recorded import RecordedRun, find_runs
 
 
 class CompareError(ValueError):
@@ -17,14 +17,14 @@ class CompareError(ValueError):
 
 @dataclass(frozen=True)
 class Differences:
-    """Rows of text, by what they are about.
+    """Differences between two folders, as rows of text.
 
     Attributes:
-        runs: in one of the folders only, or with another status: run, first, second.
+        runs: missing in one folder, or with different states: run, first, second.
         settings: name, first, second, number of runs.
         software: packages, commit and device: name, first, second, number of runs.
         numbers: run, metric, first, second, second − first.
-        common: how many runs are in both.
+        common: number of runs in both folders.
     """
 
     runs: list[list[str]]
@@ -35,65 +35,65 @@ class Differences:
 
 
 def compare_results(first: Path, second: Path, *, times: bool = False) -> Differences:
-    """Compare the runs of two folders results/{preset} that have the same identity.
+    """Compare runs of the same identity in two folders results/{preset}.
 
     Args:
         first, second: the folders.
-        times: whether metrics in hours and seconds are compared too.
+        times: whether to compare metrics in hours and seconds too.
 
     Raises:
-        CompareError: there is no run in one of them.
+        CompareError: a folder has no runs.
     """
     ours, theirs = _runs(first), _runs(second)
     common = [(ours[name], theirs[name]) for name in ours if name in theirs]
     return Differences(
         runs=_states(ours, theirs),
-        settings=_counted(common, lambda item: item.settings),
-        software=_counted(common, lambda item: item.software),
+        settings=_count_differences(common, lambda item: item.settings),
+        software=_count_differences(common, lambda item: item.software),
         numbers=[row for pair in common for row in _numbers(*pair, times)],
         common=len(common),
     )
 
 
-def _runs(root: Path) -> dict[str, FoundRun]:
-    found = {item.run.folder: item for item in find_runs(root)}
-    if not found:
+def _runs(root: Path) -> dict[str, RecordedRun]:
+    runs = {item.run.folder: item for item in find_runs(root)}
+    if not runs:
         raise CompareError(f"{root}: expected a folder results/{{preset}}, received one without a run")
-    return found
+    return runs
 
 
-def _states(ours: Mapping[str, FoundRun], theirs: Mapping[str, FoundRun]) -> list[list[str]]:
-    """Runs that are missing in one folder, diverged in one, or are damaged."""
+def _states(ours: Mapping[str, RecordedRun], theirs: Mapping[str, RecordedRun]) -> list[list[str]]:
+    """Return the runs whose states differ, or which are damaged."""
     rows = []
     for name in dict.fromkeys([*ours, *theirs]):
-        states = [_state(found.get(name)) for found in (ours, theirs)]
+        states = [_state(runs.get(name)) for runs in (ours, theirs)]
         if states[0] != states[1] or "damaged" in states:
             rows.append([name, *states])
     return rows
 
 
-def _state(found: FoundRun | None) -> str:
-    if found is None:
+def _state(run: RecordedRun | None) -> str:
+    if run is None:
         return "missing"
-    return found.divergence or ("damaged" if found.fault else "there")
+    return run.divergence or ("damaged" if run.fault else "there")
 
 
-def _counted(
-    common: Iterable[tuple[FoundRun, FoundRun]], values_of: Callable[[FoundRun], Mapping[str, str]]
+def _count_differences(
+    common: Iterable[tuple[RecordedRun, RecordedRun]], values_of: Callable[[RecordedRun], Mapping[str, str]]
 ) -> list[list[str]]:
-    """Values that differ, and in how many runs they do so alike."""
-    found: Counter[tuple[str, str, str]] = Counter()
+    """Return each pair of values that differ, with the number of runs in which it occurs."""
+    counts: Counter[tuple[str, str, str]] = Counter()
     for pair in common:
         first, second = map(values_of, pair)
         if first and second:
             for name in dict.fromkeys([*first, *second]):
                 values = first.get(name, ""), second.get(name, "")
                 if values[0] != values[1]:
-                    found[name, *values] += 1
-    return [[*key, str(count)] for key, count in sorted(found.items())]
+                    counts[name, *values] += 1
+    return [[*key, str(count)] for key, count in sorted(counts.items())]
 
 
-def _numbers(first: FoundRun, second: FoundRun, times: bool) -> list[list[str]]:
+def _numbers(first: RecordedRun, second: RecordedRun, times: bool) -> list[list[str]]:
     rows = []
     for name in dict.fromkeys([*first.metrics, *second.metrics]):
         entry = metric_or_name(name)

@@ -1,4 +1,4 @@
-"""Tables as HTML: a document of its own, and the same table as a part of a page."""
+"""Tables in HTML, as documents or as parts of a page."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ _SPACES = re.compile(r"\s+")
 
 @functools.cache
 def templates(package: str) -> Environment:
-    """Return the templates of a package, and those of tables; what they are given is escaped."""
+    """Return a Jinja environment with the templates of a package and those of tables; it escapes all values."""
     loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # Jinja's own takes UTF-8 only
-    return made
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # built in: only UTF-8
+    return environment
 
 
 def to_html(frame: pd.DataFrame, title: str) -> str:
-    """Return the table as an HTML document that needs no other file; its columns can be sorted.
+    """Return the table as a self-contained HTML document with sortable columns.
 
     Raises:
         TableError: a column is missing.
@@ -39,12 +41,12 @@ def to_html(frame: pd.DataFrame, title: str) -> str:
 
 
 def read_title(path: Path) -> str | None:
-    """Return the title of a table that :func:`to_html` wrote; None: the file is something else, or not there."""
+    """Return the title of a document written by :func:`to_html`; None if there is none."""
     try:
-        found = re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        title = re.search(r"<title>(.*?)</title>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     except (OSError, UnicodeDecodeError):
         return None
-    return html.unescape(found[1]) if found else None
+    return html.unescape(title[1]) if title else None
 
 
 def _one_line(text: str) -> str:

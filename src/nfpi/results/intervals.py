@@ -1,4 +1,4 @@
-"""95 % confidence intervals: of an accuracy on n images, and of a mean over seeds."""
+"""95 % confidence intervals of an accuracy on n images, and of a mean over seeds."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from statistics import NormalDist
 import numpy as np
 
 LEVEL = 0.95
-"""Of confidence intervals."""
+"""Confidence level of intervals."""
 SIGNIFICANCE_LEVEL = 0.05
-"""Of all tests that belong together: those of a table, or of a claim."""
+"""Family-wise significance level of the tests of a table, or of a claim."""
 UNKNOWN = (math.nan, math.nan)
-"""In the place of an interval."""
+"""Bounds of an unknown interval."""
 
 
 def wilson_interval(percentage: float, n: int) -> tuple[float, float]:
-    """The score interval of a binomial proportion (Wilson, 1927), in percent; it covers the choice of the images only.
+    """Compute the score interval of a binomial proportion (Wilson, 1927), in percent.
+
+    It accounts for the sampling of test images only.
 
     Args:
-        percentage: of the images that are right, 0 to 100.
+        percentage: percentage of successes, 0 to 100.
         n: number of images.
     """
-    # The formula stands here, for importing scipy.stats takes longer than making a table.
+    # Not from scipy.stats, whose import takes longer than making a table.
     z, p = NormalDist().inv_cdf((1 + LEVEL) / 2), percentage / 100
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half_width = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -32,10 +34,10 @@ def wilson_interval(percentage: float, n: int) -> tuple[float, float]:
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """Student's interval of the mean: mean ± t · s / √n with n − 1 degrees of freedom.
+    """Compute Student's t interval of the mean: mean ± t · s / √n with n − 1 degrees of freedom.
 
     Args:
-        values: one a seed, (n,), n > 1.
+        values: one value per seed, (n,), n > 1.
     """
     from scipy.special import stdtrit
 

@@ -1,4 +1,4 @@
-r"""Tables as LaTeX: ASCII alone, for ``\input`` in a document that loads booktabs and no other package."""
+r"""Tables in LaTeX, as ASCII text for ``\input`` that requires only the package booktabs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pylatexenc.latexencode import RULE_DICT, UnicodeToLatexConversionRule, Unic
 from nfpi.results.layout import Column, Markup, Spread, Table, lay_out
 
 TEXT_WIDTH = 345.0
-"""Width of the text, in points of a 10 pt document of class article; that of larger fonts is larger by as much."""
+"""Width of the text in a 10 pt article, in points; it scales with the font size of the document."""
 
 _SIZES = {r"\normalsize": 1.0, r"\small": 0.925, r"\footnotesize": 0.85, r"\scriptsize": 0.8}
-"""Sizes of fonts that a table may be set in, largest first, with the width of their letters."""
+"""Font sizes of tables, largest first, with their relative widths of letters."""
 _WIDTHS = (
     dict.fromkeys("ijl.,:;'!|[]", 2.8)
     | dict.fromkeys("frstI()/- ", 3.8)
     | dict.fromkeys("mwABCDEFGHJKLMNOPQRSTUVWXYZ%&", 7.5)
 )
-"""Of letters of Computer Modern at normal size, in points; others, and digits, are 5 wide."""
+"""Widths of letters in Computer Modern at normal size, in points; 5 for digits and all others."""
 _BOLD = 1.15
-"""How much wider a letter is in bold."""
+"""Relative width of a bold letter."""
 _GAP = 3.0
 r"""Half the space between columns, in points (``\tabcolsep``)."""
 _LONGEST_LABEL = 0.4
-"""Share of the width of the text that one column of text may take; longer ones are broken."""
+"""Maximum width of a column of text, as a share of the text width; longer cells are broken into lines."""
 
 _SHORT = {"difference": "diff."}
 
@@ -38,7 +38,7 @@ _NOT_IN_OT1 = dict(zip("ĄąĘęĮįŲųÐðĐđŊŋÞþ„‚‑", (*"AaEeIiUuD
     "∅": r"\ensuremath{\emptyset}",
     "ŉ": "'n",
 }
-"""What stands for characters that LaTeX's first encoding of fonts lacks."""
+"""Replacements of characters that the font encoding OT1 lacks."""
 
 _encoder = UnicodeToLatexEncoder(
     conversion_rules=[
@@ -51,10 +51,10 @@ _encoder = UnicodeToLatexEncoder(
 
 
 def to_latex(frame: pd.DataFrame, title: str) -> str:
-    r"""The table as LaTeX for ``\input``: ASCII, at most as wide as the text, with booktabs and no other package.
+    r"""Return the table as LaTeX for ``\input``, in ASCII, at most as wide as the text.
 
-    The font is the largest one that the table fits in; where even the smallest is too large, the metrics are spread
-    over several tabulars, one below the other.
+    The font is the largest in which the table fits; if even the smallest is too wide, the metrics are split over
+    several tabulars, one below the other. The only required package is booktabs.
 
     Raises:
         TableError: a column is missing.
@@ -63,11 +63,11 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
 
 
 def latex_of(table: Table, title: str) -> str:
-    """Return a table that is laid out, in the form of :func:`to_latex`."""
+    """Return a laid-out table in the form of :func:`to_latex`."""
     size, panels = _fit(table)
     lines = [
-        *_wrapped(title),
-        *_wrapped(" ".join(table.notes)),
+        *_comments(title),
+        *_comments(" ".join(table.notes)),
         r"% Needs \usepackage{booktabs} and no other package; at most as wide as the text of an article.",
         *(r"\begingroup", size, rf"\setlength{{\tabcolsep}}{{{_GAP:g}pt}}"),
     ]
@@ -78,15 +78,15 @@ def latex_of(table: Table, title: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX in ASCII; a letter that LaTeX has no name for is given by its number."""
+    """Convert text to LaTeX in ASCII; characters without a LaTeX command are written as their code points."""
     return str(_encoder.unicode_to_latex(text))
 
 
-# ---- how wide ------------------------------------------------------------------------------------------------
+# ---- widths ------------------------------------------------------------------------------------------------
 
 
 def _fit(table: Table) -> tuple[str, list[Table]]:
-    """Return the size of the font, and the tabulars: one, or several with some of the metrics each."""
+    """Choose the font size, and split the table into tabulars that fit the width of the text."""
     for size, factor in _SIZES.items():
         if _width(table, factor) <= TEXT_WIDTH:
             return size, [table]
@@ -105,7 +105,7 @@ def _fit(table: Table) -> tuple[str, list[Table]]:
 
 
 def _width(table: Table, factor: float) -> float:
-    """Return an estimate of the width of a tabular, in points."""
+    """Estimate the width of a tabular, in points."""
     total = 0.0
     for columns in table.groups:
         is_group = len(columns) > 1
@@ -123,19 +123,19 @@ def _column_width(column: Column, is_of_group: bool, factor: float, best: Sequen
 
 
 def _length(cell: str) -> float:
-    """Return the width of a cell at normal size, in points of Computer Modern."""
+    """Estimate the width of a cell at normal size, in points."""
     value, _, interval = cell.partition(r"\(^{")
     above = interval.partition("}")[0]
-    return sum(_WIDTHS.get(letter, 5.0) for letter in _printed(value)) + 4.0 * len(above)
+    return sum(_WIDTHS.get(letter, 5.0) for letter in _without_commands(value)) + 4.0 * len(above)
 
 
-def _printed(cell: str) -> str:
-    """Return a cell with a wide letter in the place of each sign that is a command."""
+def _without_commands(cell: str) -> str:
+    """Return a cell with a wide letter for each command that prints a symbol."""
     text = re.sub(r"\\(textsuperscript|ensuremath|[()])", "", cell)
     return re.sub(r"[{}]", "", re.sub(r"\\([A-Za-z]+|.)", "m", text))
 
 
-# ---- what is written ----------------------------------------------------------------------------------------
+# ---- tabulars ----------------------------------------------------------------------------------------
 
 
 def _tabular(table: Table) -> list[str]:
@@ -143,13 +143,13 @@ def _tabular(table: Table) -> list[str]:
     lines += _header(table)
     lines.append(r"\midrule")
     for cells, best in zip(table.rows, table.best, strict=True):
-        row = [_broken(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
+        row = [_with_line_breaks(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
         lines.append(" & ".join(rf"\textbf{{{cell}}}" if best and cell else cell for cell in row) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
 def _header(table: Table) -> list[str]:
-    """Two lines of headings: a metric above, its unit below it, or whose its values are; one where nothing is below."""
+    """Return the lines of the header: labels of metrics above, and units or the headings of columns, if any, below."""
     above, below, rules, first = [], [], [], 1
     for columns in table.groups:
         last = first + len(columns) - 1
@@ -168,7 +168,7 @@ def _header(table: Table) -> list[str]:
 
 
 def _headings(column: Column) -> Sequence[str]:
-    """What stands above a column that is alone in its group, in two lines."""
+    """Return the two lines of the heading of a column outside of groups."""
     return column.group or column.heading, column.unit
 
 
@@ -179,22 +179,22 @@ def _alignment(column: Column) -> str:
 
 
 def _is_long(column: Column) -> bool:
-    """Return whether a column of text is broken into lines, in whichever size it is set."""
+    """Return whether a column of text is broken into lines at every font size."""
     width = min(_SIZES.values()) * max(map(_length, column.cells))
     return not column.is_numeric and width > _LONGEST_LABEL * TEXT_WIDTH
 
 
-def _broken(column: Column, cell: str) -> str:
+def _with_line_breaks(column: Column, cell: str) -> str:
     return rf"\raggedright {cell}" if cell and _is_long(column) else cell
 
 
-def _wrapped(text: str) -> Iterable[str]:
-    """Text as comments."""
+def _comments(text: str) -> Iterable[str]:
+    """Return text as lines of comments."""
     return (f"% {line}" for line in textwrap.wrap(escape(text), 118, break_long_words=False, break_on_hyphens=False))
 
 
 def _spread(spread: Spread) -> str:
-    """± the standard deviation, or the interval of one run as distances above and below."""
+    """Return ± the standard deviation, or for one run the distances to the bounds of the interval."""
     decimals = spread.decimals
     if not pd.isna(spread.std):
         return rf" \(\pm\) {spread.std:.{decimals}f}"
@@ -205,7 +205,7 @@ def _spread(spread: Spread) -> str:
 
 
 def _power(mantissa: str, exponent: int) -> str:
-    """Return a power of ten as text, for mathematics would not turn bold in a bold cell."""
+    """Return a power of ten in text mode, because math mode would not be bold in a bold cell."""
     sign = r"\(-\)" if exponent < 0 else ""
     return mantissa.replace("·", r"\(\cdot\)") + rf"10\textsuperscript{{{sign}{abs(exponent)}}}"
 

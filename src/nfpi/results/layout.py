@@ -1,4 +1,4 @@
-"""What a table of results shows, and in which words, for every form that it is written in."""
+"""Layout of tables of results, independent of the markup that they are written in."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from nfpi.runs import format_weight
 
 @dataclass(frozen=True)
 class Spread:
-    """What is known of the uncertainty of a value, with the decimals that are shown.
+    """A value with its uncertainty.
 
     Attributes:
-        value: the mean.
+        value: mean over seeds.
         std: standard deviation over seeds, NaN for one seed.
-        low, high: bounds of the 95 % confidence interval, NaN where there is none.
-        decimals: shown of each.
+        low, high: bounds of the 95 % confidence interval, NaN if unknown.
+        decimals: decimals of all four.
     """
 
     value: float
@@ -48,17 +48,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Markup:
-    """How a form of tables writes what cells hold.
+    """A markup language for tables.
 
     Attributes:
-        escape: text.
-        times_power: a mantissa, empty or with a dot at its end, and a power of ten.
-        spread: what follows a value: ± and the standard deviation, the interval.
-        interval: how an interval is written, for the notes.
-        interval_beside_std: whether values over seeds have their interval too, besides the standard deviation.
-        weight: the name of λ.
-        arrows: the better direction of a metric.
-        equal: what follows a value that does not differ from the best one.
+        escape: escapes text.
+        times_power: formats a mantissa (empty, or ending in a dot) and the exponent of a power of ten.
+        spread: formats the uncertainty after a value: ± the standard deviation, the interval.
+        interval: notation of an interval, for the notes.
+        interval_beside_std: whether means over seeds show their interval in addition to the standard deviation.
+        weight: symbol λ.
+        arrows: symbols of the better direction of a metric.
+        equal: mark of a value that does not differ from the best one.
     """
 
     escape: Callable[[str], str]
@@ -73,15 +73,15 @@ class Markup:
 
 @dataclass(frozen=True)
 class Column:
-    """A column for people.
+    """A column of formatted cells.
 
     Attributes:
-        heading: what the cells are; in a group, whose they are: ours, the paper's.
-        cells: one a row; empty where nothing is known.
-        keys: what rows are sorted by, one a row: numbers or text; None where nothing is known.
+        heading: heading; within a group `ours`, `paper` or `difference`.
+        cells: one cell per row; empty if unknown.
+        keys: sort keys, one per row, numbers or text; None if unknown.
         is_numeric: whether the cells are numbers.
-        group: the metric that it and its neighbours are of; empty: it stands by itself.
-        unit: of a metric, with the direction in which it is better.
+        group: metric shown by this and neighbouring columns; empty: no group.
+        unit: unit of the metric, and the arrow of its better direction.
     """
 
     heading: str
@@ -93,18 +93,18 @@ class Column:
 
     @property
     def name(self) -> str:
-        """What it is of, with the unit."""
+        """Metric or heading, with the unit."""
         return " ".join(filter(None, [self.group or self.heading, self.unit]))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is laid out.
+    """A laid-out table.
 
     Attributes:
-        columns: none of them empty all the way down.
-        best: which rows are the best of several, one a row.
-        notes: sentences that say how to read it.
+        columns: columns, without empty ones.
+        best: for each row whether it is the best of several.
+        notes: sentences that explain the table.
     """
 
     columns: list[Column]
@@ -113,34 +113,34 @@ class Table:
 
     @property
     def rows(self) -> list[list[str]]:
-        """The cells, row by row."""
+        """The cells of each row."""
         return [list(cells) for cells in zip(*(column.cells for column in self.columns), strict=True)]
 
     @property
     def groups(self) -> list[list[Column]]:
-        """Neighbouring columns of one group together, others alone."""
-        found: list[list[Column]] = []
+        """Columns by group; a column without a group forms its own."""
+        groups: list[list[Column]] = []
         for column in self.columns:
-            if column.group and found and found[-1][0].name == column.name:
-                found[-1].append(column)
+            if column.group and groups and groups[-1][0].name == column.name:
+                groups[-1].append(column)
             else:
-                found.append([column])
-        return found
+                groups.append([column])
+        return groups
 
     @property
     def is_grouped(self) -> bool:
-        """Whether some columns stand under the name of a group: there are two lines of headings then."""
+        """Whether a group has several columns, so that there are two lines of headings."""
         return any(len(columns) > 1 for columns in self.groups)
 
 
 def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     """Lay out a table of results.
 
-    Columns that would be empty, and what all rows share, are left out; the notes say it.
+    Empty columns are left out, and so are properties that all rows share, which the notes state.
 
     Args:
-        frame: what :func:`nfpi.results.tables.accuracy_table` returns.
-        markup: of the form that it is written in.
+        frame: result of :func:`nfpi.results.tables.accuracy_table`.
+        markup: markup of the cells.
 
     Raises:
         TableError: a column is missing.
@@ -152,12 +152,12 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
         columns += _columns_of_metric(frame, entry, markup, with_direction=with_direction)
     if (~frame["status"].isin(["ok", "cited"])).any():
         columns.append(_text_column(markup, "Status", frame["status"].replace(["ok", "cited"], "")))
-    kept = [column for column in columns if any(column.cells)]
-    return Table(kept, is_best(frame).tolist(), write_notes(frame, shown, markup))
+    columns = [column for column in columns if any(column.cells)]
+    return Table(columns, is_best(frame).tolist(), write_notes(frame, shown, markup))
 
 
 def weight_parts(weight: float) -> tuple[str, int]:
-    """λ exactly, as (mantissa, exponent): 30000 → ("3", 4), but 500 → ("500", 0), as is from 0.01 to 1000."""
+    """Return λ exactly, as (mantissa, exponent): 30000 → ("3", 4); unchanged from 0.01 to 1000: 500 → ("500", 0)."""
     if weight == 0 or 1e-2 <= weight < 1e3:
         return format_weight(weight), 0
     _, digits, exponent = Decimal(repr(float(weight))).normalize().as_tuple()
@@ -166,7 +166,7 @@ def weight_parts(weight: float) -> tuple[str, int]:
 
 
 def write_weight(weight: float, markup: Markup) -> str:
-    """λ for people: 0, 500, 10³, 7.5·10⁶."""
+    """Format λ: 0, 500, 10³, 7.5·10⁶."""
     mantissa, exponent = weight_parts(weight)
     if exponent == 0:
         return mantissa
@@ -174,12 +174,12 @@ def write_weight(weight: float, markup: Markup) -> str:
 
 
 def measured(value: float, entry: Metric, images: int | None = None) -> str:
-    """Return a value with its unit: `94.2 %`."""
+    """Format a value with its unit, e.g. `94.2 %`."""
     return f"{value:.{decimals_of(entry, images)}f}" + (f" {entry.unit}" if entry.unit else "")
 
 
 def decimals_of(entry: Metric, images: int | None) -> int:
-    """Decimals of a value: those of the metric, but no digit of an accuracy that is finer than one of its images."""
+    """Return the decimals of a value; an accuracy has no digits finer than the share of one image."""
     if not entry.is_share or not images:
         return entry.decimals
     return min(entry.decimals, max(0, math.ceil(math.log10(images / 100))))
@@ -189,7 +189,7 @@ def decimals_of(entry: Metric, images: int | None) -> int:
 
 
 def _metrics(frame: pd.DataFrame) -> list[Metric]:
-    """Return the metrics of a table of results, which the frame must be."""
+    """Return the metrics of a table of results; TableError if the frame is not one."""
     names = metrics_of_table(frame.columns)
     missing = [name for name in table_columns(names) if name not in frame.columns]
     if missing or not names:
@@ -198,12 +198,12 @@ def _metrics(frame: pd.DataFrame) -> list[Metric]:
 
 
 def _columns_of_runs(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
-    """What rows are about; names that all rows share, or that their labels stand for, are left out."""
+    """Yield the columns that identify rows, except those that are equal in all rows or implied by the labels."""
     own = frame[frame["status"] != "cited"]
     yield _text_column(markup, "", frame["row"])
     if shared_dataset(frame) is None:
         yield _text_column(markup, "Data set", frame["dataset"])
-    if own.loc[own["flow"] != "", "flow"].nunique() > 1 and not _labels_tell(own, "flow"):
+    if own.loc[own["flow"] != "", "flow"].nunique() > 1 and not _is_implied_by_labels(own, "flow"):
         yield _text_column(markup, "Flow", frame["flow"])
     for name in ("prior", "classifier", "augmentation"):
         if own[name].nunique() > 1 and not frame["row"].all():
@@ -215,18 +215,18 @@ def _columns_of_runs(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
         yield Column("Test images", counts, _numbers(frame["images"]), is_numeric=True)
 
 
-def _labels_tell(own: pd.DataFrame, name: str) -> bool:
-    """Return whether rows of one label have one value in a column."""
+def _is_implied_by_labels(own: pd.DataFrame, name: str) -> bool:
+    """Return whether rows with the same label always have the same value in a column."""
     return bool((own["row"] != "").all() and own.groupby("row")[name].nunique().max() == 1)
 
 
 def _column_of_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
-    """Yield the validation values that λ was chosen by, where it was."""
+    """Yield the column of the validation values by which λ was chosen, if it was."""
     if not was_chosen(frame):
         return
     entries = [metric_or_name(name) if name else None for name in frame["chosen_by"].fillna("")]
     decimals = [1 if entry is None else entry.decimals for entry in entries]
-    units = {entry.unit for entry in entries if entry is not None} or {"%"}  # tables of older versions do not say it
+    units = {entry.unit for entry in entries if entry is not None} or {"%"}  # not recorded by older versions
     cells = [
         "" if pd.isna(value) else f"{value:.{digits}f}"
         for value, digits in zip(frame["validation"], decimals, strict=True)
@@ -236,7 +236,7 @@ def _column_of_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
 
 
 def _columns_of_metric(frame: pd.DataFrame, entry: Metric, markup: Markup, *, with_direction: bool) -> Iterator[Column]:
-    """Ours, the paper's, and the difference."""
+    """Yield the columns of our values, the paper's, and the difference."""
     name, label = entry.name, markup.escape(entry.label)
     unit = f"({markup.escape(entry.unit)})" if entry.unit else ""
     if with_direction:
@@ -269,7 +269,7 @@ def _numbers(values: pd.Series) -> list[float | str | None]:
 
 
 def _value(spread: Spread, seeds: int | None, markup: Markup, *, is_equal: bool) -> str:
-    """`98.3† ± 0.4 (n = 3)`, or nothing."""
+    """Format e.g. `98.3† ± 0.4 (n = 3)`; empty if unknown."""
     if pd.isna(spread.value):
         return ""
     count = "" if seeds is None or pd.isna(seeds) else f" (n = {seeds})"
@@ -278,5 +278,5 @@ def _value(spread: Spread, seeds: int | None, markup: Markup, *, is_equal: bool)
 
 
 def _difference(value: float, decimals: int, markup: Markup) -> str:
-    """`+0.3`, `−1.6`, or nothing; a difference that is rounded to zero has no minus."""
+    """Format e.g. `+0.3`, `−1.6`; never `−0.0`; empty if unknown."""
     return "" if pd.isna(value) else markup.escape(f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−"))

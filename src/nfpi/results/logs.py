@@ -1,4 +1,4 @@
-"""Logs: rows of numbers as csv, written and read without pandas, which every training would have to import."""
+"""Reading and writing of csv logs without pandas, so that trainings need not import it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CsvError(ValueError):
 
 
 def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows of cells by column, as :func:`nfpi.results.csv_files.write_csv` does; None and NaN are empty."""
+    """Write rows in the format of :func:`nfpi.results.csv_files.write_csv`; None and NaN become empty cells."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -31,15 +31,15 @@ def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Itera
 
 
 def write_log(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the log of a training, an epoch a row."""
+    """Write the log of a training, one row per epoch."""
     write_rows(path, list(rows[0]) if rows else ["epoch"], rows)
 
 
 def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
-    """Read the numbers of one column of a table that :func:`write_rows` wrote; empty cells are skipped.
+    """Read the numbers of one column of a table written by :func:`write_rows`; empty cells are skipped.
 
     Raises:
-        CsvError: the file is no table, the column is missing, or a cell is no finite number.
+        CsvError: the file is not a table, the column is missing, or a cell is not a finite number.
         OSError: the file cannot be read.
     """
     columns, rows = read_cells(path)
@@ -53,16 +53,16 @@ def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
 
 
 def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]]:
-    """Read the names of the columns, and the rows of cells as text; every row has a cell for each column.
+    """Read the names of the columns, and the rows of cells as text; every row has one cell per column.
 
     Raises:
-        CsvError: the file is no such table, or ends within a line.
+        CsvError: the file is not such a table, or its last line is incomplete.
         OSError: it cannot be read.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except (ValueError, csv.Error) as error:  # csv.Error is no ValueError
+    except (ValueError, csv.Error) as error:  # csv.Error is not a ValueError
         raise CsvError(f"{path}: expected a table, received something else ({error})") from None
     if not lines:
         raise CsvError(f"{path}: expected a table, received an empty file")
@@ -79,10 +79,10 @@ def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]
 
 
 def number(cell: str) -> float:
-    """Return a cell as a number; Python's parser gives back the float that was written, to the last bit.
+    """Convert a cell to the float that was written, exactly (pandas' parser may differ in the last bit).
 
     Raises:
-        ValueError: it is no finite number.
+        ValueError: it is not a finite number.
     """
     if not _NUMBER.fullmatch(cell) or not math.isfinite(float(cell)):
         raise ValueError(f"received {cell[:40]!r}, which is no finite number")

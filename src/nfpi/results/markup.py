@@ -1,4 +1,4 @@
-"""Tables as files: csv with full precision; Markdown, LaTeX and HTML for people."""
+"""Files of tables: csv with full precision, and formatted as Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, title: str) -> None:
-    """Write a table of results as `name`.csv (full precision), .md, .tex and .html: all of them or none.
+    """Write a table of results as `name`.csv (full precision), .md, .tex and .html, either all of them or none.
 
     Raises:
         TableError: a column is missing.
@@ -41,7 +41,7 @@ def write_table(frame: pd.DataFrame, folder: str | os.PathLike[str], name: str, 
 
 
 def to_markdown(frame: pd.DataFrame, title: str) -> str:
-    """Return the table as GitHub Markdown: title, table, and a line that says how to read it.
+    """Return the table as GitHub Markdown, with title and notes.
 
     Raises:
         TableError: a column is missing.
@@ -52,7 +52,7 @@ def to_markdown(frame: pd.DataFrame, title: str) -> str:
 
 
 def to_short_markdown(frame: pd.DataFrame) -> str:
-    """The rows of a table with its own values and their standard deviation: no title, and nothing that needs a note.
+    """Return only our values with their standard deviations as Markdown, without title and notes.
 
     Raises:
         TableError: a column is missing.
@@ -67,7 +67,7 @@ def to_short_markdown(frame: pd.DataFrame) -> str:
 
 
 def markdown_grid(table: Table) -> str:
-    """Return the headings and cells of a table that is laid out, the best rows in bold."""
+    """Return a laid-out table as Markdown, with the best rows in bold."""
     header = [_heading(column) for column in table.columns]
     lines = [header, ["---:" if column.is_numeric else ":---" for column in table.columns]]
     for cells, best in zip(table.rows, table.best, strict=True):
@@ -76,23 +76,23 @@ def markdown_grid(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as it stands in a cell."""
+    """Escape the text of a cell."""
     return re.sub(r"([\\|*`<\[\]])", r"\\\1", text)
 
 
 def _heading(column: Column) -> str:
-    """`NF-Acc (%)` of our own values, `NF-Acc, paper` of the others."""
+    """Return e.g. `NF-Acc (%)` for our values, `NF-Acc, paper` for the others."""
     return column.name if column.heading in ("ours", "") or not column.group else f"{column.group}, {column.heading}"
 
 
 def _spread(spread: Spread) -> str:
-    """` ± 0.4 [97.1, 99.5]`, what of it is known."""
+    """Return e.g. ` ± 0.4 [97.1, 99.5]`, without unknown parts."""
     decimals = spread.decimals
     return _std(spread) + (f" [{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]" if spread.has_interval else "")
 
 
 def _std(spread: Spread) -> str:
-    """` ± 0.4`, where it is known."""
+    """Return e.g. ` ± 0.4`; empty if unknown."""
     return "" if pd.isna(spread.std) else f" ± {spread.std:.{spread.decimals}f}"
 
 

@@ -1,4 +1,4 @@
-"""Metrics that are computed from log-probabilities and labels of the test split.
+"""Metrics computed from log-probabilities and labels of the test split.
 
 `log_prob` (N, K) is log p(x | y) of a flow or the log-softmax of a classifier; under equal class frequencies the
 posterior of both is softmax(log_prob).
@@ -18,17 +18,17 @@ _BINS = 15
 
 
 def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the values of these metrics.
+    """Compute metrics.
 
     Args:
-        names: of metrics that are computed (:func:`nfpi.config.computed_metrics`).
+        names: names of computed metrics (:func:`nfpi.config.computed_metrics`).
         log_prob: (N, K).
         labels: indices of classes, (N,).
 
     Raises:
-        ConfigError: there is no such metric.
-        MetricsError: a value is no finite number, or a metric is recorded by a stage, not computed.
-        ValueError: the shapes do not fit.
+        ConfigError: unknown metric.
+        MetricsError: a value is not finite, or a metric is recorded by a stage and cannot be computed.
+        ValueError: inconsistent shapes.
     """
     _check(log_prob, labels)
     values = {}
@@ -41,7 +41,7 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
 
 
 def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
-    """ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent, with 15 bins B_m, equally wide.
+    """Compute ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent, with 15 bins B_m of equal width.
 
     Images are binned by their confidence, the largest posterior max_y p(y | x) (Guo et al., 2017, "On calibration of
     modern neural networks").
@@ -61,7 +61,7 @@ def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
 
 
 def per_class_accuracy(log_prob: Tensor, labels: Tensor) -> Tensor:
-    """Percentage of each class's images with argmax_y log_prob = their label, (K,); NaN where a class has no image.
+    """Compute the accuracy on the images of each class in percent, (K,); NaN for a class without images.
 
     Args:
         log_prob: (N, K).

@@ -1,4 +1,4 @@
-"""The sentences below a table that say how to read it."""
+"""Explanatory notes below a table."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from nfpi.results.layout import Markup
 
 _OF_FLOWS = ("nf_acc", "cnn_acc")
-"""Metrics of flows that the paper reports; its others are of classifiers of real images."""
+"""Metrics that the paper reports of flows, not of classifiers of real images."""
 _TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
 
 
 def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> list[str]:
-    """How to read a table of results.
+    """Return the notes that explain a table of results.
 
     Args:
-        frame: what :func:`nfpi.results.tables.accuracy_table` returns.
+        frame: result of :func:`nfpi.results.tables.accuracy_table`.
         shown: its metrics.
-        markup: of the form that it is written in.
+        markup: markup of the table.
     """
     names = [entry.name for entry in shown]
     sentences = [_note_of_runs(frame, names)]
@@ -84,7 +84,7 @@ def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
 
 
 def _note_of_choice(frame: pd.DataFrame) -> Iterator[str]:
-    """Which metric stands in the column of validation values."""
+    """Yield a note that names the metric of the validation column."""
     names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"].fillna("") if name)
     labels = [metric_or_name(name).label.removeprefix("Validation ") for name in names]
     if labels:
@@ -92,7 +92,7 @@ def _note_of_choice(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
-    """How rows were compared with the best one of each metric, and which were not."""
+    """Yield notes on how rows were compared with the best one of each metric, and which were not."""
     compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
     if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
         yield "Where predictions of runs are missing, rows are not compared with the best one."
@@ -113,7 +113,7 @@ def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
 
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
-    """Return whether a metric of which higher or lower is better has values that were not compared with others."""
+    """Return whether a metric with a better direction has values that were not compared."""
     if entry.higher_is_better is None or entry.is_time:
         return False
     others = frame[entry.name].notna() & ~is_compared(frame, entry.name)

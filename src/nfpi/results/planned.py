@@ -1,4 +1,4 @@
-"""The runs that the last call of the workflow was asked for, which say what still waits."""
+"""Record of the runs requested by the last call of the workflow, which include those not started yet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FILE = "planned.json"
 
 
 def write_planned(root: Path, runs: Iterable[Run]) -> None:
-    """Leave the folders of the runs in the folder results/{preset}."""
+    """Write the folders of the requested runs to results/{preset}/planned.json."""
     folders = list(dict.fromkeys(run.folder for run in runs))
     write_atomically(root / FILE, json.dumps({"runs": folders}, indent=2) + "\n")
 
 
 def read_planned(root: Path) -> list[Run]:
-    """Return the runs that were left there; none where the file is missing or damaged."""
+    """Read the requested runs; empty if the file is missing or damaged."""
     try:
         folders = json.loads((root / FILE).read_text(encoding="utf-8"))["runs"]
         runs = [run_of_folder(folder) for folder in folders]

@@ -1,4 +1,4 @@
-"""`predictions.npz`: what a flow or a classifier says of each test image, in the order of the split."""
+"""Reading and writing of predictions.npz: the predictions for each test image, in the order of the split."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class Predictions:
     Attributes:
         label: index of the class, (N,) int32.
         predicted: argmax_y log p(x | y), (N,) int32.
-        log_prob: of the own class: log p(x | y) of a flow, the log-softmax of a classifier, (N,) float32.
-        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16; at least −65504, as float16 is;
-            (N, 0) where they were left out (:func:`shorten_predictions`).
+        log_prob: value for the class of the label: log p(x | y) of a flow, the log-softmax of a classifier, (N,)
+            float32.
+        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16, clamped to the range of float16;
+            (N, 0) if left out (:func:`shorten_predictions`).
     """
 
     label: np.ndarray
@@ -41,7 +42,7 @@ _TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _OF_
 
 
 def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Tensor) -> None:
-    """Write predictions, whole or not at all.
+    """Write predictions atomically.
 
     Args:
         path: a .npz file.
@@ -49,7 +50,7 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
         log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, (N, K).
 
     Raises:
-        MetricsError: a log-probability is NaN, or that of an image's own class infinite.
+        MetricsError: a log-probability is NaN, or infinite for the class of the label.
     """
     own = log_prob.gather(1, labels[:, None]).squeeze(1)
     if log_prob.isnan().any() or not own.isfinite().all():
@@ -65,7 +66,7 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
 
 
 def shorten_predictions(predictions: Predictions) -> bytes:
-    """Return the content of a file with the same predictions, but for `class_log_prob`, two thirds of the bytes."""
+    """Return the contents of a file without `class_log_prob`, which takes two thirds of its bytes."""
     arrays = {name: getattr(predictions, name) for name in _TYPES}
     return _compress(arrays | {_OF_CLASSES: predictions.class_log_prob[:, :0]})
 
@@ -78,18 +79,18 @@ def _compress(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
-    """Read what :func:`write_predictions` or :func:`shorten_predictions` wrote.
+    """Read a file of :func:`write_predictions` or :func:`shorten_predictions`.
 
     Raises:
-        MetricsError: the file is something else, or stands for a run that diverged.
+        MetricsError: the file has other contents, or the run diverged.
         OSError: it cannot be read.
     """
     try:
         with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}  # bytes, where a part is no array
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # bytes if a member is not an array
     except FileNotFoundError:
         raise
-    except Exception as error:  # a damaged archive may fail in any part: zip, zlib, the header of an array
+    except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
     if not arrays:
@@ -102,7 +103,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
 
 
 def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
-    """Raise MetricsError unless types and shapes are those of predictions, numbers finite and classes in range."""
+    """Raise MetricsError unless types and shapes are correct, numbers finite and classes in range."""
     images, classes = predictions.label.size, (0, *predictions.class_log_prob.shape)[-1]
     most = classes or np.iinfo(np.int32).max
     for name, dtype in _TYPES.items():

@@ -1,6 +1,6 @@
-"""How far the runs of a folder of results are, from its files alone: results, locks, logs and times.
+"""Progress of the runs in a folder of results, determined from its results, locks, logs and times.
 
-Jobs on a cluster write the same files, so it is known of them too. Nothing is locked or changed.
+This includes jobs on a cluster, which write the same files. Nothing is locked or changed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from nfpi.results.found import FoundRun, find_runs
 from nfpi.results.planned import FILE, read_planned
+from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.results.times import read_seconds
 from nfpi.runs import VARIANTS, Run, run_of_folder
 from nfpi.runtime.durations import write_duration
@@ -21,25 +21,25 @@ from nfpi.runtime.locks import holder_of
 
 _EPOCH = re.compile(r"epoch (\d+)/(\d+): .*?([\d.]+) s\b|epoch (\d+)/(\d+): ")
 _LAST_EPOCHS = 5
-"""Whose mean time is that of the epochs that are left."""
+"""Number of epochs whose mean duration estimates the remaining time."""
 _ERROR = "nfpi: error: "
 _STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
 _ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
 _PARTS_OF_FLOWS = ("fit", "generated", "generated/*", *VARIANTS.values())
 _PARTS_OF_CLASSIFIERS = ("temperature=*", "trained")
-"""Folders of a run that jobs of its own fill, or lock."""
+"""Subfolders of a run that are filled or locked by separate jobs."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        run: which one.
+        run: identity of the run.
         state: `waiting`, `running`, `stopped`, `failed`, `diverged`, `damaged` or `done`.
-        detail: what more is known: of a running one the stage, epoch and time left, of a failed one its last line.
-        metrics: its values.
-        seconds: that its jobs took, as far as they have ended.
+        detail: stage, epoch and remaining time of a running run, last line of the log of a failed one, ...
+        metrics: its metrics.
+        seconds: total time of its finished jobs.
     """
 
     run: Run
@@ -50,10 +50,10 @@ class Progress:
 
 
 def find_roots(results: Path) -> list[Path]:
-    """Return the folders results/{preset} that a path stands for: itself, or those in it.
+    """Return a path if it is a folder results/{preset}, otherwise all such folders in it.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there are none.
     """
     roots = [folder for folder in (results, *sorted(results.glob("*"))) if _is_root(folder)]
     if not roots:
@@ -66,25 +66,25 @@ def _is_root(folder: Path) -> bool:
 
 
 def read_progress(root: Path) -> list[Progress]:
-    """How far all runs are: those that were asked for, and those that left something."""
-    found = {item.run: item for item in find_runs(root)}
+    """Return the progress of all requested runs, and of others that have results or logs."""
+    recorded = {item.run: item for item in find_runs(root)}
     logged = (run_of_folder(path.relative_to(root / "logs").as_posix()) for path in (root / "logs").glob("**/"))
-    runs = dict.fromkeys([*read_planned(root), *found, *(run for run in logged if run is not None)])
-    return [_progress(root, run, found.get(run)) for run in runs]
+    runs = dict.fromkeys([*read_planned(root), *recorded, *(run for run in logged if run is not None)])
+    return [_progress(root, run, recorded.get(run)) for run in runs]
 
 
 def logs_of_run(root: Path, run: Run) -> list[Path]:
-    """Return the logs of the jobs that make a run, the last one last."""
+    """Return the logs of the jobs of a run, oldest first."""
     logs = [path for folder in _folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
     return sorted(logs, key=written_at)
 
 
 def is_running(root: Path, run: Run) -> bool:
-    """Return whether a job of the run is at work."""
+    """Return whether a job of the run is running."""
     return bool(_holder(root, run))
 
 
-def _progress(root: Path, run: Run, found: FoundRun | None) -> Progress:
+def _progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
     seconds = sum(
         read_seconds(path) or 0.0
         for folder in _folders(root / "benchmarks" / run.folder, run)
@@ -94,47 +94,47 @@ def _progress(root: Path, run: Run, found: FoundRun | None) -> Progress:
     if holder := _holder(root, run):
         stage = logs[-1].stem if logs else ""
         return Progress(run, "running", ", ".join(filter(None, [stage, _epoch(logs), holder])), {}, seconds)
-    fault = _fault(logs, found)
+    fault = _fault(logs, recorded)
     if fault is not None:
         return Progress(run, *fault, {}, seconds)
-    if found is None:
+    if recorded is None:
         return Progress(run, "waiting", f"after {logs[-1].stem}" if logs else "", {}, seconds)
-    if found.fault:
-        return Progress(run, "damaged", found.fault, {}, seconds)
-    if found.divergence:
-        return Progress(run, "diverged", found.divergence.removeprefix("diverged: "), {}, seconds)
-    return Progress(run, "done", "", found.metrics, seconds)
+    if recorded.fault:
+        return Progress(run, "damaged", recorded.fault, {}, seconds)
+    if recorded.divergence:
+        return Progress(run, "diverged", recorded.divergence.removeprefix("diverged: "), {}, seconds)
+    return Progress(run, "done", "", recorded.metrics, seconds)
 
 
 def _folders(folder: Path, run: Run) -> Iterator[Path]:
-    """Yield the folder of a run, and those in it that belong to it alone."""
+    """Yield the folder of a run, and its subfolders that do not belong to other runs."""
     yield folder
     for pattern in _PARTS_OF_FLOWS if run.classifier is None else _PARTS_OF_CLASSIFIERS:
         yield from folder.glob(pattern)
 
 
 def _holder(root: Path, run: Run) -> str:
-    """Who works on a run: `process 17 on node3, since 12:00`; empty: nobody."""
+    """Return the process that works on a run, e.g. `process 17 on node3, since 12:00`; empty if there is none."""
     locks = (path for folder in _folders(root / run.folder, run) for path in folder.glob(".*.lock"))
     return next(filter(None, map(holder_of, locks)), "")
 
 
-def _fault(logs: list[Path], found: FoundRun | None) -> tuple[str, str] | None:
-    """`failed` or `stopped` and the last line of the last job, where it did not end well."""
-    if not logs or (found is not None and written_at(logs[-1]) < written_at(found.folder / "metrics.json")):
+def _fault(logs: list[Path], recorded: RecordedRun | None) -> tuple[str, str] | None:
+    """Return `failed` or `stopped` with the last line of the last log; None if its job succeeded."""
+    if not logs or (recorded is not None and written_at(logs[-1]) < written_at(recorded.folder / "metrics.json")):
         return None
     (line,) = last_lines(logs[-1], 1) or [""]
     if _STOPPED.match(line):
         return "stopped", ", ".join(filter(None, [logs[-1].stem, _epoch(logs, time_left=False)]))
     if line.startswith(_ERROR):
         return "failed", f"{logs[-1].stem}: {line.removeprefix(_ERROR)}"
-    if found is None and not _ENDED.match(line):
+    if recorded is None and not _ENDED.match(line):
         return "stopped", f"{logs[-1].stem}: {line}" if line else logs[-1].stem
     return None
 
 
 def written_at(path: Path) -> float:
-    """When a file was written; Snakemake removes logs before it tries a job again."""
+    """Return the modification time of a file, 0 if it is missing: Snakemake removes logs before retrying a job."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -142,8 +142,8 @@ def written_at(path: Path) -> float:
 
 
 def _epoch(logs: list[Path], time_left: bool = True) -> str:
-    """`epoch 12/40, about 5 min left`, by the last log; empty: it has no epochs."""
-    rows = [found.groups() for line in last_lines(logs[-1], 100) if (found := _EPOCH.search(line))] if logs else []
+    """Return e.g. `epoch 12/40, about 5 min left`, from the last log; empty if it has no epochs."""
+    rows = [match.groups() for line in last_lines(logs[-1], 100) if (match := _EPOCH.search(line))] if logs else []
     if not rows:
         return ""
     now, last = (int(number) for number in (rows[-1][:2] if rows[-1][0] else rows[-1][3:]))

@@ -1,4 +1,4 @@
-"""`metrics.json`: what one run measured, with all that is needed to know where the values came from."""
+"""Reading and writing of metrics.json: the metrics of a run and their provenance."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ PACKAGES = (
     *("nfpi", "torch", "torchvision", "lightning-fabric", "timm", "diffusers", "numpy", "scipy", "scikit-learn"),
     *("pandas", "pillow"),
 )
-"""Packages whose versions stand beside every value."""
+"""Packages whose versions are recorded."""
 
 
 class MetricsError(ValueError):
-    """A metric that is no finite number, or a file that is no metrics.json; the message is one line."""
+    """A metric that is not a finite number, or a file that is not a metrics.json; the message is one line."""
 
 
 class _Metrics(Record):
-    """What is needed of a `metrics.json`."""
+    """The checked part of a `metrics.json`."""
 
     metrics: dict[str, float]
     n: NonNegativeInt | None = None
@@ -53,23 +53,23 @@ def write_metrics(
     seconds: float,
     per_class_accuracy: Iterable[float] | None = None,
 ) -> None:
-    """Write a `metrics.json`, whole or not at all.
+    """Write a `metrics.json` atomically.
 
     Args:
         path: the file.
-        metrics: name → value, in the unit of the metric's entry (:func:`nfpi.config.metric`); accuracies in percent. A
-            step that measured nothing, as there was no image (n = 0), has none.
-        run: whose metrics they are; None: a step on the way to a run's, which no table shows.
+        metrics: name → value, in the unit of the metric (:func:`nfpi.config.metric`); accuracies in percent. Empty only
+            without images (n = 0).
+        run: identity of the run; None: an intermediate result that tables do not show.
         n: number of images the values were computed on.
-        seed: of the run.
-        settings: all that the values depend on, as JSON knows it (paths are written as text).
-        device: what it ran on, as text.
+        seed: seed of the run.
+        settings: all settings that the values depend on, as JSON values; paths are written as text.
+        device: description of the device.
         seconds: wall-clock time of the stage.
-        per_class_accuracy: percentage of each class, (K,), in the order of the classes; NaN where a class has no image.
+        per_class_accuracy: accuracy on each class in percent, (K,); NaN for a class without images.
 
     Raises:
-        MetricsError: there is no metric though there are images, a value is NaN or infinite, the seed is not the run's,
-            or the settings are not JSON.
+        MetricsError: there are images but no metrics, a value is NaN or infinite, the seed is not that of the run, or
+            the settings are not JSON.
     """
     if not metrics and (n or run is not None):
         raise MetricsError(f"{path}: expected at least one metric, received none")
@@ -94,10 +94,10 @@ def write_metrics(
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a `metrics.json`: its values are numbers, or it has `diverged` in their place.
+    """Read a `metrics.json`, which has either `metrics` or `diverged`.
 
     Raises:
-        MetricsError: it is something else; the message names the file.
+        MetricsError: the file has other contents.
         OSError: it cannot be read.
     """
     try:
@@ -105,28 +105,28 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         if "diverged" in record:
             check_divergence(record, Path(path))
             return record
-        found = check_record(_Metrics, record, Path(path), "the metrics of a run")
+        checked = check_record(_Metrics, record, Path(path), "the metrics of a run")
     except FormatError as error:
         raise MetricsError(str(error)) from None
-    if not found.metrics and found.n != 0:
+    if not checked.metrics and checked.n != 0:
         raise MetricsError(f"{path}: expected the metrics of a run, received none")
-    return record | {"metrics": found.metrics}
+    return record | {"metrics": checked.metrics}
 
 
 def config_hash(settings: Mapping[str, Any]) -> str:
-    """SHA-256 (hexadecimal) of the settings as canonical JSON: keys sorted, no blanks, UTF-8.
+    """Return the SHA-256 digest (hexadecimal) of settings as canonical JSON: sorted keys, no whitespace, UTF-8.
 
     Raises:
-        MetricsError: the settings are not JSON (NaN and infinity are not).
+        MetricsError: the settings are not JSON, e.g. NaN or infinity.
     """
     return hashlib.sha256(_canonical(settings).encode()).hexdigest()
 
 
 def finite(value: Any, what: str) -> float:
-    """`value` as a float.
+    """Convert `value` to a float.
 
     Raises:
-        MetricsError: it is no finite number; `what` names it.
+        MetricsError: it is not a finite number; the message names it by `what`.
     """
     try:
         number = float(value)
@@ -138,7 +138,7 @@ def finite(value: Any, what: str) -> float:
 
 
 def _canonical(settings: Mapping[str, Any]) -> str:
-    """Equal settings, equal text."""
+    """Serialise settings such that equal settings have equal text."""
     try:
         return json.dumps(
             dict(settings),
@@ -154,7 +154,7 @@ def _canonical(settings: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _versions() -> dict[str, str | None]:
-    """Versions from the packages' metadata, none of them imported; None where one is not installed."""
+    """Return versions from package metadata, without importing the packages; None for missing ones."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -166,11 +166,11 @@ def _versions() -> dict[str, str | None]:
 
 @functools.cache
 def _git_commit() -> str | None:
-    """The commit of this package's checkout, with `-dirty` where files differ from it; None without git or checkout."""
+    """Return the commit of this package's checkout, with `-dirty` if files differ; None without git or a checkout."""
     source = Path(__file__)
     git = ["git", "-C", str(source.parent)]
     try:
-        # An environment may lie inside somebody else's repository: only a tracked file speaks for its commit.
+        # The package may be installed within another repository: use the commit only if this file is tracked.
         subprocess.run([*git, "ls-files", "--error-unmatch", source.name], check=True, capture_output=True, timeout=30)
         head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True, timeout=30)
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, timeout=30).returncode

@@ -1,4 +1,4 @@
-"""Metrics of the user's own: `register_metric`, and the entry of each metric there is."""
+"""Registration and look-up of metrics."""
 
 from nfpi.config.metrics import Metric, metric, register_metric
 

@@ -1,4 +1,4 @@
-"""Rows of a table as the runs behind each."""
+"""Rows of a table, with the runs that they summarise."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from nfpi.runs import Run, name_in_files, name_in_python
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """An experiment at one λ: what its row says of itself, and its runs, one a seed.
+    """An experiment at one λ, with its runs of all seeds.
 
     Attributes:
-        experiment: its index in the table.
-        label: what the row is called.
-        dataset: name in the config.
-        flow: name of the backbone; None: no flow has a part in it.
-        prior: as the experiment names it; its runs may lie under the baseline that it shares with other priors.
-        weight: λ; None: there is none.
-        classifier: name; None: the flow alone.
-        augmentation: of the classifier; None: there is none.
-        flow_runs: the flow at each seed; none where a classifier of real images is what the row is about.
-        classifier_runs: the classifier at each seed, where there is one.
+        experiment: index of the experiment in the table.
+        label: label of the row.
+        dataset: name of the data set.
+        flow: name of the backbone; None: no flow is involved.
+        prior: name of the prior; its runs may be in the folder of a baseline shared with other priors.
+        weight: λ; None: no flow is involved.
+        classifier: name of the classifier; None: only the flow is evaluated.
+        augmentation: augmentation of a classifier of real images; None: no such classifier.
+        flow_runs: runs of the flow, one per seed; empty for a classifier of real images.
+        classifier_runs: runs of the classifier, one per seed.
     """
 
     experiment: int
@@ -53,16 +53,16 @@ class TableRow:
         return not self.flow_runs
 
     def with_seeds(self, seeds: Iterable[int]) -> TableRow:
-        """Return the same row with a run for each of these seeds, in the place of those that it has."""
+        """Return the same row with one run for each of these seeds instead."""
 
-        def runs(some: tuple[Run, ...]) -> tuple[Run, ...]:
-            return tuple(replace(some[0], seed=seed) for seed in seeds) if some else ()
+        def reseeded(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+            return tuple(replace(runs[0], seed=seed) for seed in seeds) if runs else ()
 
         seeds = list(seeds)
-        return replace(self, flow_runs=runs(self.flow_runs), classifier_runs=runs(self.classifier_runs))
+        return replace(self, flow_runs=reseeded(self.flow_runs), classifier_runs=reseeded(self.classifier_runs))
 
     def to_json(self) -> dict[str, Any]:
-        """As commands have it; λ is `lambda` there."""
+        """Return the row as JSON values, with `lambda` for `weight`, as used in command lines."""
         record: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -73,7 +73,7 @@ class TableRow:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableRow:
-        """Return the row of a :meth:`to_json`.
+        """Create a row from the result of :meth:`to_json`.
 
         Raises:
             ValueError: the record is not a row.
@@ -88,20 +88,20 @@ class TableRow:
 
 
 def runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:
-    """The runs of a table of one seed whose accuracies are compared image by image; none where there are more seeds.
+    """Return the runs whose accuracies are compared per image; empty unless the table has one seed.
 
     Args:
-        rows: of the table.
-        metrics: that it shows.
+        rows: rows of the table.
+        metrics: its metrics.
     """
     if len({run.seed for row in rows for run in row.runs}) != 1:
         return []
     shown = set(metrics) & ACCURACIES.keys()
-    found: dict[tuple[str, str], list[Run]] = {}
+    runs_of: dict[tuple[str, str], list[Run]] = {}
     for row in rows:
         measured = {"top1": row.classifier_runs} if row.is_of_real_images else {}
         if row.flow_runs:
             measured = {"nf_acc": row.flow_runs, "cnn_acc": row.classifier_runs}
         for name in sorted(shown & measured.keys()):
-            found.setdefault((row.dataset, name), []).extend(measured[name])
-    return list(dict.fromkeys(run for runs in found.values() if len(runs) > 1 for run in runs))
+            runs_of.setdefault((row.dataset, name), []).extend(measured[name])
+    return list(dict.fromkeys(run for runs in runs_of.values() if len(runs) > 1 for run in runs))

@@ -1,4 +1,4 @@
-"""The resolved settings of a preset as a file, which rebuilds its :class:`nfpi.config.Config` without config.yaml."""
+"""Storage of the resolved settings of a preset, from which :class:`nfpi.config.Config` is restored."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nfpi.runtime.formats import FormatError, Record, check_record, read_json_ob
 FILE = "settings.json"
 FORMAT = 1
 _OF_MACHINES = {"resources", "cluster", "extensions"}
-"""Settings on which no result depends, and the paths of the user's own files."""
+"""Settings that do not affect results, or contain paths of this machine."""
 
 
 class _Stored(Record):
-    """Content of the file."""
+    """Contents of the file."""
 
     format: int
     preset: str = Field(min_length=1)
@@ -35,9 +35,9 @@ class StoredSettings:
     """The settings of a preset.
 
     Attributes:
-        preset: its name.
-        config: all its settings but those of machines (`resources`, `cluster`) and the files of extensions.
-        extensions: names of the user's own files, which must be loaded before the settings are read.
+        preset: name of the preset.
+        config: its settings, without `resources`, `cluster` and `extensions`.
+        extensions: file names of extensions, which must be loaded before the settings can be read.
     """
 
     preset: str
@@ -46,38 +46,40 @@ class StoredSettings:
 
     @classmethod
     def of(cls, preset: str, config: Config) -> StoredSettings:
-        """Those of a resolved preset."""
+        """Create the stored form of the settings of a preset."""
         own = tuple(sorted(path.name for path in config.extensions))
         return cls(preset, _config_of(config.model_dump(mode="json", exclude=_OF_MACHINES)), own)
 
     def to_json(self) -> dict[str, Any]:
-        """As the file has it."""
+        """Return the contents of the file as JSON values."""
         settings = self.config.model_dump(mode="json", exclude=_OF_MACHINES)
         record = {"format": FORMAT, "preset": self.preset, "extensions": list(self.extensions), "settings": settings}
         return record if self.extensions else {key: value for key, value in record.items() if key != "extensions"}
 
     def to_text(self) -> str:
-        """Content of the file."""
+        """Return the contents of the file as text."""
         return json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_settings(folder: Path, stored: StoredSettings) -> Path:
-    """Write the settings into a folder, as `settings.json`."""
+    """Write the settings to `settings.json` in a folder."""
     return write_atomically(folder / FILE, stored.to_text())
 
 
 def read_settings(folder: Path) -> StoredSettings:
-    """Read what :func:`write_settings` wrote.
+    """Read the file of :func:`write_settings`.
 
     Raises:
-        FormatError: the file is something else, of another format, or holds settings that this version does not have.
+        FormatError: the file has another format, or settings unknown to this version.
         OSError: it cannot be read.
     """
     path = folder / FILE
     content = read_json_object(path)
-    found = content.get("format")
-    if found != FORMAT:
-        raise FormatError(f"{path}: expected settings of format {FORMAT}, received {found!r}: another version of nfpi")
+    received = content.get("format")
+    if received != FORMAT:
+        raise FormatError(
+            f"{path}: expected settings of format {FORMAT}, received {received!r}: another version of nfpi"
+        )
     stored = check_record(_Stored, content, path, "the settings of a preset")
     try:
         config = _config_of(stored.settings)
@@ -92,7 +94,7 @@ def _config_of(settings: Mapping[str, Any]) -> Config:
 
 
 def _without_folders(value: Any) -> Any:
-    """The same settings, in which names of files and folders stand for absolute paths, which other machines lack."""
+    """Replace absolute paths by the names of their files or folders."""
     if isinstance(value, Mapping):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):

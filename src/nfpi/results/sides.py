@@ -1,4 +1,4 @@
-"""The two sides of a comparison: the row that a claim names, at its λ, and the values of its runs by seed."""
+"""Sides of a comparison: the row named by a claim, at its λ, and its values by seed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from nfpi.runs import Run
 
 @dataclass(frozen=True)
 class Evidence:
-    """What claims are judged by.
+    """The data by which claims are judged.
 
     Attributes:
-        metrics: what :func:`nfpi.results.collect.collect` returns, of the runs that there are.
+        metrics: result of :func:`nfpi.results.collect.collect` for all existing runs.
         tables: settings of the tables, by name.
-        rows: rows of these tables, at least those that the claims name.
+        rows: rows of these tables, at least those named by claims.
         reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
-        predictions: reads those of a run.
+        predictions: function that reads the predictions of a run.
     """
 
     metrics: pd.DataFrame
@@ -35,20 +35,20 @@ class Evidence:
     rows: Mapping[str, Sequence[TableRow]]
     reference: pd.DataFrame
     predictions: Callable[[Run], Predictions]
-    _made: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
+    _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def table(self, name: str, shown: str) -> pd.DataFrame:
-        """Return a table with one metric and all λ, its lines in the order of its rows."""
-        if (name, shown) not in self._made:
+        """Return a table with one metric and all λ, in the order of its rows."""
+        if (name, shown) not in self._frames:
             changes = {"metrics": [shown], "best_only": False, "literature": []}
             settings = self.tables[name].model_copy(update=changes)
-            self._made[name, shown] = accuracy_table(self.metrics, settings, self.reference, self.rows[name])
-        return self._made[name, shown]
+            self._frames[name, shown] = accuracy_table(self.metrics, settings, self.reference, self.rows[name])
+        return self._frames[name, shown]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: values by seed, seeds that diverged, and what the paper has."""
+    """One side of a comparison: values by seed, diverged seeds, and the value of the paper."""
 
     name: str
     weight: float = math.nan
@@ -60,28 +60,28 @@ class Side:
 
     @property
     def ran(self) -> set[int]:
-        """The seeds of which there is a run, diverged ones included."""
+        """The seeds that have a run, including diverged ones."""
         return self.values.keys() | self.diverged
 
     @property
     def planned(self) -> int:
-        """How many seeds the preset has."""
+        """Number of seeds of the preset."""
         return len({run.seed for run in self.row.runs}) if self.row is not None else 0
 
 
-def find_side(asked: ComparedRow, name: str, evidence: Evidence) -> Side:
+def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
     """Return the values of one side, at its λ."""
-    if asked.table is None:
-        assert asked.value is not None
-        return Side("", constant=asked.value)
-    frame, rows = evidence.table(asked.table, name), list(evidence.rows[asked.table])
+    if compared.table is None:
+        assert compared.value is not None
+        return Side("", constant=compared.value)
+    frame, rows = evidence.table(compared.table, name), list(evidence.rows[compared.table])
     try:
-        experiment = asked.index_in({row.experiment: row for row in rows})
+        experiment = compared.index_in({row.experiment: row for row in rows})
     except ValueError as error:
         raise TableError(str(error)) from None
     candidates = [(row, line) for row, line in zip(rows, frame.to_dict("records"), strict=True)]
     candidates = [pair for pair in candidates if pair[0].experiment == experiment]
-    chosen = _choose(asked, name, candidates, evidence)
+    chosen = _choose(compared, name, candidates, evidence)
     label = name_of(candidates[0][0])
     if chosen is None:
         return Side(label, row=candidates[0][0])
@@ -98,45 +98,45 @@ def find_side(asked: ComparedRow, name: str, evidence: Evidence) -> Side:
 
 
 def _choose(
-    asked: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
+    compared: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
-    """Return the row at the λ that is asked for; None: no run is there that λ could be chosen by.
+    """Choose the row at the λ of the comparison; None if there are no runs to choose λ by.
 
-    Where every run diverged at every λ, the choice does not matter: it is the smallest.
+    If all runs diverged at all λ, it is the smallest λ.
     """
     by_weight = sorted(candidates, key=lambda pair: pair[0].weight or 0.0)
-    if asked.weight == "min":
+    if compared.weight == "min":
         return by_weight[0]
-    if asked.weight == "max":
+    if compared.weight == "max":
         return by_weight[-1]
-    if asked.weight == "best":
+    if compared.weight == "best":
         best = next((pair for pair in candidates if pair[1]["best"]), None)
         return best or (by_weight[0] if len(by_weight) == 1 else _first_of_diverged(by_weight, evidence))
-    if asked.weight == "inner_best":
+    if compared.weight == "inner_best":
         inner = by_weight[1:-1]
         scored = [(_validation(*pair, name, evidence), pair) for pair in inner]
         known = [(score, pair) for score, pair in scored if not math.isnan(score)]
-        # As in tables: the mean of a λ that diverged in most of its seeds is that of the lucky ones.
+        # As in tables: if most seeds diverged, the mean over the others is biased.
         steady = [(score, pair) for score, pair in known if _diverged_share(pair[0], evidence) <= 0.5] or known
         return max(steady, key=lambda pair: pair[0])[1] if steady else _first_of_diverged(inner, evidence)
-    return next((pair for pair in by_weight if (pair[0].weight or 0.0) == asked.weight), None)
+    return next((pair for pair in by_weight if (pair[0].weight or 0.0) == compared.weight), None)
 
 
 def _first_of_diverged(
     candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
-    """The first of the rows where all of them diverged in every seed; None: some run did not, or none is there."""
+    """Return the first row if all rows diverged at all seeds; None if a run did not diverge, or there are no runs."""
     return candidates[0] if all(_diverged_share(row, evidence) == 1 for row, _ in candidates) else None
 
 
 def _diverged_share(row: TableRow, evidence: Evidence) -> float:
-    """Of the seeds of which there is a run; 0 without any."""
+    """Return the share of diverged runs; 0 without runs."""
     measured, diverged, _ = split_by_outcome(evidence.metrics, row)
     return len(diverged) / max(1, measured["seed"].nunique())
 
 
 def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
-    """What an inner λ is chosen by, the larger the better: the metric on the validation split, else the table's."""
+    """Return the score (higher is better) of an inner λ: the metric on the validation split, else that of the table."""
     on_validation = f"validation_{name}"
     chosen_by, mean = line["chosen_by"], float(line["validation"])
     if on_validation in METRICS:

@@ -1,8 +1,8 @@
-"""Whether two rows of a table differ: paired tests over seeds and over test images, and the seeds that a test needs.
+"""Paired significance tests over seeds and test images, and their required number of seeds.
 
 All comparisons are paired: the same seeds (with the same split, initial weights and order of images), the same test
 images. Differences are first − second, in the metric's unit. scipy and statsmodels are imported where they are used,
-for a table without comparisons is made in less time than they take.
+since their import takes longer than making a table without comparisons.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import numpy as np
 from nfpi.results.intervals import LEVEL, SIGNIFICANCE_LEVEL, UNKNOWN, t_interval
 
 _ROUNDING = 1e-12
-"""Differences below this share of the values are those of floating-point numbers."""
+"""Relative differences up to this are rounding errors."""
 _LARGEST_EFFECT = 50.0
-"""Standard deviations; two seeds show a larger effect as surely as one of this size."""
+"""Effect size, in standard deviations, that two seeds always detect; larger ones are clipped."""
 _MOST_SEEDS = 100_000
-"""Above it the t test is the test of a normal distribution."""
+"""Number of seeds above which the t distribution is approximated by the normal distribution."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """First − second, in the metric's unit.
+    """Result of a test of the difference first − second, in the metric's unit.
 
     Attributes:
-        difference: mean over seeds of the paired differences; over images where there is one seed.
-        low, high: bounds of its 95 % confidence interval, NaN where it is unknown.
-        p_value: two-sided; NaN where nothing can be tested.
+        difference: mean of the paired differences over seeds, or over images for one seed.
+        low, high: bounds of its 95 % confidence interval, NaN if unknown.
+        p_value: two-sided p-value; NaN if not testable.
         test: "paired t", "bootstrap" or "McNemar".
-        seeds: how many pairs are compared.
+        seeds: number of compared seeds.
         std: standard deviation of the paired differences over seeds (n − 1), NaN for one seed.
     """
 
@@ -48,14 +48,14 @@ class Comparison:
 
 
 def paired_t(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:
-    """Student's t test of the mean paired difference, with n − 1 degrees of freedom.
+    """Test the mean paired difference by Student's t test, with n − 1 degrees of freedom.
 
-    Equal differences have no variance that a t test could use, and accuracies on few images are equal by chance. They
-    are compared by the sign test: p = 2^(1 − n), or 1 where they are zero. Its 95 % interval is the difference itself,
-    from six seeds on; with fewer it is unknown.
+    If all differences are equal, as may happen by chance for accuracies on few images, their variance is zero, and the
+    sign test is used: p = 2^(1 − n), or 1 if they are zero. The 95 % interval is then the difference itself for at
+    least six seeds, and unknown for fewer.
 
     Args:
-        first, second: a metric by seed; a seed that only one of them has is left out.
+        first, second: values of a metric by seed; only common seeds are compared.
     """
     seeds = sorted(first.keys() & second.keys())
     ours, theirs = (np.array([values[seed] for seed in seeds], dtype=np.float64) for values in (first, second))
@@ -67,9 +67,9 @@ def paired_t(first: Mapping[int, float], second: Mapping[int, float]) -> Compari
         return Comparison(difference, *UNKNOWN, math.nan, "paired t", count, math.nan)
     difference, std = float(differences.mean()), float(differences.std(ddof=1))
     if std <= _ROUNDING * scale.max():
-        of_signs = 2.0 ** (1 - count)
-        low, high = (difference, difference) if of_signs <= 1 - LEVEL else UNKNOWN
-        return Comparison(difference, low, high, 1.0 if difference == 0 else of_signs, "paired t", count, 0.0)
+        sign_test = 2.0 ** (1 - count)
+        low, high = (difference, difference) if sign_test <= 1 - LEVEL else UNKNOWN
+        return Comparison(difference, low, high, 1.0 if difference == 0 else sign_test, "paired t", count, 0.0)
     from scipy.stats import ttest_1samp
 
     p_value = float(ttest_1samp(differences, 0.0).pvalue)
@@ -77,16 +77,16 @@ def paired_t(first: Mapping[int, float], second: Mapping[int, float]) -> Compari
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> Comparison:
-    """McNemar's exact test: is an image that only one of the two gets right as often the first's as the second's?
+    """Test the difference of two proportions on the same images by McNemar's exact test.
 
-    The interval is that of Agresti and Min (2005), Wald's with half an image added to each of the four counts. It
-    covers the choice of test images only. Values are in percent of the images.
+    The interval is Wald's with ½ added to each of the four counts (Agresti and Min, 2005). It accounts for the sampling
+    of test images only. Values are in percent of the images.
 
     Args:
         first_right, second_right: whether each image has the property, (N,) bool, the same images in the same order.
 
     Raises:
-        ValueError: the arrays are not of one length, not bool, or empty.
+        ValueError: the arrays have different lengths, are not bool, or are empty.
     """
     plus, minus, images = _discordant(first_right, second_right)
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
@@ -107,24 +107,24 @@ def bootstrap(
     seed: int = 0,
     draws: int = 10_000,
 ) -> Comparison:
-    """Percentile bootstrap of the mean paired difference, over seeds and test images.
+    """Test the mean paired difference by the percentile bootstrap over seeds and test images.
 
-    Seeds that share their test images share the luck of these images, too, which more seeds do not average out: seeds
-    and images are then drawn independently of each other, so that a drawn image counts at every seed (Owen, 2007, "The
-    pigeonhole bootstrap"). Otherwise seeds are drawn, then the images of each. With few seeds the interval is too
+    If all seeds have the same test images, the error due to these images is common to them and does not average out
+    over seeds. Seeds and images are then drawn independently, so that a drawn image counts at every seed (Owen, 2007,
+    "The pigeonhole bootstrap"). Otherwise seeds are drawn, then the images of each. With few seeds the interval is too
     narrow, by about √((n − 1) / n). p = 2 min(P(d* ≤ 0), P(d* ≥ 0)), with one draw added to each count. Values are in
     percent.
 
     Args:
-        first_right, second_right: one array a seed, whether each image has the property, (N,) bool, the same images in
-            the same order.
-        same_images: whether the arrays of all seeds are of the same images in the same order.
-        seed: of the generator.
+        first_right, second_right: one array per seed, whether each image has the property, (N,) bool, the same images
+            in the same order.
+        same_images: whether all seeds have the same images in the same order.
+        seed: seed of the generator.
         draws: number of bootstrap samples.
 
     Raises:
-        ValueError: the numbers of seeds differ, or two arrays are not of one length, not bool, or empty, or seeds that
-            share their images have different numbers of them.
+        ValueError: the numbers of seeds differ; two arrays have different lengths, are not bool, or are empty; or seeds
+            with the same images have different numbers of them.
     """
     if len(first_right) != len(second_right):
         raise ValueError(f"expected as many seeds of both, received {len(first_right)} and {len(second_right)}")
@@ -158,7 +158,7 @@ def _draw_images(
     drawn: np.ndarray,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Return the mean difference of each draw in percent, whose images are the same for all its seeds.
+    """Draw images common to all seeds, and return the mean difference of each draw in percent, (draws,).
 
     Args:
         first_right, second_right: see :func:`bootstrap`.
@@ -168,7 +168,7 @@ def _draw_images(
     if len({len(array) for array in first_right}) > 1:
         raise ValueError("expected as many images at every seed, received different numbers")
     differences = np.stack([a.astype(np.int8) - b for a, b in zip(first_right, second_right, strict=True)], axis=1)
-    # Images that all seeds judge alike are drawn together, which leaves few numbers to draw.
+    # Images with the same differences at all seeds are interchangeable: only their counts are drawn.
     patterns, count = np.unique(differences, axis=0, return_counts=True)
     images = generator.multinomial(count.sum(), count / count.sum(), size=len(drawn))
     by_seed = images @ patterns.astype(np.float64)
@@ -179,10 +179,10 @@ def _draw_images(
 def _draw_images_of_each(
     plus: np.ndarray, minus: np.ndarray, images: np.ndarray, drawn: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Return the mean difference of each draw in percent, each of whose seeds has images of its own.
+    """Draw images separately for each seed, and return the mean difference of each draw in percent, (draws,).
 
     Args:
-        plus, minus, images: how many images only the first has right, only the second, and how many there are,
+        plus, minus, images: number of images with the property only in the first, only in the second, and in total,
             (seeds,).
         drawn: indices of seeds, (draws, seeds).
         generator: draws the images.
@@ -194,10 +194,10 @@ def _draw_images_of_each(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted by Holm's step-down method, in the same order; NaN stays NaN and does not count."""
+    """Adjust p-values by Holm's step-down method, in the same order; NaN is ignored and stays NaN."""
     adjusted = np.array(p_values, dtype=np.float64)
     known = ~np.isnan(adjusted)
-    # statsmodels' multipletests has the same, and collects the garbage of the process at each call.
+    # Not by statsmodels' multipletests, which runs the garbage collector at each call.
     order = np.flatnonzero(known)[np.argsort(adjusted[known], kind="stable")]
     steps = np.maximum.accumulate(adjusted[order] * np.arange(len(order), 0, -1))
     adjusted[order] = np.minimum(steps, 1.0)
@@ -205,19 +205,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(std: float, effect: float, *, power: float = 0.8, level: float = SIGNIFICANCE_LEVEL) -> int | None:
-    """Return the fewest seeds with which a two-sided paired t test finds an effect, at least 2.
+    """Compute the smallest number of seeds, at least 2, with which a two-sided paired t test detects an effect.
 
     Args:
         std: standard deviation of the paired differences over seeds, in the metric's unit.
-        effect: true mean difference that is to be found, in the same unit.
-        power: probability that the test finds it.
-        level: of the test.
+        effect: true mean difference to be detected, in the same unit.
+        power: probability of detecting it.
+        level: significance level.
 
     Returns:
-        The number of seeds; None where `std` is unknown, or the effect is unknown or zero.
+        The number of seeds; None if `std` is unknown, or the effect is unknown or zero.
 
     Raises:
-        ValueError: power or level are not between 0 and 1, or `std` is negative.
+        ValueError: not 0 < level < power < 1, or `std` is negative.
     """
     if not (0 < level < power < 1) or std < 0:
         raise ValueError(f"expected std ≥ 0 and 0 < level < power < 1, received {std}, {level} and {power}")
@@ -227,16 +227,16 @@ def seeds_needed(std: float, effect: float, *, power: float = 0.8, level: float 
 
     size = _LARGEST_EFFECT if std == 0 else min(abs(effect) / std, _LARGEST_EFFECT)
     normal = NormalDist()
-    of_normal = ((normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) / size) ** 2
-    if of_normal > _MOST_SEEDS:
-        return math.ceil(of_normal)
+    approximation = ((normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) / size) ** 2
+    if approximation > _MOST_SEEDS:
+        return math.ceil(approximation)
     counts = range(2, 2 * _MOST_SEEDS)
-    found = bisect_left(counts, power, key=lambda count: float(TTestPower().power(size, count, level)))
-    return counts[found]
+    index = bisect_left(counts, power, key=lambda count: float(TTestPower().power(size, count, level)))
+    return counts[index]
 
 
 def _discordant(first_right: np.ndarray, second_right: np.ndarray) -> tuple[int, int, int]:
-    """How many images only the first has right, how many only the second, and how many there are."""
+    """Count the images with the property only in the first, only in the second, and in total."""
     first, second = np.asarray(first_right), np.asarray(second_right)
     if first.dtype != bool or second.dtype != bool or first.ndim != 1 or first.shape != second.shape or not first.size:
         received = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"

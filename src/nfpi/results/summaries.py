@@ -1,4 +1,4 @@
-"""A metric over the seeds of a row: its values, their mean, standard deviation and 95 % confidence interval."""
+"""Summary of a metric over the seeds of a row: values, mean, standard deviation and 95 % confidence interval."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from nfpi.results.rows import TableRow
 
 
 class TableError(ValueError):
-    """Two values for one cell, or a frame that is no table of results; the message is one line."""
+    """Two values for one cell, or a frame that is not a table of results; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of one row.
+    """Summary of one metric of one row.
 
     Attributes:
-        values: by seed, ascending; none where nothing is known.
-        folders: of the run that measured it, below results/{preset}, by seed.
-        mean: NaN where nothing is known.
+        values: values by seed, ascending.
+        folders: folders of the runs, relative to results/{preset}, by seed.
+        mean: mean over seeds, NaN without values.
         std: standard deviation over seeds (n − 1), NaN for fewer than two.
-        interval: bounds of the 95 % confidence interval, NaN where it is unknown.
+        interval: bounds of the 95 % confidence interval, NaN if unknown.
     """
 
     values: Mapping[int, float]
@@ -38,26 +38,26 @@ class Summary:
 
     @property
     def count(self) -> int | None:
-        """Number of seeds; None where nothing is known."""
+        """Number of seeds; None without values."""
         return len(self.values) or None
 
 
 def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """What a row's runs measured; one line for each seed that diverged; and what the other seeds measured."""
+    """Return all metrics of a row's runs, one line for each diverged seed, and the metrics of the other seeds."""
     measured = metrics[metrics["run"].isin([run.folder for run in row.runs])]
     diverged = measured[measured["status"] != "ok"].drop_duplicates("seed")
     return measured, diverged, measured[~measured["seed"].isin(diverged["seed"])]
 
 
 def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of one metric, one a seed in ascending order; of the classifiers' values where they have some.
+    """Return the rows of one metric, one per ascending seed; values of classifiers take precedence over those of flows.
 
     Raises:
         TableError: a seed has two values.
     """
     rows = measured[measured["metric"] == name]
     of_classifier = rows["classifier"] != ""
-    # A floating-point sum depends on the order of its terms; sorted, it does not depend on that of the files.
+    # Sorted, because floating-point sums depend on the order of their terms.
     rows = (rows[of_classifier] if of_classifier.any() else rows).sort_values("seed")
     if rows["seed"].duplicated().any():
         row = rows[rows["seed"].duplicated()].iloc[0]
@@ -66,11 +66,11 @@ def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def summarize(measured: pd.DataFrame, name: str) -> Summary:
-    """Return a metric over seeds.
+    """Summarise a metric over seeds.
 
     Args:
-        measured: rows of the collected table (:func:`nfpi.results.collect.collect`), of the runs of one row.
-        name: of the metric.
+        measured: collected metrics (:func:`nfpi.results.collect.collect`) of the runs of one row.
+        name: name of the metric.
 
     Raises:
         TableError: a seed has two values.
@@ -90,7 +90,7 @@ def summarize(measured: pd.DataFrame, name: str) -> Summary:
 
 
 def _interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
-    """Return the 95 % interval: over seeds, or of one accuracy on n images."""
+    """Compute the 95 % interval of a mean over seeds, or of a single accuracy."""
     if values.size > 1:
         low, high = t_interval(values)
         return (max(low, 0.0), min(high, 100.0)) if metric(name).is_share else (low, high)

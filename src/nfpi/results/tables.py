@@ -1,7 +1,7 @@
-"""Metrics of many runs as one table, beside the paper's numbers.
+"""Tables of metrics over seeds, beside the paper's numbers.
 
-A table has a row for each experiment and λ, or for each experiment at its best λ, and shows the metrics that it names.
-Differences are in the metric's unit. What is not known is an empty cell.
+A table has one row for each experiment and λ, or for each experiment at its best λ. Differences are in the metric's
+unit. Unknown cells are empty.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ ROW_COLUMNS = {
     "candidates": "Int64",
     "best": "bool",
 }
-"""Columns that every table has, with their types.
+"""Columns of every table and their types.
 
-`images` counts the test images that a value of one run is measured on. `validation` is what λ is chosen by, the metric
-`chosen_by` on the validation split; `best` marks the λ of an experiment where it is best;
-`candidates` counts the λ that were tried.
+`images` is the number of test images of one run. `validation` is the mean of the metric `chosen_by`, by which λ is
+chosen on the validation split; `best` marks the chosen λ of an experiment; `candidates` is the number of λ to choose
+from.
 """
 
 _ADDED = ("chosen_by", "candidates")
 _ADDED_OF_METRICS = ("_test", "_p")
-"""Columns that tables of older versions lack."""
+"""Columns and suffixes of columns that tables of older versions lack."""
 
 REFERENCE_COLUMNS = {
     "table": "str",
@@ -63,17 +63,18 @@ REFERENCE_COLUMNS = {
     "value": "float64",
     "source": "str",
 }
-"""Columns of the paper's numbers; a classifier of real images leaves flow, prior and λ empty, a cited work all."""
+"""Columns of the paper's numbers and their types; flow, prior and λ are empty for classifiers of real images, and
+classifier and augmentation too for cited work."""
 
 _COUNT = "_seeds"
 
 
 def table_columns(metrics: Iterable[str]) -> dict[str, str]:
-    """Columns of a table of these metrics, with their types.
+    """Return the columns of a table of these metrics and their types.
 
-    `_seeds` counts the runs behind a mean, `_std` is the standard deviation over them (n − 1), `_low` and `_high` bound
-    the 95 % confidence interval, `_difference` is ours − the paper's. `_test` names the test by which rows are compared
-    with the best one in this metric, `_p` is its adjusted p, empty for the best itself
+    `_seeds` is the number of seeds of a mean, `_std` the standard deviation over them (n − 1), `_low` and `_high` are
+    the bounds of the 95 % confidence interval, and `_difference` is ours − the paper's. `_test` names the test that
+    compares the row with the best one in this metric, and `_p` is its adjusted p-value, empty for the best row
     (:func:`nfpi.results.comparisons.compare_with_best`).
     """
     return ROW_COLUMNS | {
@@ -94,7 +95,7 @@ def table_columns(metrics: Iterable[str]) -> dict[str, str]:
 
 
 def metrics_of_table(columns: Iterable[str]) -> list[str]:
-    """Return the metrics that a table with these columns shows."""
+    """Return the metrics of a table with these columns."""
     return [column.removesuffix(_COUNT) for column in columns if column.endswith(_COUNT)]
 
 
@@ -105,27 +106,27 @@ def accuracy_table(
     rows: Sequence[TableRow],
     root: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
-    """The metrics of a table over seeds, one row for each (experiment, λ), beside the paper's; then the cited work.
+    """Make a table of metrics over seeds beside the paper's numbers, followed by the cited work.
 
-    A row whose runs are not among the metrics has the status `missing`. Seeds that diverged are left out of the means
-    and of the choice of λ, and counted in `status`; a λ that diverged in more than half of its seeds is chosen only
-    where all did so.
+    A row without metrics of its runs has the status `missing`. Diverged seeds are counted in `status`, and excluded
+    from means and from the choice of λ; a λ at which more than half of the seeds diverged is chosen only if this holds
+    for all.
 
     Args:
-        metrics: what :func:`nfpi.results.collect.collect` returns, in any order.
-        table: what is shown.
-        reference: the paper's numbers (:func:`read_reference`), whichever table they stand in.
-        rows: the rows with their runs, in the order in which they are shown.
-        root: the folder results/{preset} that the runs lie under, whose predictions are read where a table of one seed
-            compares accuracies; None: none are.
+        metrics: result of :func:`nfpi.results.collect.collect`, in any order.
+        table: settings of the table.
+        reference: the paper's numbers of all tables (:func:`read_reference`).
+        rows: the rows with their runs, in order.
+        root: the folder results/{preset} that contains the runs, whose predictions are used to compare accuracies in a
+            table of one seed; None: no such comparison.
 
     Returns:
         A frame with the columns :func:`table_columns`.
 
     Raises:
-        TableError: two values for one metric of one run, two different reference values for one cell, no validation
-            value to choose by, or predictions that do not belong together.
-        MetricsError: a file is no predictions.
+        TableError: a metric of a run has two values, a cell two reference values, a validation value is missing, or
+            predictions are of different images.
+        MetricsError: a file does not contain predictions.
     """
     known = _reference_values(reference)
     shown: list[_Row] = []
@@ -138,17 +139,17 @@ def accuracy_table(
     predictions = RunPredictions(root, {run.folder for run in runs_to_compare(rows, table.metrics)})
     compared = [(str(row.cells["dataset"]), row.summaries) for row in shown]
     comparisons = compare_with_best(compared, table.metrics, predictions)
-    made = [row.cells | comparison for row, comparison in zip(shown, comparisons, strict=True)]
+    cells = [row.cells | comparison for row, comparison in zip(shown, comparisons, strict=True)]
     first_cited = max((row.experiment for row in rows), default=-1) + 1
     for index, label in enumerate(table.literature, first_cited):
-        made += [{"experiment": index, **cells} for cells in _cited_rows(label, reference)]
+        cells += [{"experiment": index, **cited} for cited in _cited_rows(label, reference)]
     columns = table_columns(table.metrics)
     empty = {name: "" for name, kind in columns.items() if kind == "str"}
-    return pd.DataFrame([empty | cells for cells in made], columns=list(columns)).astype(columns)
+    return pd.DataFrame([empty | row for row in cells], columns=list(columns)).astype(columns)
 
 
 def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return the paper's numbers (workflow/reference/paper.csv).
+    """Read the paper's numbers (workflow/reference/paper.csv).
 
     Raises:
         CsvError: a column is missing or of another type.
@@ -157,9 +158,9 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return a table that :func:`nfpi.results.markup.write_table` wrote as csv, whichever metrics it shows.
+    """Read the csv file of a table written by :func:`nfpi.results.markup.write_table`.
 
-    One of an older version says nothing of comparisons and of the choice.
+    Columns that older versions lack, on comparisons and the choice of λ, are filled with missing values.
 
     Raises:
         CsvError: a column is missing or of another type.
@@ -177,14 +178,14 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of a table, before it is compared with others.
+    """A row of a table, before comparisons.
 
     Attributes:
-        cells: by column.
-        summaries: of its metrics, by name.
-        validation: what λ is chosen by.
-        diverged: share of its seeds that diverged.
-        folder: of one of its runs, for errors.
+        cells: cells by column.
+        summaries: summaries of its metrics, by name.
+        validation: summary of the validation metric by which λ is chosen.
+        diverged: share of diverged seeds.
+        folder: folder of one of its runs, for error messages.
     """
 
     cells: dict[str, Any]
@@ -195,7 +196,7 @@ class _Row:
 
 
 def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapping[Hashable, float]) -> _Row:
-    """One row; what it is compared with comes later."""
+    """Make one row, without comparisons."""
     measured, diverged, finished = split_by_outcome(metrics, row)
     seeds = measured["seed"].nunique()
     chosen_by = "validation_top1" if row.is_of_real_images else "validation_nf_acc"
@@ -233,10 +234,10 @@ def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapp
 
 
 def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
-    """Mark the row that is best on the validation split, the first one of equals.
+    """Mark the row that is best on the validation split; the first one of equals.
 
     Raises:
-        TableError: a row has runs that did not diverge, and no validation value, which it must have.
+        TableError: with `must_have_values`, a row has metrics but no validation value.
     """
     scored = [row for row in of_experiment if row.validation.count]
     for row in of_experiment if must_have_values and len(of_experiment) > 1 else ():
@@ -252,7 +253,7 @@ def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
 
 
 def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row a data set for which a number of the cited work is known, or one without any."""
+    """Return the rows of a cited work: one per data set with known numbers, or a single row without numbers."""
     cited = reference[reference["row"] == label]
     empty = dict.fromkeys(("dataset", "flow", "prior", "classifier", "augmentation"), "")
     cells: dict[str, Any] = empty | {"row": label, "status": "cited", "best": False}
@@ -265,13 +266,13 @@ def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _images(measured: pd.DataFrame) -> int | None:
-    """How many images the values of one row are measured on; None where that is unknown, or differs between runs."""
+    """Return the number of images of each run of a row; None if it is unknown or varies."""
     counts = measured["n"].dropna().unique()
     return int(counts[0]) if len(counts) == 1 else None
 
 
 def _status(diverged: list[str], seeds: int) -> str:
-    """What became of the seeds of one row, in words."""
+    """Describe the outcome of the runs of a row."""
     if not seeds:
         return "missing"
     if not diverged:
@@ -280,15 +281,15 @@ def _status(diverged: list[str], seeds: int) -> str:
 
 
 def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
-    """Return the paper's values over all its tables.
+    """Index the paper's values of all tables.
 
-    Those of flows are found by (data set, flow, prior as it lies on disk, λ, classifier of the generated images,
-    metric), those of classifiers of real images by (data set, classifier, augmentation, metric).
+    The key of a flow is (data set, flow, prior as in paths, λ, classifier of generated images, metric), that of a
+    classifier of real images (data set, classifier, augmentation, metric).
     """
     values: dict[Hashable, float] = {}
     for row in reference.dropna(subset=["value"]).to_dict("records"):
         if not (row["prior"] or row["classifier"]):
-            continue  # a cited work, found by its name
+            continue  # cited work is looked up by its label
         key: tuple[str, ...] = (row["dataset"], row["classifier"], row["augmentation"], row["metric"])
         if row["prior"]:
             weight = format_weight(row["lambda"])
@@ -300,7 +301,7 @@ def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
 
 
 def _reference_value(known: Mapping[Hashable, float], row: TableRow, name: str) -> float:
-    """Return the paper's value of a metric of a row, NaN where it gives none."""
+    """Return the paper's value of a metric of a row, NaN if there is none."""
     if row.is_of_real_images:
         return known.get((row.dataset, row.classifier, row.augmentation, name), math.nan)
     run = row.flow_runs[0]

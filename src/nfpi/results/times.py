@@ -1,4 +1,4 @@
-"""How long jobs took, as Snakemake notes it in benchmarks/."""
+"""Durations of jobs, from Snakemake's benchmarks/."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 
 
 def read_times(root: Path) -> dict[str, list[float]]:
-    """Seconds of the last run of every job below a folder results/{preset}, by the stem of its file.
+    """Return the seconds of the last execution of every job in a folder results/{preset}, by the stem of its file.
 
-    Files that are damaged are passed over.
+    Damaged files are skipped.
     """
-    found: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     for path in sorted((root / "benchmarks").glob("**/*.tsv")):
         seconds = read_seconds(path)
         if seconds is not None:
-            found.setdefault(path.stem, []).append(seconds)
-    return found
+            times.setdefault(path.stem, []).append(seconds)
+    return times
 
 
 def read_seconds(path: Path) -> float | None:
-    """Seconds of the last run of a job; None: they are not known."""
+    """Return the seconds of the last execution of a job; None if unknown."""
     return read_benchmark(path).get("s")
 
 
 def read_benchmark(path: Path) -> dict[str, float]:
-    """What was measured of the last run of a job, by the names of Snakemake's columns: `s` seconds, `max_rss` MB, ...
+    """Read the measurements of the last execution of a job, by Snakemake's columns: `s` seconds, `max_rss` MB, ...
 
-    What is not known is missing: Snakemake writes NA for jobs that were too short. So is all of a damaged file.
+    Unknown values are left out (Snakemake writes NA for very short jobs); a damaged file has none.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,24 +1,24 @@
-"""The rule by which comparisons, and the claims that they are parts of, are judged. It was written before the runs.
+"""Rules for the verdicts on comparisons and claims, fixed before the runs were made.
 
 **A comparison** has the mean paired difference d = first − second, its 95 % interval [l, h], the two-sided p-value,
 adjusted by Holm's method over the claim's comparisons that claim a difference, and the smallest effect that matters, m.
-Signs are such that the claim is d > 0 (those of `less` are turned around).
+Signs are such that the claim is d > 0 (reversed for `less`).
 
 | verdict | when |
 |---|---|
 | holds | p < 0.05 and d ≥ m |
 | too small to matter | p < 0.05 and 0 < d < m |
 | does not hold | p < 0.05 and d < 0, or h < m: an effect that matters is excluded |
-| inconclusive | otherwise, and with fewer than two seeds that both rows have, unless images are tested |
-| not run | no value of one of the rows is there |
+| inconclusive | otherwise, and with fewer than two common seeds, unless the test is over images |
+| not run | one of the rows has no runs |
 
-Non-inferiority (`not_less`) is judged by the interval alone: it holds where l > −m, does not hold where h < −m. It is
-left out of Holm's adjustment, for no difference is claimed.
+Non-inferiority (`not_less`) is judged by the interval only: it holds if l > −m and does not hold if h < −m. It is
+excluded from Holm's adjustment, since no difference is claimed.
 
-**Runs that diverged** have no value. The difference is that of the seeds that both rows have, and the others are
-counted. Where all seeds of the first row diverged, the comparison does not hold; where all of the second did, it is
-inconclusive, as there is nothing to compare with. What holds while at most half of the seeds that ran have a pair is
-inconclusive: seeds that diverge are not a sample at random.
+**Diverged runs** have no value. The difference is over the seeds for which both rows have one, and diverged seeds are
+counted. If all seeds of the first row diverged, the comparison does not hold; if all of the second did, it is
+inconclusive, as there is nothing to compare with. A comparison that holds with pairs for at most half of the seeds is
+made inconclusive, since seeds do not diverge at random.
 
 **A claim** is
 
@@ -46,9 +46,9 @@ from typing import Literal
 from nfpi.results.intervals import SIGNIFICANCE_LEVEL
 
 Verdict = Literal["holds", "too small to matter", "does not hold", "inconclusive", "not run"]
-"""Of a comparison."""
+"""Verdict on a comparison."""
 ClaimVerdict = Literal["replicated", "replicated in part", "not replicated", "inconclusive", "not run"]
-"""Of a claim."""
+"""Verdict on a claim."""
 
 
 def judge_difference(difference: float, low: float, high: float, p_adjusted: float, smallest_effect: float) -> Verdict:
@@ -70,7 +70,7 @@ def judge_difference(difference: float, low: float, high: float, p_adjusted: flo
 
 
 def judge_non_inferiority(low: float, high: float, margin: float) -> Verdict:
-    """Judge that d > −margin by the 95 % interval [low, high] of d; NaN: unknown."""
+    """Judge whether d > −margin by the 95 % interval [low, high] of d; NaN: unknown."""
     if low > -margin:
         return "holds"
     return "does not hold" if high < -margin else "inconclusive"
@@ -79,13 +79,13 @@ def judge_non_inferiority(low: float, high: float, margin: float) -> Verdict:
 def judge_with_diverged(
     verdict: Verdict, *, pairs: int, first_diverged: int, second_diverged: int, ran: int
 ) -> Verdict:
-    """Take into account that some runs diverged.
+    """Adjust a verdict for diverged runs.
 
     Args:
-        verdict: of the seeds that both rows have.
-        pairs: how many seeds these are.
-        first_diverged, second_diverged: seeds of each row that diverged.
-        ran: seeds of which both rows have a run, diverged or not.
+        verdict: verdict from the seeds for which both rows have a value.
+        pairs: number of these seeds.
+        first_diverged, second_diverged: number of diverged seeds of each row.
+        ran: number of seeds for which both rows have a run, diverged or not.
     """
     if ran == 0:
         return "not run"
@@ -98,15 +98,15 @@ def judge_with_diverged(
 
 def judge_claim(verdicts: Collection[Verdict]) -> ClaimVerdict:
     """Judge a claim by its comparisons."""
-    found = set(verdicts)
-    if found == {"not run"}:
+    distinct = set(verdicts)
+    if distinct == {"not run"}:
         return "not run"
-    if "not run" in found:  # a part of a claim does not stand for the whole
+    if "not run" in distinct:
         return "inconclusive"
-    if found == {"holds"}:
+    if distinct == {"holds"}:
         return "replicated"
-    if "holds" in found or ("too small to matter" in found and "does not hold" not in found):
+    if "holds" in distinct or ("too small to matter" in distinct and "does not hold" not in distinct):
         return "replicated in part"
-    if found <= {"does not hold", "too small to matter"}:
+    if distinct <= {"does not hold", "too small to matter"}:
         return "not replicated"
     return "inconclusive"

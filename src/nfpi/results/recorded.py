@@ -1,0 +1,105 @@
+"""Runs in a folder of results, as recorded by their metrics.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nfpi.results.records import MetricsError, read_record
+from nfpi.runs import Run, run_of_folder
+from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
+
+NO_SETTINGS = ("compared", "classes")
+"""Keys of a record's `settings` that hold measurements or data, not settings."""
+_FILE = "metrics.json"
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run and its metrics.json.
+
+    Attributes:
+        run: identity of the run, by its folder.
+        folder: path of the folder.
+        record: contents of metrics.json; empty if it cannot be read.
+        fault: one line that says why it cannot be read, or that it contradicts its manifest.
+    """
+
+    run: Run
+    folder: Path
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    fault: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics; empty if the run diverged or the file is damaged."""
+        return dict(self.record.get("metrics", {}))
+
+    @property
+    def divergence(self) -> str:
+        """E.g. `diverged: variance of class 2 at iteration 3`; empty if the run did not diverge."""
+        diverged = self.record.get("diverged")
+        if diverged is None:
+            return ""
+        if not isinstance(diverged, Mapping):
+            return "diverged"
+        what, when = diverged.get("quantity"), diverged.get("iteration")
+        where = "" if diverged.get("class_index") is None else f" of class {diverged['class_index']}"
+        return f"diverged: {what}{where} at iteration {when}" if what and when is not None else "diverged"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All settings, by dotted names; values as JSON."""
+        return dict(_flat(self.record.get("settings", {})))
+
+    @property
+    def software(self) -> dict[str, str]:
+        """Commit, device, and versions of packages, where known."""
+        versions = self.record.get("versions")
+        known = {"commit": self.record.get("git_commit"), "device": self.record.get("device")}
+        known |= versions if isinstance(versions, Mapping) else {}
+        return {str(name): str(value) for name, value in known.items() if value is not None}
+
+
+def find_runs(root: Path) -> list[RecordedRun]:
+    """Find all runs in a folder results/{preset}, those without a flow last.
+
+    Damaged files do not raise; their runs have a `fault`.
+    """
+    runs = [_read(path, run) for path, run in _files(root)]
+    return sorted(runs, key=lambda item: _order(item.run))
+
+
+def _files(root: Path) -> Iterator[tuple[Path, Run]]:
+    for folder in {path.parent for name in (_FILE, f"metrics{SUFFIX}") for path in root.rglob(name)}:
+        run = run_of_folder(folder.relative_to(root).as_posix())
+        if run is not None:
+            yield folder / _FILE, run
+
+
+def _read(path: Path, run: Run) -> RecordedRun:
+    try:
+        find_product(path)
+        return RecordedRun(run, path.parent, read_record(path))
+    except (ManifestError, MetricsError, OSError) as error:
+        return RecordedRun(run, path.parent, fault=" ".join(str(error).split()))
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    """Sort key: flows before their classifiers, baselines before fitted priors."""
+    is_fitted = run.weight is not None and run.weight > 0
+    flow = (run.dataset, run.flow is None, run.flow or "", is_fitted, run.prior or "", run.weight or 0.0, run.seed)
+    return (*flow, run.classifier or "", run.augmentation or "")
+
+
+def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+        if key in NO_SETTINGS:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)
