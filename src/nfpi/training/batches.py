@@ -21,6 +21,7 @@ from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.gradient_descent import ValueRange
 from nfpi.priors.statistics import ClassStatistics
+from nfpi.runtime.precision import full_precision
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.randomness import derive_seed, generator_for
 
@@ -133,6 +134,7 @@ def initialization_images(data: TrainingData, seed: int) -> Tensor:
 
 
 @torch.no_grad()
+@full_precision()
 def latent_statistics(
     flow: ImageFlow,
     data: TrainingData,
@@ -141,7 +143,7 @@ def latent_statistics(
     nll_range: ValueRange | None = None,
     then: int | None = None,
 ) -> ClassStatistics:
-    """Compute statistics of the latents of all training images, augmented and dequantised, in one pass.
+    """Compute statistics of the latents of all training images, augmented and dequantised, in one pass in float32.
 
     Args:
         flow: f of the latents z = f(x).
