@@ -1,0 +1,200 @@
+"""Which precision a device trains in, what has it, and what has not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nfpi.runtime.device import Device
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.fabric import FabricDevice
+from nfpi.runtime.precision import choose_precision, convolution_format, full_precision, tensor_float32
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+VOLTA, TURING, AMPERE, HOPPER = (7, 0), (7, 5), (8, 0), (9, 0)
+ALL = {"32-true", "tf32", "bf16-mixed", "16-mixed"}
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
+    """A GPU of a compute capability; bfloat16 is emulated where the card does not have it."""
+
+    def put(capability: tuple[int, int]) -> None:
+        monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "A card")
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True: including_emulation or capability >= AMPERE,
+        )
+
+    return put
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """What the whole process computes in is as it was after the test."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[0], before[2]
+    torch.set_float32_matmul_precision(before[1])
+
+
+# ---- the choice ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "best", "missing"),
+    [
+        (VOLTA, "32-true", {"tf32", "bf16-mixed"}),
+        (TURING, "32-true", {"tf32", "bf16-mixed"}),
+        (AMPERE, "bf16-mixed", set()),
+        (HOPPER, "bf16-mixed", set()),
+    ],
+)
+def test_a_gpu_trains_in_what_it_has_in_hardware(card, capability, best, missing):
+    card(capability)
+    assert choose_precision("auto", CUDA) == best
+    for precision in ALL - missing:
+        assert choose_precision(precision, CUDA) == precision
+    for precision in missing:
+        with pytest.raises(ValueError, match=f"received {precision}$") as caught:
+            choose_precision(precision, CUDA)
+        assert str(caught.value).startswith(
+            "precision: expected auto or what this device (A card) has, 32-true, 16-mixed (classifiers); received"
+        )
+
+
+def test_a_cpu_trains_in_float32_unless_bfloat16_is_asked_for():
+    assert choose_precision("auto", CPU) == choose_precision("32-true", CPU) == "32-true"
+    assert choose_precision("bf16-mixed", CPU) == "bf16-mixed"
+    for precision in ("16-mixed", "tf32"):
+        expected = rf"^precision: expected .*\(CPU\) has, 32-true, bf16-mixed; received {precision}$"
+        with pytest.raises(ValueError, match=expected):
+            choose_precision(precision, CPU)
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("auto", "32-true"), ("bf16-mixed", "bf16-mixed")])
+def test_a_device_knows_what_it_trains_in(monkeypatch, caplog, wanted, found):
+    monkeypatch.setenv("NFPI_DEVICE", "cpu")
+    with caplog.at_level("INFO"):
+        assert make_device(wanted).precision == found
+    assert [message for message in caplog.messages if message.startswith(f"precision: {found} on ")] == (
+        caplog.messages if wanted == "auto" else []
+    )
+
+
+def test_a_precision_that_there_is_not_is_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setenv("NFPI_DEVICE", "cpu")
+    with pytest.raises(ValueError, match=r"precision: expected .* received 16-mixed"):
+        make_device("16-mixed")
+
+
+# ---- steps of a training, and all else ----------------------------------------------------------------------
+
+
+class Recorder(nn.Module):
+    """A convolution that notes in which precision it is computed, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 1, 3)
+        self.seen: list[tuple[torch.dtype, torch.dtype, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Note the dtypes that come in and go out, and whether TF32 is allowed."""
+        y: Tensor = self.convolution(x)
+        self.seen.append((x.dtype, y.dtype, torch.backends.cudnn.allow_tf32))
+        if y.requires_grad:
+            y.register_hook(lambda _: self.seen.append((x.dtype, y.dtype, torch.backends.cudnn.allow_tf32)))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("precision", "inside", "rounded"),
+    [
+        ("32-true", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("bf16-mixed", torch.bfloat16, False),
+        ("16-mixed", torch.float16, False),
+    ],
+)
+def test_only_forward_and_backward_of_a_step_have_the_precision(restored, precision, inside, rounded):
+    torch.backends.cudnn.allow_tf32 = False
+    module = Recorder()
+    device = FabricDevice(precision, 1, "cpu")
+    assert device.precision == precision
+    wrapped, _ = device.setup(module, torch.optim.SGD(module.parameters()))
+    images = torch.rand(2, 1, 4, 4)
+    loss = wrapped(images)
+    assert loss.dtype == torch.float32
+    device.backward(loss.square().mean())
+    # the images keep their dequantisation noise, which bfloat16 would round away
+    assert module.seen == 2 * [(torch.float32, inside, rounded)]
+    module.seen.clear()
+    with torch.no_grad():
+        module(images)  # as statistics and evaluations call it
+    assert module.seen == [(torch.float32, torch.float32, False)]
+
+
+def test_convolutions_are_chosen_by_trial_in_trainings_on_gpus_alone(restored):
+    torch.backends.cudnn.benchmark = False
+    module = nn.Linear(1, 1)
+    for device, expected in ((CPU, False), (torch.device("cuda", 0), True)):
+        Device(device).setup(module, torch.optim.SGD(module.parameters()))
+        assert torch.backends.cudnn.benchmark == expected
+
+
+# ---- float32 whatever the caller computes in ----------------------------------------------------------------
+
+
+def test_full_precision_ends_as_it_began(restored):
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("medium")
+    x, kernel = torch.rand(1, 1, 4, 4), torch.rand(1, 1, 3, 3)
+
+    @full_precision()
+    def convolve() -> Tensor:
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "highest"
+        return F.conv2d(x, kernel)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert F.conv2d(x, kernel).dtype == torch.bfloat16
+        assert convolve().dtype == torch.float32
+        with pytest.raises(RuntimeError, match="stop"), full_precision():
+            raise RuntimeError("stop")
+        assert F.conv2d(x, kernel).dtype == torch.bfloat16
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_tf32_ends_as_it_began(restored):
+    for before in (False, True):
+        torch.backends.cudnn.allow_tf32 = before
+        with tensor_float32():
+            assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32 == before
+        with pytest.raises(RuntimeError, match="stop"), tensor_float32():
+            raise RuntimeError("stop")
+        assert torch.backends.cudnn.allow_tf32 == before
+
+
+# ---- the order of an image's numbers ------------------------------------------------------------------------
+
+
+def test_channels_are_last_on_cpus_and_on_tensor_cores(restored, monkeypatch):
+    torch.backends.cudnn.allow_tf32 = False
+    assert convolution_format(CPU) == torch.channels_last
+    assert convolution_format(CUDA) == torch.contiguous_format
+    with tensor_float32():
+        assert convolution_format(CUDA) == torch.channels_last
+        with full_precision():
+            assert convolution_format(CUDA) == torch.contiguous_format
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+    assert convolution_format(CUDA) == torch.channels_last
