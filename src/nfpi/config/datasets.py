@@ -74,10 +74,31 @@ class DatasetConfig(DatasetBlock):
 SOURCES = Registry("source")
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
 Traits: `published`, whether the files are checked against known digests, so that moving the folder does not change the
-data set; `size`, the image size, if it is known."""
+data set; `size`, the image size, if it is known. Where all is known before the images are there, also `channels`,
+`classes` and `images`, those from which validation images, and with `test_split=False` test images, are taken."""
 
-SOURCES.register("digits", DatasetConfig, "nfpi.data.sources.digits:load_digits", published=True, size=8)
-SOURCES.register("fashion_mnist", DatasetConfig, "nfpi.data.sources.fashion_mnist:load_fashion_mnist", size=28)
-SOURCES.register("cifar10", DatasetConfig, "nfpi.data.sources.cifar:load_cifar10", published=True, size=32)
-SOURCES.register("cifar100", DatasetConfig, "nfpi.data.sources.cifar:load_cifar100", published=True, size=32)
+SOURCES.register(
+    "digits",
+    DatasetConfig,
+    "nfpi.data.sources.digits:load_digits",
+    **{"published": True, "size": 8, "channels": 1, "classes": 10, "images": 1797, "test_split": False},
+)
+SOURCES.register(
+    "fashion_mnist",
+    DatasetConfig,
+    "nfpi.data.sources.fashion_mnist:load_fashion_mnist",
+    **{"size": 28, "channels": 1, "classes": 10, "images": 60000},
+)
+SOURCES.register(
+    "cifar10",
+    DatasetConfig,
+    "nfpi.data.sources.cifar:load_cifar10",
+    **{"published": True, "size": 32, "channels": 3, "classes": 10, "images": 50000},
+)
+SOURCES.register(
+    "cifar100",
+    DatasetConfig,
+    "nfpi.data.sources.cifar:load_cifar100",
+    **{"published": True, "size": 32, "channels": 3, "classes": 100, "images": 50000},
+)
 SOURCES.register("imagefolder", DatasetConfig, "nfpi.data.sources.imagefolder:load_imagefolder")

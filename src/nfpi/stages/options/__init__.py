@@ -1,6 +1,7 @@
 """One light class a stage: its fields are the options of its subcommand, its outputs are declared."""
 
 from nfpi.stages.options.base import Command, Stage
+from nfpi.stages.options.check import CheckDevice
 from nfpi.stages.options.classifiers import TestClassifier, TrainClassifier
 from nfpi.stages.options.data import DownloadWeights, EncodeData, Export, PrepareData
 from nfpi.stages.options.evidence import KeepEvidence, RebuildTables
@@ -51,6 +52,7 @@ COMMANDS: tuple[type[Command], ...] = (
     Sample,
     AugmentFolder,
     WritePreset,
+    CheckDevice,
     ShowStatus,
     ShowLog,
     WritePage,
@@ -68,6 +70,7 @@ __all__ = [
     "Augment",
     "AugmentFolder",
     "Benchmark",
+    "CheckDevice",
     "Classify",
     "Collect",
     "Command",

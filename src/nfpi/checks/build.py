@@ -1,0 +1,98 @@
+"""The build of torch against card and driver, and the precisions of a preset against the card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from nfpi.checks.classifiers import used_classifiers
+from nfpi.checks.report import Line
+from nfpi.checks.subject import Subject
+from nfpi.config import Config
+from nfpi.runtime.devices import describe_device, visible_gpus
+from nfpi.runtime.granted import uses_cpu_on_purpose
+from nfpi.runtime.precision import choose_precision
+
+_EXACT = 1e-5
+"""largest relative error of a product or a convolution in float32; TF32 has some 3e-4"""
+
+
+def check_promised(config: Config) -> Line | None:
+    """Compare the GPUs that a job asks a cluster for with those it has; None: it asks for none, or has them."""
+    line = config.resources.get("train_flow")
+    promised = 0 if line is None or config.cluster is None or uses_cpu_on_purpose() else line.gpu
+    found = visible_gpus()
+    if promised and not found:
+        return Line(
+            "device",
+            "FAILED",
+            f"resources.train_flow asks the cluster for {promised} GPU, this job has none: is this a login node? Run "
+            "`snakemake check_device` with the profile, and look at cluster.partition and cluster.constraint",
+        )
+    if promised > found:
+        return Line("device", "slow", f"resources.train_flow.gpu is {promised}, this job has {found}: set {found}")
+    return None
+
+
+def check_build(subject: Subject) -> Iterator[Line]:
+    """Name the device and the build of torch."""
+    name, build = describe_device(subject.device), f"torch {torch.__version__}"
+    if not subject.on_gpu:
+        yield Line("device", "ok", f"{name}, {build}; its kernels for a card and the driver: a GPU shows it")
+        return
+    major, minor = torch.cuda.get_device_capability(subject.device)
+    memory = torch.cuda.get_device_properties(subject.device).total_memory / 2**30
+    yield Line(
+        "device",
+        "ok",
+        f"{visible_gpus()} × {name} ({memory:.0f} GiB, sm_{major}{minor}), {build} with "
+        f"{', '.join(torch.cuda.get_arch_list())}, cuDNN {torch.backends.cudnn.version()}",
+    )
+
+
+def check_precision(subject: Subject) -> Iterator[Line]:
+    """See whether the device computes in the precisions of the preset's trainings."""
+    wanted: dict[str, str] = {
+        f"training of {workload.name}": workload.training.precision for workload in subject.workloads
+    }
+    wanted |= {f"classifiers.{name}": config.precision for name, config in used_classifiers(subject.config)}
+    for where, precision in wanted.items():
+        try:
+            chosen = choose_precision(precision, subject.device)
+        except ValueError as error:
+            yield Line("precision", "FAILED", f"{where}: {error}")
+            continue
+        fast = choose_precision("auto", subject.device)
+        if where.startswith("training") and (chosen, fast) == ("32-true", "bf16-mixed"):
+            yield Line("precision", "slow", f"{where}: {chosen}; training.precision: auto would be {fast} here")
+        else:
+            yield Line("precision", "ok", f"{where}: {chosen}" + (f" ({precision})" if precision != chosen else ""))
+
+
+def check_float32(subject: Subject) -> Iterator[Line]:
+    """See whether products and convolutions in float32 are rounded to TF32 or less."""
+    generator = torch.Generator().manual_seed(0)
+    images, kernel = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
+    left, right = torch.randn(256, 512, generator=generator), torch.randn(512, 256, generator=generator)
+    found = {
+        "convolution": torch.conv2d(images.to(subject.device), kernel.to(subject.device)),
+        "product": left.to(subject.device) @ right.to(subject.device),
+    }
+    exact = {
+        "convolution": torch.conv2d(images.double(), kernel.double()),
+        "product": left.double() @ right.double(),
+    }
+    errors = {
+        name: ((value.cpu().double() - exact[name]).norm() / exact[name].norm()).item() for name, value in found.items()
+    }
+    text = ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
+    if max(errors.values()) <= _EXACT:
+        yield Line("float32", "ok", f"relative errors: {text}; nothing is rounded to TF32")
+    else:
+        yield Line(
+            "float32",
+            "FAILED",
+            f"relative errors: {text}, expected at most {_EXACT:g}: TF32 or less is used; unset "
+            "NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+        )

@@ -1,0 +1,101 @@
+"""A step of each classifier of a preset at its batch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from nfpi.checks.report import Line, one_line
+from nfpi.checks.subject import SEED, Subject, release_memory, synchronize
+from nfpi.checks.workloads import random_images
+from nfpi.config import ClassifierConfig, Config
+from nfpi.runtime.faults import describe_scarcity
+
+_STEPS, _STEPS_ON_CPU = 3, 1
+_ON_CPU = 4
+"""images of a batch"""
+
+
+def used_classifiers(config: Config) -> list[tuple[str, ClassifierConfig]]:
+    """Return the classifiers of the tables that are trained, by name."""
+    used = dict.fromkeys((one.classifier, one.dataset) for _, one in config.experiments() if one.classifier is not None)
+    found = {name: config.for_dataset(dataset).classifiers[name] for name, dataset in used}
+    return [(name, one) for name, one in found.items() if one.epochs]
+
+
+def check_classifiers(subject: Subject) -> Iterator[Line]:
+    """Train some steps of each classifier on random images."""
+    shapes = _shapes(subject)
+    for name, config in used_classifiers(subject.config):
+        release_memory()
+        batch = config.batch_size if subject.on_gpu else min(config.batch_size, max(_ON_CPU, config.accumulate))
+        try:
+            yield _line(subject, name, config, batch, *shapes[name])
+        except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
+            text = describe_scarcity(error, "train-classifier") or one_line(error)
+            yield Line("classifier", "FAILED", f"{name}, batch {batch}: {text}")
+
+
+def _shapes(subject: Subject) -> dict[str, tuple[tuple[int, int, int], int]]:
+    """Return (C, H, W) and the number of classes of the images of each classifier."""
+    images = {workload.dataset: workload.images for workload in subject.workloads}
+    shapes = {}
+    for _, one in subject.config.experiments():
+        if one.classifier is None:
+            continue
+        known = images.get(one.dataset, subject.main.images)
+        size = subject.config.for_dataset(one.dataset).classifiers[one.classifier].image_size or known.shape[1]
+        channels = 3 if subject.config.datasets[one.dataset].vae is not None else known.shape[0]
+        shapes[one.classifier] = ((channels, size, size), known.num_classes)
+    return shapes
+
+
+def _line(
+    subject: Subject, name: str, config: ClassifierConfig, batch: int, shape: tuple[int, int, int], classes: int
+) -> Line:
+    from nfpi.classifiers.data import ClassifierData
+    from nfpi.classifiers.registry import build_classifier, get_preprocessing
+    from nfpi.classifiers.training import train_classifier
+    from nfpi.runtime.devices import make_device
+
+    given = "" if config.weights is None and not config.pretrained else "; its published weights were not read"
+    random = config.model_copy(
+        update={
+            **{"weights": None, "pretrained": False, "start_from": None, "workers": 0, "batch_size": batch},
+            **{"epochs": 1, "repeats": 1, "warmup_epochs": 0, "normalization": "half"},
+        }
+    )
+    torch.manual_seed(SEED)
+    model = build_classifier(random, classes, shape[0], shape[1])
+    steps = _STEPS if subject.on_gpu else _STEPS_ON_CPU
+    images = random_images(shape, classes, steps * batch)
+    empty = replace(images, images=images.images[:0], labels=np.zeros(0, np.int64))
+    device = make_device(config.precision)
+
+    def train(count: int) -> float:
+        some = replace(images, images=images.images[: count * batch], labels=images.labels[: count * batch])
+        data = ClassifierData(some, empty, random, get_preprocessing(random), random.standard, None)
+        synchronize(subject.device)
+        began = time.perf_counter()
+        trained = train_classifier(model, data, SEED, device)
+        synchronize(subject.device)
+        if not math.isfinite(trained.log[-1]["train_loss"]):
+            raise ArithmeticError("the loss is not finite")
+        return (time.perf_counter() - began) / count
+
+    train(1)
+    seconds = train(steps)
+    text = (
+        f"{name}, batch {batch} of {shape[1]}×{shape[2]} pixels in {device.precision}: {1000 * seconds:.3g} ms a step"
+    )
+    if subject.on_gpu:
+        used = torch.cuda.max_memory_reserved() / 2**30
+        text += f", {used:.1f} GiB at most"
+    elif batch < config.batch_size:
+        text += f"; memory and time at the whole batch of {config.batch_size}: a GPU shows them"
+    return Line("classifier", "ok", text + given)

@@ -1,0 +1,143 @@
+"""A preset's flow on the device against itself on the CPU in float64, and the bounds of its couplings' series."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nfpi.checks.report import Line
+from nfpi.checks.subject import Subject, in_mode
+from nfpi.flows.coupling import SeriesCoupling
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.linalg import series_plan, truncation_error
+from nfpi.training.loop import continue_training
+
+_TOLERANCE = 1e-4
+_IMAGES = 4
+_STEPS = 50
+_SECONDS_ON_CPU = 15.0
+
+
+def check_flow_precision(subject: Subject) -> Iterator[Line]:
+    """Compare z, the log-determinant, gradients and the inverse with those on the CPU in float64."""
+    trainer = subject.trained
+    x, _ = trainer.batch(_IMAGES)
+    errors = flow_errors(trainer.state.flow, x)
+    worst = max(errors.values())
+    text = ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
+    if worst < _TOLERANCE:
+        yield Line("flow", "ok", f"{subject.main.name} in float32 against float64 on the CPU: {text}")
+    else:
+        yield Line(
+            "flow",
+            "FAILED",
+            f"{subject.main.name} in float32 against float64 on the CPU: {text}, expected less than {_TOLERANCE:g}: "
+            "another version of torch or of the driver, or fewer layers",
+        )
+
+
+def flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
+    """Compute relative errors of a flow in float32 on its device.
+
+    Args:
+        flow: on a device.
+        x: (B, C, H, W), on that device.
+
+    Returns:
+        of z and the log-determinant, relative to the largest number or to 1; of the gradient of ‖z‖²/2 − log |det| with
+        respect to all parameters, relative to its norm; of x after inverse(z), in the units of x.
+    """
+    exact = copy.deepcopy(flow).cpu().double()
+    z, log_abs_det, gradient = _with_gradient(flow, x)
+    expected_z, expected_log, expected_gradient = _with_gradient(exact, x.cpu().double())
+    with torch.no_grad(), in_mode(flow, training=False):
+        back, _ = flow.inverse(z.to(x))
+    return {
+        "z": _relative(z, expected_z),
+        "log-determinant": _relative(log_abs_det, expected_log),
+        "gradients": ((gradient - expected_gradient).norm() / expected_gradient.norm()).item(),
+        "inverse": (back - x).abs().max().item(),
+    }
+
+
+def _with_gradient(flow: ImageFlow, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z, log |det| and the gradient of all parameters, on the CPU in float64."""
+    parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+    with in_mode(flow, training=False), torch.enable_grad():
+        z, log_abs_det = flow(x)
+        loss = z.flatten(1).square().sum(1) / 2 - log_abs_det
+        gradients = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
+    gradient = torch.cat([part.flatten() for part in gradients if part is not None])
+    return z.detach().cpu().double(), log_abs_det.detach().cpu().double(), gradient.cpu().double()
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    return (found - expected).abs().max().item() / max(1.0, expected.abs().max().item())
+
+
+def check_bounds(subject: Subject) -> Iterator[Line]:
+    """Train some steps by the loop of the trainings, and see whether every coupling's series was long enough."""
+    trainer = subject.trained
+    began = time.monotonic()
+    trainer.step(*trainer.batch())
+    seconds = time.monotonic() - began
+    steps = _STEPS if subject.on_gpu else max(2, min(_STEPS, int(_SECONDS_ON_CPU / seconds)))
+    state = replace(trainer.state, step=0)
+    data = trainer.batches(steps)
+    with SeriesErrors(state.flow) as errors:
+        state = continue_training(state, trainer.prior, data, trainer.device, progress=False)
+    bits = state.log[-1]["train_bits_per_dim"]
+    text = f"{steps} steps of {subject.main.name} at a batch of {data.config.batch_size}, {bits:.3f} bits/dim"
+    if not errors.calls:
+        yield Line("series", "ok", f"{text}; no coupling by a series")
+    elif errors.largest <= _TOLERANCE:
+        yield Line("series", "ok", f"{text}; truncated with relative errors of at most {errors.largest:.1g}")
+    else:
+        yield Line(
+            "series",
+            "FAILED",
+            f"{text}; a coupling's bound was exceeded, with a relative error of {errors.largest:.1g}: set a smaller "
+            f"training.learning_rate (now {trainer.config.learning_rate:g}) or a longer warmup_steps",
+        )
+
+
+class SeriesErrors:
+    """Records, within its context, by how much the couplings' series of a flow were too short.
+
+    Attributes:
+        largest: relative error of a series whose length a held bound determined, by the bound of the weights.
+        calls: how often a length was determined.
+    """
+
+    def __init__(self, flow: torch.nn.Module) -> None:
+        self._couplings = [module for module in flow.modules() if isinstance(module, SeriesCoupling)]
+        self.largest = 0.0
+        self.calls = 0
+
+    def __enter__(self) -> SeriesErrors:
+        for coupling in self._couplings:
+            coupling.entry_bound = self._recording(coupling)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for coupling in self._couplings:
+            del coupling.entry_bound
+
+    def _recording(self, coupling: SeriesCoupling) -> Callable[[], float]:
+        determine = coupling.entry_bound
+
+        def record() -> float:
+            used = determine()
+            true = (coupling.rescale.abs() + coupling.reshift.abs()).item()
+            if true > used:
+                terms, parts = series_plan(coupling.series_norm(used), coupling.rescale.dtype)
+                self.largest = max(self.largest, truncation_error(coupling.series_norm(true), terms, parts))
+            self.calls += 1
+            return used
+
+        return record

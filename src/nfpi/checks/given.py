@@ -1,0 +1,94 @@
+"""What a user has to give: prepared data, weights, an account; and images through an autoencoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from nfpi.checks.report import Line, one_line
+from nfpi.checks.subject import Subject, release_memory, synchronize
+from nfpi.data.errors import DataError
+
+_IMAGES = 16
+_ON_CPU = 2
+
+
+def check_account(subject: Subject) -> Iterator[Line]:
+    """Name the account that the jobs of a cluster are charged to."""
+    cluster = subject.config.cluster
+    if cluster is not None and cluster.account is None:
+        yield Line("account", "missing", "cluster.account: jobs are charged to your default account; set another one")
+    elif cluster is not None:
+        yield Line("account", "ok", f"jobs are charged to {cluster.account}")
+
+
+def check_data(subject: Subject) -> Iterator[Line]:
+    """Tell which data sets are prepared."""
+    for workload in {workload.dataset: workload for workload in subject.workloads}.values():
+        images = workload.images
+        if workload.prepared:
+            yield Line(
+                "data",
+                "ok",
+                f"{workload.dataset}: {len(images)} training images {images.shape}, {images.num_classes} classes",
+            )
+            continue
+        folder = subject.config.datasets[workload.dataset].folder
+        give = "where there is internet, `snakemake all --until prepare_data` with this preset"
+        if folder is not None and not folder.exists():
+            give = f"datasets.{workload.dataset}.folder: {folder} is not there"
+        yield Line("data", "missing", f"{workload.dataset}: checked with random images {images.shape}; {give}")
+
+
+def check_weights(subject: Subject) -> Iterator[Line]:
+    """Tell whether the files of weights that classifiers name are there."""
+    from nfpi.checks.classifiers import used_classifiers
+
+    for name, config in used_classifiers(subject.config):
+        if config.weights is not None and not config.weights.is_file():
+            yield Line("weights", "missing", f"classifiers.{name}.weights: {config.weights} is not there")
+
+
+def check_autoencoder(subject: Subject) -> Iterator[Line]:
+    """Encode and decode images where a flow is trained on latents."""
+    for dataset in dict.fromkeys(workload.dataset for workload in subject.workloads):
+        block = subject.config.datasets[dataset]
+        if block.vae is None:
+            continue
+        if not block.vae.is_dir():
+            yield Line("autoencoder", "missing", f"datasets.{dataset}.vae: {block.vae} is not there: give its folder")
+            continue
+        yield _autoencoder_line(subject, dataset)
+
+
+def _autoencoder_line(subject: Subject, dataset: str) -> Line:
+    from nfpi.data.autoencoder import decode, encode, load_autoencoder
+
+    block = subject.config.datasets[dataset]
+    assert block.vae is not None
+    count, size = (_IMAGES if subject.on_gpu else _ON_CPU), block.image_size or 256
+    release_memory()
+    try:
+        autoencoder = load_autoencoder(block.vae, subject.device)
+    except DataError as error:
+        return Line("autoencoder", "FAILED", one_line(error))
+    images = torch.randint(256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    rates = []
+    latents = encode(autoencoder, images)
+    back = decode(autoencoder, latents)
+    for action, given in ((encode, images), (decode, latents)):
+        synchronize(subject.device)
+        began = time.perf_counter()
+        action(autoencoder, given)
+        synchronize(subject.device)
+        rates.append(count / (time.perf_counter() - began))
+    text = (
+        f"{dataset}: {count} images of {size}×{size} pixels, {rates[0]:.3g} encoded and {rates[1]:.3g} decoded a second"
+    )
+    if back.shape != images.shape or not latents.isfinite().all():
+        return Line(
+            "autoencoder", "FAILED", f"{text}: expected finite latents and {tuple(images.shape)}: other weights"
+        )
+    return Line("autoencoder", "ok", text)

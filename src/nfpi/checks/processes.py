@@ -1,0 +1,84 @@
+"""A training in two processes against the same in one, where there are two cards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nfpi.checks.report import Line, one_line
+from nfpi.checks.subject import Subject, first_images
+from nfpi.data.store import ImageSet
+from nfpi.data.writer import write_image_set
+from nfpi.runtime.devices import visible_gpus
+
+NFPI = (sys.executable, "-m", "nfpi.cli")
+_TOLERANCE = 1e-3
+_STEPS = 6
+_TIMEOUT = 300
+
+
+def check_processes(subject: Subject) -> Iterator[Line]:
+    """Train an epoch in one process and in two, each on its card."""
+    if visible_gpus() < 2:
+        line = subject.config.resources.get("train_flow")
+        if line is not None and line.gpu > 1:
+            yield Line("processes", "missing", f"resources.train_flow.gpu is {line.gpu}: give this job two GPUs")
+        return
+    yield compare_processes(subject, NFPI)
+
+
+def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
+    """Compare bits/dim and time of an epoch in one process and in two.
+
+    Args:
+        subject: whose main flow is trained.
+        command: that runs `nfpi`.
+    """
+    workload = subject.main
+    batch = subject.batch(workload.training.batch_size)
+    training = workload.training.model_copy(
+        update={"batch_size": batch, "epochs": 2, "fit_after_epochs": 1, "initialization_images": 64}
+    )
+    flow = json.dumps({"kind": workload.description["kind"], **workload.description["settings"]})
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = first_images(workload.images, max(_STEPS * batch, 4 * workload.images.num_classes))
+        labels = np.arange(len(images)) % images.num_classes
+        _write(replace(images, labels=labels), folder / "splits")
+        for devices in (1, 2):
+            output = folder / str(devices)
+            arguments = ["start-flow", "--data", str(folder / "splits"), "--flow", flow]
+            arguments += ["--training", training.model_dump_json(), "--devices", str(devices), "--output", str(output)]
+            done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=_TIMEOUT)
+            if done.returncode:
+                last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+                return Line("processes", "FAILED", f"{devices} processes: {one_line(RuntimeError(last[0]))}")
+            with (output / "log.csv").open(encoding="utf-8") as file:
+                row = list(csv.DictReader(file))[-1]
+            found.append((float(row["train_bits_per_dim"]), float(row["seconds"])))
+    (alone, seconds), (together, seconds_together) = found
+    text = (
+        f"an epoch of {_STEPS} steps: {alone:.5f} bits/dim in {seconds:.1f} s in one process, {together:.5f} in "
+        f"{seconds_together:.1f} s in two"
+    )
+    if abs(alone - together) > _TOLERANCE * max(1.0, abs(alone)):
+        return Line("processes", "FAILED", f"{text}: expected the same; set resources.train_flow.gpu: 1")
+    return Line("processes", "ok", text)
+
+
+def _write(images: ImageSet, folder: Path) -> None:
+    """Write these images as training and as validation split."""
+    for split in ("train", "validation"):
+        extra = images.meta["extra"]
+        write_image_set(
+            folder / split, images.images, images.labels, images.classes, name="check", split=split, **extra
+        )

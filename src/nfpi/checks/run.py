@@ -1,0 +1,93 @@
+"""All checks of a preset, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from nfpi.checks.build import check_build, check_float32, check_precision, check_promised
+from nfpi.checks.classifiers import check_classifiers
+from nfpi.checks.flow import check_bounds, check_flow_precision
+from nfpi.checks.given import check_account, check_autoencoder, check_data, check_weights
+from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
+from nfpi.checks.processes import check_processes
+from nfpi.checks.report import Line, one_line
+from nfpi.checks.steps import (
+    check_checkpoint,
+    check_hours,
+    check_memory,
+    check_speed,
+    check_synchronisations,
+)
+from nfpi.checks.subject import Subject, release_memory
+from nfpi.checks.workloads import find_workloads
+from nfpi.config import Resolved
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.faults import describe_fault
+from nfpi.runtime.granted import DeviceError
+from nfpi.runtime.signals import Interrupted
+
+Check = Callable[[Subject], Iterator[Line]]
+
+CHECKS: tuple[Check, ...] = (
+    check_build,
+    check_precision,
+    check_float32,
+    check_threads,
+    check_shared_memory,
+    check_account,
+    check_data,
+    check_weights,
+    check_flow_precision,
+    check_bounds,
+    check_checkpoint,
+    check_synchronisations,
+    check_memory,
+    check_speed,
+    check_hours,
+    check_loader,
+    check_processes,
+    check_classifiers,
+    check_autoencoder,
+)
+"""In their order: what ends soon comes first, and hours need the speed."""
+
+
+def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> Iterator[Line]:
+    """Check this machine for a preset; yield a line for each finding, as it is found.
+
+    Args:
+        resolved: its settings.
+        dataset, flow: check the trainings of this data set, of this flow alone; None: all of the preset.
+
+    Raises:
+        ValueError: the preset trains no such flow.
+    """
+    promised = check_promised(resolved.config)
+    if promised is not None:
+        yield promised
+        if promised.verdict == "FAILED":
+            return
+    try:
+        device = make_device().device
+    except DeviceError as error:
+        yield Line("device", "FAILED", str(error))
+        return
+    subject = Subject(resolved.preset, resolved.config, find_workloads(resolved, dataset, flow), device)
+    for check in CHECKS:
+        yield from lines_of(check, subject)
+
+
+def lines_of(check: Check, subject: Subject) -> Iterator[Line]:
+    """Yield the lines of a check; an error is one, too."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield from check(subject)
+    except Interrupted:
+        raise
+    except Exception as error:
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        yield Line(name, "FAILED", describe_fault(error, "train-flow") or f"{type(error).__name__}: {one_line(error)}")
+    finally:
+        release_memory()

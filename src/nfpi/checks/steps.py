@@ -1,0 +1,249 @@
+"""Steps of a preset's trainings: their memory, their time in each format and precision, and hours of every stage."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import nfpi.flows.glow
+import nfpi.flows.networks
+from nfpi.checks.cards import peak_flops
+from nfpi.checks.report import Line, one_line
+from nfpi.checks.subject import Subject, Trainer, release_memory, synchronize
+from nfpi.checks.workloads import Workload
+from nfpi.runtime.faults import describe_scarcity
+from nfpi.runtime.precision import choose_precision, convolution_format
+from nfpi.training.state import TrainingState
+
+_FULL = 0.9
+"""share of a card's memory above which a training is in danger"""
+_WORTHWHILE = 1.1
+"""how much faster another setting has to be"""
+_REPEATS = 3
+_FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
+_JOBS = 5
+"""attempts of a job under the cluster's profiles"""
+_ON_GPU = "a GPU shows it"
+
+
+def check_memory(subject: Subject) -> Iterator[Line]:
+    """Make a step of each workload at its batch, and one at the last batch of an epoch, which is smaller."""
+    for workload in subject.workloads:
+        batch = subject.batch(workload.training.batch_size)
+        odd = (workload.count or 0) % workload.training.batch_size
+        odd = min(odd, batch - 1) if odd else batch // 2 + 1
+        release_memory()
+        try:
+            trainer = Trainer.new(workload, batch)
+            losses = [trainer.step(*trainer.batch(size)).item() for size in (batch, odd)]
+        except RuntimeError as error:
+            yield Line(
+                "step", "FAILED", f"{workload.name}: {describe_scarcity(error, 'train-flow') or one_line(error)}"
+            )
+            continue
+        text = f"{workload.name}, batches of {batch} and {odd}: loss {losses[0]:.5g} and {losses[1]:.5g}"
+        if not all(map(math.isfinite, losses)):
+            yield Line("step", "FAILED", f"{text}: not finite; set a smaller training.learning_rate")
+        elif not subject.on_gpu:
+            yield Line("step", "ok", f"{text}; the memory at the whole batch: {_ON_GPU}")
+        else:
+            yield _memory_line(workload, text)
+        del trainer
+
+
+def _memory_line(workload: Workload, text: str) -> Line:
+    used = torch.cuda.max_memory_reserved() / 2**30
+    card = torch.cuda.get_device_properties(0).total_memory / 2**30
+    text = f"{text}; {used:.1f} of {card:.1f} GiB at most"
+    if used < _FULL * card:
+        return Line("step", "ok", text)
+    return Line("step", "slow", f"{text}: nearly full; set training.batch_size below {workload.training.batch_size}")
+
+
+def check_speed(subject: Subject) -> Iterator[Line]:
+    """Time steps of each workload in each memory format and precision that the device has."""
+    for workload in subject.workloads:
+        batch = subject.batch(workload.training.batch_size)
+        chosen = choose_precision(workload.training.precision, subject.device)
+        times: dict[tuple[str, str], float] = {}
+        flops = 0
+        release_memory()
+        start = Trainer.new(workload, batch, "32-true").state.flow
+        for precision in _precisions(subject.device, chosen):
+            trainer = Trainer.new(workload, batch, precision, start)
+            x, labels = trainer.batch()
+            step = partial(trainer.step, x, labels)
+            for name, memory_format in _FORMATS.items():
+                with in_format(memory_format):
+                    times[precision, name] = seconds_of(step, subject.device, _REPEATS if subject.on_gpu else 1)
+            with FlopCounterMode(display=False) as counter:
+                step()
+            flops = counter.get_total_flops()
+            own = times[precision, _own_format(trainer)]
+            if precision == chosen:
+                subject.seconds[workload.name] = own * workload.training.batch_size / batch
+            yield _speed_line(subject, workload, precision, times, own, flops, batch)
+            del trainer
+            release_memory()
+        best = min(times, key=lambda key: times[key])
+        own = subject.seconds[workload.name] * batch / workload.training.batch_size
+        if subject.on_gpu and times[best] * _WORTHWHILE < own and best[0] != chosen:
+            yield Line(
+                "speed",
+                "slow",
+                f"{workload.name}: {best[0]} is {own / times[best]:.1f} × as fast as {chosen}; set training.precision",
+            )
+
+
+def _precisions(device: torch.device, chosen: str) -> list[str]:
+    found = []
+    for precision in ("32-true", "tf32", "bf16-mixed"):
+        if device.type == "cpu" and precision != "32-true" and precision != chosen:
+            continue  # emulated on most of them
+        try:
+            found.append(choose_precision(precision, device))
+        except ValueError:
+            continue
+    return found
+
+
+def _own_format(trainer: Trainer) -> str:
+    """Return the memory format that trainings take in a precision."""
+    kind = trainer.device.device.type
+    rounded = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = trainer.device.precision == "tf32"
+    try:
+        with torch.autocast(kind, torch.bfloat16, enabled=trainer.device.precision == "bf16-mixed"):
+            taken = convolution_format(trainer.device.device)
+    finally:
+        torch.backends.cudnn.allow_tf32 = rounded
+    return next(name for name, one in _FORMATS.items() if one == taken)
+
+
+def _speed_line(
+    subject: Subject,
+    workload: Workload,
+    precision: str,
+    times: dict[tuple[str, str], float],
+    own: float,
+    flops: int,
+    batch: int,
+) -> Line:
+    both = ", ".join(f"{1000 * times[precision, name]:.3g} ms {name}" for name in _FORMATS)
+    text = f"{workload.name} in {precision}, batch {batch}: {both}; {flops / 1e9 / own:.0f} GFLOP/s"
+    peak = peak_flops(torch.cuda.get_device_name(subject.device), precision) if subject.on_gpu else None
+    if peak is not None:
+        text += f", {100 * flops / own / peak:.0f} % of the card's peak"
+    elif not subject.on_gpu:
+        text += f"; the share of a card's peak, and other precisions: {_ON_GPU}"
+    if subject.on_gpu and own > _WORTHWHILE * min(times[precision, name] for name in _FORMATS):
+        return Line("speed", "slow", f"{text}; the other memory format is faster here: please report it")
+    return Line("speed", "ok", text)
+
+
+@contextmanager
+def in_format(memory_format: torch.memory_format) -> Iterator[None]:
+    """Give the networks of couplings this memory format within the block, whatever the device."""
+    modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.glow)
+    before = [module.convolution_format for module in modules]
+    try:
+        for module in modules:
+            module.convolution_format = lambda device: memory_format
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            module.convolution_format = own
+
+
+def seconds_of(action: Callable[[], object], device: torch.device, repeats: int = _REPEATS) -> float:
+    """Measure the median time of an action, after one that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        synchronize(device)
+        began = time.perf_counter()
+        action()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return median(times[1:])
+
+
+def check_hours(subject: Subject) -> Iterator[Line]:
+    """Project the hours of the trainings of each workload from the time of a step."""
+    limit = subject.config.resources.get("train_flow")
+    for workload in subject.workloads:
+        seconds, steps = subject.seconds.get(workload.name), workload.steps_per_epoch
+        if seconds is None:
+            continue
+        about = "" if subject.on_gpu else "about "
+        if steps is None:
+            yield Line(
+                "hours",
+                "missing",
+                f"{workload.name}: {about}{seconds:.3g} s a step of {workload.training.batch_size} images; their "
+                "number: prepare the data (snakemake all --until prepare_data)",
+            )
+            continue
+        first = workload.training.fit_after_epochs
+        start, train = ((epochs * steps * seconds / 3600) for epochs in (first, workload.training.epochs - first))
+        text = (
+            f"{workload.name}: {steps} steps an epoch of {about}{seconds:.3g} s: start_flow {start:.2g} h, train_flow "
+            f"{train:.3g} h a run, {train * workload.runs:.3g} h for the {workload.runs} runs of the preset"
+        )
+        if limit is not None and subject.on_gpu and train * 60 > _JOBS * limit.runtime:
+            retries = math.ceil(train * 60 / limit.runtime)
+            text += f"; {_JOBS} jobs of {limit.runtime} minutes are less: set --retries {retries}"
+            yield Line("hours", "slow", text)
+        else:
+            yield Line("hours", "ok", text)
+
+
+def check_synchronisations(subject: Subject) -> Iterator[Line]:
+    """Make steps in which the host may not wait for the GPU."""
+    if not subject.on_gpu:
+        yield Line("host", "missing", f"whether a step waits for the GPU: {_ON_GPU}")
+        return
+    trainer = subject.trained
+    x, labels = trainer.batch()
+    for _ in range(2):
+        trainer.step(x, labels)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            trainer.step(x, labels)
+    except RuntimeError as error:
+        yield Line("host", "slow", f"a step waits for the GPU ({one_line(error)[:120]}): please report it")
+    else:
+        yield Line("host", "ok", "5 steps in which the host does not wait for the GPU")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def check_checkpoint(subject: Subject) -> Iterator[Line]:
+    """Save a state, read it, and compare the loss of the second step from there with that of the training itself."""
+    trainer = subject.trained
+    x, labels = trainer.batch()
+    trainer.step(x, labels)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        trainer.state.save(path, {})
+        size = path.stat().st_size / 2**20
+        state, _ = TrainingState.load(path, trainer.config, 1, trainer.device.device)
+    restored = Trainer(trainer.workload, trainer.config, trainer.device, state, trainer.prior)
+    losses = [[one.step(x, labels).item() for _ in range(2)] for one in (trainer, restored)]
+    difference = max(abs(a - b) / max(1.0, abs(a)) for a, b in zip(*losses, strict=True))
+    text = f"{size:.0f} MiB; losses after it {losses[0]}, from the file {losses[1]}"
+    allowed = 0.0 if subject.device.type == "cpu" else 1e-3
+    if difference <= allowed:
+        yield Line("checkpoint", "ok", text)
+    else:
+        yield Line("checkpoint", "FAILED", f"{text}: expected the same; please report it")

@@ -1,0 +1,189 @@
+"""What the checks share: the settings, the device, and one training that makes steps."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nfpi.checks.workloads import Workload
+from nfpi.config import Config, TrainingConfig
+from nfpi.data.store import ImageSet
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.registry import build_flow
+from nfpi.linalg import precise_device
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.device import Device
+from nfpi.runtime.devices import make_device
+from nfpi.runtime.randomness import derive_seed, generator_for
+from nfpi.training.batches import TrainingData, initialization_images
+from nfpi.training.likelihood import negative_log_likelihood
+from nfpi.training.optimizers import learning_rate
+from nfpi.training.state import TrainingState
+
+SEED = 0
+ON_CPU = 16
+"""images of a batch on a CPU, where the preset's is larger"""
+_INITIAL = 64
+
+
+@dataclass
+class Subject:
+    """A preset on a device.
+
+    Attributes:
+        preset: its name.
+        config: its settings.
+        workloads: its flows; most checks look at the first one.
+        device: where they are trained.
+        seconds: of a training step of each workload at its whole batch, as they were measured or, on a CPU, projected.
+    """
+
+    preset: str
+    config: Config
+    workloads: list[Workload]
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is a GPU of CUDA."""
+        return self.device.type == "cuda"
+
+    @property
+    def main(self) -> Workload:
+        """The first workload."""
+        return self.workloads[0]
+
+    def batch(self, size: int) -> int:
+        """Return how many images of a batch of this size are taken here."""
+        return size if self.on_gpu else min(size, ON_CPU)
+
+    @cached_property
+    def trained(self) -> Trainer:
+        """The main flow, ready to train at a batch for many steps."""
+        return Trainer.new(self.main, min(64, self.batch(self.main.training.batch_size)))
+
+
+@dataclass(eq=False)
+class Trainer:
+    """Makes single steps of a training, as :mod:`nfpi.training.loop` makes them.
+
+    Attributes:
+        workload: whose flow is trained.
+        config: settings of the training, with the batch size that is taken here.
+        device: with its precision.
+        state: of the training.
+        prior: Gaussians around random means.
+    """
+
+    workload: Workload
+    config: TrainingConfig
+    device: Device
+    state: TrainingState
+    prior: GaussianPrior
+
+    @classmethod
+    def new(
+        cls, workload: Workload, batch: int, precision: str | None = None, flow: ImageFlow | None = None
+    ) -> Trainer:
+        """Initialise a flow on images of the workload.
+
+        Args:
+            workload: the flow and its images.
+            batch: number of images in a step.
+            precision: in place of the workload's.
+            flow: one that is initialised already, of which a copy is trained; None: a new one.
+        """
+        changes = {"batch_size": batch, "workers": 0, "precision": precision or workload.training.precision}
+        config = workload.training.model_copy(update=changes)
+        device = make_device(config.precision)
+        torch.manual_seed(derive_seed(SEED, "weights"))
+        if flow is None:
+            flow = build_flow(workload.description).to(device.device)
+            data = TrainingData(first_images(workload.images, max(batch, _INITIAL)), None, config, device.device)
+            with closing(data), torch.no_grad():
+                flow.initialize(initialization_images(data, SEED))
+        else:
+            flow = copy.deepcopy(flow)
+        state = TrainingState.new(flow, config, SEED, steps_per_epoch=1)
+        return cls(workload, config, device, state, _random_prior(workload, device.device))
+
+    def batches(self, count: int, workers: int = 0) -> TrainingData:
+        """Return images of the workload for so many steps of an epoch."""
+        images = first_images(self.workload.images, count * self.config.batch_size)
+        config = self.config.model_copy(update={"workers": workers, "epochs": 1, "fit_after_epochs": 0})
+        return TrainingData(images, None, config, self.device.device)
+
+    def batch(self, size: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return a batch on the device: x (B, C, H, W) with its noise, and labels (B,)."""
+        images = first_images(self.workload.images, size or self.config.batch_size)
+        pixels = torch.from_numpy(images.images[:].copy()).permute(0, 3, 1, 2).contiguous().to(self.device.device)
+        domain = self.batches(1).domain
+        x = domain.to_flow(pixels, generator_for(self.device.device, SEED, "check"))
+        return x, torch.from_numpy(images.labels[:].copy()).to(self.device.device)
+
+    @cached_property
+    def _set_up(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        module, optimizer = self.device.setup(self.state.flow, self.state.optimizer)
+        return module.train(), optimizer
+
+    def step(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Make one step; return the loss before it, ()."""
+        module, optimizer = self._set_up
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.state.step + 1, self.config.warmup_steps + 10_000)
+        loss = negative_log_likelihood(module, self.prior, x, labels).mean()
+        optimizer.zero_grad()
+        self.device.backward(loss)
+        if self.config.gradient_clip:
+            self.device.clip_gradients(module, optimizer, self.config.gradient_clip)
+        optimizer.step()
+        self.state.step += 1
+        self.state.average.update(self.state.step)
+        return loss.detach()
+
+
+def first_images(images: ImageSet, count: int) -> ImageSet:
+    """Return so many images; the first ones again where there are fewer."""
+    rows = torch.arange(count).numpy() % len(images)
+    return replace(images, images=images.images[rows], labels=images.labels[rows])
+
+
+def release_memory() -> None:
+    """Give back the memory of what is no longer used, and forget how much was used at most."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@contextmanager
+def in_mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
+    """Put a module into training or evaluation mode within the block."""
+    before = module.training
+    module.train(training)
+    try:
+        yield
+    finally:
+        module.train(before)
+
+
+def _random_prior(workload: Workload, device: torch.device) -> GaussianPrior:
+    shape = (workload.images.num_classes, torch.Size(workload.images.shape).numel())
+    mean = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
+    return GaussianPrior(mean, torch.ones(shape)).to(precise_device(device))

@@ -1,0 +1,177 @@
+"""What a preset trains: its flows with their images, or random images of their shape where none are prepared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfpi.config import FLOWS, SOURCES, Config, Resolved, TrainingConfig
+from nfpi.config.datasets import DatasetBlock
+from nfpi.data.store import ImageSet, read_image_set
+from nfpi.runs import SPLITS, Layout
+
+_IMAGES = 4096
+"""random images, or more for a larger batch"""
+_UNKNOWN_SIZE = 32
+_REDUCTION, _LATENT_CHANNELS = 8, 4
+"""of Stable Diffusion's autoencoder"""
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A flow that a preset trains on a data set.
+
+    Attributes:
+        dataset, flow: their names in the preset.
+        description: of the flow, see :attr:`nfpi.flows.image_flow.ImageFlow.description`.
+        training: its settings.
+        images: of the training split, or random ones.
+        prepared: whether the images are those of the data set.
+        count: number of training images; None: not known.
+        runs: how many the preset has.
+    """
+
+    dataset: str
+    flow: str
+    description: dict[str, Any]
+    training: TrainingConfig
+    images: ImageSet
+    prepared: bool
+    count: int | None
+    runs: int
+
+    @property
+    def name(self) -> str:
+        """Both names."""
+        return f"{self.flow} on {self.dataset}"
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Number of batches; None: not known."""
+        return None if self.count is None else math.ceil(self.count / self.training.batch_size)
+
+
+def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> list[Workload]:
+    """Return the flows of the tables of a preset, each with a data set.
+
+    Args:
+        resolved: settings.
+        dataset, flow: only this data set, this flow; None: all.
+
+    Raises:
+        ValueError: the tables have none.
+    """
+    found = [
+        _workload(resolved, *pair)
+        for pair in _pairs(resolved.config)
+        if dataset in (None, pair[0]) and flow in (None, pair[1])
+    ]
+    if not found:
+        known = ", ".join(f"{flow} on {dataset}" for dataset, flow in _pairs(resolved.config)) or "none"
+        raise ValueError(
+            f"preset {resolved.preset}: expected a flow that its tables train, received {flow or 'any'} on "
+            f"{dataset or 'any data set'}; it has {known}"
+        )
+    return found
+
+
+def prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
+    """Return the training images of a data set, where they are prepared."""
+    config = resolved.config
+    splits = config.splits_of(dataset, config.seeds[0])
+    layout = Layout(resolved.results / resolved.preset)
+    folder = Path(layout.path(SPLITS, dataset=dataset, splits=splits)) / "train"
+    return read_image_set(folder, verify=False) if folder.is_dir() else None
+
+
+def random_images(
+    shape: tuple[int, int, int], classes: int, count: int, name: str = "random", latents: bool = False
+) -> ImageSet:
+    """Return random images (C, H, W) of classes in turn: 8-bit pixels, or latents of an autoencoder."""
+    generator = np.random.default_rng(0)
+    channels, height, width = shape
+    size = (count, height, width, channels)
+    extra: dict[str, Any] = {"flip": True}
+    images: np.ndarray
+    if latents:
+        images = generator.standard_normal(size, np.float32).clip(-4, 4).astype(np.float16) / np.float16(4)
+        extra |= {"spread": np.full(shape, 0.25).tolist(), "scale": 1.0}
+    else:
+        images = generator.integers(256, size=size, dtype=np.uint8)
+    meta = {
+        "name": name,
+        "classes": [str(index) for index in range(classes)],
+        "dtype": images.dtype.name,
+        "extra": extra,
+    }
+    return ImageSet(images, np.arange(count) % classes, meta)
+
+
+def _pairs(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the data set and the flow of every experiment that has one, once."""
+    pairs = ((one.dataset, one.flow) for _, one in config.experiments() if one.prior is not None)
+    yield from dict.fromkeys(pairs)
+
+
+def _workload(resolved: Resolved, dataset: str, flow: str) -> Workload:
+    config = resolved.config
+    training = config.training_of(dataset, flow)
+    block = config.datasets[dataset]
+    images = prepared_images(resolved, dataset)
+    prepared = images is not None
+    if images is None:
+        shape, classes = _expected_shape(block)
+        images = random_images(shape, classes, max(_IMAGES, 2 * training.batch_size), dataset, block.vae is not None)
+    settings = config.for_dataset(dataset).flows[flow]
+    description = {
+        "kind": settings.kind,
+        "shape": list(images.shape),
+        "settings": FLOWS.settings_of(settings).model_dump(mode="json"),
+    }
+    count = len(images) if prepared else _expected_count(block)
+    return Workload(dataset, flow, description, training, images, prepared, count, _runs(config, dataset, flow))
+
+
+def _runs(config: Config, dataset: str, flow: str) -> int:
+    """Count the trainings of a flow on a data set."""
+    folders = set()
+    for _, experiment in config.experiments():
+        if (experiment.dataset, experiment.flow) == (dataset, flow) and experiment.prior is not None:
+            for weight in experiment.weights:
+                folders |= {config.run(dataset, flow, experiment.prior, weight, seed).folder for seed in config.seeds}
+    return len(folders)
+
+
+def _expected_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
+    """Return (C, H, W) of what a flow sees, and the number of classes, before the data set is prepared."""
+    traits = SOURCES[block.source].traits
+    size = traits.get("size") or block.image_size or _UNKNOWN_SIZE
+    classes = traits.get("classes") or _class_folders(block.folder) or 10
+    if block.vae is not None:
+        return (_LATENT_CHANNELS, size // _REDUCTION, size // _REDUCTION), classes
+    return (traits.get("channels", 3), size, size), classes
+
+
+def _class_folders(folder: Path | None) -> int:
+    train = None if folder is None else folder / "train"
+    return sum(1 for entry in train.iterdir() if entry.is_dir()) if train is not None and train.is_dir() else 0
+
+
+def _expected_count(block: DatasetBlock) -> int | None:
+    """Return the number of training images, where the source is known."""
+    traits = SOURCES[block.source].traits
+    if "images" not in traits:
+        return None
+    count = int(traits["images"])
+    if not traits.get("test_split", True):
+        count = round(count * (1 - block.test_fraction))
+    if not block.refit:
+        count = round(count * (1 - block.validation_fraction))
+    if block.train_per_class is not None:
+        count = min(count, block.train_per_class * traits["classes"])
+    return count

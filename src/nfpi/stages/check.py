@@ -1,0 +1,70 @@
+"""Work of the command that checks a device for a preset."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import nfpi
+from nfpi.checks.report import failed, print_line, write_report
+from nfpi.checks.run import run_checks
+from nfpi.config import ConfigError, Resolved, resolve
+from nfpi.stages.options.check import CheckDevice
+
+_FILE = "config.yaml"
+
+
+def check_device(command: CheckDevice) -> None:
+    """Print a line a finding, and write them.
+
+    Raises:
+        ConfigError: the settings are at fault, or their file is not found.
+        ValueError: a check failed, or the preset trains no such flow.
+    """
+    began = time.monotonic()
+    resolved = _resolve(command)
+    lines = []
+    with _quiet():
+        for line in run_checks(resolved, command.dataset, command.flow):
+            print_line(line)
+            lines.append(line)
+    if command.output is not None:
+        seconds = round(time.monotonic() - began, 1)
+        about = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__, "seconds": seconds}
+        write_report(command.output, lines, about)
+    names = failed(lines)
+    if names:
+        raise ValueError(f"check-device: {', '.join(names)} FAILED; see the lines above")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what trainings log of their epochs, which have a few steps here."""
+    log = logging.getLogger("nfpi")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _resolve(command: CheckDevice) -> Resolved:
+    chosen = {} if command.preset is None else {"preset": command.preset}
+    file = command.config_file or _find_config_file()
+    return resolve(file, file.parent / "presets", command.config | chosen)
+
+
+def _find_config_file() -> Path:
+    places = [Path(), Path(nfpi.__file__).parents[2]]
+    for folder in places:
+        if (folder / _FILE).is_file() and (folder / "presets").is_dir():
+            return folder / _FILE
+    raise ConfigError(
+        f"{_FILE}: expected it in this folder, the root of a clone, received none: name it by --config-file"
+    )

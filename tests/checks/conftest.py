@@ -1,0 +1,43 @@
+"""A preset whose flow and classifier are tiny."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nfpi.checks.subject import Subject
+from nfpi.checks.workloads import find_workloads
+from nfpi.config import Resolved, resolve
+from nfpi.config.presets import merge
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, Any] = {
+    "flows": {"mef": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [8, 8]}},
+    "training": {"batch_size": 8, "warmup_steps": 10},
+}
+
+
+@pytest.fixture
+def resolved(tmp_path: Path) -> Callable[..., Resolved]:
+    """Resolve preset demo with a tiny flow, nothing prepared, and further settings."""
+
+    def make(**overrides: Any) -> Resolved:
+        settings = merge(TINY, {"results": str(tmp_path / "results")}, overrides)
+        return resolve(ROOT / "config.yaml", ROOT / "presets", settings)
+
+    return make
+
+
+@pytest.fixture
+def subject(resolved: Callable[..., Resolved]) -> Callable[..., Subject]:
+    """The tiny flow on digits, on the CPU."""
+
+    def make(**overrides: Any) -> Subject:
+        found = resolved(**overrides)
+        return Subject(found.preset, found.config, find_workloads(found, "digits", "mef"), torch.device("cpu"))
+
+    return make

@@ -1,0 +1,269 @@
+"""Each check can fail."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import replace
+
+import pytest
+import torch
+
+import nfpi.checks.build
+import nfpi.checks.classifiers
+import nfpi.checks.machine
+import nfpi.checks.steps
+from nfpi.checks.build import check_float32, check_precision
+from nfpi.checks.cards import peak_flops
+from nfpi.checks.classifiers import check_classifiers
+from nfpi.checks.flow import SeriesErrors, check_bounds, check_flow_precision
+from nfpi.checks.given import check_account, check_autoencoder, check_data, check_weights
+from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
+from nfpi.checks.report import Line
+from nfpi.checks.steps import check_checkpoint, check_hours, check_memory, check_speed, in_format
+from nfpi.checks.workloads import find_workloads
+from nfpi.data.writer import write_image_set
+from nfpi.flows.coupling import Coupling, MatrixExponentialCoupling, SeriesCoupling
+from nfpi.training.state import TrainingState
+
+
+def only(lines) -> Line:
+    (line,) = lines
+    return line
+
+
+def test_a_rounded_product_fails(subject, monkeypatch):
+    assert only(check_float32(subject())).verdict == "ok"
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: torch.mm(a, b).bfloat16().to(a.dtype))
+    line = only(check_float32(subject()))
+    assert line.verdict == "FAILED"
+    assert "TF32" in line.text
+
+
+def test_a_precision_that_the_device_has_not_fails(subject):
+    found = {line.text: line.verdict for line in check_precision(subject(training={"precision": "tf32"}))}
+    (failed,) = (text for text, verdict in found.items() if verdict == "FAILED")
+    assert "training of mef on digits: precision: expected auto or what this device (CPU) has" in failed
+
+
+def test_a_flow_that_disagrees_with_float64_fails(subject, monkeypatch):
+    one = subject()
+    assert only(check_flow_precision(one)).verdict == "ok"
+    forward = Coupling.forward
+
+    def disagreeing(self, x):
+        y, log_abs_det = forward(self, x)
+        return (y if y.dtype == torch.float64 else y * 1.001), log_abs_det
+
+    monkeypatch.setattr(Coupling, "forward", disagreeing)
+    line = only(check_flow_precision(one))
+    assert line.verdict == "FAILED"
+    assert "expected less than 0.0001" in line.text
+
+
+def test_a_series_that_is_too_short_fails(subject, monkeypatch):
+    assert only(check_bounds(subject())).verdict == "ok"
+    monkeypatch.setattr(SeriesCoupling, "entry_bound", lambda self: 0.01)
+    line = only(check_bounds(subject()))
+    assert line.verdict == "FAILED"
+    assert "training.learning_rate" in line.text
+
+
+def test_the_error_of_a_short_series_is_a_bound_of_the_real_one():
+    torch.manual_seed(0)
+    coupling = MatrixExponentialCoupling(8, 8, 1)
+    torch.nn.init.constant_(coupling.rescale, 1.0)
+    coupling.held_bound = 0.3
+    x = torch.randn(2, 8, 4, 4)
+    coupling.initialize(x)
+    coupling.train()
+    with torch.no_grad(), SeriesErrors(coupling) as errors:
+        short = coupling(x)[0]
+        coupling.eval()
+        exact = coupling(x)[0]
+    assert errors.calls == 2
+    assert (short - exact).abs().max() / exact.abs().max() <= errors.largest
+    assert "entry_bound" not in vars(coupling)
+
+
+def test_a_checkpoint_that_was_altered_fails(subject, monkeypatch):
+    assert only(check_checkpoint(subject())).verdict == "ok"
+    load = TrainingState.load
+
+    def altered(*arguments):
+        state, header = load(*arguments)
+        next(state.flow.parameters()).data.mul_(1.01)
+        return state, header
+
+    monkeypatch.setattr(TrainingState, "load", altered)
+    assert only(check_checkpoint(subject())).verdict == "FAILED"
+
+
+def test_a_checkpoint_without_moments_fails(subject, monkeypatch):
+    load = TrainingState.load
+
+    def altered(*arguments):
+        state, header = load(*arguments)
+        state.optimizer.state.clear()
+        return state, header
+
+    monkeypatch.setattr(TrainingState, "load", altered)
+    assert only(check_checkpoint(subject())).verdict == "FAILED"
+
+
+def test_a_step_that_finds_no_memory_fails(subject, monkeypatch):
+    assert only(check_memory(subject())).text.startswith("mef on digits, batches of 8 and 6: loss")
+
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", step)
+    line = only(check_memory(subject()))
+    assert line.verdict == "FAILED"
+    assert "--training.batch-size" in line.text
+
+
+def test_a_loss_that_is_not_finite_fails(subject, monkeypatch):
+    monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", lambda *_: torch.tensor(torch.nan))
+    assert only(check_memory(subject())).verdict == "FAILED"
+
+
+def test_the_hours_of_a_preset_follow_from_the_time_of_a_step(subject, resolved):
+    one = subject()
+    (workload,) = one.workloads
+    one.seconds[workload.name] = 3600.0
+    assert (workload.count, workload.steps_per_epoch) == (1150, 144)
+    text = only(check_hours(one)).text
+    hours = 144 * (workload.training.epochs - 1)
+    assert f"train_flow {hours:.3g} h a run, {hours * workload.runs:.3g} h for the {workload.runs} runs" in text
+
+
+def test_without_a_number_of_images_the_data_are_missing(subject):
+    one = subject()
+    one.workloads = [replace(one.main, count=None)]
+    one.seconds[one.main.name] = 1.0
+    line = only(check_hours(one))
+    assert line.verdict == "missing"
+    assert "prepare_data" in line.text
+
+
+def test_the_speed_of_a_step_is_that_of_the_whole_batch(subject):
+    one = subject(training={"batch_size": 64})
+    assert only(check_speed(one)).verdict == "ok"
+    assert one.seconds.keys() == {"mef on digits"}
+
+
+def test_a_memory_format_lasts_as_long_as_its_block(subject):
+    import nfpi.flows.networks as networks
+
+    before = networks.convolution_format
+    with in_format(torch.contiguous_format):
+        assert networks.convolution_format(torch.device("cpu")) is torch.contiguous_format
+    assert networks.convolution_format is before
+
+
+@pytest.mark.parametrize(
+    ("card", "precision", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16-mixed", 989e12),
+        ("NVIDIA H100 PCIe", "32-true", 51e12),
+        ("NVIDIA A100-SXM4-80GB", "tf32", 156e12),
+        ("Tesla V100-SXM2-32GB", "bf16-mixed", None),
+        ("GeForce", "32-true", None),
+    ],
+)
+def test_peaks_are_those_of_the_card(card, precision, peak):
+    assert peak_flops(card, precision) == peak
+
+
+def test_more_threads_than_cores_are_slow(subject, monkeypatch):
+    assert only(check_threads(subject())).verdict == "ok"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 4)
+    line = only(check_threads(subject()))
+    assert line.verdict == "slow"
+    assert "OMP_NUM_THREADS=4" in line.text
+
+
+def test_more_workers_than_cores_are_slow(subject, monkeypatch):
+    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 4)
+    line = only(check_threads(subject(training={"workers": 8})))
+    assert line.verdict == "slow"
+    assert "training.workers: 3" in line.text
+
+
+def test_little_shared_memory_fails(subject, tmp_path, monkeypatch):
+    one = subject(training={"workers": 6, "batch_size": 100_000})
+    assert only(check_shared_memory(one, tmp_path / "none")).verdict == "ok"
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(nfpi.checks.machine.shutil, "disk_usage", lambda _: usage(0, 0, 64 * 2**20))
+    line = only(check_shared_memory(one, tmp_path))
+    assert line.verdict == "FAILED"
+    assert "--shm-size" in line.text
+
+
+def test_a_loader_that_cannot_keep_up_is_slow(subject):
+    one = subject()
+    one.seconds[one.main.name] = 1e-9
+    line = only(check_loader(one))
+    assert line.verdict == "slow"
+    assert "training.workers" in line.text
+    one.seconds[one.main.name] = 1e9
+    assert only(check_loader(one)).verdict == "ok"
+
+
+def test_a_classifier_whose_loss_is_not_finite_fails(subject, monkeypatch):
+    config = nfpi.checks.classifiers.used_classifiers(subject().config)[0]
+    monkeypatch.setattr(nfpi.checks.classifiers, "used_classifiers", lambda _: [config])
+    assert only(check_classifiers(subject())).verdict == "ok"
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan)
+    line = only(check_classifiers(subject()))
+    assert line.verdict == "FAILED"
+    assert line.text.startswith("resnet18, batch 4: ")
+
+
+def test_data_that_are_not_prepared_are_missing(subject, resolved, make_images):
+    assert only(check_data(subject())).verdict == "missing"
+    found = resolved()
+    images = make_images(classes=10)
+    write_image_set(
+        found.results / "demo/digits/splits/train",
+        images.images,
+        images.labels,
+        images.classes,
+        name="digits",
+        flip=False,
+    )
+    one = subject()
+    assert only(check_data(one)).text == "digits: 200 training images (1, 8, 8), 10 classes"
+    assert one.main.count == 200
+
+
+def test_a_folder_that_is_not_there_is_named(subject):
+    line = only(check_data(subject(datasets={"digits": {"folder": "/not/there"}})))
+    assert (line.verdict, "datasets.digits.folder: /not/there" in line.text) == ("missing", True)
+
+
+def test_weights_that_are_not_there_are_missing(subject):
+    line = only(check_weights(subject(classifiers={"resnet18": {"weights": "/not/there.safetensors"}})))
+    assert (line.verdict, "classifiers.resnet18.weights" in line.text) == ("missing", True)
+
+
+def test_an_autoencoder_that_is_not_there_is_missing(subject, tmp_path):
+    settings = {"source": "imagefolder", "folder": "x", "image_size": 64, "vae": "/not/there"}
+    one = subject(datasets={"digits": settings})
+    assert one.main.images.shape == (4, 8, 8)
+    assert only(check_autoencoder(one)).verdict == "missing"
+    one = subject(datasets={"digits": settings | {"vae": str(tmp_path)}})
+    assert only(check_autoencoder(one)).verdict == "FAILED"
+
+
+def test_an_account_is_named(subject):
+    assert list(check_account(subject())) == []
+    assert only(check_account(subject(cluster={}))).verdict == "missing"
+    assert only(check_account(subject(cluster={"account": "abc@v100"}))).text.endswith("abc@v100")
+
+
+def test_flows_of_a_preset_are_found_with_their_runs(resolved):
+    found = {workload.name: workload for workload in find_workloads(resolved())}
+    assert {"mef on digits", "glow on digits", "transformer on digits"} <= found.keys()
+    assert found["glow on digits"].runs == 2

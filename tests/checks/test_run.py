@@ -1,0 +1,104 @@
+"""The list of checks on a CPU, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import nfpi.checks.run
+from nfpi.checks.report import Line
+from nfpi.checks.run import CHECKS, lines_of, run_checks
+from nfpi.cli import main
+from nfpi.runtime.signals import Interrupted
+
+from .conftest import ROOT, TINY
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NFPI_DEVICE", "cpu")
+
+
+def test_on_a_cpu_nothing_fails(resolved):
+    lines = list(run_checks(resolved(), "digits", "mef"))
+    assert [line for line in lines if line.verdict == "FAILED"] == []
+    assert {"device", "flow", "series", "checkpoint", "step", "speed", "hours", "loader"} <= {
+        line.check for line in lines if line.verdict == "ok"
+    }
+    assert "random images" in next(line.text for line in lines if line.check == "data")
+    assert next(line for line in lines if line.check == "host").verdict == "missing"
+    assert {line.text.split(",")[0] for line in lines if line.check == "classifier"} == {
+        *("resnet18", "swin", "eva02", "eva02_pretrained"),
+    }
+    assert all("\n" not in line.text for line in lines)
+
+
+def test_a_granted_gpu_that_is_not_there_fails_and_ends_the_list(resolved, monkeypatch):
+    monkeypatch.delenv("NFPI_DEVICE")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    (line,) = run_checks(resolved())
+    assert (line.check, line.verdict) == ("device", "FAILED")
+    assert "expected a GPU" in line.text
+
+
+def test_a_promised_gpu_that_is_not_there_fails(resolved, monkeypatch):
+    monkeypatch.delenv("NFPI_DEVICE")
+    monkeypatch.setattr(nfpi.checks.build, "visible_gpus", lambda: 0)
+    (line,) = run_checks(resolved(cluster={}, resources={"train_flow": {"gpu": 1}}))
+    assert line.verdict == "FAILED"
+    assert "asks the cluster for 1 GPU" in line.text
+
+
+def test_an_error_of_a_check_is_its_line_and_the_others_go_on(subject, monkeypatch):
+    def check_thing(subject):
+        raise RuntimeError("out\nof order")
+        yield
+
+    assert list(lines_of(check_thing, subject())) == [Line("thing", "FAILED", "RuntimeError: out of order")]
+
+
+def test_a_signal_ends_the_list(subject):
+    def check_thing(subject):
+        raise Interrupted("stopped")
+        yield
+
+    with pytest.raises(Interrupted):
+        list(lines_of(check_thing, subject()))
+
+
+def test_a_flow_that_the_preset_does_not_train_is_refused(resolved):
+    with pytest.raises(
+        ValueError, match="expected a flow that its tables train, received nope on any data set; it has"
+    ):
+        list(run_checks(resolved(), flow="nope"))
+
+
+@pytest.mark.parametrize(("verdict", "status"), [("ok", 0), ("slow", 0), ("missing", 0), ("FAILED", 1)])
+def test_only_what_failed_sets_the_status(monkeypatch, tmp_path, capsys, verdict, status):
+    lines = [Line("one", "ok", "1"), Line("two", verdict, "[2] of λ")]
+    monkeypatch.setattr("nfpi.stages.check.run_checks", lambda *_: iter(lines))
+    file = tmp_path / "new/checks.json"
+    assert main(["check-device", "--config", json.dumps(TINY), "--output", str(file)]) == status
+    captured = capsys.readouterr()
+    assert captured.out == f"ok      one: 1\n{verdict:8}two: [2] of λ\n"
+    assert captured.err == ("" if not status else "nfpi: error: check-device: two FAILED; see the lines above\n")
+    report = json.loads(file.read_text())
+    assert (report["preset"], report["passed"]) == ("demo", not status)
+    assert report["checks"][1] == {"check": "two", "verdict": verdict, "text": "[2] of λ"}
+
+
+def test_the_settings_are_found_from_anywhere(monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr("nfpi.stages.check.run_checks", lambda resolved, *_: found.append(resolved) or iter(()))
+    monkeypatch.chdir(tmp_path)
+    assert main(["check-device", "--preset", "paper"]) == 0
+    assert main(["check-device", "--config-file", str(ROOT / "config.yaml"), "--config", '{"preset": "paper"}']) == 0
+    assert [one.preset for one in found] == ["paper", "paper"]
+
+
+def test_each_check_has_its_own_name():
+    assert len({check.__name__ for check in CHECKS}) == len(CHECKS)
