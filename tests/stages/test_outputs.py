@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -59,6 +60,8 @@ def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypa
     found = [Measurement("an action", "its plain form", 0.001, 0.02, 20.0, "s", "at least 8×")]
     for measures in ("UNPREPARED", "PREPARED"):
         monkeypatch.setattr(f"nfpi.benchmark.run.{measures}", (lambda *_: found,))
+    measured = pd.DataFrame([("images", "a line", 1, 0.5)], columns=["against", "computation", "size", "seconds"])
+    monkeypatch.setattr("nfpi.benchmark.run.measure_scaling", lambda _: measured)
     monkeypatch.setattr("nfpi.stages.pretrained.published_weights", lambda _: {"weight": torch.zeros(2)})
     for stage in WITHOUT_INPUT:
         nfpi(stage, "--output", tmp_path / stage)

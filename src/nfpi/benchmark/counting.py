@@ -27,7 +27,14 @@ from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 
-_ALLOCATIONS = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
+_NO_WORK = {
+    aten.empty,
+    aten.empty_like,
+    aten.empty_strided,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten._local_scalar_dense,
+}
 _COPIES = {aten._to_copy, aten.copy_}
 _ATTENTION_ON_CPU = (
     aten._scaled_dot_product_flash_attention_for_cpu,
@@ -91,7 +98,7 @@ class OperationCounter(TorchDispatchMode):
     """
 
     def __init__(self, device: torch.device | str = "cpu", value: float = 0.2) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
         self._device = torch.device(device)
         self._value = value
@@ -146,8 +153,8 @@ class OperationCounter(TorchDispatchMode):
 
 
 def _works(func: OpOverload) -> bool:
-    """Whether an operation does work on its device: a view or an allocation does not."""
-    if func.namespace == "prim" or func.overloadpacket in _ALLOCATIONS:
+    """Whether an operation does work on its device: a view, an allocation or a number for the host does not."""
+    if func.namespace == "prim" or func.overloadpacket in _NO_WORK:
         return False
     aliases = [result.alias_info for result in func._schema.returns]
     return not any(alias is not None and not alias.is_write for alias in aliases)

@@ -11,10 +11,13 @@ import torch
 from tqdm import tqdm
 
 from nfpi.benchmark.actions import measure_actions
+from nfpi.benchmark.computations import measure_counts
 from nfpi.benchmark.convolutions import measure_training_step, measure_use
 from nfpi.benchmark.fixed_point import measure_fixed_point, measure_large_fit
 from nfpi.benchmark.measurement import Measurement, describe
+from nfpi.benchmark.scaling import NAME, draw_scaling, measure_scaling
 from nfpi.benchmark.start_up import measure_start_up
+from nfpi.figures.drawn import save_drawn
 from nfpi.results.csv_files import write_csv
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import write_atomically, written_together
@@ -23,12 +26,12 @@ Measure = Callable[[torch.device, int], Iterable[Measurement]]
 
 UNPREPARED: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
 """Measured on the CPU in a process as it is, as the fit runs."""
-PREPARED: tuple[Measure, ...] = (measure_actions, measure_training_step, measure_use)
+PREPARED: tuple[Measure, ...] = (measure_actions, measure_training_step, measure_use, measure_counts)
 """Measured on the best device in a process that keeps freed memory, as a training runs (`make_device`)."""
 
 
 def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
-    """Run all measurements, and write benchmark.csv and benchmark.md into a folder.
+    """Run all measurements, and write benchmark.csv, benchmark.md and the figure of costs against sizes into a folder.
 
     Args:
         output: the folder.
@@ -36,7 +39,7 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
     """
     torch.manual_seed(0)
     found: list[Measurement] = []
-    with tqdm(total=len(UNPREPARED) + len(PREPARED), desc="benchmark", disable=None) as progress:
+    with tqdm(total=len(UNPREPARED) + len(PREPARED) + 1, desc="benchmark", disable=None) as progress:
         for measure in UNPREPARED:
             found += measure(torch.device("cpu"), repeats)
             progress.update()
@@ -44,7 +47,10 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
         for measure in PREPARED:
             found += measure(device, repeats)
             progress.update()
+        drawn = draw_scaling(measure_scaling(device))
+        progress.update()
     with written_together():
         write_csv(pd.DataFrame([asdict(measurement) for measurement in found]), output / "benchmark.csv")
         write_atomically(output / "benchmark.md", describe(found, device, repeats))
+        save_drawn(drawn, output, NAME)
     return found

@@ -191,12 +191,15 @@ class WriteSchema(Stage):
 class Benchmark(Stage):
     """Measure speed, as ratios to named references.
 
-    Both sides of a ratio are measured in one run.
+    Both sides of a ratio are measured in one run. A figure shows costs against images, classes, dimensions and levels.
     """
 
     command = "benchmark"
     work = "nfpi.stages.speed:benchmark"
-    outputs = {"csv": "benchmark.csv", "markdown": "benchmark.md"}
+    outputs = {
+        **{"csv": "benchmark.csv", "markdown": "benchmark.md"},
+        **{"scaling": "scaling.csv", "png": "scaling.png", "pdf": "scaling.pdf"},
+    }
 
     repeats: PositiveInt = 7
     """runs of each side; medians are given"""

@@ -1,0 +1,143 @@
+"""The batches of a preset's runs, counted on fake tensors, and what they take on a card."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from nfpi.benchmark.cards import Card
+from nfpi.benchmark.computations import Step, classifier_step, flow_step, forward
+from nfpi.benchmark.counting import Counts
+from nfpi.benchmark.work import Work
+from nfpi.classifiers.registry import build_classifier
+from nfpi.classifiers.training import make_optimizer
+from nfpi.config import FLOWS, Config
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.registry import build_flow
+
+logger = logging.getLogger(__name__)
+
+STABLE_DIFFUSION: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+"""Architecture of stabilityai/sd-vae-ft-mse."""
+
+
+@dataclass
+class Projection:
+    """Counts the batches of a preset's runs, and tells what they take on a card.
+
+    Args:
+        config: settings of the preset.
+        work: of its runs.
+    """
+
+    config: Config
+    work: Sequence[Work]
+    _passes: dict[object, Counts] = field(default_factory=dict)
+    _steps: dict[object, Step] = field(default_factory=dict)
+
+    def seconds(self, work: Work, card: Card, precision: str) -> float:
+        """Of all batches on a card; only training steps have the precision, all else is float32."""
+        if work.kind.endswith("_step"):
+            return work.batches * card.seconds(self.step(work, precision).counts, precision)
+        return work.batches * card.seconds(self.passes(work))
+
+    def hours_by_stage(self, card: Card, precision: str) -> dict[str, float]:
+        """Of all work; trainings of classifiers apart by model."""
+        hours: defaultdict[str, float] = defaultdict(float)
+        for work in self.work:
+            if work.batches:
+                hours[stage_name(work)] += self.seconds(work, card, precision) / 3600
+        return dict(hours)
+
+    def step(self, work: Work, precision: str) -> Step:
+        """A training step."""
+        counted = "bf16-mixed" if precision == "bf16-mixed" else "32-true"
+        key = (*batch_of(work), counted)
+        if key not in self._steps:
+            logger.info("counting a step of %s, %s", work.subject, counted)
+            self._steps[key] = self._count_step(work, counted)
+        return self._steps[key]
+
+    def _count_step(self, work: Work, precision: str) -> Step:
+        if work.kind == "flow_step":
+            training = self.config.training_of(work.dataset, work.subject)
+            return flow_step(self._flow(work), work.batch, precision, training)
+        settings = self.config.for_dataset(work.dataset).classifiers[work.subject]
+        shape = (work.batch, *work.shape)
+        return classifier_step(
+            lambda: self._classifier(work), shape, precision, lambda model: make_optimizer(model, settings)
+        )
+
+    def passes(self, work: Work) -> Counts:
+        """A batch without gradients."""
+        key = batch_of(work)
+        if key not in self._passes:
+            logger.info("counting %s of %s", work.kind, work.subject)
+            self._passes[key] = self._count_passes(work)
+        return self._passes[key]
+
+    def _count_passes(self, work: Work) -> Counts:
+        shape = (work.batch, *work.shape)
+        if work.kind.startswith("vae"):
+            return forward(autoencoder(), shape, _VAE_CALLS[work.kind])
+        if work.kind == "classifier_forward":
+            return forward(self._classifier(work), shape)
+        return forward(self._flow(work), shape, _invert if work.kind == "flow_inverse" else None)
+
+    def _flow(self, work: Work) -> ImageFlow:
+        block = self.config.flows[work.subject]
+        settings = FLOWS.settings_of(block).model_dump(mode="json")
+        return build_flow({"kind": block.kind, "shape": list(work.shape), "settings": settings})
+
+    def _classifier(self, work: Work) -> nn.Module:
+        own = self.config.for_dataset(work.dataset).classifiers[work.subject]
+        random = own.model_copy(update={"pretrained": False, "weights": None})
+        channels, size, _ = work.shape
+        return build_classifier(random, work.classes, channels, size)
+
+
+def batch_of(work: Work) -> tuple[object, ...]:
+    """What the counts of a batch depend on; the likelihood's classes do not enter."""
+    classes = work.classes if work.kind.startswith("classifier") else 0
+    return work.kind, work.subject, work.shape, classes, work.batch
+
+
+def stage_name(work: Work) -> str:
+    """How a stage is called in the table of hours."""
+    if work.kind.startswith("vae"):
+        return f"{work.stage}: autoencoder"
+    return f"{work.stage}: {work.subject}" if work.stage in ("train_flow", "train_classifier") else work.stage
+
+
+def autoencoder() -> nn.Module:
+    """Stable Diffusion's, with random weights.
+
+    Raises:
+        ImportError: diffusers is not installed.
+    """
+    from diffusers import AutoencoderKL
+
+    made: nn.Module = AutoencoderKL(**STABLE_DIFFUSION)
+    return made
+
+
+_VAE_CALLS: dict[str, Callable[[Any, Tensor], object]] = {
+    "vae_encode": lambda vae, x: vae.encode(x),
+    "vae_decode": lambda vae, z: vae.decode(z),
+}
+
+
+def _invert(flow: nn.Module, z: Tensor) -> object:
+    assert isinstance(flow, ImageFlow)
+    return flow.inverse(z)

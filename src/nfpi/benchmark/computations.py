@@ -1,0 +1,175 @@
+"""The computations that stages spend their time in, counted on fake tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, fake_tensors, make_fake
+from nfpi.benchmark.measurement import Measurement
+from nfpi.config.training import TrainingConfig
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.training.likelihood import negative_log_likelihood
+from nfpi.training.state import TrainingState
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step takes.
+
+    Attributes:
+        passes: forward and backward.
+        update: of the weights by the optimizer, and of their average where there is one.
+        saved: bytes that autograd keeps between forward and backward.
+        state: bytes of weights, gradients, the optimizer's moments and the average.
+    """
+
+    passes: Counts
+    update: Counts
+    saved: int
+    state: int
+
+    @property
+    def counts(self) -> Counts:
+        """Of the whole step."""
+        return Counts(self.passes.operations + self.update.operations)
+
+
+def flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfig | None = None) -> Step:
+    """Count a training step of a flow, whose parameters become fake.
+
+    Args:
+        flow: f.
+        batch: images.
+        precision: `32-true` or `bf16-mixed`; that of products and convolutions.
+        config: of the optimizer; None: the default one.
+    """
+    config, mode = config or TrainingConfig(), fake_tensors()
+    make_fake(flow, mode).train()
+    with mode:
+        state = TrainingState.new(flow, config, 0, 1)
+        state.average.update(1)
+        x, labels = torch.empty(batch, *flow.shape), torch.zeros(batch, dtype=torch.int64)
+        means = torch.empty(CLASSES, x[0].numel())
+        prior = GaussianPrior(means, means)
+
+        mixed = _InPrecision(precision, flow)
+
+        def loss() -> Tensor:
+            return negative_log_likelihood(mixed, prior, x, labels).mean()
+
+        return _count_step(flow, loss, state.optimizer, state.average.update)
+
+
+def classifier_step(
+    build: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    precision: str,
+    make: Callable[[nn.Module], torch.optim.Optimizer],
+) -> Step:
+    """Count a training step of a classifier.
+
+    Args:
+        build: gives the model, images (B, C, H, W) → logits.
+        shape: of the images.
+        precision: `32-true` or `bf16-mixed`.
+        make: gives the optimizer of the model.
+    """
+    mode = fake_tensors()
+    model = make_fake(build(), mode).train()
+    with mode:
+        x, labels = torch.empty(shape), torch.zeros(shape[0], dtype=torch.int64)
+        mixed = _InPrecision(precision, model)
+        return _count_step(model, lambda: F.cross_entropy(mixed(x), labels), make(model))
+
+
+def forward(
+    module: nn.Module, shape: tuple[int, ...], call: Callable[[nn.Module, Tensor], object] | None = None
+) -> Counts:
+    """Count a pass in float32 without gradients; the module's parameters become fake.
+
+    Args:
+        module: what computes.
+        shape: of its input, (B, C, H, W).
+        call: what is counted, by the module and the input; None: the module's forward pass.
+    """
+    mode, counter = fake_tensors(), OperationCounter()
+    make_fake(module, mode).eval()
+    with mode, torch.no_grad():
+        x = torch.empty(shape)
+        with counter:
+            module(x) if call is None else call(module, x)
+    return counter.counts
+
+
+def _count_step(
+    module: nn.Module,
+    loss: Callable[[], Tensor],
+    optimizer: torch.optim.Optimizer,
+    average: Callable[[int], object] | None = None,
+) -> Step:
+    """Count forward and backward, then the second update: the first one makes the moments."""
+    for group in optimizer.param_groups:
+        group["foreach"] = True  # as on GPUs
+    passes, update, saved = OperationCounter(), OperationCounter(), SavedMemory()
+    with passes:
+        with saved.counting():
+            value = loss()
+        value.backward()
+    kept = saved.bytes
+    with OperationCounter():
+        optimizer.step()
+    with update:
+        optimizer.step()
+        if average is not None:
+            average(2)
+    weights = sum(map(_bytes, module.parameters()))
+    moments = sum(
+        _bytes(value) for of_one in optimizer.state.values() for value in of_one.values() if _is_moment(value)
+    )
+    state = weights * (3 if average is not None else 2) + moments
+    return Step(passes.counts, update.counts, kept, state)
+
+
+class _InPrecision(nn.Module):
+    """A module in a precision; what it gives is float32."""
+
+    def __init__(self, precision: str, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._mixed = precision == "bf16-mixed"
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._mixed):
+            out = self.module(x)
+        return tuple(part.float() for part in out) if isinstance(out, tuple) else out.float()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def measure_counts(device: torch.device, repeats: int) -> Iterator[Measurement]:
+    """Count a training step of the paper's flow at its batch, which no other work on the machine disturbs."""
+    from nfpi.benchmark.convolutions import paper_flow
+
+    for precision in ("32-true", "bf16-mixed"):
+        step = flow_step(paper_flow(), 512, precision)
+        name = f"training step, paper's flow, batch 512, {precision}: "
+        passes, update = len(step.passes.operations), len(step.update.operations)
+        yield Measurement(f"{name}forward and backward", "", passes, None, None, "operations", "at most 5000")
+        yield Measurement(f"{name}optimizer and average", "", update, None, None, "operations", "")
+        yield Measurement(f"{name}read and written", "", step.counts.bytes / 1e9, None, None, "GB", "")
+        yield Measurement(f"{name}kept for the backward pass", "", step.saved / 2**30, None, None, "GiB", "")

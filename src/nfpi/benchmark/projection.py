@@ -1,0 +1,207 @@
+"""Hours and memory that a preset would take on GPUs, from operations that are counted on fake tensors.
+
+    python -m nfpi.benchmark.projection --preset paper --output docs/performance.md
+
+Run where config.yaml and presets/ lie. No GPU is needed, and none is used: what is written is computed, not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nfpi.benchmark.batches import Projection, batch_of
+from nfpi.benchmark.cards import BANDWIDTH, CARDS, FITS, MULTIPLY, PRECISIONS, TENSOR_CORES, Card
+from nfpi.benchmark.computations import Step
+from nfpi.benchmark.work import Work, work_of
+from nfpi.config.resolution import resolve
+from nfpi.runtime.files import write_atomically
+
+GIB = 2**30
+LARGEST_ACCUMULATE = 64
+
+
+def write_page(projection: Projection, preset: str) -> str:
+    """The tables, and how they were computed, as Markdown."""
+    return "\n".join(
+        [
+            *_introduction(preset),
+            *_hours(projection),
+            *_steps(projection),
+            *_memory(projection),
+            *_assumptions(),
+        ]
+    )
+
+
+def _introduction(preset: str) -> list[str]:
+    return [
+        "# Performance on GPUs",
+        "",
+        "**Nothing on this page was run on a GPU: none could be had.**",
+        "The hours are computed from counted operations; they say where time goes and what to ask a cluster for.",
+        "What was measured, on CPUs, stands in [measurements](measurements.md).",
+        "",
+        f"The page is written by the command below, for preset {preset} with one seed (about ten minutes on one core):",
+        "",
+        f"    python -m nfpi.benchmark.projection --preset {preset} --output docs/performance.md",
+        "",
+    ]
+
+
+def _columns() -> list[tuple[Card, str]]:
+    return [(card, precision) for card in CARDS for precision in card.precisions]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, [":---", *["---:"] * (len(head) - 1)], *rows]
+    return [*("| " + " | ".join(line) + " |" for line in lines), ""]
+
+
+def _hours(projection: Projection) -> list[str]:
+    columns = _columns()
+    hours = [projection.hours_by_stage(card, precision) for card, precision in columns]
+    stages = sorted(hours[0], key=lambda stage: -hours[0][stage])
+    rows = [[stage, *(_short(column[stage]) for column in hours)] for stage in stages]
+    rows.append(["**all**", *(f"**{_short(sum(column.values()))}**" for column in hours)])
+    head = ["stage", *(f"{card.name}, {precision}" for card, precision in columns)]
+    return [
+        "## Hours by stage",
+        "",
+        "Hours of one GPU for all tables of the preset, what runs share counted once.",
+        "The precision is that of training steps; all else is float32, as in the program.",
+        "`precision: auto` is bf16-mixed on an A100 or H100 and 32-true on a V100.",
+        "Reading and augmenting images is not counted (it goes on beside the GPU), nor is the fit of priors (seconds "
+        "on a CPU), nor figures.",
+        "",
+        *_table(head, rows),
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "< 0.1"
+
+
+def _trained(projection: Projection) -> list[Work]:
+    """One work for each kind of training step."""
+    found = {batch_of(work): work for work in projection.work if work.kind.endswith("_step") and work.batches}
+    return sorted(found.values(), key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
+
+
+def _title(work: Work) -> str:
+    sides = "×".join(map(str, work.shape))
+    return f"{work.subject}, {sides}, batch {work.batch}"
+
+
+def _steps(projection: Projection) -> list[str]:
+    rows = []
+    for work in _one_a_title(_trained(projection)):
+        for precision in ("32-true", "bf16-mixed"):
+            step = projection.step(work, precision)
+            counts = step.counts
+            times = [
+                f"{1e3 * card.seconds(counts, precision):.0f}" if precision in card.precisions else "" for card in CARDS
+            ]
+            operations = f"{len(step.passes.operations)} + {len(step.update.operations)}"
+            cells = [operations, f"{counts.flops / 1e12:.2f}", f"{counts.bytes / 1e9:.0f}"]
+            rows.append([f"{_title(work)}, {precision}", *cells, *times])
+    head = ["training step", "operations", "TFLOP", "GB moved", *(f"{card.name} (ms)" for card in CARDS)]
+    return [
+        "## A training step",
+        "",
+        "Operations are those that are dispatched in eager mode: forward and backward + optimizer and average.",
+        "GB moved are what the operations read and write, as if nothing stayed in a cache.",
+        "",
+        *_table(head, rows),
+    ]
+
+
+def _one_a_title(works: Sequence[Work]) -> list[Work]:
+    """Steps that differ in the number of classes only are shown once."""
+    return list({_title(work): work for work in reversed(works)}.values())[::-1]
+
+
+def _memory(projection: Projection) -> list[str]:
+    rows = []
+    for work in _one_a_title(_trained(projection)):
+        for precision in ("32-true", "bf16-mixed"):
+            step = projection.step(work, precision)
+            fitting = [_fitting(step, card, work) if precision in card.precisions else "" for card in CARDS]
+            amounts = [f"{step.saved / GIB:.1f}", f"{step.state / GIB:.2f}"]
+            rows.append([f"{_title(work)}, {precision}", *amounts, *fitting])
+    head = ["training step", "kept for backward (GiB)", "weights and moments (GiB)", *(card.name for card in CARDS)]
+    return [
+        "## Memory",
+        "",
+        "Kept is what autograd stores between forward and backward; beside it lie weights, gradients, the optimizer's "
+        "moments and the average.",
+        f"A step fits where both are at most {100 * FITS:.0f} % of the card's memory; the rest is for temporary "
+        "results, CUDA's context and fragments.",
+        "Where it does not, the cell says in how many parts (`accumulate`) the batch of a classifier fits, or what "
+        "batch of a flow.",
+        "",
+        *_table(head, rows),
+    ]
+
+
+def _fitting(step: Step, card: Card, work: Work) -> str:
+    room = FITS * card.memory * GIB - step.state
+    if step.saved <= room:
+        return "fits"
+    if work.kind == "flow_step":
+        return f"batch {max(0, int(work.batch * room / step.saved))}"
+    parts = (parts for parts in range(2, LARGEST_ACCUMULATE + 1) if work.batch % parts == 0)
+    accumulate = next((number for number in parts if step.saved / number <= room), None)
+    return f"accumulate: {accumulate}" if accumulate is not None else "does not fit"
+
+
+def _assumptions() -> list[str]:
+    arithmetics = (*PRECISIONS.values(), "float64")
+    head = ["card", "memory (GB)", "bandwidth (TB/s)", *arithmetics, "launch (µs)"]
+    rows = []
+    for card in CARDS:
+        peaks = [
+            f"{card.peaks[name] / 1e12:g}" if name in card.peaks else "" for name in (*PRECISIONS.values(), "float64")
+        ]
+        rows.append([card.name, f"{card.memory:g}", f"{card.bandwidth / 1e12:g}", *peaks, f"{1e6 * card.launch:g}"])
+    return [
+        "## How it was computed",
+        "",
+        "Every kind of batch is run once on fake tensors, which have shapes and no values, and every operation that is "
+        "dispatched is counted with its FLOPs and the bytes that it reads and writes.",
+        "An operation takes the larger of FLOPs / peak and bytes / bandwidth; a batch takes the sum over its "
+        "operations, or the host's time to start them all where that is longer.",
+        f"Reached shares are assumed: {100 * MULTIPLY:.0f} % of the peak in float32 and float64, "
+        f"{100 * TENSOR_CORES:.0f} % on tensor cores (TF32, bfloat16), {100 * BANDWIDTH:.0f} % of the bandwidth.",
+        "Peaks (TFLOP/s, without sparsity) and bandwidths are those of the vendor's data sheets for SXM modules; the "
+        "time to start an operation is assumed.",
+        "The series of a coupling is as long as entries of S up to 0.2 need; bounds that double cost about a third of "
+        "a step more.",
+        "Nothing is compiled; what a cache holds, and what kernels of small layers lose, is left out, so a real hour "
+        "may differ by a factor of two.",
+        "",
+        *_table(head, rows),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Count, project, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m nfpi.benchmark.projection", description=__doc__)
+    parser.add_argument("--preset", default="paper", help="name of a preset, or path of its file")
+    parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--config", type=Path, default=Path("config.yaml"))
+    parser.add_argument("--presets", type=Path, default=Path("presets"))
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.manual_seed(0)
+    resolved = resolve(chosen.config, chosen.presets, {"preset": chosen.preset})
+    projection = Projection(resolved.config, work_of(resolved.config))
+    write_atomically(chosen.output, write_page(projection, resolved.preset))
+
+
+if __name__ == "__main__":
+    main()

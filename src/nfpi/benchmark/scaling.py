@@ -1,0 +1,121 @@
+"""What computations cost against the number of images, classes, dimensions and levels, as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nfpi.benchmark.fixed_point import seconds_an_iteration
+from nfpi.benchmark.measurement import medians
+from nfpi.data.domain import PixelDomain
+from nfpi.data.store import ImageSet
+from nfpi.evaluation import evaluate_flow
+from nfpi.figures.drawn import Drawn
+from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE
+from nfpi.flows.matrix_exponential import MatrixExponentialFlow
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.training.likelihood import negative_log_likelihood
+
+NAME = "scaling"
+COLUMNS = ("against", "computation", "size", "seconds")
+_SIDE, _WIDTH, _BATCH, _REPEATS = 32, 16, 32, 3
+_DIMENSIONS = (64, 512, 4096)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One panel.
+
+    Args:
+        against: what grows.
+        computation: what is timed.
+        sizes: in increasing order.
+        seconds: of one size on a device.
+        power: of the size that the time should grow with at most, drawn as a line; None: none is known.
+    """
+
+    against: str
+    computation: str
+    sizes: tuple[int, ...]
+    seconds: Callable[[int, torch.device], float]
+    power: int | None
+
+
+def _flow(levels: int) -> MatrixExponentialFlow:
+    return MatrixExponentialFlow((3, _SIDE, _SIDE), [2] * levels, [1] * levels, [_WIDTH] * levels)
+
+
+def _seconds_of_images(images: int, device: torch.device) -> float:
+    flow = _flow(2).to(device)
+    pixels = np.zeros((images, _SIDE, _SIDE, 3), np.uint8)
+    image_set = ImageSet(pixels, np.arange(images) % 10, {"name": "", "classes": list("0123456789"), "extra": {}})
+    prior = GaussianPrior(torch.zeros(10, pixels[0].size), torch.ones(10, pixels[0].size))
+
+    def evaluate() -> object:
+        return evaluate_flow(flow, prior, image_set, batch_size=_BATCH, seed=0, domain=PixelDomain(0.0), device=device)
+
+    return medians(device, _REPEATS, evaluate)[0]
+
+
+def _seconds_of_levels(levels: int, device: torch.device) -> float:
+    flow, x = _flow(levels).to(device), torch.rand(_BATCH, 3, _SIDE, _SIDE, device=device)
+    labels, dimensions = torch.zeros(_BATCH, dtype=torch.int64, device=device), x[0].numel()
+    prior = GaussianPrior(torch.zeros(10, dimensions), torch.ones(10, dimensions)).to(device)
+    flow.initialize(x)
+
+    def step() -> None:
+        flow.zero_grad()
+        negative_log_likelihood(flow, prior, x, labels).mean().backward()
+
+    return medians(device, _REPEATS, step)[0]
+
+
+SCALES = (
+    Scale("images", "evaluation of a small flow", (32, 128, 512), _seconds_of_images, 1),
+    Scale("levels", "training step of a small flow", (1, 2, 3, 4, 5), _seconds_of_levels, None),
+    Scale("classes", "fixed-point iteration, D = 1024", (10, 100, 1000), lambda k, _: seconds_an_iteration(k, 1024), 2),
+    Scale("dimensions", "fixed-point iteration, K = 100", _DIMENSIONS, lambda d, _: seconds_an_iteration(100, d), 1),
+)
+
+
+def measure_scaling(device: torch.device, scales: tuple[Scale, ...] = SCALES) -> pd.DataFrame:
+    """Time every size of every panel: a frame with the columns :data:`COLUMNS`. The fixed point runs on the CPU."""
+
+    def rows() -> Iterator[tuple[str, str, int, float]]:
+        for scale in scales:
+            for size in scale.sizes:
+                yield scale.against, scale.computation, size, scale.seconds(size, device)
+
+    return pd.DataFrame(rows(), columns=list(COLUMNS))
+
+
+def draw_scaling(frame: pd.DataFrame, scales: tuple[Scale, ...] = SCALES) -> Drawn:
+    """Draw a panel for each scale with logarithmic axes; a dashed line grows as it should at most."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2 * COLUMN_WIDTH, 1.6 * COLUMN_WIDTH), layout="constrained")
+        panels = figure.subplots(2, -(-len(scales) // 2), squeeze=False).flat
+        for panel, scale in zip(panels, scales, strict=False):
+            _draw(panel, scale, frame[frame["against"] == scale.against])
+    return Drawn({NAME: figure}, frame)
+
+
+def _draw(panel: Axes, scale: Scale, measured: pd.DataFrame) -> None:
+    sizes, seconds = measured["size"].to_numpy(float), measured["seconds"].to_numpy(float)
+    panel.loglog(sizes, seconds, "o-", color=OKABE_ITO["blue"], markersize=3, label="measured")
+    if scale.power is not None:
+        bound = seconds[-1] * (sizes / sizes[-1]) ** scale.power
+        label = f"slope {scale.power}"
+        panel.loglog(sizes, bound, "--", color=OKABE_ITO["vermillion"], linewidth=0.8, label=label)
+    panel.set_xticks(sizes, [f"{size:.0f}" for size in sizes], minor=False)
+    panel.set_xticks([], minor=True)
+    panel.set_xlabel(scale.against)
+    panel.set_ylabel("seconds")
+    panel.set_title(scale.computation)
+    panel.legend(frameon=False)

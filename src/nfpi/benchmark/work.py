@@ -1,0 +1,203 @@
+"""What the runs of a preset compute: how many batches of which kind, by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+from nfpi.config import PRIORS, SOURCES, Config
+from nfpi.config.datasets import DatasetBlock
+from nfpi.runs import BASELINE, Run
+from nfpi.workflow.tables import table_rows
+
+IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
+"""The `imagefolder` of preset paper; the other sources say it of themselves."""
+_TEST_IMAGES = {"imagefolder": 50_000}
+_LATENT_CHANNELS, _REDUCTION = 4, 8
+"""Of Stable Diffusion's autoencoder."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of a data set: how many of each split, and how the flow sees them.
+
+    Attributes:
+        train, validation, test: number of images.
+        classes: K.
+        shape: (C, H, W) of the flow's input.
+        pixels: (C, H, W) of the images themselves.
+    """
+
+    train: int
+    validation: int
+    test: int
+    classes: int
+    shape: tuple[int, int, int]
+    pixels: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, config: DatasetBlock) -> Images:
+        """The images of a data set of the config, by what is known of its source."""
+        known = {**IMAGENET, **SOURCES[config.source].traits}
+        size, channels = config.image_size or known["size"], known["channels"]
+        pixels = (channels, size, size)
+        side = size // _REDUCTION
+        shape = pixels if config.vae is None else (_LATENT_CHANNELS, side, side)
+        validation = round(known["images"] * config.validation_fraction)
+        train = known["images"] - (0 if config.refit else validation)
+        if config.train_per_class is not None:
+            train = config.train_per_class * known["classes"]
+        test = _TEST_IMAGES.get(config.source, 10_000)
+        return cls(train, validation, test, known["classes"], shape, pixels)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A number of equal batches.
+
+    Attributes:
+        stage: that computes them.
+        kind: `flow_step`, `flow_forward`, `flow_inverse`, `classifier_step`, `classifier_forward`, `vae_encode` or
+            `vae_decode`.
+        subject: name of the flow or the classifier in the config; empty for the autoencoder.
+        shape: of one image, (C, H, W).
+        classes: K.
+        batch: images of a batch.
+        batches: how many, a part of one counted as a whole one.
+        dataset: name in the config.
+    """
+
+    stage: str
+    kind: str
+    subject: str
+    shape: tuple[int, int, int]
+    classes: int
+    batch: int
+    batches: int
+    dataset: str
+
+
+def work_of(config: Config) -> list[Work]:
+    """The work of all tables of a preset; what runs share is counted once."""
+    rows = [row for table in config.tables for row in table_rows(config, table)]
+    flows = {run.of_flow for row in rows for run in row.runs if run.flow is not None}
+    found = [work for run in flows for work in _of_flow(config, run)]
+    found += [work for start in sorted({_initial(config, run) for run in flows}) for work in _of_start(config, *start)]
+    classifiers = dict.fromkeys(run for row in rows for run in row.classifier_runs)
+    found += [work for run in classifiers for work in _of_classifier(config, run)]
+    augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
+    found += [work for run in augmented for work in _of_variants(config, run)]
+    generated = {run.of_flow for run in classifiers if run.augmentation is None}
+    found += [work for run in generated for work in _of_generated(config, run)]
+    for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
+        found += _of_encoding(config, dataset)
+    return found
+
+
+def _initial(config: Config, run: Run) -> tuple[str, str, str, int]:
+    """What the initial state of a flow is identified by."""
+    assert run.flow is not None
+    assert run.prior is not None
+    baselines = {prior: start for start, prior in BASELINE.items()}
+    start = baselines[run.prior] if run.prior in baselines else config.priors[run.prior].start
+    return run.dataset, run.flow, start, run.seed
+
+
+def _flow_work(config: Config, dataset: str, flow: str, stage: str, kind: str, batch: int, images: int) -> Work:
+    known = Images.of(config.datasets[dataset])
+    return Work(stage, kind, flow, known.shape, known.classes, batch, ceil(images / batch), dataset)
+
+
+def _of_start(config: Config, dataset: str, flow: str, start: str, seed: int) -> Iterator[Work]:
+    """Initialisation, two passes for statistics, and the epochs before the fit."""
+    training, train = config.training_of(dataset, flow), Images.of(config.datasets[dataset]).train
+    batch, epochs = training.batch_size, training.fit_after_epochs
+    forward = training.initialization_images + 2 * train
+    yield _flow_work(config, dataset, flow, "start_flow", "flow_forward", batch, forward)
+    yield _flow_work(config, dataset, flow, "start_flow", "flow_step", batch, epochs * _whole(train, batch))
+
+
+def _whole(images: int, batch: int) -> int:
+    """Images of an epoch, if its last batch were a whole one."""
+    return ceil(images / batch) * batch
+
+
+def _of_flow(config: Config, run: Run) -> Iterator[Work]:
+    """The epochs after the fit, with their validation, and the evaluation of the result."""
+    assert run.flow is not None
+    known, training = Images.of(config.datasets[run.dataset]), config.training_of(run.dataset, run.flow)
+    batch, epochs = training.batch_size, training.epochs - training.fit_after_epochs
+    steps = epochs * _whole(known.train, batch)
+    yield _flow_work(config, run.dataset, run.flow, "train_flow", "flow_step", batch, steps)
+    passes = _passes_over_latents(config, run, epochs)
+    forward = epochs // training.evaluate_every * known.validation + passes * known.train
+    yield _flow_work(config, run.dataset, run.flow, "train_flow", "flow_forward", batch, forward)
+    batch = config.evaluation.batch_size
+    images = known.validation + known.test
+    yield _flow_work(config, run.dataset, run.flow, "evaluate", "flow_forward", batch, images)
+
+
+def _passes_over_latents(config: Config, run: Run, epochs: int) -> int:
+    """How often a method that learns along with the flow passes over all training images."""
+    if run.prior not in config.priors:
+        return 0
+    settings = PRIORS.settings_of(config.priors[run.prior])
+    if getattr(settings, "every_epochs", None) is not None:
+        return ceil(epochs / settings.every_epochs)  # type: ignore[attr-defined]
+    return epochs if getattr(settings, "every", None) == "epoch" else 0
+
+
+def _of_generated(config: Config, run: Run) -> Iterator[Work]:
+    """Images of every temperature."""
+    assert run.flow is not None
+    settings, known = config.for_dataset(run.dataset).generation, Images.of(config.datasets[run.dataset])
+    images = len(settings.temperatures) * settings.per_class * known.classes
+    yield _flow_work(config, run.dataset, run.flow, "generate", "flow_inverse", settings.batch_size, images)
+
+
+def _of_variants(config: Config, run: Run) -> Iterator[Work]:
+    """Latents of all training images, and their variants."""
+    assert run.flow is not None
+    settings, train = config.for_dataset(run.dataset).nfa, Images.of(config.datasets[run.dataset]).train
+    # batches are of one class: ImageNet's have two full ones of 500 and a rest
+    yield _flow_work(config, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
+    images = settings.variants * train
+    yield _flow_work(config, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)
+
+
+def _of_classifier(config: Config, run: Run) -> Iterator[Work]:
+    """Training, once for every temperature of generated images, and validation and test."""
+    assert run.classifier is not None
+    own, known = config.for_dataset(run.dataset), Images.of(config.datasets[run.dataset])
+    settings = own.classifiers[run.classifier]
+    size = settings.image_size or known.pixels[1]
+    shape = (known.pixels[0], size, size)
+    times, images = 1, known.train
+    if settings.train_on != "real":
+        times, images = len(own.generation.temperatures), own.generation.per_class * known.classes
+        images += known.train if settings.train_on == "both" else 0
+    batch = settings.batch_size
+    steps = times * settings.epochs * ceil(settings.repeats * images / batch)
+    common = (run.classifier, shape, known.classes, batch)
+    yield Work("train_classifier", "classifier_step", *common, steps, run.dataset)
+    scored = ceil((times * known.validation + known.test) / batch)
+    yield Work("train_classifier", "classifier_forward", *common, scored, run.dataset)
+    if run.augmentation is not None and run.flow is not None and config.datasets[run.dataset].vae is not None:
+        decoded = ceil(settings.epochs * settings.nfa_probability * settings.repeats * images)
+        batches = ceil(decoded / config.datasets[run.dataset].encode_batch_size)
+        yield _vae_work(config, run.dataset, "train_classifier", "vae_decode", batches)
+
+
+def _of_encoding(config: Config, dataset: str) -> Iterator[Work]:
+    """Latents of all images."""
+    if config.datasets[dataset].vae is not None:
+        known, batch = Images.of(config.datasets[dataset]), config.datasets[dataset].encode_batch_size
+        batches = ceil((known.train + known.validation + known.test) / batch)
+        yield _vae_work(config, dataset, "encode_data", "vae_encode", batches)
+
+
+def _vae_work(config: Config, dataset: str, stage: str, kind: str, batches: int) -> Work:
+    known, batch = Images.of(config.datasets[dataset]), config.datasets[dataset].encode_batch_size
+    shape = known.pixels if kind == "vae_encode" else known.shape
+    return Work(stage, kind, "", shape, known.classes, batch, batches, dataset)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfpi.benchmark.cards import BANDWIDTH, CARDS, MULTIPLY, TENSOR_CORES, Card
+from nfpi.benchmark.computations import Step
+from nfpi.benchmark.counting import Counts, Operation
+from nfpi.benchmark.projection import _fitting, main
+from nfpi.benchmark.work import Images, Work, work_of
+from nfpi.config.resolution import resolve
+
+ROOT = Path(__file__).parents[2]
+CARD = Card("a card", 10, 1e9, {"float32": 1e12, "tf32": 4e12, "bfloat16": 8e12, "float64": 1e11}, 1e-6)
+
+
+def one(flops: int, moved: int, dtype: torch.dtype = torch.float32) -> Counts:
+    return Counts([Operation("aten.mm.default", flops, moved, dtype)])
+
+
+def test_an_operation_takes_arithmetic_or_memory_whichever_is_longer():
+    assert CARD.seconds(one(10**12, 1)) == pytest.approx(1 / MULTIPLY)
+    assert CARD.seconds(one(1, 10**9)) == pytest.approx(1 / BANDWIDTH)
+    assert CARD.seconds(one(10**12, 1), "tf32") == pytest.approx(1 / 4 / TENSOR_CORES)
+    assert CARD.seconds(one(10**12, 1, torch.bfloat16), "bf16-mixed") == pytest.approx(1 / 8 / TENSOR_CORES)
+    assert CARD.seconds(one(10**11, 1, torch.float64), "tf32") == pytest.approx(1 / MULTIPLY)
+
+
+def test_a_host_that_is_slower_than_the_card_decides():
+    many = Counts(one(1, 1).operations * 1000)
+    assert CARD.seconds(many) == pytest.approx(1000 * 1e-6)
+
+
+def test_a_card_has_the_precisions_of_its_arithmetic():
+    assert [card.precisions for card in CARDS] == [["32-true"]] + [["32-true", "tf32", "bf16-mixed"]] * 2
+
+
+def test_the_work_of_preset_paper_is_what_its_settings_say():
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
+    assert Images.of(config.datasets["cifar10"]).train == 47500
+    assert Images.of(config.datasets["cifar10_500"]).train == 5000
+    assert Images.of(config.datasets["imagenet"]).shape == (4, 32, 32)
+    work = work_of(config)
+    glow = [w.batches for w in work if w.stage == "train_flow" and w.kind == "flow_step" and w.subject == "glow"]
+    assert glow == [499 * 93] * 2  # λ = 0 and 3e5; 47 500 images in batches of 512
+    swin = [w.batches for w in work if w.kind == "classifier_step" and w.subject == "swin"]
+    assert len(swin) == 8
+    assert set(swin) == {1000 * 557}  # 3 · 47 500 images in batches of 256
+    assert {w.kind for w in work if not w.subject} == {"vae_encode", "vae_decode"}
+
+
+def test_the_page_says_that_nothing_was_run_and_sums_the_stages(tmp_path, monkeypatch):
+    tiny = {"mef": {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}}
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "flows": tiny}).config
+    work = [w for w in work_of(config) if w.subject == "mef" and w.stage in ("start_flow", "evaluate", "generate")]
+    monkeypatch.setattr("nfpi.benchmark.projection.work_of", lambda _: work)
+    where = ["--config", str(ROOT / "config.yaml"), "--presets", str(ROOT / "presets")]
+    output = tmp_path / "performance.md"
+    main(["--preset", "demo", "--output", str(output), *where])
+    text = output.read_text(encoding="utf-8")
+    assert "Nothing on this page was run on a GPU" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    for stage in ("start_flow", "evaluate", "generate", "**all**"):
+        assert any(row.startswith(f"| {stage} |") for row in rows), stage
+    steps = [row for row in rows if row.startswith("| mef, 1×8×8")]
+    assert len(steps) == 2 * 2  # two precisions, of the step and of its memory
+    assert sum("fits" in row for row in steps) == 2
+
+
+def test_what_does_not_fit_says_what_would():
+    large = Step(Counts(), Counts(), saved=16 * 2**30, state=2**30)
+    flow = Work("train_flow", "flow_step", "mef", (3, 32, 32), 10, 512, 1, "cifar10")
+    classifier = replace(flow, kind="classifier_step", batch=64)
+    assert _fitting(large, replace(CARD, memory=40), flow) == "fits"
+    assert _fitting(large, CARD, flow) == f"batch {int(512 * (0.85 * 10 - 1) / 16)}"
+    assert _fitting(large, CARD, classifier) == "accumulate: 4"
+    assert _fitting(large, replace(CARD, memory=1), classifier) == "does not fit"
