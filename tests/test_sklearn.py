@@ -75,7 +75,6 @@ def test_checks_that_need_no_images_pass():
     assert sum(check["status"] == "passed" for check in done) > 20
 
 
-@pytest.mark.slow
 def test_all_checks_pass_on_features_that_are_made_images():
     done = check_estimator(OfFeatures(**QUICK), on_skip=None)
     assert sum(check["status"] == "passed" for check in done) > 50

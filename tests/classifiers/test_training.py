@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from nfpi.classifiers import (
     train_classifier,
 )
 from nfpi.classifiers.training import make_schedule
-from nfpi.config import ClassifierConfig, StandardAugmentation
+from nfpi.config import ClassifierConfig, StandardAugmentation, resolve
 from nfpi.data import ImageSet
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
@@ -24,6 +25,8 @@ from nfpi.runtime.devices import make_device
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.runtime.tensors import FormatError
 
+ROOT = Path(__file__).resolve().parents[2]
+TINY_EVA02 = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "drop_path_rate": 0.3}
 CONFIG = ClassifierConfig(epochs=3, batch_size=16, max_learning_rate=0.05, standard={"crop_padding": 1})
 
 
@@ -459,6 +462,31 @@ def test_two_parts_equal_the_whole(make_images, device, settings, nfa, saves, tm
         resumed = train(device, images, images, model=model, folder=tmp_path, **settings)
     assert made == list(range(saves + 1, 13))
     assert_same(whole, resumed)
+
+
+@pytest.mark.parametrize("how", ["plain", "workers", "checkpointed"])
+def test_table_6_in_parts_of_a_batch_is_resumed_bit_for_bit(make_images, device, tmp_path, monkeypatch, cut_after, how):
+    """The settings of preset paper's EVA02, but for its size and what is trained; with random depth."""
+    paper = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config.classifiers["eva02"]
+    assert paper.accumulate > 1
+    images = make_images((3, 8, 8), noise=90, flip=True)
+    settings = {name: getattr(paper, name) for name in ("accumulate", "optimizer", "schedule", "momentum")}
+    settings |= {"gradient_clip": paper.gradient_clip, "checkpoint_minutes": 1e-9, "learning_rate": 0.01}
+    settings |= {"workers": 2} if how == "workers" else {}
+
+    def model() -> torch.nn.Module:
+        torch.manual_seed(1)
+        return build_classifier(ClassifierConfig(model="eva02", architecture=TINY_EVA02), 3, 3, 8)
+
+    whole = train(device, images, images, model=model(), **settings)
+    settings |= {"checkpoint_activations": how == "checkpointed"}  # changes no result
+    with monkeypatch.context() as patch:
+        cut_after(patch, 6)
+        with pytest.raises(KeyboardInterrupt):
+            train(device, images, images, model=model(), folder=tmp_path, **settings)
+    torch.manual_seed(77)
+    assert_same(whole, train(device, images, images, model=model(), folder=tmp_path, **settings))
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.slow

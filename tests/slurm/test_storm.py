@@ -144,6 +144,7 @@ def scontrol(*arguments: str) -> None:
     subprocess.run(["scontrol", *arguments], check=True)
 
 
+@pytest.mark.long
 def test_requeued_without_daemons_and_on_a_node_that_fails(
     project: Submitting, alone: Path, by_itself: None, node: str, controller: Controller
 ) -> None:

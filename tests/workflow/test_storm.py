@@ -27,7 +27,7 @@ from nfpi.cli import main
 from .conftest import Project, clone
 from .test_killed import TIMES, processes_in
 
-KILLS = int(os.environ.get("NFPI_KILLS", "5"))
+KILLS = int(os.environ.get("NFPI_KILLS", "3"))
 SEED = int(os.environ.get("NFPI_STORM_SEED", "0"))
 TARGETS = ("table2", "table5", "residuals")
 SETTINGS = {

@@ -1,0 +1,56 @@
+"""Check what `snakemake all` made of preset demo: `python .ci/check_results.py results/demo`."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROWS = {"table1": 6, "table2": 5, "table3": 4, "table4": 5, "table5": 4, "table6": 5, "table7": 6}
+FIGURES = ("accuracy_against_weight", "convergence_map", "figure1", "figure1_full", "figure2", "residuals", "samples")
+SMALLEST_FIGURE = 5000
+"""bytes; a smaller file shows nothing"""
+
+
+def check_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Print all tables; their rows must be there, with a result each.
+
+    Returns:
+        the tables by name.
+    """
+    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
+    for name, table in tables.items():
+        print((folder / f"{name}.md").read_text(encoding="utf-8"))
+        expect((table["status"] == "ok").all(), f"{name}: a result in every row", table["status"].tolist())
+    rows = {name: len(table) for name, table in tables.items()}
+    expect(rows == ROWS, f"rows {ROWS}", rows)
+    expect("NFπ" in tables["table1"]["row"].tolist(), "table1: a row NFπ", tables["table1"]["row"].tolist())
+    return tables
+
+
+def check_accuracies(tables: dict[str, pd.DataFrame]) -> None:
+    """The repulsion must help: over λ = 0 in Table 2, and under every backbone of Table 7."""
+    table = tables["table2"]
+    baseline, best = (table[chosen].iloc[0]["nf_acc"] for chosen in (table["lambda"] == 0, table["best"]))
+    expect(best >= 98, "table2: NF-Acc of at least 98 % at the best λ", f"{best:.2f}")
+    expect(best - baseline >= 2, "table2: at least 2 points above λ = 0", f"{best - baseline:.2f}")
+    backbones = tables["table7"].pivot(index="flow", columns="lambda", values="nf_acc")
+    expect((backbones[1e4] > backbones[0]).all(), "table7: a higher NF-Acc at λ = 10⁴ than at 0", f"\n{backbones}")
+
+
+def check_figures(folder: Path) -> None:
+    """All figures must be drawn."""
+    drawn = {path.name for path in folder.iterdir() if path.stat().st_size > SMALLEST_FIGURE}
+    missing = {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")} - drawn
+    expect(not missing, "every figure as png and pdf", f"none of {sorted(missing)}")
+
+
+def expect(fulfilled: bool, expected: str, received: object) -> None:
+    """End the process with a line if something is not as expected."""
+    if not fulfilled:
+        sys.exit(f"check_results: expected {expected}, received {received}")
+
+
+if __name__ == "__main__":
+    results = Path(sys.argv[1])
+    check_accuracies(check_tables(results / "tables"))
+    check_figures(results / "figures")
