@@ -24,7 +24,7 @@ from nfpi.config import resolve
 from nfpi.results.planned import write_planned
 
 ROOT = Path(__file__).parents[2]
-FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EPOCHS = re.compile(r"(?<=--training\.epochs )\d+|(?<=\bepochs=)\d+")
 PYTHON_MODEL = "results/demo/digits/mef/fpi/lambda=10000/seed=0/model"
 
@@ -133,9 +133,23 @@ def write_digits(folder: Path) -> None:
             Image.fromarray((image * 255 / 16).astype(np.uint8)).save(folder / f"{label}/{number}.png")
 
 
+def extension_name(block: Block) -> str | None:
+    """The file that a block of Python is, by its first line: `# mine.py`."""
+    name = re.match(r"# (\w+\.py)\n", block.text) if block.language == "python" else None
+    return name[1] if name else None
+
+
+def write_extensions(folder: Path, document: Path) -> None:
+    """Write the extensions that the presets of a document name."""
+    shutil.copy(ROOT / "examples/simplex_prior.py", folder / "my_prior.py")
+    for block in blocks_of(document):
+        if name := extension_name(block):
+            (folder / name).write_text(block.text, encoding="utf-8")
+
+
 def prepare(project: Project, block: Block) -> None:
     """Write the presets of the document into the clone, and what they name beside it."""
-    shutil.copy(ROOT / "examples/simplex_prior.py", project.folder / "my_prior.py")
+    write_extensions(project.folder, block.file)
     if not (project.folder / "my-images").exists():
         write_images(project.folder / "my-images")
     for other in blocks_of(block.file):
@@ -157,7 +171,7 @@ def test_commands(block: Block, project: Project, place: Path) -> None:
             short = EPOCHS.sub("2", shlex.join(arguments))
             assert main(shlex.split(short)) == 0, short
         else:
-            assert program in ("pip", "pytest"), f"{block.name}: {program}"
+            assert program in ("pip", "pytest", "pre-commit", "mkdocs"), f"{block.name}: {program}"
 
 
 @of("yaml")
@@ -166,7 +180,7 @@ def test_settings(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("SCRATCH", "WORK", "DSDIR"):
         monkeypatch.setenv(name, str(tmp_path))
     preset = tmp_path / "mine.yaml"
-    shutil.copy(ROOT / "examples/simplex_prior.py", tmp_path / "my_prior.py")
+    write_extensions(tmp_path, block.file)
     write_images(tmp_path / "my-images")
     text = block.text if "extends:" in block.text else f"extends: demo\n{block.text}"
     preset.write_text(text, encoding="utf-8")
@@ -180,7 +194,7 @@ def test_python(file: Path, place: Path) -> None:
     assert (place / PYTHON_MODEL).is_dir()
     names: dict[str, object] = {}
     for block in blocks_of(file):
-        if block.language == "python" and block.reason is None:
+        if block.language == "python" and block.reason is None and extension_name(block) is None:
             text = EPOCHS.sub("2", block.text)
             exec(compile("\n" * block.line + text, str(file), "exec"), names)
 
