@@ -17,6 +17,7 @@ from nfpi.data.batches import Transform, augment_each
 from nfpi.data.loader import Batch, BatchLoader, Request, num_batches
 from nfpi.data.pixels import Pixels
 from nfpi.data.store import ImageSet
+from nfpi.runtime.precision import choose_precision
 from nfpi.runtime.randomness import derive_seed
 
 
@@ -169,7 +170,6 @@ class ClassifierData:
 
     def _loader(self, seed: int, device: torch.device) -> BatchLoader:
         config, variants = self.config, self.variants
-        decoded = variants is not None and variants.decoder is not None
         batches = ClassifierBatches(
             self.train,
             self.preprocessing,
@@ -180,6 +180,11 @@ class ClassifierData:
             config.nfa_probability,
             seed,
         )
+        prepare = None
+        if variants is not None and variants.decoder is not None:
+            # what a classifier learns from may be rounded so; on a CPU it is float32
+            bfloat16 = choose_precision("auto", device) == "bf16-mixed"
+            prepare = VariantDecoder(variants, batches.rows, device, bfloat16)
         return BatchLoader(
             batches,
             config.batch_size,
@@ -188,7 +193,7 @@ class ClassifierData:
             drop_last=self.drops_last,
             workers=config.workers,
             pin_memory=device.type == "cuda",
-            prepare=VariantDecoder(variants, batches.rows, device) if variants is not None and decoded else None,
+            prepare=prepare,
         )
 
     def _transform(self) -> Transform | None:

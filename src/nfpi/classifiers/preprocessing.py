@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -38,8 +39,13 @@ class Preprocessing:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Convert 8-bit images to inputs of the network, (B, C, H, W), float32; with the defaults, in [−1, 1]."""
-        mean, std = (self._per_channel(values, images.shape[1]).to(images.device) for values in (self.mean, self.std))
-        return images.float() / (255 * std) - mean / std
+        return self.normalization(images.shape[1], images.device)(images)
+
+    def normalization(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Make :meth:`normalize` for many batches of C channels on one device, which gets mean and std once."""
+        mean, std = (self._per_channel(values, channels).to(device) for values in (self.mean, self.std))
+        divisor, shift = 255 * std, mean / std
+        return lambda images: images.float() / divisor - shift
 
     def resize(self, images: Tensor, size: int) -> Tensor:
         """Resize 8-bit images (..., C, H, W) to (..., C, S, S), bicubic: squashed, or resized and centre-cropped."""

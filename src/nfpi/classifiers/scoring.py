@@ -56,13 +56,14 @@ def classifier_scores(
         workers: processes that read images.
     """
     model.eval()
-    _, height, width = image_set.shape
+    channels, height, width = image_set.shape
     batch_size = max(1, min(_LARGEST_BATCH, _PIXELS_PER_BATCH // (height * width)))
     batches = load_batches(image_set, batch_size, seed=0, workers=workers, pin_memory=device.type == "cuda")
+    normalize = preprocessing.normalization(channels, device)
     correct, among_five = 0, 0
     log_prob, all_labels = [], []
     for images, labels in batches:
-        logits = model(preprocessing.normalize(images.to(device, non_blocking=True))).cpu()
+        logits = model(normalize(images.to(device, non_blocking=True))).cpu()
         correct += int((logits.argmax(1) == labels).sum())
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         among_five += int((best == labels[:, None]).sum())

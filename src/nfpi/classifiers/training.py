@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRSc
 from tqdm import tqdm
 
 from nfpi.classifiers.data import ClassifierData
+from nfpi.classifiers.memory import checkpoint_activations, fuse_attention
 from nfpi.classifiers.scoring import classifier_scores
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpointer, Checkpoints, Snapshot, checkpointing
@@ -188,11 +189,15 @@ def train_classifier(
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        ValueError: the model does not give (B, K) logits, or batches cannot be divided.
+        ValueError: the model does not give (B, K) logits, batches cannot be divided, or activations not be computed
+            anew.
         Interrupted: a signal asked to stop; the state is saved.
     """
     _require_divisible(model, data.config)
     model = model.to(device.device)
+    fuse_attention(model, device.device)
+    if data.config.checkpoint_activations:
+        checkpoint_activations(model)
     state = ClassifierState.new(model, data.config, seed, data.steps_per_epoch)
     found = checkpoints.load() if checkpoints is not None else None
     if checkpoints is not None and found is not None:
@@ -227,6 +232,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
     config, steps_per_epoch = data.config, data.steps_per_epoch
     module, optimizer = device.setup(state.model, state.optimizer)
     change_batch = _batch_transform(data, device)
+    normalize = data.preprocessing.normalization(data.train.shape[0], device.device)
     steps = config.epochs * steps_per_epoch
     progress = tqdm(total=steps, initial=state.step, desc="classifier", unit="step", leave=False, disable=None)
     module.train()
@@ -237,7 +243,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
             torch.manual_seed(
                 derive_seed(state.seed, "classifier step", state.step)
             )  # for mixup and the like, and for dropout
-            images, targets = change_batch(data.preprocessing.normalize(images), labels)
+            images, targets = change_batch(normalize(images), labels)
             optimizer.zero_grad()
             losses = []  # the sum of each part's
             parts = zip(images.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)

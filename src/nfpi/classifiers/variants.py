@@ -97,11 +97,13 @@ class VariantDecoder:
         variants: latents, with their decoder.
         rows: of a request, for each of its images the index of the variant that replaces it; −1: none.
         device: of the decoder.
+        bfloat16: whether the decoder's convolutions and products are in bfloat16, not in float32.
     """
 
     variants: Variants
     rows: Callable[[Request], np.ndarray]
     device: torch.device
+    bfloat16: bool = False
 
     def __call__(self, requests: Iterator[Request]) -> Iterator[Request]:
         """Complete requests by the decoded images (V, C, H, W), uint8, of those that are replaced, in their order."""
@@ -124,7 +126,7 @@ class VariantDecoder:
         parts = []
         for some in np.array_split(rows, -(-len(rows) // at_once)) if len(rows) else []:
             latents = torch.from_numpy(np.asarray(self.variants.images.images[some])).permute(0, 3, 1, 2).contiguous()
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 decoded = self.variants.decoder(
                     (latents.pin_memory() if on_gpu else latents).to(self.device, non_blocking=on_gpu)
                 )

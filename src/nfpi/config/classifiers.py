@@ -167,6 +167,9 @@ class ClassifierConfig(Settings):
     """processes that read and augment images; 0: the training process itself (does not affect results)"""
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training (does not affect results)"""
+    checkpoint_activations: bool = added_setting(False)
+    """whether the activations inside of the blocks of a transformer are computed again for the backward pass, not kept:
+    less memory, a third more computation (does not affect results)"""
     keep: bool = True
     """whether the weights are kept after testing; false: only metrics and predictions are (does not affect results, or
     classifiers trained earlier)"""

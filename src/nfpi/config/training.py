@@ -8,7 +8,15 @@ from pydantic import model_validator
 
 from nfpi.config.base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
 
-NO_RESULT = {"workers", "checkpoint_minutes", "evaluate_every", "tracking", "sample_every_epochs", "keep"}
+NO_RESULT = {
+    "workers",
+    "checkpoint_minutes",
+    "evaluate_every",
+    "tracking",
+    "sample_every_epochs",
+    "keep",
+    "checkpoint_activations",
+}
 """Training settings that affect how a training runs and is monitored, but not its result."""
 
 

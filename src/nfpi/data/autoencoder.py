@@ -93,7 +93,7 @@ def decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W), uint8, on that device.
     """
-    pixels = autoencoder.decode(latents.to(autoencoder.device).float()).sample
+    pixels = autoencoder.decode(latents.to(autoencoder.device).float()).sample.float()
     return ((pixels + 1) * LEVELS).round().clamp(0, 255).to(torch.uint8)
 
 
