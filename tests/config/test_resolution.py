@@ -225,7 +225,7 @@ FAULTS = {
     ),
     "released objective, every step": (
         {"priors": {"fpi": {}, "nfgd": {"method": "gradient_descent", "every": "step", "objective": "released"}}},
-        "priors.nfgd: objective: released is of all training latents",
+        "priors.nfgd: objective: released needs all training latents",
     ),
     "unknown data set of a figure": (
         {"figures": {"figure1": {"dataset": "digit"}}},

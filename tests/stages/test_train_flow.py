@@ -156,7 +156,7 @@ def test_gaussians_that_are_neither_fitted_nor_learned_stay(begun, tmp_path):
 
 def test_a_learner_that_cannot_be_is_refused_in_one_line(learn, tmp_path, capsys):
     assert call(*learn(tmp_path / "new", "released", every="step")) == 1
-    assert "objective: released is of all training latents" in error_line(capsys)
+    assert "objective: released needs all training latents" in error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 

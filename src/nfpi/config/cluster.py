@@ -95,7 +95,7 @@ class Cluster(Settings):
     cores_per_gpu: PositiveInt | None = None
     """cores allocated with each GPU; None: a job requests the threads of its stage"""
     ask_memory: bool = True
-    """whether to request memory; no: it is allocated with the cores"""
+    """whether jobs request memory; false: it is allocated with the cores"""
     warn_seconds: Annotated[int, Field(ge=0, lt=65536)] = 120
     """seconds before its time limit at which a job receives SIGTERM, to save its progress; 0: no signal"""
     options: Annotated[str, AfterValidator(_check_options)] = ""

@@ -94,18 +94,18 @@ class GradientDescentSettings(Settings):
     final_learning_rate: PositiveFloat = 0.001
     """η₁"""
     power: PositiveFloat = 1.0
-    """1: linear; above: sublinear, the step size changes slowly at first; below: superlinear"""
+    """1: linear; > 1: sublinear, the step size changes slowly at first; < 1: superlinear"""
     variance_range: PositiveFloat = 1.0
-    """a"""
+    """a, the width of the range of variances"""
     variance_slope: PositiveFloat = 1.0
-    """b"""
+    """b, the slope of the sigmoid"""
     smallest_variance: PositiveFloat = 0.25
-    """c"""
+    """c, the infimum of variances"""
 
     @model_validator(mode="after")
     def _check_objective(self) -> GradientDescentSettings:
         if self.objective == "released" and self.every == "step":
-            raise ValueError("objective: released is of all training latents, expected every = epoch, received step")
+            raise ValueError("objective: released needs all training latents: expected every = epoch, received step")
         if not (self.fit_mean or self.fit_variance):
             raise ValueError("fit_mean, fit_variance: expected at least one to be learned, received neither")
         return self
@@ -136,8 +136,8 @@ class RepeatedFixedPointConfig(FixedPointConfig, RepeatedFixedPointSettings):
 class GradientDescentConfig(_Weighted, GradientDescentSettings):
     """λ and the settings of the gradient descent: `GradientDescentConfig(weight=1e4, power=2)`.
 
-    In the released code this objective has its own schedule of step sizes: 0.1 → 0.1 → 0.01 → 0.001 at epochs 0, 10, 11
-    and 100, with linear or geometric interpolation.
+    The released code optimises its objective with another schedule of step sizes: 0.1 → 0.1 → 0.01 → 0.001 at epochs 0,
+    10, 11 and 100, interpolated linearly or geometrically.
     """
 
     def step_size(self, progress: float) -> float:
