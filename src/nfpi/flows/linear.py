@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy
 import torch
@@ -36,17 +38,38 @@ class MatrixExponentialConv1x1(Bijection):
         empty = initialization_skipped()
         self.weight = nn.Parameter(torch.empty(channels, channels) if empty else random_rotation_logarithm(channels))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One product with the C×C matrix e^A; the log-determinant is the same for every image: ()."""
-        return self._mix(x, self.weight)
+    def forward(self, x: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One product with the C×C matrix e^A; the log-determinant is the same for every image: ().
 
-    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            x: (B, C, H, W).
+            exponential: e^A, where it is known already.
+        """
+        return self._mix(x, self.weight, exponential)
+
+    def inverse(self, y: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same with −A."""
-        return self._mix(y, -self.weight)
+        return self._mix(y, -self.weight, exponential)
 
     @staticmethod
-    def _mix(x: Tensor, logarithm: Tensor) -> tuple[Tensor, Tensor]:
+    def _mix(x: Tensor, logarithm: Tensor, exponential: Tensor | None) -> tuple[Tensor, Tensor]:
         # in mixed precision this product stays exact, so that the inverse is one: it is small beside the convolutions
         with torch.autocast(x.device.type, enabled=False):
-            mixed = torch.matmul(matrix_exponential(logarithm), x.flatten(2)).view_as(x)
+            if exponential is None:
+                exponential = matrix_exponential(logarithm)
+            pixels = x.flatten(2)
+            if x.device.type == "cpu":
+                mixed = torch.matmul(exponential, pixels)
+            else:  # the same without the transposed copies that this product of a matrix and a batch makes
+                mixed = torch.bmm(exponential.expand(len(x), -1, -1), pixels)
+            mixed = mixed.view_as(x)
         return mixed, logarithm.trace() * x.shape[2:].numel()
+
+
+def exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inverse: bool = False) -> tuple[Tensor, ...]:
+    """e^A of each of several convolutions of one size, or e^{−A}, in the operations of one."""
+    if not convolutions:
+        return ()
+    logarithms = torch.stack([convolution.weight for convolution in convolutions])
+    with torch.autocast(logarithms.device.type, enabled=False):
+        return matrix_exponential(-logarithms if inverse else logarithms).unbind()

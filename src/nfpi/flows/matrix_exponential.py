@@ -5,13 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydantic import ValidationError
+from torch import Tensor
 
 from nfpi.config.base import explain
 from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.flows.actnorm import ActNorm
+from nfpi.flows.bijection import Bijection
 from nfpi.flows.coupling import make_coupling
-from nfpi.flows.linear import MatrixExponentialConv1x1
+from nfpi.flows.linear import MatrixExponentialConv1x1, exponentials
 from nfpi.flows.multiscale import FlowStep, MultiscaleFlow
+
+
+class MatrixExponentialStep(FlowStep):
+    """Actnorm, 1×1 convolution by matrix exponential, and coupling; e^A may be known from outside."""
+
+    linear: MatrixExponentialConv1x1
+
+    def forward(self, x: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The three parts in their order.
+
+        Args:
+            x: (B, C, H, W).
+            exponential: e^A of the convolution, (C, C); None: it is computed.
+        """
+        normalized, of_actnorm = self.actnorm(x)
+        mixed, of_linear = self.linear(normalized, exponential)
+        y, of_coupling = self.coupling(mixed)
+        return y, of_actnorm + of_linear + of_coupling
+
+    def inverse(self, y: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Their inverses in the opposite order, with e^{−A}."""
+        mixed, of_coupling = self.coupling.inverse(y)
+        normalized, of_linear = self.linear.inverse(mixed, exponential)
+        x, of_actnorm = self.actnorm.inverse(normalized)
+        return x, of_coupling + of_linear + of_actnorm
 
 
 class MatrixExponentialFlow(MultiscaleFlow):
@@ -52,7 +79,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
             raise ValueError(explain(error)) from None
         super().__init__(shape, settings)
 
-    def make_step(self, level: int, shape: tuple[int, int, int]) -> FlowStep:
+    def make_step(self, level: int, shape: tuple[int, int, int]) -> MatrixExponentialStep:
         """Actnorm, 1×1 convolution and coupling with this level's net."""
         settings = self.settings
         return matrix_exponential_step(
@@ -63,6 +90,25 @@ class MatrixExponentialFlow(MultiscaleFlow):
             settings.initialization,
         )
 
+    def apply_level(self, steps: Sequence[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the steps; the exponentials of their convolutions are computed together."""
+        for step, exponential in zip(steps, exponentials(_convolutions(steps)), strict=True):
+            x, change = step(x, exponential)
+            log_abs_det = log_abs_det + change
+        return x, log_abs_det
+
+    def invert_level(self, steps: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the inverses in the opposite order; the exponentials are computed together."""
+        found = exponentials(_convolutions(steps), inverse=True)
+        for step, exponential in zip(reversed(steps), reversed(found), strict=True):
+            y, change = step.inverse(y, exponential)  # type: ignore[call-arg]
+            log_abs_det = log_abs_det + change
+        return y, log_abs_det
+
+
+def _convolutions(steps: Sequence[Bijection]) -> list[MatrixExponentialConv1x1]:
+    return [step.linear for step in steps if isinstance(step, MatrixExponentialStep)]
+
 
 def matrix_exponential_step(
     shape: tuple[int, int, int],
@@ -70,7 +116,7 @@ def matrix_exponential_step(
     num_blocks: int,
     coupling: str = "matrix_exponential",
     initialization: str = "normal",
-) -> FlowStep:
+) -> MatrixExponentialStep:
     """One step of the paper's flow.
 
     Args:
@@ -79,7 +125,7 @@ def matrix_exponential_step(
         coupling: kind of the coupling.
     """
     channels = shape[0]
-    return FlowStep(
+    return MatrixExponentialStep(
         ActNorm(shape),
         MatrixExponentialConv1x1(channels),
         make_coupling(coupling, channels, hidden_channels, num_blocks, initialization),

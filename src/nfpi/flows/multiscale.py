@@ -91,6 +91,23 @@ class MultiscaleFlow(ImageFlow):
         """A new step of this level on images of this shape (C, H, W)."""
         raise NotImplementedError
 
+    def apply_level(self, steps: Sequence[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the steps of a level; a subclass may compute in one go what its steps have in common.
+
+        Args:
+            steps: of the level.
+            x: (B, C, H, W), its squeezed input.
+            log_abs_det: of what was applied before, (B,).
+
+        Returns:
+            The level's output, and the log-determinant of all, (B,).
+        """
+        return forward_through(steps, x, log_abs_det)
+
+    def invert_level(self, steps: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the inverses of the steps of a level in the opposite order; arguments as of :meth:`apply_level`."""
+        return inverse_through(steps, y, log_abs_det)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(x) and log |det ∂z/∂x|.
 
@@ -107,7 +124,7 @@ class MultiscaleFlow(ImageFlow):
 
         def apply(level: list[Bijection], x: Tensor) -> Tensor:
             nonlocal log_abs_det
-            x, log_abs_det = forward_through(level, x, log_abs_det)
+            x, log_abs_det = self.apply_level(level, x, log_abs_det)
             return x
 
         return self._through(x, apply), log_abs_det
@@ -129,7 +146,7 @@ class MultiscaleFlow(ImageFlow):
         log_abs_det = z.new_zeros(len(z))
         for level in reversed(self._steps()):
             z = torch.cat([z, kept.pop()], 1)
-            z, log_abs_det = inverse_through(level, z, log_abs_det)
+            z, log_abs_det = self.invert_level(level, z, log_abs_det)
             z = unsqueeze(z)
         return z, log_abs_det
 

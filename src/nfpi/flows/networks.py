@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nfpi.flows.initialization import initialization_skipped
+from nfpi.flows.kernels import scale_kernels
 from nfpi.runtime.precision import convolution_format
 
 
@@ -63,9 +66,16 @@ class NormalizedConv2d(nn.Module):
         else:
             nn.init.kaiming_uniform_(self.weight, nonlinearity="linear")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) → (B, out, H, W)."""
-        return F.conv2d(x, self.weight * self.scale[:, None, None, None], self.shift, padding=self.padding)
+    def forward(self, x: Tensor, kernel: Tensor | None = None) -> Tensor:
+        """(B, in, H, W) → (B, out, H, W).
+
+        Args:
+            x: the image.
+            kernel: weight and scale multiplied, where that was done for many convolutions at once.
+        """
+        if kernel is None:
+            kernel = self.weight * self.scale[:, None, None, None]
+        return F.conv2d(x, kernel, self.shift, padding=self.padding)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
@@ -94,11 +104,11 @@ class ResidualBlock(nn.Module):
         self.conv2 = NormalizedConv2d(channels, channels, 1, initial_scale=initial_scale)
         self.conv3 = NormalizedConv2d(channels, channels, 3, starts_at_zero=True, initial_scale=initial_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
-        hidden = F.elu(self.conv1(x), inplace=True)
-        hidden = F.elu(self.conv2(hidden), inplace=True)
-        return F.elu(self.conv3(hidden).add_(x), inplace=True)
+    def forward(self, x: Tensor, kernels: Sequence[Tensor | None] = (None, None, None)) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W); `kernels` are those of its convolutions, where they are known."""
+        hidden = F.elu(self.conv1(x, kernels[0]), inplace=True)
+        hidden = F.elu(self.conv2(hidden, kernels[1]), inplace=True)
+        return F.elu(self.conv3(hidden, kernels[2]).add_(x), inplace=True)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
@@ -136,9 +146,11 @@ class ResidualNet(CouplingNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H, W)."""
-        hidden = F.elu(self.head(x.contiguous(memory_format=convolution_format(x.device))), inplace=True)
-        for block in self.blocks:
-            hidden = block(hidden)
+        convolutions = [module for module in self.modules() if isinstance(module, NormalizedConv2d)]
+        kernels = scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions])
+        hidden = F.elu(self.head(x.contiguous(memory_format=convolution_format(x.device)), kernels[0]), inplace=True)
+        for number, block in enumerate(self.blocks):
+            hidden = block(hidden, kernels[3 * number + 1 : 3 * number + 4])
         return self.out(hidden)
 
     @torch.no_grad()

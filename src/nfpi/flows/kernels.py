@@ -1,0 +1,72 @@
+"""Kernels of many convolutions, each scaled by output channel, in a few operations.
+
+A net of the paper's flow has up to 25 such kernels. On an accelerator each multiplication is a launch, and so are those
+of its gradients; there the kernels of one size are stacked and share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nfpi.runtime.precision import convolution_format
+
+
+def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
+    """s ⊙ W of every convolution.
+
+    On an accelerator they come in the memory format and the precision of the convolutions. On a CPU, and where a
+    compiler fuses operations, each is multiplied alone.
+
+    Args:
+        weights: W, (out, in, k, k) each.
+        scales: s, (out,) each.
+
+    Returns:
+        (out, in, k, k) each.
+    """
+    device = weights[0].device
+    if device.type == "cpu" or torch.compiler.is_compiling():
+        return [weight * scale[:, None, None, None] for weight, scale in zip(weights, scales, strict=True)]
+    channels_last = convolution_format(device) == torch.channels_last
+    mixed = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if mixed else weights[0].dtype
+    places: dict[torch.Size, list[int]] = {}
+    for place, weight in enumerate(weights):
+        places.setdefault(weight.shape, []).append(place)
+    kernels = list(weights)
+    for group in places.values():
+        parameters = [weights[place] for place in group] + [scales[place] for place in group]
+        for place, kernel in zip(group, _ScaledKernels.apply(channels_last, dtype, *parameters), strict=True):
+            kernels[place] = kernel
+    return kernels
+
+
+class _ScaledKernels(torch.autograd.Function):
+    """s ⊙ W of n kernels of one size; ∂W = s ⊙ ∂K in the memory format of W, ∂s = Σ W ⊙ ∂K."""
+
+    @staticmethod
+    def forward(ctx: Any, channels_last: bool, dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:
+        count = len(parameters) // 2
+        weights = torch.stack(parameters[:count])
+        scales = torch.stack(parameters[count:])[..., None, None, None]
+        ctx.save_for_backward(weights, scales)
+        if channels_last:
+            number, out, in_, height, width = weights.shape
+            kernels = weights.new_empty((number, out, height, width, in_), dtype=dtype).movedim(-1, 2)
+        else:
+            kernels = torch.empty_like(weights, dtype=dtype)
+        return torch.mul(weights, scales, out=kernels).unbind()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weights, scales = ctx.saved_tensors
+        stacked = torch.stack(gradients)
+        of_weights = torch.mul(stacked, scales, out=torch.empty_like(weights))
+        of_scales = (stacked * weights).sum((2, 3, 4))
+        return None, None, *of_weights.unbind(), *of_scales.unbind()
