@@ -26,7 +26,7 @@ from nfpi.data import rows
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
-from nfpi.training import loop
+from nfpi.training import likelihood
 
 from .conftest import SmallRun, call, nfpi
 
@@ -78,8 +78,8 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 STEP: dict[str, tuple[Any, str]] = {
-    "start-flow": (loop, "negative_log_likelihood"),
-    "train-flow": (loop, "negative_log_likelihood"),
+    "start-flow": (likelihood, "negative_log_likelihood"),
+    "train-flow": (likelihood, "negative_log_likelihood"),
     "train-classifier": (classifier_training.F, "cross_entropy"),
     "generate": (MatrixExponentialFlow, "inverse"),
     "augment": (MatrixExponentialFlow, "inverse"),

@@ -9,7 +9,7 @@ import torch
 
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.signals import Interrupted
-from nfpi.training import epoch_prior, loop
+from nfpi.training import epoch_prior, likelihood, loop
 from nfpi.training.loop import continue_training, start_training
 
 from .conftest import LEARNED, SEED, Cut, assert_equal_states, checkpoints_in, flow_of, start, unsplit
@@ -63,7 +63,7 @@ def test_a_signal_keeps_the_state_wherever_it_comes(make_data, device, tmp_path,
     data = make_data(checkpoint_minutes=60.0)
     begun, again, learned = start(data, device), start(data, device), LEARNED.get(how)
     module, name = {
-        "step": (loop, "negative_log_likelihood"),
+        "step": (likelihood, "negative_log_likelihood"),
         "evaluation": (loop, "evaluate_flow"),
         "statistics": (epoch_prior, "latent_statistics"),
     }[where]

@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from nfpi.config.base import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Settings
+from nfpi.config.base import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    added_setting,
+)
 
 NO_RESULT = {
     "workers",
@@ -55,6 +63,9 @@ class TrainingConfig(Settings):
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
     """of training steps alone: float32, the convolutions in TF32, or the networks of the couplings in bfloat16; auto:
     bf16-mixed on a GPU that has it (A100, H100), else 32-true, on a CPU too"""
+    compile: bool | Literal["auto"] = added_setting("auto")
+    """one graph from images to likelihood instead of single operations, for steps whose batch is complete; auto: on GPUs
+    with Triton, not on CPUs. Its first step takes minutes"""
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself"""
     checkpoint_minutes: PositiveFloat = 10.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -144,52 +143,34 @@ class AffineCoupling(_BoundedCoupling):
         return (y2 - bias) * torch.exp(-exponent), -exponent.flatten(1).sum(1)
 
 
-class _LaggedBound:
-    """A number of the accelerator that the host reads one call late, so that no queue is ever waited for."""
+class SeriesCoupling(_BoundedCoupling):
+    """Couplings by a series of the exponential, whose length the host chooses from a bound of |S_ij|.
 
-    def __init__(self) -> None:
-        self._host: Tensor | None = None
-        self._copied: torch.cuda.Event | None = None
+    Reading a number from a GPU waits for all that is queued there, and does so at every coupling. A training may
+    therefore hold the bound over many steps (:class:`nfpi.flows.series.SeriesBounds`), which also makes the length a
+    constant of a compiled graph.
 
-    def __deepcopy__(self, memo: object) -> _LaggedBound:
-        return _LaggedBound()
-
-    def read(self, bound: Tensor) -> float:
-        """The value of the call before, with a margin for one step of the optimizer; the first call waits."""
-        if self._host is None or self._copied is None:
-            self._host = torch.full((1,), bound.item()).pin_memory()
-        else:
-            self._copied.synchronize()
-        before = self._host.item()
-        self._host.copy_(bound, non_blocking=True)
-        self._copied = torch.cuda.Event()
-        self._copied.record()
-        return 1.25 * before + 0.02
-
-
-class _MatrixCoupling(_BoundedCoupling):
-    """Couplings whose series of the exponential needs a bound of the entries of S on the host.
-
-    Reading a number from a GPU stops its queue, at every coupling. So in training the bound of the step before is
-    used, which has arrived by then.
+    Attributes:
+        held_bound: of |S_ij|, used in training mode; None: the bound of the weights is read at every call, as in
+            evaluation mode.
     """
 
     def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:
         super().__init__(channels, hidden_channels, num_blocks, initialization)
-        self._lagged = _LaggedBound()
-
-    def train(self, mode: bool = True) -> Self:
-        """Forget the bound of the step before: other weights may have been loaded since."""
-        self._lagged = _LaggedBound()
-        return super().train(mode)
+        self.held_bound: float | None = None
 
     def entry_bound(self) -> float:
-        """A bound of |S_ij|."""
-        bound = (self.rescale.abs() + self.reshift.abs()).detach()
-        return self._lagged.read(bound) if self.training and bound.device.type == "cuda" else bound.item()
+        """A bound on the host of |S_ij|, or of the entries of W₁ and W₂."""
+        if self.training and self.held_bound is not None:
+            return self.held_bound
+        return (self.rescale.abs() + self.reshift.abs()).detach().item()
+
+    def series_norm(self, entry_bound: float) -> float:
+        """A bound of the norm of the matrix whose exponential is summed as a series."""
+        raise NotImplementedError
 
 
-class MatrixExponentialCoupling(_MatrixCoupling):
+class MatrixExponentialCoupling(SeriesCoupling):
     """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full C₂×C₂ matrix at every pixel, log |det| = Σ_pixels tr S.
 
     The net gives b, then S column by column.
@@ -200,12 +181,16 @@ class MatrixExponentialCoupling(_MatrixCoupling):
         """C₂ + C₂²: b and S."""
         return channels + channels**2
 
+    def series_norm(self, entry_bound: float) -> float:
+        """‖S‖₁ ≤ C₂ max |S_ij|."""
+        return self.split[1] * entry_bound
+
     def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         channels = self.split[1]
         bias, out = parameters.split([channels, channels**2], 1)
         field = self.exponent(out).unflatten(1, (channels, channels))
         trace = field.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
-        return bias, field, trace, channels * self.entry_bound()
+        return bias, field, trace, self.series_norm(self.entry_bound())
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """The action of e^S, and the shift."""
@@ -218,7 +203,7 @@ class MatrixExponentialCoupling(_MatrixCoupling):
         return exponential_action(-field, y2 - bias, norm), -trace
 
 
-class LowRankMatrixExponentialCoupling(_MatrixCoupling):
+class LowRankMatrixExponentialCoupling(SeriesCoupling):
     """The same with S = W₂ W₁ of rank k = 3: e^S = I + W₂ φ(W₁W₂) W₁, φ(M) = Σ Mᵏ/(k+1)!, log |det| = Σ tr W₁W₂.
 
     The net gives b, then the k rows of W₁, then the k columns of W₂. The inverse is I − W₂ φ(−W₁W₂) W₁.
@@ -229,6 +214,14 @@ class LowRankMatrixExponentialCoupling(_MatrixCoupling):
         """C₂ + 2k C₂: b, W₁ and W₂."""
         return channels + 2 * RANK * channels
 
+    def series_norm(self, entry_bound: float) -> float:
+        """‖M‖₁ + 1, of the augmented matrix of :func:`nfpi.linalg.phi_action`."""
+        return self._core_norm(entry_bound) + 1.0
+
+    def _core_norm(self, entry_bound: float) -> float:
+        """‖M‖₁ ≤ k C₂ max |W|²."""
+        return RANK * self.split[1] * (entry_bound + _LOW_RANK_OFFSET) ** 2
+
     def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
         channels = self.split[1]
         bias, out = parameters.split([channels, 2 * RANK * channels], 1)
@@ -236,8 +229,7 @@ class LowRankMatrixExponentialCoupling(_MatrixCoupling):
         # (B, k, C, P) both; M_ab = Σ_c W₁[a, c] W₂[c, b] is kept column by column, [b, a]
         core = (rows.unsqueeze(1) * columns.unsqueeze(2)).sum(3)
         trace = core.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
-        norm = RANK * channels * (self.entry_bound() + _LOW_RANK_OFFSET) ** 2
-        return bias, rows, columns, core, trace, norm
+        return bias, rows, columns, core, trace, self._core_norm(self.entry_bound())
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """x₂ + W₂ φ(M) W₁ x₂ + b."""

@@ -1,4 +1,4 @@
-"""One Gaussian a class: density and sampling."""
+"""Class Gaussians: densities and sampling."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ class GaussianPrior:
         covariance: (K, D, D), the Σ_i themselves.
 
     Raises:
-        ValueError: shapes do not fit, both or neither of variance and covariance are given, or a number is not finite
-            or not positive where it must be.
+        ValueError: shapes are inconsistent, or both or neither of variance and covariance are given.
     """
 
     def __init__(self, mean: Tensor, variance: Tensor | None = None, covariance: Tensor | None = None) -> None:
@@ -111,8 +110,8 @@ class GaussianPrior:
     def log_prob(self, z: Tensor) -> Tensor:
         """Compute log N(z; μ_i, Σ_i) of every latent under every class.
 
-        With diagonal covariances this is (z² ⊗ 1/v − 2 z ⊗ μ/v) summed over dimensions, two products of matrices,
-        about the centre of the means and in float64 (float32 on MPS), because the squares cancel.
+        With diagonal covariances the squared distance is expanded into two matrix products, z² · 1/v and z · μ/v. To
+        limit cancellation, means are centred and the arithmetic is float64 (float32 on MPS).
 
         Args:
             z: (B, D) or (B, C, H, W).
@@ -130,7 +129,7 @@ class GaussianPrior:
             weighted = mean * precision
             distance = z.square() @ precision.T - 2 * (z @ weighted.T) + (mean * weighted).sum(1)
         else:
-            # |L_i⁻¹ (z − μ_i)|², one class at a time: memory B·D, not B·K·D
+            # |L_i⁻¹ (z − μ_i)|², one class at a time: B·D instead of B·K·D memory
             distance = torch.stack(
                 [
                     torch.linalg.solve_triangular(root.to(dtype), (z - m).T, upper=False).square().sum(0)
@@ -140,8 +139,12 @@ class GaussianPrior:
             )
         return -0.5 * distance - normalizer
 
+    def precompute(self) -> None:
+        """Compute and cache the terms of :meth:`log_prob_of` that do not depend on z."""
+        _ = self._log_normalizer, self._inverse_deviation if self.covariance is None else self._cholesky
+
     def log_prob_of(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Compute log N(z_n; μ_{y_n}, Σ_{y_n}), each latent under its own class only.
+        """Compute log N(z_n; μ_{y_n}, Σ_{y_n}) of each latent under the class of its label.
 
         Args:
             z: (B, D) or (B, C, H, W).
@@ -164,8 +167,8 @@ class GaussianPrior:
 
         Args:
             labels: (B,), the class of each sample.
-            temperature: T, the factor of the deviations.
-            generator: of the random numbers, on the device of the prior; None: torch's default one.
+            temperature: T, factor of the standard deviations.
+            generator: random number generator on the device of the prior; None: torch's default.
 
         Returns:
             (B, D).

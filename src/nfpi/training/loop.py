@@ -26,18 +26,20 @@ from nfpi.evaluation import check_fit, evaluate_flow
 from nfpi.flows.check import check_flow
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
+from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.initial import initial_prior
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
+from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, initialization_images, latent_statistics
 from nfpi.training.divergence import TrainingDiverged, loss_diverged, require_finite
 from nfpi.training.epoch_prior import FixedPrior, LearnedPrior, learning_progress, learns_before, prior_of_epoch
-from nfpi.training.likelihood import negative_log_likelihood
+from nfpi.training.likelihood import NegativeLogLikelihood
 from nfpi.training.optimizers import learning_rate
 from nfpi.training.state import LogRow, TrainingState, new_learner
 from nfpi.training.tracking import tracking
@@ -216,8 +218,13 @@ def _train(
     """
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
-    flow, optimizer = device.setup(state.flow, state.optimizer)
-    flow.train()
+    compiler = choose_compiler(config.compile, data.device)
+    holds = compiler is not None or data.device.type != "cpu"  # where reading the weights' own costs nothing
+    bounds = SeriesBounds(state.flow, state.series_bounds if holds else None)
+    own = processes.share(data.images_of_batch(0))
+    objective = NegativeLogLikelihood(state.flow, compiler, own.stop - own.start)
+    likelihood, optimizer = device.setup(objective, state.optimizer)
+    likelihood.train()
     resumed = checkpoints is not None and checkpoints.step is not None
     epoch_began = time.monotonic()
     bar = tqdm(
@@ -241,6 +248,9 @@ def _train(
         ):
             while len(state.log) < until_epoch:
                 epoch = len(state.log)
+                if holds and (bounds.held is None or state.step == epoch * steps_per_epoch) and bounds.choose():
+                    objective.forget_graphs()
+                state.series_bounds = bounds.held
                 epoch_prior = prior_of_epoch(state, prior, data, checkpointer.interruption)
                 then = afterwards
                 if epoch + 1 < until_epoch:
@@ -249,7 +259,7 @@ def _train(
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(config, state.step + 1, steps)
                     try:
-                        nll = negative_log_likelihood(flow, epoch_prior.current(), x, labels)
+                        nll = likelihood(epoch_prior.current(), x, labels)
                     except ArithmeticError:  # a coupling cannot sum its series once its weights have diverged
                         require_finite(state, config, epoch + 1)
                         raise loss_diverged(state.step + 1, state.seed, config) from None
@@ -258,19 +268,23 @@ def _train(
                     optimizer.zero_grad()
                     device.backward(epoch_prior.loss(nll * (share * processes.count)))
                     if config.gradient_clip:
-                        device.clip_gradients(flow, optimizer, config.gradient_clip)
+                        device.clip_gradients(likelihood, optimizer, config.gradient_clip)
                     optimizer.step()
                     epoch_prior.step(learning_progress(state, data))
                     state.step += 1
                     state.average.update(state.step)
+                    bounds.watch()
                     state.epoch_nll += processes.total(nll.detach().sum())
                     bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                         require_finite(state, config, epoch + 1)
+                        if bounds.renew_exceeded(state.step):
+                            objective.forget_graphs()
+                            state.series_bounds = bounds.held
                         bar.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
                     checkpointer.after_step()
                 seconds = time.monotonic() - epoch_began
-                prior_now = _close_epoch(state, epoch_prior, data, seconds, checkpointer.interruption)
+                prior_now = _close_epoch(state, epoch_prior, bounds, data, seconds, checkpointer.interruption)
                 track(state, prior_now)  # before the epoch is in a checkpoint, after which it is not tracked again
                 checkpointer.after_step(epoch_ended=True)
                 epoch_began = time.monotonic()
@@ -279,6 +293,7 @@ def _train(
         known.log = state.log
         raise known from None
     finally:
+        bounds.release()
         bar.close()
     return state
 
@@ -286,6 +301,7 @@ def _train(
 def _close_epoch(
     state: TrainingState,
     epoch_prior: FixedPrior | LearnedPrior,
+    bounds: SeriesBounds,
     data: TrainingData,
     seconds: float,
     interruption: Interruption,
@@ -298,6 +314,7 @@ def _close_epoch(
     config, dimensions = data.config, torch.Size(data.train.shape).numel()
     mean_nll = state.epoch_nll.cpu() / len(data.train)
     prior, objective = epoch_prior.after_epoch(mean_nll.item())
+    lengths = bounds.lengths()
     row: LogRow = {
         "epoch": epoch,
         "step": state.step,
@@ -306,6 +323,8 @@ def _close_epoch(
         "prior_loss": objective,
         "validation_bits_per_dim": None,
         "validation_nf_acc": None,
+        "series_terms": sum(lengths) / len(lengths) if lengths else None,
+        "series_terms_max": max(lengths, default=None),
         "seconds": round(seconds, 3),
     }
     line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"

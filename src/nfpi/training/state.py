@@ -47,6 +47,7 @@ class _Header(Record):
     step: NonNegativeInt
     log: list[LogRow]
     learner: _Learner | None = None
+    series_bounds: list[float] | None = None
 
 
 @dataclass
@@ -64,6 +65,7 @@ class TrainingState:
         log: one row an epoch.
         learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
             fixed.
+        series_bounds: those that the couplings hold (:class:`nfpi.flows.series.SeriesBounds`); None: none are held.
     """
 
     flow: ImageFlow
@@ -74,6 +76,7 @@ class TrainingState:
     epoch_nll: Tensor
     log: list[LogRow] = field(default_factory=list)
     learner: Learner | None = None
+    series_bounds: list[float] | None = None
 
     @classmethod
     def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
@@ -100,6 +103,8 @@ class TrainingState:
             "step": self.step,
             "log": self.log,
         }
+        if self.series_bounds is not None:
+            header["series_bounds"] = self.series_bounds
         if self.learner is not None:
             learner = self.learner
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
@@ -148,6 +153,7 @@ class TrainingState:
             _load_moments(state.optimizer, flow, under("optimizer."))
             state.step, state.log = found.step, list(header["log"])
             state.epoch_nll.copy_(tensors["epoch_nll"])
+            state.series_bounds = found.series_bounds
             if found.learner is not None:
                 gaussians = under("gaussians.")
                 prior = GaussianPrior(gaussians["mean"], torch.ones_like(gaussians["mean"]))

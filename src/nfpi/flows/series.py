@@ -1,0 +1,134 @@
+"""Bounds that determine the length of the couplings' series, held on the host over many steps of a training."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nfpi.flows.coupling import SeriesCoupling
+from nfpi.linalg import series_plan, truncation_error
+
+logger = logging.getLogger(__name__)
+
+_HEADROOM = 1.15
+"""factor between the weights' bound and one that is chosen for them"""
+_MARGIN = 1.05
+"""factor between the weights' bound and a held one below which another is chosen"""
+_SMALLEST = 2.0**-4
+_WORTH_A_WARNING = 1e-4
+
+
+class SeriesBounds:
+    """Bounds of |S_ij| of a flow's couplings, of which a training changes few in its course.
+
+    They are chosen at the beginning of an epoch: a bound is 2^k or 1.5 · 2^k over C₂, at least 15 % above the weights'
+    own. All are kept until one of them is less than 5 % above its weights' bound, or at least twice what would be
+    chosen then, and all are then chosen anew, so that few graphs are ever compiled. Without couplings by a series
+    nothing is done.
+
+    A step whose weights exceed a bound is noticed on the device, which costs five small operations a step and no
+    synchronisation; the host asks every few steps and then chooses the bounds anew, at once. Until then the series were
+    too short: ‖S‖ = r · bound multiplies the error of eps/4 by r^{m+1} for m terms, to 8e-7 for r = 1.25 and 1e-3
+    for r = 2 with m = 14, where S itself stays below its bound; the noise of a gradient is far larger. So those few
+    steps stand, and their error is logged. Steps made again from an older state would need a copy of it on the device
+    at all times, and a bound that no 20 steps can exceed at the usual learning rate, twice as many terms.
+
+    Args:
+        flow: in training mode it uses the bounds from :meth:`choose` to :meth:`release`.
+        held: bounds of an interrupted training, one a coupling; None: none are held yet.
+    """
+
+    def __init__(self, flow: nn.Module, held: Sequence[float] | None = None) -> None:
+        self._couplings = [module for module in flow.modules() if isinstance(module, SeriesCoupling)]
+        self._largest: Tensor | None = None
+        self._limit: Tensor | None = None
+        if held is not None and len(held) != len(self._couplings):
+            raise ValueError(f"bounds: expected {len(self._couplings)}, one a coupling, received {len(held)}")
+        self.held: list[float] | None = None
+        if held is not None:
+            self._hold(list(held))
+
+    @torch.no_grad()
+    def _bounds(self) -> Tensor:
+        rescale = torch.cat([coupling.rescale for coupling in self._couplings])
+        return rescale.abs() + torch.cat([coupling.reshift for coupling in self._couplings]).abs()
+
+    def _hold(self, held: list[float]) -> None:
+        self.held = held
+        for coupling, bound in zip(self._couplings, held, strict=True):
+            coupling.held_bound = bound
+        if self._couplings:
+            self._limit = torch.tensor(held, device=self._couplings[0].rescale.device)
+            self._largest = torch.zeros_like(self._limit)
+
+    def choose(self) -> bool:
+        """Choose the bounds for the weights as they are, where those that are held do not do; tell whether they change.
+
+        Raises:
+            FloatingPointError: a bound is not finite, or so large that e^S overflows.
+        """
+        bounds = self._bounds().tolist() if self._couplings else []
+        chosen = [_choose(coupling, bound) for coupling, bound in zip(self._couplings, bounds, strict=True)]
+        if self.held is not None and all(
+            _MARGIN * bound <= held < 2 * new for bound, held, new in zip(bounds, self.held, chosen, strict=True)
+        ):
+            return False
+        self._hold(chosen)
+        return True
+
+    def watch(self) -> None:
+        """Note on the device, after a step, by how much the weights' bounds have grown."""
+        if self._largest is not None:
+            torch.maximum(self._largest, self._bounds(), out=self._largest)
+
+    def renew_exceeded(self, step: int) -> bool:
+        """Choose the bounds anew if weights have exceeded one since they were chosen; tell whether they change.
+
+        Args:
+            step: that was made last, for the log.
+
+        Raises:
+            FloatingPointError: a bound is not finite, or so large that e^S overflows.
+        """
+        if self._largest is None or self._limit is None or not (self._largest > self._limit).any():
+            return False
+        error = max(map(_error, self._couplings, self._largest.tolist(), self.held or ()))
+        severity = logging.WARNING if error > _WORTH_A_WARNING else logging.INFO
+        logger.log(severity, "step %d: longer series; the last steps' had errors up to %.1g", step, error)
+        self._largest.zero_()
+        return self.choose()
+
+    def release(self) -> None:
+        """Let every coupling read its own bound again."""
+        for coupling in self._couplings:
+            coupling.held_bound = None
+
+    def lengths(self) -> list[int]:
+        """Count the products of a matrix with a vector of each coupling's series; none if the weights have diverged."""
+        bounds = self.held if self.held is not None else (self._bounds().tolist() if self._couplings else [])
+        try:
+            return [math.prod(_plan(coupling, bound)) for coupling, bound in zip(self._couplings, bounds, strict=True)]
+        except FloatingPointError:
+            return []
+
+
+def _plan(coupling: SeriesCoupling, bound: float) -> tuple[int, int]:
+    return series_plan(coupling.series_norm(bound), coupling.rescale.dtype)
+
+
+def _choose(coupling: SeriesCoupling, bound: float) -> float:
+    _plan(coupling, bound)  # raises where there is none
+    channels = coupling.split[1]
+    wanted = max(_SMALLEST, _HEADROOM * channels * bound)
+    octave = 2.0 ** math.floor(math.log2(wanted))
+    rounded = next(octave * factor for factor in (1.0, 1.5, 2.0) if octave * factor >= wanted)
+    # just below, so that rounding does not lead past an even norm, where the series needs another step
+    return rounded * (1 - 1e-9) / channels
+
+
+def _error(coupling: SeriesCoupling, bound: float, held: float) -> float:
+    return truncation_error(coupling.series_norm(bound), *_plan(coupling, held))
