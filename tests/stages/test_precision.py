@@ -1,0 +1,45 @@
+"""The precision of trainings by hand: what `auto` was is noted, and what a device does not have is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfpi.runtime.tensors import load_tensors
+
+from .conftest import call, error_line, files_of, nfpi, read_json
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NFPI_DEVICE", "cpu")
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("auto", "32-true"), ("bf16-mixed", "bf16-mixed")])
+def test_results_say_in_what_their_flow_was_trained(trained, tmp_path, wanted, found):
+    nfpi(*trained.command("train-flow", training={"precision": wanted}, output=tmp_path))
+    assert read_json(tmp_path / "model/config.json")["training"]["precision"] == found
+    left, right = (load_tensors(folder / "model/model.safetensors")[0] for folder in (tmp_path, trained.folder))
+    assert all(tensor.equal(right[name]) for name, tensor in left.items()) == (found == "32-true")
+    nfpi(*trained.command("evaluate", model=tmp_path / "model", history=tmp_path / "log.csv", output=tmp_path))
+    assert read_json(tmp_path / "metrics.json")["settings"]["training"]["precision"] == found
+
+
+def test_results_say_in_what_their_classifier_was_trained(complete, tmp_path):
+    nfpi(*complete.command("train-classifier", classifier={"precision": "auto"}, output=tmp_path))
+    assert read_json(tmp_path / "metrics.json")["settings"]["classifier"]["precision"] == "32-true"
+    _, header = load_tensors(tmp_path / "model.safetensors")
+    assert header["classifier"]["precision"] == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("start-flow", {"training": {"precision": "tf32"}}),
+        ("train-flow", {"training": {"precision": "tf32"}}),
+        ("train-classifier", {"classifier": {"precision": "16-mixed"}}),
+    ],
+)
+def test_a_precision_that_a_cpu_does_not_have_is_refused_in_one_line(complete, tmp_path, capsys, stage, settings):
+    assert call(*complete.command(stage, **settings, output=tmp_path)) == 1
+    assert "precision: expected auto or what this device (CPU) has, 32-true, bf16-mixed; received" in error_line(capsys)
+    assert files_of(tmp_path) == set()
