@@ -48,7 +48,7 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
     assert (training.optimizer, training.schedule, training.weight_decay) == ("adamax", "constant", 0)
     assert (training.learning_rate, training.warmup_steps, training.fit_after_epochs) == (0.01, 1000, 1)
     assert (training.ema_decay, training.ema_power, training.initialization_images) == (0.9999, 0.75, 1024)
-    assert (training.augmentation, training.precision) == ("released", "32-true")
+    assert (training.augmentation, training.precision) == ("released", "auto")
     assert config.generation.temperatures == [0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
     assert config.tables["table2"].experiments[0].lambdas == [0, 1e4, 1e5, 1e6, 3e6, 1e7]
     weights = {
