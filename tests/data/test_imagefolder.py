@@ -180,7 +180,7 @@ def test_a_damaged_image_is_named(image_folder, keep):
 
 
 def _png_of_sixteen_bits(channels: int) -> bytes:
-    """A PNG file of 6×6 pixels with 16 bits a channel, grey or RGB, which Pillow cannot write."""
+    """A PNG file of 6×6 pixels with 16 bits per channel, grey or RGB, which Pillow cannot write."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -203,7 +203,7 @@ def _png_of_sixteen_bits(channels: int) -> bytes:
 def test_sixteen_bits_are_refused(image_folder, name, content):
     path = image_folder / "train" / "bee" / name
     path.write_bytes(content)
-    _refused(image_folder, f"{path}: expected an image of 8 bits a channel, received")
+    _refused(image_folder, f"{path}: expected an image of 8 bits per channel, received")
 
 
 def test_an_image_is_turned_upright(image_folder):

@@ -1,4 +1,4 @@
-"""Folders that are written completely or not at all."""
+"""Atomic replacement of folders."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from nfpi.runtime.signals import Interrupted
 def replace_folder(
     folder: Path, names: Collection[str], fingerprint: str | None = None, kept: str | None = None
 ) -> Iterator[Path]:
-    """Write into a temporary folder beside `folder`, which replaces it when the block ends without an error.
+    """Create a temporary folder beside `folder`, which replaces it when the block ends without an error.
 
-    After an error the temporary folder is removed, and `folder` is as it was before. With a fingerprint, it is kept
-    when a signal stops the block or the process is killed, and the next call with the same fingerprint continues in it.
+    After an error the temporary folder is removed and `folder` is unchanged. With a fingerprint, the temporary folder
+    is kept if a signal stops the block or the process is killed, and the next call with the same fingerprint resumes
+    it.
 
     Args:
-        folder: the result; an existing folder is replaced as a whole.
-        names: files and folders that such a folder may contain, besides hidden ones and its manifest. Others are never
-            deleted.
-        fingerprint: of everything that the result depends on, in hexadecimal; None: every call starts anew.
-        kept: pattern of other folders' names, which stay in it.
+        folder: the folder to write; an existing one is replaced as a whole.
+        names: files and folders that it may contain, besides hidden ones and its manifest; a folder with others is
+            never replaced.
+        fingerprint: digest of everything that the result depends on, in hexadecimal; None: never resume.
+        kept: pattern of names of subfolders that are moved to the new folder.
 
     Yields:
-        the temporary folder.
+        The temporary folder.
 
     Raises:
-        DataError: `folder` is a file, or holds something that is not among `names`; or another process is writing it.
+        DataError: `folder` is a file, or contains something not among `names`; or another process is writing it.
     """
     named, folder = Path(folder), Path(folder).resolve()
     _require_only(folder, names, kept)
@@ -45,8 +46,8 @@ def replace_folder(
     partial = _temporary(folder, "partial", fingerprint)
     partial.mkdir(exist_ok=fingerprint is not None)
     keep = False
-    with _locked(partial) as alone:
-        if alone is False:
+    with _locked(partial) as acquired:
+        if acquired is False:
             raise DataError(f"{folder}: expected to write it alone, received another process that does ({partial})")
         try:
             yield partial
@@ -64,29 +65,29 @@ def replace_folder(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool | None]:
-    """Lock a folder while this process writes it; yields whether no other process does, None where nobody knows."""
+    """Lock a folder; yields whether the lock was acquired, None if the file system cannot lock folders."""
     descriptor = os.open(folder, os.O_RDONLY)
-    alone: bool | None = True
+    acquired: bool | None = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        alone = False
-    except OSError:  # a network file system that knows no locks of folders
-        alone = None
+        acquired = False
+    except OSError:  # some network file systems
+        acquired = None
     try:
-        yield alone
+        yield acquired
     finally:
         os.close(descriptor)
 
 
 def _remove_remains(folder: Path) -> None:
-    """Remove temporary folders that killed processes left of this folder."""
+    """Remove temporary folders left by killed processes."""
     for purpose in ("partial", "old"):
         for remains in folder.parent.glob(f".{glob.escape(folder.name)}.*.{purpose}"):
             if not remains.is_dir():
                 continue
-            with _locked(remains) as alone:
-                if alone:
+            with _locked(remains) as acquired:
+                if acquired:
                     shutil.rmtree(remains, ignore_errors=True)
 
 
@@ -95,8 +96,8 @@ def _require_only(folder: Path, names: Collection[str], kept: str | None) -> Non
         return
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or nothing, received a file")
-    found = {path.name for path in folder.iterdir()} - {path.name for path in _kept(folder, kept)}
-    others = sorted(name for name in found if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
+    present = {path.name for path in folder.iterdir()} - {path.name for path in _kept(folder, kept)}
+    others = sorted(name for name in present if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
 
@@ -109,7 +110,7 @@ def _replace(partial: Path, folder: Path, kept: str | None) -> None:
     if not folder.exists():
         partial.rename(folder)
         return
-    # no portable call swaps two folders: between the two renames there is none
+    # not atomic: no portable call swaps two folders, so `folder` is missing between the two renames
     old = _temporary(folder, "old")
     folder.rename(old)
     try:

@@ -1,4 +1,4 @@
-"""The autoencoder whose latents a flow may be trained on in place of pixels: diffusers' AutoencoderKL."""
+"""Autoencoder (diffusers' AutoencoderKL) on whose latents a flow may be trained instead of pixels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from nfpi.runtime.precision import tensor_float32
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-LEVELS = 127.5
-"""half the range of 8-bit values: the autoencoder takes image/127.5 − 1"""
+HALF_RANGE = 127.5
+"""half the range of 8-bit values; inputs of the autoencoder are image/127.5 − 1"""
 
 
 def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
-    """Load an autoencoder in float32 from config.json and diffusion_pytorch_model.safetensors; nothing is downloaded.
+    """Load an autoencoder in float32 from config.json and diffusion_pytorch_model.safetensors.
+
+    Nothing is downloaded.
 
     Raises:
-        DataError: diffusers is not installed, or the folder holds something else.
+        DataError: diffusers is not installed, or the folder has other contents.
     """
     try:
         from diffusers import AutoencoderKL
@@ -33,7 +35,7 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
     if not Path(folder).is_dir():
         raise DataError(f"{folder}: expected a folder of a diffusers AutoencoderKL, received none")
     try:
-        # safetensors only: the other form is a pickle
+        # only safetensors: the alternative is a pickle
         loaded, info = AutoencoderKL.from_pretrained(
             folder,
             local_files_only=True,
@@ -44,7 +46,7 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{folder}: expected a diffusers AutoencoderKL, received something else ({reason})") from None
-    if info["missing_keys"]:  # they would stay random
+    if info["missing_keys"]:  # these would be random
         raise DataError(
             f"{folder}: expected all weights of the autoencoder, received none of {info['missing_keys'][0]}"
         )
@@ -67,49 +69,49 @@ def latent_shape(autoencoder: AutoencoderKL, height: int, width: int) -> tuple[i
 @torch.no_grad()
 @tensor_float32()
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """Encode images as the means of their latents, without any scaling; convolutions in TF32 on GPUs that have it.
+    """Encode images as the unscaled means of their latents.
 
-    TF32 has as many bits as float16, in which latents are stored.
+    Convolutions are in TF32 on GPUs that support it, with the precision of float16, in which latents are stored.
 
     Args:
-        autoencoder: on some device.
+        autoencoder: autoencoder on any device.
         images: (B, 3, H, W), uint8.
 
     Returns:
         (B, C, h, w), float32, on that device.
     """
-    latents: Tensor = autoencoder.encode(images.to(autoencoder.device).float() / LEVELS - 1).latent_dist.mode()
+    latents: Tensor = autoencoder.encode(images.to(autoencoder.device).float() / HALF_RANGE - 1).latent_dist.mode()
     return latents
 
 
 @torch.no_grad()
 def decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Decode latents to images: the nearest 8-bit values, clipped.
+    """Decode latents to 8-bit images, rounded and clipped.
 
     Args:
-        autoencoder: on some device.
-        latents: (B, C, h, w), without any scaling.
+        autoencoder: autoencoder on any device.
+        latents: (B, C, h, w), unscaled.
 
     Returns:
         (B, 3, H, W), uint8, on that device.
     """
     pixels = autoencoder.decode(latents.to(autoencoder.device).float()).sample.float()
-    return ((pixels + 1) * LEVELS).round().clamp(0, 255).to(torch.uint8)
+    return ((pixels + 1) * HALF_RANGE).round().clamp(0, 255).to(torch.uint8)
 
 
 def load_decoder(meta: Mapping[str, Any], device: torch.device | str) -> Callable[[Tensor], Tensor]:
     """Load the decoder of stored latents.
 
     Args:
-        meta: of a set of latents, real or generated; or the `data` of a model that was trained on some. Its `extra.vae`
-            is the autoencoder's folder, its `extra.scale` the divisor of the stored latents.
-        device: of the autoencoder.
+        meta: `meta` of a set of latents, or `data` of a model trained on one. `extra.vae` is the folder of the
+            autoencoder, `extra.scale` the divisor of the stored latents.
+        device: device of the autoencoder.
 
     Returns:
-        a function from stored latents (B, C, h, w), float16, to images (B, 3, H, W), uint8, on `device`.
+        A function from stored latents (B, C, h, w), float16, to images (B, 3, H, W), uint8, on `device`.
 
     Raises:
-        DataError: meta is not that of latents, or their autoencoder cannot be read.
+        DataError: meta is not that of latents, or the autoencoder cannot be read.
     """
     extra = meta["extra"]
     if "vae" not in extra or "scale" not in extra:

@@ -19,9 +19,9 @@ class Domain(ABC):
     """Conversion of stored images (B, C, H, W) to inputs x of a flow, and back."""
 
     dtype: str
-    """of the stored images, by NumPy's name"""
+    """NumPy dtype of the stored images"""
     half_level: float = 0.0
-    """what takes an input of a flow without noise to the middle of the values that are stored as the same image"""
+    """offset from a noise-free input to the centre of the interval of inputs that are stored as the same value"""
 
     @abstractmethod
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -35,12 +35,12 @@ class Domain(ABC):
             (B, C, H, W), float.
 
         Raises:
-            DataError: the images have another dtype, or another shape.
+            DataError: wrong dtype or shape.
         """
 
     @abstractmethod
     def to_images(self, x: Tensor) -> Tensor:
-        """Convert x (B, C, H, W) to stored images, in their dtype."""
+        """Convert x (B, C, H, W) to stored images."""
 
     @abstractmethod
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
@@ -53,10 +53,10 @@ class Domain(ABC):
 
 @dataclass(frozen=True)
 class PixelDomain(Domain):
-    """8-bit images: uniform dequantisation to [−1, 1), see :func:`nfpi.flows.dequantization.dequantize`.
+    """8-bit images, uniformly dequantised to [−1, 1), see :func:`nfpi.flows.dequantization.dequantize`.
 
     Args:
-        grey_noise: images of one channel get additional noise U[0, grey_noise), in units of the value range.
+        grey_noise: additional noise U[0, grey_noise) of images with one channel, in units of the value range.
     """
 
     grey_noise: float
@@ -64,16 +64,16 @@ class PixelDomain(Domain):
     half_level = 1 / LEVELS
 
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """x = 2 (image + u)/256 − 1, u ~ U[0, 1)."""
+        """Compute x = 2 (image + u)/256 − 1, u ~ U[0, 1)."""
         self._require_dtype(images)
         return dequantize(images, generator, self.grey_noise)
 
     def to_images(self, x: Tensor) -> Tensor:
-        """⌊128 (x + 1)⌋, clipped."""
+        """Compute ⌊128 (x + 1)⌋, clipped."""
         return quantize(x)
 
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
-        """NLL / (D log 2) + log₂ 128: for images with 256 levels."""
+        """Compute NLL / (D log 2) + log₂ 128, for images with 256 levels."""
         return bits_per_dim(nll, num_dimensions)
 
 
@@ -82,9 +82,9 @@ class LatentDomain(Domain):
     """Latents of an autoencoder, stored divided by a scale: x = latent / scale + noise · spread · N(0, 1).
 
     Args:
-        noise: share of the spread.
-        spread: standard deviation of each element over the training set, (C, H, W), of the latents as stored.
-        scale: what the autoencoder's latents were divided by, their largest absolute value on the training set.
+        noise: standard deviation of the noise, relative to the spread.
+        spread: standard deviation of each element of the stored latents over the training set, (C, H, W).
+        scale: divisor of the stored latents, the largest absolute value over the training set.
     """
 
     noise: float
@@ -93,7 +93,7 @@ class LatentDomain(Domain):
     dtype = "float16"
 
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """x = stored latent + noise · spread · ε, ε ~ N(0, 1)."""
+        """Compute x = stored latent + noise · spread · ε, ε ~ N(0, 1)."""
         self._require_dtype(images)
         if images.shape[1:] != self.spread.shape:
             expected, received = tuple(self.spread.shape), tuple(images.shape[1:])
@@ -105,14 +105,14 @@ class LatentDomain(Domain):
         return x
 
     def to_images(self, x: Tensor) -> Tensor:
-        """x in half precision, clipped to its range."""
+        """Convert x to float16, clipped to its range."""
         largest = torch.finfo(torch.float16).max
         return x.clamp(-largest, largest).to(torch.float16)
 
     def bits_per_dim(self, nll: Tensor, num_dimensions: int) -> Tensor:
-        """NLL / (D log 2) + log₂ scale: of the density of the autoencoder's own latents; may be negative.
+        """Compute NLL / (D log 2) + log₂ scale, for the density of the unscaled latents; it may be negative.
 
-        The flow sees u / scale of a latent u, so p(u) = p(u / scale) / scale^D.
+        The flow models u / scale of a latent u, and p(u) = p(u / scale) / scale^D.
         """
         return nll / (num_dimensions * math.log(2)) + math.log2(self.scale)
 
@@ -121,13 +121,13 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
     """Choose the domain of an image set.
 
     Args:
-        meta: an image set's `meta`, or a model's `data`: its dtype (uint8 where none is given), and for latents, which
-            are float16, extra.spread, (C, H, W), and extra.scale (1 where none is given).
-        grey_noise: of pixels, see :class:`PixelDomain`.
-        latent_noise: of latents, see :class:`LatentDomain`.
+        meta: `meta` of an image set, or `data` of a model: the dtype (default: uint8), and for latents (float16)
+            extra.spread, (C, H, W), and extra.scale (default: 1).
+        grey_noise: noise of grey pixels, see :class:`PixelDomain`.
+        latent_noise: noise of latents, see :class:`LatentDomain`.
 
     Raises:
-        DataError: latents without their spread, or with a scale that is not a positive number.
+        DataError: latents without spread, or with a scale that is not positive.
     """
     if meta.get("dtype", PixelDomain.dtype) == PixelDomain.dtype:
         return PixelDomain(grey_noise)

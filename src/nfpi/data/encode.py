@@ -1,4 +1,4 @@
-"""From image files to latents of an autoencoder, without all images or all latents in memory."""
+"""Encoding of image files to latents of an autoencoder, with bounded memory."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ def encode_dataset(
     device: torch.device | str,
     workers: int = 1,
 ) -> None:
-    """Write `output`/{train,validation,test} as latents of the autoencoder `config.vae`, all or none.
+    """Write `output`/{train,validation,test} as latents of the autoencoder `config.vae`, either all or none.
 
-    Images are read and split as by :func:`nfpi.data.prepare.prepare_dataset`. The stored latents are the means that the
-    autoencoder gives, divided by the largest absolute value in the training set, as float16. In each split's
-    `meta.json`, `extra` holds that `scale`, the `spread` of the scaled training latents (standard deviation of each
-    element, C×h×w), the `vae` and the `image_folder`; `files.json` lists the images in that folder, in order.
+    Images are read and split as by :func:`nfpi.data.prepare.prepare_dataset`. Latents are the means of the encoder,
+    divided by the largest absolute value in the training set, and stored as float16. In the `meta.json` of each split,
+    `extra` contains this `scale`, the `spread` of the scaled training latents (standard deviation of each element,
+    C×h×w), the `vae` and the `image_folder`; `files.json` lists the images in that folder, in order.
 
-    Until the end, the unscaled training latents take another 4·N·h·w·C bytes of disk (21 GB for ImageNet). A call that
-    was stopped is resumed by the next one.
+    The unscaled training latents temporarily take another 4·N·h·w·C bytes of disk (21 GB for ImageNet). An interrupted
+    call is resumed by the next one.
 
     Args:
-        name: of the data set.
-        config: of an image folder with a `vae`.
+        name: name of the data set.
+        config: settings of an image folder with a `vae`.
         output: folder of the three sets; existing ones are replaced.
-        download_folder: where an archive is unpacked.
-        device: of the autoencoder.
-        workers: threads that read images; they change no result.
+        download_folder: folder where an archive is unpacked.
+        device: device of the autoencoder.
+        workers: threads that read images; they do not affect the result.
 
     Raises:
         DataError: an image or the autoencoder cannot be read, a class has too few images in a split, or the latents are
@@ -75,18 +75,18 @@ def encode_dataset(
         raise DataError(f"{name}: expected an imagefolder with a vae to encode, received {received}")
     files = list_source(config)
     root = find_image_root(config.folder, download_folder).resolve()
-    found = list_image_folder(root)
-    log_splits(found, config)
-    assigned = assign_splits(name, config, found.labels, found.classes)
-    size = read_image(root / found.names["train"][0], config.image_size)[0].shape[:2]
+    images = list_image_folder(root)
+    log_splits(images, config)
+    assigned = assign_splits(name, config, images.labels, images.classes)
+    size = read_image(root / images.names["train"][0], config.image_size)[0].shape[:2]
     autoencoder = load_autoencoder(config.vae, device)
     shape = latent_shape(autoencoder, *size)
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
 
     def part(split: Split) -> tuple[list[str], np.ndarray]:
         origin, chosen = assigned[split]
-        names = found.names[origin]
-        return [names[index] for index in chosen], found.labels[origin][chosen]
+        names = images.names[origin]
+        return [names[index] for index in chosen], images.labels[origin][chosen]
 
     parts = [part(split)[0] for split in get_args(Split)]
     fingerprint = _fingerprint(config, root, files.token, parts)
@@ -98,7 +98,7 @@ def encode_dataset(
                 partial / split,
                 len(names),
                 shape,
-                found.classes,
+                images.classes,
                 name=name,
                 split=split,
                 dtype=np.float16,
@@ -136,19 +136,19 @@ def encode_dataset(
 
 
 def _fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
-    """Compute a digest of everything that the latents depend on; for the content of the files, their token stands."""
+    """Compute a digest of everything that the latents depend on; `files` is the token of the files."""
     settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
     content = json.dumps([settings, str(root), files, names], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> SourceRecord:
-    """Record the files that were encoded.
+    """Record the encoded files.
 
     Args:
-        files: as they were before.
-        encoded: names of the images that are latents now.
-        known: SHA-256 of those that this process read; one that was stopped before may have read others.
+        files: the source files, as listed before encoding.
+        encoded: names of the encoded images.
+        known: SHA-256 of the images read by this process; an interrupted one may have read the others.
     """
     digests, unread = {}, []
     for index, name in enumerate(files.names):
@@ -162,7 +162,7 @@ def _record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> S
 
 
 def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
-    """Write the latents of the files that are missing."""
+    """Encode the files whose latents are missing."""
     start = encoder.start(rows.first_missing)
     try:
         for latents in encoder.latents(names[start:]):
@@ -177,7 +177,7 @@ def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
 
 
 def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
-    """Compute the largest absolute value of latents (N, h, w, C), and each element's standard deviation, (C, h, w)."""
+    """Compute the largest absolute value of latents (N, h, w, C), and the standard deviation per element, (C, h, w)."""
     height, width, channels = array.shape[1:]
     statistics, largest = ClassStatistics.empty(1, channels * height * width), 0.0
     for latents in _blocks(array):
@@ -190,13 +190,13 @@ def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Iterate over an array on disk in blocks that are in memory."""
+    """Iterate over an array on disk in blocks loaded to memory."""
     return (np.array(array[start : start + _ROWS]) for start in range(0, len(array), _ROWS))
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Encodes image files a batch at a time, while threads read the next batch."""
+    """Encoder of image files in batches; threads read the next batch meanwhile."""
 
     autoencoder: AutoencoderKL
     root: Path
@@ -205,10 +205,11 @@ class _Encoder:
     batch_size: int
     workers: int
     digests: dict[str, bytes] = field(default_factory=dict)
-    """SHA-256 of the files that were read, by name"""
+    """SHA-256 of the files read, by name"""
 
     def start(self, done: int) -> int:
-        """Index of the first file to encode after `done` files: the start of a batch, so that batches never change."""
+        """Return the index at which to resume after `done` files: the start of a batch, so that batches are the
+        same."""
         return done // self.batch_size * self.batch_size
 
     def latents(self, names: Sequence[str]) -> Iterator[np.ndarray]:
@@ -225,7 +226,7 @@ class _Encoder:
     def _images(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         """Read the files in order; yields pixels (B, H, W, 3), uint8."""
         chunks = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
-        with ThreadPoolExecutor(self.workers) as pool:  # Pillow releases the interpreter's lock
+        with ThreadPoolExecutor(self.workers) as pool:  # Pillow releases the GIL
             ahead = [pool.submit(self._read, name) for name in chunks[0]] if chunks else []
             for chunk in [*chunks[1:], []]:
                 current, ahead = ahead, [pool.submit(self._read, name) for name in chunk]

@@ -1,4 +1,4 @@
-"""The error that data sets raise."""
+"""Exception raised for faulty data sets."""
 
 
 class DataError(ValueError):

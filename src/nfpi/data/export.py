@@ -1,4 +1,4 @@
-"""Image sets in forms that other programs read."""
+"""Export of image sets to formats of other programs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from nfpi.data.store import ImageSet
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """Return the names of the folders of classes: characters that are not allowed in file names become "-"."""
+    """Return folder names for classes, with characters not allowed in file names replaced by "-"."""
     return [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
 
 
 def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
 
-    Folders are called as :func:`folder_names` says. An existing folder of these classes is replaced.
+    Folders are named by :func:`folder_names`. An existing folder of these classes is replaced.
 
     Raises:
-        DataError: these are latents, or have neither 1 nor 3 channels, or class names become equal.
+        DataError: the set contains latents, or images with neither 1 nor 3 channels, or folder names are not unique.
     """
     channels = image_set.shape[0]
     if image_set.images.dtype != np.uint8 or channels not in (1, 3):

@@ -1,4 +1,4 @@
-"""Single image files, read by Pillow."""
+"""Reading of single image files by Pillow."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ from PIL import Image, ImageOps
 from nfpi.data.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""of the files that are images"""
+"""suffixes of image files"""
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""formats of these files, in Pillow's terms; others are not tried (for some, Pillow starts another program)"""
+"""formats of these files, as named by Pillow; others are not tried (some make Pillow start another program)"""
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""modes, in Pillow's terms, of images with 8 bits a channel or fewer"""
+"""Pillow's modes of images with at most 8 bits per channel"""
 FAULTS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Image.DecompressionBombError)
-"""what Pillow raises on damaged files"""
+"""exceptions that Pillow raises on damaged files"""
 
 
 def read_image(path: Path, image_size: int | None = None, content: bytes | None = None) -> tuple[np.ndarray, str]:
-    """Read one file, turned upright where its EXIF data say how it was taken.
+    """Read one file, rotated according to its EXIF orientation.
 
     Args:
-        path: of an image in one of `FORMATS`.
-        image_size: side S that the image is resized and centre-cropped to; None: it is taken as it is.
-        content: of the file, where it is read already.
+        path: image in one of `FORMATS`.
+        image_size: size S that the image is resized and centre-cropped to; None: no resizing.
+        content: contents of the file, if read already.
 
     Returns:
-        pixels (H, W, 3), uint8, and the file's mode in Pillow's terms ("L": grey).
+        Pixels (H, W, 3), uint8, and Pillow's mode of the file ("L": grey).
 
     Raises:
-        DataError: it cannot be read or has more than 8 bits a channel; names the file.
+        DataError: it cannot be read, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as file:
-            deep = _sixteen_bits(file)
+            deep = _describe_deep(file)
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except FAULTS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: expected an image, received one that cannot be read ({reason})") from None
     if mode not in EIGHT_BIT or deep:
-        raise DataError(f"{path}: expected an image of 8 bits a channel, received {deep or 'mode ' + mode}")
+        raise DataError(f"{path}: expected an image of 8 bits per channel, received {deep or 'mode ' + mode}")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.asarray(image), mode
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Read the size (H, W) of an image, turned upright, from the head of its file.
+    """Read the size (H, W) of an image from its header, after rotation by its EXIF orientation.
 
     Raises:
-        DataError: it cannot be read; names the file.
+        DataError: it cannot be read.
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size
-            lies = file.getexif().get(_ORIENTATION, 1) in _LYING
+            is_transposed = file.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
     except FAULTS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: expected an image, received one that cannot be read ({reason})") from None
-    return (width, height) if lies else (height, width)
+    return (width, height) if is_transposed else (height, width)
 
 
 _ORIENTATION = 0x0112
-_LYING = (5, 6, 7, 8)
-"""orientations whose image is turned by a quarter"""
+_TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width"""
 
 
-def _sixteen_bits(file: Image.Image) -> str:
-    """Tell the form of an image file whose channels have more than 8 bits although its mode has 8; else empty.
+def _describe_deep(file: Image.Image) -> str:
+    """Describe the channels of a file if they have more than 8 bits although its mode has 8; otherwise empty.
 
     Pillow opens such colour images as RGB and drops the lower bits.
     """

@@ -1,4 +1,4 @@
-"""Image files of a user's own, read as a model takes them: all of one size, grey or in colour."""
+"""Reading of a user's image files in the size and colour of a model."""
 
 from __future__ import annotations
 
@@ -14,66 +14,66 @@ from nfpi.data.image_files import SUFFIXES, read_image
 from nfpi.data.sources.imagefolder import class_names
 
 _GREY = "L"
-"""mode, in Pillow's terms, of the files that are grey; all others are in colour, as everywhere in the project"""
+"""Pillow's mode of grey files; all others count as colour"""
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """List image files: those given, whatever their names end with, and those below the folders given, sorted.
+    """List the given files, whatever their suffixes, and the image files in the given folders, sorted.
 
     Raises:
-        DataError: there is no such file or folder, or no image file in it.
+        DataError: a file or folder is missing, or a folder has no images.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += _images_in(path, "**/*")
+            files += _images_in(path, "**/*")
         elif path.is_file():
-            found.append(path)
+            files.append(path)
         else:
             raise DataError(f"{path}: expected an image or a folder of images, received none")
-    return found
+    return files
 
 
 def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
     """List the image files of a folder `class/image`, by class.
 
     Args:
-        folder: with a folder for some classes of a model or all, called as `nfpi export` calls them.
+        folder: folder with subfolders for some or all classes of a model, named as by `nfpi export`.
         classes: names of the K classes.
 
     Returns:
-        K lists of files, sorted by name; empty for a class without a folder.
+        K lists of files, sorted by name; empty for a class without a subfolder.
 
     Raises:
-        DataError: there is no such folder, or it holds none for a class, or one that is of no class, or an empty one.
+        DataError: the folder is missing or has no subfolders, or a subfolder is empty or not that of a class.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of images, received none")
     index_of = {name: index for index, name in enumerate(folder_names(classes))}
-    found: list[list[Path]] = [[] for _ in classes]
+    files: list[list[Path]] = [[] for _ in classes]
     for name in class_names(folder):
         if name not in index_of:
-            some = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
+            listed = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
             raise DataError(
-                f"{folder / name}: expected a folder for each class of the model ({some}), received another"
+                f"{folder / name}: expected a folder for each class of the model ({listed}), received another"
             )
-        found[index_of[name]] = _images_in(folder / name, "*")
-    return found
+        files[index_of[name]] = _images_in(folder / name, "*")
+    return files
 
 
 def names_without_suffix(paths: Sequence[Path]) -> list[str]:
-    """Return the names of files of one folder, without suffixes; with them where two files differ in that alone."""
+    """Return the names of files in one folder without suffixes, or with them if they would not be unique."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
 
 
 def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: bool = False) -> np.ndarray:
-    """Read image files that all have one size.
+    """Read image files of one size.
 
     Args:
         paths: N files.
-        shape: (C, H, W) that they must have; C = 1: grey, C = 3: colour.
-        resize: whether others are resized and centre-cropped to this size, and grey turned to colour or colour to grey.
+        shape: expected (C, H, W); C = 1: grey, C = 3: colour.
+        resize: whether to resize, centre-crop and convert images of another shape between grey and colour.
 
     Returns:
         (N, H, W, C), uint8.
@@ -98,21 +98,21 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
 
 
 def _images_in(folder: Path, pattern: str) -> list[Path]:
-    """Return the image files of a folder that match a pattern, sorted; hidden ones are left out."""
-    found = sorted(
+    """Return the image files of a folder that match a pattern, sorted, without hidden ones."""
+    files = sorted(
         path
         for path in folder.glob(pattern)
         if path.suffix.lower() in SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    if not found:
+    if not files:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
-    return found
+    return files
 
 
 def _convert(pixels: np.ndarray, height: int, width: int, grey: bool) -> np.ndarray:
-    """Resize and centre-crop an image (·, ·, 3); a grey one has three equal channels."""
+    """Resize and centre-crop an image (·, ·, 3), and make its three channels equal if `grey`."""
     image = Image.fromarray(pixels)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Pixels for classifiers: those of an image set, or of the image files behind a set of latents."""
+"""Pixels for classifiers, from an image set or from the image files behind a set of latents."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Pixels:
     """Labelled images as pixels, read one at a time.
 
     Args:
-        image_set: pixels, or latents.
-        folder: of the image files that were encoded to latents; None: the set's own images are pixels.
-        file_names: their paths below `folder`, (N,) strings. An array: processes that are forked share its memory.
+        image_set: set of pixels or latents.
+        folder: folder of the image files that were encoded to latents; None: the set contains pixels.
+        file_names: their paths relative to `folder`, (N,) strings; an array, whose memory forked processes share.
     """
 
     image_set: ImageSet
@@ -32,10 +32,10 @@ class Pixels:
         return len(self.image_set)
 
     def __getitem__(self, index: int) -> Tensor:
-        """One image (C, H, W), uint8; H and W differ between files.
+        """Read one image (C, H, W), uint8; H and W may differ between files.
 
         Raises:
-            DataError: its file cannot be read; names it.
+            DataError: its file cannot be read.
         """
         if self.folder is None or self.file_names is None:
             image = np.array(self.image_set.images[index])
@@ -60,16 +60,16 @@ class Pixels:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Content of the set's `meta.json`."""
+        """Contents of the set's `meta.json`."""
         return self.image_set.meta
 
 
 def open_pixels(folder: Path, verify: bool = True) -> Pixels:
-    """Open the pixels of a split: an image set's own, or the image files behind its latents, at their own sizes.
+    """Open the pixels of a split: those of the image set, or the image files behind its latents in original size.
 
     Args:
-        folder: an image set's folder.
-        verify: also compare the set's files with their sha256, which reads all of them.
+        folder: folder of the image set.
+        verify: whether to verify the set's files by sha256, which reads all of them.
 
     Raises:
         DataError: a file of the set is missing or damaged, or latents do not name their files.

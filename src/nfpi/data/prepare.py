@@ -1,4 +1,4 @@
-"""From a source to train, validation and test sets on disk."""
+"""Preparation of train, validation and test sets on disk from a source."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from nfpi.data.store import EMPTY_SPLIT
 from nfpi.data.writer import write_image_set
 
 FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
-"""images that a class needs in each split; a variance needs two"""
+"""minimum number of images per class in each split; a variance needs two"""
 OUTPUTS = (*get_args(Split), RECORD)
-"""what the folder of the splits may hold"""
+"""contents of the folder of the splits"""
 OF_SEEDS = "seed=*"
-"""what else may lie there: the splits of single seeds, of calls with `split_seed: per_seed`"""
+"""subfolders there with the splits of single seeds (`split_seed: per_seed`)"""
 
 Assignment = dict[Split, tuple[Split, np.ndarray]]
-"""For each split, the source's split that it is taken from, and the sorted indices there."""
+"""For each split, the source's split that it is taken from, and sorted indices into it."""
 
 
 def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
-    """Write `output`/{train,validation,test} and a record of the files behind them, all or none.
+    """Write `output`/{train,validation,test} and a record of their source files, either all or none.
 
-    See :func:`assign_splits` for what goes where, and :mod:`nfpi.data.sources.files` for the record.
+    See :func:`assign_splits` for the splits, and :mod:`nfpi.data.sources.files` for the record.
 
     Args:
-        name: of the data set.
-        config: where it comes from and how it is split.
+        name: name of the data set.
+        config: settings of the data set.
         output: folder of the three sets; existing ones are replaced.
-        download_folder: where downloads are kept.
+        download_folder: folder of downloads.
 
     Raises:
         DataError: the source cannot be read, a class has too few images in a split, or the config has a vae.
@@ -59,16 +59,13 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
 
 
 def noted_settings(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
-    """What is noted in `meta.json` under `extra`: settings, and the share held out for each split that had none.
-
-    `refit` is noted where nothing is held out for validation.
-    """
+    """Return `extra` of `meta.json`: settings, and the share held out for each split that the source lacks."""
     held_out = {split: share for split, share in _shares(config).items() if assigned[split][0] == "train"}
     return {**config.model_dump(include={"source", "split_seed", "flip", "refit"}), "held_out": held_out}
 
 
 def _shares(config: DatasetConfig) -> dict[Split, float]:
-    """Shares of the training images that are held out where the source has no such split, in that order."""
+    """Return the shares of training images to hold out for splits that the source lacks, in this order."""
     shares: dict[Split, float] = {"test": config.test_fraction}
     return shares if config.refit else shares | {"validation": config.validation_fraction}
 
@@ -76,16 +73,16 @@ def _shares(config: DatasetConfig) -> dict[Split, float]:
 def assign_splits(
     name: str, config: DatasetConfig, labels: Mapping[Split, np.ndarray], classes: list[str]
 ) -> Assignment:
-    """Decide which of a source's images make up train, validation and test.
+    """Assign the images of a source to train, validation and test.
 
-    A split that the source does not have is held out of its training images, stratified and seeded by `split_seed`:
-    first the test set, then the validation set, which stays empty where `refit` is set. Then the limits per class are
-    applied by a random choice with the same seed. Images keep the source's order within each split.
+    Splits that the source lacks are held out of its training images, stratified and seeded by `split_seed`: first the
+    test set, then the validation set, which is empty with `refit`. Then the limits per class are applied by a random
+    choice with the same seed. Images keep the order of the source within each split.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         config: fractions, limits and seed.
-        labels: (N,), of each of the source's splits.
+        labels: labels (N,) of each split of the source.
         classes: names of the K classes.
 
     Raises:
@@ -118,7 +115,7 @@ def assign_splits(
 
 
 def _hold_out(name: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into kept and held out, both sorted; the share of each class is exact to within one image."""
+    """Split indices into kept and held-out ones, both sorted; class shares are exact to within one image."""
     try:
         kept, held_out = train_test_split(
             np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
@@ -131,7 +128,7 @@ def _hold_out(name: str, labels: np.ndarray, fraction: float, seed: int) -> tupl
 
 
 def _choose_per_class(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """Choose `limit` random images of each class, or all that it has; sorted indices."""
+    """Choose up to `limit` random images of each class; returns sorted indices."""
     generator = np.random.default_rng(seed)
     members = [generator.permutation(np.flatnonzero(labels == k))[:limit] for k in np.unique(labels)]
     return np.sort(np.concatenate(members))
@@ -139,9 +136,9 @@ def _choose_per_class(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
 
 def _check_counts(name: str, split: Split, labels: np.ndarray, classes: list[str]) -> None:
     counts = np.bincount(labels, minlength=len(classes))
-    poorest = int(counts.argmin())
-    if counts[poorest] < FEWEST[split]:
+    smallest = int(counts.argmin())
+    if counts[smallest] < FEWEST[split]:
         raise DataError(
-            f"{name}: expected at least {FEWEST[split]} {split} images of class '{classes[poorest]}', "
-            f"received {counts[poorest]}"
+            f"{name}: expected at least {FEWEST[split]} {split} images of class '{classes[smallest]}', "
+            f"received {counts[smallest]}"
         )

@@ -1,4 +1,4 @@
-"""Which rows of an array are written, saved for the process that continues it."""
+"""Saved progress of an array that is written row by row, for resuming."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Progress:
     """Labels and checksums of the written rows, in checkpoints beside the array.
 
     Args:
-        folder: of the array.
-        fingerprint: of everything that the rows depend on, in hexadecimal.
+        folder: folder of the array.
+        fingerprint: digest of everything that the rows depend on, in hexadecimal.
         minutes: time between two saves.
     """
 
@@ -23,18 +23,18 @@ class Progress:
         self._checkpoints = Checkpoints(folder, fingerprint, minutes, "row")
 
     def due(self) -> bool:
-        """Tell whether to save now."""
+        """Return whether it is time to save."""
         return self._checkpoints.due()
 
     def save(self, count: int, labels: np.ndarray, sums: np.ndarray) -> None:
-        """Save labels (N,) and checksums (N,) when `count` rows are written."""
+        """Save labels (N,) and checksums (N,); `count` is the number of written rows."""
         self._checkpoints.save(count, {"labels": torch.from_numpy(labels), "sums": torch.from_numpy(sums)}, {})
 
     def load(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Load labels (N,) and checksums (N,); None where nothing is saved."""
-        found = self._checkpoints.load()
-        return None if found is None else (found[0]["labels"].numpy(), found[0]["sums"].numpy())
+        """Load labels (N,) and checksums (N,); None if nothing is saved."""
+        checkpoint = self._checkpoints.load()
+        return None if checkpoint is None else (checkpoint[0]["labels"].numpy(), checkpoint[0]["sums"].numpy())
 
     def clear(self) -> None:
-        """Remove what is saved."""
+        """Remove all checkpoints."""
         self._checkpoints.clear()

@@ -1,4 +1,4 @@
-"""Arrays written to disk row by row, which another process can continue."""
+"""Resumable writing of arrays to disk, row by row."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _UNKNOWN = -1
 
 
 class LabelledRows:
-    """An array (N, …) in an npy file, whose rows are written in any order, each with its label.
+    """An array (N, …) in an npy file whose rows, each with a label, are written in any order.
 
-    All disk space is allocated at once: a full disk would kill a process that writes to a memory map.
+    All disk space is allocated in advance, because a full disk would kill a process that writes to a memory map.
 
-    With a fingerprint, labels and checksums of the written rows are saved every minute (:meth:`save_progress`). An
-    object with the same path and fingerprint, in a later process, restores the rows whose checksums are right.
+    With a fingerprint, labels and checksums of the written rows are saved every minute (:meth:`save_progress`), and an
+    object with the same path and fingerprint in a later process restores the rows whose checksums match.
 
     Args:
-        path: of the npy file, in an existing folder.
+        path: npy file, in an existing folder.
         shape: (N, …).
-        dtype: of the array.
-        fingerprint: of everything that the rows depend on, in hexadecimal; None: progress is not saved.
+        dtype: dtype of the array.
+        fingerprint: digest of everything that the rows depend on, in hexadecimal; None: progress is not saved.
 
     Attributes:
         array: the rows, a memory map.
-        labels: (N,), not negative; −1 where no row is written.
+        labels: (N,), non-negative; −1 for rows not yet written.
 
     Raises:
-        OSError: the disk is too full for the array.
+        OSError: there is not enough disk space.
     """
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: DTypeLike, fingerprint: str | None = None) -> None:
@@ -50,7 +50,7 @@ class LabelledRows:
         self.labels = np.full(shape[0], _UNKNOWN, np.int64)
         self._sums = np.zeros(shape[0], np.int64)
         if fingerprint is not None:
-            from nfpi.data.progress import Progress  # imports torch, which image sets without a fingerprint do not need
+            from nfpi.data.progress import Progress  # imports torch
 
             form = f"{fingerprint} {list(shape)} {np.dtype(dtype).name}"
             self._progress = Progress(path.parent, hashlib.sha256(form.encode()).hexdigest(), _MINUTES)
@@ -65,7 +65,7 @@ class LabelledRows:
 
     @property
     def first_missing(self) -> int:
-        """Index of the first row that is not written; N if all are."""
+        """Index of the first row not yet written; N if there is none."""
         missing = np.flatnonzero(~self.written)
         return int(missing[0]) if len(missing) else len(self.labels)
 
@@ -74,12 +74,12 @@ class LabelledRows:
         self.array[indices] = rows
         if self._progress is not None:
             self._sums[indices] = [zlib.crc32(row) for row in np.ascontiguousarray(rows)]
-        self.labels[indices] = labels  # last: a row with a label is complete, wherever a signal interrupts this
+        self.labels[indices] = labels  # last, so that a row with a label is complete even if a signal interrupts this
         if self._progress is not None and self._progress.due():
             self.save_progress()
 
     def save_progress(self) -> None:
-        """Flush the rows, and save which are written."""
+        """Flush the rows, and save which ones are written."""
         self.array.flush()
         if self._progress is not None:
             self._progress.save(int(self.written.sum()), self.labels, self._sums)
@@ -98,16 +98,16 @@ class LabelledRows:
             self._progress.clear()
 
     def _restore(self) -> bool:
-        """Open the array of an earlier process with its intact rows; False where there is none."""
+        """Restore the intact rows of an earlier process; False if there is nothing to restore."""
         assert self._progress is not None
-        found = self._progress.load()
-        if found is None:
+        saved = self._progress.load()
+        if saved is None:
             return False
         try:
             self.array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
             return False
-        labels, sums = found
+        labels, sums = saved
         for index in np.flatnonzero(labels != _UNKNOWN):
             if zlib.crc32(np.ascontiguousarray(self.array[index]).data) == sums[index]:
                 self.labels[index], self._sums[index] = labels[index], sums[index]
@@ -115,7 +115,7 @@ class LabelledRows:
 
 
 def _open_allocated(path: Path, mode: Literal["w+", "r+"], **form: Any) -> np.memmap:
-    """Open a memory map whose file has all of its disk space."""
+    """Open a memory map whose disk space is fully allocated."""
     try:
         array = np.lib.format.open_memmap(path, mode, **form)
         _allocate(path)
@@ -125,12 +125,12 @@ def _open_allocated(path: Path, mode: Literal["w+", "r+"], **form: Any) -> np.me
 
 
 def _allocate(path: Path) -> None:
-    """Allocate the disk space of a sparse file, where the system can."""
+    """Allocate the disk space of a sparse file, if the system supports it."""
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
     with path.open("r+b") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # raised by file systems that cannot
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not supported by the file system
                 raise

@@ -1,7 +1,7 @@
-"""The format of labelled images on disk, whether real, generated or augmented.
+"""Reading of image sets: labelled images on disk, whether from a source, generated or augmented.
 
-A folder holds `images.npy` (N, H, W, C), uint8, or float16 for latents; `labels.npy` (N,), int64; and `meta.json` with
-name, split, classes, counts, shape, dtype, the sha256 of the other files, and further settings under `extra`. For
+A folder contains `images.npy` (N, H, W, C), uint8, or float16 for latents; `labels.npy` (N,), int64; and `meta.json`
+with name, split, classes, counts, shape, dtype, the sha256 of the other files, and further settings under `extra`. For
 latents, `files.json` may list the image files that were encoded, in the same order.
 """
 
@@ -27,12 +27,12 @@ FILES = (IMAGES, LABELS, META)
 ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")
 EMPTY_SPLIT: Split = "validation"
-"""The split that may have no images: nothing is held out where nothing is chosen."""
+"""The only split that may be empty, with `refit`."""
 KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra")
 
 
 class _Extra(Record):
-    """Settings that stages read; others may stand beside."""
+    """The checked part of `extra`, which is read by stages."""
 
     flip: bool = True
     temperature: PositiveFloat | None = None
@@ -44,7 +44,7 @@ class _Extra(Record):
 
 
 class _Meta(Record):
-    """Content of `meta.json`."""
+    """Contents of `meta.json`."""
 
     name: str | None
     split: str | None
@@ -63,7 +63,7 @@ class ImageSet:
     Args:
         images: uint8 values in [0, 255], or float16 latents, (N, H, W, C); from disk a read-only memory map.
         labels: int64 in [0, K), (N,).
-        meta: content of `meta.json`.
+        meta: contents of `meta.json`.
     """
 
     images: np.ndarray
@@ -74,22 +74,22 @@ class ImageSet:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle images from disk as the path of their file, which is mapped again."""
+        """Pickle memory-mapped images as the path of their file."""
         images: Any = self.images
         stored = isinstance(images, np.memmap) and isinstance(images.base, mmap)  # the whole file, not a part
         return _restore, (Path(str(images.filename)) if stored else images, self.labels, self.meta)
 
     @property
     def classes(self) -> list[str]:
-        """Names of the K classes; a label is an index into them."""
+        """Names of the K classes, which labels index."""
         return self.meta["classes"]
 
     @property
     def flip(self) -> bool:
-        """Whether mirrored images are still of their class.
+        """Whether mirrored images keep their class.
 
         Raises:
-            DataError: the set does not say.
+            DataError: `extra.flip` is missing.
         """
         if "flip" not in self.meta["extra"]:
             raise DataError(f"{self.meta.get('name')}: expected extra.flip in {META}, received none")
@@ -108,16 +108,16 @@ class ImageSet:
 
 
 def _restore(images: np.ndarray | Path, labels: np.ndarray, meta: dict[str, Any]) -> ImageSet:
-    """Make an image set anew from what was pickled of it."""
+    """Restore a pickled image set."""
     return ImageSet(_load(images, mmap_mode="r") if isinstance(images, Path) else images, labels, meta)
 
 
 def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
-    """Open an image set; its images are a memory map.
+    """Open an image set, with memory-mapped images.
 
     Args:
-        folder: an image set's folder.
-        verify: also compare the files with their sha256, which reads all of them.
+        folder: folder of the image set.
+        verify: whether to verify the files by sha256, which reads all of them.
 
     Raises:
         DataError: a file is missing or damaged, or the files contradict each other.
@@ -148,7 +148,7 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    """Read `meta.json`, and check what it says."""
+    """Read and check `meta.json`."""
     try:
         meta = read_json_object(file)
         missing = [key for key in KEYS if key not in meta]
@@ -165,7 +165,7 @@ def _read_meta(file: Path) -> dict[str, Any]:
 
 
 def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
-    """Read the names of the image files that were encoded to latents, in the order of the latents.
+    """Read the names of the image files behind latents, in the order of the latents.
 
     Raises:
         DataError: the list is missing or damaged, or has another length.
@@ -192,7 +192,7 @@ def _check_digest(file: Path, meta: Mapping[str, Any]) -> None:
 
 
 def check_labels(where: Path, labels: np.ndarray, num_classes: int) -> None:
-    """Raise DataError, whose message begins with `where`, unless labels are integers in [0, K)."""
+    """Raise DataError, naming `where`, unless labels are integers in [0, K)."""
     if labels.dtype.kind not in "iu":
         raise DataError(f"{where}: expected integer labels, received {labels.dtype}")
     if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
@@ -202,7 +202,7 @@ def check_labels(where: Path, labels: np.ndarray, num_classes: int) -> None:
 
 
 def _load(file: Path, **options: Any) -> np.ndarray:
-    """Open one array; an archive of arrays, which NumPy opens as well, is none."""
+    """Open an npy file; unlike in `numpy.load`, npz archives are rejected."""
     try:
         with file.open("rb") as opened:
             np.lib.format.read_magic(opened)

@@ -17,16 +17,16 @@ Shape = tuple[int, int, int]
 def training_transform(
     augmentation: Literal["none", "flip", "shift", "released"], shape: Shape, flip: bool
 ) -> Transform | None:
-    """Make the augmentation of a flow's training images, which keeps their shape.
+    """Make the augmentation of a flow's training images, which preserves their shape.
 
     Args:
-        augmentation: "flip" mirrors; "shift" pads by one pixel, repeating the edge, crops, and mirrors;
-            "released" is the augmentation of the released code, see :func:`_released`; "none" changes nothing.
+        augmentation: "flip": random horizontal flip; "shift": flip, pad by one pixel (repeating the edge) and random
+            crop; "released": that of the released code, see :func:`_released`; "none": no augmentation.
         shape: (C, H, W) of the images.
-        flip: whether mirrored images are still of their class; nothing mirrors otherwise.
+        flip: whether mirrored images keep their class; otherwise there are no flips.
 
     Returns:
-        the transform, or None where nothing would change.
+        The transform, or None if it is the identity.
     """
     size = shape[1:]
     match augmentation:
@@ -41,17 +41,17 @@ def training_transform(
 
 
 def compose(flip: bool, *steps: Transform) -> Transform | None:
-    """Chain transforms, after a random mirroring where `flip` is true; None where there are none."""
+    """Chain transforms, after a random horizontal flip if `flip`; None if there are none."""
     steps = (v2.RandomHorizontalFlip(), *steps) if flip else steps
     return v2.Compose(steps) if steps else None
 
 
 def _released(shape: Shape) -> list[v2.Transform]:
-    """Colour jitter (of three channels only), rotation by up to 12°, random crop.
+    """Return colour jitter (three channels only), rotation by up to 12°, and random crop.
 
-    At 32×32 the edge is repeated 8 pixels outwards, and the crop is taken from the rotated centre of 36×36.
-    Other sizes keep these ratios: H/4 and H + H/8, rounded down. The rotation leaves black corners, but none in that
-    centre: it reaches out to 0.5625 H (cos 12° + sin 12°) ≈ 0.67 H, and 0.75 H are filled (H = W).
+    At 32×32, images are padded by 8 pixels (repeating the edge), rotated, centre-cropped to 36×36 and randomly cropped.
+    Other sizes use the same ratios, H/4 and H + H/8, rounded down. The black corners due to the rotation are outside of
+    the centre crop, which needs 0.5625 H (cos 12° + sin 12°) ≈ 0.67 H of the 0.75 H from the centre (H = W).
     """
     channels, height, width = shape
     jitter = [v2.ColorJitter(brightness=0.1, contrast=0.1, saturation=0.05)] if channels == 3 else []

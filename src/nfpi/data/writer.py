@@ -1,4 +1,4 @@
-"""Writing image sets."""
+"""Writing of image sets."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from nfpi.runtime.signals import Interrupted
 
 
 class ImageSetWriter:
-    """Writes an image set piece by piece; the folder appears when the `with` block ends without an error.
+    """Writer of an image set in pieces; the folder appears when the `with` block ends without an error.
 
     Args:
-        folder: of the set; an existing image set is replaced.
-        length: number of images N; 0 for a validation split only.
+        folder: folder of the set; an existing image set is replaced.
+        length: number of images N; 0 only for a validation split.
         shape: shape (H, W, C) of one image.
         classes: names of the K classes.
-        name, split: name of the data set, and which split of it this is, if any.
+        name, split: names of the data set and of the split, if any.
         dtype: uint8, or float16 for latents.
         originals: paths of the N image files that were encoded to latents, if they were.
-        fingerprint: of everything that the images depend on, in hexadecimal: this writer continues what a process with
-            the same one wrote before it was stopped or killed (see `written`); None: a stopped process leaves nothing.
-        extra: settings to note beside the images (JSON values).
+        fingerprint: digest of everything that the images depend on, in hexadecimal, by which the set of an interrupted
+            process is resumed (see `written`); None: an interrupted process leaves nothing.
+        extra: further settings for `meta.json` (JSON values).
 
     Raises:
-        DataError: an argument or a piece has a wrong shape, dtype or range, or the pieces are not N images.
+        DataError: wrong shape, dtype or range of an argument or a piece, or the pieces do not sum up to N images.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class ImageSetWriter:
 
     @property
     def written(self) -> np.ndarray:
-        """Whether each image is written, (N,); at first, by the process that was stopped."""
+        """Whether each image is written, (N,), including by the interrupted process."""
         return self._rows.written
 
     @property
     def first_missing(self) -> int:
-        """Index of the first image that is not written; N if all are."""
+        """Index of the first image not yet written; N if there is none."""
         return self._rows.first_missing
 
     def append(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -98,7 +98,7 @@ class ImageSetWriter:
         self._appended = stop
 
     def put(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
-        """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set, in any order."""
+        """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set."""
         images, labels = np.asarray(images), np.asarray(labels)
         expected = (len(labels), *self._shape[1:])
         if labels.shape != (len(indices),) or images.shape != expected or images.dtype != self._dtype:
@@ -112,7 +112,7 @@ class ImageSetWriter:
         self._rows.put(indices, images, labels)
 
     def note(self, **extra: Any) -> None:
-        """Add settings that are known only now to those that are noted beside the images (JSON values)."""
+        """Add settings to `extra` in `meta.json` (JSON values)."""
         self._settings["extra"].update(extra)
 
     def __exit__(
@@ -123,7 +123,7 @@ class ImageSetWriter:
     def _complete(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write labels and meta.json; an error raised here leaves no folder either."""
+        """Write labels and meta.json; if this fails, no folder is left either."""
         if isinstance(error, (Interrupted, KeyboardInterrupt)) and self._fingerprint is not None:
             self._rows.save_progress()
             if isinstance(error, Interrupted):

@@ -1,4 +1,4 @@
-"""Kullback-Leibler divergences between the class Gaussians, and the repulsion made of them (Eq. 3)."""
+"""Kullback-Leibler divergences between the class Gaussians, and the repulsion based on them (Eq. 3)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ Scale = Literal["pairwise", "average"]
 
 
 def pairwise_kld(prior: GaussianPrior) -> Tensor:
-    """KLD(N_i ‖ N_j) = ½ [log det Σ_j − log det Σ_i − D + tr(Σ_j⁻¹ Σ_i) + Δ_ijᵀ Σ_j⁻¹ Δ_ij], Δ_ij = μ_i − μ_j.
+    """Compute KLD(N_i ‖ N_j) = ½ [log det Σ_j − log det Σ_i − D + tr(Σ_j⁻¹ Σ_i) + Δ_ijᵀ Σ_j⁻¹ Δ_ij], where
+    Δ_ij = μ_i − μ_j.
 
-    Every sum over pairs is a product of matrices, about the centre of the means so that little cancels. The memory is
-    K² + K·D (K·D² with full covariances).
+    Sums over pairs are computed as matrix products. Means are centred first to reduce cancellation. Memory: K² + K·D
+    (K·D² with full covariances).
 
     Args:
         prior: K Gaussians in D dimensions.
 
     Returns:
-        (K, K), [i, j]; zero on the diagonal.
+        (K, K), indexed [i, j], with zeros on the diagonal.
     """
     mean = prior.mean - prior.mean.mean(0)
     if prior.covariance is None:
@@ -43,13 +44,13 @@ def pairwise_kld(prior: GaussianPrior) -> Tensor:
 
 
 def kld_scale(kld: Tensor, scale: Scale) -> Tensor:
-    """π of Eq. 3: the divergences themselves (`pairwise`, Eq. 9) or the mean over all i ≠ j (`average`, Eq. 10).
+    """Compute π of Eq. 3: the divergences themselves (`pairwise`, Eq. 9) or their mean over i ≠ j (`average`, Eq. 10).
 
     Args:
         kld: (K, K), zero on the diagonal.
 
     Returns:
-        (K, K); the diagonal is 1 and means nothing.
+        (K, K), with an arbitrary 1 on the diagonal.
     """
     classes = len(kld)
     identity = torch.eye(classes, dtype=torch.bool, device=kld.device)
@@ -59,14 +60,14 @@ def kld_scale(kld: Tensor, scale: Scale) -> Tensor:
 
 
 def separation_loss(prior: GaussianPrior, alpha: float = 10.0, scale: Scale = "pairwise") -> Tensor:
-    """Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eq. 3, with no gradient through π.
+    """Compute Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eq. 3, without gradients through π.
 
     With pairwise π the value is the constant K(K−1) e^{−1/α}; its gradient is not zero.
 
     Args:
         prior: K Gaussians.
         alpha: α.
-        scale: which π.
+        scale: definition of π.
 
     Returns:
         ().
@@ -77,13 +78,13 @@ def separation_loss(prior: GaussianPrior, alpha: float = 10.0, scale: Scale = "p
 
 
 def repulsion_kernel(kld: Tensor, alpha: float, scale: Scale) -> Tensor:
-    """κ_ij = exp(−KLD_ij / (π_ij α)) / (π_ij α), the kernel of Proposition 1, with κ_ii = 0.
+    """Compute κ_ij = exp(−KLD_ij / (π_ij α)) / (π_ij α), the kernel of Proposition 1, with κ_ii = 0.
 
     Args:
         kld: (K, K).
 
     Returns:
-        (K, K); infinite where two classes coincide and π is pairwise.
+        (K, K); infinite for identical classes if π is pairwise.
     """
     denominator = kld_scale(kld, scale) * alpha
     kernel = torch.exp(-kld / denominator) / denominator

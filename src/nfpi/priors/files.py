@@ -1,4 +1,4 @@
-"""Priors and statistics as safetensors files, with what they were made from in the header."""
+"""Safetensors files of priors and statistics, with their origin in the header."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
 _ROUNDING = 1e-9
-"""relative, of covariances that were computed in float64"""
+"""relative rounding error of covariances in float64"""
 
 
 class _Header(Record):
-    """What is known of where Gaussians and statistics came from."""
+    """The checked part of the header: the origin of priors and statistics."""
 
     seed: Seed | None = None
     start: str | None = None
 
 
 def prior_tensors(prior: GaussianPrior) -> dict[str, Tensor]:
-    """Mean, and variance or covariance, by name.
+    """Return the mean, and the variance or covariance, by name.
 
     Raises:
         ValueError: a mean is not finite, or a variance is not positive.
@@ -38,10 +38,14 @@ def prior_tensors(prior: GaussianPrior) -> dict[str, Tensor]:
 
 
 def prior_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior:
-    """Return the prior of :func:`prior_tensors`; `path` is named in errors.
+    """Create a prior from the result of :func:`prior_tensors`.
+
+    Args:
+        path: file named in errors.
+        tensors: tensors by name.
 
     Raises:
-        FormatError: they are none.
+        FormatError: they are not those of class Gaussians.
     """
     try:
         _check_names(tensors, {"mean"}, {"mean", "variance", "covariance"})
@@ -55,16 +59,16 @@ def prior_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior
 
 
 def save_prior(path: Path, prior: GaussianPrior, header: Mapping[str, Any]) -> None:
-    """Write class Gaussians; ValueError where one is not proper."""
+    """Write class Gaussians; ValueError if one is not finite or not positive definite."""
     save_tensors(path, prior_tensors(prior), header)
 
 
 def load_prior(path: Path) -> tuple[GaussianPrior, dict[str, Any]]:
-    """Read class Gaussians, and the header that was written with them.
+    """Read class Gaussians and their header.
 
     Raises:
-        FormatError: the file is missing, damaged, or holds something else.
-        Diverged: the file stands for a fit that diverged.
+        FormatError: the file is missing, damaged, or has other contents.
+        Diverged: the file marks a diverged fit.
     """
     tensors, header = load_tensors(path)
     check_record(_Header, header, path, "class Gaussians with their origin")
@@ -72,7 +76,7 @@ def load_prior(path: Path) -> tuple[GaussianPrior, dict[str, Any]]:
 
 
 def save_statistics(path: Path, statistics: ClassStatistics, header: Mapping[str, Any]) -> None:
-    """Write class statistics; ValueError where a class has no variance."""
+    """Write class statistics; ValueError if a class has no variance."""
     statistics.check()
     tensors = {"count": statistics.count, "mean": statistics.mean, "variance": statistics.variance}
     if statistics.covariance is not None:
@@ -81,17 +85,17 @@ def save_statistics(path: Path, statistics: ClassStatistics, header: Mapping[str
 
 
 def load_statistics(path: Path) -> ClassStatistics:
-    """Read class statistics, of which every class has a variance.
+    """Read class statistics in which every class has a variance.
 
     Raises:
-        FormatError: the file is missing, damaged, or holds something else.
-        Diverged: the file stands for a fit that diverged.
+        FormatError: the file is missing, damaged, or has other contents.
+        Diverged: the file marks a diverged fit.
     """
     tensors, header = load_tensors(path)
     check_record(_Header, header, path, "class statistics with their origin")
     try:
         _check_names(tensors, {"count", "mean", "variance"}, {"count", "mean", "variance", "covariance"})
-        _check_agreement(tensors)
+        _check_consistency(tensors)
         statistics = ClassStatistics(**tensors)
         statistics.check()
     except ValueError as error:
@@ -109,8 +113,8 @@ def _check_names(tensors: Mapping[str, Tensor], required: set[str], known: set[s
             raise ValueError(f"{name}: not real numbers")
 
 
-def _check_agreement(tensors: Mapping[str, Tensor]) -> None:
-    """Check what :class:`ClassStatistics` takes for granted, because it computes these itself."""
+def _check_consistency(tensors: Mapping[str, Tensor]) -> None:
+    """Check the invariants of :class:`ClassStatistics` that its constructor does not check."""
     count, mean, variance = (tensors[name] for name in ("count", "mean", "variance"))
     if count.dim() != 1 or bool((count != count.round()).any()):
         raise ValueError("count: not K whole numbers")

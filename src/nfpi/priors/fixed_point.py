@@ -1,21 +1,20 @@
-"""Means and covariances of the classes as a fixed point of Proposition 1 (Eqs. 5-7).
+"""Fixed-point iteration of Proposition 1 for the means and covariances of the classes (Eqs. 5-7).
 
 Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the
-mean and variance of class i's latents, whose divisor is N − 1, or N as in Eq. 7 (`unbiased_variance`): with N the fixed
-point of the exact update is a stationary point of Eq. 4 itself, a sum over latents. Both updates of an iteration are
-computed from the values of the one before. Sums over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
+mean and variance of class i's latents. The divisor of v_i is N − 1, or N as in Eq. 7 (`unbiased_variance`); with N, the
+fixed point of the exact update is a stationary point of Eq. 4. Means and covariances are updated simultaneously. Sums
+over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
 
-Isotropic covariances Σ_i = v_i I (`isotropic_variance`). The gradient of Eq. 4 with respect to a full Σ_i is
-½ (A_i − Σ_i⁻¹ B_i Σ_i⁻¹), which is zero where Σ_i A_i Σ_i = B_i (Eq. 6). Along Σ_i = v_i I it is
+Isotropic covariances Σ_i = v_i I (`isotropic_variance`): the gradient of Eq. 4 with respect to a full Σ_i is
+½ (A_i − Σ_i⁻¹ B_i Σ_i⁻¹), which is zero if Σ_i A_i Σ_i = B_i (Eq. 6). Restricted to Σ_i = v_i I it is
 dL/dv_i = tr(∂L/∂Σ_i) = ½ (tr A_i − tr B_i / v_i²), so the stationary point is
 
     v_i = (tr B_i / tr A_i)^{1/2},
 
-Eq. 6 with traces in the place of matrices, and A_i has to have a positive trace only. Traces need the class variances
-alone, along every dimension. The released update takes A′ = ΣAΣ in the place of A; its counterpart is
-v_i = (tr B_i / tr A′_i)^{1/2}, that is the mean over dimensions of its numerator over that of its denominator. At λ = 0
-they give the mean class variance v̄_i and, as the released update does for each dimension, v̄_i^{1/3}. The equation of
-the means does not change.
+that is Eq. 6 with traces instead of matrices; A_i only needs a positive trace, and only class variances are needed, not
+covariances. The released update uses A′ = ΣAΣ instead of A, and its counterpart is v_i = (tr B_i / tr A′_i)^{1/2}. At
+λ = 0 the exact update yields the mean class variance v̄_i, and the released one v̄_i^{1/3} (as it does per dimension for
+diagonal covariances). The update of the means is unchanged.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Moments:
-    """Means and variances of the latents of the classes, as an update takes them.
+    """Moments of the latents of each class.
 
     Attributes:
         mean, variance: (K, D).
-        covariance: (K, D, D); None where only variances are fitted.
+        covariance: (K, D, D); None if covariances are diagonal.
     """
 
     mean: Tensor
@@ -59,8 +58,8 @@ class FixedPointResult:
 
     Attributes:
         prior: the Gaussians of the last iteration, float64.
-        iterations: how many were made.
-        residuals: (iterations, 2), max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of each.
+        iterations: number of iterations.
+        residuals: (iterations, 2), max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of each iteration.
         converged: whether the last residuals are within the tolerance.
     """
 
@@ -70,22 +69,22 @@ class FixedPointResult:
     converged: bool
 
     def warn_unless_converged(self) -> Self:
-        """Log a warning if the last Gaussians are no fixed point, and return the result."""
+        """Log a warning if the iteration did not converge, and return self."""
         if not self.converged:
             logger.warning("not converged after %d iterations: the last Gaussians are taken", self.iterations)
         return self
 
 
 class FixedPointDiverged(Diverged):
-    """The iteration left the positive definite matrices or the finite numbers.
+    """A quantity of the iteration became infinite, NaN, or not positive definite.
 
     Attributes:
-        iteration: when, from 1.
+        iteration: number of the iteration, from 1.
         class_index: the first class concerned.
-        quantity: what is no longer finite, or positive (definite).
+        quantity: name of the quantity.
         weight: λ.
-        residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the iterations before.
-        context: what else is known of the run, added by whoever catches this (seed, settings).
+        residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the preceding iterations.
+        context: further information on the run (seed, settings), added by callers.
     """
 
     class_index: int
@@ -108,15 +107,15 @@ def fit_fixed_point(
     """Iterate Eqs. 5 and 6 until they converge.
 
     Args:
-        statistics: of the training latents; with a covariance, full matrices are fitted (exact update only), unless
-            they are to be isotropic.
-        config: which update, and its settings.
-        initial: where the iteration starts, and the value that an unfitted mean or covariance keeps; None: the class
-            statistics. Where covariances are to be isotropic, the mean of each class's variances takes their place.
+        statistics: statistics of the training latents; if they have covariances, full matrices are fitted (exact update
+            only), unless `isotropic_variance` is set.
+        config: λ and the settings of the iteration.
+        initial: initial Gaussians, whose means or covariances are kept if not fitted; None: the class statistics. With
+            `isotropic_variance`, variances are first averaged over dimensions.
 
     Raises:
-        FixedPointDiverged: with iteration, class, quantity and λ.
-        ValueError: a class has fewer than two samples, there is one class only, or shapes do not fit.
+        FixedPointDiverged: the iteration diverged.
+        ValueError: a class has fewer than two samples, there is only one class, or shapes are inconsistent.
     """
     statistics.check()
     if statistics.num_classes < 2:
@@ -169,13 +168,13 @@ def fit_fixed_point(
 def fit_prior(
     statistics: ClassStatistics, initial: GaussianPrior, weight: float, settings: FixedPointSettings
 ) -> FixedPointResult:
-    """Fit the Gaussians of the prior method `fixed_point`, see :func:`fit_fixed_point`."""
+    """Fit class Gaussians by the prior method `fixed_point`, see :func:`fit_fixed_point`."""
     config = FixedPointConfig(weight=weight, **settings.model_dump())
     return fit_fixed_point(statistics, config, initial).warn_unless_converged()
 
 
 def _moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) -> _Moments:
-    """Moments of the latents, with the divisor of the configuration and covariances only where they are fitted."""
+    """Return the moments of the latents with the configured divisor, and covariances only if `full`."""
     variance, covariance = statistics.variance, statistics.covariance if full else None
     if not config.unbiased_variance:
         share = (statistics.count - 1) / statistics.count
@@ -185,16 +184,16 @@ def _moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) 
 
 
 def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
-    """Return whether π, by which the kernel divides, exceeds the rounding error of the largest divergence; (K, K).
+    """Return whether π, a divisor in the kernel, exceeds the rounding error of the largest divergence; (K, K).
 
-    It does not for classes that coincide, nor for those from which another has moved very far away.
+    It does not if two classes coincide, or if another class has moved very far away.
     """
     rounding = 64 * torch.finfo(kld.dtype).eps * (dimensions + kld.max())
     return (kld_scale(kld, scale) > rounding) | torch.eye(len(kld), dtype=torch.bool, device=kld.device)
 
 
 def _largest_change(new: GaussianPrior, old: GaussianPrior) -> tuple[float, float]:
-    """max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices)."""
+    """Compute max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius norm for matrices)."""
     if new.covariance is not None and old.covariance is not None:
         spread = (new.covariance - old.covariance).flatten(1)
     else:
@@ -209,9 +208,9 @@ def _diagonal_step(
     config: FixedPointConfig,
     iteration: int,
 ) -> GaussianPrior:
-    """One iteration with diagonal covariances; every array is K×D."""
+    """Make one iteration with diagonal covariances; all arrays are K×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
-    # only differences of means matter; about their centre little cancels
+    # only differences of means matter: centring reduces cancellation
     centre = prior.mean.mean(0)
     mean, variance = prior.mean - centre, prior.variance
     precision = variance.reciprocal()
@@ -229,7 +228,7 @@ def _diagonal_step(
         push = mean * pooled_tightness - outward @ (tightness * mean)
         push += tightness * (mean * inward.sum(1, keepdim=True) - inward @ mean)
         new_mean = torch.addcmul(moments.mean, spread, push, value=strength)
-        # the sum of a row is NaN if one of its elements is, and costs less than a check of each
+        # checks row sums, which are not finite if an element is not: cheaper than checking each element
         _require(torch.isfinite(new_mean.sum(1)), iteration, "mean", config)
 
     if config.fit_variance:
@@ -240,7 +239,7 @@ def _diagonal_step(
             scatter = inward @ gaps.add_(variance)
         else:
             scatter = square * inward.sum(1, keepdim=True) - 2 * mean * (inward @ mean) + inward @ (square + variance)
-        # ΣAΣ: A itself is this over v²
+        # ΣAΣ; A is this divided by v²
         conjugated = torch.addcmul(strength * scatter, variance, balance)
         a = conjugated if released else conjugated * precision.square()
         data = moments.variance if released else moments.variance + (moments.mean - prior.mean).square()
@@ -264,7 +263,7 @@ def _full_step(
     config: FixedPointConfig,
     iteration: int,
 ) -> GaussianPrior:
-    """One iteration of the exact update with full covariances; every array is K×D×D."""
+    """Make one iteration of the exact update with full covariances; all arrays are K×D×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
     assert prior.covariance is not None
     assert moments.covariance is not None
@@ -303,7 +302,7 @@ def _full_step(
         try:
             new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
         except torch.linalg.LinAlgError as fault:
-            # definite for Cholesky, but not beyond rounding errors: name the class of the worst condition number
+            # passed Cholesky, but singular up to rounding errors: report the class with the worst condition number
             worst = int((torch.linalg.cond(a) * torch.linalg.cond(b)).argmax())
             raise FixedPointDiverged(iteration, worst, "covariance (definiteness)", config.weight) from fault
         definite = torch.linalg.cholesky_ex(new_covariance).info == 0
@@ -313,6 +312,6 @@ def _full_step(
 
 
 def _require(valid: Tensor, iteration: int, quantity: str, config: FixedPointConfig) -> None:
-    """Raise :class:`FixedPointDiverged` for the first class that is not valid, (K,)."""
+    """Raise :class:`FixedPointDiverged` for the first class at which `valid`, (K,), is false."""
     if not bool(valid.all()):
         raise FixedPointDiverged(iteration, int((~valid).nonzero()[0, 0]), quantity, config.weight)

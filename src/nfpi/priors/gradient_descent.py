@@ -1,8 +1,8 @@
 """Class Gaussians learned by gradient descent along with the flow (the paper's second baseline, Section 5.2).
 
-Variances are v = a·sigmoid(b·s) + c, which keeps them in (c, a + c) whatever a step does to s. The gradient over all
-training latents needs only the statistics of each class, because the likelihood of a class under its Gaussian does.
-Notation: K classes, D dimensions, N_i latents of class i, N latents in all, `[i, j]` a pair of classes.
+Variances are v = a·sigmoid(b·s) + c with learned s, so they stay in (c, a + c). The likelihood of all training latents
+depends only on the statistics of each class, so no pass over the latents is needed for its gradient.
+Notation: K classes, D dimensions, N_i latents of class i, N latents in total, `[i, j]` a pair of classes.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ __all__ = [
     "repulsion",
 ]
 
-# initial variances keep at least this share of a from the ends of (c, a + c), where the sigmoid is flat
+# minimum distance of initial variances to the ends of (c, a + c), as a share of a: the sigmoid is flat there
 _MARGIN = 0.01
-# the released code's weight of the divergences at the first epoch and from the hundredth on, and its margin of ranges
+# weights w of the divergences in the released code, at the first epoch and from the hundredth on; margin of its ranges
 _FIRST_KLD_WEIGHT, _LAST_KLD_WEIGHT, _KLD_WEIGHT_EPOCHS = 50.0, 25.0, 100
 _WIDENING = 0.2
 
 
 class ValueRange:
-    """Smallest and largest of the values seen so far, batch by batch.
+    """Running minimum and maximum of values.
 
     Attributes:
-        ends: both, (2,); None before the first values.
+        ends: minimum and maximum, (2,); None before the first update.
     """
 
     def __init__(self) -> None:
         self.ends: Tensor | None = None
 
     def update(self, values: Tensor) -> ValueRange:
-        """Add values of any shape, at least one.
+        """Include values of any shape, at least one.
 
         Returns:
             self.
@@ -55,10 +55,9 @@ class ValueRange:
 
     @property
     def width(self) -> float:
-        """(max + 0.2 |max|) − (min − 0.2 |min|), the released code's width of a range.
+        """(max + 0.2 |max|) − (min − 0.2 |min|), as in the released code.
 
-        It is 1 where all values are 0, as the divergences of Gaussians that coincide are: their gradient is 0 too and
-        needs no scaling.
+        It is 1 if all values are 0, as for the divergences of identical Gaussians, whose gradient is 0 too.
         """
         if self.ends is None:
             raise ValueError("range: expected at least one value, received none")
@@ -67,11 +66,13 @@ class ValueRange:
 
 
 def mean_class_nll(prior: GaussianPrior, statistics: ClassStatistics) -> Tensor:
-    """(1/N_i) Σ_n −log N(z_n; μ_i, v_i) = ½ Σ_d [log 2πv_i + (s_i + (m_i − μ_i)²) / v_i], s_i with divisor N_i.
+    """Compute (1/N_i) Σ_n −log N(z_n; μ_i, v_i) = ½ Σ_d [log 2πv_i + (s_i + (m_i − μ_i)²) / v_i].
+
+    m_i and s_i are mean and variance of class i's latents; s_i has the divisor N_i.
 
     Args:
         prior: K diagonal Gaussians.
-        statistics: of the latents, at least two of each class.
+        statistics: statistics of the latents, at least two per class.
 
     Returns:
         (K,), nats.
@@ -82,7 +83,7 @@ def mean_class_nll(prior: GaussianPrior, statistics: ClassStatistics) -> Tensor:
 
 
 def repulsion(prior: GaussianPrior, weight: float, alpha: float = 10.0, scale: Scale = "pairwise") -> Tensor:
-    """λ L_KLD = λ/(K(K−1)) Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eqs. 3 and 4; no gradient through π."""
+    """Compute λ L_KLD = λ/(K(K−1)) Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eqs. 3 and 4, without gradients through π."""
     classes = prior.num_classes
     return weight / (classes * (classes - 1)) * separation_loss(prior, alpha, scale)
 
@@ -90,18 +91,20 @@ def repulsion(prior: GaussianPrior, weight: float, alpha: float = 10.0, scale: S
 def released_objective(
     prior: GaussianPrior, statistics: ClassStatistics, nll_range: ValueRange, kld_weight: float
 ) -> Tensor:
-    """NLL / R − w Σ_{i,j} KLD_ij / (K D R′), the objective of the released code; no gradient through the ranges.
+    """Compute NLL / R − w Σ_{i,j} KLD_ij / (K D R′), the objective of the released code, without gradients through R,
+    R′.
 
-    NLL is the mean over all latents. The released code divides the sum of the divergences by K·D as well.
+    NLL is the mean over all latents. R′ is the width of the range of Σ_j (KLD_ij + KLD_ji) / (K − 1) over the classes
+    i.
 
     Args:
         prior: K Gaussians in D dimensions.
-        statistics: of the latents.
-        nll_range: of −log p(x | y) of all images, log-determinant included, in nats; R is its width.
+        statistics: statistics of the latents.
+        nll_range: range of −log p(x | y) of all images, including the log-determinant, in nats; its width is R.
         kld_weight: w.
 
     Returns:
-        (), where R′ is the width of the range of Σ_j (KLD_ij + KLD_ji) / (K − 1) over the classes i.
+        ().
     """
     kld = pairwise_kld(prior)
     each_class = (kld.sum(0) + kld.sum(1)) / (prior.num_classes - 1)
@@ -111,22 +114,21 @@ def released_objective(
 
 
 class GaussianLearner(nn.Module):
-    """Gaussians as parameters, with the Adam that learns them; float64.
+    """Learnable Gaussians and their Adam optimizer; float64.
 
     Args:
-        initial: initial values, with diagonal covariances. Variances that are learned are clamped to at least a/100
-            inside (c, a + c).
-        config: what is learned, and how.
+        initial: initial values, with diagonal covariances. Learned variances are clamped to [c + a/100, c + 99a/100].
+        config: λ and settings.
 
     Attributes:
         mean: (K, D).
-        spread: (K, D), s; where variances are not learned, the variances themselves.
-        optimizer: Adam, on what is learned.
+        spread: (K, D), s, or the variances if they are not learned.
+        optimizer: Adam on the learned parameters.
         steps: number of steps made.
-        loss: value of the objective before the last step of :meth:`descend`; None: there was none.
+        loss: value of the objective before the last step of :meth:`descend`; None before the first.
 
     Raises:
-        ValueError: the covariances are full, or the objective needs more classes.
+        ValueError: the covariances are full, or there are too few classes for the objective.
     """
 
     def __init__(self, initial: GaussianPrior, config: GradientDescentConfig) -> None:
@@ -149,7 +151,7 @@ class GaussianLearner(nn.Module):
         self.loss: float | None = None
 
     def forward(self) -> GaussianPrior:
-        """Return the current Gaussians, with their gradient."""
+        """Return the current Gaussians as a differentiable function of the parameters."""
         config = self.config
         if not config.fit_variance:
             return GaussianPrior(self.mean, self.spread)
@@ -172,8 +174,8 @@ class GaussianLearner(nn.Module):
         """Compute Σ_i (1/N_i) Σ_n −log N(z_n; μ_i, v_i) + λ L_KLD (Eq. 4), or :func:`released_objective`; ().
 
         Args:
-            statistics: of all training latents.
-            nll_range: of −log p(x | y) of their images; required by the released objective.
+            statistics: statistics of all training latents.
+            nll_range: range of −log p(x | y) of their images; required by the released objective.
         """
         prior = self()
         if self.config.objective == "equation_4":

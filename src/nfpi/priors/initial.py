@@ -1,4 +1,4 @@
-"""The Gaussians that training begins with."""
+"""Initial Gaussians of the training."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nfpi.runtime.randomness import generator_for
 
 
 def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> GaussianPrior:
-    """Make the Gaussians that training begins with.
+    """Make the initial Gaussians of the training.
 
     Args:
-        statistics: of the training latents, at least two of each class.
-        start: `data`: class means with class variances; `isotropic`: class means with covariances v_i I, v_i
+        statistics: statistics of the training latents, at least two per class.
+        start: `data`: class means with class variances; `isotropic`: class means with covariances v_i I, where v_i is
             the mean of the class's variances; `identity`: class means with identity covariances; `random`: means drawn
             from N(0, I) with identity covariances.
-        seed: of the run; it determines the random means.
+        seed: seed of the run, which determines the random means.
 
     Returns:
         K diagonal Gaussians, float64.

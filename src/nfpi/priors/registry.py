@@ -1,4 +1,4 @@
-"""Methods that fit the class Gaussians: how one is registered, and how one is called."""
+"""Registration of methods that fit the class Gaussians, and calls of these methods."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def register_prior(
 ) -> Callable[[Builder], Builder]:
     """Register a function as the prior method `name`.
 
-    The function is called as `(statistics, initial, weight, settings)` and returns a :class:`GaussianPrior`: statistics
-    of the training latents after the first epochs, the initial Gaussians, λ, and the method's settings.
+    The function is called with `(statistics, initial, weight, settings)` — the statistics of the training latents after
+    the first epochs, the initial Gaussians, λ, and the method's settings — and returns a :class:`GaussianPrior`.
 
     Args:
-        name: what a block under `priors:` in config.yaml selects it by, `method: name`.
-        settings: class of its settings.
-        uses_weight: whether it depends on λ. Where it does not, `weight` is 0 and experiments need no `lambdas`.
+        name: name of the method, selected by `method: name` in a block of `priors:` in config.yaml.
+        settings: its settings class.
+        uses_weight: whether it depends on λ; otherwise `weight` is 0 and experiments need no `lambdas`.
 
     Raises:
         ConfigError: the name is taken.
@@ -51,18 +51,18 @@ def fit(
     """Fit the class Gaussians by a registered method.
 
     Args:
-        method: its name.
-        statistics: of the training latents, K classes in D dimensions.
-        initial: the initial Gaussians.
+        method: name of the method.
+        statistics: statistics of the training latents, K classes in D dimensions.
+        initial: initial Gaussians.
         weight: λ.
-        settings: those of the method.
+        settings: settings of the method.
 
     Returns:
-        what the method returns, checked; a bare prior in float64.
+        The checked result of the method; a :class:`GaussianPrior` is converted to float64.
 
     Raises:
-        Diverged: the method says so.
-        ValueError: it returned something other than K proper Gaussians in D dimensions.
+        Diverged: raised by the method.
+        ValueError: the result is not K valid Gaussians in D dimensions.
     """
     result = PRIORS[method].build(statistics, initial, weight, settings)
     if isinstance(result, FixedPointResult):

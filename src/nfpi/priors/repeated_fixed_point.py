@@ -1,6 +1,6 @@
-"""Class Gaussians that are fitted by fixed-point iteration again and again while the flow is trained.
+"""Class Gaussians fitted repeatedly by fixed-point iteration during the training of the flow.
 
-The paper fits them once and finds that enough (Section 4.2); this is what it is compared with.
+The paper fits them once and finds that sufficient (Section 4.2); repeated fits allow a comparison.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ __all__ = ["RepeatedFixedPoint", "RepeatedFixedPointConfig"]
 
 
 class RepeatedFixedPoint(nn.Module):
-    """Gaussians that every fit replaces by the fixed point that the iteration reaches from them; float64.
+    """Gaussians that are replaced by every fit, which starts from the current ones; float64.
 
     Args:
-        initial: where the first fit starts, with diagonal covariances.
-        config: of every fit, and how many epochs lie between two.
+        initial: initial Gaussians, with diagonal covariances.
+        config: λ, settings of the fits, and the number of epochs between them.
 
     Attributes:
         mean, variance: (K, D).
         steps: number of fits made.
-        loss: value of Eq. 4 at the Gaussians of the last fit, on its statistics; None: there was none.
+        loss: value of Eq. 4 after the last fit, on its statistics; None before the first.
 
     Raises:
-        ValueError: the covariances are full, or there is one class only.
+        ValueError: the covariances are full, or there is only one class.
     """
 
     mean: Tensor
@@ -54,13 +54,13 @@ class RepeatedFixedPoint(nn.Module):
         return GaussianPrior(self.mean.clone(), self.variance.clone())
 
     def fit(self, statistics: ClassStatistics) -> None:
-        """Run the iteration from the current Gaussians, see :func:`nfpi.priors.fit_fixed_point`, and keep its end.
+        """Fit the Gaussians, starting from the current ones, see :func:`nfpi.priors.fit_fixed_point`.
 
         Args:
-            statistics: of all training latents under the current flow.
+            statistics: statistics of all training latents under the current flow.
 
         Raises:
-            FixedPointDiverged: the iteration diverged; the Gaussians stay.
+            FixedPointDiverged: the iteration diverged; the Gaussians are unchanged.
         """
         config = self.config
         result = fit_fixed_point(statistics, config, self.prior).warn_unless_converged()

@@ -1,4 +1,4 @@
-"""Means and covariances of every class's latents, in one pass over the data."""
+"""Mean and covariance of the latents of each class, accumulated in one pass."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 class ClassStatistics:
     """Count, mean and unbiased variance (or covariance) of the latents of each class.
 
-    Counts, means and sums of squared deviations are stored, which merge exactly (Chan, Golub and LeVeque, 1983): the
-    memory is K·D whatever the number of latents, and parts may be merged in any order. The arithmetic is float64.
+    It stores counts, means and sums of squared deviations, which can be merged (Chan, Golub and LeVeque, 1983), so that
+    the memory is K·D, independent of the number of latents. The arithmetic is float64.
 
     Args:
-        count: (K,), latents seen of each class.
+        count: (K,), number of latents of each class.
         mean: (K, D).
         variance: (K, D), with divisor N − 1.
-        covariance: (K, D, D), likewise; in place of the variance or beside it.
+        covariance: (K, D, D), with divisor N − 1, instead of or in addition to the variance.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class ClassStatistics:
             if covariance is None:
                 raise ValueError("expected variance or covariance")
             variance = covariance.diagonal(dim1=1, dim2=2)
-        # copies, because update() works in place
+        # copied, because update() works in place
         self.count = count.to(torch.float64, copy=True)
         self.mean = mean.to(torch.float64, copy=True)
         freedom = (self.count - 1).clamp(min=0)
@@ -47,7 +47,7 @@ class ClassStatistics:
         covariance: bool = False,
         device: torch.device | str = "cpu",
     ) -> ClassStatistics:
-        """Make statistics of no latents yet."""
+        """Create statistics without any latents."""
         zeros = torch.zeros(num_classes, num_dimensions, dtype=torch.float64, device=device)
         full = zeros.new_zeros(num_classes, num_dimensions, num_dimensions) if covariance else None
         return cls(zeros.new_zeros(num_classes), zeros, zeros.clone(), full)
@@ -60,7 +60,7 @@ class ClassStatistics:
 
         Args:
             z: (N, D) or (N, C, H, W).
-            y: (N,), classes.
+            y: (N,), labels.
             num_classes: K; None: the largest label plus one.
             covariance: whether to compute full covariances.
         """
@@ -79,7 +79,7 @@ class ClassStatistics:
 
     @property
     def covariance(self) -> Tensor | None:
-        """(K, D, D), with divisor N − 1; None where only variances are stored."""
+        """(K, D, D), with divisor N − 1; None if only variances are stored."""
         return None if self._scatter is None else self._scatter / self._degrees_of_freedom()[:, None, None]
 
     def _degrees_of_freedom(self) -> Tensor:
@@ -90,7 +90,7 @@ class ClassStatistics:
 
         Args:
             z: (B, D) or (B, C, H, W).
-            y: (B,), classes.
+            y: (B,), labels.
 
         Returns:
             self.
@@ -144,10 +144,10 @@ class ClassStatistics:
             self._scatter[classes] += scatter + gap[:, :, None] * gap[:, None, :] * between[:, None, None]
 
     def check(self) -> None:
-        """Check that every class has a variance, and that all numbers are sound.
+        """Check that all numbers are finite and all variances positive.
 
         Raises:
-            ValueError: a class has fewer than two latents, or a dimension that does not vary; a number is not finite.
+            ValueError: a class has fewer than two latents or a constant dimension, or a number is not finite.
         """
         for name, tensor in (("count", self.count), ("mean", self.mean), ("variance", self._squares)):
             if not tensor.isfinite().all():

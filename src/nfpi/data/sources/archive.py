@@ -1,4 +1,4 @@
-"""Folders of images packed into one archive: zip, tar, or a compressed tar."""
+"""Unpacking of image folders from archives: zip, tar, or compressed tar."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, RuntimeError, ValueError, OverflowError, LookupError),
 )
-"""raised for archives that are damaged or encrypted, and for files that are no archives"""
+"""exceptions raised for damaged or encrypted archives, and for other files"""
 IMPOSSIBLE = {getattr(errno, name) for name in ("EINVAL", "ENAMETOOLONG", "EEXIST", "ENOTDIR", "EISDIR", "ENOENT")}
-"""errors of files that are the archive's fault, not the disk's: an offset or a path that cannot be"""
+"""OS errors caused by the archive, such as an invalid offset or path, not by the disk"""
 LARGEST_GROWTH = 100
-"""times its own size that an archive may unpack to; image files are compressed already"""
+"""maximum ratio of unpacked to packed size; image files are compressed already"""
 ALWAYS_ALLOWED = 2**30
-"""bytes that any archive may unpack to"""
+"""unpacked size, in bytes, that is always allowed"""
 
 
 def find_image_root(folder: Path | None, download_folder: Path) -> Path:
-    """Find the folder that holds train/class/image or class/image: `folder` itself, or the unpacked archive.
+    """Return the folder that contains train/class/image or class/image: `folder` itself, or the unpacked archive.
 
-    An archive is unpacked into `download_folder` once, by one process while others that need it wait, and again when it
-    has changed. Further folders may enclose the
-    images in the archive.
+    An archive is unpacked into `download_folder` once, by one process while others wait, and again if it has changed.
+    In the archive, the images may be nested in further folders.
 
     Raises:
-        DataError: there is no such folder or archive, or the archive is damaged, has members that lead out of it or are
-            no plain files, or unpacks to far more than its own size.
+        DataError: the folder or archive is missing, or the archive is damaged, has members outside of its folder or
+            other than files and folders, or is far larger when unpacked.
     """
     if folder is None:
         raise DataError("folder: expected one of class folders, or of train and test (or val), received none")
@@ -50,7 +49,7 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     place = download_folder / f"{folder.name.split('.')[0]}-{key}"
     if not place.is_dir():
         with locked_in_turn(download_folder / f".{place.name}.lock", f"unpack {folder}"):
-            if not place.is_dir():  # else another process has just unpacked it
+            if not place.is_dir():  # another process may have unpacked it meanwhile
                 with replace_folder(place, []) as partial:
                     _unpack(folder, partial)
     while not (place / "train").is_dir() and len(only := _folders(place)) == 1:
@@ -75,13 +74,13 @@ def _unpack(archive: Path, into: Path) -> None:
     except tarfile.FilterError as error:
         raise DataError(f"{archive}: expected members inside the folder, received one that is not ({error})") from None
     except DAMAGE as error:
-        if _is_of_the_disk(error):
+        if _is_disk_error(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{archive}: expected a whole zip or tar archive, received a damaged one ({reason})") from None
 
 
-def _is_of_the_disk(error: BaseException) -> bool:
+def _is_disk_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is not None and error.errno not in IMPOSSIBLE
 
 
@@ -90,11 +89,11 @@ def _unzip(archive: Path, into: Path) -> None:
         members = file.infolist()
         for member in members:
             path = PurePosixPath(member.filename)
-            # zipfile would silently drop the parts of a name that lead out of the folder
+            # zipfile would silently drop the parts of a name that point outside of the folder
             if path.is_absolute() or ".." in path.parts:
                 raise DataError(f"{archive}: expected members inside the folder, received '{member.filename}'")
             kind = stat.S_IFMT(member.external_attr >> 16) if member.create_system == _UNIX else 0
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # zipfile would write where a link leads to as its content
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # zipfile would extract a link as a file
                 raise DataError(
                     f"{archive}: expected files and folders, received '{member.filename}', which is neither"
                 )
@@ -104,9 +103,9 @@ def _unzip(archive: Path, into: Path) -> None:
 
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
-        # the filter refuses devices and pipes, and drops setuid, setgid and sticky bits
+        # the filter rejects devices and pipes, and drops setuid, setgid and sticky bits
         file.extractall(into, _members(archive, file), filter="data")
-        # tarfile does not notice a cut between two members; the end is marked by a block of zeros
+        # tarfile does not detect truncation between two members; the end is marked by a block of zeros
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -114,7 +113,7 @@ def _untar(archive: Path, into: Path) -> None:
 
 
 def _members(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Members of an archive, up to the one that makes it too large."""
+    """Yield the members of an archive; DataError when their total size is too large."""
     size = 0
     for member in file:
         size += member.size

@@ -15,19 +15,19 @@ from nfpi.data.sources.registry import SourceImages
 
 
 def load_cifar10(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """10 classes; see :func:`_load`."""
+    """Load CIFAR10; see :func:`_load`."""
     return _load(CIFAR10, config.folder, download_folder)
 
 
 def load_cifar100(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """100 fine classes; see :func:`_load`."""
+    """Load CIFAR100 with its 100 fine classes; see :func:`_load`."""
     return _load(CIFAR100, config.folder, download_folder)
 
 
 def _load(kind: type[CIFAR10], folder: Path | None, download_folder: Path) -> SourceImages:
-    """Return the train and the test split, as their makers made them.
+    """Load the published train and test splits.
 
-    The files are pickles: torchvision compares their md5 with those it knows before it opens any.
+    The files are pickles; torchvision verifies their known md5 before opening them.
 
     Raises:
         DataError: a file is missing or damaged, or could not be downloaded.

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1797 grey images of 8×8 pixels, which come with the library."""
+"""scikit-learn's digits: 1797 grey images of 8×8 pixels, included in the library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nfpi.data.sources.registry import SourceImages
 
 
 def load_digits(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Return all digits in one split; their 17 shades are spread over [0, 255]."""
+    """Load all digits as one split, with their 17 grey levels scaled to [0, 255]."""
     digits = sklearn.datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     return SourceImages(

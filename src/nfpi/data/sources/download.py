@@ -1,4 +1,4 @@
-"""Downloads by torchvision."""
+"""Downloads of data sets by torchvision."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from nfpi.runtime.locks import locked_in_turn
 
 
 def download(kind: type[Any], folder: Path) -> None:
-    """Fetch a torchvision data set that is not in the folder yet, while other processes that need it wait.
+    """Download a torchvision data set unless the folder has it, while other processes that need it wait.
 
     Raises:
-        DataError: it cannot be had.
+        DataError: the download failed.
     """
-    is_fixed = folder.is_dir() and not os.access(folder, os.W_OK)  # nobody downloads there
-    alone = nullcontext() if is_fixed else locked_in_turn(folder / f".{kind.__name__}.lock", f"fetch {kind.__name__}")
+    is_read_only = folder.is_dir() and not os.access(folder, os.W_OK)  # no lock needed
+    name = kind.__name__
+    lock = nullcontext() if is_read_only else locked_in_turn(folder / f".{name}.lock", f"fetch {name}")
     try:
-        with alone:
+        with lock:
             kind(folder, download=True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -32,7 +33,7 @@ def download(kind: type[Any], folder: Path) -> None:
 
 
 def _wanted(kind: type[Any], folder: Path) -> tuple[str, str]:
-    """Address of the file that could not be fetched, and what the folder of a data set holds that needs no download."""
+    """Return the URL of the missing file, and describe the files of a complete folder."""
     if hasattr(kind, "url"):  # CIFAR's archive
         return kind.url, f"{kind.base_folder} (unpacked)"
     raw = folder / kind.__name__ / "raw"

@@ -16,7 +16,7 @@ from nfpi.data.sources.registry import SourceImages
 
 
 def load_fashion_mnist(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Return the train and the test split, as their makers made them.
+    """Load the published train and test splits.
 
     Raises:
         DataError: a file is missing or damaged, or could not be downloaded.

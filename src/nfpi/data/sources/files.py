@@ -1,21 +1,21 @@
-"""Which files a data set of the user's own was read from, and whether they have changed since.
+"""Detection of changes in the files that a user's data set was read from.
 
-`prepare_data` and `encode_data` leave a record beside the splits: name, size, time of the last change and SHA-256 of
-each file that they read, and a token, which stands for the files as they were. The workflow compares a token with that
-of its last call (:mod:`nfpi.workflow.sources`), and computes it anew whenever it plans:
+`prepare_data` and `encode_data` write a record beside the splits: name, size, time of the last change and SHA-256 of
+each file that they read, and a token, a short text that identifies this state of the files. Whenever the workflow
+plans, it computes the current token, and compares it with that of its last call (:mod:`nfpi.workflow.sources`):
 
 - names, sizes and times as recorded: the token of the record;
-- names or sizes that differ: another token, a digest of names, sizes and times;
-- times that differ, all else alike: these files are read. If their SHA-256 is as recorded, the token of the record, and
-  the times are noted, so that they are not read again; else another token.
+- other names or sizes: a new token, a digest of names, sizes and times;
+- only other times: these files are read. If their SHA-256 is as recorded, the token is that of the record, and the new
+  times are stored, so that the files are not read again; otherwise it is a new token.
 
-So a copy, or files that were touched, have the token of the record. Before it reads anything, the stage computes the
-same digest of names, sizes and times that the workflow computed when it planned: nothing need be handed over, and no
-job of a cluster lists the files for its params. Where files change in between, the tokens differ and the stage runs
-once more than needed; a change is never missed, as the record has digests of what was read.
+So copied or touched files have the token of the record. Before it reads anything, the stage computes the same digest of
+names, sizes and times as the workflow did when it planned, so the token need not be passed to it, and no cluster job
+lists the files for its params. If files change in between, the tokens differ and the stage is run once more than
+needed; no change is missed, since the record has digests of what was read.
 
-Times are those of `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may bring other images of
-the same size under the same `mtime`.
+Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others with
+the same size and `mtime`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from nfpi.data.sources.idx import SPLIT_FILES, find_idx
 from nfpi.runtime.files import file_digest, sync, write_atomically
 
 RECORD = "sources.npz"
-"""name of a record, in the folder of the splits"""
+"""name of the record in the folder of the splits"""
 FOLDER, VAE = "folder", "vae"
 _AUTOENCODER = ("config.json", "diffusion_pytorch_model.safetensors")
 _TIMES = ".sources-times.npy"
@@ -50,11 +50,11 @@ _NOT_READ = bytes(32)
 
 @dataclass(frozen=True, eq=False)
 class SourceFiles:
-    """The files of a data set at one moment.
+    """State of the files of a data set.
 
     Args:
-        roots: folders that names begin with, or files.
-        names: `folder/…`, or `vae/…`; `folder` alone is an archive.
+        roots: folder or archive behind the first part of each name.
+        names: `folder/…` or `vae/…`; only `folder` for an archive.
         status: (N, 2), int64: size in bytes, time of the last change in ns.
     """
 
@@ -65,25 +65,25 @@ class SourceFiles:
 
     @property
     def token(self) -> str:
-        """A short text that stands for names, sizes and times."""
+        """A short text that identifies names, sizes and times."""
         digest = hashlib.sha256(_joined(self.names) + b"\0" + self.status.tobytes()).hexdigest()
         return f"{len(self.names)} files of {self.status[:, 0].sum()} bytes, {digest[:16]}"
 
     def path(self, index: int) -> Path:
-        """Where a file lies."""
+        """Return the path of a file."""
         root, _, rest = self.names[index].partition("/")
         return self.roots[root] / rest
 
     def digests(self, indices: Iterable[int], label: str) -> Iterator[bytes]:
-        """Compute SHA-256 of these files, in order; each is read once.
+        """Yield the SHA-256 digests of these files, in order; each file is read at most once.
 
         Raises:
-            DataError: one cannot be read, or has changed since the files were listed.
+            DataError: a file cannot be read, or has changed since it was listed.
         """
         indices = list(indices)
         shown = {"desc": label, "total": len(indices), "unit": "file", "leave": False, "disable": None, "delay": 1}
         with ThreadPoolExecutor(_THREADS) as pool, tqdm(**shown) as progress:
-            for start in range(0, len(indices), _BLOCK):  # reading and hashing release the interpreter's lock
+            for start in range(0, len(indices), _BLOCK):  # reading and hashing release the GIL
                 for digest in pool.map(self._digest, indices[start : start + _BLOCK]):
                     progress.update()
                     yield digest
@@ -106,12 +106,12 @@ class SourceFiles:
 
 
 def list_source(config: DatasetConfig) -> SourceFiles:
-    """List the files of a data set that lie in a folder, and those of its autoencoder.
+    """List the files of a data set in a folder, and those of its autoencoder.
 
-    Of sources whose files are compared with known digests whenever they are read, none are listed.
+    Files of published data sets are not listed, since they are verified by known digests whenever they are read.
 
     Raises:
-        DataError: a folder is missing, or has another form than its source expects.
+        DataError: a folder is missing, or has another structure than its source expects.
     """
     roots: dict[str, Path] = {}
     names: list[str] = []
@@ -129,7 +129,7 @@ def list_source(config: DatasetConfig) -> SourceFiles:
             from nfpi.data.sources.imagefolder import list_image_folder  # imports Pillow
 
             images = list_image_folder(config.folder)
-            names += [f"{FOLDER}/{name}" for some in images.names.values() for name in some]
+            names += [f"{FOLDER}/{name}" for split_names in images.names.values() for name in split_names]
             status += images.status.values()
         else:
             files = _idx_files(config.folder) if config.source == "fashion_mnist" else _files_below(config.folder)
@@ -146,13 +146,13 @@ def list_source(config: DatasetConfig) -> SourceFiles:
 
 @dataclass(frozen=True, eq=False)
 class SourceRecord:
-    """What a data set was made from.
+    """Record of the files that a data set was made from.
 
     Args:
-        token: of the files when they were listed.
-        names: the files' names, encoded, with zero bytes between them.
+        token: token of the files when they were listed.
+        names: encoded names of the files, separated by zero bytes.
         status: (N, 2), as in :class:`SourceFiles`.
-        digests: (N, 32), uint8: SHA-256 of the files' content; zeros for files that no image was taken from.
+        digests: (N, 32), uint8: SHA-256 of the files; zeros for files that were not used.
     """
 
     token: str
@@ -162,20 +162,20 @@ class SourceRecord:
 
     @classmethod
     def of(cls, files: SourceFiles, digests: Mapping[int, bytes]) -> SourceRecord:
-        """Make a record of files whose digests are known, by their index; the others were not read."""
+        """Create a record from the digests of the files that were read, by their index."""
         content = b"".join(digests.get(index, _NOT_READ) for index in range(len(files.names)))
         array = np.frombuffer(content, np.uint8).reshape(-1, 32)
         return cls(files.token, _joined(files.names), files.status, array)
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder of the splits, which is not in its place yet."""
+        """Write the record into the (temporary) folder of the splits."""
         names = np.frombuffer(self.names, np.uint8)
         np.savez(folder / RECORD, token=np.array(self.token), names=names, status=self.status, sha256=self.digests)
         sync(folder / RECORD)
 
     @classmethod
     def read(cls, folder: Path) -> SourceRecord | None:
-        """Read it from the folder of the splits; None: there is none.
+        """Read the record from the folder of the splits; None if there is none.
 
         Raises:
             DataError: it is damaged.
@@ -200,8 +200,8 @@ def token_of(files: SourceFiles, folder: Path) -> str:
     """Compute the token of files (see above), reading those whose time differs from that in the record.
 
     Args:
-        files: as they are.
-        folder: of the splits that were made from them, or will be.
+        files: current state of the files.
+        folder: folder of the splits that are made from them.
 
     Raises:
         DataError: the record is damaged, or a file cannot be read.
@@ -220,12 +220,12 @@ def token_of(files: SourceFiles, folder: Path) -> str:
     for index, digest in zip(indices, files.digests(indices, "compare images"), strict=True):
         if digest != record.digests[index].tobytes():
             return files.token
-    _note_times(folder, times)
+    _write_times(folder, times)
     return record.token
 
 
 def _read_times(folder: Path, count: int) -> np.ndarray:
-    """Times that other copies of the same files had."""
+    """Read the times of the files when they were last found to be unchanged."""
     try:
         times: np.ndarray = np.load(folder / _TIMES, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -233,10 +233,10 @@ def _read_times(folder: Path, count: int) -> np.ndarray:
     return times if times.shape == (count,) and times.dtype == np.int64 else np.zeros(count, np.int64)
 
 
-def _note_times(folder: Path, times: np.ndarray) -> None:
+def _write_times(folder: Path, times: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, times)
-    with suppress(OSError):  # results of another user: the files are read again the next time
+    with suppress(OSError):  # not writable, e.g. results of another user: the files are read again next time
         write_atomically(folder / _TIMES, buffer.getvalue())
 
 
@@ -260,22 +260,22 @@ def _idx_files(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Return all files below a folder, except for hidden ones, sorted."""
+    """Return all files in a folder at any depth, sorted, without hidden ones."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or an archive, received none")
-    found = []
+    paths = []
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in files if not name.startswith(".")]
-    return sorted(found)
+        paths += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(paths)
 
 
 def _status(files: Iterable[Path]) -> np.ndarray:
-    found = []
+    rows = []
     for file in files:
         try:
             status = file.stat()
         except OSError as error:
             raise DataError(f"{file}: expected a file, received none ({error.strerror})") from None
-        found.append((status.st_size, status.st_ctime_ns))
-    return np.array(found, np.int64).reshape(-1, 2)
+        rows.append((status.st_size, status.st_ctime_ns))
+    return np.array(rows, np.int64).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Reader of idx files, the form of MNIST and its kin (plain or gzip)."""
+"""Reading of idx files, the format of MNIST (plain or gzip)."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ SPLIT_FILES: dict[Split, tuple[str, str]] = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-"""names of the files of images and of labels, in each split"""
+"""file names of images and labels of each split"""
 
 
 def find_idx(folder: Path, name: str) -> Path:
-    """Find a file where Linux distributions install it, or where torchvision puts it.
+    """Find a file in `folder`, or in the subfolder where torchvision stores it.
 
     Raises:
-        DataError: it is in neither place.
+        DataError: it is in neither.
     """
     places = [
         place / f"{name}{ending}" for place in (folder, folder / "FashionMNIST" / "raw") for ending in ("", ".gz")
     ]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
         raise DataError(f"{folder}: expected {name} or {name}.gz in it or in FashionMNIST/raw, received neither")
-    return found
+    return file
 
 
 def read_idx(file: Path) -> np.ndarray:
-    """Return the unsigned bytes of an idx file, in its shape.
+    """Read an idx file of unsigned bytes.
 
-    The header is two zero bytes, the type (8: unsigned byte), the number of axes, and each axis's length as a
-    big-endian 32-bit integer.
+    The header consists of two zero bytes, the type (8: unsigned byte), the number of axes, and the length of each axis
+    as a big-endian 32-bit integer.
 
     Raises:
-        DataError: the file is no such thing, or has another length than its header says.
+        DataError: the file has another format, or its length contradicts its header.
     """
     try:
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()

@@ -1,4 +1,4 @@
-"""Folders of image files, split/class/image, such as ImageNet's, or class/image."""
+"""Reading of image folders, split/class/image (such as ImageNet) or class/image."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from nfpi.data.sources.registry import SourceImages
 logger = logging.getLogger(__name__)
 
 _THREADS = 8
-"""that list folders: a disk or a network file system answers them together; where all is cached, they gain nothing"""
+"""threads that list folders, which is faster unless all is cached"""
 
 _ENDINGS = 3
-"""of file names that an error lists"""
+"""maximum number of suffixes in an error message"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class ImageFolder:
     Attributes:
         root: the folder.
         classes: names of the K classes.
-        names: paths of each split's files below `root`, sorted by class, then by name.
-        labels: (N,), int64 in [0, K), of each split.
-        status: (N, 2), int64, of each split: size in bytes, and time of the last change in ns.
+        names: paths of the files of each split relative to `root`, sorted by class, then by name.
+        labels: labels of each split, (N,), int64 in [0, K).
+        status: size in bytes and time of the last change in ns of the files of each split, (N, 2), int64.
     """
 
     root: Path
@@ -47,31 +47,31 @@ class ImageFolder:
 
 
 def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Images of a folder, or of an archive of one; see :func:`split_folders` for its form.
+    """Load the images of a folder, or of an archive of one; see :func:`split_folders` for its structure.
 
-    Images are kept grey where every file of every split is, else all of them become RGB.
+    Images have one channel if all files of all splits are grey, otherwise all are converted to RGB.
 
     Raises:
         DataError: the folder has another structure, or an image cannot be read or has another size than the first.
     """
-    found = list_image_folder(find_image_root(config.folder, download_folder))
-    log_splits(found, config)
+    folder = list_image_folder(find_image_root(config.folder, download_folder))
+    log_splits(folder, config)
     read: dict[Split, tuple[np.ndarray, bool]] = {}
     shape = None
-    for split, names in found.names.items():
-        images, grey = read_image_files(found.root, names, config.image_size, shape)
+    for split, names in folder.names.items():
+        images, grey = read_image_files(folder.root, names, config.image_size, shape)
         read[split], shape = (images, grey), images.shape[1:3]
     channels = 1 if all(grey for _, grey in read.values()) else 3
-    splits = {split: (x[..., :channels], found.labels[split]) for split, (x, _) in read.items()}
-    return SourceImages(found.classes, splits)
+    splits = {split: (x[..., :channels], folder.labels[split]) for split, (x, _) in read.items()}
+    return SourceImages(folder.classes, splits)
 
 
 def list_image_folder(root: Path) -> ImageFolder:
     """List the image files of a folder.
 
     Raises:
-        DataError: the folder has another structure (see :func:`split_folders`), one class alone, a class without an
-            image, or a name of a class that is not UTF-8.
+        DataError: the folder has another structure (see :func:`split_folders`), only one class, a class without images,
+            or a class name that is not UTF-8.
     """
     places = split_folders(root)
     first, *others = places.values()
@@ -79,9 +79,11 @@ def list_image_folder(root: Path) -> ImageFolder:
     if len(classes) == 1:
         raise DataError(f"{first}: expected a folder for each of two classes or more, received '{classes[0]}' alone")
     for place in others:
-        odd = sorted(set(class_names(place)) ^ set(classes))
-        if odd:
-            raise DataError(f"{place}: expected the same classes as in train, received a difference in '{odd[0]}'")
+        different = sorted(set(class_names(place)) ^ set(classes))
+        if different:
+            raise DataError(
+                f"{place}: expected the same classes as in train, received a difference in '{different[0]}'"
+            )
     names: dict[Split, list[str]] = {}
     labels: dict[Split, np.ndarray] = {}
     status: dict[Split, np.ndarray] = {}
@@ -98,13 +100,13 @@ def list_image_folder(root: Path) -> ImageFolder:
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """Find the splits of a folder split/class/image; of class/image it is the folder itself, as the training split.
+    """Find the splits of a folder split/class/image; a folder class/image is a training split itself.
 
-    Splits are `train`, `test` and perhaps `validation` (or `val`). Where there is no `test`, as with ImageNet, whose
-    test labels are not public, `val` (or `validation`) is the test split and the source has no validation split.
+    Splits are `train`, `test` and optionally `validation` (or `val`). Without `test`, as for ImageNet, whose test
+    labels are not public, `val` (or `validation`) is the test split, and the source has no validation split.
 
     Raises:
-        DataError: there is no such folder, or splits without `train`, or nothing beside it.
+        DataError: the folder is missing, or has splits without `train`, or only `train`.
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, received none")
@@ -139,7 +141,7 @@ def first_image(root: Path) -> Path:
 
 
 def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
-    """Say which splits a folder does not have, and where they come from."""
+    """Log how the splits that a folder lacks are obtained."""
     drawn = f"drawn from each class with split_seed {config.split_seed}"
     if "test" not in folder.names:
         share = config.test_fraction
@@ -152,7 +154,7 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
 
 
 def class_names(folder: Path) -> list[str]:
-    """Return the names of the class folders in `folder`, sorted: a label is an index into them.
+    """Return the sorted names of the class folders in `folder`, which labels index.
 
     Raises:
         DataError: there are none, or a name is not UTF-8.
@@ -173,15 +175,15 @@ def read_image_files(
 
     Args:
         root: folder of the files.
-        names: their paths below it.
-        image_size: side S that images are resized and centre-cropped to; None: they are taken as they are.
+        names: paths of the files relative to it.
+        image_size: size S that images are resized and centre-cropped to; None: no resizing.
         shape: expected (H, W); None: that of the first image.
 
     Returns:
-        images (N, H, W, 3), uint8, and whether all files are grey (channels are equal).
+        Images (N, H, W, 3), uint8, and whether all files are grey (equal channels).
 
     Raises:
-        DataError: an image cannot be read, has another size or over 8 bits; names the file.
+        DataError: an image cannot be read, has another size, or more than 8 bits.
     """
     height, width = shape or read_image(root / names[0], image_size)[0].shape[:2]
     images = np.empty((len(names), height, width, 3), np.uint8)
@@ -196,34 +198,34 @@ def read_image_files(
 
 
 def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
-    """Return the names of the images in a folder, sorted, and their sizes and times of change, (N, 2)."""
-    place = os.open(folder, os.O_RDONLY)  # names relative to it are found without looking up the path of each
+    """Return the sorted names of the images in a folder, and their sizes and times of change, (N, 2)."""
+    place = os.open(folder, os.O_RDONLY)  # avoids resolving the path of the folder for each file
     try:
-        listed = os.listdir(place)  # noqa: PTH208, a path has no place for an open folder
+        listed = os.listdir(place)  # noqa: PTH208, pathlib cannot list an open folder
         names = sorted(name for name in listed if name.lower().endswith(SUFFIXES) and not name.startswith("."))
-        found: list[int] = []
+        numbers: list[int] = []
         for name in names:
             try:
                 status = os.stat(name, dir_fd=place)
-            except OSError as error:  # a link to nothing
+            except OSError as error:  # a broken link
                 raise DataError(f"{folder / name}: expected an image, received none ({error.strerror})") from None
-            found += status.st_size, status.st_ctime_ns
+            numbers += status.st_size, status.st_ctime_ns
     finally:
         os.close(place)
     if not names:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received {_describe(folder)}")
-    return names, np.array(found, np.int64).reshape(-1, 2)
+    return names, np.array(numbers, np.int64).reshape(-1, 2)
 
 
 def _describe(folder: Path) -> str:
-    """What a folder holds, in a few words."""
+    """Describe the contents of a folder."""
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
     folders = sum(path.is_dir() for path in visible)
     endings = sorted({path.suffix.lower() or "no suffix" for path in visible if not path.is_dir()})
-    found = [_count(folders, "folder"), _count(len(visible) - folders, "file")]
+    counts = [_count(folders, "folder"), _count(len(visible) - folders, "file")]
     if endings:
-        found[1] += f" ({', '.join(endings[:_ENDINGS])}{', …' if len(endings) > _ENDINGS else ''})"
-    return " and ".join(text for text in found if not text.startswith("0")) or "an empty folder"
+        counts[1] += f" ({', '.join(endings[:_ENDINGS])}{', …' if len(endings) > _ENDINGS else ''})"
+    return " and ".join(text for text in counts if not text.startswith("0")) or "an empty folder"
 
 
 def _count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Sources by name: what config.yaml selects by `source:`, and what each of them gives."""
+"""Registration of data sources, and the images that they return."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from nfpi.data.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class SourceImages:
-    """A data set as its makers split it.
+    """A data set with the splits of its source.
 
     Args:
         classes: names of the K classes.
         splits: images (N, H, W, C), uint8, and labels (N,), int64 in [0, K), of each split: "train", and "test" and
-            "validation" where the source has them.
+            "validation" if the source has them.
 
     Raises:
-        DataError: images or labels of a split have another form.
+        DataError: wrong dtype or shape of images or labels.
     """
 
     classes: list[str]
@@ -41,11 +41,11 @@ class SourceImages:
 
 
 Loader = Callable[[DatasetConfig, Path], SourceImages]
-"""Reads a data set into memory: (config, download_folder) → its images."""
+"""Function that reads a data set into memory: (config, download_folder) → images."""
 
 
 def register_source(name: str) -> Callable[[Loader], Loader]:
-    """Make a source selectable by `source:` in config.yaml; decorates a function (config, download_folder).
+    """Register a function (config, download_folder) as the source `name`, selected by `source:` in config.yaml.
 
     Raises:
         ConfigError: the name is taken.
@@ -68,8 +68,8 @@ def load_source(config: DatasetConfig, download_folder: Path) -> SourceImages:
     """Read a data set into memory.
 
     Args:
-        config: which one, and the folder that holds it already.
-        download_folder: where downloads are kept when `config.folder` is None.
+        config: settings of the data set.
+        download_folder: folder of downloads, used if `config.folder` is None.
 
     Raises:
         DataError: files are missing or damaged, or could not be downloaded.
