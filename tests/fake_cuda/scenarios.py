@@ -1,0 +1,247 @@
+"""What a GPU would run, on fake CUDA tensors: `python scenarios.py HOOKS` prints what each scenario counted, as JSON.
+
+A scenario that fails, such as by tensors on different devices, has its error in place of counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from device import install
+
+if __name__ == "__main__":
+    install(Path(sys.argv[1]))
+
+import numpy as np
+import torch
+from torch import nn
+
+from nfpi.augmentation import make_variants
+from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, fake_tensors, make_fake
+from nfpi.classifiers.data import ClassifierData
+from nfpi.classifiers.registry import build_classifier
+from nfpi.classifiers.training import ClassifierState
+from nfpi.classifiers.training import _train as train_classifier_steps
+from nfpi.config import ClassifierConfig, MatrixExponentialSettings, TrainingConfig
+from nfpi.config.generation import NfaConfig
+from nfpi.data.domain import PixelDomain
+from nfpi.data.store import ImageSet
+from nfpi.evaluation import evaluate_flow
+from nfpi.flows import MatrixExponentialFlow
+from nfpi.priors import GaussianPrior
+from nfpi.runtime.checkpoints import checkpointing
+from nfpi.runtime.device import Device
+from nfpi.sampling import sample_images
+from nfpi.training.batches import TrainingData, latent_statistics
+from nfpi.training.loop import _train as train_flow_steps
+from nfpi.training.state import TrainingState
+
+CUDA = torch.device("cuda", 0)
+CLASSES, BATCH, STEPS = 3, 8, 3
+SMALL = MatrixExponentialSettings(num_flows=[2, 1], num_blocks=[1, 1], hidden_channels=[8, 8])
+DOMAIN = PixelDomain(0.05)
+
+
+class MixedPrecision(Device):
+    """Modules compute in bfloat16 where autocast says so, and give float32."""
+
+    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Wrap the module."""
+        return _InBfloat16(module), optimizer
+
+
+class _InBfloat16(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Any) -> Any:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            out = self.module(*inputs)
+        return tuple(part.float() for part in out) if isinstance(out, tuple) else out.float()
+
+
+DEVICES = {"32-true": Device(CUDA), "bf16-mixed": MixedPrecision(CUDA)}
+
+
+def images(shape: tuple[int, int, int], count: int) -> ImageSet:
+    """Black images of classes in turn."""
+    channels, height, width = shape
+    names = [str(index) for index in range(CLASSES)]
+    pixels = np.zeros((count, height, width, channels), np.uint8)
+    return ImageSet(pixels, np.arange(count) % CLASSES, {"name": "black", "classes": names, "extra": {"flip": False}})
+
+
+class Scenario:
+    """Runs one scenario on fake tensors.
+
+    Attributes:
+        mode: in which tensors are fake.
+        counter: of the operations on the device.
+        saved: memory for the backward pass.
+    """
+
+    def __init__(self) -> None:
+        self.mode, self.counter, self.saved = fake_tensors(), OperationCounter(CUDA), SavedMemory()
+        self._steps: list[tuple[Counts, int]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count in the block."""
+        with self.mode, self.counter:
+            yield
+
+    def flow(self, shape: tuple[int, int, int], settings: MatrixExponentialSettings) -> MatrixExponentialFlow:
+        """A flow on the device."""
+        flow = MatrixExponentialFlow(shape, **settings.model_dump())
+        make_fake(flow, self.mode, CUDA)
+        return flow
+
+    def prior(self, dimensions: int) -> GaussianPrior:
+        """Gaussians on the CPU, where they are read."""
+        return GaussianPrior(torch.zeros(CLASSES, dimensions), torch.ones(CLASSES, dimensions))
+
+    def at_each_step(self, ending: Any, name: str) -> None:
+        """Close the counts of a step when this method, which ends it, has run."""
+        method = getattr(ending, name)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            self._steps.append((self.counter.counts, self.saved.bytes))
+            self.counter.counts, self.saved._kept = Counts(), {}
+            return result
+
+        setattr(ending, name, run)
+
+    def of_second_step(self) -> dict[str, Any]:
+        """Counts of the second step: the first one makes the optimizer's state, and the last one the epoch's row."""
+        assert len(self._steps) == STEPS, f"expected {STEPS} steps, received {len(self._steps)}"
+        counts, saved = self._steps[1]
+        return {**describe(counts), "saved": saved}
+
+
+def describe(counts: Counts) -> dict[str, Any]:
+    """As JSON has it."""
+    return {
+        "operations": len(counts.operations),
+        "bytes": counts.bytes,
+        "flops": counts.flops,
+        "host_reads": counts.host_reads,
+    }
+
+
+def train_flow(
+    precision: str, shape: tuple[int, int, int] = (3, 8, 8), settings: Any = SMALL, batch: int = BATCH
+) -> dict[str, Any]:
+    """Steps of the training loop: noise, forward, backward, optimizer, average."""
+    scenario, device = Scenario(), DEVICES[precision]
+    flow, config = scenario.flow(shape, settings), TrainingConfig(batch_size=batch, augmentation="none")
+    data = TrainingData(images(shape, STEPS * batch), None, config, CUDA)
+    prior = scenario.prior(flow.as_images(torch.empty(1, *shape)).numel())
+    with scenario.running(), scenario.saved.counting():
+        state = TrainingState.new(flow, config, 0, data.steps_per_epoch)
+        scenario.at_each_step(state.average, "update")
+        train_flow_steps(state, prior, data, 1, device, progress=False)
+    return scenario.of_second_step()
+
+
+def use_flow(use: Callable[[MatrixExponentialFlow, GaussianPrior, ImageSet], object]) -> dict[str, Any]:
+    """What needs no gradients, on two batches of images."""
+    shape, scenario = (3, 8, 8), Scenario()
+    flow = scenario.flow(shape, SMALL).eval()
+    with scenario.running():
+        use(flow, scenario.prior(3 * 8 * 8), images(shape, 2 * BATCH))
+    return describe(scenario.counter.counts)
+
+
+def evaluate(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
+    """NF-Acc and bits/dim."""
+    return evaluate_flow(flow, prior, image_set, batch_size=BATCH, seed=0, domain=DOMAIN, device=CUDA)
+
+
+def compute_statistics(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
+    """Statistics of latents."""
+    config = TrainingConfig(batch_size=BATCH, augmentation="none")
+    return latent_statistics(flow, TrainingData(image_set, None, config, CUDA), 0)
+
+
+def sample(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
+    """Images of all classes."""
+    labels = torch.from_numpy(np.array(image_set.labels))
+    options: dict[str, Any] = {"temperature": 0.9, "seed": 0, "batch_size": BATCH, "domain": DOMAIN, "device": CUDA}
+    return list(sample_images(flow, prior, labels, **options))
+
+
+def augment(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
+    """Variants of images in latent space."""
+    config = NfaConfig(axes=4, variants=2, batch_size=BATCH)
+    indices = np.arange(len(image_set))
+    return make_variants(flow, image_set, indices, config, seed=0, domain=DOMAIN, device=CUDA)
+
+
+def train_classifier(config: dict[str, Any], size: int = 32, precision: str = "32-true") -> dict[str, Any]:
+    """Steps of the classifiers' training loop with their standard augmentations of batches."""
+    scenario, shape = Scenario(), (3, size, size)
+    settings = ClassifierConfig.model_validate({"epochs": 1, "batch_size": BATCH, **config})
+    data = ClassifierData(images(shape, STEPS * BATCH), images(shape, 0), settings, standard=settings.standard)
+    model = make_fake(build_classifier(settings, CLASSES, 3, size), scenario.mode, CUDA)
+    with scenario.running(), scenario.saved.counting(), checkpointing(None, lambda: None) as checkpointer:
+        state = ClassifierState.new(model, settings, 0, data.steps_per_epoch)
+        scenario.at_each_step(state.schedule, "step")
+        train_classifier_steps(state, data, DEVICES[precision], checkpointer)
+    return scenario.of_second_step()
+
+
+NO_CHANGE: dict[str, Any] = {"flip": False, "crop_padding": 0}
+SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
+    "train_flow 32-true": lambda: train_flow("32-true"),
+    "train_flow bf16-mixed": lambda: train_flow("bf16-mixed"),
+    "train_flow paper": lambda: train_flow("32-true", (3, 32, 32), MatrixExponentialSettings(), 512),
+    "evaluate": lambda: use_flow(evaluate),
+    "statistics": lambda: use_flow(compute_statistics),
+    "sample": lambda: use_flow(sample),
+    "augment": lambda: use_flow(augment),
+    "resnet18": lambda: train_classifier({"standard": NO_CHANGE}),
+    "swin": lambda: train_classifier(
+        {
+            "model": "swin",
+            "optimizer": "adamw",
+            "schedule": "cosine",
+            "architecture": {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2]},
+            "standard": {**NO_CHANGE, "mixup": 1.0, "cutmix": 1.0, "random_erasing": 0.25},
+        }
+    ),
+    "eva02": lambda: train_classifier(
+        {
+            "model": "eva02",
+            "schedule": "constant",
+            "gradient_clip": 1.0,
+            "architecture": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2},
+            "standard": {**NO_CHANGE, "random_erasing": 0.25},
+        },
+        precision="bf16-mixed",
+    ),
+}
+
+
+def main() -> None:
+    """Run all scenarios, or those that are named after the hooks."""
+    found: dict[str, Any] = {}
+    for name in sys.argv[2:] or SCENARIOS:
+        try:
+            found[name] = SCENARIOS[name]()
+        except Exception as error:
+            traceback.print_exc()
+            found[name] = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
