@@ -62,7 +62,7 @@ def test_latents_are_decoded(model, means, monkeypatch):
         return lambda z: (z[:, :1].float().repeat_interleave(2, 2).repeat_interleave(2, 3) > 0).to(torch.uint8) * 255
 
     monkeypatch.setattr(image_grid, "load_decoder", load_decoder)
-    monkeypatch.setattr(image_grid, "_DECODED_AT_A_TIME", 2)
+    monkeypatch.setattr(image_grid, "_BATCH_SIZE", 2)
     grid = sample_grid(of_latents, settings(), CPU)
     assert grid.shape == (3, 3, 8, 8, 1)
     assert grid.dtype == np.uint8

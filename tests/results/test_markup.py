@@ -208,7 +208,7 @@ def test_a_chosen_weight_is_said_to_be_chosen():
     ]
     text = to_markdown(frame_of_rows(*rows), "")
     assert "**" not in text
-    assert "of those that were tried" in text
+    assert "of those tried" in text
 
 
 def test_cited_work_is_said_to_be_cited():
@@ -319,6 +319,6 @@ def test_both_sources_of_spread_are_named():
     frame = compared([math.nan, 0.01])
     assert "over n = 3 seeds" in to_markdown(frame, "")
     for text in (to_markdown(frame, ""), to_latex(frame, "").replace("\n% ", " ")):
-        assert "does not cover the choice of test images, unless each seed has a split of its own" in text
+        assert "does not include the choice of test images, unless each seed has its own split" in text
     single = frame.assign(nf_acc_std=math.nan, nf_acc_seeds=1)
-    assert "for the choice of test images alone. The spread over seeds is not in it." in to_markdown(single, "")
+    assert "for the choice of test images only. It does not include the spread over seeds." in to_markdown(single, "")

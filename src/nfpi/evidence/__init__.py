@@ -1,1 +1,1 @@
-"""Metrics and predictions of the runs of a preset, kept small enough to be committed, and what is rebuilt from them."""
+"""Evidence: compact copies of metrics and predictions that can be committed, and results rebuilt from them."""

@@ -1,7 +1,7 @@
-"""Blocks of Markdown that print what evidence says, between two comments.
+"""Blocks of Markdown files that are generated from evidence.
 
-A block begins with `<!-- evidence: PRESET/TABLE -->` and ends with `<!-- end -->`. TABLE is a table of the preset,
-`claims`, or a table and `short`: its own values alone, without a title and notes.
+A block begins with `<!-- evidence: PRESET/TABLE -->` and ends with `<!-- end -->`. TABLE is a table of the preset or
+`claims`. `TABLE short` is a table of only our values, without title and notes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Block:
     """A block of a file.
 
     Attributes:
-        path: of the file.
+        path: the file.
         begin, end: indices of the lines with the comments.
         name: PRESET/TABLE.
         is_short: whether it is the short form.
-        text: what stands between them.
+        text: text between the comments.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Block:
 
 
 def find_blocks(path: Path) -> list[Block]:
-    """Return the blocks of a Markdown file; what stands in a block of code is none.
+    """Find the blocks of a Markdown file, ignoring fenced code.
 
     Raises:
         EvidenceError: a block does not end, or its comment is ill-formed.
@@ -60,10 +60,10 @@ def find_blocks(path: Path) -> list[Block]:
                 raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
             begin = index
         elif begin >= 0 and _END.fullmatch(line.strip()):
-            found = _BEGIN.fullmatch(lines[begin].strip())
-            assert found is not None
+            match = _BEGIN.fullmatch(lines[begin].strip())
+            assert match is not None
             text = "\n".join(lines[begin + 1 : index]).strip("\n")
-            blocks.append(Block(path, begin, index, found[1], bool(found[2]), text))
+            blocks.append(Block(path, begin, index, match[1], bool(match[2]), text))
             begin = -1
     if begin >= 0:
         raise EvidenceError(f"{path}:{begin + 1}: expected <!-- end --> after {lines[begin].strip()}, received none")
@@ -71,14 +71,14 @@ def find_blocks(path: Path) -> list[Block]:
 
 
 def render(block: Block, read: Callable[[str], Rebuilt]) -> str:
-    """What must stand between the comments of a block.
+    """Return the current text of a block.
 
     Args:
-        block: which one.
-        read: gives the evidence of a preset.
+        block: the block.
+        read: function that reads the evidence of a preset.
 
     Raises:
-        EvidenceError: there is no such table.
+        EvidenceError: unknown table.
     """
     preset, _, name = block.name.partition("/")
     evidence = read(preset)
@@ -94,13 +94,13 @@ def render(block: Block, read: Callable[[str], Rebuilt]) -> str:
 
 
 def outdated_blocks(path: Path, read: Callable[[str], Rebuilt]) -> list[tuple[Block, str]]:
-    """Return the blocks of a file that print something else than the evidence, each with what must stand in it."""
+    """Return the outdated blocks of a file, with their current texts."""
     rendered = [(block, render(block, read)) for block in find_blocks(path)]
     return [(block, text) for block, text in rendered if block.text != text]
 
 
 def fill_blocks(path: Path, read: Callable[[str], Rebuilt]) -> tuple[str, int]:
-    """Return the content of a file with all blocks filled in, and how many of them change."""
+    """Return the contents of a file with all blocks updated, and the number of outdated blocks."""
     lines = path.read_text(encoding="utf-8").splitlines()
     outdated = outdated_blocks(path, read)
     for block, text in reversed(outdated):

@@ -1,4 +1,4 @@
-"""Copies of what the tables and claims of a preset are made from: metrics and predictions of its runs."""
+"""Copying of the metrics and predictions that the tables and claims of a preset are made from."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from nfpi.config import NO_RESULT
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
-from nfpi.results.layout import metric_or_name
 from nfpi.results.predictions import read_predictions, shorten_predictions
 from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import StoredSettings, read_settings
+from nfpi.results.shared import metric_or_name
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.workflow.tables import table_rows
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 _NO_RESULT = {"devices", *NO_RESULT}
-"""Settings of a run on which its values do not depend, by the last part of their names."""
-_ALIKE = ("training.", "flow.", "classifier.", "augmentation")
-"""Settings that runs of several seeds must have alike, by the first part of their names."""
+"""Settings of a run that do not affect its metrics, by the last part of their dotted names."""
+_COMMON = ("training.", "flow.", "classifier.", "augmentation")
+"""Settings that must be equal in the runs of all seeds, by the first part of their dotted names."""
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a folder of evidence has got.
+    """Summary of a call of :func:`gather`.
 
     Attributes:
-        runs: of the tables, as many as were found.
-        missing: runs of the tables that were not found, of the seeds that were.
-        added: runs that the evidence did not have.
-        replaced: runs that it had, and whose file differs.
-        changed: those of them whose values differ, too, but for times.
-        seeds: that the evidence has now.
-        size: of all its files, in bytes.
+        runs: number of copied runs.
+        missing: number of runs missing for the existing seeds.
+        added: runs new in the evidence.
+        replaced: runs whose file differs from the earlier one.
+        changed: replaced runs whose metrics, except for times, differ.
+        seeds: seeds of the evidence.
+        size: size of all its files, in bytes.
     """
 
     runs: int
@@ -51,7 +51,7 @@ class Gathered:
 
 
 def runs_of(config: Config) -> list[Run]:
-    """Return all runs that the tables are made from, and so the claims, which compare rows of tables."""
+    """Return all runs of the tables, and so of the claims, which compare rows of tables."""
     return list(dict.fromkeys(run for name in config.tables for row in table_rows(config, name) for run in row.runs))
 
 
@@ -68,32 +68,32 @@ def gather(
     with_class_log_prob: bool = False,
     with_other_settings: bool = False,
 ) -> Gathered:
-    """Copy metrics and predictions of the runs of all tables, and write the settings and the digests of all files.
+    """Copy metrics and predictions of the runs of all tables, and write settings and checksums.
 
-    What is there already stays, and is added to: more seeds, more tables.
+    Existing evidence is extended by further seeds and tables.
 
     Args:
         root: results/{preset}.
         output: folder of the evidence.
-        stored: settings of the preset; all seeds that are found are taken.
-        with_class_log_prob: keep the probabilities of every class, which are two thirds of the bytes.
-        with_other_settings: take runs of other settings than those that are there.
+        stored: settings of the preset; runs of all existing seeds are copied.
+        with_class_log_prob: whether to keep the probabilities of all classes, which take two thirds of the bytes.
+        with_other_settings: whether to accept runs whose settings differ from those of the existing evidence.
 
     Raises:
-        EvidenceError: there are no runs, one is damaged or of other settings, or the evidence is damaged.
-        FormatError: its settings.json is another version's.
+        EvidenceError: there are no runs, a run is damaged or has other settings, or the evidence is damaged.
+        FormatError: its settings.json is of another version.
         MetricsError: predictions are damaged.
         OSError: a file cannot be read or written.
     """
-    found = {item.run: item for item in find_runs(root)}
-    wanted = runs_of(with_seeds(stored.config, {run.seed for run in found} or stored.config.seeds))
-    chosen = [found[run] for run in wanted if run in found]
+    recorded = {item.run: item for item in find_runs(root)}
+    wanted = runs_of(with_seeds(stored.config, {run.seed for run in recorded} or stored.config.seeds))
+    chosen = [recorded[run] for run in wanted if run in recorded]
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
     contents = {name: content for item in chosen for name, content in _files_of(item, with_class_log_prob).items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
-    # A call that was killed between two files has left some of those that are to be written now.
+    # Files to be written now are not verified: a killed call may have written some of them.
     check_files(output, {name: digest for name, digest in earlier.items() if name not in (*digests, SETTINGS)})
     there = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS}" in earlier}
     if not with_other_settings:
@@ -120,7 +120,7 @@ def gather(
 
 
 def _files_of(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
-    """Return the files of a run, checked, by their paths below the folder of evidence."""
+    """Return the contents of the checked files of a run, by their paths relative to the evidence."""
     metrics, predictions, folder = item.folder / METRICS, item.folder / PREDICTIONS, item.run.folder
     if item.fault:
         raise EvidenceError(item.fault)
@@ -135,10 +135,10 @@ def _files_of(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
 
 
 def check_predictions(item: RecordedRun) -> None:
-    """Make sure that the predictions of a run can be read, and are of the images of its metrics.
+    """Check that the predictions of a run can be read, and that their number is that of the images in its metrics.
 
     Raises:
-        EvidenceError: they are of other images.
+        EvidenceError: the numbers differ.
         MetricsError: they are damaged.
         OSError: they cannot be read.
     """
@@ -149,10 +149,10 @@ def check_predictions(item: RecordedRun) -> None:
 
 
 def _check_settings(chosen: Sequence[RecordedRun], there: dict[Run, RecordedRun], output: Path) -> None:
-    """Make sure that a run has the settings of the one that it replaces, and of those of other seeds.
+    """Check that each run has the settings of the run that it replaces, and of the runs of other seeds.
 
     Raises:
-        EvidenceError: it has others.
+        EvidenceError: the settings differ.
     """
     first: dict[Run, RecordedRun] = {}
     for item in [*there.values(), *chosen]:
@@ -161,7 +161,7 @@ def _check_settings(chosen: Sequence[RecordedRun], there: dict[Run, RecordedRun]
         same = there.get(item.run)
         other = first.setdefault(replace(item.run, seed=0), item) if item.settings else item
         differing = _differing(item, same) if same is not None else []
-        differing = differing or [name for name in _differing(item, other) if name.startswith(_ALIKE)]
+        differing = differing or [name for name in _differing(item, other) if name.startswith(_COMMON)]
         if differing:
             where = same if same is not None and same is not item else other
             names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
@@ -172,9 +172,9 @@ def _check_settings(chosen: Sequence[RecordedRun], there: dict[Run, RecordedRun]
 
 
 def _differing(first: RecordedRun, second: RecordedRun) -> list[str]:
-    """Return the names of settings that differ, of those that both runs have.
+    """Return the names of common settings of two runs that differ.
 
-    A version that made one of them may lack a setting of the other; of a run that diverged none are known.
+    Other versions may lack some settings, and diverged runs have none.
     """
     ours, theirs = first.settings, second.settings
     names = [name for name in ours if name in theirs and name.rpartition(".")[2] not in _NO_RESULT]
@@ -182,7 +182,7 @@ def _differing(first: RecordedRun, second: RecordedRun) -> list[str]:
 
 
 def _values(item: RecordedRun) -> dict[str, object]:
-    """What a run measured, without times."""
+    """Return the metrics of a run without times, and its divergence."""
     measured = {name: value for name, value in item.metrics.items() if not metric_or_name(name).is_time}
     return {**measured, "divergence": item.divergence}
 
@@ -192,7 +192,7 @@ def _of(stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
 
 
 def _merged(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
-    """Return the later settings, with the tables, figures and claims that only the earlier ones have."""
+    """Return the new settings, with tables, figures and claims that only the existing evidence has."""
     earlier, later = read_settings(output).config.model_dump(), stored.config.model_dump()
-    grown = {name: earlier[name] | later[name] for name in ("tables", "figures", "claims") if name in later}
-    return replace(stored, config=Config.model_validate(later | grown | {"seeds": list(seeds)}))
+    extended = {name: earlier[name] | later[name] for name in ("tables", "figures", "claims") if name in later}
+    return replace(stored, config=Config.model_validate(later | extended | {"seeds": list(seeds)}))

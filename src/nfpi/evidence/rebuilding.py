@@ -1,4 +1,4 @@
-"""Tables, claims and figures from a folder of evidence, by the functions that the rules use, without any training."""
+"""Rebuilding of tables, claims and figures from evidence, by the same functions as in the workflow."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ _SHOWN_VALUES = 4
 
 
 def find_evidence(folder: Path) -> list[Path]:
-    """Return the folders of evidence that a path stands for: itself, or those in it, one for each preset.
+    """Return a folder if it is one of evidence, otherwise the folders of evidence in it, one per preset.
 
     Raises:
-        EvidenceError: there is none.
+        EvidenceError: there are none.
     """
     if (folder / SUMS).is_file() or (folder / SETTINGS).is_file():
         return [folder]
-    found = sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
-    if not found:
+    folders = sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
+    if not folders:
         raise EvidenceError(f"{folder}: expected a folder that `nfpi evidence` wrote, or several in one, received none")
-    return found
+    return folders
 
 
 def find_reference(chosen: Path | None) -> Path:
-    """Return the file of the paper's numbers: the one that is named, or that of the checkout.
+    """Return the file of the paper's numbers: the chosen one, or that of the checkout.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file is missing.
     """
     places = [chosen] if chosen is not None else [Path(__file__).parents[3] / _REFERENCE, Path(_REFERENCE)]
     for place in places:
@@ -66,13 +66,13 @@ def find_reference(chosen: Path | None) -> Path:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A folder of evidence, read and verified.
+    """A verified folder of evidence, from which results are rebuilt.
 
     Args:
-        folder: as :func:`nfpi.evidence.copies.gather` leaves it.
+        folder: folder written by :func:`nfpi.evidence.copies.gather`.
         reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
         config: the settings of the preset, with the seeds of the evidence.
-        runs: its runs.
+        runs: runs of the evidence.
     """
 
     folder: Path
@@ -86,14 +86,14 @@ class Rebuilt:
 
         Raises:
             EvidenceError: a file is missing, damaged, or not listed.
-            FormatError: its settings are another version's.
-            MetricsError: predictions are no predictions.
+            FormatError: its settings are of another version.
+            MetricsError: a file of predictions is damaged.
             OSError: a file cannot be read.
         """
         listed = read_checksums(folder)
         check_files(folder, listed)
-        found = find_runs(folder)
-        for item in found:
+        runs = find_runs(folder)
+        for item in runs:
             name = f"{item.run.folder}/{METRICS}"
             if name not in listed:
                 raise EvidenceError(f"{folder / name}: expected a file that {SUMS} lists, received another one")
@@ -101,20 +101,20 @@ class Rebuilt:
                 raise EvidenceError(item.fault)
             if not item.divergence:
                 check_predictions(item)
-        return cls(folder, read_reference(reference), read_settings(folder).config, found)
+        return cls(folder, read_reference(reference), read_settings(folder).config, runs)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """The metrics of all runs that there are."""
+        """Metrics of all runs."""
         return collect((item.run for item in self.runs), self.folder)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table of the preset; a row without any run has the status `missing`."""
+        """Make a table of the preset; rows without runs have the status `missing`."""
         rows = table_rows(self.config, name)
         return accuracy_table(self.metrics, self.config.tables[name], self.reference, rows, self.folder)
 
     def claims(self) -> pd.DataFrame:
-        """Return the verdicts on the claims of the preset."""
+        """Judge the claims of the preset."""
         config = self.config
         rows = {name: table_rows(config, name) for name in config.tables}
         evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self._predictions)
@@ -125,22 +125,22 @@ class Rebuilt:
 
     @cached_property
     def software(self) -> pd.DataFrame:
-        """Commits, devices and versions of packages, with the number of runs that each is behind."""
+        """Commits, devices and versions of packages, with their numbers of runs."""
         counts = Counter(pair for item in self.runs for pair in item.software.items())
         rows = [{"name": name, "value": value, "runs": runs} for (name, value), runs in sorted(counts.items())]
         return pd.DataFrame(rows, columns=["name", "value", "runs"])
 
     def describe(self) -> str:
-        """Runs, seeds, and where they were made, in one line."""
+        """Describe runs, seeds, commits and devices in one line."""
         seeds = ", ".join(map(str, self.config.seeds))
         made = [_count(self.software, name, plural) for name, plural in (("commit", "commits"), ("device", "devices"))]
         return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}, {' and '.join(filter(None, made))}"
 
     def write(self, output: Path) -> None:
-        """Write all tables, the claims, the figures that these suffice for, and the versions behind them.
+        """Write all tables, the claims, the figures that only need tables, and versions.csv.
 
         Args:
-            output: folder; tables and figures lie in it as they do in results/{preset}.
+            output: folder in which files have the same paths as in results/{preset}.
         """
         config, layout = self.config, Layout(output)
         for name, table in config.tables.items():
@@ -158,7 +158,7 @@ class Rebuilt:
 
 
 def _count(software: pd.DataFrame, name: str, plural: str) -> str:
-    """`commit 6b47a33`, or `2 commits (…)`."""
+    """Return e.g. `commit 6b47a33`, or `2 commits (…)`."""
     values = [_short(value) for value in software.loc[software["name"] == name, "value"]]
     if len(values) < 2:
         return f"{name} {values[0]}" if values else ""

@@ -1,4 +1,4 @@
-"""NF-Acc and CNN-Acc against λ, from an accuracy table."""
+"""Figure of NF-Acc and CNN-Acc against λ, from a table of results."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from nfpi.figures.style import (
 from nfpi.results.csv_files import read_csv, read_header
 
 COLUMNS = {"experiment": "int64", "row": "str", "dataset": "str", "prior": "str", "lambda": "float64", "status": "str"}
-"""Columns that the table needs beside its metrics, with their types."""
+"""Required columns of the table besides its metrics, and their types."""
 
 _SERIES = {"nf_acc": ("blue", "o"), "cnn_acc": ("vermillion", "s")}
-"""Metrics that are shown where the table has them, with colour and marker."""
+"""Metrics shown if the table has them, with colour and marker."""
 
 _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
 def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
-    """Draw the accuracies of a table against λ; of a table without any λ, a notice that says so.
+    """Draw the accuracies of a table against λ, or a notice if no row has a λ.
 
     Raises:
         FigureError: the table has none of the accuracies.
@@ -49,23 +49,23 @@ def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
     path = inputs.file("table")
     numbers = [column for name in _series_of(read_header(path)) for column in (name, f"{name}_std")]
     table = read_csv(path, COLUMNS | dict.fromkeys(numbers, "float64"))
-    if table["lambda"].isna().all():  # the table it is made along with is the user's to choose
+    if table["lambda"].isna().all():  # users may choose any table
         return Drawn({"accuracy_against_weight": notice(f"{settings.table}: no row has a λ")})
     return Drawn({"accuracy_against_weight": draw_accuracy(table)})
 
 
 def draw_accuracy(table: pd.DataFrame) -> Figure:
-    """Draw NF-Acc and CNN-Acc (%) against λ, a panel for each experiment of the table that has λ.
+    """Draw NF-Acc and CNN-Acc (%) against λ, one panel per experiment that has λ.
 
-    λ is on a logarithmic axis with a place for 0 left of a break. Error bars are one standard deviation over seeds,
-    where there are two seeds or more. A filled cross on the axis marks a λ whose fit diverged, an empty one a λ whose
-    fit diverged for some of the seeds.
+    The axis of λ is logarithmic, with 0 left of a break. Error bars are one standard deviation over seeds, if there are
+    at least two. A filled cross on the axis marks a λ at which the fits of all seeds diverged, an open one a λ at which
+    some did.
 
     Args:
-        table: what :func:`nfpi.results.tables.accuracy_table` returns.
+        table: result of :func:`nfpi.results.tables.accuracy_table`.
 
     Raises:
-        FigureError: the table has no row with a λ, none of the accuracies, or lacks a column.
+        FigureError: no row has a λ, or the table lacks all accuracies or another column.
     """
     series = _series_of(table.columns)
     require_columns(table, (*COLUMNS, *(f"{name}_std" for name in series)), "an accuracy table")
@@ -89,7 +89,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
 
 
 def _series_of(columns: Iterable[str]) -> list[str]:
-    """Return the metrics that are shown of a table with these columns."""
+    """Return the metrics to show of a table with these columns."""
     known = set(columns)
     series = [name for name in _SERIES if name in known]
     if not series:
@@ -98,29 +98,29 @@ def _series_of(columns: Iterable[str]) -> list[str]:
 
 
 def _titles(panels: list[pd.DataFrame]) -> list[str]:
-    """Return the data set of each panel and, where several panels have the same one, what tells them apart."""
+    """Return the titles of the panels: the data set, and what distinguishes panels of the same one."""
     firsts = [rows.iloc[0] for rows in panels]
     datasets = [first["dataset"] for first in firsts]
     several_flows = len({first.get("flow") for first in firsts}) > 1
     titles = []
     for first, dataset in zip(firsts, datasets, strict=True):
         of_run = [first["prior"], first["flow"]] if several_flows else [first["prior"]]
-        apart = [first["row"]] if first["row"] else of_run
-        titles.append(", ".join([dataset, *apart] if datasets.count(dataset) > 1 else [dataset]))
+        distinct = [first["row"]] if first["row"] else of_run
+        titles.append(", ".join([dataset, *distinct] if datasets.count(dataset) > 1 else [dataset]))
     return titles
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
-    """One experiment; `rows` ascend in λ."""
+    """Draw one experiment; `rows` are sorted by λ."""
     weights = rows["lambda"].to_numpy(dtype="float64")
     _scale_weights(axes, weights)
     for name in series:
         colour, marker = _SERIES[name]
         means = rows[name].to_numpy(dtype="float64")
         stds = rows[f"{name}_std"].to_numpy(dtype="float64")
-        # λ = 0 is another method (nothing is fitted), so no line leads over the break to it.
+        # No line crosses the break, since λ = 0 is another method (nothing is fitted).
         for part in (weights == 0, weights > 0):
-            if np.isfinite(means[part]).any():  # unknown means stay in: the line must not lead over them
+            if np.isfinite(means[part]).any():  # unknown means stay in, so that they interrupt the line
                 axes.errorbar(
                     weights[part],
                     means[part],
@@ -145,7 +145,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, series: list[str]) -> None:
 
 
 def _mark_diverged(axes: Axes, rows: pd.DataFrame, name: str) -> None:
-    """Crosses on the axis, empty where some seed has a value of the metric `name`."""
+    """Mark diverged fits by crosses on the axis, open where some seed has a value of the metric `name`."""
     diverged = rows["status"].str.contains("diverged")
     partly = diverged & rows[name].notna()
     for which, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
@@ -167,7 +167,7 @@ def _mark_diverged(axes: Axes, rows: pd.DataFrame, name: str) -> None:
 
 
 def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
-    """A logarithmic axis for λ > 0 and, where λ = 0 is among them, a place for it left of the decades."""
+    """Set a logarithmic axis for λ > 0, with λ = 0, if present, left of the decades."""
     positive = weights[weights > 0]
     if not positive.size:
         axes.set_xlim(-1, 1)
@@ -177,7 +177,7 @@ def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
     margin = max((high / low) ** 0.06, 1.25)
     start = low / margin
     if (weights == 0).any():
-        # Linear below `start`, the wider the more decades there are: 0 always stands apart.
+        # Linear below `start`, with a width that grows with the number of decades, so that 0 is always separate.
         axes.set_xscale("symlog", linthresh=start, linscale=0.6 + 0.15 * math.log10(high / low))
         axes.set_xlim(-0.25 * start, high * margin)
         _break_axis(axes, 0.55 * start)
@@ -195,7 +195,7 @@ def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
 
 
 def _break_axis(axes: Axes, weight: float) -> None:
-    """Two slanted strokes on the axis at `weight`: it is not to scale there."""
+    """Draw a break of the axis at `weight`: two slanted strokes."""
     common: dict[str, Any] = {"linestyle": "none", "clip_on": False}
     on_axis = axes.get_xaxis_transform()
     axes.plot(weight, 0, marker="s", markersize=3, color="white", zorder=4, transform=on_axis, **common)
@@ -214,11 +214,11 @@ def _break_axis(axes: Axes, weight: float) -> None:
 
 
 def _add_legend(figure: Figure, grid: np.ndarray, title: str | None) -> None:
-    """One legend for all panels, above them; a label stands once."""
+    """Add one legend for all panels above them, with each label once."""
     entries: dict[str, Artist] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries[label] = handle  # the last one: that of λ > 0, with its line
+            entries[label] = handle  # the last handle is that of λ > 0, with a line
     order = [metric(name).label for name in _SERIES] + [_DIVERGED, _PARTLY_DIVERGED]
     labels = sorted(entries, key=order.index)
     if labels:

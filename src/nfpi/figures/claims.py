@@ -1,4 +1,4 @@
-"""Differences that decide the paper's claims, each with its interval: a forest plot."""
+"""Forest plot of the differences that decide the paper's claims, with their intervals."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from matplotlib.patches import Patch
 
 from nfpi.figures.style import COLUMN_WIDTH, STYLE
 from nfpi.results.claims_layout import describe_compared, oriented, oriented_paper, threshold, write_difference
-from nfpi.results.layout import metric_or_name
 from nfpi.results.markup import MARKDOWN
+from nfpi.results.shared import metric_or_name
 
 WIDTH = 2.2 * COLUMN_WIDTH
-"""Of the figure, inches: the width of a page."""
+"""Width of the figure, inches: that of a page."""
 _LINE = 0.165
 """Height of a line, inches."""
 _HEAD = 0.75
-"""Height above and below the lines, inches: the legend and the axis."""
+"""Height of the legend and the axis, inches."""
 _LEFT, _RIGHT = 0.40, 0.66
-"""Where the plot begins and ends, as shares of the width; comparisons stand left of it, verdicts right of it."""
+"""Left and right edge of the plot, as shares of the width; names of comparisons are left of it, verdicts right."""
 
 _FONT = 6.5
 """Size of the text of a comparison, points."""
 _LETTERS = 60
-"""Of this size that fit left of the plot."""
+"""Number of letters of this size that fit left of the plot."""
 _PLAIN = replace(MARKDOWN, escape=str)
 
 _VERDICTS = {
@@ -41,7 +41,7 @@ _VERDICTS = {
     "does not hold": ("#D55E00", "X", "full"),
     "not run": ("0.6", "", "none"),
 }
-"""Colour (of the palette of Okabe and Ito), marker and its filling."""
+"""Colour (palette of Okabe and Ito), marker and fill style of each verdict."""
 _OF_CLAIMS = {
     "replicated": "#0072B2",
     "replicated in part": "#0072B2",
@@ -52,13 +52,13 @@ _OF_CLAIMS = {
 
 
 def draw_claims(verdicts: pd.DataFrame) -> Figure:
-    """Draw every comparison as a line, below the statement of its claim.
+    """Draw one line per comparison, below the statement of its claim.
 
-    Signs are such that what supports a claim lies right of zero. The axis is linear up to 1 and logarithmic beyond, in
-    the unit of each comparison's metric. The shade covers differences that do not matter.
+    Signs are such that support for a claim is right of zero. The axis is linear up to 1 and logarithmic beyond, in the
+    unit of each comparison's metric. The shaded range covers differences that do not matter.
 
     Args:
-        verdicts: what :func:`nfpi.results.claims.judge_claims` returns, at least one row.
+        verdicts: result of :func:`nfpi.results.claims.judge_claims`, at least one row.
     """
     lines: list[tuple[str, dict[str, Any]]] = []
     for row in verdicts.to_dict("records"):
@@ -85,7 +85,7 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
 
 
 def _scale(axes: Axes, verdicts: pd.DataFrame) -> None:
-    """A symmetric logarithmic axis over all that is drawn."""
+    """Set a symmetric logarithmic axis that covers all values."""
     drawn = [
         value
         for row in verdicts.to_dict("records")
@@ -103,7 +103,7 @@ def _scale(axes: Axes, verdicts: pd.DataFrame) -> None:
 
 
 def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
-    """The statement over the whole width, with the verdict at its end."""
+    """Write the statement over the whole width, with the verdict at its end."""
     transform = axes.get_yaxis_transform()
     left, right = _shares()
     axes.axhspan(place - 0.5, place + 0.5, xmin=left, xmax=right, color="0.93", linewidth=0, clip_on=False, zorder=2)
@@ -139,7 +139,7 @@ def _draw_comparison(axes: Axes, place: int, row: dict[str, Any]) -> None:
 
 
 def _shares() -> tuple[float, float]:
-    """Return the edges of the figure in shares of the plot's width."""
+    """Return the edges of the figure in axes coordinates."""
     return (0.01 - _LEFT) / (_RIGHT - _LEFT), (0.99 - _LEFT) / (_RIGHT - _LEFT)
 
 
@@ -148,7 +148,7 @@ def _shortened(text: str, length: int) -> str:
 
 
 def _add_legend(figure: Figure, verdicts: pd.DataFrame) -> None:
-    """What marks and shade mean, above the lines."""
+    """Add a legend of marks and shading above the lines."""
     handles: list[Any] = []
     for verdict, (colour, marker, filling) in _VERDICTS.items():
         if marker and (verdicts["verdict"] == verdict).any():

@@ -1,4 +1,4 @@
-"""Map of where the fixed-point iteration converges, by λ, update, scale and what is fitted."""
+"""Map of the convergence of the fixed-point iteration, by λ, update, scale and fitted moments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COLUMNS = {
     "quantity": "str",
     "class": "str",
 }
-"""Columns of a map of convergence, with their types."""
+"""Columns of a map of convergence and their types."""
 
 _FITTED = {
     "both": (True, True, "$μ$ and $Σ$"),
@@ -52,11 +52,11 @@ _FITTED = {
 }
 """Whether means and variances are fitted, and the title of the panel."""
 
-_COLOURS = colormaps["viridis"].reversed()  # even to all eyes, and without the grey of cells that diverged
+_COLOURS = colormaps["viridis"].reversed()  # perceptually uniform, and without the grey of diverged cells
 
 
 class _Letter(Patch):
-    """A cell in the legend, with the letter that cells in the map have."""
+    """A cell with a letter in the legend."""
 
     def __init__(self, letter: str, **style: Any) -> None:
         super().__init__(linewidth=0.5, **style)
@@ -64,10 +64,10 @@ class _Letter(Patch):
 
 
 class _LetterHandler(HandlerPatch):
-    """Draws a :class:`_Letter` in a legend."""
+    """Legend handler that draws a :class:`_Letter`."""
 
     def create_artists(self, legend: Legend, orig_handle: Any, *place: Any) -> list[Any]:
-        """Return the cell, and the letter in its middle."""
+        """Return the cell and the letter in its centre."""
         x, y, width, height, fontsize, transform = place
         text = Text(width / 2 - x, height / 2 - y, orig_handle.letter, fontsize=fontsize - 0.5)
         text.set(ha="center", va="center_baseline", transform=transform)
@@ -75,7 +75,7 @@ class _LetterHandler(HandlerPatch):
 
 
 def draw(settings: ConvergenceFigure, inputs: FigureInputs) -> Drawn:
-    """Fit the Gaussians of an initial state in every way, and map how the fits end."""
+    """Fit the Gaussians of an initial state with all combinations of settings, and map the outcomes."""
     statistics = load_statistics(inputs.file("statistics"))
     initial, _ = load_prior(inputs.file("initial"))
     fits = convergence_table(statistics, initial, settings)
@@ -86,17 +86,17 @@ def draw(settings: ConvergenceFigure, inputs: FigureInputs) -> Drawn:
 def convergence_table(
     statistics: ClassStatistics, initial: GaussianPrior, settings: ConvergenceFigure
 ) -> Iterator[dict[str, Any]]:
-    """Fit for every λ, update, scale π, and choice of what is fitted; other settings have their defaults.
+    """Fit for every λ, update, scale π, and choice of fitted moments, with defaults for other settings.
 
-    Means alone are fitted under Σ = I, as in the paper; the other fits start at `initial`.
+    If only means are fitted, Σ = I, as in the paper; the other fits start at `initial`.
 
     Args:
-        statistics: of the latents of an initial state.
+        statistics: statistics of the latents of an initial state.
         initial: the Gaussians of the same initial state.
         settings: α, and all λ.
 
     Yields:
-        a row after the other, with the columns :data:`COLUMNS`.
+        Rows with the columns :data:`COLUMNS`.
     """
     unit = GaussianPrior(initial.mean, torch.ones_like(initial.mean))
     updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")
@@ -123,13 +123,13 @@ def convergence_table(
 
 
 def draw_convergence_map(table: pd.DataFrame) -> Figure:
-    """Draw the iterations to convergence by λ, update, scale π, and what is fitted.
+    """Draw the number of iterations to convergence by λ, update, scale π, and fitted moments.
 
-    A colour and a number stand for the iterations; a hatched cell did not converge in those allowed; a grey cell
-    diverged, and its letter says what was lost.
+    Colour and number show the iterations; hatched cells did not converge in the maximum number; grey cells diverged,
+    and their letter names the quantity that failed first.
 
     Args:
-        table: with the columns :data:`COLUMNS`.
+        table: table with the columns :data:`COLUMNS`.
 
     Raises:
         FigureError: the table is empty or lacks a column.
@@ -190,12 +190,12 @@ def _draw_cell(axes: Axes, place: tuple[int, int], row: pd.Series, norm: LogNorm
 
 
 def _code(quantity: str) -> tuple[str, str]:
-    """Letter and meaning of a quantity that was lost."""
+    """Return the letter and the meaning of a quantity that failed."""
     return DIVERGENCE_CAUSES.get(quantity, (quantity[:1], quantity))
 
 
 def _add_codes(figure: Figure, table: pd.DataFrame) -> None:
-    """A legend of grey and hatched cells, where there are any."""
+    """Add a legend of grey and hatched cells, if there are any."""
     lost = table.loc[table["outcome"] == "diverged", "quantity"].unique()
     codes = dict(_code(quantity) for quantity in [*DIVERGENCE_CAUSES, *lost] if quantity in lost)
     handles: list[Patch] = [_Letter(letter, **_cell_style("diverged")) for letter in codes]

@@ -1,4 +1,4 @@
-"""Curves of a training: what its log says, against the epoch."""
+"""Training curves from log.csv."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import find_product
 
 LOG, CURVES = "log.csv", "curves.png"
-"""Names of a log, and of the picture beside it."""
+"""File names of the log and of the picture beside it."""
 
 _RESOLUTION = 200
 """Pixels per inch."""
 
 
 _STEPS = [1, 2, 5, 10]
-"""Distances of ticks, times a power of ten."""
+"""Allowed distances of ticks, up to a power of ten."""
 
 
 class _Panel(NamedTuple):
-    """One panel: the label of its axis, and the columns of the log that it shows with the label of each."""
+    """A panel: the label of its axis, and the columns of the log that it shows with their labels."""
 
     label: str
     series: dict[str, str]
@@ -54,17 +54,16 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 
 def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the losses and the validation accuracy of a training against the epoch, a panel for each unit.
+    """Draw the losses and the validation accuracy of a training against the epoch, one panel per quantity.
 
-    Epochs of the initial state, which all runs that continue it share, are on a grey ground.
+    Epochs of the initial state, shared by all runs that continue it, are shaded.
 
     Args:
-        log: an epoch a row, as the training of a flow or a classifier leaves it (log.csv); what it has no column for,
-            or no value, has no panel.
-        title: of the figure.
+        log: the log.csv of a flow or a classifier, one row per epoch; quantities without values have no panel.
+        title: title of the figure.
 
     Raises:
-        FigureError: there is no epoch, or nothing to show.
+        FigureError: the log has no epochs or no values.
     """
     require_columns(log, ["epoch"], "the log of a training")
     panels = [panel for panel in _PANELS if any(_has_values(log, column) for column in panel.series)]
@@ -92,15 +91,15 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
 
 
 def write_curves(root: Path) -> list[Path]:
-    """Draw the curves of all flows and classifiers below a folder of results, beside the log of each.
+    """Draw the curves of all flows and classifiers in a folder of results, beside their logs.
 
-    Curves that are newer than their log are left as they are. Of a run that diverged the picture says so.
+    Curves newer than their log are kept. Pictures of diverged runs say so.
 
     Args:
         root: results/{preset}, or a folder in it.
 
     Returns:
-        the pictures that were written.
+        The pictures written.
 
     Raises:
         OSError: a picture cannot be written.
@@ -110,7 +109,7 @@ def write_curves(root: Path) -> list[Path]:
 
 
 def find_logs(root: Path) -> Iterator[Path]:
-    """Find the logs of flows and classifiers below a folder of results, those of initial states left out."""
+    """Find the logs of flows and classifiers in a folder of results, except for those of initial states."""
     of_initial_state = INITIAL.format(dataset="*", flow="*", start="*", seed="*")
     for path in sorted(root.rglob(LOG)):
         if not path.parent.match(of_initial_state):
@@ -125,14 +124,14 @@ def _write(log: Path, title: str) -> Path:
 
 
 def _curves_of(path: Path, title: str) -> Figure:
-    """Return the curves of a log, up to where the training diverged, or why there are none."""
+    """Draw the curves of a log, or a notice of why there are none."""
     lines = [textwrap.fill(title, 55).replace("/ ", "/")]
     try:
         raise_if_marked(path.with_name("metrics.json"))
     except Diverged as fault:
         lines.append(textwrap.fill(str(fault), 60))
     except ValueError:
-        pass  # a damaged record says nothing of the log
+        pass  # a damaged record does not concern the log
     try:
         find_product(path)
         columns = [column for panel in _PANELS for column in (*panel.series, "seconds")]
@@ -143,7 +142,7 @@ def _curves_of(path: Path, title: str) -> Figure:
 
 
 def _draw_panel(axes: Axes, log: pd.DataFrame, panel: _Panel) -> None:
-    """The series of a panel; a value that is due every few epochs only is joined to the next one."""
+    """Draw a panel; values recorded only every few epochs are connected."""
     for column, label in panel.series.items():
         if _has_values(log, column):
             known = log[log[column].notna()]
@@ -159,7 +158,7 @@ def _has_values(log: pd.DataFrame, column: str) -> bool:
 
 
 def _initial_epochs(log: pd.DataFrame) -> int:
-    """How many epochs are those of the initial state: their seconds are not the run's."""
+    """Return the number of epochs of the initial state, which have no `seconds` in the log of a run."""
     if "seconds" not in log.columns:
         return 0
     return int(log["seconds"].isna().cumprod().sum())

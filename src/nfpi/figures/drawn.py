@@ -1,4 +1,4 @@
-"""What a figure is drawn from, and what drawing it gives: pictures, and the numbers that they show."""
+"""Inputs and outputs of the functions that draw figures."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from nfpi.results.csv_files import write_csv
 from nfpi.runtime.files import write_atomically, written_together
 
 _FORMATS: tuple[tuple[str, dict[str, None]], ...] = (("png", {"Software": None}), ("pdf", {"CreationDate": None}))
-"""File formats, and the metadata that would make two files of the same figure differ."""
+"""File formats, and the metadata to leave out, as it would make files of the same figure differ."""
 
 
 @dataclass(frozen=True)
 class FigureInputs:
-    """What a figure is drawn from.
+    """Inputs of a figure.
 
     Attributes:
-        files: by what they are to the figure, as :meth:`nfpi.config.FigureSettings.files` names them.
-        settings: other settings that it is drawn by, as :meth:`nfpi.config.FigureSettings.reads` gives them, in JSON.
+        files: files by their role, as returned by :meth:`nfpi.config.FigureSettings.files`.
+        settings: other settings, as returned by :meth:`nfpi.config.FigureSettings.reads`, in JSON.
     """
 
     files: Mapping[str, list[Path]]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def file(self, name: str) -> Path:
-        """Return the one file of this name.
+        """Return the only file with this role.
 
         Raises:
-            FigureError: there is none, or more than one.
+            FigureError: there is no such file, or more than one.
         """
         files = self.files.get(name, [])
         if len(files) != 1:
@@ -44,10 +44,10 @@ class FigureInputs:
         return files[0]
 
     def folder(self, name: str) -> Path:
-        """Return the folder that all files of this name lie in.
+        """Return the folder of all files with this role.
 
         Raises:
-            FigureError: there are none, or they lie in several folders.
+            FigureError: there are no such files, or they are in several folders.
         """
         folders = {file.parent for file in self.files.get(name, [])}
         if len(folders) != 1:
@@ -57,11 +57,11 @@ class FigureInputs:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, drawn.
+    """A drawn figure.
 
     Attributes:
-        pictures: by the names of their files, without a suffix.
-        table: the numbers that they show, for those who want to draw them another way.
+        pictures: pictures by file name, without suffix.
+        table: the numbers that they show.
     """
 
     pictures: Mapping[str, Figure]
@@ -69,9 +69,9 @@ class Drawn:
 
 
 def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
-    """Write every picture as PNG (300 pixels per inch) and PDF, and the table as `name`.csv: all of them or none.
+    """Write every picture as PNG (300 pixels per inch) and PDF, and the table as `name`.csv, either all or none.
 
-    The same figure always gives the same bytes.
+    The bytes of the files are reproducible.
 
     Raises:
         OSError: the folder or a file cannot be written.
@@ -85,7 +85,7 @@ def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """Return the content of a figure's files by their suffix, png and pdf."""
+    """Return the contents of a figure's files by suffix, png and pdf."""
     contents = {}
     for suffix, metadata in _FORMATS:
         buffer = io.BytesIO()

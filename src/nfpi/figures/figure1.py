@@ -1,4 +1,4 @@
-"""Figure 1: images in the plane, and samples of their classes' Gaussians before and after the fixed point."""
+"""Figure 1: t-SNE of images, and samples of their class Gaussians before and after the fixed-point iteration."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ COLUMNS = {
     "x": "float64",
     "y": "float64",
 }
-"""Columns of an embedding, with their types."""
+"""Columns of an embedding and their types."""
 
 Variant = Literal["diagonal", "full"]
 VARIANTS: tuple[Variant, ...] = ("diagonal", "full")
@@ -53,15 +53,15 @@ VARIANTS: tuple[Variant, ...] = ("diagonal", "full")
 
 _PANELS = ("images", "data", "small", "large")
 _IN_LEGEND = 20
-"""There is no legend, and no mark at a mean, where there are more classes than this."""
+"""Maximum number of classes for which a legend and marks at the means are drawn."""
 
 _ALPHA = FixedPointConfig(weight=1.0).alpha
 
 _SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
-"""Sizes of marks that have less room inside than the others, in points."""
+"""Sizes of markers with a smaller interior than the others, in points."""
 
 _FARTHEST = 0.4
-"""How far the axes may extend beyond the images, as a share of the images' own extent."""
+"""Maximum extent of the axes beyond the images, as a share of the extent of the images."""
 
 
 def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:
@@ -87,7 +87,7 @@ def embed_images(images: np.ndarray, *, perplexity: float, seed: int) -> np.ndar
     Args:
         images: (N, H, W, C).
         perplexity: effective number of neighbours, less than N.
-        seed: of the randomized PCA.
+        seed: seed of the randomized PCA.
 
     Returns:
         (N, 2), float64, dimensionless.
@@ -103,7 +103,7 @@ def embed_images(images: np.ndarray, *, perplexity: float, seed: int) -> np.ndar
 
 
 def embedding_table(image_set: ImageSet, settings: EmbeddingFigure) -> pd.DataFrame:
-    """Embed images, and sample the Gaussians of their classes there before and after the fit.
+    """Embed images, and sample their class Gaussians before and after the fit.
 
     The panel `images` (variant `both`) is the embedding. Each variant has the panels `data`, Gaussians with the class
     moments of the embedding, and `small` and `large`, the Gaussians fitted from there with the small and the large λ:
@@ -117,13 +117,14 @@ def embedding_table(image_set: ImageSet, settings: EmbeddingFigure) -> pd.DataFr
 
     Args:
         image_set: training images, of which `settings.images` are taken at random, or all if there are fewer.
-        settings: of the figure.
+        settings: settings of the figure.
 
     Returns:
-        a frame with the columns :data:`COLUMNS`, a point a row; a panel whose fit diverged is one row without a point.
+        A frame with the columns :data:`COLUMNS` and one row per point; a panel whose fit diverged is one row without a
+        point.
 
     Raises:
-        ValueError: fewer than two images of a class were taken, or no more images than the perplexity.
+        ValueError: there are fewer than two images of a class, or no more images than the perplexity.
     """
     generator = np.random.default_rng(derive_seed(settings.seed, "embedding", "images"))
     chosen = np.sort(generator.permutation(len(image_set))[: settings.images])
@@ -149,7 +150,7 @@ def embedding_table(image_set: ImageSet, settings: EmbeddingFigure) -> pd.DataFr
 def _fitted_gaussians(
     statistics: ClassStatistics, variant: Variant, settings: EmbeddingFigure, classes: list[str]
 ) -> Iterator[tuple[str, dict[str, Any], GaussianPrior | None]]:
-    """Name, outcome and Gaussians of the panels of a variant; None where the fit diverged."""
+    """Yield name, outcome and Gaussians (None if the fit diverged) of the panels of a variant."""
     statistics.check()
     variance = None if variant == "full" else statistics.variance
     yield "data", {"lambda": 0.0}, GaussianPrior(statistics.mean, variance, statistics.covariance)
@@ -168,7 +169,7 @@ def _points(
     labels: np.ndarray,
     classes: list[str],
 ) -> pd.DataFrame:
-    """Return a panel's points, class by class in the order of the classes."""
+    """Return the points of a panel, sorted by class."""
     order = np.argsort(labels, kind="stable")
     return pd.DataFrame(
         {
@@ -183,14 +184,13 @@ def _points(
 
 
 def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
-    """Draw images, samples of the Gaussians of their classes, and samples of the Gaussians fitted with two λ.
+    """Draw embedded images, samples of their class Gaussians, and samples of the Gaussians fitted with two λ.
 
-    The four panels have the same axes. A dot is an image or a sample; an open mark around the mean of a class's points
-    tells which class it is. In the panels of fitted Gaussians, dashed ellipses of two standard deviations are those of
-    the samples before the fit.
+    The four panels have the same axes. Dots are images or samples; open markers at the means identify the classes. In
+    the panels of fitted Gaussians, dashed ellipses show two standard deviations of the samples before the fit.
 
     Args:
-        table: with the columns :data:`COLUMNS`.
+        table: table with the columns :data:`COLUMNS`.
         variant: Gaussians with variances (diagonal) or with full covariances.
 
     Raises:
@@ -235,7 +235,7 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
 
 
 def _limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Limits in x and y around all points except those far from the reference's, with a ratio that suits a panel."""
+    """Return limits in x and y around all points not far from the reference, with a bounded aspect ratio."""
     limits = []
     for axis in ("x", "y"):
         low, high = reference[axis].min(), reference[axis].max()
@@ -250,7 +250,7 @@ def _limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, 
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.DataFrame | None) -> None:
-    """Draw points in random order, so that no class lies on top; their means; ellipses of the points `before`."""
+    """Draw points in random order (so that no class hides others), their means, and ellipses of the points `before`."""
     points = rows[rows["x"].notna()]
     axes.tick_params(labelsize=6, length=2, pad=2)
     if points.empty:
@@ -264,9 +264,9 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
             transform=axes.transAxes,
         )
         return
-    mixed = points.iloc[np.random.default_rng(0).permutation(len(points))]
-    colours = [class_style(classes.index(name))[0] for name in mixed["class"]]
-    axes.scatter(mixed["x"], mixed["y"], s=1.2, c=colours, linewidths=0, rasterized=True, zorder=3)
+    shuffled = points.iloc[np.random.default_rng(0).permutation(len(points))]
+    colours = [class_style(classes.index(name))[0] for name in shuffled["class"]]
+    axes.scatter(shuffled["x"], shuffled["y"], s=1.2, c=colours, linewidths=0, rasterized=True, zorder=3)
     if before is not None:
         for name, own in before.groupby("class", sort=False):
             axes.add_patch(_ellipse(own, class_style(classes.index(str(name)))[0]))
@@ -290,7 +290,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
 
 
 def _why_diverged(row: pd.Series, num_classes: int) -> str:
-    """What a fit lost, and why there may be nothing to find."""
+    """Describe why a fit diverged, and whether its loss is unbounded."""
     _, meaning = DIVERGENCE_CAUSES.get(
         row["quantity"], ("", row["quantity"].replace(" (definiteness)", " not positive definite"))
     )
@@ -302,7 +302,7 @@ def _why_diverged(row: pd.Series, num_classes: int) -> str:
 
 
 def _ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
-    """Return the ellipse of two standard deviations of points."""
+    """Make the ellipse of two standard deviations of points."""
     (x, y), covariance = points[["x", "y"]].mean(), np.cov(points[["x", "y"]].to_numpy().T)
     variances, axes = np.linalg.eigh(covariance)
     width, height = 4 * np.sqrt(variances.clip(min=0))
@@ -319,7 +319,7 @@ def _ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
 
 
 def _mean_style(index: int) -> dict[str, Any]:
-    """Return an open mark, with a thin white rim against dark points: a cluster smaller than it is seen inside."""
+    """Return the style of an open marker, through which small clusters stay visible, with a thin white rim."""
     _, marker = class_style(index)
     return {
         "marker": marker,
@@ -333,7 +333,7 @@ def _mean_style(index: int) -> dict[str, Any]:
 
 
 def _dot_style(index: int) -> dict[str, Any]:
-    """Return an image or a sample in the legend."""
+    """Return the style of a dot in the legend."""
     return {"marker": "o", "markersize": 2.5, "color": class_style(index)[0], "markeredgewidth": 0}
 
 
@@ -350,7 +350,7 @@ def _title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
 
 
 def _area_ratios(rows: pd.DataFrame, before: pd.DataFrame) -> str:
-    """How the areas of the classes' ellipses changed: the smallest and the largest ratio."""
+    """Return the smallest and the largest ratio of the areas of the classes' ellipses after and before the fit."""
     after, first = (
         frame.groupby("class")[["x", "y"]].apply(lambda points: math.sqrt(np.linalg.det(np.cov(points.to_numpy().T))))
         for frame in (rows, before)

@@ -1,4 +1,4 @@
-"""Figure 2: training images beside latent-augmented variants of them."""
+"""Figure 2: training images beside their latent-augmented variants."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
     """Augment training images and draw them.
 
     Raises:
-        DataError: the images have other classes than the flow, or lack one that is to be shown.
-        Diverged: the fit of the flow's Gaussians diverged.
+        DataError: the images have other classes than the flow, or lack a class to be shown.
+        Diverged: the fit of the class Gaussians diverged.
     """
     model = TrainedFlow.read(inputs.folder("model"))
     train = read_image_set(inputs.folder("train"))
@@ -51,17 +51,17 @@ def augmentation_grid(
     """Choose images at random and augment them.
 
     Args:
-        model: whose seed the choice and the augmentation are drawn from.
+        model: trained flow, whose seed determines the choice and the augmentation.
         image_set: the training images.
-        settings: which classes are shown, how many images of each and how many variants of an image.
-        nfa: how variants are made, except how many.
-        device: where the flow works.
+        settings: classes to show, number of images per class, and number of variants per image.
+        nfa: settings of latent augmentation, except for the number of variants.
+        device: device of the flow.
 
     Returns:
-        (images, 1 + variants, H, W, C), uint8, the original first; and the class of each image.
+        Images (images, 1 + variants, H, W, C), uint8, the original first; and the class of each image.
 
     Raises:
-        DataError: a class is not among those of the data set, or has too few images.
+        DataError: unknown class, or a class with too few images.
     """
     indices, names = [], []
     for name in settings.classes:
@@ -86,13 +86,13 @@ def augmentation_grid(
 
 
 def root_mean_square_changes(images: np.ndarray) -> np.ndarray:
-    """Compute how much each variant differs from its original, as a root mean square over pixels and channels.
+    """Compute the root mean square of the difference between each variant and its original.
 
     Args:
         images: (images, 1 + variants, H, W, C), uint8, the original first.
 
     Returns:
-        (images, variants), grey levels of 255.
+        (images, variants), in 8-bit levels, over pixels and channels.
     """
     difference = images[:, 1:].astype(np.float64) - images[:, :1]
     changes: np.ndarray = np.sqrt(np.square(difference).mean((2, 3, 4)))
@@ -100,16 +100,16 @@ def root_mean_square_changes(images: np.ndarray) -> np.ndarray:
 
 
 def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.ndarray, nfa: NfaConfig) -> Figure:
-    """Draw images, and beside each its latent-augmented variants with the changes that they bring.
+    """Draw images beside their latent-augmented variants, with the size of the changes.
 
     Args:
         images: (images, 1 + variants, H, W, C), uint8, the original first.
         classes: names of the images' classes.
-        changes: root mean squares, (images, variants), grey levels.
-        nfa: how the variants were made.
+        changes: root mean squares, (images, variants), in 8-bit levels.
+        nfa: settings of the augmentation.
 
     Raises:
-        FigureError: the numbers of rows do not fit, or the images are not pixels.
+        FigureError: inconsistent numbers of rows, or images that are not pixels.
     """
     variants = images.shape[1] - 1
     columns = [
@@ -129,7 +129,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
 
 
 def _table(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
-    """Return the changes, a variant a row."""
+    """Return the changes as a table, one row per variant."""
     return pd.DataFrame(
         [
             {"class": name, "image": image, "variant": variant, "rms_change": change}
@@ -140,7 +140,7 @@ def _table(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
 
 
 def _class_index(image_set: ImageSet, name: str) -> int:
-    """Return the class of this name, or else of this index."""
+    """Return the index of the class with this name, or the name as an index."""
     if name in image_set.classes:
         return image_set.classes.index(name)
     if name.isdecimal() and int(name) < image_set.num_classes:

@@ -1,4 +1,4 @@
-"""How a fit of the class Gaussians ended, as cells of a table."""
+"""Outcomes of fits of the class Gaussians, as cells of a table."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def fit_with_outcome(
     initial: GaussianPrior | None,
     classes: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], GaussianPrior | None]:
-    """Fit by fixed-point iteration, and describe how it ended.
+    """Fit class Gaussians by fixed-point iteration, and describe the outcome.
 
     Args:
-        statistics: of latents, K classes in D dimensions.
+        statistics: statistics of latents, K classes in D dimensions.
         config: λ and the settings of the iteration.
-        initial: where it starts; None: at the class statistics.
+        initial: initial Gaussians; None: the class statistics.
         classes: names of the K classes; None: their indices.
 
     Returns:
-        the cells `lambda`, `outcome` (converged, not_converged in the iterations allowed, or diverged), `iterations`
-        and, where it diverged, `quantity` (what was lost) and `class` (whose); and the Gaussians, or None.
+        The cells `lambda`, `outcome` (converged, not_converged, or diverged), `iterations` and, if it diverged,
+        `quantity` and `class` that failed first; and the Gaussians, None if it diverged.
     """
     cells: dict[str, Any] = {"lambda": config.weight}
     try:

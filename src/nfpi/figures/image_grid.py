@@ -1,4 +1,4 @@
-"""Images in rows and columns with labels, for figures of a flow."""
+"""Labelled grids of images, for figures of a flow."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from nfpi.data.autoencoder import load_decoder
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError
 
 _FINE = 256
-"""Small images are enlarged by a whole factor to about this many pixels, so that each pixel stays a sharp square."""
+"""Small images are enlarged by an integer factor to about this many pixels, so that pixels stay sharp squares."""
 
 _GAP = 0.06
-"""Distance of two images, as a share of an image's side."""
+"""Gap between two images, as a share of the image size."""
 
 _NOTE_HEIGHT = 0.11
-"""Height set aside below each image for its note, inches."""
+"""Height of the note below each image, inches."""
 
-_DECODED_AT_A_TIME = 8
+_BATCH_SIZE = 8
 
 
 def to_pixels(images: Tensor, data: Mapping[str, Any], device: torch.device) -> np.ndarray:
-    """Turn images as a flow's domain stores them into pixels; latents are decoded.
+    """Convert stored images to pixels; latents are decoded.
 
     Args:
         images: (R, C, channels, H, W); uint8, or float16 latents of an autoencoder.
-        data: what a model knows of its training images, see :class:`nfpi.model.trained.TrainedFlow`.
-        device: where latents are decoded.
+        data: description of a model's training images, see :class:`nfpi.model.trained.TrainedFlow`.
+        device: device of the autoencoder.
 
     Returns:
         (R, C, H, W, channels), uint8.
@@ -43,7 +43,7 @@ def to_pixels(images: Tensor, data: Mapping[str, Any], device: torch.device) -> 
     images = images.flatten(0, 1)
     if images.dtype != torch.uint8:
         decoder = load_decoder(data, device)
-        images = torch.cat([decoder(part.to(device)).cpu() for part in images.split(_DECODED_AT_A_TIME)])
+        images = torch.cat([decoder(part.to(device)).cpu() for part in images.split(_BATCH_SIZE)])
     return images.unflatten(0, (rows, columns)).permute(0, 1, 3, 4, 2).numpy()
 
 
@@ -65,15 +65,15 @@ def draw_image_grid(
         images: (R, C, H, W, channels), uint8, 1 or 3 channels.
         rows: R labels.
         columns: C labels; long ones are slanted.
-        row_title: what the labels of rows are.
-        column_title: what the labels of columns are; slanted ones have no title.
-        blocks: labels of blocks of as many rows each, which stand apart; they take the place of `row_title`.
+        row_title: title of the row labels.
+        column_title: title of the column labels, not shown if they are slanted.
+        blocks: labels of separated blocks with equal numbers of rows, shown instead of `row_title`.
         notes: texts below the images, C for each of the R rows.
-        footnote: a line below all.
-        first_apart: whether the first column stands apart from the others.
+        footnote: text below the grid.
+        first_apart: whether the first column is separated from the others.
 
     Raises:
-        FigureError: the numbers of rows or columns do not fit, or the images are not pixels.
+        FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
     """
     if images.ndim != 5 or images.dtype != np.uint8 or images.shape[4] not in (1, 3):
         raise FigureError(f"expected images (R, C, H, W, 1 or 3), uint8, received {images.shape}, {images.dtype}")
@@ -95,7 +95,7 @@ def draw_image_grid(
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01))
         axes = figure.subplots()
         axes.imshow(mosaic)
-        axes.set_anchor("E")  # what room is left over goes to the labels
+        axes.set_anchor("E")  # remaining space goes to the labels
         axes.set_xticks(lefts + width / 2, columns)
         axes.set_yticks(tops + height / 2, rows)
         axes.tick_params(length=0, pad=2, top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=6.5)
@@ -119,7 +119,7 @@ def draw_image_grid(
 
 
 def _add_blocks(axes: Axes, labels: Sequence[str], middles: np.ndarray) -> None:
-    """Labels of blocks of rows, upright at the left of the labels of rows."""
+    """Add labels of blocks of rows, rotated by 90°, left of the row labels."""
     for label, middle in zip(labels, middles, strict=True):
         axes.annotate(
             label,
@@ -135,13 +135,14 @@ def _add_blocks(axes: Axes, labels: Sequence[str], middles: np.ndarray) -> None:
 
 
 def _enlarge(images: np.ndarray) -> np.ndarray:
-    """Return the images in colour, small ones enlarged by a whole factor."""
+    """Convert images to colour, and enlarge small ones by an integer factor."""
     times = max(1, _FINE // max(images.shape[2:4]))
     return np.broadcast_to(images, (*images.shape[:4], 3)).repeat(times, 2).repeat(times, 3)
 
 
 def _places(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.ndarray:
-    """Where images of a size begin, with room after each; those `apart` are farther from the one before."""
+    """Return the offsets of images of a size, with `room` after each; those in `apart` have an additional gap
+    before."""
     gap = max(1, round(_GAP * size))
     places = np.arange(count) * (size + room + gap)
     for index in apart:
@@ -150,7 +151,7 @@ def _places(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.nd
 
 
 def _arrange(images: np.ndarray, lefts: np.ndarray, tops: np.ndarray, room: int) -> np.ndarray:
-    """Return the mosaic (H, W, 3) of images (R, C, height, width, 3), with room below."""
+    """Arrange images (R, C, height, width, 3) to a mosaic (H, W, 3), with `room` below."""
     height, width = images.shape[2:4]
     mosaic = np.full((tops[-1] + height + room, lefts[-1] + width, 3), 255, np.uint8)
     for row, top in enumerate(tops):

@@ -1,4 +1,4 @@
-"""How a figure is registered, and how one is drawn."""
+"""Registration and drawing of figures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Draw = TypeVar("Draw", bound=Callable[[Any, FigureInputs], Drawn])
 
 
 def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw], Draw]:
-    """Register a function as what draws the figure `name`.
+    """Register a function that draws the figure `name`.
 
-    The function is called as `(settings, inputs)` and returns a :class:`Drawn`. A preset makes the figure by naming it
-    under `figures:`, with its settings.
+    The function is called with `(settings, inputs)` and returns a :class:`Drawn`. Presets include the figure by a block
+    of its settings under `figures:`.
 
     Args:
-        name: of the figure, of its block in a preset and of its target.
-        settings: class of its settings, which says from which files it is drawn.
+        name: name of the figure, of its block in a preset and of its target.
+        settings: its settings class, which names its input files.
 
     Raises:
         TypeError: the settings are not those of a figure.
@@ -52,17 +52,17 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
 
 
 def draw_figure(name: str, settings: FigureSettings | Mapping[str, Any], inputs: FigureInputs) -> Drawn:
-    """Draw a registered figure; where a fit that it depends on diverged, its pictures say so.
+    """Draw a registered figure; if a fit that it depends on diverged, its pictures say so.
 
     Args:
-        name: of the figure.
+        name: name of the figure.
         settings: its settings, or their JSON.
-        inputs: files, and other settings.
+        inputs: its input files and other settings.
 
     Raises:
-        ConfigError: there is no such figure.
-        ValidationError: the settings are not those of the figure.
-        FigureError: the inputs are not what the figure needs, or what was drawn is not what its settings promise.
+        ConfigError: unknown figure.
+        ValidationError: invalid settings.
+        FigureError: the inputs are unsuitable, or pictures and table are not those declared by the settings.
     """
     variant = FIGURES[name]
     settings = cast(FigureSettings, variant.settings.model_validate(settings))

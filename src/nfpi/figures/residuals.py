@@ -1,4 +1,4 @@
-"""Residuals of the fixed-point iteration against the iteration."""
+"""Figure of the residuals of the fixed-point iteration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, require_columns
 from nfpi.results.csv_files import read_csv
 
 COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
-"""Columns of the residuals of a fit, with their types."""
+"""Columns of the residuals of a fit and their types."""
 
 _QUANTITIES = {"mean_residual": r"$\max_i\ \|δμ_i\|_2$", "variance_residual": r"$\max_i\ \|δv_i\|_2$"}
 _ENDS = {"converged": ("o", "converged"), "not_converged": (">", "not in {} iterations"), "diverged": ("X", "diverged")}
@@ -32,7 +32,7 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     """Draw the residuals of the fits with several λ.
 
     Raises:
-        FigureError: there is not one file for each λ, or no residual at all.
+        FigureError: the numbers of files and λ differ, or there are no residuals.
     """
     files = inputs.files["iterations"]
     if len(files) != len(settings.lambdas):
@@ -52,20 +52,20 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
 def draw_residuals(
     curves: Sequence[tuple[float, pd.DataFrame]], *, dataset: str, tolerance: float, max_iterations: int
 ) -> Figure:
-    """Draw how far means and variances move in each iteration, a line for each λ.
+    """Draw the changes of means and variances in each iteration, one line per λ.
 
-    A panel shows max_i ‖δμ_i‖₂ or max_i ‖δv_i‖₂ against the iteration, both logarithmic, and the tolerance as a dashed
-    line; a quantity that is not fitted has no panel. The mark at a line's end says how the iteration ended; a line that
-    leaves the axes ends at their top.
+    The panels show max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ against the iteration on logarithmic axes, with the tolerance as a
+    dashed line; a quantity that is not fitted has no panel. The marker at the end of a line shows the outcome; lines
+    are clipped at the top of the axes.
 
     Args:
         curves: pairs of λ and a table with the columns iteration, mean_residual, variance_residual.
-        dataset: its name.
-        tolerance: at which the iteration ends.
-        max_iterations: after which it ends unconverged.
+        dataset: name of the data set.
+        tolerance: residual at which the iteration converges.
+        max_iterations: maximum number of iterations.
 
     Raises:
-        FigureError: there is no curve, no iteration at all, or a column is missing.
+        FigureError: there are no curves or no iterations, or a column is missing.
     """
     for _, rows in curves:
         require_columns(rows, COLUMNS, "residuals of a fit")
@@ -73,7 +73,7 @@ def draw_residuals(
     if not quantities:
         raise FigureError("expected residuals of at least one iteration, received none")
     curves = sorted(curves, key=lambda curve: curve[0])
-    ends = [_ending(rows, tolerance, max_iterations) for _, rows in curves]
+    ends = [_outcome(rows, tolerance, max_iterations) for _, rows in curves]
     colours = colormaps["cividis"].reversed()(np.linspace(0.15, 1.0, len(curves)))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH, 1.5 * len(quantities) + 0.75), layout="constrained")
@@ -109,7 +109,7 @@ def draw_residuals(
 def _draw_curve(
     axes: Axes, iterations: pd.Series, residuals: pd.Series, top: float, colour: np.ndarray, end: str
 ) -> None:
-    """A line, and the mark at its end or where it leaves the axes."""
+    """Draw a line, and the marker at its end or where it leaves the axes."""
     positive = residuals > 0
     if not positive.any():
         return
@@ -127,15 +127,15 @@ def _draw_curve(
     )
 
 
-def _ending(rows: pd.DataFrame, tolerance: float, max_iterations: int) -> str:
-    """How an iteration ended: its residuals are known up to there."""
+def _outcome(rows: pd.DataFrame, tolerance: float, max_iterations: int) -> str:
+    """Return the outcome of an iteration from its residuals."""
     if len(rows) and rows[["mean_residual", "variance_residual"]].iloc[-1].max() <= tolerance:
         return "converged"
     return "not_converged" if len(rows) >= max_iterations else "diverged"
 
 
 def _limits(values: list[pd.Series], ends: list[str], tolerance: float) -> tuple[float, float]:
-    """Limits of a residual's axis; only the first residual of an iteration that diverged counts."""
+    """Return the limits of an axis of residuals; of diverged iterations, only the first residual counts."""
     kept = pd.concat(
         [series.iloc[:1] if end == "diverged" else series for series, end in zip(values, ends, strict=True)]
     )

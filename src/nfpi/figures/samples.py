@@ -1,4 +1,4 @@
-"""Class-conditional samples of a flow: a column for each class, a block of rows for each temperature."""
+"""Figure of class-conditional samples of a flow, one column per class and one block of rows per temperature."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def draw(settings: SamplesFigure, inputs: FigureInputs) -> Drawn:
 
 
 def sample_grid(model: TrainedFlow, settings: SamplesFigure, device: torch.device) -> np.ndarray:
-    """Sample images of each class at each temperature, from the same noises at all temperatures.
+    """Sample images of each class at each temperature, with the same noise at all temperatures.
 
     Args:
-        model: whose seed gives the noises.
-        settings: temperatures, noises, and how many classes are shown, the first ones.
-        device: where the flow is inverted.
+        model: trained flow, whose seed determines the noise.
+        settings: temperatures, number of noises, and number of classes.
+        device: device of the flow.
 
     Returns:
-        (temperatures · noises, classes, H, W, C), uint8: all noises of the first temperature, then those of the next.
+        (temperatures · noises, classes, H, W, C), uint8; rows are grouped by temperature.
     """
     num_classes = min(settings.classes, model.prior.num_classes)
     labels = torch.arange(num_classes).repeat(settings.noises)
@@ -63,12 +63,12 @@ def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Seq
 
     Args:
         images: (temperatures · noises, classes, H, W, C), uint8.
-        temperatures: T of the blocks of rows.
-        classes: names of the columns.
-        noises: rows of a block.
+        temperatures: T of each block of rows.
+        classes: class of each column.
+        noises: rows per block.
 
     Raises:
-        FigureError: the numbers of rows or columns do not fit, or the images are not pixels.
+        FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
     """
     texts = [f"{temperature:g}" for temperature in temperatures]
     if noises == 1:

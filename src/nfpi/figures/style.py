@@ -1,7 +1,7 @@
-"""Sizes, colours and formats that all figures share.
+"""Sizes, colours and formats of all figures.
 
-Figures are sized for one column of a paper and readable by the colour-blind. They are drawn on
-:class:`matplotlib.figure.Figure` directly, without pyplot: there is no display and no shared state.
+Figures fit one column of a paper and are readable by the colour-blind. They use :class:`matplotlib.figure.Figure`
+directly, without pyplot, which needs neither a display nor global state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PANEL_HEIGHT = 1.9
 """Height of one panel, inches."""
 
 LEGEND_HEIGHT = 0.4
-"""Height set aside for the legend, inches."""
+"""Height of the legend, inches."""
 
 RESOLUTION = 300
 """Pixels per inch of PNG files."""
@@ -36,11 +36,11 @@ CLASS_COLOURS = (
 )
 """Ten colours that stay distinct under all common colour-vision deficiencies (Petroff 2021, arXiv:2107.02270).
 
-A dark petrol blue stands in place of Petroff's second grey: two greys are hard to tell apart as small points.
+A dark petrol blue replaces Petroff's second grey, since two greys are hard to distinguish as small points.
 """
 
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">")
-"""Ten markers: together with the colours, a hundred pairs."""
+"""Ten markers, which form a hundred pairs with the colours."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -59,16 +59,16 @@ STYLE: dict[Any, Any] = {
 
 
 class FigureError(ValueError):
-    """There is nothing to draw, or an input is not what the figure needs; the message is one line."""
+    """Nothing to draw, or unsuitable inputs; the message is one line."""
 
 
 def require_columns(table: pd.DataFrame, needed: Iterable[str], what: str) -> None:
-    """Check that a table has the columns that are needed.
+    """Check that a table has the required columns.
 
     Args:
-        table: to be checked.
-        needed: names of columns.
-        what: the table is, for the message.
+        table: table to check.
+        needed: names of the columns.
+        what: description of the table, for the error message.
 
     Raises:
         FigureError: a column is missing; the first one is named.
@@ -85,7 +85,7 @@ def class_style(index: int) -> tuple[str, str]:
 
 
 def weight_label(weight: float, _position: int | None = None) -> str:
-    """Write λ as mathematics: 0, 500, 10³, 3·10⁴."""
+    """Format λ in math mode: 0, 500, 10³, 3·10⁴."""
     mantissa, exponent = weight_parts(weight)
     if exponent == 0:
         return f"${mantissa}$"
@@ -93,7 +93,7 @@ def weight_label(weight: float, _position: int | None = None) -> str:
 
 
 def notice(message: str) -> Figure:
-    """Draw a message in place of a figure that cannot be drawn, because a fit diverged."""
+    """Draw a message instead of a figure that cannot be drawn."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH, 0.8))
         figure.text(0.5, 0.5, message, ha="center", va="center", fontsize=7, color="0.3", wrap=True)

@@ -1,1 +1,1 @@
-"""The page of results: results/{preset}/index.html, made from what is there."""
+"""The page of results, results/{preset}/index.html."""

@@ -1,4 +1,4 @@
-"""How predictions agree with labels: confusion of classes, and calibration."""
+"""Agreement of predictions with labels: confusion matrix and calibration."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from nfpi.results.predictions import Predictions, read_predictions
 from nfpi.results.records import MetricsError
 
 _LARGEST_TABLE = 16
-"""Classes up to which a confusion matrix is a table of counts; above it is a picture."""
+"""Maximum number of classes for which the confusion matrix is a table of counts; otherwise it is a picture."""
 _BINS = 15
-"""Of confidences, as in the ECE."""
+"""Number of bins of the confidence, as in the ECE."""
 _MOST_FREQUENT = 5
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose confidence lies in one bin.
+    """Images whose confidence is in one bin.
 
     Attributes:
-        low, high: bounds of the confidence, from 0 to 1.
+        low, high: bounds of the bin, from 0 to 1.
         n: number of images.
-        confidence: their mean.
-        accuracy: share of them that is right.
-        interval: its 95 % interval.
+        confidence: mean confidence.
+        accuracy: share of correct predictions.
+        interval: 95 % interval of the accuracy.
     """
 
     low: float
@@ -41,14 +41,14 @@ class Bin:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Predictions beside labels.
+    """Confusion matrix and calibration of predictions.
 
     Attributes:
-        classes: names.
-        counts: images by class (rows) and prediction (columns).
-        picture: the same where there are too many classes for a table.
-        mistakes: the most frequent ones: class, prediction, images.
-        bins: those with images.
+        classes: names of the classes.
+        counts: number of images by class (rows) and prediction (columns).
+        picture: picture of `counts` if there are too many classes for a table.
+        mistakes: the most frequent mistakes: class, prediction, number of images.
+        bins: non-empty bins of the confidence.
     """
 
     classes: list[str]
@@ -64,14 +64,14 @@ class Agreement:
 
 
 def read_agreement(path: Path, classes: list[str]) -> Agreement:
-    """Read predictions.npz.
+    """Compute confusion matrix and calibration from predictions.npz.
 
     Args:
         path: the file.
-        classes: their names; others are numbered.
+        classes: names of the classes; if their number differs, classes are numbered.
 
     Raises:
-        MetricsError: it is something else.
+        MetricsError: the file does not contain predictions of all classes.
         OSError: it cannot be read.
     """
     predictions = read_predictions(path)
@@ -92,7 +92,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
 
 
 def _picture(counts: np.ndarray) -> Picture:
-    """Return a pixel for each pair, darker for a larger share of the class."""
+    """Draw one pixel per pair of classes, darker for a larger share of the class."""
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     white, blue = np.array([255.0, 255.0, 255.0]), np.array([11.0, 83.0, 148.0])
     pixels = white + np.sqrt(shares)[..., None] * (blue - white)
@@ -103,7 +103,7 @@ def _picture(counts: np.ndarray) -> Picture:
 
 
 def _calibration(predictions: Predictions) -> list[Bin]:
-    """Accuracy by confidence max_y p(y | x)."""
+    """Compute the accuracy by confidence max_y p(y | x)."""
     probability = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
     edges = np.linspace(0, 1, _BINS + 1)
     of_bin = np.searchsorted(edges[1:-1], probability)

@@ -1,4 +1,4 @@
-"""The verdicts on claims on a page."""
+"""Claims on a page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nfpi.runtime.manifests import ManifestError, find_product
 
 @dataclass(frozen=True)
 class ShownClaims:
-    """The verdicts, or why there are none.
+    """The verdicts on claims, or why there are none.
 
     Attributes:
-        tables: of claims and of comparisons, each with its title.
-        picture: the forest plot; None: there is none.
-        files: all forms, relative to the page; none where claims were not judged.
-        fault: one line that says what is missing or damaged.
+        tables: tables of claims and of comparisons, with their titles.
+        picture: the forest plot, if there is one.
+        files: files in all formats, relative to the page; empty if claims were not judged.
+        fault: one line that names what is missing or damaged.
     """
 
     tables: list[tuple[str, Table]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class ShownClaims:
 
 
 def read_shown_claims(root: Path) -> ShownClaims:
-    """Return the verdicts that lie in a folder of results."""
+    """Read the verdicts in a folder of results."""
     path = root / f"{NAME}.csv"
     files = [f"{NAME}.{suffix}" for suffix in ("csv", "md", "tex", "html", "png", "pdf")]
     files = [file for file in files if (root / file).is_file()]

@@ -1,4 +1,4 @@
-"""What the stages took, from the times that Snakemake notes of its jobs."""
+"""Costs of the stages on a page, from Snakemake's benchmarks of their jobs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from nfpi.results.costs import read_jobs
 from nfpi.results.layout import Column, Table
 
-_MEGABYTES_A_GIGABYTE = 1024
+_MB_PER_GB = 1024
 _SHORT = 2 * 3600
-"""Seconds up to which the time of all jobs is given in minutes."""
+"""Seconds below which the time of all jobs is shown in minutes."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the jobs of one stage took.
+    """Costs of the jobs of one stage.
 
     Attributes:
         stage: name of the rule.
-        jobs: how many there were.
-        seconds: of all, one after the other.
-        longest: of one, in seconds.
-        memory: the largest of one, in MB.
+        jobs: number of jobs.
+        seconds: total time.
+        longest: time of the longest job, in seconds.
+        memory: maximum memory of a job, in MB.
     """
 
     stage: str
@@ -34,20 +34,20 @@ class Cost:
 
 
 def read_costs(root: Path) -> list[Cost]:
-    """What the stages took, the longest first; jobs whose time or memory is not known are left out."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Read the costs of the stages, longest first; jobs of unknown time or memory are left out."""
+    measured: dict[str, list[tuple[float, float]]] = {}
     for job in read_jobs(root):
         if not math.isnan(job.seconds) and not math.isnan(job.memory):
-            found.setdefault(job.stage, []).append((job.seconds, job.memory))
+            measured.setdefault(job.stage, []).append((job.seconds, job.memory))
     costs = [
         Cost(stage, len(jobs), sum(s for s, _ in jobs), max(s for s, _ in jobs), max(memory for _, memory in jobs))
-        for stage, jobs in found.items()
+        for stage, jobs in measured.items()
     ]
     return sorted(costs, key=lambda cost: -cost.seconds)
 
 
 def cost_table(costs: list[Cost]) -> Table:
-    """Return the same as a table, for people; what would be rounded to zero is `< 0.1`."""
+    """Lay out the costs as a table, with `< 0.1` for positive values that would be rounded to zero."""
 
     def numbers(heading: str, unit: str, values: list[float], decimals: int) -> Column:
         least = 10**-decimals
@@ -62,6 +62,6 @@ def cost_table(costs: list[Cost]) -> Table:
         numbers("Jobs", "", [cost.jobs for cost in costs], 0),
         numbers("All jobs", "(min)" if is_short else "(h)", total, 1 if is_short else 2),
         numbers("Longest job", "(min)", [cost.longest / 60 for cost in costs], 1),
-        numbers("Most memory", "(GB)", [cost.memory / _MEGABYTES_A_GIGABYTE for cost in costs], 1),
+        numbers("Most memory", "(GB)", [cost.memory / _MB_PER_GB for cost in costs], 1),
     ]
     return Table(columns, [False] * len(costs), ["Wall-clock time of the last run of each job."])

@@ -1,4 +1,4 @@
-"""What a preset says of its tables and figures: titles and captions, which their files do not hold."""
+"""Titles and captions of the tables and figures of a preset, which are not in their files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class DescribedFigure(Record):
 
 
 class Described(Record):
-    """Titles of tables, and figures, by their names and in the order of the preset."""
+    """Titles of tables, and descriptions of figures, by name in the order of the preset."""
 
     tables: dict[str, str] = {}
     figures: dict[str, DescribedFigure] = {}
 
 
 def describe(config: Config) -> Described:
-    """What a preset says."""
+    """Return titles and captions of a preset."""
     figures = {
         name: DescribedFigure(title=figure.title, caption=figure.describe(config), pictures=figure.picture_names(name))
         for name, figure in config.figures.items()
@@ -40,15 +40,15 @@ def describe(config: Config) -> Described:
 
 
 def write_described(root: Path, described: Described) -> None:
-    """Leave it in the folder of results, for pages that are made by hand."""
+    """Write titles and captions to the folder of results, for pages made by hand."""
     write_atomically(root / FILE, described.model_dump_json(indent=2) + "\n")
 
 
 def read_described(root: Path) -> Described:
-    """What was left in the folder of results; else what is known of any preset.
+    """Read titles and captions from the folder of results, or return those that do not depend on the preset.
 
     Raises:
-        FormatError: the file is something else.
+        FormatError: the file has other contents.
         OSError: it cannot be read.
     """
     path = root / FILE
@@ -58,7 +58,7 @@ def read_described(root: Path) -> Described:
 
 
 def known_figures() -> dict[str, DescribedFigure]:
-    """Return the figures that are registered, with what is said of them in every preset."""
+    """Return the registered figures, with titles and captions that do not depend on the preset."""
     known = {name: FIGURES[name].settings for name in FIGURES}
     return {
         name: DescribedFigure(

@@ -1,4 +1,4 @@
-"""The figures of a page."""
+"""Figures on a page."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class ShownFigure:
     """A figure, or why there is none.
 
     Attributes:
-        name: in the preset.
-        title: above it.
-        caption: below it.
-        pictures: one or more.
-        files: its other forms and its numbers, relative to the page.
-        faults: a line for each picture that is missing or damaged.
+        name: name in the preset.
+        title: title of the figure.
+        caption: caption of the figure.
+        pictures: its pictures.
+        files: files of pictures and numbers, relative to the page.
+        faults: one line per missing or damaged picture.
     """
 
     name: str
@@ -32,12 +32,12 @@ class ShownFigure:
 
     @property
     def is_made(self) -> bool:
-        """Whether there is a file."""
+        """Whether there are files."""
         return bool(self.files)
 
 
 def read_figures(root: Path, described: Mapping[str, DescribedFigure]) -> list[ShownFigure]:
-    """Return the figures that are described, and other pictures that lie there."""
+    """Read the described figures, and other pictures in the folder of results."""
     claimed = {picture for figure in described.values() for picture in figure.pictures}
     others = sorted({path.stem for path in root.glob("figures/*.png")} - claimed)
     figures = [_read(root, name, figure) for name, figure in described.items()]

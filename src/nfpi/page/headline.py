@@ -1,4 +1,4 @@
-"""The numbers at the head of a page."""
+"""Main results at the head of a page."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from nfpi.runs import BASELINE, Run
 
 @dataclass(frozen=True)
 class Headline:
-    """One number.
+    """One result.
 
     Attributes:
-        metric: name of what it is.
-        label: the same for people, and of which data set.
-        value: with its unit.
-        of: HTML; the run or runs that it is of.
-        notes: HTML; interval, baseline, the paper's number.
+        metric: name of the metric.
+        label: label of the metric, with the data set.
+        value: value with its unit.
+        of: description of its runs, in HTML.
+        notes: interval, baseline and the paper's number, in HTML.
     """
 
     metric: str
@@ -39,25 +39,25 @@ class Headline:
 
 
 def headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> list[Headline]:
-    """Of each data set the accuracies of the flow, and of the classifiers, that are best on the validation split."""
-    made: list[Headline] = []
+    """Return for each data set the accuracies of the flow and the classifiers that are best on the validation split."""
+    shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):
         groups = _over_seeds(item for item in recorded if item.run.dataset == dataset and item.metrics)
         flow = _best(groups, "validation_nf_acc")
         if flow is not None:
-            made.append(_headline("nf_acc", flow, groups, tables))
+            shown.append(_headline("nf_acc", flow, groups, tables))
             learners = [run for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow]
-            made += [
+            shown += [
                 _headline("cnn_acc", run, groups, tables) for run in learners if "cnn_acc" in groups[run][0].metrics
             ]
-        real = _best(groups, "validation_top1")
-        if real is not None:
-            made.append(_headline("top1", real, groups, tables))
-    return made
+        of_real_images = _best(groups, "validation_top1")
+        if of_real_images is not None:
+            shown.append(_headline("top1", of_real_images, groups, tables))
+    return shown
 
 
 Groups = dict[Run, list[RecordedRun]]
-"""Runs that differ in nothing but the seed, by the run with the smallest."""
+"""Runs that differ only in the seed, by the run with seed 0."""
 
 
 def _over_seeds(recorded: Iterable[RecordedRun]) -> Groups:
@@ -76,7 +76,7 @@ def _mean(members: Iterable[RecordedRun], name: str) -> float:
 
 
 def _best(groups: Groups, name: str) -> Run | None:
-    """Return the run that is best on the validation split, the first of equals."""
+    """Return the run that is best on the validation split; the first one of equals."""
     scores = {run: _mean(members, name) for run, members in groups.items()}
     known = {run: score for run, score in scores.items() if not math.isnan(score)}
     return max(known, key=lambda run: known[run]) if known else None
@@ -104,7 +104,7 @@ def _headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable])
 
 
 def _baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
-    """What a run is compared with: λ = 0, or no augmentation."""
+    """Return the baseline of a run and its label: λ = 0, or no augmentation."""
     if run.augmentation is not None:
         other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")
         label = "without augmentation"

@@ -1,4 +1,4 @@
-"""Pictures that stand in the page itself, as data."""
+"""Pictures embedded in a page as data URIs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import read_image_set
 
 _CLASSES, _PER_CLASS = 10, 4
-"""Images of generated sets that are shown: of the first classes, so many of each."""
+"""Number of classes, from the first, and of images per class shown of a generated set."""
 _SIDE = 32
-"""Smaller images are enlarged up to this side, in pixels."""
+"""Smaller images are enlarged up to this size, in pixels."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in the page.
+    """An embedded picture.
 
     Attributes:
-        source: its data, as a URI.
-        width, height: in pixels.
-        description: what it shows, for those who do not see it.
-        caption: below it; empty: none.
+        source: data URI.
+        width, height: size in pixels.
+        description: alternative text.
+        caption: caption; empty: no caption.
     """
 
     source: str = field(repr=False)
@@ -38,10 +38,10 @@ class Picture:
 
 
 def embed(path: Path, description: str, caption: str = "") -> Picture:
-    """Return a PNG file as it is.
+    """Embed a PNG file.
 
     Raises:
-        ValueError: it is no picture, or is damaged.
+        ValueError: it is not a picture, or damaged.
         OSError: it cannot be read.
     """
     content = path.read_bytes()
@@ -55,7 +55,7 @@ def embed(path: Path, description: str, caption: str = "") -> Picture:
 
 
 def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Picture:
-    """Pixels, (H, W) or (H, W, 3) uint8, as a PNG."""
+    """Embed pixels, (H, W) or (H, W, 3), uint8, as a PNG."""
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
     image.save(buffer, "PNG", optimize=True)
@@ -63,7 +63,7 @@ def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Pict
 
 
 def generated_images(folder: Path, caption: str) -> Picture | None:
-    """Some images of a set, a column for each class; None: they are latents, which show nothing.
+    """Embed some images of a set, one column per class; None for latents.
 
     Raises:
         DataError: the set is damaged.

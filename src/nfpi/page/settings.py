@@ -1,4 +1,4 @@
-"""Settings, versions and machines of the runs of a page."""
+"""Settings, versions and devices of the runs on a page."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class SettingsOfKind:
     """Settings of all runs of one kind.
 
     Attributes:
-        kind: what they are.
-        runs: how many there are.
-        shared: settings that all have alike, with their values.
-        differing: names of the others.
+        kind: name of the kind, see :func:`kind_of`.
+        runs: number of runs.
+        shared: settings that are equal in all runs, with their values.
+        differing: names of the other settings.
     """
 
     kind: str
@@ -26,29 +26,29 @@ class SettingsOfKind:
 
 
 def kind_of(recorded: RecordedRun) -> str:
-    """Return the flows of one data set and backbone, or one classifier."""
+    """Return the kind of a run: data set and backbone, or data set and classifier."""
     run = recorded.run
     return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"
 
 
 def settings_by_kind(recorded: Sequence[RecordedRun]) -> list[SettingsOfKind]:
-    """Return the settings of the runs, by kind."""
+    """Compare the settings of the runs of each kind."""
     kinds: dict[str, list[RecordedRun]] = {}
     for item in recorded:
         if item.settings:
             kinds.setdefault(kind_of(item), []).append(item)
     flows_first = sorted(kinds, key=lambda kind: kinds[kind][0].run.classifier is not None)
-    return [_compared(kind, kinds[kind]) for kind in flows_first]
+    return [_compare(kind, kinds[kind]) for kind in flows_first]
 
 
 def differing_settings(recorded: RecordedRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:
-    """Return the settings of a run that others of its kind have otherwise."""
+    """Return the settings in which a run differs from others of its kind."""
     names = {name for kind in kinds if kind.kind == kind_of(recorded) for name in kind.differing}
     return [(name, value) for name, value in recorded.settings.items() if name in names]
 
 
 def versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
-    """Versions of packages, commits and devices; all of them where runs differ."""
+    """Return all versions of packages, commits and devices of the runs."""
     values: dict[str, dict[str, None]] = {}
     for item in recorded:
         for name, value in item.software.items():
@@ -56,7 +56,7 @@ def versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
     return [(name, ", ".join(texts)) for name, texts in values.items()]
 
 
-def _compared(kind: str, members: Sequence[RecordedRun]) -> SettingsOfKind:
+def _compare(kind: str, members: Sequence[RecordedRun]) -> SettingsOfKind:
     values: dict[str, set[str | None]] = {}
     for name in dict.fromkeys(name for item in members for name in item.settings):
         values[name] = {item.settings.get(name) for item in members}

@@ -1,4 +1,4 @@
-"""The tables of a page."""
+"""Tables on a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from nfpi.config.base import ConfigError
 from nfpi.results.html import HTML, read_title
 from nfpi.results.layout import Table, lay_out
 from nfpi.results.logs import CsvError
-from nfpi.results.tables import TableError, read_table
+from nfpi.results.summaries import TableError
+from nfpi.results.tables import read_table
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
 
 
@@ -21,12 +22,12 @@ class ShownTable:
     """A table, or why there is none.
 
     Attributes:
-        name: of its files.
-        title: above it.
-        files: its forms, relative to the page.
-        frame: as it was read; None: it was not.
-        table: laid out; None: it was not.
-        fault: one line that says why not.
+        name: stem of its files.
+        title: title of the table.
+        files: files in all formats, relative to the page.
+        frame: the table as read; None if missing or damaged.
+        table: the laid-out table; None if missing or damaged.
+        fault: one line that says why it is damaged.
     """
 
     name: str
@@ -38,14 +39,14 @@ class ShownTable:
 
     @property
     def is_made(self) -> bool:
-        """Whether there is a file."""
+        """Whether there are files."""
         return bool(self.files)
 
 
 def read_tables(root: Path, titles: Mapping[str, str]) -> list[ShownTable]:
-    """Return the tables that a preset names, in its order, and others that lie there."""
-    lying = sorted({path.stem for path in [*root.glob("tables/*.csv"), *root.glob("metrics/*.csv")]})
-    return [_read(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *lying])]
+    """Read the tables of a preset in order, and others in the folder of results."""
+    existing = sorted({path.stem for path in [*root.glob("tables/*.csv"), *root.glob("metrics/*.csv")]})
+    return [_read(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *existing])]
 
 
 def _read(root: Path, name: str, title: str) -> ShownTable:

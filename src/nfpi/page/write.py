@@ -1,4 +1,4 @@
-"""index.html, from what lies in a folder of results."""
+"""Writing of index.html from the files in a folder of results."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 _MOST_PROBLEMS = 12
-"""That are listed at the head of a page."""
+"""Maximum number of problems listed at the head of a page."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that a page shows.
+    """Contents of a page.
 
     Attributes:
         preset: name of the folder.
-        headlines: the numbers at its head.
-        meanings: of their metrics and of λ, a sentence each.
-        facts: of all runs: name, value.
-        problems: what is missing or damaged, a line each.
-        claims, tables, figures, runs: the sections.
-        not_made: names of tables and figures of the preset that are still to be made.
-        overviews: of the runs: id, title, table.
-        costs: of the stages; None: no times were noted.
-        settings, versions: of the runs.
+        headlines: main results.
+        meanings: explanations of their metrics and of λ.
+        facts: names and values of properties of all runs.
+        problems: one line per missing or damaged file.
+        claims, tables, figures, runs: contents of the sections.
+        not_made: names of the preset's tables and figures not made yet.
+        overviews: id, title and table of each overview of runs.
+        costs: costs of the stages; None if unknown.
+        settings, versions: settings and versions of the runs.
     """
 
     preset: str
@@ -76,13 +76,13 @@ class Page:
 def write_page(root: Path) -> Path:
     """Write index.html into a folder results/{preset}.
 
-    What is missing or damaged is said in its place.
+    Missing or damaged files do not raise; the page names them.
 
     Returns:
-        the page.
+        The path of the page.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder is missing.
         OSError: the page cannot be written.
     """
     if not root.is_dir():
@@ -92,7 +92,7 @@ def write_page(root: Path) -> Path:
 
 
 def read_page(root: Path) -> Page:
-    """Return all that a page shows, from what is there."""
+    """Read the contents of a page from a folder of results."""
     problems: list[str] = []
     described = _described(root, problems)
     try:
@@ -119,7 +119,7 @@ def read_page(root: Path) -> Page:
             *([WEIGHT] if any(map(_is_fitted, recorded)) else []),
         ],
         facts=_facts(recorded, costs),
-        problems=_shortened(problems, root),
+        problems=_shorten(problems, root),
         claims=claims,
         tables=[table for table in tables if table.is_made],
         figures=[figure for figure in figures if figure.is_made],
@@ -145,7 +145,7 @@ def _described(root: Path, problems: list[str]) -> Described:
 
 
 def _not_made(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
-    """Return the names of what is missing; of a folder without a preset's description figures are not expected."""
+    """Return the names of missing tables, and of missing figures if the preset is known."""
     names = [table.name for table in tables if not table.is_made]
     if (root / FILE).is_file():
         names += [figure.name for figure in figures if not figure.is_made]
@@ -164,7 +164,7 @@ def _overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
 
 
 def _facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple[str, str]]:
-    """Data sets, seeds, runs, hours and commits, in words."""
+    """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
     facts = [
@@ -178,14 +178,14 @@ def _facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple
     return [(name, value) for name, value in facts if value]
 
 
-def _shortened(problems: Sequence[str], root: Path) -> list[str]:
-    """Lines with paths below the folder of results, the first of many."""
+def _shorten(problems: Sequence[str], root: Path) -> list[str]:
+    """Make paths relative to the folder of results, and keep the first of many problems."""
     lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
     more = len(lines) - _MOST_PROBLEMS
     return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more, said in their places below"]
 
 
 def _short(commit: object) -> str:
-    """Return the first digits of a commit; what differs from it is marked."""
+    """Abbreviate a commit, keeping `-dirty`."""
     text = str(commit or "")
     return text[:7] + ("-dirty" if text.endswith("-dirty") else "")

@@ -22,7 +22,7 @@ from .registry import Metric as Metric
 from .registry import metric as metric
 from .registry import register_metric as register_metric
 from .rows import TableRow as TableRow
-from .tables import TableError as TableError
+from .summaries import TableError as TableError
 from .tables import accuracy_table as accuracy_table
 from .tables import read_reference as read_reference
 from .tables import read_table as read_table

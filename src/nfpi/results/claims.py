@@ -15,7 +15,7 @@ from nfpi.config.metrics import ACCURACIES
 from nfpi.results.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.sides import Evidence, Side, find_side
 from nfpi.results.significance import Comparison, bootstrap, holm, mcnemar, paired_t, seeds_needed
-from nfpi.results.tables import TableError
+from nfpi.results.summaries import TableError
 from nfpi.results.verdicts import (
     Verdict,
     judge_claim,

@@ -18,8 +18,9 @@ from nfpi.results.claims import COLUMNS
 from nfpi.results.csv_files import read_csv, write_csv
 from nfpi.results.html import HTML, templates
 from nfpi.results.latex import LATEX, latex_of
-from nfpi.results.layout import Column, Markup, Table, metric_or_name, write_weight
+from nfpi.results.layout import Column, Markup, Table, write_weight
 from nfpi.results.markup import MARKDOWN, markdown_grid
+from nfpi.results.shared import metric_or_name
 from nfpi.runtime.files import write_atomically, written_together
 
 TITLE = "Claims of the paper, and whether the runs support them"
@@ -227,14 +228,14 @@ def _notes(verdicts: pd.DataFrame) -> Iterator[str]:
     """Yield the notes that explain the table of comparisons."""
     yield (
         "Difference: the mean over the seeds that both rows have, on the test split, with its 95 % interval; "
-        "positive where the claim is right."
+        "positive if the claim holds."
     )
     yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
     if (verdicts["direction"] == "not_less").any():
-        yield "Below zero a difference matters where the claim is that it is not smaller (non-inferiority)."
+        yield "For a claim of non-inferiority (not smaller), only a difference below zero matters."
     on_images = verdicts["test"].isin(["McNemar", "bootstrap"]) & (verdicts["metric"] != DIVERGENCE)
     if (on_images & (verdicts["seeds"] == 1)).any():
-        yield "Verdicts on one seed are about that seed: their intervals are of the choice of test images alone."
+        yield "Verdicts from one seed concern only that seed: their intervals only include the choice of test images."
     diverged: dict[str, None] = {}
     for row in verdicts.to_dict("records"):
         for side in ("first", "second"):

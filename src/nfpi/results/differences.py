@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfpi.results.layout import metric_or_name
 from nfpi.results.recorded import RecordedRun, find_runs
+from nfpi.results.shared import metric_or_name
 
 
 class CompareError(ValueError):

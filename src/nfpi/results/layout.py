@@ -19,7 +19,8 @@ from nfpi.results.shared import (
     shared_seeds,
     was_chosen,
 )
-from nfpi.results.tables import TableError, metrics_of_table, table_columns
+from nfpi.results.summaries import TableError
+from nfpi.results.tables import metrics_of_table, table_columns
 from nfpi.runs import format_weight
 
 

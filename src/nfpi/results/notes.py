@@ -44,7 +44,7 @@ def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> lis
     if is_best(frame).any():
         sentences.append("Bold: the λ that is best on the validation split.")
     elif was_chosen(frame):
-        sentences.append("λ is the one that is best on the validation split, of those that were tried.")
+        sentences.append("λ is the best of those tried, on the validation split.")
     if was_chosen(frame) and frame["validation"].notna().any():
         sentences += _note_of_choice(frame)
     sentences += _notes_of_comparisons(frame, shown)
@@ -62,7 +62,7 @@ def _note_of_runs(frame: pd.DataFrame, names: list[str]) -> str:
     dataset, seeds = shared_dataset(frame), shared_seeds(frame)
     where = "" if dataset is None else f" on {dataset}"
     if seeds == 1:
-        return f"One run a row{where} (n = 1 seed)."
+        return f"One run per row{where} (n = 1 seed)."
     if frame[[f"{name}_std" for name in names]].notna().any(axis=None):
         return f"Mean ± standard deviation over n {'seeds' if seeds is None else f'= {seeds} seeds'}{where}."
     return f"Measured{where}."
@@ -74,13 +74,13 @@ def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
         known, spread = frame[f"{name}_low"].notna(), frame[f"{name}_std"].notna()
         over_seeds, single = over_seeds or (known & spread).any(), single or (known & ~spread).any()
     if single:
-        yield f"{markup.interval}: 95 % interval of one run's accuracy (Wilson), for the choice of test images alone."
+        yield f"{markup.interval}: 95 % interval of one run's accuracy (Wilson), for the choice of test images only."
     if single and not over_seeds:
-        yield "The spread over seeds is not in it."
+        yield "It does not include the spread over seeds."
     if over_seeds and markup.interval_beside_std:
         yield f"{markup.interval}: 95 % interval of the mean over seeds (Student's t)."
     if over_seeds:
-        yield "The spread over seeds does not cover the choice of test images, unless each seed has a split of its own."
+        yield "The spread over seeds does not include the choice of test images, unless each seed has its own split."
 
 
 def _note_of_choice(frame: pd.DataFrame) -> Iterator[str]:

@@ -109,7 +109,7 @@ def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
     for name, dtype in _TYPES.items():
         array: np.ndarray = getattr(predictions, name)
         shape = (images, classes) if name == _OF_CLASSES else (images,)
-        if (array.dtype, array.shape) != (dtype, shape):
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
             expected, received = f"{np.dtype(dtype)} of {shape}", f"{array.dtype} of {array.shape}"
             raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():

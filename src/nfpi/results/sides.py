@@ -14,7 +14,8 @@ from nfpi.config.experiments import TableSettings
 from nfpi.config.metrics import METRICS, metric
 from nfpi.results.predictions import Predictions
 from nfpi.results.rows import TableRow
-from nfpi.results.tables import TableError, accuracy_table, split_by_outcome, values_over_seeds
+from nfpi.results.summaries import TableError, split_by_outcome, values_over_seeds
+from nfpi.results.tables import accuracy_table
 from nfpi.runs import Run
 
 

@@ -20,7 +20,6 @@ from nfpi.results.comparisons import RunPredictions, compare_with_best
 from nfpi.results.csv_files import read_csv, read_header
 from nfpi.results.rows import TableRow, runs_to_compare
 from nfpi.results.summaries import Summary, TableError, split_by_outcome, summarize
-from nfpi.results.summaries import values_over_seeds as values_over_seeds
 from nfpi.runs import format_weight
 
 ROW_COLUMNS = {
