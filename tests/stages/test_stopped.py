@@ -169,10 +169,14 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(ru
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_is_answered_within_seconds(run, tmp_path, number):
-    """The state that is kept is that of the step at hand, however long ago the last checkpoint was."""
-    hours = {"epochs": 500, "checkpoint_minutes": 600, "evaluate_every": 500}
+def test_a_signal_is_answered_within_seconds(run, tmp_path, number, workers):
+    """The state that is kept is that of the step at hand, however long ago the last checkpoint was.
+
+    Workers that lived on would hold stderr open, and with it the end of the run.
+    """
+    hours = {"epochs": 500, "checkpoint_minutes": 600, "evaluate_every": 500, "workers": workers}
     arguments = run.command("train-flow", prior=None, training=hours, output=tmp_path / "flow")
     began = time.monotonic()
     status, text = run_and_strike(arguments, number, 9, 0.01)
