@@ -147,29 +147,33 @@ def test_trainings_on_a_cpu_are_not_compiled_unasked(wanted):
     assert choose_compiler(wanted, CPU) is None
 
 
-@pytest.mark.parametrize(
-    ("triton", "capability", "expected"), [(True, (9, 0), "inductor"), (True, (7, 0), None), (False, (9, 0), None)]
-)
-def test_trainings_on_gpus_are_compiled_where_triton_is(monkeypatch, triton, capability, expected):
-    monkeypatch.setattr(compiler, "find_spec", lambda name: SimpleNamespace() if triton else None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-    cuda = torch.device("cuda", 0)
-    assert choose_compiler("auto", cuda) == expected
-    if triton:
-        assert choose_compiler(True, cuda) == "inductor"
-    else:
-        with pytest.raises(ValueError, match=r"training\.compile: expected Triton"):
-            choose_compiler(True, cuda)
+@pytest.fixture
+def on_gpu(monkeypatch) -> torch.device:
+    monkeypatch.setattr(compiler, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(compiler, "_fault_of_compiler", lambda device: None)
+    return torch.device("cuda", 0)
 
 
-def test_a_cpu_without_a_compiler_says_so(monkeypatch):
-    from torch._inductor import cpp_builder
+def test_trainings_on_gpus_are_compiled_where_triton_supports_them(monkeypatch, on_gpu):
+    assert choose_compiler("auto", on_gpu) == choose_compiler(True, on_gpu) == "inductor"
+    assert choose_compiler(False, on_gpu) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 0))
+    assert choose_compiler("auto", on_gpu) is None
+    assert choose_compiler(True, on_gpu) == "inductor"
+    monkeypatch.undo()
+    monkeypatch.setattr(compiler, "find_spec", lambda name: None)
+    assert choose_compiler("auto", on_gpu) is None
 
-    def none() -> str:
-        raise RuntimeError("No working C++ compiler found\nmore")
 
-    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    with pytest.raises(
-        ValueError, match=r"expected a C\+\+ compiler .*, found none \(No working C\+\+ compiler found\)"
-    ):
+def test_a_compiler_that_does_not_work_is_an_error_where_it_is_asked_for(monkeypatch, caplog):
+    def compile_nothing(function, **options):
+        raise RuntimeError("\nNo working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    expected = r"a C\+\+ compiler \(g\+\+ or clang\+\+\), received an error \(No working C\+\+ compiler found\)$"
+    with pytest.raises(ValueError, match=expected):
         choose_compiler(True, CPU)
+    monkeypatch.setattr(compiler, "_has_triton", lambda device: True)
+    assert choose_compiler("auto", CPU) is None
+    assert "not compiled, because the compiler does not work (No working C++ compiler found)" in caplog.text

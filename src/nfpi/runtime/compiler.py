@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import Literal
 
 import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"
+_SUPPORTED = 8
+"""major compute capability of NVIDIA's cards (A100) from which on Triton supports them"""
 
 
 def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str | None:
     """Return the backend of :func:`torch.compile` for a training on a device; None: it is not compiled.
 
+    The backend needs more than its Python packages: for CPUs a C++ compiler, and for GPUs Triton with a C compiler. So
+    it compiles one line first.
+
     Args:
-        wanted: `auto` compiles on NVIDIA's and AMD's GPUs where Triton is installed and supports the card.
+        wanted: `auto` compiles on GPUs that Triton supports, where that line compiles.
         device: where it trains.
 
     Raises:
-        ValueError: it is to be compiled, but there is no compiler.
+        ValueError: it is to be compiled, but the compiler does not work.
     """
-    if wanted == "auto":
-        return BACKEND if device.type == "cuda" and _has_triton(device) else None
-    if not wanted:
+    if not wanted or (wanted == "auto" and not _has_triton(device)):
         return None
-    if device.type == "cuda" and find_spec("triton") is None:
-        raise ValueError("training.compile: expected Triton, which compiles for GPUs (pip install triton), found none")
-    if device.type == "cpu":
-        _require_cpp_compiler()
-    return BACKEND
+    fault = _fault_of_compiler(device)
+    if fault is None:
+        logger.info("training.compile: %s on %s", BACKEND, device.type)
+        return BACKEND
+    if wanted == "auto":
+        logger.warning("training.compile: not compiled, because the compiler does not work (%s)", fault)
+        return None
+    needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler (g++ or clang++)"
+    raise ValueError(f"training.compile: expected {needs}, received an error ({fault})")
 
 
 def _has_triton(device: torch.device) -> bool:
-    if find_spec("triton") is None:
+    if device.type != "cuda" or find_spec("triton") is None:
         return False
-    # Triton itself promises NVIDIA's cards from compute capability 8.0 (A100) on
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _SUPPORTED
 
 
-def _require_cpp_compiler() -> None:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
+def _fault_of_compiler(device: torch.device) -> str | None:
     try:
-        get_cpp_compiler()
+        torch.compile(_one_line, backend=BACKEND)(torch.ones(16, device=device))
     except Exception as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"training.compile: expected a C++ compiler (g++ or clang++), found none ({first})") from None
+        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return None
+
+
+def _one_line(x: Tensor) -> Tensor:
+    return x.sin() + 1
