@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -97,6 +98,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/check.smk"
 include: "workflow/rules/costs.smk"
 
 
@@ -145,7 +147,7 @@ for name in targets.names:
 rule unknown_target:
     """Name the targets there are, where another one is asked for."""
     input:
-        targets.unknown(["benchmark", "costs"]),
+        targets.unknown(["benchmark", "check_device", "costs"]),
     output:
         "{target}",
     wildcard_constraints:

@@ -132,5 +132,9 @@ def test_logs_and_times_lie_beside_the_results(finished: Project) -> None:
     assert len(list(logs.rglob("*.log"))) == len(list(times.rglob("*.tsv"))) == len(finished.calls())
 
 
+def test_check_device_is_a_target_of_its_own(fresh: Project) -> None:
+    assert fresh.plan("check_device") == {("check-device", "demo.json")}
+
+
 def test_benchmark_is_a_target_of_its_own(fresh: Project) -> None:
     assert fresh.plan("benchmark") == {("benchmark", "results/benchmark")}

@@ -50,6 +50,16 @@ def test_a_rule_may_need_no_gpu_whatever_its_line_says() -> None:
     assert asked(jobs, "figure", gpu=0) == {"mem_mb": 400, "runtime": 50}
 
 
+def test_a_rule_may_need_less_time_than_its_line_says() -> None:
+    jobs = make_jobs(resources={"train_flow": {"gpu": 1, "runtime": 1200}})
+    resources = jobs.resources("train_flow", runtime=30)
+    assert {kind: resource({}, 1) for kind, resource in resources.items() if kind in ("gpu", "runtime")} == {
+        "gpu": 1,
+        "runtime": 30,
+    }
+    assert jobs.resources("train_flow", runtime=3000)["runtime"]({}, 1) == 1200
+
+
 def test_what_begins_anew_asks_for_more_when_it_is_tried_again() -> None:
     jobs = make_jobs(resources={"evaluate": LINE, "train_flow": LINE})
     assert asked(jobs, "evaluate", attempt=2)["runtime"] == 100
@@ -97,6 +107,13 @@ def test_a_gpu_is_seen_where_jobs_would_find_it(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpu_in_this_machine() is expected
+
+
+def test_on_the_cpu_on_purpose_no_gpu_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setenv("NFPI_DEVICE", "cpu")
+    assert not gpu_in_this_machine()
 
 
 def test_a_mac_with_apples_processor_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,15 +47,19 @@ class Jobs:
         """Make a params function of the number of GPUs of a job (not compared: see `params.Unseen`)."""
         return lambda wildcards, threads: max(1, self._line(name).gpu)
 
-    def resources(self, name: JobName, gpu: int | None = None) -> dict[str, Callable[[Wildcards, int], int | str]]:
+    def resources(
+        self, name: JobName, gpu: int | None = None, runtime: int | None = None
+    ) -> dict[str, Callable[[Wildcards, int], int | str]]:
         """Return the other resources of a job as functions of the attempt: a retry asks for more time and memory.
 
         Args:
             name: which line of `resources:`.
             gpu: number of GPUs instead of that line's.
+            runtime: minutes, if that line has more.
         """
         line = self._line(name)
         line = line if gpu is None else line.model_copy(update={"gpu": gpu})
+        line = line if runtime is None else line.model_copy(update={"runtime": min(runtime, line.runtime)})
         cluster = self.plan.config.cluster
 
         def resource(kind: str) -> Callable[[Wildcards, int], int | str]:

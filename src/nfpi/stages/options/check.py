@@ -9,9 +9,9 @@ from nfpi.stages.options.base import Command
 
 
 class CheckDevice(Command):
-    """Check this machine for the trainings of a preset, in two minutes.
+    """Check this machine for the trainings of a preset.
 
-    A line a finding: ok; slow, with what to set; missing, with what to give; FAILED, with what to do. The status is 1
+    Two minutes. A line a finding: ok; slow, with what to set; missing, with what to give; FAILED, with what to do. The status is 1
     where one FAILED. Random images stand in for data sets that are not prepared.
     """
 

@@ -1,0 +1,21 @@
+rule check_device:
+    """Check the machines that trainings run on: nfpi check-device, with the resources of train_flow but half an hour."""
+    output:
+        report=f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.json",
+    log:
+        f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.log",
+    benchmark:
+        f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: jobs.threads("train_flow")
+    resources:
+        **jobs.resources("train_flow", runtime=30),
+    params:
+        config_file=shorten_path(ROOT / "config.yaml"),
+        config=json.dumps(config),
+    message:
+        "Check a device for the trainings of preset {plan.preset}"
+    shell:
+        "exec nfpi --log {log:q} check-device --config-file {params.config_file:q} --config {params.config:q}"
+        " --output {output.report:q}"
