@@ -91,7 +91,7 @@ class FigureSettings(Settings):
 
 
 FIGURES = Registry("figure")
-"""Builders are called as `(settings, inputs)`, a :class:`nfpi.figures.FigureInputs`, and return a
+"""Builders are called with the settings and a :class:`nfpi.figures.FigureInputs`, and return a
 :class:`nfpi.figures.Drawn`."""
 
 
@@ -135,7 +135,7 @@ class AccuracyFigure(FigureSettings):
         return {"table": [layout.path(f"tables/{self.table}.csv")]}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Add the table and the seeds."""
+        """Complete the caption by the table and the seeds."""
         return f"{self.caption} From {self.table}; {_seeds(config.seeds)}."
 
 
@@ -153,7 +153,7 @@ class EmbeddingFigure(FigureSettings):
         "the scale of the embedding, and with it on the number of images: λ compares between figures of one size only. "
         "figure1_full: full "
         "covariances and the exact update of Proposition 1, whose loss is bounded below only for λ up to "
-        "K α e^(1/α) / 2 (55 for K = 10 classes and α = 10); the panel of a fit that diverged says what was lost."
+        "K α e^(1/α) / 2 (55 for K = 10 classes and α = 10); the panel of a diverged fit names its cause."
     )
     pictures = ("figure1", "figure1_full")
     has_table = True
@@ -170,11 +170,11 @@ class EmbeddingFigure(FigureSettings):
     samples_per_class: PositiveInt = 200
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """Return the training images."""
+        """Return the files of the training images."""
         return {"train": split_files(config, layout, self.dataset, "train")}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Add the numbers of images and samples, and the seed."""
+        """Complete the caption by the numbers of images and samples, and the seed."""
         return (
             f"{self.caption} {self.dataset}: up to {self.images} training images, {self.samples_per_class} samples a "
             f"class, perplexity {self.perplexity:g}, seed {self.seed}."
@@ -220,7 +220,7 @@ class AugmentationFigure(FlowFigure):
     variants: PositiveInt = 3
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """Return the training images and the model."""
+        """Return the files of the training images and of the model."""
         return {"train": split_files(config, layout, self.dataset, "train"), "model": self.model(config, layout)}
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
@@ -228,7 +228,7 @@ class AugmentationFigure(FlowFigure):
         return {"nfa": config.for_dataset(self.dataset).nfa}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Add the strength of the augmentation, and the run."""
+        """Complete the caption by the strength of the augmentation, and the run."""
         nfa = config.for_dataset(self.dataset).nfa
         return f"{self.caption} {self.of_run(config)}: {nfa.axes} axes, {share_of_the_way(nfa)}."
 
@@ -246,8 +246,8 @@ class SamplesFigure(FlowFigure):
     title = "samples"
     caption = (
         "Images drawn from the flow, a column for each class, a block of rows for each temperature T "
-        "(z = μ + T Σ^(1/2) ε) and in it a row for each noise ε. Every image of a block has a noise of its own; all "
-        "blocks have the same ones."
+        "(z = μ + T Σ^(1/2) ε) and in it a row for each noise ε. Each image of a block has its own noise, which is the "
+        "same in all blocks."
     )
 
     classes: PositiveInt = 10
@@ -257,11 +257,11 @@ class SamplesFigure(FlowFigure):
     temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
-        """Return the model."""
+        """Return the files of the model."""
         return {"model": self.model(config, layout)}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Add the run."""
+        """Complete the caption by the run."""
         return f"{self.caption} {self.of_run(config)}; noises: {self.noises}."
 
 
@@ -292,7 +292,7 @@ class ResidualsFigure(FigureSettings):
         return {"prior": config.fixed_point_settings("figures.residuals", self.prior)}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Add the runs."""
+        """Complete the caption by the runs."""
         return f"{self.caption} {self.dataset}, {self.flow}, {self.prior}, seed {config.seeds[0]}."
 
 
@@ -313,9 +313,9 @@ class ConvergenceFigure(FigureSettings):
     caption = (
         "Iterations until the Gaussians of the latents of an initial state converge, by the weight λ of the repulsion, "
         "the update, the scale π of the divergences (Eqs. 9, 10) and what is fitted; means alone under Σ = I. Grey "
-        "cells diverged, and the letter says what was lost first: "
+        "cells diverged, and the letter names the quantity that failed first: "
         f"{'; '.join(map(': '.join, DIVERGENCE_CAUSES.values()))}. "
-        "Hatched cells did not converge in the iterations allowed."
+        "Hatched cells did not converge in the maximum number of iterations."
     )
     has_table = True
 
@@ -333,7 +333,7 @@ class ConvergenceFigure(FigureSettings):
         return {"statistics": [f"{folder}/statistics.safetensors"], "initial": [f"{folder}/prior.safetensors"]}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Add the initial state."""
+        """Complete the caption by the initial state."""
         return f"{self.caption} {self.dataset}, {self.flow}, α = {self.alpha:g}, seed {config.seeds[0]}."
 
 
@@ -344,7 +344,7 @@ def split_files(config: RunsOfPreset, layout: Layout, dataset: str, *splits: str
 
 
 def _seeds(seeds: list[int]) -> str:
-    """Return the seeds of a preset, in words."""
+    """Describe the seeds of a preset."""
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
 
 

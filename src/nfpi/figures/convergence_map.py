@@ -208,7 +208,7 @@ def _add_codes(figure: Figure, table: pd.DataFrame) -> None:
         figure.legend(
             handles,
             labels,
-            title="Grey cells diverged; the letter says what was lost first." if codes else None,
+            title="Grey cells diverged; letters name the quantity that failed first." if codes else None,
             alignment="left",
             handler_map={_Letter: _LetterHandler()},
             loc="outside lower center",
