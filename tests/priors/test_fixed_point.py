@@ -15,7 +15,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from nfpi.benchmark import broadcast_iteration
+from nfpi.benchmark.fixed_point import broadcast_iteration
 from nfpi.config.priors import FixedPointSettings
 from nfpi.linalg import geometric_mean
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
