@@ -29,7 +29,7 @@ from nfpi.data import (
     read_image_set,
     write_image_set,
 )
-from nfpi.data.autoencoder import encode
+from nfpi.data.autoencoder import decode, encode, load_autoencoder
 from nfpi.data.image_files import read_image
 from nfpi.data.sources.files import SourceRecord
 from nfpi.runtime.signals import Interrupted
@@ -481,3 +481,15 @@ def test_latents_augmented_by_nothing_are_the_latents(splits, sets, trained, tmp
     augmented = read_image_set(tmp_path / "augmented")
     np.testing.assert_allclose(augmented.images, sets["train"].images.repeat(2, axis=0), atol=2**-9)
     assert augmented.meta["extra"]["scale"] == sets["train"].meta["extra"]["scale"]
+
+
+def test_images_are_encoded_in_tf32_and_nothing_else_is(vae, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    autoencoder = load_autoencoder(vae, "cpu")
+    allowed = []
+    for layer in (autoencoder.encoder.conv_in, autoencoder.decoder.conv_in):
+        layer.register_forward_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    latents = encode(autoencoder, torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8))
+    decode(autoencoder, latents)
+    assert allowed == [True, False]
+    assert not torch.backends.cudnn.allow_tf32
