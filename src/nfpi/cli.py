@@ -220,7 +220,7 @@ def _describe_malformed_json(arguments: list[str]) -> str | None:
     return None
 
 
-class _LineHandler(logging.StreamHandler):
+class _LineHandler(logging.Handler):
     """Lines that do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -15,7 +15,7 @@ from nfpi.flows.dequantization import LEVELS
 from nfpi.model.class_conditional import ClassConditionalFlow
 
 
-class FlowClassifier(ClassifierMixin, BaseEstimator):
+class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify images by argmax_y log p(x | y) of a :class:`nfpi.ClassConditionalFlow`.
 
     Images X are (N, H, W, C), grey ones also (N, H, W); or (N, H·W·C) where `shape` is given. Their values are whole

@@ -10,8 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from nfpi.results.layout import measured, metric_or_name
+from nfpi.results.layout import measured
 from nfpi.results.progress import Progress, find_roots, read_progress
+from nfpi.results.shared import metric_or_name
 from nfpi.stages.options import ShowStatus
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
