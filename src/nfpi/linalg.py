@@ -7,6 +7,7 @@ product runs over contiguous memory, and column by column: `field[b, j, i, p]` i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,6 +29,11 @@ def precise_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+def launches_operations(device: torch.device) -> bool:
+    """Whether an operation is a launch, so that few large ones are faster than many small ones: not on a CPU."""
+    return device.type != "cpu"
+
+
 def matrix_exponential(matrix: Tensor) -> Tensor:
     """Compute e^A by a Taylor series of A/2⁸ squared eight times; no control flow depends on data.
 
@@ -41,18 +47,48 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
     Returns:
         The exponentials, of the same shape and dtype.
     """
-    if matrix.dim() > 2 and matrix.device.type == "cpu":
-        return torch.stack([matrix_exponential(one) for one in matrix])
     precise = matrix.to(precise_dtype(matrix.device))
-    scaled = precise / 2**_SQUARINGS
-    identity = torch.eye(matrix.shape[-1], dtype=precise.dtype, device=matrix.device)
+    if matrix.dim() == 2:
+        return _scale_and_square(precise, torch.mm, torch.addmm).to(matrix.dtype)
+    if not launches_operations(matrix.device):
+        return torch.stack([_scale_and_square(one, torch.mm, torch.addmm).to(matrix.dtype) for one in precise])
+    exponential: Tensor = _BatchedExponential.apply(precise)  # type: ignore[no-untyped-call]
+    return exponential.to(matrix.dtype)
+
+
+def _scale_and_square(
+    matrix: Tensor, multiply: Callable[..., Tensor], multiply_and_add: Callable[..., Tensor]
+) -> Tensor:
+    """e^A by mm and addmm of (C, C), or bmm and baddbmm of (n, C, C)."""
+    scaled = matrix / 2**_SQUARINGS
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     series = identity.expand_as(scaled)
-    add_product = torch.addmm if matrix.dim() == 2 else torch.baddbmm
     for degree in range(_TAYLOR_DEGREE, 0, -1):
-        series = add_product(identity, scaled, series, alpha=1 / degree)
+        series = multiply_and_add(identity, scaled, series, alpha=1 / degree)
     for _ in range(_SQUARINGS):
-        series = series @ series
-    return series.to(matrix.dtype)
+        series = multiply(series, series)
+    return series
+
+
+class _BatchedExponential(torch.autograd.Function):
+    """e^A of (n, C, C), whose gradient ∂A for G = ∂e^A is the upper right block of exp [[Aᵀ, G], [0, Aᵀ]].
+
+    One more exponential in place of a step backward for each product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        ctx.save_for_backward(matrices)
+        return _scale_and_square(matrices, torch.bmm, torch.baddbmm)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (matrices,) = ctx.saved_tensors
+        size = matrices.shape[-1]
+        upper = torch.cat([matrices.mT, gradient], 2)
+        blocks = torch.cat([upper, torch.nn.functional.pad(matrices.mT, (size, 0))], 1)
+        return _scale_and_square(blocks, torch.bmm, torch.baddbmm)[:, :size, size:]
 
 
 def taylor_plan(norm: float, tolerance: float) -> tuple[int, int]:
@@ -126,6 +162,29 @@ class _TaylorAction(torch.autograd.Function):
         return field_gradient, total, None
 
 
+class _BatchedTaylorAction(_TaylorAction):
+    """The same with fewer and larger operations backward, for devices where each operation is a launch.
+
+    With h_k = k! g_k: h_k = Sᵀ h_{k−1}, ∂x = Σ_k h_k / k!, and ∂S = Σ_k (h_{k−1} / (k−1)!) (v_k / k)ᵀ, each at once.
+    The second sum takes m times the memory of S for a moment.
+    """
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        field, *partial = ctx.saved_tensors  # v_m, …, v_1
+        powers = [gradient]
+        for _ in partial:
+            powers.append((field * powers[-1].unsqueeze(1)).sum(2))
+        # not divisions by a tensor: the host would have to send it
+        found = torch.stack(torch._foreach_div(powers, [float(math.factorial(k)) for k in range(len(powers))]))
+        vector_gradient = found.sum(0)
+        if not ctx.needs_input_grad[0]:
+            return None, vector_gradient, None
+        divided = torch.stack(torch._foreach_div(partial[::-1], [float(k) for k in range(1, len(powers))]))
+        return (divided.unsqueeze(3) * found[:-1].unsqueeze(2)).sum(0), vector_gradient, None
+
+
 def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
     """Compute e^S x at every pixel by products of matrices and vectors only.
 
@@ -140,8 +199,9 @@ def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
     terms, steps = series_plan(norm, vector.dtype)
     if steps > 1:
         field = field / steps
+    action = _BatchedTaylorAction if launches_operations(field.device) else _TaylorAction
     for _ in range(steps):
-        vector = _TaylorAction.apply(field, vector, terms)  # type: ignore[no-untyped-call]
+        vector = action.apply(field, vector, terms)  # type: ignore[no-untyped-call]
     return vector
 
 

@@ -1,7 +1,7 @@
 """Kernels of many convolutions, each scaled by output channel, in a few operations.
 
-A net of the paper's flow has up to 25 such kernels. On an accelerator each multiplication is a launch, and so are those
-of its gradients; there the kernels of one size are stacked and share them.
+The nets of a level of the paper's flow have up to 200 such kernels. On an accelerator each multiplication is a launch,
+and so are those of its gradients; there the kernels of one size are stacked and share them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nfpi.linalg import launches_operations
 from nfpi.runtime.precision import convolution_format
+
+
+def scales_together(device: torch.device) -> bool:
+    """Whether kernels on a device are scaled together: on accelerators, unless a compiler fuses operations."""
+    return launches_operations(device) and not torch.compiler.is_compiling()
 
 
 def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
@@ -30,7 +36,7 @@ def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[T
         (out, in, k, k) each.
     """
     device = weights[0].device
-    if device.type == "cpu" or torch.compiler.is_compiling():
+    if not scales_together(device):
         return [weight * scale[:, None, None, None] for weight, scale in zip(weights, scales, strict=True)]
     channels_last = convolution_format(device) == torch.channels_last
     mixed = torch.is_autocast_enabled(device.type)
@@ -41,13 +47,14 @@ def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[T
     kernels = list(weights)
     for group in places.values():
         parameters = [weights[place] for place in group] + [scales[place] for place in group]
-        for place, kernel in zip(group, _ScaledKernels.apply(channels_last, dtype, *parameters), strict=True):
+        scaled = _ScaledKernels.apply(channels_last, dtype, *parameters)  # type: ignore[no-untyped-call]
+        for place, kernel in zip(group, scaled, strict=True):
             kernels[place] = kernel
     return kernels
 
 
 class _ScaledKernels(torch.autograd.Function):
-    """s ⊙ W of n kernels of one size; ∂W = s ⊙ ∂K in the memory format of W, ∂s = Σ W ⊙ ∂K."""
+    """s ⊙ W of n kernels of one size; ∂W = s ⊙ ∂K, contiguous as W is, ∂s = Σ W ⊙ ∂K."""
 
     @staticmethod
     def forward(ctx: Any, channels_last: bool, dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from nfpi.flows.bijection import Bijection
 from nfpi.flows.initialization import initialization_skipped
-from nfpi.linalg import matrix_exponential
+from nfpi.linalg import launches_operations, matrix_exponential
+
+Exponential = tuple[Tensor, Tensor]
+"""e^A (C, C) and tr A ()"""
 
 
 def random_rotation_logarithm(channels: int, generator: torch.Generator | None = None) -> Tensor:
@@ -38,38 +41,46 @@ class MatrixExponentialConv1x1(Bijection):
         empty = initialization_skipped()
         self.weight = nn.Parameter(torch.empty(channels, channels) if empty else random_rotation_logarithm(channels))
 
-    def forward(self, x: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
         """One product with the C×C matrix e^A; the log-determinant is the same for every image: ().
 
         Args:
             x: (B, C, H, W).
-            exponential: e^A, where it is known already.
+            exponential: e^A and tr A, where they are known already.
         """
         return self._mix(x, self.weight, exponential)
 
-    def inverse(self, y: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The same with −A."""
+    def inverse(self, y: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
+        """The same with −A, and with e^{−A} and −tr A."""
         return self._mix(y, -self.weight, exponential)
 
     @staticmethod
-    def _mix(x: Tensor, logarithm: Tensor, exponential: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _mix(x: Tensor, logarithm: Tensor, exponential: Exponential | None) -> tuple[Tensor, Tensor]:
         # in mixed precision this product stays exact, so that the inverse is one: it is small beside the convolutions
         with torch.autocast(x.device.type, enabled=False):
-            if exponential is None:
-                exponential = matrix_exponential(logarithm)
+            matrix, trace = exponential or (matrix_exponential(logarithm), logarithm.trace())
             pixels = x.flatten(2)
-            if x.device.type == "cpu":
-                mixed = torch.matmul(exponential, pixels)
-            else:  # the same without the transposed copies that this product of a matrix and a batch makes
-                mixed = torch.bmm(exponential.expand(len(x), -1, -1), pixels)
-            mixed = mixed.view_as(x)
-        return mixed, logarithm.trace() * x.shape[2:].numel()
+            if launches_operations(x.device):  # the same without the copies that matmul makes here
+                mixed = torch.bmm(matrix.expand(len(x), -1, -1), pixels)
+            else:
+                mixed = torch.matmul(matrix, pixels)
+        return mixed.view_as(x), trace * x.shape[2:].numel()
 
 
-def exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inverse: bool = False) -> tuple[Tensor, ...]:
-    """e^A of each of several convolutions of one size, or e^{−A}, in the operations of one."""
+def exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inverse: bool = False) -> list[Exponential]:
+    """e^A and tr A of each of several convolutions of one size, or e^{−A} and −tr A.
+
+    On accelerators all are computed in the operations of one.
+    """
     if not convolutions:
-        return ()
+        return []
     logarithms = torch.stack([convolution.weight for convolution in convolutions])
+    if inverse:
+        logarithms = -logarithms
     with torch.autocast(logarithms.device.type, enabled=False):
-        return matrix_exponential(-logarithms if inverse else logarithms).unbind()
+        found = matrix_exponential(logarithms).unbind()
+        if launches_operations(logarithms.device):
+            traces = list(logarithms.diagonal(dim1=1, dim2=2).sum(1).unbind())
+        else:
+            traces = [logarithm.trace() for logarithm in logarithms]
+    return list(zip(found, traces, strict=True))

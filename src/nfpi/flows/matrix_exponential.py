@@ -12,29 +12,30 @@ from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.flows.actnorm import ActNorm
 from nfpi.flows.bijection import Bijection
 from nfpi.flows.coupling import make_coupling
-from nfpi.flows.linear import MatrixExponentialConv1x1, exponentials
+from nfpi.flows.linear import Exponential, MatrixExponentialConv1x1, exponentials
 from nfpi.flows.multiscale import FlowStep, MultiscaleFlow
+from nfpi.flows.networks import ResidualNet, kernels_together
 
 
 class MatrixExponentialStep(FlowStep):
-    """Actnorm, 1×1 convolution by matrix exponential, and coupling; e^A may be known from outside."""
+    """Actnorm, 1×1 convolution by matrix exponential, and coupling; e^A may be known already."""
 
     linear: MatrixExponentialConv1x1
 
-    def forward(self, x: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
         """The three parts in their order.
 
         Args:
             x: (B, C, H, W).
-            exponential: e^A of the convolution, (C, C); None: it is computed.
+            exponential: e^A of the convolution and tr A; None: they are computed.
         """
         normalized, of_actnorm = self.actnorm(x)
         mixed, of_linear = self.linear(normalized, exponential)
         y, of_coupling = self.coupling(mixed)
         return y, of_actnorm + of_linear + of_coupling
 
-    def inverse(self, y: Tensor, exponential: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Their inverses in the opposite order, with e^{−A}."""
+    def inverse(self, y: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
+        """Their inverses in the opposite order, with e^{−A} and −tr A."""
         mixed, of_coupling = self.coupling.inverse(y)
         normalized, of_linear = self.linear.inverse(mixed, exponential)
         x, of_actnorm = self.actnorm.inverse(normalized)
@@ -91,23 +92,30 @@ class MatrixExponentialFlow(MultiscaleFlow):
         )
 
     def apply_level(self, steps: Sequence[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the steps; the exponentials of their convolutions are computed together."""
-        for step, exponential in zip(steps, exponentials(_convolutions(steps)), strict=True):
-            x, change = step(x, exponential)
-            log_abs_det = log_abs_det + change
+        """Apply the steps, with the exponentials of their convolutions and the kernels of their nets made together."""
+        found = exponentials(_convolutions(steps))
+        with kernels_together(_nets(steps)):
+            for step, exponential in zip(steps, found, strict=True):
+                x, change = step(x, exponential)
+                log_abs_det = log_abs_det + change
         return x, log_abs_det
 
     def invert_level(self, steps: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the inverses in the opposite order; the exponentials are computed together."""
+        """Apply the inverses in the opposite order, with what they have in common computed together."""
         found = exponentials(_convolutions(steps), inverse=True)
-        for step, exponential in zip(reversed(steps), reversed(found), strict=True):
-            y, change = step.inverse(y, exponential)  # type: ignore[call-arg]
-            log_abs_det = log_abs_det + change
+        with kernels_together(_nets(steps)):
+            for step, exponential in zip(reversed(steps), reversed(found), strict=True):
+                y, change = step.inverse(y, exponential)  # type: ignore[call-arg]
+                log_abs_det = log_abs_det + change
         return y, log_abs_det
 
 
 def _convolutions(steps: Sequence[Bijection]) -> list[MatrixExponentialConv1x1]:
     return [step.linear for step in steps if isinstance(step, MatrixExponentialStep)]
+
+
+def _nets(steps: Sequence[Bijection]) -> list[ResidualNet]:
+    return [module for step in steps for module in step.modules() if isinstance(module, ResidualNet)]
 
 
 def matrix_exponential_step(

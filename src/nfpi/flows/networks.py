@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nfpi.flows.initialization import initialization_skipped
-from nfpi.flows.kernels import scale_kernels
+from nfpi.flows.kernels import scale_kernels, scales_together
 from nfpi.runtime.precision import convolution_format
 
 
@@ -143,15 +145,22 @@ class ResidualNet(CouplingNet):
         self.out = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self._kernels: list[Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H, W)."""
-        convolutions = [module for module in self.modules() if isinstance(module, NormalizedConv2d)]
-        kernels = scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions])
+        kernels = self._kernels or self._scale_kernels()
         hidden = F.elu(self.head(x.contiguous(memory_format=convolution_format(x.device)), kernels[0]), inplace=True)
         for number, block in enumerate(self.blocks):
             hidden = block(hidden, kernels[3 * number + 1 : 3 * number + 4])
         return self.out(hidden)
+
+    def _convolutions(self) -> list[NormalizedConv2d]:
+        return [module for module in self.modules() if isinstance(module, NormalizedConv2d)]
+
+    def _scale_kernels(self) -> list[Tensor]:
+        convolutions = self._convolutions()
+        return scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions])
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
@@ -160,3 +169,20 @@ class ResidualNet(CouplingNet):
         for block in self.blocks:
             hidden = block.initialize(hidden)  # type: ignore[operator]
         return self.out(hidden)
+
+
+@contextmanager
+def kernels_together(nets: Sequence[ResidualNet]) -> Iterator[None]:
+    """Scale the kernels of several nets at once on accelerators, and have the nets use them."""
+    convolutions = [one for net in nets for one in net._convolutions()]
+    if not convolutions or not scales_together(convolutions[0].weight.device):
+        yield
+        return
+    kernels = iter(scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions]))
+    try:
+        for net in nets:
+            net._kernels = list(islice(kernels, len(net._convolutions())))
+        yield
+    finally:
+        for net in nets:
+            net._kernels = None
