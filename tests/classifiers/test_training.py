@@ -489,7 +489,6 @@ def test_table_6_in_parts_of_a_batch_is_resumed_bit_for_bit(make_images, device,
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.slow
 def test_mixed_precision_is_resumed_too(make_images, tmp_path, monkeypatch, cut_after):
     images = make_images(noise=90)
     settings = {"checkpoint_minutes": 1e-9, "gradient_clip": 0.5, "precision": "bf16-mixed"}
