@@ -267,3 +267,11 @@ def test_flows_of_a_preset_are_found_with_their_runs(resolved):
     found = {workload.name: workload for workload in find_workloads(resolved())}
     assert {"mef on digits", "glow on digits", "transformer on digits"} <= found.keys()
     assert found["glow on digits"].runs == 2
+
+
+def test_a_step_is_timed_compiled_where_trainings_are(subject, monkeypatch):
+    monkeypatch.setattr(nfpi.checks.steps, "choose_compiler", lambda *_: "eager")
+    one = subject()
+    lines = list(check_speed(one))
+    assert [line.check for line in lines] == ["speed", "compile"]
+    assert "compiled, in 32-true, batch 8" in lines[1].text

@@ -91,6 +91,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
     data = trainer.batches(steps)
     with SeriesErrors(state.flow) as errors:
         state = continue_training(state, trainer.prior, data, trainer.device, progress=False)
+    trainer.set_up_again()
     bits = state.log[-1]["train_bits_per_dim"]
     text = f"{steps} steps of {subject.main.name} at a batch of {data.config.batch_size}, {bits:.3f} bits/dim"
     if not errors.calls:

@@ -21,6 +21,8 @@ from nfpi.checks.cards import peak_flops
 from nfpi.checks.report import Line, one_line
 from nfpi.checks.subject import Subject, Trainer, release_memory, synchronize
 from nfpi.checks.workloads import Workload
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.faults import describe_scarcity
 from nfpi.runtime.precision import choose_precision, convolution_format
 from nfpi.training.state import TrainingState
@@ -95,6 +97,7 @@ def check_speed(subject: Subject) -> Iterator[Line]:
             yield _speed_line(subject, workload, precision, times, own, flops, batch)
             del trainer
             release_memory()
+        yield from _compiled(subject, workload, chosen, batch, start)
         best = min(times, key=lambda key: times[key])
         own = subject.seconds[workload.name] * batch / workload.training.batch_size
         if subject.on_gpu and times[best] * _WORTHWHILE < own and best[0] != chosen:
@@ -103,6 +106,31 @@ def check_speed(subject: Subject) -> Iterator[Line]:
                 "slow",
                 f"{workload.name}: {best[0]} is {own / times[best]:.1f} × as fast as {chosen}; set training.precision",
             )
+
+
+def _compiled(subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow) -> Iterator[Line]:
+    """Time steps of the main workload as they are compiled, where its trainings are."""
+    compiler = choose_compiler(workload.training.compile, subject.device)
+    if compiler is None or workload is not subject.main:
+        return
+    trainer = Trainer.new(workload, batch, precision, start, compiler)
+    step = partial(trainer.step, *trainer.batch())
+    began = time.perf_counter()
+    step()
+    synchronize(subject.device)
+    first = time.perf_counter() - began
+    seconds = seconds_of(step, subject.device, _REPEATS if subject.on_gpu else 1)
+    whole = seconds * workload.training.batch_size / batch
+    eager = subject.seconds[workload.name]
+    subject.seconds[workload.name] = whole
+    text = (
+        f"{workload.name} compiled, in {precision}, batch {batch}: {1000 * seconds:.3g} ms, {eager / whole:.2f} × as "
+        f"fast as not; {first:.0f} s for the first step"
+    )
+    if whole > eager:
+        yield Line("compile", "slow", f"{text}: set training.compile: false")
+    else:
+        yield Line("compile", "ok", text)
 
 
 def _precisions(device: torch.device, chosen: str) -> list[str]:

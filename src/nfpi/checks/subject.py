@@ -17,13 +17,14 @@ from nfpi.config import Config, TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
+from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.randomness import derive_seed, generator_for
 from nfpi.training.batches import TrainingData, initialization_images
-from nfpi.training.likelihood import negative_log_likelihood
+from nfpi.training.likelihood import NegativeLogLikelihood
 from nfpi.training.optimizers import learning_rate
 from nfpi.training.state import TrainingState
 
@@ -81,6 +82,7 @@ class Trainer:
         device: with its precision.
         state: of the training.
         prior: Gaussians around random means.
+        compiler: backend of :func:`torch.compile`; None: not compiled.
     """
 
     workload: Workload
@@ -88,10 +90,16 @@ class Trainer:
     device: Device
     state: TrainingState
     prior: GaussianPrior
+    compiler: str | None = None
 
     @classmethod
     def new(
-        cls, workload: Workload, batch: int, precision: str | None = None, flow: ImageFlow | None = None
+        cls,
+        workload: Workload,
+        batch: int,
+        precision: str | None = None,
+        flow: ImageFlow | None = None,
+        compiler: str | None = None,
     ) -> Trainer:
         """Initialise a flow on images of the workload.
 
@@ -100,9 +108,10 @@ class Trainer:
             batch: number of images in a step.
             precision: in place of the workload's.
             flow: one that is initialised already, of which a copy is trained; None: a new one.
+            compiler: backend of :func:`torch.compile`; None: not compiled.
         """
         changes = {"batch_size": batch, "workers": 0, "precision": precision or workload.training.precision}
-        config = workload.training.model_copy(update=changes)
+        config = workload.training.model_copy(update=changes | {"compile": False})
         device = make_device(config.precision)
         torch.manual_seed(derive_seed(SEED, "weights"))
         if flow is None:
@@ -113,7 +122,7 @@ class Trainer:
         else:
             flow = copy.deepcopy(flow)
         state = TrainingState.new(flow, config, SEED, steps_per_epoch=1)
-        return cls(workload, config, device, state, _random_prior(workload, device.device))
+        return cls(workload, config, device, state, _random_prior(workload, device.device), compiler)
 
     def batches(self, count: int, workers: int = 0) -> TrainingData:
         """Return images of the workload for so many steps of an epoch."""
@@ -130,23 +139,34 @@ class Trainer:
         return x, torch.from_numpy(images.labels[:].copy()).to(self.device.device)
 
     @cached_property
-    def _set_up(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        module, optimizer = self.device.setup(self.state.flow, self.state.optimizer)
-        return module.train(), optimizer
+    def _set_up(self) -> tuple[torch.nn.Module, torch.optim.Optimizer, SeriesBounds]:
+        flow, batch = self.state.flow, self.config.batch_size
+        likelihood, optimizer = self.device.setup(
+            NegativeLogLikelihood(flow, self.compiler, batch), self.state.optimizer
+        )
+        bounds = SeriesBounds(flow)
+        if self.compiler is not None or self.device.device.type != "cpu":
+            bounds.choose()
+        return likelihood.train(), optimizer, bounds
+
+    def set_up_again(self) -> None:
+        """Prepare anew for steps, after another training of the same state."""
+        vars(self).pop("_set_up", None)
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor:
         """Make one step; return the loss before it, ()."""
-        module, optimizer = self._set_up
+        likelihood, optimizer, bounds = self._set_up
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.state.step + 1, self.config.warmup_steps + 10_000)
-        loss = negative_log_likelihood(module, self.prior, x, labels).mean()
+        loss = likelihood(self.prior, x, labels).mean()
         optimizer.zero_grad()
         self.device.backward(loss)
         if self.config.gradient_clip:
-            self.device.clip_gradients(module, optimizer, self.config.gradient_clip)
+            self.device.clip_gradients(likelihood, optimizer, self.config.gradient_clip)
         optimizer.step()
         self.state.step += 1
         self.state.average.update(self.state.step)
+        bounds.watch()
         return loss.detach()
 
 

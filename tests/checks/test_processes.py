@@ -1,0 +1,41 @@
+"""Two processes against one; the devices are processors here."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import nfpi.checks.processes
+from nfpi.checks.processes import check_processes, compare_processes
+
+TWO_DEVICES = """
+import sys, torch
+import nfpi.runtime.devices
+torch.set_num_threads(1)
+nfpi.runtime.devices.visible_gpus = lambda: 2
+from nfpi.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+OTHER_WEIGHTS = TWO_DEVICES.replace(
+    "from nfpi.cli", "nfpi.training.loop.derive_seed = lambda *key: int(sys.argv[-3])\nfrom nfpi.cli"
+).replace("import nfpi.runtime.devices", "import nfpi.runtime.devices, nfpi.training.loop")
+
+
+@pytest.mark.parametrize(("program", "verdict"), [(TWO_DEVICES, "ok"), (OTHER_WEIGHTS, "FAILED")])
+def test_two_processes_train_as_one(subject, program, verdict):
+    line = compare_processes(subject(), [sys.executable, "-c", program])
+    assert line.verdict == verdict, line.text
+    assert "bits/dim" in line.text
+
+
+def test_a_training_that_fails_is_named(subject):
+    line = compare_processes(subject(), [sys.executable, "-c", "import sys; sys.exit('nfpi: error: no luck')"])
+    assert (line.verdict, line.text) == ("FAILED", "1 processes: nfpi: error: no luck")
+
+
+def test_without_two_cards_nothing_is_trained(subject, monkeypatch):
+    monkeypatch.setattr(nfpi.checks.processes, "visible_gpus", lambda: 1)
+    assert list(check_processes(subject())) == []
+    (line,) = check_processes(subject(resources={"train_flow": {"gpu": 4}}))
+    assert (line.check, line.verdict) == ("processes", "missing")
