@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nfpi.benchmark import convolutions
 from nfpi.benchmark.convolutions import record_convolutions
 from nfpi.flows import MatrixExponentialFlow
 
@@ -13,7 +14,7 @@ def test_the_bare_convolutions_are_those_of_the_flow(coupling):
     flow = MatrixExponentialFlow((1, 8, 8), [2, 1], [3, 1], [8, 6], coupling)
     x = 2 * torch.rand(4, 1, 8, 8) - 1
     flow.initialize(x)
-    inputs, convolutions = record_convolutions(flow, x)
+    inputs, recorded = record_convolutions(flow, x)
     couplings = [level_flow.coupling for level in flow.levels for level_flow in level]
     expected: list[tuple[torch.Size, torch.Size]] = []
     conv2d = F.conv2d
@@ -29,8 +30,8 @@ def test_the_bare_convolutions_are_those_of_the_flow(coupling):
             coupled.net(kept)
     assert len(expected) == 2 * (2 + 3 * 3) + (2 + 3 * 1)  # the first, three a block, and the last one
     assert [kept.shape for kept in inputs] == [(4, 2, 4, 4), (4, 2, 4, 4), (4, 4, 2, 2)]
-    assert [(image.shape, weight.shape) for image, weight, _, _ in convolutions] == expected
-    for image, weight, bias, padding in convolutions:
+    assert [(image.shape, weight.shape) for image, weight, _, _ in recorded] == expected
+    for image, weight, bias, padding in recorded:
         out = conv2d(image, weight, bias, padding=padding)
         assert out.shape[2:] == image.shape[2:]
         out.sum().backward()
@@ -38,3 +39,11 @@ def test_the_bare_convolutions_are_those_of_the_flow(coupling):
     assert all(parameter.grad is None for parameter in flow.parameters())  # they are copies
     hooks = sum(len(module._forward_pre_hooks) for module in flow.modules())
     assert hooks == 0
+
+
+def test_every_use_of_a_flow_and_its_training_step_have_a_line(monkeypatch):
+    monkeypatch.setattr(convolutions, "paper_flow", lambda: MatrixExponentialFlow((3, 32, 32), [1], [1], [4]))
+    steps = list(convolutions.measure_training_step(torch.device("cpu"), 1, batch=2))
+    assert [line.reference for line in steps] == ["its coupling nets alone", "their bare convolutions"]
+    uses = [line.name.partition(",")[0] for line in convolutions.measure_use(torch.device("cpu"), 1, batch=10)]
+    assert uses == ["evaluate", "statistics of latents", "predict", "sample"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +23,9 @@ from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 
 logger = logging.getLogger(__name__)
+
+COUNTED = ("32-true", "bf16-mixed")
+"""Precisions that differ in what is counted: TF32 is float32 in another arithmetic."""
 
 STABLE_DIFFUSION: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
@@ -46,6 +51,26 @@ class Projection:
     _passes: dict[object, Counts] = field(default_factory=dict)
     _steps: dict[object, Step] = field(default_factory=dict)
 
+    def count(self, jobs: int) -> None:
+        """Count all kinds of batches at once, in this many processes (not on Windows).
+
+        Without this, each is counted when it is asked for.
+        """
+        wanted: dict[object, tuple[Work, str]] = {}
+        for work in self.work:
+            for precision in COUNTED if work.kind.endswith("_step") and work.batches else ("",):
+                wanted.setdefault((*batch_of(work), precision), (work, precision))
+        tasks = sorted(wanted.values(), key=lambda task: not task[0].kind.startswith("flow"))  # the longest first
+        # forked, because settings that a registry has made cannot be pickled
+        forked = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(jobs, forked, initializer=_adopt, initargs=(self,)) as pool:
+            counted = pool.map(_count, *zip(*tasks, strict=True))
+            for (work, precision), result in zip(tasks, counted, strict=True):
+                if isinstance(result, Step):
+                    self._steps[(*batch_of(work), precision)] = result
+                else:
+                    self._passes[batch_of(work)] = result
+
     def seconds(self, work: Work, card: Card, precision: str) -> float:
         """Of all batches on a card; only training steps have the precision, all else is float32."""
         if work.kind.endswith("_step"):
@@ -68,6 +93,10 @@ class Projection:
             logger.info("counting a step of %s, %s", work.subject, counted)
             self._steps[key] = self._count_step(work, counted)
         return self._steps[key]
+
+    def count_one(self, work: Work, precision: str) -> Step | Counts:
+        """A training step in a precision, or a batch without gradients where the precision is empty."""
+        return self._count_step(work, precision) if precision else self._count_passes(work)
 
     def _count_step(self, work: Work, precision: str) -> Step:
         if work.kind == "flow_step":
@@ -105,6 +134,18 @@ class Projection:
         random = own.model_copy(update={"pretrained": False, "weights": None})
         channels, size, _ = work.shape
         return build_classifier(random, work.classes, channels, size)
+
+
+_adopted: list[Projection] = []
+"""The one whose batches this process counts for another process."""
+
+
+def _adopt(projection: Projection) -> None:
+    _adopted.append(projection)
+
+
+def _count(work: Work, precision: str) -> Step | Counts:
+    return _adopted[-1].count_one(work, precision)
 
 
 def batch_of(work: Work) -> tuple[object, ...]:

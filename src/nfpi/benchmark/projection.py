@@ -195,11 +195,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     parser.add_argument("--config", type=Path, default=Path("config.yaml"))
     parser.add_argument("--presets", type=Path, default=Path("presets"))
+    parser.add_argument("--jobs", type=int, default=1, help="processes that count")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
     resolved = resolve(chosen.config, chosen.presets, {"preset": chosen.preset})
     projection = Projection(resolved.config, work_of(resolved.config))
+    if chosen.jobs > 1:
+        projection.count(chosen.jobs)
     write_atomically(chosen.output, write_page(projection, resolved.preset))
 
 
