@@ -23,10 +23,7 @@ def scales_together(device: torch.device) -> bool:
 
 
 def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
-    """s ⊙ W of every convolution.
-
-    On an accelerator they come in the memory format and the precision of the convolutions. On a CPU, and where a
-    compiler fuses operations, each is multiplied alone.
+    """s ⊙ W of every convolution, in the memory format and the precision that convolutions have right now.
 
     Args:
         weights: W, (out, in, k, k) each.
@@ -36,8 +33,6 @@ def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[T
         (out, in, k, k) each.
     """
     device = weights[0].device
-    if not scales_together(device):
-        return [weight * scale[:, None, None, None] for weight, scale in zip(weights, scales, strict=True)]
     channels_last = convolution_format(device) == torch.channels_last
     mixed = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if mixed else weights[0].dtype

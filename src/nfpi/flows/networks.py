@@ -158,8 +158,10 @@ class ResidualNet(CouplingNet):
     def _convolutions(self) -> list[NormalizedConv2d]:
         return [module for module in self.modules() if isinstance(module, NormalizedConv2d)]
 
-    def _scale_kernels(self) -> list[Tensor]:
+    def _scale_kernels(self) -> Sequence[Tensor | None]:
         convolutions = self._convolutions()
+        if not scales_together(self.head.weight.device):  # each right before it is used is in the cache then
+            return [None] * len(convolutions)
         return scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions])
 
     @torch.no_grad()
