@@ -20,6 +20,7 @@ from nfpi.checks.given import check_account, check_autoencoder, check_data, chec
 from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
 from nfpi.checks.report import Line
 from nfpi.checks.steps import check_checkpoint, check_hours, check_memory, check_speed, in_format
+from nfpi.checks.subject import Subject
 from nfpi.checks.workloads import find_workloads
 from nfpi.data.writer import write_image_set
 from nfpi.flows.coupling import Coupling, MatrixExponentialCoupling, SeriesCoupling
@@ -261,6 +262,16 @@ def test_an_account_is_named(subject):
     assert list(check_account(subject())) == []
     assert only(check_account(subject(cluster={}))).verdict == "missing"
     assert only(check_account(subject(cluster={"account": "abc@v100"}))).text.endswith("abc@v100")
+
+
+def test_steps_that_are_alike_are_measured_once(resolved):
+    found = resolved(preset="paper")
+    one = Subject(found.preset, found.config, find_workloads(found), torch.device("cpu"))
+    alike = [workload for workload in one.workloads if workload.flow == "mef" and workload.images.shape == (3, 32, 32)]
+    assert len(alike) > 2
+    assert [workload for workload in one.distinct if workload in alike] == alike[:1]
+    one.measured(alike[0], 2.0)
+    assert one.seconds == {workload.name: 2.0 for workload in alike}
 
 
 def test_flows_of_a_preset_are_found_with_their_runs(resolved):

@@ -31,7 +31,8 @@ _FULL = 0.9
 """share of a card's memory above which a training is in danger"""
 _WORTHWHILE = 1.1
 """how much faster another setting has to be"""
-_REPEATS = 3
+_REPEATS, _LONG = 3, 1.5
+"""how often a step is timed, and of how many seconds one is timed once"""
 _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 _JOBS = 5
 """attempts of a job under the cluster's profiles"""
@@ -40,7 +41,7 @@ _ON_GPU = "a GPU shows it"
 
 def check_memory(subject: Subject) -> Iterator[Line]:
     """Make a step of each workload at its batch, and one at the last batch of an epoch, which is smaller."""
-    for workload in subject.workloads:
+    for workload in subject.distinct:
         batch = subject.batch(workload.training.batch_size)
         odd = (workload.count or 0) % workload.training.batch_size
         odd = min(odd, batch - 1) if odd else batch // 2 + 1
@@ -73,39 +74,57 @@ def _memory_line(workload: Workload, text: str) -> Line:
 
 
 def check_speed(subject: Subject) -> Iterator[Line]:
-    """Time steps of each workload in each memory format and precision that the device has."""
-    for workload in subject.workloads:
+    """Time steps of each workload in each precision that the device has, the main one's in both memory formats."""
+    for workload in subject.distinct:
         batch = subject.batch(workload.training.batch_size)
         chosen = choose_precision(workload.training.precision, subject.device)
-        times: dict[tuple[str, str], float] = {}
-        flops = 0
+        seconds: dict[str, float] = {}
         release_memory()
         start = Trainer.new(workload, batch, "32-true").state.flow
         for precision in _precisions(subject.device, chosen):
-            trainer = Trainer.new(workload, batch, precision, start)
-            x, labels = trainer.batch()
-            step = partial(trainer.step, x, labels)
-            for name, memory_format in _FORMATS.items():
-                with in_format(memory_format):
-                    times[precision, name] = seconds_of(step, subject.device, _REPEATS if subject.on_gpu else 1)
-            with FlopCounterMode(display=False) as counter:
-                step()
-            flops = counter.get_total_flops()
-            own = times[precision, _own_format(trainer)]
-            if precision == chosen:
-                subject.seconds[workload.name] = own * workload.training.batch_size / batch
-            yield _speed_line(subject, workload, precision, times, own, flops, batch)
-            del trainer
+            try:
+                line, seconds[precision] = _time_steps(subject, workload, precision, batch, start)
+            except RuntimeError as error:
+                if precision == chosen or describe_scarcity(error, "train-flow") is None:
+                    raise
+                line = Line(
+                    "speed", "ok", f"{workload.name} in {precision}, batch {batch}: does not fit into the memory"
+                )
+            yield line
             release_memory()
+        subject.measured(workload, seconds[chosen] * workload.training.batch_size / batch)
+        best = min(seconds, key=lambda precision: seconds[precision])
+        if seconds[best] * _WORTHWHILE < seconds[chosen]:
+            faster = f"{best} is {seconds[chosen] / seconds[best]:.1f} × as fast as {chosen}"
+            yield Line("speed", "slow", f"{workload.name}: {faster}; set training.precision: {best}")
         yield from _compiled(subject, workload, chosen, batch, start)
-        best = min(times, key=lambda key: times[key])
-        own = subject.seconds[workload.name] * batch / workload.training.batch_size
-        if subject.on_gpu and times[best] * _WORTHWHILE < own and best[0] != chosen:
-            yield Line(
-                "speed",
-                "slow",
-                f"{workload.name}: {best[0]} is {own / times[best]:.1f} × as fast as {chosen}; set training.precision",
-            )
+
+
+def _time_steps(
+    subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow
+) -> tuple[Line, float]:
+    """Return a line on the steps in a precision, and the seconds of one in the format that trainings take."""
+    trainer = Trainer.new(workload, batch, precision, start)
+    step = partial(trainer.step, *trainer.batch())
+    own = _own_format(trainer)
+    times = {}
+    for name, memory_format in _FORMATS.items():
+        if name == own or workload is subject.main:
+            with in_format(memory_format):
+                times[name] = seconds_of(step, subject.device)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flops = counter.get_total_flops()
+    each = ", ".join(f"{1000 * seconds:.3g} ms {name}" for name, seconds in times.items())
+    text = f"{workload.name} in {precision}, batch {batch}: {each}; {flops / 1e9 / times[own]:.0f} GFLOP/s"
+    peak = peak_flops(torch.cuda.get_device_name(subject.device), precision) if subject.on_gpu else None
+    if peak is not None:
+        text += f", {100 * flops / times[own] / peak:.0f} % of the card's peak"
+    elif not subject.on_gpu:
+        text += f"; the share of a card's peak, and other precisions: {_ON_GPU}"
+    if subject.on_gpu and times[own] > _WORTHWHILE * min(times.values()):
+        return Line("speed", "slow", f"{text}; the other memory format is faster here: please report it"), times[own]
+    return Line("speed", "ok", text), times[own]
 
 
 def _compiled(subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow) -> Iterator[Line]:
@@ -119,10 +138,10 @@ def _compiled(subject: Subject, workload: Workload, precision: str, batch: int, 
     step()
     synchronize(subject.device)
     first = time.perf_counter() - began
-    seconds = seconds_of(step, subject.device, _REPEATS if subject.on_gpu else 1)
+    seconds = seconds_of(step, subject.device)
     whole = seconds * workload.training.batch_size / batch
     eager = subject.seconds[workload.name]
-    subject.seconds[workload.name] = whole
+    subject.measured(workload, whole)
     text = (
         f"{workload.name} compiled, in {precision}, batch {batch}: {1000 * seconds:.3g} ms, {eager / whole:.2f} × as "
         f"fast as not; {first:.0f} s for the first step"
@@ -158,27 +177,6 @@ def _own_format(trainer: Trainer) -> str:
     return next(name for name, one in _FORMATS.items() if one == taken)
 
 
-def _speed_line(
-    subject: Subject,
-    workload: Workload,
-    precision: str,
-    times: dict[tuple[str, str], float],
-    own: float,
-    flops: int,
-    batch: int,
-) -> Line:
-    both = ", ".join(f"{1000 * times[precision, name]:.3g} ms {name}" for name in _FORMATS)
-    text = f"{workload.name} in {precision}, batch {batch}: {both}; {flops / 1e9 / own:.0f} GFLOP/s"
-    peak = peak_flops(torch.cuda.get_device_name(subject.device), precision) if subject.on_gpu else None
-    if peak is not None:
-        text += f", {100 * flops / own / peak:.0f} % of the card's peak"
-    elif not subject.on_gpu:
-        text += f"; the share of a card's peak, and other precisions: {_ON_GPU}"
-    if subject.on_gpu and own > _WORTHWHILE * min(times[precision, name] for name in _FORMATS):
-        return Line("speed", "slow", f"{text}; the other memory format is faster here: please report it")
-    return Line("speed", "ok", text)
-
-
 @contextmanager
 def in_format(memory_format: torch.memory_format) -> Iterator[None]:
     """Give the networks of couplings this memory format within the block, whatever the device."""
@@ -193,10 +191,10 @@ def in_format(memory_format: torch.memory_format) -> Iterator[None]:
             module.convolution_format = own
 
 
-def seconds_of(action: Callable[[], object], device: torch.device, repeats: int = _REPEATS) -> float:
-    """Measure the median time of an action, after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
+def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+    """Measure the median time of an action after one that is not counted, or one time where that was long."""
+    times: list[float] = []
+    while len(times) < (2 if times and times[0] > _LONG else 1 + _REPEATS):
         synchronize(device)
         began = time.perf_counter()
         action()

@@ -62,6 +62,15 @@ class Subject:
         """The first workload."""
         return self.workloads[0]
 
+    @property
+    def distinct(self) -> list[Workload]:
+        """Workloads whose steps differ: the first of all with the same flow and the same training."""
+        return list({workload.step: workload for workload in reversed(self.workloads)}.values())[::-1]
+
+    def measured(self, workload: Workload, seconds: float) -> None:
+        """Record the seconds of a step of a workload, and of those with the same steps."""
+        self.seconds |= {other.name: seconds for other in self.workloads if other.step == workload.step}
+
     def batch(self, size: int) -> int:
         """Return how many images of a batch of this size are taken here."""
         return size if self.on_gpu else min(size, ON_CPU)

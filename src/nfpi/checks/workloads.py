@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from nfpi.runs import SPLITS, Layout
 _IMAGES = 4096
 """random images, or more for a larger batch"""
 _UNKNOWN_SIZE = 32
+_MANY_CLASSES = 200
+"""from which their Gaussians count"""
 _REDUCTION, _LATENT_CHANNELS = 8, 4
 """of Stable Diffusion's autoencoder"""
 
@@ -49,6 +52,12 @@ class Workload:
     def name(self) -> str:
         """Both names."""
         return f"{self.flow} on {self.dataset}"
+
+    @property
+    def step(self) -> str:
+        """What the time and the memory of a step depend on: the flow, and settings of the training."""
+        training = self.training.model_dump(mode="json", include={"batch_size", "optimizer", "precision", "compile"})
+        return json.dumps([self.description, training, self.images.num_classes > _MANY_CLASSES], sort_keys=True)
 
     @property
     def steps_per_epoch(self) -> int | None:
