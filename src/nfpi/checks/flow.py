@@ -96,6 +96,8 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
     text = f"{steps} steps of {subject.main.name} at a batch of {data.config.batch_size}, {bits:.3f} bits/dim"
     if not errors.calls:
         yield Line("series", "ok", f"{text}; no coupling by a series")
+    elif not errors.largest:
+        yield Line("series", "ok", f"{text}; every series was long enough")
     elif errors.largest <= _TOLERANCE:
         yield Line("series", "ok", f"{text}; truncated with relative errors of at most {errors.largest:.1g}")
     else:
