@@ -52,9 +52,9 @@ def test_all_tensors_are_on_one_device(found, scenario):
 
 
 STEPS = {
-    "train_flow 32-true": (1000, 20e6, 0.6e6),
-    "train_flow bf16-mixed": (1100, 20e6, 0.6e6),
-    "train_flow paper": (9600, 355e9, 18.4e9),
+    "train_flow 32-true": (760, 20e6, 0.47e6),
+    "train_flow bf16-mixed": (810, 20e6, 0.47e6),
+    "train_flow paper": (7400, 355e9, 18.5e9),
     "resnet18": (210, 1e9, 40e6),
     "swin": (360, 41e6, 3.5e6),
     "eva02": (520, 6.8e6, 0.41e6),
@@ -72,7 +72,7 @@ def test_a_step_never_makes_the_host_wait(found, scenario):
 def test_a_step_takes_no_more_than_this(found, scenario):
     operations, moved, saved = STEPS[scenario]
     assert "error" not in found[scenario], found[scenario]
-    assert operations / 2 < found[scenario]["operations"] <= operations
+    assert operations / 3 < found[scenario]["operations"] <= operations
     assert found[scenario]["bytes"] <= moved
     assert found[scenario]["saved"] <= saved
 
