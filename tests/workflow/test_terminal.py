@@ -258,7 +258,9 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
     os.close(slave)
     printed = b""
     while b"... Prepare digits" not in printed:
-        printed += os.read(master, 4096)
+        chunk = read_to_end(master)
+        assert chunk, printed
+        printed += chunk
     while not (fresh.folder / "begun").exists():
         assert process.poll() is None
         time.sleep(0.1)
