@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 
 import torch
@@ -173,13 +173,16 @@ class ResidualNet(CouplingNet):
         return self.out(hidden)
 
 
+def kernels_together(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
+    """Scale the kernels of several nets at once on accelerators, and have the nets use them within the context."""
+    if nets and scales_together(nets[0].head.weight.device):
+        return _using_kernels(nets)
+    return nullcontext()
+
+
 @contextmanager
-def kernels_together(nets: Sequence[ResidualNet]) -> Iterator[None]:
-    """Scale the kernels of several nets at once on accelerators, and have the nets use them."""
+def _using_kernels(nets: Sequence[ResidualNet]) -> Iterator[None]:
     convolutions = [one for net in nets for one in net._convolutions()]
-    if not convolutions or not scales_together(convolutions[0].weight.device):
-        yield
-        return
     kernels = iter(scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions]))
     try:
         for net in nets:
