@@ -162,7 +162,7 @@ def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):
         (tmp_path / "nowhere", "expected a folder of images, received none"),
         (here, "expected a folder for each class, received an empty folder"),
         (make_images(tmp_path / "few", n=2), "few: expected"),
-        (make_images(tmp_path / "price $HOME"), "expected a path that stands for itself"),
+        (make_images(tmp_path / "price $HOME"), "expected a path without variables or tilde"),
     ):
         assert call("new", place) == 1
         assert message in error_line(capsys)

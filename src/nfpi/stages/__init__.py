@@ -1,1 +1,1 @@
-"""Stages: `options` has a class for each, light; the modules beside it do the work."""
+"""Stages and commands of the CLI: `options` declares their options, the modules beside it do the work."""

@@ -1,4 +1,4 @@
-"""Work of the command that checks a device for a preset."""
+"""Run `nfpi check-device`: check a device for a preset."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FILE = "config.yaml"
 
 
 def check_device(command: CheckDevice) -> None:
-    """Print a line a finding, and write them.
+    """Print one line per finding, and write them if asked to.
 
     Raises:
-        ConfigError: the settings are at fault, or their file is not found.
+        ConfigError: the settings are invalid, or their file is not found.
         ValueError: a check failed, or the preset trains no such flow.
     """
     began = time.monotonic()
@@ -44,7 +44,7 @@ def check_device(command: CheckDevice) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what trainings log of their epochs, which have a few steps here."""
+    """Silence the log lines of training epochs, which have only a few steps here."""
     log = logging.getLogger("nfpi")
     before = log.level
     log.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Work of the stage that judges claims."""
+"""Run `nfpi claims`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nfpi.stages.options import JudgeClaims
 
 
 def judge(stage: JudgeClaims) -> None:
-    """Compare the rows that the claims name, and write the verdicts."""
+    """Compare the rows named by the claims, and write the verdicts."""
     runs = [run for run in stage.runs() if (stage.root / run.folder / "metrics.json").is_file()]
     evidence = Evidence(
         metrics=collect(runs, stage.root),

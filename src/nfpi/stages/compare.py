@@ -1,4 +1,4 @@
-"""Work of the command that compares two folders of results."""
+"""Run `nfpi compare`: compare two folders of results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BOTH = ("first", "second")
 
 
 def compare(command: Compare) -> None:
-    """Print what differs: tables on a terminal, lines with tabs elsewhere."""
+    """Print the differences, as tables on a terminal and as tab-separated lines otherwise."""
     found = compare_results(command.first, command.second, times=command.times)
     sections = (
         ("Settings", ["setting", *_BOTH, "runs"], found.settings),
@@ -53,7 +53,7 @@ def _write_tables(title: str, heading: Sequence[str], rows: Sequence[Sequence[st
         table.add_column(name, justify="right" if title == "Numbers" and index > 1 else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    # Names may have brackets, which are no markup.
+    # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 
 

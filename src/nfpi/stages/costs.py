@@ -1,4 +1,4 @@
-"""Work of the command that says what the jobs behind tables took."""
+"""Run `nfpi costs`: sum up the time and memory of the jobs behind each table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def show_costs(command: ShowCosts) -> None:
-    """Print the costs, and write them where that is asked for.
+    """Print the costs, and write them if asked to.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -45,7 +45,7 @@ def show_costs(command: ShowCosts) -> None:
 
 
 def _needs(root: Path) -> dict[str, Needs]:
-    """What each table of the preset depends on; nothing where its settings are not known."""
+    """Return what each table of the preset depends on; empty if the settings are not known."""
     if not (root / FILE).is_file():
         return {}
     config = read_settings(root).config
@@ -57,7 +57,7 @@ def _needs(root: Path) -> dict[str, Needs]:
 
 
 def _with_weights(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
-    """The runs, and the classifiers whose weights theirs begin with."""
+    """Return the runs and the classifiers whose weights they are initialised with."""
     for run in runs:
         yield run
         if run.classifier is None:

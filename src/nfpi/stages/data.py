@@ -1,4 +1,4 @@
-"""Work of the stages from a source to image sets, and from image sets to other programs."""
+"""Run the stages that prepare image sets, and that export them for other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nfpi.stages.options import Export, PrepareData
 
 
 def prepare_data(stage: PrepareData) -> None:
-    """Write the three splits."""
+    """Write the train, validation and test splits."""
     prepare_dataset(stage.name, stage.dataset, stage.output, stage.download_folder)
 
 

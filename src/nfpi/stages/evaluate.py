@@ -1,4 +1,4 @@
-"""Work of the stage that measures a flow."""
+"""Run `nfpi evaluate`: measure a trained flow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(stage: Evaluate) -> None:
-    """Score the test split, and the validation split where it has images, and time a sample."""
+    """Evaluate on the test split and a non-empty validation split, and time sampling."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
     model = TrainedFlow.read(stage.model)
@@ -77,13 +77,13 @@ def evaluate(stage: Evaluate) -> None:
 
 
 def _measure(scores: FlowScores, names: Iterable[str]) -> dict[str, float]:
-    """The metrics of one split."""
+    """Compute the metrics of one split."""
     computed = compute_metrics(computed_metrics(names), scores.log_prob, scores.labels)
     return {"nf_acc": scores.nf_acc, "nf_top5": scores.nf_top5, "bits_per_dim": scores.bits_per_dim, **computed}
 
 
 def _seconds_per_1000_samples(model: TrainedFlow, count: int, device: torch.device) -> float:
-    """Wall-clock time of 1000 samples, from a batch of `count` after one that warms up."""
+    """Measure the wall-clock time of 1000 samples from a batch of `count`, after a warm-up batch."""
     labels = balanced_labels(model.prior.num_classes, -(-count // model.prior.num_classes))[:count]
     seconds = 0.0
     for _ in range(2):
@@ -104,17 +104,17 @@ def _seconds_per_1000_samples(model: TrainedFlow, count: int, device: torch.devi
 
 
 def _fit_iterations(config: Mapping[str, Any]) -> dict[str, float]:
-    """Iterations of the fit of the Gaussians that the flow was trained under, where a fit is noted with the model."""
+    """Return the iterations of the fit of the prior, if the model records one."""
     prior = config.get("prior")
     iterations = prior.get("iterations") if isinstance(prior, Mapping) else None
     return {} if iterations is None else {"fit_iterations": float(iterations)}
 
 
 def _training_time(history: Path | None) -> dict[str, Any]:
-    """Hours of the training, and the median time of an epoch, where its log is at hand."""
+    """Return the hours of the training and the median time per epoch, if its log is given."""
     if history is None:
         return {}
-    seconds = read_column(history, "seconds")  # an initial state has none
+    seconds = read_column(history, "seconds")  # missing for an initial state
     if not seconds:
         return {}
     return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)}

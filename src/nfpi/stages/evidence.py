@@ -1,4 +1,4 @@
-"""Work of the commands that keep evidence, and rebuild tables from it."""
+"""Run the commands that keep evidence and rebuild tables from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def keep_evidence(command: KeepEvidence) -> None:
-    """Copy, and say what was copied."""
+    """Copy the evidence, and log what was copied."""
     root = command.results
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
@@ -45,9 +45,9 @@ def keep_evidence(command: KeepEvidence) -> None:
 
 
 def rebuild_tables(command: RebuildTables) -> None:
-    """Write the tables, claims and figures, and fill in the blocks of documents."""
+    """Write the tables, claims and figures, and update the blocks of Markdown files."""
     if command.output is None and not command.update:
-        raise ConfigError("tables: expected --output or --update, received none of them")
+        raise ConfigError("tables: expected --output or --update, received neither")
     folders, reference = find_evidence(command.evidence), find_reference(command.reference)
     by_preset = {folder.resolve().name: folder for folder in folders}
 
@@ -72,10 +72,10 @@ def rebuild_tables(command: RebuildTables) -> None:
 
 
 def _settings_of(root: Path) -> StoredSettings:
-    """The settings that the last call of the workflow left, else those of the preset with the folder's name.
+    """Return the settings of the last call of the workflow, else those of the preset named like the folder.
 
     Raises:
-        ConfigError: there are neither.
+        ConfigError: neither is found.
     """
     if (root / FILE).is_file():
         return read_settings(root)

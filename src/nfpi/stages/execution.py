@@ -1,4 +1,4 @@
-"""How a stage is carried out: alone, on complete inputs that belong together, with one commit at its end."""
+"""Execute a stage: under a lock, on complete inputs of the same run, committing all outputs at once."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from nfpi.stages.options.base import MANIFEST, Command, Stage
 logger = logging.getLogger(__name__)
 
 _SECONDS = 2.0
-"""Time between two tries to get a lock."""
+"""seconds between two attempts to acquire a lock"""
 
 
 def execute(command: Command) -> None:
-    """Do the work of a command."""
+    """Run a command."""
     if isinstance(command, Stage) and PLACE not in os.environ:
         _carry_out(command)
-    else:  # the further processes of a training leave all files to the first one
+    else:  # only the first process of a training writes files
         command.load()(command)
 
 
 def _carry_out(stage: Stage) -> None:
-    """Do the work of a stage; where the fit that it depends on diverged, its outputs say so.
+    """Run a stage, and write its manifest; if the fit it depends on diverged, its outputs record that.
 
-    Its files appear together, and its manifest after them: until then, no other stage reads them.
+    The outputs appear together, followed by the manifest; no other stage reads them before that.
 
-    Where another process does the same, a command given by hand is refused. A job of the workflow waits: it was
-    submitted again after a Snakemake that was killed, whose jobs still run. What the other one has made then is taken
-    if it was told the same; if not, or if it did not end well, the work is done, from its last checkpoint.
+    If another process holds the lock, a command given by hand fails. A job of the workflow waits instead: it was
+    submitted again after Snakemake was killed, whose earlier jobs still run. Outputs of the other process are accepted
+    if its inputs and options were the same; otherwise the stage runs, resuming from the last checkpoint.
 
     Raises:
         ManifestError: an input is damaged, or two do not belong together.
-        LockedError: another process does the same, and this is no job of the workflow.
-        Diverged: the fit diverged, and the stage declares no outputs that could say so.
+        LockedError: another process runs this stage, and this is not a job of the workflow.
+        Diverged: the fit diverged, and the stage declares no outputs that could record it.
         OSError: the outputs cannot be written.
     """
     require_writable(stage.output)
@@ -91,13 +91,13 @@ def _carry_out(stage: Stage) -> None:
 
 
 def _written_at(stage: Stage) -> tuple[int, int] | None:
-    """Inode and time of the manifest, which is a new file whenever it is written; None: there is none."""
+    """Return inode and modification time of the manifest, a new file at every write; None: no manifest."""
     path = stage.path(MANIFEST) if stage.product else Path()
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def _is_made(stage: Stage, made_from: dict[str, str], facts: dict[str, Any]) -> bool:
-    """Whether the outputs are there, undamaged, and made from the present inputs."""
+    """Return whether the outputs are complete, intact and made from the current inputs."""
     path = stage.path(MANIFEST)
     if not path.is_file() or find_faults(path)[1]:
         return False
@@ -106,10 +106,10 @@ def _is_made(stage: Stage, made_from: dict[str, str], facts: dict[str, Any]) -> 
 
 
 def _check_identity(stage: Stage, facts: dict[str, Any]) -> None:
-    """Make sure that the inputs are those of the run that the stage is told to work for.
+    """Check that the inputs belong to the run given by the options.
 
     Raises:
-        ManifestError: they have another seed, or another λ.
+        ManifestError: they have another seed or λ.
     """
     identity = getattr(stage, "run", None)
     if identity is None:

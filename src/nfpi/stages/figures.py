@@ -1,4 +1,4 @@
-"""Work of the stage that draws figures."""
+"""Run `nfpi figure`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from nfpi.stages.options import MakeFigure
 
 
 def make_figure(stage: MakeFigure) -> None:
-    """Compute, draw and write; where the fit of a run that is shown diverged, the figure says so."""
+    """Compute, draw and write a figure; it marks runs that diverged."""
     drawn = draw_figure(stage.name, stage.figure, FigureInputs(stage.files, stage.reads))
     save_drawn(drawn, stage.output, stage.name)

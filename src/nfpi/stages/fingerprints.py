@@ -1,4 +1,4 @@
-"""What a run that is resumed must agree in, besides settings and data: the user's code that it uses."""
+"""Digests of user code, which must be unchanged when a run is resumed, like settings and data."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from nfpi.config.registry import Variant
 
 
 def code_of(variant: Variant) -> str:
-    """Digest of the user's file that defines a variant; empty: it is the project's own."""
+    """Return the digest of the user's file that defines a variant; empty if nfpi itself defines it."""
     return extension_digest(variant.extension) if variant.extension is not None else ""

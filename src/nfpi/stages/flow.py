@@ -1,4 +1,4 @@
-"""Work of the stages of a flow: its initial state, the fit of its prior, its training, import of a released one."""
+"""Run the stages of a flow: initial state, fit of the prior, training, and import of a released checkpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESIDUALS = ["iteration", "mean_residual", "variance_residual"]
 
 
 def start_flow(stage: StartFlow) -> None:
-    """Initialise, and train the epochs before the fit."""
+    """Initialise the flow and its Gaussians, and train the epochs before the fit."""
     device = make_device(stage.training.precision, stage.devices)
     data = _training_data(stage.data, stage.training, device)
     header: dict[str, Any] = {"start": stage.start, "seed": stage.seed}
@@ -67,7 +67,7 @@ def start_flow(stage: StartFlow) -> None:
 
 
 def fit_prior(stage: FitPrior) -> None:
-    """Fit the Gaussians to the statistics of an initial state, by the method of the prior."""
+    """Fit the Gaussians to the statistics of an initial state by the prior's method."""
     settings = PRIORS.settings_of(stage.prior)
     initial, header = load_prior(stage.initial / "prior.safetensors")
     statistics = load_statistics(stage.initial / "statistics.safetensors")
@@ -99,7 +99,7 @@ def _write_residuals(stage: FitPrior, residuals: list[Any]) -> None:
 
 
 def train_flow(stage: TrainFlow) -> None:
-    """Train the remaining epochs, under Gaussians that stay or are learned along with the flow."""
+    """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""
     learned, learning = None, {}
     if stage.learn is not None:
         own = PRIORS.settings_of(stage.learn).model_dump()
@@ -153,10 +153,10 @@ def train_flow(stage: TrainFlow) -> None:
 def _keep_divergence(
     stage: StartFlow | TrainFlow, fault: TrainingDiverged, device: Device, checkpoints: Checkpoints
 ) -> None:
-    """Write outputs that say that the training diverged, and its log; the same command would end so again.
+    """Write outputs that record the divergence of the training, and its log; a rerun would diverge again.
 
     Raises:
-        ArithmeticError: in all processes but the first, which writes.
+        ArithmeticError: in all processes but the first, which writes the files.
     """
     if not device.processes.first:
         raise ArithmeticError(str(fault))
@@ -168,7 +168,7 @@ def _keep_divergence(
 
 
 def import_release(stage: ImportRelease) -> None:
-    """Translate the weights and the Gaussians of a released checkpoint."""
+    """Convert the weights and Gaussians of a released checkpoint."""
     flow, prior = load_release_checkpoint(stage.checkpoint, stage.averaged)
     train = read_image_set(stage.data / "train", verify=False)
     if (flow.shape, prior.num_classes) != (train.shape, train.num_classes):
@@ -187,5 +187,5 @@ def _training_data(folder: Path, config: TrainingConfig, device: Device) -> Trai
 
 
 def _data_header(train: ImageSet) -> dict[str, Any]:
-    """What later stages need to know of the images the flow was trained on: of their `meta`, all but its counts."""
+    """Return the metadata of the training images that later stages need: all of their `meta` but the counts."""
     return {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}

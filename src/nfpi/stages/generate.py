@@ -1,4 +1,4 @@
-"""Work of the stages that make images with a flow: samples, and latent-augmented variants."""
+"""Run the stages that make images with a flow: samples and latent-augmented variants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def generate(stage: Generate) -> None:
-    """Sample and write, a batch at a time."""
+    """Sample images, and write them batch by batch."""
     model = TrainedFlow.read(stage.model)
     device, domain = make_device().device, model.domain
     labels = balanced_labels(model.prior.num_classes, stage.per_class)
@@ -61,10 +61,10 @@ def generate(stage: Generate) -> None:
 
 
 def augment(stage: Augment) -> None:
-    """Make variants class by class, and write them a batch at a time.
+    """Make variants class by class, and write them batch by batch.
 
-    The share of a class's variance that its axes hold is noted beside the images. A resumed stage encodes the images of
-    the classes that were complete again for it.
+    The share of each class's variance that its principal axes explain is recorded beside the images; a resumed
+    stage encodes the images of finished classes again to compute it.
     """
     model = TrainedFlow.read(stage.model)
     train = read_image_set(stage.data / "train")
@@ -119,12 +119,12 @@ def augment(stage: Augment) -> None:
 
 
 def _variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) -> dict[str, Any]:
-    """The share of the variance of its latents that the axes of each class hold, and their mean; they are logged."""
+    """Return and log the share of latent variance that the axes of each class explain, and the mean share."""
     shares = {classes[label]: found.variance_share for label, found in sorted(axes.items())}
     mean = sum(shares.values()) / len(shares)
     smallest = min(shares, key=lambda name: shares[name])
     logger.info(
-        "the axes hold %.1f %% of the variance of a class, on average; least of class '%s', %.1f %%",
+        "the axes explain %.1f %% of the variance of a class on average, and least of class '%s', %.1f %%",
         100 * mean,
         smallest,
         100 * shares[smallest],
@@ -136,5 +136,5 @@ def _variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) 
 
 
 def _model_digests(model: TrainedFlow, folder: Path) -> dict[str, str]:
-    """What images of a model depend on, besides settings: its weights, and the code of its backbone."""
+    """Return the digests that a model's images depend on besides settings: its weights and the flow's code."""
     return {"model": file_digest(folder / WEIGHTS), "code": code_of(FLOWS[model.flow.kind])}

@@ -1,4 +1,4 @@
-"""Work of the command that follows the log of a run."""
+"""Run `nfpi log`: follow the log of a run."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from nfpi.runtime.job_log import last_lines
 from nfpi.stages.options import ShowLog
 
 _SECONDS = 0.5
-"""Between two looks at the logs."""
+"""seconds between two reads of the logs"""
 
 
 def show_log(command: ShowLog) -> None:
-    """Print the end of the last log, then what is added while the run is at work; Ctrl-C ends it.
+    """Print the end of the latest log, then follow it while the run is active; Ctrl-C stops.
 
     Raises:
-        FileNotFoundError: there is no such run, or it has no log yet.
+        FileNotFoundError: the run does not exist or has no log yet.
     """
     root, run = _find(command)
     shown: dict[Path, int] = {}
     with suppress(KeyboardInterrupt):
         while True:
-            goes_on = command.follow and is_running(root, run)  # asked first: what it prints at its end is seen too
+            active = command.follow and is_running(root, run)  # checked first, so that the last lines are read too
             for path in _last_logs(root, run):
                 if path not in shown:
                     print(f"==> {path} <==")
@@ -35,7 +35,7 @@ def show_log(command: ShowLog) -> None:
                         print(line)
                 shown[path] = _print_from(path, shown[path])
             sys.stdout.flush()
-            if not goes_on:
+            if not active:
                 return
             time.sleep(_SECONDS)
 
@@ -53,7 +53,7 @@ def _find(command: ShowLog) -> tuple[Path, Run]:
 
 
 def _last_logs(root: Path, run: Run) -> list[Path]:
-    """The log of the last job, after that of SLURM if there is one: it is removed when the job ends well."""
+    """Return the log of the last job, preceded by SLURM's, which exists until the job succeeds."""
     logs = logs_of_run(root, run)
     if not logs:  # Snakemake removes it before the job is tried again
         return []
@@ -64,7 +64,7 @@ def _last_logs(root: Path, run: Run) -> list[Path]:
 
 
 def _print_from(path: Path, place: int) -> int:
-    """Print what a file holds from a place on; where it ends now."""
+    """Print a file from an offset on, and return the offset of its end."""
     try:
         with path.open("rb") as file:
             file.seek(place)

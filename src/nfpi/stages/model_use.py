@@ -1,4 +1,4 @@
-"""Work of the commands that use a model on image files of a user's own."""
+"""Run the commands that apply a trained model to the user's image files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 def classify(command: Classify) -> None:
-    """Print, or write, what the model says of each image.
+    """Print or write the prediction for each image.
 
     Raises:
-        DataError: an image cannot be read, or is not as the model's; nothing is written.
+        DataError: an image is unreadable or has another shape than the model's; nothing is written.
     """
     _require_new(command.output, command.overwrite)
     files = find_images(command.images)
@@ -56,10 +56,10 @@ def classify(command: Classify) -> None:
 
 
 def score(command: Score) -> None:
-    """Print, or write, how well the model does on labelled images.
+    """Print or write the scores of the model on labelled images.
 
     Raises:
-        DataError: a folder is of no class, or an image cannot be read or is not as the model's; nothing is written.
+        DataError: a folder matches no class, or an image is unreadable or has another shape; nothing is written.
     """
     _require_new(command.output, command.overwrite)
     model = _read_model(command.model)
@@ -90,11 +90,11 @@ def score(command: Score) -> None:
 
 
 def sample(command: Sample) -> None:
-    """Draw the images, and write them as one picture, as files, or both.
+    """Draw images, and write them as one picture, as separate files, or both.
 
     Raises:
-        ConfigError: a class is none of the model's, or named twice; or the picture is to be no PNG file.
-        FloatingPointError: images stay infinite or NaN however often they are drawn.
+        ConfigError: a class is unknown or named twice, or the picture is not named as a PNG file.
+        FloatingPointError: images are still infinite or NaN after several draws.
     """
     _require_new(command.output, command.overwrite)
     _require_new(command.folder, command.overwrite, "--folder")
@@ -128,10 +128,11 @@ def sample(command: Sample) -> None:
 
 
 def augment_folder(command: AugmentFolder) -> None:
-    """Write the variants of each image beside each other, in a folder for each class.
+    """Write the variants of each image, in one folder per class.
 
     Raises:
-        DataError: a folder is of no class or has one image only, or an image cannot be read or is not as the model's.
+        DataError: a folder matches no class, or an image is unreadable or has another shape than the model's.
+        ConfigError: a class has only one image, or the output exists.
     """
     _require_new(command.output, command.overwrite)
     model = _read_model(command.model)
@@ -156,7 +157,7 @@ def augment_folder(command: AugmentFolder) -> None:
 
 
 def _read_model(name: str) -> ClassConditionalFlow:
-    """A model of pixels, on the best device there is; files that a manifest lists are checked against it."""
+    """Load a model of pixels on the best available device; files listed in a manifest are verified."""
     for file in (CONFIG, WEIGHTS):
         find_product(Path(name) / file)
     model = ClassConditionalFlow.from_pretrained(name)
@@ -171,7 +172,7 @@ def _require_png(model: ClassConditionalFlow, name: str) -> None:
 
 
 def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -> None:
-    """Make sure that an output can be written, and that none is there unless it may be replaced."""
+    """Check that an output can be written and, without `overwrite`, does not exist yet."""
     if path is None:
         return
     if path.exists() and not overwrite:
@@ -183,7 +184,7 @@ def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -
 
 
 def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:
-    """A PNG file of images (K, n, H, W, C), a row for each class."""
+    """Draw images (K, n, H, W, C) as a PNG file with one row per class."""
     from nfpi.figures.drawn import render
     from nfpi.figures.image_grid import draw_image_grid
 
@@ -196,13 +197,13 @@ def _to_picture(image: np.ndarray) -> Image.Image:
 
 
 def _label(name: str) -> str:
-    """What a metric is called, with its unit."""
+    """Return the label of a metric with its unit."""
     entry = metric(name)
     return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
 
 
 def _value(name: str, found: dict[str, Any]) -> str:
-    """The value of a metric, with its interval where there is one."""
+    """Format the value of a metric, with its interval if it has one."""
     decimals = metric(name).decimals
     text = f"{found[name]:.{decimals}f}"
     if f"{name}_interval" not in found:

@@ -1,4 +1,4 @@
-"""Work of the command that writes a preset for images of the user's own."""
+"""Run `nfpi new`: write a preset for the user's images."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from nfpi.stages.options.new import WritePreset
 
 _VALIDATION = 0.1
 _PER_CLASS = 500
-"""training images of a class that a small flow learns from"""
+"""training images per class for a small flow"""
 _BATCH, _STEPS, _EPOCHS = 128, 1000, (10, 100)
-"""steps of a training, within these limits of its epochs"""
+"""batch size, steps of a training, and the limits of its epochs"""
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
-"""sides in pixels: the largest that is kept, what larger ones become, and what two levels need"""
+"""sides in pixels: the largest that is kept, the size of larger ones after resizing, and the divisor for two levels"""
 _MEANING = {
     "train_per_class": " # without this line, all are used",
     "image_size": " # pixels; images are resized and cropped",
     "flip": " # false where a mirrored image is not of its class",
 }
 _HEADS = 10_000
-"""files, spread over all, whose size is looked at"""
+"""number of files, spread over all, whose size is read"""
 
 
 def write_preset(command: WritePreset) -> None:
     """Look at the images, write the preset, and print the command that makes its table.
 
     Raises:
-        ConfigError: the file is there already, or cannot be one of a preset, or a setting cannot hold the path.
+        ConfigError: the file exists or has no valid preset name, or the path cannot be written as a setting.
         DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
     """
     name = _name_of(command.folder)
@@ -67,13 +67,13 @@ def write_preset(command: WritePreset) -> None:
 
 @dataclass(frozen=True)
 class _Images:
-    """What there is to know of the images.
+    """Properties of the images that the preset depends on.
 
     Args:
-        folder: the files.
-        size: (H, W) that all of them have; None: several.
-        smallest: shortest side.
-        grey: whether all are.
+                folder: the image files.
+        size: (H, W) shared by all images; None: they differ.
+        smallest: length of the shortest side.
+        grey: whether all images are greyscale.
     """
 
     folder: ImageFolder
@@ -83,25 +83,25 @@ class _Images:
 
     @property
     def image_size(self) -> int | None:
-        """Side that they are resized to; None: they can be taken as they are."""
+        """Side that images are resized to; None: they are used unchanged."""
         if self.size and max(self.size) <= _LARGEST and all(side % _MULTIPLE == 0 for side in self.size):
             return None
         return max(min(self.smallest, _RESIZED) // _MULTIPLE, 1) * _MULTIPLE
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W) of what the flow sees."""
+        """(H, W) of the flow's input."""
         side = self.image_size
         return (side, side) if side or not self.size else self.size  # type: ignore[return-value]
 
     @property
     def levels(self) -> int:
-        """Levels of the flow, each of which halves height and width: the paper's three from 32×32 on, else two."""
+        """Levels of the flow, each halving height and width: three as in the paper from 32×32 on, else two."""
         return 3 if min(self.shape) >= 32 and all(side % 8 == 0 for side in self.shape) else 2
 
     @property
     def per_class(self) -> np.ndarray:
-        """(K,): images of each class in all splits."""
+        """Number of images per class in all splits, (K,)."""
         labels = np.concatenate(list(self.folder.labels.values()))
         return np.bincount(labels, minlength=len(self.folder.classes))
 
@@ -115,7 +115,7 @@ class _Images:
 
 
 def _name_of(folder: Path) -> str:
-    """Name of the data set: that of the folder, with other letters replaced, and unlike those of the project."""
+    """Name the data set after the folder, with invalid characters replaced, distinct from built-in data sets."""
     stem = folder.name if folder.name not in ("", "..") else folder.resolve().name
     if folder.is_file():
         stem = stem.partition(".")[0]
@@ -124,7 +124,7 @@ def _name_of(folder: Path) -> str:
 
 
 def _is_value(name: str) -> bool:
-    """Whether `--config preset=NAME` is taken for a number or a truth value, which no preset is called."""
+    """Return whether YAML reads `NAME` of `--config preset=NAME` as a number or boolean, which is invalid."""
     with suppress(ValueError):
         float(name)
         return True
@@ -140,7 +140,7 @@ def _look(folder: ImageFolder) -> _Images:
 
 
 def _compose(name: str, folder: Path, images: _Images) -> str:
-    """The text of the preset."""
+    """Compose the text of the preset."""
     dataset: dict[str, Any] = {"folder": str(folder), "validation_fraction": _VALIDATION}
     if images.per_class.max() > _PER_CLASS:
         dataset["train_per_class"] = _PER_CLASS
@@ -150,7 +150,7 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
     config = DatasetConfig.model_validate({"source": "imagefolder", **dataset})
     if config.folder != folder:
         raise ConfigError(
-            f"{folder}: expected a path that stands for itself, received one that stands for {config.folder}"
+            f"{folder}: expected a path without variables or tilde, received one that expands to {config.folder}"
         )
     assigned = assign_splits(name, config, images.folder.labels, images.folder.classes)
     splits = {split: len(indices) for split, (_, indices) in assigned.items()}
@@ -189,6 +189,6 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
 
 
 def _weights(classes: int, dimensions: int) -> list[str]:
-    """Three λ of the ladder 1, 3, 10, 30, … about 10 K D, where the best ones of digits, CIFAR10 and CIFAR100 lie."""
+    """Choose three λ of 1, 3, 10, 30, … near 10 K D, where the best ones of digits, CIFAR10 and CIFAR100 lie."""
     middle = round(2 * math.log10(10 * classes * dimensions))
     return [f"{(1, 3)[step % 2]}e{step // 2}" for step in (middle - 1, middle, middle + 1)]

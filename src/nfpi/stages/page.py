@@ -1,4 +1,4 @@
-"""Work of the command that writes the page of results."""
+"""Run `nfpi page`."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ logger = logging.getLogger(__name__)
 
 
 def write(command: WritePage) -> None:
-    """Write the page, and say where."""
+    """Write the page, and print its path."""
     logger.info("%s", write_page(command.results))

@@ -1,4 +1,4 @@
-"""Work of the stages that use published networks: encoding by an autoencoder, download of a classifier's weights."""
+"""Run the stages that use published networks: encoding by an autoencoder and download of classifier weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from nfpi.stages.options import DownloadWeights, EncodeData
 
 
 def encode_data(stage: EncodeData) -> None:
-    """Write the latents of the three splits."""
+    """Encode the three splits, and write their latents."""
     device = make_device().device
     encode_dataset(stage.name, stage.dataset, stage.output, stage.download_folder, device, stage.workers)
 
 
 def download_weights(stage: DownloadWeights) -> None:
-    """Fetch the weights, and write them."""
+    """Download the weights, and write them."""
     write_atomically(stage.path("weights"), save(published_weights(stage.model)))

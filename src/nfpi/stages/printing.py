@@ -1,4 +1,4 @@
-"""Rows of values as a table on a terminal, and as lines for other programs."""
+"""Print rows of values as a table on a terminal, or as tab-separated lines for other programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = Sequence[str | float]
 
 
 def print_rows(heading: Sequence[str], rows: Sequence[Row]) -> None:
-    """Print rows as a table on a terminal, with four decimals; elsewhere as lines with tabs, with all digits."""
+    """Print rows as a table with four decimals on a terminal, else as tab-separated lines with all digits."""
     if not sys.stdout.isatty():
         print(format_lines(heading, rows, "\t"), end="")
         return
@@ -25,12 +25,12 @@ def print_rows(heading: Sequence[str], rows: Sequence[Row]) -> None:
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(f"{value:.4f}" if isinstance(value, float) else value for value in row))
-    # Names may have brackets, which are no markup.
+    # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 
 
 def format_lines(heading: Sequence[str], rows: Sequence[Row], delimiter: str) -> str:
-    """Rows as the csv module writes them: floats read back the same."""
+    """Format rows with the csv module; floats keep all digits."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerows([heading, *rows])

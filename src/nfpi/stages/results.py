@@ -1,4 +1,4 @@
-"""Work of the stages that collect metrics and write tables."""
+"""Run the stages that collect metrics and write tables."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nfpi.stages.options import Collect, MakeTable
 
 
 def collect_metrics(stage: Collect) -> None:
-    """Read the metrics of all runs, write one table."""
+    """Collect the metrics of all runs in one csv file."""
     write_csv(collect(map(Run.from_json, stage.runs), stage.root), stage.path("metrics"))
 
 
 def make_table(stage: MakeTable) -> None:
-    """Lay out the rows, and write them."""
+    """Write a table in all its formats."""
     table = TableSettings.model_validate(stage.table)
     rows = [TableRow.from_json(row) for row in stage.rows]
     frame = accuracy_table(read_collected(stage.metrics), table, read_reference(stage.reference), rows, stage.root)

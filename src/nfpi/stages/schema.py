@@ -1,4 +1,4 @@
-"""Work of the stage that writes the schema of the settings."""
+"""Run `nfpi schema`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work of the stage that measures speed."""
+"""Run `nfpi benchmark`."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from nfpi.stages.options import Benchmark
 
 
 def benchmark(stage: Benchmark) -> None:
-    """Measure, and write the ratios."""
+    """Measure speed ratios, and write them."""
     run_benchmarks(stage.output, stage.repeats)

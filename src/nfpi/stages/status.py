@@ -1,4 +1,4 @@
-"""Work of the command that tells how far runs are."""
+"""Run `nfpi status`: show the progress of runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from nfpi.stages.options import ShowStatus
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = {"nf_acc": "validation_nf_acc", "cnn_acc": "validation_cnn_acc", "top1": "validation_top1"}
-"""The main number of a run, and the one by which the best is chosen."""
+"""main metrics of a run, and those by which the best run is chosen"""
 _STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "damaged": "bold red", "diverged": "yellow"}
 
 
 def show_status(command: ShowStatus) -> None:
-    """Print the runs of each preset: as a table on a terminal, elsewhere as lines with tabs."""
+    """Print the runs of each preset, as a table on a terminal and as tab-separated lines otherwise."""
     for index, root in enumerate(find_roots(command.results)):
         runs = read_progress(root)
         if index:
@@ -48,7 +48,7 @@ def _cells(run: Progress) -> tuple[str, ...]:
 
 
 def _best(runs: list[Progress]) -> Iterator[str]:
-    """The best of each data set, chosen on the validation split."""
+    """Describe the best run of each data set, chosen on the validation split."""
     for dataset in dict.fromkeys(run.run.dataset for run in runs):
         for name, chosen_by in _SHOWN.items():
             rivals = [run for run in runs if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys()]
@@ -65,7 +65,7 @@ def _print_table(runs: list[Progress]) -> None:
         table.add_column(name, justify="right" if "(h)" in name else "left", overflow="fold")
     for run in runs:
         table.add_row(*_cells(run), style=_STYLES.get(run.state))
-    # Names may have brackets, which are no markup.
+    # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 
 

@@ -1,4 +1,4 @@
-"""Work of the command that checks results."""
+"""Run `nfpi verify`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from nfpi.stages.options import Verify
 
 
 def verify(command: Verify) -> None:
-    """Check all files that a manifest below the folder lists.
+    """Check all files listed in manifests below the folder.
 
     Raises:
-        ManifestError: the folder holds no manifest, or a file has a fault; all faults are printed before.
+        ManifestError: the folder holds no manifest, or a file is faulty; all faults are printed first.
     """
     manifests = find_manifests(command.results)
     if not manifests:

@@ -1,4 +1,4 @@
-"""One light class a stage: its fields are the options of its subcommand, its outputs are declared."""
+"""Options and outputs of each stage and command, in classes that import nothing heavy."""
 
 from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.check import CheckDevice
@@ -43,7 +43,7 @@ STAGES: tuple[type[Stage], ...] = (
     WriteSchema,
     Benchmark,
 )
-"""All of them, in the order in which the command line lists them."""
+"""All stages, in the order in which the command line lists them."""
 
 COMMANDS: tuple[type[Command], ...] = (
     *STAGES,
@@ -62,7 +62,7 @@ COMMANDS: tuple[type[Command], ...] = (
     KeepEvidence,
     RebuildTables,
 )
-"""All subcommands: the stages, and those that write no files."""
+"""All subcommands: the stages, and commands without declared outputs."""
 
 __all__ = [
     "COMMANDS",

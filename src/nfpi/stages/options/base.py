@@ -1,4 +1,4 @@
-"""What all stages share: options are fields, outputs are declared, and the work is imported when it is to be done."""
+"""Base classes of stages and commands: they declare options and outputs, and import the work when it is run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from nfpi.runtime.manifests import SUFFIX
 
 MANIFEST = "manifest"
-"""Name of the output that is written last."""
+"""name of the output that is written last"""
 
 
 class Command(BaseModel):
@@ -21,7 +21,7 @@ class Command(BaseModel):
 
     Attributes:
         command: name of the subcommand.
-        work: the function that does the work, `module:function`; it gets the command.
+        work: function that does the work, `module:function`; the command is its argument.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -31,34 +31,34 @@ class Command(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Keep the docstring as the help prints it: a first line, and what else there is to say."""
+        """Remove the indentation of the docstring, which is printed as the help."""
         cls.__doc__ = inspect.cleandoc(cls.__doc__ or "")
 
     def load(self) -> Callable[[Any], None]:
-        """The function that does the work, imported."""
+        """Import and return the function that does the work."""
         module, _, name = self.work.partition(":")
         function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
         return function
 
 
 ONE_RUN = ("data", "initial state", "prior", "model")
-"""Products that all inputs of a stage must have in common, as far as they were made from them."""
+"""products that must be the same for all inputs made from them"""
 
 
 class Stage(Command):
     """A command that writes files into one folder.
 
     Attributes:
-        outputs: files below `output`, by name; options of the stage may stand in them in braces. The last one is the
-            manifest, where the stage has a product.
-        product: what the outputs are together, in a word or two; empty: nothing that another stage reads.
-        label: what the manifest and the lock are called, where several stages write into one folder; options may stand
-            in it in braces. It defaults to the product, or the command.
-        timed: names of outputs that hold measured times, and so differ whenever they are made.
-        inputs: files that the stage reads of other stages' outputs, by the option that names their folder; nothing: the
-            option names the file itself.
-        common: what all inputs were made from; None: they belong to different runs.
-        replaces_folder: whether the stage replaces its folder as a whole, with all that lies in it.
+        outputs: paths below `output`, by name; they may contain options in braces. If the stage has a product, the last
+            one is its manifest.
+        product: kind of the outputs, in a word or two; empty: no other stage reads them.
+        label: name of the manifest and the lock, for stages that share a folder; it may contain options in braces.
+            Defaults to the product, or the command.
+        timed: names of outputs that hold measured times, which differ at every run.
+        inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
+            the file itself.
+        common: products that must be the same for all inputs; None: the inputs belong to different runs.
+        replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
     """
 
     outputs: ClassVar[dict[str, str]] = {}
@@ -74,7 +74,7 @@ class Stage(Command):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Declare the manifest, and name it."""
+        """Name the manifest, and declare it as an output."""
         super().__pydantic_init_subclass__(**options)
         cls.label = cls.label or cls.product.replace(" ", "-") or cls.command
         if cls.product and MANIFEST not in cls.outputs:
@@ -82,32 +82,32 @@ class Stage(Command):
 
     @classmethod
     def output_files(cls, **options: str) -> dict[str, str]:
-        """The declared outputs below the folder of outputs, by name.
+        """Return the paths of the declared outputs, relative to `output`, by name.
 
         Args:
-            options: those that stand in the names of files.
+            options: values of the options in the paths.
         """
         return {name: file.format(**options) if options else file for name, file in cls.outputs.items()}
 
     def path(self, name: str) -> Path:
-        """Where a declared output lies."""
+        """Return the path of a declared output."""
         return self.output / self.outputs[name].format(**self.__dict__)
 
     def output_paths(self) -> list[Path]:
-        """The files that the stage leaves, without its manifest."""
+        """Return the paths of all outputs but the manifest."""
         return [self.path(name) for name in self.outputs if name != MANIFEST]
 
     @property
     def lock(self) -> Path:
-        """The file by which one process alone does this: in the output folder, or beside one that is replaced."""
+        """Lock file, in the output folder or beside a folder that is replaced."""
         name = f".{self.label.format(**self.__dict__)}.lock"
-        if self.replaces_folder:  # the file would go with the folder, while it is locked
+        if self.replaces_folder:  # a lock inside would be removed with the folder
             folder = self.output.resolve()
             return folder.with_name(f".{folder.name}{name}")
         return self.output / name
 
     def input_files(self) -> list[Path]:
-        """The files that the stage reads of other stages' outputs."""
+        """Return the files that the stage reads from other stages' outputs."""
         return [
             folder / file if file else folder
             for option, files in self.inputs.items()
@@ -117,19 +117,19 @@ class Stage(Command):
 
     @property
     def temporary(self) -> list[Path]:
-        """Outputs that are removed when the stage that they are for has ended."""
+        """Outputs that are removed once the stage that reads them has ended."""
         return []
 
     def end(self) -> None:
-        """What remains to be done when the manifest is written."""
+        """Finish the stage after its manifest is written; does nothing by default."""
 
     def facts(self) -> dict[str, Any]:
-        """What the options say of the run that the outputs belong to, as :class:`nfpi.runtime.manifests.Manifest`."""
+        """Return the facts of the run given by the options, see :class:`nfpi.runtime.manifests.Manifest`."""
         return {}
 
 
 def _paths_of(value: Any) -> list[Path]:
-    """All paths of the value of an option."""
+    """Collect all paths in the value of an option."""
     if isinstance(value, Path):
         return [value]
     if isinstance(value, dict):

@@ -11,22 +11,22 @@ from nfpi.stages.options.base import Command
 class CheckDevice(Command):
     """Check this machine for the trainings of a preset.
 
-    Two minutes. A line a finding: ok; slow, with what to set; missing, with what to give; FAILED, with what to do. The status is 1
-    where one FAILED. Random images stand in for data sets that are not prepared.
+    Takes two minutes. Prints one line per finding: ok; slow, missing or FAILED, each with a remedy. Exits with 1 if one
+    FAILED. Data sets that are not prepared are replaced by random images.
     """
 
     command = "check-device"
     work = "nfpi.stages.check:check_device"
 
     preset: str | None = None
-    """name of a preset, or path of one of your own; None: what `config` or config.yaml names"""
+    """name of a preset, or path of your own; None: the one named by `config` or config.yaml"""
     config: dict[str, Any] = {}
-    """settings laid over the preset, as with `snakemake --config`"""
+    """settings that override the preset, as with `snakemake --config`"""
     config_file: Path | None = None
     """config.yaml, with the folder of presets beside it; None: in this folder, or the root of the installed clone"""
     dataset: str | None = None
-    """only flows of this data set; None: of all"""
+    """check only flows of this data set; None: of all"""
     flow: str | None = None
-    """only this flow; None: all"""
+    """check only this flow; None: all"""
     output: Path | None = None
-    """file that the lines are written to as well, as JSON"""
+    """JSON file for the findings"""

@@ -16,7 +16,7 @@ from nfpi.stages.options.data import META, of_splits
 class TrainClassifier(Stage):
     """Train a classifier on generated or real images.
 
-    On both, where its settings say so. Its accuracy is measured on the real validation split. Resumes if stopped.
+    Or on both, as set by `train_on`. Measures its accuracy on the real validation split. Resumes if stopped.
     """
 
     command = "train-classifier"
@@ -35,24 +35,24 @@ class TrainClassifier(Stage):
     """folder of the splits"""
     classifier: ClassifierConfig = ClassifierConfig()
     name: Name = "resnet18"
-    """what the classifier is called"""
+    """name of the classifier"""
     generated: Path | None = None
-    """folder of the generated images, where the classifier learns from some"""
+    """folder of the generated images, if the classifier is trained on them"""
     augmented: Path | None = None
-    """folder of latent-augmented variants of the real training images, some of which they are to stand in for"""
+    """folder of latent-augmented variants, which replace a share of the real training images"""
     augmentation: Literal["none", "standard"] = "standard"
-    """whether the classifier's standard augmentations are done"""
+    """whether to apply the classifier's standard augmentations"""
     start_from: Path | None = None
-    """model.safetensors of a classifier of the same architecture, whose weights are fine-tuned"""
+    """model.safetensors of a classifier of the same architecture to fine-tune"""
     seed: NonNegativeInt = 0
 
     @property
     def temporary(self) -> list[Path]:
-        """The weights, where they are not to be kept: test-classifier removes them."""
+        """Weights that are not to be kept; test-classifier removes them."""
         return [] if self.classifier.keep else [self.path("model")]
 
     def input_files(self) -> list[Path]:
-        """Besides those of the options, published weights that a stage has fetched; a user's own have no manifest."""
+        """Return the inputs, with published weights that a stage downloaded; the user's own have no manifest."""
         weights = self.classifier.weights
         fetched = weights is not None and weights.with_name(f"{weights.stem}{SUFFIX}").exists()
         return [*super().input_files(), *([weights] if weights is not None and fetched else [])]
@@ -61,12 +61,11 @@ class TrainClassifier(Stage):
 class TestClassifier(Stage):
     """Test the classifier that is best on validation.
 
-    It is chosen by its accuracy on the validation split, and tested once: CNN-Acc of a classifier that learned from
-    generated images; top-1 and top-5 of one of real images, on the labels of ImageNet-ReaL as well where the data set
-    has them.
+    Chooses the classifier by its accuracy on the validation split, and tests it once. Reports CNN-Acc if it was trained
+    on generated images, else top-1 and top-5 accuracy, also on ImageNet-ReaL labels if the data set has them.
     """
 
-    __test__: ClassVar[bool] = False  # not a test, whatever pytest thinks of its name
+    __test__: ClassVar[bool] = False  # keeps pytest from collecting it
 
     command = "test-classifier"
     work = "nfpi.stages.classifiers:test"
@@ -76,18 +75,18 @@ class TestClassifier(Stage):
     inputs = {"data": of_splits("test"), "candidates": ("model.safetensors", "metrics.json")}
 
     candidates: CliPositionalArg[list[Path]]
-    """folders that train-classifier left, e.g. one for each temperature"""
+    """outputs of train-classifier, e.g. one folder for each temperature"""
     data: Path
     """folder of the splits"""
     real_labels: bool = False
-    """score on ImageNet-ReaL's labels as well: the test files are named as ImageNet's validation images"""
+    """also score on ImageNet-ReaL labels; test files must be named like ImageNet's validation images"""
     run: dict[str, Any] | None = None
-    """identity of the run, which is noted beside the values"""
+    """identity of the run, recorded with the metrics"""
     metrics: list[str] = []
-    """names of metrics of extensions to compute, besides those of the project"""
+    """names of additional metrics to compute, defined by extensions"""
 
     def end(self) -> None:
-        """Remove weights that are not to be kept."""
+        """Remove the weights that are not to be kept."""
         for folder in self.candidates:
             manifest = folder / TrainClassifier.outputs[MANIFEST]
             if manifest.is_file():

@@ -1,4 +1,4 @@
-"""Stages from a source to image sets, and from image sets to other programs."""
+"""Stages that prepare image sets, and that export them for other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nfpi.config.figures import IMAGE_SET
 from nfpi.stages.options.base import Stage
 
 META = "meta.json"
-"""The file of an image set that holds the digests of the others."""
+"""file of an image set that holds the digests of the others"""
 IMAGE_OUTPUTS = {file.partition(".")[0]: file for file in IMAGE_SET}
 _SPLITS = ("train", "validation", "test")
 SPLIT_OUTPUTS = {
@@ -20,14 +20,14 @@ SPLIT_OUTPUTS = {
 
 
 def of_splits(*splits: str) -> tuple[str, ...]:
-    """The files of some splits that a stage checks before it reads them; they hold the digests of the others."""
+    """Return the files of splits that hold the digests of the others, to be checked before they are read."""
     return tuple(f"{split}/{META}" for split in splits)
 
 
 class PrepareData(Stage):
-    """Write a data set's splits in the one on-disk form.
+    """Write the splits of a data set in the on-disk format.
 
-    The data set is downloaded where it is not in a folder.
+    Downloads the data set unless a folder is given.
     """
 
     command = "prepare-data"
@@ -37,14 +37,14 @@ class PrepareData(Stage):
     replaces_folder = True
 
     name: Name = "digits"
-    """what the data set is called"""
+    """name of the data set"""
     dataset: DatasetConfig = DatasetConfig()
     download_folder: Path = Path("results/downloads")
-    """where downloads are kept"""
+    """folder where downloads are kept"""
 
 
 class EncodeData(Stage):
-    """Write a data set's splits as an autoencoder's latents.
+    """Encode the splits of a data set by an autoencoder.
 
     For data sets with a `vae`. Resumes if stopped.
     """
@@ -56,19 +56,19 @@ class EncodeData(Stage):
     replaces_folder = True
 
     name: Name
-    """what the data set is called"""
+    """name of the data set"""
     dataset: DatasetConfig
-    """an imagefolder with a vae"""
+    """data set of source imagefolder with a `vae`"""
     download_folder: Path = Path("results/downloads")
-    """where an archive is unpacked"""
+    """folder where an archive is unpacked"""
     workers: PositiveInt = 1
-    """threads that read images; they change no result"""
+    """threads that read images; the result does not depend on them"""
 
 
 class DownloadWeights(Stage):
-    """Fetch the published weights of a classifier.
+    """Download the published weights of a classifier.
 
-    On a machine with internet, for stages that run without.
+    Needs internet access, so that the stages that use the weights do not.
     """
 
     command = "download-weights"
@@ -81,9 +81,9 @@ class DownloadWeights(Stage):
 
 
 class Export(Stage):
-    """Write an image set in a form that other programs read.
+    """Export an image set for other programs.
 
-    Real, generated or augmented images.
+    The images may be real, generated or augmented.
     """
 
     command = "export"

@@ -10,10 +10,10 @@ from nfpi.stages.options.base import Command
 
 
 class KeepEvidence(Command):
-    """Keep metrics and predictions of the runs of tables.
+    """Keep metrics and predictions of the runs in tables.
 
-    The settings of the preset and a checksum of every file are kept with them. Called again, it adds what is new, such
-    as more seeds.
+    Also keeps the settings of the preset and a checksum of every file. Called again, it adds new runs, such as more
+    seeds.
     """
 
     command = "evidence"
@@ -22,28 +22,28 @@ class KeepEvidence(Command):
     results: CliPositionalArg[Path]
     """results/{preset}"""
     output: Path
-    """folder of the evidence, such as docs/evidence/{preset}"""
+    """folder of the evidence, e.g. docs/evidence/{preset}"""
     class_log_prob: bool = False
-    """keep the probabilities of every class in predictions.npz, which no table needs: three times the bytes"""
+    """keep the probabilities of all classes in predictions.npz; no table needs them, and they triple the size"""
     with_other_settings: bool = False
-    """also take runs whose settings differ from the evidence's: in their place, or beside those of other seeds"""
+    """also keep runs whose settings differ from the evidence's; they replace runs of the same seed"""
 
 
 class RebuildTables(Command):
     """Make tables, claims and figures from evidence alone.
 
-    Without training, in seconds. With --update, blocks of Markdown between `<!-- evidence: PRESET/TABLE -->` and
-    `<!-- end -->` are filled in.
+    Takes seconds, without training. With --update, fills in the blocks between `<!-- evidence: PRESET/TABLE -->` and
+    `<!-- end -->` of Markdown files.
     """
 
     command = "tables"
     work = "nfpi.stages.evidence:rebuild_tables"
 
     evidence: CliPositionalArg[Path]
-    """what `nfpi evidence` wrote, or a folder of several"""
+    """output of `nfpi evidence`, or a folder of several"""
     output: Path | None = None
-    """folder that tables, claims and figures are written into, in folders of their presets where there are several"""
+    """folder for tables, claims and figures, with one folder per preset if there are several"""
     update: list[Path] = []
-    """Markdown files whose blocks are filled in; again for more"""
+    """Markdown file whose blocks are filled in; may be repeated"""
     reference: Path | None = None
-    """the paper's numbers (csv); without it: workflow/reference/paper.csv of the clone"""
+    """the paper's numbers (csv); None: workflow/reference/paper.csv of the clone"""

@@ -1,4 +1,4 @@
-"""Stages of the flow: initial state, fit, training, import of a released one, evaluation, generation, augmentation."""
+"""Stages of the flow: initial state, fit, training, import of a release, evaluation, generation and augmentation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _learned(prior: PriorBlock) -> PriorBlock:
 class StartFlow(Stage):
     """Initialise a flow and its Gaussians on images.
 
-    The epochs before the fit are trained as well. Resumes if stopped.
+    Also trains the epochs before the fit. Resumes if stopped.
     """
 
     command = "start-flow"
@@ -69,7 +69,7 @@ class StartFlow(Stage):
     devices: PositiveInt = 1
     """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
     start: Start = "data"
-    """initial Gaussians: class means with class variances (data), one variance a class (isotropic) or identity
+    """initial Gaussians: class means with class variances (data), one variance per class (isotropic) or identity
     covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
     seed: NonNegativeInt = 0
 
@@ -80,14 +80,14 @@ class StartFlow(Stage):
         return self
 
     def facts(self) -> dict[str, Any]:
-        """The seed of the run; without a fit, λ is 0."""
+        """Return the seed of the run, and λ = 0, as no Gaussians are fitted yet."""
         return {"seed": self.seed, "lambda": 0.0}
 
 
 class FitPrior(Stage):
     """Fit the Gaussians of an initial state (Eqs. 5-7).
 
-    By fixed-point iteration, or another method. A fit that diverges is a result, and ends well.
+    Uses fixed-point iteration or another method. A fit that diverges is recorded as a result; the command succeeds.
     """
 
     command = "fit-prior"
@@ -97,14 +97,14 @@ class FitPrior(Stage):
     inputs = {"initial": ("prior.safetensors", "statistics.safetensors")}
 
     initial: Path
-    """folder of an initial state: its statistics and its Gaussians"""
+    """folder of an initial state, with its statistics and Gaussians"""
     prior: Annotated[PriorConfig, AfterValidator(_fitted)] = PRIORS.validate({})
-    """the method and its settings"""
+    """method of the prior and its settings"""
     weight: NonNegativeFloat
     """λ of Eq. 4"""
 
     def facts(self) -> dict[str, Any]:
-        """λ of the run."""
+        """Return λ of the run."""
         return {"lambda": self.weight}
 
 
@@ -130,26 +130,26 @@ class TrainFlow(Stage):
     initial: Path
     """folder of the initial state"""
     prior: Path | None = None
-    """fitted Gaussians to train under, a safetensors file; None: the initial ones"""
+    """safetensors file of the fitted Gaussians; None: the initial ones"""
     learn: Annotated[PriorConfig, AfterValidator(_learned)] | None = None
-    """learn the Gaussians along with the flow, by this method; None: they stay"""
+    """method that learns the Gaussians along with the flow; None: they are fixed"""
     weight: NonNegativeFloat = 0.0
-    """λ of Eq. 4, where the Gaussians are learned"""
+    """λ of Eq. 4, if the Gaussians are learned"""
     training: TrainingConfig = TrainingConfig()
     devices: PositiveInt = 1
     """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
     run: dict[str, Any] | None = None
-    """identity of the run, which the initial state and the Gaussians must have"""
+    """identity of the run, which the initial state and the Gaussians must belong to"""
 
     def facts(self) -> dict[str, Any]:
-        """λ of the run, where the Gaussians are learned."""
+        """Return λ of the run if the Gaussians are learned."""
         return {"lambda": self.weight} if self.learn is not None else {}
 
 
 class ImportRelease(Stage):
-    """Read a checkpoint of the authors' release as a model.
+    """Convert a checkpoint of the authors' release.
 
-    evaluate, generate and augment take it.
+    The model can be passed to evaluate, generate and augment.
     """
 
     command = "import-release"
@@ -159,17 +159,17 @@ class ImportRelease(Stage):
     inputs = {"data": of_splits("train")}
 
     checkpoint: CliPositionalArg[Path]
-    """file of the released code; nothing in it is executed"""
+    """checkpoint file of the released code; nothing in it is executed"""
     data: Path
-    """folder of the splits that it was trained on: the names of the classes are taken from it"""
+    """folder of the splits that it was trained on, for the class names"""
     averaged: bool = True
-    """take the averaged (EMA) weights; else the online ones"""
+    """use the averaged (EMA) weights instead of the online ones"""
 
 
 class Evaluate(Stage):
     """Measure NF-Acc, top-5, ECE and bits/dim of a flow.
 
-    On the validation and the test split.
+    Uses the validation and the test split.
     """
 
     command = "evaluate"
@@ -184,18 +184,18 @@ class Evaluate(Stage):
     model: Path
     """folder of the model"""
     history: Path | None = None
-    """log.csv of its training, for the time that it took"""
+    """log.csv of its training, for the training time"""
     run: dict[str, Any] | None = None
-    """identity of the run, which is noted beside the values"""
+    """identity of the run, recorded with the metrics"""
     metrics: list[str] = []
-    """names of metrics of extensions to compute, besides those of the project"""
+    """names of additional metrics to compute, defined by extensions"""
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
 class Generate(Stage):
     """Draw labelled images from a trained flow.
 
-    In the on-disk form of data sets. Resumes if stopped.
+    Writes them in the on-disk format of data sets. Resumes if stopped.
     """
 
     command = "generate"
@@ -208,7 +208,7 @@ class Generate(Stage):
     model: Path
     """folder of the model"""
     temperature: PositiveFloat = 1.0
-    """scales the deviations from the class means"""
+    """scale of the deviations from the class means"""
     per_class: PositiveInt = 5000
     batch_size: PositiveInt = 1000
     seed: NonNegativeInt = 0
@@ -217,7 +217,7 @@ class Generate(Stage):
 class Augment(Stage):
     """Make latent-augmented variants of training images.
 
-    Of all of them, in the on-disk form of data sets. Resumes if stopped.
+    Writes variants of all images in the on-disk format of data sets. Resumes if stopped.
     """
 
     command = "augment"
@@ -228,10 +228,10 @@ class Augment(Stage):
     inputs = {"data": of_splits("train"), "model": MODEL}
 
     data: Path
-    """folder of the splits; the train split is augmented: all variants of image 0, then all of image 1, ..."""
+    """folder of the splits; variants are those of training image 0, then of image 1, …"""
     model: Path
     """folder of the model"""
     nfa: NfaConfig = NfaConfig()
     displacement: Displacement = "mix"
-    """mix: latents move towards another one of their class (NFA); noise: as far, each in a random direction"""
+    """mix: move each latent towards another one of its class (NFA); noise: equally far in a random direction"""
     seed: NonNegativeInt = 0

@@ -1,4 +1,4 @@
-"""The command that writes a preset for images of the user's own."""
+"""The command that writes a preset for the user's images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nfpi.stages.options.base import Command
 class WritePreset(Command):
     """Write a preset for a folder of images of your own.
 
-    It suits their number, their size and their classes. The command that makes its table is printed.
+    Chooses settings by the number, size and classes of the images. Prints the command that makes the table.
     """
 
     command = "new"
     work = "nfpi.stages.new:write_preset"
 
     folder: CliPositionalArg[Path]
-    """train/ and test/ (or val/) with a folder for each class, class folders alone, or a zip or tar archive of them"""
+    """train/ and test/ (or val/) with one folder per class, class folders alone, or a zip or tar archive of them"""
     output: Path | None = None
-    """file of the preset, which must not be there yet; none: NAME.yaml in presets/, NAME that of the folder"""
+    """file of the preset, which must not exist; None: NAME.yaml in presets/, with the NAME of the folder"""
     download_folder: Path = Path("results/downloads")
-    """where an archive is unpacked"""
+    """folder where an archive is unpacked"""

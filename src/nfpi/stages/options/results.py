@@ -19,7 +19,7 @@ from nfpi.stages.options.words import JsonList
 class Collect(Stage):
     """Collect the metrics of many runs into one table.
 
-    It has a row for each value.
+    The table has one row per value.
     """
 
     command = "collect"
@@ -30,21 +30,21 @@ class Collect(Stage):
     common = None
 
     name: Name
-    """of the file"""
+    """name of the file"""
     runs: JsonList[dict[str, Any]]
     """identities of the runs"""
     root: Path
-    """folder that the runs lie under, results/{preset}"""
+    """folder of the runs, results/{preset}"""
 
     def input_files(self) -> list[Path]:
-        """The metrics of the runs."""
+        """Return the metrics files of the runs."""
         return [self.root / Run.from_json(run).folder / "metrics.json" for run in self.runs]
 
 
 class MakeTable(Stage):
-    """Make a table from metrics, beside the paper's numbers.
+    """Make a table of metrics beside the paper's numbers.
 
-    As csv, Markdown, LaTeX and HTML.
+    Writes csv, Markdown, LaTeX and HTML.
     """
 
     command = "table"
@@ -57,18 +57,18 @@ class MakeTable(Stage):
     name: Name
     """name of the table, and of its files"""
     table: dict[str, Any]
-    """its title, metrics, and cited work"""
+    """title, metrics and cited work of the table"""
     rows: JsonList[dict[str, Any]]
-    """its rows, each with the runs behind it"""
+    """rows of the table, each with its runs"""
     metrics: Path
-    """what `collect` wrote"""
+    """output of `collect`"""
     reference: Path
     """the paper's numbers (csv)"""
     root: Path | None = None
-    """folder that the runs lie under, results/{preset}: a table of one seed compares their predictions"""
+    """folder of the runs, results/{preset}; a table of one seed compares their predictions"""
 
     def input_files(self) -> list[Path]:
-        """The metrics, and the predictions that are there."""
+        """Return the metrics, and the predictions that exist."""
         rows = [TableRow.from_json(row) for row in self.rows] if self.root is not None else []
         runs = runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
         predictions = [Path(self.root or "") / run.folder / Evaluate.outputs["predictions"] for run in runs]
@@ -76,9 +76,9 @@ class MakeTable(Stage):
 
 
 class MakeFigure(Stage):
-    """Draw a figure, and write the numbers that it shows.
+    """Draw a figure, and write its numbers.
 
-    As PNG and PDF; the numbers as csv, where the figure has a table.
+    Writes PNG and PDF, and the numbers as csv if the figure has a table.
     """
 
     command = "figure"
@@ -89,17 +89,17 @@ class MakeFigure(Stage):
 
     name: Annotated[str, AfterValidator(FIGURES.known)]
     figure: dict[str, Any] = {}
-    """what it shows"""
+    """settings of the figure"""
     files: dict[str, list[Path]]
-    """what it is drawn from"""
+    """files that the figure is drawn from"""
     reads: dict[str, dict[str, Any]] = {}
-    """other settings that it is drawn by"""
+    """other settings that the figure depends on"""
 
 
 class JudgeClaims(Stage):
     """Judge the claims of a preset by its runs' metrics.
 
-    As csv, Markdown, LaTeX and HTML, and as a figure.
+    Writes csv, Markdown, LaTeX and HTML, and a figure.
     """
 
     command = "claims"
@@ -112,24 +112,24 @@ class JudgeClaims(Stage):
     common = None
 
     claims: dict[str, Claim]
-    """what is judged, as in a preset"""
+    """claims, as in a preset"""
     tables: dict[str, dict[str, Any]]
     """settings of the tables that the claims name"""
     rows: dict[str, list[dict[str, Any]]]
     """rows of these tables, each with the runs of one seed"""
     seeds: list[Seed]
-    """of all runs"""
+    """seeds of all runs"""
     root: Path
-    """folder that the runs lie under, results/{preset}; a run that is not there is missing"""
+    """folder of the runs, results/{preset}; runs that do not exist count as missing"""
     reference: Path
     """the paper's numbers (csv)"""
 
     def input_files(self) -> list[Path]:
-        """The metrics of the runs that are there."""
+        """Return the metrics of the runs that exist."""
         return [path for run in self.runs() if (path := self.root / run.folder / "metrics.json").is_file()]
 
     def runs(self) -> list[Run]:
-        """All runs, whether they are there or not."""
+        """All runs of the claims, existing or not."""
         rows = [TableRow.from_json(row).with_seeds(self.seeds) for rows in self.rows.values() for row in rows]
         return list(dict.fromkeys(run for row in rows for run in row.runs))
 
@@ -137,7 +137,8 @@ class JudgeClaims(Stage):
 class WritePage(Command):
     """Write the page of a folder of results, index.html.
 
-    It shows what is there, in one file: tables, figures, and every run with its curves, samples and predictions.
+    The page is a single file of all present results: tables, figures, and each run with its curves, samples and
+    predictions.
     """
 
     command = "page"
@@ -148,9 +149,9 @@ class WritePage(Command):
 
 
 class Compare(Command):
-    """Print in what two folders of results differ.
+    """Print the differences between two folders of results.
 
-    Settings, versions, numbers and runs: as tables on a terminal, else as lines with tabs.
+    Compares settings, versions, numbers and runs. Prints tables on a terminal, else tab-separated lines.
     """
 
     command = "compare"
@@ -159,16 +160,16 @@ class Compare(Command):
     first: CliPositionalArg[Path]
     """results/{preset}"""
     second: CliPositionalArg[Path]
-    """what it is compared with: another folder results/{preset}"""
+    """folder results/{preset} that it is compared with"""
     times: bool = False
-    """also metrics in hours and seconds, which differ from call to call"""
+    """also compare metrics in hours and seconds, which differ from call to call"""
 
 
 class ShowCosts(Command):
-    """Print what the jobs behind the tables took.
+    """Print the time and memory of the jobs behind tables.
 
-    Hours of the clock and of processors, and memory, by table, stage and device: from the times that are noted below
-    the folder of results. Nothing is run.
+    Prints wall-clock and CPU hours and memory by table, stage and device, from the records in the folder of results.
+    Runs nothing.
     """
 
     command = "costs"
@@ -177,7 +178,7 @@ class ShowCosts(Command):
     results: CliPositionalArg[Path]
     """results/{preset}"""
     output: Path | None = None
-    """folder that costs.csv and costs.md are written into, too"""
+    """folder for costs.csv and costs.md"""
 
 
 class WriteSchema(Stage):
@@ -191,7 +192,7 @@ class WriteSchema(Stage):
 class Benchmark(Stage):
     """Measure speed, as ratios to named references.
 
-    Both sides of a ratio are measured in one run. A figure shows costs against images, classes, dimensions and levels.
+    Measures both sides of a ratio in one run. A figure shows costs against images, classes, dimensions and levels.
     """
 
     command = "benchmark"
@@ -202,4 +203,4 @@ class Benchmark(Stage):
     }
 
     repeats: PositiveInt = 7
-    """runs of each side; medians are given"""
+    """runs of each side, of which the median is taken"""

@@ -1,4 +1,4 @@
-"""The commands that tell how far runs are, and what they print."""
+"""Commands that show the progress and the logs of runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nfpi.stages.options.base import Command
 
 
 class ShowStatus(Command):
-    """Print how far the runs of a folder of results are.
+    """Print the progress of the runs in a folder of results.
 
-    Waiting, running with epoch and time left, stopped, failed with its last line, diverged, or done with its main
-    number; and the hours that each took. Only files are read: it works for jobs of a cluster, and while they run.
+    A run is waiting, running (with epoch and time left), stopped, failed (with its last line), diverged, or done (with
+    its main metric); the hours of each are printed too. Only reads files, so it works for running jobs of a cluster.
     """
 
     command = "status"
@@ -27,17 +27,17 @@ class ShowStatus(Command):
 class ShowLog(Command):
     """Print and follow the last log of a run.
 
-    What is added to it is printed while the run is at work. SLURM's log stands before it, where the run is a job of it.
+    Follows the log while the run is active. The log of its SLURM job, if any, is printed first.
     """
 
     command = "log"
     work = "nfpi.stages.log:show_log"
 
     run: CliPositionalArg[Path]
-    """folder of the run, as `nfpi status` names it or with results/{preset} before it"""
+    """folder of the run as printed by `nfpi status`, or with results/{preset} prepended"""
     results: Path = Path("results")
-    """where a run without its folder of results is looked for"""
+    """folder where a run is searched for if its path has no folder of results"""
     lines: NonNegativeInt = 20
-    """how many there are to begin with"""
+    """number of lines to begin with"""
     follow: bool = True
-    """continue while the run is at work"""
+    """follow the log while the run is active"""

@@ -12,7 +12,7 @@ from nfpi.stages.options.base import Command
 class Verify(Command):
     """Check a folder of results against its manifests.
 
-    One line a fault; the status is 1 where there is one.
+    Prints one line per fault, and exits with 1 if there is any.
     """
 
     command = "verify"

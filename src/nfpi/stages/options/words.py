@@ -1,4 +1,4 @@
-"""Lists on the command line: words, as in `--classes cat dog` or files beside the other arguments; and JSON."""
+"""Lists on the command line, as words (`--classes cat dog`, or files as arguments) or as JSON."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ def _read_json(value: Any) -> Any:
 
 
 JsonList = Annotated[list[T], NoDecode, BeforeValidator(_read_json)]
-"""A list that the command line takes as one JSON text.
+"""A list that is given as one JSON text on the command line.
 
-By itself, pydantic-settings (2.16) takes the text of a list apart and leaves escapes such as `\\u03bb` in its strings.
+By default, pydantic-settings (2.16) splits the text of a list and leaves escapes such as `\\u03bb` in its strings.
 """
 
 _WORD_BY_WORD = "word by word"
-"""Marks lists of words among those that are read as JSON."""
+"""marker of lists that are given as words instead of JSON"""
 
 Words = Annotated[list[T], NoDecode, BeforeValidator(_read_json), _WORD_BY_WORD]
-"""A list that the command line takes word by word, to the letter: `3` is no number, and a comma separates nothing."""
+"""A list that is given as words on the command line; they are taken literally, e.g. `3` or `a,b` as strings."""
 
 _POSITIONAL = get_args(CliPositionalArg[str])[1]
 
 
 def has_words(command: type[Command]) -> bool:
-    """Whether a command has an option or an argument of the type `Words`."""
+    """Return whether a command has an option or an argument of type `Words`."""
     return any(_WORD_BY_WORD in field.metadata for field in command.model_fields.values())
 
 
 def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
-    """Write each list of words of a command as one JSON text, which pydantic-settings leaves to the list's type.
+    """Replace each list of words in the arguments by one JSON text, which the type of the list parses.
 
-    By itself, it takes one word after an option.
+    By default, pydantic-settings accepts only one word after an option.
 
     Args:
-        command: whose fields of the type `Words` are such lists.
-        arguments: what stands after its name.
+        command: command whose fields of type `Words` are lists of words.
+        arguments: arguments after the name of the command.
 
     Returns:
-        the arguments, in an order of which argparse makes the same.
+        the arguments, reordered in a way that argparse parses the same.
     """
     fields = command.model_fields
     lists = {name for name, field in fields.items() if _WORD_BY_WORD in field.metadata}
@@ -60,7 +60,7 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
     others: list[str] = []
     single: list[str] = []
     ended = False
-    option = ""  # which the next argument belongs to
+    option = ""  # option that the next argument belongs to
     for argument in arguments:
         if not ended and argument == "--":
             ended, option = True, ""
@@ -81,7 +81,7 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
             single.append(argument)
         else:
             words.setdefault("", []).append(argument)
-    after = words.pop("", [])  # beyond the single arguments
+    after = words.pop("", [])  # positional arguments after the single ones
     for name, values in words.items():
         others += [name, json.dumps(values)] if values else [name]
     if any(name in lists for name in positional):
