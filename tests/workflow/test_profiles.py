@@ -85,7 +85,7 @@ ON_GPU = {
 def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh: Project, overlay: str) -> None:
     gpu, hint, warned = ON_GPU[overlay], "--hint=nomultithread", "--signal=TERM@120"
     assert asked_by_job(fresh, "--profile", overlay, "table2", **ACCOUNT) == {
-        "Initialise mef": f"{gpu} --time=120 {hint} {warned}",
+        "Initialise mef": f"{gpu} --time=480 {hint} {warned}",
         "Fit the": f"--account=abc@cpu --partition=cpu_p1 --cpus-per-task=4 --time=60 {hint}",
         "Train mef": f"{gpu} --time=1200 {hint} {warned}",
         "Evaluate mef": f"{gpu} --time=60 {hint}",
