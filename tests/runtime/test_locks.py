@@ -86,4 +86,4 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("fcntl.flock", unknown)
     with locked(tmp_path / "lock", "train"):
         pass
-    assert "this file system knows no locks" in caplog.text
+    assert "this file system does not support locks" in caplog.text

@@ -1,1 +1,1 @@
-"""What every stage needs of the machine: files, checkpoints, signals, processes, devices, random seeds."""
+"""System layer of the stages: files, checkpoints, locks, signals, processes, devices and random seeds."""

@@ -27,33 +27,32 @@ from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 logger = logging.getLogger(__name__)
 
 _FORM = {"format": 1, "version": __version__}
-"""What a state must agree in besides its settings: the form of its file, and the version of this package."""
+"""File format and package version, which a state must match in addition to its settings."""
 _NO_DIGEST = b"0" * 64
 _KEY = b'"sha256":"'
-_LARGEST_SHARE = 0.01  # of the time that saving at the ends of epochs may take
+_LARGEST_SHARE = 0.01  # largest share of the time spent on saving at the end of epochs
 
 
 class Checkpoints:
     """The two latest states of one job, in hidden files of its output folder.
 
     A state is written to a temporary file; then the latest one is renamed to the previous one, and the new one to the
-    latest. Whenever the process is killed, an intact state remains (for a moment three of them take disk space). The
-    header of a file holds the SHA-256 of its other bytes; where that differs, the file is damaged and the state before
-    it is used.
+    latest. Whenever the process is killed, an intact state remains (for a moment, three files exist). The header of
+    a file holds the SHA-256 of its other bytes; if it does not match, the file is damaged and the previous one is used.
 
     The files are not declared as outputs, because Snakemake deletes the outputs of a job that failed. A stage that
     succeeds removes them. Their names are `.checkpoint-` and the first digits of the fingerprint, so that a job with
-    other settings neither uses nor replaces them. Those of another version of this package are removed: a state means
-    what the code that made it takes it to mean.
+    other settings neither uses nor replaces them. Those of another version of this package are removed, because their
+    meaning may have changed.
 
     Args:
-        folder: of the outputs; it is created when the first state is saved.
-        fingerprint: of everything that the result depends on, in hexadecimal.
+        folder: output folder; created when the first state is saved.
+        fingerprint: digest of everything that the result depends on, in hexadecimal.
         minutes: time between two states, see :meth:`due`.
-        unit: what messages call a step.
+        unit: name of a step in messages.
 
     Attributes:
-        step: of the state that was saved or loaded last; None: there is none.
+        step: step of the state that was saved or loaded last; None: no such state.
     """
 
     def __init__(self, folder: Path, fingerprint: str, minutes: float = math.inf, unit: str = "step") -> None:
@@ -69,9 +68,9 @@ class Checkpoints:
         return "none" if self.step is None else f"{self._unit} {self.step} in {self.path}"
 
     def due(self, epoch_ended: bool = False) -> bool:
-        """Tell whether to save a state now: `minutes` have passed, or an epoch has ended and saving is cheap.
+        """Return whether to save a state now: `minutes` have passed, or an epoch has ended and saving is cheap.
 
-        At the end of an epoch a state is saved only if that takes a small share of the time since the last one.
+        Saving is cheap if it takes a small share of the time since the last state.
         """
         passed = time.monotonic() - self._saved
         return passed > self._seconds or (epoch_ended and passed * _LARGEST_SHARE >= self._cost)
@@ -92,7 +91,7 @@ class Checkpoints:
         self._cost = self._saved - began
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Load the latest intact state of this job, with its tensors on the CPU; None where there is none.
+        """Load the latest intact state of this job, with its tensors on the CPU; None if there is no such state.
 
         Damaged states are removed and states of other settings ignored, each with a warning.
         """
@@ -106,13 +105,13 @@ class Checkpoints:
                     raise ValueError("of another fingerprint")
                 if any(header.get(key) != value for key, value in _FORM.items()):
                     made_by = f"format {header.get('format')}, nfpi {header.get('version')}"
-                    logger.warning("%s: removed a checkpoint of another version (%s): begins anew", path, made_by)
+                    logger.warning("%s: removed a checkpoint of another version (%s): starting again", path, made_by)
                     path.unlink()
                     continue
             except (ValueError, KeyError, TypeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())
                 logger.warning("%s: removed a damaged checkpoint (%s)", path, reason)
-                path.unlink()  # or else the next save would replace the intact previous state by it
+                path.unlink()  # else the next save would replace the intact previous state by it
                 continue
             self.step = int(header["step"])
             logger.info("%s: resuming from %s %d", path, self._unit, self.step)
@@ -122,7 +121,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove the states in the folder, those of other settings included: the outputs replace them all."""
+        """Remove all states in the folder, also those of other settings, once the outputs are complete."""
         remove_remains(self.path)
         for path in self._all_files():
             path.unlink(missing_ok=True)
@@ -140,7 +139,7 @@ class Checkpointer:
     """Saves the state of a running loop.
 
     Args:
-        checkpoints: where it is saved; None: nowhere.
+        checkpoints: where states are saved; None: they are not.
         snapshot: returns the current state.
         interruption: whether a signal has asked the loop to stop.
     """
@@ -167,7 +166,7 @@ class Checkpointer:
 def checkpointing(checkpoints: Checkpoints | None, snapshot: Callable[[], Snapshot]) -> Iterator[Checkpointer]:
     """Save the state of the loop in the block, at intervals and when a signal stops it.
 
-    The loop calls :meth:`Checkpointer.after_step`. Where Interrupted is raised in the block, the state is consistent.
+    The loop calls :meth:`Checkpointer.after_step`. If the block raises Interrupted, its state must be consistent.
     """
     with interruptible() as interruption:
         checkpointer = Checkpointer(checkpoints, snapshot, interruption)
@@ -180,7 +179,7 @@ def checkpointing(checkpoints: Checkpoints | None, snapshot: Callable[[], Snapsh
 
 
 def _serialize(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytearray:
-    """Make a safetensors file that holds its own checksum, computed with zeros in its place."""
+    """Serialize a safetensors file with its own checksum, computed with zeros in the field of the checksum."""
     metadata = {"nfpi": json.dumps(header, allow_nan=False), "sha256": _NO_DIGEST.decode()}
     content = bytearray(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
     place = content.index(_KEY + _NO_DIGEST) + len(_KEY)  # unique: quotes in the text of the header are escaped

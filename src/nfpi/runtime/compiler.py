@@ -1,4 +1,4 @@
-"""Whether the training on a device is compiled, by torch.compile with its backend inductor."""
+"""Choice of whether a training is compiled by torch.compile with the backend inductor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"
 _SUPPORTED = 8
-"""major compute capability of NVIDIA's cards (A100) from which on Triton supports them"""
+"""lowest major compute capability of NVIDIA GPUs (A100) that Triton supports"""
 
 
 def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str | None:

@@ -13,18 +13,18 @@ from nfpi.runtime.processes import Processes
 
 
 class Device:
-    """One device; by itself it trains in float32.
+    """A device that trains in float32.
 
-    A training calls its methods in the place of torch's, so that the same loop runs in mixed precision and in several
+    A training calls its methods instead of torch's, so that the same loop runs in mixed precision and in several
     processes (:class:`nfpi.runtime.fabric.FabricDevice`).
 
     Args:
-        device: of this process.
-        precision: what trainings compute in here, see :func:`nfpi.runtime.precision.choose_precision`.
+        device: device of this process.
+        precision: precision of trainings, see :func:`nfpi.runtime.precision.choose_precision`.
 
     Attributes:
         device, precision: as given.
-        processes: those that train together; this one alone.
+        processes: processes that train together; only this one.
     """
 
     def __init__(self, device: torch.device, precision: str = "32-true") -> None:
@@ -54,7 +54,7 @@ class Device:
         nn.utils.clip_grad_norm_(module.parameters(), max_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """State that changes during training, the scale of 16-bit gradients; empty where there is none."""
+        """Return the state that changes during training, i.e. the scale of 16-bit gradients; may be empty."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:
-    """Choose the best device there is, or `devices` GPUs where as many are available, and prepare this process for it.
+    """Choose the best device, or `devices` GPUs if as many are available, and prepare this process for it.
 
     The precision is that of training steps, on the module that :meth:`Device.setup` returns. All else is float32, and
     GPUs do not round the factors of its convolutions to TF32, which would break the inverse of a flow. On a CPU the
@@ -29,7 +29,7 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     Args:
         precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
             :func:`nfpi.runtime.precision.choose_precision`. :attr:`Device.precision` is never `auto`.
-        devices: number of GPUs, with a process each, see :meth:`Device.together`.
+        devices: number of GPUs, with one process each, see :meth:`Device.together`.
 
     Raises:
         DeviceError: this process was given a GPU, and torch cannot use it.
@@ -48,7 +48,7 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
         device = FabricDevice(chosen, count, kind)
     if precision == "auto":
         logger.info("precision: %s on %s", chosen, describe_device(device.device))
-    if device.device.type == "cpu":  # elsewhere it is slower
+    if device.device.type == "cpu":  # slower on other devices
         # uninitialized memory is never read here
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # torch.use_deterministic_algorithms does the same, and imports the compiler

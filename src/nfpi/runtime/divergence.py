@@ -1,9 +1,9 @@
-"""A fit or a training that diverged, as a result that passes from stage to stage.
+"""Divergence of a fit or a training, as a result that propagates from stage to stage.
 
-A λ whose fit diverges has no prior, no flow and no images, and that is what its row of a table says. Each of its files
-is written nevertheless and holds the divergence in place of content. Reading one raises the :class:`Diverged` of the
-fit again, as if the stages were function calls, and the stage that reads it marks its own outputs in turn. The same
-holds for a training whose loss is no longer finite.
+If the fit diverges for a λ, the run has no prior, flow or images, and its row of a table reports the divergence. All of
+its files are still written, with a record of the divergence instead of content. Reading one raises the
+:class:`Diverged` of the fit again, as if the stages were function calls, and the stage that reads it marks its own
+outputs in turn. The same holds for a training whose loss is no longer finite.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.formats import check_divergence, read_json_object
 
 _FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "quantity", "lambda": "weight"}
-"""Keys of a divergence in files, and the attributes that they hold."""
+"""keys of a divergence in files, and the attributes that they hold"""
 
 
 class Diverged(ArithmeticError):
-    """A fit left the positive definite matrices or the finite numbers, or a training the finite numbers.
+    """A fit or a training diverged: a quantity is no longer finite or, in a fit, no longer positive definite.
 
     Attributes:
-        iteration: when, from 1; the step of a training.
-        class_index: the first class concerned; None: a quantity that is none of a class.
+        iteration: iteration of the fit or step of the training, from 1.
+        class_index: the first class affected; None: the quantity does not belong to a class.
         quantity: what is no longer finite, or positive (definite).
-        weight: λ; None: a training that has none, or several.
-        context: what else is known of the run, added by whoever catches this (seed, settings).
-        message: of a training, the line that says so.
+        weight: λ; None: a training with no λ, or with several.
+        context: further properties of the run (seed, settings), added where this is caught.
+        message: error message of a training, in one line.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Diverged(ArithmeticError):
 
     @property
     def record(self) -> dict[str, Any]:
-        """The divergence with its context, as JSON."""
+        """Return the divergence with its context, as JSON."""
         message = {"message": self.message} if self.message else {}
         return {key: getattr(self, name) for key, name in _FIELDS.items()} | message | {"context": self.context}
 
@@ -71,7 +71,7 @@ class TrainingDiverged(Diverged):
         quantity: what is no longer finite.
 
     Attributes:
-        log: a row for each epoch before that one.
+        log: rows of the epochs before the divergence.
     """
 
     def __init__(self, message: str, step: int, quantity: str) -> None:
@@ -93,7 +93,7 @@ def raise_if_marked(path: Path) -> None:
 
     Raises:
         Diverged: there is one.
-        FormatError: the file is no JSON object, or says that there is one, and no more.
+        FormatError: the file is not a JSON object, or its record of the divergence is incomplete.
     """
     if path.is_file():
         content = read_json_object(path)
@@ -102,14 +102,14 @@ def raise_if_marked(path: Path) -> None:
 
 
 def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
-    """Write files that stand for the divergence, all of them or none: each in its own form, without content.
+    """Write files that record the divergence, each in its own format without content; all of them or none.
 
     Args:
         paths: outputs of a stage: .safetensors, .json, .csv, .npy, .npz.
         fault: the divergence.
 
     Raises:
-        ValueError: a file of another form.
+        ValueError: a file has another format.
     """
     with written_together():
         for path in paths:

@@ -1,4 +1,4 @@
-"""Durations for people."""
+"""Human-readable durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def write_duration(seconds: float) -> str:
-    """`8 s`, `2 min 5 s`, `20 h`: the largest unit, and the next one where there are fewer than ten of the largest."""
+    """Format a duration in its largest unit, with the next one below 10 units: `8 s`, `2 min 5 s`, `20 h`."""
     if seconds < 0.5:
         return "< 1 s"
     seconds = max(1, round(seconds))

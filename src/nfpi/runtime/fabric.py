@@ -22,7 +22,7 @@ from nfpi.runtime.processes import ADDRESS, Processes, connected
 
 
 class OneMachine(LightningEnvironment):
-    """Ranks of the processes that :mod:`nfpi.runtime.processes` starts, whatever a cluster says of the job."""
+    """Ranks of the processes started by :mod:`nfpi.runtime.processes`, regardless of a cluster's environment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class OneMachine(LightningEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Fabric starts none."""
+        """Tell Fabric not to start processes."""
         return True
 
     @property
@@ -44,7 +44,7 @@ class OneMachine(LightningEnvironment):
         return self._rank
 
     def node_rank(self) -> int:
-        """There is one machine."""
+        """Rank of this machine, which is the only one."""
         return 0
 
 
@@ -80,7 +80,7 @@ def _plugin(precision: str, kind: str) -> Precision:
 
 
 class FabricDevice(Device):
-    """One device in mixed precision or TF32, or several with a process each.
+    """One device in mixed precision or TF32, or several with one process each.
 
     Args:
         precision: `32-true`, `tf32`, `bf16-mixed` or `16-mixed`, which the device has.
@@ -89,8 +89,8 @@ class FabricDevice(Device):
     """
 
     def __init__(self, precision: str, count: int, kind: str) -> None:
-        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # one process needs none
-        # the first gradients in 16 bits overflow, their step is left out, and the schedule goes on as it should
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # not needed by one process
+        # the first 16-bit gradients may overflow; their step is skipped, and the schedule continues as intended
         warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
         self._environment = OneMachine()
         plugins: list[Any] = [_plugin(precision, kind)]

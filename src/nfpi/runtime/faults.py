@@ -21,14 +21,14 @@ _BATCH_SIZES = {
     "augment": "--nfa.batch-size",
     "train-classifier": "--classifier.batch-size",
 }
-"""Option of each stage that reduces its memory."""
+"""option of each stage that reduces its memory"""
 
 
 def describe_fault(error: BaseException, stage: str) -> str | None:
     """Describe an error that a user can fix in one line; None for an error of the program.
 
     Args:
-        error: that ended the stage.
+        error: error that ended the stage.
         stage: name of its subcommand.
     """
     scarcity = describe_scarcity(error, stage)
@@ -42,10 +42,10 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
 
 
 def describe_scarcity(error: BaseException, stage: str) -> str | None:
-    """Describe in one line what the machine has too little of: memory, disk; None for another error.
+    """Describe in one line that memory or disk space is exhausted; None for another error.
 
     Args:
-        error: that ended the stage.
+        error: error that ended the stage.
         stage: name of its subcommand.
     """
     text = " ".join(str(error).split())
@@ -61,7 +61,7 @@ def describe_scarcity(error: BaseException, stage: str) -> str | None:
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:
-    """Tell whether memory is exhausted: NumPy raises MemoryError, torch RuntimeError or OutOfMemoryError (GPU)."""
+    """Return whether memory is exhausted: NumPy raises MemoryError, torch RuntimeError or OutOfMemoryError (GPU)."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _OUT_OF_MEMORY)

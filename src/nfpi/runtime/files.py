@@ -20,8 +20,8 @@ class Written:
     """What a stage has written, see :func:`note_written`.
 
     Attributes:
-        digests: SHA-256 of the content of files as it was meant to be, by absolute path.
-        afterwards: what is left to do once the stage has committed its outputs, e.g. to remove checkpoints.
+        digests: SHA-256 of the intended content of files, by absolute path.
+        afterwards: actions to run once the stage has committed its outputs, e.g. to remove checkpoints.
     """
 
     digests: dict[Path, str] = field(default_factory=dict)
@@ -33,9 +33,9 @@ _written: ContextVar[Written | None] = ContextVar("written", default=None)
 
 @contextmanager
 def note_written() -> Iterator[Written]:
-    """Note the digests of the files that the block writes, and do :func:`when_committed` actions at its end.
+    """Record the digests of the files that the block writes, and run :func:`when_committed` actions at its end.
 
-    After an error these actions are dropped.
+    After an error, the actions are dropped.
     """
     written = Written()
     token = _written.set(written)
@@ -48,14 +48,14 @@ def note_written() -> Iterator[Written]:
 
 
 def note_digest(path: Path, digest: str) -> None:
-    """Say what the content of a file is meant to be, where :func:`note_written` asks for it."""
+    """Record the digest of a file's intended content; does nothing outside of :func:`note_written`."""
     written = _written.get()
     if written is not None:
         written.digests[path.absolute()] = digest
 
 
 def note_moved(old: Path, new: Path) -> None:
-    """Say that a folder has been renamed, so that the digests of files in it are found by their new names."""
+    """Record that a folder has been renamed, so that the digests of its files are found by their new names."""
     written, old, new = _written.get(), old.absolute(), new.absolute()
     if written is not None:
         for path in [path for path in written.digests if path.is_relative_to(old)]:
@@ -63,7 +63,7 @@ def note_moved(old: Path, new: Path) -> None:
 
 
 def when_committed(action: Callable[[], None]) -> None:
-    """Do something once the outputs of the running stage are committed; at once where no stage runs."""
+    """Run an action once the outputs of the running stage are committed; immediately if no stage runs."""
     written = _written.get()
     if written is None:
         action()
@@ -74,7 +74,7 @@ def when_committed(action: Callable[[], None]) -> None:
 def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytearray) -> Path:
     """Write `content` (text as UTF-8) to a temporary file beside `path`, then rename it; missing folders are created.
 
-    A reader of `path` finds the old file or the new one, never a part; after an error the old one remains.
+    A reader of `path` finds the old file or the new one, never a partial one; after an error the old one remains.
 
     Raises:
         OSError: the folder or the file cannot be written; it names the file.
@@ -95,7 +95,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
 def write_keeping_previous(path: Path, content: bytes | bytearray, previous: Path) -> None:
     """Write `content` to `path` as :func:`write_atomically` does; the file that was there becomes `previous`.
 
-    The files are renamed at once, also in a block of :func:`written_together`.
+    The files are renamed immediately, even in a block of :func:`written_together`.
 
     Raises:
         OSError: the folder or the file cannot be written; it names the file.
@@ -109,9 +109,9 @@ def write_keeping_previous(path: Path, content: bytes | bytearray, previous: Pat
 
 @contextmanager
 def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
-    """A temporary file with this content beside `path`, which the block renames; removed after an error."""
+    """Write a temporary file beside `path`, which the block renames; it is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # files of tempfile can be read only by their owner, whatever the umask; results are shared on a cluster
+    # tempfile ignores the umask and makes files that only their owner can read; results are shared on a cluster
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with beside.open("xb") as file:
@@ -130,8 +130,8 @@ def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
 def written_together() -> Iterator[None]:
     """Rename the files of :func:`write_atomically` only when the block ends without an error.
 
-    Either all files of a stage appear or none, even if the disk fills up in between. Files of a block within another
-    are renamed at the end of the outer one; an inner block that ends with an error drops its own files only.
+    Either all files of a stage appear or none, even if the disk fills up in between. Files of a nested block
+    are renamed at the end of the outer one; an inner block that ends with an error drops only its own files.
     """
     outer = _waiting.get()
     waiting: list[tuple[Path, Path]] = []
@@ -152,8 +152,8 @@ def written_together() -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Make what a file holds, or the names in a folder, outlast a power failure, where the file system can."""
-    with suppress(OSError):  # some network file systems do not synchronise folders
+    """Flush a file, or the names in a folder, to disk, if the file system supports it."""
+    with suppress(OSError):  # some network file systems do not support this for folders
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -162,7 +162,7 @@ def sync(path: Path) -> None:
 
 
 def remove_remains(path: Path) -> None:
-    """Remove temporary files that a killed process left of :func:`write_atomically` to `path`."""
+    """Remove temporary files of :func:`write_atomically` to `path` that a killed process left behind."""
     for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         remains.unlink(missing_ok=True)
 

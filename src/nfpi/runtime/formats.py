@@ -1,4 +1,4 @@
-"""What stands in files as JSON: parsed without exceptions for numbers, and checked against a model of it."""
+"""Strict parsing of JSON files, and validation of their content."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LARGEST = 2**64
 
 
 class FormatError(ValueError):
-    """A file that is not what it should be; the message is one line and names it."""
+    """A file with invalid content; the message is one line and names the file."""
 
 
 class Record(BaseModel):
-    """What a JSON object must hold; other keys may stand beside.
+    """Required keys of a JSON object; other keys are allowed.
 
-    Numbers are numbers, not texts or truth values, and finite.
+    Numbers must be finite, and neither strings nor booleans.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
@@ -45,16 +45,16 @@ R = TypeVar("R", bound=Record)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON whose numbers are finite, whose keys are distinct, and whose texts can be written.
+    """Parse JSON with finite numbers, distinct keys, and strings that can be encoded as UTF-8.
 
-    Python's own parser takes NaN, rounds 1e999 to infinity, keeps the last of equal keys, takes halves of surrogate
-    pairs, and ends with a RecursionError where brackets are nested deeply.
+    Python's own parser accepts NaN, rounds 1e999 to infinity, keeps the last of equal keys, accepts lone surrogates,
+    and raises RecursionError for deeply nested brackets.
 
     Args:
-        text: bytes are UTF-8.
+        text: JSON; bytes are decoded as UTF-8.
 
     Raises:
-        ValueError: it is something else; one line.
+        ValueError: the text is not such JSON; one line.
     """
     text = text if isinstance(text, str) else text.decode("utf-8")
     try:
@@ -76,8 +76,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
     Raises:
-        FormatError: it holds something else.
-        OSError: it is missing, or cannot be read.
+        FormatError: the content is not a JSON object.
+        OSError: the file is missing or unreadable.
     """
     try:
         content = parse_json(path.read_bytes())
@@ -89,16 +89,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def check_record(model: type[R], content: object, path: Path | None, what: str) -> R:
-    """Check that a file, or a part of one, holds what a model says.
+    """Validate the content of a file, or a part of it.
 
     Args:
-        model: what it must hold.
-        content: what it holds, as JSON knows it.
-        path: of the file; None: it was not read from one.
-        what: is expected, in words.
+        model: expected content.
+        content: parsed JSON.
+        path: path of the file; None: the content is not from a file.
+        what: name of the expected content in messages.
 
     Raises:
-        FormatError: it holds something else.
+        FormatError: the content does not match the model.
     """
     source = f"{path}: " if path else ""
     if not isinstance(content, Mapping):
@@ -111,10 +111,10 @@ def check_record(model: type[R], content: object, path: Path | None, what: str) 
 
 
 def check_divergence(content: Mapping[str, Any], path: Path) -> None:
-    """Check that a file which says that a fit or a training diverged says when, of which class and what.
+    """Check that the record of a divergence in a file is complete, if there is one.
 
     Raises:
-        FormatError: it says so, and no more.
+        FormatError: the record is incomplete.
     """
     if "diverged" in content:
         check_record(_Diverged, content, path, "a divergence")

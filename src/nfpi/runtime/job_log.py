@@ -1,7 +1,7 @@
-"""The log of a job (`nfpi --log FILE`): all that the process prints is appended to it.
+"""The log of a job (`nfpi --log FILE`), to which all output of the process is appended.
 
-What has to be seen even if the log cannot be written, the line that a stage fails with, is printed on the stderr that
-the process was started with too.
+The line that a stage fails with is also printed on the stderr that the process was started with, so that it is seen
+even if the log cannot be written.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import TextIO
 
 PLACE = "NFPI_PROCESS"
-"""Environment variable of the further processes of a training on several devices (:mod:`nfpi.runtime.processes`):
-their rank, and the port that the first one listens at. They leave the log to the first one."""
+"""Environment variable of the other processes of a training on several devices (:mod:`nfpi.runtime.processes`): their
+rank, and the port of the first one, which alone writes the log."""
 
 _ATTEMPT = re.compile(r"^attempt \d+ of ", re.MULTILINE)
 
 
 class JobLog:
-    """Where this process prints.
+    """Writer of the log of this process.
 
     Args:
-        stderr: descriptor of the stderr that the process was started with.
+        stderr: file descriptor of the stderr that the process was started with.
     """
 
     def __init__(self, stderr: int) -> None:
@@ -37,28 +37,28 @@ class JobLog:
         self._in_use = True
 
     def tell(self, line: str) -> None:
-        """Print a line on the first stderr, unless all lines are printed there."""
+        """Print a line on the original stderr, unless all lines are printed there."""
         if self._in_use:
             with contextlib.suppress(OSError):
                 os.write(self._stderr, line.encode(errors="backslashreplace"))
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append to the log; where that fails, print this and all that follows on the first stderr."""
+        """Append to the log; if that fails, print this and all later output on the original stderr."""
         remaining = memoryview(data)
         while remaining:
             try:
                 remaining = remaining[os.write(2, remaining) :]
             except OSError:
                 if not self._in_use:
-                    return  # there is no place left
+                    return  # nowhere left to print
                 self._in_use = False
                 for descriptor in (1, 2):
                     os.dup2(self._stderr, descriptor)
-                remaining = memoryview(data)  # all of the line that did not fit
+                remaining = memoryview(data)  # the line from its beginning
 
 
 class _Stream(io.RawIOBase):
-    """Standard output and error of Python while a log is in use."""
+    """Python's stdout and stderr while a log is in use."""
 
     def __init__(self, log: JobLog) -> None:
         self._log = log
@@ -78,7 +78,7 @@ _log: JobLog | None = None
 
 
 def in_use() -> bool:
-    """Whether this process is a job with a log, as of the workflow."""
+    """Return whether this process writes a log, like the jobs of the workflow."""
     return _log is not None
 
 
@@ -88,7 +88,7 @@ def print_error(message: str) -> None:
 
 
 def print_line(line: str) -> None:
-    """Print a line on stderr, and where that is a log, on the first stderr too."""
+    """Print a line on stderr and, if that is a log, also on the original stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     if _log is not None:
@@ -96,20 +96,20 @@ def print_line(line: str) -> None:
 
 
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:
-    """Call a function, and append all that the process prints meanwhile to a file.
+    """Call a function, and append all output of the process to a file meanwhile.
 
-    It begins with a line that has the number of the attempt. The output of libraries and of child processes is appended
-    too. If the file cannot be opened or written, all is printed on stderr instead. An error that is not caught gives
-    status 1, its traceback in the log, and one line on stderr.
+    The output begins with a line with the number of the attempt, and includes that of libraries and child processes.
+    If the file cannot be opened or written, it is printed on stderr instead. An uncaught error results in status 1, its
+    traceback in the log, and one line on stderr.
 
-    Snakemake removes the log of a job before it tries the job again. So the file has a second name until an attempt
-    ends well, `.NAME.attempts`, by which the next one finds what the earlier ones printed. (Not on file systems without
-    hard links.)
+    Snakemake removes the log of a job before it retries the job. Therefore the file has a second hard link,
+    `.NAME.attempts`, until an attempt succeeds; from it, the next attempt recovers the log of the earlier ones. (Not on
+    file systems without hard links.)
 
     Args:
-        path: the log; None: there is none, and nothing is changed.
-        command: what is attempted, for the log.
-        run: it gives the status to exit with.
+        path: path of the log; None: no log is written.
+        command: command line, for the log.
+        run: function that returns the exit status.
     """
     before = None if path is None else _redirect(path)
     if path is None or before is None:
@@ -142,7 +142,7 @@ def _text(log: JobLog) -> TextIO:
 
 
 def _redirect(path: Path) -> tuple[int, int] | None:
-    """Let descriptors 1 and 2 append to the log; copies of what they were before, or None if that cannot be done."""
+    """Redirect descriptors 1 and 2 to the log; return copies of the original ones, or None if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _restore(path)
@@ -168,7 +168,7 @@ def _second_name(path: Path) -> Path:
 
 
 def _restore(path: Path) -> None:
-    """Give the log of earlier attempts its name back, if it was removed."""
+    """Restore the log of earlier attempts under its name, if it was removed."""
     second = _second_name(path)
     if path.exists():
         if second.exists() and not path.samefile(second):
@@ -178,7 +178,7 @@ def _restore(path: Path) -> None:
 
 
 def _attempts(path: Path) -> int:
-    """How many attempts there are in the log."""
+    """Count the attempts in the log."""
     try:
         return len(_ATTEMPT.findall(path.read_text(encoding="utf-8", errors="replace")))
     except OSError:
@@ -186,7 +186,7 @@ def _attempts(path: Path) -> int:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The last lines of a log that are not empty; of a progress bar only what it showed last."""
+    """Return the last non-empty lines of a log, with only the final state of a progress bar."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)

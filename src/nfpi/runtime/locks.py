@@ -1,9 +1,9 @@
-"""Locks: one process writes, and a second one learns who that is.
+"""Locks that let one process write, and tell others which one.
 
-A lock is an advisory lock of the operating system (`flock`) on a small file. It ends with the process that holds it,
-however that process ends, and holds between the machines of a cluster on NFS (with its lock service, as is usual),
-Lustre (mounted with `flock`), BeeGFS and GPFS, where these are set up for it. On a file system that knows no locks the
-work goes on without one, with a warning.
+A lock is an advisory lock of the operating system (`flock`) on a small file. It is released when its process ends,
+however that happens. It works across the machines of a cluster on NFS (with its lock service, as usual), Lustre
+(mounted with `flock`), BeeGFS and GPFS, if they are configured for it. On a file system without locks, the work
+continues unlocked, with a warning.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _SECONDS = 1.0
-"""Time between two tries to get a lock in turn."""
+"""seconds between two attempts to acquire a lock in turn"""
 _HOLDER = re.compile(r"process (\d+) on (\S+), since ")
-"""How the line in a lock's file begins that says who holds it."""
+"""beginning of the line in a lock file that names the holder"""
 
 
 class LockedError(OSError):
-    """Another process holds the lock; the message is one line that says which.
+    """Another process holds the lock; the message is one line that names it.
 
     Attributes:
-        note: what the holder noted of its work.
+        note: note of the holder, see :func:`acquire`.
     """
 
     def __init__(self, message: str, note: str = "") -> None:
@@ -43,28 +43,28 @@ class Lock:
     """A lock that this process holds.
 
     Args:
-        path: of the file.
-        descriptor: of the open file; None: the file system knows no locks.
+        path: path of the lock file.
+        descriptor: descriptor of the open file; None: the file system does not support locks.
     """
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
         self.path, self._descriptor = path, descriptor
 
     def release(self) -> None:
-        """Give up the lock, and remove its file."""
+        """Release the lock, and remove its file."""
         if self._descriptor is not None:
-            if _is_current(self.path, self._descriptor):  # else the folder was replaced, and the file with it
-                self.path.unlink()  # still locked: nobody can take the file that goes
+            if _is_current(self.path, self._descriptor):  # else the folder has been replaced, with the file in it
+                self.path.unlink()  # still locked, so no other process can lock the removed file
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def acquire(path: Path, work: str, note: str = "") -> Lock:
-    """Lock `path`, which says who holds it; the folder must exist.
+    """Lock the file `path`, and write the holder into it; the folder must exist.
 
     Args:
-        path: a file, created where it is missing.
-        work: what the lock protects, for the message.
+        path: lock file, created if it is missing.
+        work: what the lock protects, for messages.
         note: a line of less than 200 bytes that others can read while the lock is held.
 
     Raises:
@@ -84,15 +84,17 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
                 noted.strip(),
             ) from None
         except OSError as error:
-            is_nobodys = os.fstat(descriptor).st_size == 0  # locks may be out of order for a while only
+            unheld = os.fstat(descriptor).st_size == 0  # locks may be unavailable only for a while
             os.close(descriptor)
-            if is_nobodys:
+            if unheld:
                 path.unlink(missing_ok=True)
-            logger.warning("%s: this file system knows no locks (%s): start no second process here", path.parent, error)
+            logger.warning(
+                "%s: this file system does not support locks (%s): start no second process here", path.parent, error
+            )
             return Lock(path, None)
         if _is_current(path, descriptor):
             break
-        os.close(descriptor)  # its last holder removed it meanwhile
+        os.close(descriptor)  # removed by its last holder in the meantime
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}, since {now}\n{note}\n".encode(), 0)
@@ -101,11 +103,11 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
 
 @contextmanager
 def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], None] | None = None) -> Iterator[None]:
-    """Hold the lock `path` during the block. A folder that stays empty is not left behind.
+    """Hold the lock `path` during the block; an empty folder is removed afterwards.
 
     Args:
         path, work, note: see :func:`acquire`.
-        wait: called where another process holds the lock, before it is tried again; None: that is an error.
+        wait: function called before each retry while another process holds the lock; None: raise an error.
 
     Raises:
         LockedError: another process holds it, and `wait` is None.
@@ -126,14 +128,14 @@ def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], 
         yield
     finally:
         lock.release()
-        with suppress(OSError):  # it is used
+        with suppress(OSError):  # the folder is not empty
             for folder in missing:
                 folder.rmdir()
 
 
 @contextmanager
 def locked_in_turn(path: Path, work: str) -> Iterator[None]:
-    """Hold the lock `path` during the block, once no other process holds it.
+    """Wait until no other process holds the lock `path`, and hold it during the block.
 
     Args:
         path, work: see :func:`acquire`.
@@ -152,9 +154,9 @@ def locked_in_turn(path: Path, work: str) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> str:
-    """Who holds a lock, as far as its file tells: `process 17 on node3, since ...`; empty: nobody.
+    """Return the holder of a lock by its file, `process 17 on node3, since ...`; empty if it is not held.
 
-    The lock itself is not touched. Of a process on another machine it is not known whether it still runs.
+    The lock itself is not tested. A process on another machine is assumed to be running.
     """
     try:
         holder = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
@@ -171,13 +173,13 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it runs, as another user
+    except PermissionError:  # running as another user
         pass
     return True
 
 
 def _is_current(path: Path, descriptor: int) -> bool:
-    """Whether the file that was opened is the one that bears the name now."""
+    """Return whether `path` still is the file that was opened."""
     try:
         found, opened = path.stat(), os.fstat(descriptor)
     except FileNotFoundError:

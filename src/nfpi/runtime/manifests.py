@@ -1,8 +1,8 @@
 """Manifests: what a stage wrote and what it was made from, written after all its outputs.
 
-A manifest lies in the output folder of its stage. It lists the SHA-256 of every output, and the digests of what the
-outputs were made from, so that a later stage refuses what is damaged, unfinished, or made from something else. It also
-holds its own checksum. A file that no manifest lists, such as a model saved in Python, is taken as it is.
+A manifest lies in the output folder of its stage. It lists the SHA-256 of every output and the digests of the inputs,
+so that later stages reject outputs that are damaged, incomplete, or made from other inputs. It also holds its own
+checksum. Files that no manifest lists, such as a model saved in Python, are not verified.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class ManifestError(ValueError):
 
 
 class Manifest(BaseModel):
-    """What a stage wrote.
+    """Record of the outputs of a stage.
 
     Attributes:
-        format: of this file and of all that it lists.
-        stage: the subcommand.
-        product: what the stage makes, in a word or two: `data`, `initial state`, `prior`, `model`, ...
+        format: format version of this file and of the files that it lists.
+        stage: name of the subcommand.
+        product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
         files: SHA-256 of each output, by its path below the folder of the manifest.
-        content: digest of the outputs that are the same whenever the product is: not of those that hold measured times.
-        made_from: the `content` of all products that led to this one, by product.
-        facts: what is known of the run that it belongs to: `seed`, `lambda`.
-        temporary: those of `files` that are removed when the stage that they are for has ended.
+        content: digest of the reproducible outputs, i.e. without those that hold measured times.
+        made_from: `content` of all products that this one was made from, directly or not, by product.
+        facts: properties of the run that the outputs belong to: `seed`, `lambda`.
+        temporary: those of `files` that are removed once the stage that reads them has ended.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -58,7 +58,7 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        """Files are read, and temporary ones removed, below the folder of the manifest alone."""
+        """Check that all names are below the folder of the manifest, as files are read and removed by them."""
         for name in self.files:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise ValueError(f"files: expected names below its folder, received {name}")
@@ -68,7 +68,7 @@ class Manifest(BaseModel):
         return self
 
     def check_file(self, file: Path, manifest_path: Path) -> str:
-        """Compare a file with its digest, which is returned.
+        """Compare a file with its digest, and return the digest.
 
         Raises:
             ManifestError: they differ.
@@ -85,11 +85,11 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Product:
-    """A complete, undamaged output of a stage that another one reads.
+    """A complete, intact output of a stage that another one reads.
 
     Attributes:
-        path: of the manifest.
-        manifest: its content.
+        path: path of the manifest.
+        manifest: the manifest.
     """
 
     path: Path
@@ -111,14 +111,14 @@ def write_manifest(
     """Write the manifest of a stage whose outputs are all in place.
 
     Args:
-        path: of the manifest.
-        stage: the subcommand.
-        product: what it makes.
-        outputs: all files that it wrote, below the folder of the manifest.
-        timed: those of them that hold measured times, and differ whenever they are made.
+        path: path of the manifest.
+        stage: name of the subcommand.
+        product: kind of the outputs.
+        outputs: all files that the stage wrote, below the folder of the manifest.
+        timed: outputs that hold measured times, which differ at every run.
         made_from, facts: see :class:`Manifest`.
-        digests: SHA-256 of outputs by absolute path, as far as they are known.
-        temporary: outputs that are removed when the stage that they are for has ended.
+        digests: known SHA-256 of outputs, by absolute path.
+        temporary: outputs that are removed once the stage that reads them has ended.
     """
     files, content = {}, {}
     for file in outputs:
@@ -141,7 +141,7 @@ def write_manifest(
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest, and check that it is whole.
+    """Read a manifest, and verify its checksum.
 
     Raises:
         ManifestError: it is damaged, or of another format.
@@ -166,7 +166,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def find_manifests(folder: Path) -> list[Path]:
-    """All manifests below a folder, in a fixed order; hidden folders, which are not finished, are left out."""
+    """Return all manifests below a folder, in a fixed order, without those in hidden (unfinished) folders."""
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -175,12 +175,12 @@ def find_manifests(folder: Path) -> list[Path]:
 
 
 def find_product(file: Path) -> Product | None:
-    """Find the manifest that lists a file, and check the file; None where no manifest lists it.
+    """Find the manifest that lists a file, and verify the file; None if no manifest lists it.
 
-    It lies in the file's folder or, where a stage writes into folders of its own, in the one above.
+    The manifest lies in the file's folder or in its parent folder.
 
     Raises:
-        ManifestError: the file is not what the manifest lists, or the manifest is damaged.
+        ManifestError: the file does not match the manifest, or the manifest is damaged.
         OSError: the file cannot be read.
     """
     file = file.absolute()
@@ -189,7 +189,7 @@ def find_product(file: Path) -> Product | None:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
                 manifest = read_manifest(path)
-            except FileNotFoundError:  # of another product, which Snakemake removes before it is made again
+            except FileNotFoundError:  # of another product, which Snakemake removes before remaking it
                 continue
             if name in manifest.files:
                 if not file.exists():
@@ -200,10 +200,10 @@ def find_product(file: Path) -> Product | None:
 
 
 def find_faults(path: Path) -> tuple[int, list[str]]:
-    """Check all files that a manifest lists; temporary ones may be gone.
+    """Verify all files that a manifest lists; temporary ones may be missing.
 
     Returns:
-        how many there are, and one line for each that is missing, damaged or unreadable.
+        the number of files, and one line for each that is missing, damaged or unreadable.
     """
     try:
         manifest = read_manifest(path)
@@ -234,12 +234,11 @@ def remove_temporary(path: Path) -> None:
 
 
 def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dict[str, str], dict[str, Any]]:
-    """Check the files that a stage reads, and say what it makes its own product from.
+    """Verify the files that a stage reads, and return what its product is made from.
 
     Args:
-        files: all that it reads.
-        common: products that must be the same ones wherever several inputs were made from them; None: the inputs belong
-            to different runs.
+        files: all inputs of the stage.
+        common: products that must be the same for all inputs made from them; None: the inputs belong to different runs.
 
     Returns:
         `made_from` and `facts` of its manifest.
@@ -256,7 +255,7 @@ def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dic
         product = find_product(file)
         if product is None:
             if file.is_file():
-                logger.warning("%s: no manifest lists this file: it is taken as it is", file)
+                logger.warning("%s: no manifest lists this file: it is not verified", file)
                 several.setdefault("other files", set()).add(file_digest(file))
             continue
         manifest = product.manifest
@@ -279,6 +278,6 @@ def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dic
 
 
 def digest_of(record: Any) -> str:
-    """SHA-256 of JSON values, whatever the order of keys."""
+    """Compute the SHA-256 of JSON values, independent of the order of keys."""
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

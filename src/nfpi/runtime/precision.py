@@ -1,4 +1,4 @@
-"""The precision that a device trains in, and what is float32 whatever that is."""
+"""Choice of the training precision, and computations that are always in float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TENSOR_CORES = 8
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """Choose the precision that a training on a device gets.
+    """Choose the precision of a training on a device.
 
     `auto` is bf16-mixed on a GPU that computes bfloat16 in hardware, and float32 on all others. It never means TF32:
     NVIDIA's cards have had both since compute capability 8.0. On a CPU it is float32, in which a run gives the same

@@ -1,8 +1,8 @@
-"""Several processes that train one flow, one a device of this machine: how they start and end, and what they share.
+"""Data-parallel training in several processes, one per device of this machine.
 
-The first one is the process that was called; it starts its own command again for each further device. It alone handles
-signals, saves checkpoints, evaluates, logs and writes. All have the same weights after every step, so the others hold
-nothing that would be missed: they end with the first, however that ends, and if one of them fails, the run fails.
+The first process is the one that was called; it starts its own command again for each further device. It alone handles
+signals, saves checkpoints, evaluates, logs and writes. All processes have the same weights after every step, so the
+others hold no state to save: they end with the first, however that ends, and if one of them fails, the run fails.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nfpi.runtime.signals import SIGNALS
 
 ADDRESS = "127.0.0.1"
 _CPU = torch.device("cpu")
-_GRACE = 3.0  # seconds for the first process to end with an error of its own, once another has failed
+_GRACE = 3.0  # seconds for the first process to end with its own error once another has failed
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Processes:
     Methods that exchange data have to be called in all of them.
 
     Attributes:
-        rank: of this process.
+        rank: rank of this process.
         count: number of processes.
-        device: of this process.
+        device: device of this process.
     """
 
     rank: int = 0
@@ -55,7 +55,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, length: int) -> slice:
-        """Return this process's part of a batch; parts follow each other and differ by one image at most."""
+        """Return this process's part of a batch; parts are contiguous, and their sizes differ by one image at most."""
         size, larger = divmod(length, self.count)
         start = self.rank * size + min(self.rank, larger)
         return slice(start, start + size + (self.rank < larger))
@@ -69,7 +69,7 @@ class Processes:
         return total
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """Collect the tensors of all processes, which have one shape, in the order of ranks."""
+        """Collect the tensors, of equal shape, of all processes, in the order of ranks."""
         if self.count == 1:
             return [tensor]
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
@@ -97,8 +97,8 @@ def connected(processes: Processes, port: int) -> Iterator[None]:
     """Run the block in several processes; the first one starts the others, which run its command again.
 
     Args:
-        processes: those of this run, seen from this one.
-        port: that the first process listens at.
+        processes: processes of this run.
+        port: port that the first process listens on.
     """
     if processes.first:
         with _others(processes.count, port), _process_group(processes, port):
@@ -120,7 +120,7 @@ def _process_group(processes: Processes, port: int) -> Iterator[None]:
         init_method=f"tcp://{ADDRESS}:{port}",
         rank=processes.rank,
         world_size=processes.count,
-        timeout=timedelta(days=1),  # the others wait while the first evaluates; a lost one is noticed by _watch
+        timeout=timedelta(days=1),  # the others wait while the first evaluates; _watch notices lost ones
     )
     yield
     dist.destroy_process_group()  # not after an error: it would wait for lost processes
@@ -128,7 +128,7 @@ def _process_group(processes: Processes, port: int) -> Iterator[None]:
 
 @contextmanager
 def _others(count: int, port: int) -> Iterator[None]:
-    """Start the further processes, which run this one's command again; they end with the block."""
+    """Start the other processes, which run this one's command again; they end with the block."""
     closing = threading.Event()
     children: list[subprocess.Popen[bytes]] = []
     try:
@@ -137,7 +137,7 @@ def _others(count: int, port: int) -> Iterator[None]:
             children.append(_start(rank, port, errors))
             threading.Thread(target=_watch, args=(rank, children[-1], errors, closing), daemon=True).start()
         yield
-    except RuntimeError:  # perhaps from the exchange with a process that failed: then report that one's error
+    except RuntimeError:  # maybe caused by another process that failed, whose error is then reported
         for _ in range(round(_GRACE / 0.05)):
             if any(child.poll() for child in children):
                 time.sleep(2 * _GRACE)  # _watch ends this process in the meantime
@@ -151,7 +151,7 @@ def _others(count: int, port: int) -> Iterator[None]:
 
 
 def _start(rank: int, port: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start one further process; it leaves signals to the first from its start."""
+    """Start another process, which ignores signals from its start, as the first one handles them."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
     try:
         return subprocess.Popen(
@@ -166,7 +166,7 @@ def _start(rank: int, port: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing: threading.Event) -> None:
-    """End this process if another one fails: the exchange with that one would never end."""
+    """End this process if another one fails, because communication with that one would never end."""
     status = child.wait()
     if status == 0 or closing.wait(_GRACE):
         return
@@ -183,6 +183,6 @@ def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing
 
 
 def _end_with_first() -> None:
-    """End this process when the first one does, which holds the other end of its standard input and never writes."""
+    """End this process with the first one, which holds the other end of its stdin and never writes to it."""
     os.read(0, 1)
     os._exit(1)

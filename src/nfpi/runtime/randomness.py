@@ -1,6 +1,6 @@
 """Seeds for every purpose, derived from the one seed of a run.
 
-No state of a random generator is ever saved: each use derives its own seed from the run's seed and its purpose (an
+The state of a random generator is never saved: each use derives its own seed from the run's seed and its purpose (an
 epoch, a step, an image), so that a resumed run continues exactly as an uninterrupted one.
 """
 
@@ -13,11 +13,11 @@ import torch
 
 
 def derive_seed(seed: int, *key: int | str) -> int:
-    """Derive a seed for a key, as if drawn independently for each; in [0, 2⁶³)."""
+    """Derive the seed of a key, in [0, 2⁶³); seeds of different keys are as good as independent."""
     spawn_key = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator_for(device: torch.device | str, seed: int, *key: int | str) -> torch.Generator:
-    """Make a generator on `device`, seeded for this key."""
+    """Make a generator on `device`, seeded by :func:`derive_seed`."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *key))

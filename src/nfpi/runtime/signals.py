@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_STATUS = 75
-"""EX_TEMPFAIL of sysexits.h: the same command, run again, resumes."""
+"""exit status EX_TEMPFAIL of sysexits.h: the same command, run again, resumes"""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-_GRACE = 1.0  # seconds in which another signal is a duplicate: clusters send one to a process and to its group
+_GRACE = 1.0  # seconds in which a second signal is a duplicate: clusters signal a process and its group
 
 
 class Interrupted(Exception):
@@ -22,7 +22,7 @@ class Interrupted(Exception):
 
     Attributes:
         signal_name: e.g. SIGTERM.
-        kept: what the next run resumes from, in words; empty: it starts again.
+        kept: description of the state that the next run resumes from; empty: it starts again.
     """
 
     def __init__(self, signal_name: str) -> None:
@@ -37,7 +37,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Whether a signal has asked to stop; a second SIGTERM ends the process.
+    """Request to stop, made by a signal; a second SIGTERM ends the process.
 
     Args:
         at_once: whether a signal raises Interrupted immediately.
@@ -103,7 +103,7 @@ def interruptible(at_once: bool = False) -> Iterator[Interruption]:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Hold back the signals that stop a process while the block runs: a process started in it begins without them."""
+    """Block the signals that stop a process during the block; processes started in it inherit that."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

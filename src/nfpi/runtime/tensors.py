@@ -27,7 +27,7 @@ _TYPES = (
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header, whole or not at all.
+    """Write tensors and a JSON header to a safetensors file, atomically.
 
     Raises:
         FormatError: a tensor is not finite.
@@ -38,19 +38,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and header, on the CPU.
+    """Read tensors, on the CPU, and the header of a file of :func:`save_tensors`.
 
     Raises:
-        FormatError: the file is missing, damaged or not one of ours, or a number in it is not finite.
-        Diverged: the file stands for a fit that diverged.
+        FormatError: the file is missing, damaged or not of this project, or a number in it is not finite.
+        Diverged: the file records a fit that diverged.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = parse_json((file.metadata() or {}).get("nfpi", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:  # AttributeError: a type torch has not
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:  # AttributeError: a dtype that torch lacks
         raise FormatError(f"{path}: expected a safetensors file, received a damaged one ({error})") from None
     if not isinstance(header, dict):
         raise FormatError(f"{path}: expected a file of this project, received one without its header")
@@ -61,10 +61,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def require_finite(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
-    """Check the numbers of a file that is read or is to be written.
+    """Check that all numbers of a file are finite.
 
     Raises:
-        FormatError: a tensor is not finite, or of a type that is not among those of this project.
+        FormatError: a tensor is not finite or has an unsupported dtype.
     """
     for name, tensor in tensors.items():
         if tensor.dtype not in _TYPES:
@@ -74,15 +74,15 @@ def require_finite(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_state(module: nn.Module, weights: Mapping[str, Tensor], any_precision: bool = False) -> None:
-    """Load weights into a module that has exactly these: their names, shapes and types.
+    """Load weights into a module whose names, shapes and dtypes match exactly.
 
     Args:
-        module: gets the weights.
-        weights: its state_dict.
-        any_precision: whether real numbers may be of another precision, as torch takes all types.
+        module: module to load the weights into.
+        weights: state_dict of the module.
+        any_precision: whether floating-point dtypes may differ.
 
     Raises:
-        ValueError: they are others; one line.
+        ValueError: a name, shape or dtype differs; one line.
     """
     for name, own in module.state_dict().items():
         found = weights.get(name)
@@ -98,18 +98,18 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], any_precision: 
 
 
 def verify_archive(path: Path) -> None:
-    """Compare the parts of a checkpoint of torch, which is a zip archive, with their checksums: torch does not.
+    """Verify the checksums of a torch checkpoint, a zip archive; :func:`torch.load` does not.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged, or no such archive.
+        OSError: the file cannot be read.
+        ValueError: it is damaged, or not a zip archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except OSError:
         raise
-    except Exception as error:  # what zipfile and zlib raise for damaged archives has no common base
+    except Exception as error:  # exceptions of zipfile and zlib for damaged archives have no common base
         raise ValueError(f"expected an archive of torch, received something else ({error})") from None
     if damaged is not None:
         raise ValueError(f"{damaged} does not agree with its checksum")
