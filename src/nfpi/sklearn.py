@@ -34,7 +34,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         model_: the fitted :class:`nfpi.ClassConditionalFlow`.
         n_features_in_: size of X's second axis, as scikit-learn counts features.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from nfpi.sklearn import FlowClassifier
         >>> images = np.random.default_rng(0).integers(0, 128, (40, 16), dtype=np.uint8)

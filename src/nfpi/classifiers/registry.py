@@ -41,7 +41,7 @@ def register_classifier(
     Raises:
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> @register_classifier("linear")
         ... def linear(num_classes, in_channels, image_size, settings):
         ...     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))

@@ -29,7 +29,7 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         TypeError: the settings are not those of a figure.
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> class Residual(FigureSettings):
         ...     dataset: str
         ...     def files(self, config, layout):

@@ -33,7 +33,7 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
     Raises:
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> from nfpi.config import Settings
         >>> class PlanarSettings(Settings):
         ...     layers: int = 4

@@ -41,9 +41,9 @@ class ClassConditionalFlow(SharedFlow):
     Attributes:
         flow: f, an :class:`nfpi.flows.ImageFlow`.
         prior: the K Gaussians in D = C·H·W dimensions, a :class:`nfpi.priors.GaussianPrior`, float64.
-        config: what is known of data, training and prior, as JSON knows it.
+        config: description of data, training and prior, as JSON values.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from nfpi import ClassConditionalFlow
         >>> images = np.random.default_rng(0).integers(0, 128, (40, 4, 4, 1), dtype=np.uint8)
@@ -69,12 +69,12 @@ class ClassConditionalFlow(SharedFlow):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device that the model computes on."""
         return device_of(self.flow)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of an image."""
+        """Shape (H, W, C) of an image."""
         channels, height, width = self.flow.shape
         return height, width, channels
 
@@ -104,30 +104,29 @@ class ClassConditionalFlow(SharedFlow):
     ) -> Self:
         """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
 
-        The functions are those of the workflow's stages; nothing is written.
+        Calls the same functions as the stages of the workflow, without writing files.
 
         Args:
-            images: (N, H, W, C), uint8. Grey images (N, H, W) where W is none of 1 to 4.
+            images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
             labels: (N,), indices of classes or their names.
             weight: λ of Eq. 4, how strongly the Gaussians repel each other.
-            validation: share of the images that is held out, or (images, labels); the model's card then says how it
-                does on them.
-            epochs: passes over the training images; None: 24, or what `training` says.
-            classes: names of the K classes, to which labels are indices; None: the names in `labels`, sorted, or
+            validation: share of the images to hold out, or (images, labels); the scores on them are in the model's card.
+            epochs: passes over the training images; None: those of `training`, 24 by default.
+            classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
-                config.yaml; None: by the size of the images, see :func:`nfpi.model.settings.default_flow`.
-            training: settings that differ from :func:`nfpi.model.settings.choose_training`, or all.
+                config.yaml; None: chosen by the size of the images, see :func:`nfpi.model.settings.default_flow`.
+            training: settings that differ from those of :func:`nfpi.model.settings.choose_training`, or all settings.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
             flip: whether mirrored images are still of their class, for augmentations that mirror.
-            name: of the data set, for the model's card.
-            seed: of all random numbers; torch's global ones are left alone.
-            device: where it trains; None: a GPU if there is one.
-            progress: whether a bar shows the steps.
+            name: name of the data set, for the model's card.
+            seed: seed of all random numbers; the global generator of torch is not changed.
+            device: device to train on; None: a GPU if available.
+            progress: whether to show a progress bar.
 
         Raises:
-            ValueError: images, labels or a setting are not as said above; one line.
-            Diverged: the fit of the Gaussians or the training is no longer finite; one line says what to change.
+            ValueError: images, labels or a setting are invalid; one line.
+            Diverged: the fit of the Gaussians or the training diverged; the message is one line that says what to change.
         """
         return cls(
             *fit_model(
@@ -153,13 +152,13 @@ class ClassConditionalFlow(SharedFlow):
         """Read a checkpoint of the paper's released code.
 
         Args:
-            checkpoint: its file.
+            checkpoint: path of the file.
             classes: names of the K classes; None: "0", "1", …
             averaged: whether to take the averaged (EMA) weights.
 
         Raises:
             FormatError: the file is missing or damaged, or holds something else.
-            ValueError: the number of classes is another one.
+            ValueError: the number of classes differs.
         """
         flow, prior = load_release_checkpoint(checkpoint, averaged)
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
@@ -169,11 +168,11 @@ class ClassConditionalFlow(SharedFlow):
     # ---- classification and densities -----------------------------------------------------------------------
 
     def log_prob(self, images: Images, labels: Labels | None = None) -> np.ndarray:
-        """log p(x | y): of each image under its class, or of each image under every class.
+        """Return log p(x | y) of each image under its class, or under every class.
 
         Args:
             images: (N, H, W, C).
-            labels: (N,); None: every class.
+            labels: (N,); None: all classes.
 
         Returns:
             (N,), or (N, K) without labels; float64, nats. The density is that of x in [−1, 1]^D.
@@ -195,7 +194,7 @@ class ClassConditionalFlow(SharedFlow):
         return found if chosen is None else found[np.arange(len(array)), chosen]
 
     def predict_log_proba(self, images: Images) -> np.ndarray:
-        """log p(y | x) = log p(x | y) − log Σ_k p(x | k) under equal class frequencies.
+        """Return log p(y | x) = log p(x | y) − log Σ_k p(x | k) under equal class frequencies.
 
         Args:
             images: (N, H, W, C).
@@ -207,7 +206,7 @@ class ClassConditionalFlow(SharedFlow):
         return log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True)
 
     def predict(self, images: Images) -> np.ndarray:
-        """argmax_y log p(x | y).
+        """Return argmax_y log p(x | y), the predicted class of each image.
 
         Args:
             images: (N, H, W, C).
@@ -218,14 +217,14 @@ class ClassConditionalFlow(SharedFlow):
         return self.log_prob(images).argmax(1)
 
     def bits_per_dim(self, images: Images, labels: Labels | None = None) -> np.ndarray:
-        """−log₂ p(x | y) / D of each image, counted on the scale of the 256 grey levels.
+        """Return −log₂ p(x | y) / D of each image, on the scale of 256 grey levels.
 
         Args:
             images: (N, H, W, C).
             labels: (N,); None: the mixture of all classes, p(x) = Σ_y p(x | y) / K.
 
         Returns:
-            (N,), float64. For a flow of an autoencoder's latents: bits of the density itself.
+            (N,), float64. For a flow of an autoencoder's latents, bits of their density.
         """
         log_prob = self.log_prob(images, labels)
         if labels is None:
@@ -236,7 +235,7 @@ class ClassConditionalFlow(SharedFlow):
         """Measure the model on labelled images.
 
         Args:
-            images: (N, H, W, C), not among those it was trained on.
+            images: (N, H, W, C), not used for training.
             labels: (N,).
 
         Returns:
@@ -266,13 +265,13 @@ class ClassConditionalFlow(SharedFlow):
     # ---- latents, samples, variants -------------------------------------------------------------------------
 
     def encode(self, images: Images) -> np.ndarray:
-        """z = f(x).
+        """Return the latents z = f(x).
 
         Args:
             images: (N, H, W, C).
 
         Returns:
-            (N, D), float32; row-major over (C, H, W), as the means (K, D) of the prior.
+            (N, D), float32; flattened in the order (C, H, W), like the means (K, D) of the prior.
         """
         array = self._images(images)
         found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
@@ -282,9 +281,9 @@ class ClassConditionalFlow(SharedFlow):
         return found
 
     def decode(self, latents: Any) -> np.ndarray:
-        """The images whose latents these are: f⁻¹(z), less the fixed noise, rounded to grey levels.
+        """Return the images of latents: f⁻¹(z) minus the fixed noise, rounded to grey levels.
 
-        `decode(encode(images))` are the images.
+        `decode(encode(images))` equals `images`.
 
         Args:
             latents: (N, D) or (N, C, H, W), real.
@@ -293,7 +292,7 @@ class ClassConditionalFlow(SharedFlow):
             (N, H, W, C), uint8.
 
         Raises:
-            ValueError: latents of another size.
+            ValueError: the latents have another size.
             FloatingPointError: an inverse is not finite.
         """
         checked = check_latents(latents, self.flow.shape)
@@ -305,16 +304,16 @@ class ClassConditionalFlow(SharedFlow):
 
         Args:
             labels: (N,), the class of each image.
-            temperature: T ≥ 0; below 1 images are more typical and less varied.
-            generator: of the random numbers; None: torch's default one.
+            temperature: T ≥ 0; below 1, images are more typical and less varied.
+            generator: random number generator; None: torch's default one.
 
         Returns:
-            (N, H, W, C), uint8. Those of a flow of grey images are brighter by the noise it was trained with,
+            (N, H, W, C), uint8. Samples of a flow trained on grey images with noise are brighter by its mean,
             `grey_noise` / 2 of the value range.
 
         Raises:
             ValueError: a label is not a class, or the temperature is not a number of at least 0.
-            FloatingPointError: images stay infinite or NaN however often their latents are drawn.
+            FloatingPointError: images are still infinite or NaN after several draws of their latents.
         """
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature: expected at least 0, received {temperature}")
@@ -337,12 +336,12 @@ class ClassConditionalFlow(SharedFlow):
     ) -> np.ndarray:
         """Make variants of images by mixing latents of a class (NFA, §5.3), see :mod:`nfpi.augmentation`.
 
-        Axes and partners of a class come from its images among these: pass a class whole.
+        Principal axes and partners of a class are computed from its images in `images`: pass all of a class at once.
 
         Args:
-            images: (N, H, W, C), two of each class or more.
+            images: (N, H, W, C), at least two of each class.
             labels: (N,).
-            generator: of the random numbers; None: torch's default one.
+            generator: random number generator; None: torch's default one.
             settings: those of :class:`nfpi.config.generation.NfaConfig`: `variants` of each image (3), `strength` in
                 [0, 1] (0.5), `axes` (64), `law`, `concentration`.
 
@@ -350,7 +349,7 @@ class ClassConditionalFlow(SharedFlow):
             (N, variants, H, W, C), uint8.
 
         Raises:
-            ValueError: a setting is unknown or out of range, or a class has one image only.
+            ValueError: a setting is unknown or out of range, or a class has only one image.
         """
         config = parse_settings(NfaConfig, {"batch_size": batch_size_of(self.flow), **settings})
         array = self._images(images)
@@ -373,7 +372,7 @@ class ClassConditionalFlow(SharedFlow):
         return check_images(images, self.flow.shape, self.domain.dtype)
 
     def _place_prior(self) -> None:
-        if self.prior.mean.device != self.device:  # the flow was moved alone
+        if self.prior.mean.device != self.device:  # only the flow was moved
             self.to(self.device)
 
     def _bits(self, log_prob: np.ndarray) -> np.ndarray:
@@ -382,10 +381,10 @@ class ClassConditionalFlow(SharedFlow):
 
 
 def _draw_seed(generator: torch.Generator | None) -> int:
-    """A seed from a generator, on whichever device.
+    """Draw a seed from a generator on any device.
 
     Raises:
-        TypeError: it is no generator of torch.
+        TypeError: it is not a torch.Generator.
     """
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"generator: expected a torch.Generator, received {type(generator).__name__}")

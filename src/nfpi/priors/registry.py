@@ -32,7 +32,7 @@ def register_prior(
     Raises:
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> @register_prior("class_means", uses_weight=False)
         ... def fit_class_means(statistics, initial, weight, settings):
         ...     return GaussianPrior(statistics.mean, torch.ones_like(statistics.mean))

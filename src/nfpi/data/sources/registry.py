@@ -50,7 +50,7 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
     Raises:
         ConfigError: the name is taken.
 
-    Example:
+    Examples:
         >>> @register_source("noise")
         ... def load_noise(config, download_folder):
         ...     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), np.uint8)
