@@ -58,7 +58,7 @@ class Projection:
         """
         wanted: dict[object, tuple[Work, str]] = {}
         for work in self.work:
-            for precision in COUNTED if work.kind.endswith("_step") and work.batches else ("",):
+            for precision in COUNTED if work.kind.endswith("_step") else ("",):
                 wanted.setdefault((*batch_of(work), precision), (work, precision))
         tasks = sorted(wanted.values(), key=lambda task: not task[0].kind.startswith("flow"))  # the longest first
         # forked, because settings that a registry has made cannot be pickled
@@ -81,8 +81,7 @@ class Projection:
         """Of all work; trainings of classifiers apart by model."""
         hours: defaultdict[str, float] = defaultdict(float)
         for work in self.work:
-            if work.batches:
-                hours[stage_name(work)] += self.seconds(work, card, precision) / 3600
+            hours[stage_name(work)] += self.seconds(work, card, precision) / 3600
         return dict(hours)
 
     def step(self, work: Work, precision: str) -> Step:

@@ -88,7 +88,7 @@ def _short(value: float) -> str:
 
 def _trained(projection: Projection) -> list[Work]:
     """One work for each kind of training step."""
-    found = {batch_of(work): work for work in projection.work if work.kind.endswith("_step") and work.batches}
+    found = {batch_of(work): work for work in projection.work if work.kind.endswith("_step")}
     return sorted(found.values(), key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
 
 

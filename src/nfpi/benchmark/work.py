@@ -79,7 +79,7 @@ class Work:
 
 
 def work_of(config: Config) -> list[Work]:
-    """The work of all tables of a preset; what runs share is counted once."""
+    """The work of all tables of a preset; what runs share is counted once, what has no batch is left out."""
     rows = [row for table in config.tables for row in table_rows(config, table)]
     flows = {run.of_flow for row in rows for run in row.runs if run.flow is not None}
     found = [work for run in flows for work in _of_flow(config, run)]
@@ -92,7 +92,7 @@ def work_of(config: Config) -> list[Work]:
     found += [work for run in generated for work in _of_generated(config, run)]
     for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
         found += _of_encoding(config, dataset)
-    return found
+    return [work for work in found if work.batches]
 
 
 def _initial(config: Config, run: Run) -> tuple[str, str, str, int]:
