@@ -24,6 +24,7 @@ NO_RESULT = {
     "sample_every_epochs",
     "keep",
     "checkpoint_activations",
+    "compile",
 }
 """Training settings that affect how a training runs and is monitored, but not its result."""
 
