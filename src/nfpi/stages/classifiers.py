@@ -71,7 +71,7 @@ def train(stage: TrainClassifier) -> None:
         return
     settings = {
         "name": stage.name,
-        "classifier": config.model_dump(mode="json"),
+        "classifier": config.model_dump(mode="json") | {"precision": device.precision},
         "augmentation": _augmentation(stage),
         "size": size,
         "temperature": temperature,
