@@ -1,4 +1,4 @@
-"""A trained flow with its class Gaussians as one object, which is fitted, used, saved and shared."""
+"""A trained flow with its class Gaussians as one object, to fit, use, save and share."""
 
 import lazy_loader
 

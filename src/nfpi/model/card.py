@@ -1,4 +1,4 @@
-"""The model card of a flow, README.md of its folder: what it is, how well it does, and what it cannot do."""
+"""Model card of a flow, the README.md of its folder: description, scores and limits."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _CITATION = """\
 
 _LIMITS = """\
 - Probabilities of classes assume that all classes are equally frequent.
-- An image of none of the classes is given one nevertheless. Bits/dim tell some of these images, not all: \
-images that are simpler than those of the training may be more likely than these.
-- Densities are of images of the size above, with values from 0 to 255; an image that was resized or compressed \
-in another way than those of the training has another density.
-- Samples resemble the training images, with whatever is one-sided or private in them.
-- An interval covers the choice of the images, not that of the seed."""
+- An image of none of the classes is still assigned to one. Bits/dim reveal only some of these images: \
+images simpler than the training images may be more likely than these.
+- Densities are those of images of the size above, with values from 0 to 255; they depend on how an image was \
+resized and compressed.
+- Samples resemble the training images, including their biases and any private content.
+- Intervals cover the choice of the images, but not of the seed."""
 
 
 def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, license: str | None = None) -> ModelCard:
-    """Write the card of a model from what its config says.
+    """Make the card of a model from its config.
 
     Args:
         model: the model.
-        metrics: of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images; None: the card has those of the
-            validation images alone, if there were any.
-        license: of the weights, by its identifier, e.g. "mit"; None: the card says that none is stated.
+        metrics: metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images; None: the card has only those of
+            validation images, if any.
+        license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
     """
     name = model.data["name"]
     title = f"Class-conditional normalizing flow of {name or 'images'}"
@@ -60,7 +60,7 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         "```python\nfrom nfpi import ClassConditionalFlow\n\n"
         "model = ClassConditionalFlow.from_pretrained(folder)  # or the id of a repository\n"
         "names = [model.classes[index] for index in model.predict(images)]  # uint8 (N, H, W, C)\n"
-        "drawn = model.sample([0, 1], temperature=0.8)  # an image of each of two classes\n```",
+        "drawn = model.sample([0, 1], temperature=0.8)  # one image of each of two classes\n```",
         "## Data",
         _list(_data(model)),
         "## Settings",
@@ -108,7 +108,7 @@ def _settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> str:
-    """A table of what is known, an image set a row."""
+    """Format the known metrics as a table with one row per image set."""
     rows = []
     known = {"validation": model.config.get("validation"), "test": metrics}
     for split, values in known.items():
@@ -128,7 +128,7 @@ def _metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> str:
 
 
 def _results(metrics: Mapping[str, Any], name: str) -> Iterator[EvalResult]:
-    """Metrics as the hub lists them."""
+    """Convert metrics to entries of the hub's model index."""
     for kind, key in (("accuracy", "nf_acc"), ("bits_per_dim", "bits_per_dim"), ("ece", "ece")):
         yield EvalResult(
             task_type="image-classification",

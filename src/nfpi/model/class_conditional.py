@@ -110,7 +110,7 @@ class ClassConditionalFlow(SharedFlow):
             images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
             labels: (N,), indices of classes or their names.
             weight: λ of Eq. 4, how strongly the Gaussians repel each other.
-            validation: share of the images to hold out, or (images, labels); the scores on them are in the model's card.
+            validation: share of the images to hold out, or (images, labels); their scores are in the model's card.
             epochs: passes over the training images; None: those of `training`, 24 by default.
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
@@ -126,7 +126,7 @@ class ClassConditionalFlow(SharedFlow):
 
         Raises:
             ValueError: images, labels or a setting are invalid; one line.
-            Diverged: the fit of the Gaussians or the training diverged; the message is one line that says what to change.
+            Diverged: the fit of the Gaussians or the training diverged; one line says what to change.
         """
         return cls(
             *fit_model(

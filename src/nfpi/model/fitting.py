@@ -1,4 +1,4 @@
-"""The stages of a flow in one call, in memory: initial state, fit of the Gaussians, training."""
+"""Initial state, fit of the Gaussians and training of a flow in one call, in memory."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from nfpi.training.loop import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState
 
 Validation = float | tuple[Any, Any] | None
-"""Share of the images that is held out, or (images, labels), or nothing."""
+"""Share of the images to hold out, (images, labels), or None."""
 
 
 class _Plain(Settings):
-    """Arguments of a fit that are a number, a truth value or a name."""
+    """Scalar arguments of a fit."""
 
     weight: NonNegativeFloat
     flip: bool
@@ -101,10 +101,10 @@ def fit_model(
 def _train(
     initial: InitialState, data: TrainingData, device: Device, method: PriorBlock, weight: float, progress: bool
 ) -> tuple[TrainingState, GaussianPrior, dict[str, Any]]:
-    """Fit the Gaussians and train the remaining epochs under them, or train and learn them along with it.
+    """Fit the Gaussians and train the remaining epochs under them, or learn them along with the flow.
 
     Returns:
-        the final state; the Gaussians; and what is known of these.
+        the final state, the Gaussians, and their description for the config.
     """
     settings = PRIORS.settings_of(method)
     known: dict[str, Any] = {
@@ -137,10 +137,11 @@ def make_sets(
     name: str | None,
     seed: int,
 ) -> tuple[ImageSet, ImageSet | None]:
-    """Training and validation set of a fit, in memory.
+    """Make the training and validation set of a fit, in memory.
 
     Raises:
-        ValueError: images or labels are none, of two lengths, or of other classes; a class has fewer than two images.
+        ValueError: images or labels are empty, of different lengths, or of unknown classes; a class has fewer than two
+            images.
     """
     array = check_images(images)
     names = _class_names(labels, classes)
@@ -173,10 +174,10 @@ def make_sets(
 
 
 def _class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
-    """Names of the classes: those given, or those of the labels, sorted, or their indices; none for other labels.
+    """Return the given class names, else the sorted names or indices in the labels; empty for invalid labels.
 
     Raises:
-        ValueError: they are no names, one is given twice, or there is an index for which there are too few labels.
+        ValueError: names are not strings or not distinct, or an index is negative or not below the number of labels.
     """
     if isinstance(classes, Iterable) and not isinstance(classes, str):
         names = [str(name) for name in classes]
@@ -190,17 +191,17 @@ def _class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
         return sorted(set(map(str, found.ravel().tolist())))
     if found.size and found.dtype.kind in "iu":
         low, high = int(found.min()), int(found.max())
-        if low < 0 or high >= found.size:  # each class has an image or more
+        if low < 0 or high >= found.size:  # each class has at least one image
             raise ValueError(
                 f"labels: expected indices of classes, 0 to K − 1, received {low if low < 0 else high}; for numbers "
                 "that are names: [str(label) for label in labels]"
             )
         return [str(index) for index in range(high + 1)]
-    return []  # check_labels says what is wrong with them
+    return []  # rejected by check_labels
 
 
 def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices that are kept and held out, sorted; stratified."""
+    """Split indices into kept and held-out ones, stratified by class and sorted."""
     from sklearn.model_selection import train_test_split
 
     if not 0 < share < 1:
@@ -218,7 +219,7 @@ def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.
 
 @contextmanager
 def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
-    """The device of a fit; what it changes for the whole process is as it was afterwards, random numbers included."""
+    """Make the device of a fit; afterwards, restore the state of the process, including random generators."""
     deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     tf32, benchmark = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark

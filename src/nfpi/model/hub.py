@@ -1,4 +1,4 @@
-"""A trained flow as a folder with a model card, and as a repository of the Hugging Face hub."""
+"""Saving a trained flow as a folder with a model card, or as a repository of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CARD = "README.md"
 
 
 class SharedFlow(TrainedFlow, ModelHubMixin):
-    """A trained flow that is saved with its card, and shared; :class:`nfpi.ClassConditionalFlow` is one."""
+    """A trained flow that can be saved with its card and shared; base class of :class:`nfpi.ClassConditionalFlow`."""
 
     def save_pretrained(
         self,
@@ -34,18 +34,18 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
     ) -> str | None:
         """Write config.json, model.safetensors and README.md, the model's card, into a folder.
 
-        A README.md that is there is kept. The workflow's `model/` is such a folder, without a card.
+        An existing README.md is kept. The workflow's `model/` is such a folder, without a card.
 
         Args:
             save_directory: the folder.
-            metrics: of :meth:`evaluate`, for the card.
-            license: of the weights, for the card, e.g. "mit".
-            repo_id: of the repository that it is pushed to; None: the folder's name.
+            metrics: metrics of :meth:`evaluate`, for the card.
+            license: licence of the weights, for the card, e.g. "mit".
+            repo_id: id of the repository to push to; None: the folder's name.
             push_to_hub: whether to push the model as well.
-            options: of :meth:`push_to_hub`.
+            options: options of :meth:`push_to_hub`.
 
         Returns:
-            address of the commit if it was pushed.
+            URL of the commit if the model was pushed.
         """
         folder = Path(save_directory)
         of_card = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
@@ -60,7 +60,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         self.write(save_directory)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The model's card, see :func:`nfpi.model.card.make_card`."""
+        """Make the model's card, see :func:`nfpi.model.card.make_card`."""
         return make_card(self, *args, **kwargs)
 
     def push_to_hub(
@@ -69,19 +69,19 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         """Upload the files of :meth:`save_pretrained` to a repository of the Hugging Face hub.
 
         Args:
-            repo_id: its id, `owner/name`; made where there is none.
-            metrics: of :meth:`evaluate`, for the card.
-            license: of the weights, for the card.
-            options: of :meth:`huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `token`, `branch`, …
+            repo_id: id of the repository, `owner/name`; created if it does not exist.
+            metrics: metrics of :meth:`evaluate`, for the card.
+            license: licence of the weights, for the card.
+            options: options of :meth:`huggingface_hub.ModelHubMixin.push_to_hub`: `private`, `token`, `branch`, …
 
         Returns:
-            address of the commit.
+            URL of the commit.
         """
         of_card = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
         return str(super().push_to_hub(repo_id, model_card_kwargs=of_card, **options))
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # the mixin takes further settings of a model, which this has not
+    def from_pretrained(  # type: ignore[override]  # the mixin takes further settings
         cls,
         pretrained_model_name_or_path: Path | str,
         *,
@@ -94,12 +94,12 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         """Read a model from a folder, without the network, or from a repository of the Hugging Face hub.
 
         Args:
-            pretrained_model_name_or_path: folder that :meth:`save_pretrained` or the workflow wrote; or, where there
-                is no such folder, id of a repository.
+            pretrained_model_name_or_path: folder written by :meth:`save_pretrained` or the workflow; or, if it does not
+                exist, id of a repository.
             revision: branch, tag or commit of the repository; None: its main branch.
-            cache_dir: where downloads are kept; None: the hub's own cache.
-            force_download: whether to download what is in the cache.
-            local_files_only: whether to use what is in the cache, and no network.
+            cache_dir: folder where downloads are kept; None: the hub's default cache.
+            force_download: whether to download again what is in the cache.
+            local_files_only: whether to use only the cache, without the network.
             token: for a private repository.
 
         Returns:
@@ -108,7 +108,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         Raises:
             FormatError: a file is missing, damaged or of another format, or the weights are a pickle.
             ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
-            Diverged: the files stand for a fit that diverged.
+            Diverged: the files record a fit that diverged.
         """
         name = pretrained_model_name_or_path
         if Path(name).is_dir() or not is_hub_id(name):
@@ -128,7 +128,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
 
 
 def is_hub_id(name: Path | str) -> bool:
-    """Whether a name can be that of a repository, `owner/name` or `name`; a path object never is."""
+    """Return whether a name may be a repository id, `owner/name` or `name`; a path object never is."""
     if isinstance(name, Path) or name.startswith((".", "~")) or re.fullmatch(r"[^/\\]+(/[^/\\]+)?", name) is None:
         return False
     try:
@@ -139,17 +139,17 @@ def is_hub_id(name: Path | str) -> bool:
 
 
 def download_model(name: str, **options: Any) -> Path:
-    """Download a model's config and weights, of one revision, to the hub's cache; nothing else is fetched.
+    """Download only the config and weights of a model, of one revision, to the hub's cache.
 
     Args:
-        name: id of its repository.
-        options: of :func:`huggingface_hub.snapshot_download`.
+        name: id of the repository.
+        options: options of :func:`huggingface_hub.snapshot_download`.
 
     Returns:
-        folder of the files.
+        folder of the downloaded files.
 
     Raises:
-        FormatError: there is no such repository, or it cannot be reached and is not in the cache.
+        FormatError: the repository does not exist, or is neither reachable nor cached.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, CARD], **options))

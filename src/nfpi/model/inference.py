@@ -1,11 +1,11 @@
 """Deterministic passes of images through a flow and back, in batches of bounded memory.
 
-The density that a flow models is one of dequantised images x = image + u. Training and the workflow's evaluation draw
-u anew for every image; here it is one draw for all images, u(C, H, W), so that an image has one latent and one density,
-whatever batch it is in and however often it is asked for. As u is a draw and not the middle of its range, the
-bits/dim are an unbiased estimate of those under random noise: on digits 6.282 against 6.288. The middle is more likely
-than the noise that the flow has learned, by 0.27 bits/dim there. Results of one image in different batches
-agree to the rounding of float32: the convolutions of a library depend on the size of the batch.
+A flow models the density of dequantised images x = image + u. Training and the workflow's evaluation draw
+u anew for every image; here, all images share one draw u (C, H, W), so that an image has one latent and one density,
+independent of its batch. As u is a draw and not the middle of its range, the bits/dim are an unbiased estimate of those
+under random noise: on digits 6.282 against 6.288. The middle is more likely than the noise that the flow was trained
+with, by 0.27 bits/dim there. Results of one image in different batches agree up to float32 rounding, because
+convolution kernels depend on the batch size.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import generator_for
 
 _PIXELS = 2**18
-"""of a batch: 256 images of 32×32"""
+"""pixels per batch, i.e. 256 images of 32×32"""
 _LARGEST_BATCH = 1024
 
 
 def batch_size_of(flow: ImageFlow) -> int:
-    """Images of a batch whose memory does not depend on the size of the images: 2¹⁸ pixels, at most 1024 images."""
+    """Return the images per batch of bounded memory: 2¹⁸ pixels, and at most 1024 images."""
     _, height, width = flow.shape
     return max(1, min(_LARGEST_BATCH, _PIXELS // (height * width)))
 
 
 def device_of(flow: ImageFlow) -> torch.device:
-    """The device of a flow's weights; a flow without any is on the CPU."""
+    """Return the device of a flow's weights; the CPU if it has no weights."""
     weight = next(flow.parameters(), None)
     return torch.device("cpu") if weight is None else weight.device
 
 
 @contextmanager
 def strict_inference(flow: ImageFlow) -> Iterator[None]:
-    """Compute without gradients, and in float32 whatever the caller computes in."""
+    """Compute without gradients and in float32, regardless of the caller's precision."""
     training = flow.training
     flow.eval()
     try:
@@ -52,16 +52,16 @@ def strict_inference(flow: ImageFlow) -> Iterator[None]:
 
 
 def fixed_noise(domain: Domain, shape: tuple[int, int, int]) -> Tensor:
-    """u: the one draw of a domain's noise that all images get, (1, C, H, W), on the CPU."""
+    """Return u, the draw of a domain's noise that all images share, (1, C, H, W), on the CPU."""
     nothing = torch.zeros(1, *shape, dtype=getattr(torch, domain.dtype))
     return domain.to_flow(nothing, generator_for("cpu", 0, "fixed noise")) - domain.to_flow(nothing, None)
 
 
 def forward_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Pass images (N, H, W, C) through a flow, with the fixed noise.
+    """Pass images (N, H, W, C) with the fixed noise through a flow.
 
     Yields:
-        where the batch lies in `images`; z (B, C, H, W) and log |det ∂z/∂x| (B,), on the flow's device.
+        slice of the batch in `images`; z (B, C, H, W) and log |det ∂z/∂x| (B,), on the flow's device.
     """
     device, size = device_of(flow), batch_size_of(flow)
     noise = fixed_noise(domain, flow.shape).to(device)
@@ -73,7 +73,7 @@ def forward_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iter
 
 
 def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterator[np.ndarray]:
-    """Pass latents (N, C, H, W) through the inverse of a flow; the fixed noise is subtracted from what results.
+    """Pass latents (N, C, H, W) through the inverse of a flow, and subtract the fixed noise.
 
     Yields:
         images (B, H, W, C) in the domain's dtype.
@@ -91,5 +91,5 @@ def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterato
             raise FloatingPointError(
                 f"latents: the inverse of latent {index} is not finite: is it far from all classes?"
             )
-        # without its noise an image of grey levels lies at the lower end of each level, but for rounding
+        # without noise, each grey level is at the lower end of its interval, up to rounding
         yield domain.to_images(x - noise + domain.half_level).permute(0, 2, 3, 1).cpu().numpy()

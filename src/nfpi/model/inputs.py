@@ -1,4 +1,4 @@
-"""Images, labels and latents as users pass them, arrays, tensors or lists: as arrays, or refused in one line."""
+"""Validation of images, labels and latents that users pass as arrays, tensors or lists."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 import torch
 
 _CHANNELS = (1, 2, 3, 4)
-"""numbers of channels of images whose size is not known"""
+"""possible numbers of channels of images of unknown size"""
 _ADVICE_ON_TYPES = {
     "f": "; for values in [0, 1]: (255 * images).round().astype('uint8')",
     "i": "; for values from 0 to 255: images.astype('uint8')",
     "b": "; for black and white: 255 * images.astype('uint8')",
 }
-"""by the letter of NumPy's kind of number"""
+"""hints by the kind of a NumPy dtype"""
 
 
 def to_array(values: Any, what: str) -> np.ndarray:
-    """A NumPy array of a tensor, on whichever device, or of what NumPy takes.
+    """Convert a tensor on any device, or an array-like, to a NumPy array.
 
     Args:
-        values: the numbers or names.
-        what: they are, for errors.
+        values: numbers or names.
+        what: name of the values in messages.
 
     Raises:
-        ValueError: they are no array, e.g. lists of different lengths.
+        ValueError: they do not form an array, e.g. lists of different lengths.
     """
     try:
         if isinstance(values, torch.Tensor):
@@ -40,19 +40,19 @@ def to_array(values: Any, what: str) -> np.ndarray:
 def check_images(
     images: Any, shape: tuple[int, int, int] | None = None, dtype: str = "uint8", what: str = "images"
 ) -> np.ndarray:
-    """Images as an array (N, H, W, C).
+    """Convert images to an array (N, H, W, C).
 
-    Grey images may come without their axis of channels, (N, H, W): where the size is known, wherever it is that of the
-    model and the model has one channel; where it is not, wherever W is none of 1 to 4, which could be channels.
+    Grey images may lack the channel axis, (N, H, W), if `shape` has one channel, or if `shape` is None and W > 4: a
+    smaller W may be the number of channels.
 
     Args:
         images: (N, H, W, C), an array or a tensor.
-        shape: (C, H, W) that they must have; None: any.
-        dtype: that they must have, by NumPy's name.
-        what: they are, for errors.
+        shape: expected (C, H, W); None: any.
+        dtype: expected dtype, by NumPy's name.
+        what: name of the images in messages.
 
     Raises:
-        ValueError: they are something else, or none.
+        ValueError: they have another shape or dtype, or there are no images.
     """
     array = to_array(images, what)
     expected = "(N, H, W, C)" if shape is None else f"(N, {shape[1]}, {shape[2]}, {shape[0]})"
@@ -73,7 +73,7 @@ def check_images(
 
 
 def _advice(found: tuple[int, ...], shape: tuple[int, int, int] | None) -> str:
-    """What may be wrong with images of this shape."""
+    """Suggest how to correct images of this shape."""
     one = found in ((shape[1], shape[2], shape[0]), shape) if shape else len(found) == 3
     if one:
         return "; for a single image: images[None]"
@@ -85,7 +85,7 @@ def _advice(found: tuple[int, ...], shape: tuple[int, int, int] | None) -> str:
 
 
 def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) -> np.ndarray:
-    """Labels as indices of classes, (N,), int64.
+    """Convert labels to class indices, (N,), int64.
 
     Args:
         labels: (N,), indices in [0, K) or names of classes; an array, a tensor or a list.
@@ -93,7 +93,7 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) 
         count: N; None: any.
 
     Raises:
-        ValueError: they are something else, or none, or of other classes.
+        ValueError: they have another shape or dtype, are empty, or are not of these classes.
     """
     array = to_array(labels, "labels")
     if array.ndim != 1 or (count is not None and len(array) != count):
@@ -118,21 +118,21 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) 
 
 
 def names_classes(labels: np.ndarray) -> bool:
-    """Whether labels (N,) are names of classes, not indices."""
+    """Return whether labels (N,) are class names instead of indices."""
     return labels.dtype.kind in "UT" or (
         labels.dtype.kind == "O" and all(isinstance(name, str) for name in labels.ravel().tolist())
     )
 
 
 def check_latents(latents: Any, shape: tuple[int, int, int]) -> torch.Tensor:
-    """Latents as a float32 tensor (N, C, H, W).
+    """Convert latents to a float32 tensor (N, C, H, W).
 
     Args:
         latents: (N, D) with D = C·H·W, or (N, C, H, W); real numbers.
         shape: (C, H, W).
 
     Raises:
-        ValueError: they are something else, or none, or not finite.
+        ValueError: they have another shape or dtype, are empty, or are not finite.
     """
     array = to_array(latents, "latents")
     dimensions = int(np.prod(shape))

@@ -1,4 +1,4 @@
-"""Settings of :meth:`nfpi.ClassConditionalFlow.fit`: defaults by the size of the images, and what users pass."""
+"""Settings of :meth:`nfpi.ClassConditionalFlow.fit`: defaults by image size, and validation of those passed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "glow": {"learning_rate": 0.003},
     "transformer": {"learning_rate": 0.003},
 }
-"""settings of the training that differ for a kind of flow"""
+"""training settings that differ for a kind of flow"""
 
 
 def num_levels(height: int, width: int) -> int:
-    """Levels of a flow of images of this size.
+    """Return the number of levels of a flow for images of this size.
 
-    Two for sides of up to 16 pixels, three up to 32, and one more whenever the longer side doubles; but no more than
-    height and width can be halved.
+    Two for sides of up to 16 pixels, three up to 32, and one more whenever the longer side doubles; but not more
+    often than height and width can be halved.
 
     Raises:
         ValueError: height or width is odd.
@@ -48,11 +48,11 @@ def num_levels(height: int, width: int) -> int:
 
 
 def default_flow(kind: str, height: int, width: int) -> dict[str, Any]:
-    """Settings of a flow of this kind for images of this size.
+    """Return the settings of a flow of this kind for images of this size.
 
     The matrix-exponential flow of 8×8 images is that of the preset `demo`, those of 32×32 and 28×28 images those of
-    `cifar10_small` and `fashion_mnist_small`; other sizes get as many of the same levels as :func:`num_levels` says.
-    Kinds that the project does not have get their own defaults.
+    `cifar10_small` and `fashion_mnist_small`; for other sizes, the number of levels is that of :func:`num_levels`.
+    Kinds of extensions use their own defaults.
     """
     small = max(height, width) <= _SMALL
     match kind:
@@ -75,14 +75,14 @@ def default_flow(kind: str, height: int, width: int) -> dict[str, Any]:
 
 
 def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, width: int) -> FlowBlock:
-    """The backbone of a fit.
+    """Return the settings of the flow of a fit.
 
     Args:
         flow: name of a kind; or settings, as under `flows:` in config.yaml; None: the matrix-exponential flow.
         height, width: of the images.
 
     Raises:
-        ValueError: there is no such kind, a setting is unknown or out of range, or the size does not divide.
+        ValueError: the kind or a setting is unknown, a setting is out of range, or the image size is not divisible.
     """
     if isinstance(flow, FlowBlock):
         return flow
@@ -95,17 +95,17 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
 def choose_training(
     training: Mapping[str, Any] | TrainingConfig | None, epochs: int | None, kind: str, side: int, num_images: int
 ) -> TrainingConfig:
-    """The settings of a fit's training.
+    """Return the training settings of a fit.
 
-    Without any: 24 epochs in batches of 128, a warm-up of 100 steps or a quarter of all, no augmentation of images of
-    up to 16 pixels and `shift` of larger ones, one evaluation, at the end, and else what :class:`TrainingConfig` says.
+    Defaults: 24 epochs in batches of 128, a warm-up of 100 steps but at most a quarter of all, augmentation `shift` for
+    images of more than 16 pixels and none for smaller ones, one evaluation at the end, else :class:`TrainingConfig`'s.
 
     Args:
         training: settings that differ, as under `training:` in config.yaml, or all of them.
         epochs: number of epochs; None: that of the settings.
-        kind: of the flow.
-        side: the longer one of the images, in pixels.
-        num_images: N of the training.
+        kind: kind of flow.
+        side: longer side of the images, in pixels.
+        num_images: number of training images.
 
     Raises:
         ValueError: a setting is unknown or out of range.
@@ -133,13 +133,13 @@ def choose_training(
 
 
 def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlock:
-    """How a fit obtains its Gaussians.
+    """Return the settings of the prior of a fit.
 
     Args:
         prior: name of a method; or settings, as under `priors:` in config.yaml; None: the fixed point.
 
     Raises:
-        ValueError: there is no such method, or a setting is unknown or out of range.
+        ValueError: the method or a setting is unknown, or a setting is out of range.
     """
     if isinstance(prior, PriorBlock):
         return prior
@@ -147,7 +147,7 @@ def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlo
 
 
 def _parse_block(registry: Any, block: Any, what: str) -> Any:
-    """A block of config.yaml as its settings; ValueError in one line that begins with `what`."""
+    """Validate a block of config.yaml; raises ValueError in one line that begins with `what`."""
     _require_mapping(block, what)
     try:
         return registry.validate(dict(block))
@@ -158,7 +158,7 @@ def _parse_block(registry: Any, block: Any, what: str) -> Any:
 
 
 def parse_settings(model: type[S], values: Mapping[str, Any]) -> S:
-    """Settings of a class; ValueError in one line for an unknown key or a value out of range."""
+    """Validate settings; raises ValueError in one line for an unknown key or a value out of range."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""A trained flow with its class Gaussians, as one object and one folder: what the stages of the workflow pass on."""
+"""A trained flow with its class Gaussians, as an object and as the folder that stages of the workflow exchange."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nfpi.runtime.tensors import load_tensors, save_tensors
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""endings of files of weights that may execute code when they are read"""
+"""suffixes of weight files that may execute code when they are read"""
 
 
 class _Data(Record):
@@ -48,7 +48,7 @@ class _Training(Record):
 
 
 class _Config(Record):
-    """What is read of a model's config."""
+    """Required keys of a model's config."""
 
     data: _Data
     training: _Training
@@ -59,14 +59,14 @@ class _Config(Record):
 
 @dataclass(eq=False, repr=False)
 class TrainedFlow:
-    """log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|: a flow f, and K Gaussians.
+    """A flow f with K class Gaussians: log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|.
 
-    :class:`nfpi.ClassConditionalFlow` adds what one does with it.
+    :class:`nfpi.ClassConditionalFlow` adds fitting, inference and sampling.
 
     Attributes:
         flow: f, with averaged weights.
         prior: K Gaussians in D = C·H·W dimensions, float64.
-        config: all else that is known, as JSON knows it: `data` (name, classes, dtype, extra), `training`, `seed`,
+        config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
             `start`, `step`, `prior` (method, λ and settings).
     """
 
@@ -92,7 +92,7 @@ class TrainedFlow:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What is known of the images that it was trained on: name, classes, dtype, extra."""
+        """Description of the training images: name, classes, dtype, extra."""
         data: dict[str, Any] = self.config["data"]
         return data
 
@@ -103,26 +103,26 @@ class TrainedFlow:
 
     @property
     def domain(self) -> Domain:
-        """What it was trained on: pixels, or latents of an autoencoder."""
+        """Domain of the training images: pixels, or latents of an autoencoder."""
         training = self.config["training"]
         return domain_of(self.data, grey_noise=training["grey_noise"], latent_noise=training["latent_noise"])
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Seed of the run."""
         return int(self.config["seed"])
 
     def require_classes(self, classes: list[str], where: Path) -> None:
-        """Make sure that images, which lie at `where`, have the classes that the model was trained on.
+        """Check that images, stored at `where`, have the classes that the model was trained on.
 
         Raises:
-            ValueError: they have others.
+            ValueError: they have other classes.
         """
         if classes != self.classes:
             raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
 
     def write(self, folder: Path | str) -> None:
-        """Write config.json and model.safetensors, both or neither."""
+        """Write config.json and model.safetensors, together or not at all."""
         folder = Path(folder)
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         tensors |= {f"prior.{name}": value for name, value in prior_tensors(self.prior).items()}
@@ -133,11 +133,11 @@ class TrainedFlow:
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
-        """Read what :meth:`write` wrote, on the CPU.
+        """Read a model from a folder of :meth:`write`, on the CPU.
 
         Raises:
             FormatError: a file is missing, damaged, or of another format; or the weights are a pickle.
-            Diverged: the files stand for a fit that diverged.
+            Diverged: the files record a fit that diverged.
         """
         folder = Path(folder)
         _refuse_pickles(folder)
@@ -172,7 +172,7 @@ class TrainedFlow:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """Raise FormatError for a folder whose weights are a pickle, and no safetensors file."""
+    """Raise FormatError if the weights of a folder are a pickle instead of a safetensors file."""
     if folder.is_dir() and not (folder / WEIGHTS).exists():
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         if pickles:
