@@ -1,21 +1,21 @@
-"""Latent augmentation (NFA, §5.3): images of one class mixed in the span of the PCA axes of their latents.
+"""Latent augmentation (NFA, §5.3): mix images of one class in the span of the PCA axes of their latents.
 
 The leading principal axes of the latents of a class, under the flow f, are the columns of V (D, A). Each latent z moves
 towards that of another random image of the class within their span, and f⁻¹ maps it back:
 
     z' = z + s V Vᵀ (z_partner − z),    variant = image + f⁻¹(z') − f⁻¹(z),
 
-with a share of the way s = strength · u, u ~ Beta(c, c), or s = strength. f⁻¹(z) is the image with its
-dequantisation noise: the noise is subtracted again, and s = 0 gives the image back.
+with the mixing share s = strength · u, u ~ Beta(c, c), or s = strength. As f⁻¹(z) is the image with its dequantisation
+noise, the noise cancels, and s = 0 returns the image.
 
-What mixing is compared with is noise of the same size (`displacement="noise"`): the same partner and share for every
-variant, but along ε ~ N(0, I) in all of the latent space in place of the span,
+Mixing is compared with noise of the same norm (`displacement="noise"`): every variant has the same partner and share,
+but is displaced along ε ~ N(0, I) in the whole latent space instead of the span,
 
     z' = z + ‖s V Vᵀ (z_partner − z)‖ ε / ‖ε‖.
 
 One class is in memory at a time, N_class · D float32 latents: 61 MB for CIFAR10's 5000 × 3072, 21 MB for the
-1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Nothing grows with the number of
-classes or with D².
+1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Memory does not grow with the number
+of classes or with D².
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from nfpi.runtime.randomness import derive_seed, generator_for
 _OVERSAMPLING = 10
 _FEWEST_ITERATIONS, _MOST_ITERATIONS = 4, 50
 _TOLERANCE = 1e-3
-"""relative change of the variance that the axes hold, from one iteration to the next, at which they are found"""
+"""relative change per iteration of the variance that the axes explain, below which they are converged"""
 _DRAWS = 10
 
 
@@ -50,10 +50,9 @@ class PrincipalAxes:
 
     Attributes:
         directions: V, (D, A), orthonormal columns in the order of decreasing variance.
-        variance_share: share of the latents' variance that lies along them, tr(Vᵀ S V) / tr S; 1 where they do not
-            vary.
-        iterations: power iterations made.
-        converged: whether the share had stopped changing by then.
+        variance_share: share of the latents' variance that they explain, tr(Vᵀ S V) / tr S; 1 for constant latents.
+        iterations: number of subspace iterations.
+        converged: whether the share converged.
     """
 
     directions: Tensor
@@ -66,15 +65,15 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
     """Compute the leading principal axes of latents, read in blocks, by a randomized SVD.
 
     Subspace iteration from a Gaussian test matrix (Halko, Martinsson & Tropp 2011, Alg. 4.4) on the scatter
-    S = Σ (z − m)(z − m)ᵀ: Q ← orth(S Q), then V = Q U with Qᵀ S Q = U Λ Uᵀ. It ends, after four iterations at least
-    and fifty at most, when the sum of the A largest Λ changes by no more than 1e-3 of itself: a flat spectrum takes
-    longer. Only products S Q are formed, a block at a time, so besides a block it takes D · (A + 10) numbers.
+    S = Σ (z − m)(z − m)ᵀ: Q ← orth(S Q), then V = Q U with Qᵀ S Q = U Λ Uᵀ. It stops after 4 to 50 iterations, once
+    the relative change of the sum of the A largest Λ is at most 1e-3; a flat spectrum takes longer. Only products S Q
+    are formed, block by block, so memory is one block and D · (A + 10) numbers.
 
     Args:
-        blocks: latents (B, D), iterated over twice and once an iteration: a tensor's `split`, or an iterable that
-            encodes anew each time.
-        num_axes: axes to find; there are no more than N − 1 and no more than D.
-        generator: of the test matrix, on the CPU.
+        blocks: latents (B, D), iterated over twice and once per iteration: a tensor's `split`, or an iterable that
+            encodes them again each time.
+        num_axes: number of axes; at most N − 1 and D are returned.
+        generator: random number generator of the test matrix, on the CPU.
 
     Returns:
         A = min(num_axes, N − 1, D) axes.
@@ -84,30 +83,30 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
         count, total = count + len(block), total.to(block.device) + block.to(precise_dtype(block.device)).sum(0)
     mean = total / count
     found = min(num_axes, count - 1, len(mean))
-    whole = 0.0  # tr S
+    trace = 0.0  # tr S
 
     def scatter_times(q: Tensor) -> Tensor:
-        nonlocal whole
+        nonlocal trace
         factor, product = q.to(mean), torch.zeros_like(q, dtype=mean.dtype, device=mean.device)
         squares = torch.zeros_like(mean)
         for block in blocks:
             centred = block.to(mean) - mean
             product += centred.T @ (centred @ factor)
             squares += centred.square().sum(0)
-        whole = squares.sum().item()
-        return product.cpu().double()  # small from here on, and not every device factorises
+        trace = squares.sum().item()
+        return product.cpu().double()  # small, and not every device has QR in float64
 
     columns = min(found + _OVERSAMPLING, len(mean))
     q = torch.randn(len(mean), columns, generator=generator, dtype=torch.float64)
-    product, held, iterations, converged = scatter_times(q), 0.0, 0, False
+    product, explained, iterations, converged = scatter_times(q), 0.0, 0, False
     while not (converged and iterations >= _FEWEST_ITERATIONS) and iterations < _MOST_ITERATIONS:
         q = torch.linalg.qr(product).Q
-        product, before = scatter_times(q), held
+        product, before = scatter_times(q), explained
         variances, rotation = torch.linalg.eigh(q.T @ product)
-        held = variances[-found:].sum().item()
-        converged = abs(held - before) <= _TOLERANCE * held
+        explained = variances[-found:].sum().item()
+        converged = abs(explained - before) <= _TOLERANCE * explained
         iterations += 1
-    share = min(held / whole, 1.0) if whole > 0 else 1.0
+    share = min(explained / trace, 1.0) if trace > 0 else 1.0
     return PrincipalAxes((q @ rotation.flip(1))[:, :found], share, iterations, converged)
 
 
@@ -129,7 +128,7 @@ def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, directio
     """Move latents as far as :func:`mix_in_span` does, along given directions of any length.
 
     Args:
-        z, partner, axes, share: as there.
+        z, partner, axes, share: see :func:`mix_in_span`.
         direction: (B, D), not zero.
 
     Returns:
@@ -158,26 +157,26 @@ def augment_images(
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Make variants of images, class by class.
 
-    Axes and partners come from all images of a class, whichever are augmented, so an image's variants do not depend on
-    `indices`. A latent whose inverse overflows gets another partner and share.
+    Axes and partners are computed from all images of a class, so an image's variants do not depend on `indices`. A
+    latent whose inverse overflows gets another partner and share.
 
     Args:
         flow: f, on `device`.
         image_set: images of the flow's shape.
         config: axes, strength, number of variants.
-        seed: of all random numbers, which depend on the batch size and on the images of the class as well.
-        domain: what the flow was trained on.
-        device: where latents are computed and inverted.
+        seed: seed of all random numbers, which also depend on the batch size and on the images of the class.
+        domain: domain of the images that the flow was trained on.
+        device: device on which latents are computed and inverted.
         indices: images to augment; None: all.
-        displacement: `mix`: towards the partner within the span of the axes; `noise`: as far, in a random direction.
-        on_axes: called with the label and the axes of every class of these images.
+        displacement: `mix`: towards the partner within the span of the axes; `noise`: as far in a random direction.
+        on_axes: called with the label and the axes of each class of these images.
 
     Yields:
         indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
 
     Raises:
-        ValueError: the images do not fit the flow, or a class has one image only.
-        FloatingPointError: latents, or the images of all draws, are not finite.
+        ValueError: the images do not fit the flow, or a class has only one image.
+        FloatingPointError: latents are not finite, or images are not after several draws.
     """
     if flow.shape != image_set.shape:
         raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
@@ -202,7 +201,7 @@ def axes_of_class(
     domain: Domain,
     device: torch.device,
 ) -> PrincipalAxes:
-    """Compute the axes of a class that :func:`augment_images` mixes within; arguments and errors are its own."""
+    """Compute the axes of a class as :func:`augment_images` does, with the same arguments and errors."""
     flow.eval()
     return _ClassImages(flow, image_set, label, config, seed, domain, device, "mix").axes
 
@@ -218,7 +217,7 @@ def make_variants(
     device: torch.device,
     displacement: Displacement = "mix",
 ) -> Tensor:
-    """Make the variants of some images that :func:`augment_images` makes, in the order of `indices`.
+    """Make the same variants as :func:`augment_images` for some images, in the order of `indices`.
 
     Returns:
         (len(indices), variants, C, H, W) in the domain's dtype, on the CPU.
@@ -238,7 +237,7 @@ def make_variants(
 
 
 class _ClassImages:
-    """The images of one class, in blocks of the batch size, with their latents and the principal axes of these."""
+    """The images of one class in blocks of the batch size, with their latents and principal axes."""
 
     @full_precision()
     def __init__(
@@ -268,7 +267,7 @@ class _ClassImages:
         self._draw = cache(partial(_draw_pairs, config, len(members), self._key))
 
     def variants(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Indices (B,) and variants (B, variants, C, H, W) of the images for which `wanted` (N,) is true."""
+        """Yield indices (B,) and variants (B, variants, C, H, W) of the images for which `wanted` (N,) is true."""
         for block, members in enumerate(self._blocks):
             chosen = np.flatnonzero(wanted[members])
             if not len(chosen):
@@ -278,7 +277,7 @@ class _ClassImages:
             yield members[chosen], torch.stack([self._domain.to_images(clean + x - noisy).cpu() for x in mixed], 1)
 
     def _block(self, block: int) -> tuple[Tensor, Tensor]:
-        """A block's images as the flow would see them without noise, and with it: the same noise each time."""
+        """Return the flow inputs of a block without and with noise; the noise is the same at every call."""
         stored = torch.from_numpy(np.asarray(self._image_set.images[self._blocks[block]]))
         images = stored.permute(0, 3, 1, 2).contiguous().to(self._device)
         clean = self._domain.to_flow(images, None).add_(self._domain.half_level)
@@ -286,7 +285,7 @@ class _ClassImages:
 
     @full_precision()
     def _inverse(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
-        """f⁻¹(z') of these latents (B,) of a block, each with the first draw for which it is finite."""
+        """Return f⁻¹(z') of the chosen latents (B,) of a block, each with the first draw for which it is finite."""
         rows = torch.from_numpy(block * self._config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
@@ -303,20 +302,20 @@ class _ClassImages:
         )
 
     def _displaced(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
-        """z' of the latents at these places (B,) of a block, (B, D)."""
+        """Return z', (B, D), of the latents at these places (B,) of a block."""
         rows = torch.from_numpy(block * self._config.batch_size + places)
         partner, share = (drawn[rows, variant] for drawn in self._draw(attempt))
         pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)
         if self._displacement == "mix":
             return mix_in_span(*pairs)
-        # of the whole block, so that an image's noise does not depend on which others are augmented
+        # for the whole block, so that an image's noise does not depend on which others are augmented
         generator = generator_for("cpu", *self._key, "direction", block, variant, attempt)
         noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
         return move_along(*pairs, noise[places].to(self._latents))
 
 
 def _draw_pairs(config: NfaConfig, count: int, key: tuple[int, str, int], attempt: int) -> tuple[Tensor, Tensor]:
-    """For each image of a class partners, uniform over the others, and shares of the way: (N, variants) each."""
+    """Draw partners, uniform over the other images of a class, and mixing shares: (N, variants) each."""
     generator = np.random.default_rng(derive_seed(*key, "mix", attempt))
     distance = generator.integers(1, count, (count, config.variants))
     partner = (np.arange(count)[:, None] + distance) % count

@@ -1,6 +1,6 @@
-"""The command line: one subcommand a stage. Each reads files, calls one function, and writes files.
+"""The command line, with one subcommand per stage; each reads files, calls one function, and writes files.
 
-Options that are groups of settings take one JSON text (`--training '{"epochs": 40}'`), single settings
+Options for groups of settings take one JSON text (`--training '{"epochs": 40}'`), single settings
 (`--training.epochs 40`), or both.
 """
 
@@ -48,10 +48,10 @@ _NAMED_FILES = 4
 
 
 class _Commands(BaseSettings):
-    """Normalizing flows with fixed-point Gaussian-mixture priors, one subcommand a stage.
+    """Normalizing flows with fixed-point Gaussian-mixture priors, one subcommand per stage.
 
-    Before the subcommand: --version; --extensions FILE (again for more) loads a file of your own with priors, flows,
-    metrics or classifiers; --log FILE appends what is printed to a file.
+    Before the subcommand: --version; --extensions FILE (may be repeated) loads your own priors, flows, metrics or
+    classifiers from a Python file; --log FILE appends the output to a file.
     """
 
     model_config = SettingsConfigDict(
@@ -68,12 +68,12 @@ class _Commands(BaseSettings):
     def settings_customise_sources(  # type: ignore[override]
         cls, settings_cls: type[BaseSettings], init_settings: Any, **_: Any
     ) -> tuple[Any, ...]:
-        """The command line alone: no setting is taken from the environment."""
+        """Read settings only from the command line, not from the environment."""
         return (init_settings,)
 
     def cli_cmd(self) -> None:
-        """Carry out the stage of the subcommand."""
-        from nfpi.stages.execution import execute  # numpy: help needs none
+        """Run the stage of the subcommand."""
+        from nfpi.stages.execution import execute  # imports NumPy, which help does not need
 
         command = get_subcommand(self)
         assert isinstance(command, Command)
@@ -83,12 +83,12 @@ class _Commands(BaseSettings):
 
 
 def _summary(command: type[Command]) -> str:
-    """The first line of a command's help."""
+    """Return the first line of a command's help."""
     return (command.__doc__ or "").partition("\n")[0]
 
 
 def commands() -> type[BaseSettings]:
-    """A model with a field for each command, from which the parser is made."""
+    """Create a model with one field per command, from which the parser is made."""
     fields: dict[str, Any] = {
         command.__name__: (
             CliSubCommand[command],  # type: ignore[misc, valid-type]
@@ -102,15 +102,15 @@ def commands() -> type[BaseSettings]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand, and give the status to exit with; other than 0, one line on stderr says why.
+    """Run a subcommand, and return the exit status; if it is not 0, one line on stderr gives the reason.
 
-    1: a fault that a user can mend (`NFPI_TRACEBACK=1` shows where it arose); 75: stopped by SIGTERM or SIGUSR1, the
-    same command resumes; 130: stopped by Ctrl-C. Wrong usage exits with 2.
+    1: an error that a user can fix (`NFPI_TRACEBACK=1` shows the traceback); 2: wrong usage; 75: stopped by SIGTERM or
+    SIGUSR1, the same command resumes; 130: stopped by Ctrl-C.
     """
     arguments = arguments if arguments is not None else sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every locale has a λ
+            stream.reconfigure(errors="backslashreplace")  # not every encoding has a λ
     everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False, exit_on_error=False)
     everywhere.add_argument("--version", action="version", version=f"nfpi {__version__}")
     everywhere.add_argument("--extensions", action="append", type=Path, default=[])
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], extensions: list[Path]) -> int:
-    """Run a subcommand; the status to exit with."""
+    """Run a subcommand, and return the exit status."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[_LineHandler()]
     )
@@ -159,7 +159,9 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     except BrokenPipeError:
         if any(command.command == first and issubclass(command, Stage) for command in COMMANDS):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever reads, such as `head`, has enough
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader, such as `head`, has closed the pipe
         return 0
     except Exception as error:
         stage = arguments[0] if arguments else ""
@@ -174,7 +176,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
 
 
 def _describe_outputs(stage: Stage) -> str:
-    """What a stage that has ended well made, in one line."""
+    """Describe the outputs of a finished stage in one line."""
     files = [path.relative_to(stage.output).as_posix() for path in stage.output_paths() if path.is_file()]
     if not files:
         return f"wrote {stage.output}"
@@ -183,7 +185,7 @@ def _describe_outputs(stage: Stage) -> str:
 
 
 def _describe_wrong_usage(fault: str, arguments: list[str]) -> str:
-    """The fault with the nearest option there is, where it is an unknown one; else where the options stand."""
+    """Add the nearest known option to the message if an option is unknown, else the command that lists options."""
     command = next((command for command in COMMANDS if command.command == arguments[0]), None)
     usage = f"nfpi {command.command} --help" if command is not None else "nfpi --help"
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", fault)
@@ -196,7 +198,7 @@ def _describe_wrong_usage(fault: str, arguments: list[str]) -> str:
 
 
 def _options(settings: type[BaseModel], group: str = "--") -> Iterator[str]:
-    """Names of the options that a command, or a group of its settings, has."""
+    """Return the names of the options of a command, or of a group of its settings."""
     for name, field in settings.model_fields.items():
         option = f"{group}{name.replace('_', '-')}"
         yield option
@@ -207,7 +209,7 @@ def _options(settings: type[BaseModel], group: str = "--") -> Iterator[str]:
 
 
 def _describe_malformed_json(arguments: list[str]) -> str | None:
-    """Name the option whose value looks like JSON and is none."""
+    """Describe the first option whose value looks like JSON but is invalid."""
     options = [
         part for argument in arguments for part in (argument.split("=", 1) if argument[:2] == "--" else [argument])
     ]
@@ -221,7 +223,7 @@ def _describe_malformed_json(arguments: list[str]) -> str | None:
 
 
 class _LineHandler(logging.Handler):
-    """Lines that do not break a progress bar."""
+    """Handler whose lines do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)

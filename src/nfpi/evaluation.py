@@ -1,4 +1,4 @@
-"""NF-Acc, top-5 and bits a dimension of a flow under its prior."""
+"""Evaluation of a flow under its prior: NF-Acc, top-5 accuracy and bits per dimension."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from nfpi.runtime.randomness import generator_for
 
 @dataclass(frozen=True)
 class FlowScores:
-    """How well a flow classifies and models N images of K classes.
+    """Accuracies and densities of a flow on N images of K classes.
 
     Attributes:
         nf_acc: percentage of images with argmax_y log p(x | y) = their label.
-        nf_top5: percentage with their label among the five likeliest.
-        bits_per_dim: −log₂ p(x | y) a dimension, under the image's own class, as their domain counts it.
+        nf_top5: percentage of images with their label among the five likeliest classes.
+        bits_per_dim: mean of −log₂ p(x | y) per dimension under the images' own classes, on the scale of their domain.
         n: number of images.
-        log_prob: log p(x | y) = log p(z | y) + log |det ∂z/∂x| of all classes, (N, K), on the CPU: the density of what
-            the flow sees, pixels in [-1, 1] or latents of an autoencoder.
-        labels: of the images, (N,), on the CPU.
+        log_prob: log p(x | y) = log p(z | y) + log |det ∂z/∂x| of all classes, (N, K), on the CPU: density of the
+            flow's inputs, pixels in [-1, 1] or latents of an autoencoder.
+        labels: labels of the images, (N,), on the CPU.
     """
 
     nf_acc: float
@@ -41,10 +41,10 @@ class FlowScores:
 
 
 def check_fit(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
-    """Make sure that flow, prior and images are of one size and as many classes.
+    """Check that flow, prior and images have the same size and number of classes.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they differ.
     """
     if flow.shape != image_set.shape:
         raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
@@ -65,12 +65,12 @@ def evaluate_flow(
     domain: Domain,
     device: torch.device,
 ) -> FlowScores:
-    """Score a flow on images that get their domain's noise and no augmentation.
+    """Evaluate a flow on images with their domain's noise, without augmentation.
 
-    The noise depends on the seed and, as it is drawn a batch at a time, on the batch size.
+    The noise depends on the seed and, as it is drawn batch by batch, on the batch size.
 
     Raises:
-        ValueError: flow, prior and images do not fit together, or there is no image.
+        ValueError: flow, prior and images do not fit together, or there are no images.
         FloatingPointError: a likelihood is not finite.
     """
     check_fit(flow, prior, image_set)

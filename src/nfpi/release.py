@@ -1,7 +1,7 @@
-"""Checkpoints of the authors' release, read as a flow and class Gaussians of this project.
+"""Conversion of checkpoints of the authors' release to a flow and class Gaussians of this project.
 
-Such a file is a Lightning checkpoint: a `state_dict` beside hyper-parameters that are OmegaConf objects. It is read by
-torch's weights-only loader, which builds nothing but tensors and plain containers, with inert substitutes for the
+Such a file is a Lightning checkpoint with a `state_dict` and with hyper-parameters that are OmegaConf objects. It is
+read by torch's weights-only loader, which builds only tensors and plain containers, with inert substitutes for the
 OmegaConf classes. Neither Lightning nor OmegaConf is needed, and nothing in the file is executed.
 """
 
@@ -39,7 +39,7 @@ _RENAMED = (
 
 
 class _Inert:
-    """Substitute for an object of the hyper-parameters; it stores what it is given and does nothing."""
+    """Inert substitute for an object of the hyper-parameters, which only stores its state."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -76,8 +76,8 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     The architecture is inferred from the weights: any number of levels and flow steps, low-rank couplings included.
 
     Args:
-        path: the checkpoint file.
-        averaged: whether to read the averaged (EMA) weights or the online ones. The Gaussians are never averaged.
+        path: checkpoint file.
+        averaged: whether to read the averaged (EMA) weights instead of the online ones; Gaussians are never averaged.
 
     Returns:
         the flow, float32, and its prior of K diagonal Gaussians.
@@ -113,8 +113,8 @@ def release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, An
 
     Args:
         checkpoint: the file.
-        averaged: whether its averaged weights were taken.
-        data: what is known of the training images: name, classes, dtype, extra.
+        averaged: whether its averaged weights were read.
+        data: description of the training images: name, classes, dtype, extra.
     """
     return {
         "seed": 0,
@@ -130,11 +130,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         verify_archive(path)
         with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an error is one line
+            warnings.simplefilter("ignore")  # errors are one line
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
-    except Exception as error:  # a damaged pickle may fail in any operation
+    except Exception as error:  # a damaged pickle may raise anything
         refused = re.search(r"GLOBAL (\S+)|Unsupported (?:global|class) (\S+)", str(error))
         reason = f"that refers to {next(filter(None, refused.groups()))}" if refused else "that cannot be read"
         raise FormatError(f"{path}: expected a checkpoint of tensors, received a file {reason}") from None

@@ -1,8 +1,8 @@
-"""What a run is, where it lies, and how it is written.
+"""Identity, paths and serialization of runs.
 
-A run is one flow trained under one prior with one λ and one seed, and the classifiers that learn from it; or a
-classifier that no flow has a part in. All that identifies it stands in :class:`Run`, all paths below results/{preset}
-in :class:`Layout`. Rules use the same templates with Snakemake's wildcards in the place of values.
+A run is one flow trained under one prior with one λ and one seed, or a classifier trained on its generated or augmented
+images, or on real images without a flow. :class:`Run` identifies it, :class:`Layout` has all paths below
+results/{preset}. Rules use the same templates with Snakemake's wildcards instead of values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 NO_FLOW = "no_flow"
-"""Where classifiers of real images lie that no flow has a part in, in the place of a flow, a prior and λ."""
+"""folder of classifiers that are trained on real images without a flow, instead of those of flow, prior and λ"""
 
 BASELINE = {
     "data": "baseline",
@@ -23,64 +23,64 @@ BASELINE = {
     "identity": "baseline-identity",
     "random": "baseline-random",
 }
-"""Where λ = 0 of the fixed point lies: the initial Gaussians, kept, are the same for every prior with that `start`."""
+"""folders of λ = 0 of the fixed point, by `start`: the fixed initial Gaussians are shared by all priors"""
 
 SPLITS = "{dataset}/{splits}"
-"""Train, validation and test images; `splits` is COMMON_SPLITS, or SPLITS_OF_SEED where each seed has its own."""
+"""Train, validation and test images; `splits` is COMMON_SPLITS, or SPLITS_OF_SEED if each seed has its own."""
 COMMON_SPLITS = "splits"
 SPLITS_OF_SEED = "splits/seed={seed}"
 SPLITS_PATTERN = r"splits(?:/seed=(?:0|[1-9][0-9]*))?"
-"""Either of them, as a regular expression."""
+"""regular expression of both"""
 INITIAL = "{dataset}/{flow}/initial/{start}/seed={seed}"
-"""The initial state that all λ and all methods share."""
+"""initial state, shared by all λ and all methods"""
 SOURCE = "{flow}/{prior}/lambda={weight}"
 FLOW_RUN = "{dataset}/{flow}/{prior}/lambda={weight}/seed={seed}"
 FIT = f"{FLOW_RUN}/fit"
 GENERATED = f"{FLOW_RUN}/generated/temperature={{temperature}}"
 AUGMENTED = f"{FLOW_RUN}/{{variants}}"
 VARIANTS = {"nfa": "augmented", "noise": "augmented_noise"}
-"""Folders of variants of the training images, by the augmentation that has them: latents mixed, or with noise."""
+"""folders of variants of the training images, by augmentation: latents mixed, or displaced by noise"""
 GENERATED_CLASSIFIER = f"{FLOW_RUN}/{{classifier}}"
-"""A classifier of generated images, tested at the temperature that is best on the validation split."""
+"""a classifier trained on generated images, tested at the temperature that is best on the validation split"""
 CANDIDATE = f"{GENERATED_CLASSIFIER}/temperature={{temperature}}"
 REAL_CLASSIFIER = "{dataset}/{source}/seed={seed}/{classifier}/augmentation={augmentation}"
-"""A classifier of real images; its source is NO_FLOW, or the flow, prior and λ that augment them (SOURCE)."""
+"""a classifier trained on real images; `source` is NO_FLOW, or the flow, prior and λ that augment them (SOURCE)"""
 TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
-"""Its weights, before it is tested."""
+"""weights of this classifier, before it is tested"""
 
 RESERVED_FOLDERS = ("fit", "model", "generated", *VARIANTS.values(), "samples", "tracking")
-"""Folders beside those of classifiers."""
+"""folders beside those of classifiers, which no classifier may be named"""
 RESERVED_PRIORS = ("initial", *BASELINE.values())
 RESERVED_FLOWS = (COMMON_SPLITS, NO_FLOW)
 
 WEIGHT_PATTERN = r"[0-9][0-9.e+-]*"
-"""λ and temperatures in paths, as a regular expression."""
+"""regular expression of λ and temperatures in paths"""
 
 
 def format_weight(weight: float | str) -> str:
-    """λ as it is written in paths: one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
+    """Format λ for paths, with one text for equal values (`1e4`, `10000` and `1.0e4` are all `10000`)."""
     value = float(weight)
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
 def seed_of_splits(splits: str) -> int | None:
-    """The seed whose runs alone see these splits, by the wildcard of SPLITS; None: those of all seeds do."""
+    """Return the seed that these splits belong to, by the wildcard of SPLITS; None: all seeds share them."""
     seed = splits.removeprefix(COMMON_SPLITS).removeprefix("/seed=")
     return int(seed) if seed else None
 
 
 def variants_of(augmentation: str) -> str | None:
-    """The folder of the variants that an augmentation has, the wildcard of AUGMENTED; None: it has none."""
+    """Return the folder of an augmentation's variants, the wildcard of AUGMENTED; None: it has no variants."""
     return VARIANTS.get(augmentation.rpartition("+")[2])
 
 
 def name_in_files(field: str) -> str:
-    """λ is `lambda` in files, which Python keeps for itself."""
+    """Return the key of a field in files: `lambda` for `weight`, as `lambda` is a keyword of Python."""
     return "lambda" if field == "weight" else field
 
 
 def name_in_python(key: str) -> str:
-    """The field that a key of a file stands for."""
+    """Return the field of a key in files, the inverse of :func:`name_in_files`."""
     return "weight" if key == "lambda" else key
 
 
@@ -89,13 +89,13 @@ class Run:
     """The identity of a run.
 
     Attributes:
-        dataset: name in the config.
-        seed: of everything random.
-        flow: name of the backbone; None: no flow has a part in it.
-        prior: name of the prior as it lies on disk: λ = 0 of a fixed point is a baseline that others share.
+        dataset: name of the data set in the config.
+        seed: seed of everything random.
+        flow: name of the flow; None: a run without a flow.
+        prior: name of the prior in paths; for λ = 0 of a fixed point, the baseline shared by its priors.
         weight: λ; 0 for a prior without one.
-        classifier: name; None: the flow itself.
-        augmentation: of a classifier of real images; None: it learned from generated ones.
+        classifier: name of the classifier; None: the run is of the flow itself.
+        augmentation: augmentation of real training images; None: the classifier is trained on generated ones.
     """
 
     dataset: str
@@ -121,14 +121,14 @@ class Run:
 
     @property
     def template(self) -> str:
-        """Where runs of its kind lie, below results/{preset}."""
+        """Template of the folder, below results/{preset}."""
         if self.classifier is None:
             return FLOW_RUN
         return GENERATED_CLASSIFIER if self.augmentation is None else REAL_CLASSIFIER
 
     @property
     def folder(self) -> str:
-        """Where it lies, below results/{preset}."""
+        """Folder of the run, below results/{preset}."""
         return self.template.format(**self.wildcards)
 
     @property
@@ -148,7 +148,7 @@ class Run:
 
     @classmethod
     def from_wildcards(cls, wildcards: Mapping[str, str]) -> Run:
-        """The run whose templates these wildcards fill."""
+        """Return the run of these wildcards of its template."""
         known = dict(wildcards)
         source = known.get("source", NO_FLOW)
         if source != NO_FLOW:
@@ -163,11 +163,11 @@ class Run:
 
     @property
     def of_flow(self) -> Run:
-        """The flow that a classifier learned from, or whose variants augmented its images."""
+        """Run of the flow whose samples or variants a classifier is trained on."""
         return Run(dataset=self.dataset, seed=self.seed, flow=self.flow, prior=self.prior, weight=self.weight)
 
     def to_json(self) -> dict[str, Any]:
-        """As files and commands have it; λ is `lambda` there."""
+        """Return the run as a JSON object, with λ as `lambda`."""
         return {
             name_in_files(field.name): getattr(self, field.name)
             for field in fields(self)
@@ -176,7 +176,7 @@ class Run:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Run:
-        """The run of a :meth:`to_json`.
+        """Return the run of a JSON object of :meth:`to_json`.
 
         Raises:
             ValueError: the record is not the identity of a run.
@@ -188,7 +188,7 @@ class Run:
             raise ValueError(f"run: expected the identity of a run, received {dict(record)} ({error})") from None
 
     def row(self) -> dict[str, Any]:
-        """Its cells in a table of results; what it does not have is empty."""
+        """Return the cells of the run in a table of results; missing values are empty."""
         return {
             "dataset": self.dataset,
             "flow": self.flow or "",
@@ -201,19 +201,19 @@ class Run:
 
 
 def run_of_folder(folder: str) -> Run | None:
-    """The run that fills this folder below results/{preset}; None: it is another folder."""
+    """Return the run of a folder below results/{preset}; None: it is not the folder of a run."""
     for pattern in _FOLDERS_OF_RUNS:
         found = pattern.fullmatch(folder)
         if found and found.groupdict().get("classifier") not in RESERVED_FOLDERS:
             try:
                 return Run.from_wildcards(found.groupdict())
-            except ValueError:  # λ or the seed is none
+            except ValueError:  # λ or the seed is invalid
                 return None
     return None
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """A template as a regular expression with its wildcards as named groups."""
+    """Convert a template to a regular expression with its wildcards as named groups."""
     values = {
         "weight": WEIGHT_PATTERN,
         "seed": "[0-9]+",
@@ -235,20 +235,20 @@ class Layout:
     """Paths below one results/{preset}.
 
     Args:
-        root: that folder; in rules, the templates below it keep their wildcards.
+        root: the folder results/{preset}.
     """
 
     root: Path
 
     def path(self, template: str, **values: str) -> str:
-        """A template of this module below the root, with its wildcards filled where they are given."""
+        """Return the path of a template below the root; without values, its wildcards are kept."""
         return f"{self.root.as_posix()}/{template.format(**values) if values else template}"
 
     def of(self, run: Run) -> str:
-        """Folder of a run."""
+        """Return the folder of a run."""
         return f"{self.root.as_posix()}/{run.folder}"
 
     def beside(self, folder: str, kind: Literal["logs", "benchmarks"], file: str) -> str:
-        """A file that does not lie among results: logs/… or benchmarks/…, with the folder's own path below it."""
+        """Return the path of a log or benchmark file: logs/… or benchmarks/…, followed by the folder's own path."""
         root = self.root.as_posix()
         return f"{root}/{kind}{folder.removeprefix(root)}/{file}"

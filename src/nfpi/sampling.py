@@ -1,4 +1,4 @@
-"""Labelled images drawn from a flow."""
+"""Sampling of labelled images from a flow."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def sample_images(
     device: torch.device,
     start_batch: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Draw z ~ N(μ_y, T² Σ_y) and yield f⁻¹(z) in the stored form: 8-bit images, or latents of an autoencoder.
+    """Draw z ~ N(μ_y, T² Σ_y) and yield f⁻¹(z) in the stored dtype: 8-bit images, or latents of an autoencoder.
 
-    The inverse of a flow may overflow for a latent far out; such a latent is drawn again.
+    The inverse of a flow may overflow for an outlying latent, which is then drawn again.
 
     Args:
         flow: f, on `device`.
         prior: μ_y and Σ_y of each class y.
-        labels: (N,), a class for each image.
+        labels: (N,), class of each image.
         temperature: T.
-        seed: of all random numbers, which depend on the batch size as well.
-        batch_size: latents drawn and inverted at a time.
-        domain: what the flow was trained on.
-        device: where latents are drawn and inverted.
-        start_batch: batches to skip; the others do not depend on it.
+        seed: seed of all random numbers, which also depend on the batch size.
+        batch_size: number of latents drawn and inverted at a time.
+        domain: domain of the images that the flow was trained on.
+        device: device on which latents are drawn and inverted.
+        start_batch: number of batches to skip; the others do not depend on it.
 
     Yields:
         images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
 
     Raises:
-        FloatingPointError: images stay infinite or NaN however often their latents are drawn.
+        FloatingPointError: images are still infinite or NaN after several draws of their latents.
     """
     flow.eval()
     prior = prior.to(dtype=torch.get_default_dtype()).to(device)
@@ -73,10 +73,10 @@ def sample_images(
 def _draw(
     flow: ImageFlow, prior: GaussianPrior, labels: Tensor, temperature: float, generator: torch.Generator
 ) -> Tensor:
-    """f⁻¹(z) of one latent of each label."""
+    """Draw one latent z per label, and return f⁻¹(z)."""
     return flow.inverse(prior.sample(labels, temperature, generator).view(-1, *flow.shape))[0]
 
 
 def balanced_labels(num_classes: int, per_class: int) -> Tensor:
-    """Labels 0, …, 0, 1, …, 1, …: `per_class` of each class, (K · per_class,)."""
+    """Return the labels 0, …, 0, 1, …, 1, …, with `per_class` of each class, (K · per_class,)."""
     return torch.arange(num_classes).repeat_interleave(per_class)

@@ -1,4 +1,4 @@
-"""A class-conditional flow as an estimator of scikit-learn, for cross_val_score, Pipeline, and the like."""
+"""A class-conditional flow as a scikit-learn estimator, e.g. for cross_val_score and Pipeline."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from nfpi.model.class_conditional import ClassConditionalFlow
 class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify images by argmax_y log p(x | y) of a :class:`nfpi.ClassConditionalFlow`.
 
-    Images X are (N, H, W, C), grey ones also (N, H, W); or (N, H·W·C) where `shape` is given. Their values are whole
-    numbers from 0 to 255, of any type. Labels y are of any type that scikit-learn takes as classes.
+    Images X are (N, H, W, C), grey ones also (N, H, W); or (N, H·W·C) if `shape` is given. Their values are whole
+    numbers from 0 to 255, of any dtype. Labels y are of any type that scikit-learn accepts as classes.
 
     Args:
-        shape: (H, W, C) of images that come as rows; None: they come as images.
+        shape: (H, W, C) of images that are passed as rows; None: X is not flattened.
         weight: λ of Eq. 4.
-        epochs: passes over the training images; None: 24, or what `training` says.
+        epochs: passes over the training images; None: those of `training`, 24 by default.
         flow, training, prior, flip, device: see :meth:`nfpi.ClassConditionalFlow.fit`.
-        seed: of all random numbers.
-        progress: whether a bar shows the steps of the training.
+        seed: seed of all random numbers.
+        progress: whether to show a progress bar.
 
     Attributes:
         classes_: the K classes, sorted.
         model_: the fitted :class:`nfpi.ClassConditionalFlow`.
-        n_features_in_: size of X's second axis, as scikit-learn counts features.
+        n_features_in_: size of X's second axis, by scikit-learn's convention.
 
     Examples:
         >>> import numpy as np
@@ -79,8 +79,8 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """Fit a flow to images and their classes.
 
         Raises:
-            ValueError: X or y are not as said above, or a setting is refused.
-            Diverged: the fit of the Gaussians or the training is no longer finite.
+            ValueError: X, y or a setting is invalid.
+            Diverged: the fit of the Gaussians or the training diverged.
         """
         X, y = validate_data(self, X, y, dtype=None, allow_nd=True)
         check_classification_targets(y)
@@ -105,25 +105,25 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class of each image, (N,)."""
+        """Return the likeliest class of each image, (N,)."""
         indices = self.predict_log_proba(X).argmax(1)
         found: np.ndarray = self.classes_[indices]
         return found
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """log p(y | x) under equal class frequencies, (N, K), in the order of `classes_`."""
+        """Return log p(y | x) under equal class frequencies, (N, K), in the order of `classes_`."""
         check_is_fitted(self)
         return self.model_.predict_log_proba(
             self._images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
         )
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """p(y | x) under equal class frequencies, (N, K)."""
+        """Return p(y | x) under equal class frequencies, (N, K)."""
         found: np.ndarray = np.exp(self.predict_log_proba(X))
         return found
 
     def _images(self, X: np.ndarray) -> np.ndarray:
-        """X as images of 8-bit values, (N, H, W, C) or (N, H, W)."""
+        """Convert X to 8-bit images, (N, H, W, C) or (N, H, W)."""
         if X.dtype.kind not in "uif" and X.dtype != np.bool_:
             X = X.astype(np.float64)  # raises ValueError
         whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < LEVELS else np.zeros(0, np.uint8)
@@ -136,5 +136,5 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         if self.shape is None:
             raise ValueError(f"shape: expected (H, W, C) for images that come as rows {X.shape}, received none")
         if X.shape[1] != np.prod(self.shape):
-            raise ValueError(f"X: expected {np.prod(self.shape)} values an image, {self.shape}, received {X.shape[1]}")
+            raise ValueError(f"X: expected {np.prod(self.shape)} values per image, {self.shape}, received {X.shape[1]}")
         return whole.reshape(len(X), *self.shape)
