@@ -130,7 +130,7 @@ def test_verify_checks_all_files(copy, capsys):
     (copy.folder / "fit/fixed_point.csv").unlink()
     assert call("verify", copy.root) == 1
     captured = capsys.readouterr()
-    assert f"expected {listed} undamaged files, received 2 with a fault" in captured.err
+    assert f"expected {listed} intact files, received 2 faulty ones" in captured.err
     assert "fixed_point.csv" in captured.out
     assert "predictions.npz" in captured.out
 

@@ -19,15 +19,15 @@ _SUPPORTED = 8
 def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str | None:
     """Return the backend of :func:`torch.compile` for a training on a device; None: it is not compiled.
 
-    The backend needs more than its Python packages: for CPUs a C++ compiler, and for GPUs Triton with a C compiler. So
-    it compiles one line first.
+    The backend needs a C++ compiler for CPUs, and Triton with a C compiler for GPUs. Therefore a trivial function is
+    compiled first as a test.
 
     Args:
-        wanted: `auto` compiles on GPUs that Triton supports, where that line compiles.
-        device: where it trains.
+        wanted: `auto` compiles on GPUs that Triton supports, if the test succeeds.
+        device: device of the training.
 
     Raises:
-        ValueError: it is to be compiled, but the compiler does not work.
+        ValueError: `wanted` is True, but the compiler does not work.
     """
     if not wanted or (wanted == "auto" and not _has_triton(device)):
         return None

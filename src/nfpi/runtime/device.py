@@ -50,7 +50,7 @@ class Device:
         loss.backward()
 
     def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Scale the gradients down to this norm where theirs is larger."""
+        """Scale the gradients down to norm `max_norm` if theirs is larger."""
         nn.utils.clip_grad_norm_(module.parameters(), max_norm)
 
     def state_dict(self) -> dict[str, Any]:

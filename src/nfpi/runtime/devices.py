@@ -22,9 +22,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     """Choose the best device, or `devices` GPUs if as many are available, and prepare this process for it.
 
-    The precision is that of training steps, on the module that :meth:`Device.setup` returns. All else is float32, and
-    GPUs do not round the factors of its convolutions to TF32, which would break the inverse of a flow. On a CPU the
-    same run in float32 gives the same bits.
+    The precision is that of training steps, on the module that :meth:`Device.setup` returns. All else is float32,
+    without TF32 on GPUs, which would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
 
     Args:
         precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
@@ -100,8 +99,8 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, for its next step.
 
     A training step frees and allocates a gigabyte in blocks of some megabytes. glibc returns such blocks to the system,
-    which clears every page before it is used again; on a CPU that costs a sixth of the step. Other C libraries are left
-    as they are.
+    which clears every page before it is used again; on a CPU that costs a sixth of the step. Does nothing for
+    other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt is not None and (mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)):

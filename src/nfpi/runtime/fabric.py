@@ -49,10 +49,10 @@ class OneMachine(LightningEnvironment):
 
 
 class AutocastPrecision(MixedPrecision):
-    """Autocast inside the module alone: what goes in keeps its precision.
+    """Autocast inside the module, without rounding its inputs.
 
-    Fabric rounds the inputs too. An image with 2⁻⁷ between two levels of a pixel would lose its dequantisation noise:
-    bfloat16 has 2⁻⁸ between two numbers near 1.
+    By default, Fabric rounds the inputs too. Images would lose their dequantisation noise: grey levels are 2⁻⁷ apart,
+    and bfloat16 numbers near 1 are 2⁻⁸ apart.
     """
 
     def convert_input(self, data: Any) -> Any:
@@ -83,9 +83,9 @@ class FabricDevice(Device):
     """One device in mixed precision or TF32, or several with one process each.
 
     Args:
-        precision: `32-true`, `tf32`, `bf16-mixed` or `16-mixed`, which the device has.
+        precision: `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; the device must support it.
         count: number of devices.
-        kind: of the devices: cpu, cuda or mps.
+        kind: kind of the devices: cpu, cuda or mps.
     """
 
     def __init__(self, precision: str, count: int, kind: str) -> None:
@@ -123,11 +123,11 @@ class FabricDevice(Device):
         self._fabric.backward(loss)
 
     def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Scale the gradients down to this norm where theirs is larger."""
+        """Scale the gradients down to norm `max_norm` if theirs is larger."""
         self._fabric.clip_gradients(module, optimizer, max_norm=max_norm, error_if_nonfinite=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Scale of 16-bit gradients; empty in other precisions."""
+        """Return the scale of 16-bit gradients; empty in other precisions."""
         return self._fabric.strategy.precision.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

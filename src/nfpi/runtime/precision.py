@@ -9,22 +9,22 @@ import torch
 
 _KINDS = ("cpu", "cuda", "mps")
 _TENSOR_CORES = 8
-"""major compute capability (A100) from which on NVIDIA's cards compute in bfloat16 and TF32"""
+"""lowest major compute capability of NVIDIA GPUs (A100) with bfloat16 and TF32"""
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Choose the precision of a training on a device.
 
     `auto` is bf16-mixed on a GPU that computes bfloat16 in hardware, and float32 on all others. It never means TF32:
-    NVIDIA's cards have had both since compute capability 8.0. On a CPU it is float32, in which a run gives the same
-    bits again; there bf16-mixed is for those who ask for it, and pays with AVX512-BF16 or AMX.
+    NVIDIA's cards have had both since compute capability 8.0. On a CPU it is float32, which is reproducible
+    bit for bit; bf16-mixed must be requested there, and is faster only with AVX512-BF16 or AMX.
 
     Args:
         wanted: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`.
-        device: where it trains.
+        device: device of the training.
 
     Raises:
-        ValueError: the device does not compute in this precision; the message names those that it has.
+        ValueError: the device does not support this precision; the message lists those that it supports.
     """
     if wanted == "32-true":
         return wanted
@@ -39,7 +39,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def _usable(device: torch.device) -> list[str]:
-    """Precisions that a device computes in at full speed, and bf16-mixed on every CPU."""
+    """Return the precisions that a device supports at full speed, and bf16-mixed on every CPU."""
     if device.type == "cpu":
         return ["32-true", "bf16-mixed"]
     if device.type != "cuda":
@@ -54,10 +54,10 @@ def _usable(device: torch.device) -> list[str]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute in float32, whatever the caller trains in: without autocast, and on GPUs without TF32. Also a decorator.
+    """Compute in float32 without autocast and TF32, regardless of the training precision. Also a decorator.
 
-    The classes that a flow predicts, its bits/dim, latents and images are computed so: bfloat16 in the networks of the
-    couplings moves the inverse of a latent by up to a tenth of the range of the pixels.
+    The predictions, bits/dim, latents and images of a flow are computed so: bfloat16 in the coupling networks would
+    change the inverse of a latent by up to a tenth of the pixel range.
     """
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     mixed = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
@@ -76,7 +76,7 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def tensor_float32() -> Iterator[None]:
-    """Let GPUs that have TF32 round the factors of float32 convolutions to it, those of matrix products not.
+    """Allow TF32 in float32 convolutions on GPUs that support it, but not in matrix products.
 
     The 1×1 convolutions of a flow are matrix products, and stay exact.
     """
@@ -89,10 +89,10 @@ def tensor_float32() -> Iterator[None]:
 
 
 def convolution_format(device: torch.device) -> torch.memory_format:
-    """Memory format that convolutions on a device are fastest in, in the precision that they have right now.
+    """Return the fastest memory format for convolutions on a device, in the current precision.
 
-    Libraries of CPUs, and the tensor cores of GPUs (fp16, bf16, TF32), want the channels last. GPUs that compute in
-    float32 proper want them first: on a V100 the other order takes 1.6 times as long.
+    CPU libraries and the tensor cores of GPUs (fp16, bf16, TF32) prefer channels last. GPUs in full float32 prefer
+    channels first: on a V100, channels last takes 1.6 times as long.
     """
     if device.type == "cpu" or torch.is_autocast_enabled(device.type):
         return torch.channels_last

@@ -1,4 +1,4 @@
-"""Work of the stages of the classifiers."""
+"""Run the stages that train and test classifiers."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from nfpi.stages.options import TestClassifier, TrainClassifier
 logger = logging.getLogger(__name__)
 
 _VALIDATION_CNN_ACC, _VALIDATION_TOP1 = "validation_cnn_acc", "validation_top1"
-"""What the validation accuracy of a classifier is called, by what it learned from."""
+"""names of the validation accuracy of classifiers trained on generated and on real images"""
 
 
 def train(stage: TrainClassifier) -> None:
-    """Train on what `train_on` says."""
+    """Train a classifier on the images given by `train_on`."""
     began = time.monotonic()
     _check_options(stage)
     for folder in (stage.generated, stage.augmented):
@@ -96,12 +96,12 @@ def train(stage: TrainClassifier) -> None:
 
 
 def _validation_metric(config: ClassifierConfig) -> str:
-    """The name of the accuracy on the validation split, by what the classifier learns from."""
+    """Return the name of the validation accuracy, which depends on the training images."""
     return _VALIDATION_TOP1 if config.train_on == "real" else _VALIDATION_CNN_ACC
 
 
 def _augmentation(stage: TrainClassifier) -> Augmentation:
-    """As an experiment of the config calls it."""
+    """Return the augmentation by its name in the experiments of the config."""
     if stage.augmented is None:
         return stage.augmentation
     noisy = read_image_set(stage.augmented, verify=False).meta["extra"].get("displacement") == "noise"
@@ -111,7 +111,7 @@ def _augmentation(stage: TrainClassifier) -> Augmentation:
 
 
 def _check_options(stage: TrainClassifier) -> None:
-    """Raise ValueError where folders and `train_on` contradict each other."""
+    """Raise ValueError if folders and `train_on` contradict each other."""
     train_on = stage.classifier.train_on
     if train_on == "real" and stage.generated is not None:
         raise ValueError("--generated: expected none for a classifier of real images (train_on), received some")
@@ -122,7 +122,7 @@ def _check_options(stage: TrainClassifier) -> None:
 
 
 def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
-    """The images, the digests of all that was read, and the temperature of generated images."""
+    """Return the images, the digests of all files read, and the temperature of generated images."""
     config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
     digests: dict[str, Any] = {}
     parts, temperature = [], None
@@ -155,7 +155,7 @@ def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData,
 
 
 def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
-    """Of all that the result depends on."""
+    """Return the fingerprint of everything that the result depends on."""
     files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
     return config_hash(
         {
@@ -170,7 +170,7 @@ def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
 
 
 def test(stage: TestClassifier) -> None:
-    """Choose by validation accuracy, then test."""
+    """Choose a classifier by its validation accuracy, and test it."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
     accuracies = _validated(stage)
@@ -218,12 +218,12 @@ def test(stage: TestClassifier) -> None:
 
 
 def _validated(stage: TestClassifier) -> dict[Path, float | None]:
-    """Each candidate's accuracy on the validation split, but for those that diverged.
+    """Return the validation accuracy of each candidate that did not diverge.
 
-    That of a single candidate is None where the validation split has no image.
+    It is None for a single candidate without validation images.
 
     Raises:
-        Diverged: all did.
+        Diverged: all candidates diverged.
     """
     accuracies: dict[str, dict[Path, float | None]] = {}
     divergences: list[Diverged] = []

@@ -22,5 +22,5 @@ def verify(command: Verify) -> None:
         for fault in found:
             print(fault)
     if faults:
-        raise ManifestError(f"{command.results}: expected {files} undamaged files, received {faults} with a fault")
+        raise ManifestError(f"{command.results}: expected {files} intact files, received {faults} faulty ones")
     print(f"{command.results}: {files} files of {len(manifests)} stages agree with their manifests")
