@@ -46,7 +46,8 @@ def _introduction(preset: str) -> list[str]:
         "The hours are computed from counted operations; they say where time goes and what to ask a cluster for.",
         "What was measured, on CPUs, stands in [measurements](measurements.md).",
         "",
-        f"The page is written by the command below, for preset {preset} with one seed (about three minutes on one core):",
+        f"The page is written by the command below, for preset {preset} with one seed "
+        "(about three minutes on one core):",
         "",
         f"    python -m nfpi.benchmark.projection --preset {preset} --output docs/performance.md",
         "",
@@ -115,8 +116,8 @@ def _steps(projection: Projection) -> list[str]:
         "",
         "Operations are those that are dispatched in eager mode: forward and backward + optimizer and average.",
         "GB moved are what the operations read and write, as if nothing stayed in a cache.",
-        "They are counted on the path that a CPU takes; on a GPU the matrix-exponential flow (mef) dispatches fewer and "
-        "larger operations, which move about as many bytes (`tests/fake_cuda` bounds both).",
+        "They are counted on the path that a CPU takes; on a GPU the matrix-exponential flow (mef) dispatches fewer "
+        "and larger operations, which move about as many bytes (`tests/fake_cuda` bounds both).",
         "So times of mef are a little too long where the host decides, and right where the memory does.",
         "",
         *_table(head, rows),

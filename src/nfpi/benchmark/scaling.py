@@ -109,7 +109,7 @@ def draw_scaling(frame: pd.DataFrame, scales: tuple[Scale, ...] = SCALES) -> Dra
 def _draw(panel: Axes, scale: Scale, measured: pd.DataFrame) -> None:
     sizes, seconds = measured["size"].to_numpy(float), measured["seconds"].to_numpy(float)
     panel.loglog(sizes, seconds, "o-", color=OKABE_ITO["blue"], markersize=3, label="measured")
-    if scale.power is not None:
+    if scale.power is not None and len(sizes):
         bound = seconds[-1] * (sizes / sizes[-1]) ** scale.power
         label = f"slope {scale.power}"
         panel.loglog(sizes, bound, "--", color=OKABE_ITO["vermillion"], linewidth=0.8, label=label)
