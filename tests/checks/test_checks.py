@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import replace
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import nfpi.checks.build
 import nfpi.checks.classifiers
 import nfpi.checks.machine
 import nfpi.checks.steps
+import nfpi.flows
 from nfpi.checks.build import check_float32, check_precision
 from nfpi.checks.cards import peak_flops
 from nfpi.checks.classifiers import check_classifiers
@@ -154,12 +157,14 @@ def test_the_speed_of_a_step_is_that_of_the_whole_batch(subject):
 
 
 def test_a_memory_format_lasts_as_long_as_its_block(subject):
-    import nfpi.flows.networks as networks
-
-    before = networks.convolution_format
+    found = [import_module(f"nfpi.flows.{module.name}") for module in iter_modules(nfpi.flows.__path__)]
+    modules = [module for module in found if hasattr(module, "convolution_format")]  # inputs and kernels alike
+    before = [module.convolution_format for module in modules]
     with in_format(torch.contiguous_format):
-        assert networks.convolution_format(torch.device("cpu")) is torch.contiguous_format
-    assert networks.convolution_format is before
+        for module in modules:
+            assert module.convolution_format(torch.device("cpu")) is torch.contiguous_format
+    assert modules
+    assert [module.convolution_format for module in modules] == before
 
 
 @pytest.mark.parametrize(

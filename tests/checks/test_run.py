@@ -36,11 +36,12 @@ def test_on_a_cpu_nothing_fails(resolved):
     assert all("\n" not in line.text for line in lines)
 
 
-def test_a_granted_gpu_that_is_not_there_fails_and_ends_the_list(resolved, monkeypatch):
+@pytest.mark.parametrize("settings", [{}, {"cluster": {}, "resources": {"train_flow": {"gpu": 1}}}])
+def test_a_granted_gpu_that_torch_cannot_use_fails_and_ends_the_list(resolved, monkeypatch, settings):
     monkeypatch.delenv("NFPI_DEVICE")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
-    (line,) = run_checks(resolved())
+    (line,) = run_checks(resolved(**settings))
     assert (line.check, line.verdict) == ("device", "FAILED")
     assert "expected a GPU" in line.text
 

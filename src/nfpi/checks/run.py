@@ -64,16 +64,16 @@ def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None 
     Raises:
         ValueError: the preset trains no such flow.
     """
-    promised = check_promised(resolved.config)
-    if promised is not None:
-        yield promised
-        if promised.verdict == "FAILED":
-            return
     try:
         device = make_device().device
     except DeviceError as error:
         yield Line("device", "FAILED", str(error))
         return
+    promised = check_promised(resolved.config)
+    if promised is not None:
+        yield promised
+        if promised.verdict == "FAILED":
+            return
     subject = Subject(resolved.preset, resolved.config, find_workloads(resolved, dataset, flow), device)
     for check in CHECKS:
         yield from lines_of(check, subject)

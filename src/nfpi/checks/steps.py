@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import nfpi.flows.glow
+import nfpi.flows.kernels
 import nfpi.flows.networks
 from nfpi.checks.cards import peak_flops
 from nfpi.checks.report import Line, one_line
@@ -180,7 +181,7 @@ def _own_format(trainer: Trainer) -> str:
 @contextmanager
 def in_format(memory_format: torch.memory_format) -> Iterator[None]:
     """Give the networks of couplings this memory format within the block, whatever the device."""
-    modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.glow)
+    modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.kernels, nfpi.flows.glow)
     before = [module.convolution_format for module in modules]
     try:
         for module in modules:
