@@ -1,4 +1,4 @@
-"""A backbone that breaks its contract is noticed, and said to in one line."""
+"""A backbone with wrong shapes, inverse or log-determinants is reported in one line."""
 
 import pytest
 import torch

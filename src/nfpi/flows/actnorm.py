@@ -12,17 +12,17 @@ _SMALLEST_SCALE = 1e-12
 
 
 def inverse_softplus(y: Tensor) -> Tensor:
-    """The x with log(1 + eˣ) = y, for y > 0: y + log(1 − e^{−y}), which overflows for no y."""
+    """Return x with log(1 + eˣ) = y, for y > 0, as y + log(1 − e^{−y}), which never overflows."""
     return y + torch.log(-torch.expm1(-y))
 
 
 class ActNorm(Bijection):
-    """y = softplus(scale) ⊙ x + shift, with log |det| = Σ log softplus(scale), a scale counted as often as it is used.
+    """Activation normalisation y = softplus(scale) ⊙ x + shift, with log |det| = Σ log softplus(scale) over elements.
 
-    Its data-dependent initialisation gives zero mean and unit variance over the batch to what shares a scale and shift.
+    After its data-dependent initialisation, the elements that share a scale have zero mean and unit variance.
 
     Args:
-        shape: (C, H, W): every element has its own scale and shift; (C, 1, 1): every channel has.
+        shape: (C, H, W) for one scale and shift per element, (C, 1, 1) for one per channel.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -31,16 +31,16 @@ class ActNorm(Bijection):
         self.shift = nn.Parameter(torch.zeros(shape))
 
     def _positive_scale(self) -> Tensor:
-        # softplus underflows to 0 far below zero, where a step of the optimizer may lead
+        # softplus underflows to 0 for very negative values, which an optimizer step may reach
         return F.softplus(self.scale) + _SMALLEST_SCALE
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift; the log-determinant is the same for every image: ()."""
+        """Scale and shift; the log-determinant is the same for every image and has shape ()."""
         scale = self._positive_scale()
         return torch.addcmul(self.shift, scale, x), self._log_abs_det(scale, x)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(y − shift) / scale."""
+        """Return (y − shift) / scale."""
         scale = self._positive_scale()
         return (y - self.shift) / scale, -self._log_abs_det(scale, y)
 
@@ -50,10 +50,10 @@ class ActNorm(Bijection):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Zero mean and unit variance; what is constant over the batch is centred and keeps scale 1."""
+        """Normalise to zero mean and unit variance; elements that are constant over the batch are only centred."""
         shared = [0, *(axis for axis, size in enumerate(self.scale.shape, start=1) if size < x.shape[axis])]
         spread, mean = (value.view_as(self.scale) for value in torch.std_mean(x, shared, correction=0))
-        # rounding leaves a constant element a spread of some units in the last place of its value
+        # rounding gives a constant element a standard deviation of some units in the last place of its value
         constant = spread <= 1e-5 * (mean.abs() + torch.finfo(x.dtype).tiny ** 0.5)
         scale = torch.where(constant, torch.ones_like(spread), 1 / spread)
         self.scale.copy_(inverse_softplus(scale))

@@ -1,4 +1,4 @@
-"""The contract that every part of a flow keeps."""
+"""The interface of every part of a flow."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from torch import Tensor, nn
 class Bijection(nn.Module):
     """An invertible map of images with the logarithm of its Jacobian determinant.
 
-    For x of shape (B, C, H, W), `forward(x)` gives `(y, log_abs_det)` with log_abs_det = log |det ∂y/∂x| of shape
-    (B,) or, where it is the same for every x, (); `inverse(y)` gives `(x, log_abs_det)` with the determinant of the
+    For x of shape (B, C, H, W), `forward(x)` returns `(y, log_abs_det)` with log_abs_det = log |det ∂y/∂x| of shape
+    (B,), or () if it is the same for every x; `inverse(y)` returns `(x, log_abs_det)` with the determinant of the
     inverse map, ∂x/∂y.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """y = f(x) and log |det ∂y/∂x|."""
+        """Return y = f(x) and log |det ∂y/∂x|."""
         raise NotImplementedError
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """x = f⁻¹(y) and log |det ∂x/∂y|."""
+        """Return x = f⁻¹(y) and log |det ∂x/∂y|."""
         raise NotImplementedError
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Set the parameters that depend on data from a batch of it, and return f(x)."""
+        """Initialise data-dependent parameters from a batch of images, and return f(x)."""
         return self(x)[0]
 
 
 def forward_through(parts: Iterable[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply bijections in their order.
+    """Apply bijections in order.
 
     Args:
         parts: the bijections.
         x: input of the first one.
-        log_abs_det: of what was applied before, (B,).
+        log_abs_det: accumulated by the preceding bijections, (B,).
 
     Returns:
-        Output of the last one, and the log-determinant of all, (B,).
+        Output of the last one, and the accumulated log-determinant, (B,).
     """
     for part in parts:
         x, change = part(x)
@@ -48,7 +48,7 @@ def forward_through(parts: Iterable[Bijection], x: Tensor, log_abs_det: Tensor) 
 
 
 def inverse_through(parts: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply the inverses of bijections in the opposite order; arguments as of :func:`forward_through`."""
+    """Apply the inverses of bijections in reverse order; for the arguments see :func:`forward_through`."""
     for part in reversed(parts):
         y, change = part.inverse(y)
         log_abs_det = log_abs_det + change
@@ -57,7 +57,7 @@ def inverse_through(parts: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) 
 
 @torch.no_grad()
 def initialize_through(parts: Iterable[Bijection], x: Tensor) -> Tensor:
-    """Initialise bijections in their order, each on the output of the one before; gives the output of the last one."""
+    """Initialise bijections in order, each on the output of the previous one, and return the last output."""
     for part in parts:
         x = part.initialize(x)
     return x

@@ -1,4 +1,4 @@
-"""Checks that a backbone keeps its contract."""
+"""Checks of a backbone: shapes, inverse and log-determinants."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ _LARGEST_JACOBIAN = 64
 
 
 class FlowError(ValueError):
-    """A backbone breaks its contract; the message is one line."""
+    """Error of a backbone whose shapes, inverse or log-determinants are wrong."""
 
 
 def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: float | None = None) -> None:
-    """Check that a backbone keeps its contract on a few images.
+    """Check the shapes, the inverse and the log-determinants of a backbone on a few images.
 
-    z and the log-determinants have their shapes and are finite, `inverse` gives the images back and the negative
-    log-determinants, and the log-determinants are those of autograd's Jacobian. The flow is in evaluation mode
-    meanwhile and is not changed.
+    z and the log-determinants must have the right shapes and be finite, `inverse` must return the images and the
+    negative log-determinants, and the log-determinants must equal those of autograd's Jacobian. The flow is put into
+    evaluation mode for the check and is not changed.
 
     Args:
         flow: the backbone.
-        x: (B, C, H, W) in [−1, 1], of the type and on the device of its parameters. With fewer than two images, a
-            log-determinant of a wrong shape may not be noticed.
+        x: (B, C, H, W) in [−1, 1], with the dtype and the device of the parameters. Use at least two images, or a
+            log-determinant of the wrong shape may go unnoticed.
         jacobian: whether to compare with the Jacobian; it is skipped for more than 64 dimensions.
-        tolerance: largest error, relative to the largest number compared or to 1; None: 1e-6 in float64, else 0.02.
+        tolerance: largest error, relative to the largest expected number or 1; None: 1e-6 in float64, else 0.02.
 
     Raises:
-        FlowError: it does not.
+        FlowError: a check fails.
         ValueError: the images are not of the flow's shape.
     """
     flow.check_images(x)
@@ -73,7 +73,7 @@ def _check_jacobian(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
 
 
 def _apply(flow: ImageFlow, direction: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The result of one direction, which has the right types and shapes."""
+    """Apply one direction and check the types and shapes of its results."""
     result = getattr(flow, direction)(x)
     y, log_abs_det = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if not isinstance(y, Tensor) or not isinstance(log_abs_det, Tensor):
@@ -93,7 +93,7 @@ def _apply(flow: ImageFlow, direction: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _error(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected number where that is above 1."""
+    """Return the largest difference, relative to the largest expected number if that is above 1."""
     return (found - expected).abs().max().item() / max(1.0, expected.abs().max().item())
 
 

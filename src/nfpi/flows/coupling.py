@@ -1,6 +1,6 @@
-"""Coupling layers: one part of the channels is mapped by a function of the other part.
+"""Coupling layers: half of the channels is transformed depending on the other half.
 
-Those of the paper's flow are y₂ = e^{S(x₁)} x₂ + b(x₁) at every pixel, and differ in the matrix S: full or of low rank
+The couplings of the paper's flow are y₂ = e^{S(x₁)} x₂ + b(x₁) at every pixel. The matrix S is full or of low rank
 (Xiao and Liu, 2020), diagonal (Dinh et al., RealNVP, 2017) or zero (Dinh et al., NICE, 2015).
 """
 
@@ -17,20 +17,20 @@ from nfpi.flows.networks import CouplingNet, ResidualNet
 from nfpi.linalg import exponential_action, phi_action
 
 LARGEST_DENSE = 24
-"""channels x₂ up to which S is a full matrix"""
+"""largest number of channels of x₂ for which S is a full matrix"""
 RANK = 3
-"""rank of S above that"""
+"""rank of S for more channels"""
 _LOW_RANK_OFFSET = 1e-8
 
 
 class Coupling(Bijection):
-    """What the couplings share: x₁ = the first ⌈C/2⌉ channels stays, x₂ is mapped.
+    """Base class of couplings: the first ⌈C/2⌉ channels x₁ are unchanged, the others x₂ are transformed.
 
-    Subclasses map (B, C₂, P) vectors with what the net gives for x₁, (B, `parameters_of(C₂)`, P).
+    Subclasses transform x₂, (B, C₂, P) for P pixels, with the net's output for x₁, (B, `parameters_of(C₂)`, P).
 
     Args:
         channels: C.
-        make_net: gives the net, from the channels that it reads and those that it gives.
+        make_net: builds the net from its numbers of input and output channels.
     """
 
     def __init__(self, channels: int, make_net: Callable[[int, int], CouplingNet]) -> None:
@@ -42,15 +42,15 @@ class Coupling(Bijection):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """How many numbers a pixel the map of C₂ = `channels` channels takes."""
+        """Return the number of parameters per pixel for C₂ = `channels` channels."""
         raise NotImplementedError
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """y₂ and log |det ∂y₂/∂x₂| of shape (B,)."""
+        """Return y₂ and log |det ∂y₂/∂x₂| of shape (B,)."""
         raise NotImplementedError
 
     def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """x₂ and log |det ∂x₂/∂y₂| of shape (B,)."""
+        """Return x₂ and log |det ∂x₂/∂y₂| of shape (B,)."""
         raise NotImplementedError
 
     def _apply_to_second(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -62,11 +62,11 @@ class Coupling(Bijection):
         return torch.cat([kept, result.view_as(mapped)], 1), log_abs_det
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(x₁, x₂) ↦ (x₁, y₂)."""
+        """Map (x₁, x₂) to (x₁, y₂)."""
         return self._apply_to_second(x, inverse=False)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(x₁, y₂) ↦ (x₁, x₂)."""
+        """Map (x₁, y₂) to (x₁, x₂)."""
         return self._apply_to_second(y, inverse=True)
 
     @torch.no_grad()
@@ -77,7 +77,7 @@ class Coupling(Bijection):
 
 
 class _ResidualCoupling(Coupling):
-    """Couplings of the paper's flow, with a residual network.
+    """Base class of the paper's couplings, whose net is a residual network.
 
     Args:
         channels: C.
@@ -91,11 +91,11 @@ class _ResidualCoupling(Coupling):
 
 
 class AdditiveCoupling(_ResidualCoupling):
-    """y₂ = x₂ + b(x₁)."""
+    """Additive coupling y₂ = x₂ + b(x₁)."""
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """C₂: b."""
+        """Return C₂, for b."""
         return channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ class AdditiveCoupling(_ResidualCoupling):
 
 
 class _BoundedCoupling(_ResidualCoupling):
-    """Couplings whose exponent is rescale · tanh(scale · out + shift) + reshift, with four learned numbers."""
+    """Base class of couplings with exponent rescale · tanh(scale · out + shift) + reshift, four learned scalars."""
 
     def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:
         super().__init__(channels, hidden_channels, num_blocks, initialization)
@@ -118,16 +118,16 @@ class _BoundedCoupling(_ResidualCoupling):
         self.reshift = nn.Parameter(torch.zeros(1))
 
     def exponent(self, out: Tensor) -> Tensor:
-        """Entries of S, bounded by |rescale| + |reshift|."""
+        """Return the entries of S, bounded by |rescale| + |reshift|."""
         return torch.addcmul(self.reshift, self.rescale, torch.tanh(torch.addcmul(self.shift, self.scale, out)))
 
 
 class AffineCoupling(_BoundedCoupling):
-    """y₂ = e^{s(x₁)} ⊙ x₂ + b(x₁), log |det| = Σ s."""
+    """Affine coupling y₂ = e^{s(x₁)} ⊙ x₂ + b(x₁), with log |det| = Σ s."""
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """2 C₂: b and s."""
+        """Return 2 C₂, for b and s."""
         return 2 * channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,18 +137,17 @@ class AffineCoupling(_BoundedCoupling):
         return torch.addcmul(bias, exponent.exp(), x2), exponent.flatten(1).sum(1)
 
     def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift and scale back."""
+        """Undo the shift and the scale."""
         bias, out = parameters.chunk(2, 1)
         exponent = self.exponent(out)
         return (y2 - bias) * torch.exp(-exponent), -exponent.flatten(1).sum(1)
 
 
 class SeriesCoupling(_BoundedCoupling):
-    """Couplings by a series of the exponential, whose length the host chooses from a bound of |S_ij|.
+    """Base class of couplings that sum a series of the exponential; a bound of |S_ij| determines its length.
 
-    Reading a number from a GPU waits for all that is queued there, and does so at every coupling. A training may
-    therefore hold the bound over many steps (:class:`nfpi.flows.series.SeriesBounds`), which also makes the length a
-    constant of a compiled graph.
+    Reading the bound from a GPU synchronises with it at every coupling. Training may therefore keep the bound over many
+    steps (:class:`nfpi.flows.series.SeriesBounds`), which also makes the length a constant of a compiled graph.
 
     Attributes:
         held_bound: of |S_ij|, used in training mode; None: the bound of the weights is read at every call, as in
@@ -160,29 +159,29 @@ class SeriesCoupling(_BoundedCoupling):
         self.held_bound: float | None = None
 
     def entry_bound(self) -> float:
-        """A bound on the host of |S_ij|, or of the entries of W₁ and W₂."""
+        """Return a bound of |S_ij|, or of the entries of W₁ and W₂, as a number on the host."""
         if self.training and self.held_bound is not None:
             return self.held_bound
         return (self.rescale.abs() + self.reshift.abs()).detach().item()
 
     def series_norm(self, entry_bound: float) -> float:
-        """A bound of the norm of the matrix whose exponential is summed as a series."""
+        """Return a bound of the norm of the matrix whose exponential is summed as a series."""
         raise NotImplementedError
 
 
 class MatrixExponentialCoupling(SeriesCoupling):
-    """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full C₂×C₂ matrix at every pixel, log |det| = Σ_pixels tr S.
+    """Coupling y₂ = e^{S(x₁)} x₂ + b(x₁) with a full C₂×C₂ matrix S at every pixel, and log |det| = Σ_pixels tr S.
 
-    The net gives b, then S column by column.
+    The net returns b, then S column by column.
     """
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """C₂ + C₂²: b and S."""
+        """Return C₂ + C₂², for b and S."""
         return channels + channels**2
 
     def series_norm(self, entry_bound: float) -> float:
-        """‖S‖₁ ≤ C₂ max |S_ij|."""
+        """Return C₂ max |S_ij| ≥ ‖S‖₁."""
         return self.split[1] * entry_bound
 
     def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -193,33 +192,33 @@ class MatrixExponentialCoupling(SeriesCoupling):
         return bias, field, trace, self.series_norm(self.entry_bound())
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """The action of e^S, and the shift."""
+        """Apply e^S, then the shift."""
         bias, field, trace, norm = self._read(parameters)
         return exponential_action(field, x2, norm) + bias, trace
 
     def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """The shift back, and the action of e^{−S}."""
+        """Undo the shift, then apply e^{−S}."""
         bias, field, trace, norm = self._read(parameters)
         return exponential_action(-field, y2 - bias, norm), -trace
 
 
 class LowRankMatrixExponentialCoupling(SeriesCoupling):
-    """The same with S = W₂ W₁ of rank k = 3: e^S = I + W₂ φ(W₁W₂) W₁, φ(M) = Σ Mᵏ/(k+1)!, log |det| = Σ tr W₁W₂.
+    """Coupling with S = W₂ W₁ of rank k = 3: e^S = I + W₂ φ(W₁W₂) W₁, φ(M) = Σ Mⁿ/(n+1)!, log |det| = Σ tr W₁W₂.
 
-    The net gives b, then the k rows of W₁, then the k columns of W₂. The inverse is I − W₂ φ(−W₁W₂) W₁.
+    The net returns b, then the k rows of W₁, then the k columns of W₂. The inverse of e^S is I − W₂ φ(−W₁W₂) W₁.
     """
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """C₂ + 2k C₂: b, W₁ and W₂."""
+        """Return C₂ + 2k C₂, for b, W₁ and W₂."""
         return channels + 2 * RANK * channels
 
     def series_norm(self, entry_bound: float) -> float:
-        """‖M‖₁ + 1, of the augmented matrix of :func:`nfpi.linalg.phi_action`."""
+        """Return a bound of ‖M‖₁ + 1, the norm of the augmented matrix of :func:`nfpi.linalg.phi_action`."""
         return self._core_norm(entry_bound) + 1.0
 
     def _core_norm(self, entry_bound: float) -> float:
-        """‖M‖₁ ≤ k C₂ max |W|²."""
+        """Return k C₂ max |W|² ≥ ‖M‖₁."""
         return RANK * self.split[1] * (entry_bound + _LOW_RANK_OFFSET) ** 2
 
     def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
@@ -232,13 +231,13 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
         return bias, rows, columns, core, trace, self._core_norm(self.entry_bound())
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
-        """x₂ + W₂ φ(M) W₁ x₂ + b."""
+        """Compute x₂ + W₂ φ(M) W₁ x₂ + b."""
         bias, rows, columns, core, trace, norm = self._read(parameters)
         coefficients = phi_action(core, (rows * x2.unsqueeze(1)).sum(2), norm)
         return x2 + (columns * coefficients.unsqueeze(2)).sum(1) + bias, trace
 
     def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """ỹ − W₂ φ(−M) W₁ ỹ with ỹ = y₂ − b."""
+        """Compute ỹ − W₂ φ(−M) W₁ ỹ with ỹ = y₂ − b."""
         bias, rows, columns, core, trace, norm = self._read(parameters)
         centred = y2 - bias
         coefficients = phi_action(-core, (rows * centred.unsqueeze(1)).sum(2), norm)
@@ -248,10 +247,10 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
 def make_coupling(
     kind: str, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal"
 ) -> Coupling:
-    """The coupling of this kind: `matrix_exponential` (full or low-rank by its size), `affine` or `additive`.
+    """Build a coupling: `matrix_exponential` (full or low-rank, depending on C), `affine` or `additive`.
 
     Raises:
-        ValueError: the kind is not known.
+        ValueError: the kind is unknown.
     """
     if kind == "matrix_exponential":
         dense = channels // 2 <= LARGEST_DENSE

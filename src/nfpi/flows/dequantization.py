@@ -12,16 +12,16 @@ LEVELS = 256
 
 
 def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: float = 0.0) -> Tensor:
-    """x = 2 (image + u)/256 − 1 with u ~ U[0, 1), the uniform dequantisation of 8-bit images.
+    """Dequantise 8-bit images uniformly: x = 2 (image + u)/256 − 1 with u ~ U[0, 1).
 
     Args:
         images: (B, C, H, W), uint8.
-        generator: where u comes from, on the device of the images; none: no noise, x = 2·image/256 − 1.
-        grey_noise: images of one channel get U[0, grey_noise) of the value range more, as in the released code, since
-            large parts of them are constant.
+        generator: of u, on the device of the images; None: no noise, x = 2·image/256 − 1.
+        grey_noise: amplitude of additional noise for single-channel images, U[0, grey_noise) of the value range, as in
+            the released code, since large parts of them are constant.
 
     Returns:
-        (B, C, H, W), float, in [−1, 1); grey noise leads up to 2·grey_noise beyond.
+        (B, C, H, W), float, in [−1, 1), or in [−1, 1 + 2·grey_noise) with grey noise.
     """
     x = images.to(torch.get_default_dtype())
     if generator is not None:
@@ -35,7 +35,7 @@ def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: fl
 
 
 def quantize(x: Tensor) -> Tensor:
-    """The 8-bit image of which x is a dequantisation: ⌊128 (x + 1)⌋, clipped.
+    """Return the 8-bit image ⌊128 (x + 1)⌋, clipped, the inverse of dequantisation.
 
     Args:
         x: (B, C, H, W) in [−1, 1].
@@ -47,10 +47,10 @@ def quantize(x: Tensor) -> Tensor:
 
 
 def bits_per_dim(nll: Tensor, num_dimensions: int) -> Tensor:
-    """NLL / (D log 2) + log₂ 128: the density of [−1, 1] counted on the scale of the 256 grey levels.
+    """Return bits per dimension NLL / (D log 2) + log₂ 128, for a density on [−1, 1] and 256 grey levels.
 
     Args:
-        nll: (…,), in nats an image.
+        nll: (…,), in nats per image.
         num_dimensions: D.
     """
     return nll / (num_dimensions * math.log(2)) + math.log2(LEVELS / 2)

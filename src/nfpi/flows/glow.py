@@ -22,10 +22,10 @@ _LOGIT_OFFSET = 2.0
 
 
 class LowerUpperConv1x1(Bijection):
-    """y = W x at every pixel, with W = P L U kept in factors and log |det| = H·W·Σ log U_ii (Glow, Eqs. 10 and 11).
+    """1×1 convolution y = W x, parametrised as W = P L U, with log |det| = H·W·Σ log U_ii (Glow, Eqs. 10 and 11).
 
-    P is a fixed permutation with signs, L is lower triangular with ones on its diagonal, U is upper triangular with a
-    positive diagonal. A new W is a random orthogonal matrix.
+    P is a fixed signed permutation, L is lower triangular with ones on its diagonal, U is upper triangular with a
+    positive diagonal. W is initialised to a random orthogonal matrix.
 
     Args:
         channels: C.
@@ -47,7 +47,7 @@ class LowerUpperConv1x1(Bijection):
         self.log_diagonal = nn.Parameter(upper.diagonal().abs().log().to(dtype))
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """P, L and U, as precise as the device has it: they are small, and their error enters every pixel."""
+        """Return P, L and U in the device's highest precision: they are small, and their error affects all pixels."""
         device = self.lower.device
         dtype, precise = precise_dtype(device), precise_device(device)
         permutation, lower, upper, log_diagonal = (
@@ -57,12 +57,12 @@ class LowerUpperConv1x1(Bijection):
         return permutation, lower.tril(-1) + identity, upper.triu(1) + torch.diag(log_diagonal.exp())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One product with W; the log-determinant is the same for every image: ()."""
+        """Multiply every pixel by W; the log-determinant is the same for every image and has shape ()."""
         permutation, lower, upper = self._factors()
         return self._mix(permutation @ lower @ upper, x), self._log_abs_det(x)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """One product with W⁻¹ = U⁻¹ L⁻¹ Pᵀ."""
+        """Multiply every pixel by W⁻¹ = U⁻¹ L⁻¹ Pᵀ."""
         permutation, lower, upper = self._factors()
         half = torch.linalg.solve_triangular(lower, permutation.T, upper=False, unitriangular=True)
         return self._mix(torch.linalg.solve_triangular(upper, half, upper=True), y), -self._log_abs_det(y)
@@ -72,31 +72,31 @@ class LowerUpperConv1x1(Bijection):
 
     @staticmethod
     def _mix(weight: Tensor, x: Tensor) -> Tensor:
-        # in mixed precision this product stays exact, so that the inverse is one: it is small beside the convolutions
+        # excluded from mixed precision so that the inverse stays accurate; it is cheap beside the convolutions
         with torch.autocast(x.device.type, enabled=False):
             return torch.matmul(weight.to(x.device, x.dtype), x.flatten(2)).view_as(x)
 
 
 class ScaledConv2d(nn.Conv2d):
-    """e^{3s} ⊙ (3×3 convolution) with a learned s a channel; it starts at zero."""
+    """3×3 convolution scaled by e^{3s}, with one learned s per channel; initialised to zero."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
         self.log_scale = nn.Parameter(torch.zeros(out_channels))
 
     def reset_parameters(self) -> None:
-        """Zeros."""
+        """Set weights and bias to zero."""
         nn.init.zeros_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) → (B, out, H, W)."""
+        """Map (B, in, H, W) to (B, out, H, W)."""
         return super().forward(x) * torch.exp(_LOG_SCALE_FACTOR * self.log_scale)[:, None, None]
 
 
 class GlowNet(CouplingNet):
-    """3×3, 1×1 and 3×3 convolutions with ReLU between them, the first two normalised, the last one zero when new.
+    """3×3, 1×1 and 3×3 convolutions with ReLU between them; two are normalised, the last one is initialised to zero.
 
     Args:
         in_channels, hidden_channels, out_channels: widths.
@@ -109,27 +109,27 @@ class GlowNet(CouplingNet):
         self.out = ScaledConv2d(hidden_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) → (B, out, H, W)."""
+        """Map (B, in, H, W) to (B, out, H, W)."""
         hidden = F.relu(self.conv1(x.contiguous(memory_format=convolution_format(x.device))), inplace=True)
         hidden = F.relu(self.conv2(hidden), inplace=True)
         return self.out(hidden)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Initialise the convolutions in their order."""
+        """Initialise the convolutions in order."""
         hidden = F.relu(self.conv1.initialize(x))
         return self.out(F.relu(self.conv2.initialize(hidden)))
 
 
 class GlowCoupling(Coupling):
-    """y₂ = s(x₁) ⊙ x₂ + t(x₁) with s = sigmoid(r(x₁) + 2), and log |det| = Σ log s.
+    """Affine coupling y₂ = s(x₁) ⊙ x₂ + t(x₁) with s = sigmoid(r(x₁) + 2), and log |det| = Σ log s.
 
-    This is the form of Glow's Table 1, with the scale of its code, where y₂ = s ⊙ (x₂ + t). The scale is below 1 but
-    log s has no lower bound: where r falls far below −2, log |det| falls as far, and the inverse loses precision.
+    The form is that of Glow's Table 1; s is that of Glow's code, which computes y₂ = s ⊙ (x₂ + t). The scale is below
+    1, but log s has no lower bound: the inverse loses precision where r is far below −2.
 
     Args:
         channels: C.
-        hidden_channels: width of the net, which gives t and r.
+        hidden_channels: width of the net, whose outputs are t and r.
     """
 
     def __init__(self, channels: int, hidden_channels: int) -> None:
@@ -137,7 +137,7 @@ class GlowCoupling(Coupling):
 
     @staticmethod
     def parameters_of(channels: int) -> int:
-        """2 C₂: t and r."""
+        """Return 2 C₂, for t and r."""
         return 2 * channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,24 +147,24 @@ class GlowCoupling(Coupling):
         return torch.addcmul(shift, log_scale.exp(), x2), log_scale.flatten(1).sum(1)
 
     def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift and scale back."""
+        """Undo the shift and the scale."""
         shift, logit = parameters.chunk(2, 1)
         log_scale = F.logsigmoid(logit + _LOGIT_OFFSET)
         return (y2 - shift) * torch.exp(-log_scale), -log_scale.flatten(1).sum(1)
 
 
 class GlowFlow(MultiscaleFlow):
-    """Glow; each step is an actnorm with one scale and shift a channel, a 1×1 convolution and an affine coupling.
+    """Glow; each step is an actnorm with one scale and shift per channel, a 1×1 convolution and an affine coupling.
 
-    The levels' latents are put back where they came from, as in the paper's flow: all of z is under one prior, in place
-    of Glow's learned prior at every split.
+    As in the paper's flow, the latents of all levels are reassembled to the shape of the image and have one prior,
+    instead of Glow's learned prior at every split.
 
     Args:
         shape: (C, H, W) of the images; H and W must be multiples of 2^levels.
-        settings: one entry a level.
+        settings: lists with one entry per level.
 
     Raises:
-        ValueError: the size does not divide.
+        ValueError: H or W is not a multiple of 2^levels.
     """
 
     kind = "glow"
@@ -174,7 +174,7 @@ class GlowFlow(MultiscaleFlow):
         super().__init__(shape, settings)
 
     def make_step(self, level: int, shape: tuple[int, int, int]) -> FlowStep:
-        """Actnorm, 1×1 convolution and coupling with a net of this level's width."""
+        """Build an actnorm, a 1×1 convolution and a coupling with this level's width."""
         channels = shape[0]
         return FlowStep(
             ActNorm((channels, 1, 1)),

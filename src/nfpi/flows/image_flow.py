@@ -1,4 +1,4 @@
-"""The contract of a backbone: a bijection between images and latents of one shape, with settings that describe it."""
+"""The interface of a backbone: a bijection between images and latents of the same shape, built from settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ImageFlow(Bijection):
 
     @property
     def description(self) -> dict[str, Any]:
-        """Kind, shape and settings, as JSON knows them: what :func:`nfpi.flows.registry.build_flow` builds it from."""
+        """Kind, shape and settings in JSON types, from which :func:`nfpi.flows.registry.build_flow` builds the flow."""
         return {"kind": self.kind, "shape": list(self.shape), "settings": self.settings.model_dump(mode="json")}
 
     def check_images(self, x: Tensor) -> None:
@@ -50,7 +50,7 @@ class ImageFlow(Bijection):
             raise ValueError(f"expected images (B, {', '.join(map(str, self.shape))}), received {tuple(x.shape)}")
 
     def as_images(self, z: Tensor) -> Tensor:
-        """Latents (B, C, H, W), also from vectors (B, D) with D = C·H·W.
+        """Return latents as (B, C, H, W), given that or vectors (B, D) with D = C·H·W.
 
         Raises:
             ValueError: z has another shape.

@@ -1,4 +1,4 @@
-"""Random initial values are left out where loaded weights replace them at once."""
+"""Skip the random initialisation of modules whose weights are about to be loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _skipped = ContextVar("_skipped", default=False)
 
 @contextmanager
 def skip_initialization() -> Iterator[None]:
-    """Modules that are made in this block may leave their random parameters undefined."""
+    """Let modules that are built in this block leave their random parameters uninitialised."""
     token = _skipped.set(True)
     try:
         yield
@@ -20,5 +20,5 @@ def skip_initialization() -> Iterator[None]:
 
 
 def initialization_skipped() -> bool:
-    """Whether this is called in a block of :func:`skip_initialization`."""
+    """Return whether this is called in a block of :func:`skip_initialization`."""
     return _skipped.get()

@@ -1,7 +1,7 @@
-"""Kernels of many convolutions, each scaled by output channel, in a few operations.
+"""Scale the kernels of many convolutions by output channel in a few operations.
 
-The nets of a level of the paper's flow have up to 200 such kernels. On an accelerator each multiplication is a launch,
-and so are those of its gradients; there the kernels of one size are stacked and share them.
+The nets of a level of the paper's flow have up to 200 such kernels. On an accelerator, each multiplication and each of
+its gradients is a separate launch, so kernels of the same size are stacked and scaled together.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from nfpi.runtime.precision import convolution_format
 
 
 def scales_together(device: torch.device) -> bool:
-    """Whether kernels on a device are scaled together: on accelerators, unless a compiler fuses operations."""
+    """Return whether kernels are scaled together: on accelerators, unless a compiler fuses operations."""
     return launches_operations(device) and not torch.compiler.is_compiling()
 
 
 def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
-    """s ⊙ W of every convolution, in the memory format and the precision that convolutions have right now.
+    """Return s ⊙ W of every convolution, in the current memory format and precision of convolutions.
 
     Args:
         weights: W, (out, in, k, k) each.
@@ -49,7 +49,7 @@ def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[T
 
 
 class _ScaledKernels(torch.autograd.Function):
-    """s ⊙ W of n kernels of one size; ∂W = s ⊙ ∂K, contiguous as W is, ∂s = Σ W ⊙ ∂K."""
+    """s ⊙ W of n kernels K of one size; ∂W = s ⊙ ∂K, contiguous like W, and ∂s = Σ W ⊙ ∂K."""
 
     @staticmethod
     def forward(ctx: Any, channels_last: bool, dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:

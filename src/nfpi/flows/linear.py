@@ -18,7 +18,7 @@ Exponential = tuple[Tensor, Tensor]
 
 
 def random_rotation_logarithm(channels: int, generator: torch.Generator | None = None) -> Tensor:
-    """The real skew-symmetric logarithm of a random rotation (Haar), (C, C)."""
+    """Return the real skew-symmetric logarithm of a Haar-distributed random rotation, (C, C)."""
     if channels == 1:
         return torch.zeros(1, 1)
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
@@ -28,7 +28,7 @@ def random_rotation_logarithm(channels: int, generator: torch.Generator | None =
 
 
 class MatrixExponentialConv1x1(Bijection):
-    """y = e^A x at every pixel, with log |det| = H·W·tr A.
+    """1×1 convolution y = e^A x, with log |det| = H·W·tr A.
 
     The inverse is e^{−A}, so no matrix is ever inverted.
 
@@ -42,25 +42,25 @@ class MatrixExponentialConv1x1(Bijection):
         self.weight = nn.Parameter(torch.empty(channels, channels) if empty else random_rotation_logarithm(channels))
 
     def forward(self, x: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
-        """One product with the C×C matrix e^A; the log-determinant is the same for every image: ().
+        """Multiply every pixel by the C×C matrix e^A; the log-determinant is the same for every image and has shape ().
 
         Args:
             x: (B, C, H, W).
-            exponential: e^A and tr A, where they are known already.
+            exponential: e^A and tr A, if already computed.
         """
         return self._mix(x, self.weight, exponential)
 
     def inverse(self, y: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
-        """The same with −A, and with e^{−A} and −tr A."""
+        """Multiply every pixel by e^{−A}; `exponential` is e^{−A} and −tr A."""
         return self._mix(y, -self.weight, exponential)
 
     @staticmethod
     def _mix(x: Tensor, logarithm: Tensor, exponential: Exponential | None) -> tuple[Tensor, Tensor]:
-        # in mixed precision this product stays exact, so that the inverse is one: it is small beside the convolutions
+        # excluded from mixed precision so that the inverse stays accurate; it is cheap beside the convolutions
         with torch.autocast(x.device.type, enabled=False):
             matrix, trace = exponential or (matrix_exponential(logarithm), logarithm.trace())
             pixels = x.flatten(2)
-            if launches_operations(x.device):  # the same without the copies that matmul makes here
+            if launches_operations(x.device):  # equal to matmul, without its copies
                 mixed = torch.bmm(matrix.expand(len(x), -1, -1), pixels)
             else:
                 mixed = torch.matmul(matrix, pixels)
@@ -68,9 +68,9 @@ class MatrixExponentialConv1x1(Bijection):
 
 
 def exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inverse: bool = False) -> list[Exponential]:
-    """e^A and tr A of each of several convolutions of one size, or e^{−A} and −tr A.
+    """Return e^A and tr A of several convolutions of the same size, or e^{−A} and −tr A.
 
-    On accelerators all are computed in the operations of one.
+    On accelerators they are computed as one batch.
     """
     if not convolutions:
         return []

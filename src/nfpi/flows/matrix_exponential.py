@@ -1,4 +1,4 @@
-"""The backbone of the paper: matrix-exponential convolutions and couplings over levels (Xiao and Liu, 2020)."""
+"""The backbone of the paper: multiscale, with matrix-exponential convolutions and couplings (Xiao and Liu, 2020)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from nfpi.flows.networks import ResidualNet, kernels_together
 
 
 class MatrixExponentialStep(FlowStep):
-    """Actnorm, 1×1 convolution by matrix exponential, and coupling; e^A may be known already."""
+    """Actnorm, 1×1 convolution by matrix exponential, and coupling; accepts a precomputed e^A."""
 
     linear: MatrixExponentialConv1x1
 
     def forward(self, x: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
-        """The three parts in their order.
+        """Apply the three parts in order.
 
         Args:
             x: (B, C, H, W).
-            exponential: e^A of the convolution and tr A; None: they are computed.
+            exponential: e^A and tr A of the convolution; None: computed here.
         """
         normalized, of_actnorm = self.actnorm(x)
         mixed, of_linear = self.linear(normalized, exponential)
@@ -35,7 +35,7 @@ class MatrixExponentialStep(FlowStep):
         return y, of_actnorm + of_linear + of_coupling
 
     def inverse(self, y: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
-        """Their inverses in the opposite order, with e^{−A} and −tr A."""
+        """Apply the inverses in reverse order; `exponential` is e^{−A} and −tr A."""
         mixed, of_coupling = self.coupling.inverse(y)
         normalized, of_linear = self.linear.inverse(mixed, exponential)
         x, of_actnorm = self.actnorm.inverse(normalized)
@@ -47,13 +47,13 @@ class MatrixExponentialFlow(MultiscaleFlow):
 
     Args:
         shape: (C, H, W) of the images; H and W must be multiples of 2^levels.
-        num_flows, num_blocks, hidden_channels: one entry a level: flow steps, residual blocks of a coupling net, its
-            width.
+        num_flows, num_blocks, hidden_channels: flow steps, residual blocks per coupling net, and width of the nets, one
+            entry per level.
         coupling: `matrix_exponential`, `affine` or `additive`.
         initialization: of the coupling nets, `normal` or `uniform` (:class:`nfpi.flows.networks.ResidualNet`).
 
     Raises:
-        ValueError: the lists differ in length, or the size does not divide.
+        ValueError: the lists differ in length, or H or W is not a multiple of 2^levels.
     """
 
     kind = "matrix_exponential"
@@ -81,7 +81,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
         super().__init__(shape, settings)
 
     def make_step(self, level: int, shape: tuple[int, int, int]) -> MatrixExponentialStep:
-        """Actnorm, 1×1 convolution and coupling with this level's net."""
+        """Build an actnorm, a 1×1 convolution and a coupling with this level's net."""
         settings = self.settings
         return matrix_exponential_step(
             shape,
@@ -92,7 +92,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
         )
 
     def apply_level(self, steps: Sequence[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the steps, with the exponentials of their convolutions and the kernels of their nets made together."""
+        """Apply the steps; the matrix exponentials and the nets' kernels of all steps are computed together."""
         found = exponentials(_convolutions(steps))
         with kernels_together(_nets(steps)):
             for step, exponential in zip(steps, found, strict=True):
@@ -101,7 +101,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
         return x, log_abs_det
 
     def invert_level(self, steps: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the inverses in the opposite order, with what they have in common computed together."""
+        """Apply the inverses in reverse order, with the same shared computations."""
         found = exponentials(_convolutions(steps), inverse=True)
         with kernels_together(_nets(steps)):
             for step, exponential in zip(reversed(steps), reversed(found), strict=True):
@@ -125,7 +125,7 @@ def matrix_exponential_step(
     coupling: str = "matrix_exponential",
     initialization: str = "normal",
 ) -> MatrixExponentialStep:
-    """One step of the paper's flow.
+    """Build one step of the paper's flow.
 
     Args:
         shape: (C, H, W) of its input and output.
@@ -141,5 +141,5 @@ def matrix_exponential_step(
 
 
 def matrix_exponential_flow(shape: Sequence[int], settings: MatrixExponentialSettings) -> MatrixExponentialFlow:
-    """The flow of these settings."""
+    """Build the flow from its settings."""
     return MatrixExponentialFlow(shape, **settings.model_dump())

@@ -13,21 +13,21 @@ from nfpi.flows.image_flow import ImageFlow
 
 
 def squeeze(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, 4C, H/2, W/2): each 2×2 square becomes one pixel, its channels ordered (row, column, C)."""
+    """Map (B, C, H, W) to (B, 4C, H/2, W/2): a 2×2 square becomes a pixel with channels ordered (row, column, C)."""
     batch, channels, height, width = x.shape
     squares = x.view(batch, channels, height // 2, 2, width // 2, 2)
     return squares.permute(0, 3, 5, 1, 2, 4).reshape(batch, 4 * channels, height // 2, width // 2)
 
 
 def unsqueeze(y: Tensor) -> Tensor:
-    """(B, 4C, H, W) → (B, C, 2H, 2W), the inverse of :func:`squeeze`."""
+    """Map (B, 4C, H, W) to (B, C, 2H, 2W), the inverse of :func:`squeeze`."""
     batch, channels, height, width = y.shape
     squares = y.view(batch, 2, 2, channels // 4, height, width)
     return squares.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels // 4, 2 * height, 2 * width)
 
 
 class FlowStep(Bijection):
-    """One step of flow: activation normalisation, 1×1 convolution, coupling.
+    """One flow step: activation normalisation, 1×1 convolution, coupling.
 
     Args:
         actnorm, linear, coupling: the three bijections.
@@ -43,32 +43,32 @@ class FlowStep(Bijection):
         return self.actnorm, self.linear, self.coupling
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The three parts in their order."""
+        """Apply the three parts in order."""
         return forward_through(self._parts(), x, x.new_zeros(len(x)))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Their inverses in the opposite order."""
+        """Apply their inverses in reverse order."""
         return inverse_through(self._parts(), y, y.new_zeros(len(y)))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Initialise each part on the output of the one before."""
+        """Initialise each part on the output of the previous one."""
         return initialize_through(self._parts(), x)
 
 
 class MultiscaleFlow(ImageFlow):
-    """Levels of flow steps on images of growing depth and shrinking size.
+    """Levels of flow steps, each at half the resolution of the previous one.
 
     A level squeezes its input to (4C, H/2, W/2) and applies its steps. The first half of the channels passes to the
-    next level; at the end the levels' latents are put back where they came from, so z has the shape of the image.
-    Subclasses say what a step is.
+    next level; at the end the latents of all levels are reassembled, so that z has the shape of the image. Subclasses
+    define the steps by `make_step`.
 
     Args:
         shape: (C, H, W) of the images; H and W must be multiples of 2^levels.
-        settings: one entry a level.
+        settings: lists with one entry per level.
 
     Raises:
-        ValueError: the size does not divide.
+        ValueError: H or W is not a multiple of 2^levels.
     """
 
     def __init__(self, shape: Sequence[int], settings: LevelSettings) -> None:
@@ -88,28 +88,28 @@ class MultiscaleFlow(ImageFlow):
             channels //= 2
 
     def make_step(self, level: int, shape: tuple[int, int, int]) -> Bijection:
-        """A new step of this level on images of this shape (C, H, W)."""
+        """Build a step of this level for inputs of this shape (C, H, W)."""
         raise NotImplementedError
 
     def apply_level(self, steps: Sequence[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the steps of a level; a subclass may compute in one go what its steps have in common.
+        """Apply the steps of a level; a subclass may override this to share computations between steps.
 
         Args:
             steps: of the level.
             x: (B, C, H, W), its squeezed input.
-            log_abs_det: of what was applied before, (B,).
+            log_abs_det: accumulated by the previous levels, (B,).
 
         Returns:
-            The level's output, and the log-determinant of all, (B,).
+            The level's output, and the accumulated log-determinant, (B,).
         """
         return forward_through(steps, x, log_abs_det)
 
     def invert_level(self, steps: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the inverses of the steps of a level in the opposite order; arguments as of :meth:`apply_level`."""
+        """Apply the inverses of the steps in reverse order; for the arguments see :meth:`apply_level`."""
         return inverse_through(steps, y, log_abs_det)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z = f(x) and log |det ∂z/∂x|.
+        """Return z = f(x) and log |det ∂z/∂x|.
 
         Args:
             x: (B, C, H, W) in [−1, 1].
@@ -130,7 +130,7 @@ class MultiscaleFlow(ImageFlow):
         return self._through(x, apply), log_abs_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x = f⁻¹(z) and log |det ∂x/∂z|.
+        """Return x = f⁻¹(z) and log |det ∂x/∂z|.
 
         Args:
             z: (B, C, H, W) or (B, D) with D = C·H·W.
@@ -152,10 +152,10 @@ class MultiscaleFlow(ImageFlow):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Data-dependent initialisation: every normalisation gives zero mean and unit variance on this batch.
+        """Initialise the flow on data: every normalisation has zero mean and unit variance on this batch.
 
         Args:
-            x: (B, C, H, W) in [−1, 1], some hundred images.
+            x: (B, C, H, W) in [−1, 1], a few hundred images.
 
         Returns:
             z: (B, C, H, W).
@@ -166,13 +166,13 @@ class MultiscaleFlow(ImageFlow):
         return [list(level) for level in self.levels]  # type: ignore[call-overload]
 
     def _through(self, x: Tensor, apply: Callable[[list[Bijection], Tensor], Tensor]) -> Tensor:
-        """z of the images x, with the steps of each level applied by `apply`."""
+        """Return z of the images x, using `apply` to apply the steps of each level."""
         self.check_images(x)
         kept: list[Tensor] = []
         for level in self._steps():
             x, rest = apply(level, squeeze(x)).chunk(2, 1)
             kept.append(rest)
-        # there is no level after the last: both of its halves are latents
+        # both halves of the last level's output are latents
         for rest in reversed(kept):
             x = unsqueeze(torch.cat([x, rest], 1))
         return x

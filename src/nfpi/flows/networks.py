@@ -16,15 +16,15 @@ from nfpi.runtime.precision import convolution_format
 
 
 class CouplingNet(nn.Module):
-    """What couplings ask of a network: (B, in, H, W) → (B, out, H, W), with a data-dependent initialisation."""
+    """Interface of the networks of couplings, with a data-dependent initialisation."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) → (B, out, H, W)."""
+        """Map (B, in, H, W) to (B, out, H, W)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Set the parameters that depend on data from a batch of it, and return the output."""
+        """Initialise data-dependent parameters from a batch of inputs, and return the output."""
         raise NotImplementedError
 
 
@@ -33,17 +33,17 @@ _HEAD_SCALE = 0.77
 
 
 class NormalizedConv2d(nn.Module):
-    """scale ⊙ conv(x) + shift with one scale and shift a channel, set so that the first batch comes out normalised.
+    """Convolution scale ⊙ conv(x) + shift per output channel, initialised to normalise the first batch.
 
-    The affine part is folded into the kernel and the bias, so it costs nothing at the size of the image.
+    The scale and the shift are folded into the kernel and the bias, so they need no operation on the image.
 
     Args:
         in_channels, out_channels: of the convolution.
         kernel_size: odd; the image keeps its size.
         starts_at_zero: the initialisation sets the scale and the shift to 0 instead.
         initial_scale: None: the kernel is normal with variance 1/fan_in, and the initialisation sets the scale; a
-            number: the kernel is uniform, and the initialisation divides it by the spread of its outputs so that the
-            scale is this number.
+            number: the kernel is uniform, and the initialisation divides it by the standard deviation of its outputs
+            and by this number, which becomes the scale.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class NormalizedConv2d(nn.Module):
             nn.init.kaiming_uniform_(self.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor, kernel: Tensor | None = None) -> Tensor:
-        """(B, in, H, W) → (B, out, H, W).
+        """Map (B, in, H, W) to (B, out, H, W).
 
         Args:
             x: the image.
-            kernel: weight and scale multiplied, where that was done for many convolutions at once.
+            kernel: product of weight and scale, if already computed.
         """
         if kernel is None:
             kernel = self.weight * self.scale[:, None, None, None]
@@ -81,7 +81,7 @@ class NormalizedConv2d(nn.Module):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Zero mean and unit variance of every output channel; a constant channel is centred only."""
+        """Normalise every output channel to zero mean and unit variance; constant channels are only centred."""
         if not self.starts_at_zero or self.initial_scale is not None:
             spread, mean = torch.std_mean(F.conv2d(x, self.weight, padding=self.padding), (0, 2, 3), correction=0)
             constant = spread <= 1e-6 * (mean.abs() + 1e-6)
@@ -98,7 +98,7 @@ class NormalizedConv2d(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x ↦ ELU(x + conv₃ₓ₃(ELU(conv₁ₓ₁(ELU(conv₃ₓ₃(x)))))), the identity up to the last ELU when new."""
+    """Residual block ELU(x + conv₃ₓ₃(ELU(conv₁ₓ₁(ELU(conv₃ₓ₃(x)))))); initialised to ELU(x)."""
 
     def __init__(self, channels: int, initial_scale: float | None = None) -> None:
         super().__init__()
@@ -107,27 +107,27 @@ class ResidualBlock(nn.Module):
         self.conv3 = NormalizedConv2d(channels, channels, 3, starts_at_zero=True, initial_scale=initial_scale)
 
     def forward(self, x: Tensor, kernels: Sequence[Tensor | None] = (None, None, None)) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W); `kernels` are those of its convolutions, where they are known."""
+        """Map (B, C, H, W) to (B, C, H, W); `kernels` are the scaled kernels, if already computed."""
         hidden = F.elu(self.conv1(x, kernels[0]), inplace=True)
         hidden = F.elu(self.conv2(hidden, kernels[1]), inplace=True)
         return F.elu(self.conv3(hidden, kernels[2]).add_(x), inplace=True)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Initialise the convolutions in their order."""
+        """Initialise the convolutions in order."""
         hidden = F.elu(self.conv1.initialize(x))
         hidden = F.elu(self.conv2.initialize(hidden))
         return F.elu(self.conv3.initialize(hidden) + x)
 
 
 class ResidualNet(CouplingNet):
-    """3×3 convolution, ELU, residual blocks, and a 3×3 convolution that starts at zero.
+    """3×3 convolution, ELU, residual blocks, and a 3×3 convolution initialised to zero.
 
     Args:
         in_channels, hidden_channels, out_channels: widths.
         num_blocks: residual blocks.
-        initialization: `normal`, or `uniform`, after the released code: uniform kernels that are divided by the spread
-            of their outputs, with scale 1, and 0.77 after the first convolution.
+        initialization: `normal`, or `uniform` as in the released code: uniform kernels divided by the standard
+            deviation of their outputs, with scale 0.77 after the first convolution and 1 after the others.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class ResidualNet(CouplingNet):
         self._kernels: list[Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) → (B, out, H, W)."""
+        """Map (B, in, H, W) to (B, out, H, W)."""
         kernels = self._kernels or self._scale_kernels()
         hidden = F.elu(self.head(x.contiguous(memory_format=convolution_format(x.device)), kernels[0]), inplace=True)
         for number, block in enumerate(self.blocks):
@@ -160,13 +160,13 @@ class ResidualNet(CouplingNet):
 
     def _scale_kernels(self) -> Sequence[Tensor | None]:
         convolutions = self._convolutions()
-        if not scales_together(self.head.weight.device):  # each right before it is used is in the cache then
+        if not scales_together(self.head.weight.device):  # scaled right before use, a kernel is still in the cache
             return [None] * len(convolutions)
         return scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions])
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Initialise the parts in their order."""
+        """Initialise the parts in order."""
         hidden = F.elu(self.head.initialize(x))
         for block in self.blocks:
             hidden = block.initialize(hidden)  # type: ignore[operator]
@@ -174,7 +174,7 @@ class ResidualNet(CouplingNet):
 
 
 def kernels_together(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
-    """Scale the kernels of several nets at once on accelerators, and have the nets use them within the context."""
+    """On accelerators, scale the kernels of several nets at once and let the nets use them within the context."""
     if nets and scales_together(nets[0].head.weight.device):
         return _using_kernels(nets)
     return nullcontext()

@@ -1,4 +1,4 @@
-"""Kinds of flows by name: what config.yaml selects, and how a flow is built again from its description and weights."""
+"""Registry of the kinds of flows, and construction of a flow from its description and weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Builder = TypeVar("Builder", bound=Callable[..., ImageFlow])
 
 
 def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[Builder], Builder]:
-    """Make a backbone selectable by `kind:` in config.yaml; decorates a class or a function (shape, settings).
+    """Register a backbone as a `kind:` of config.yaml; decorates a class or a function (shape, settings).
 
     Args:
         kind: its name.
@@ -53,18 +53,18 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
 def build_flow(
     description: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, path: Path | None = None
 ) -> ImageFlow:
-    """A flow from :attr:`ImageFlow.description`.
+    """Build a flow from :attr:`ImageFlow.description`.
 
     Args:
         description: `kind`, `shape` and `settings`.
-        weights: its state_dict, which is copied; None: parameters have their random initial values.
-        path: where description and weights come from, named in errors.
+        weights: its state_dict, which is copied; None: parameters are initialised randomly.
+        path: file of the description and the weights, named in errors.
 
     Raises:
-        ConfigError: the kind is not known, perhaps because the file that registers it was not loaded.
-        ValueError: the settings or the shape are refused.
-        FlowError: what the kind builds is no ImageFlow of this shape.
-        FormatError: weights are given, and they or the description do not make a flow.
+        ConfigError: the kind is unknown, perhaps because the file that registers it was not loaded.
+        ValueError: the settings or the shape are invalid.
+        FlowError: the builder does not return an ImageFlow of this shape.
+        FormatError: weights are given, and they or the description are invalid.
     """
     if weights is None:
         return _build(description)
@@ -104,11 +104,11 @@ class _Description(Record):
 
 
 def check_description(description: object, path: Path | None) -> None:
-    """Check that a description that was read from `path` is one of a flow.
+    """Check the description of a flow that was read from `path`.
 
     Raises:
-        ConfigError: the kind is not known, perhaps because the file that registers it was not loaded.
-        FormatError: it is not.
+        ConfigError: the kind is unknown, perhaps because the file that registers it was not loaded.
+        FormatError: the description is invalid.
     """
     source = f"{path}: " if path else ""
     found = check_record(_Description, description, path, "the description of a flow")
@@ -134,7 +134,7 @@ def _build_with_weights(description: Mapping[str, Any], weights: Mapping[str, Te
 
 
 def _require_possible(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for more layers than there are weights: to build them might take hours."""
+    """Raise ValueError for more layers than weights, which might take hours to build."""
     for name in _COUNTS:
         counts = settings.get(name, 0)
         for count in counts if isinstance(counts, list) else [counts]:

@@ -1,4 +1,4 @@
-"""Bounds that determine the length of the couplings' series, held on the host over many steps of a training."""
+"""Bounds that determine the length of the couplings' series, kept on the host over many training steps."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from nfpi.linalg import series_plan, truncation_error
 logger = logging.getLogger(__name__)
 
 _HEADROOM = 1.15
-"""factor between the weights' bound and one that is chosen for them"""
+"""factor between the weights' bound and a newly chosen one"""
 _MARGIN = 1.05
-"""factor between the weights' bound and a held one below which another is chosen"""
+"""smallest factor between the weights' bound and a held one; below it, new bounds are chosen"""
 _SMALLEST = 2.0**-4
 _WORTH_A_WARNING = 1e-4
 
 
 class SeriesBounds:
-    """Bounds of |S_ij| of a flow's couplings, of which a training changes few in its course.
+    """Bounds of |S_ij| of a flow's couplings, which rarely change during training.
 
-    They are chosen at the beginning of an epoch: a bound is 2^k or 1.5 · 2^k over C₂, at least 15 % above the weights'
-    own. All are kept until one of them is less than 5 % above its weights' bound, or at least twice what would be
-    chosen then, and all are then chosen anew, so that few graphs are ever compiled. Without couplings by a series
-    nothing is done.
+    They are chosen at the beginning of an epoch: each bound is 2^k/C₂ or 1.5 · 2^k/C₂, at least 15 % above that of the
+    weights. When one of them is less than 5 % above its weights' bound, or at least twice the value that would be
+    chosen now, all are chosen again, so that few graphs are ever compiled. No-op without couplings by a series.
 
-    A step whose weights exceed a bound is noticed on the device, which costs five small operations a step and no
-    synchronisation; the host asks every few steps and then chooses the bounds anew, at once. Until then the series were
-    too short: ‖S‖ = r · bound multiplies the error of eps/4 by r^{m+1} for m terms, to 8e-7 for r = 1.25 and 1e-3
-    for r = 2 with m = 14, where S itself stays below its bound; the noise of a gradient is far larger. So those few
-    steps stand, and their error is logged. Steps made again from an older state would need a copy of it on the device
-    at all times, and a bound that no 20 steps can exceed at the usual learning rate, twice as many terms.
+    Steps whose weights exceed a bound are recorded on the device, with five small operations per step and no
+    synchronisation; the host reads the record every few steps and, if a bound was exceeded, chooses all again. The
+    series of the steps in between were too short: ‖S‖ = r · bound multiplies the error of eps/4 by r^{m+1} for m terms,
+    to 8e-7 for r = 1.25 and 1e-3 for r = 2 with m = 14, where S itself stays below its bound. As gradient noise is far
+    larger, these steps are kept and their error is logged. Repeating them would need a copy of an older state on
+    the device, and a bound that 20 steps at the usual learning rate cannot exceed would need twice as many terms.
 
     Args:
         flow: in training mode it uses the bounds from :meth:`choose` to :meth:`release`.
-        held: bounds of an interrupted training, one a coupling; None: none are held yet.
+        held: bounds of an interrupted training, one per coupling; None: no bounds are held yet.
     """
 
     def __init__(self, flow: nn.Module, held: Sequence[float] | None = None) -> None:
@@ -66,7 +65,7 @@ class SeriesBounds:
             self._largest = torch.zeros_like(self._limit)
 
     def choose(self) -> bool:
-        """Choose the bounds for the weights as they are, where those that are held do not do; tell whether they change.
+        """Choose new bounds if the held ones do not suit the current weights; return whether they change.
 
         Raises:
             FloatingPointError: a bound is not finite, or so large that e^S overflows.
@@ -81,15 +80,15 @@ class SeriesBounds:
         return True
 
     def watch(self) -> None:
-        """Note on the device, after a step, by how much the weights' bounds have grown."""
+        """Record on the device, after a step, the largest bounds of the weights."""
         if self._largest is not None:
             torch.maximum(self._largest, self._bounds(), out=self._largest)
 
     def renew_exceeded(self, step: int) -> bool:
-        """Choose the bounds anew if weights have exceeded one since they were chosen; tell whether they change.
+        """Choose new bounds if the weights have exceeded one since the last choice; return whether they change.
 
         Args:
-            step: that was made last, for the log.
+            step: number of the last step, for the log.
 
         Raises:
             FloatingPointError: a bound is not finite, or so large that e^S overflows.
@@ -103,12 +102,12 @@ class SeriesBounds:
         return self.choose()
 
     def release(self) -> None:
-        """Let every coupling read its own bound again."""
+        """Let every coupling compute its own bound again."""
         for coupling in self._couplings:
             coupling.held_bound = None
 
     def lengths(self) -> list[int]:
-        """Count the products of a matrix with a vector of each coupling's series; none if the weights have diverged."""
+        """Count the matrix-vector products of each coupling's series; empty if the weights have diverged."""
         bounds = self.held if self.held is not None else (self._bounds().tolist() if self._couplings else [])
         try:
             return [math.prod(_plan(coupling, bound)) for coupling, bound in zip(self._couplings, bounds, strict=True)]
@@ -121,12 +120,12 @@ def _plan(coupling: SeriesCoupling, bound: float) -> tuple[int, int]:
 
 
 def _choose(coupling: SeriesCoupling, bound: float) -> float:
-    _plan(coupling, bound)  # raises where there is none
+    _plan(coupling, bound)  # raises if no series is long enough
     channels = coupling.split[1]
     wanted = max(_SMALLEST, _HEADROOM * channels * bound)
     octave = 2.0 ** math.floor(math.log2(wanted))
     rounded = next(octave * factor for factor in (1.0, 1.5, 2.0) if octave * factor >= wanted)
-    # just below, so that rounding does not lead past an even norm, where the series needs another step
+    # slightly smaller, so that rounding does not exceed an even norm, where the series needs another step
     return rounded * (1 - 1e-9) / channels
 
 

@@ -22,7 +22,7 @@ _TOKENS, _CHANNELS = 1, 2
 
 
 class Patches(Bijection):
-    """(B, C, H, W) → (B, N, D): N patches row by row, D = C·patch_size² numbers of each, ordered (row, column, C).
+    """Patches (B, N, D) of images (B, C, H, W), row by row; the D = C·patch_size² numbers are ordered (row, column, C).
 
     Args:
         shape: (C, H, W).
@@ -37,29 +37,29 @@ class Patches(Bijection):
         self.num_channels = channels * patch_size**2
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cut; the log-determinant is 0."""
+        """Cut images into patches; the log-determinant is 0."""
         rows, columns = self.grid
         patches = x.view(len(x), self.shape[0], rows, self.patch_size, columns, self.patch_size)
         return patches.permute(0, 2, 4, 3, 5, 1).reshape(len(x), -1, self.num_channels), x.new_zeros(())
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Put together again."""
+        """Reassemble images from patches."""
         patches = y.view(len(y), *self.grid, self.patch_size, self.patch_size, self.shape[0])
         return patches.permute(0, 5, 1, 3, 2, 4).reshape(len(y), *self.shape), y.new_zeros(())
 
 
 class XavierLinear(nn.Linear):
-    """A linear layer with Xavier's uniform weights and no bias when new."""
+    """A linear layer initialised with Xavier-uniform weights and zero bias."""
 
     def reset_parameters(self) -> None:
-        """New values, where no loaded weights replace them at once."""
+        """Initialise weights and bias, unless loaded ones replace them at once."""
         if not initialization_skipped():
             nn.init.xavier_uniform_(self.weight)
             nn.init.zeros_(self.bias)
 
 
 class TransformerBlock(nn.Module):
-    """h = x + attention(norm(x)), y = h + MLP(norm(h)), with GELU.
+    """Pre-norm transformer block h = x + attention(norm(x)), y = h + MLP(norm(h)), with GELU.
 
     Args:
         width: of a token.
@@ -76,7 +76,7 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, width) → (B, N, width)."""
+        """Map (B, N, width) to (B, N, width)."""
         normed = self.norm1(x)
         query, key, value = (
             layer(normed).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
@@ -88,11 +88,11 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerNet(nn.Module):
-    """Linear embedding, learned positions, transformer blocks, norm, and a linear layer that starts at zero.
+    """Linear embedding, learned positions, transformer blocks, norm, and a linear layer initialised to zero.
 
     Args:
         num_tokens: N.
-        in_channels, out_channels: numbers of a token that come in and go out.
+        in_channels, out_channels: size of an input and of an output token.
         width, num_heads: of the blocks.
         depth: number of blocks.
     """
@@ -110,21 +110,20 @@ class TransformerNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, in) → (B, N, out)."""
+        """Map (B, N, in) to (B, N, out)."""
         out: Tensor = self.out(self.norm(self.blocks(self.embedding(x) + self.positions)))
         return out
 
 
 class TransformerCoupling(Bijection):
-    """y₂ = (x₂ + b(x₁)) ⊙ s(x₁) with s = 2 sigmoid(r(x₁)), where a net of x₁ gives b and r; log |det| = Σ log s.
+    """Affine coupling y₂ = (x₂ + b(x₁)) ⊙ s(x₁) with s = 2 sigmoid(r(x₁)), and log |det| = Σ log s.
 
-    x₁ is the first half of the tokens or of the channels in a given order; where their number is odd, the larger one.
-    The scale is below 2, but log s has no lower bound: where r falls far below 0, log |det| falls as far, and the
-    inverse loses precision.
+    x₁ is the first half, rounded up, of the tokens or of the channels in a given order. The scale is below 2, but log s
+    has no lower bound: the inverse loses precision where r is far below 0.
 
     Args:
         num_tokens, num_channels: N and D.
-        axis: what is split: 1, tokens, or 2, channels.
+        axis: axis that is split: 1 (tokens) or 2 (channels).
         order: a permutation of the tokens or channels; a buffer.
         settings: width, num_heads and depth of the net.
     """
@@ -145,38 +144,38 @@ class TransformerCoupling(Bijection):
         return len(self.order) - len(self.order) // 2, len(self.order) // 2
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Indices and values of what is mapped, b and log s, all of one shape but the indices."""
+        """Return the indices of x₂, and x₂, b and log s, which have the same shape."""
         kept, mapped = self.order.split(self._sizes())
         x2 = x.index_select(self.axis, mapped)
         parameters = self.net(x.index_select(self.axis, kept)).to(x.dtype)
-        # of an odd number of tokens x₁ has one more
+        # with an odd number of tokens, x₁ has one more than x₂
         shift, logit = parameters[:, : x2.shape[1]].chunk(2, 2)
         return mapped, x2, shift, F.logsigmoid(logit) + math.log(_LARGEST_SCALE)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N, D) → (B, N, D), and log |det| of shape (B,)."""
+        """Map tokens (B, N, D) to (B, N, D), with log |det| of shape (B,)."""
         mapped, x2, shift, log_scale = self._split(x)
         return x.index_copy(self.axis, mapped, (x2 + shift) * log_scale.exp()), log_scale.flatten(1).sum(1)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """x₂ = y₂ / s − b."""
+        """Compute x₂ = y₂ / s − b."""
         mapped, y2, shift, log_scale = self._split(y)
         return y.index_copy(self.axis, mapped, y2 * torch.exp(-log_scale) - shift), -log_scale.flatten(1).sum(1)
 
 
 class TransformerFlow(ImageFlow):
-    """Couplings of transformers on the patches of an image.
+    """Couplings with transformer nets on the patches of an image.
 
-    The couplings split the channels of all patches in a random order, or the patches: in a checkerboard, by rows, by
-    columns. The next split of the same sort exchanges the halves. In front of them stands an actnorm, which
-    Jet does not have: it gives the latents of a new flow the scale at which the class Gaussians are fitted.
+    A coupling splits either the channels in a random order, or the patches in a checkerboard, by rows or by columns.
+    The next split of the same sort exchanges the halves. Unlike in Jet, an actnorm comes first: it gives the latents of
+    a new flow the scale at which the class Gaussians are fitted.
 
     Args:
         shape: (C, H, W) of the images; the patch size divides H and W.
         settings: of the patches, couplings and transformers.
 
     Raises:
-        ValueError: the size does not divide, or there are too few patches or channels to split.
+        ValueError: the patch size does not divide H and W, or there are too few patches or channels to split.
     """
 
     kind = "transformer"
@@ -208,38 +207,38 @@ class TransformerFlow(ImageFlow):
         return [self.actnorm, self.patches, *couplings]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z = f(x) of shape (B, C, H, W) and log |det ∂z/∂x| of shape (B,), for images x in [−1, 1]."""
+        """Return z = f(x) of shape (B, C, H, W) and log |det ∂z/∂x| of shape (B,), for images x in [−1, 1]."""
         self.check_images(x)
         tokens, log_abs_det = forward_through(self._parts(), x, x.new_zeros(len(x)))
         return self.patches.inverse(tokens)[0], log_abs_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x = f⁻¹(z) and log |det ∂x/∂z|, for z of shape (B, C, H, W) or (B, D)."""
+        """Return x = f⁻¹(z) and log |det ∂x/∂z|, for z of shape (B, C, H, W) or (B, D)."""
         tokens = self.patches(self.as_images(z))[0]
         return inverse_through(self._parts(), tokens, z.new_zeros(len(z)))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """The actnorm gives every element zero mean and unit variance; new couplings are the identity."""
+        """Initialise the actnorm to zero mean and unit variance per element; new couplings are the identity."""
         self.check_images(x)
         return self.patches.inverse(initialize_through(self._parts(), x))[0]
 
 
 def _both_ways(orders: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Each order, and then its reverse, which exchanges the halves."""
+    """Yield each order, followed by its reverse, which exchanges the halves."""
     for order in orders:
         yield order
         yield order.flip(0)
 
 
 def _token_orders(rows: int, columns: int) -> Iterator[Tensor]:
-    """The patches by their colour on a checkerboard, by the parity of their row, of their column, and so on."""
+    """Yield the patches ordered by checkerboard colour, by parity of the row and of the column, in turn."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     for place in cycle([row + column, row, column]):
         yield torch.argsort(place.flatten() % 2, stable=True)
 
 
 def _channel_orders(num_channels: int) -> Iterator[Tensor]:
-    """Random permutations."""
+    """Yield random permutations."""
     while True:
         yield torch.randperm(num_channels)
