@@ -1,4 +1,4 @@
-"""The coupling's exponential action against the exponential of every matrix."""
+"""Compare the coupling's exponential action with explicit matrix exponentials."""
 
 from __future__ import annotations
 

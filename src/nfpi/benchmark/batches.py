@@ -1,4 +1,4 @@
-"""The batches of a preset's runs, counted on fake tensors, and what they take on a card."""
+"""Count the batches of a preset's runs on fake tensors, and estimate their time on a card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nfpi.flows.registry import build_flow
 logger = logging.getLogger(__name__)
 
 COUNTED = ("32-true", "bf16-mixed")
-"""Precisions that differ in what is counted: TF32 is float32 in another arithmetic."""
+"""Precisions whose counts differ; TF32 has the counts of float32."""
 
 STABLE_DIFFUSION: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
@@ -39,7 +39,7 @@ STABLE_DIFFUSION: dict[str, Any] = {
 
 @dataclass
 class Projection:
-    """Counts the batches of a preset's runs, and tells what they take on a card.
+    """Counts of the batches of a preset's runs, and their time on a card.
 
     Args:
         config: settings of the preset.
@@ -52,7 +52,7 @@ class Projection:
     _steps: dict[object, Step] = field(default_factory=dict)
 
     def count(self, jobs: int) -> None:
-        """Count all kinds of batches at once, in this many processes (not on Windows).
+        """Count all kinds of batches in parallel, in this many processes (not on Windows).
 
         Without this, each is counted when it is asked for.
         """
@@ -72,20 +72,20 @@ class Projection:
                     self._passes[batch_of(work)] = result
 
     def seconds(self, work: Work, card: Card, precision: str) -> float:
-        """Of all batches on a card; only training steps have the precision, all else is float32."""
+        """Estimate the seconds of all batches on a card; `precision` is for training steps, all else is float32."""
         if work.kind.endswith("_step"):
             return work.batches * card.seconds(self.step(work, precision).counts, precision)
         return work.batches * card.seconds(self.passes(work))
 
     def hours_by_stage(self, card: Card, precision: str) -> dict[str, float]:
-        """Of all work; trainings of classifiers apart by model."""
+        """Estimate the hours of all work by stage; trainings of classifiers are listed by model."""
         hours: defaultdict[str, float] = defaultdict(float)
         for work in self.work:
             hours[stage_name(work)] += self.seconds(work, card, precision) / 3600
         return dict(hours)
 
     def step(self, work: Work, precision: str) -> Step:
-        """A training step."""
+        """Return the counts of a training step."""
         counted = "bf16-mixed" if precision == "bf16-mixed" else "32-true"
         key = (*batch_of(work), counted)
         if key not in self._steps:
@@ -94,7 +94,7 @@ class Projection:
         return self._steps[key]
 
     def count_one(self, work: Work, precision: str) -> Step | Counts:
-        """A training step in a precision, or a batch without gradients where the precision is empty."""
+        """Count a training step in a precision, or a batch without gradients if the precision is empty."""
         return self._count_step(work, precision) if precision else self._count_passes(work)
 
     def _count_step(self, work: Work, precision: str) -> Step:
@@ -108,7 +108,7 @@ class Projection:
         )
 
     def passes(self, work: Work) -> Counts:
-        """A batch without gradients."""
+        """Return the counts of a batch without gradients."""
         key = batch_of(work)
         if key not in self._passes:
             logger.info("counting %s of %s", work.kind, work.subject)
@@ -136,7 +136,7 @@ class Projection:
 
 
 _adopted: list[Projection] = []
-"""The one whose batches this process counts for another process."""
+"""The projection whose batches this worker process counts."""
 
 
 def _adopt(projection: Projection) -> None:
@@ -148,20 +148,20 @@ def _count(work: Work, precision: str) -> Step | Counts:
 
 
 def batch_of(work: Work) -> tuple[object, ...]:
-    """What the counts of a batch depend on; the likelihood's classes do not enter."""
+    """Return the key of everything that the counts of a batch depend on; the number of classes is not part of it."""
     classes = work.classes if work.kind.startswith("classifier") else 0
     return work.kind, work.subject, work.shape, classes, work.batch
 
 
 def stage_name(work: Work) -> str:
-    """How a stage is called in the table of hours."""
+    """Return the name of a stage in the table of hours."""
     if work.kind.startswith("vae"):
         return f"{work.stage}: autoencoder"
     return f"{work.stage}: {work.subject}" if work.stage in ("train_flow", "train_classifier") else work.stage
 
 
 def autoencoder() -> nn.Module:
-    """Stable Diffusion's, with random weights.
+    """Build Stable Diffusion's autoencoder with random weights.
 
     Raises:
         ImportError: diffusers is not installed.

@@ -1,4 +1,4 @@
-"""GPUs by what bounds a computation on them: arithmetic, memory, and the host that starts operations."""
+"""GPUs and the rates that bound a computation on them: arithmetic, memory, and launches by the host."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from nfpi.benchmark.counting import Counts
 
 MULTIPLY = 0.5
-"""Share of its peak that a card reaches in float32 and float64 products and convolutions."""
+"""Fraction of its peak that a card reaches in float32 and float64 products and convolutions."""
 TENSOR_CORES = 0.35
-"""The same in TF32 and bfloat16: the networks are narrow, 128 channels."""
+"""Fraction of its peak in TF32 and bfloat16; low, as the networks are narrow (128 channels)."""
 BANDWIDTH = 0.75
-"""Share of its memory bandwidth that element-wise operations and reductions reach."""
+"""Fraction of its memory bandwidth that element-wise operations and reductions reach."""
 FITS = 0.85
-"""Share of its memory that a step may keep; the rest is for the context, temporary results and fragments."""
+"""Fraction of its memory that a step may use; the rest is for the context, temporary results and fragmentation."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Card:
     Attributes:
         name: of the card.
         memory: GiB.
-        bandwidth: bytes a second, the vendor's number.
-        peaks: operations a second in each arithmetic (`float64`, `float32`, `tf32`, `bfloat16`), without sparsity.
-        launch: seconds in which the host starts an operation, autograd included.
+        bandwidth: bytes per second, by the vendor.
+        peaks: operations per second in each arithmetic (`float64`, `float32`, `tf32`, `bfloat16`), without sparsity.
+        launch: seconds that the host needs to launch an operation, autograd included.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Card:
 
     @property
     def precisions(self) -> list[str]:
-        """Those that a training may have on it."""
+        """Training precisions that the card supports."""
         return [name for name, arithmetic in PRECISIONS.items() if arithmetic in self.peaks]
 
     def seconds(self, counts: Counts, precision: str = "32-true") -> float:
-        """Roofline: every operation takes its arithmetic or its memory traffic, whichever is longer.
+        """Estimate seconds by a roofline model: each operation takes the time of its arithmetic or its memory traffic.
 
-        Where the host needs longer to start the operations than the card to carry them out, it is the host's time.
+        The longer of the two counts. If launching the operations takes the host longer than that, its time is returned.
         """
         busy = sum(max(op.flops / self._rate(op.dtype, precision), op.bytes / self._moved) for op in counts.operations)
         return max(busy, len(counts.operations) * self.launch)
@@ -63,7 +63,7 @@ class Card:
 
 
 PRECISIONS = {"32-true": "float32", "tf32": "tf32", "bf16-mixed": "bfloat16"}
-"""Precisions of trainings, with the arithmetic that each of them needs."""
+"""Training precisions, with the arithmetic that each of them needs."""
 
 CARDS = (
     Card("V100 32 GB", 32, 0.9e12, {"float64": 7.8e12, "float32": 15.7e12}, 8e-6),
@@ -82,4 +82,4 @@ CARDS = (
         6e-6,
     ),
 )
-"""Of SXM modules, by the vendor's data sheets; the launch times are those of eager PyTorch on such nodes, assumed."""
+"""SXM modules, by the vendor's data sheets; the launch times are assumed for eager PyTorch on such nodes."""

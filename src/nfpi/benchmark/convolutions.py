@@ -1,4 +1,4 @@
-"""Computations of the paper's flow against the bare convolutions of its coupling nets."""
+"""Compare computations of the paper's flow with the bare convolutions of its coupling nets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLASSES = 10
 
 
 def paper_flow() -> MatrixExponentialFlow:
-    """The flow of the paper, for CIFAR's images."""
+    """Build the flow of the paper for CIFAR's images."""
     return MatrixExponentialFlow(PAPER_SHAPE, **MatrixExponentialSettings().model_dump())
 
 
@@ -95,7 +95,7 @@ def measure_training_step(device: torch.device, repeats: int, batch: int = 16) -
 
 
 def measure_use(device: torch.device, repeats: int, batch: int = 32) -> Iterator[Measurement]:
-    """Time what needs no gradients at the paper's size: evaluation, statistics of latents, classification, sampling."""
+    """Time computations without gradients at the paper's size: evaluation, statistics, classification, sampling."""
     from nfpi.model import ClassConditionalFlow
 
     subject = Subject(device, batch)

@@ -1,7 +1,7 @@
-"""Operations of a computation, with the FLOPs and bytes of each, and what autograd keeps for the backward pass.
+"""Count the operations of a computation, their FLOPs and bytes, and the memory that autograd keeps for backward.
 
-Counts do not depend on how busy the machine is, and need no values: on fake tensors
-(:class:`torch._subclasses.fake_tensor.FakeTensorMode`) a step of any size is counted in seconds, in no memory.
+Counts do not depend on the load of the machine and need no values: on fake tensors
+(:class:`torch._subclasses.fake_tensor.FakeTensorMode`) a step of any size is counted in seconds, without its memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ATTENTION_ON_CPU = (
 
 @dataclass(frozen=True)
 class Operation:
-    """One dispatched operation that does work; views and allocations do none.
+    """One dispatched operation that does work, i.e. is neither a view nor an allocation.
 
     Attributes:
         name: torch's, with the overload.
@@ -61,10 +61,10 @@ class Operation:
 
 @dataclass
 class Counts:
-    """What was counted.
+    """The counted operations.
 
     Attributes:
-        operations: in their order.
+        operations: in order.
         host_reads: names of operations for which the host waits for the device: it reads a number, asks how many
             entries are not zero, or copies to or from memory that is not pinned.
     """
@@ -86,15 +86,15 @@ class Counts:
 class OperationCounter(TorchDispatchMode):
     """Counts the operations on one device within its context.
 
-    Where fake tensors have no value that the host asks for, one is made up, which says that all is well: comparisons
-    hold, nothing is infinite or NaN, and a number is `value`.
+    Values that the host reads from fake tensors are made up so that no check fails: comparisons hold, nothing is
+    infinite or NaN, and a number is `value`.
 
     Args:
         device: of the operations that count; a copy from or to it is one.
         value: of the numbers that the host reads from fake tensors.
 
     Attributes:
-        counts: so far; may be replaced to count something else.
+        counts: so far; may be replaced to start a new count.
     """
 
     def __init__(self, device: torch.device | str = "cpu", value: float = 0.2) -> None:
@@ -106,7 +106,7 @@ class OperationCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Carry out and count one operation."""
+        """Run and count one operation."""
         kwargs = dict(kwargs or {})
         if func.overloadpacket is aten._pin_memory and isinstance(args[0], FakeTensor):
             return args[0]
@@ -132,7 +132,7 @@ class OperationCounter(TorchDispatchMode):
         return out
 
     def _made_up(self, func: OpOverload, args: Sequence[Any]) -> Any:
-        """The result of an operation whose result, or its shape, depends on values that are not there."""
+        """Make up the result of an operation whose result, or its shape, depends on missing values."""
         packet, tensor = func.overloadpacket, args[0]
         if packet is aten._local_scalar_dense:
             if tensor.dtype is torch.bool:
@@ -153,7 +153,7 @@ class OperationCounter(TorchDispatchMode):
 
 
 def _works(func: OpOverload) -> bool:
-    """Whether an operation does work on its device: a view, an allocation or a number for the host does not."""
+    """Return whether an operation does work on its device: a view, an allocation or a number for the host does not."""
     if func.namespace == "prim" or func.overloadpacket in _NO_WORK:
         return False
     aliases = [result.alias_info for result in func._schema.returns]
@@ -161,7 +161,7 @@ def _works(func: OpOverload) -> bool:
 
 
 def _host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], one_device: bool) -> bool:
-    """Whether the host waits for the device."""
+    """Return whether the host waits for the device."""
     packet = func.overloadpacket
     if packet in _COPIES:
         position = 2 if packet is aten.copy_ else len(args)
@@ -173,7 +173,7 @@ def _host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _attention(func: OpOverload, args: Sequence[Any]) -> int:
-    """FLOPs of the attention that torch chooses on a CPU, which its own counter does not know; 0 of others."""
+    """Return the FLOPs of attention on a CPU, which torch's counter does not include; 0 for other operations."""
     if func.overloadpacket not in _ATTENTION_ON_CPU:
         return 0
     backward = func.overloadpacket is _ATTENTION_ON_CPU[1]
@@ -184,7 +184,7 @@ def _attention(func: OpOverload, args: Sequence[Any]) -> int:
 
 
 def _size(tensor: Tensor) -> int:
-    """Bytes of a tensor's memory, in which expanded axes take none."""
+    """Return the bytes of a tensor's memory; expanded axes take none."""
     sides = [side for side, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
     return math.prod(sides) * tensor.element_size()
 
@@ -196,7 +196,7 @@ class SavedMemory:
         self._kept: dict[int, torch.UntypedStorage] = {}
 
     def counting(self) -> AbstractContextManager[Any]:
-        """Count what is saved within the block."""
+        """Count the memory saved within the block."""
 
         def pack(tensor: Tensor) -> Tensor:
             if not (isinstance(tensor, nn.Parameter) or (tensor.is_leaf and tensor.requires_grad)):
@@ -213,7 +213,7 @@ class SavedMemory:
 
 
 def fake_tensors() -> FakeTensorMode:
-    """A context in which tensors have shapes, types and devices, and neither values nor memory."""
+    """Return a context in which tensors have shapes, dtypes and devices, but neither values nor memory."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 

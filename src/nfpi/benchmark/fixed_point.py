@@ -1,4 +1,4 @@
-"""The fixed-point iteration against sums over an array of all pairs of classes."""
+"""Compare the fixed-point iteration with sums over an array of all pairs of classes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from nfpi.priors.fixed_point import fit_fixed_point
 from nfpi.priors.statistics import ClassStatistics
 
 _ITERATIONS = 5
-"""Iterations of a timed fit; the time of its checks is included."""
+"""Iterations of a timed fit; its convergence checks are included."""
 
 
 def random_statistics(classes: int, dimensions: int) -> ClassStatistics:
-    """Statistics of K classes in D dimensions, the same every time; float64."""
+    """Make reproducible random statistics of K classes in D dimensions; float64."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.randn(classes, dimensions, generator=generator, dtype=torch.float64)
     variance = 0.5 + torch.rand(classes, dimensions, generator=generator, dtype=torch.float64)
@@ -33,7 +33,7 @@ def random_statistics(classes: int, dimensions: int) -> ClassStatistics:
 
 
 def seconds_an_iteration(classes: int, dimensions: int, iterations: int = _ITERATIONS) -> float:
-    """Time one fit of K classes in D dimensions on the CPU: seconds an iteration."""
+    """Time one fit of K classes in D dimensions on the CPU, in seconds per iteration."""
     statistics = random_statistics(classes, dimensions)
     config = FixedPointConfig(weight=1e3, tolerance=0.0, max_iterations=iterations)
     began = time.perf_counter()
@@ -93,7 +93,7 @@ def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple
 
 
 def measure_large_fit(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Measure a process that fits K = 1000, D = 4096, as for ImageNet latents: its peak memory, and an iteration."""
+    """Measure the peak memory and the time per iteration of a fit of K = 1000, D = 4096, as for ImageNet latents."""
     fit = "from nfpi.benchmark.fixed_point import describe_fit; print(describe_fit(1000, 4096))"
     process = subprocess.run([sys.executable, "-c", fit], capture_output=True, text=True, check=True)
     seconds, peak = json.loads(process.stdout)
@@ -111,7 +111,7 @@ def measure_large_fit(device: torch.device, repeats: int) -> Iterator[Measuremen
 
 
 def describe_fit(classes: int, dimensions: int) -> str:
-    """Fit K classes in D dimensions; seconds an iteration, and the peak memory of this process in GiB, as JSON."""
+    """Fit K classes in D dimensions, and return seconds per iteration and this process's peak GiB as JSON."""
     return json.dumps([seconds_an_iteration(classes, dimensions, iterations=3), _peak_memory()])
 
 

@@ -1,6 +1,6 @@
-"""One line of the benchmark, and how both sides of its ratio are timed.
+"""One line of the benchmark, and the timing of both sides of its ratio.
 
-Both sides run alternately, and the ratio is that of their medians, so that a slow moment of the machine affects both.
+Both sides run alternately, and the ratio is that of their medians, so that a busy machine slows down both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Measurement:
 def compared(
     name: str, reference: str, ours: float, theirs: float, target: str, *, larger_is_better: bool = False
 ) -> Measurement:
-    """The line of two times in seconds, with their ratio."""
+    """Make the line of two times in seconds, with their ratio."""
     ratio = theirs / ours if larger_is_better else ours / theirs
     return Measurement(name, reference, ours, theirs, ratio, "s", target)
 
@@ -65,7 +65,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def describe(found: Sequence[Measurement], device: torch.device, repeats: int) -> str:
-    """The lines as a Markdown table, under a line that says what was measured on."""
+    """Format the lines as a Markdown table, under a line that describes the machine."""
     lines = [
         f"Medians of {repeats} runs, alternating; {describe_device(device)}, torch {torch.__version__}.",
         "",

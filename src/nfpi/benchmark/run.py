@@ -25,13 +25,13 @@ from nfpi.runtime.files import write_atomically, written_together
 Measure = Callable[[torch.device, int], Iterable[Measurement]]
 
 UNPREPARED: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
-"""Measured on the CPU in a process as it is, as the fit runs."""
+"""Measured on the CPU in a process without `make_device`, like the fit."""
 PREPARED: tuple[Measure, ...] = (measure_actions, measure_training_step, measure_use, measure_counts)
-"""Measured on the best device in a process that keeps freed memory, as a training runs (`make_device`)."""
+"""Measured on the best device in a process that keeps freed memory, like training (`make_device`)."""
 
 
 def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
-    """Run all measurements, and write benchmark.csv, benchmark.md and the figure of costs against sizes into a folder.
+    """Run all measurements, and write benchmark.csv, benchmark.md and the figure of cost over size to a folder.
 
     Args:
         output: the folder.

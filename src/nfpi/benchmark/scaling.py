@@ -1,4 +1,4 @@
-"""What computations cost against the number of images, classes, dimensions and levels, as a figure."""
+"""A figure of the time of computations over the number of images, classes, dimensions and levels."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Scale:
     """One panel.
 
     Args:
-        against: what grows.
-        computation: what is timed.
+        against: quantity on the x-axis.
+        computation: computation that is timed.
         sizes: in increasing order.
         seconds: of one size on a device.
-        power: of the size that the time should grow with at most, drawn as a line; None: none is known.
+        power: largest expected exponent of the growth with size, drawn as a line; None: unknown.
     """
 
     against: str
@@ -86,7 +86,7 @@ SCALES = (
 
 
 def measure_scaling(device: torch.device, scales: tuple[Scale, ...] = SCALES) -> pd.DataFrame:
-    """Time every size of every panel: a frame with the columns :data:`COLUMNS`. The fixed point runs on the CPU."""
+    """Time every size of every panel; return a frame with :data:`COLUMNS`. The fixed point runs on the CPU."""
 
     def rows() -> Iterator[tuple[str, str, int, float]]:
         for scale in scales:
@@ -97,7 +97,7 @@ def measure_scaling(device: torch.device, scales: tuple[Scale, ...] = SCALES) ->
 
 
 def draw_scaling(frame: pd.DataFrame, scales: tuple[Scale, ...] = SCALES) -> Drawn:
-    """Draw a panel for each scale with logarithmic axes; a dashed line grows as it should at most."""
+    """Draw one log-log panel per scale; a dashed line shows the largest expected growth."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2 * COLUMN_WIDTH, 1.6 * COLUMN_WIDTH), layout="constrained")
         panels = figure.subplots(2, -(-len(scales) // 2), squeeze=False).flat

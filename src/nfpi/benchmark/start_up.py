@@ -1,4 +1,4 @@
-"""From the start of a process to its first work, against the import of torch."""
+"""Compare the start-up time of stages with the import of torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pkgutil
 commands()
 pkgutil.resolve_name(next(command.work for command in COMMANDS if command.command == {command!r}))
 """
-"""What a stage does before it works: the parser of all commands, and the modules that its work is in."""
+"""The start-up of a stage: the parser of all commands, and the imports of its own modules."""
 
 
 def measure_start_up(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Time processes that load the stages of a flow, and one that imports torch."""
+    """Time processes that import the stages of a flow, and one that imports torch."""
     stages = ("train-flow", "evaluate")
     sides = [*(_LOADED.format(command=command) for command in stages), "import torch"]
     *times, import_torch = medians(

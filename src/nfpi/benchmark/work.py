@@ -1,4 +1,4 @@
-"""What the runs of a preset compute: how many batches of which kind, by stage."""
+"""The work of a preset's runs: numbers of batches by stage and kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nfpi.runs import BASELINE, Run
 from nfpi.workflow.tables import table_rows
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
-"""The `imagefolder` of preset paper; the other sources say it of themselves."""
+"""Of the `imagefolder` of preset paper; the other sources know theirs."""
 _TEST_IMAGES = {"imagefolder": 50_000}
 _LATENT_CHANNELS, _REDUCTION = 4, 8
 """Of Stable Diffusion's autoencoder."""
@@ -20,7 +20,7 @@ _LATENT_CHANNELS, _REDUCTION = 4, 8
 
 @dataclass(frozen=True)
 class Images:
-    """Images of a data set: how many of each split, and how the flow sees them.
+    """Sizes of a data set: images per split, classes and shapes.
 
     Attributes:
         train, validation, test: number of images.
@@ -38,7 +38,7 @@ class Images:
 
     @classmethod
     def of(cls, config: DatasetBlock) -> Images:
-        """The images of a data set of the config, by what is known of its source."""
+        """Return the sizes of a data set of the config, as known from its source."""
         known = {**IMAGENET, **SOURCES[config.source].traits}
         size, channels = config.image_size or known["size"], known["channels"]
         pixels = (channels, size, size)
@@ -57,14 +57,14 @@ class Work:
     """A number of equal batches.
 
     Attributes:
-        stage: that computes them.
+        stage: name of the stage.
         kind: `flow_step`, `flow_forward`, `flow_inverse`, `classifier_step`, `classifier_forward`, `vae_encode` or
             `vae_decode`.
         subject: name of the flow or the classifier in the config; empty for the autoencoder.
         shape: of one image, (C, H, W).
         classes: K.
         batch: images of a batch.
-        batches: how many, a part of one counted as a whole one.
+        batches: their number, rounded up.
         dataset: name in the config.
     """
 
@@ -79,7 +79,7 @@ class Work:
 
 
 def work_of(config: Config) -> list[Work]:
-    """The work of all tables of a preset; what runs share is counted once, what has no batch is left out."""
+    """Return the work of all tables of a preset; shared work is counted once, work without batches is left out."""
     rows = [row for table in config.tables for row in table_rows(config, table)]
     flows = {run.of_flow for row in rows for run in row.runs if run.flow is not None}
     found = [work for run in flows for work in _of_flow(config, run)]
@@ -96,7 +96,7 @@ def work_of(config: Config) -> list[Work]:
 
 
 def _initial(config: Config, run: Run) -> tuple[str, str, str, int]:
-    """What the initial state of a flow is identified by."""
+    """Return the identity of the initial state of a flow."""
     assert run.flow is not None
     assert run.prior is not None
     baselines = {prior: start for start, prior in BASELINE.items()}
@@ -110,7 +110,7 @@ def _flow_work(config: Config, dataset: str, flow: str, stage: str, kind: str, b
 
 
 def _of_start(config: Config, dataset: str, flow: str, start: str, seed: int) -> Iterator[Work]:
-    """Initialisation, two passes for statistics, and the epochs before the fit."""
+    """Return the work of initialisation, two passes for statistics, and the epochs before the fit."""
     training, train = config.training_of(dataset, flow), Images.of(config.datasets[dataset]).train
     batch, epochs = training.batch_size, training.fit_after_epochs
     forward = training.initialization_images + 2 * train
@@ -119,12 +119,12 @@ def _of_start(config: Config, dataset: str, flow: str, start: str, seed: int) ->
 
 
 def _whole(images: int, batch: int) -> int:
-    """Images of an epoch, if its last batch were a whole one."""
+    """Return the images of an epoch, rounded up to whole batches."""
     return ceil(images / batch) * batch
 
 
 def _of_flow(config: Config, run: Run) -> Iterator[Work]:
-    """The epochs after the fit, with their validation, and the evaluation of the result."""
+    """Return the work of the epochs after the fit with their validation, and of the final evaluation."""
     assert run.flow is not None
     known, training = Images.of(config.datasets[run.dataset]), config.training_of(run.dataset, run.flow)
     batch, epochs = training.batch_size, training.epochs - training.fit_after_epochs
@@ -139,7 +139,7 @@ def _of_flow(config: Config, run: Run) -> Iterator[Work]:
 
 
 def _passes_over_latents(config: Config, run: Run, epochs: int) -> int:
-    """How often a method that learns along with the flow passes over all training images."""
+    """Count the passes over all training images of a method that learns along with the flow."""
     if run.prior not in config.priors:
         return 0
     settings = PRIORS.settings_of(config.priors[run.prior])
@@ -149,7 +149,7 @@ def _passes_over_latents(config: Config, run: Run, epochs: int) -> int:
 
 
 def _of_generated(config: Config, run: Run) -> Iterator[Work]:
-    """Images of every temperature."""
+    """Return the work of generating images at every temperature."""
     assert run.flow is not None
     settings, known = config.for_dataset(run.dataset).generation, Images.of(config.datasets[run.dataset])
     images = len(settings.temperatures) * settings.per_class * known.classes
@@ -157,7 +157,7 @@ def _of_generated(config: Config, run: Run) -> Iterator[Work]:
 
 
 def _of_variants(config: Config, run: Run) -> Iterator[Work]:
-    """Latents of all training images, and their variants."""
+    """Return the work of encoding all training images and decoding their variants."""
     assert run.flow is not None
     settings, train = config.for_dataset(run.dataset).nfa, Images.of(config.datasets[run.dataset]).train
     # batches are of one class: ImageNet's have two full ones of 500 and a rest
@@ -167,7 +167,7 @@ def _of_variants(config: Config, run: Run) -> Iterator[Work]:
 
 
 def _of_classifier(config: Config, run: Run) -> Iterator[Work]:
-    """Training, once for every temperature of generated images, and validation and test."""
+    """Return the work of training (once per temperature of generated images), validation and test."""
     assert run.classifier is not None
     own, known = config.for_dataset(run.dataset), Images.of(config.datasets[run.dataset])
     settings = own.classifiers[run.classifier]
@@ -190,7 +190,7 @@ def _of_classifier(config: Config, run: Run) -> Iterator[Work]:
 
 
 def _of_encoding(config: Config, dataset: str) -> Iterator[Work]:
-    """Latents of all images."""
+    """Return the work of encoding all images by the autoencoder."""
     if config.datasets[dataset].vae is not None:
         known, batch = Images.of(config.datasets[dataset]), config.datasets[dataset].encode_batch_size
         batches = ceil((known.train + known.validation + known.test) / batch)
