@@ -16,6 +16,7 @@ from nfpi import ClassConditionalFlow
 from nfpi.data import ImageSet, read_image_folder, read_image_set
 from nfpi.model import TrainedFlow
 from nfpi.runtime.divergence import Diverged
+from nfpi.runtime.granted import DeviceError
 
 from .conftest import SMALL
 
@@ -187,6 +188,16 @@ def test_wrong_input_is_one_line(images: ImageSet, changes, message):
         ClassConditionalFlow.fit(**arguments)
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_device_that_is_named_is_taken_whatever_the_job_was_given(images: ImageSet, monkeypatch):
+    monkeypatch.delenv("NFPI_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    assert ClassConditionalFlow.fit(images.images, images.labels, device="cpu", **QUICK).device.type == "cpu"
+    for device in (None, "cuda"):
+        with pytest.raises(DeviceError, match="expected a GPU"):
+            ClassConditionalFlow.fit(images.images, images.labels, device=device, **QUICK)
 
 
 def test_sizes_that_no_level_halves_are_refused(make_images):

@@ -21,7 +21,8 @@ from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import fit
 from nfpi.runtime.device import Device
-from nfpi.runtime.devices import make_device
+from nfpi.runtime.devices import make_device, prepare_process
+from nfpi.runtime.granted import require_granted_gpu
 from nfpi.runtime.precision import choose_precision
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
@@ -229,8 +230,12 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
         if precision != "32-true":
             raise ValueError(f"device: expected none with precision {precision}, which chooses it, received {wanted}")
     try:
-        chosen = make_device(precision)
-        if wanted is not None:
+        if wanted is None:
+            chosen = make_device(precision)
+        else:
+            if wanted.type == "cuda":
+                require_granted_gpu()
+            prepare_process(wanted)
             chosen = Device(wanted)
         gpus = [chosen.device] if chosen.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus):

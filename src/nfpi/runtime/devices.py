@@ -35,8 +35,6 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
         ValueError: the device does not compute in this precision.
     """
     require_granted_gpu(devices)
-    keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False
     count, kind = max(1, min(devices, visible_gpus())), _best_kind()
     chosen = choose_precision(precision, torch.device(kind))
     if count == 1 and chosen == "32-true":
@@ -47,12 +45,19 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
         device = FabricDevice(chosen, count, kind)
     if precision == "auto":
         logger.info("precision: %s on %s", chosen, describe_device(device.device))
-    if device.device.type == "cpu":  # slower on other devices
+    prepare_process(device.device)
+    return device
+
+
+def prepare_process(device: torch.device) -> None:
+    """Prepare this process for computations on a device: without TF32 on GPUs, reproducible bit for bit on a CPU."""
+    keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cpu":  # slower on other devices
         # uninitialized memory is never read here
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # torch.use_deterministic_algorithms does the same, and imports the compiler
         torch.set_deterministic_debug_mode("warn")
-    return device
 
 
 def visible_gpus() -> int:
