@@ -72,8 +72,8 @@ class _OfOnePixel(_Doubling):
 BREACHES = {
     _Column: r"log-determinants of shape \(5,\), received \(5, 1\)",
     _Vectors: r"of shape \(5, 1, 2, 3\), received \(5, 6\)",
-    _LatentsOnly: "expected forward to give two tensors, images and log-determinants, received Tensor",
-    _NotFinite: "expected forward to give finite",
+    _LatentsOnly: "expected forward to return two tensors, images and log-determinants, received Tensor",
+    _NotFinite: "expected forward to return finite",
     _AnotherInverse: r"expected inverse\(z\) = x, received images that differ by up to 0\.1",
     _SameSign: "expected the log-determinant of inverse to be minus that of forward, received 4.2 after 4.2",
     _OfOnePixel: r"expected the log-determinant of the Jacobian, 4\.2 for the first image, received 0\.7",

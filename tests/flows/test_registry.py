@@ -170,7 +170,9 @@ def test_builder_that_gives_no_flow_of_the_shape_is_refused(registered, with_wei
     registered("module", _ShiftSettings)(lambda shape, settings: nn.Identity())
     registered("other", _ShiftSettings)(lambda shape, settings: _Shift((1, 2, 3), settings))
     weights = {} if with_weights else None
-    with pytest.raises(FlowError, match="flow 'module': expected its builder to give an ImageFlow, received Identity"):
+    with pytest.raises(
+        FlowError, match="flow 'module': expected its builder to return an ImageFlow, received Identity"
+    ):
         build_flow({"kind": "module", "shape": [1, 2, 2], "settings": {}}, weights)
     with pytest.raises(FlowError, match=r"flow 'other': expected images of shape \(1, 2, 2\), .* \(1, 2, 3\)"):
         build_flow({"kind": "other", "shape": [1, 2, 2], "settings": {}}, weights)

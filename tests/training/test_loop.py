@@ -275,7 +275,7 @@ def test_a_flow_that_breaks_its_contract_is_not_trained(make_data, device, monke
 
     monkeypatch.setattr(MatrixExponentialFlow, "forward", forward_with_column)
     with pytest.raises(
-        FlowError, match=r"expected forward to give log-determinants of shape \(4,\), received \(4, 1\)"
+        FlowError, match=r"expected forward to return log-determinants of shape \(4,\), received \(4, 1\)"
     ):
         start(make_data(), device)
 

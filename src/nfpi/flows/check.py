@@ -78,17 +78,17 @@ def _apply(flow: ImageFlow, direction: str, x: Tensor) -> tuple[Tensor, Tensor]:
     y, log_abs_det = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if not isinstance(y, Tensor) or not isinstance(log_abs_det, Tensor):
         raise FlowError(
-            f"{_name(flow)}: expected {direction} to give two tensors, images and log-determinants, received "
+            f"{_name(flow)}: expected {direction} to return two tensors, images and log-determinants, received "
             f"{type(result).__name__}"
         )
     for what, value, shape in (("images or latents", y, x.shape), ("log-determinants", log_abs_det, x.shape[:1])):
         if value.shape != shape:
             raise FlowError(
-                f"{_name(flow)}: expected {direction} to give {what} of shape {tuple(shape)}, received "
+                f"{_name(flow)}: expected {direction} to return {what} of shape {tuple(shape)}, received "
                 f"{tuple(value.shape)}"
             )
         if not value.isfinite().all():
-            raise FlowError(f"{_name(flow)}: expected {direction} to give finite {what}, received NaN or infinity")
+            raise FlowError(f"{_name(flow)}: expected {direction} to return finite {what}, received NaN or infinity")
     return y, log_abs_det
 
 

@@ -89,7 +89,7 @@ def _build(description: Mapping[str, Any]) -> ImageFlow:
     flow: ImageFlow = variant.build(shape, settings)
     if not isinstance(flow, ImageFlow):
         raise FlowError(
-            f"flow '{variant.name}': expected its builder to give an ImageFlow, received {type(flow).__name__}"
+            f"flow '{variant.name}': expected its builder to return an ImageFlow, received {type(flow).__name__}"
         )
     if flow.shape != shape:
         raise FlowError(f"flow '{variant.name}': expected images of shape {shape}, received a flow of {flow.shape}")
