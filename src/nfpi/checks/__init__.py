@@ -1,1 +1,1 @@
-"""Two minutes before twenty hours: what a device has to show before a preset's trainings are submitted to it."""
+"""Checks of a device, in about two minutes, before a preset's trainings of many hours are submitted to it."""

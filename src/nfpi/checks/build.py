@@ -1,4 +1,4 @@
-"""The build of torch against card and driver, and the precisions of a preset against the card."""
+"""Checks that the build of torch fits the card and the driver, and that the card supports a preset's precisions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nfpi.runtime.granted import uses_cpu_on_purpose
 from nfpi.runtime.precision import choose_precision
 
 _EXACT = 1e-5
-"""largest relative error of a product or a convolution in float32; TF32 has some 3e-4"""
+"""largest relative error of a product or a convolution in float32; TF32 has about 3e-4"""
 
 
 def check_promised(config: Config) -> Line | None:
@@ -52,7 +52,7 @@ def check_build(subject: Subject) -> Iterator[Line]:
 
 
 def check_precision(subject: Subject) -> Iterator[Line]:
-    """See whether the device computes in the precisions of the preset's trainings."""
+    """Check that the device supports the precisions of the preset's trainings."""
     wanted: dict[str, str] = {
         f"training of {workload.name}": workload.training.precision for workload in subject.workloads
     }
@@ -71,7 +71,7 @@ def check_precision(subject: Subject) -> Iterator[Line]:
 
 
 def check_float32(subject: Subject) -> Iterator[Line]:
-    """See whether products and convolutions in float32 are rounded to TF32 or less."""
+    """Check that products and convolutions in float32 are not rounded to TF32 or less."""
     generator = torch.Generator().manual_seed(0)
     images, kernel = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
     left, right = torch.randn(256, 512, generator=generator), torch.randn(512, 256, generator=generator)

@@ -9,7 +9,7 @@ _PEAKS: tuple[tuple[str, dict[str, float]], ...] = (
     ("H100", {"32-true": 67, "tf32": 495, "bf16-mixed": 989, "16-mixed": 989}),
     ("H200", {"32-true": 67, "tf32": 495, "bf16-mixed": 989, "16-mixed": 989}),
 )
-"""TFLOP/s of dense products by part of the card's name; the first that fits."""
+"""TFLOP/s of dense products by part of the card's name; the first match counts."""
 
 
 def peak_flops(card: str, precision: str) -> float | None:

@@ -1,4 +1,4 @@
-"""A step of each classifier of a preset at its batch."""
+"""Check of a training step of each classifier of a preset at its batch size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def used_classifiers(config: Config) -> list[tuple[str, ClassifierConfig]]:
 
 
 def check_classifiers(subject: Subject) -> Iterator[Line]:
-    """Train some steps of each classifier on random images."""
+    """Train each classifier on random images for a few steps."""
     shapes = _shapes(subject)
     for name, config in used_classifiers(subject.config):
         release_memory()

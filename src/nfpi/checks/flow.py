@@ -1,4 +1,4 @@
-"""A preset's flow on the device against itself on the CPU in float64, and the bounds of its couplings' series."""
+"""Checks of a preset's flow: the device against the CPU in float64, and the length of its couplings' series."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def check_bounds(subject: Subject) -> Iterator[Line]:
-    """Train some steps by the loop of the trainings, and see whether every coupling's series was long enough."""
+    """Train a few steps with the training loop, and check that every coupling's series was long enough."""
     trainer = subject.trained
     began = time.monotonic()
     trainer.step(*trainer.batch())
@@ -110,7 +110,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
 
 
 class SeriesErrors:
-    """Records, within its context, by how much the couplings' series of a flow were too short.
+    """Recorder of how much too short the couplings' series of a flow were, within its context.
 
     Attributes:
         largest: relative error of a series whose length a held bound determined, by the bound of the weights.

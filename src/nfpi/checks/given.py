@@ -1,4 +1,4 @@
-"""What a user has to give: prepared data, weights, an account; and images through an autoencoder."""
+"""Checks of the user's inputs: prepared data, weights and an account; and of the autoencoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_account(subject: Subject) -> Iterator[Line]:
 
 
 def check_data(subject: Subject) -> Iterator[Line]:
-    """Tell which data sets are prepared."""
+    """Report which data sets are prepared."""
     for workload in {workload.dataset: workload for workload in subject.workloads}.values():
         images = workload.images
         if workload.prepared:
@@ -43,7 +43,7 @@ def check_data(subject: Subject) -> Iterator[Line]:
 
 
 def check_weights(subject: Subject) -> Iterator[Line]:
-    """Tell whether the files of weights that classifiers name are there."""
+    """Check that the weight files of the classifiers exist."""
     from nfpi.checks.classifiers import used_classifiers
 
     for name, config in used_classifiers(subject.config):
@@ -52,7 +52,7 @@ def check_weights(subject: Subject) -> Iterator[Line]:
 
 
 def check_autoencoder(subject: Subject) -> Iterator[Line]:
-    """Encode and decode images where a flow is trained on latents."""
+    """Encode and decode images if a flow is trained on latents."""
     for dataset in dict.fromkeys(workload.dataset for workload in subject.workloads):
         block = subject.config.datasets[dataset]
         if block.vae is None:

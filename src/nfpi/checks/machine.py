@@ -1,4 +1,4 @@
-"""What feeds a training: threads, worker processes, shared memory, and the images that they make in a second."""
+"""Checks of data loading: threads, worker processes, shared memory, and images per second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nfpi.data.loader import START_METHOD
 
 _SHARED = Path("/dev/shm")
 _BATCHES_AHEAD = 2
-"""of each worker, as torch's loader has it"""
+"""batches prefetched by each worker, torch's default"""
 _MARGIN = 1.2
 _BATCHES = 8
 
@@ -59,7 +59,7 @@ def check_shared_memory(subject: Subject, folder: Path = _SHARED) -> Iterator[Li
 
 
 def check_loader(subject: Subject) -> Iterator[Line]:
-    """Compare the images that are read and augmented in a second with those that the steps take."""
+    """Compare the images per second that are read and augmented with those that the steps use."""
     workload = subject.main
     trainer = Trainer.new(workload, subject.batch(workload.training.batch_size))
     workers = min(workload.training.workers, cores())

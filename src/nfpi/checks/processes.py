@@ -1,4 +1,4 @@
-"""A training in two processes against the same in one, where there are two cards."""
+"""Check of a training in two processes against one, on machines with two cards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All checks of a preset, one after another."""
+"""Run all checks of a preset in order."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CHECKS: tuple[Check, ...] = (
     check_classifiers,
     check_autoencoder,
 )
-"""In their order: what ends soon comes first, and hours need the speed."""
+"""In order: quick checks come first, and hours are computed from the speed."""
 
 
 def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> Iterator[Line]:
@@ -80,7 +80,7 @@ def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None 
 
 
 def lines_of(check: Check, subject: Subject) -> Iterator[Line]:
-    """Yield the lines of a check; an error is one, too."""
+    """Yield the lines of a check; an error becomes a line."""
     try:
         with torch.random.fork_rng(devices=[]):
             yield from check(subject)

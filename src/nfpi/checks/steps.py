@@ -1,4 +1,4 @@
-"""Steps of a preset's trainings: their memory, their time in each format and precision, and hours of every stage."""
+"""Checks of training steps: memory, time in each memory format and precision, and the resulting hours."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from nfpi.runtime.precision import choose_precision, convolution_format
 from nfpi.training.state import TrainingState
 
 _FULL = 0.9
-"""share of a card's memory above which a training is in danger"""
+"""fraction of a card's memory above which a training may run out of memory"""
 _WORTHWHILE = 1.1
-"""how much faster another setting has to be"""
+"""speed-up above which another setting is recommended"""
 _REPEATS, _LONG = 3, 1.5
 """how often a step is timed, and of how many seconds one is timed once"""
 _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
@@ -41,7 +41,7 @@ _ON_GPU = "a GPU shows it"
 
 
 def check_memory(subject: Subject) -> Iterator[Line]:
-    """Make a step of each workload at its batch, and one at the last batch of an epoch, which is smaller."""
+    """Make a step of each workload at its batch size, and one with the smaller last batch of an epoch."""
     for workload in subject.distinct:
         batch = subject.batch(workload.training.batch_size)
         odd = (workload.count or 0) % workload.training.batch_size
@@ -75,7 +75,7 @@ def _memory_line(workload: Workload, text: str) -> Line:
 
 
 def check_speed(subject: Subject) -> Iterator[Line]:
-    """Time steps of each workload in each precision that the device has, the main one's in both memory formats."""
+    """Time steps of each workload in each supported precision, the main one's in both memory formats."""
     for workload in subject.distinct:
         batch = subject.batch(workload.training.batch_size)
         chosen = choose_precision(workload.training.precision, subject.device)
@@ -129,7 +129,7 @@ def _time_steps(
 
 
 def _compiled(subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow) -> Iterator[Line]:
-    """Time steps of the main workload as they are compiled, where its trainings are."""
+    """Time compiled steps of the main workload, if its trainings are compiled."""
     compiler = choose_compiler(workload.training.compile, subject.device)
     if compiler is None or workload is not subject.main:
         return
@@ -166,7 +166,7 @@ def _precisions(device: torch.device, chosen: str) -> list[str]:
 
 
 def _own_format(trainer: Trainer) -> str:
-    """Return the memory format that trainings take in a precision."""
+    """Return the memory format that trainings use in a precision."""
     kind = trainer.device.device.type
     rounded = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = trainer.device.precision == "tf32"
@@ -180,7 +180,7 @@ def _own_format(trainer: Trainer) -> str:
 
 @contextmanager
 def in_format(memory_format: torch.memory_format) -> Iterator[None]:
-    """Give the networks of couplings this memory format within the block, whatever the device."""
+    """Use this memory format for the networks of couplings within the block, on any device."""
     modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.kernels, nfpi.flows.glow)
     before = [module.convolution_format for module in modules]
     try:
@@ -193,7 +193,7 @@ def in_format(memory_format: torch.memory_format) -> Iterator[None]:
 
 
 def seconds_of(action: Callable[[], object], device: torch.device) -> float:
-    """Measure the median time of an action after one that is not counted, or one time where that was long."""
+    """Measure the median time of an action after a warm-up, or a single time if the warm-up was long."""
     times: list[float] = []
     while len(times) < (2 if times and times[0] > _LONG else 1 + _REPEATS):
         synchronize(device)
@@ -235,7 +235,7 @@ def check_hours(subject: Subject) -> Iterator[Line]:
 
 
 def check_synchronisations(subject: Subject) -> Iterator[Line]:
-    """Make steps in which the host may not wait for the GPU."""
+    """Check that the host never waits for the GPU in a step."""
     if not subject.on_gpu:
         yield Line("host", "missing", f"whether a step waits for the GPU: {_ON_GPU}")
         return
@@ -256,7 +256,7 @@ def check_synchronisations(subject: Subject) -> Iterator[Line]:
 
 
 def check_checkpoint(subject: Subject) -> Iterator[Line]:
-    """Save a state, read it, and compare the loss of the second step from there with that of the training itself."""
+    """Save and load a state, and compare the loss of its second step with that of the uninterrupted training."""
     trainer = subject.trained
     x, labels = trainer.batch()
     trainer.step(x, labels)

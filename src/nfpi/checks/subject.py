@@ -1,4 +1,4 @@
-"""What the checks share: the settings, the device, and one training that makes steps."""
+"""The subject of the checks: a preset on a device, and a trainer that makes single steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nfpi.training.state import TrainingState
 
 SEED = 0
 ON_CPU = 16
-"""images of a batch on a CPU, where the preset's is larger"""
+"""largest batch size on a CPU"""
 _INITIAL = 64
 
 
@@ -72,7 +72,7 @@ class Subject:
         self.seconds |= {other.name: seconds for other in self.workloads if other.step == workload.step}
 
     def batch(self, size: int) -> int:
-        """Return how many images of a batch of this size are taken here."""
+        """Return the batch size to use on this device for a batch of this size."""
         return size if self.on_gpu else min(size, ON_CPU)
 
     @cached_property
@@ -83,7 +83,7 @@ class Subject:
 
 @dataclass(eq=False)
 class Trainer:
-    """Makes single steps of a training, as :mod:`nfpi.training.loop` makes them.
+    """Trainer that makes single steps like those of :mod:`nfpi.training.loop`.
 
     Attributes:
         workload: whose flow is trained.
@@ -134,7 +134,7 @@ class Trainer:
         return cls(workload, config, device, state, _random_prior(workload, device.device), compiler)
 
     def batches(self, count: int, workers: int = 0) -> TrainingData:
-        """Return images of the workload for so many steps of an epoch."""
+        """Return images of the workload for this number of steps per epoch."""
         images = first_images(self.workload.images, count * self.config.batch_size)
         config = self.config.model_copy(update={"workers": workers, "epochs": 1, "fit_after_epochs": 0})
         return TrainingData(images, None, config, self.device.device)
@@ -159,7 +159,7 @@ class Trainer:
         return likelihood.train(), optimizer, bounds
 
     def set_up_again(self) -> None:
-        """Prepare anew for steps, after another training of the same state."""
+        """Prepare for further steps after another training of the same state."""
         vars(self).pop("_set_up", None)
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -180,13 +180,13 @@ class Trainer:
 
 
 def first_images(images: ImageSet, count: int) -> ImageSet:
-    """Return so many images; the first ones again where there are fewer."""
+    """Return the first `count` images, repeated if there are fewer."""
     rows = torch.arange(count).numpy() % len(images)
     return replace(images, images=images.images[rows], labels=images.labels[rows])
 
 
 def release_memory() -> None:
-    """Give back the memory of what is no longer used, and forget how much was used at most."""
+    """Release unused memory, and reset the peak."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -194,7 +194,7 @@ def release_memory() -> None:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

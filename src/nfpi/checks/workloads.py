@@ -1,4 +1,4 @@
-"""What a preset trains: its flows with their images, or random images of their shape where none are prepared."""
+"""Workloads of a preset: its flows with their images, or random images of that shape if none are prepared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nfpi.data.store import ImageSet, read_image_set
 from nfpi.runs import SPLITS, Layout
 
 _IMAGES = 4096
-"""random images, or more for a larger batch"""
+"""number of random images; more for a larger batch"""
 _UNKNOWN_SIZE = 32
 _MANY_CLASSES = 200
 """from which their Gaussians count"""
@@ -50,18 +50,18 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """Both names."""
+        """Names of the data set and the flow."""
         return f"{self.flow} on {self.dataset}"
 
     @property
     def step(self) -> str:
-        """What the time and the memory of a step depend on: the flow, and settings of the training."""
+        """Key of everything that the time and the memory of a step depend on: the flow and training settings."""
         training = self.training.model_dump(mode="json", include={"batch_size", "optimizer", "precision", "compile"})
         return json.dumps([self.description, training, self.images.num_classes > _MANY_CLASSES], sort_keys=True)
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """Number of batches; None: not known."""
+        """Number of batches per epoch; None: unknown."""
         return None if self.count is None else math.ceil(self.count / self.training.batch_size)
 
 
@@ -157,7 +157,7 @@ def _runs(config: Config, dataset: str, flow: str) -> int:
 
 
 def _expected_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
-    """Return (C, H, W) of what a flow sees, and the number of classes, before the data set is prepared."""
+    """Return (C, H, W) of a flow's input and the number of classes, before the data set is prepared."""
     traits = SOURCES[block.source].traits
     size = traits.get("size") or block.image_size or _UNKNOWN_SIZE
     classes = traits.get("classes") or _class_folders(block.folder) or 10

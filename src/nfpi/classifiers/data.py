@@ -73,7 +73,7 @@ class ClassifierBatches:
         return self.repeats * len(self.train)
 
     def rows(self, request: Request) -> np.ndarray:
-        """For each image of a request the index of the variant that replaces it; −1: none."""
+        """Return the index of the variant that replaces each image of a request; −1: none."""
         if self.variants is None:
             return np.full(len(request.indices), -1)
         return self.variants.rows(self.probability, self.seed, request.epoch, self.repeats)[request.indices]
@@ -97,7 +97,7 @@ class ClassifierBatches:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierData:
-    """The images of a training, and how the classifier gets them.
+    """Training and validation images, as batches for the classifier.
 
     Args:
         train, validation: 8-bit images of one size.
@@ -182,7 +182,7 @@ class ClassifierData:
         )
         prepare = None
         if variants is not None and variants.decoder is not None:
-            # what a classifier learns from may be rounded so; on a CPU it is float32
+            # this precision suffices for training images; on a CPU it is float32
             bfloat16 = choose_precision("auto", device) == "bf16-mixed"
             prepare = VariantDecoder(variants, batches.rows, device, bfloat16)
         return BatchLoader(

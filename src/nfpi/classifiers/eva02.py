@@ -36,7 +36,7 @@ def eva02(num_classes: int, in_channels: int, image_size: int, settings: Eva02Se
 def pretrained_eva02(
     num_classes: int, in_channels: int, image_size: int, settings: Eva02Settings, weights: Mapping[str, Tensor] | None
 ) -> nn.Module:
-    """The same model with these weights; None: those that timm has published, from its cache or the hub.
+    """Build the same model with these weights; None: timm's published ones, from its cache or the hub.
 
     timm adapts them to the model: position embeddings are interpolated for other sizes, the stem is converted to other
     channels, and the head is left random where K is another.

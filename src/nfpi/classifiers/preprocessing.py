@@ -1,4 +1,4 @@
-"""From 8-bit images of any size to the inputs of a classifier; nothing here is random."""
+"""Deterministic preprocessing of 8-bit images of any size to inputs of a classifier."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _IMAGES_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """x = (image/255 − mean) / std.
+    """Normalisation x = (image/255 − mean) / std, and resizing.
 
     Args:
         mean, std: of each channel of RGB; for grey images, the averages are used.

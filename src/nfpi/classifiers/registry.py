@@ -55,7 +55,7 @@ def register_classifier(
 
 
 def get_preprocessing(config: ClassifierConfig, measured: tuple[RGB, RGB] | None = None) -> Preprocessing:
-    """How the images of a classifier are normalised and resized.
+    """Return the preprocessing of a classifier's images.
 
     Args:
         config: model and normalisation.
@@ -72,7 +72,7 @@ def get_preprocessing(config: ClassifierConfig, measured: tuple[RGB, RGB] | None
 
 
 def stored_preprocessing(config: ClassifierConfig, header: Mapping[str, Any], path: Path) -> Preprocessing:
-    """How the images of a trained classifier are normalised and resized, from what its file holds; errors name `path`.
+    """Return the preprocessing of a trained classifier's images from the contents of its file; errors name `path`.
 
     Raises:
         FormatError: it was normalised by its training images, and the header does not say how.
@@ -132,7 +132,7 @@ class _Size(Record):
 
 
 class _Header(Record):
-    """What is needed of the header of a trained classifier."""
+    """Header entries that are needed to read a trained classifier."""
 
     seed: Seed
     classifier: dict[str, Any]
@@ -147,7 +147,7 @@ _HOW_IT_BEGAN = ("weights", "pretrained", "start_from")
 def build_trained(
     weights: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
 ) -> tuple[ClassifierConfig, nn.Module]:
-    """Build a classifier that was trained, from what its file holds; nothing else is read.
+    """Build a trained classifier from the contents of its file alone.
 
     Args:
         weights: its state_dict.
@@ -177,7 +177,7 @@ def build_trained(
 
 
 def _require_possible(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for sizes that the weights cannot have: to build such a model might take hours, or all memory.
+    """Raise ValueError for sizes that the weights cannot have, whose model might take hours or all memory to build.
 
     Every size and count of the project's models is at most the largest size of a weight, or the number of weights.
     """

@@ -28,7 +28,7 @@ def resnet18(num_classes: int, in_channels: int, image_size: int, settings: ResN
 
 
 def _arrange(model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-    """Put the channels where a GPU is fast with them; all that follows keeps their order."""
+    """Convert inputs to the memory format that is fast on a GPU; the following layers keep it."""
     (images,) = inputs
     if images.device.type == "cpu":
         return images

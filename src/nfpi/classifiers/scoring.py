@@ -17,15 +17,15 @@ _LARGEST_BATCH, _PIXELS_PER_BATCH = 500, 2**23
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier makes of N images.
+    """Scores and class probabilities of N images.
 
     Attributes:
         top1: percentage of images whose largest logit is that of their label.
         top5: percentage with their label among the five largest logits (or K, where K < 5).
         log_prob: log p(y | x), the log-softmax of the logits, (N, K), float32, on the CPU.
         labels: (N,), int64, on the CPU.
-        real_top1, real_top5: top1 and top5 where any of an image's ReaL labels is right, of the images that have some.
-            None: not scored on ReaL labels.
+        real_top1, real_top5: top1 and top5 with any of an image's ReaL labels counted as correct, of the images that
+            have some; None: not scored on ReaL labels.
     """
 
     top1: float

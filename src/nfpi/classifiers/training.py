@@ -54,7 +54,7 @@ class TrainedClassifier:
 
 @dataclass
 class ClassifierState:
-    """Everything that the next step depends on.
+    """State of a training: everything that the next step depends on.
 
     Attributes:
         model: on the device it is trained on.
@@ -100,7 +100,7 @@ class ClassifierState:
         }
 
     def restore(self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Restore the state that :meth:`content` gave, on the present device; errors name `path`.
+        """Restore the state that :meth:`content` returned, on the current device; errors name `path`.
 
         Raises:
             FormatError: it is the state of something else.

@@ -89,7 +89,7 @@ def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch
 
 @dataclass(frozen=True, eq=False)
 class VariantDecoder:
-    """Decodes the variants of coming batches: those of the next one while the present one is awaited.
+    """Decoder of the variants of coming batches, which decodes the next batch while the current one is awaited.
 
     The decoder's work is queued on the device between two steps of the training, and neither waits for the other.
 
@@ -117,7 +117,7 @@ class VariantDecoder:
             yield before()
 
     def _begin(self, request: Request) -> Callable[[], Request]:
-        """Begin to decode; what is returned waits for the end."""
+        """Start decoding; the returned function waits for the result."""
         assert self.variants.decoder is not None
         rows = self.rows(request)
         rows = rows[rows >= 0]

@@ -1,4 +1,4 @@
-"""Training of a flow: initialisation on data, epochs under a fixed or a learned prior, checkpoints."""
+"""Training of a flow: initialisation on data, epochs under a fixed or learned prior, checkpoints."""
 
 import lazy_loader
 

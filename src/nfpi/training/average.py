@@ -20,7 +20,7 @@ class WeightAverage(Generic[Module]):
     Args:
         module: whose weights are averaged.
         decay: largest decay.
-        power: how fast it is reached.
+        power: exponent of the growth of the decay.
         first_step: step after which averaging begins.
 
     Attributes:
@@ -42,7 +42,7 @@ class WeightAverage(Generic[Module]):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Average in the weights after a step, counted from 1."""
+        """Update the average with the weights after a step, counted from 1."""
         weight = 1 - self.decay_at(step)
         torch._foreach_lerp_(self._averaged, self._current, weight=weight)
         for averaged, current in zip(self.module.buffers(), self._source.buffers(), strict=True):

@@ -1,4 +1,4 @@
-"""Images of a training: batches for the flow, and statistics of their latents."""
+"""Training images: batches for the flow, and statistics of their latents."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ INITIALIZATION_EPOCH, STATISTICS_EPOCH = 2**31, 2**31 + 1
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images of a training, and how they become batches of the flow.
+    """Training and validation images, as batches for the flow.
 
     Attributes:
         train, validation: image sets; without a validation set nothing is evaluated.
         config: batch size, augmentation, noise.
         device: of the batches.
-        processes: those that share every batch.
+        processes: group of processes that share every batch.
 
     Raises:
         ValueError: a batch has fewer images than there are processes.

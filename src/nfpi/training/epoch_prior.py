@@ -23,7 +23,7 @@ class FixedPrior:
     Args:
         prior: the Gaussians.
         device: of the flow.
-        objective: value of what they were learned by; None: they were not learned.
+        objective: final value of the objective that they were learned with; None: they were not learned.
     """
 
     def __init__(self, prior: GaussianPrior, device: torch.device, objective: float | None = None) -> None:
@@ -52,7 +52,7 @@ class LearnedPrior:
     Args:
         learner: the Gaussians.
         device: of the flow.
-        processes: those that share every batch.
+        processes: group of processes that share every batch.
     """
 
     def __init__(self, learner: GaussianLearner, device: torch.device, processes: Processes = ALONE) -> None:

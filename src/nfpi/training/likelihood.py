@@ -1,4 +1,4 @@
-"""The likelihood that flows are trained by."""
+"""The negative log-likelihood that flows are trained with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nfpi.priors.gaussian import GaussianPrior
 
 
 def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, labels: Tensor) -> Tensor:
-    """−log p(x | y) = −log N(f(x); μ_y, Σ_y) − log |det ∂f/∂x| (Eqs. 1 and 2), in nats.
+    """Return −log p(x | y) = −log N(f(x); μ_y, Σ_y) − log |det ∂f/∂x| (Eqs. 1 and 2), in nats.
 
     Args:
         flow: f.
@@ -25,17 +25,17 @@ def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, la
 
 
 class NegativeLogLikelihood(nn.Module):
-    """The negative log-likelihood as a module, which a device wraps and which may be compiled.
+    """The negative log-likelihood as a module, which is wrapped for a device and may be compiled.
 
-    From images to likelihood it is one graph. The flow itself stays as it is: the names of its weights, its copies and
-    its evaluation know nothing of the compiler. Where several processes train, each compiles what it computes between
-    the exchanges of gradients.
+    The computation from images to likelihood is one graph. The flow itself is not modified: compilation affects neither
+    the names of its weights, nor its copies, nor its evaluation. With several processes, each compiles its computation
+    between the exchanges of gradients.
 
     Args:
         flow: f.
         backend: of :func:`torch.compile`; None: not compiled.
-        batch: size of the batches that are computed by the graph. Others, such as the last of an epoch, are computed
-            without, for which a second graph would take as long to compile.
+        batch: size of the batches that use the graph. Others, such as the last of an epoch, run uncompiled, because
+            a second graph would take as long to compile as the first.
     """
 
     def __init__(self, flow: nn.Module, backend: str | None = None, batch: int = 0) -> None:
@@ -47,7 +47,7 @@ class NegativeLogLikelihood(nn.Module):
             self._compiled = torch.compile(negative_log_likelihood, backend=backend, fullgraph=True, dynamic=False)
 
     def forward(self, prior: GaussianPrior, x: Tensor, labels: Tensor) -> Tensor:
-        """−log p(x | y) of shape (B,); see :func:`negative_log_likelihood`."""
+        """Return −log p(x | y) of shape (B,); see :func:`negative_log_likelihood`."""
         if self._compiled is None or len(x) != self._batch:
             return negative_log_likelihood(self.flow, prior, x, labels)
         prior.precompute()
@@ -55,6 +55,6 @@ class NegativeLogLikelihood(nn.Module):
         return likelihoods
 
     def forget_graphs(self) -> None:
-        """Drop the graphs of series of another length; the next batch compiles a new one."""
+        """Drop all graphs after the length of a series has changed; the next batch compiles a new one."""
         if self._compiled is not None:
             torch.compiler.reset()

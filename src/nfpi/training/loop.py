@@ -84,11 +84,11 @@ def start_training(
         seed: of the run.
         device: where it trains.
         checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
-        tracked: folder of what is seen of the training while it runs, see :mod:`nfpi.training.tracking`; None: nothing.
+        tracked: folder of the files of :mod:`nfpi.training.tracking`; None: nothing is tracked.
         progress: whether a bar shows the steps; None: on a terminal only.
 
     Raises:
-        FlowError: the flow breaks its contract, see :func:`nfpi.flows.check.check_flow`.
+        FlowError: the flow fails :func:`nfpi.flows.check.check_flow`.
         TrainingDiverged: the loss is not finite.
         Interrupted: a signal asked to stop; the state is saved in the checkpoints.
     """
@@ -153,7 +153,7 @@ def continue_training(
         device: where it trains.
         checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
         learned: how the Gaussians are learned; None: they are fixed.
-        tracked: folder of what is seen of the training while it runs, see :mod:`nfpi.training.tracking`; None: nothing.
+        tracked: folder of the files of :mod:`nfpi.training.tracking`; None: nothing is tracked.
         progress: whether a bar shows the steps; None: on a terminal only.
 
     Raises:
@@ -180,7 +180,7 @@ def continue_training(
 
 
 def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
-    """Build a flow and initialise it on images, on some of which it is seen to keep its contract."""
+    """Build a flow, initialise it on images, and check its shapes, inverse and log-determinants on some of them."""
     flow = build_flow(description).to(data.device)
     images = initialization_images(data, seed)
     with torch.no_grad():
@@ -219,7 +219,7 @@ def _train(
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
     compiler = choose_compiler(config.compile, data.device)
-    holds = compiler is not None or data.device.type != "cpu"  # where reading the weights' own costs nothing
+    holds = compiler is not None or data.device.type != "cpu"  # on a CPU, reading the weights' bounds costs nothing
     bounds = SeriesBounds(state.flow, state.series_bounds if holds else None)
     own = processes.share(data.images_of_batch(0))
     objective = NegativeLogLikelihood(state.flow, compiler, own.stop - own.start)

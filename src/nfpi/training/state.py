@@ -39,7 +39,7 @@ class _Learner(Record):
 
 
 class _Header(Record):
-    """What is needed of the header of a state."""
+    """Header entries that are needed to read a state."""
 
     flow: dict[str, Any]
     optimizer: str
@@ -62,10 +62,10 @@ class TrainingState:
         seed: of the run.
         step: number of steps made.
         epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; ().
-        log: one row an epoch.
+        log: one row per epoch.
         learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
             fixed.
-        series_bounds: those that the couplings hold (:class:`nfpi.flows.series.SeriesBounds`); None: none are held.
+        series_bounds: of the couplings (:class:`nfpi.flows.series.SeriesBounds`); None: no bounds are held.
     """
 
     flow: ImageFlow
@@ -204,7 +204,7 @@ def new_learner(initial: GaussianPrior, config: LearnedConfig, device: torch.dev
 
 
 def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """Return what the optimizer of a module's parameters stores for each, as `parameter.moment`."""
+    """Return the optimizer's moments of each parameter of a module, named `parameter.moment`."""
     names = _optimized(module)
     return {
         f"{names[index]}.{key}": value

@@ -1,6 +1,6 @@
-"""What is seen of a training while it runs, besides its log: numbers in TensorBoard, and grids of samples.
+"""Track a running training beside its log: scalars in TensorBoard, and grids of samples.
 
-Neither changes what the training computes. They are no outputs of a stage: no manifest lists them.
+Neither affects the training. They are not outputs of a stage, and no manifest lists them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _MOST_CLASSES, _PER_CLASS = 10, 10
 
 
 def require_tracker(config: TrainingConfig) -> None:
-    """Check that what tracks the training is installed.
+    """Check that TensorBoard is installed if the training is tracked.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not installed.
     """
     if config.tracking is None:
         return
@@ -51,19 +51,19 @@ def require_tracker(config: TrainingConfig) -> None:
 def tracking(
     folder: Path | None, data: TrainingData, log: Sequence[LogRow], resumed: bool
 ) -> Iterator[Callable[[TrainingState, GaussianPrior], None]]:
-    """Track the training in the block, which calls the result at the end of every epoch.
+    """Track the training within the context, which calls the yielded function at the end of every epoch.
 
-    A training that begins removes what an earlier one has left in the folder. One that is resumed continues it: events
-    after the last epoch of its log are not shown any more.
+    A new training removes the files of an earlier one from the folder. A resumed one adds to them, and hides events
+    after the last epoch of its log.
 
     Args:
-        folder: where the folders of events and of samples lie; None: nothing is tracked.
+        folder: parent of the folders of events and of samples; None: nothing is tracked.
         data: images and settings of the training.
-        log: of the epochs before.
-        resumed: whether those are of this training, interrupted and resumed.
+        log: of the previous epochs.
+        resumed: whether this training was interrupted after these epochs and is resumed.
 
     Yields:
-        function of the state after an epoch and the Gaussians at its end.
+        function of the state and the Gaussians at the end of an epoch.
     """
     if folder is None:
         yield lambda state, prior: None
@@ -91,7 +91,7 @@ def tracking(
 
 
 def _open_events(folder: Path, log: Sequence[LogRow], resumed: bool) -> TensorBoardLogger:
-    """Open the events; epochs of the log that are not in them are added."""
+    """Open the event file, and add epochs of the log that it lacks."""
     from lightning_fabric.loggers import TensorBoardLogger
 
     written = len(log) if resumed and any(folder.glob(f"{EVENTS}/*")) else 0
@@ -110,13 +110,13 @@ def _write_row(events: TensorBoardLogger, epoch: int, row: LogRow) -> None:
 def _write_samples(
     path: Path, state: TrainingState, prior: GaussianPrior, data: TrainingData, events: TensorBoardLogger | None
 ) -> None:
-    """Write a grid of samples of the averaged flow, a class a row: at every epoch those of the same latents."""
+    """Write a grid of samples of the averaged flow, one row per class, from the same latents at every epoch."""
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
 
     try:
         images = _draw(state, prior, data)
-    except ArithmeticError as error:  # the inverse of a flow may overflow that is trained well
+    except ArithmeticError as error:  # the inverse may overflow even if the flow is trained well
         logger.warning("epoch %d: no samples (%s)", len(state.log), error)
         return
     grid = make_grid(images, nrow=_PER_CLASS)
@@ -127,7 +127,7 @@ def _write_samples(
 
 
 def _draw(state: TrainingState, prior: GaussianPrior, data: TrainingData) -> Tensor:
-    """Draw 8-bit images (B, C, H, W) at temperature 1, of the first classes where there are many."""
+    """Draw 8-bit images (B, C, H, W) at temperature 1, of the first classes if there are many."""
     labels = balanced_labels(min(prior.num_classes, _MOST_CLASSES), _PER_CLASS)
     drawn = sample_images(
         state.averaged_flow,
