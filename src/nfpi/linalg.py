@@ -7,7 +7,8 @@ product runs over contiguous memory, and column by column: `field[b, j, i, p]` i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.autograd.function import once_differentiable
 _SQUARINGS = 8
 _TAYLOR_DEGREE = 9
 _LARGEST_NORM = 1e4
+_as_accelerator = False
 
 
 def precise_dtype(device: torch.device) -> torch.dtype:
@@ -30,8 +32,19 @@ def precise_device(device: torch.device) -> torch.device:
 
 
 def launches_operations(device: torch.device) -> bool:
-    """Whether an operation is a launch, so that few large ones are faster than many small ones: not on a CPU."""
-    return device.type != "cpu"
+    """Return whether a device launches operations, so that few large ones are faster than many: not on a CPU."""
+    return device.type != "cpu" or _as_accelerator
+
+
+@contextmanager
+def as_accelerator() -> Iterator[None]:
+    """Choose operations within the block as on an accelerator, to count them without one."""
+    global _as_accelerator
+    _as_accelerator, before = True, _as_accelerator
+    try:
+        yield
+    finally:
+        _as_accelerator = before
 
 
 def matrix_exponential(matrix: Tensor) -> Tensor:

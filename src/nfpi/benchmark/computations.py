@@ -14,6 +14,7 @@ from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, fake_
 from nfpi.benchmark.measurement import Measurement
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.image_flow import ImageFlow
+from nfpi.linalg import as_accelerator
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.training.likelihood import negative_log_likelihood
 from nfpi.training.state import TrainingState
@@ -54,7 +55,7 @@ def flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfi
     """
     config, mode = config or TrainingConfig(), fake_tensors()
     make_fake(flow, mode).train()
-    with mode:
+    with mode, as_accelerator():
         state = TrainingState.new(flow, config, 0, 1)
         state.average.update(1)
         x, labels = torch.empty(batch, *flow.shape), torch.zeros(batch, dtype=torch.int64)
@@ -103,7 +104,7 @@ def forward(
     """
     mode, counter = fake_tensors(), OperationCounter()
     make_fake(module, mode).eval()
-    with mode, torch.no_grad():
+    with mode, as_accelerator(), torch.no_grad():
         x = torch.empty(shape)
         with counter:
             module(x) if call is None else call(module, x)

@@ -116,9 +116,7 @@ def _steps(projection: Projection) -> list[str]:
         "",
         "Operations are those that are dispatched in eager mode: forward and backward + optimizer and average.",
         "GB moved are what the operations read and write, as if nothing stayed in a cache.",
-        "They are counted on the path that a CPU takes; on a GPU the matrix-exponential flow (mef) dispatches fewer "
-        "and larger operations, which move about as many bytes (`tests/fake_cuda` bounds both).",
-        "So times of mef are a little too long where the host decides, and right where the memory does.",
+        "They are those that an accelerator is given, counted without one on fake tensors.",
         "",
         *_table(head, rows),
     ]
