@@ -1,7 +1,7 @@
 """Reproducible batches of an image set.
 
-An epoch's order depends on (seed, epoch) only, the augmentation of an image on (seed, epoch, index) only. So batches
-depend neither on the number of worker processes nor on where an epoch was interrupted and resumed.
+The order of an epoch depends only on (seed, epoch), the augmentation of an image only on (seed, epoch, index). Batches
+therefore depend neither on the number of worker processes nor on where an epoch was interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nfpi.runtime.randomness import derive_seed
 __all__ = ["ImageBatches", "Transform", "augment_each", "load_batches", "num_batches"]
 
 Transform = Callable[[Tensor], Tensor]
-"""A change of one image (C, H, W); what is random in it comes from torch's global generator."""
+"""A transform of one image (C, H, W), which draws random numbers from torch's global generator."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def _only(loader: BatchLoader, batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def augment_each(images: Tensor, indices: np.ndarray, transform: Transform, seed: int, epoch: int) -> Tensor:
-    """Augment images (B, C, H, W) one by one, each with random numbers of its own; B ≥ 1.
+    """Augment images (B, C, H, W) one by one, each with its own random numbers; B ≥ 1.
 
     Args:
         images: the images.
