@@ -150,7 +150,7 @@ def test_bounds_of_an_interrupted_training_are_held_again(flow):
     again = make_flow()
     assert SeriesBounds(again, bounds.held).held == bounds.held
     assert [coupling.held_bound for coupling in couplings_of(again)] == bounds.held
-    with pytest.raises(ValueError, match="bounds: expected 3, one a coupling, received 2"):
+    with pytest.raises(ValueError, match="bounds: expected 3, one per coupling, received 2"):
         SeriesBounds(again, bounds.held[:2])
 
 

@@ -46,7 +46,7 @@ class SeriesBounds:
         self._largest: Tensor | None = None
         self._limit: Tensor | None = None
         if held is not None and len(held) != len(self._couplings):
-            raise ValueError(f"bounds: expected {len(self._couplings)}, one a coupling, received {len(held)}")
+            raise ValueError(f"bounds: expected {len(self._couplings)}, one per coupling, received {len(held)}")
         self.held: list[float] | None = None
         if held is not None:
             self._hold(list(held))
