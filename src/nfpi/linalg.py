@@ -1,6 +1,6 @@
 """Matrix functions of flows and priors: the exponential, its action on vectors, powers, the geometric mean.
 
-A field of matrices holds one small matrix a pixel. It is stored with the pixels last, (B, C, C, P), so that each
+A field of matrices holds one small matrix per pixel. It is stored with the pixels last, (B, C, C, P), so that each
 product runs over contiguous memory, and column by column: `field[b, j, i, p]` is S_ij at pixel p of image b.
 """
 
@@ -72,7 +72,7 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
 def _scale_and_square(
     matrix: Tensor, multiply: Callable[..., Tensor], multiply_and_add: Callable[..., Tensor]
 ) -> Tensor:
-    """e^A by mm and addmm of (C, C), or bmm and baddbmm of (n, C, C)."""
+    """Compute e^A by mm and addmm of (C, C), or bmm and baddbmm of (n, C, C)."""
     scaled = matrix / 2**_SQUARINGS
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     series = identity.expand_as(scaled)
@@ -86,7 +86,7 @@ def _scale_and_square(
 class _BatchedExponential(torch.autograd.Function):
     """e^A of (n, C, C), whose gradient ∂A for G = ∂e^A is the upper right block of exp [[Aᵀ, G], [0, Aᵀ]].
 
-    One more exponential in place of a step backward for each product.
+    One further exponential replaces a backward step for each product.
     """
 
     @staticmethod
@@ -176,7 +176,7 @@ class _TaylorAction(torch.autograd.Function):
 
 
 class _BatchedTaylorAction(_TaylorAction):
-    """The same with fewer and larger operations backward, for devices where each operation is a launch.
+    """The same with fewer and larger operations backward, for devices that launch each operation separately.
 
     With h_k = k! g_k: h_k = Sᵀ h_{k−1}, ∂x = Σ_k h_k / k!, and ∂S = Σ_k (h_{k−1} / (k−1)!) (v_k / k)ᵀ, each at once.
     The second sum takes m times the memory of S for a moment.
