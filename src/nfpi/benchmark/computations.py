@@ -14,6 +14,7 @@ from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, fake_
 from nfpi.benchmark.measurement import Measurement
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import as_accelerator
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.training.likelihood import negative_log_likelihood
@@ -54,6 +55,7 @@ def flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfi
         config: of the optimizer; None: the default one.
     """
     config, mode = config or TrainingConfig(), fake_tensors()
+    SeriesBounds(flow).choose()  # the lengths of the series in a training; fake tensors have no values
     make_fake(flow, mode).train()
     with mode, as_accelerator():
         state = TrainingState.new(flow, config, 0, 1)

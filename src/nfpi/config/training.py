@@ -65,7 +65,7 @@ class TrainingConfig(Settings):
     """of training steps alone: float32, the convolutions in TF32, or the networks of the couplings in bfloat16; auto:
     bf16-mixed on a GPU that has it (A100, H100), else 32-true, on a CPU too"""
     compile: bool | Literal["auto"] = added_setting("auto")
-    """whether steps on a whole batch run as one compiled graph from images to likelihood; auto: on GPUs with Triton only;
+    """whether steps on a whole batch run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes"""
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself"""
