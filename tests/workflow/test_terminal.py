@@ -242,7 +242,8 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
     environment = {"PATH": str(fresh.tools), "PYTHONPATH": str(STUBS), "XDG_CACHE_HOME": str(fresh.folder / ".cache")}
     fresh.add_command(
         "nfpi",
-        "import pathlib, signal, time\nsignal.signal(signal.SIGINT, lambda *_: exit(130))\n"
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: (time.sleep(3), exit(130)))\n"  # a stage saves its state first
         f"pathlib.Path({str(fresh.folder / 'begun')!r}).touch()\ntime.sleep(60)\n",
     )
     master, slave = pty.openpty()
