@@ -255,6 +255,7 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
         stdout=slave,
         stderr=slave,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     os.close(slave)
     printed = b""
