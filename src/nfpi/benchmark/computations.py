@@ -1,4 +1,4 @@
-"""The computations that stages spend their time in, counted on fake tensors."""
+"""Count the operations and memory of training steps and forward passes, on fake tensors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step takes.
+    """Operations and memory of one training step.
 
     Attributes:
-        passes: forward and backward.
-        update: of the weights by the optimizer, and of their average where there is one.
-        saved: bytes that autograd keeps between forward and backward.
-        state: bytes of weights, gradients, the optimizer's moments and the average.
+        passes: counts of the forward and backward pass.
+        update: counts of the optimizer's step, and of the update of the averaged weights if there are any.
+        saved: bytes that autograd stores between the forward and the backward pass.
+        state: bytes of weights, gradients, the optimizer's moments and the averaged weights.
     """
 
     passes: Counts
@@ -41,21 +41,21 @@ class Step:
 
     @property
     def counts(self) -> Counts:
-        """Of the whole step."""
+        """Counts of the whole step."""
         return Counts(self.passes.operations + self.update.operations)
 
 
 def flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfig | None = None) -> Step:
-    """Count a training step of a flow, whose parameters become fake.
+    """Count the operations and memory of a training step of a flow, whose parameters become fake.
 
     Args:
-        flow: f.
-        batch: images.
-        precision: `32-true` or `bf16-mixed`; that of products and convolutions.
-        config: of the optimizer; None: the default one.
+        flow: the flow f.
+        batch: number of images.
+        precision: `32-true` or `bf16-mixed`, the precision of matrix products and convolutions.
+        config: settings of the training, such as the optimizer; None: the defaults.
     """
     config, mode = config or TrainingConfig(), fake_tensors()
-    SeriesBounds(flow).choose()  # the lengths of the series in a training; fake tensors have no values
+    SeriesBounds(flow).choose()  # chosen before, because fake tensors have no values
     make_fake(flow, mode).train()
     with mode, as_accelerator():
         state = TrainingState.new(flow, config, 0, 1)
@@ -78,13 +78,13 @@ def classifier_step(
     precision: str,
     make: Callable[[nn.Module], torch.optim.Optimizer],
 ) -> Step:
-    """Count a training step of a classifier.
+    """Count the operations and memory of a training step of a classifier.
 
     Args:
-        build: gives the model, images (B, C, H, W) → logits.
-        shape: of the images.
+        build: returns the model, images (B, C, H, W) → logits.
+        shape: shape of a batch of images, (B, C, H, W).
         precision: `32-true` or `bf16-mixed`.
-        make: gives the optimizer of the model.
+        make: returns an optimizer of the model's parameters.
     """
     mode = fake_tensors()
     model = make_fake(build(), mode).train()
@@ -97,12 +97,12 @@ def classifier_step(
 def forward(
     module: nn.Module, shape: tuple[int, ...], call: Callable[[nn.Module, Tensor], object] | None = None
 ) -> Counts:
-    """Count a pass in float32 without gradients; the module's parameters become fake.
+    """Count the operations of a call in float32 without gradients; the module's parameters become fake.
 
     Args:
-        module: what computes.
-        shape: of its input, (B, C, H, W).
-        call: what is counted, by the module and the input; None: the module's forward pass.
+        module: module that is called.
+        shape: shape of its input, (B, C, H, W).
+        call: function of the module and the input whose operations are counted; None: the module's forward pass.
     """
     mode, counter = fake_tensors(), OperationCounter()
     make_fake(module, mode).eval()
@@ -119,9 +119,9 @@ def _count_step(
     optimizer: torch.optim.Optimizer,
     average: Callable[[int], object] | None = None,
 ) -> Step:
-    """Count forward and backward, then the second update: the first one makes the moments."""
+    """Count the forward and backward pass, and the second update, since the first one also allocates the moments."""
     for group in optimizer.param_groups:
-        group["foreach"] = True  # as on GPUs
+        group["foreach"] = True  # the default on GPUs
     passes, update, saved = OperationCounter(), OperationCounter(), SavedMemory()
     with passes:
         with saved.counting():
@@ -143,7 +143,7 @@ def _count_step(
 
 
 class _InPrecision(nn.Module):
-    """A module in a precision; what it gives is float32."""
+    """A module evaluated in a given precision, with float32 outputs."""
 
     def __init__(self, precision: str, module: nn.Module) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ def _is_moment(value: object) -> bool:
 
 
 def measure_counts(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Count a training step of the paper's flow at its batch, which no other work on the machine disturbs."""
+    """Count a training step of the paper's flow at its batch size; the counts do not depend on the machine's load."""
     from nfpi.benchmark.convolutions import paper_flow
 
     for precision in ("32-true", "bf16-mixed"):

@@ -26,7 +26,7 @@ LARGEST_ACCUMULATE = 64
 
 
 def write_page(projection: Projection, preset: str) -> str:
-    """The tables, and how they were computed, as Markdown."""
+    """Return the page as Markdown: the tables, and how they were computed."""
     return "\n".join(
         [
             *_introduction(preset),
@@ -88,7 +88,7 @@ def _short(value: float) -> str:
 
 
 def _trained(projection: Projection) -> list[Work]:
-    """One work for each kind of training step."""
+    """Return one item of work for each kind of training step."""
     found = {batch_of(work): work for work in projection.work if work.kind.endswith("_step")}
     return sorted(found.values(), key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
 
@@ -123,7 +123,7 @@ def _steps(projection: Projection) -> list[str]:
 
 
 def _one_a_title(works: Sequence[Work]) -> list[Work]:
-    """Steps that differ in the number of classes only are shown once."""
+    """Return one of the steps that differ only in the number of classes."""
     return list({_title(work): work for work in reversed(works)}.values())[::-1]
 
 
@@ -191,7 +191,7 @@ def _assumptions() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Count, project, and write the page."""
+    """Count the operations of a preset, project its hours and memory, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m nfpi.benchmark.projection", description=__doc__)
     parser.add_argument("--preset", default="paper", help="name of a preset, or path of its file")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
