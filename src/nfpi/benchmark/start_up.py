@@ -17,11 +17,11 @@ import pkgutil
 commands()
 pkgutil.resolve_name(next(command.work for command in COMMANDS if command.command == {command!r}))
 """
-"""The start-up of a stage: the parser of all commands, and the imports of its own modules."""
+"""Code that does what a stage does at its start: build the parser of all commands, and import the stage's modules."""
 
 
 def measure_start_up(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Time processes that import the stages of a flow, and one that imports torch."""
+    """Time the start-up of train-flow and evaluate, and a process that only imports torch."""
     stages = ("train-flow", "evaluate")
     sides = [*(_LOADED.format(command=command) for command in stages), "import torch"]
     *times, import_torch = medians(

@@ -18,11 +18,11 @@ from nfpi.runtime.faults import describe_scarcity
 
 _STEPS, _STEPS_ON_CPU = 3, 1
 _ON_CPU = 4
-"""images of a batch"""
+"""batch size on a CPU"""
 
 
 def used_classifiers(config: Config) -> list[tuple[str, ClassifierConfig]]:
-    """Return the classifiers of the tables that are trained, by name."""
+    """Return name and settings of each classifier that the tables train."""
     used = dict.fromkeys((one.classifier, one.dataset) for _, one in config.experiments() if one.classifier is not None)
     found = {name: config.for_dataset(dataset).classifiers[name] for name, dataset in used}
     return [(name, one) for name, one in found.items() if one.epochs]

@@ -1,4 +1,4 @@
-"""Check of a training in two processes against one, on machines with two cards."""
+"""Check that training in two processes, on two GPUs, agrees with training in one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TIMEOUT = 300
 
 
 def check_processes(subject: Subject) -> Iterator[Line]:
-    """Train an epoch in one process and in two, each on its card."""
+    """Train an epoch in one process and in two, with one GPU per process."""
     if visible_gpus() < 2:
         line = subject.config.resources.get("train_flow")
         if line is not None and line.gpu > 1:
@@ -39,8 +39,8 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
     """Compare bits/dim and time of an epoch in one process and in two.
 
     Args:
-        subject: whose main flow is trained.
-        command: that runs `nfpi`.
+        subject: the check's subject, whose main flow is trained.
+        command: the command line that runs `nfpi`, without its arguments.
     """
     workload = subject.main
     batch = subject.batch(workload.training.batch_size)

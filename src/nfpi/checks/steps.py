@@ -33,10 +33,10 @@ _FULL = 0.9
 _WORTHWHILE = 1.1
 """speed-up above which another setting is recommended"""
 _REPEATS, _LONG = 3, 1.5
-"""how often a step is timed, and of how many seconds one is timed once"""
+"""number of timed steps after a warm-up, and seconds of a warm-up above which only one is timed"""
 _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 _JOBS = 5
-"""attempts of a job under the cluster's profiles"""
+"""times that a job is run under the cluster profiles, retries included"""
 _ON_GPU = "a GPU shows it"
 
 
@@ -75,7 +75,7 @@ def _memory_line(workload: Workload, text: str) -> Line:
 
 
 def check_speed(subject: Subject) -> Iterator[Line]:
-    """Time steps of each workload in each supported precision, the main one's in both memory formats."""
+    """Time steps of each workload in each supported precision; those of the main workload in both memory formats."""
     for workload in subject.distinct:
         batch = subject.batch(workload.training.batch_size)
         chosen = choose_precision(workload.training.precision, subject.device)
@@ -104,7 +104,7 @@ def check_speed(subject: Subject) -> Iterator[Line]:
 def _time_steps(
     subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow
 ) -> tuple[Line, float]:
-    """Return a line on the steps in a precision, and the seconds of one in the format that trainings take."""
+    """Time steps in one precision; return the report line, and seconds per step in the format that trainings use."""
     trainer = Trainer.new(workload, batch, precision, start)
     step = partial(trainer.step, *trainer.batch())
     own = _own_format(trainer)
@@ -157,7 +157,7 @@ def _precisions(device: torch.device, chosen: str) -> list[str]:
     found = []
     for precision in ("32-true", "tf32", "bf16-mixed"):
         if device.type == "cpu" and precision != "32-true" and precision != chosen:
-            continue  # emulated on most of them
+            continue  # emulated on most CPUs
         try:
             found.append(choose_precision(precision, device))
         except ValueError:
@@ -166,7 +166,7 @@ def _precisions(device: torch.device, chosen: str) -> list[str]:
 
 
 def _own_format(trainer: Trainer) -> str:
-    """Return the memory format that trainings use in a precision."""
+    """Return the name of the memory format that trainings use in the trainer's precision."""
     kind = trainer.device.device.type
     rounded = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = trainer.device.precision == "tf32"
@@ -256,7 +256,7 @@ def check_synchronisations(subject: Subject) -> Iterator[Line]:
 
 
 def check_checkpoint(subject: Subject) -> Iterator[Line]:
-    """Save and load a state, and compare the loss of its second step with that of the uninterrupted training."""
+    """Save and load a training state, and compare the losses of its next two steps with those without the reload."""
     trainer = subject.trained
     x, labels = trainer.batch()
     trainer.step(x, labels)

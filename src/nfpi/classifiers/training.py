@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 LogRow = dict[str, float]
 BatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""A change of a normalised batch (images, labels)."""
+"""Transform of a normalised batch: (images, labels) → (images, labels)."""
 _STEPS_BETWEEN_CHECKS = 20
 
 
@@ -42,7 +42,7 @@ class TrainedClassifier:
     """A classifier after its last epoch.
 
     Attributes:
-        model: on the device it was trained on.
+        model: the trained model, on the device it was trained on.
         log: a row for each epoch.
         validation_acc: percentage of real validation images classified correctly; None: there are none.
     """
@@ -57,10 +57,10 @@ class ClassifierState:
     """State of a training: everything that the next step depends on.
 
     Attributes:
-        model: on the device it is trained on.
+        model: the model, on the device it is trained on.
         optimizer: SGD or AdamW, with its moments.
-        schedule: of the learning rate, stepped after every batch.
-        seed: of the run.
+        schedule: schedule of the learning rate, stepped after every batch.
+        seed: seed of the run.
         step: number of steps so far.
         epoch_loss: sum of the losses of the current epoch's images, ().
         log: a row for each epoch.
@@ -84,7 +84,7 @@ class ClassifierState:
         )
 
     def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The state as tensors and a JSON header."""
+        """Return the state as tensors and a JSON header."""
         names = [name for name, _ in self.model.named_parameters()]
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
@@ -103,7 +103,7 @@ class ClassifierState:
         """Restore the state that :meth:`content` returned, on the current device; errors name `path`.
 
         Raises:
-            FormatError: it is the state of something else.
+            FormatError: the state is that of another model or training.
         """
 
         def under(prefix: str) -> dict[str, Tensor]:
@@ -183,14 +183,14 @@ def train_classifier(
     Args:
         model: normalised images (B, C, H, W) → (B, K) logits.
         data: images and settings; with 0 epochs the weights stay as they are.
-        seed: of order, augmentation, and random numbers of the model.
+        seed: seed of the order of images, augmentation, and dropout.
         device: device and precision.
-        checkpoints: where the state is saved, and where a training that was stopped is resumed from; None: nowhere.
+        checkpoints: where the state is saved and resumed from; None: it is not saved.
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        ValueError: the model does not give (B, K) logits, batches cannot be divided, or activations not be computed
-            anew.
+        ValueError: the model does not return (B, K) logits, has batch normalisation and `accumulate` > 1, or does not
+            support activation checkpointing.
         Interrupted: a signal asked to stop; the state is saved.
     """
     _require_divisible(model, data.config)
@@ -245,7 +245,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
             )  # for mixup and the like, and for dropout
             images, targets = change_batch(normalize(images), labels)
             optimizer.zero_grad()
-            losses = []  # the sum of each part's
+            losses = []  # summed over the images of each part
             parts = zip(images.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
             for some, their_targets in parts:
                 logits = module(some)
@@ -271,7 +271,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
 
 
 def _batch_transform(data: ClassifierData, device: Device) -> BatchTransform:
-    """The standard augmentation of a batch."""
+    """Return the standard augmentation of a batch."""
     if data.standard is None:
         return lambda images, labels: (images, labels)
     from nfpi.classifiers.transforms import BatchAugmentation  # torchvision is slow to import

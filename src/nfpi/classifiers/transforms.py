@@ -1,4 +1,4 @@
-"""The standard augmentations of a classifier: of one uint8 image (C, H, W), and of a normalised batch.
+"""Standard augmentations of a classifier's training images: of one uint8 image (C, H, W), and of a normalised batch.
 
 All random numbers come from torch's global generator.
 """
@@ -30,11 +30,11 @@ def classifier_transform(
     Args:
         standard: which of them, and how strong.
         shape: (C, H, W) of the images.
-        flip: whether mirrored images are still of their class; nothing mirrors otherwise.
-        fill: colour in [0, 1] that RandAugment shows beyond an image's edge.
+        flip: whether a mirrored image keeps its class; otherwise images are never mirrored.
+        fill: colour in [0, 1] that RandAugment fills in beyond an image's edge.
 
     Returns:
-        the transform, or None where nothing would change.
+        the transform, or None if all augmentations are off.
     """
     steps: list[Transform] = []
     if standard.crop_padding:
@@ -49,14 +49,14 @@ def classifier_transform(
 class BatchAugmentation:
     """The standard augmentations of a normalised batch: random erasing, mixup, cutmix.
 
-    Random erasing (timm's) fills a rectangle of some images with noise N(0, 1), or with 0, the mean that images are
-    normalised by. Mixup and cutmix (torchvision's) mix each image of a batch and its label with those of its neighbour,
-    in a share `mix_probability` of the batches; where both are on, one is chosen at random for each batch.
+    Random erasing (timm's) fills a rectangle of some images with noise N(0, 1), or with 0, the mean of normalised
+    images. Mixup and cutmix (torchvision's) mix each image of a batch and its label with those of its neighbour,
+    with probability `mix_probability` per batch; if both are on, one is chosen at random for each batch.
 
     Args:
         standard: which of them, and how strong.
         num_classes: K.
-        device: of the batches.
+        device: device of the batches.
     """
 
     def __init__(self, standard: StandardAugmentation, num_classes: int, device: torch.device) -> None:
@@ -101,7 +101,8 @@ class RandAugment:
     """timm's RandAugment (Cubuk et al., 2020) of one uint8 image (C, H, W), grey or RGB.
 
     Args:
-        policy: timm's text, e.g. `rand-m9-mstd0.5-inc1`: magnitude, its deviation, operations that grow with it.
+        policy: timm's notation, e.g. `rand-m9-mstd0.5-inc1`: magnitude 9 with standard deviation 0.5, and operations
+            whose severity increases with the magnitude.
         shape: (C, H, W); translations reach up to 0.45 of the shorter side.
         fill: colour in [0, 1] beyond the image's edge.
     """
@@ -118,22 +119,22 @@ class RandAugment:
                 operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Augment one image; the shape stays."""
+        """Augment one image, keeping its shape."""
         channels = len(image)
         with seed_globals(int(torch.randint(2**32, ()))):
-            # the operations require RGB; they leave equal channels equal
+            # the operations require RGB; three equal channels stay equal
             changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
         return functional.pil_to_tensor(changed)[:channels]
 
 
 def _at_least_one_bit(bits_at: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:
-    """Bits that timm's posterisation keeps; at the ends of its scale it would keep 0, which Pillow refuses."""
+    """Return the number of bits that posterisation keeps, at least 1: timm may choose 0, which Pillow refuses."""
     return (max(1, bits_at(level, settings)[0]),)
 
 
 @contextmanager
 def seed_globals(seed: int) -> Iterator[None]:
-    """Seed Python's and NumPy's global generators, which timm draws from, in the block; their states are restored.
+    """Seed Python's and NumPy's global generators, which timm uses, within the block; restore their states after it.
 
     Args:
         seed: in [0, 2³²).

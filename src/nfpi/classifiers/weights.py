@@ -1,4 +1,4 @@
-"""Weights of classifiers, from files."""
+"""Read the weights of classifiers from files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nfpi.runtime.tensors import FormatError, load_state, require_finite, verify
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read weights by name from a file of safetensors or of torch; nothing in it is executed.
+    """Read named weights from a safetensors file or one of `torch.save`, without executing code in it.
 
     Raises:
         FormatError: the file is missing, damaged, or holds something else, or a number in it is not finite.
@@ -28,7 +28,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if zipfile.is_zipfile(path):  # older versions of torch wrote another form
+        if zipfile.is_zipfile(path):  # files of torch < 1.6 are not zip archives
             verify_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -36,7 +36,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle may fail in any operation
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FormatError(f"{path}: expected a file of weights, received a damaged one ({reason})") from None
-    for key in ("state_dict", "model"):  # where training programs put them, beside other things
+    for key in ("state_dict", "model"):  # common keys of checkpoints that contain more than weights
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors_by_name = isinstance(content, Mapping) and all(
@@ -48,7 +48,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | None) -> None:
-    """Load weights, of any precision, into a model that has exactly these; errors name `path`.
+    """Load weights of any floating-point precision into a model; errors name `path`.
 
     Raises:
         FormatError: names or shapes differ.

@@ -26,7 +26,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""Limited to the signed 64-bit integers of tables."""
+"""Limited to 63 bits, because tables store it as a signed 64-bit integer."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
@@ -50,7 +50,7 @@ def added_setting(default: Any) -> Any:
 
 
 class _Nullable:
-    """Annotation of a mapping of named blocks: null removes a block of the extended preset."""
+    """Annotation of a mapping of named blocks, in which null removes a block that the extended preset defines."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._drop_nulls, handler(source))

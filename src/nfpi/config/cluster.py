@@ -35,7 +35,7 @@ RESUMED: frozenset[JobName] = frozenset(
 
 _WORD = r"[\w.,:@%+/=-]+"
 _EXPRESSION = r"[\w.,:@%+/=&|*()\[\]-]+"
-"""Contains shell characters, but Snakemake's executor quotes it."""
+"""May contain special characters of a shell, because Snakemake's executor quotes the expression."""
 _QUOTED = re.compile(r"""'[^'\n]*'|"[^"\n$`\\!]*\"""")
 _EXPANDED = re.compile(r"""[$`\\;&|<>(){}*?!~#'"]|[^\S ]""")
 """Characters that are special to a shell, and line breaks."""
@@ -56,7 +56,7 @@ def _check_pattern(text: str, pattern: str, expected: str) -> str:
 
 
 def _check_options(text: str) -> str:
-    """Check that the shell of the submitting machine, which the options pass through, has nothing to expand."""
+    """Check that the options contain nothing that the shell of the submitting machine would expand."""
     special = _EXPANDED.search(_QUOTED.sub("", text))
     if special:
         raise ValueError(
@@ -122,7 +122,7 @@ def threads_of_job(line: Resources, cluster: Cluster | None) -> int:
 def resources_of_job(
     stage: JobName, line: Resources, cluster: Cluster | None, attempt: int = 1
 ) -> dict[str, int | str]:
-    """Return all other resources of one job, under the names used by Snakemake and its SLURM executor.
+    """Return the resources of one job other than threads, under the names of Snakemake and its SLURM executor.
 
     A stage that cannot resume requests more time and memory on each retry, up to three times as much.
 
@@ -130,7 +130,7 @@ def resources_of_job(
         stage: stage that the job runs.
         line: the resources of this stage.
         cluster: where it runs; None: on this machine.
-        attempt: 1, 2, ...
+        attempt: 1 for the first submission, 2 for the first retry, ...
     """
     times = 1 if stage in RESUMED else min(attempt, 3)
     asked: dict[str, int | str | None] = {"mem_mb": times * line.mem_mb, "runtime": times * line.runtime}

@@ -74,8 +74,9 @@ class DatasetConfig(DatasetBlock):
 SOURCES = Registry("source")
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
 Traits: `published`, whether the files are checked against known digests, so that moving the folder does not change the
-data set; `size`, the image size, if it is known. Where all is known before the images are there, also `channels`,
-`classes` and `images`, those from which validation images, and with `test_split=False` test images, are taken."""
+data set; `size`, the image size, if it is known. Sources whose content is known before they are read also have
+`channels`, `classes` (their number), `images` (the number of images from which the validation split is taken), and
+`test_split=False` if the test images are taken from these too."""
 
 SOURCES.register(
     "digits",

@@ -1,4 +1,4 @@
-"""Loading of Python files by which users add variants: `extensions: [my_prior.py]`."""
+"""Load Python files in which users register flows, priors, metrics and so on: `extensions: [my_prior.py]`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _loaded: dict[Path, str] = {}
 def load_extensions(files: Iterable[Path]) -> None:
     """Load these extension files, and unload all others.
 
-    Each file is executed once, which registers its variants, and again when it has changed.
+    Each file is executed once, which registers what it defines, and again when it has changed.
 
     Raises:
         ConfigError: a file is missing or fails; one line with its name and the line number.
@@ -57,7 +57,7 @@ def load_extensions(files: Iterable[Path]) -> None:
 
 
 def _forget(path: Path) -> None:
-    """Unregister the variants of a file."""
+    """Unregister all that a file has registered."""
     _loaded.pop(path, None)
     for registry in REGISTRIES:
         registry.forget(path)

@@ -11,7 +11,7 @@ from nfpi.config.base import ConfigError, Settings
 from nfpi.config.registry import Registry
 
 OF_GENERATED = "cnn_"
-"""Prefix of metrics measured on a classifier of generated images."""
+"""Prefix of metrics of classifiers that are trained on generated images."""
 OF_VALIDATION = "validation_"
 """Prefix of metrics measured on the validation split."""
 
@@ -19,9 +19,9 @@ _OTHER_COLUMNS = (
     *("experiment", "row", "dataset", "flow", "prior", "lambda", "seed", "classifier", "augmentation", "table"),
     *("status", "diverged", "validation", "chosen_by", "candidates", "best", "metric", "value", "images"),
 )
-"""Columns of results that are not metrics."""
+"""Columns of result tables that are not metrics."""
 _MEASURED_OF_GENERATED = ("cnn_acc",)
-"""Registered metrics that have this prefix in their own name."""
+"""Registered metrics whose own name begins with OF_GENERATED."""
 _DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
 """Columns that tables derive from metrics."""
 
@@ -63,8 +63,8 @@ class Metric:
 def metric(name: str) -> Metric:
     """Return the metric of this name.
 
-    For every computed metric x, `cnn_x` is its value for a classifier of generated images, and `validation_x` that of a
-    flow on the validation split.
+    For every computed metric x, `cnn_x` is its value for a classifier trained on generated images, and `validation_x`
+    its value for a flow on the validation split.
 
     Raises:
         ConfigError: unknown metric.
@@ -103,7 +103,7 @@ def register_metric(
     decimals: int = 1,
     is_share: bool = False,
 ) -> Any:
-    """Register a metric. Without `function`, it is recorded by a stage, or this call decorates the function.
+    """Register a metric, computed by `function` or the function that this call decorates, or else recorded by a stage.
 
     ```python
     @register_metric("ece", label="ECE", unit="%", higher_is_better=False, decimals=2)
@@ -111,7 +111,7 @@ def register_metric(
     ```
 
     The function receives log p(x | y) of a flow or the log-softmax of a classifier, (N, K), and the labels, (N,), of
-    the test split. `is_share` marks a percentage of these images, of which tables show a 95 % interval.
+    the test split. `is_share` marks a percentage of these images, for which tables show a 95 % interval.
 
     Raises:
         ConfigError: the name is taken, or has another meaning in tables.
@@ -163,7 +163,7 @@ register_metric("validation_top1", label="Validation top-1", unit="%", higher_is
 register_metric("fit_iterations", label="Iterations of the fit", higher_is_better=False)
 # derived from the seeds of a row, for claims (nfpi.config.claims); not recorded by a run
 register_metric("divergence", label="Diverged", unit="%", higher_is_better=False, decimals=0)
-# computed metrics of any of them
+# computed from the predictions of flows and of both kinds of classifiers
 register_metric(
     "ece", "nfpi.results.measures:expected_calibration_error", label="ECE", unit="%", higher_is_better=False, decimals=2
 )

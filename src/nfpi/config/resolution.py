@@ -1,4 +1,4 @@
-"""Resolution of config.yaml, a preset and command-line overrides to one :class:`Config`."""
+"""Merge config.yaml, a preset and command-line overrides into one validated :class:`Config`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from nfpi.runtime.tensors import load_tensors, save_tensors
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""suffixes of weight files that may execute code when they are read"""
+"""suffixes of pickled weight files, which may execute code when they are read"""
 
 
 class _Data(Record):
@@ -64,7 +64,7 @@ class TrainedFlow:
     :class:`nfpi.ClassConditionalFlow` adds fitting, inference and sampling.
 
     Attributes:
-        flow: f, with averaged weights.
+        flow: the flow f, with the averaged weights of its training.
         prior: K Gaussians in D = C·H·W dimensions, float64.
         config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
             `start`, `step`, `prior` (method, λ and settings).
@@ -133,7 +133,7 @@ class TrainedFlow:
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
-        """Read a model from a folder of :meth:`write`, on the CPU.
+        """Read a model from a folder written by :meth:`write`, onto the CPU.
 
         Raises:
             FormatError: a file is missing, damaged, or of another format; or the weights are a pickle.

@@ -1,4 +1,4 @@
-"""Targets, inputs, params and resources of the rules, as typed functions that are tested without Snakemake."""
+"""Targets, inputs, params and resources of the Snakemake rules, computed by typed functions that need no Snakemake."""
 
 from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.jobs import Jobs
