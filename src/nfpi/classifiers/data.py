@@ -26,9 +26,9 @@ class ResizedImages:
     """Images of any size as an array (N, S, S, C), read and resized when the array is indexed.
 
     Args:
-        pixels: of any size.
+        pixels: pixels of the images, of any size.
         channels: C.
-        size: S.
+        size: S, the side of the resized images.
         preprocessing: how images are resized.
     """
 
@@ -49,15 +49,15 @@ class ResizedImages:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierBatches:
-    """Batches of 8-bit images, some replaced by variants, each augmented by itself.
+    """Batches of 8-bit images, some replaced by variants, each augmented separately.
 
     Args:
         train: the images; row r·N + n of an epoch is image n in its repetition r.
         preprocessing: how decoded variants are resized.
         transform: augmentation of one image (C, H, W); None: none.
         repeats: R.
-        variants: pixels, or latents whose decoded images come with the requests; None: none.
-        probability: that an image is replaced.
+        variants: pixels, or latents whose decoded images come with the requests; None: no image is replaced.
+        probability: probability that an image is replaced.
         seed: of the run; determines which are.
     """
 
@@ -101,10 +101,10 @@ class ClassifierData:
 
     Args:
         train, validation: 8-bit images of one size.
-        config: batch size, passes of an epoch, share of variants.
-        preprocessing: of the classifier's images.
-        standard: the standard augmentations; None: without.
-        variants: of the training images; None: without.
+        config: batch size, passes over the images per epoch, share of variants.
+        preprocessing: how images are resized and normalised for the classifier.
+        standard: the standard augmentations; None: without them.
+        variants: latent-augmented variants of the training images; None: without them.
 
     Raises:
         ValueError: training and validation images do not fit together.
@@ -128,17 +128,17 @@ class ClassifierData:
 
     @property
     def images_per_epoch(self) -> int:
-        """Images of an epoch; each counts as often as it is repeated."""
+        """Number of images per epoch, repetitions included."""
         return self._drawn - self.drops_last
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch; the last one may be smaller."""
+        """Number of batches per epoch; the last one may be smaller."""
         return num_batches(self._drawn, self.config.batch_size, self.drops_last)
 
     @property
     def _drawn(self) -> int:
-        """Images that all passes of an epoch draw."""
+        """Number of images in all passes of an epoch, before a last batch of one is dropped."""
         return self.config.repeats * len(self.train)
 
     def stream(
@@ -150,11 +150,11 @@ class ClassifierData:
         pass and the image only: neither on `start_batch` nor on the workers, which live until :meth:`close`.
 
         Args:
-            seed: of the run.
+            seed: seed of the run.
             epoch: counted from 0.
             start_batch: batches to skip.
-            device: of the batches.
-            then: the epoch that follows, whose first batches are made ahead; None: not known, or none.
+            device: device of the batches.
+            then: the next epoch, whose first batches are prepared in advance; None: nothing is prepared.
         """
         key = seed, device
         if key not in self._loaders:
@@ -197,7 +197,7 @@ class ClassifierData:
         )
 
     def _transform(self) -> Transform | None:
-        """The standard augmentation of one image."""
+        """Return the standard augmentation of one image."""
         if self.standard is None:
             return None
         from nfpi.classifiers.transforms import classifier_transform  # torchvision is slow to import
