@@ -1,4 +1,4 @@
-"""The images of a classifier: resized when they are read, some replaced by latent-augmented variants."""
+"""Images for classifiers: resized when they are read, and some replaced by latent-augmented variants."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class ClassifierBatches:
     Args:
         train: the images; row r·N + n of an epoch is image n in its repetition r.
         preprocessing: how decoded variants are resized.
-        transform: augmentation of one image (C, H, W); None: none.
-        repeats: R.
+        transform: augmentation of one image (C, H, W); None: no augmentation.
+        repeats: R, the number of passes over the images per epoch.
         variants: pixels, or latents whose decoded images come with the requests; None: no image is replaced.
         probability: probability that an image is replaced.
-        seed: of the run; determines which are.
+        seed: seed of the run, which determines the replaced images.
     """
 
     train: ImageSet

@@ -1,4 +1,4 @@
-"""The GPU that a job was given: a job whose torch cannot use it fails at once, rather than take weeks on the CPU."""
+"""Check that torch can use the GPU allocated to a job, which fails at once otherwise instead of running on the CPU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
 
 _PYPI = "pip install --force-reinstall torch torchvision"
 _CU126 = "pip install --force-reinstall 'torch<2.15' torchvision --index-url https://download.pytorch.org/whl/cu126"
-"""The last build with kernels for V100 and its elders, for drivers of CUDA 12 too."""
+"""The last build with kernels for V100 and older cards; it also works with drivers of CUDA 12."""
 _ON_PURPOSE = f"{CHOICE}=cpu computes on the CPU on purpose"
 
 
 class DeviceError(ValueError):
-    """torch cannot use the GPU that there is."""
+    """Raised if torch cannot use the allocated GPU."""
 
 
 def uses_cpu_on_purpose() -> bool:
@@ -36,14 +36,13 @@ def uses_cpu_on_purpose() -> bool:
 
 
 def require_granted_gpu(devices: int = 1) -> None:
-    """Make sure that torch can use the GPU that this process was given; nothing is asked where there is none.
+    """Check that torch can use the GPU allocated to this process; without one, do nothing.
 
-    A GPU counts as given where SLURM or CUDA_VISIBLE_DEVICES names one, where NVIDIA's driver has one outside SLURM,
-    and where `NFPI_DEVICE=cuda` wants one. Builds of torch for AMD's GPUs are left alone.
+    A GPU counts as allocated if SLURM or CUDA_VISIBLE_DEVICES names one, if NVIDIA's driver finds one outside SLURM, or
+    if `NFPI_DEVICE=cuda` requires one. Builds of torch for AMD's GPUs are not checked.
 
     Args:
-        devices: how many GPUs this process and those beside it use; of these each must be of an architecture that torch
-            was built for.
+        devices: number of GPUs that the processes of this run use; torch must have kernels for each of them.
 
     Raises:
         DeviceError: torch finds no GPU, or has no kernels for it; the message says what to install.
@@ -60,14 +59,15 @@ def require_granted_gpu(devices: int = 1) -> None:
 
 
 def has_kernels(built_for: Iterable[str], capability: tuple[int, int]) -> bool:
-    """Tell whether a build of torch runs on a card.
+    """Return whether a build of torch has kernels for a card.
 
     Kernels run on cards of the same major number and a minor number not below theirs (`sm_80` on 8.6), PTX
-    (`compute_80`) on all later ones; an `a` (`sm_90a`) ties both to that very card, an `f` to the same major number.
+    (`compute_80`) on all later ones; with the suffix `a` (`sm_90a`) both run on exactly that architecture only, with
+    `f` on the same major number.
 
     Args:
         built_for: architectures, as `torch.cuda.get_arch_list` names them.
-        capability: of the card, as `torch.cuda.get_device_capability` gives it.
+        capability: compute capability of the card, as `torch.cuda.get_device_capability` returns it.
     """
     for name in built_for:
         found = _ARCHITECTURE.fullmatch(name)
@@ -93,7 +93,7 @@ def _choice() -> str:
 
 
 def _describe_granted() -> str | None:
-    """Who gave this process a GPU; None: nobody did."""
+    """Describe what allocated a GPU to this process; None: it has none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     for variable in _SLURM:
         if given := os.environ.get(variable):
@@ -105,14 +105,14 @@ def _describe_granted() -> str | None:
         return None if visible.strip() in _NO_GPU else f"CUDA_VISIBLE_DEVICES={visible}"
     if "SLURM_JOB_ID" in os.environ:  # a job without a GPU on a node that has some
         return None
-    # The driver's files are seen in a container that was given no GPU too, its programs are not.
+    # A container without a GPU may also have the driver's files, but not its programs.
     if _DRIVER.is_dir() and any(_DRIVER.iterdir()) and shutil.which("nvidia-smi"):
         return "NVIDIA's driver has one"
     return None
 
 
 def _describe_lack() -> str:
-    """Why torch finds no GPU, and what helps."""
+    """Describe why torch finds no GPU, and what to install."""
     if torch.version.cuda is None:
         build = "CPU build" if torch.version.hip is None else "ROCm build"
         return f"a {build} of torch {torch.__version__}: install a CUDA build, `{_PYPI}`, or on V100 `{_CU126}`"
@@ -123,7 +123,7 @@ def _describe_lack() -> str:
 
 
 def _require_kernels(count: int) -> None:
-    """Make sure that torch has kernels for the first `count` cards."""
+    """Raise DeviceError unless torch has kernels for the first `count` cards."""
     if torch.version.cuda is None:
         return
     built_for = torch.cuda.get_arch_list()

@@ -25,7 +25,7 @@ from nfpi.runtime.precision import full_precision
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.randomness import derive_seed, generator_for
 
-# numbers that no epoch of training has, so that orders and augmentations differ from those of all epochs
+# epoch numbers that no training reaches, so that orders and augmentations differ from those of all epochs
 INITIALIZATION_EPOCH, STATISTICS_EPOCH = 2**31, 2**31 + 1
 
 
@@ -34,9 +34,9 @@ class TrainingData:
     """Training and validation images, as batches for the flow.
 
     Attributes:
-        train, validation: image sets; without a validation set nothing is evaluated.
+        train, validation: image sets; without validation images nothing is evaluated.
         config: batch size, augmentation, noise.
-        device: of the batches.
+        device: device of the batches.
         processes: group of processes that share every batch.
 
     Raises:
@@ -85,7 +85,7 @@ class TrainingData:
         depend on their number.
 
         Args:
-            seed: of the run.
+            seed: seed of the run.
             epoch: counted from 0.
             start_batch: number of batches to skip.
             then: the epoch that follows, whose first images are read ahead; None: not known, or none.
@@ -148,9 +148,9 @@ def latent_statistics(
     Args:
         flow: f of the latents z = f(x).
         data: training images; all its processes take part.
-        seed: of the run; order, augmentations and noise are the same in every call.
-        prior, nll_range: where both are given, the range is updated with −log p(x | y) of every image under the prior,
-            with the constant of bits/dim but in nats.
+        seed: seed of the run; order, augmentations and noise are the same in every call.
+        prior, nll_range: if both are given, the range is updated with −log p(x | y) of every image under the prior, in
+            nats, including the additive constant of bits/dim.
         then: the epoch that follows, whose first images are read ahead; None: not known, or none.
     """
     dimensions = torch.Size(data.train.shape).numel()
