@@ -39,11 +39,11 @@ class Subject:
     """A preset on a device.
 
     Attributes:
-        preset: its name.
-        config: its settings.
-        workloads: its flows; most checks look at the first one.
-        device: where they are trained.
-        seconds: of a training step of each workload at its whole batch, as they were measured or, on a CPU, projected.
+        preset: name of the preset.
+        config: settings of the preset.
+        workloads: flows that the preset trains; most checks use only the first one.
+        device: device that the checks run on.
+        seconds: time of a training step of each workload at its full batch size: measured, or on a CPU projected.
     """
 
     preset: str
@@ -68,11 +68,11 @@ class Subject:
         return list({workload.step: workload for workload in reversed(self.workloads)}.values())[::-1]
 
     def measured(self, workload: Workload, seconds: float) -> None:
-        """Record the seconds of a step of a workload, and of those with the same steps."""
+        """Record the seconds per step of a workload, and of all other workloads with the same steps."""
         self.seconds |= {other.name: seconds for other in self.workloads if other.step == workload.step}
 
     def batch(self, size: int) -> int:
-        """Return the batch size to use on this device for a batch of this size."""
+        """Return the batch size to use on this device instead of a configured one, which may be too slow on a CPU."""
         return size if self.on_gpu else min(size, ON_CPU)
 
     @cached_property
@@ -86,10 +86,10 @@ class Trainer:
     """Trainer that makes single steps like those of :mod:`nfpi.training.loop`.
 
     Attributes:
-        workload: whose flow is trained.
-        config: settings of the training, with the batch size that is taken here.
-        device: with its precision.
-        state: of the training.
+        workload: the workload whose flow is trained.
+        config: settings of the training, with the batch size of the check.
+        device: device and precision.
+        state: state of the training.
         prior: Gaussians around random means.
         compiler: backend of :func:`torch.compile`; None: not compiled.
     """
@@ -115,8 +115,8 @@ class Trainer:
         Args:
             workload: the flow and its images.
             batch: number of images in a step.
-            precision: in place of the workload's.
-            flow: one that is initialised already, of which a copy is trained; None: a new one.
+            precision: precision that replaces the workload's.
+            flow: initialised flow, of which a copy is trained; None: a new one is initialised.
             compiler: backend of :func:`torch.compile`; None: not compiled.
         """
         changes = {"batch_size": batch, "workers": 0, "precision": precision or workload.training.precision}

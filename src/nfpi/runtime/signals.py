@@ -49,11 +49,11 @@ class Interruption:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has been received."""
         return bool(self._name)
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
+        """Raise Interrupted if a signal has been received."""
         if self._name:
             raise Interrupted(self._name)
 
@@ -103,7 +103,7 @@ def interruptible(at_once: bool = False) -> Iterator[Interruption]:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Block the signals that stop a process during the block; processes started in it inherit that."""
+    """Block the signals that stop a process within the block; processes started in it inherit the signal mask."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
