@@ -77,7 +77,7 @@ class Subject:
 
     @cached_property
     def trained(self) -> Trainer:
-        """The main flow, ready to train at a batch for many steps."""
+        """Trainer of the main flow at a batch of at most 64 images, for checks that make many steps."""
         return Trainer.new(self.main, min(64, self.batch(self.main.training.batch_size)))
 
 
