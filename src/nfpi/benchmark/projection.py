@@ -42,7 +42,7 @@ def _introduction(preset: str) -> list[str]:
     return [
         "# Performance on GPUs",
         "",
-        "**Nothing on this page was run on a GPU: none could be had.**",
+        "**Nothing on this page was run on a GPU: none was available.**",
         "The hours are computed from counted operations; they say where time goes and what to ask a cluster for.",
         "What was measured, on CPUs, stands in [measurements](measurements.md).",
         "",
@@ -73,7 +73,7 @@ def _hours(projection: Projection) -> list[str]:
     return [
         "## Hours by stage",
         "",
-        "Hours of one GPU for all tables of the preset, what runs share counted once.",
+        "Hours of one GPU for all tables of the preset, shared runs counted once.",
         "The precision is that of training steps; all else is float32, as in the program.",
         "`precision: auto` is bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Reading and augmenting images is not counted (it goes on beside the GPU), nor is the fit of priors (seconds "

@@ -39,7 +39,7 @@ def check_build(subject: Subject) -> Iterator[Line]:
     """Name the device and the build of torch."""
     name, build = describe_device(subject.device), f"torch {torch.__version__}"
     if not subject.on_gpu:
-        yield Line("device", "ok", f"{name}, {build}; its kernels for a card and the driver: a GPU shows it")
+        yield Line("device", "ok", f"{name}, {build}; its kernels and the driver can be checked on a GPU only")
         return
     major, minor = torch.cuda.get_device_capability(subject.device)
     memory = torch.cuda.get_device_properties(subject.device).total_memory / 2**30

@@ -37,7 +37,7 @@ _REPEATS, _LONG = 3, 1.5
 _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 _JOBS = 5
 """times that a job is run under the cluster profiles, retries included"""
-_ON_GPU = "a GPU shows it"
+_ON_GPU = "needs a GPU"
 
 
 def check_memory(subject: Subject) -> Iterator[Line]:

@@ -313,7 +313,7 @@ def _diverged(state: ClassifierState, config: ClassifierConfig) -> TrainingDiver
     setting = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
     return TrainingDiverged(
         f"classifier: the loss is not finite by step {state.step} (seed {state.seed}): try a smaller {setting} "
-        f"(now {getattr(config, setting):g}) or a gradient_clip (now {config.gradient_clip:g}; 0 is none)",
+        f"(now {getattr(config, setting):g}) or a gradient_clip (now {config.gradient_clip:g}; 0: off)",
         state.step,
         "loss of the classifier",
     )

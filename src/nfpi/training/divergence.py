@@ -56,7 +56,7 @@ def loss_diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiver
     return TrainingDiverged(
         f"training: the loss is not finite by step {step} (seed {seed}): "
         f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "
-        f"(now {config.gradient_clip:g}; 0 is none)",
+        f"(now {config.gradient_clip:g}; 0: off)",
         step,
         "loss of the flow",
     )
