@@ -117,7 +117,7 @@ def register_metric(
         ConfigError: the name is taken, or has another meaning in tables.
     """
     if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
-        raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: choose another one")
+        raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
     if name.startswith(OF_GENERATED) and name not in _MEASURED_OF_GENERATED:
         raise ConfigError(
             f"metric '{name}': {OF_GENERATED} marks metrics of classifiers of generated images: rename it"
