@@ -76,7 +76,7 @@ def _hours(projection: Projection) -> list[str]:
         "Hours of one GPU for all tables of the preset, shared runs counted once.",
         "The precision is that of training steps; all else is float32, as in the program.",
         "`precision: auto` is bf16-mixed on an A100 or H100 and 32-true on a V100.",
-        "Reading and augmenting images is not counted (it goes on beside the GPU), nor is the fit of priors (seconds "
+        "Reading and augmenting images is not counted (it runs beside the GPU), nor is the fit of priors (seconds "
         "on a CPU), nor figures.",
         "",
         *_table(head, rows),
