@@ -86,7 +86,7 @@ def test_kernels_scaled_together_are_those_scaled_alone(channels_last):
 
 
 def test_kernels_are_forgotten_after_a_pass(as_on_accelerators):
-    """A net that kept them would go on with old weights."""
+    """A net that kept them would keep computing with old weights."""
     flow = MatrixExponentialFlow((1, 4, 4), [2], [1], [4])
     x = torch.rand(2, 1, 4, 4)
     with torch.no_grad():

@@ -33,7 +33,7 @@ rule train_classifier:
 
 
 rule test_classifier:
-    """Pick the temperature whose classifier is best on the validation split, and test that one (CNN-Acc)."""
+    """Pick the temperature whose classifier is best on the validation split, and test it (CNN-Acc)."""
     input:
         **plan.splits("test"),
         models=inputs.candidate_files("model"),

@@ -116,8 +116,8 @@ class OperationCounter(TorchDispatchMode):
             out = self._made_up(func, args)
         if func.overloadpacket is aten.any:
             out.nfpi_says_no = True
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        tensors = [*inputs, *(leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor))]
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        tensors = [*inputs, *(value for value in tree_leaves(out) if isinstance(value, Tensor))]
         here = [tensor.device.type == self._device.type for tensor in tensors]
         if not any(here):
             return out

@@ -166,7 +166,7 @@ def _start(rank: int, port: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing: threading.Event) -> None:
-    """End this process if another one fails, because communication with that one would never end."""
+    """End this process if another one fails, because communication with a failed process never ends."""
     status = child.wait()
     if status == 0 or closing.wait(_GRACE):
         return

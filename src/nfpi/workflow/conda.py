@@ -9,7 +9,7 @@ OVERRIDE = "CONDA_OVERRIDE_CUDA"
 """Variable that conda takes the driver's version of CUDA from, in the place of the driver."""
 
 CUDA = "12.9"
-"""The last before 13, which leaves V100 out and wants a newer driver."""
+"""Last version of CUDA before 13, which drops V100 and needs a newer driver."""
 
 _DRIVER = Path("/proc/driver/nvidia")
 
