@@ -1,4 +1,4 @@
-"""Figures: a module for each, with its computation and its drawing."""
+"""Figures: one module each, with the computation and the drawing."""
 
 import lazy_loader
 

@@ -89,7 +89,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
 
 
 def _series_of(columns: Iterable[str]) -> list[str]:
-    """Return the metrics to show of a table with these columns."""
+    """Return which metrics of a table with these columns are shown."""
     known = set(columns)
     series = [name for name in _SERIES if name in known]
     if not series:
@@ -98,7 +98,7 @@ def _series_of(columns: Iterable[str]) -> list[str]:
 
 
 def _titles(panels: list[pd.DataFrame]) -> list[str]:
-    """Return the titles of the panels: the data set, and what distinguishes panels of the same one."""
+    """Return the titles of the panels: the data set, with what distinguishes several panels of one data set."""
     firsts = [rows.iloc[0] for rows in panels]
     datasets = [first["dataset"] for first in firsts]
     several_flows = len({first.get("flow") for first in firsts}) > 1

@@ -26,7 +26,7 @@ _LINE = 0.165
 _HEAD = 0.75
 """Height of the legend and the axis, inches."""
 _LEFT, _RIGHT = 0.40, 0.66
-"""Left and right edge of the plot, as shares of the width; names of comparisons are left of it, verdicts right."""
+"""Left and right edge of the plot, as shares of the width; comparisons are named left of it, verdicts right."""
 
 _FONT = 6.5
 """Size of the text of a comparison, points."""
@@ -42,13 +42,14 @@ _VERDICTS = {
     "not run": ("0.6", "", "none"),
 }
 """Colour (palette of Okabe and Ito), marker and fill style of each verdict."""
-_OF_CLAIMS = {
+_CLAIM_COLOURS = {
     "replicated": "#0072B2",
     "replicated in part": "#0072B2",
     "not replicated": "#D55E00",
     "inconclusive": "0.35",
     "not run": "0.6",
 }
+"""Colour of the verdict on a claim."""
 
 
 def draw_claims(verdicts: pd.DataFrame) -> Figure:
@@ -111,7 +112,7 @@ def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
     statement = _shortened(f"{name}{row['statement']}", 98)
     common: dict[str, Any] = {"transform": transform, "va": "center", "fontsize": 7, "zorder": 4}
     axes.text(left + 0.01, place, statement, fontweight="bold", **common)
-    colour = _OF_CLAIMS[row["claim_verdict"]]
+    colour = _CLAIM_COLOURS[row["claim_verdict"]]
     axes.text(right - 0.01, place, row["claim_verdict"], fontweight="bold", ha="right", color=colour, **common)
 
 

@@ -124,7 +124,7 @@ def _write(log: Path, title: str) -> Path:
 
 
 def _curves_of(path: Path, title: str) -> Figure:
-    """Draw the curves of a log, or a notice of why there are none."""
+    """Draw the curves of a log, or a notice that says why there are none."""
     lines = [textwrap.fill(title, 55).replace("/ ", "/")]
     try:
         raise_if_marked(path.with_name("metrics.json"))

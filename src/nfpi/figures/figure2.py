@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from nfpi.augmentation import make_variants
-from nfpi.config.figures import AugmentationFigure, share_of_the_way
+from nfpi.config.figures import AugmentationFigure, describe_step
 from nfpi.config.generation import NfaConfig
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
@@ -123,7 +123,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
         "Class",
         "",
         notes=[["", *(f"Δ {change:.3g}" for change in of_image)] for of_image in changes],
-        footnote=f"{nfa.axes} axes, {share_of_the_way(nfa)}; Δ: RMS change, of 255",
+        footnote=f"{nfa.axes} axes, {describe_step(nfa)}; Δ: RMS change, of 255",
         first_apart=True,
     )
 

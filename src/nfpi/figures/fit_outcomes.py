@@ -27,7 +27,7 @@ def fit_with_outcome(
 
     Returns:
         The cells `lambda`, `outcome` (converged, not_converged, or diverged), `iterations` and, if it diverged,
-        `quantity` and `class` that failed first; and the Gaussians, None if it diverged.
+        `quantity` and `class`, those that failed first; and the Gaussians, None if the fit diverged.
     """
     cells: dict[str, Any] = {"lambda": config.weight}
     try:

@@ -70,7 +70,7 @@ def draw_image_grid(
         blocks: labels of separated blocks with equal numbers of rows, shown instead of `row_title`.
         notes: texts below the images, C for each of the R rows.
         footnote: text below the grid.
-        first_apart: whether the first column is separated from the others.
+        first_apart: whether an additional gap follows the first column.
 
     Raises:
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
@@ -141,8 +141,14 @@ def _enlarge(images: np.ndarray) -> np.ndarray:
 
 
 def _places(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.ndarray:
-    """Return the offsets of images of a size, with `room` after each; those in `apart` have an additional gap
-    before."""
+    """Return the offsets of `count` images of a size in a row or column.
+
+    Args:
+        count: number of images.
+        size: height or width of an image.
+        apart: indices of images with an additional gap before them.
+        room: space after each image.
+    """
     gap = max(1, round(_GAP * size))
     places = np.arange(count) * (size + room + gap)
     for index in apart:
@@ -151,7 +157,7 @@ def _places(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.nd
 
 
 def _arrange(images: np.ndarray, lefts: np.ndarray, tops: np.ndarray, room: int) -> np.ndarray:
-    """Arrange images (R, C, height, width, 3) to a mosaic (H, W, 3), with `room` below."""
+    """Arrange images (R, C, height, width, 3) to a mosaic (H, W, 3), with `room` below each row."""
     height, width = images.shape[2:4]
     mosaic = np.full((tops[-1] + height + room, lefts[-1] + width, 3), 255, np.uint8)
     for row, top in enumerate(tops):

@@ -1,4 +1,4 @@
-"""What runs measured: metrics.json of each, collected, as tables, and as text for people."""
+"""Results of runs: their metrics.json, collected metrics, tables, and formatted text."""
 
 import lazy_loader
 

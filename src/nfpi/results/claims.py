@@ -58,8 +58,9 @@ COLUMNS = {
 }
 """Columns of the verdicts and their types; one row per comparison.
 
-`difference` is first − second in the metric's unit, over those `seeds` of `planned_seeds` for which both rows have a
-value; values are means over these seeds. `p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
+`planned_seeds` is the number of seeds of the preset, and `seeds` the number of those at which both rows have a value.
+`first_value`, `second_value` and `difference` (first − second, in the metric's unit) are means over the latter.
+`p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
 `seeds_needed` is given for inconclusive verdicts.
 """
 
@@ -72,7 +73,7 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
 
     Raises:
         TableError: a row named by a claim is missing, a cell has two values, or the predictions of two runs are of
-            different images.
+            different test images.
         MetricsError: predictions cannot be read.
     """
     ordered = sorted(claims.items(), key=lambda item: (item[1].number or math.inf, item[0]))
@@ -90,9 +91,9 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
         math.nan if part.direction == "not_less" else result.p_value
         for result, part in zip(results, claim.comparisons, strict=True)
     ]
-    adjusted, family = holm(tested), max(1, sum(not math.isnan(p_value) for p_value in tested))
+    adjusted, num_tests = holm(tested), max(1, sum(not math.isnan(p_value) for p_value in tested))
     rows = [
-        _row(*pair, part, result, p_value, family)
+        _row(*pair, part, result, p_value, num_tests)
         for pair, part, result, p_value in zip(sides, claim.comparisons, results, adjusted, strict=True)
     ]
     common = {"claim": name, "number": claim.number, "statement": claim.statement, "paper": claim.paper}
@@ -101,12 +102,12 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _row(
-    first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float, family: int
+    first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float, num_tests: int
 ) -> dict[str, Any]:
     """Return one row of the verdicts."""
-    pairs = _pairs(first, second)
+    common = _common_seeds(first, second)
     if result.test == "McNemar" and comparison.metric != DIVERGENCE:
-        pairs = pairs[:1]  # only the images of one seed are compared
+        common = common[:1]  # only the images of one seed are compared
     verdict = _verdict(first, second, comparison, result, p_adjusted)
     paper = comparison.paper_difference
     return {
@@ -114,10 +115,10 @@ def _row(
         "metric": comparison.metric,
         "first": first.name,
         "first_lambda": first.weight,
-        "first_value": _mean(first, pairs),
+        "first_value": _mean(first, common),
         "second": second.name,
         "second_lambda": second.weight,
-        "second_value": _mean(second, pairs),
+        "second_value": _mean(second, common),
         "direction": comparison.direction,
         "smallest_effect": comparison.smallest_effect,
         "test": result.test,
@@ -127,17 +128,17 @@ def _row(
         "std": result.std,
         "p_value": result.p_value,
         "p_adjusted": p_adjusted,
-        "seeds": result.seeds if pairs else 0,
+        "seeds": result.seeds if common else 0,
         "planned_seeds": first.planned,
         "first_diverged": len(first.diverged),
         "second_diverged": len(second.diverged),
         "paper_difference": first.paper - second.paper if paper is None else paper,
         "verdict": verdict,
-        "seeds_needed": _seeds_needed(comparison, result, family) if verdict == "inconclusive" else None,
+        "seeds_needed": _seeds_needed(comparison, result, num_tests) if verdict == "inconclusive" else None,
     }
 
 
-def _pairs(first: Side, second: Side) -> list[int]:
+def _common_seeds(first: Side, second: Side) -> list[int]:
     """Return the seeds for which both sides have a value."""
     return sorted(first.values if second.constant is not None else first.values.keys() & second.values.keys())
 
@@ -153,7 +154,7 @@ def _mean(side: Side, seeds: list[int]) -> float:
 
 def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
     """Test the difference first − second."""
-    seeds, test = _pairs(first, second), comparison.test_with(first.planned)
+    seeds, test = _common_seeds(first, second), comparison.test_with(first.planned)
     if second.constant is not None:
         return paired_t(first.values, dict.fromkeys(first.values, second.constant))
     if test == "paired_t" or not seeds:
@@ -162,14 +163,14 @@ def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: E
         ours, theirs = (np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second))
         return replace(mcnemar(ours, theirs), seeds=len(seeds))
     if test == "mcnemar":
-        ours, theirs, _ = _right(first, second, comparison.metric, seeds[0], evidence)
+        ours, theirs, _ = _correct_images(first, second, comparison.metric, seeds[0], evidence)
         return mcnemar(ours, theirs)
-    right = [_right(first, second, comparison.metric, seed, evidence) for seed in seeds]
+    right = [_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
     same_images = all(np.array_equal(labels, right[0][2]) for _, _, labels in right)
     return bootstrap([ours for ours, _, _ in right], [theirs for _, theirs, _ in right], same_images=same_images)
 
 
-def _right(
+def _correct_images(
     first: Side, second: Side, name: str, seed: int, evidence: Evidence
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which test images each side classifies correctly at one seed, and their labels."""
@@ -197,25 +198,25 @@ def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Com
     ran = first.ran if second.constant is not None else first.ran & second.ran
     return judge_with_diverged(
         verdict,
-        pairs=len(_pairs(first, second)),
+        pairs=len(_common_seeds(first, second)),
         first_diverged=0 if comparison.metric == DIVERGENCE else len(first.diverged & ran),
         second_diverged=0 if comparison.metric == DIVERGENCE else len(second.diverged & ran),
         ran=len(ran),
     )
 
 
-def _seeds_needed(comparison: ClaimComparison, result: Comparison, family: int) -> int | None:
+def _seeds_needed(comparison: ClaimComparison, result: Comparison, num_tests: int) -> int | None:
     """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. A
     true difference between these two is closer to both, so it needs more seeds. If the smallest effect is 0, the
     observed difference is used.
     """
-    smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / family
+    smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
     if comparison.direction == "not_less" or math.isnan(result.difference):
         needed = seeds_needed(result.std, smallest, level=level)
     else:
         difference = -result.difference if comparison.direction == "less" else result.difference
-        to_tell = min(smallest or math.inf, max(difference, smallest - difference))
-        needed = seeds_needed(result.std, to_tell, level=level)
+        effect = min(smallest or math.inf, max(difference, smallest - difference))
+        needed = seeds_needed(result.std, effect, level=level)
     return None if needed is None else max(needed, result.seeds + 1)

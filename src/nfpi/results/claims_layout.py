@@ -24,9 +24,9 @@ from nfpi.results.shared import metric_or_name
 from nfpi.runtime.files import write_atomically, written_together
 
 TITLE = "Claims of the paper, and whether the runs support them"
-TITLE_OF_COMPARISONS = "Comparisons that decide the claims"
+COMPARISONS_TITLE = "Comparisons that decide the claims"
 NAME = "claims"
-"""Stem of the files."""
+"""Name of the files, without suffix."""
 
 _GROUPS = {
     "Difference": ("Difference", "Paper", "Matters from"),
@@ -58,7 +58,7 @@ def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def claims_to_markdown(verdicts: pd.DataFrame) -> str:
-    """Return both tables as GitHub Markdown."""
+    """Return the tables of claims and of comparisons as GitHub Markdown."""
     parts = []
     for title, table in lay_out_claims(verdicts, MARKDOWN):
         parts += [f"**{title}**", markdown_grid(table), " ".join(table.notes)]
@@ -66,14 +66,14 @@ def claims_to_markdown(verdicts: pd.DataFrame) -> str:
 
 
 def claims_to_latex(verdicts: pd.DataFrame) -> str:
-    r"""Return both tables as LaTeX for ``\input``, in the form of :func:`nfpi.results.latex.to_latex`."""
-    (title, claims), (title_of_comparisons, comparisons) = lay_out_claims(verdicts, LATEX)
+    r"""Return the tables of claims and of comparisons as LaTeX, see :func:`nfpi.results.latex.to_latex`."""
+    (title, claims), (comparisons_title, comparisons) = lay_out_claims(verdicts, LATEX)
     comparisons = replace(comparisons, columns=[_grouped(column) for column in comparisons.columns])
-    return f"{latex_of(claims, title)}\n\\bigskip\n\n{latex_of(comparisons, title_of_comparisons)}"
+    return f"{latex_of(claims, title)}\n\\bigskip\n\n{latex_of(comparisons, comparisons_title)}"
 
 
 def claims_to_html(verdicts: pd.DataFrame) -> str:
-    """Return both tables as a self-contained HTML document."""
+    """Return the tables of claims and of comparisons as a self-contained HTML document."""
     tables = lay_out_claims(verdicts, HTML)
     return templates("nfpi.results").get_template("document.html").render(tables=tables, title=TITLE)
 
@@ -106,7 +106,7 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
     ]
     return [
         (TITLE, Table(_without_empty(claims), [False] * len(first_of_claim), [])),
-        (TITLE_OF_COMPARISONS, Table(_without_empty(comparisons), [False] * len(rows), list(_notes(verdicts)))),
+        (COMPARISONS_TITLE, Table(_without_empty(comparisons), [False] * len(rows), list(_notes(verdicts)))),
     ]
 
 
@@ -209,7 +209,7 @@ def _numbers(
 
 
 def _escape_number(text: str, markup: Markup) -> str:
-    """Escape a number: with a minus sign for a hyphen, but without escaping the brackets of intervals."""
+    """Escape a number: hyphens become minus signs, and the brackets of intervals are not escaped."""
     return text.replace("-", markup.escape("−")).replace("<", markup.escape("<"))
 
 

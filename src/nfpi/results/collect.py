@@ -48,7 +48,7 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
         A frame with the columns :data:`COLUMNS`.
 
     Raises:
-        MetricsError: a file is not a metrics.json, is that of another run, or was written by an older version.
+        MetricsError: a file is not a metrics.json, belongs to another run, or was written by an older version.
         OSError: a file is missing or cannot be read.
     """
     rows = [row for run in set(runs) for row in _rows_of(run, Path(root))]
@@ -63,10 +63,10 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
         CsvError: a column is missing or of another type, a value is missing or not finite.
     """
     frame = read_csv(path, COLUMNS)
-    unsound = frame[(frame["status"] == "ok") & ~frame["value"].abs().lt(math.inf)]
-    if len(unsound):
-        run, metric = unsound.iloc[0]["run"], unsound.iloc[0]["metric"]
-        raise CsvError(f"{path}: expected a finite number as {metric} of {run}, received {unsound.iloc[0]['value']}")
+    invalid = frame[(frame["status"] == "ok") & ~frame["value"].abs().lt(math.inf)]
+    if len(invalid):
+        run, metric = invalid.iloc[0]["run"], invalid.iloc[0]["metric"]
+        raise CsvError(f"{path}: expected a finite number as {metric} of {run}, received {invalid.iloc[0]['value']}")
     return frame
 
 
@@ -97,7 +97,7 @@ def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
             raise MetricsError(f"{path}: expected the metrics of {run.folder}, received those of {received.folder}")
     elif "diverged" not in record:
         raise MetricsError(
-            f"{path}: expected the identity of the run, which is missing: written by hand, with `nfpi evaluate` or "
+            f"{path}: expected the identity of the run, received none: was it written by `nfpi evaluate` or "
             "`nfpi train-classifier` without --run? Add the option, or move the file away so that Snakemake makes it"
         )
     return record

@@ -3,7 +3,8 @@
 Rows on one data set are compared over their common seeds: with two or more by a paired t test over seeds, with one by
 McNemar's test on the predictions for the same test images. Since the best row is selected by the tested values, a
 comparison with it is a selection among all pairs, and Holm's adjustment is over all pairs of rows and all metrics of
-the table. Otherwise equal rows would seem to differ in more than 5 % of the tables (9 % for five rows).
+the table. If it were over the comparisons with the best row only, rows without a true difference would seem to
+differ in more than 5 % of the tables (9 % for five rows).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from nfpi.results.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.summaries import Summary, TableError
 
 NO_PREDICTIONS = "no predictions"
-"""Name of a test that could not be made."""
+"""Name recorded instead of a test whose predictions are missing."""
 FILE = "predictions.npz"
 """Name of the file in the folder of a run."""
 
@@ -35,7 +36,7 @@ _ComparedRow = tuple[str, Mapping[str, Summary]]
 
 @dataclass
 class RunPredictions:
-    """Reader of which test images runs classify correctly; each file is read once.
+    """The test images that runs classify correctly, from their predictions.npz; each file is read once.
 
     Args:
         root: the folder results/{preset} that contains the runs; None: there are no predictions.
@@ -53,10 +54,10 @@ class RunPredictions:
         Args:
             dataset: data set of the run; all its runs must have the same labels in the same order.
             folder: folder of the run.
-            accuracy: accuracy in its metrics.json, in percent.
+            accuracy: accuracy of the run in metrics.json, in percent.
 
         Raises:
-            TableError: the labels or the accuracy differ.
+            TableError: the predictions have other labels or another accuracy.
             MetricsError: the file does not contain predictions.
         """
         if self.root is None:
@@ -70,7 +71,7 @@ class RunPredictions:
         predictions = read_predictions(path)
         other, labels = self._labels.setdefault(dataset, (path, predictions.label))
         if not np.array_equal(labels, predictions.label):
-            raise TableError(f"{path}: expected the labels of {other}, image by image, received others")
+            raise TableError(f"{path}: expected the labels of {other}, image by image, received different ones")
         right: np.ndarray = predictions.predicted == predictions.label
         if not right.size or abs(100 * float(right.mean()) - accuracy) > 50 / right.size:  # half an image
             received = f"{100 * float(right.mean()):.2f} %" if right.size else "no image"
@@ -140,7 +141,7 @@ def _pairs(rows: Sequence[_ComparedRow], name: str, predictions: RunPredictions)
 
 
 def _compare(dataset: str, first: Summary, second: Summary, predictions: RunPredictions, name: str) -> Comparison:
-    """Compare two rows by a paired t test, or the accuracies of a table of one seed by McNemar's test."""
+    """Compare two rows by a paired t test over seeds, or accuracies at a single seed by McNemar's test."""
     comparison = paired_t(first.values, second.values)
     runs = [(summary.folders[seed], summary.values[seed]) for summary in (first, second) for seed in summary.values]
     of_one_seed = comparison.seeds == 1 and all(folder in predictions.folders for folder, _ in runs)

@@ -1,7 +1,7 @@
-"""Cost of the jobs behind tables: wall-clock time, processor time and memory.
+"""Cost of the jobs that tables depend on: wall-clock time, processor time and memory.
 
-They are read from Snakemake's benchmarks/, or for a job without a benchmark from `seconds` in its metrics.json. Jobs
-that have a manifest but neither of these count as unknown.
+Costs are read from Snakemake's benchmarks/, or, for a job without a benchmark, from `seconds` in its metrics.json. The
+time of a job with a manifest but neither of these is unknown.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ALL = "all"
 _BENCHMARKS = "benchmarks"
 _NOT_RUNS = ("logs", _BENCHMARKS, "tables", "metrics", "figures")
 _PARTS = ("fit", "model", "trained")
-"""Output folders of a stage within the folder that its job is named after."""
+"""Names of output folders; the benchmark of their job is named after the folder above them."""
 _WITH_METRICS = ("evaluate", "test_classifier", "train_classifier")
 """Stages whose duration is recorded in the metrics.json that they write."""
 _MIB_PER_GIB = 1024
@@ -52,7 +52,7 @@ class Job:
 
     Attributes:
         stage: name of its rule.
-        folder: folder that it is named after, relative to results/{preset}.
+        folder: folder that its benchmark is named after, relative to results/{preset}.
         seconds: wall-clock time.
         cpu_seconds: processor time.
         memory: maximum resident memory, in MiB.
@@ -129,7 +129,7 @@ class Needs:
 
     Args:
         runs: all runs of the table.
-        starts: the initial Gaussians of each prior, as in paths: `data`, `identity`, `random`.
+        starts: initial state of each prior, as in paths: `data`, `identity`, `random`.
     """
 
     runs: tuple[Run, ...]
@@ -144,7 +144,7 @@ class Needs:
 
     @cached_property
     def _jobs(self) -> set[tuple[str, str]]:
-        """Folders of flows, each with a stage that the runs depend on."""
+        """Pairs of a folder of a flow and a stage in it that the runs depend on."""
         needed = set()
         for run in self.runs:
             if run.flow is None:

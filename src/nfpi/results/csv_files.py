@@ -30,7 +30,7 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
         infinite: whether numbers may be infinite, such as the residuals of a diverged fit.
 
     Raises:
-        CsvError: it is not a table, a column is missing, or a cell has another type.
+        CsvError: the file is not a table, a column is missing, or a cell has another type.
         OSError: the file cannot be read.
     """
     names, rows = read_cells(path)
@@ -50,7 +50,7 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of a table's columns.
 
     Raises:
-        CsvError: it is not a table.
+        CsvError: the file is not a table.
         OSError: the file cannot be read.
     """
     return read_cells(path)[0]

@@ -19,12 +19,12 @@ _SPACES = re.compile(r"\s+")
 
 @functools.cache
 def templates(package: str) -> Environment:
-    """Return a Jinja environment with the templates of a package and those of tables; it escapes all values."""
+    """Return a Jinja environment with the templates of a package and of tables, which escapes all values."""
     loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # built in: only UTF-8
+    environment.filters["urlencode"] = lambda path: quote(os.fsencode(path))  # Jinja's own filter requires UTF-8
     return environment
 
 

@@ -104,7 +104,7 @@ class Table:
 
     Attributes:
         columns: columns, without empty ones.
-        best: for each row whether it is the best of several.
+        best: for each row, whether it is in bold, such as the best of several λ.
         notes: sentences that explain the table.
     """
 
@@ -237,7 +237,7 @@ def _column_of_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
 
 
 def _columns_of_metric(frame: pd.DataFrame, entry: Metric, markup: Markup, *, with_direction: bool) -> Iterator[Column]:
-    """Yield the columns of our values, the paper's, and the difference."""
+    """Yield the columns of a metric: our values, the paper's, and the differences."""
     name, label = entry.name, markup.escape(entry.label)
     unit = f"({markup.escape(entry.unit)})" if entry.unit else ""
     if with_direction:

@@ -57,7 +57,7 @@ def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]
 
     Raises:
         CsvError: the file is not such a table, or its last line is incomplete.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
@@ -82,7 +82,7 @@ def number(cell: str) -> float:
     """Convert a cell to the float that was written, exactly (pandas' parser may differ in the last bit).
 
     Raises:
-        ValueError: it is not a finite number.
+        ValueError: the cell is not a finite number.
     """
     if not _NUMBER.fullmatch(cell) or not math.isfinite(float(cell)):
         raise ValueError(f"received {cell[:40]!r}, which is no finite number")

@@ -74,7 +74,7 @@ def per_class_accuracy(log_prob: Tensor, labels: Tensor) -> Tensor:
 
 
 def worst_class_accuracy(log_prob: Tensor, labels: Tensor) -> float:
-    """Return the smallest accuracy of a class, in percent.
+    """Compute the lowest per-class accuracy, in percent.
 
     Args:
         log_prob: (N, K).

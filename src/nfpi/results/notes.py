@@ -23,8 +23,8 @@ from nfpi.results.shared import (
 if TYPE_CHECKING:
     from nfpi.results.layout import Markup
 
-_OF_FLOWS = ("nf_acc", "cnn_acc")
-"""Metrics that the paper reports of flows, not of classifiers of real images."""
+_FLOW_METRICS = ("nf_acc", "cnn_acc")
+"""Metrics that the paper reports for flows, not for classifiers of real images."""
 _TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
 
 
@@ -46,14 +46,14 @@ def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> lis
     elif was_chosen(frame):
         sentences.append("λ is the best of those tried, on the validation split.")
     if was_chosen(frame) and frame["validation"].notna().any():
-        sentences += _note_of_choice(frame)
+        sentences += _notes_of_choice(frame)
     sentences += _notes_of_comparisons(frame, shown)
     if (frame["status"] == "cited").any():
         sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
     if compared:
         in_points = ", in points" if all(entry.unit == "%" for entry in compared) else ""
-        of_flows = " (large flow, 500 epochs)" if {*_OF_FLOWS} & {entry.name for entry in compared} else ""
+        of_flows = " (large flow, 500 epochs)" if {*_FLOW_METRICS} & {entry.name for entry in compared} else ""
         sentences.append(f"Difference: ours − the paper's{of_flows}{in_points}.")
     return sentences
 
@@ -83,7 +83,7 @@ def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
         yield "The spread over seeds does not include the choice of test images, unless each seed has its own split."
 
 
-def _note_of_choice(frame: pd.DataFrame) -> Iterator[str]:
+def _notes_of_choice(frame: pd.DataFrame) -> Iterator[str]:
     """Yield a note that names the metric of the validation column."""
     names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"].fillna("") if name)
     labels = [metric_or_name(name).label.removeprefix("Validation ") for name in names]

@@ -25,8 +25,7 @@ class Predictions:
     Attributes:
         label: index of the class, (N,) int32.
         predicted: argmax_y log p(x | y), (N,) int32.
-        log_prob: value for the class of the label: log p(x | y) of a flow, the log-softmax of a classifier, (N,)
-            float32.
+        log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, for the class of the label, (N,) float32.
         class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16, clamped to the range of float16;
             (N, 0) if left out (:func:`shorten_predictions`).
     """
@@ -37,8 +36,8 @@ class Predictions:
     class_log_prob: np.ndarray
 
 
-_OF_CLASSES = "class_log_prob"
-_TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _OF_CLASSES: np.float16}
+_CLASS_LOG_PROB = "class_log_prob"
+_TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float16}
 
 
 def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Tensor) -> None:
@@ -68,7 +67,7 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
 def shorten_predictions(predictions: Predictions) -> bytes:
     """Return the contents of a file without `class_log_prob`, which takes two thirds of its bytes."""
     arrays = {name: getattr(predictions, name) for name in _TYPES}
-    return _compress(arrays | {_OF_CLASSES: predictions.class_log_prob[:, :0]})
+    return _compress(arrays | {_CLASS_LOG_PROB: predictions.class_log_prob[:, :0]})
 
 
 def _compress(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -83,11 +82,11 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
 
     Raises:
         MetricsError: the file has other contents, or the run diverged.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}  # bytes if a member is not an array
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # a member may be bytes
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
@@ -108,7 +107,7 @@ def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
     most = classes or np.iinfo(np.int32).max
     for name, dtype in _TYPES.items():
         array: np.ndarray = getattr(predictions, name)
-        shape = (images, classes) if name == _OF_CLASSES else (images,)
+        shape = (images, classes) if name == _CLASS_LOG_PROB else (images,)
         if array.dtype != np.dtype(dtype) or array.shape != shape:
             expected, received = f"{np.dtype(dtype)} of {shape}", f"{array.dtype} of {array.shape}"
             raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")

@@ -38,7 +38,7 @@ class Progress:
         run: identity of the run.
         state: `waiting`, `running`, `stopped`, `failed`, `diverged`, `damaged` or `done`.
         detail: stage, epoch and remaining time of a running run, last line of the log of a failed one, ...
-        metrics: its metrics.
+        metrics: metrics of the run; empty unless it is done.
         seconds: total time of its finished jobs.
     """
 

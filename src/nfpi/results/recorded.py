@@ -22,10 +22,10 @@ class RecordedRun:
     """A run and its metrics.json.
 
     Attributes:
-        run: identity of the run, by its folder.
+        run: identity of the run, as its folder says.
         folder: path of the folder.
         record: contents of metrics.json; empty if it cannot be read.
-        fault: one line that says why it cannot be read, or that it contradicts its manifest.
+        fault: one line that says why metrics.json cannot be read, or that it contradicts its manifest; else empty.
     """
 
     run: Run
@@ -65,7 +65,7 @@ class RecordedRun:
 
 
 def find_runs(root: Path) -> list[RecordedRun]:
-    """Find all runs in a folder results/{preset}, those without a flow last.
+    """Find all runs in a folder results/{preset}; in each data set, those without a flow come last.
 
     Damaged files do not raise; their runs have a `fault`.
     """

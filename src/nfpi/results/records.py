@@ -97,8 +97,8 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a `metrics.json`, which has either `metrics` or `diverged`.
 
     Raises:
-        MetricsError: the file has other contents.
-        OSError: it cannot be read.
+        MetricsError: the file is not a metrics.json.
+        OSError: the file cannot be read.
     """
     try:
         record = read_json_object(Path(path))
@@ -126,7 +126,7 @@ def finite(value: Any, what: str) -> float:
     """Convert `value` to a float.
 
     Raises:
-        MetricsError: it is not a finite number; the message names it by `what`.
+        MetricsError: `value` is not a finite number; the message calls it `what`.
     """
     try:
         number = float(value)

@@ -88,7 +88,7 @@ class TableRow:
 
 
 def runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:
-    """Return the runs whose accuracies are compared per image; empty unless the table has one seed.
+    """Return the runs whose accuracies are compared per image; empty unless all runs have the same seed.
 
     Args:
         rows: rows of the table.

@@ -17,7 +17,8 @@ from nfpi.runtime.formats import FormatError, Record, check_record, read_json_ob
 
 FILE = "settings.json"
 FORMAT = 1
-_OF_MACHINES = {"resources", "cluster", "extensions"}
+"""Version of the format."""
+_MACHINE_SETTINGS = {"resources", "cluster", "extensions"}
 """Settings that do not affect results, or contain paths of this machine."""
 
 
@@ -48,11 +49,11 @@ class StoredSettings:
     def of(cls, preset: str, config: Config) -> StoredSettings:
         """Create the stored form of the settings of a preset."""
         own = tuple(sorted(path.name for path in config.extensions))
-        return cls(preset, _config_of(config.model_dump(mode="json", exclude=_OF_MACHINES)), own)
+        return cls(preset, _config_of(config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)), own)
 
     def to_json(self) -> dict[str, Any]:
         """Return the contents of the file as JSON values."""
-        settings = self.config.model_dump(mode="json", exclude=_OF_MACHINES)
+        settings = self.config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)
         record = {"format": FORMAT, "preset": self.preset, "extensions": list(self.extensions), "settings": settings}
         return record if self.extensions else {key: value for key, value in record.items() if key != "extensions"}
 
@@ -71,7 +72,7 @@ def read_settings(folder: Path) -> StoredSettings:
 
     Raises:
         FormatError: the file has another format, or settings unknown to this version.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     path = folder / FILE
     content = read_json_object(path)

@@ -18,7 +18,7 @@ def shared_dataset(frame: pd.DataFrame) -> str | None:
 
 
 def shared_seeds(frame: pd.DataFrame) -> int | None:
-    """Return the number of seeds of every value; None if it varies, or there are no values."""
+    """Return the number of seeds that all values have in common; None if it varies, or there are no values."""
     columns = [f"{name}_seeds" for name in metrics_of_table(frame.columns)]
     counts = {int(count) for column in columns for count in frame[column].dropna()}
     return counts.pop() if len(counts) == 1 else None

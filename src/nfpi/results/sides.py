@@ -39,7 +39,7 @@ class Evidence:
     _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
     def table(self, name: str, shown: str) -> pd.DataFrame:
-        """Return a table with one metric and all λ, in the order of its rows."""
+        """Return the table `name` with the metric `shown` at all λ, in the order of its rows."""
         if (name, shown) not in self._frames:
             changes = {"metrics": [shown], "best_only": False, "literature": []}
             settings = self.tables[name].model_copy(update=changes)
@@ -71,7 +71,7 @@ class Side:
 
 
 def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
-    """Return the values of one side, at its λ."""
+    """Find the row of one side, choose its λ, and return its values."""
     if compared.table is None:
         assert compared.value is not None
         return Side("", constant=compared.value)
@@ -103,7 +103,7 @@ def _choose(
 ) -> tuple[TableRow, dict[Any, Any]] | None:
     """Choose the row at the λ of the comparison; None if there are no runs to choose λ by.
 
-    If all runs diverged at all λ, it is the smallest λ.
+    If all runs diverged at all λ, the smallest λ is chosen.
     """
     by_weight = sorted(candidates, key=lambda pair: pair[0].weight or 0.0)
     if compared.weight == "min":
@@ -137,7 +137,7 @@ def _diverged_share(row: TableRow, evidence: Evidence) -> float:
 
 
 def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
-    """Return the score (higher is better) of an inner λ: the metric on the validation split, else that of the table."""
+    """Return the score (higher is better) of an inner λ on the validation split: the metric, or the table's."""
     on_validation = f"validation_{name}"
     chosen_by, mean = line["chosen_by"], float(line["validation"])
     if on_validation in METRICS:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import OF_VALIDATION, metric
+from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.results.comparisons import RunPredictions, compare_with_best
 from nfpi.results.csv_files import read_csv, read_header
 from nfpi.results.rows import TableRow, runs_to_compare
@@ -46,7 +46,7 @@ from.
 """
 
 _ADDED = ("chosen_by", "candidates")
-_ADDED_OF_METRICS = ("_test", "_p")
+_ADDED_SUFFIXES = ("_test", "_p")
 """Columns and suffixes of columns that tables of older versions lack."""
 
 REFERENCE_COLUMNS = {
@@ -69,7 +69,7 @@ _COUNT = "_seeds"
 
 
 def table_columns(metrics: Iterable[str]) -> dict[str, str]:
-    """Return the columns of a table of these metrics and their types.
+    """Return the columns, with their types, of a table of these metrics.
 
     `_seeds` is the number of seeds of a mean, `_std` the standard deviation over them (n − 1), `_low` and `_high` are
     the bounds of the 95 % confidence interval, and `_difference` is ours − the paper's. `_test` names the test that
@@ -107,9 +107,9 @@ def accuracy_table(
 ) -> pd.DataFrame:
     """Make a table of metrics over seeds beside the paper's numbers, followed by the cited work.
 
-    A row without metrics of its runs has the status `missing`. Diverged seeds are counted in `status`, and excluded
-    from means and from the choice of λ; a λ at which more than half of the seeds diverged is chosen only if this holds
-    for all.
+    A row whose runs have no metrics has the status `missing`. Diverged seeds are counted in `status`, and excluded from
+    means and from the choice of λ; a λ at which more than half of the seeds diverged is chosen only if they did at all
+    λ.
 
     Args:
         metrics: result of :func:`nfpi.results.collect.collect`, in any order.
@@ -117,7 +117,7 @@ def accuracy_table(
         reference: the paper's numbers of all tables (:func:`read_reference`).
         rows: the rows with their runs, in order.
         root: the folder results/{preset} that contains the runs, whose predictions are used to compare accuracies in a
-            table of one seed; None: no such comparison.
+            table of one seed; None: they are not compared.
 
     Returns:
         A frame with the columns :func:`table_columns`.
@@ -166,7 +166,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """
     header = read_header(path)
     columns = table_columns(metrics_of_table(header))
-    added = [name for name in columns if name in _ADDED or name.endswith(_ADDED_OF_METRICS)]
+    added = [name for name in columns if name in _ADDED or name.endswith(_ADDED_SUFFIXES)]
     lacking = [name for name in added if name not in header]
     frame = read_csv(path, {name: kind for name, kind in columns.items() if name not in lacking})
     for name in lacking:
@@ -200,7 +200,7 @@ def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapp
     seeds = measured["seed"].nunique()
     chosen_by = "validation_top1" if row.is_of_real_images else "validation_nf_acc"
     if table.best_by is not None:
-        chosen_by = f"{OF_VALIDATION}{table.best_by}"
+        chosen_by = f"{VALIDATION_PREFIX}{table.best_by}"
     validation = summarize(finished, chosen_by)
     cells: dict[str, Any] = {
         "experiment": row.experiment,
@@ -233,7 +233,7 @@ def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapp
 
 
 def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
-    """Mark the row that is best on the validation split; the first one of equals.
+    """Mark the row that is best on the validation split, the first of equal ones.
 
     Raises:
         TableError: with `must_have_values`, a row has metrics but no validation value.

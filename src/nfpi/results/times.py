@@ -28,7 +28,7 @@ def read_seconds(path: Path) -> float | None:
 def read_benchmark(path: Path) -> dict[str, float]:
     """Read the measurements of the last execution of a job, by Snakemake's columns: `s` seconds, `max_rss` MB, ...
 
-    Unknown values are left out (Snakemake writes NA for very short jobs); a damaged file has none.
+    Unknown values are left out (Snakemake writes NA for very short jobs); the result is empty for a damaged file.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

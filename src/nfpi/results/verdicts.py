@@ -26,15 +26,15 @@ made inconclusive, since seeds do not diverge at random.
 |---|---|
 | not run | are all not run |
 | replicated | all hold |
-| replicated in part | are all run, and some hold, or are too small to matter and none does not hold |
-| not replicated | are all decided, and none holds |
+| replicated in part | all have runs, and one holds, or one is too small to matter and no verdict is "does not hold" |
+| not replicated | are all decided, and the claim is not replicated in part |
 | inconclusive | otherwise |
 
 With no effect at all, a claimed difference holds, or is too small to matter, with a probability of at most 2.5 %: the
 half of the two-sided level that lies in the claimed direction. Holm's adjustment bounds the probability that any such
-comparison of a claim does, and with it that of `replicated` and `replicated in part`, by 5 %. This does not hold for a
-claim with a part of non-inferiority, which is true where there is no effect: that part alone may make the claim
-`replicated in part`.
+comparison of a claim does, and with it that of `replicated` and `replicated in part`, by 5 %. This bound does not apply
+to a claim with a comparison of non-inferiority, which is true if there is no effect, and whose verdict alone may make
+the claim `replicated in part`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def judge_difference(difference: float, low: float, high: float, p_adjusted: flo
     Args:
         difference: d.
         low, high: bounds of its 95 % interval; NaN: unknown.
-        p_adjusted: two-sided, adjusted by Holm's method; NaN: not tested.
+        p_adjusted: two-sided p-value, adjusted by Holm's method; NaN: not tested.
         smallest_effect: m ≥ 0.
     """
     if math.isnan(p_adjusted):
