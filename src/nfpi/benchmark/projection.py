@@ -43,11 +43,10 @@ def _introduction(preset: str) -> list[str]:
         "# Performance on GPUs",
         "",
         "**Nothing on this page was run on a GPU: none was available.**",
-        "The hours are computed from counted operations; they say where time goes and what to ask a cluster for.",
-        "What was measured, on CPUs, stands in [measurements](measurements.md).",
+        "Hours and memory are computed from counted operations, to see where time goes and what to ask a cluster for.",
+        "[Measurements](measurements.md) has what was measured on CPUs.",
         "",
-        f"The page is written by the command below, for preset {preset} with one seed "
-        "(about three minutes on one core):",
+        f"This command writes the page, for preset {preset} with one seed (three minutes on one core):",
         "",
         f"    python -m nfpi.benchmark.projection --preset {preset} --output docs/performance.md",
         "",
@@ -73,11 +72,10 @@ def _hours(projection: Projection) -> list[str]:
     return [
         "## Hours by stage",
         "",
-        "Hours of one GPU for all tables of the preset, shared runs counted once.",
-        "The precision is that of training steps; all else is float32, as in the program.",
+        "Hours of one GPU for all tables of the preset; shared runs count once.",
+        "The precision is that of training steps; all else is float32.",
         "`precision: auto` is bf16-mixed on an A100 or H100 and 32-true on a V100.",
-        "Reading and augmenting images is not counted (it runs beside the GPU), nor is the fit of priors (seconds "
-        "on a CPU), nor figures.",
+        "Not counted: reading and augmenting images (in parallel, on CPUs), the fit of priors (seconds), figures.",
         "",
         *_table(head, rows),
     ]
@@ -114,9 +112,8 @@ def _steps(projection: Projection) -> list[str]:
     return [
         "## A training step",
         "",
-        "Operations are those that are dispatched in eager mode: forward and backward + optimizer and average.",
-        "GB moved are what the operations read and write, as if nothing stayed in a cache.",
-        "They are those that an accelerator is given, counted without one on fake tensors.",
+        "Operations are those dispatched in eager mode: forward and backward + optimizer and average.",
+        "GB moved is what they read and write, as if nothing stayed in a cache.",
         "",
         *_table(head, rows),
     ]
@@ -139,12 +136,10 @@ def _memory(projection: Projection) -> list[str]:
     return [
         "## Memory",
         "",
-        "Kept is what autograd stores between forward and backward; beside it lie weights, gradients, the optimizer's "
-        "moments and the average.",
-        f"A step fits where both are at most {100 * FITS:.0f} % of the card's memory; the rest is for temporary "
-        "results, CUDA's context and fragments.",
-        "Where it does not, the cell says in how many parts (`accumulate`) the batch of a classifier fits, or what "
-        "batch of a flow.",
+        "Kept for backward is what autograd stores; weights and moments include gradients and averaged weights.",
+        f"A step fits if their sum is at most {100 * FITS:.0f} % of the card's memory; the rest is for temporary "
+        "results, CUDA's context and fragmentation.",
+        "Otherwise the cell gives the `accumulate` of a classifier, or the batch size of a flow, that fits.",
         "",
         *_table(head, rows),
     ]
@@ -173,18 +168,18 @@ def _assumptions() -> list[str]:
     return [
         "## How it was computed",
         "",
-        "Every kind of batch is run once on fake tensors, which have shapes and no values, and every operation that is "
-        "dispatched is counted with its FLOPs and the bytes that it reads and writes.",
+        "Each kind of batch runs once on fake tensors (shapes without values); each operation that a GPU would be "
+        "given is counted, with its FLOPs and the bytes that it reads and writes.",
         "An operation takes the larger of FLOPs / peak and bytes / bandwidth; a batch takes the sum over its "
-        "operations, or the host's time to start them all where that is longer.",
-        f"Reached shares are assumed: {100 * MULTIPLY:.0f} % of the peak in float32 and float64, "
-        f"{100 * TENSOR_CORES:.0f} % on tensor cores (TF32, bfloat16), {100 * BANDWIDTH:.0f} % of the bandwidth.",
-        "Peaks (TFLOP/s, without sparsity) and bandwidths are those of the vendor's data sheets for SXM modules; the "
-        "time to start an operation is assumed.",
-        "The series of a coupling is as long as entries of S up to 0.2 need; bounds that double cost about a third of "
-        "a step more.",
-        "Nothing is compiled; what a cache holds, and what kernels of small layers lose, is left out, so a real hour "
-        "may differ by a factor of two.",
+        "operations, or the host's time to launch them if that is longer.",
+        f"Assumed are the time of a launch and the shares that are reached: {100 * MULTIPLY:.0f} % of the peak in "
+        f"float32 and float64, {100 * TENSOR_CORES:.0f} % on tensor cores (TF32, bfloat16), {100 * BANDWIDTH:.0f} % "
+        "of the bandwidth.",
+        "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules.",
+        "The series of a coupling is as long as entries of S up to 0.2 need; if the bound doubles, a step takes about "
+        "a third more.",
+        "Nothing is compiled; caches and the losses of small kernels are left out: real hours may differ by a factor "
+        "of two.",
         "",
         *_table(head, rows),
     ]
