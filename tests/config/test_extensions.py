@@ -199,7 +199,7 @@ def test_two_files_cannot_register_one_name(project):
 
 def test_a_missing_file_is_named(project):
     with pytest.raises(
-        ConfigError, match=r"extensions: expected a Python file, received .*none\.py, which is not there"
+        ConfigError, match=r"extensions: expected a Python file, received .*none\.py, which does not exist"
     ):
         project.resolve(extensions=[str(project.folder / "none.py")])
 

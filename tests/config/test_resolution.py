@@ -139,7 +139,7 @@ def test_the_weight_of_a_figure_is_lambda_in_files_and_in_the_json_of_stages(pro
     assert type(figure).model_validate(dumped) == figure
     assert config.for_dataset("other").figures["samples"] == figure
     layout = Layout(Path("results"))
-    assert figure.model(config, layout)[0] == "results/other/mef/fpi/lambda=10000/seed=1999/model/config.json"
+    assert figure.model_files(config, layout)[0] == "results/other/mef/fpi/lambda=10000/seed=1999/model/config.json"
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------
@@ -193,11 +193,11 @@ FAULTS = {
     ),
     "real images, but a prior": (
         {"tables": experiment(classifier="swin", augmentation="none")},
-        "tables.table2: classifier 'swin' needs a prior and lambdas exactly where its augmentation has nfa",
+        "tables.table2: classifier 'swin' needs a prior if its augmentation has nfa or noise, and none otherwise",
     ),
     "generated images, augmented": (
         {"tables": experiment(augmentation="nfa")},
-        "tables.table2: classifier 'resnet18' needs a prior, and its augmentation is standard",
+        "tables.table2: classifier 'resnet18' needs a prior and augmentation: standard",
     ),
     "classifier that starts from an unknown one": (
         {"classifiers": {"a": {"train_on": "real", "start_from": "b"}}},
@@ -213,11 +213,11 @@ FAULTS = {
     ),
     "classifier that starts from itself": (
         {"classifiers": {"a": {"train_on": "real", "start_from": "a"}}},
-        "classifiers.a.start_from: expected one that starts from no other, received 'a'",
+        "classifiers.a.start_from: expected a classifier without start_from, received 'a'",
     ),
     "start from weights that go": (
         {"classifiers": {"a": {"train_on": "real", "start_from": "swin"}, "swin": {"keep": False}}},
-        "classifiers.a.start_from: expected one whose weights are kept, received 'swin' with keep: false",
+        "classifiers.a.start_from: expected a classifier with keep: true, received 'swin' with keep: false",
     ),
     "policy that is none": (
         {"classifiers": {"a": {"standard": {"rand_augment": "m9"}}}},
@@ -457,8 +457,8 @@ def test_a_refit_is_for_what_is_chosen_already(project):
 
 
 def test_a_choice_where_nothing_is_held_out_is_refused_in_one_line(project):
-    held = r"preset small: tables\.table2: digits holds nothing out to choose by \(refit\): expected"
-    with pytest.raises(ConfigError, match=held + " one λ an experiment with best_only, received 2"):
+    held = r"preset small: tables\.table2: digits has no validation images \(refit\) to select on: expected"
+    with pytest.raises(ConfigError, match=held + " one λ per experiment with best_only, received 2"):
         _refit(project, lambdas=[0, 1e3])
     with pytest.raises(ConfigError, match=held + r" one generation\.temperatures for its classifier, received 2"):
         _refit(project, temperatures=(0.8, 1.0), lambdas=[1e3])

@@ -211,7 +211,7 @@ def test_a_prior_without_a_weight_takes_no_lambdas(extended: Project) -> None:
             PRIOR.replace('"simplex"', '"fixed_point"'),
             r"\S+/wrong\.py:\d+: ConfigError: prior method 'fixed_point' is registered already",
         ),
-        (None, r"extensions: expected a Python file, received \S*wrong\.py, which is not there"),
+        (None, r"extensions: expected a Python file, received \S*wrong\.py, which does not exist"),
     ],
     ids=["syntax", "import", "error", "taken name", "missing"],
 )

@@ -50,7 +50,7 @@ def test_a_preset_that_extends_the_paper_plans_what_the_paper_does(fresh: Projec
 def test_the_file_of_a_preset_that_is_missing_is_named(fresh: Project) -> None:
     message = fresh.refusal("table2", "--config", "preset=mine.yaml")
     assert re.fullmatch(
-        r"config: preset: expected a file with settings, received \S+/mine\.yaml, which is not there", message
+        r"config: preset: expected a file with settings, received \S+/mine\.yaml, which does not exist", message
     )
 
 

@@ -44,13 +44,13 @@ class ConfigError(ValueError):
 def added_setting(default: Any) -> Any:
     """Declare a setting that was added later: it is serialised only if it differs from its default.
 
-    Snakemake and checkpoints compare serialised settings, so results made before it was added stay up to date.
+    Snakemake and checkpoints compare serialised settings, so results made before the setting existed stay up to date.
     """
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
 class _Nullable:
-    """Annotation of a mapping of named blocks, in which null removes a block that the extended preset defines."""
+    """Annotation of a mapping of named blocks: null removes a block inherited from another preset."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._drop_nulls, handler(source))
@@ -69,11 +69,11 @@ class _Nullable:
         return {name: block for name, block in blocks.items() if block is not None}
 
 
-NULL_LEAVES_OUT = _Nullable()
+NULLABLE_BLOCKS = _Nullable()
 
 
 class Settings(BaseModel):
-    """Base class of settings: frozen, strict about unknown keys; files and JSON use aliases where there are any."""
+    """Base class of settings: frozen, without unknown keys; files and JSON use the alias of a field if it has one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
 
@@ -114,7 +114,7 @@ class TextOfFile(str):
 
     @classmethod
     def mark(cls, content: Any, folder: Path) -> Any:
-        """Return the same settings, in which every string remembers `folder`."""
+        """Return the settings of a file in `folder`, with all strings as :class:`TextOfFile`."""
         if isinstance(content, dict):
             return {key: cls.mark(value, folder) for key, value in content.items()}
         if isinstance(content, list):

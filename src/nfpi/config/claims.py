@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, Protocol, TypeGuard
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from nfpi.config.base import NULL_LEAVES_OUT, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
+from nfpi.config.base import NULLABLE_BLOCKS, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 
 Choice = Literal["best", "inner_best", "min", "max"]
-"""Which λ of an experiment: the one its table selects on the validation split (best); the best one excluding the
-smallest and the largest, by the comparison's metric on the validation split (inner_best); the smallest; the largest."""
+"""Choice among the λ of an experiment. best: selected by its table on the validation split; inner_best: selected by the
+comparison's metric on the validation split, without the smallest and the largest λ; min, max: smallest, largest."""
 
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
@@ -25,8 +25,8 @@ DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""
 
 
-class Identified(Protocol):
-    """What identifies an experiment in a claim: its settings, or a row of its table."""
+class ExperimentIdentity(Protocol):
+    """The fields by which claims identify an experiment; its settings and the rows of its table have them."""
 
     @property
     def label(self) -> str:
@@ -50,9 +50,9 @@ class ComparedRow(Settings):
 
     table: Name | None = None
     row: str | None = None
-    """label of the experiment, or of an unlabelled one the name of its prior; None: the table's only experiment"""
+    """label of the experiment, or the name of its prior if it has no label; None: the table's only experiment"""
     dataset: Name | None = None
-    """data set, where experiments on several share the label"""
+    """data set; needed only if experiments on several data sets have this label"""
     weight: Choice | NonNegativeFloat = Field("best", alias="lambda")
     """λ: a number of the experiment's list, `best`, `inner_best`, `min` or `max`"""
     value: Annotated[float, Field(allow_inf_nan=False)] | None = None
@@ -64,11 +64,11 @@ class ComparedRow(Settings):
             raise ValueError("expected a row (table, row) or a constant (value), and not both")
         return self
 
-    def index_in(self, experiments: Mapping[int, Identified]) -> int:
+    def index_in(self, experiments: Mapping[int, ExperimentIdentity]) -> int:
         """Return the position of the experiment in its table.
 
         Args:
-            experiments: the table's experiments, or a row of each, by position.
+            experiments: the experiments of the table by position, or one row for each.
 
         Raises:
             ValueError: no experiment, or more than one, matches.
@@ -92,7 +92,7 @@ class ComparedRow(Settings):
 
 
 class ClaimComparison(Settings):
-    """Comparison of two rows on one metric. Most of its settings may be given by its claim, for all comparisons."""
+    """Comparison of two rows on one metric. Most settings have defaults in the claim that contains the comparison."""
 
     # The schema requires nothing here, since a setting may be given by the claim instead.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))
@@ -114,7 +114,7 @@ class ClaimComparison(Settings):
     @model_validator(mode="before")
     @classmethod
     def _complete_second(cls, data: Any) -> Any:
-        return _with_default_table(data)
+        return _apply_default_table(data)
 
     @model_validator(mode="after")
     def _check_test(self) -> ClaimComparison:
@@ -136,7 +136,7 @@ class ClaimComparison(Settings):
     def test_with(self, seeds: int) -> Test:
         """Return the test for this number of seeds; with `auto`, the same as in tables.
 
-        Diverged seeds count, so that divergence never replaces a planned test over seeds by one over images.
+        The number includes diverged seeds, so that divergence never replaces a test over seeds by one over images.
         """
         if self.test != "auto":
             return self.test
@@ -191,10 +191,10 @@ class Claim(Settings):
         if not isinstance(data, Mapping) or not isinstance(data.get("comparisons"), list):
             return data
         rest = {name: value for name, value in data.items() if name not in _ROWS}  # rows may be incomplete here
-        return {**rest, "comparisons": [_with_defaults(part, data) for part in data["comparisons"]]}
+        return {**rest, "comparisons": [_apply_defaults(part, data) for part in data["comparisons"]]}
 
 
-def _with_defaults(comparison: Any, claim: Mapping[str, Any]) -> Any:
+def _apply_defaults(comparison: Any, claim: Mapping[str, Any]) -> Any:
     """Return a raw comparison, completed by the defaults of its claim."""
     if not isinstance(comparison, Mapping):
         return comparison
@@ -208,8 +208,8 @@ def _with_defaults(comparison: Any, claim: Mapping[str, Any]) -> Any:
     return {**common, **comparison, **parts}
 
 
-def _with_default_table(data: Any) -> Any:
-    """Return a raw comparison, whose `second` has the table and the data set of `first` unless it names a table."""
+def _apply_default_table(data: Any) -> Any:
+    """Return a raw comparison, in which a `second` without a table takes table and data set from `first`."""
     if not isinstance(data, Mapping):
         return data
     first, second = data.get("first"), data.get("second")
@@ -219,15 +219,15 @@ def _with_default_table(data: Any) -> Any:
 
 
 def _names_no_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Return whether a raw row has neither a table nor a constant."""
+    """Return whether `row` is a raw row with neither a table nor a constant."""
     return isinstance(row, Mapping) and not row.keys() & {"table", "value"}
 
 
-Claims = Annotated[dict[Name, Claim], NULL_LEAVES_OUT]
-"""Claims by name; null removes one of the extended preset."""
+Claims = Annotated[dict[Name, Claim], NULLABLE_BLOCKS]
+"""Claims by name; null removes a claim inherited from another preset."""
 
 
-def name_of(experiment: Identified) -> str:
+def name_of(experiment: ExperimentIdentity) -> str:
     """Return the name by which claims refer to an experiment."""
     return experiment.label or experiment.prior or str(experiment.classifier)
 
@@ -239,7 +239,7 @@ def check_claims(
     """Check that every row named by a claim exists, and has the metric and λ of the comparison.
 
     Raises:
-        ValueError: one does not; the message names the comparison.
+        ValueError: a row does not; the message names the comparison.
     """
     for name, claim in claims.items():
         for index, comparison in enumerate(claim.comparisons):
@@ -257,8 +257,8 @@ def check_claims(
                     _check_weight(row, experiments[-1].weights)
                     _check_metric(comparison.metric, experiments[-1])
                 except ValueError as error:
-                    way_out = f"`claims: {{{name}: null}}` leaves the claim out"
-                    raise ValueError(f"{where}.{side}: {error}; {way_out}") from None
+                    remedy = f"`claims: {{{name}: null}}` removes the claim"
+                    raise ValueError(f"{where}.{side}: {error}; {remedy}") from None
             if len({experiment.dataset for experiment in experiments}) > 1:
                 on = " and ".join(experiment.dataset for experiment in experiments)
                 raise ValueError(f"{where}: expected rows on one data set, received {on}")
@@ -267,14 +267,14 @@ def check_claims(
 def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
     """Drop inherited claims about rows that a later layer has removed from their table.
 
-    Claims that no later layer affects are kept even if invalid, so that their fault is reported.
+    Claims whose tables no later layer changes are kept even if invalid, so that their fault is reported.
 
     Args:
         layers: raw settings, each overriding those before it.
         merged: all layers merged.
 
     Returns:
-        `merged` without these claims.
+        `merged` without the dropped claims.
     """
     claims = merged.get("claims")
     if not isinstance(claims, Mapping) or not isinstance(merged.get("tables"), Mapping):
@@ -311,7 +311,7 @@ def _check_weight(row: ComparedRow, weights: list[float]) -> None:
             raise ValueError(f"lambda: inner_best needs at least three λ, the experiment has {len(weights)}")
     elif row.weight not in weights:
         known = ", ".join(f"{weight:g}" for weight in weights) or "none"
-        raise ValueError(f"lambda: expected one of the experiment's ({known}), received {row.weight:g}")
+        raise ValueError(f"lambda: expected a λ of the experiment ({known}), received {row.weight:g}")
 
 
 def _check_metric(metric: str, experiment: Experiment) -> None:

@@ -26,10 +26,10 @@ _RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*$"
 
 CLASSIFIERS = Registry("classifier model")
 """Builders return a network with random weights: (num_classes, in_channels, image_size, settings) → a module that maps
-images (B, C, S, S) to logits (B, K). Traits; a `module:attribute` is imported when it is first used:
+images (B, C, S, S) to logits (B, K). Traits, of which a `module:attribute` is imported when it is first used:
 
 - `preprocessing`: how images are normalised and resized;
-- `weights_from`: builder of a network with given or published weights, which are its additional last argument;
+- `weights_from`: builder of a network with given or published weights; its additional last argument is the weights;
 - `published`: number of classes and image size of the published weights.
 """
 
@@ -88,7 +88,7 @@ CLASSIFIERS.register(
 
 
 class StandardAugmentation(Settings):
-    """The standard augmentations of a classifier; 0 and None disable one."""
+    """The standard augmentations of a classifier; 0 or None disables an augmentation."""
 
     flip: bool = True
     """random horizontal flips, where the data set allows them"""
@@ -99,7 +99,7 @@ class StandardAugmentation(Settings):
     rand_augment: Annotated[str, Field(pattern=_RAND_AUGMENT)] | None = None
     """timm's RandAugment, e.g. rand-m9-mstd0.5-inc1"""
     random_erasing: Share = 0.0
-    """probability"""
+    """probability that a part of an image is erased"""
     erasing_max_area: Annotated[float, Field(gt=0, le=1)] = added_setting(1 / 3)
     """largest share of an image that random erasing erases; the smallest is 0.02"""
     erasing_fill: Literal["noise", "mean"] = added_setting("noise")
@@ -116,7 +116,7 @@ class ClassifierConfig(Settings):
     """Training of a classifier on generated images, real images, or both."""
 
     model: str = "resnet18"
-    """resnet18, swin, eva02, or one of the user's own"""
+    """resnet18, swin, eva02, or a model registered by the user"""
     architecture: dict[str, Any] = {}
     """settings of the model"""
     weights: LocalPath | None = None
@@ -162,22 +162,22 @@ class ClassifierConfig(Settings):
     nfa_probability: Share = 0.5
     """probability that a training image is replaced by one of its latent-augmented variants"""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """of training steps alone; auto: bf16-mixed on a GPU that has it (A100, H100), else 32-true, on a CPU too"""
+    """precision of training steps; auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself (does not affect results)"""
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training (does not affect results)"""
     checkpoint_activations: bool = added_setting(False)
-    """whether the activations inside of the blocks of a transformer are computed again for the backward pass, not kept:
-    less memory, a third more computation (does not affect results)"""
+    """whether activations inside transformer blocks are recomputed in the backward pass instead of kept: less memory, a
+    third more computation (does not affect results)"""
     keep: bool = True
-    """whether the weights are kept after testing; false: only metrics and predictions are (does not affect results, or
-    classifiers trained earlier)"""
+    """whether the weights are kept after testing, and not only metrics and predictions; applies to classifiers trained
+    from now on (does not affect results)"""
 
     @field_validator("model")
     @classmethod
     def _check_model(cls, model: str) -> str:
-        return CLASSIFIERS.known(model)
+        return CLASSIFIERS.check_name(model)
 
     @field_validator("architecture")
     @classmethod

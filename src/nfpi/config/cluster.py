@@ -41,11 +41,11 @@ _EXPANDED = re.compile(r"""[$`\\;&|<>(){}*?!~#'"]|[^\S ]""")
 """Characters that are special to a shell, and line breaks."""
 
 
-def _name(text: str) -> str:
+def _check_name(text: str) -> str:
     return _check_pattern(text, _WORD, "a name of letters, digits and _ . , : @ % + / = -")
 
 
-def _expression(text: str) -> str:
+def _check_expression(text: str) -> str:
     return _check_pattern(text, _EXPRESSION, "features of nodes joined by & | , or in brackets")
 
 
@@ -78,15 +78,15 @@ class Resources(Settings):
 class Cluster(Settings):
     """Settings of a SLURM cluster; see profiles/ for examples."""
 
-    account: Annotated[ExpandedText, AfterValidator(_name)] | None = None
+    account: Annotated[ExpandedText, AfterValidator(_check_name)] | None = None
     """account charged for jobs with GPUs; environment variables are expanded"""
-    cpu_account: Annotated[ExpandedText, AfterValidator(_name)] | None = None
-    """account charged for other jobs; None: the same"""
-    partition: Annotated[str, AfterValidator(_name)] | None = None
+    cpu_account: Annotated[ExpandedText, AfterValidator(_check_name)] | None = None
+    """account charged for other jobs; None: `account`"""
+    partition: Annotated[str, AfterValidator(_check_name)] | None = None
     """partition of jobs with GPUs; None: the cluster's default"""
-    cpu_partition: Annotated[str, AfterValidator(_name)] | None = None
+    cpu_partition: Annotated[str, AfterValidator(_check_name)] | None = None
     """partition of other jobs; None: the cluster's default"""
-    constraint: Annotated[str, AfterValidator(_expression)] | None = None
+    constraint: Annotated[str, AfterValidator(_check_expression)] | None = None
     """node features required by jobs with GPUs"""
     qos: dict[Name, PositiveInt] = {}
     """time limits (minutes) of the QoS of jobs with GPUs; a job uses the shortest QoS that it fits into"""
@@ -113,7 +113,7 @@ class Cluster(Settings):
 
 
 def threads_of_job(line: Resources, cluster: Cluster | None) -> int:
-    """Return the threads of one job."""
+    """Return the number of threads of one job."""
     if cluster and cluster.cores_per_gpu and line.gpu:
         return line.gpu * cluster.cores_per_gpu
     return line.threads
@@ -129,7 +129,7 @@ def resources_of_job(
     Args:
         stage: stage that the job runs.
         line: the resources of this stage.
-        cluster: where it runs; None: on this machine.
+        cluster: the cluster that the job runs on; None: this machine.
         attempt: 1 for the first submission, 2 for the first retry, ...
     """
     times = 1 if stage in RESUMED else min(attempt, 3)
@@ -158,7 +158,7 @@ def _requests_of_slurm(stage: JobName, line: Resources, cluster: Cluster, times:
             "slurm_partition": cluster.cpu_partition,
         }
     return requests | {
-        "gpu": None,  # `gres` asks for GPUs of one node
+        "gpu": None,  # `gres` requests all GPUs on one node
         "gres": f"gpu:{line.gpu}",
         "slurm_account": cluster.account,
         "slurm_partition": cluster.partition,

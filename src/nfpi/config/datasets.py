@@ -30,14 +30,14 @@ def _check_split_seed(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 class DatasetBlock(Settings):
     """A block of `datasets:`: the source of a data set, its splits, and settings specific to it."""
 
-    source: Annotated[str, AfterValidator(lambda name: SOURCES.known(name))] = "digits"
+    source: Annotated[str, AfterValidator(lambda name: SOURCES.check_name(name))] = "digits"
     """digits, fashion_mnist, cifar10, cifar100, imagefolder, or a source registered by the user"""
     folder: LocalPath | None = None
     """folder of the files (torchvision's layout, or split/class/image); None: download them"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """share of the training images held out for model selection, stratified"""
     refit: bool = added_setting(False)
-    """train on the validation images too; no model selection is possible then"""
+    """whether the validation images are used for training too, which makes model selection impossible"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share held out for testing if the source has no test split (digits)"""
     split_seed: Annotated[SplitSeed | Literal["per_seed"], WrapValidator(_check_split_seed)] = 0
@@ -55,7 +55,8 @@ class DatasetBlock(Settings):
     encode_batch_size: PositiveInt = 32
     """batch size of the autoencoder"""
     real_labels: bool = False
-    """also evaluate classifiers on the ImageNet-ReaL labels (test files named as ImageNet's validation images)"""
+    """whether classifiers are also evaluated on the ImageNet-ReaL labels, which needs test files with the names of
+    ImageNet's validation images"""
     overrides: dict[Overridden, dict[str, Any]] = {}
     """settings of other groups that differ for this data set"""
 
@@ -76,7 +77,7 @@ SOURCES = Registry("source")
 Traits: `published`, whether the files are checked against known digests, so that moving the folder does not change the
 data set; `size`, the image size, if it is known. Sources whose content is known before they are read also have
 `channels`, `classes` (their number), `images` (the number of images from which the validation split is taken), and
-`test_split=False` if the test images are taken from these too."""
+`test_split=False` if the test split is taken from the same images."""
 
 SOURCES.register(
     "digits",

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from nfpi.config.base import NULL_LEAVES_OUT, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
-from nfpi.config.metrics import OF_VALIDATION, metric
+from nfpi.config.base import NULLABLE_BLOCKS, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
+from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.runs import variants_of
 
 
@@ -27,11 +27,11 @@ def _check_unique(names: list[str]) -> list[str]:
 
 def _check_validation_metric(name: str) -> str:
     try:
-        entry = metric(f"{OF_VALIDATION}{name}")
+        entry = metric(f"{VALIDATION_PREFIX}{name}")
     except ConfigError:
         raise ValueError(f"expected a metric that is measured on the validation split too, received {name}") from None
     if entry.higher_is_better is None:
-        raise ValueError(f"expected a metric of which higher or lower is better, received {name}")
+        raise ValueError(f"expected a metric that sets higher_is_better, received {name}")
     return name
 
 
@@ -42,7 +42,7 @@ class Experiment(Settings):
     """A data set, a prior with a list of λ, and a classifier: a table row for each λ, or for the best one."""
 
     label: str = ""
-    """name of the row; empty: the prior's"""
+    """name of the row; empty: the name of the prior"""
     dataset: Name
     flow: Name = "mef"
     """backbone, one of `flows:`"""
@@ -53,12 +53,12 @@ class Experiment(Settings):
     classifier: Name | None = "resnet18"
     """one of `classifiers:`; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
-    """augmentations of a classifier of real images: none, its standard ones, latent augmentation by the flow (nfa, or
-    noise of the same size as a control), or both"""
+    """training augmentation of a classifier of real images: none; standard, that of the classifier's settings; nfa,
+    latent augmentation by the flow; noise, its control with noise of the same size; or standard with one of these"""
 
     @property
     def weights(self) -> list[float]:
-        """λ of its runs, ascending; [0] for a prior without λ."""
+        """λ of the runs, ascending; [0] for a prior without λ."""
         if self.prior is None:
             return []
         return sorted(set(self.lambdas)) or [0.0]
@@ -95,5 +95,5 @@ class Table(TableSettings):
     experiments: Annotated[list[Experiment], Field(min_length=1)]
 
 
-Tables = Annotated[dict[Name, Table], NULL_LEAVES_OUT]
-"""Tables by name; null removes one of the extended preset."""
+Tables = Annotated[dict[Name, Table], NULLABLE_BLOCKS]
+"""Tables by name; null removes a table inherited from another preset."""

@@ -36,7 +36,7 @@ def load_extensions(files: Iterable[Path]) -> None:
         _forget(path)
     for path, file in named.items():
         if not path.is_file():
-            raise ConfigError(f"extensions: expected a Python file, received {file}, which is not there")
+            raise ConfigError(f"extensions: expected a Python file, received {file}, which does not exist")
         digest = extension_digest(path)
         if _loaded.get(path) == digest:
             continue
@@ -57,7 +57,7 @@ def load_extensions(files: Iterable[Path]) -> None:
 
 
 def _forget(path: Path) -> None:
-    """Unregister all that a file has registered."""
+    """Unregister the variants of a file."""
     _loaded.pop(path, None)
     for registry in REGISTRIES:
         registry.forget(path)
@@ -78,7 +78,7 @@ def describe_extension_fault(error: BaseException, files: Iterable[Path] | None 
 
     Args:
         error: the exception.
-        files: files of the user; None: all loaded ones.
+        files: the user's files; None: all loaded files.
     """
     known = {str(path) for path in (files if files is not None else _loaded)}
     reason = " ".join(str(error).split())

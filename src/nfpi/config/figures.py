@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nfpi.config.priors import FixedPointSettings
 
 
-class ForDataset(Protocol):
-    """Settings with the overrides of one data set."""
+class DatasetSettings(Protocol):
+    """The part of the settings for one data set that figures use."""
 
     @property
     def nfa(self) -> NfaConfig:
@@ -41,11 +41,11 @@ class RunsOfPreset(Protocol):
     def splits_of(self, dataset: str, seed: int) -> str:
         """Return the folder of the splits that runs of a seed use."""
 
-    def for_dataset(self, dataset: str) -> ForDataset:
+    def for_dataset(self, dataset: str) -> DatasetSettings:
         """Return the settings with the overrides of a data set applied."""
 
     def fixed_point_settings(self, where: str, prior: str) -> FixedPointSettings:
-        """Return the settings of a prior fitted by fixed-point iteration; ConfigError, naming `where`, if it is not."""
+        """Return the settings of a fixed-point prior; for others, raise a ConfigError that names `where`."""
 
 
 Files = dict[str, list[str]]
@@ -60,13 +60,13 @@ class FigureSettings(Settings):
     caption: ClassVar[str] = ""
     """caption in reports, in reStructuredText"""
     pictures: ClassVar[tuple[str, ...]] = ()
-    """names of its pictures; empty: one picture with the name of the figure"""
+    """names of the pictures; empty: one picture with the name of the figure"""
     has_table: ClassVar[bool] = False
-    """whether its numbers are also written, as csv with the name of the figure"""
+    """whether the shown numbers are also written to a csv file with the name of the figure"""
     uses_gpu: ClassVar[bool] = False
     """whether it uses a GPU"""
     is_quick: ClassVar[bool] = False
-    """whether it takes only seconds; it is then drawn on the machine of the workflow, not in a cluster job"""
+    """whether it takes only seconds, and is drawn on the machine of the workflow instead of in a cluster job"""
 
     @classmethod
     def picture_names(cls, name: str) -> list[str]:
@@ -95,8 +95,8 @@ FIGURES = Registry("figure")
 :class:`nfpi.figures.Drawn`."""
 
 
-def _model() -> type[Settings]:
-    """Return a pydantic model with a field for each registered figure."""
+def _figures_model() -> type[Settings]:
+    """Create a pydantic model with a field for each registered figure."""
     fields = {name: (FIGURES[name].settings | None, None) for name in FIGURES}
     return create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload]
 
@@ -107,10 +107,10 @@ class _ByName:
     def validate(self, figures: Any) -> Any:
         if not isinstance(figures, dict):
             return figures
-        return {name: figure for name, figure in _model().model_validate(figures) if figure is not None}
+        return {name: figure for name, figure in _figures_model().model_validate(figures) if figure is not None}
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return handler(_model().__pydantic_core_schema__)
+        return handler(_figures_model().__pydantic_core_schema__)
 
 
 _by_name = _ByName()
@@ -118,7 +118,7 @@ Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(
 
 
 class AccuracyFigure(FigureSettings):
-    """NF-Acc and CNN-Acc against λ; made along with the table that it shows."""
+    """NF-Acc and CNN-Acc against λ, drawn from a table and whenever this table is made."""
 
     title = "accuracy against λ"
     caption = (
@@ -136,7 +136,7 @@ class AccuracyFigure(FigureSettings):
 
     def describe(self, config: RunsOfPreset) -> str:
         """Complete the caption by the table and the seeds."""
-        return f"{self.caption} From {self.table}; {_seeds(config.seeds)}."
+        return f"{self.caption} From {self.table}; {_describe_seeds(config.seeds)}."
 
 
 class EmbeddingFigure(FigureSettings):
@@ -147,10 +147,10 @@ class EmbeddingFigure(FigureSettings):
         "(a) t-SNE of training images (dimensionless axes), (b) samples of the Gaussians with the mean and the "
         "variances of each class there, (c), (d) the same samples after the fixed-point iteration from (b), small and "
         "large λ. Dots: images or samples, a colour for each class; open marks: class means; dashed ellipses: two "
-        "standard deviations of (b); area: of a class's ellipse, as a multiple of that in (b), the smallest and the "
-        "largest of all classes. "
+        "standard deviations of (b); area: smallest and largest area of a class's ellipse, as a multiple of that in "
+        "(b). "
         "All panels have the same axes. figure1: the released update of diagonal covariances, whose result depends on "
-        "the scale of the embedding, and with it on the number of images: λ compares between figures of one size only. "
+        "the scale of the embedding, and so on the number of images: compare λ only at equal numbers of images. "
         "figure1_full: full "
         "covariances and the exact update of Proposition 1, whose loss is bounded below only for λ up to "
         "K α e^(1/α) / 2 (55 for K = 10 classes and α = 10); the panel of a diverged fit names its cause."
@@ -182,7 +182,7 @@ class EmbeddingFigure(FigureSettings):
 
 
 class FlowFigure(FigureSettings):
-    """Base class of figures of one run of a flow, that of the first seed."""
+    """Base class of figures of one flow, trained with the first seed."""
 
     uses_gpu = True
 
@@ -192,13 +192,13 @@ class FlowFigure(FigureSettings):
     weight: NonNegativeFloat = Field(0.0, alias="lambda")
     """λ of the run"""
 
-    def model(self, config: RunsOfPreset, layout: Layout) -> list[str]:
-        """Return the files of the run's model."""
+    def model_files(self, config: RunsOfPreset, layout: Layout) -> list[str]:
+        """Return the files of the flow's model."""
         run = config.run(self.dataset, self.flow, self.prior, self.weight, config.seeds[0])
         return [f"{layout.of(run)}/model/{name}" for name in ("config.json", "model.safetensors")]
 
-    def of_run(self, config: RunsOfPreset) -> str:
-        """Describe the run."""
+    def describe_run(self, config: RunsOfPreset) -> str:
+        """Describe the run of the flow in one line."""
         return f"{self.dataset}, {self.flow}, {self.prior}, λ = {format_weight(self.weight)}, seed {config.seeds[0]}"
 
 
@@ -208,9 +208,9 @@ class AugmentationFigure(FlowFigure):
     title = "figure 2"
     caption = (
         "Training images (left) and latent-augmented variants of them (right): each latent moves a share s of the way "
-        "towards another one of its class, in the span of the class's leading PCA axes. Below a variant: Δ, the "
+        "towards another latent of its class, in the span of the class's leading PCA axes. Below a variant: Δ, the "
         "root-mean-square difference from the original in levels of 255. Flows on latents of an autoencoder: "
-        "all images are decoded by it, the originals too."
+        "all images, the originals too, are outputs of its decoder."
     )
     has_table = True
 
@@ -221,7 +221,7 @@ class AugmentationFigure(FlowFigure):
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the training images and of the model."""
-        return {"train": split_files(config, layout, self.dataset, "train"), "model": self.model(config, layout)}
+        return {"train": split_files(config, layout, self.dataset, "train"), "model": self.model_files(config, layout)}
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
         """Return the settings of latent augmentation."""
@@ -230,11 +230,11 @@ class AugmentationFigure(FlowFigure):
     def describe(self, config: RunsOfPreset) -> str:
         """Complete the caption by the strength of the augmentation, and the run."""
         nfa = config.for_dataset(self.dataset).nfa
-        return f"{self.caption} {self.of_run(config)}: {nfa.axes} axes, {share_of_the_way(nfa)}."
+        return f"{self.caption} {self.describe_run(config)}: {nfa.axes} axes, {describe_step(nfa)}."
 
 
-def share_of_the_way(nfa: NfaConfig) -> str:
-    """Describe how far a latent moves towards its partner by a formula."""
+def describe_step(nfa: NfaConfig) -> str:
+    """Return the formula of s, the share of the way that a latent moves towards its partner."""
     if nfa.law == "fixed":
         return f"s = {nfa.strength:g}"
     return f"s = {nfa.strength:g} u, u ~ Beta({nfa.concentration:g}, {nfa.concentration:g})"
@@ -258,11 +258,11 @@ class SamplesFigure(FlowFigure):
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the model."""
-        return {"model": self.model(config, layout)}
+        return {"model": self.model_files(config, layout)}
 
     def describe(self, config: RunsOfPreset) -> str:
         """Complete the caption by the run."""
-        return f"{self.caption} {self.of_run(config)}; noises: {self.noises}."
+        return f"{self.caption} {self.describe_run(config)}; noises: {self.noises}."
 
 
 class ResidualsFigure(FigureSettings):
@@ -303,11 +303,11 @@ DIVERGENCE_CAUSES = {
     "mean": ("μ", "mean μ not finite"),
     "variance": ("v", "variance v not positive"),
 }
-"""Letter and meaning of each quantity whose failure ends a diverging fixed-point iteration with variances."""
+"""Letter and meaning of each quantity whose failure may end a diverging fixed-point iteration."""
 
 
 class ConvergenceFigure(FigureSettings):
-    """Map of where the fixed-point iteration converges on initial latents: λ × update × scale × fitted moments."""
+    """Map of the convergence of the fixed-point iteration on initial latents: λ × update × scale × fitted moments."""
 
     title = "map of convergence"
     caption = (
@@ -338,12 +338,12 @@ class ConvergenceFigure(FigureSettings):
 
 
 def split_files(config: RunsOfPreset, layout: Layout, dataset: str, *splits: str) -> list[str]:
-    """Return the files of splits of a data set, as used by runs of the first seed."""
+    """Return the files of the given splits of a data set, as used by runs of the first seed."""
     folder = layout.path(SPLITS, dataset=dataset, splits=config.splits_of(dataset, config.seeds[0]))
     return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET]
 
 
-def _seeds(seeds: list[int]) -> str:
+def _describe_seeds(seeds: list[int]) -> str:
     """Describe the seeds of a preset."""
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
 
@@ -361,7 +361,7 @@ FIGURES.register("convergence_map", ConvergenceFigure, "nfpi.figures.convergence
 
 
 def figures_of_table(figures: dict[str, FigureSettings], table: str) -> Iterator[str]:
-    """Yield the names of the figures that are made along with a table."""
+    """Yield the names of the figures that are drawn whenever a table is made."""
     for name, figure in figures.items():
         if isinstance(figure, AccuracyFigure) and figure.table == table:
             yield name

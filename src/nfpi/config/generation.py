@@ -28,11 +28,11 @@ class GenerationConfig(Settings):
 
 
 Displacement = Literal["mix", "noise"]
-"""How latent augmentation moves a latent: towards another one of its class, or equally far in a random direction."""
+"""How latent augmentation moves a latent: towards another latent of its class, or as far in a random direction."""
 
 
 class NfaConfig(Settings):
-    """Latent augmentation: a latent moves towards another one of its class, in the span of the class's PCA axes."""
+    """Latent augmentation: a latent moves towards another latent of its class, in the span of the class's PCA axes."""
 
     axes: PositiveInt = 64
     """leading PCA axes of each class's latents"""

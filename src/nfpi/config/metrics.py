@@ -10,9 +10,9 @@ from typing import Any
 from nfpi.config.base import ConfigError, Settings
 from nfpi.config.registry import Registry
 
-OF_GENERATED = "cnn_"
+GENERATED_PREFIX = "cnn_"
 """Prefix of metrics of classifiers that are trained on generated images."""
-OF_VALIDATION = "validation_"
+VALIDATION_PREFIX = "validation_"
 """Prefix of metrics measured on the validation split."""
 
 _OTHER_COLUMNS = (
@@ -20,8 +20,8 @@ _OTHER_COLUMNS = (
     *("status", "diverged", "validation", "chosen_by", "candidates", "best", "metric", "value", "images"),
 )
 """Columns of result tables that are not metrics."""
-_MEASURED_OF_GENERATED = ("cnn_acc",)
-"""Registered metrics whose own name begins with OF_GENERATED."""
+_NAMED_WITH_PREFIX = ("cnn_acc",)
+"""Registered metrics whose own name begins with GENERATED_PREFIX."""
 _DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
 """Columns that tables derive from metrics."""
 
@@ -73,14 +73,14 @@ def metric(name: str) -> Metric:
     traits = METRICS[base].traits
     if base == name:
         return Metric(name, **traits)
-    if name.startswith(OF_GENERATED):
+    if name.startswith(GENERATED_PREFIX):
         return Metric(name, **traits | {"label": f"CNN {traits['label']}"})
     return Metric(name, **traits | {"label": f"Validation {traits['label']}", "is_share": False})
 
 
 def registered_name(name: str) -> str:
     """Return the name under which a metric is registered: x for `cnn_x` and `validation_x`, otherwise the name."""
-    for prefix in (OF_GENERATED, OF_VALIDATION):
+    for prefix in (GENERATED_PREFIX, VALIDATION_PREFIX):
         base = name.removeprefix(prefix)
         if name not in METRICS and base in METRICS and METRICS[base].builder is not None:
             return base
@@ -103,7 +103,9 @@ def register_metric(
     decimals: int = 1,
     is_share: bool = False,
 ) -> Any:
-    """Register a metric, computed by `function` or the function that this call decorates, or else recorded by a stage.
+    """Register a metric.
+
+    It is computed by `function` or by the function that this call decorates; without either, a stage records it.
 
     ```python
     @register_metric("ece", label="ECE", unit="%", higher_is_better=False, decimals=2)
@@ -118,9 +120,9 @@ def register_metric(
     """
     if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
         raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
-    if name.startswith(OF_GENERATED) and name not in _MEASURED_OF_GENERATED:
+    if name.startswith(GENERATED_PREFIX) and name not in _NAMED_WITH_PREFIX:
         raise ConfigError(
-            f"metric '{name}': {OF_GENERATED} marks metrics of classifiers of generated images: rename it"
+            f"metric '{name}': names with {GENERATED_PREFIX} are for classifiers of generated images: rename it"
         )
     traits = {
         "label": label,

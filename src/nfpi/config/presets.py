@@ -16,7 +16,7 @@ from nfpi.config.priors import PRIORS
 from nfpi.config.registry import BlockRegistry
 
 _BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
-"""Groups of blocks, each of which selects a variant."""
+"""Groups of settings whose blocks each select a variant."""
 
 
 def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,11 +28,12 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, An
     """
     merged = copy.deepcopy(dict(base))
     for overlay in overlays:
-        merged = _merged(merged, overlay, ())
+        merged = _merge_at((), merged, overlay)
     return merged
 
 
-def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], where: tuple[str, ...]) -> dict[str, Any]:
+def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge an overlay into the settings at the keys `where`."""
     merged = dict(base)
     if _is_in("classifiers", where) and overlay.get("model", base.get("model")) != base.get("model"):
         merged.pop("architecture", None)
@@ -45,12 +46,12 @@ def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], where: tuple[st
         if blocks and blocks.key in value and blocks.selected(dict(value)) != blocks.selected(dict(known)):
             merged[key] = copy.deepcopy(dict(value))
         else:
-            merged[key] = _merged(known, value, (*where, key))
+            merged[key] = _merge_at((*where, key), known, value)
     return merged
 
 
 def _is_in(group: str, where: tuple[str, ...]) -> bool:
-    """Return whether `where` is a block of a group, at the top level or in the overrides of a data set."""
+    """Return whether `where` are the keys of a block of a group, at the top level or in a data set's overrides."""
     return where[:-1] == (group,) or (where[:1] == ("datasets",) and where[2:-1] == ("overrides", group))
 
 
@@ -94,7 +95,7 @@ def _file_of(preset: str, folder: Path, extended_by: Path | None) -> Path:
     path = Path(preset).expanduser()
     path = (path if extended_by is None else extended_by.parent / path).resolve()
     if not path.is_file():
-        raise ConfigError(f"{where}: expected a file with settings, received {path}, which is not there")
+        raise ConfigError(f"{where}: expected a file with settings, received {path}, which does not exist")
     if path.parent != folder.resolve() and path.stem in known:
         raise ConfigError(f"{where}: {path}: '{path.stem}' is the name of a preset of the project: rename the file")
     if not re.fullmatch(NAME, path.stem):

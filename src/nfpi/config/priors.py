@@ -57,7 +57,7 @@ class FixedPointSettings(Settings):
     tolerance: NonNegativeFloat = 0.1
     """the iteration converges when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this"""
     max_iterations: PositiveInt = 1000
-    """iterations after which it stops without convergence"""
+    """maximum number of iterations, after which the iteration stops without convergence"""
 
 
 class RepeatedFixedPointSettings(FixedPointSettings):

@@ -107,7 +107,7 @@ class Registry:
             raise ConfigError(f"unknown {self.family} '{name}'{suggest(name, list(self._variants))}")
         return self._variants[name]
 
-    def known(self, name: str) -> str:
+    def check_name(self, name: str) -> str:
         """Return the name unchanged, as a pydantic validator; ValueError if it is unknown."""
         try:
             return self[name].name
@@ -140,7 +140,7 @@ class BlockRegistry(Registry, Generic[B]):
     Args:
         family: name of the family in messages.
         key: the setting that selects the variant, e.g. `method`.
-        common: the common settings; its default of `key` is the default variant.
+        common: class of the common settings; its default of `key` is the default variant.
     """
 
     def __init__(self, family: str, key: str, common: type[B]) -> None:

@@ -82,7 +82,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     Raises:
         ConfigError: unknown key, wrong type, value out of range, or undefined name.
     """
-    overrides = _with_nulls(overrides or {})
+    overrides = _parse_nulls(overrides or {})
     raw = read_settings(config_file)
     merged = merge(raw, overrides)
     own = _Choice.model_fields.keys()
@@ -90,9 +90,9 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
         choice = _Choice.model_validate({key: merged[key] for key in own & merged.keys()})
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
-    base, above = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
+    lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
     name, preset = layers_of(choice.preset, presets)
-    layers = [base, *preset, above]
+    layers = [lowest, *preset, highest]
     where = f"preset {name}: "
     try:
         extensions: dict[Path, Path] = {}
@@ -109,31 +109,31 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
                 config.training_of(dataset, flow)
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error)}") from None
-    _refuse_choices_without_validation(name, config)
+    _check_selections(name, config)
     return Resolved(name, choice.results, config)
 
 
-def _refuse_choices_without_validation(preset: str, config: Config) -> None:
+def _check_selections(preset: str, config: Config) -> None:
     """Raise ConfigError if a table would select λ or T on a data set without validation images (`refit`)."""
     for table, experiment in config.experiments():
         dataset, weights = experiment.dataset, experiment.weights
         if not config.datasets[dataset].refit:
             continue
-        where = f"preset {preset}: tables.{table}: {dataset} holds nothing out to choose by (refit): expected"
+        where = f"preset {preset}: tables.{table}: {dataset} has no validation images (refit) to select on: expected"
         if config.tables[table].best_only and len(weights) > 1:
-            raise ConfigError(f"{where} one λ an experiment with best_only, received {len(weights)}")
+            raise ConfigError(f"{where} one λ per experiment with best_only, received {len(weights)}")
         temperatures = set(config.for_dataset(dataset).generation.temperatures)
-        teaches = experiment.classifier is not None and not config.learns_from_real_images(experiment)
-        if teaches and len(temperatures) > 1:
+        generates = experiment.classifier is not None and not config.learns_from_real_images(experiment)
+        if generates and len(temperatures) > 1:
             raise ConfigError(f"{where} one generation.temperatures for its classifier, received {len(temperatures)}")
 
 
-def _with_nulls(value: Any) -> Any:
+def _parse_nulls(value: Any) -> Any:
     """Replace the string `null` by None: Snakemake's --config parses values in braces as strings."""
     if isinstance(value, Mapping):
-        return {key: _with_nulls(item) for key, item in value.items()}
+        return {key: _parse_nulls(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_nulls(item) for item in value]
+        return [_parse_nulls(item) for item in value]
     return None if value == "null" else value
 
 

@@ -35,8 +35,8 @@ class Config(Settings):
     """All settings of one preset."""
 
     extensions: list[LocalPath] = []
-    """Python files that add priors, flows, metrics or classifiers (docs/extending.md); those of a preset are added to
-    those of the preset that it extends"""
+    """Python files that add priors, flows, metrics or classifiers (docs/extending.md), in addition to those of the
+    extended preset"""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1999]
     """seeds of the runs; each has its own initial state, flow, generated images and classifier"""
     datasets: dict[Name, DatasetBlock] = {}
@@ -51,10 +51,10 @@ class Config(Settings):
     tables: Tables = {}
     figures: Figures = {}
     claims: Claims = {}
-    """statements of the paper, as comparisons of table rows: `snakemake claims` (docs/experiments.md)"""
+    """statements of the paper, as comparisons of table rows: `snakemake claims` (docs/claims.md)"""
     resources: dict[JobName, Resources] = {}
     cluster: Cluster | None = None
-    """cluster that jobs are submitted to (profiles/ has some); None: they run on this machine"""
+    """cluster that jobs are submitted to (examples: profiles/); None: jobs run on this machine"""
 
     _for_dataset: dict[str, Config] = PrivateAttr(default_factory=dict)
 
@@ -82,12 +82,12 @@ class Config(Settings):
         return TrainingConfig.model_validate(merge(self.training.model_dump(), *layers))
 
     def splits_of(self, dataset: str, seed: int) -> str:
-        """Return the wildcard `splits` (:data:`nfpi.runs.SPLITS`) of the splits that runs of a seed use."""
+        """Return the value of the wildcard `splits` (:data:`nfpi.runs.SPLITS`) for the runs of a seed."""
         has_own = self.datasets[dataset].split_seed == PER_SEED
         return SPLITS_OF_SEED.format(seed=seed) if has_own else COMMON_SPLITS
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
-        """Return the run of a flow; if λ = 0 keeps the initial Gaussians, it is the shared baseline."""
+        """Return the run of a flow; at λ = 0, for priors that then keep the initial Gaussians, the shared baseline."""
         block = self.priors[prior]
         if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
             prior = BASELINE[block.start]
@@ -99,7 +99,10 @@ class Config(Settings):
         return name is not None and self.for_dataset(experiment.dataset).classifiers[name].train_on == "real"
 
     def runs_of(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
-        """Return for each seed the run of the flow at this λ (None: no flow), and that of its classifier, if any."""
+        """Return the runs of the flow and of the classifier for each seed.
+
+        Without a flow (`weight` is None), both are that of the classifier; without a classifier, the second is None.
+        """
         return [self._run_of(experiment, weight, seed) for seed in self.seeds]
 
     def _run_of(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
@@ -117,11 +120,11 @@ class Config(Settings):
         """Return the settings of a prior that is fitted by fixed-point iteration.
 
         Args:
-            where: key that requires one, for the error message.
+            where: key that requires a fixed-point prior, for the error message.
             prior: name of the prior.
 
         Raises:
-            ConfigError: it is fitted by another method.
+            ConfigError: the prior has another method.
         """
         settings = PRIORS.settings_of(self.priors[prior])
         if not isinstance(settings, FixedPointSettings) or PRIORS[self.priors[prior].method].traits["learned"]:
@@ -139,7 +142,7 @@ class Config(Settings):
         prior: str | None = None,
         classifier: str | None = None,
     ) -> list[Path]:
-        """Return the user's files that define the variants of these blocks: inputs of every job that uses them."""
+        """Return the user's files that define the variants of these blocks; jobs that use them depend on the files."""
         files: list[Path | None] = []
         if dataset is not None:
             files.append(SOURCES[self.datasets[dataset].source].extension)
@@ -158,7 +161,7 @@ class Config(Settings):
                 yield name, experiment
 
     def figures_of(self, table: str) -> list[str]:
-        """Return the names of the figures that are made along with a table."""
+        """Return the names of the figures that are drawn whenever a table is made."""
         return list(figures_of_table(self.figures, table))
 
     @model_validator(mode="after")
@@ -201,10 +204,10 @@ class Config(Settings):
                 unknown = f"'{other}'{suggest(other, self.classifiers)}"
                 raise ValueError(f"classifiers.{name}.start_from: unknown classifier {unknown}")
             if other is not None and self.classifiers[other].start_from is not None:
-                expected = f"classifiers.{name}.start_from: expected one that starts from no other"
+                expected = f"classifiers.{name}.start_from: expected a classifier without start_from"
                 raise ValueError(f"{expected}, received '{other}'")
             if other is not None and not self.classifiers[other].keep:
-                expected = f"classifiers.{name}.start_from: expected one whose weights are kept"
+                expected = f"classifiers.{name}.start_from: expected a classifier with keep: true"
                 raise ValueError(f"{expected}, received '{other}' with keep: false")
         return self
 
@@ -223,10 +226,10 @@ class Config(Settings):
                     )
             if experiment.classifier is None:
                 continue
-            needed = "needs a prior, and its augmentation is standard"
+            needed = "needs a prior and augmentation: standard"
             fits = experiment.prior is not None and experiment.augmentation == "standard"
             if self.classifiers[experiment.classifier].train_on == "real":
-                needed = "needs a prior and lambdas exactly where its augmentation has nfa or noise"
+                needed = "needs a prior if its augmentation has nfa or noise, and none otherwise"
                 fits = (experiment.prior is not None) == experiment.uses_variants
             if not fits:
                 raise ValueError(f"{where}: classifier '{experiment.classifier}' {needed}")

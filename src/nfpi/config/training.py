@@ -39,7 +39,7 @@ class TrainingConfig(Settings):
     batch_size: PositiveInt = 512
     optimizer: Literal["adamax", "adam", "adamw"] = "adamax"
     learning_rate: PositiveFloat = 1e-2
-    """after the warm-up"""
+    """learning rate after the warm-up"""
     schedule: Literal["constant", "cosine"] = "constant"
     """learning rate after the warm-up: constant, or a half cosine that reaches 0 at the end of training"""
     warmup_steps: NonNegativeInt = 1000
@@ -53,7 +53,8 @@ class TrainingConfig(Settings):
     initialization_images: PositiveInt = 1024
     """augmented training images used for the data-dependent initialisation"""
     augmentation: Literal["none", "flip", "shift", "released"] = "released"
-    """released: flip, colour jitter, rotation by ±12°, crop; shift: pad and crop, for digits"""
+    """augmentation of the flow's training images; released: flip, colour jitter, rotation by ±12°, crop; shift: pad and
+    crop, for digits"""
     grey_noise: NonNegativeFloat = 0.05
     """noise U[0, grey_noise), as a share of the value range, added to grey images on top of the dequantisation noise"""
     latent_noise: NonNegativeFloat = 0.05
@@ -62,8 +63,8 @@ class TrainingConfig(Settings):
     evaluate_every: PositiveInt = 5
     """epochs between two evaluations on the validation split"""
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
-    """of training steps alone: float32, the convolutions in TF32, or the networks of the couplings in bfloat16; auto:
-    bf16-mixed on a GPU that has it (A100, H100), else 32-true, on a CPU too"""
+    """precision of training steps: float32, with convolutions in TF32, or with coupling networks in bfloat16; auto:
+    bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
     compile: bool | Literal["auto"] = added_setting("auto")
     """whether steps on a whole batch run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes"""
@@ -82,7 +83,7 @@ class TrainingConfig(Settings):
         return self.model_dump(mode="json", exclude=NO_RESULT)
 
     def of_initial_state(self) -> dict[str, Any]:
-        """Return the settings that affect the initial state; `epochs` is one only where the schedule depends on it."""
+        """Return the settings that affect the initial state, among them `epochs` if the schedule depends on it."""
         return self.model_dump(mode="json", exclude=NO_RESULT | ({"epochs"} if self.schedule == "constant" else set()))
 
     @model_validator(mode="after")

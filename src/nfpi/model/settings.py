@@ -87,7 +87,7 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
     if isinstance(flow, FlowBlock):
         return flow
     if flow is None or isinstance(flow, str):
-        kind = FLOWS.known(flow or FLOWS.default)
+        kind = FLOWS.check_name(flow or FLOWS.default)
         flow = default_flow(kind, height, width)
     return _parse_block(FLOWS, flow, "flow")
 

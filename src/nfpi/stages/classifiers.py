@@ -18,7 +18,7 @@ from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.variants import Variants
 from nfpi.classifiers.weights import load_weights
 from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation, ClassifierConfig
-from nfpi.config.metrics import OF_GENERATED, computed_metrics
+from nfpi.config.metrics import GENERATED_PREFIX, computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
 from nfpi.data.store import read_image_set
@@ -195,7 +195,7 @@ def test(stage: TestClassifier) -> None:
     )
     computed = compute_metrics(computed_metrics(stage.metrics), scores.log_prob, scores.labels)
     if measured == _VALIDATION_CNN_ACC:
-        computed = {f"{OF_GENERATED}{name}": value for name, value in computed.items()}
+        computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
         metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
     else:
         metrics = {"top1": scores.top1, "top5": scores.top5}

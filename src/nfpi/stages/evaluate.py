@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from nfpi.config import Split
-from nfpi.config.metrics import OF_VALIDATION, computed_metrics
+from nfpi.config.metrics import VALIDATION_PREFIX, computed_metrics
 from nfpi.data.store import EMPTY_SPLIT, read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model.trained import TrainedFlow
@@ -59,7 +59,7 @@ def evaluate(stage: Evaluate) -> None:
         **_fit_iterations(model.config),
     }
     if validation is not None:
-        metrics |= {f"{OF_VALIDATION}{name}": value for name, value in _measure(validation, stage.metrics).items()}
+        metrics |= {f"{VALIDATION_PREFIX}{name}": value for name, value in _measure(validation, stage.metrics).items()}
     with written_together():
         write_predictions(stage.path("predictions"), test.labels, test.log_prob)
         write_metrics(

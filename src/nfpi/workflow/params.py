@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nfpi.config import FIGURES, METRICS, NO_RESULT, TableSettings, extension_digest
 from nfpi.config.generation import Displacement
-from nfpi.config.metrics import OF_GENERATED, OF_VALIDATION, registered_name
+from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, registered_name
 from nfpi.results.rows import TableRow
 from nfpi.runs import VARIANTS, Run, seed_of_splits, variants_of
 from nfpi.workflow.claims import claim_rows
@@ -266,8 +266,8 @@ class Params:
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
             names = [*_metrics_of(settings), *self._claimed_metrics(table)]
-            of_generated = {registered_name(name) for name in names if name.startswith(OF_GENERATED)}
-            own = {registered_name(name) for name in names if not name.startswith(OF_GENERATED)}
+            of_generated = {registered_name(name) for name in names if name.startswith(GENERATED_PREFIX)}
+            own = {registered_name(name) for name in names if not name.startswith(GENERATED_PREFIX)}
             own, of_generated = ({name for name in part if _is_own(name)} for part in (own, of_generated))
             for row in table_rows(self.plan.config, table) if own | of_generated else ():
                 for run in row.flow_runs:
@@ -279,7 +279,7 @@ class Params:
 
 def _metrics_of(table: TableSettings) -> list[str]:
     """Return the metrics of a table, and the one that λ is chosen by."""
-    return [*table.metrics, *([f"{OF_VALIDATION}{table.best_by}"] if table.best_by is not None else [])]
+    return [*table.metrics, *([f"{VALIDATION_PREFIX}{table.best_by}"] if table.best_by is not None else [])]
 
 
 def _is_own(metric: str) -> bool:

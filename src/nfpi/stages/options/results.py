@@ -87,7 +87,7 @@ class MakeFigure(Stage):
     inputs = {"files": ()}
     common = None
 
-    name: Annotated[str, AfterValidator(FIGURES.known)]
+    name: Annotated[str, AfterValidator(FIGURES.check_name)]
     figure: dict[str, Any] = {}
     """settings of the figure"""
     files: dict[str, list[Path]]
