@@ -106,7 +106,7 @@ def test_probabilities_are_those_of_the_model(images_of_classes):
     [
         (np.full((6, 8, 8, 1), 0.5), "X: expected whole numbers from 0 to 255, received float64 from 0.5 to 0.5"),
         (np.full((6, 8, 8, 1), 256), "received int64 from 256 to 256"),
-        (np.full((6, 64), 1), "shape: expected (H, W, C) for images that come as rows"),
+        (np.full((6, 64), 1), "shape: expected (H, W, C) for images passed as rows"),
     ],
 )
 def test_what_is_no_image_is_refused(values, message):

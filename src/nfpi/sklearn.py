@@ -11,7 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nfpi.flows.dequantization import LEVELS
+from nfpi.flows.dequantization import GREY_LEVELS
 from nfpi.model.class_conditional import ClassConditionalFlow
 
 
@@ -24,7 +24,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     Args:
         shape: (H, W, C) of images that are passed as rows; None: X is not flattened.
         weight: λ of Eq. 4.
-        epochs: passes over the training images; None: those of `training`, 24 by default.
+        epochs: passes over the training images; None: as in `training`, 24 by default.
         flow, training, prior, flip, device: see :meth:`nfpi.ClassConditionalFlow.fit`.
         seed: seed of all random numbers.
         progress: whether to show a progress bar.
@@ -126,15 +126,15 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """Convert X to 8-bit images, (N, H, W, C) or (N, H, W)."""
         if X.dtype.kind not in "uif" and X.dtype != np.bool_:
             X = X.astype(np.float64)  # raises ValueError
-        whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < LEVELS else np.zeros(0, np.uint8)
+        whole = X.astype(np.uint8) if X.min() >= 0 and X.max() < GREY_LEVELS else np.zeros(0, np.uint8)
         if whole.shape != X.shape or (whole != X).any():
             raise ValueError(
-                f"X: expected whole numbers from 0 to {LEVELS - 1}, received {X.dtype} from {X.min()} to {X.max()}"
+                f"X: expected whole numbers from 0 to {GREY_LEVELS - 1}, received {X.dtype} from {X.min()} to {X.max()}"
             )
         if X.ndim > 2:
             return whole
         if self.shape is None:
-            raise ValueError(f"shape: expected (H, W, C) for images that come as rows {X.shape}, received none")
+            raise ValueError(f"shape: expected (H, W, C) for images passed as rows {X.shape}, received none")
         if X.shape[1] != np.prod(self.shape):
             raise ValueError(f"X: expected {np.prod(self.shape)} values per image, {self.shape}, received {X.shape[1]}")
         return whole.reshape(len(X), *self.shape)

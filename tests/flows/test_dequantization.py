@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nfpi.flows.dequantization import LEVELS, bits_per_dim, dequantize, quantize
+from nfpi.flows.dequantization import GREY_LEVELS, bits_per_dim, dequantize, quantize
 
 
 def _generator(seed=0):
@@ -11,7 +11,7 @@ def _generator(seed=0):
 
 
 def _every_level(channels):
-    return torch.arange(LEVELS, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, channels, 16, 16).contiguous()
+    return torch.arange(GREY_LEVELS, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, channels, 16, 16).contiguous()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -35,7 +35,7 @@ def test_quantisation_undoes_dequantisation_however_near_the_noise_comes_to_one(
 def test_noise_is_uniform_within_the_level():
     level = 77
     x = dequantize(torch.full((8, 3, 64, 64), level, dtype=torch.uint8), _generator())
-    noise = ((x.double() + 1) * (LEVELS / 2) - level).flatten()
+    noise = ((x.double() + 1) * (GREY_LEVELS / 2) - level).flatten()
     assert noise.min() >= 0
     assert noise.max() < 1
     # Kolmogorov-Smirnov
@@ -51,11 +51,11 @@ def test_without_noise_the_levels_are_equally_spaced_from_minus_one():
 
 def test_only_images_of_one_channel_get_grey_noise():
     grey, colour = (torch.full((16, channels, 32, 32), 100, dtype=torch.uint8) for channels in (1, 3))
-    low = 2 * 100 / LEVELS - 1
+    low = 2 * 100 / GREY_LEVELS - 1
     noisy = dequantize(grey, _generator(), grey_noise=0.05)
     assert low <= noisy.min() < low + 0.01
     # one level, and 5 % of the range of length 2
-    assert low + 0.09 < noisy.max() < low + 2 / LEVELS + 0.1
+    assert low + 0.09 < noisy.max() < low + 2 / GREY_LEVELS + 0.1
     assert torch.equal(
         dequantize(colour, _generator(), grey_noise=0.05), dequantize(colour, _generator(), grey_noise=0.0)
     )

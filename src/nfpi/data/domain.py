@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfpi.data.errors import DataError
-from nfpi.flows.dequantization import LEVELS, bits_per_dim, dequantize, quantize
+from nfpi.flows.dequantization import GREY_LEVELS, bits_per_dim, dequantize, quantize
 
 
 class Domain(ABC):
@@ -61,7 +61,7 @@ class PixelDomain(Domain):
 
     grey_noise: float
     dtype = "uint8"
-    half_level = 1 / LEVELS
+    half_level = 1 / GREY_LEVELS
 
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         """Compute x = 2 (image + u)/256 − 1, u ~ U[0, 1)."""

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-LEVELS = 256
-"""grey levels of an 8-bit channel"""
+GREY_LEVELS = 256
+"""Number of values of an 8-bit channel."""
 
 
 def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: float = 0.0) -> Tensor:
@@ -16,9 +16,9 @@ def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: fl
 
     Args:
         images: (B, C, H, W), uint8.
-        generator: of u, on the device of the images; None: no noise, x = 2·image/256 − 1.
+        generator: random number generator of u, on the device of the images; None: no noise, x = 2·image/256 − 1.
         grey_noise: amplitude of additional noise for single-channel images, U[0, grey_noise) of the value range, as in
-            the released code, since large parts of them are constant.
+            the released code, since large parts of such images are constant.
 
     Returns:
         (B, C, H, W), float, in [−1, 1), or in [−1, 1 + 2·grey_noise) with grey noise.
@@ -28,7 +28,7 @@ def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: fl
         noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         # a sum near 256 has 16 binary places in float32: noise nearer to 1 would round up to the next level
         x += noise.mul_(1 - 2**-16)
-    x = x * (2 / LEVELS) - 1
+    x = x * (2 / GREY_LEVELS) - 1
     if generator is not None and grey_noise > 0 and images.shape[1] == 1:
         x += 2 * grey_noise * torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return x
@@ -43,7 +43,7 @@ def quantize(x: Tensor) -> Tensor:
     Returns:
         (B, C, H, W), uint8.
     """
-    return (x.add(1).mul(LEVELS / 2).floor()).clamp(0, LEVELS - 1).to(torch.uint8)
+    return (x.add(1).mul(GREY_LEVELS / 2).floor()).clamp(0, GREY_LEVELS - 1).to(torch.uint8)
 
 
 def bits_per_dim(nll: Tensor, num_dimensions: int) -> Tensor:
@@ -53,4 +53,4 @@ def bits_per_dim(nll: Tensor, num_dimensions: int) -> Tensor:
         nll: (…,), in nats per image.
         num_dimensions: D.
     """
-    return nll / (num_dimensions * math.log(2)) + math.log2(LEVELS / 2)
+    return nll / (num_dimensions * math.log(2)) + math.log2(GREY_LEVELS / 2)
