@@ -142,12 +142,17 @@ def test_only_forward_and_backward_of_a_step_have_the_precision(restored, precis
     assert module.seen == [(torch.float32, torch.float32, False)]
 
 
-def test_convolutions_are_chosen_by_trial_in_trainings_on_gpus_alone(restored):
-    torch.backends.cudnn.benchmark = False
-    module = nn.Linear(1, 1)
-    for device, expected in ((CPU, False), (torch.device("cuda", 0), True)):
-        Device(device).setup(module, torch.optim.SGD(module.parameters()))
-        assert torch.backends.cudnn.benchmark == expected
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_convolutions_are_chosen_by_trial_within_steps_on_gpus_alone(restored, kind):
+    device, module = Device(torch.device(kind)), nn.Linear(1, 1)
+    for before in (False, True):
+        torch.backends.cudnn.benchmark = before
+        device.setup(module, torch.optim.SGD(module.parameters()))
+        assert torch.backends.cudnn.benchmark == before
+        with pytest.raises(RuntimeError, match="stop"), device.fixed_shapes():
+            assert torch.backends.cudnn.benchmark == (before or kind == "cuda")
+            raise RuntimeError("stop")
+        assert torch.backends.cudnn.benchmark == before
 
 
 # ---- float32 whatever the caller computes in ----------------------------------------------------------------

@@ -17,16 +17,15 @@ from nfpi.config import Config, TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
-from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.randomness import derive_seed, generator_for
 from nfpi.training.batches import TrainingData, initialization_images
-from nfpi.training.likelihood import NegativeLogLikelihood
-from nfpi.training.optimizers import learning_rate
+from nfpi.training.epoch_prior import FixedPrior
 from nfpi.training.state import TrainingState
+from nfpi.training.step import TrainingStep
 
 SEED = 0
 ON_CPU = 16
@@ -83,7 +82,7 @@ class Subject:
 
 @dataclass(eq=False)
 class Trainer:
-    """Trainer that makes single steps like those of :mod:`nfpi.training.loop`.
+    """Trainer that makes single steps of a training (:class:`nfpi.training.step.TrainingStep`).
 
     Attributes:
         workload: the workload whose flow is trained.
@@ -148,15 +147,11 @@ class Trainer:
         return x, torch.from_numpy(images.labels[:].copy()).to(self.device.device)
 
     @cached_property
-    def _set_up(self) -> tuple[torch.nn.Module, torch.optim.Optimizer, SeriesBounds]:
-        flow, batch = self.state.flow, self.config.batch_size
-        likelihood, optimizer = self.device.setup(
-            NegativeLogLikelihood(flow, self.compiler, batch), self.state.optimizer
-        )
-        bounds = SeriesBounds(flow)
-        if self.compiler is not None or self.device.device.type != "cpu":
-            bounds.choose()
-        return likelihood.train(), optimizer, bounds
+    def _set_up(self) -> tuple[TrainingStep, FixedPrior]:
+        steps = self.config.warmup_steps + 10_000
+        step = TrainingStep(self.state, self.config, self.device, steps, self.config.batch_size, self.compiler)
+        step.choose_bounds(epoch_begins=True)
+        return step, FixedPrior(self.prior, self.device.device)
 
     def set_up_again(self) -> None:
         """Prepare for further steps after another training of the same state."""
@@ -164,19 +159,8 @@ class Trainer:
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor:
         """Make one step; return the loss before it, ()."""
-        likelihood, optimizer, bounds = self._set_up
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.state.step + 1, self.config.warmup_steps + 10_000)
-        loss = likelihood(self.prior, x, labels).mean()
-        optimizer.zero_grad()
-        self.device.backward(loss)
-        if self.config.gradient_clip:
-            self.device.clip_gradients(likelihood, optimizer, self.config.gradient_clip)
-        optimizer.step()
-        self.state.step += 1
-        self.state.average.update(self.state.step)
-        bounds.watch()
-        return loss.detach()
+        step, prior = self._set_up
+        return step(prior, x, labels).mean()
 
 
 def first_images(images: ImageSet, count: int) -> ImageSet:

@@ -39,17 +39,24 @@ class SeriesBounds:
     Args:
         flow: in training mode it uses the bounds from :meth:`choose` to :meth:`release`.
         held: bounds of an interrupted training, one per coupling; None: no bounds are held yet.
+        largest: its record; None: no step exceeded a bound.
+
+    Attributes:
+        held: bounds that are held, one per coupling; None: none.
+        largest: record of the steps, (number of couplings,), updated in place; None: no bounds are held.
     """
 
-    def __init__(self, flow: nn.Module, held: Sequence[float] | None = None) -> None:
+    def __init__(self, flow: nn.Module, held: Sequence[float] | None = None, largest: Tensor | None = None) -> None:
         self._couplings = [module for module in flow.modules() if isinstance(module, SeriesCoupling)]
-        self._largest: Tensor | None = None
+        self.largest: Tensor | None = None
         self._limit: Tensor | None = None
         if held is not None and len(held) != len(self._couplings):
             raise ValueError(f"bounds: expected {len(self._couplings)}, one per coupling, received {len(held)}")
         self.held: list[float] | None = None
         if held is not None:
             self._hold(list(held))
+            if self.largest is not None and largest is not None:
+                self.largest.copy_(largest)
 
     @torch.no_grad()
     def _bounds(self) -> Tensor:
@@ -62,7 +69,7 @@ class SeriesBounds:
             coupling.held_bound = bound
         if self._couplings:
             self._limit = torch.tensor(held, device=self._couplings[0].rescale.device)
-            self._largest = torch.zeros_like(self._limit)
+            self.largest = torch.zeros_like(self._limit)
 
     def choose(self) -> bool:
         """Choose new bounds if the held ones do not suit the current weights; return whether they change.
@@ -81,8 +88,8 @@ class SeriesBounds:
 
     def watch(self) -> None:
         """Record on the device, after a step, the largest bounds of the weights."""
-        if self._largest is not None:
-            torch.maximum(self._largest, self._bounds(), out=self._largest)
+        if self.largest is not None:
+            torch.maximum(self.largest, self._bounds(), out=self.largest)
 
     def renew_exceeded(self, step: int) -> bool:
         """Choose new bounds if the weights have exceeded one since the last choice; return whether they change.
@@ -93,12 +100,12 @@ class SeriesBounds:
         Raises:
             FloatingPointError: a bound is not finite, or so large that e^S overflows.
         """
-        if self._largest is None or self._limit is None or not (self._largest > self._limit).any():
+        if self.largest is None or self._limit is None or not (self.largest > self._limit).any():
             return False
-        error = max(map(_error, self._couplings, self._largest.tolist(), self.held or ()))
+        error = max(map(_error, self._couplings, self.largest.tolist(), self.held or ()))
         severity = logging.WARNING if error > _WORTH_A_WARNING else logging.INFO
         logger.log(severity, "step %d: longer series; the last steps' had errors up to %.1g", step, error)
-        self._largest.zero_()
+        self.largest.zero_()
         return self.choose()
 
     def release(self) -> None:

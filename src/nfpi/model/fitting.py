@@ -223,7 +223,7 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
     """Make the device of a fit; afterwards, restore the state of the process, including random generators."""
     deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    tf32, benchmark = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    tf32 = torch.backends.cudnn.allow_tf32
     wanted = None if device is None else torch.device(device)
     if wanted is not None:
         precision = choose_precision(precision, wanted)
@@ -243,4 +243,4 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
     finally:
         torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark
+        torch.backends.cudnn.allow_tf32 = tf32

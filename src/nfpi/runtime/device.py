@@ -1,4 +1,4 @@
-"""The device of a stage, and how a training uses it."""
+"""The device of a stage, with the operations that a training needs of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nfpi.runtime.processes import Processes
 
 
 class Device:
-    """A device that trains in float32.
+    """A device on which one process trains in float32.
 
-    A training calls its methods instead of torch's, so that the same loop runs in mixed precision and in several
+    A training loop calls these methods instead of torch's, so that it also runs in mixed precision and in several
     processes (:class:`nfpi.runtime.fabric.FabricDevice`).
 
     Args:
@@ -24,7 +24,7 @@ class Device:
 
     Attributes:
         device, precision: as given.
-        processes: processes that train together; only this one.
+        processes: processes that train together, here only this one.
     """
 
     def __init__(self, device: torch.device, precision: str = "32-true") -> None:
@@ -38,19 +38,29 @@ class Device:
         yield self.processes
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Prepare a module on this device and its optimizer for training; call the ones returned."""
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = (
-                True  # batches of a training have two shapes, the last one's and the others'
-            )
+        """Prepare a module on this device and its optimizer for training, and return the ones to use."""
         return module, optimizer
+
+    @contextmanager
+    def fixed_shapes(self) -> Iterator[None]:
+        """Let cuDNN choose convolutions by trial within the block, the forward and backward pass of a training step.
+
+        A trial is made for each new shape. The batches of a training have two, that of the last batch of an epoch and
+        that of all others; those of evaluation and sampling have more, so they are not computed in such a block.
+        """
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = before or self.device.type == "cuda"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a loss, (); averaged over the processes."""
         loss.backward()
 
     def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Scale the gradients down to norm `max_norm` if theirs is larger."""
+        """Scale the gradients down to norm `max_norm` if their norm is larger."""
         nn.utils.clip_grad_norm_(module.parameters(), max_norm)
 
     def state_dict(self) -> dict[str, Any]:

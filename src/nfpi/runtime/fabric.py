@@ -114,7 +114,6 @@ class FabricDevice(Device):
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Wrap a module and its optimizer."""
-        super().setup(module, optimizer)
         wrapped: tuple[nn.Module, torch.optim.Optimizer] = self._fabric.setup(module, optimizer)
         return wrapped
 
@@ -123,7 +122,7 @@ class FabricDevice(Device):
         self._fabric.backward(loss)
 
     def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        """Scale the gradients down to norm `max_norm` if theirs is larger."""
+        """Scale the gradients down to norm `max_norm` if their norm is larger."""
         self._fabric.clip_gradients(module, optimizer, max_norm=max_norm, error_if_nonfinite=False)
 
     def state_dict(self) -> dict[str, Any]:

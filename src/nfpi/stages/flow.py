@@ -144,6 +144,8 @@ def train_flow(stage: TrainFlow) -> None:
         "data": _data_header(data.train),
         "devices": processes.count,
     }
+    if len(state.precisions) > 1:  # `training.precision` is that of the last part
+        config["precisions"] = state.precision_parts
     with written_together():
         write_log(stage.path("history"), state.log)
         TrainedFlow(state.averaged_flow, final, config).write(stage.path("config").parent)

@@ -94,7 +94,7 @@ class TrainingData:
             x (B, C, H, W) and labels (B,).
         """
         processes = self.processes
-        stream = self._loader.epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, then=then)
+        stream = self._loader.epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, next_epoch=then)
         for index, (images, labels) in enumerate(stream, start_batch):
             generator = generator_for(self.device, seed, "dequantize", epoch, index)
             whole = torch.zeros(self.images_of_batch(index), *images.shape[1:], dtype=images.dtype, device=self.device)

@@ -26,7 +26,6 @@ from nfpi.evaluation import check_fit, evaluate_flow
 from nfpi.flows.check import check_flow
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
-from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.initial import initial_prior
@@ -39,9 +38,9 @@ from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, initialization_images, latent_statistics
 from nfpi.training.divergence import TrainingDiverged, loss_diverged, require_finite
 from nfpi.training.epoch_prior import FixedPrior, LearnedPrior, learning_progress, learns_before, prior_of_epoch
-from nfpi.training.likelihood import NegativeLogLikelihood
 from nfpi.training.optimizers import learning_rate
 from nfpi.training.state import LogRow, TrainingState, new_learner
+from nfpi.training.step import TrainingStep
 from nfpi.training.tracking import tracking
 
 logger = logging.getLogger(__name__)
@@ -218,13 +217,10 @@ def _train(
     """
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
-    compiler = choose_compiler(config.compile, data.device)
-    holds = compiler is not None or data.device.type != "cpu"  # on a CPU, reading the weights' bounds costs nothing
-    bounds = SeriesBounds(state.flow, state.series_bounds if holds else None)
     own = processes.share(data.images_of_batch(0))
-    objective = NegativeLogLikelihood(state.flow, compiler, own.stop - own.start)
-    likelihood, optimizer = device.setup(objective, state.optimizer)
-    likelihood.train()
+    compiler = choose_compiler(config.compile, data.device)
+    step = TrainingStep(state, config, device, steps, own.stop - own.start, compiler)
+    state.note_precision(device.precision)
     resumed = checkpoints is not None and checkpoints.step is not None
     epoch_began = time.monotonic()
     bar = tqdm(
@@ -248,43 +244,24 @@ def _train(
         ):
             while len(state.log) < until_epoch:
                 epoch = len(state.log)
-                if holds and (bounds.held is None or state.step == epoch * steps_per_epoch) and bounds.choose():
-                    objective.forget_graphs()
-                state.series_bounds = bounds.held
+                step.choose_bounds(epoch_begins=state.step == epoch * steps_per_epoch)
                 epoch_prior = prior_of_epoch(state, prior, data, checkpointer.interruption)
                 then = afterwards
                 if epoch + 1 < until_epoch:
                     then = STATISTICS_EPOCH if learns_before(epoch + 1, state, data) else epoch + 1
                 for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch, then):
-                    for group in optimizer.param_groups:
-                        group["lr"] = learning_rate(config, state.step + 1, steps)
-                    try:
-                        nll = likelihood(epoch_prior.current(), x, labels)
-                    except ArithmeticError:  # a coupling cannot sum its series once its weights have diverged
-                        require_finite(state, config, epoch + 1)
-                        raise loss_diverged(state.step + 1, state.seed, config) from None
                     # gradients are averaged over the processes; the factor gives every image the same weight
                     share = len(labels) / data.images_of_batch(state.step % steps_per_epoch)
-                    optimizer.zero_grad()
-                    device.backward(epoch_prior.loss(nll * (share * processes.count)))
-                    if config.gradient_clip:
-                        device.clip_gradients(likelihood, optimizer, config.gradient_clip)
-                    optimizer.step()
-                    epoch_prior.step(learning_progress(state, data))
-                    state.step += 1
-                    state.average.update(state.step)
-                    bounds.watch()
-                    state.epoch_nll += processes.total(nll.detach().sum())
+                    nll = step(epoch_prior, x, labels, share * processes.count, learning_progress(state, data))
+                    state.epoch_nll += processes.total(nll.sum())
                     bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                         require_finite(state, config, epoch + 1)
-                        if bounds.renew_exceeded(state.step):
-                            objective.forget_graphs()
-                            state.series_bounds = bounds.held
+                        step.renew_exceeded_bounds()
                         bar.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
                     checkpointer.after_step()
                 seconds = time.monotonic() - epoch_began
-                prior_now = _close_epoch(state, epoch_prior, bounds, data, seconds, checkpointer.interruption)
+                prior_now = _close_epoch(state, epoch_prior, step.lengths(), data, seconds, checkpointer.interruption)
                 track(state, prior_now)  # before the epoch is in a checkpoint, after which it is not tracked again
                 checkpointer.after_step(epoch_ended=True)
                 epoch_began = time.monotonic()
@@ -293,7 +270,7 @@ def _train(
         known.log = state.log
         raise known from None
     finally:
-        bounds.release()
+        step.release_bounds()
         bar.close()
     return state
 
@@ -301,7 +278,7 @@ def _train(
 def _close_epoch(
     state: TrainingState,
     epoch_prior: FixedPrior | LearnedPrior,
-    bounds: SeriesBounds,
+    lengths: list[int],
     data: TrainingData,
     seconds: float,
     interruption: Interruption,
@@ -314,7 +291,6 @@ def _close_epoch(
     config, dimensions = data.config, torch.Size(data.train.shape).numel()
     mean_nll = state.epoch_nll.cpu() / len(data.train)
     prior, objective = epoch_prior.after_epoch(mean_nll.item())
-    lengths = bounds.lengths()
     row: LogRow = {
         "epoch": epoch,
         "step": state.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from nfpi.runtime.tensors import load_state, load_tensors, save_tensors
 from nfpi.training.average import WeightAverage
 from nfpi.training.optimizers import make_optimizer
 
+logger = logging.getLogger(__name__)
+
 LogRow = dict[str, float | int | None]
 Learner = GaussianLearner | RepeatedFixedPoint
 """Gaussians that are learned along with the flow."""
@@ -38,6 +41,11 @@ class _Learner(Record):
     loss: float | None
 
 
+class _Part(Record):
+    after_step: NonNegativeInt
+    precision: str
+
+
 class _Header(Record):
     """Header entries that are needed to read a state."""
 
@@ -48,6 +56,7 @@ class _Header(Record):
     log: list[LogRow]
     learner: _Learner | None = None
     series_bounds: list[float] | None = None
+    precisions: list[_Part] = []
 
 
 @dataclass
@@ -66,6 +75,9 @@ class TrainingState:
         learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
             fixed.
         series_bounds: of the couplings (:class:`nfpi.flows.series.SeriesBounds`); None: no bounds are held.
+        series_largest: record of the steps whose weights exceeded them, (number of couplings,).
+        precisions: of the steps, and the number of steps before the first in each; several if the training was resumed
+            on another kind of device.
     """
 
     flow: ImageFlow
@@ -77,6 +89,8 @@ class TrainingState:
     log: list[LogRow] = field(default_factory=list)
     learner: Learner | None = None
     series_bounds: list[float] | None = None
+    series_largest: Tensor | None = None
+    precisions: list[tuple[int, str]] = field(default_factory=list)
 
     @classmethod
     def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
@@ -90,6 +104,20 @@ class TrainingState:
         """The flow with averaged weights."""
         return self.average.module
 
+    def note_precision(self, precision: str) -> None:
+        """Record the precision of the steps that follow; warn if it differs from that of the steps before."""
+        self.precisions = [part for part in self.precisions if part[0] < self.step]
+        before = self.precisions[-1][1] if self.precisions else None
+        if before is not None and before != precision:
+            logger.warning("training: resumed in precision %s after step %d in %s", precision, self.step, before)
+        if before != precision:
+            self.precisions.append((self.step, precision))
+
+    @property
+    def precision_parts(self) -> list[dict[str, Any]]:
+        """The precisions as JSON."""
+        return [{"after_step": step, "precision": precision} for step, precision in self.precisions]
+
     def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state as tensors and a JSON header."""
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
@@ -102,9 +130,12 @@ class TrainingState:
             "seed": self.seed,
             "step": self.step,
             "log": self.log,
+            "precisions": self.precision_parts,
         }
         if self.series_bounds is not None:
             header["series_bounds"] = self.series_bounds
+        if self.series_largest is not None:
+            tensors["series_largest"] = self.series_largest
         if self.learner is not None:
             learner = self.learner
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
@@ -154,6 +185,11 @@ class TrainingState:
             state.step, state.log = found.step, list(header["log"])
             state.epoch_nll.copy_(tensors["epoch_nll"])
             state.series_bounds = found.series_bounds
+            state.precisions = [(part.after_step, part.precision) for part in found.precisions]
+            if "series_largest" in tensors:  # not in files of earlier versions
+                state.series_largest = tensors["series_largest"].to(device)
+                if state.series_largest.shape != (len(found.series_bounds or ()),):
+                    raise ValueError("series_largest: expected one number for each of series_bounds")
             if found.learner is not None:
                 gaussians = under("gaussians.")
                 prior = GaussianPrior(gaussians["mean"], torch.ones_like(gaussians["mean"]))

@@ -1,0 +1,80 @@
+"""The step of a training: what the loop and the checks of a device share."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nfpi.flows.networks import ResidualNet
+from nfpi.runtime.device import Device
+from nfpi.training.epoch_prior import FixedPrior
+from nfpi.training.loop import continue_training
+from nfpi.training.state import TrainingState
+from nfpi.training.step import TrainingStep
+
+from .conftest import CPU, SEED, assert_equal_states, checkpoints_in, start
+
+
+class OnGpu(Device):
+    """The CPU in the place of a GPU, where convolutions are chosen by trial in steps."""
+
+    @contextmanager
+    def fixed_shapes(self):
+        own, self.device = self.device, SimpleNamespace(type="cuda")
+        with super().fixed_shapes():
+            self.device = own
+            yield
+
+
+def test_the_steps_of_a_training_are_these(make_data, device):
+    """An epoch by hand is one of the loop."""
+    data = make_data(epochs=2, evaluate_every=2)
+    begun, by_hand = start(data, device), start(data, device).state
+    state = continue_training(begun.state, begun.prior, data, device)
+    step, prior = TrainingStep(by_hand, data.config, device, 2 * 4, 16), FixedPrior(begun.prior, CPU)
+    nll = [step(prior, x, labels) for x, labels in data.stream(SEED, 1)]
+    assert [len(one) for one in nll] == [16, 16, 16, 12]
+    assert state.log[-1]["train_bits_per_dim"] == pytest.approx(
+        float(data.domain.bits_per_dim(torch.cat(nll).mean(), 64)), rel=1e-6
+    )
+    by_hand.log.append(state.log[-1])
+    by_hand.epoch_nll = state.epoch_nll
+    assert_equal_states(by_hand, state)
+
+
+def test_only_steps_choose_convolutions_by_trial(make_data, device, monkeypatch):
+    data, seen, forward = make_data(evaluate_every=1), set(), ResidualNet.forward
+
+    def noted(self, x):
+        seen.add((torch.is_grad_enabled(), torch.backends.cudnn.benchmark))
+        return forward(self, x)
+
+    monkeypatch.setattr(ResidualNet, "forward", noted)
+    begun = start(data, OnGpu(CPU))
+    continue_training(begun.state, begun.prior, data, OnGpu(CPU))
+    assert seen == {(True, True), (False, False)}  # steps; initialisation, statistics and evaluations
+
+
+class Bfloat16(Device):
+    """Another kind of card."""
+
+    def __init__(self):
+        super().__init__(CPU, "bf16-mixed")
+
+
+def test_a_training_resumed_in_another_precision_records_both(make_data, device, tmp_path, cut, caplog):
+    data = make_data()
+    begun, again = start(data, device), start(data, device)
+    assert begun.state.precisions == [(0, "32-true")]
+    cut(6, continue_training, begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data))
+    assert "precision" not in caplog.text
+    state = continue_training(again.state, again.prior, data, Bfloat16(), checkpoints_in(tmp_path, data))
+    assert state.precisions == [(0, "32-true"), (6, "bf16-mixed")]
+    assert "training: resumed in precision bf16-mixed after step 6 in 32-true" in caplog.text
+    state.save(tmp_path / "state", {})
+    loaded, header = TrainingState.load(tmp_path / "state", data.config, data.steps_per_epoch, CPU)
+    assert loaded.precisions == state.precisions
+    assert header["precisions"][1] == {"after_step": 6, "precision": "bf16-mixed"}
