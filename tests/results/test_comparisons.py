@@ -163,9 +163,7 @@ def test_runs_on_other_test_images_are_refused(table_of, predict, root):
 def test_predictions_of_another_run_are_refused(table_of, predict, root):
     accuracies = [predict(run, slice(0, 4)) for run in RUNS]
     accuracies[1] = 75.0
-    with pytest.raises(
-        TableError, match=r"lambda=2/.*: expected 75.00 % right, as metrics.json says, received 98.00 %"
-    ):
+    with pytest.raises(TableError, match=r"lambda=2/.*: expected 75.00 % correct as in metrics.json, received 98.00 %"):
         table_of(accuracies, root)
 
 

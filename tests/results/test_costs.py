@@ -10,7 +10,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.config import Config
-from nfpi.results.costs import Needs, cost_frame, lay_out_costs, read_jobs
+from nfpi.results.costs import Dependencies, cost_frame, lay_out_costs, read_jobs
 from nfpi.results.records import write_metrics
 from nfpi.results.settings import StoredSettings, write_settings
 from nfpi.runs import Run
@@ -60,9 +60,9 @@ def row_of(frame, table, stage="all"):
 
 def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
     tables = {
-        "flows": Needs((FLOW, OTHER), STARTS),
-        "taught": Needs((FLOW, TAUGHT), STARTS),
-        "real": Needs((ALONE,), STARTS),
+        "flows": Dependencies((FLOW, OTHER), STARTS),
+        "taught": Dependencies((FLOW, TAUGHT), STARTS),
+        "real": Dependencies((ALONE,), STARTS),
     }
     frame = cost_frame(read_jobs(root), tables)
     hours = {table: row_of(frame, table)["hours"] for table in (*tables, "all")}
@@ -75,14 +75,14 @@ def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
 
 
 def test_rows_have_the_device_of_their_run_and_the_largest_memory(root):
-    frame = cost_frame(read_jobs(root), {"flows": Needs((FLOW, OTHER), STARTS)})
+    frame = cost_frame(read_jobs(root), {"flows": Dependencies((FLOW, OTHER), STARTS)})
     training = row_of(frame, "flows", "train_flow")
     assert (training["device"], training["jobs"], training["memory"]) == ("a GPU", 2, 2.0)
     assert row_of(frame, "flows", "prepare_data")["device"] == ""
 
 
 def test_other_seeds_belong_to_the_same_table(root):
-    needs = Needs((replace(FLOW, seed=5),), STARTS)
+    needs = Dependencies((replace(FLOW, seed=5),), STARTS)
     assert row_of(cost_frame(read_jobs(root), {"t": needs}), "t", "train_flow")["jobs"] == 1
 
 

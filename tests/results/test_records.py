@@ -62,7 +62,7 @@ def test_what_is_on_the_way_to_a_runs_metrics_has_no_run(tmp_path):
 
 
 def test_the_seed_is_that_of_the_run(tmp_path):
-    with pytest.raises(MetricsError, match="seed: expected 1, that of the run, received 0"):
+    with pytest.raises(MetricsError, match="seed: expected the run's, 1, received 0"):
         write(tmp_path / "a", {"nf_acc": 1.0}, seed=0)
 
 

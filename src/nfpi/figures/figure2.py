@@ -22,7 +22,7 @@ from nfpi.runtime.randomness import derive_seed
 
 
 def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
-    """Augment training images and draw them.
+    """Draw training images beside their latent-augmented variants.
 
     Raises:
         DataError: the images have other classes than the flow, or lack a class to be shown.
@@ -48,10 +48,10 @@ def augmentation_grid(
     nfa: NfaConfig,
     device: torch.device,
 ) -> tuple[np.ndarray, list[str]]:
-    """Choose images at random and augment them.
+    """Choose images at random and make latent-augmented variants of them.
 
     Args:
-        model: trained flow, whose seed determines the choice and the augmentation.
+        model: trained flow, whose seed determines the choice of images and the variants.
         image_set: the training images.
         settings: classes to show, number of images per class, and number of variants per image.
         nfa: settings of latent augmentation, except for the number of variants.
@@ -106,7 +106,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
         images: (images, 1 + variants, H, W, C), uint8, the original first.
         classes: names of the images' classes.
         changes: root mean squares, (images, variants), in 8-bit levels.
-        nfa: settings of the augmentation.
+        nfa: settings of the latent augmentation.
 
     Raises:
         FigureError: inconsistent numbers of rows, or images that are not pixels.

@@ -23,10 +23,10 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
 
     Args:
         name: name of the figure, of its block in a preset and of its target.
-        settings: its settings class, which names its input files.
+        settings: settings class of the figure, which names its input files.
 
     Raises:
-        TypeError: the settings are not those of a figure.
+        TypeError: the settings class is not a subclass of FigureSettings.
         ConfigError: the name is taken.
 
     Examples:

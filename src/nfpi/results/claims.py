@@ -160,14 +160,14 @@ def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: E
     if test == "paired_t" or not seeds:
         return paired_t(first.values, second.values)
     if comparison.metric == DIVERGENCE:
-        ours, theirs = (np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second))
-        return replace(mcnemar(ours, theirs), seeds=len(seeds))
+        diverged = [np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second)]
+        return replace(mcnemar(*diverged), seeds=len(seeds))
     if test == "mcnemar":
-        ours, theirs, _ = _correct_images(first, second, comparison.metric, seeds[0], evidence)
-        return mcnemar(ours, theirs)
-    right = [_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
-    same_images = all(np.array_equal(labels, right[0][2]) for _, _, labels in right)
-    return bootstrap([ours for ours, _, _ in right], [theirs for _, theirs, _ in right], same_images=same_images)
+        correct_first, correct_second, _ = _correct_images(first, second, comparison.metric, seeds[0], evidence)
+        return mcnemar(correct_first, correct_second)
+    correct = [_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
+    same_images = all(np.array_equal(labels, correct[0][2]) for _, _, labels in correct)
+    return bootstrap([a for a, _, _ in correct], [b for _, b, _ in correct], same_images=same_images)
 
 
 def _correct_images(
@@ -175,10 +175,10 @@ def _correct_images(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which test images each side classifies correctly at one seed, and their labels."""
     runs = [_run_of(side, name, seed) for side in (first, second)]
-    ours, theirs = (evidence.predictions(run) for run in runs)
-    if not np.array_equal(ours.label, theirs.label):
+    a, b = (evidence.predictions(run) for run in runs)
+    if not np.array_equal(a.label, b.label):
         raise TableError(f"expected predictions of the same test images, received others: {', '.join(map(str, runs))}")
-    return ours.predicted == ours.label, theirs.predicted == theirs.label, ours.label
+    return a.predicted == a.label, b.predicted == b.label, a.label
 
 
 def _run_of(side: Side, name: str, seed: int) -> Run:

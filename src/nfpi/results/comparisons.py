@@ -45,10 +45,10 @@ class RunPredictions:
 
     root: str | os.PathLike[str] | None
     folders: Collection[str]
-    _right: dict[str, np.ndarray | None] = field(default_factory=dict, init=False)
+    _correct: dict[str, np.ndarray | None] = field(default_factory=dict, init=False)
     _labels: dict[str, tuple[Path, np.ndarray]] = field(default_factory=dict, init=False)
 
-    def right(self, dataset: str, folder: str, accuracy: float) -> np.ndarray | None:
+    def read_correct(self, dataset: str, folder: str, accuracy: float) -> np.ndarray | None:
         """Return whether each test image is classified correctly, (N,) bool; None: there are no predictions.
 
         Args:
@@ -62,10 +62,10 @@ class RunPredictions:
         """
         if self.root is None:
             return None
-        if folder not in self._right:
+        if folder not in self._correct:
             path = Path(self.root) / folder / FILE
-            self._right[folder] = self._read(dataset, path, accuracy) if path.is_file() else None
-        return self._right[folder]
+            self._correct[folder] = self._read(dataset, path, accuracy) if path.is_file() else None
+        return self._correct[folder]
 
     def _read(self, dataset: str, path: Path, accuracy: float) -> np.ndarray:
         predictions = read_predictions(path)
@@ -75,7 +75,7 @@ class RunPredictions:
         right: np.ndarray = predictions.predicted == predictions.label
         if not right.size or abs(100 * float(right.mean()) - accuracy) > 50 / right.size:  # half an image
             received = f"{100 * float(right.mean()):.2f} %" if right.size else "no image"
-            raise TableError(f"{path}: expected {accuracy:.2f} % right, as metrics.json says, received {received}")
+            raise TableError(f"{path}: expected {accuracy:.2f} % correct as in metrics.json, received {received}")
         return right
 
 
@@ -147,7 +147,7 @@ def _compare(dataset: str, first: Summary, second: Summary, predictions: RunPred
     of_one_seed = comparison.seeds == 1 and all(folder in predictions.folders for folder, _ in runs)
     if not of_one_seed or name not in ACCURACIES:
         return comparison
-    right = [predictions.right(dataset, *run) for run in runs]
+    right = [predictions.read_correct(dataset, *run) for run in runs]
     if right[0] is None or right[1] is None:
         return replace(comparison, test=NO_PREDICTIONS)
     return mcnemar(right[0], right[1])

@@ -124,7 +124,7 @@ def _device(root: Path, folder: str, known: dict[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class Needs:
+class Dependencies:
     """The jobs that a table depends on, for any seed.
 
     Args:
@@ -184,7 +184,7 @@ def _any_seed(folder: str) -> str:
 # ---- the table of costs --------------------------------------------------------------------------------------
 
 
-def cost_frame(jobs: Iterable[Job], tables: Mapping[str, Needs]) -> pd.DataFrame:
+def cost_frame(jobs: Iterable[Job], tables: Mapping[str, Dependencies]) -> pd.DataFrame:
     """Sum the costs of jobs by table, stage and device, and of all jobs, each counted once.
 
     Args:

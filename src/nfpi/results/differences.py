@@ -44,10 +44,10 @@ def compare_results(first: Path, second: Path, *, times: bool = False) -> Differ
     Raises:
         CompareError: a folder has no runs.
     """
-    ours, theirs = _runs(first), _runs(second)
-    common = [(ours[name], theirs[name]) for name in ours if name in theirs]
+    first_runs, second_runs = _runs(first), _runs(second)
+    common = [(first_runs[name], second_runs[name]) for name in first_runs if name in second_runs]
     return Differences(
-        runs=_states(ours, theirs),
+        runs=_states(first_runs, second_runs),
         settings=_count_differences(common, lambda item: item.settings),
         software=_count_differences(common, lambda item: item.software),
         numbers=[row for pair in common for row in _numbers(*pair, times)],
@@ -62,11 +62,11 @@ def _runs(root: Path) -> dict[str, RecordedRun]:
     return runs
 
 
-def _states(ours: Mapping[str, RecordedRun], theirs: Mapping[str, RecordedRun]) -> list[list[str]]:
+def _states(first: Mapping[str, RecordedRun], second: Mapping[str, RecordedRun]) -> list[list[str]]:
     """Return the runs whose states differ, or which are damaged."""
     rows = []
-    for name in dict.fromkeys([*ours, *theirs]):
-        states = [_state(runs.get(name)) for runs in (ours, theirs)]
+    for name in dict.fromkeys([*first, *second]):
+        states = [_state(runs.get(name)) for runs in (first, second)]
         if states[0] != states[1] or "damaged" in states:
             rows.append([name, *states])
     return rows

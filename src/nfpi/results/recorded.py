@@ -12,7 +12,7 @@ from nfpi.results.records import MetricsError, read_record
 from nfpi.runs import Run, run_of_folder
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
 
-NO_SETTINGS = ("compared", "classes")
+_NOT_SETTINGS = ("compared", "classes")
 """Keys of a record's `settings` that hold measurements or data, not settings."""
 _FILE = "metrics.json"
 
@@ -97,7 +97,7 @@ def _order(run: Run) -> tuple[Any, ...]:
 
 def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in settings.items() if isinstance(settings, Mapping) else ():
-        if key in NO_SETTINGS:
+        if key in _NOT_SETTINGS:
             continue
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")

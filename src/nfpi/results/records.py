@@ -74,7 +74,7 @@ def write_metrics(
     if not metrics and (n or run is not None):
         raise MetricsError(f"{path}: expected at least one metric, received none")
     if run is not None and run.seed != seed:
-        raise MetricsError(f"{path}: seed: expected {run.seed}, that of the run, received {seed}")
+        raise MetricsError(f"{path}: seed: expected the run's, {run.seed}, received {seed}")
     record: dict[str, Any] = {} if run is None else {"run": run.to_json()}
     record["metrics"] = {name: finite(value, f"{path}: {name}") for name, value in sorted(metrics.items())}
     if per_class_accuracy is not None:

@@ -22,7 +22,7 @@ class TableRow:
         prior: name of the prior; its runs may be in the folder of a baseline shared with other priors.
         weight: λ; None: no flow is involved.
         classifier: name of the classifier; None: only the flow is evaluated.
-        augmentation: augmentation of a classifier of real images; None: no such classifier.
+        augmentation: augmentations of the images of a classifier of real images; None: no such classifier.
         flow_runs: runs of the flow, one per seed; empty for a classifier of real images.
         classifier_runs: runs of the classifier, one per seed.
     """

@@ -71,7 +71,16 @@ class Side:
 
 
 def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
-    """Find the row of one side, choose its λ, and return its values."""
+    """Find the row of one side, choose its λ, and return its values.
+
+    Args:
+        compared: the row and the choice of λ, or a constant.
+        name: name of the metric.
+        evidence: results and tables.
+
+    Raises:
+        TableError: there is no such row, or a cell has two values.
+    """
     if compared.table is None:
         assert compared.value is not None
         return Side("", constant=compared.value)

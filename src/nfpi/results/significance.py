@@ -58,8 +58,8 @@ def paired_t(first: Mapping[int, float], second: Mapping[int, float]) -> Compari
         first, second: values of a metric by seed; only common seeds are compared.
     """
     seeds = sorted(first.keys() & second.keys())
-    ours, theirs = (np.array([values[seed] for seed in seeds], dtype=np.float64) for values in (first, second))
-    differences, scale = ours - theirs, np.maximum(np.abs(ours), np.abs(theirs))
+    a, b = (np.array([values[seed] for seed in seeds], dtype=np.float64) for values in (first, second))
+    differences, scale = a - b, np.maximum(np.abs(a), np.abs(b))
     differences[np.abs(differences) <= _ROUNDING * scale] = 0.0
     count = len(seeds)
     if count < 2:

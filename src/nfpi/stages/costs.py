@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nfpi.config.settings import Config
-from nfpi.results.costs import Needs, cost_frame, lay_out_costs, read_jobs
+from nfpi.results.costs import Dependencies, cost_frame, lay_out_costs, read_jobs
 from nfpi.results.csv_files import write_csv
 from nfpi.results.markup import markdown_grid
 from nfpi.results.settings import FILE, read_settings
@@ -44,7 +44,7 @@ def show_costs(command: ShowCosts) -> None:
         logger.info("wrote %s", command.output / "costs.{csv,md}")
 
 
-def _needs(root: Path) -> dict[str, Needs]:
+def _needs(root: Path) -> dict[str, Dependencies]:
     """Return what each table of the preset depends on; empty if the settings are not known."""
     if not (root / FILE).is_file():
         return {}
@@ -53,7 +53,7 @@ def _needs(root: Path) -> dict[str, Needs]:
     starts = {start: name for name, start in BASELINE.items()} | {
         name: prior.start for name, prior in config.priors.items()
     }
-    return {name: Needs(tuple(_with_weights(config, members)), starts) for name, members in runs.items()}
+    return {name: Dependencies(tuple(_with_weights(config, members)), starts) for name, members in runs.items()}
 
 
 def _with_weights(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
