@@ -15,8 +15,8 @@ import nfpi.checks.classifiers
 import nfpi.checks.machine
 import nfpi.checks.steps
 import nfpi.flows
+from nfpi.benchmark.cards import CARDS, PEAKS, peak_of
 from nfpi.checks.build import check_float32, check_precision
-from nfpi.checks.cards import peak_flops
 from nfpi.checks.classifiers import check_classifiers
 from nfpi.checks.flow import SeriesErrors, check_bounds, check_flow_precision
 from nfpi.checks.given import check_account, check_autoencoder, check_data, check_weights
@@ -178,7 +178,12 @@ def test_a_memory_format_lasts_as_long_as_its_block(subject):
     ],
 )
 def test_peaks_are_those_of_the_card(card, precision, peak):
-    assert peak_flops(card, precision) == peak
+    assert peak_of(card, precision) == peak
+
+
+def test_peaks_stand_in_one_place():
+    """The share of a peak that is measured, and hours that are projected, are of the same card."""
+    assert all(any(card.peaks is peaks for peaks in PEAKS.values()) for card in CARDS)
 
 
 def test_more_threads_than_cores_are_slow(subject, monkeypatch):

@@ -27,7 +27,7 @@ class Card:
         name: of the card.
         memory: GiB.
         bandwidth: bytes per second, by the vendor.
-        peaks: operations per second in each arithmetic (`float64`, `float32`, `tf32`, `bfloat16`), without sparsity.
+        peaks: operations per second in each arithmetic (`float64`, `float32`, `tf32`, `bfloat16`), see :data:`PEAKS`.
         launch: seconds that the host needs to launch an operation, autograd included.
     """
 
@@ -63,23 +63,33 @@ class Card:
 
 
 PRECISIONS = {"32-true": "float32", "tf32": "tf32", "bf16-mixed": "bfloat16"}
-"""Training precisions, with the arithmetic that each of them needs."""
+"""Precisions of a flow's training, with the arithmetic that each of them needs."""
+
+PEAKS: Mapping[str, Mapping[str, float]] = {
+    "V100": {"float64": 7.8e12, "float32": 15.7e12, "float16": 125e12},
+    "A100": {"float64": 9.7e12, "float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12, "float16": 312e12},
+    "H100 PCIe": {"float64": 26e12, "float32": 51e12, "tf32": 378e12, "bfloat16": 756e12, "float16": 756e12},
+    "H100": {"float64": 34e12, "float32": 67e12, "tf32": 495e12, "bfloat16": 989e12, "float16": 989e12},
+    "H200": {"float64": 34e12, "float32": 67e12, "tf32": 495e12, "bfloat16": 989e12, "float16": 989e12},
+}
+"""Operations per second in each arithmetic without sparsity, by the vendor's data sheets; SXM modules where not named
+otherwise."""
 
 CARDS = (
-    Card("V100 32 GB", 32, 0.9e12, {"float64": 7.8e12, "float32": 15.7e12}, 8e-6),
-    Card(
-        "A100 80 GB",
-        80,
-        2.04e12,
-        {"float64": 9.7e12, "float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
-        7e-6,
-    ),
-    Card(
-        "H100 80 GB",
-        80,
-        3.35e12,
-        {"float64": 34e12, "float32": 67e12, "tf32": 495e12, "bfloat16": 989e12},
-        6e-6,
-    ),
+    Card("V100 32 GB", 32, 0.9e12, PEAKS["V100"], 8e-6),
+    Card("A100 80 GB", 80, 2.04e12, PEAKS["A100"], 7e-6),
+    Card("H100 80 GB", 80, 3.35e12, PEAKS["H100"], 6e-6),
 )
 """SXM modules, by the vendor's data sheets; the launch times are assumed for eager PyTorch on such nodes."""
+
+
+def peak_of(name: str, precision: str) -> float | None:
+    """Return the peak of a card in a precision, in operations per second; None: not known.
+
+    Args:
+        name: of the card, as the driver gives it, such as `NVIDIA H100 80GB HBM3`.
+        precision: of a training.
+    """
+    arithmetic = "float16" if precision == "16-mixed" else PRECISIONS[precision]
+    found = (peaks for part, peaks in PEAKS.items() if all(word in name for word in part.split()))
+    return next(found, {}).get(arithmetic)

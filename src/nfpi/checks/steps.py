@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nfpi.flows.glow
 import nfpi.flows.kernels
 import nfpi.flows.networks
-from nfpi.checks.cards import peak_flops
+from nfpi.benchmark.cards import peak_of
 from nfpi.checks.report import Line, one_line
 from nfpi.checks.subject import Subject, Trainer, release_memory, synchronize
 from nfpi.checks.workloads import Workload
@@ -118,7 +118,7 @@ def _time_steps(
     flops = counter.get_total_flops()
     each = ", ".join(f"{1000 * seconds:.3g} ms {name}" for name, seconds in times.items())
     text = f"{workload.name} in {precision}, batch {batch}: {each}; {flops / 1e9 / times[own]:.0f} GFLOP/s"
-    peak = peak_flops(torch.cuda.get_device_name(subject.device), precision) if subject.on_gpu else None
+    peak = peak_of(torch.cuda.get_device_name(subject.device), precision) if subject.on_gpu else None
     if peak is not None:
         text += f", {100 * flops / times[own] / peak:.0f} % of the card's peak"
     elif not subject.on_gpu:
