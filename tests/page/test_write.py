@@ -126,7 +126,7 @@ def test_runs_stand_with_what_was_made_of_them(finished):
     ],
     ids=["metrics", "predictions", "table", "figure", "one picture of two", "description", "images"],
 )
-def test_what_is_damaged_is_said_and_the_rest_is_shown(results, damage, said):
+def test_what_is_damaged_is_named_and_the_rest_is_shown(results, damage, said):
     damage(results)
     text = text_of(write_page(results.root))
     assert "Missing or damaged" in text

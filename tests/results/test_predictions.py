@@ -95,7 +95,7 @@ def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path):
             assert np.array_equal(array, getattr(found, name))
 
 
-def test_a_part_that_is_no_array_is_refused(tmp_path):
+def test_an_entry_that_is_not_an_array_is_refused(tmp_path):
     path = tmp_path / "predictions.npz"
     write_predictions(path, LABELS, LOG_PROB)
     with zipfile.ZipFile(path) as source:

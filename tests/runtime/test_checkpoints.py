@@ -106,7 +106,7 @@ def test_a_damaged_state_is_passed_over_with_one_line(tmp_path, damage, caplog):
     assert step_found(tmp_path) == 1
 
 
-def test_every_bit_counts(tmp_path):
+def test_any_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
     checkpoints = checkpoints_of(tmp_path, 1)
     content = checkpoints.path.read_bytes()
     generator = random.Random(0)

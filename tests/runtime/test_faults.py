@@ -34,12 +34,12 @@ from nfpi.runtime.faults import describe_fault
         ),
     ],
 )
-def test_faults_of_machines_that_are_not_here(error, stage, line):
+def test_faults_of_other_machines_are_described_in_one_line(error, stage, line):
     assert describe_fault(error, stage) == line
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x"), TypeError()]
 )
-def test_a_mistake_of_the_program_keeps_its_traceback(error):
+def test_a_bug_keeps_its_traceback(error):
     assert describe_fault(error, "evaluate") is None

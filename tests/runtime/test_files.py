@@ -29,7 +29,7 @@ def test_files_that_are_written_together_appear_at_the_end(tmp_path):
     assert contents(tmp_path) == {"a": "new", "b": "new"}
 
 
-def test_after_an_error_none_of_them_does(tmp_path):
+def test_after_an_error_no_file_of_a_group_appears(tmp_path):
     write_atomically(tmp_path / "b", "old")
 
     @written_together()

@@ -67,7 +67,7 @@ def test_the_lock_of_a_replaced_folder_is_not_taken_from_the_next_holder(tmp_pat
     second.release()
 
 
-def test_where_locks_are_out_of_order_that_of_another_process_stays(tmp_path, holder, monkeypatch):
+def test_where_locking_fails_the_lock_of_another_process_stays(tmp_path, holder, monkeypatch):
     def out_of_order(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

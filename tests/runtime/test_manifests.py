@@ -83,7 +83,7 @@ def test_every_changed_byte_of_a_manifest_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "{}", '{"format": 1}', '{"format": "\\ud800", "sha256": ""}', "[" * 100_000]
 )
-def test_something_else_is_not_a_manifest(tmp_path, text):
+def test_a_file_that_is_not_a_manifest_is_refused(tmp_path, text):
     path = tmp_path / "data.manifest.json"
     path.write_text(text)
     with pytest.raises(ManifestError, match="expected a manifest, received a damaged one"):

@@ -178,7 +178,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_both_stop_with_one_state_and_go_on_from_it(splits, tmp_path, as_two):
+def test_a_signal_stops_both_processes_and_they_resume_from_one_state(splits, tmp_path, as_two):
     """Each gets SIGTERM, as a cluster sends it; the end is that of two that nobody stopped, bit for bit."""
 
     def arguments(output: str, minutes: float) -> list[str]:
@@ -226,7 +226,7 @@ KILLED = "import os; os.kill(os.getpid(), 9)"
     ("other", "words"),
     [(FAULT, "an image is damaged"), (KILLED, "process 1 of this run was ended by SIGKILL, perhaps")],
 )
-def test_where_one_fails_all_end_with_its_words(monkeypatch, tmp_path, other, words, waits):
+def test_if_one_process_fails_all_end_with_its_error(monkeypatch, tmp_path, other, words, waits):
     """Whether the first waits for the other forever, or gets an error from the exchange with it."""
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", other])
     monkeypatch.setattr(nfpi.runtime.processes, "_GRACE", 0.2)

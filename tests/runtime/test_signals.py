@@ -103,7 +103,7 @@ def test_a_loop_within_a_block_that_stops_at_once():
     assert done == [1]
 
 
-def test_an_echo_of_the_signal_does_no_harm_and_a_second_one_kills():
+def test_a_repeated_signal_is_ignored_for_a_second_and_kills_later():
     program = """
 import signal, sys, time
 from nfpi.runtime import signals as module

@@ -24,7 +24,7 @@ def jobs(project: Submitting) -> list[SlurmJob]:
     return project.jobs_of("train_flow")
 
 
-def test_the_limit_cuts_three_jobs_and_another_one_follows(jobs: list[SlurmJob]) -> None:
+def test_the_time_limit_ends_three_jobs_and_another_one_follows(jobs: list[SlurmJob]) -> None:
     assert {job["TimeLimit"] for job in jobs} == {"00:01:00"}
     assert len(jobs) >= 4
     assert jobs[-1]["JobState"] == "COMPLETED"
@@ -39,7 +39,7 @@ def test_each_job_resumes_from_the_checkpoint_of_the_last(project: Submitting) -
     assert steps == sorted(set(steps))
 
 
-def test_the_result_is_that_of_an_uncut_training(project: Submitting, tmp_path: Path) -> None:
+def test_the_result_is_that_of_an_uninterrupted_training(project: Submitting, tmp_path: Path) -> None:
     cut, uncut = project.folder / CUT_RUN, tmp_path / "clone" / CUT_RUN
     project.copy(tmp_path / "clone")
     shutil.rmtree(uncut)

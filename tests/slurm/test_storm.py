@@ -145,7 +145,7 @@ def scontrol(*arguments: str) -> None:
 
 
 @pytest.mark.long
-def test_requeued_without_daemons_and_on_a_node_that_fails(
+def test_a_job_survives_requeueing_lost_daemons_and_a_failing_node(
     project: Submitting, alone: Path, by_itself: None, node: str, controller: Controller
 ) -> None:
     log = project.folder / LOG

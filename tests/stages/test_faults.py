@@ -190,7 +190,7 @@ def test_a_damaged_archive_is_named(made, image_folder, tmp_path, refused, form,
         ("zip", "/tmp/nfpi-escaped"),  # in a tar archive it is a file inside of the folder
     ],
 )
-def test_an_archive_that_leads_out_of_its_folder_is_refused(made, tmp_path, refused, form, name):
+def test_an_archive_with_a_path_outside_its_folder_is_refused(made, tmp_path, refused, form, name):
     archive = tmp_path / f"a.{form}"
     if form == "zip":
         with zipfile.ZipFile(archive, "w") as file:
@@ -364,7 +364,7 @@ def test_a_disk_that_is_really_full(made, tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_memory_that_is_not_there_is_one_line_with_the_setting(made):
+def test_out_of_memory_is_one_line_with_the_setting(made):
     def act() -> int:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))

@@ -78,7 +78,7 @@ def test_a_job_in_a_folder_of_the_run_counts_and_one_of_its_classifier_does_not(
         assert state(root)[0] == "waiting"
 
 
-def test_a_lock_that_a_killed_process_left_is_nobodys(tmp_path) -> None:
+def test_the_lock_of_a_killed_process_has_no_holder(tmp_path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     path = tmp_path / ".a.lock"
@@ -145,7 +145,7 @@ def test_hours_are_those_of_the_runs_own_jobs(root) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"runs": 3}', '{"runs": ["no run"]}'])
-def test_a_damaged_plan_is_none(root, content) -> None:
+def test_a_damaged_plan_lists_no_runs(root, content) -> None:
     (root / "planned.json").write_text(content)
     assert read_planned(root) == []
 

@@ -144,7 +144,7 @@ def outputs(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(run, tmp_path, name):
+def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(run, tmp_path, name):
     whole, cut = command_of(run, name, tmp_path / "whole"), command_of(run, name, tmp_path / "cut")
     status, text = run_and_strike(whole, signal.SIGKILL, 0, 0)
     assert status == 0, text

@@ -99,7 +99,7 @@ def checkpoint_time(folder: Path) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes by /proc")
-def test_a_killed_workflow_gives_the_table_of_a_run_by_itself(tmp_path, monkeypatch):
+def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, monkeypatch):
     project = project_with_real_stages(tmp_path / "killed")
     folder = project.folder.resolve()
 

@@ -40,7 +40,7 @@ def test_a_call_with_a_wrong_option_ends_with_one_line(fresh: Project, arguments
         ("figures.samples=", "'figures={samples: null}'"),
     ],
 )
-def test_what_is_proposed_is_nested_as_deep(entry, written) -> None:
+def test_the_proposed_form_of_a_dotted_key_is_nested(entry, written) -> None:
     assert str(describe_misuse(INVALID, ["table2", "--config", "seeds=[1]", entry])).endswith(f": write {written}")
 
 

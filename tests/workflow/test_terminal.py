@@ -216,7 +216,7 @@ def test_a_call_leaves_what_it_was_asked_for(finished: Project) -> None:
     assert {run.of_flow.folder for run in runs if run.classifier is not None} == set(DEMO_RUNS)
 
 
-def test_a_failure_is_told_last_and_its_command_is_not(fresh: Project) -> None:
+def test_a_failure_is_printed_last_and_without_its_command(fresh: Project) -> None:
     printed = fresh.snakemake(STATE, "--retries", "1", check=False, STUB_FAILS=START).stdout
     assert printed.count("FAILED after") == 2
     assert printed.count("is tried again, attempt 2") == 1
