@@ -236,7 +236,7 @@ def test_files_of_any_size_are_read_at_one_size(tmp_path):
 
 
 def test_files_without_a_size_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="image_size: expected one for the image files of files, received none"):
+    with pytest.raises(ValueError, match="image_size: expected a size for the image files of files, received none"):
         resize_images(files_of(tmp_path, [(9, 9)]), None, Preprocessing())
 
 

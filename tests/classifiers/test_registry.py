@@ -243,7 +243,7 @@ def test_published_weights_out_of_reach_are_one_line(monkeypatch):
             raise error
 
         monkeypatch.setattr(timm, "create_model", refuse)
-        with pytest.raises(OSError, match=r"published weights of eva02 cannot be had \(no route\)"):
+        with pytest.raises(OSError, match=r"published weights of eva02 cannot be obtained \(no route\)"):
             build("eva02", pretrained=True)
 
 

@@ -135,7 +135,7 @@ def changed(tensor: torch.Tensor, value: float, *place: int) -> torch.Tensor:
         ({"count": changed(COUNT, 1, 0)}, "class 0: its variance needs at least 2 samples, received 1"),
         ({"count": changed(COUNT, -5, 1)}, "class 1: its variance needs at least 2 samples, received -5"),
         ({"count": changed(COUNT, 2.5, 0)}, "count: not K whole numbers"),
-        ({"count": COUNT.long()}, "count: not real numbers"),
+        ({"count": COUNT.long()}, "count: not floating-point numbers"),
         ({"count": COUNT[:1]}, "not of shapes"),
         ({"mean": changed(MEAN, torch.inf, 0, 1)}, "mean: expected finite numbers"),
         ({"mean": MEAN[0]}, "not of shapes"),

@@ -345,7 +345,7 @@ def test_a_classifier_sees_files_and_decoded_variants(of_latents, decoded, tmp_p
 
 def test_files_need_a_size(of_latents, tmp_path, capsys):
     assert train(of_latents, tmp_path / "c", {**SWIN, **EVA02}) == 1
-    assert "image_size: expected one for the image files of toy, received none" in error_line(capsys)
+    assert "image_size: expected a size for the image files of toy, received none" in error_line(capsys)
 
 
 def test_generated_latents_are_refused(of_latents, tmp_path, capsys):

@@ -26,7 +26,7 @@ def test_weights_that_cannot_be_had_are_one_line_and_leave_nothing(tmp_path, mon
     assert main(["download-weights", "--output", str(tmp_path)]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(
-        "nfpi: error: classifier: the published weights of eva02 cannot be had (no route to the hub"
+        "nfpi: error: classifier: published weights of eva02 cannot be obtained (no route to the hub"
     )
     assert list(tmp_path.iterdir()) == []
 

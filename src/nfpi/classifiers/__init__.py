@@ -1,4 +1,4 @@
-"""Classifiers that learn from real, generated or augmented images."""
+"""Classifiers trained on real, generated or augmented images."""
 
 import lazy_loader
 

@@ -49,14 +49,14 @@ class ResizedImages:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierBatches:
-    """Batches of 8-bit images, some replaced by variants, each augmented separately.
+    """Batches of 8-bit images, some replaced by variants, with standard augmentations of each.
 
     Args:
         train: the images; row r·N + n of an epoch is image n in its repetition r.
         preprocessing: how decoded variants are resized.
-        transform: augmentation of one image (C, H, W); None: no augmentation.
+        transform: standard augmentations of one image (C, H, W); None: they are not applied.
         repeats: R, the number of passes over the images per epoch.
-        variants: pixels, or latents whose decoded images come with the requests; None: no image is replaced.
+        variants: latent-augmented variants; latents come decoded with the requests; None: no image is replaced.
         probability: probability that an image is replaced.
         seed: seed of the run, which determines the replaced images.
     """
@@ -73,7 +73,7 @@ class ClassifierBatches:
         return self.repeats * len(self.train)
 
     def rows(self, request: Request) -> np.ndarray:
-        """Return the index of the variant that replaces each image of a request; −1: none."""
+        """Return the index of the variant that replaces each image of a request; −1: the image is not replaced."""
         if self.variants is None:
             return np.full(len(request.indices), -1)
         return self.variants.rows(self.probability, self.seed, request.epoch, self.repeats)[request.indices]
@@ -103,11 +103,11 @@ class ClassifierData:
         train, validation: 8-bit images of one size.
         config: batch size, passes over the images per epoch, share of variants.
         preprocessing: how images are resized and normalised for the classifier.
-        standard: the standard augmentations; None: without them.
-        variants: latent-augmented variants of the training images; None: without them.
+        standard: settings of the standard augmentations; None: they are not applied.
+        variants: latent-augmented variants of the training images; None: no image is replaced.
 
     Raises:
-        ValueError: training and validation images do not fit together.
+        ValueError: training and validation images differ in shape or classes.
     """
 
     train: ImageSet
@@ -142,7 +142,7 @@ class ClassifierData:
         return self.config.repeats * len(self.train)
 
     def stream(
-        self, seed: int, epoch: int, start_batch: int, device: torch.device, then: int | None = None
+        self, seed: int, epoch: int, start_batch: int, device: torch.device, next_epoch: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Load the batches of an epoch, shuffled and augmented: 8-bit images (B, C, H, W) and labels (B,) on `device`.
 
@@ -151,16 +151,16 @@ class ClassifierData:
 
         Args:
             seed: seed of the run.
-            epoch: counted from 0.
-            start_batch: batches to skip.
+            epoch: index of the epoch, from 0.
+            start_batch: number of batches to skip.
             device: device of the batches.
-            then: the next epoch, whose first batches are prepared in advance; None: nothing is prepared.
+            next_epoch: the next epoch, whose first batches are prepared in advance; None: nothing is prepared.
         """
         key = seed, device
         if key not in self._loaders:
             self._loaders[key] = self._loader(seed, device)
         order = derive_seed(seed, "classifier")
-        for images, labels in self._loaders[key].epoch(epoch, seed=order, start_batch=start_batch, then=then):
+        for images, labels in self._loaders[key].epoch(epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch):
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class ClassifierData:
         )
         prepare = None
         if variants is not None and variants.decoder is not None:
-            # this precision suffices for training images; on a CPU it is float32
+            # bfloat16 suffices for training images, where the device computes in it
             bfloat16 = choose_precision("auto", device) == "bf16-mixed"
             prepare = VariantDecoder(variants, batches.rows, device, bfloat16)
         return BatchLoader(
@@ -197,7 +197,7 @@ class ClassifierData:
         )
 
     def _transform(self) -> Transform | None:
-        """Return the standard augmentation of one image."""
+        """Return the standard augmentations of one image; None: none are applied."""
         if self.standard is None:
             return None
         from nfpi.classifiers.transforms import classifier_transform  # torchvision is slow to import
@@ -210,8 +210,8 @@ def resize_images(pixels: Pixels, size: int | None, preprocessing: Preprocessing
 
     Args:
         pixels: images of any size.
-        size: side S that they are resized to; None: they keep the size that they all have.
-        preprocessing: how they are resized.
+        size: side S of the resized images; None: all have one size, and keep it.
+        preprocessing: how images are resized.
 
     Raises:
         ValueError: size is None, and the images are files, whose sizes may differ.
@@ -220,14 +220,14 @@ def resize_images(pixels: Pixels, size: int | None, preprocessing: Preprocessing
     if pixels.folder is None and (size is None or stored.shape[1:] == (size, size)):
         return stored
     if size is None:
-        raise ValueError(f"image_size: expected one for the image files of {stored.meta['name']}, received none")
+        raise ValueError(f"image_size: expected a size for the image files of {stored.meta['name']}, received none")
     channels = 3 if pixels.folder is not None else stored.shape[0]
     images = ResizedImages(pixels, channels, size, preprocessing)
     return ImageSet(cast(np.ndarray, images), stored.labels, stored.meta)
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Concatenate two sets, in memory."""
+    """Concatenate two image sets, in memory."""
     require_same_kind(first, second)
     return ImageSet(
         np.concatenate([first.images, second.images]),

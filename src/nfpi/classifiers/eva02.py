@@ -1,7 +1,7 @@
 """EVA02-B/14 (Fang et al., 2023), pretrained on ImageNet-22k and fine-tuned on ImageNet, as in Table 6.
 
 The K = 1000 logits of the published weights are in the order of ImageNet's synsets sorted by name (n01440764 first),
-which is that of sorted class folders. So a data set of ImageNet's class folders needs no translation.
+which is also the order of class folders. So labels of a data set in ImageNet's class folders need no conversion.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NAME = "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k"
 
 
 def eva02(num_classes: int, in_channels: int, image_size: int, settings: Eva02Settings) -> nn.Module:
-    """timm's EVA02-B with random weights, by default with patches of 14×14 pixels.
+    """Build timm's EVA02-B with random weights, by default with patches of 14×14 pixels.
 
     87.12 M parameters for 1000 classes of 448×448×3 pixels.
 
@@ -36,13 +36,17 @@ def eva02(num_classes: int, in_channels: int, image_size: int, settings: Eva02Se
 def pretrained_eva02(
     num_classes: int, in_channels: int, image_size: int, settings: Eva02Settings, weights: Mapping[str, Tensor] | None
 ) -> nn.Module:
-    """Build the same model with these weights; None: timm's published ones, from its cache or the hub.
+    """Build the model of :func:`eva02` with given weights, or with those that timm has published.
 
-    timm adapts them to the model: position embeddings are interpolated for other sizes, the stem is converted to other
-    channels, and the head is left random where K is another.
+    timm adapts the weights to the model: it interpolates position embeddings for another image size, converts the stem
+    for another number of channels, and keeps the random head if the number of classes differs.
+
+    Args:
+        num_classes, in_channels, image_size, settings: see :func:`eva02`.
+        weights: state_dict; None: the published weights, from timm's cache or the hub.
     """
     architecture = settings.model_dump(exclude_none=True)
-    if weights is not None:  # timm goes by what is declared of the weights, not by their shapes
+    if weights is not None:  # timm relies on declared sizes, not on the shapes of the weights
         head, stem = weights.get("head.weight"), weights.get("patch_embed.proj.weight")
         architecture["pretrained_cfg_overlay"] = {
             "state_dict": dict(weights),
@@ -55,7 +59,7 @@ def pretrained_eva02(
 
 
 def eva02_preprocessing() -> Preprocessing:
-    """As timm evaluates the published weights: OpenAI CLIP's mean and deviation; images are squashed, not cropped."""
+    """Return timm's preprocessing for the published weights: OpenAI CLIP's mean and std, images squashed."""
     published = get_pretrained_cfg(NAME)
     assert published is not None  # timm knows its own models
     return Preprocessing(tuple(published.mean), tuple(published.std), squash=published.crop_mode == "squash")

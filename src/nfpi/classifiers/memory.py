@@ -1,4 +1,4 @@
-"""Memory of transformers while they train: attention in one kernel, activations that are computed again."""
+"""Reduce the memory of training transformers: fused attention and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from torch import nn
 
 
 def fuse_attention(model: nn.Module, device: torch.device) -> None:
-    """Let timm's attention layers use torch's fused kernels on a GPU, whatever timm's own switches say.
+    """Make timm's attention layers use torch's fused kernels on a GPU; on a CPU, do nothing.
 
-    A fused kernel keeps no scores of all pairs of tokens for the backward pass. On a CPU nothing changes, nor do
-    results. timm's Swin has the kernels switched off by default, and `TIMM_FUSED_ATTN=0` switches them off for all.
+    A fused kernel does not keep the scores of all pairs of tokens for the backward pass. timm's Swin does not use these
+    kernels by default, and `TIMM_FUSED_ATTN=0` disables them for all models; here they are used regardless.
     """
     if device.type == "cuda":
         for module in model.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = True  # type: ignore[assignment]  # torch knows tensors and modules only
+                module.fused_attn = True  # type: ignore[assignment]  # typed as a tensor or a module
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Let a model of timm compute the activations inside of its blocks again in the backward pass.
+    """Make a model of timm recompute the activations inside its blocks in the backward pass.
 
-    Random numbers are the same the second time, so the gradients are.
+    The recomputation uses the same random numbers, so the gradients do not change.
 
     Raises:
-        ValueError: the model has no such switch.
+        ValueError: the model does not support it.
     """
     switch = getattr(model, "set_grad_checkpointing", None)
     if switch is None:

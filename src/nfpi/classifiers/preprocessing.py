@@ -29,8 +29,8 @@ class Preprocessing:
     """Normalisation x = (image/255 − mean) / std, and resizing.
 
     Args:
-        mean, std: of each channel of RGB; for grey images, the averages are used.
-        squash: whether images that are not square are squashed to a square; else their centre is cropped.
+        mean, std: mean and standard deviation of each channel of RGB; for grey images, their averages are used.
+        squash: whether images that are not square are squashed to a square; otherwise their centre is cropped.
     """
 
     mean: RGB = (0.5, 0.5, 0.5)
@@ -42,7 +42,7 @@ class Preprocessing:
         return self.normalization(images.shape[1], images.device)(images)
 
     def normalization(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """Make :meth:`normalize` for many batches of C channels on one device, which gets mean and std once."""
+        """Return :meth:`normalize` for batches of C channels on a device, to which it copies mean and std only once."""
         mean, std = (self._per_channel(values, channels).to(device) for values in (self.mean, self.std))
         divisor, shift = 255 * std, mean / std
         return lambda images: images.float() / divisor - shift
@@ -85,5 +85,5 @@ def channel_statistics(image_set: ImageSet) -> tuple[RGB, RGB]:
     mean = share @ levels
     std = np.sqrt(np.einsum("cl,cl->c", share, (levels - mean[:, None]) ** 2))
     if not (std > 0).all():
-        raise ValueError("normalization: expected different pixels in each channel, received equal ones in one")
+        raise ValueError("normalization: expected pixels that differ in each channel, received a constant channel")
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,4 +1,4 @@
-"""Scores on ImageNet-ReaL's labels (Beyer et al., 2020)."""
+"""Accuracy on the ReaL labels of ImageNet's validation images (Beyer et al., 2020)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _VALIDATION_IMAGES = 50_000
 
 
 class RealLabels:
-    """Scores on ImageNet-ReaL's labels, by timm's `RealLabelsImagenet` and the labels that it ships.
+    """Accuracy on the ReaL labels, by timm's `RealLabelsImagenet`.
 
     Args:
         files: file names of the images, in the order of their logits, such as ILSVRC2012_val_00000001.JPEG.
         classes: names of the K classes, which are synsets of ImageNet, in the order of the logits.
-        labels: JSON file of labels for the validation images in order; None: those that timm ships.
+        labels: JSON file of ReaL labels for the validation images, in order; None: those that timm ships.
 
     Raises:
-        ValueError: a file or a class is not one of ImageNet's.
+        ValueError: a file or a class is not one of ImageNet's validation set.
     """
 
     def __init__(self, files: Sequence[str], classes: Sequence[str], labels: Path | None = None) -> None:
@@ -51,15 +51,18 @@ class RealLabels:
         self._scorer.add_result(of_all)
 
     def accuracy(self, k: int) -> float:
-        """Percentage of the images with ReaL labels that have one of them among their k ∈ {1, 5} largest logits."""
+        """Return the percentage of images for which a ReaL label is among the k ∈ {1, 5} largest logits.
+
+        Images without ReaL labels are left out.
+        """
         return self._scorer.get_accuracy(k)
 
 
 def find_real_labels(pixels: Pixels) -> RealLabels | None:
-    """Find the ReaL labels of images by the names of their files; None, with a warning, where these are not known.
+    """Find the ReaL labels of images by the names of their files; None, with a warning, if these are not known.
 
     Raises:
-        ValueError: a file or a class is not one of ImageNet's.
+        ValueError: a file or a class is not one of ImageNet's validation set.
     """
     if pixels.file_names is None:
         logger.warning("%s: the names of the image files are not known: no score on ReaL labels", pixels.meta["name"])

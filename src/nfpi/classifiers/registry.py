@@ -1,4 +1,4 @@
-"""Classifier models by name: how one is registered, and how one is built."""
+"""Registration and construction of classifier models."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from nfpi.runtime.formats import FormatError, Record, check_record
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 _IMPOSSIBLE = (TypeError, AssertionError, ValueError, RuntimeError, ZeroDivisionError, LookupError)
-"""what torch and timm raise for an architecture that is impossible"""
+"""Exceptions that torch and timm raise for an impossible architecture."""
 
 
 def register_classifier(
     name: str, settings: type[Settings] = Settings, *, preprocessing: Preprocessing | None = None
 ) -> Callable[[Builder], Builder]:
-    """Make a model selectable by `model:` in config.yaml; decorates a function or a class.
+    """Register a function or class as the classifier `model: name` of config.yaml.
 
     It is called as `(num_classes, in_channels, image_size, settings)` and returns a module with random weights from
-    torch's global generator, which maps normalised images (B, C, S, S) to logits (B, K). Training, test and checkpoints
-    are those of the other classifiers.
+    torch's global generator, which maps normalised images (B, C, S, S) to logits (B, K). The model is trained,
+    tested and saved like the other classifiers.
 
     Args:
-        name: of the model.
+        name: name of the model.
         settings: class of the settings under `architecture:`.
         preprocessing: how images are normalised and resized; None: to [−1, 1], and centre-cropped.
 
@@ -60,7 +60,7 @@ def get_preprocessing(config: ClassifierConfig, measured: tuple[RGB, RGB] | None
     Args:
         config: model and normalisation.
         measured: mean and standard deviation of the channels of the training images, for `normalization: dataset`;
-            None: not known, and the model's own are in their place, as only resizing needs no more.
+            None: not known, and the model's own are returned instead, which suffices for resizing.
     """
     found = _trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
     preprocessing: Preprocessing = found if isinstance(found, Preprocessing) else found()
@@ -75,7 +75,7 @@ def stored_preprocessing(config: ClassifierConfig, header: Mapping[str, Any], pa
     """Return the preprocessing of a trained classifier's images from the contents of its file; errors name `path`.
 
     Raises:
-        FormatError: it was normalised by its training images, and the header does not say how.
+        FormatError: images were normalised by the statistics of the training images, which the header lacks.
     """
     if config.normalization != "dataset":
         return get_preprocessing(config)
@@ -89,7 +89,7 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
     Random weights are drawn from torch's global generator.
 
     Args:
-        config: model, architecture, weights.
+        config: model, architecture, and initial weights.
         num_classes: K.
         in_channels: C.
         image_size: S.
@@ -97,7 +97,7 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
     Raises:
         ValueError: the architecture is impossible, or there are no published weights of the model.
         FormatError: the file of weights is missing, damaged, or of another architecture.
-        OSError: the published weights cannot be had.
+        OSError: the published weights cannot be obtained.
     """
     variant, size = CLASSIFIERS[config.model], (num_classes, in_channels, image_size)
     weights = read_weights(config.weights) if config.weights is not None else None
@@ -140,8 +140,8 @@ class _Header(Record):
     temperature: PositiveFloat | None
 
 
-_HOW_IT_BEGAN = ("weights", "pretrained", "start_from")
-"""Settings that load weights: a trained classifier has its own, and what a file says is not loaded."""
+_INITIAL_WEIGHTS = ("weights", "pretrained", "start_from")
+"""Settings of initial weights. They are ignored in the file of a trained classifier, which holds its own weights."""
 
 
 def build_trained(
@@ -150,19 +150,19 @@ def build_trained(
     """Build a trained classifier from the contents of its file alone.
 
     Args:
-        weights: its state_dict.
+        weights: state_dict of the classifier.
         header: `seed`, `classifier` (settings), `size` (num_classes, in_channels, image_size) and `temperature`.
-        path: of the file, named in errors.
+        path: path of the file, named in errors.
 
     Returns:
-        its settings, without those of weights that it began with, and the model.
+        The settings, without those of initial weights, and the model.
 
     Raises:
-        FormatError: the header is that of something else, its model is not known (perhaps because the file that
+        FormatError: the header does not describe a classifier, its model is unknown (perhaps because the file that
             registers it was not loaded), or the weights are of another architecture.
     """
     found = check_record(_Header, header, path, "a trained classifier")
-    settings = {name: value for name, value in found.classifier.items() if name not in _HOW_IT_BEGAN}
+    settings = {name: value for name, value in found.classifier.items() if name not in _INITIAL_WEIGHTS}
     try:
         config = ClassifierConfig.model_validate(settings)
         _require_possible(config, found.size, weights)
@@ -177,7 +177,7 @@ def build_trained(
 
 
 def _require_possible(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for sizes that the weights cannot have, whose model might take hours or all memory to build.
+    """Raise ValueError for sizes that contradict the weights, as their model might take hours or all memory to build.
 
     Every size and count of the project's models is at most the largest size of a weight, or the number of weights.
     """
@@ -194,11 +194,11 @@ def _require_possible(config: ClassifierConfig, size: _Size, weights: Mapping[st
 
 
 def published_weights(model: str) -> dict[str, Tensor]:
-    """Get the weights that timm has published for a model, from its cache or the hub.
+    """Load the weights that timm has published for a model, from its cache or the hub.
 
     Raises:
-        ValueError: none are published.
-        OSError: they cannot be had.
+        ValueError: there are no published weights.
+        OSError: they cannot be obtained.
     """
     variant = CLASSIFIERS[model]
     if "published" not in variant.traits:
@@ -209,13 +209,13 @@ def published_weights(model: str) -> dict[str, Tensor]:
 
 
 def _trait(variant: Variant, name: str, default: Any = None) -> Any:
-    """A trait of a model; what is named as `module:attribute` is imported."""
+    """Return a trait of a model; one given as `module:attribute` is imported."""
     trait = variant.traits.get(name, default)
     return pkgutil.resolve_name(trait) if isinstance(trait, str) else trait
 
 
 def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> nn.Module:
-    """Build a model with random weights; an error is one line, or that of the user's file."""
+    """Build a model with random weights; errors are one line, except those of an extension's model."""
     try:
         model = variant.build(*size, settings)
     except _IMPOSSIBLE as error:
@@ -230,13 +230,13 @@ def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> 
 def _build_pretrained(
     variant: Variant, size: tuple[int, int, int], settings: Settings, weights: dict[str, Tensor] | None
 ) -> nn.Module:
-    """Build a model with these weights, or published ones."""
+    """Build a model with the given weights, or with the published ones."""
     try:
         model: nn.Module = _trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base
         if isinstance(error, OSError) or not isinstance(error, _IMPOSSIBLE):
             reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise OSError(f"classifier: the published weights of {variant.name} cannot be had ({reason})") from None
+            raise OSError(f"classifier: published weights of {variant.name} cannot be obtained ({reason})") from None
         raise _impossible(variant, size, settings, error) from None
     return model
 

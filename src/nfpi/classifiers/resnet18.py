@@ -10,12 +10,12 @@ from nfpi.runtime.precision import convolution_format
 
 
 def resnet18(num_classes: int, in_channels: int, image_size: int, settings: ResNet18Settings) -> models.ResNet:
-    """torchvision's ResNet18 with a 3×3 stem of stride 1 and no max-pooling: 11.17 M parameters for 10 classes.
+    """Build torchvision's ResNet18 with a 3×3 stem of stride 1 and no max-pooling: 11.17 M parameters for 10 classes.
 
     Args:
         num_classes: K.
         in_channels: C of the images, (B, C, H, W) → (B, K) logits.
-        image_size: not used, images may have any size.
+        image_size: ignored; images may have any size.
         settings: how the stem is initialised.
     """
     model = models.resnet18(num_classes=num_classes)

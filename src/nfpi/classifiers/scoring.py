@@ -24,8 +24,8 @@ class Scores:
         top5: percentage with their label among the five largest logits (or K, where K < 5).
         log_prob: log p(y | x), the log-softmax of the logits, (N, K), float32, on the CPU.
         labels: (N,), int64, on the CPU.
-        real_top1, real_top5: top1 and top5 with any of an image's ReaL labels counted as correct, of the images that
-            have some; None: not scored on ReaL labels.
+        real_top1, real_top5: top1 and top5 on the images with ReaL labels, any of which counts as correct; None: not
+            scored on ReaL labels.
     """
 
     top1: float
@@ -51,9 +51,9 @@ def classifier_scores(
         model: normalised images (B, C, H, W) → (B, K) logits, on `device`.
         image_set: 8-bit images of one size.
         preprocessing: how images are normalised.
-        device: of the model.
-        real_labels: those of these images, in their order; None: not scored.
-        workers: processes that read images.
+        device: device of the model.
+        real_labels: ReaL labels of these images, in their order; None: not scored on them.
+        workers: number of processes that read images.
     """
     model.eval()
     channels, height, width = image_set.shape

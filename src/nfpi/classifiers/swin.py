@@ -11,7 +11,7 @@ from nfpi.config.classifiers import SwinSettings
 
 
 def swin(num_classes: int, in_channels: int, image_size: int, settings: SwinSettings) -> SwinTransformer:
-    """timm's Swin transformer, by default with patches of 2×2 pixels and windows of 4×4 patches.
+    """Build timm's Swin transformer, by default with patches of 2×2 pixels and windows of 4×4 patches.
 
     7.05 M parameters for 10 classes of 32×32×3 pixels; the paper says 7M.
 
@@ -27,6 +27,6 @@ def swin(num_classes: int, in_channels: int, image_size: int, settings: SwinSett
         img_size=image_size,
         num_classes=num_classes,
         in_chans=in_channels,
-        norm_layer=norm,  # type: ignore[arg-type]  # declared as a class, called as one
+        norm_layer=norm,  # type: ignore[arg-type]  # timm declares a class, but only calls it
         **architecture,
     )

@@ -1,7 +1,7 @@
-"""One training loop for the classifiers.
+"""Training of classifiers, by one loop for all models.
 
-Random numbers depend on the run's seed, the epoch and the batch only, so on a CPU a training that was stopped and
-resumed equals one that was not, bit for bit.
+Random numbers depend only on the run's seed, the epoch and the batch, so on a CPU a resumed training equals an
+uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class TrainedClassifier:
 
     Attributes:
         model: the trained model, on the device it was trained on.
-        log: a row for each epoch.
-        validation_acc: percentage of real validation images classified correctly; None: there are none.
+        log: one row per epoch.
+        validation_acc: accuracy on the validation images in percent; None: there are none.
     """
 
     model: nn.Module
@@ -63,7 +63,7 @@ class ClassifierState:
         seed: seed of the run.
         step: number of steps so far.
         epoch_loss: sum of the losses of the current epoch's images, ().
-        log: a row for each epoch.
+        log: one row per epoch.
     """
 
     model: nn.Module
@@ -103,7 +103,7 @@ class ClassifierState:
         """Restore the state that :meth:`content` returned, on the current device; errors name `path`.
 
         Raises:
-            FormatError: the state is that of another model or training.
+            FormatError: the state belongs to another model or training.
         """
 
         def under(prefix: str) -> dict[str, Tensor]:
@@ -178,14 +178,14 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, st
 def train_classifier(
     model: nn.Module, data: ClassifierData, seed: int, device: Device, checkpoints: Checkpoints | None = None
 ) -> TrainedClassifier:
-    """Train on one image set and measure the accuracy on another, where that has images.
+    """Train on the training images, and measure the accuracy on the validation images, if there are any.
 
     Args:
         model: normalised images (B, C, H, W) → (B, K) logits.
         data: images and settings; with 0 epochs the weights stay as they are.
-        seed: seed of the order of images, augmentation, and dropout.
+        seed: seed of the order of images, the standard augmentations, the choice of variants, and dropout.
         device: device and precision.
-        checkpoints: where the state is saved and resumed from; None: it is not saved.
+        checkpoints: store of the training state, from which it is resumed; None: the state is not saved.
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -193,7 +193,7 @@ def train_classifier(
             support activation checkpointing.
         Interrupted: a signal asked to stop; the state is saved.
     """
-    _require_divisible(model, data.config)
+    _check_accumulation(model, data.config)
     model = model.to(device.device)
     fuse_attention(model, device.device)
     if data.config.checkpoint_activations:
@@ -212,7 +212,8 @@ def train_classifier(
     try:
         with closing(data), checkpointing(checkpoints, snapshot) as checkpointer:
             if data.config.epochs:
-                _train(state, data, device, checkpointer)
+                with device.fixed_shapes():
+                    _train(state, data, device, checkpointer)
             if not len(data.validation):
                 return TrainedClassifier(model, state.log, None)
             with checkpointer.interruption.at_once():
@@ -238,21 +239,19 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
     module.train()
     while state.step < steps:
         epoch, batch = divmod(state.step, steps_per_epoch)
-        then = epoch + 1 if epoch + 1 < config.epochs else None
-        for images, labels in data.stream(state.seed, epoch, batch, device.device, then):
-            torch.manual_seed(
-                derive_seed(state.seed, "classifier step", state.step)
-            )  # for mixup and the like, and for dropout
+        next_epoch = epoch + 1 if epoch + 1 < config.epochs else None
+        for images, labels in data.stream(state.seed, epoch, batch, device.device, next_epoch):
+            torch.manual_seed(derive_seed(state.seed, "classifier step", state.step))  # for mixup, dropout, ...
             images, targets = change_batch(normalize(images), labels)
             optimizer.zero_grad()
             losses = []  # summed over the images of each part
             parts = zip(images.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
-            for some, their_targets in parts:
-                logits = module(some)
-                _require_logits(logits, len(some), data.train.num_classes)
-                loss = F.cross_entropy(logits, their_targets, label_smoothing=config.label_smoothing)
-                device.backward(loss * (len(some) / len(labels)))
-                losses.append(loss.detach() * len(some))
+            for part, part_targets in parts:
+                logits = module(part)
+                _require_logits(logits, len(part), data.train.num_classes)
+                loss = F.cross_entropy(logits, part_targets, label_smoothing=config.label_smoothing)
+                device.backward(loss * (len(part) / len(labels)))
+                losses.append(loss.detach() * len(part))
             if config.gradient_clip:
                 device.clip_gradients(module, optimizer, max_norm=config.gradient_clip)
             optimizer.step()
@@ -271,7 +270,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
 
 
 def _batch_transform(data: ClassifierData, device: Device) -> BatchTransform:
-    """Return the standard augmentation of a batch."""
+    """Return the standard augmentations of a batch."""
     if data.standard is None:
         return lambda images, labels: (images, labels)
     from nfpi.classifiers.transforms import BatchAugmentation  # torchvision is slow to import
@@ -286,7 +285,7 @@ def _require_logits(logits: Tensor, batch: int, num_classes: int) -> None:
         )
 
 
-def _require_divisible(model: nn.Module, config: ClassifierConfig) -> None:
+def _check_accumulation(model: nn.Module, config: ClassifierConfig) -> None:
     if config.accumulate > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise ValueError(
             "accumulate: expected 1 for a model with batch normalisation, whose statistics are those of whole batches, "

@@ -25,16 +25,16 @@ from nfpi.data.transforms import Shape, compose
 def classifier_transform(
     standard: StandardAugmentation, shape: Shape, flip: bool, fill: Sequence[float] = (0.5, 0.5, 0.5)
 ) -> Transform | None:
-    """Make the augmentation of single images: mirroring, crop, AutoAugment, RandAugment.
+    """Make the standard augmentations of single images: mirroring, crop, AutoAugment, RandAugment.
 
     Args:
-        standard: which of them, and how strong.
+        standard: settings of the augmentations.
         shape: (C, H, W) of the images.
         flip: whether a mirrored image keeps its class; otherwise images are never mirrored.
-        fill: colour in [0, 1] that RandAugment fills in beyond an image's edge.
+        fill: colour in [0, 1] with which RandAugment fills areas beyond an image's edge.
 
     Returns:
-        the transform, or None if all augmentations are off.
+        The transform, or None if all augmentations are off.
     """
     steps: list[Transform] = []
     if standard.crop_padding:
@@ -54,7 +54,7 @@ class BatchAugmentation:
     with probability `mix_probability` per batch; if both are on, one is chosen at random for each batch.
 
     Args:
-        standard: which of them, and how strong.
+        standard: settings of the augmentations.
         num_classes: K.
         device: device of the batches.
     """
@@ -116,7 +116,7 @@ class RandAugment:
         )
         for operation in self.change.ops:
             if operation.name.startswith("Posterize"):
-                operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
+                operation.level_fn = partial(_keep_at_least_one_bit, operation.level_fn)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Augment one image, keeping its shape."""
@@ -127,7 +127,7 @@ class RandAugment:
         return functional.pil_to_tensor(changed)[:channels]
 
 
-def _at_least_one_bit(bits_at: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:
+def _keep_at_least_one_bit(bits_at: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:
     """Return the number of bits that posterisation keeps, at least 1: timm may choose 0, which Pillow refuses."""
     return (max(1, bits_at(level, settings)[0]),)
 
@@ -137,7 +137,7 @@ def seed_globals(seed: int) -> Iterator[None]:
     """Seed Python's and NumPy's global generators, which timm uses, within the block; restore their states after it.
 
     Args:
-        seed: in [0, 2³²).
+        seed: seed in [0, 2³²).
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""Latent-augmented variants of a classifier's training images: which image gets which, and how latents are decoded."""
+"""Selection and decoding of the latent-augmented variants that replace a classifier's training images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nfpi.data.store import ImageSet
 from nfpi.runtime.randomness import generator_for
 
 _DECODED_ON_GPU, _DECODED_ELSEWHERE = 32, 16
-"""Latents that are decoded at once."""
+"""Number of latents that are decoded at once."""
 
 Decoder = Callable[[Tensor], Tensor]
 """Stored latents (B, C, h, w) → 8-bit images (B, C, H, W)."""
@@ -29,9 +29,6 @@ class Variants:
         images: N·V variants, pixels of the training images' size or latents.
         per_image: V.
         decoder: from latents to pixels; None: the variants are pixels.
-
-    Raises:
-        ValueError: there are not V variants of each image, or they are of another class.
     """
 
     images: ImageSet
@@ -42,13 +39,16 @@ class Variants:
     def from_image_set(
         cls, images: ImageSet, train: ImageSet, decoder: Decoder | None = None, digests: dict[str, str] | None = None
     ) -> Variants:
-        """Take a set of variants, after a check that they were made of these training images.
+        """Make variants from an image set, after checking that they belong to these training images.
 
         Args:
             images: the variants; their number per image is in `extra.variants` of `meta`.
             train: the training images.
             decoder: from latents to pixels; None: the variants are pixels.
             digests: SHA-256 of the files of the training images, to compare with `extra.of`; None: not compared.
+
+        Raises:
+            ValueError: the variants have another shape, or are not V variants of each training image, in order.
         """
         per_image = images.meta["extra"].get("variants")
         if per_image is None:
@@ -57,7 +57,7 @@ class Variants:
             raise ValueError(f"augmented images: expected {train.shape}, received {images.shape}")
         source = images.meta["extra"].get("of")
         if None not in (source, digests) and source != digests:
-            raise ValueError("augmented images: expected variants of these training images, received those of others")
+            raise ValueError("augmented images: expected variants of these training images, received others")
         if not np.array_equal(np.repeat(train.labels, per_image), images.labels):
             raise ValueError(
                 f"augmented images: expected {per_image} of each of the {len(train)} training images, in their order, "
@@ -66,17 +66,20 @@ class Variants:
         return cls(images, per_image, decoder)
 
     def rows(self, probability: float, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
-        """Draw the variant that replaces each image in an epoch, all with equal probability; −1: none; (R·N,).
+        """Draw which variant replaces each image in an epoch, all V with equal probability.
 
         Args:
-            probability: that an image is replaced.
+            probability: probability that an image is replaced.
             seed, epoch: determine the draws.
             repeats: R, passes over the images in the epoch, each with draws of its own.
+
+        Returns:
+            Indices of variants, (R·N,); −1: the image is not replaced.
         """
         return _draw_rows(len(self.images) // self.per_image, self.per_image, probability, seed, epoch, repeats)
 
 
-@lru_cache(maxsize=2)  # of this epoch and the next: each batch needs some of them
+@lru_cache(maxsize=2)  # for this epoch and the next; every batch takes a part
 def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch: int, repeats: int) -> np.ndarray:
     generator = generator_for("cpu", seed, "nfa", epoch)
     count = repeats * images
@@ -89,14 +92,15 @@ def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch
 
 @dataclass(frozen=True, eq=False)
 class VariantDecoder:
-    """Decoder of the variants of coming batches, which decodes the next batch while the current one is awaited.
+    """Decoder of variants that works one batch ahead.
 
-    The decoder's work is queued on the device between two steps of the training, and neither waits for the other.
+    It starts to decode the variants of the next batch before it waits for those of the current one. This work is queued
+    on the device between two steps of the training, and neither waits for the other.
 
     Args:
         variants: latents, with their decoder.
-        rows: of a request, for each of its images the index of the variant that replaces it; −1: none.
-        device: of the decoder.
+        rows: function that returns the index of the variant that replaces each image of a request; −1: none does.
+        device: device of the decoder.
         bfloat16: whether the decoder's convolutions and products are in bfloat16, not in float32.
     """
 
@@ -106,7 +110,7 @@ class VariantDecoder:
     bfloat16: bool = False
 
     def __call__(self, requests: Iterator[Request]) -> Iterator[Request]:
-        """Complete requests by the decoded images (V, C, H, W), uint8, of those that are replaced, in their order."""
+        """Yield the requests with the decoded variants, uint8, of the images that are replaced, in order."""
         before: Callable[[], Request] | None = None
         for request in requests:
             begun = self._begin(request)

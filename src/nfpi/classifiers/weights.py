@@ -14,7 +14,7 @@ from nfpi.runtime.tensors import FormatError, load_state, require_finite, verify
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read named weights from a safetensors file or one of `torch.save`, without executing code in it.
+    """Read named weights from a file of safetensors or of `torch.save`, without executing code in it.
 
     Raises:
         FormatError: the file is missing, damaged, or holds something else, or a number in it is not finite.

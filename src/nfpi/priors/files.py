@@ -16,7 +16,7 @@ from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
 _ROUNDING = 1e-9
-"""relative rounding error of covariances in float64"""
+"""Largest relative rounding error of covariances in float64."""
 
 
 class _Header(Record):
@@ -45,7 +45,7 @@ def prior_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior
         tensors: tensors by name.
 
     Raises:
-        FormatError: they are not those of class Gaussians.
+        FormatError: the tensors are not those of class Gaussians.
     """
     try:
         _check_names(tensors, {"mean"}, {"mean", "variance", "covariance"})
@@ -110,7 +110,7 @@ def _check_names(tensors: Mapping[str, Tensor], required: set[str], known: set[s
         raise ValueError(f"tensors {what}")
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise ValueError(f"{name}: not real numbers")
+            raise ValueError(f"{name}: not floating-point numbers")
 
 
 def _check_consistency(tensors: Mapping[str, Tensor]) -> None:

@@ -71,7 +71,7 @@ class FixedPointResult:
     def warn_unless_converged(self) -> Self:
         """Log a warning if the iteration did not converge, and return self."""
         if not self.converged:
-            logger.warning("not converged after %d iterations: the last Gaussians are taken", self.iterations)
+            logger.warning("not converged after %d iterations: the last Gaussians are used", self.iterations)
         return self
 
 

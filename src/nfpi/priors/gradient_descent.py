@@ -24,7 +24,7 @@ __all__ = [
     "repulsion",
 ]
 
-# minimum distance of initial variances to the ends of (c, a + c), as a share of a: the sigmoid is flat there
+# initial variances keep this distance, as a share of a, from the ends of (c, a + c), where the sigmoid is flat
 _MARGIN = 0.01
 # weights w of the divergences in the released code, at the first epoch and from the hundredth on; margin of its ranges
 _FIRST_KLD_WEIGHT, _LAST_KLD_WEIGHT, _KLD_WEIGHT_EPOCHS = 50.0, 25.0, 100
@@ -187,14 +187,18 @@ class GaussianLearner(nn.Module):
         return released_objective(prior, statistics, nll_range, kld_weight)
 
     def descend(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
-        """Make one step on the objective over all training latents; `progress` is u of the step size."""
+        """Make one step on the objective over all training latents; for `progress` see :meth:`step`."""
         objective = self.objective(statistics, nll_range)
         objective.backward()
         self.loss = objective.item()
         self.step(progress)
 
     def step(self, progress: float) -> None:
-        """Make one step of Adam along the accumulated gradient, and reset it."""
+        """Make one step of Adam along the accumulated gradient, and reset the gradient.
+
+        Args:
+            progress: u ∈ [0, 1], the completed share of the training, which determines the step size.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.step_size(progress)
         self.optimizer.step()

@@ -26,8 +26,8 @@ def register_prior(
 
     Args:
         name: name of the method, selected by `method: name` in a block of `priors:` in config.yaml.
-        settings: its settings class.
-        uses_weight: whether it depends on λ; otherwise `weight` is 0 and experiments need no `lambdas`.
+        settings: settings class of the method.
+        uses_weight: whether the method depends on λ; otherwise `weight` is 0 and experiments need no `lambdas`.
 
     Raises:
         ConfigError: the name is taken.

@@ -1,6 +1,6 @@
 """Class Gaussians fitted repeatedly by fixed-point iteration during the training of the flow.
 
-The paper fits them once and finds that sufficient (Section 4.2); repeated fits allow a comparison.
+The paper finds a single fit sufficient (Section 4.2); repeated fits allow a comparison.
 """
 
 from __future__ import annotations
