@@ -135,7 +135,8 @@ def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, directio
         (B, D).
     """
     distance = _way_in_span(z, partner, axes, share).norm(dim=1, keepdim=True)
-    return z + distance * direction / direction.norm(dim=1, keepdim=True)
+    moved: Tensor = z + distance * direction / direction.norm(dim=1, keepdim=True)
+    return moved
 
 
 def _way_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:

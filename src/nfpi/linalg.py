@@ -250,7 +250,8 @@ def symmetric_power(matrix: Tensor, exponent: float) -> Tensor:
     eigenvalues, vectors = torch.linalg.eigh(matrix)
     if not (eigenvalues > 0).all():
         raise torch.linalg.LinAlgError(f"not positive definite: smallest eigenvalue {eigenvalues.min().item():.3g}")
-    return (vectors * eigenvalues.pow(exponent).unsqueeze(-2)) @ vectors.mT
+    power: Tensor = (vectors * eigenvalues.pow(exponent).unsqueeze(-2)) @ vectors.mT
+    return power
 
 
 def geometric_mean(a: Tensor, b: Tensor) -> Tensor:

@@ -177,6 +177,8 @@ def _attention(func: OpOverload, args: Sequence[Any]) -> int:
     if func.overloadpacket not in _ATTENTION_ON_CPU:
         return 0
     backward = func.overloadpacket is _ATTENTION_ON_CPU[1]
+    query: torch.Tensor
+    key: torch.Tensor
     query, key = args[1:3] if backward else args[:2]
     batch, heads, length, width = query.shape
     products = 5 if backward else 2  # the scores are computed again in the backward pass

@@ -143,8 +143,9 @@ def _passes_over_latents(config: Config, run: Run, epochs: int) -> int:
     if run.prior not in config.priors:
         return 0
     settings = PRIORS.settings_of(config.priors[run.prior])
-    if getattr(settings, "every_epochs", None) is not None:
-        return ceil(epochs / settings.every_epochs)  # type: ignore[attr-defined]
+    every_epochs: int | None = getattr(settings, "every_epochs", None)
+    if every_epochs is not None:
+        return ceil(epochs / every_epochs)
     return epochs if getattr(settings, "every", None) == "epoch" else 0
 
 

@@ -55,7 +55,8 @@ class Preprocessing:
 
         target = [size, size] if self.squash else [size]
         resized = functional.resize(images, target, InterpolationMode.BICUBIC, antialias=True)
-        return functional.center_crop(resized, [size, size])
+        cropped: Tensor = functional.center_crop(resized, [size, size])
+        return cropped
 
     @staticmethod
     def _per_channel(values: RGB, channels: int) -> Tensor:

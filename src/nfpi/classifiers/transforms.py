@@ -124,7 +124,8 @@ class RandAugment:
         with seed_globals(int(torch.randint(2**32, ()))):
             # the operations require RGB; three equal channels stay equal
             changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
-        return functional.pil_to_tensor(changed)[:channels]
+        pixels: Tensor = functional.pil_to_tensor(changed)
+        return pixels[:channels]
 
 
 def _keep_at_least_one_bit(bits_at: Callable[..., tuple[int]], level: float, settings: dict[str, Any]) -> tuple[int]:

@@ -98,7 +98,8 @@ FIGURES = Registry("figure")
 def _figures_model() -> type[Settings]:
     """Create a pydantic model with a field for each registered figure."""
     fields = {name: (FIGURES[name].settings | None, None) for name in FIGURES}
-    return create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload]
+    model: type[Settings] = create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload]
+    return model
 
 
 class _ByName:

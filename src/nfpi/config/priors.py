@@ -142,7 +142,8 @@ class GradientDescentConfig(_Weighted, GradientDescentSettings):
 
     def step_size(self, progress: float) -> float:
         """Return η(u), where `progress` is u, the completed share of the training."""
-        return self.learning_rate + (self.final_learning_rate - self.learning_rate) * progress**self.power
+        share: float = progress**self.power
+        return self.learning_rate + (self.final_learning_rate - self.learning_rate) * share
 
 
 PRIORS.register(

@@ -95,7 +95,7 @@ def decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W), uint8, on that device.
     """
-    pixels = autoencoder.decode(latents.to(autoencoder.device).float()).sample.float()
+    pixels: Tensor = autoencoder.decode(latents.to(autoencoder.device).float()).sample.float()
     return ((pixels + 1) * HALF_RANGE).round().clamp(0, 255).to(torch.uint8)
 
 

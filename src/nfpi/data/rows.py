@@ -61,7 +61,8 @@ class LabelledRows:
     @property
     def written(self) -> np.ndarray:
         """Whether each row is written, (N,)."""
-        return self.labels != _UNKNOWN
+        written: np.ndarray = self.labels != _UNKNOWN
+        return written
 
     @property
     def first_missing(self) -> int:

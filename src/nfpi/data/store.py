@@ -82,7 +82,8 @@ class ImageSet:
     @property
     def classes(self) -> list[str]:
         """Names of the K classes, which labels index."""
-        return self.meta["classes"]
+        classes: list[str] = self.meta["classes"]
+        return classes
 
     @property
     def flip(self) -> bool:

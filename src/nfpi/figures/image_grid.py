@@ -44,7 +44,8 @@ def to_pixels(images: Tensor, data: Mapping[str, Any], device: torch.device) -> 
     if images.dtype != torch.uint8:
         decoder = load_decoder(data, device)
         images = torch.cat([decoder(part.to(device)).cpu() for part in images.split(_BATCH_SIZE)])
-    return images.unflatten(0, (rows, columns)).permute(0, 1, 3, 4, 2).numpy()
+    grid: np.ndarray = images.unflatten(0, (rows, columns)).permute(0, 1, 3, 4, 2).numpy()
+    return grid
 
 
 def draw_image_grid(

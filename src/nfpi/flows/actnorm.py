@@ -58,4 +58,5 @@ class ActNorm(Bijection):
         scale = torch.where(constant, torch.ones_like(spread), 1 / spread)
         self.scale.copy_(inverse_softplus(scale))
         self.shift.copy_(-mean * self._positive_scale())
-        return self(x)[0]
+        z: Tensor = self(x)[0]
+        return z

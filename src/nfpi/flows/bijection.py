@@ -27,7 +27,8 @@ class Bijection(nn.Module):
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Initialise data-dependent parameters from a batch of images, and return f(x)."""
-        return self(x)[0]
+        z: Tensor = self(x)[0]
+        return z
 
 
 def forward_through(parts: Iterable[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:

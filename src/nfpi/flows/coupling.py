@@ -73,7 +73,8 @@ class Coupling(Bijection):
     def initialize(self, x: Tensor) -> Tensor:
         """Initialise the net on x₁."""
         self.net.initialize(x[:, : self.split[0]])
-        return self(x)[0]
+        z: Tensor = self(x)[0]
+        return z
 
 
 class _ResidualCoupling(Coupling):

@@ -112,13 +112,15 @@ class GlowNet(CouplingNet):
         """Map (B, in, H, W) to (B, out, H, W)."""
         hidden = F.relu(self.conv1(x.contiguous(memory_format=convolution_format(x.device))), inplace=True)
         hidden = F.relu(self.conv2(hidden), inplace=True)
-        return self.out(hidden)
+        y: Tensor = self.out(hidden)
+        return y
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Initialise the convolutions in order."""
         hidden = F.relu(self.conv1.initialize(x))
-        return self.out(F.relu(self.conv2.initialize(hidden)))
+        y: Tensor = self.out(F.relu(self.conv2.initialize(hidden)))
+        return y
 
 
 class GlowCoupling(Coupling):

@@ -94,7 +94,8 @@ class NormalizedConv2d(nn.Module):
         if self.starts_at_zero:
             self.scale.zero_()
             self.shift.zero_()
-        return self(x)
+        y: Tensor = self(x)
+        return y
 
 
 class ResidualBlock(nn.Module):
@@ -153,7 +154,8 @@ class ResidualNet(CouplingNet):
         hidden = F.elu(self.head(x.contiguous(memory_format=convolution_format(x.device)), kernels[0]), inplace=True)
         for number, block in enumerate(self.blocks):
             hidden = block(hidden, kernels[3 * number + 1 : 3 * number + 4])
-        return self.out(hidden)
+        y: Tensor = self.out(hidden)
+        return y
 
     def _convolutions(self) -> list[NormalizedConv2d]:
         return [module for module in self.modules() if isinstance(module, NormalizedConv2d)]
@@ -170,7 +172,8 @@ class ResidualNet(CouplingNet):
         hidden = F.elu(self.head.initialize(x))
         for block in self.blocks:
             hidden = block.initialize(hidden)  # type: ignore[operator]
-        return self.out(hidden)
+        y: Tensor = self.out(hidden)
+        return y
 
 
 def kernels_together(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:

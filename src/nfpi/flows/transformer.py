@@ -84,7 +84,8 @@ class TransformerBlock(nn.Module):
         )
         attended = F.scaled_dot_product_attention(query, key, value)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
 class TransformerNet(nn.Module):

@@ -214,7 +214,8 @@ class ClassConditionalFlow(SharedFlow):
         Returns:
             (N,), indices of classes, int64; their names are `model.classes`.
         """
-        return self.log_prob(images).argmax(1)
+        predicted: np.ndarray = self.log_prob(images).argmax(1)
+        return predicted
 
     def bits_per_dim(self, images: Images, labels: Labels | None = None) -> np.ndarray:
         """Return −log₂ p(x | y) / D of each image, on the scale of 256 grey levels.

@@ -89,7 +89,8 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
     if flow is None or isinstance(flow, str):
         kind = FLOWS.check_name(flow or FLOWS.default)
         flow = default_flow(kind, height, width)
-    return _parse_block(FLOWS, flow, "flow")
+    block: FlowBlock = _parse_block(FLOWS, flow, "flow")
+    return block
 
 
 def choose_training(
@@ -143,7 +144,8 @@ def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlo
     """
     if isinstance(prior, PriorBlock):
         return prior
-    return _parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else prior or {}, "prior")
+    block: PriorBlock = _parse_block(PRIORS, {"method": prior} if isinstance(prior, str) else prior or {}, "prior")
+    return block
 
 
 def _parse_block(registry: Any, block: Any, what: str) -> Any:

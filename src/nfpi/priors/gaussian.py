@@ -96,7 +96,8 @@ class GaussianPrior:
     @cached_property
     def _cholesky(self) -> Tensor:
         assert self.covariance is not None
-        return torch.linalg.cholesky(self.covariance)
+        factor: Tensor = torch.linalg.cholesky(self.covariance)
+        return factor
 
     @cached_property
     def _log_normalizer(self) -> Tensor:

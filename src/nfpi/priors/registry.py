@@ -64,7 +64,7 @@ def fit(
         Diverged: raised by the method.
         ValueError: the result is not K valid Gaussians in D dimensions.
     """
-    result = PRIORS[method].build(statistics, initial, weight, settings)
+    result: GaussianPrior | FixedPointResult = PRIORS[method].build(statistics, initial, weight, settings)
     if isinstance(result, FixedPointResult):
         _check(method, result.prior, statistics)
         return result

@@ -142,7 +142,8 @@ def _first_of_diverged(
 def _diverged_share(row: TableRow, evidence: Evidence) -> float:
     """Return the share of diverged runs; 0 without runs."""
     measured, diverged, _ = split_by_outcome(evidence.metrics, row)
-    return len(diverged) / max(1, measured["seed"].nunique())
+    seeds: int = measured["seed"].nunique()
+    return len(diverged) / max(1, seeds)
 
 
 def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:

@@ -20,6 +20,8 @@ def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, la
     Returns:
         (B,).
     """
+    z: Tensor
+    log_abs_det: Tensor
     z, log_abs_det = flow(x)
     return -prior.log_prob_of(z, labels) - log_abs_det
 

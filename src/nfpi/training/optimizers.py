@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from nfpi.config.training import TrainingConfig
 
-_OPTIMIZERS = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamax": torch.optim.Adamax,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 
 
 def make_optimizer(flow: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Make the optimizer of a flow's parameters."""
-    optimizer = _OPTIMIZERS[config.optimizer]
-    return optimizer(flow.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    make = _OPTIMIZERS[config.optimizer]
+    return make(flow.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
