@@ -51,17 +51,12 @@ class RealLabels:
         self._scorer.add_result(of_all)
 
     def accuracy(self, k: int) -> float:
-<<<<<<< Updated upstream
         """Return the percentage of images for which a ReaL label is among the k ∈ {1, 5} largest logits.
 
         Images without ReaL labels are left out.
         """
-        return self._scorer.get_accuracy(k)
-=======
-        """Percentage of the images with ReaL labels that have one of them among their k ∈ {1, 5} largest logits."""
         accuracy: float = self._scorer.get_accuracy(k)
         return accuracy
->>>>>>> Stashed changes
 
 
 def find_real_labels(pixels: Pixels) -> RealLabels | None:
