@@ -52,6 +52,12 @@ def test_the_work_of_preset_paper_is_what_its_settings_say():
     assert {w.kind for w in work if not w.subject} == {"vae_encode", "vae_decode"}
 
 
+def test_a_source_without_a_test_split_gives_a_part_of_its_images():
+    digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config.datasets["digits"]
+    found = Images.of(digits)
+    assert (found.train, found.validation, found.test) == (1150, 288, 359)
+
+
 def test_the_page_says_that_nothing_was_run_and_sums_the_stages(tmp_path, monkeypatch):
     tiny = {"mef": {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}}
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "flows": tiny}).config

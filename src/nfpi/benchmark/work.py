@@ -44,11 +44,14 @@ class Images:
         pixels = (channels, size, size)
         side = size // _REDUCTION
         shape = pixels if config.vae is None else (_LATENT_CHANNELS, side, side)
-        validation = round(known["images"] * config.validation_fraction)
-        train = known["images"] - (0 if config.refit else validation)
+        images, test = known["images"], _TEST_IMAGES.get(config.source, 10_000)
+        if not known.get("test_split", True):
+            test = round(images * config.test_fraction)
+            images -= test
+        validation = round(images * config.validation_fraction)
+        train = images - (0 if config.refit else validation)
         if config.train_per_class is not None:
-            train = config.train_per_class * known["classes"]
-        test = _TEST_IMAGES.get(config.source, 10_000)
+            train = min(train, config.train_per_class * known["classes"])
         return cls(train, validation, test, known["classes"], shape, pixels)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nfpi.benchmark.work import Images
 from nfpi.config import FLOWS, SOURCES, Config, Resolved, TrainingConfig
 from nfpi.config.datasets import DatasetBlock
 from nfpi.data.store import ImageSet, read_image_set
@@ -173,14 +174,4 @@ def _class_folders(folder: Path | None) -> int:
 
 def _expected_count(block: DatasetBlock) -> int | None:
     """Return the number of training images, where the source is known."""
-    traits = SOURCES[block.source].traits
-    if "images" not in traits:
-        return None
-    count = int(traits["images"])
-    if not traits.get("test_split", True):
-        count = round(count * (1 - block.test_fraction))
-    if not block.refit:
-        count = round(count * (1 - block.validation_fraction))
-    if block.train_per_class is not None:
-        count = min(count, block.train_per_class * traits["classes"])
-    return count
+    return Images.of(block).train if "images" in SOURCES[block.source].traits else None
