@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from nfpi.benchmark import convolutions
 from nfpi.benchmark.convolutions import record_convolutions
 from nfpi.flows import MatrixExponentialFlow
+from nfpi.model import compilation
 
 
 @pytest.mark.parametrize("coupling", ["matrix_exponential", "affine"])
@@ -43,7 +44,20 @@ def test_the_bare_convolutions_are_those_of_the_flow(coupling):
 
 def test_every_use_of_a_flow_and_its_training_step_have_a_line(monkeypatch):
     monkeypatch.setattr(convolutions, "paper_flow", lambda: MatrixExponentialFlow((3, 32, 32), [1], [1], [4]))
+    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    monkeypatch.setattr(compilation, "require_compiler", lambda purpose, device: None)
     steps = list(convolutions.measure_training_step(torch.device("cpu"), 1, batch=2))
     assert [line.reference for line in steps] == ["its coupling nets alone", "their bare convolutions"]
-    uses = [line.name.partition(",")[0] for line in convolutions.measure_use(torch.device("cpu"), 1, batch=10)]
-    assert uses == ["evaluate", "statistics of latents", "predict", "sample"]
+    uncompiled = ["evaluate", "statistics of latents", "predict", "sample"]
+    assert uses_measured() == [*uncompiled, "predict, compiled", "sample, compiled"]
+
+    def fail(purpose, device):
+        raise ValueError("compile: expected a C++ compiler")
+
+    monkeypatch.setattr(compilation, "require_compiler", fail)
+    assert uses_measured() == uncompiled
+
+
+def uses_measured() -> list[str]:
+    """Name what `measure_use` measures of a small flow."""
+    return [line.name.partition(", paper")[0] for line in convolutions.measure_use(torch.device("cpu"), 1, batch=10)]

@@ -17,10 +17,11 @@ from nfpi.config.priors import PriorBlock
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.linalg import precise_dtype
+from nfpi.model.compilation import CompiledNets
 from nfpi.model.fitting import Validation, fit_model
 from nfpi.model.hub import SharedFlow
 from nfpi.model.inference import batch_size_of, device_of, forward_batches, inverse_batches, strict_inference
-from nfpi.model.inputs import check_images, check_labels, check_latents
+from nfpi.model.inputs import check_images, check_labels, check_latents, draw_seed
 from nfpi.model.settings import parse_settings
 from nfpi.release import load_release_checkpoint, release_config
 from nfpi.sampling import sample_images
@@ -60,12 +61,28 @@ class ClassConditionalFlow(SharedFlow):
         True
     """
 
+    _compiled: CompiledNets | None = None
+
     def to(self, device: torch.device | str) -> Self:
-        """Move the model to a device, and return it."""
+        """Move the model to a device, and return it; if it is compiled, the compiler must work there too."""
         device = torch.device(device)
+        if self._compiled is not None:
+            self._compiled.require(device)
         self.flow.to(device)
         self.prior = self.prior.to(dtype=precise_dtype(device)).to(device)
         return self
+
+    def compile(self) -> None:
+        """Compile the coupling networks by :func:`torch.compile`, for all methods that pass images through the flow.
+
+        Each kind of network is compiled when it is first used, in seconds to minutes; then batches of any size are
+        faster. Results agree with those of the uncompiled model up to float32 rounding. Copies are not compiled.
+
+        Raises:
+            ValueError: the compiler does not work (CPUs need a C++ compiler, GPUs Triton and a C compiler), or the flow
+                has no coupling networks.
+        """
+        self._compiled = CompiledNets(self.flow, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -185,7 +202,7 @@ class ClassConditionalFlow(SharedFlow):
         chosen = None if labels is None else check_labels(labels, self.classes, len(array))
         found = np.empty((len(array), self.num_classes))
         self._place_prior()
-        with strict_inference(self.flow):
+        with strict_inference(self.flow, self._compiled):
             for place, z, log_abs_det in forward_batches(self.flow, self.domain, array):
                 found[place] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
         if not np.isfinite(found).all():
@@ -276,7 +293,7 @@ class ClassConditionalFlow(SharedFlow):
         """
         array = self._images(images)
         found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
-        with strict_inference(self.flow):
+        with strict_inference(self.flow, self._compiled):
             for place, z, _ in forward_batches(self.flow, self.domain, array):
                 found[place] = z.flatten(1).cpu().numpy()
         return found
@@ -297,7 +314,7 @@ class ClassConditionalFlow(SharedFlow):
             FloatingPointError: an inverse is not finite.
         """
         checked = check_latents(latents, self.flow.shape)
-        with strict_inference(self.flow):
+        with strict_inference(self.flow, self._compiled):
             return np.concatenate(list(inverse_batches(self.flow, self.domain, checked)))
 
     def sample(self, labels: Labels, temperature: float = 1.0, generator: torch.Generator | None = None) -> np.ndarray:
@@ -319,13 +336,13 @@ class ClassConditionalFlow(SharedFlow):
         if not (math.isfinite(temperature) and temperature >= 0):
             raise ValueError(f"temperature: expected at least 0, received {temperature}")
         indices = torch.from_numpy(check_labels(labels, self.classes))
-        with strict_inference(self.flow):
+        with strict_inference(self.flow, self._compiled):
             drawn = sample_images(
                 self.flow,
                 self.prior,
                 indices,
                 temperature=temperature,
-                seed=_draw_seed(generator),
+                seed=draw_seed(generator),
                 batch_size=batch_size_of(self.flow),
                 domain=self.domain,
                 device=self.device,
@@ -357,12 +374,12 @@ class ClassConditionalFlow(SharedFlow):
         indices = check_labels(labels, self.classes, len(array))
         image_set = ImageSet(array, indices, {"name": self.data["name"], "classes": self.classes, "extra": {}})
         found = np.empty((len(array), config.variants, *self.shape), array.dtype)
-        with strict_inference(self.flow):
+        with strict_inference(self.flow, self._compiled):
             for places, variants in augment_images(
                 self.flow,
                 image_set,
                 config,
-                seed=_draw_seed(generator),
+                seed=draw_seed(generator),
                 domain=self.domain,
                 device=self.device,
             ):
@@ -379,15 +396,3 @@ class ClassConditionalFlow(SharedFlow):
     def _bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
         return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()
-
-
-def _draw_seed(generator: torch.Generator | None) -> int:
-    """Draw a seed from a generator on any device.
-
-    Raises:
-        TypeError: it is not a torch.Generator.
-    """
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"generator: expected a torch.Generator, received {type(generator).__name__}")
-    device = "cpu" if generator is None else generator.device
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

@@ -11,7 +11,7 @@ convolution kernels depend on the batch size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
+from nfpi.model.compilation import CompiledNets
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import generator_for
 
@@ -40,12 +41,17 @@ def device_of(flow: ImageFlow) -> torch.device:
 
 
 @contextmanager
-def strict_inference(flow: ImageFlow) -> Iterator[None]:
-    """Compute without gradients and in float32, regardless of the caller's precision."""
+def strict_inference(flow: ImageFlow, nets: CompiledNets | None = None) -> Iterator[None]:
+    """Compute without gradients and in float32, regardless of the caller's precision; with compiled networks, if any.
+
+    Args:
+        flow: in evaluation mode within the context.
+        nets: its compiled networks.
+    """
     training = flow.training
     flow.eval()
     try:
-        with torch.no_grad(), full_precision():
+        with torch.no_grad(), full_precision(), nullcontext() if nets is None else nets.used_in(flow):
             yield
     finally:
         flow.train(training)

@@ -146,3 +146,15 @@ def check_latents(latents: Any, shape: tuple[int, int, int]) -> torch.Tensor:
     if not np.isfinite(array).all():
         raise ValueError("latents: expected finite numbers, received NaN or infinity")
     return torch.from_numpy(np.ascontiguousarray(array, np.float32)).view(-1, *shape)
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """Draw a seed from a generator on any device; None: torch's default one.
+
+    Raises:
+        TypeError: it is not a torch.Generator.
+    """
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator: expected a torch.Generator, received {type(generator).__name__}")
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))

@@ -1,4 +1,4 @@
-"""Choice of whether a training is compiled by torch.compile with the backend inductor."""
+"""torch.compile with the backend inductor: whether a training is compiled, and whether the compiler works."""
 
 from __future__ import annotations
 
@@ -19,11 +19,8 @@ _SUPPORTED = 8
 def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str | None:
     """Return the backend of :func:`torch.compile` for a training on a device; None: it is not compiled.
 
-    The backend needs a C++ compiler for CPUs, and Triton with a C compiler for GPUs. Therefore a trivial function is
-    compiled first as a test.
-
     Args:
-        wanted: `auto` compiles on GPUs that Triton supports, if the test succeeds.
+        wanted: `auto` compiles on GPUs that Triton supports, if the compiler works.
         device: device of the training.
 
     Raises:
@@ -31,15 +28,35 @@ def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str
     """
     if not wanted or (wanted == "auto" and not _has_triton(device)):
         return None
+    try:
+        backend = require_compiler("training.compile", device)
+    except ValueError as error:
+        if wanted != "auto":
+            raise
+        logger.warning("not compiled: %s", error)
+        return None
+    logger.info("training.compile: %s on %s", backend, device.type)
+    return backend
+
+
+def require_compiler(purpose: str, device: torch.device) -> str:
+    """Return the backend of :func:`torch.compile` for a device, if it works.
+
+    It needs a C++ compiler for CPUs, and Triton with a C compiler for GPUs. Therefore a trivial function is compiled
+    first as a test.
+
+    Args:
+        purpose: setting or method that asks for it, for the error.
+        device: to compile for.
+
+    Raises:
+        ValueError: the compiler does not work.
+    """
     fault = _fault_of_compiler(device)
     if fault is None:
-        logger.info("training.compile: %s on %s", BACKEND, device.type)
         return BACKEND
-    if wanted == "auto":
-        logger.warning("training.compile: not compiled, because the compiler does not work (%s)", fault)
-        return None
     needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler (g++ or clang++)"
-    raise ValueError(f"training.compile: expected {needs}, received an error ({fault})")
+    raise ValueError(f"{purpose}: expected {needs}, received an error ({fault})")
 
 
 def _has_triton(device: torch.device) -> bool:

@@ -1,0 +1,88 @@
+"""Coupling networks of a flow compiled by torch.compile, for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType
+
+import torch
+from torch import Tensor, nn
+
+from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.networks import CouplingNet
+from nfpi.flows.transformer import TransformerNet
+from nfpi.runtime.compiler import BACKEND, require_compiler
+
+Net = Callable[[nn.Module, Tensor], Tensor]
+"""the output of a network for an input"""
+
+
+class CompiledNets:
+    """Compiles the coupling networks of a flow, which take nearly all of its time, where they are used first.
+
+    Networks of the same type and size share a graph. The number of images is a variable of it, so that no other batch
+    compiles again; a single image runs uncompiled, because torch.compile takes a size of 1 as a constant.
+
+    The flow itself is not modified: neither the names of its weights, nor its copies, nor its training. A copy of this
+    object, or what is read from its pickle, is None.
+
+    Args:
+        flow: its networks are :class:`nfpi.flows.networks.CouplingNet` or those of the transformer flow.
+        device: to compile for.
+
+    Raises:
+        ValueError: the flow has no such networks, or the compiler does not work.
+    """
+
+    def __init__(self, flow: ImageFlow, device: torch.device) -> None:
+        if not _nets_of(flow):
+            raise ValueError(f"compile: expected a flow with coupling networks, received a flow {flow.kind!r}")
+        self.require(device)
+        self._compiled: dict[object, Net] = {}
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+    @staticmethod
+    def require(device: torch.device) -> None:
+        """Raise ValueError if the compiler does not work for a device."""
+        require_compiler("compile", device)
+
+    @contextmanager
+    def used_in(self, flow: ImageFlow) -> Iterator[None]:
+        """Let the networks of the flow run compiled within the context."""
+        nets = _nets_of(flow)
+        for net in nets:
+            net.forward = partial(_run, self._compiled_of(net), net)
+        try:
+            yield
+        finally:
+            for net in nets:
+                net.__dict__.pop("forward", None)  # the method of its class is left
+
+    def _compiled_of(self, net: nn.Module) -> Net:
+        key = (type(net), *(weight.shape for weight in net.parameters()))
+        if key not in self._compiled:
+            # torch counts graphs by code object, and stops to compile at eight: every structure has its own copy
+            forward = FunctionType(_forward.__code__.replace(), globals())
+            self._compiled[key] = torch.compile(forward, backend=BACKEND, fullgraph=True, dynamic=False)
+        return self._compiled[key]
+
+
+def _nets_of(flow: ImageFlow) -> list[nn.Module]:
+    return [module for module in flow.modules() if isinstance(module, (CouplingNet, TransformerNet))]
+
+
+def _run(compiled: Net, net: nn.Module, x: Tensor) -> Tensor:
+    if len(x) == 1:
+        return _forward(net, x)
+    x = x.contiguous()  # other strides would be another graph
+    torch._dynamo.mark_dynamic(x, 0)
+    return compiled(net, x)
+
+
+def _forward(net: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = type(net).forward(net, x)
+    return out
