@@ -249,14 +249,14 @@ def test_an_empty_class_is_refused(image_folder):
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    _refused(None, "folder: expected one of class folders")
+    _refused(None, "folder: expected a folder of class folders")
     _refused(tmp_path / "nowhere", "nowhere: expected a folder of images, received none")
     _refused(tmp_path, "expected a folder for each class, received an empty folder")
 
 
 def test_what_is_found_in_place_of_images_is_said(image_folder):
     _refused(image_folder / "train/ant", r"ant: expected a folder for each class, received 10 files \(\.png\)")
-    _refused(image_folder.parent, "files' alone")
+    _refused(image_folder.parent, "received only 'files'")
     (image_folder.parent / "more/below").mkdir(parents=True)
     _refused(image_folder.parent, r"files: expected images \(.*\), received 2 folders")
     for name in ("a.gif", "b.txt", "c", ".hidden"):
@@ -270,4 +270,4 @@ def test_one_class_alone_is_refused(image_folder):
     for split in ("train", "test"):
         for name in ("ant", "bee"):
             shutil.rmtree(image_folder / split / name)
-    _refused(image_folder, "train: expected a folder for each of two classes or more, received 'cow' alone")
+    _refused(image_folder, "train: expected folders of at least two classes, received only 'cow'")

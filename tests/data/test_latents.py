@@ -346,7 +346,7 @@ def test_an_autoencoder_without_all_its_weights_is_refused(config, tmp_path, vae
     weights = load_file(vae / "diffusion_pytorch_model.safetensors")
     del weights["quant_conv.bias"]
     save_file(weights, part / "diffusion_pytorch_model.safetensors", {"format": "pt"})
-    _refused(config, tmp_path, r"expected all weights of the autoencoder, received none of quant_conv\.bias", vae=part)
+    _refused(config, tmp_path, r"expected all weights of the autoencoder, received none for quant_conv\.bias", vae=part)
 
 
 def test_only_folders_of_images_are_encoded(config, tmp_path):

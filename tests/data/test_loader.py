@@ -59,9 +59,9 @@ def test_epochs_one_after_another_are_those_that_stand_alone(source, workers, an
     try:
         for place, (epoch, start) in enumerate(sequence):
             then = sequence[place + 1][0] if announced and place + 1 < len(sequence) else None
-            found = list(several.epoch(epoch, seed=7, start_batch=start, then=then))
+            found = list(several.epoch(epoch, seed=7, start_batch=start, next_epoch=then))
             assert same(found, list(loaders(source, 0).epoch(epoch, seed=7, start_batch=start))), (place, epoch)
-            list(islice(several.epoch(8, seed=7, then=epoch), place % 3))  # abandoned
+            list(islice(several.epoch(8, seed=7, next_epoch=epoch), place % 3))  # abandoned
         assert same(list(several.epoch(0, seed=8)), list(loaders(source, 0).epoch(0, seed=8)))
     finally:
         several.close()
@@ -74,7 +74,7 @@ def test_an_announced_epoch_is_never_taken_for_another(source, workers):
     alone = BatchLoader(source, 40, shuffle=True)
     try:
         for epoch, then in ((0, 1), (1, 2), (2, 9), (9, 3), (3, 9), (9, 4), (4, 7), (5, None), (6, 5)):
-            assert same(list(several.epoch(epoch, seed=7, then=then)), list(alone.epoch(epoch, seed=7))), epoch
+            assert same(list(several.epoch(epoch, seed=7, next_epoch=then)), list(alone.epoch(epoch, seed=7))), epoch
     finally:
         several.close()
 
@@ -83,7 +83,7 @@ def test_workers_live_across_epochs_and_make_the_next_one_before_this_one_ends()
     several, workers, ended = loaders(Traced(160), 2), set(), 0
     try:
         for epoch in range(3):
-            traces = [trace.tolist() for trace, _ in several.epoch(epoch, seed=0, then=epoch + 1)]
+            traces = [trace.tolist() for trace, _ in several.epoch(epoch, seed=0, next_epoch=epoch + 1)]
             assert {of for _, of, _ in traces} == {epoch}
             workers |= {process for process, _, _ in traces}
             if epoch:
@@ -127,7 +127,7 @@ def test_requests_are_completed_in_the_calling_process_and_in_their_order(worker
     several = BatchLoader(Given(), 16, shuffle=True, workers=workers, prepare=complete)
     try:
         for epoch in (0, 1):
-            for given, indices in several.epoch(epoch, seed=0, then=epoch + 1):
+            for given, indices in several.epoch(epoch, seed=0, next_epoch=epoch + 1):
                 assert torch.equal(given, 2 * indices + epoch)
     finally:
         several.close()
@@ -154,7 +154,7 @@ class Faulty:
 @pytest.mark.parametrize("fault", [DataError("a.png: cut"), OSError("the disk is away"), FloatingPointError("NaN")])
 def test_the_error_of_a_worker_is_its_own_line_and_ends_all_workers(workers, fault):
     several = BatchLoader(Faulty(fault), 4, workers=workers)
-    stream = several.epoch(0, seed=0, then=1)
+    stream = several.epoch(0, seed=0, next_epoch=1)
     next(stream)
     with pytest.raises(type(fault)) as caught:
         next(stream)

@@ -66,7 +66,7 @@ def test_images_of_the_models_size_come_as_they_are(tmp_path):
 def test_others_are_named_or_converted(tmp_path, size, shape, received):
     path = save(tmp_path / "x.png", *size)
     expected = f"6×4 pixels in {'grey' if shape == GREY else 'colour'}"
-    with pytest.raises(DataError, match=f"x.png: expected {expected}, as the model has it, received {received};"):
+    with pytest.raises(DataError, match=f"x.png: expected {expected} as in the model, received {received};"):
         read_images([path], shape)
     assert (read_images([path], shape, resize=True) == np.full((1, 4, 6, shape[0]), 7)).all()
 

@@ -108,7 +108,7 @@ def test_after_a_kill_what_was_noted_is_there(tmp_path, arrays):
     process = fork.Process(target=write_and_die, args=(tmp_path / "set", arrays, ready))
     process.start()
     ready.wait()
-    with pytest.raises(DataError, match="received another process that does"), writer_of(tmp_path / "set"):
+    with pytest.raises(DataError, match="expected a single process to write it"), writer_of(tmp_path / "set"):
         pytest.fail("began")
     assert finish_elsewhere(tmp_path / "set", arrays)
     process.kill()

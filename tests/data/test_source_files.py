@@ -93,7 +93,7 @@ def test_a_file_that_changes_while_the_data_set_is_read_is_an_error(image_folder
         return SourceImages(["a"], {"train": (np.zeros((40, 2, 2, 1), np.uint8), np.zeros(40, np.int64))})
 
     monkeypatch.setattr("nfpi.data.prepare.load_source", load)
-    with pytest.raises(DataError, match=r"3\.png: expected it to stay as it is while it is read"):
+    with pytest.raises(DataError, match=r"3\.png: expected a file that does not change, received one that has changed"):
         prepare_dataset("set", _config(image_folder), tmp_path / "splits", tmp_path)
     assert not (tmp_path / "splits").exists()
 

@@ -168,7 +168,7 @@ def test_a_place_left_empty_is_refused(tmp_path, arrays):
 @pytest.mark.parametrize("file", ["images.npy", "labels.npy", "meta.json"])
 def test_a_missing_file_is_refused(folder, file):
     (folder / file).unlink()
-    _refused(folder, f"received none with {file}")
+    _refused(folder, f"received no {file}")
 
 
 @pytest.mark.parametrize("file", ["images.npy", "labels.npy"])
@@ -210,7 +210,7 @@ def test_a_meta_that_says_otherwise_is_refused(folder):
     _edit_meta(folder, shape=[60, 8, 8, 1])
     _refused(folder, r"expected uint8 of \[60, 8, 8, 1\], received uint8 of \[60, 8, 8, 3\]")
     (folder / "meta.json").write_text("{}")
-    _refused(folder, "received none called name")
+    _refused(folder, "received no name")
     (folder / "meta.json").write_text("[]")
     _refused(folder, "expected a JSON object, received list")
     (folder / "meta.json").write_text("{")

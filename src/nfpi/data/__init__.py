@@ -1,4 +1,4 @@
-"""Data sets: from their sources to one form on disk, and from there in batches to training and evaluation."""
+"""Data sets: preparation from their sources in one form on disk, and batches of them for training and evaluation."""
 
 import lazy_loader
 

@@ -48,7 +48,7 @@ def replace_folder(
     keep = False
     with _locked(partial) as acquired:
         if acquired is False:
-            raise DataError(f"{folder}: expected to write it alone, received another process that does ({partial})")
+            raise DataError(f"{folder}: expected a single process to write it, received another one in {partial}")
         try:
             yield partial
             _replace(partial, folder, kept)
@@ -65,7 +65,7 @@ def replace_folder(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool | None]:
-    """Lock a folder; yields whether the lock was acquired, None if the file system cannot lock folders."""
+    """Try to lock a folder; yields whether it is locked, None if the file system cannot lock folders."""
     descriptor = os.open(folder, os.O_RDONLY)
     acquired: bool | None = True
     try:

@@ -48,7 +48,7 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
         raise DataError(f"{folder}: expected a diffusers AutoencoderKL, received something else ({reason})") from None
     if info["missing_keys"]:  # these would be random
         raise DataError(
-            f"{folder}: expected all weights of the autoencoder, received none of {info['missing_keys'][0]}"
+            f"{folder}: expected all weights of the autoencoder, received none for {info['missing_keys'][0]}"
         )
     autoencoder: AutoencoderKL = loaded.float().to(device).eval()
     return autoencoder.requires_grad_(False)
@@ -111,7 +111,7 @@ def load_decoder(meta: Mapping[str, Any], device: torch.device | str) -> Callabl
         A function from stored latents (B, C, h, w), float16, to images (B, 3, H, W), uint8, on `device`.
 
     Raises:
-        DataError: meta is not that of latents, or the autoencoder cannot be read.
+        DataError: `meta` does not describe latents, or the autoencoder cannot be read.
     """
     extra = meta["extra"]
     if "vae" not in extra or "scale" not in extra:

@@ -30,7 +30,7 @@ class ImageBatches:
 
     Args:
         image_set: the images.
-        transform: augmentation of one image (C, H, W); None: none.
+        transform: augmentation of one image (C, H, W); None: no augmentation.
     """
 
     image_set: ImageSet
@@ -72,9 +72,10 @@ def load_batches(
     Args:
         image_set: images to load.
         seed, epoch: determine order and augmentation.
-        transform: augmentation of one image (C, H, W).
-        start_batch: batches to skip, without reading them.
-        batch_size, shuffle, passes, drop_last, workers, pin_memory, rank, world_size: of the loader.
+        transform: augmentation of one image (C, H, W); None: no augmentation.
+        start_batch: number of batches to skip without reading them.
+        batch_size, shuffle, passes, drop_last, workers, pin_memory, rank, world_size: as for
+            :class:`nfpi.data.loader.BatchLoader`.
 
     Raises:
         ValueError: a number is out of range.
@@ -91,10 +92,11 @@ def load_batches(
         rank=rank,
         world_size=world_size,
     )
-    return _only(loader, loader.epoch(epoch, seed=seed, start_batch=start_batch))
+    return _close_after(loader, loader.epoch(epoch, seed=seed, start_batch=start_batch))
 
 
-def _only(loader: BatchLoader, batches: Iterator[Batch]) -> Iterator[Batch]:
+def _close_after(loader: BatchLoader, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches, then close the loader."""
     with closing(loader):
         yield from batches
 
@@ -104,8 +106,8 @@ def augment_each(images: Tensor, indices: np.ndarray, transform: Transform, seed
 
     Args:
         images: the images.
-        indices: (B,), of the images in their set.
-        transform: augmentation of one image (C, H, W) to an image of the same shape as the others.
+        indices: indices of the images in their set, (B,).
+        transform: augmentation of one image (C, H, W); the results must all have the same shape.
         seed, epoch: determine the augmentation, together with the index.
     """
     changed = []

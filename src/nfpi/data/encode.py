@@ -21,7 +21,7 @@ from nfpi.data.atomic import replace_folder
 from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
-from nfpi.data.prepare import OF_SEEDS, OUTPUTS, assign_splits, noted_settings
+from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, noted_settings
 from nfpi.data.rows import LabelledRows
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, SourceRecord, list_source
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ROWS = 1024
+_ROWS_PER_BLOCK = 1024
 
 
 def encode_dataset(
@@ -83,17 +83,18 @@ def encode_dataset(
     shape = latent_shape(autoencoder, *size)
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
 
-    def part(split: Split) -> tuple[list[str], np.ndarray]:
+    def files_of(split: Split) -> tuple[list[str], np.ndarray]:
+        """Return the names and labels of the images of a split."""
         origin, chosen = assigned[split]
         names = images.names[origin]
         return [names[index] for index in chosen], images.labels[origin][chosen]
 
-    parts = [part(split)[0] for split in get_args(Split)]
-    fingerprint = _fingerprint(config, root, files.token, parts)
-    with replace_folder(output, OUTPUTS, fingerprint, OF_SEEDS) as partial:
+    names_of_splits = [files_of(split)[0] for split in get_args(Split)]
+    fingerprint = _fingerprint(config, root, files.token, names_of_splits)
+    with replace_folder(output, OUTPUTS, fingerprint, SEED_FOLDERS) as partial:
 
         def write(split: Split, extra: dict[str, Any], latents: Callable[[list[str]], Iterator[np.ndarray]]) -> None:
-            names, labels = part(split)
+            names, labels = files_of(split)
             with ImageSetWriter(
                 partial / split,
                 len(names),
@@ -114,7 +115,7 @@ def encode_dataset(
             logger.info("%s: %d %s images encoded", name, len(names), split)
 
         if not (partial / "train").is_dir():
-            names, _ = part("train")
+            names, _ = files_of("train")
             unscaled = LabelledRows(partial / "unscaled.npy", (len(names), *shape), np.float32, fingerprint)
             _fill(unscaled, names, encoder)
             scale, spread = _scale_and_spread(unscaled.array)
@@ -132,11 +133,12 @@ def encode_dataset(
         for split in get_args(Split):
             if not (partial / split).is_dir():
                 write(split, extra, encoder.latents)
-        _record(files, {name for names in parts for name in names}, encoder.digests).write(partial)
+        encoded = {name for names in names_of_splits for name in names}
+        _record(files, encoded, encoder.digests).write(partial)
 
 
 def _fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
-    """Compute a digest of everything that the latents depend on; `files` is the token of the files."""
+    """Compute a digest of everything that the latents depend on; `files` is the token of the source files."""
     settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
     content = json.dumps([settings, str(root), files, names], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
@@ -148,7 +150,7 @@ def _record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> S
     Args:
         files: the source files, as listed before encoding.
         encoded: names of the encoded images.
-        known: SHA-256 of the images read by this process; an interrupted one may have read the others.
+        known: SHA-256 of the images read by this process; an interrupted earlier process may have read the others.
     """
     digests, unread = {}, []
     for index, name in enumerate(files.names):
@@ -190,13 +192,13 @@ def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Iterate over an array on disk in blocks loaded to memory."""
-    return (np.array(array[start : start + _ROWS]) for start in range(0, len(array), _ROWS))
+    """Iterate over an array on disk in blocks that are loaded into memory."""
+    return (np.array(array[start : start + _ROWS_PER_BLOCK]) for start in range(0, len(array), _ROWS_PER_BLOCK))
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Encoder of image files in batches; threads read the next batch meanwhile."""
+    """Encoder of image files in batches; threads read the next batch while one is encoded."""
 
     autoencoder: AutoencoderKL
     root: Path
@@ -208,8 +210,7 @@ class _Encoder:
     """SHA-256 of the files read, by name"""
 
     def start(self, done: int) -> int:
-        """Return the index at which to resume after `done` files: the start of a batch, so that batches are the
-        same."""
+        """Return the index to resume from after `done` files, rounded down to a whole number of batches."""
         return done // self.batch_size * self.batch_size
 
     def latents(self, names: Sequence[str]) -> Iterator[np.ndarray]:
@@ -218,8 +219,8 @@ class _Encoder:
             for images in self._images(names):
                 batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))
                 if not torch.isfinite(batch).all():
-                    where = names[progress.n]
-                    raise DataError(f"{self.root / where}: expected finite latents of it and those after it")
+                    where = self.root / names[progress.n]
+                    raise DataError(f"{where}: expected finite latents of its batch, received NaN or infinity")
                 yield batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()
                 progress.update(len(images))
 

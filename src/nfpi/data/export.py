@@ -33,7 +33,7 @@ def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
         raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
     names = folder_names(image_set.classes)
     if len(set(names)) != len(names):
-        raise DataError(f"{folder}: expected class names that differ as folders, received {image_set.classes}")
+        raise DataError(f"{folder}: expected classes with distinct folder names, received {image_set.classes}")
     with replace_folder(folder, names) as partial:
         for name in names:
             (partial / name).mkdir()

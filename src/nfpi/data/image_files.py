@@ -34,7 +34,7 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
         Pixels (H, W, 3), uint8, and Pillow's mode of the file ("L": grey).
 
     Raises:
-        DataError: it cannot be read, or has more than 8 bits per channel.
+        DataError: the file cannot be read, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as file:
@@ -54,7 +54,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """Read the size (H, W) of an image from its header, after rotation by its EXIF orientation.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         with Image.open(path, formats=FORMATS) as file:
@@ -72,9 +72,9 @@ _TRANSPOSED = (5, 6, 7, 8)
 
 
 def _describe_deep(file: Image.Image) -> str:
-    """Describe the channels of a file if they have more than 8 bits although its mode has 8; otherwise empty.
+    """Describe channels of more than 8 bits that Pillow's mode hides; an empty string if there are none.
 
-    Pillow opens such colour images as RGB and drops the lower bits.
+    Pillow opens colour images of 16 bits as RGB and drops the lower bits.
     """
     for tile in getattr(file, "tile", []):
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)

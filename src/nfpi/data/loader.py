@@ -1,7 +1,7 @@
-"""Worker processes that make the batches of a training, from its first epoch to its last.
+"""Loading of batches by worker processes that live as long as a training.
 
-What a batch holds depends on (seed, epoch, indices) only, see :mod:`nfpi.data.batches`; here stands who makes it, and
-when: the first batches of the next epoch are made while the last ones of this epoch are used.
+The contents of a batch depend only on (seed, epoch, indices), see :mod:`nfpi.data.batches`. While the last batches of
+an epoch are used, the workers make the first batches of the next epoch.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import leave_signals_to_parent, signals_blocked
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-"""How worker processes are started. Forked ones share the memory of the training, begin within milliseconds, and may
-stand beside a GPU as long as they never use it, which they do not; on other systems forking is unsafe or unknown."""
+"""Start method of worker processes. Forked workers share the memory of the training process and start within
+milliseconds; they are safe while that process uses a GPU, because they never use it themselves. On other systems,
+forking is unsafe or not available."""
 
 Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A batch to be made.
+    """A request for a batch.
 
     Attributes:
-        indices: of its images, (B,).
-        seed, epoch: determine its random numbers, together with the indices.
-        given: what the training process made for it beforehand; None: nothing.
+        indices: indices of the images, (B,).
+        seed, epoch: determine the random numbers, together with the indices.
+        given: tensor that the calling process prepared for the batch; None: no tensor.
     """
 
     indices: np.ndarray
@@ -43,30 +44,31 @@ class Request:
 
 
 class BatchSource(Protocol):
-    """What batches are made of. Workers that are not forked get it pickled."""
+    """A source of batches, which is pickled for workers that are not forked."""
 
     def __len__(self) -> int:
         """Number of images."""
 
     def read(self, request: Request) -> Batch:
-        """Make a batch: images (B, C, H, W) and labels (B,), on the CPU; never uses a GPU."""
+        """Make a batch, images (B, C, H, W) and labels (B,), on the CPU and without using a GPU."""
 
 
 class BatchLoader:
     """Loads the batches of one epoch after another; worker processes live until :meth:`close`.
 
     Args:
-        source: what batches are made of.
+        source: source of the batches.
         batch_size: images of a batch, over all processes; the last batch may be smaller.
         shuffle: whether the order is a random permutation, or that of the source.
-        passes: equal parts of the source that follow each other, each shuffled by itself: for a source that has the
-            same images several times.
-        drop_last: leave out the last batch if it is smaller than the others.
-        workers: processes that make batches; 0: the calling process does.
-        pin_memory: put batches into page-locked memory, for asynchronous copies to a GPU.
-        rank, world_size: this process, and how many share each batch. All get the same number of batches; their shares
-            differ by at most one image, and some are empty in a last batch smaller than `world_size`.
-        prepare: completes requests in the calling process, in their order, some batches before they are used.
+        passes: number of equal consecutive parts of the source, each shuffled separately; for a source that contains
+            the same images several times.
+        drop_last: whether to omit the last batch if it is smaller than the others.
+        workers: processes that make batches; 0: the calling process.
+        pin_memory: whether batches are in page-locked memory, for asynchronous copies to a GPU.
+        rank, world_size: index of this process, and number of processes that share each batch. All get the same number
+            of batches; their shares differ by at most one image, and some are empty if the last batch has fewer than
+            `world_size` images.
+        prepare: completes requests in the calling process, in order, some batches before they are used.
 
     Raises:
         ValueError: a number is out of range.
@@ -105,41 +107,41 @@ class BatchLoader:
         self._coming: tuple[int, int, int] | None = None  # seed, epoch, batch that the workers make next
         self._epochs = 0
 
-    def epoch(self, epoch: int, *, seed: int, start_batch: int = 0, then: int | None = None) -> Iterator[Batch]:
-        """Load the batches of one epoch; one epoch at a time.
+    def epoch(self, epoch: int, *, seed: int, start_batch: int = 0, next_epoch: int | None = None) -> Iterator[Batch]:
+        """Load the batches of one epoch; epochs cannot be loaded at the same time.
 
         Args:
             epoch, seed: determine order and augmentation.
-            start_batch: batches to skip, without reading them: where an interrupted epoch resumes.
-            then: the epoch that will be loaded after this one, with the same seed, whose first batches are made ahead;
-                None: not known, or none.
+            start_batch: number of batches to skip without reading them, to resume an interrupted epoch.
+            next_epoch: the epoch that will be loaded after this one, with the same seed; its first batches are made in
+                advance. None: not known, or no further epoch.
 
         Yields:
-            images (B, C, H, W) and labels (B,), on the CPU.
+            Images (B, C, H, W) and labels (B,), on the CPU.
 
         Raises:
             ValueError: start_batch is out of range.
-            DataError: an image cannot be read; raised while iterating, when the workers have ended.
+            DataError: an image cannot be read; raised while iterating, after the workers have ended.
         """
         if not 0 <= start_batch <= self.batches_per_epoch:
             raise ValueError(f"start_batch: expected 0 to {self.batches_per_epoch}, received {start_batch}")
-        return self._epoch(seed, epoch, start_batch, then)
+        return self._epoch(seed, epoch, start_batch, next_epoch)
 
-    def _epoch(self, seed: int, epoch: int, start_batch: int, then: int | None) -> Iterator[Batch]:
+    def _epoch(self, seed: int, epoch: int, start_batch: int, next_epoch: int | None) -> Iterator[Batch]:
         self._epochs += 1
         this = self._epochs
         if self._coming != (seed, epoch, start_batch):
             self._plan.first, self._batches = (seed, epoch, start_batch), None
-            self._plan.after.clear()
+            self._plan.following.clear()
         self._coming = None
-        if then is not None:
-            self._plan.after[epoch] = then
+        if next_epoch is not None:
+            self._plan.following[epoch] = next_epoch
         for _ in range(start_batch, self.batches_per_epoch):
             if this != self._epochs:
                 raise RuntimeError(f"epoch {epoch}: another epoch of the same loader has begun")
             yield self._next()
-        if self._batches is not None and then is not None and not self._plan.ended:
-            self._coming = (seed, then, 0)
+        if self._batches is not None and next_epoch is not None and not self._plan.ended:
+            self._coming = (seed, next_epoch, 0)
 
     def _next(self) -> Batch:
         try:
@@ -148,32 +150,32 @@ class BatchLoader:
             return next(self._batches)
         except BaseException as fault:
             self.close()
-            plain = _as_if_raised_here(fault)
-            if plain is None:
+            original = _original_error(fault)
+            if original is None:
                 raise
-        raise plain
+        raise original
 
     def _begin(self) -> Iterator[Batch]:
-        """Let the workers make what the plan says; they are started where there are none."""
+        """Start making the batches of the plan, with new workers if there are none."""
         if self._loader is None:
             self._loader = DataLoader(
                 _Requested(self._source),
-                batch_sampler=self._plan,  # type: ignore[arg-type]  # requests in place of lists of indices
+                batch_sampler=self._plan,  # type: ignore[arg-type]  # yields requests instead of lists of indices
                 collate_fn=_identity,
                 num_workers=self._workers,
                 persistent_workers=self._workers > 0,
                 multiprocessing_context=START_METHOD if self._workers else None,
                 pin_memory=self._pin_memory,
                 worker_init_fn=leave_signals_to_parent,
-                generator=torch.Generator(),  # or else the loader draws a seed from the global one
+                generator=torch.Generator(),  # otherwise the loader draws a seed from the global generator
             )
-        with signals_blocked():  # for a new worker, until it leaves them to this process
+        with signals_blocked():  # new workers start with signals blocked, until they ignore them
             return iter(self._loader)
 
     def close(self) -> None:
         """End the workers; a further epoch starts new ones."""
         batches, self._batches, self._loader, self._coming = self._batches, None, None, None
-        # torch ends workers when the last reference is gone, but the traceback of an error may hold one for long
+        # torch ends workers with the last reference to the iterator, but the traceback of an error may keep one
         shut_down = getattr(batches, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
@@ -187,12 +189,12 @@ def num_batches(length: int, batch_size: int, drop_last: bool = False) -> int:
 
 
 class _Plan:
-    """The requests of an epoch, and of those that are known to follow it.
+    """The requests of an epoch, and of the epochs after it as far as they are known.
 
     Attributes:
         first: seed, epoch and batch that an iteration begins with.
-        after: by epoch, the one that follows it where that is known.
-        ended: whether the iteration has come to the end of an epoch that none was known to follow.
+        following: the epoch that follows each epoch, if known.
+        ended: whether the iteration has ended, after an epoch whose next epoch was not known.
     """
 
     def __init__(
@@ -204,7 +206,7 @@ class _Plan:
     ) -> None:
         self._order, self._share, self._batches, self._prepare = order, share, batches, prepare
         self.first = (0, 0, 0)
-        self.after: dict[int, int] = {}
+        self.following: dict[int, int] = {}
         self.ended = False
 
     def __iter__(self) -> Iterator[Request]:
@@ -218,10 +220,10 @@ class _Plan:
             order = self._order(seed, epoch)
             for batch in range(start, self._batches):
                 yield Request(self._share(order, batch), seed, epoch)
-            if epoch not in self.after:
+            if epoch not in self.following:
                 self.ended = True
                 return
-            epoch, start = self.after.pop(epoch), 0
+            epoch, start = self.following.pop(epoch), 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,10 +239,10 @@ class _Requested(Dataset[Batch]):
         return self.source.read(request)
 
 
-def _as_if_raised_here(fault: BaseException) -> Exception | None:
-    """Give an error of a worker as the worker raised it, without the worker's traceback; None: another error.
+def _original_error(fault: BaseException) -> Exception | None:
+    """Return the error that a worker raised, without the traceback that torch adds; None if no worker raised it.
 
-    torch puts the traceback into the message; the worker's own message is its last line, after the class.
+    torch puts the traceback into the message, of which the last line is the class and the message of the original.
     """
     text = str(fault)
     if not isinstance(fault, (ValueError, ArithmeticError, OSError)) or "in DataLoader worker process" not in text:

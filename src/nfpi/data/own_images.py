@@ -45,7 +45,7 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
         K lists of files, sorted by name; empty for a class without a subfolder.
 
     Raises:
-        DataError: the folder is missing or has no subfolders, or a subfolder is empty or not that of a class.
+        DataError: the folder is missing or has no subfolders, or a subfolder is empty or has not the name of a class.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of images, received none")
@@ -89,7 +89,7 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
         if size != (height, width) or grey != (channels == 1):
             if not resize:
                 raise DataError(
-                    f"{path}: expected {_describe(height, width, channels == 1)}, as the model has it, received "
+                    f"{path}: expected {_describe(height, width, channels == 1)} as in the model, received "
                     f"{_describe(*size, grey)}; --resize converts"
                 )
             pixels = _convert(pixels, height, width, channels == 1)

@@ -22,11 +22,11 @@ FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """minimum number of images per class in each split; a variance needs two"""
 OUTPUTS = (*get_args(Split), RECORD)
 """contents of the folder of the splits"""
-OF_SEEDS = "seed=*"
-"""subfolders there with the splits of single seeds (`split_seed: per_seed`)"""
+SEED_FOLDERS = "seed=*"
+"""pattern of the subfolders with the splits of single seeds (`split_seed: per_seed`)"""
 
 Assignment = dict[Split, tuple[Split, np.ndarray]]
-"""For each split, the source's split that it is taken from, and sorted indices into it."""
+"""For each split, the split of the source that it is taken from, and sorted indices into the latter."""
 
 
 def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_folder: Path) -> None:
@@ -51,7 +51,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     record = SourceRecord.of(files, dict(zip(everything, files.digests(everything, "note files"), strict=True)))
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = noted_settings(config, assigned)
-    with replace_folder(output, OUTPUTS, kept=OF_SEEDS) as partial:
+    with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
         record.write(partial)
         for split, (origin, chosen) in assigned.items():
             images, labels = (array[chosen] for array in source.splits[origin])

@@ -126,7 +126,7 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
     folder = Path(folder)
     for file in FILES:
         if not (folder / file).is_file():
-            raise DataError(f"{folder}: expected an image set ({', '.join(FILES)}), received none with {file}")
+            raise DataError(f"{folder}: expected an image set ({', '.join(FILES)}), received no {file}")
     meta = _read_meta(folder / META)
     images, labels = _load(folder / IMAGES, mmap_mode="r"), _load(folder / LABELS)
     labels.flags.writeable = False
@@ -154,7 +154,7 @@ def _read_meta(file: Path) -> dict[str, Any]:
         meta = read_json_object(file)
         missing = [key for key in KEYS if key not in meta]
         if missing:
-            raise DataError(f"{file}: expected the keys {', '.join(KEYS)}, received none called {missing[0]}")
+            raise DataError(f"{file}: expected the keys {', '.join(KEYS)}, received no {missing[0]}")
         check_record(_Meta, meta, file, "the description of an image set")
     except FormatError as error:
         raise DataError(str(error)) from None

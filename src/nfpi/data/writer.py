@@ -30,9 +30,9 @@ class ImageSetWriter:
         classes: names of the K classes.
         name, split: names of the data set and of the split, if any.
         dtype: uint8, or float16 for latents.
-        originals: paths of the N image files that were encoded to latents, if they were.
-        fingerprint: digest of everything that the images depend on, in hexadecimal, by which the set of an interrupted
-            process is resumed (see `written`); None: an interrupted process leaves nothing.
+        originals: paths of the N image files that were encoded to latents; None: the images are not latents.
+        fingerprint: digest of everything that the images depend on, in hexadecimal. A set that was interrupted with the
+            same fingerprint is resumed (see `written`); None: an interrupted set is removed.
         extra: further settings for `meta.json` (JSON values).
 
     Raises:
@@ -81,7 +81,7 @@ class ImageSetWriter:
 
     @property
     def written(self) -> np.ndarray:
-        """Whether each image is written, (N,), including by the interrupted process."""
+        """Whether each image is written, (N,), by this or by the interrupted process."""
         return self._rows.written
 
     @property
@@ -123,7 +123,7 @@ class ImageSetWriter:
     def _complete(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write labels and meta.json; if this fails, no folder is left either."""
+        """Write labels and meta.json; if this fails, no folder is left."""
         if isinstance(error, (Interrupted, KeyboardInterrupt)) and self._fingerprint is not None:
             self._rows.save_progress()
             if isinstance(error, Interrupted):

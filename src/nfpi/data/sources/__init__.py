@@ -1,4 +1,4 @@
-"""Where images come from: one module a source, and the registry that `source:` selects from."""
+"""Sources of data sets, one module each, and the registry that `source:` selects from."""
 
 import lazy_loader
 

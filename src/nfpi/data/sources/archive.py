@@ -37,11 +37,11 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
     In the archive, the images may be nested in further folders.
 
     Raises:
-        DataError: the folder or archive is missing, or the archive is damaged, has members outside of its folder or
-            other than files and folders, or is far larger when unpacked.
+        DataError: the folder or archive is missing, or the archive is damaged, unpacks to a far larger size, or has
+            members that are outside of its folder or neither files nor folders.
     """
     if folder is None:
-        raise DataError("folder: expected one of class folders, or of train and test (or val), received none")
+        raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
     if not folder.is_file():
         return folder
     status = folder.stat()
@@ -52,12 +52,12 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
             if not place.is_dir():  # another process may have unpacked it meanwhile
                 with replace_folder(place, []) as partial:
                     _unpack(folder, partial)
-    while not (place / "train").is_dir() and len(only := _folders(place)) == 1:
+    while not (place / "train").is_dir() and len(only := _visible_folders(place)) == 1:
         place = only[0]
     return place
 
 
-def _folders(place: Path) -> list[Path]:
+def _visible_folders(place: Path) -> list[Path]:
     return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
 
 
@@ -104,7 +104,7 @@ def _unzip(archive: Path, into: Path) -> None:
 def _untar(archive: Path, into: Path) -> None:
     with tarfile.open(archive) as file:
         # the filter rejects devices and pipes, and drops setuid, setgid and sticky bits
-        file.extractall(into, _members(archive, file), filter="data")
+        file.extractall(into, _check_members(archive, file), filter="data")
         # tarfile does not detect truncation between two members; the end is marked by a block of zeros
         assert file.fileobj is not None
         file.fileobj.seek(file.offset)
@@ -112,8 +112,8 @@ def _untar(archive: Path, into: Path) -> None:
             raise EOFError("its end is missing")
 
 
-def _members(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members of an archive; DataError when their total size is too large."""
+def _check_members(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an archive; raises DataError when their total size is too large."""
     size = 0
     for member in file:
         size += member.size

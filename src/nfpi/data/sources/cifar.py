@@ -38,7 +38,7 @@ def _load(kind: type[CIFAR10], folder: Path | None, download_folder: Path) -> So
     try:
         train, test = kind(folder, train=True), kind(folder, train=False)
     except (OSError, RuntimeError):
-        raise DataError(_first_fault(kind, folder)) from None
+        raise DataError(_describe_fault(kind, folder)) from None
     return SourceImages(
         list(train.classes),
         {
@@ -48,7 +48,8 @@ def _load(kind: type[CIFAR10], folder: Path | None, download_folder: Path) -> So
     )
 
 
-def _first_fault(kind: type[CIFAR10], folder: Path) -> str:
+def _describe_fault(kind: type[CIFAR10], folder: Path) -> str:
+    """Describe the first file that is missing or damaged."""
     meta = (kind.meta["filename"], kind.meta["md5"])
     for name, md5 in (*kind.train_list, *kind.test_list, meta):
         file = folder / kind.base_folder / name

@@ -12,7 +12,7 @@ from nfpi.runtime.locks import locked_in_turn
 
 
 def download(kind: type[Any], folder: Path) -> None:
-    """Download a torchvision data set unless the folder has it, while other processes that need it wait.
+    """Download a torchvision data set, unless it is in the folder already; other processes that need it wait.
 
     Raises:
         DataError: the download failed.
@@ -25,14 +25,14 @@ def download(kind: type[Any], folder: Path) -> None:
             kind(folder, download=True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        url, needed = _wanted(kind, folder)
+        url, needed = _describe_missing(kind, folder)
         raise DataError(
             f"{folder}: expected to download {kind.__name__} from {url}, received an error ({reason}): fetch it where "
             f"there is internet, and name the folder that has {needed} by `folder:` of the data set"
         ) from None
 
 
-def _wanted(kind: type[Any], folder: Path) -> tuple[str, str]:
+def _describe_missing(kind: type[Any], folder: Path) -> tuple[str, str]:
     """Return the URL of the missing file, and describe the files of a complete folder."""
     if hasattr(kind, "url"):  # CIFAR's archive
         return kind.url, f"{kind.base_folder} (unpacked)"

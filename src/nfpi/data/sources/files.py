@@ -9,10 +9,10 @@ plans, it computes the current token, and compares it with that of its last call
 - only other times: these files are read. If their SHA-256 is as recorded, the token is that of the record, and the new
   times are stored, so that the files are not read again; otherwise it is a new token.
 
-So copied or touched files have the token of the record. Before it reads anything, the stage computes the same digest of
-names, sizes and times as the workflow did when it planned, so the token need not be passed to it, and no cluster job
-lists the files for its params. If files change in between, the tokens differ and the stage is run once more than
-needed; no change is missed, since the record has digests of what was read.
+So copied or touched files have the token of the record. The stage computes the token itself before it reads anything:
+the workflow need not pass it, and cluster jobs need not list the files to evaluate params. If files change after the
+workflow has planned, the tokens differ and the stage is run once more than needed; no change is missed, since the
+record has digests of what was read.
 
 Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others with
 the same size and `mtime`.
@@ -53,7 +53,7 @@ class SourceFiles:
     """State of the files of a data set.
 
     Args:
-        roots: folder or archive behind the first part of each name.
+        roots: the folder or archive that the first part of each name stands for.
         names: `folder/…` or `vae/…`; only `folder` for an archive.
         status: (N, 2), int64: size in bytes, time of the last change in ns.
     """
@@ -101,7 +101,7 @@ class SourceFiles:
         except OSError as error:
             raise DataError(f"{path}: expected a file that can be read, received none ({error.strerror})") from None
         if (status.st_size, status.st_ctime_ns) != tuple(self.status[index]):
-            raise DataError(f"{path}: expected it to stay as it is while it is read, received a change: try again")
+            raise DataError(f"{path}: expected a file that does not change, received one that has changed: try again")
         return digest
 
 
@@ -136,7 +136,7 @@ def list_source(config: DatasetConfig) -> SourceFiles:
             names += [f"{FOLDER}/{file.relative_to(config.folder)}" for file in files]
             status.append(_status(files))
     elif config.source == "imagefolder":
-        raise DataError("folder: expected one of class folders, or of train and test (or val), received none")
+        raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
     if config.vae is not None:
         roots[VAE] = config.vae
         names += [f"{VAE}/{file}" for file in _AUTOENCODER]
@@ -178,7 +178,7 @@ class SourceRecord:
         """Read the record from the folder of the splits; None if there is none.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the record is damaged.
         """
         file = folder / RECORD
         if not file.is_file():
@@ -197,11 +197,11 @@ class SourceRecord:
 
 
 def token_of(files: SourceFiles, folder: Path) -> str:
-    """Compute the token of files (see above), reading those whose time differs from that in the record.
+    """Compute the token of files (see the module), reading those whose time differs from that in the record.
 
     Args:
         files: current state of the files.
-        folder: folder of the splits that are made from them.
+        folder: folder of the splits that are made from these files.
 
     Raises:
         DataError: the record is damaged, or a file cannot be read.

@@ -22,7 +22,7 @@ def find_idx(folder: Path, name: str) -> Path:
     """Find a file in `folder`, or in the subfolder where torchvision stores it.
 
     Raises:
-        DataError: it is in neither.
+        DataError: the file is in neither.
     """
     places = [
         place / f"{name}{ending}" for place in (folder, folder / "FashionMNIST" / "raw") for ending in ("", ".gz")

@@ -21,7 +21,7 @@ from nfpi.data.sources.registry import SourceImages
 logger = logging.getLogger(__name__)
 
 _THREADS = 8
-"""threads that list folders, which is faster unless all is cached"""
+"""threads that list folders; faster than one, unless the file system is cached"""
 
 _ENDINGS = 3
 """maximum number of suffixes in an error message"""
@@ -47,7 +47,7 @@ class ImageFolder:
 
 
 def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Load the images of a folder, or of an archive of one; see :func:`split_folders` for its structure.
+    """Load the images of a folder or of an archived folder; see :func:`split_folders` for its structure.
 
     Images have one channel if all files of all splits are grey, otherwise all are converted to RGB.
 
@@ -77,7 +77,7 @@ def list_image_folder(root: Path) -> ImageFolder:
     first, *others = places.values()
     classes = class_names(first)
     if len(classes) == 1:
-        raise DataError(f"{first}: expected a folder for each of two classes or more, received '{classes[0]}' alone")
+        raise DataError(f"{first}: expected folders of at least two classes, received only '{classes[0]}'")
     for place in others:
         different = sorted(set(class_names(place)) ^ set(classes))
         if different:
@@ -100,13 +100,13 @@ def list_image_folder(root: Path) -> ImageFolder:
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """Find the splits of a folder split/class/image; a folder class/image is a training split itself.
+    """Find the splits of a folder split/class/image; a folder class/image is all training split.
 
     Splits are `train`, `test` and optionally `validation` (or `val`). Without `test`, as for ImageNet, whose test
     labels are not public, `val` (or `validation`) is the test split, and the source has no validation split.
 
     Raises:
-        DataError: the folder is missing, or has splits without `train`, or only `train`.
+        DataError: the folder is missing, has splits but no `train`, or has only `train`.
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, received none")
@@ -132,7 +132,7 @@ def first_image(root: Path) -> Path:
     """Return the first training image of a folder.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder has no images.
     """
     place = split_folders(root)["train"]
     folder = place / class_names(place)[0]
@@ -157,7 +157,7 @@ def class_names(folder: Path) -> list[str]:
     """Return the sorted names of the class folders in `folder`, which labels index.
 
     Raises:
-        DataError: there are none, or a name is not UTF-8.
+        DataError: there are no class folders, or a name is not UTF-8.
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
@@ -175,7 +175,7 @@ def read_image_files(
 
     Args:
         root: folder of the files.
-        names: paths of the files relative to it.
+        names: paths of the files relative to `root`.
         image_size: size S that images are resized and centre-cropped to; None: no resizing.
         shape: expected (H, W); None: that of the first image.
 
