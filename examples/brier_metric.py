@@ -8,7 +8,7 @@ from nfpi.results import register_metric
 
 @register_metric("brier", label="Brier", higher_is_better=False, decimals=3)
 def brier_score(log_prob: Tensor, labels: Tensor) -> float:
-    """Mean over images of Σ_k (p(k | x) − [k = y])², 0 (certain and right) to 2; p(k | x) ∝ p(x | k).
+    """Compute the mean over images of Σ_k (p(k | x) − [k = y])², 0 (certain and right) to 2; p(k | x) ∝ p(x | k).
 
     Args:
         log_prob: log p(x | k) of a flow, or the log-softmax of a classifier, (N, K).

@@ -1,4 +1,4 @@
-"""A backbone of one's own: NICE (Dinh et al., 2015). Named by `flows: {nice: {kind: nice, couplings: 4}}`."""
+"""A backbone of one's own: NICE (Dinh et al., 2015). Selected by `flows: {nice: {kind: nice, couplings: 4}}`."""
 
 import torch
 from pydantic import PositiveInt
@@ -18,7 +18,7 @@ class NiceSettings(Settings):
 
 @register_flow("nice", NiceSettings)
 class NiceFlow(ImageFlow):
-    """Additive couplings of the even and the odd pixels by turns, then a scale for every dimension."""
+    """Additive couplings that change the even and the odd pixels in turn, then a scale for every dimension."""
 
     def __init__(self, shape: tuple[int, int, int], settings: NiceSettings) -> None:
         super().__init__(shape, settings)
@@ -38,7 +38,7 @@ class NiceFlow(ImageFlow):
         return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), head)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z = f(x), (B, C, H, W), and log |det ∂z/∂x|, (B,)."""
+        """Return z = f(x), (B, C, H, W), and log |det ∂z/∂x|, (B,)."""
         self.check_images(x)
         parts = list(self._split(x.flatten(1)))
         for index, net in enumerate(self.nets):
@@ -47,7 +47,7 @@ class NiceFlow(ImageFlow):
         return z.view(len(x), *self.shape), self.log_scale.sum().expand(len(x))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x = f⁻¹(z), (B, C, H, W), and log |det ∂x/∂z|, (B,)."""
+        """Return x = f⁻¹(z), (B, C, H, W), and log |det ∂x/∂z|, (B,)."""
         z = self.as_images(z)
         parts = list(self._split(z.flatten(1) * (-self.log_scale).exp()))
         for index in reversed(range(len(self.nets))):

@@ -11,15 +11,15 @@ class Simplex(Settings):
     """Settings of a simplex of means."""
 
     radius: PositiveFloat = 10.0
-    """distance of every mean from the centre of all"""
+    """distance of every mean from the mean of all"""
 
 
 @register_prior("simplex", Simplex, uses_weight=False)
 def fit_simplex(statistics: ClassStatistics, initial: GaussianPrior, weight: float, settings: Simplex) -> GaussianPrior:
     """Move the class means to the vertices of a regular simplex, turned so that they move little; variances stay.
 
-    With the singular value decomposition M = P S Qᵀ of the centred means (K, D), the rows of P Qᵀ are such vertices:
-    their products are those of I − 11ᵀ/K.
+    With the singular value decomposition M = P S Qᵀ of the centred means (K, D), the rows of P Qᵀ are the vertices of a
+    regular simplex: their inner products are the entries of I − 11ᵀ/K.
     """
     classes = statistics.num_classes
     centre = statistics.mean.mean(0)

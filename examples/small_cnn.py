@@ -16,7 +16,7 @@ class SmallCnnSettings(Settings):
 
 @register_classifier("small_cnn", SmallCnnSettings)
 def small_cnn(num_classes: int, in_channels: int, image_size: int, settings: SmallCnnSettings) -> nn.Module:
-    """Two convolutions, a mean over pixels, one linear layer: images (B, C, S, S) → logits (B, K)."""
+    """Build two convolutions, a mean over pixels, and a linear layer: images (B, C, S, S) → logits (B, K)."""
     width = settings.width
     return nn.Sequential(
         nn.Conv2d(in_channels, width, 3, padding=1),

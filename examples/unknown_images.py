@@ -1,12 +1,12 @@
-"""What a model of images and classes can tell and make that a classifier cannot, measured and drawn.
+"""Measure and draw what a generative model of images can do that a classifier cannot.
 
 `python examples/unknown_images.py --output docs/images` fits a model of digits and one of Fashion-MNIST, both at 8×8
 pixels, in about two minutes on one core, and writes
 
-- unknown_images.csv and .png: which images of none of the classes the bits/dim tell from those of the test;
+- unknown_images.csv and .png: how well bits/dim distinguish images of unknown kinds from test images;
 - walk.png: walks between two images of a class, in the latent space and in pixels;
 
-and prints what a support-vector machine learns from drawn images. Fashion-MNIST is Debian's package
+and prints the accuracy of a support-vector machine trained on sampled images. Fashion-MNIST is Debian's package
 `dataset-fashion-mnist`, or the four files of that name in a folder.
 """
 
@@ -32,11 +32,11 @@ from nfpi.figures.style import CLASS_COLOURS, COLUMN_WIDTH, STYLE
 
 SIDE = 8
 STEPS = 9
-"""images of a walk, both ends included"""
+"""number of images of a walk, both ends included"""
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """scikit-learn's digits: images and labels of 1437 for training, and of 360 for the test."""
+    """Read scikit-learn's digits: images and labels for training (1437), and for the test (360)."""
     digits = load_digits()
     images = np.rint(digits.images * 255 / 16).astype(np.uint8)[..., None]
     train, test, train_labels, test_labels = train_test_split(
@@ -46,7 +46,7 @@ def read_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def read_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """As many images of Fashion-MNIST, the first ones of each split, resized."""
+    """Read the first 1437 training and 360 test images of Fashion-MNIST, resized, with their labels."""
     found = []
     for split, count in (("train", 1437), ("t10k", 360)):
         images = read_idx(find_idx(folder, f"{split}-images-idx3-ubyte"))[:count]
@@ -57,7 +57,7 @@ def read_fashion(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 
 
 def fit_or_read(name: str, folder: Path | None, images: np.ndarray, labels: np.ndarray, epochs: int | None):
-    """A model, read where it was fitted before."""
+    """Read a model from a folder, or fit it and save it there."""
     if folder is not None and (folder / name).is_dir():
         return ClassConditionalFlow.from_pretrained(folder / name)
     model = ClassConditionalFlow.fit(images, labels, name=name, epochs=epochs, seed=0)
@@ -67,7 +67,7 @@ def fit_or_read(name: str, folder: Path | None, images: np.ndarray, labels: np.n
 
 
 def unknown_images(test: np.ndarray, name: str, others: np.ndarray) -> dict[str, np.ndarray]:
-    """Images that are of no class of a model: of other things, of none, and its own test images, changed."""
+    """Make sets of images that belong to no class of a model: other objects, noise, and altered test images."""
     generator = np.random.default_rng(0)
     blurred = [Image.fromarray(image[..., 0]).filter(ImageFilter.GaussianBlur(1)) for image in test]
     return {
@@ -81,11 +81,11 @@ def unknown_images(test: np.ndarray, name: str, others: np.ndarray) -> dict[str,
 
 
 def measure(model: ClassConditionalFlow, test: np.ndarray, sets: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Bits/dim of each set, and the area under the ROC of two scores that tell it from the test images."""
+    """Measure the bits/dim of each set, and the area under the ROC of two scores against the test images."""
     known, rows = model.bits_per_dim(test), []
-    doubts = -model.predict_log_proba(test).max(1)
+    uncertainties = -model.predict_log_proba(test).max(1)
     for name, images in {"test": test, **sets}.items():
-        bits, other_doubts = model.bits_per_dim(images), -model.predict_log_proba(images).max(1)
+        bits, other_uncertainties = model.bits_per_dim(images), -model.predict_log_proba(images).max(1)
         unknown = np.repeat([0, 1], [len(known), len(bits)])
         rows.append(
             {
@@ -95,14 +95,14 @@ def measure(model: ClassConditionalFlow, test: np.ndarray, sets: dict[str, np.nd
                 "bits_per_dim": bits.mean(),
                 "likelier_than_median": 100 * (bits < np.median(known)).mean(),
                 "auroc_bits_per_dim": roc_auc_score(unknown, np.concatenate([known, bits])),
-                "auroc_probability": roc_auc_score(unknown, np.concatenate([doubts, other_doubts])),
+                "auroc_probability": roc_auc_score(unknown, np.concatenate([uncertainties, other_uncertainties])),
             }
         )
     return pd.DataFrame(rows)
 
 
 def draw_curves(models: dict[str, tuple[ClassConditionalFlow, np.ndarray, dict[str, np.ndarray]]]) -> Figure:
-    """ROC of the bits/dim, a panel for each model."""
+    """Draw the ROC of the bits/dim, one panel per model."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.5 * COLUMN_WIDTH, 2.5), layout="constrained")
         for axes, (title, (model, test, sets)) in zip(figure.subplots(1, len(models)), models.items(), strict=True):
@@ -121,7 +121,7 @@ def draw_curves(models: dict[str, tuple[ClassConditionalFlow, np.ndarray, dict[s
 
 
 def walk(model: ClassConditionalFlow, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (S, H, W, C) on straight lines between two images: of the latents, and of the pixels."""
+    """Interpolate between two images, linearly in the latents and in the pixels: (STEPS, H, W, C) each."""
     share = np.linspace(0, 1, STEPS)[:, None]
     latents = model.encode(ends)
     pixels = ends.reshape(2, -1).astype(np.float64)
@@ -130,7 +130,7 @@ def walk(model: ClassConditionalFlow, ends: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def draw_walks(model: ClassConditionalFlow, images: np.ndarray, labels: np.ndarray, classes: list[int]) -> Figure:
-    """Walks between the two images of some classes whose pixels differ most."""
+    """Draw walks between the two most different images of each of some classes."""
     rows = []
     for label in classes:
         of_class = images[labels == label]
@@ -143,7 +143,7 @@ def draw_walks(model: ClassConditionalFlow, images: np.ndarray, labels: np.ndarr
 
 
 def describe_half_ways(model: ClassConditionalFlow, images: np.ndarray, labels: np.ndarray) -> str:
-    """How likely the images half way between two neighbours of a class are, and whether they are of the class."""
+    """Describe how likely images half way between two of a class are, and how many are classified as that class."""
     walks = [
         (label, *walk(model, np.stack(ends)))
         for label in range(model.num_classes)
@@ -158,7 +158,7 @@ def describe_half_ways(model: ClassConditionalFlow, images: np.ndarray, labels: 
 
 
 def describe_drawn(model: ClassConditionalFlow, real: list[np.ndarray], temperature: float = 0.8) -> str:
-    """How well a support-vector machine does that saw drawn images only."""
+    """Compare support-vector machines trained on sampled images only and on the training images."""
     train, train_labels, test, test_labels = real
     drawn_labels = np.repeat(np.arange(model.num_classes), len(train) // model.num_classes)
     drawn = model.sample(drawn_labels, temperature, torch.Generator().manual_seed(0))
@@ -174,19 +174,19 @@ def describe_drawn(model: ClassConditionalFlow, real: list[np.ndarray], temperat
 
 
 def describe_means(model: ClassConditionalFlow, test: np.ndarray) -> str:
-    """How many images of the class means, samples at temperature 0, are likelier than the median test image."""
+    """Count the class means, samples at temperature 0, that are likelier than the median test image."""
     bits = model.bits_per_dim(model.sample(np.arange(model.num_classes), 0))
     likelier = (bits < np.median(model.bits_per_dim(test))).sum()
     return f"{model.data['name']}: {likelier} of {len(bits)} class means are likelier than the median test image"
 
 
 def main() -> None:
-    """Fit or read the models, and write what is measured."""
+    """Fit or read the models, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of the figures and the table")
     parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
-    parser.add_argument("--models", type=Path, help="folder that the models are kept in, to be read the next time")
-    parser.add_argument("--epochs", type=int, help="of the fits, fewer for a trial")
+    parser.add_argument("--models", type=Path, help="folder in which models are saved, to be read the next time")
+    parser.add_argument("--epochs", type=int, help="epochs of each fit, fewer for a trial")
     options = parser.parse_args()
     digits, fashion = read_digits(), read_fashion(options.fashion)
     models = {

@@ -13,9 +13,9 @@ but is displaced along ε ~ N(0, I) in the whole latent space instead of the spa
 
     z' = z + ‖s V Vᵀ (z_partner − z)‖ ε / ‖ε‖.
 
-One class is in memory at a time, N_class · D float32 latents: 61 MB for CIFAR10's 5000 × 3072, 21 MB for the
-1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Memory does not grow with the number
-of classes or with D².
+Latents are in memory for one class at a time, N_class · D float32 numbers: 61 MB for CIFAR10's 5000 × 3072, 21 MB for
+the 1300 × 4096 of an ImageNet class, a GiB for 65 thousand images of that size. Memory does not grow with the number of
+classes or with D².
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from nfpi.runtime.randomness import derive_seed, generator_for
 _OVERSAMPLING = 10
 _FEWEST_ITERATIONS, _MOST_ITERATIONS = 4, 50
 _TOLERANCE = 1e-3
-"""relative change per iteration of the variance that the axes explain, below which they are converged"""
+"""The axes are converged once the variance that they explain changes by at most this share in an iteration."""
 _DRAWS = 10
 
 
@@ -50,7 +50,7 @@ class PrincipalAxes:
 
     Attributes:
         directions: V, (D, A), orthonormal columns in the order of decreasing variance.
-        variance_share: share of the latents' variance that they explain, tr(Vᵀ S V) / tr S; 1 for constant latents.
+        variance_share: share of the latents' variance that the axes explain, tr(Vᵀ S V) / tr S; 1 for constant latents.
         iterations: number of subspace iterations.
         converged: whether the share converged.
     """
@@ -121,7 +121,7 @@ def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tens
     Returns:
         (B, D).
     """
-    return z + _way_in_span(z, partner, axes, share)
+    return z + _displacement_in_span(z, partner, axes, share)
 
 
 def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, direction: Tensor) -> Tensor:
@@ -134,12 +134,13 @@ def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, directio
     Returns:
         (B, D).
     """
-    distance = _way_in_span(z, partner, axes, share).norm(dim=1, keepdim=True)
+    distance = _displacement_in_span(z, partner, axes, share).norm(dim=1, keepdim=True)
     moved: Tensor = z + distance * direction / direction.norm(dim=1, keepdim=True)
     return moved
 
 
-def _way_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
+def _displacement_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
+    """Return s V Vᵀ (z_partner − z), (B, D)."""
     return share[:, None] * ((partner - z) @ axes @ axes.T)
 
 
@@ -173,11 +174,11 @@ def augment_images(
         on_axes: called with the label and the axes of each class of these images.
 
     Yields:
-        indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
+        Indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
 
     Raises:
         ValueError: the images do not fit the flow, or a class has only one image.
-        FloatingPointError: latents are not finite, or images are not after several draws.
+        FloatingPointError: latents are not finite, or images are still not finite after several draws.
     """
     if flow.shape != image_set.shape:
         raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
@@ -286,7 +287,7 @@ class _ClassImages:
 
     @full_precision()
     def _inverse(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
-        """Return f⁻¹(z') of the chosen latents (B,) of a block, each with the first draw for which it is finite."""
+        """Return f⁻¹(z') of the chosen latents (B,) of a block, each for its first draw with a finite inverse."""
         rows = torch.from_numpy(block * self._config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
@@ -309,7 +310,7 @@ class _ClassImages:
         pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)
         if self._displacement == "mix":
             return mix_in_span(*pairs)
-        # for the whole block, so that an image's noise does not depend on which others are augmented
+        # drawn for the whole block, so that the noise of an image does not depend on the choice of others
         generator = generator_for("cpu", *self._key, "direction", block, variant, attempt)
         noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
         return move_along(*pairs, noise[places].to(self._latents))

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 _PARSING = "error parsing CLI: "
 _WRONG_USAGE = 2
-_EVERYWHERE = ("--version", "--extensions", "--log")
+_GLOBAL_OPTIONS = ("--version", "--extensions", "--log")
 _NAMED_FILES = 4
 
 
@@ -110,13 +110,13 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = arguments if arguments is not None else sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every encoding has a λ
-    everywhere = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False, exit_on_error=False)
-    everywhere.add_argument("--version", action="version", version=f"nfpi {__version__}")
-    everywhere.add_argument("--extensions", action="append", type=Path, default=[])
-    everywhere.add_argument("--log", type=Path)
+            stream.reconfigure(errors="backslashreplace")  # an encoding may lack λ
+    global_options = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False, exit_on_error=False)
+    global_options.add_argument("--version", action="version", version=f"nfpi {__version__}")
+    global_options.add_argument("--extensions", action="append", type=Path, default=[])
+    global_options.add_argument("--log", type=Path)
     try:
-        known, arguments = everywhere.parse_known_args(arguments)
+        known, arguments = global_options.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         return _fail(str(error), _WRONG_USAGE)
     arguments = arguments or ["--help"]
@@ -133,7 +133,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     known, first = [command.command for command in COMMANDS], arguments[0]
     if first.startswith("--") and first != "--help":
-        return _fail(f"unknown option {first}{suggest(first, ['--help', *_EVERYWHERE])}", _WRONG_USAGE)
+        return _fail(f"unknown option {first}{suggest(first, ['--help', *_GLOBAL_OPTIONS])}", _WRONG_USAGE)
     if first not in (*known, "--help", "-h"):
         return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _WRONG_USAGE)
     command = next((command for command in COMMANDS if command.command == first), None)
@@ -191,7 +191,7 @@ def _describe_wrong_usage(fault: str, arguments: list[str]) -> str:
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", fault)
     if unknown is None:
         return f"{fault} (see {usage})"
-    options = [*_options(command), *_EVERYWHERE] if command is not None else []
+    options = [*_options(command), *_GLOBAL_OPTIONS] if command is not None else []
     nearest = difflib.get_close_matches(unknown[1], options, n=1)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"see {usage}"
     return f"unknown option {unknown[1]} ({hint})"
@@ -223,7 +223,7 @@ def _describe_malformed_json(arguments: list[str]) -> str | None:
 
 
 class _LineHandler(logging.Handler):
-    """Handler whose lines do not break a progress bar."""
+    """Log handler whose lines do not break a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)

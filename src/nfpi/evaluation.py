@@ -41,7 +41,7 @@ class FlowScores:
 
 
 def check_fit(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
-    """Check that flow, prior and images have the same size and number of classes.
+    """Check that flow, prior and images agree in size and number of classes.
 
     Raises:
         ValueError: they differ.
@@ -65,7 +65,7 @@ def evaluate_flow(
     domain: Domain,
     device: torch.device,
 ) -> FlowScores:
-    """Evaluate a flow on images with their domain's noise, without augmentation.
+    """Evaluate a flow on images with the dequantisation noise of their domain, without augmentation.
 
     The noise depends on the seed and, as it is drawn batch by batch, on the batch size.
 

@@ -80,7 +80,7 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
         averaged: whether to read the averaged (EMA) weights instead of the online ones; Gaussians are never averaged.
 
     Returns:
-        the flow, float32, and its prior of K diagonal Gaussians.
+        The flow, float32, and its prior of K diagonal Gaussians.
 
     Raises:
         FormatError: the file is missing or damaged, would execute code, or holds other weights.
@@ -112,8 +112,8 @@ def release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, An
     """Make the config of a model (:class:`nfpi.model.TrainedFlow`) that was read from a released checkpoint.
 
     Args:
-        checkpoint: the file.
-        averaged: whether its averaged weights were read.
+        checkpoint: the checkpoint file.
+        averaged: whether the averaged weights were read.
         data: description of the training images: name, classes, dtype, extra.
     """
     return {

@@ -1,8 +1,8 @@
 """Identity, paths and serialization of runs.
 
 A run is one flow trained under one prior with one λ and one seed, or a classifier trained on its generated or augmented
-images, or on real images without a flow. :class:`Run` identifies it, :class:`Layout` has all paths below
-results/{preset}. Rules use the same templates with Snakemake's wildcards instead of values.
+images, or on real images without a flow. :class:`Run` identifies a run, :class:`Layout` gives all paths below
+results/{preset}. Rules use the same path templates, with Snakemake's wildcards instead of values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 NO_FLOW = "no_flow"
-"""folder of classifiers that are trained on real images without a flow, instead of those of flow, prior and λ"""
+"""Folder that replaces those of flow, prior and λ for classifiers trained on real images without a flow."""
 
 BASELINE = {
     "data": "baseline",
@@ -23,38 +23,38 @@ BASELINE = {
     "identity": "baseline-identity",
     "random": "baseline-random",
 }
-"""folders of λ = 0 of the fixed point, by `start`: the fixed initial Gaussians are shared by all priors"""
+"""Folders of runs that keep the initial Gaussians, by `start`: λ = 0 of all priors fitted by fixed point."""
 
 SPLITS = "{dataset}/{splits}"
 """Train, validation and test images; `splits` is COMMON_SPLITS, or SPLITS_OF_SEED if each seed has its own."""
 COMMON_SPLITS = "splits"
 SPLITS_OF_SEED = "splits/seed={seed}"
 SPLITS_PATTERN = r"splits(?:/seed=(?:0|[1-9][0-9]*))?"
-"""regular expression of both"""
+"""Regular expression that matches COMMON_SPLITS and SPLITS_OF_SEED."""
 INITIAL = "{dataset}/{flow}/initial/{start}/seed={seed}"
-"""initial state, shared by all λ and all methods"""
+"""Initial state of the training, shared by all λ and methods."""
 SOURCE = "{flow}/{prior}/lambda={weight}"
 FLOW_RUN = "{dataset}/{flow}/{prior}/lambda={weight}/seed={seed}"
 FIT = f"{FLOW_RUN}/fit"
 GENERATED = f"{FLOW_RUN}/generated/temperature={{temperature}}"
 AUGMENTED = f"{FLOW_RUN}/{{variants}}"
 VARIANTS = {"nfa": "augmented", "noise": "augmented_noise"}
-"""folders of variants of the training images, by augmentation: latents mixed, or displaced by noise"""
+"""Folders of variants of the training images, by augmentation: latents are mixed (`nfa`) or displaced by `noise`."""
 GENERATED_CLASSIFIER = f"{FLOW_RUN}/{{classifier}}"
-"""a classifier trained on generated images, tested at the temperature that is best on the validation split"""
+"""A classifier trained on generated images, tested at the temperature that is best on the validation split."""
 CANDIDATE = f"{GENERATED_CLASSIFIER}/temperature={{temperature}}"
 REAL_CLASSIFIER = "{dataset}/{source}/seed={seed}/{classifier}/augmentation={augmentation}"
-"""a classifier trained on real images; `source` is NO_FLOW, or the flow, prior and λ that augment them (SOURCE)"""
+"""A classifier trained on real images; `source` is NO_FLOW, or the flow, prior and λ that augment them (SOURCE)."""
 TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
-"""weights of this classifier, before it is tested"""
+"""Weights of a classifier trained on real images, before it is tested."""
 
 RESERVED_FOLDERS = ("fit", "model", "generated", *VARIANTS.values(), "samples", "tracking")
-"""folders beside those of classifiers, which no classifier may be named"""
+"""Folders beside those of classifiers; no classifier may have such a name."""
 RESERVED_PRIORS = ("initial", *BASELINE.values())
 RESERVED_FLOWS = (COMMON_SPLITS, NO_FLOW)
 
 WEIGHT_PATTERN = r"[0-9][0-9.e+-]*"
-"""regular expression of λ and temperatures in paths"""
+"""Regular expression of λ and temperatures in paths."""
 
 
 def format_weight(weight: float | str) -> str:
@@ -64,7 +64,7 @@ def format_weight(weight: float | str) -> str:
 
 
 def seed_of_splits(splits: str) -> int | None:
-    """Return the seed that these splits belong to, by the wildcard of SPLITS; None: all seeds share them."""
+    """Return the seed to which the value of the wildcard `splits` belongs; None: all seeds share the splits."""
     seed = splits.removeprefix(COMMON_SPLITS).removeprefix("/seed=")
     return int(seed) if seed else None
 
@@ -94,8 +94,9 @@ class Run:
         flow: name of the flow; None: a run without a flow.
         prior: name of the prior in paths; for λ = 0 of a fixed point, the baseline shared by its priors.
         weight: λ; 0 for a prior without one.
-        classifier: name of the classifier; None: the run is of the flow itself.
-        augmentation: augmentation of real training images; None: the classifier is trained on generated ones.
+        classifier: name of the classifier; None: the run trains the flow.
+        augmentation: augmentations of a classifier's real training images, such as `standard+nfa`; None: these images
+            are generated.
     """
 
     dataset: str
@@ -113,9 +114,9 @@ class Run:
         if None in of_flow and of_flow != (None, None, None):
             raise ValueError(f"run: expected flow, prior and weight together or none of them, received {of_flow}")
         if self.flow is None and (self.classifier is None or self.augmentation is None):
-            raise ValueError("run: without a flow it has a classifier of real images")
+            raise ValueError("run: expected a flow, or a classifier with an augmentation, received neither")
         if self.classifier is None and self.augmentation is not None:
-            raise ValueError("run: an augmentation is a classifier's")
+            raise ValueError(f"run: expected no augmentation without a classifier, received {self.augmentation!r}")
         if self.weight is not None and not (0 <= self.weight < math.inf):
             raise ValueError(f"run: weight: expected a finite number of at least 0, received {self.weight}")
 
@@ -148,7 +149,7 @@ class Run:
 
     @classmethod
     def from_wildcards(cls, wildcards: Mapping[str, str]) -> Run:
-        """Return the run of these wildcards of its template."""
+        """Create a run from the wildcards of its template."""
         known = dict(wildcards)
         source = known.get("source", NO_FLOW)
         if source != NO_FLOW:
@@ -176,7 +177,7 @@ class Run:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Run:
-        """Return the run of a JSON object of :meth:`to_json`.
+        """Create a run from the result of :meth:`to_json`.
 
         Raises:
             ValueError: the record is not the identity of a run.
@@ -201,8 +202,8 @@ class Run:
 
 
 def run_of_folder(folder: str) -> Run | None:
-    """Return the run of a folder below results/{preset}; None: it is not the folder of a run."""
-    for pattern in _FOLDERS_OF_RUNS:
+    """Return the run of a folder below results/{preset}; None: the folder is not that of a run."""
+    for pattern in _RUN_FOLDERS:
         found = pattern.fullmatch(folder)
         if found and found.groupdict().get("classifier") not in RESERVED_FOLDERS:
             try:
@@ -213,7 +214,7 @@ def run_of_folder(folder: str) -> Run | None:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    """Convert a template to a regular expression with its wildcards as named groups."""
+    """Convert a path template to a regular expression with its wildcards as named groups."""
     values = {
         "weight": WEIGHT_PATTERN,
         "seed": "[0-9]+",
@@ -227,12 +228,12 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-_FOLDERS_OF_RUNS = [_pattern(template) for template in (FLOW_RUN, REAL_CLASSIFIER, GENERATED_CLASSIFIER)]
+_RUN_FOLDERS = [_pattern(template) for template in (FLOW_RUN, REAL_CLASSIFIER, GENERATED_CLASSIFIER)]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths below one results/{preset}.
+    """Paths below a folder results/{preset}.
 
     Args:
         root: the folder results/{preset}.

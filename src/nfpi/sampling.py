@@ -42,10 +42,10 @@ def sample_images(
         batch_size: number of latents drawn and inverted at a time.
         domain: domain of the images that the flow was trained on.
         device: device on which latents are drawn and inverted.
-        start_batch: number of batches to skip; the others do not depend on it.
+        start_batch: number of batches to skip; the remaining ones do not depend on it.
 
     Yields:
-        images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
+        Images (B, C, H, W) in the domain's dtype and labels (B,), on the CPU, in the order of `labels`.
 
     Raises:
         FloatingPointError: images are still infinite or NaN after several draws of their latents.

@@ -1,7 +1,7 @@
-"""A logger plugin of Snakemake that prints as nfpi.workflow.terminal does: `logger: nfpi` in a profile.
+"""Logger plugin of Snakemake, enabled by `logger: nfpi` in a profile, that prints by nfpi.workflow.terminal.
 
-Snakemake finds plugins by the name of their package and imports all of them in every call, even in other projects:
-therefore this one imports its dependencies only when it is used.
+Snakemake imports every installed plugin in every call, even in other projects. Therefore this plugin imports its
+dependencies only when it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 
 class LogHandler(LogHandlerBase):
-    """Prints one line per job."""
+    """Log handler that prints one line per job."""
 
     writes_to_stream = True
     writes_to_file = False
@@ -28,13 +28,13 @@ class LogHandler(LogHandlerBase):
         from nfpi.workflow.terminal import make_output
 
         stream = sys.stdout if self.common_settings.stdout else sys.stderr
-        self._snakemakes = ColorizingTextHandler(self.common_settings.nocolor, stream)
-        self._output = make_output(self.common_settings, self._snakemakes)
+        self._default_handler = ColorizingTextHandler(self.common_settings.nocolor, stream)
+        self._output = make_output(self.common_settings, self._default_handler)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:
         """Set the formatter of Snakemake's own lines."""
         super().setFormatter(fmt)
-        self._snakemakes.setFormatter(fmt)
+        self._default_handler.setFormatter(fmt)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""

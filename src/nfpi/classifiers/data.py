@@ -161,7 +161,9 @@ class ClassifierData:
         if key not in self._loaders:
             self._loaders[key] = self._loader(seed, device)
         order = derive_seed(seed, "classifier")
-        for images, labels in self._loaders[key].epoch(epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch):
+        for images, labels in self._loaders[key].epoch(
+            epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch
+        ):
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     def close(self) -> None:
