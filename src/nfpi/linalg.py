@@ -32,13 +32,13 @@ def precise_device(device: torch.device) -> torch.device:
 
 
 def launches_operations(device: torch.device) -> bool:
-    """Return whether a device launches operations, so that few large ones are faster than many: not on a CPU."""
+    """Return whether launching an operation is costly on a device, so that few large ones are faster; not on a CPU."""
     return device.type != "cpu" or _as_accelerator
 
 
 @contextmanager
 def as_accelerator() -> Iterator[None]:
-    """Choose operations within the block as on an accelerator, to count them without one."""
+    """Make the block choose the operations of an accelerator, to count them without one."""
     global _as_accelerator
     _as_accelerator, before = True, _as_accelerator
     try:
@@ -54,8 +54,8 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
     has it, because the matrix is small and its error enters every pixel.
 
     Args:
-        matrix: (C, C), or (n, C, C): several matrices in the same number of operations. On a CPU, where an operation
-            costs little, each is computed alone and has the bits that it has alone.
+        matrix: (C, C), or (n, C, C) for several matrices, which need no more operations than one. On a CPU, where
+            operations cost little to launch, each is computed separately, with the same bits as a single matrix.
 
     Returns:
         The exponentials, of the same shape and dtype.
@@ -125,7 +125,7 @@ def taylor_plan(norm: float, tolerance: float) -> tuple[int, int]:
 
 
 def series_plan(norm: float, dtype: torch.dtype) -> tuple[int, int]:
-    """Return the terms and steps by which :func:`exponential_action` is as precise as a dtype; see `taylor_plan`."""
+    """Return the terms and steps (:func:`taylor_plan`) at which :func:`exponential_action` is as precise as a dtype."""
     return taylor_plan(norm, torch.finfo(dtype).eps / 4)
 
 
@@ -176,10 +176,10 @@ class _TaylorAction(torch.autograd.Function):
 
 
 class _BatchedTaylorAction(_TaylorAction):
-    """The same with fewer and larger operations backward, for devices that launch each operation separately.
+    """T_m(S) x with fewer and larger operations in the backward pass, for devices where launches are costly.
 
-    With h_k = k! g_k: h_k = Sᵀ h_{k−1}, ∂x = Σ_k h_k / k!, and ∂S = Σ_k (h_{k−1} / (k−1)!) (v_k / k)ᵀ, each at once.
-    The second sum takes m times the memory of S for a moment.
+    With h_k = k! g_k: h_k = Sᵀ h_{k−1}, ∂x = Σ_k h_k / k!, and ∂S = Σ_k (h_{k−1} / (k−1)!) (v_k / k)ᵀ; each sum is one
+    operation. The second one temporarily takes m times the memory of S.
     """
 
     @staticmethod
@@ -264,7 +264,7 @@ def geometric_mean(a: Tensor, b: Tensor) -> Tensor:
         (…, D, D), exactly symmetric.
 
     Raises:
-        torch.linalg.LinAlgError: one of them is not positive definite.
+        torch.linalg.LinAlgError: a matrix is not positive definite.
     """
     root, inverse_root = symmetric_power(a, 0.5), symmetric_power(a, -0.5)
     inner = inverse_root @ b @ inverse_root
