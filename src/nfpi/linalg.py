@@ -176,11 +176,23 @@ class _TaylorAction(torch.autograd.Function):
 
 
 class _BatchedTaylorAction(_TaylorAction):
-    """T_m(S) x with fewer and larger operations in the backward pass, for devices where launches are costly.
+    """T_m(S) x with fewer and larger operations, for devices where launches are costly.
 
-    With h_k = k! g_k: h_k = Sᵀ h_{k−1}, ∂x = Σ_k h_k / k!, and ∂S = Σ_k (h_{k−1} / (k−1)!) (v_k / k)ᵀ; each sum is one
-    operation. The second one temporarily takes m times the memory of S.
+    Forward, v_{k−1} = Σ_j (x / C + S_·j v_kj / k) is one elementwise operation and one sum over the C columns of S.
+    Backward, with h_k = k! g_k: h_k = Sᵀ h_{k−1}, ∂x = Σ_k h_k / k!, and ∂S = Σ_k (h_{k−1} / (k−1)!) (v_k / k)ᵀ; each
+    sum is one operation. The second one temporarily takes m times the memory of S.
     """
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, vector: Tensor, terms: int) -> Tensor:
+        partial = [vector]
+        share = vector.unsqueeze(1) / field.shape[1]
+        product = torch.empty_like(field)
+        for degree in range(terms, 0, -1):
+            torch.addcmul(share, field, partial[-1].unsqueeze(2), value=1 / degree, out=product)
+            partial.append(product.sum(1))
+        ctx.save_for_backward(field, *partial[:-1])
+        return partial[-1]
 
     @staticmethod
     @once_differentiable
