@@ -254,7 +254,7 @@ def test_a_missing_folder_is_refused(tmp_path):
     _refused(tmp_path, "expected a folder for each class, received an empty folder")
 
 
-def test_what_is_found_in_place_of_images_is_said(image_folder):
+def test_what_is_found_in_place_of_images_is_named(image_folder):
     _refused(image_folder / "train/ant", r"ant: expected a folder for each class, received 10 files \(\.png\)")
     _refused(image_folder.parent, "received only 'files'")
     (image_folder.parent / "more/below").mkdir(parents=True)

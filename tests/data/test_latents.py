@@ -382,7 +382,7 @@ def test_too_few_images_are_refused(config, tmp_path):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 4, 11])
-def test_encoding_that_is_stopped_goes_on(config, splits, sets, tmp_path, monkeypatch, batches):
+def test_stopped_encoding_resumes(config, splits, sets, tmp_path, monkeypatch, batches):
     """In the training images or later; what was encoded is not encoded again, but for the batch it was stopped in."""
     encode, done, whole = module.encode, [], [-(-len(image_set) // 7) for image_set in sets.values()]
     assert sum(whole) > 11 > whole[0]

@@ -102,7 +102,7 @@ def write_and_die(folder: Path, arrays: tuple[np.ndarray, np.ndarray], ready) ->
         signal.pause()
 
 
-def test_after_a_kill_what_was_noted_is_there(tmp_path, arrays):
+def test_recorded_rows_survive_a_kill_and_a_second_writer_is_refused(tmp_path, arrays):
     fork = multiprocessing.get_context("fork")
     ready = fork.Event()
     process = fork.Process(target=write_and_die, args=(tmp_path / "set", arrays, ready))
@@ -158,7 +158,7 @@ def test_remains_of_killed_processes_go_once_the_folder_is_there(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"set", ".other.0123456789ab.partial"}
 
 
-def test_room_is_taken_before_anything_is_written(tmp_path):
+def test_disk_space_is_allocated_before_anything_is_written(tmp_path):
     """A memory map that finds none later would be killed by SIGBUS."""
     child = os.fork()
     if child == 0:
