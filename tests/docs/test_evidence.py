@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nfpi.evidence.blocks import find_blocks, outdated_blocks
-from nfpi.evidence.rebuilding import Rebuilt, find_evidence, find_reference
+from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "docs/evidence"
@@ -20,8 +20,8 @@ FOLDERS = find_evidence(EVIDENCE) if EVIDENCE.is_dir() else []
 
 
 @functools.cache
-def read(preset: str) -> Rebuilt:
-    return Rebuilt.read(EVIDENCE / preset, find_reference(ROOT / "workflow/reference/paper.csv"))
+def read(preset: str) -> RebuiltResults:
+    return RebuiltResults.read(EVIDENCE / preset, find_reference(ROOT / "workflow/reference/paper.csv"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nfpi.config import Config
-from nfpi.evidence.copies import Gathered, gather, runs_of, with_seeds
+from nfpi.evidence.copies import GatheringSummary, gather, runs_of, with_seeds
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import write_metrics
 from nfpi.results.settings import StoredSettings
@@ -74,7 +74,7 @@ class Results:
         log_prob[torch.arange(N), predicted] += 20
         write_predictions(self.root / run.folder / "predictions.npz", labels, log_prob)
 
-    def gather(self, **options: bool) -> Gathered:
+    def gather(self, **options: bool) -> GatheringSummary:
         """Keep the evidence."""
         return gather(self.root, self.evidence, self.stored, **options)
 

@@ -8,7 +8,7 @@ import pytest
 
 from nfpi.evidence.blocks import fill_blocks, find_blocks, outdated_blocks
 from nfpi.evidence.checksums import EvidenceError
-from nfpi.evidence.rebuilding import Rebuilt
+from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.markup import to_markdown
 
 from .conftest import Results
@@ -32,11 +32,11 @@ Between.
 
 
 @pytest.fixture
-def rebuilt(results: Results) -> Rebuilt:
+def rebuilt(results: Results) -> RebuiltResults:
     results.make(0)
     results.make(1)
     results.gather()
-    return Rebuilt.read(results.evidence, REFERENCE)
+    return RebuiltResults.read(results.evidence, REFERENCE)
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_damaged_evidence_is_not_added_to(results: Results):
     path.write_text(path.read_text().replace("85", "95"))
     shutil.rmtree(results.root)
     results.make(1)
-    with pytest.raises(EvidenceError, match=r"seed=0/metrics\.json: expected what SHA256SUMS lists"):
+    with pytest.raises(EvidenceError, match=r"seed=0/metrics\.json: expected the checksum in SHA256SUMS"):
         results.gather()
 
 

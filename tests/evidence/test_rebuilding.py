@@ -11,7 +11,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.evidence.checksums import EvidenceError
-from nfpi.evidence.rebuilding import Rebuilt, find_evidence, find_reference
+from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.collect import collect
 from nfpi.results.settings import StoredSettings
 from nfpi.results.tables import accuracy_table, read_reference
@@ -26,8 +26,8 @@ REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
 FLOW = Run(dataset="animals", seed=0, flow="mef", prior="fpi", weight=1e4)
 
 
-def read(results: Results) -> Rebuilt:
-    return Rebuilt.read(results.evidence, REFERENCE)
+def read(results: Results) -> RebuiltResults:
+    return RebuiltResults.read(results.evidence, REFERENCE)
 
 
 def seal(folder: Path, name: str) -> None:
@@ -91,7 +91,7 @@ def test_folders_made_on_several_machines_say_so(kept: Results):
 def test_a_file_that_is_damaged_or_gone_is_named(kept: Results, name):
     path = kept.evidence / FLOW.folder / name
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(EvidenceError, match=rf"{name}: expected what SHA256SUMS lists"):
+    with pytest.raises(EvidenceError, match=rf"{name}: expected the checksum in SHA256SUMS"):
         read(kept)
     path.unlink()
     with pytest.raises(EvidenceError, match=rf"{name}: expected the file that SHA256SUMS lists, received none"):
@@ -150,7 +150,7 @@ def test_the_extensions_that_settings_need_are_named(results: Results):
 
 
 def test_a_folder_without_evidence_is_refused(tmp_path):
-    with pytest.raises(EvidenceError, match="expected a folder that `nfpi evidence` wrote"):
+    with pytest.raises(EvidenceError, match="expected a folder written by `nfpi evidence`"):
         find_evidence(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"none\.csv: expected the paper's numbers"):
         find_reference(tmp_path / "none.csv")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from nfpi.data import write_image_set
-from nfpi.page.described import Described, DescribedFigure, write_described
+from nfpi.page.descriptions import Descriptions, FigureDescription, write_descriptions
 from nfpi.results.logs import write_log
 from nfpi.results.markup import write_table
 from nfpi.results.predictions import write_predictions
@@ -32,8 +32,8 @@ TAUGHT = replace(FITTED, classifier="resnet18")
 AUGMENTED = replace(FITTED, classifier="swin", augmentation="nfa")
 ALONE = Run(dataset="animals", seed=0, classifier="swin", augmentation="none")
 FIGURES = {
-    "samples": DescribedFigure(title="samples", caption="Images at T < 1 & above.", pictures=["samples"]),
-    "figure1": DescribedFigure(title="figure 1", caption="Two panels.", pictures=["figure1", "figure1_full"]),
+    "samples": FigureDescription(title="samples", caption="Images at T < 1 & above.", pictures=["samples"]),
+    "figure1": FigureDescription(title="figure 1", caption="Two panels.", pictures=["figure1", "figure1_full"]),
 }
 VALUES = {
     BASELINE: {"nf_acc": 80.0, "validation_nf_acc": 78.0, "bits_per_dim": 3.21, "brier_of_mine": 0.5},
@@ -127,7 +127,7 @@ def make_results(root: Path) -> Results:
     benchmark = root / "benchmarks" / FITTED.folder / "train_flow.tsv"
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\th:m:s\tmax_rss\n7200.0\t2:00:00\t2048.0\n")
-    write_described(root, Described(tables={"table2": TITLE}, figures=FIGURES))
+    write_descriptions(root, Descriptions(tables={"table2": TITLE}, figures=FIGURES))
     return results
 
 

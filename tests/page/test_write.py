@@ -16,7 +16,7 @@ import pytest
 from nfpi.cli import main
 from nfpi.config import resolve
 from nfpi.page.costs import Cost, cost_table
-from nfpi.page.described import FILE
+from nfpi.page.descriptions import FILE
 from nfpi.page.write import read_page, write_page
 from nfpi.runtime.manifests import SUFFIX, write_manifest
 from nfpi.workflow import Plan

@@ -225,7 +225,7 @@ def test_a_classifier_that_diverged_is_passed_over(root, tmp_path):
     [
         ("generated", (), "--generated: expected a folder with train_on 'generated', received none"),
         ("both", (), "--generated: expected a folder with train_on 'both', received none"),
-        ("real", ("generated",), "--generated: expected none for a classifier of real images"),
+        ("real", ("generated",), "--generated: expected no folder with train_on 'real'"),
         ("both", ("generated", "augmented"), "--augmented: expected train_on 'real'"),
     ],
 )

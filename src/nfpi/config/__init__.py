@@ -54,14 +54,14 @@ from nfpi.config.priors import (
 )
 from nfpi.config.resolution import ConfigFile, PresetFile, Resolved, json_schema, resolve
 from nfpi.config.settings import Config
-from nfpi.config.training import NO_RESULT, TrainingConfig
+from nfpi.config.training import NOT_AFFECTING_RESULTS, TrainingConfig
 
 __all__ = [
     "CLASSIFIERS",
     "FIGURES",
     "FLOWS",
     "METRICS",
-    "NO_RESULT",
+    "NOT_AFFECTING_RESULTS",
     "PRIORS",
     "SOURCES",
     "AccuracyFigure",

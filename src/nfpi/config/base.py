@@ -34,7 +34,10 @@ Name = Annotated[str, Field(pattern=NAME)]
 
 Split = Literal["train", "validation", "test"]
 Start = Literal["data", "isotropic", "identity", "random"]
+"""Kind of initial Gaussians."""
 Augmentation = Literal["none", "standard", "nfa", "standard+nfa", "noise", "standard+noise"]
+"""Training augmentation of a classifier of real images: standard augmentations, latent augmentation (nfa, noise), or
+both."""
 
 
 class ConfigError(ValueError):
@@ -49,7 +52,7 @@ def added_setting(default: Any) -> Any:
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
-class _Nullable:
+class _NullableBlocks:
     """Annotation of a mapping of named blocks: null removes a block inherited from another preset."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -69,7 +72,7 @@ class _Nullable:
         return {name: block for name, block in blocks.items() if block is not None}
 
 
-NULLABLE_BLOCKS = _Nullable()
+NULLABLE_BLOCKS = _NullableBlocks()
 
 
 class Settings(BaseModel):
@@ -80,7 +83,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, data: Any) -> Any:
-        """Raise an error that names an unknown key and the known one nearest to it."""
+        """Raise an error that names an unknown key and the known key nearest to it."""
         if isinstance(data, Mapping):
             known = [field.alias or name for name, field in cls.model_fields.items()]
             for key in data:
@@ -91,7 +94,7 @@ class Settings(BaseModel):
 
 
 def _expand_variables(text: Any) -> Any:
-    """Expand environment variables; ValueError if one is unset or empty."""
+    """Expand environment variables; raises ValueError if a variable is unset or empty."""
     if not isinstance(text, str):
         return text
     for name in re.findall(r"\$(?:\{(\w+)\}|(\w+))", text):

@@ -159,7 +159,7 @@ _COMMON = (*_ROWS, "metric", "direction", "smallest_effect", "test")
 
 
 def _common() -> Any:
-    """Declare a setting of all comparisons; it is serialised with each of them, not with the claim."""
+    """Declare a default for all comparisons, which is serialised with each comparison, not with the claim."""
     return Field(default=None, exclude=True, description="default of all comparisons")
 
 
@@ -172,7 +172,7 @@ class Claim(Settings):
     """
 
     number: NonNegativeInt = 0
-    """position of the claim; those with 0 come last, sorted by name"""
+    """position of the claim; claims with 0 come last, sorted by name"""
     statement: Annotated[str, Field(min_length=1)]
     """one sentence"""
     paper: str = ""
@@ -289,7 +289,7 @@ def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[st
 
 
 def _is_possible(raw: Any, tables: Mapping[str, Any], changed: Container[str]) -> bool:
-    """Return whether a claim's rows exist, or none of its tables was changed."""
+    """Return whether all rows of a claim exist, or none of its tables was changed."""
     try:
         claim = Claim.model_validate(raw)
         named = {str(row.table) for comparison in claim.comparisons for row in comparison.rows}

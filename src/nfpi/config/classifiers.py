@@ -132,7 +132,7 @@ class ClassifierConfig(Settings):
     its published weights), 0.5 and 0.5 (half), those of the training images (dataset), or the published values of
     the named data set"""
     epochs: NonNegativeInt = 30
-    """epochs of training; 0: the initial weights are tested. The weights after the last epoch are the ones tested"""
+    """epochs of training, after which the weights are tested; 0: the initial weights are tested"""
     repeats: PositiveInt = added_setting(1)
     """passes over the training images per epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100

@@ -41,8 +41,8 @@ class DatasetBlock(Settings):
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share held out for testing if the source has no test split (digits)"""
     split_seed: Annotated[SplitSeed | Literal["per_seed"], WrapValidator(_check_split_seed)] = 0
-    """seed of the random choice of held-out images, and of those kept per class; per_seed: the runs of each seed have
-    their own split, drawn with that seed"""
+    """seed of the random choice of held-out images and of the images kept per class; per_seed: the runs of each seed
+    have their own split, drawn with that seed"""
     train_per_class: PositiveInt | None = None
     """training images kept per class, validation not included; None: all"""
     test_per_class: PositiveInt | None = None
@@ -69,7 +69,7 @@ class DatasetConfig(DatasetBlock):
     """Settings of one split of a data set."""
 
     split_seed: SplitSeed = 0
-    """seed of the random choice of held-out images, and of those kept per class"""
+    """seed of the random choice of held-out images and of the images kept per class"""
 
 
 SOURCES = Registry("source")

@@ -39,7 +39,7 @@ MetricName = Annotated[str, AfterValidator(_check_metric)]
 
 
 class Experiment(Settings):
-    """A data set, a prior with a list of λ, and a classifier: a table row for each λ, or for the best one."""
+    """A data set, a prior with a list of λ, and a classifier: one table row per λ, or only that of the best λ."""
 
     label: str = ""
     """name of the row; empty: the name of the prior"""

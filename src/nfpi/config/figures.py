@@ -102,7 +102,7 @@ def _figures_model() -> type[Settings]:
     return model
 
 
-class _ByName:
+class _FigureMapping:
     """Annotation of a mapping from names of figures to their settings; null removes a figure."""
 
     def validate(self, figures: Any) -> Any:
@@ -114,8 +114,8 @@ class _ByName:
         return handler(_figures_model().__pydantic_core_schema__)
 
 
-_by_name = _ByName()
-Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(_by_name.validate), _by_name]
+_mapping = _FigureMapping()
+Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(_mapping.validate), _mapping]
 
 
 class AccuracyFigure(FigureSettings):

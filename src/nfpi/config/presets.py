@@ -56,7 +56,7 @@ def _is_in(group: str, where: tuple[str, ...]) -> bool:
 
 
 def layers_of(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return the name of a preset, and its layers over config.yaml: those of the presets it extends, then its own.
+    """Return the name of a preset, and the settings that override config.yaml: those of extended presets, then its own.
 
     Args:
         preset: name of a built-in preset, or path of a user's file, whose stem is its name.

@@ -78,7 +78,7 @@ class GradientDescentSettings(Settings):
     """
 
     every: Literal["epoch", "step"] = "epoch"
-    """one step per epoch, on all training latents, or per step of the flow, on its batch"""
+    """one step per epoch on all training latents, or one per training step of the flow on its batch"""
     objective: Literal["equation_4", "released"] = "equation_4"
     """NLL + λ L_KLD (Eq. 4), or the released code's range-normalised NLL − w·KLD (every epoch only)"""
     alpha: PositiveFloat = 10.0
@@ -111,7 +111,7 @@ class GradientDescentSettings(Settings):
         return self
 
 
-class _Weighted(Settings):
+class _WeightedSettings(Settings):
     """Settings of a method together with λ; raises a one-line ValueError if a value is invalid."""
 
     weight: NonNegativeFloat
@@ -125,7 +125,7 @@ class _Weighted(Settings):
             raise ValueError(explain(error)) from None
 
 
-class FixedPointConfig(_Weighted, FixedPointSettings):
+class FixedPointConfig(_WeightedSettings, FixedPointSettings):
     """λ and the settings of the fixed-point iteration: `FixedPointConfig(weight=1e4, update="exact")`."""
 
 
@@ -133,7 +133,7 @@ class RepeatedFixedPointConfig(FixedPointConfig, RepeatedFixedPointSettings):
     """λ and the settings of repeated fits: `RepeatedFixedPointConfig(weight=1e4, every_epochs=10)`."""
 
 
-class GradientDescentConfig(_Weighted, GradientDescentSettings):
+class GradientDescentConfig(_WeightedSettings, GradientDescentSettings):
     """λ and the settings of the gradient descent: `GradientDescentConfig(weight=1e4, power=2)`.
 
     The released code optimises its objective with another schedule of step sizes: 0.1 → 0.1 → 0.01 → 0.001 at epochs 0,

@@ -16,7 +16,7 @@ from nfpi.config.base import (
     added_setting,
 )
 
-NO_RESULT = {
+NOT_AFFECTING_RESULTS = {
     "workers",
     "checkpoint_minutes",
     "evaluate_every",
@@ -58,8 +58,8 @@ class TrainingConfig(Settings):
     grey_noise: NonNegativeFloat = 0.05
     """noise U[0, grey_noise), as a share of the value range, added to grey images on top of the dequantisation noise"""
     latent_noise: NonNegativeFloat = 0.05
-    """standard deviation of the Gaussian noise added to an autoencoder's latents, relative to that of each element; it
-    replaces the dequantisation noise"""
+    """standard deviation of the Gaussian noise that is added to an autoencoder's latents instead of dequantisation
+    noise, relative to the standard deviation of each element"""
     evaluate_every: PositiveInt = 5
     """epochs between two evaluations on the validation split"""
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
@@ -78,13 +78,15 @@ class TrainingConfig(Settings):
     """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: no grids. Flows of an autoencoder's
     latents have no grids"""
 
-    def of_result(self) -> dict[str, Any]:
+    def result_settings(self) -> dict[str, Any]:
         """Return the settings that affect the result of a training."""
-        return self.model_dump(mode="json", exclude=NO_RESULT)
+        return self.model_dump(mode="json", exclude=NOT_AFFECTING_RESULTS)
 
-    def of_initial_state(self) -> dict[str, Any]:
+    def initial_state_settings(self) -> dict[str, Any]:
         """Return the settings that affect the initial state, among them `epochs` if the schedule depends on it."""
-        return self.model_dump(mode="json", exclude=NO_RESULT | ({"epochs"} if self.schedule == "constant" else set()))
+        return self.model_dump(
+            mode="json", exclude=NOT_AFFECTING_RESULTS | ({"epochs"} if self.schedule == "constant" else set())
+        )
 
     @model_validator(mode="after")
     def _check_fit_after_epochs(self) -> TrainingConfig:

@@ -159,7 +159,7 @@ class BatchLoader:
         """Start making the batches of the plan, with new workers if there are none."""
         if self._loader is None:
             self._loader = DataLoader(
-                _Requested(self._source),
+                _RequestedBatches(self._source),
                 batch_sampler=self._plan,  # type: ignore[arg-type]  # yields requests instead of lists of indices
                 collate_fn=_identity,
                 num_workers=self._workers,
@@ -227,7 +227,7 @@ class _Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class _Requested(Dataset[Batch]):
+class _RequestedBatches(Dataset[Batch]):
     """A data set that is indexed by requests of whole batches."""
 
     source: BatchSource

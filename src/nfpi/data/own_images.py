@@ -62,7 +62,7 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
 
 
 def names_without_suffix(paths: Sequence[Path]) -> list[str]:
-    """Return the names of files in one folder without suffixes, or with them if they would not be unique."""
+    """Return the names of files in one folder, without suffixes if these names are unique."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
 

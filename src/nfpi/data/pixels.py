@@ -21,7 +21,7 @@ class Pixels:
     Args:
         image_set: set of pixels or latents.
         folder: folder of the image files that were encoded to latents; None: the set contains pixels.
-        file_names: their paths relative to `folder`, (N,) strings; an array, whose memory forked processes share.
+        file_names: paths of these files relative to `folder`, (N,) strings; an array, which forked processes share.
     """
 
     image_set: ImageSet
@@ -65,7 +65,7 @@ class Pixels:
 
 
 def open_pixels(folder: Path, verify: bool = True) -> Pixels:
-    """Open the pixels of a split: those of the image set, or the image files behind its latents in original size.
+    """Open the images of a split as pixels; for latents, open the original image files.
 
     Args:
         folder: folder of the image set.

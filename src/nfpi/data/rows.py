@@ -80,7 +80,7 @@ class LabelledRows:
             self.save_progress()
 
     def save_progress(self) -> None:
-        """Flush the rows, and save which ones are written."""
+        """Flush the rows, and save which rows are written."""
         self.array.flush()
         if self._progress is not None:
             self._progress.save(int(self.written.sum()), self.labels, self._sums)

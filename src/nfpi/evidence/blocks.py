@@ -1,7 +1,7 @@
 """Blocks of Markdown files that are generated from evidence.
 
 A block begins with `<!-- evidence: PRESET/TABLE -->` and ends with `<!-- end -->`. TABLE is a table of the preset or
-`claims`. `TABLE short` is a table of only our values, without title and notes.
+`claims`. `TABLE short` is the table without the paper's values, title and notes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.evidence.checksums import EvidenceError
-from nfpi.evidence.rebuilding import Rebuilt
+from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.claims_layout import NAME as CLAIMS
 from nfpi.results.claims_layout import claims_to_markdown
 from nfpi.results.markup import to_markdown, to_short_markdown
@@ -70,7 +70,7 @@ def find_blocks(path: Path) -> list[Block]:
     return blocks
 
 
-def render(block: Block, read: Callable[[str], Rebuilt]) -> str:
+def render(block: Block, read: Callable[[str], RebuiltResults]) -> str:
     """Return the current text of a block.
 
     Args:
@@ -93,13 +93,13 @@ def render(block: Block, read: Callable[[str], Rebuilt]) -> str:
     return (to_short_markdown(frame) if block.is_short else to_markdown(frame, tables[name].title)).strip("\n")
 
 
-def outdated_blocks(path: Path, read: Callable[[str], Rebuilt]) -> list[tuple[Block, str]]:
+def outdated_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> list[tuple[Block, str]]:
     """Return the outdated blocks of a file, with their current texts."""
     rendered = [(block, render(block, read)) for block in find_blocks(path)]
     return [(block, text) for block, text in rendered if block.text != text]
 
 
-def fill_blocks(path: Path, read: Callable[[str], Rebuilt]) -> tuple[str, int]:
+def fill_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> tuple[str, int]:
     """Return the contents of a file with all blocks updated, and the number of outdated blocks."""
     lines = path.read_text(encoding="utf-8").splitlines()
     outdated = outdated_blocks(path, read)

@@ -13,7 +13,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 class EvidenceError(ValueError):
-    """Evidence that is damaged, or inconsistent with what is added; the message is one line."""
+    """Evidence is damaged, or inconsistent with added runs; the message is one line."""
 
 
 def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:
@@ -58,4 +58,4 @@ def check_files(folder: Path, digests: Mapping[str, str]) -> None:
         if not path.is_file():
             raise EvidenceError(f"{path}: expected the file that {FILE} lists, received none")
         if file_digest(path) != digest:
-            raise EvidenceError(f"{path}: expected what {FILE} lists, received a file that is damaged or was changed")
+            raise EvidenceError(f"{path}: expected the checksum in {FILE}, received a damaged or changed file")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nfpi.config import NO_RESULT
+from nfpi.config import NOT_AFFECTING_RESULTS
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
@@ -21,21 +21,21 @@ from nfpi.runtime.files import write_atomically, written_together
 from nfpi.workflow.tables import table_rows
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
-_NO_RESULT = {"devices", *NO_RESULT}
+_NOT_AFFECTING_METRICS = {"devices", *NOT_AFFECTING_RESULTS}
 """Settings of a run that do not affect its metrics, by the last part of their dotted names."""
 _COMMON = ("training.", "flow.", "classifier.", "augmentation")
 """Settings that must be equal in the runs of all seeds, by the first part of their dotted names."""
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheringSummary:
     """Summary of a call of :func:`gather`.
 
     Attributes:
         runs: number of copied runs.
-        missing: number of runs missing for the existing seeds.
-        added: runs new in the evidence.
-        replaced: runs whose file differs from the earlier one.
+        missing: number of missing runs of the existing seeds.
+        added: runs that are new in the evidence.
+        replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.
         seeds: seeds of the evidence.
         size: size of all its files, in bytes.
@@ -56,7 +56,7 @@ def runs_of(config: Config) -> list[Run]:
 
 
 def with_seeds(config: Config, seeds: Iterable[int]) -> Config:
-    """Return the same settings with other seeds."""
+    """Return the settings with other seeds."""
     return Config.model_validate(config.model_dump() | {"seeds": sorted(seeds)})
 
 
@@ -67,7 +67,7 @@ def gather(
     *,
     with_class_log_prob: bool = False,
     with_other_settings: bool = False,
-) -> Gathered:
+) -> GatheringSummary:
     """Copy metrics and predictions of the runs of all tables, and write settings and checksums.
 
     Existing evidence is extended by further seeds and tables.
@@ -81,7 +81,7 @@ def gather(
 
     Raises:
         EvidenceError: there are no runs, a run is damaged or has other settings, or the evidence is damaged.
-        FormatError: its settings.json is of another version.
+        FormatError: settings.json of the evidence is of another version.
         MetricsError: predictions are damaged.
         OSError: a file cannot be read or written.
     """
@@ -99,7 +99,8 @@ def gather(
     if not with_other_settings:
         _check_settings(chosen, there, output)
     seeds = sorted({run.seed for run in [*there, *(item.run for item in chosen)]})
-    settings = _merged(output, stored, seeds).to_text() if earlier else _of(stored, seeds).to_text()
+    combined = _merge_settings(output, stored, seeds) if earlier else _set_seeds(stored, seeds)
+    settings = combined.to_text()
     digests = earlier | digests | {SETTINGS: hashlib.sha256(settings.encode()).hexdigest()}
     with written_together():
         for name, content in contents.items():
@@ -108,7 +109,7 @@ def gather(
         write_atomically(output / SETTINGS, settings)
         write_checksums(output, digests)
     replaced = [item for item in chosen if item.run in there and item.record != there[item.run].record]
-    return Gathered(
+    return GatheringSummary(
         runs=len(chosen),
         missing=len(wanted) - len(chosen),
         added=[item.run for item in chosen if item.run not in there],
@@ -120,12 +121,12 @@ def gather(
 
 
 def _files_of(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
-    """Return the contents of the checked files of a run, by their paths relative to the evidence."""
+    """Check the files of a run, and return their contents, by path relative to the evidence."""
     metrics, predictions, folder = item.folder / METRICS, item.folder / PREDICTIONS, item.run.folder
     if item.fault:
         raise EvidenceError(item.fault)
     files = {f"{folder}/{METRICS}": metrics.read_bytes()}
-    if item.divergence:  # it has no predictions
+    if item.divergence:  # diverged runs have no predictions
         return files
     if item.record.get("run") != item.run.to_json():
         raise EvidenceError(f"{metrics}: expected the metrics of {folder}, received those of {item.record.get('run')}")
@@ -139,8 +140,8 @@ def check_predictions(item: RecordedRun) -> None:
 
     Raises:
         EvidenceError: the numbers differ.
-        MetricsError: they are damaged.
-        OSError: they cannot be read.
+        MetricsError: the predictions are damaged.
+        OSError: the predictions cannot be read.
     """
     path, expected = item.folder / PREDICTIONS, item.record.get("n")
     received = read_predictions(path).label.size
@@ -167,17 +168,17 @@ def _check_settings(chosen: Sequence[RecordedRun], there: dict[Run, RecordedRun]
             names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
             raise EvidenceError(
                 f"{item.folder}: expected the settings of {where.folder}, received others: {names}; "
-                "--with-other-settings takes it all the same, another --output keeps both"
+                "--with-other-settings accepts it, another --output keeps both"
             )
 
 
 def _differing(first: RecordedRun, second: RecordedRun) -> list[str]:
-    """Return the names of common settings of two runs that differ.
+    """Return the names of the settings that both runs have, with different values.
 
-    Other versions may lack some settings, and diverged runs have none.
+    Runs of other versions may lack some settings, and diverged runs lack all.
     """
     ours, theirs = first.settings, second.settings
-    names = [name for name in ours if name in theirs and name.rpartition(".")[2] not in _NO_RESULT]
+    names = [name for name in ours if name in theirs and name.rpartition(".")[2] not in _NOT_AFFECTING_METRICS]
     return sorted(name for name in names if ours[name] != theirs[name])
 
 
@@ -187,12 +188,12 @@ def _values(item: RecordedRun) -> dict[str, object]:
     return {**measured, "divergence": item.divergence}
 
 
-def _of(stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
+def _set_seeds(stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
     return replace(stored, config=with_seeds(stored.config, seeds))
 
 
-def _merged(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
-    """Return the new settings, with tables, figures and claims that only the existing evidence has."""
+def _merge_settings(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
+    """Return the new settings, with the tables, figures and claims of the existing evidence that they lack."""
     earlier, later = read_settings(output).config.model_dump(), stored.config.model_dump()
     extended = {name: earlier[name] | later[name] for name in ("tables", "figures", "claims") if name in later}
     return replace(stored, config=Config.model_validate(later | extended | {"seeds": list(seeds)}))

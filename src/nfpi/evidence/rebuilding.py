@@ -37,16 +37,18 @@ _SHOWN_VALUES = 4
 
 
 def find_evidence(folder: Path) -> list[Path]:
-    """Return a folder if it is one of evidence, otherwise the folders of evidence in it, one per preset.
+    """Return `folder` itself if it contains evidence, otherwise its subfolders with evidence, one per preset.
 
     Raises:
-        EvidenceError: there are none.
+        EvidenceError: neither contains evidence.
     """
     if (folder / SUMS).is_file() or (folder / SETTINGS).is_file():
         return [folder]
     folders = sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
     if not folders:
-        raise EvidenceError(f"{folder}: expected a folder that `nfpi evidence` wrote, or several in one, received none")
+        raise EvidenceError(
+            f"{folder}: expected a folder written by `nfpi evidence`, or a folder of several, received none"
+        )
     return folders
 
 
@@ -60,12 +62,12 @@ def find_reference(chosen: Path | None) -> Path:
     for place in places:
         if place.is_file():
             return place
-    hint = "" if chosen is not None else ": name it by --reference, or call this from a clone"
+    hint = "" if chosen is not None else ": give --reference, or run the command in a clone"
     raise FileNotFoundError(f"{places[-1]}: expected the paper's numbers, received no such file{hint}")
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuiltResults:
     """A verified folder of evidence, from which results are rebuilt.
 
     Args:
@@ -81,7 +83,7 @@ class Rebuilt:
     runs: Sequence[RecordedRun]
 
     @classmethod
-    def read(cls, folder: Path, reference: Path) -> Rebuilt:
+    def read(cls, folder: Path, reference: Path) -> RebuiltResults:
         """Read a folder of evidence, and verify every file.
 
         Raises:

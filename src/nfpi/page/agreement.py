@@ -72,7 +72,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
 
     Raises:
         MetricsError: the file does not contain predictions of all classes.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     predictions = read_predictions(path)
     num_classes = predictions.class_log_prob.shape[1]
@@ -87,12 +87,12 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     pairs = [(int(index // num_classes), int(index % num_classes)) for index in most]
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
     is_table = num_classes <= _LARGEST_TABLE
-    picture = None if is_table else _picture(counts)
+    picture = None if is_table else _draw_counts(counts)
     return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, _calibration(predictions))
 
 
-def _picture(counts: np.ndarray) -> Picture:
-    """Draw one pixel per pair of classes, darker for a larger share of the class."""
+def _draw_counts(counts: np.ndarray) -> Picture:
+    """Draw the confusion matrix, one pixel per pair of classes, darker for a larger share of the class."""
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     white, blue = np.array([255.0, 255.0, 255.0]), np.array([11.0, 83.0, 148.0])
     pixels = white + np.sqrt(shares)[..., None] * (blue - white)
@@ -103,7 +103,7 @@ def _picture(counts: np.ndarray) -> Picture:
 
 
 def _calibration(predictions: Predictions) -> list[Bin]:
-    """Compute the accuracy by confidence max_y p(y | x)."""
+    """Compute the accuracy in bins of the confidence, max_y p(y | x)."""
     probability = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
     edges = np.linspace(0, 1, _BINS + 1)
     of_bin = np.searchsorted(edges[1:-1], probability)

@@ -15,7 +15,7 @@ from nfpi.runtime.manifests import ManifestError, find_product
 
 @dataclass(frozen=True)
 class ShownClaims:
-    """The verdicts on claims, or why there are none.
+    """The verdicts on claims, or the reason why they are missing.
 
     Attributes:
         tables: tables of claims and of comparisons, with their titles.

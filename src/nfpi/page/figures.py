@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfpi.page.described import DescribedFigure
+from nfpi.page.descriptions import FigureDescription
 from nfpi.page.pictures import Picture, embed
 
 
 @dataclass(frozen=True)
 class ShownFigure:
-    """A figure, or why there is none.
+    """A figure, or the reasons why pictures of it are missing.
 
     Attributes:
         name: name in the preset.
@@ -36,15 +36,15 @@ class ShownFigure:
         return bool(self.files)
 
 
-def read_figures(root: Path, described: Mapping[str, DescribedFigure]) -> list[ShownFigure]:
+def read_figures(root: Path, described: Mapping[str, FigureDescription]) -> list[ShownFigure]:
     """Read the described figures, and other pictures in the folder of results."""
     claimed = {picture for figure in described.values() for picture in figure.pictures}
     others = sorted({path.stem for path in root.glob("figures/*.png")} - claimed)
     figures = [_read(root, name, figure) for name, figure in described.items()]
-    return figures + [_read(root, name, DescribedFigure(pictures=[name])) for name in others]
+    return figures + [_read(root, name, FigureDescription(pictures=[name])) for name in others]
 
 
-def _read(root: Path, name: str, figure: DescribedFigure) -> ShownFigure:
+def _read(root: Path, name: str, figure: FigureDescription) -> ShownFigure:
     folder = root / "figures"
     shown = ShownFigure(name, figure.title or name, figure.caption)
     for stem in dict.fromkeys([*figure.pictures, name]):

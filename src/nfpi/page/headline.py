@@ -39,7 +39,7 @@ class Headline:
 
 
 def headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> list[Headline]:
-    """Return for each data set the accuracies of the flow and the classifiers that are best on the validation split."""
+    """Return the accuracies of the flow and the classifiers that are best on the validation split of each data set."""
     shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):
         groups = _over_seeds(item for item in recorded if item.run.dataset == dataset and item.metrics)
@@ -76,7 +76,7 @@ def _mean(members: Iterable[RecordedRun], name: str) -> float:
 
 
 def _best(groups: Groups, name: str) -> Run | None:
-    """Return the run that is best on the validation split; the first one of equals."""
+    """Return the run that is best on the validation split; the first of several equally good runs."""
     scores = {run: _mean(members, name) for run, members in groups.items()}
     known = {run: score for run, score in scores.items() if not math.isnan(score)}
     return max(known, key=lambda run: known[run]) if known else None
@@ -97,7 +97,7 @@ def _headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable])
     other, label = _baseline(run, groups)
     if other is not None:
         notes.append(f"{label}: {_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
-    for value in _of_paper(name, run, tables):
+    for value in _paper_values(name, run, tables):
         difference = f"{mean - value:+.{decimals}f}".replace("-", "−")
         notes.append(f"the paper: {value:g} {escape(entry.unit)} (difference {difference})")
     return Headline(name, f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe(run), notes)
@@ -125,8 +125,8 @@ def _describe(run: Run) -> str:
     return ", ".join(parts)
 
 
-def _of_paper(name: str, run: Run, tables: Sequence[ShownTable]) -> Iterator[float]:
-    """Yield the paper's number of the same run, if a table has it."""
+def _paper_values(name: str, run: Run, tables: Sequence[ShownTable]) -> Iterator[float]:
+    """Yield the paper's value of a metric of this run, if a table contains it."""
     for table in tables:
         frame = table.frame
         if frame is None or f"paper_{name}" not in frame:

@@ -14,7 +14,7 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import read_image_set
 
 _CLASSES, _PER_CLASS = 10, 4
-"""Number of classes, from the first, and of images per class shown of a generated set."""
+"""Number of classes and of images per class that are shown of a generated set."""
 _SIDE = 32
 """Smaller images are enlarged up to this size, in pixels."""
 
@@ -41,8 +41,8 @@ def embed(path: Path, description: str, caption: str = "") -> Picture:
     """Embed a PNG file.
 
     Raises:
-        ValueError: it is not a picture, or damaged.
-        OSError: it cannot be read.
+        ValueError: the file is damaged, or not a picture.
+        OSError: the file cannot be read.
     """
     content = path.read_bytes()
     try:
@@ -62,12 +62,12 @@ def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Pict
     return Picture(_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
 
 
-def generated_images(folder: Path, caption: str) -> Picture | None:
-    """Embed some images of a set, one column per class; None for latents.
+def embed_generated(folder: Path, caption: str) -> Picture | None:
+    """Embed some images of a generated set, one column per class; None for latents.
 
     Raises:
         DataError: the set is damaged.
-        OSError: it cannot be read.
+        OSError: the set cannot be read.
     """
     images = read_image_set(folder, verify=False)
     if images.images.dtype != np.uint8 or not len(images):

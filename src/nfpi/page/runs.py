@@ -12,7 +12,7 @@ from nfpi.data.store import META, read_image_set
 from nfpi.figures.curves import CURVES, LOG
 from nfpi.page.agreement import Agreement, read_agreement
 from nfpi.page.meanings import WEIGHT, meanings
-from nfpi.page.pictures import Picture, embed, generated_images
+from nfpi.page.pictures import Picture, embed, embed_generated
 from nfpi.results.html import HTML
 from nfpi.results.layout import Column, Table, decimals_of, measured, write_weight
 from nfpi.results.recorded import RecordedRun
@@ -31,8 +31,8 @@ class ShownRun:
 
     Attributes:
         id: HTML id of its section.
-        name: name in HTML; that of a classifier leaves out its flow.
-        recorded: its metrics.json.
+        name: name in HTML, without the flow for a classifier that is shown below its flow.
+        recorded: contents of its metrics.json.
         values: labels and formatted values of its metrics.
         settings: settings in which it differs from other runs of its kind.
         curves: training curves; with several temperatures, those of the selected classifier.
@@ -62,7 +62,7 @@ class ShownRun:
 def show_runs(
     root: Path, recorded: Sequence[RecordedRun], differing: Callable[[RecordedRun], list[tuple[str, str]]]
 ) -> list[ShownRun]:
-    """Return the shown runs in order, with classifiers below the flow that they depend on.
+    """Return the runs to show in order, with classifiers below the flow that they depend on.
 
     Args:
         root: folder of the results.
@@ -101,10 +101,10 @@ def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
         metrics: metrics to show, except for those that no run has.
     """
     columns = [
-        _identity("Classifier", runs, lambda run: run.classifier),
-        _identity("Augmentation", runs, lambda run: run.augmentation),
-        _identity("Flow", runs, lambda run: run.flow),
-        _identity("Prior", runs, lambda run: run.prior),
+        _identity_column("Classifier", runs, lambda run: run.classifier),
+        _identity_column("Augmentation", runs, lambda run: run.augmentation),
+        _identity_column("Flow", runs, lambda run: run.flow),
+        _identity_column("Prior", runs, lambda run: run.prior),
         Column(
             "λ",
             ["" if weight is None else write_weight(weight, HTML) for weight in _weights(runs)],
@@ -113,7 +113,7 @@ def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
         ),
     ]
     if len({run.recorded.run.dataset for run in runs}) > 1:
-        columns.append(_identity("Data set", runs, lambda run: run.dataset))
+        columns.append(_identity_column("Data set", runs, lambda run: run.dataset))
     if len({run.recorded.run.seed for run in runs}) > 1:
         seeds = [run.recorded.run.seed for run in runs]
         columns.append(Column("Seed", [str(seed) for seed in seeds], [float(seed) for seed in seeds], is_numeric=True))
@@ -135,7 +135,7 @@ def _weights(runs: Iterable[ShownRun]) -> list[float | None]:
     return [run.recorded.run.weight for run in runs]
 
 
-def _identity(heading: str, runs: Iterable[ShownRun], of: Callable[[Run], str | None]) -> Column:
+def _identity_column(heading: str, runs: Iterable[ShownRun], of: Callable[[Run], str | None]) -> Column:
     """Make a column of a property that identifies runs."""
     texts = [of(run.recorded.run) for run in runs]
     return Column(heading, [escape(text or "") for text in texts], list(texts))
@@ -247,5 +247,5 @@ def _image_sets(item: RecordedRun) -> list[Path]:
 
 
 def _samples(folder: Path) -> list[Picture]:
-    picture = generated_images(folder, f"Images drawn at T = {folder.name.partition('=')[2]}, a column for each class.")
+    picture = embed_generated(folder, f"Images drawn at T = {folder.name.partition('=')[2]}, a column for each class.")
     return [] if picture is None else [picture]

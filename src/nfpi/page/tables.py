@@ -19,7 +19,7 @@ from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
 
 @dataclass(frozen=True)
 class ShownTable:
-    """A table, or why there is none.
+    """A table, or the reason why it is missing.
 
     Attributes:
         name: stem of its files.

@@ -11,7 +11,7 @@ from pathlib import Path
 from nfpi.figures.curves import write_curves
 from nfpi.page.claims import ShownClaims, read_shown_claims
 from nfpi.page.costs import Cost, cost_table, read_costs
-from nfpi.page.described import FILE, Described, known_figures, read_described
+from nfpi.page.descriptions import FILE, Descriptions, known_figures, read_descriptions
 from nfpi.page.figures import ShownFigure, read_figures
 from nfpi.page.headline import Headline, headlines
 from nfpi.page.meanings import WEIGHT, meanings
@@ -94,7 +94,7 @@ def write_page(root: Path) -> Path:
 def read_page(root: Path) -> Page:
     """Read the contents of a page from a folder of results."""
     problems: list[str] = []
-    described = _described(root, problems)
+    described = _read_descriptions(root, problems)
     try:
         write_curves(root)
     except OSError as error:
@@ -136,12 +136,12 @@ def _is_fitted(item: RecordedRun) -> bool:
     return bool(item.run.weight)
 
 
-def _described(root: Path, problems: list[str]) -> Described:
+def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
     try:
-        return read_described(root)
+        return read_descriptions(root)
     except (FormatError, OSError) as error:
         problems.append(str(error))
-        return Described(figures=known_figures())
+        return Descriptions(figures=known_figures())
 
 
 def _not_made(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
@@ -179,10 +179,10 @@ def _facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple
 
 
 def _shorten(problems: Sequence[str], root: Path) -> list[str]:
-    """Make paths relative to the folder of results, and keep the first of many problems."""
+    """Make paths relative to the folder of results, and limit the number of problems."""
     lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
     more = len(lines) - _MOST_PROBLEMS
-    return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more, said in their places below"]
+    return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more, shown below"]
 
 
 def _short(commit: object) -> str:

@@ -17,7 +17,7 @@ from nfpi.classifiers.scoring import classifier_scores
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.variants import Variants
 from nfpi.classifiers.weights import load_weights
-from nfpi.config import CLASSIFIERS, NO_RESULT, Augmentation, ClassifierConfig
+from nfpi.config import CLASSIFIERS, NOT_AFFECTING_RESULTS, Augmentation, ClassifierConfig
 from nfpi.config.metrics import GENERATED_PREFIX, computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
@@ -101,7 +101,7 @@ def _validation_metric(config: ClassifierConfig) -> str:
 
 
 def _augmentation(stage: TrainClassifier) -> Augmentation:
-    """Return the augmentation by its name in the experiments of the config."""
+    """Return the name that experiments give to the training augmentation, e.g. `standard+nfa`."""
     if stage.augmented is None:
         return stage.augmentation
     noisy = read_image_set(stage.augmented, verify=False).meta["extra"].get("displacement") == "noise"
@@ -114,7 +114,7 @@ def _check_options(stage: TrainClassifier) -> None:
     """Raise ValueError if folders and `train_on` contradict each other."""
     train_on = stage.classifier.train_on
     if train_on == "real" and stage.generated is not None:
-        raise ValueError("--generated: expected none for a classifier of real images (train_on), received some")
+        raise ValueError("--generated: expected no folder with train_on 'real', received one")
     if train_on != "real" and stage.generated is None:
         raise ValueError(f"--generated: expected a folder with train_on '{train_on}', received none")
     if train_on != "real" and stage.augmented is not None:
@@ -122,7 +122,7 @@ def _check_options(stage: TrainClassifier) -> None:
 
 
 def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
-    """Return the images, the digests of all files read, and the temperature of generated images."""
+    """Read the images; also return the digests of their files, and the temperature of generated images."""
     config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
     digests: dict[str, Any] = {}
     parts, temperature = [], None
@@ -159,7 +159,9 @@ def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
     files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
     return config_hash(
         {
-            "classifier": stage.classifier.model_dump(mode="json", exclude={*NO_RESULT, "weights", "start_from"}),
+            "classifier": stage.classifier.model_dump(
+                mode="json", exclude={*NOT_AFFECTING_RESULTS, "weights", "start_from"}
+            ),
             "augmentation": stage.augmentation,
             "code": code_of(CLASSIFIERS[stage.classifier.model]),
             "seed": stage.seed,
@@ -173,7 +175,7 @@ def test(stage: TestClassifier) -> None:
     """Choose a classifier by its validation accuracy, and test it."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
-    accuracies = _validated(stage)
+    accuracies = _validation_accuracies(stage)
     best = max(accuracies, key=lambda folder: accuracies[folder] or 0.0)
     weights, header = load_tensors(best / "model.safetensors")
     config, model = build_trained(weights, header, best / "model.safetensors")
@@ -217,10 +219,10 @@ def test(stage: TestClassifier) -> None:
     logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
 
-def _validated(stage: TestClassifier) -> dict[Path, float | None]:
+def _validation_accuracies(stage: TestClassifier) -> dict[Path, float | None]:
     """Return the validation accuracy of each candidate that did not diverge.
 
-    It is None for a single candidate without validation images.
+    The accuracy of a single candidate may be None, if there are no validation images.
 
     Raises:
         Diverged: all candidates diverged.

@@ -10,7 +10,7 @@ from nfpi.config import ConfigError, built_in_presets, resolve
 from nfpi.evidence.blocks import fill_blocks
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.copies import gather
-from nfpi.evidence.rebuilding import Rebuilt, find_evidence, find_reference
+from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.options import KeepEvidence, RebuildTables
@@ -52,11 +52,11 @@ def rebuild_tables(command: RebuildTables) -> None:
     by_preset = {folder.resolve().name: folder for folder in folders}
 
     @functools.cache
-    def read(preset: str) -> Rebuilt:
+    def read(preset: str) -> RebuiltResults:
         if preset not in by_preset:
             known = ", ".join(by_preset)
             raise EvidenceError(f"{command.evidence}: expected evidence of {preset}, received that of {known}")
-        return Rebuilt.read(by_preset[preset], reference)
+        return RebuiltResults.read(by_preset[preset], reference)
 
     if command.output is not None:
         for preset, folder in by_preset.items():
@@ -72,7 +72,7 @@ def rebuild_tables(command: RebuildTables) -> None:
 
 
 def _settings_of(root: Path) -> StoredSettings:
-    """Return the settings of the last call of the workflow, else those of the preset named like the folder.
+    """Return the settings of the last call of the workflow, or else of the preset with the name of the folder.
 
     Raises:
         ConfigError: neither is found.
@@ -82,4 +82,4 @@ def _settings_of(root: Path) -> StoredSettings:
     name = root.resolve().name
     if Path("config.yaml").is_file() and name in built_in_presets(Path("presets")):
         return StoredSettings.of(name, resolve(Path("config.yaml"), Path("presets"), {"preset": name}).config)
-    raise ConfigError(f"{root / FILE}: expected the settings that `snakemake` leaves, received no such file")
+    raise ConfigError(f"{root / FILE}: expected the settings that `snakemake` writes, received no such file")

@@ -44,7 +44,7 @@ def start_flow(stage: StartFlow) -> None:
         **header,
         "flow": {"kind": kind, **architecture},
         "code": code_of(FLOWS[kind]),
-        "training": stage.training.of_initial_state(),
+        "training": stage.training.initial_state_settings(),
         "data": data.train.meta["sha256"],
     }
     checkpoints = Checkpoints(stage.output, config_hash(settings), stage.training.checkpoint_minutes)
@@ -53,7 +53,7 @@ def start_flow(stage: StartFlow) -> None:
         with device.together() as processes:
             initial = start_training(data, description, stage.start, stage.seed, device, checkpoints, stage.output)
     except TrainingDiverged as fault:
-        fault.context = {"seed": stage.seed, "training": stage.training.of_initial_state()}
+        fault.context = {"seed": stage.seed, "training": stage.training.initial_state_settings()}
         _keep_divergence(stage, fault, device, checkpoints)
         return
     if not processes.first:
@@ -114,7 +114,7 @@ def train_flow(stage: TrainFlow) -> None:
     state, header = TrainingState.load(state_file, stage.training, data.steps_per_epoch, device.device)
     fingerprint = config_hash(
         {
-            "training": stage.training.of_result(),
+            "training": stage.training.result_settings(),
             "code": code_of(FLOWS[state.flow.kind]),
             "state": file_digest(state_file),
             "prior": file_digest(prior_file),
@@ -129,7 +129,7 @@ def train_flow(stage: TrainFlow) -> None:
             state = continue_training(state, prior, data, device, checkpoints, learned, stage.output)
     except TrainingDiverged as fault:
         fault.weight = stage.weight if learned is not None else prior_header.get("lambda")
-        fault.context = {"seed": seed, "training": stage.training.of_result()}
+        fault.context = {"seed": seed, "training": stage.training.result_settings()}
         _keep_divergence(stage, fault, device, checkpoints)
         return
     if not processes.first:
@@ -155,7 +155,7 @@ def train_flow(stage: TrainFlow) -> None:
 def _keep_divergence(
     stage: StartFlow | TrainFlow, fault: TrainingDiverged, device: Device, checkpoints: Checkpoints
 ) -> None:
-    """Write outputs that record the divergence of the training, and its log; a rerun would diverge again.
+    """Write the log of a diverged training, and outputs that record the divergence, as a rerun would diverge again.
 
     Raises:
         ArithmeticError: in all processes but the first, which writes the files.
@@ -189,5 +189,5 @@ def _training_data(folder: Path, config: TrainingConfig, device: Device) -> Trai
 
 
 def _data_header(train: ImageSet) -> dict[str, Any]:
-    """Return the metadata of the training images that later stages need: all of their `meta` but the counts."""
+    """Return the metadata of the training images that later stages need."""
     return {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}

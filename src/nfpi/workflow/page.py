@@ -13,17 +13,17 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     No job depends on the page: an error is logged in one line and does not change how the call ends.
 
     Args:
-        logger: Snakemake's.
-        plan: of the call.
+        logger: Snakemake's logger.
+        plan: settings and paths of the call.
     """
     root = plan.layout.root
     if not root.is_dir():
         return
     try:
-        from nfpi.page.described import describe, write_described  # pandas and matplotlib: planning needs neither
+        from nfpi.page.descriptions import describe, write_descriptions  # import pandas and matplotlib
         from nfpi.page.write import write_page
 
-        write_described(root, describe(plan.config))
+        write_descriptions(root, describe(plan.config))
         logger.info(f"page:   {write_page(root)}")
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Params functions: the settings that rules pass to stages as JSON; a stage reruns only when its own have changed."""
+"""Params functions: the settings that rules pass to stages as JSON, so that a stage reruns only if its own change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nfpi.config import FIGURES, METRICS, NO_RESULT, TableSettings, extension_digest
+from nfpi.config import FIGURES, METRICS, NOT_AFFECTING_RESULTS, TableSettings, extension_digest
 from nfpi.config.generation import Displacement
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, registered_name
 from nfpi.results.rows import TableRow
@@ -19,12 +19,12 @@ from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
 from nfpi.workflow.tables import table_rows
 
 Param = Callable[[Wildcards], str]
-Unseen = Callable[[Wildcards, int], str]
-"""A params function of `threads`: Snakemake does not compare its value with that of the last call, so it never causes a
-rerun. A rule that uses one has a second, compared one without the settings that do not change the result."""
+UncomparedParam = Callable[[Wildcards, int], str]
+"""A params function with the argument `threads`, which makes Snakemake ignore changes of its value. Rules that pass
+settings in this way have a second param, which is compared, with the settings that affect the result."""
 
 
-_UNSEEN = ("experiments", "title", "best_only", "metrics", "literature")
+_IGNORED_BY_CLAIMS = ("experiments", "title", "best_only", "metrics", "literature")
 """Settings of a table that the claims do not depend on."""
 
 
@@ -42,12 +42,12 @@ class Params:
         return as_json(self.plan.dataset(wildcards), without=["overrides"])
 
     def dataset_content(self, wildcards: Wildcards) -> str:
-        """Return the settings that the images depend on, without paths, which differ between users, and scoring.
+        """Return the settings that the images depend on, without paths, which differ between users.
 
         The content of the files is compared separately, see :mod:`nfpi.workflow.sources`.
         """
-        unseen = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
-        return as_json(self.plan.dataset(wildcards), without=unseen)
+        ignored = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
+        return as_json(self.plan.dataset(wildcards), without=ignored)
 
     def split(self, wildcards: Wildcards, threads: int) -> str:
         """Return the seed of the splits for messages (not compared); empty if all seeds share them."""
@@ -55,7 +55,7 @@ class Params:
         return "" if seed is None else f", split of seed {seed}"
 
     def real_labels(self, wildcards: Wildcards) -> list[str]:
-        """Return the option that adds scores on ImageNet-ReaL labels, if the data set has them."""
+        """Return the option that adds scores on ImageNet-ReaL labels, if the data set has these labels."""
         return ["--real-labels"] if self.plan.config.datasets[wildcards["dataset"]].real_labels else []
 
     # ---- flows and priors ----------------------------------------------------------------------------------
@@ -72,11 +72,11 @@ class Params:
     def training_of_initial_state(self, wildcards: Wildcards) -> str:
         """Return the training settings that the initial state depends on."""
         training = self.plan.config.training_of(wildcards["dataset"], wildcards["flow"])
-        return json.dumps(training.of_initial_state())
+        return json.dumps(training.initial_state_settings())
 
     def training_result(self, wildcards: Wildcards) -> str:
         """Return the training settings that the result depends on."""
-        return json.dumps(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]).of_result())
+        return json.dumps(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]).result_settings())
 
     def prior(self, wildcards: Wildcards) -> str:
         """Return the settings of a prior."""
@@ -121,8 +121,8 @@ class Params:
 
     def classifier_result(self, wildcards: Wildcards) -> str:
         """Return the classifier settings that the result depends on, without those of unused augmentations."""
-        unused = set(NO_RESULT)
-        augmentation = as_dict(wildcards).get("augmentation", "standard")  # that of generated images
+        unused = set(NOT_AFFECTING_RESULTS)
+        augmentation = as_dict(wildcards).get("augmentation", "standard")  # default: generated images
         unused |= set() if "standard" in augmentation else {"standard"}
         unused |= set() if variants_of(augmentation) is not None else {"nfa_probability"}
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
@@ -176,10 +176,12 @@ class Params:
     def tables_of_claims(self, wildcards: Wildcards) -> str:
         """Return the settings of the claims' tables that the choice of λ depends on."""
         tables = self.plan.config.tables
-        return json.dumps({name: json.loads(as_json(tables[name], without=_UNSEEN)) for name in self._claim_rows})
+        return json.dumps(
+            {name: json.loads(as_json(tables[name], without=_IGNORED_BY_CLAIMS)) for name in self._claim_rows}
+        )
 
     def rows_of_claims(self, wildcards: Wildcards) -> str:
-        """Return the rows of the claims, with the runs of the first seed: a command line has no room for all."""
+        """Return the rows of the claims with the runs of one seed, since a command line has a limited length."""
         seeds = self.plan.config.seeds[:1]
         rows = {name: [row.with_seeds(seeds).to_json() for row in rows] for name, rows in self._claim_rows.items()}
         return json.dumps(rows)
@@ -226,7 +228,7 @@ class Params:
         """Make a params function of the digest of the user's file that draws a figure, if any."""
         return lambda wildcards: _digests([FIGURES[name].extension])
 
-    def caption(self, name: str) -> Unseen:
+    def caption(self, name: str) -> UncomparedParam:
         """Make a params function of the caption of a figure in reports (not compared)."""
         return lambda wildcards, threads: self.plan.config.figures[name].describe(self.plan.config)
 
@@ -240,8 +242,8 @@ class Params:
         """Make a params function of digests of the user's files that define the variants used.
 
         Args:
-            groups: wildcards that name a block, `dataset`, `flow`, `prior` or `classifier`; or `metrics`, for the
-                metrics of the run in tables.
+            groups: wildcards that name a block (`dataset`, `flow`, `prior`, `classifier`), or `metrics` for the metrics
+                of the run in tables.
         """
 
         def digests(wildcards: Wildcards) -> str:
@@ -254,7 +256,7 @@ class Params:
         return digests
 
     def metrics(self, wildcards: Wildcards) -> list[str]:
-        """Return options that name the user's metrics of this run in tables; built-in metrics are always computed."""
+        """Return the options that select the user's metrics of this run; built-in metrics are always computed."""
         return [text for name in self._own_metrics(wildcards) for text in ("--metrics", name)]
 
     def _own_metrics(self, wildcards: Wildcards) -> list[str]:
@@ -262,7 +264,7 @@ class Params:
 
     @cached_property
     def _own_metrics_of_runs(self) -> dict[Run, set[str]]:
-        """The user's metrics of each run in tables and claims."""
+        """The user's metrics that tables and claims need of each run."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
             names = [*_metrics_of(settings), *self._claimed_metrics(table)]
@@ -278,7 +280,7 @@ class Params:
 
 
 def _metrics_of(table: TableSettings) -> list[str]:
-    """Return the metrics of a table, and the one that λ is chosen by."""
+    """Return the metrics of a table, and the metric that selects λ."""
     return [*table.metrics, *([f"{VALIDATION_PREFIX}{table.best_by}"] if table.best_by is not None else [])]
 
 
@@ -288,5 +290,5 @@ def _is_own(metric: str) -> bool:
 
 
 def _digests(files: Iterable[Path | None]) -> str:
-    """Return digests of the user's files, sorted; None stands for built-in code and is left out."""
+    """Return digests of the user's files, sorted; None, which stands for built-in code, is omitted."""
     return " ".join(extension_digest(file) for file in sorted({file for file in files if file is not None}))

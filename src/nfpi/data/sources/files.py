@@ -66,7 +66,7 @@ class SourceFiles:
     @property
     def token(self) -> str:
         """A short text that identifies names, sizes and times."""
-        digest = hashlib.sha256(_joined(self.names) + b"\0" + self.status.tobytes()).hexdigest()
+        digest = hashlib.sha256(_join(self.names) + b"\0" + self.status.tobytes()).hexdigest()
         return f"{len(self.names)} files of {self.status[:, 0].sum()} bytes, {digest[:16]}"
 
     def path(self, index: int) -> Path:
@@ -106,7 +106,7 @@ class SourceFiles:
 
 
 def list_source(config: DatasetConfig) -> SourceFiles:
-    """List the files of a data set in a folder, and those of its autoencoder.
+    """List the files of a data set in a folder, and the files of its autoencoder.
 
     Files of published data sets are not listed, since they are verified by known digests whenever they are read.
 
@@ -165,7 +165,7 @@ class SourceRecord:
         """Create a record from the digests of the files that were read, by their index."""
         content = b"".join(digests.get(index, _NOT_READ) for index in range(len(files.names)))
         array = np.frombuffer(content, np.uint8).reshape(-1, 32)
-        return cls(files.token, _joined(files.names), files.status, array)
+        return cls(files.token, _join(files.names), files.status, array)
 
     def write(self, folder: Path) -> None:
         """Write the record into the (temporary) folder of the splits."""
@@ -209,7 +209,7 @@ def token_of(files: SourceFiles, folder: Path) -> str:
     record = SourceRecord.read(folder)
     if record is None:
         return files.token
-    alike = record.names == _joined(files.names) and np.array_equal(record.status[:, 0], files.status[:, 0])
+    alike = record.names == _join(files.names) and np.array_equal(record.status[:, 0], files.status[:, 0])
     if not alike:
         return files.token
     times = files.status[:, 1]
@@ -240,7 +240,7 @@ def _write_times(folder: Path, times: np.ndarray) -> None:
         write_atomically(folder / _TIMES, buffer.getvalue())
 
 
-def _joined(names: list[str]) -> bytes:
+def _join(names: list[str]) -> bytes:
     return os.fsencode("\0".join(names))
 
 

@@ -15,7 +15,7 @@ from nfpi.runtime.formats import Record, check_record, read_json_object
 FILE = "page.json"
 
 
-class DescribedFigure(Record):
+class FigureDescription(Record):
     """Title and caption of a figure, and the names of its pictures."""
 
     title: str = ""
@@ -23,45 +23,47 @@ class DescribedFigure(Record):
     pictures: Annotated[list[str], Field(min_length=1)]
 
 
-class Described(Record):
+class Descriptions(Record):
     """Titles of tables, and descriptions of figures, by name in the order of the preset."""
 
     tables: dict[str, str] = {}
-    figures: dict[str, DescribedFigure] = {}
+    figures: dict[str, FigureDescription] = {}
 
 
-def describe(config: Config) -> Described:
+def describe(config: Config) -> Descriptions:
     """Return titles and captions of a preset."""
     figures = {
-        name: DescribedFigure(title=figure.title, caption=figure.describe(config), pictures=figure.picture_names(name))
+        name: FigureDescription(
+            title=figure.title, caption=figure.describe(config), pictures=figure.picture_names(name)
+        )
         for name, figure in config.figures.items()
     }
-    return Described(tables={name: table.title for name, table in config.tables.items()}, figures=figures)
+    return Descriptions(tables={name: table.title for name, table in config.tables.items()}, figures=figures)
 
 
-def write_described(root: Path, described: Described) -> None:
-    """Write titles and captions to the folder of results, for pages made by hand."""
+def write_descriptions(root: Path, described: Descriptions) -> None:
+    """Write titles and captions to the folder of results, for `nfpi page`, which does not read the preset."""
     write_atomically(root / FILE, described.model_dump_json(indent=2) + "\n")
 
 
-def read_described(root: Path) -> Described:
-    """Read titles and captions from the folder of results, or return those that do not depend on the preset.
+def read_descriptions(root: Path) -> Descriptions:
+    """Read titles and captions from the folder of results; without their file, return those common to all presets.
 
     Raises:
         FormatError: the file has other contents.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     path = root / FILE
     if path.is_file():
-        return check_record(Described, read_json_object(path), path, "titles and captions")
-    return Described(figures=known_figures())
+        return check_record(Descriptions, read_json_object(path), path, "titles and captions")
+    return Descriptions(figures=known_figures())
 
 
-def known_figures() -> dict[str, DescribedFigure]:
+def known_figures() -> dict[str, FigureDescription]:
     """Return the registered figures, with titles and captions that do not depend on the preset."""
     known = {name: FIGURES[name].settings for name in FIGURES}
     return {
-        name: DescribedFigure(
+        name: FigureDescription(
             title=getattr(settings, "title", ""),
             caption=getattr(settings, "caption", ""),
             pictures=settings.picture_names(name),  # type: ignore[attr-defined]
