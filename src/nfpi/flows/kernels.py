@@ -1,7 +1,8 @@
 """Scale the kernels of many convolutions by output channel in a few operations.
 
 The nets of a level of the paper's flow have up to 200 such kernels. On an accelerator, each multiplication and each of
-its gradients is a separate launch, so kernels of the same size are stacked and scaled together.
+its gradients is a separate launch, so kernels of the same size are stacked and scaled together. In mixed precision the
+shifts of all convolutions are cast together too, as each cast and its gradient would be launches as well.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ def scales_together(device: torch.device) -> bool:
     return launches_operations(device) and not torch.compiler.is_compiling()
 
 
-def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[Tensor]:
-    """Return s ⊙ W of every convolution, in the current memory format and precision of convolutions.
+def scale_kernels(
+    weights: Sequence[Tensor], scales: Sequence[Tensor], shifts: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the kernel s ⊙ W and the bias of every convolution, in their current memory format and precision.
 
     Args:
         weights: W, (out, in, k, k) each.
         scales: s, (out,) each.
+        shifts: biases, (out,) each.
 
     Returns:
-        (out, in, k, k) each.
+        (out, in, k, k) and (out,) each.
     """
     device = weights[0].device
     channels_last = convolution_format(device) == torch.channels_last
@@ -45,7 +49,8 @@ def scale_kernels(weights: Sequence[Tensor], scales: Sequence[Tensor]) -> list[T
         scaled = _ScaledKernels.apply(channels_last, dtype, *parameters)  # type: ignore[no-untyped-call]
         for place, kernel in zip(group, scaled, strict=True):
             kernels[place] = kernel
-    return kernels
+    biases = torch.cat(list(shifts)).to(dtype).split([len(shift) for shift in shifts]) if mixed else shifts
+    return list(zip(kernels, biases, strict=True))
 
 
 class _ScaledKernels(torch.autograd.Function):

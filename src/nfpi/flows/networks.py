@@ -28,6 +28,9 @@ class CouplingNet(nn.Module):
         raise NotImplementedError
 
 
+Scaled = tuple[Tensor, Tensor]
+"""scaled kernel of a convolution, and its bias"""
+
 _HEAD_SCALE = 0.77
 """scale after the first convolution of the released coupling nets, at the size of the paper's flow"""
 
@@ -68,16 +71,15 @@ class NormalizedConv2d(nn.Module):
         else:
             nn.init.kaiming_uniform_(self.weight, nonlinearity="linear")
 
-    def forward(self, x: Tensor, kernel: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, scaled: Scaled | None = None) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W).
 
         Args:
             x: the image.
-            kernel: product of weight and scale, if already computed.
+            scaled: product of weight and scale, and the bias, if already computed.
         """
-        if kernel is None:
-            kernel = self.weight * self.scale[:, None, None, None]
-        return F.conv2d(x, kernel, self.shift, padding=self.padding)
+        kernel, bias = scaled or (self.weight * self.scale[:, None, None, None], self.shift)
+        return F.conv2d(x, kernel, bias, padding=self.padding)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
@@ -107,8 +109,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = NormalizedConv2d(channels, channels, 1, initial_scale=initial_scale)
         self.conv3 = NormalizedConv2d(channels, channels, 3, starts_at_zero=True, initial_scale=initial_scale)
 
-    def forward(self, x: Tensor, kernels: Sequence[Tensor | None] = (None, None, None)) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W); `kernels` are the scaled kernels, if already computed."""
+    def forward(self, x: Tensor, kernels: Sequence[Scaled | None] = (None, None, None)) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W); `kernels`: scaled, with biases, if already computed."""
         hidden = F.elu(self.conv1(x, kernels[0]), inplace=True)
         hidden = F.elu(self.conv2(hidden, kernels[1]), inplace=True)
         return F.elu(self.conv3(hidden, kernels[2]).add_(x), inplace=True)
@@ -146,7 +148,7 @@ class ResidualNet(CouplingNet):
         self.out = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-        self._kernels: list[Tensor] | None = None
+        self._kernels: list[Scaled] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
@@ -160,11 +162,11 @@ class ResidualNet(CouplingNet):
     def _convolutions(self) -> list[NormalizedConv2d]:
         return [module for module in self.modules() if isinstance(module, NormalizedConv2d)]
 
-    def _scale_kernels(self) -> Sequence[Tensor | None]:
+    def _scale_kernels(self) -> Sequence[Scaled | None]:
         convolutions = self._convolutions()
         if not scales_together(self.head.weight.device):  # scaled right before use, a kernel is still in the cache
             return [None] * len(convolutions)
-        return scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions])
+        return _scale(convolutions)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
@@ -174,6 +176,11 @@ class ResidualNet(CouplingNet):
             hidden = block.initialize(hidden)  # type: ignore[operator]
         y: Tensor = self.out(hidden)
         return y
+
+
+def _scale(convolutions: Sequence[NormalizedConv2d]) -> list[Scaled]:
+    weights, scales = [one.weight for one in convolutions], [one.scale for one in convolutions]
+    return scale_kernels(weights, scales, [one.shift for one in convolutions])
 
 
 def kernels_together(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
@@ -186,7 +193,7 @@ def kernels_together(nets: Sequence[ResidualNet]) -> AbstractContextManager[None
 @contextmanager
 def _using_kernels(nets: Sequence[ResidualNet]) -> Iterator[None]:
     convolutions = [one for net in nets for one in net._convolutions()]
-    kernels = iter(scale_kernels([one.weight for one in convolutions], [one.scale for one in convolutions]))
+    kernels = iter(_scale(convolutions))
     try:
         for net in nets:
             net._kernels = list(islice(kernels, len(net._convolutions())))
