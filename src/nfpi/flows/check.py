@@ -11,7 +11,7 @@ _LARGEST_JACOBIAN = 64
 
 
 class FlowError(ValueError):
-    """Error of a backbone whose shapes, inverse or log-determinants are wrong."""
+    """A backbone has wrong shapes, a wrong inverse or wrong log-determinants."""
 
 
 def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: float | None = None) -> None:
@@ -48,14 +48,15 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
 
 @torch.no_grad()
 def _check_directions(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
-    z, there = _apply(flow, "forward", x)
-    back, home = _apply(flow, "inverse", z)
-    if not (error := _error(back, x)) <= tolerance:
+    z, log_abs_det = _apply(flow, "forward", x)
+    found, inverse_log_abs_det = _apply(flow, "inverse", z)
+    if not (error := _error(found, x)) <= tolerance:
         raise FlowError(f"{_name(flow)}: expected inverse(z) = x, received images that differ by up to {error:.3g}")
-    if not (error := _error(home, -there)) <= tolerance:
+    if not (error := _error(inverse_log_abs_det, -log_abs_det)) <= tolerance:
         raise FlowError(
             f"{_name(flow)}: expected the log-determinant of inverse to be minus that of forward, received "
-            f"{home[0].item():.6g} after {there[0].item():.6g} (relative difference up to {error:.3g})"
+            f"{inverse_log_abs_det[0].item():.6g} after {log_abs_det[0].item():.6g} "
+            f"(relative difference up to {error:.3g})"
         )
 
 

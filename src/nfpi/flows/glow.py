@@ -96,7 +96,7 @@ class ScaledConv2d(nn.Conv2d):
 
 
 class GlowNet(CouplingNet):
-    """3×3, 1×1 and 3×3 convolutions with ReLU between them; two are normalised, the last one is initialised to zero.
+    """Convolutions 3×3, 1×1 and 3×3 with ReLU between them; the first two are normalised, the last starts at zero.
 
     Args:
         in_channels, hidden_channels, out_channels: widths.
@@ -126,7 +126,7 @@ class GlowNet(CouplingNet):
 class GlowCoupling(Coupling):
     """Affine coupling y₂ = s(x₁) ⊙ x₂ + t(x₁) with s = sigmoid(r(x₁) + 2), and log |det| = Σ log s.
 
-    The form is that of Glow's Table 1; s is that of Glow's code, which computes y₂ = s ⊙ (x₂ + t). The scale is below
+    The form follows Glow's Table 1, and s follows Glow's code, which computes y₂ = s ⊙ (x₂ + t). The scale is below
     1, but log s has no lower bound: the inverse loses precision where r is far below −2.
 
     Args:

@@ -20,7 +20,7 @@ class ImageFlow(Bijection):
 
     Args:
         shape: (C, H, W) of the images.
-        settings: of this kind of flow.
+        settings: settings of this kind of flow.
 
     Attributes:
         kind: name by which the kind of flow is registered.
@@ -50,7 +50,7 @@ class ImageFlow(Bijection):
             raise ValueError(f"expected images (B, {', '.join(map(str, self.shape))}), received {tuple(x.shape)}")
 
     def as_images(self, z: Tensor) -> Tensor:
-        """Return latents as (B, C, H, W), given that or vectors (B, D) with D = C·H·W.
+        """Return latents, given as (B, C, H, W) or as vectors (B, D) with D = C·H·W, as (B, C, H, W).
 
         Raises:
             ValueError: z has another shape.

@@ -11,7 +11,7 @@ _skipped = ContextVar("_skipped", default=False)
 
 @contextmanager
 def skip_initialization() -> Iterator[None]:
-    """Let modules that are built in this block leave their random parameters uninitialised."""
+    """Make modules built in this block leave their random parameters uninitialised."""
     token = _skipped.set(True)
     try:
         yield

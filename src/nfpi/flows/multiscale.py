@@ -95,8 +95,8 @@ class MultiscaleFlow(ImageFlow):
         """Apply the steps of a level; a subclass may override this to share computations between steps.
 
         Args:
-            steps: of the level.
-            x: (B, C, H, W), its squeezed input.
+            steps: steps of the level.
+            x: squeezed input of the level, (B, C, H, W).
             log_abs_det: accumulated by the previous levels, (B,).
 
         Returns:

@@ -24,11 +24,11 @@ Builder = TypeVar("Builder", bound=Callable[..., ImageFlow])
 
 
 def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[Builder], Builder]:
-    """Register a backbone as a `kind:` of config.yaml; decorates a class or a function (shape, settings).
+    """Register a backbone, a class or a function called as (shape, settings), as a `kind:` of config.yaml.
 
     Args:
-        kind: its name.
-        settings: class of its settings.
+        kind: name of the kind.
+        settings: settings class of the kind.
 
     Raises:
         ConfigError: the name is taken.
@@ -57,7 +57,7 @@ def build_flow(
 
     Args:
         description: `kind`, `shape` and `settings`.
-        weights: its state_dict, which is copied; None: parameters are initialised randomly.
+        weights: state_dict of the flow, which is copied; None: parameters are initialised randomly.
         path: file of the description and the weights, named in errors.
 
     Raises:

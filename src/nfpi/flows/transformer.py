@@ -52,7 +52,7 @@ class XavierLinear(nn.Linear):
     """A linear layer initialised with Xavier-uniform weights and zero bias."""
 
     def reset_parameters(self) -> None:
-        """Initialise weights and bias, unless loaded ones replace them at once."""
+        """Initialise weights and bias, unless they are about to be loaded."""
         if not initialization_skipped():
             nn.init.xavier_uniform_(self.weight)
             nn.init.zeros_(self.bias)
@@ -62,8 +62,8 @@ class TransformerBlock(nn.Module):
     """Pre-norm transformer block h = x + attention(norm(x)), y = h + MLP(norm(h)), with GELU.
 
     Args:
-        width: of a token.
-        num_heads: of the attention; they divide the width.
+        width: size of a token.
+        num_heads: number of attention heads, which divides the width.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -94,7 +94,7 @@ class TransformerNet(nn.Module):
     Args:
         num_tokens: N.
         in_channels, out_channels: size of an input and of an output token.
-        width, num_heads: of the blocks.
+        width, num_heads: see :class:`TransformerBlock`.
         depth: number of blocks.
     """
 
@@ -168,12 +168,12 @@ class TransformerFlow(ImageFlow):
     """Couplings with transformer nets on the patches of an image.
 
     A coupling splits either the channels in a random order, or the patches in a checkerboard, by rows or by columns.
-    The next split of the same sort exchanges the halves. Unlike in Jet, an actnorm comes first: it gives the latents of
+    The next split of the same kind exchanges the halves. Unlike in Jet, an actnorm comes first: it gives the latents of
     a new flow the scale at which the class Gaussians are fitted.
 
     Args:
         shape: (C, H, W) of the images; the patch size divides H and W.
-        settings: of the patches, couplings and transformers.
+        settings: settings of the patches, couplings and transformers.
 
     Raises:
         ValueError: the patch size does not divide H and W, or there are too few patches or channels to split.
@@ -193,7 +193,7 @@ class TransformerFlow(ImageFlow):
         (rows, columns), num_channels = self.patches.grid, self.patches.num_channels
         if rows * columns < 2 or (num_channels < 2 and settings.channel_couplings):
             raise ValueError(
-                f"patch_size: expected two patches and two numbers of each at least, "
+                f"patch_size: expected at least two patches with two numbers each, "
                 f"received {rows * columns} and {num_channels} from patches of {size}×{size} of {tuple(shape)}"
             )
         by_tokens, by_channels = _both_ways(_token_orders(rows, columns)), _both_ways(_channel_orders(num_channels))
