@@ -20,9 +20,10 @@ from nfpi.checks.build import check_float32, check_precision
 from nfpi.checks.classifiers import check_classifiers
 from nfpi.checks.flow import SeriesErrors, check_bounds, check_flow_precision
 from nfpi.checks.given import check_account, check_autoencoder, check_data, check_weights
-from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
+from nfpi.checks.hours import check_hours, check_passes, stage_hours
+from nfpi.checks.machine import check_loader, check_shared_memory, check_threads, reading_rate
 from nfpi.checks.report import Line
-from nfpi.checks.steps import check_checkpoint, check_hours, check_memory, check_speed, in_format
+from nfpi.checks.steps import check_checkpoint, check_memory, check_speed, in_format
 from nfpi.checks.subject import Subject
 from nfpi.checks.workloads import find_workloads
 from nfpi.data.writer import write_image_set
@@ -69,6 +70,17 @@ def test_a_series_that_is_too_short_fails(subject, monkeypatch):
     monkeypatch.setattr(SeriesCoupling, "entry_bound", lambda self: 0.01)
     line = only(check_bounds(subject()))
     assert line.verdict == "FAILED"
+    assert "training.learning_rate" in line.text
+
+
+def test_series_that_double_are_slow(subject, monkeypatch):
+    line = only(check_bounds(subject()))
+    assert "terms per coupling at the beginning, " in line.text
+    found = iter([[3, 4, 5], [3, 4, 5], [3, 8, 9]])  # the second one is that of the row of the log
+    monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.lengths", lambda _: next(found))
+    line = only(check_bounds(subject()))
+    assert line.verdict == "slow"
+    assert "3 to 5 terms per coupling at the beginning, 3 to 9 at the end" in line.text
     assert "training.learning_rate" in line.text
 
 
@@ -136,16 +148,55 @@ def test_the_hours_of_a_preset_follow_from_the_time_of_a_step(subject, resolved)
     (workload,) = one.workloads
     one.seconds[workload.name] = 3600.0
     assert (workload.count, workload.steps_per_epoch) == (1150, 144)
-    text = only(check_hours(one)).text
     hours = 144 * (workload.training.epochs - 1)
-    assert f"train_flow {hours:.3g} h a run, {hours * workload.runs:.3g} h for the {workload.runs} runs" in text
+    assert f"train_flow {hours:.3g} h for each of {workload.runs} runs" in next(check_hours(one)).text
+
+
+def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(subject):
+    """By hand: runs, epochs and images of preset demo, at an hour an image or a step."""
+    one = subject()
+    runs, epochs = one.main.runs, one.main.training.epochs
+    classifiers = one.config.for_dataset("digits").classifiers
+    assert stage_hours(one)[0] == {}
+    one.seconds[one.main.name] = 3600.0
+    one.per_image = {("flow_inverse", "mef", "digits"): 3600.0, ("flow_forward", "mef", "digits"): 0.0}
+    one.per_image |= {("classifier_step", name, "digits"): 3600.0 for name in ("swin", "eva02")}
+    hours, unknown = stage_hours(one)
+    assert unknown == {"train_classifier: resnet18", "train_classifier: eva02_pretrained"}
+    assert hours["train_flow: mef"] == pytest.approx(runs * (epochs - 1) * 144)
+    nfa = one.config.for_dataset("digits").nfa
+    assert hours["augment"] == -(-nfa.variants * 1150 // nfa.batch_size) * nfa.batch_size
+    swin = classifiers["swin"]
+    steps = swin.epochs * -(-swin.repeats * 1150 // swin.batch_size)
+    scored = -(-(288 + 359) // swin.batch_size)
+    assert hours["train_classifier: swin"] == pytest.approx(4 * swin.batch_size * (steps + scored / 3))
+    one.workloads = [replace(one.main, count=2 * 1150)]
+    assert stage_hours(one)[0]["train_classifier: swin"] == pytest.approx(2 * hours["train_classifier: swin"])
+    one.workloads = [replace(one.main, count=None)]
+    assert stage_hours(one)[0] == {}
+
+
+def test_stages_that_no_check_measured_are_named(subject):
+    one = subject()
+    one.per_image["classifier_step", "swin", "digits"] = 1.0
+    found = list(check_hours(one))
+    assert [line.text.split(": about")[0] for line in found[:2]] == ["train_classifier: swin", "all stages"]
+    assert (found[-1].verdict, "train_flow: mef, " in found[-1].text) == ("missing", False)
+    assert all(name in found[-1].text for name in ("generate", "augment", "train_flow: mef", "resnet18"))
+
+
+def test_both_directions_of_a_flow_are_timed(subject):
+    one = subject()
+    assert only(check_passes(one)).verdict == "ok"
+    assert one.per_image.keys() == {("flow_forward", "mef", "digits"), ("flow_inverse", "mef", "digits")}
+    assert all(seconds > 0 for seconds in one.per_image.values())
 
 
 def test_without_a_number_of_images_the_data_are_missing(subject):
     one = subject()
     one.workloads = [replace(one.main, count=None)]
     one.seconds[one.main.name] = 1.0
-    line = only(check_hours(one))
+    line = next(check_hours(one))
     assert line.verdict == "missing"
     assert "prepare_data" in line.text
 
@@ -212,20 +263,50 @@ def test_little_shared_memory_fails(subject, tmp_path, monkeypatch):
     assert "--shm-size" in line.text
 
 
-def test_a_loader_that_cannot_keep_up_is_slow(subject):
-    one = subject()
+@pytest.mark.parametrize(("workers", "enough"), [(0, 5.0), (2, 1.2)])
+def test_a_loader_that_cannot_keep_up_is_slow(subject, monkeypatch, workers, enough):
+    """Reading before a step adds to its time; workers read beside it."""
+    monkeypatch.setattr(nfpi.checks.machine, "reading_rate", lambda *_: 800.0)
+    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 8)
+    one = subject(training={"workers": workers})
+    for needed, verdict in ((800 / enough / 1.01, "ok"), (800 / enough * 1.01, "slow")):
+        one.seconds[one.main.name] = 8 / needed
+        line = only(check_loader(one))
+        assert line.verdict == verdict
+        assert ("training.workers: " in line.text) == (verdict == "slow")
+        assert ("adds" in line.text) == (not workers)
+    one = subject(training={"workers": 7})
     one.seconds[one.main.name] = 1e-9
-    line = only(check_loader(one))
-    assert line.verdict == "slow"
-    assert "training.workers" in line.text
-    one.seconds[one.main.name] = 1e9
-    assert only(check_loader(one)).verdict == "ok"
+    assert "ask for more cores" in only(check_loader(one)).text
+
+
+def test_reading_waits_neither_for_a_device_nor_for_batches_made_before(subject, monkeypatch):
+    """Two workers make four batches ahead, and the first one starts them."""
+    seconds, slow = iter(range(100)), iter([])
+
+    def read(self, seed, epoch):
+        for batch in range(len(self.train) // self.config.batch_size):
+            events.append(batch)
+            yield None, range(self.config.batch_size)
+
+    def clock():
+        events.append("clock")
+        return float(next(seconds))
+
+    events: list[object] = []
+    monkeypatch.setattr(nfpi.checks.machine.TrainingData, "read", read)
+    monkeypatch.setattr(nfpi.checks.machine.TrainingData, "stream", lambda *_: slow)
+    monkeypatch.setattr(nfpi.checks.machine.time, "perf_counter", clock)
+    assert reading_rate(subject(), 2) == 8 * 8
+    assert events == [0, 1, 2, 3, 4, "clock", 5, 6, 7, 8, 9, 10, 11, 12, "clock"]
 
 
 def test_a_classifier_whose_loss_is_not_finite_fails(subject, monkeypatch):
-    config = nfpi.checks.classifiers.used_classifiers(subject().config)[0]
-    monkeypatch.setattr(nfpi.checks.classifiers, "used_classifiers", lambda _: [config])
-    assert only(check_classifiers(subject())).verdict == "ok"
+    first = dict([next(iter(nfpi.checks.classifiers.used_classifiers(subject().config).items()))])
+    monkeypatch.setattr(nfpi.checks.classifiers, "used_classifiers", lambda _: first)
+    one = subject()
+    assert only(check_classifiers(one)).verdict == "ok"
+    assert one.per_image.keys() == {("classifier_step", "resnet18", "digits")}
     monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan)
     line = only(check_classifiers(subject()))
     assert line.verdict == "FAILED"

@@ -9,8 +9,9 @@ import torch
 
 from nfpi.checks.build import check_build, check_precision
 from nfpi.checks.classifiers import check_classifiers
+from nfpi.checks.hours import check_hours
 from nfpi.checks.machine import check_loader
-from nfpi.checks.steps import check_hours, check_memory, check_speed, check_synchronisations
+from nfpi.checks.steps import check_memory, check_speed, check_synchronisations
 from nfpi.checks.subject import Subject, Trainer
 
 GIB = 2**30
@@ -60,7 +61,7 @@ def test_the_share_of_the_peak_is_told(on_h100):
 def test_a_training_longer_than_its_jobs_names_the_retries(on_h100):
     one = on_h100(resources={"train_flow": {"runtime": 60, "gpu": 1}})
     one.seconds[one.main.name] = 60.0
-    line = only(check_hours(one))
+    line = next(check_hours(one))
     hours = 144 * (one.main.training.epochs - 1) * 60 / 3600
     assert line.verdict == "slow"
     assert f"set --retries {-(-int(hours * 60) // 60)}" in line.text

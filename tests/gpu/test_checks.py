@@ -9,6 +9,7 @@ import torch
 
 from nfpi.checks.build import check_build, check_float32, check_precision
 from nfpi.checks.flow import check_bounds, check_flow_precision
+from nfpi.checks.hours import check_passes
 from nfpi.checks.processes import check_processes
 from nfpi.checks.run import run_checks
 from nfpi.checks.steps import check_checkpoint, check_memory, check_speed, check_synchronisations
@@ -35,7 +36,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     "check",
     [
         *(check_build, check_precision, check_float32, check_flow_precision, check_bounds, check_checkpoint),
-        *(check_synchronisations, check_memory, check_speed, check_processes),
+        *(check_synchronisations, check_memory, check_speed, check_passes, check_processes),
     ],
     ids=lambda check: check.__name__,
 )

@@ -56,7 +56,7 @@ def check_precision(subject: Subject) -> Iterator[Line]:
     wanted: dict[str, str] = {
         f"training of {workload.name}": workload.training.precision for workload in subject.workloads
     }
-    wanted |= {f"classifiers.{name}": config.precision for name, config in used_classifiers(subject.config)}
+    wanted |= {f"classifiers.{name}": one.precision for (name, _), one in used_classifiers(subject.config).items()}
     for where, precision in wanted.items():
         try:
             chosen = choose_precision(precision, subject.device)

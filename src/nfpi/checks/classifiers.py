@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -21,43 +22,45 @@ _ON_CPU = 4
 """batch size on a CPU"""
 
 
-def used_classifiers(config: Config) -> list[tuple[str, ClassifierConfig]]:
-    """Return name and settings of each classifier that the tables train."""
+def used_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
+    """Return the settings of each classifier that the tables train, by its name and its data set."""
     used = dict.fromkeys((one.classifier, one.dataset) for _, one in config.experiments() if one.classifier is not None)
-    found = {name: config.for_dataset(dataset).classifiers[name] for name, dataset in used}
-    return [(name, one) for name, one in found.items() if one.epochs]
+    found = {(name, dataset): config.for_dataset(dataset).classifiers[name] for name, dataset in used}
+    return {key: one for key, one in found.items() if one.epochs}
 
 
 def check_classifiers(subject: Subject) -> Iterator[Line]:
-    """Train each classifier on random images for a few steps."""
-    shapes = _shapes(subject)
-    for name, config in used_classifiers(subject.config):
-        release_memory()
-        batch = config.batch_size if subject.on_gpu else min(config.batch_size, max(_ON_CPU, config.accumulate))
-        try:
-            yield _line(subject, name, config, batch, *shapes[name])
-        except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
-            text = describe_scarcity(error, "train-classifier") or one_line(error)
-            yield Line("classifier", "FAILED", f"{name}, batch {batch}: {text}")
+    """Train each classifier on random images for a few steps, once for each size of images and number of classes."""
+    measured: dict[str, float] = {}
+    for (name, dataset), config in used_classifiers(subject.config).items():
+        shape, classes = _images_of(subject, dataset, config)
+        key = json.dumps([name, config.model_dump(mode="json"), shape, classes])
+        if key not in measured:
+            release_memory()
+            batch = config.batch_size if subject.on_gpu else min(config.batch_size, max(_ON_CPU, config.accumulate))
+            try:
+                line, seconds = _time_steps(subject, name, config, batch, shape, classes)
+            except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
+                text = describe_scarcity(error, "train-classifier") or one_line(error)
+                line, seconds = Line("classifier", "FAILED", f"{name}, batch {batch}: {text}"), math.nan
+            measured[key] = seconds / batch
+            yield line
+        if not math.isnan(measured[key]):
+            subject.per_image["classifier_step", name, dataset] = measured[key]
 
 
-def _shapes(subject: Subject) -> dict[str, tuple[tuple[int, int, int], int]]:
-    """Return (C, H, W) and the number of classes of the images of each classifier."""
-    images = {workload.dataset: workload.images for workload in subject.workloads}
-    shapes = {}
-    for _, one in subject.config.experiments():
-        if one.classifier is None:
-            continue
-        known = images.get(one.dataset, subject.main.images)
-        size = subject.config.for_dataset(one.dataset).classifiers[one.classifier].image_size or known.shape[1]
-        channels = 3 if subject.config.datasets[one.dataset].vae is not None else known.shape[0]
-        shapes[one.classifier] = ((channels, size, size), known.num_classes)
-    return shapes
+def _images_of(subject: Subject, dataset: str, config: ClassifierConfig) -> tuple[tuple[int, int, int], int]:
+    """Return (C, H, W) and the number of classes of a classifier's images."""
+    known = {workload.dataset: workload.images for workload in subject.workloads}.get(dataset, subject.main.images)
+    size = config.image_size or known.shape[1]
+    channels = 3 if subject.config.datasets[dataset].vae is not None else known.shape[0]
+    return (channels, size, size), known.num_classes
 
 
-def _line(
+def _time_steps(
     subject: Subject, name: str, config: ClassifierConfig, batch: int, shape: tuple[int, int, int], classes: int
-) -> Line:
+) -> tuple[Line, float]:
+    """Train a few steps; return the report line and the seconds of a step."""
     from nfpi.classifiers.data import ClassifierData
     from nfpi.classifiers.registry import build_classifier, get_preprocessing
     from nfpi.classifiers.training import train_classifier
@@ -98,4 +101,4 @@ def _line(
         text += f", {used:.1f} GiB at most"
     elif batch < config.batch_size:
         text += f"; memory and time at the whole batch of {config.batch_size}: a GPU shows them"
-    return Line("classifier", "ok", text + given)
+    return Line("classifier", "ok", text + given), seconds

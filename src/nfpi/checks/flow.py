@@ -14,6 +14,7 @@ from nfpi.checks.report import Line
 from nfpi.checks.subject import Subject, in_mode
 from nfpi.flows.coupling import SeriesCoupling
 from nfpi.flows.image_flow import ImageFlow
+from nfpi.flows.series import SeriesBounds
 from nfpi.linalg import series_plan, truncation_error
 from nfpi.training.loop import continue_training
 
@@ -81,32 +82,41 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def check_bounds(subject: Subject) -> Iterator[Line]:
-    """Train a few steps with the training loop, and check that every coupling's series was long enough."""
+    """Train a few steps with the training loop; check that every series was long enough, and did not double."""
     trainer = subject.trained
     began = time.monotonic()
     trainer.step(*trainer.batch())
     seconds = time.monotonic() - began
     steps = _STEPS if subject.on_gpu else max(2, min(_STEPS, int(_SECONDS_ON_CPU / seconds)))
     state = replace(trainer.state, step=0)
-    data = trainer.batches(steps)
+    data, before = trainer.batches(steps), SeriesBounds(state.flow).lengths()
     with SeriesErrors(state.flow) as errors:
         state = continue_training(state, trainer.prior, data, trainer.device, progress=False)
     trainer.set_up_again()
-    bits = state.log[-1]["train_bits_per_dim"]
+    after, bits = SeriesBounds(state.flow).lengths(), state.log[-1]["train_bits_per_dim"]
     text = f"{steps} steps of {subject.main.name} at a batch of {data.config.batch_size}, {bits:.3f} bits/dim"
     if not errors.calls:
         yield Line("series", "ok", f"{text}; no coupling by a series")
-    elif not errors.largest:
-        yield Line("series", "ok", f"{text}; every series was long enough")
-    elif errors.largest <= _TOLERANCE:
+        return
+    text += f"; {_range(before)} terms per coupling at the beginning, {_range(after)} at the end"
+    remedy = (
+        f"set a smaller training.learning_rate (now {trainer.config.learning_rate:g}) or a longer warmup_steps "
+        f"(now {trainer.config.warmup_steps})"
+    )
+    if errors.largest > _TOLERANCE:
+        exceeded = f"a coupling's bound was exceeded, with a relative error of {errors.largest:.1g}"
+        yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
+    elif any(now >= 2 * then for then, now in zip(before, after, strict=True)):
+        yield Line("series", "slow", f"{text}; twice as many, which every step computes: {remedy}")
+    elif errors.largest:
         yield Line("series", "ok", f"{text}; truncated with relative errors of at most {errors.largest:.1g}")
     else:
-        yield Line(
-            "series",
-            "FAILED",
-            f"{text}; a coupling's bound was exceeded, with a relative error of {errors.largest:.1g}: set a smaller "
-            f"training.learning_rate (now {trainer.config.learning_rate:g}) or a longer warmup_steps",
-        )
+        yield Line("series", "ok", f"{text}; every series was long enough")
+
+
+def _range(lengths: list[int]) -> str:
+    """Return the smallest and the largest number of terms."""
+    return f"{min(lengths)} to {max(lengths)}"
 
 
 class SeriesErrors:

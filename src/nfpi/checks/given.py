@@ -46,9 +46,10 @@ def check_weights(subject: Subject) -> Iterator[Line]:
     """Check that the weight files of the classifiers exist."""
     from nfpi.checks.classifiers import used_classifiers
 
-    for name, config in used_classifiers(subject.config):
-        if config.weights is not None and not config.weights.is_file():
-            yield Line("weights", "missing", f"classifiers.{name}.weights: {config.weights} is not there")
+    files = {name: config.weights for (name, _), config in used_classifiers(subject.config).items()}
+    for name, file in files.items():
+        if file is not None and not file.is_file():
+            yield Line("weights", "missing", f"classifiers.{name}.weights: {file} is not there")
 
 
 def check_autoencoder(subject: Subject) -> Iterator[Line]:
@@ -84,6 +85,8 @@ def _autoencoder_line(subject: Subject, dataset: str) -> Line:
         action(autoencoder, given)
         synchronize(subject.device)
         rates.append(count / (time.perf_counter() - began))
+    subject.per_image["vae_encode", "", dataset] = 1 / rates[0]
+    subject.per_image["vae_decode", "", dataset] = 1 / rates[1]
     text = (
         f"{dataset}: {count} images of {size}×{size} pixels, {rates[0]:.3g} encoded and {rates[1]:.3g} decoded a second"
     )

@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 
 from nfpi.checks.report import Line
-from nfpi.checks.subject import SEED, Subject, Trainer, synchronize
+from nfpi.checks.subject import SEED, Subject, first_images
 from nfpi.data.loader import START_METHOD
+from nfpi.training.batches import TrainingData
 
 _SHARED = Path("/dev/shm")
 _BATCHES_AHEAD = 2
 """batches prefetched by each worker, torch's default"""
-_MARGIN = 1.2
+_MARGIN, _ALONE = 1.2, 5.0
+"""smallest factor between the images that are read and those that are needed: by workers, and between steps"""
 _BATCHES = 8
 
 
@@ -59,18 +61,13 @@ def check_shared_memory(subject: Subject, folder: Path = _SHARED) -> Iterator[Li
 
 
 def check_loader(subject: Subject) -> Iterator[Line]:
-    """Compare the images per second that are read and augmented with those that the steps use."""
+    """Compare the images per second that are read and augmented with those that the steps use.
+
+    Neither waits for the other: batches are read without steps, and steps were timed with a batch in memory.
+    """
     workload = subject.main
-    trainer = Trainer.new(workload, subject.batch(workload.training.batch_size))
     workers = min(workload.training.workers, cores())
-    data = trainer.batches(_BATCHES + 1, workers)
-    with closing(data):
-        stream = data.stream(SEED, 0)
-        next(stream)  # the workers have started
-        began = time.perf_counter()
-        images = sum(len(labels) for _, labels in stream)
-        synchronize(subject.device)
-        rate = images / (time.perf_counter() - began)
+    rate = reading_rate(subject, workers)
     seconds = subject.seconds.get(workload.name)
     text = f"{workload.name}: {rate:.0f} images/s by {workers} workers" + (
         "" if workload.prepared else ", random images"
@@ -80,8 +77,31 @@ def check_loader(subject: Subject) -> Iterator[Line]:
         return
     need = workload.training.batch_size / seconds
     text += f", {need:.0f} needed"
-    if rate >= _MARGIN * need or (not workers and not subject.on_gpu and rate >= need):
+    if not workers:
+        text += f"; reading before each step adds {100 * need / rate:.1f} % to its time"
+    if rate >= (_MARGIN if workers else _ALONE) * need:
         yield Line("loader", "ok", text)
-    else:
-        more = max(1, workers) * _MARGIN * need / rate
-        yield Line("loader", "slow", f"{text}: set training.workers: {min(int(more) + 1, max(1, cores() - 1))}")
+        return
+    wanted, most = int(max(1, workers) * _MARGIN * need / rate) + 1, max(1, cores() - 1)
+    advice = f"set training.workers: {min(wanted, most)}" if workers < most else "ask for more cores, and set workers"
+    yield Line("loader", "slow", f"{text}: {advice}")
+
+
+def reading_rate(subject: Subject, workers: int) -> float:
+    """Measure the images per second that are read and augmented, on the CPU, while no step is made.
+
+    Batches that the workers made before the time is taken are not counted.
+    """
+    workload = subject.main
+    batch, ahead = subject.batch(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers
+    timed = max(_BATCHES, 2 * workers)
+    update = {"batch_size": batch, "workers": workers}
+    config = workload.training.model_copy(update=update)
+    data = TrainingData(first_images(workload.images, (ahead + timed) * batch), None, config, subject.device)
+    with closing(data):
+        stream = data.read(SEED, 0)
+        for _ in range(ahead):
+            next(stream)
+        began = time.perf_counter()
+        images = sum(len(labels) for _, labels in stream)
+        return images / (time.perf_counter() - began)

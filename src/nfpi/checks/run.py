@@ -10,12 +10,12 @@ from nfpi.checks.build import check_build, check_float32, check_precision, check
 from nfpi.checks.classifiers import check_classifiers
 from nfpi.checks.flow import check_bounds, check_flow_precision
 from nfpi.checks.given import check_account, check_autoencoder, check_data, check_weights
+from nfpi.checks.hours import check_hours, check_passes
 from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
 from nfpi.checks.processes import check_processes
 from nfpi.checks.report import Line, one_line
 from nfpi.checks.steps import (
     check_checkpoint,
-    check_hours,
     check_memory,
     check_speed,
     check_synchronisations,
@@ -45,13 +45,14 @@ CHECKS: tuple[Check, ...] = (
     check_synchronisations,
     check_memory,
     check_speed,
-    check_hours,
     check_loader,
     check_processes,
+    check_passes,
     check_classifiers,
     check_autoencoder,
+    check_hours,
 )
-"""In order: quick checks come first, and hours are computed from the speed."""
+"""In order: quick checks come first, and hours are computed from the times that all others measured."""
 
 
 def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> Iterator[Line]:

@@ -1,15 +1,14 @@
-"""Checks of training steps: memory, time in each memory format and precision, and the resulting hours."""
+"""Checks of training steps: memory, time in each memory format and precision, and waits of the host."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ import nfpi.flows.kernels
 import nfpi.flows.networks
 from nfpi.benchmark.cards import peak_of
 from nfpi.checks.report import Line, one_line
-from nfpi.checks.subject import Subject, Trainer, release_memory, synchronize
+from nfpi.checks.subject import Subject, Trainer, release_memory, seconds_of, synchronize
 from nfpi.checks.workloads import Workload
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.compiler import choose_compiler
@@ -32,11 +31,7 @@ _FULL = 0.9
 """fraction of a card's memory above which a training may run out of memory"""
 _WORTHWHILE = 1.1
 """speed-up above which another setting is recommended"""
-_REPEATS, _LONG = 3, 1.5
-"""number of timed steps after a warm-up, and seconds of a warm-up above which only one is timed"""
 _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
-_JOBS = 5
-"""times that a job is run under the cluster profiles, retries included"""
 _ON_GPU = "needs a GPU"
 
 
@@ -190,48 +185,6 @@ def in_format(memory_format: torch.memory_format) -> Iterator[None]:
     finally:
         for module, own in zip(modules, before, strict=True):
             module.convolution_format = own
-
-
-def seconds_of(action: Callable[[], object], device: torch.device) -> float:
-    """Measure the median time of an action after a warm-up, or a single time if the warm-up was long."""
-    times: list[float] = []
-    while len(times) < (2 if times and times[0] > _LONG else 1 + _REPEATS):
-        synchronize(device)
-        began = time.perf_counter()
-        action()
-        synchronize(device)
-        times.append(time.perf_counter() - began)
-    return median(times[1:])
-
-
-def check_hours(subject: Subject) -> Iterator[Line]:
-    """Project the hours of the trainings of each workload from the time of a step."""
-    limit = subject.config.resources.get("train_flow")
-    for workload in subject.workloads:
-        seconds, steps = subject.seconds.get(workload.name), workload.steps_per_epoch
-        if seconds is None:
-            continue
-        about = "" if subject.on_gpu else "about "
-        if steps is None:
-            yield Line(
-                "hours",
-                "missing",
-                f"{workload.name}: {about}{seconds:.3g} s a step of {workload.training.batch_size} images; their "
-                "number: prepare the data (snakemake all --until prepare_data)",
-            )
-            continue
-        first = workload.training.fit_after_epochs
-        start, train = ((epochs * steps * seconds / 3600) for epochs in (first, workload.training.epochs - first))
-        text = (
-            f"{workload.name}: {steps} steps an epoch of {about}{seconds:.3g} s: start_flow {start:.2g} h, train_flow "
-            f"{train:.3g} h a run, {train * workload.runs:.3g} h for the {workload.runs} runs of the preset"
-        )
-        if limit is not None and subject.on_gpu and train * 60 > _JOBS * limit.runtime:
-            retries = math.ceil(train * 60 / limit.runtime)
-            text += f"; {_JOBS} jobs of {limit.runtime} minutes are less: set --retries {retries}"
-            yield Line("hours", "slow", text)
-        else:
-            yield Line("hours", "ok", text)
 
 
 def check_synchronisations(subject: Subject) -> Iterator[Line]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -31,6 +33,8 @@ SEED = 0
 ON_CPU = 16
 """largest batch size on a CPU"""
 _INITIAL = 64
+_REPEATS, _LONG = 3, 1.5
+"""number of timed actions after a warm-up, and seconds of a warm-up above which only one is timed"""
 
 
 @dataclass
@@ -43,6 +47,8 @@ class Subject:
         workloads: flows that the preset trains; most checks use only the first one.
         device: device that the checks run on.
         seconds: time of a training step of each workload at its full batch size: measured, or on a CPU projected.
+        per_image: seconds per image of other computations, by their kind (:attr:`nfpi.benchmark.work.Work.kind`), the
+            name of the flow or the classifier, and the data set.
     """
 
     preset: str
@@ -50,6 +56,7 @@ class Subject:
     workloads: list[Workload]
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
+    per_image: dict[tuple[str, str, str], float] = field(default_factory=dict)
 
     @property
     def on_gpu(self) -> bool:
@@ -183,6 +190,18 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+    """Measure the median time of an action after a warm-up, or a single time if the warm-up was long."""
+    times: list[float] = []
+    while len(times) < (2 if times and times[0] > _LONG else 1 + _REPEATS):
+        synchronize(device)
+        began = time.perf_counter()
+        action()
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    return median(times[1:])
 
 
 @contextmanager

@@ -94,13 +94,22 @@ class TrainingData:
             x (B, C, H, W) and labels (B,).
         """
         processes = self.processes
-        stream = self._loader.epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, next_epoch=then)
-        for index, (images, labels) in enumerate(stream, start_batch):
+        for index, (images, labels) in enumerate(self.read(seed, epoch, start_batch, then), start_batch):
             generator = generator_for(self.device, seed, "dequantize", epoch, index)
             whole = torch.zeros(self.images_of_batch(index), *images.shape[1:], dtype=images.dtype, device=self.device)
             share = processes.share(len(whole))
             whole[share] = images.to(self.device, non_blocking=True)
             yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
+
+    def read(
+        self, seed: int, epoch: int, start_batch: int = 0, then: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over the batches of :meth:`stream` as they are read and augmented, on the CPU and without noise.
+
+        Yields:
+            images (B, C, H, W), as stored, and labels (B,); of each batch, the part of this process.
+        """
+        return self._loader.epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, next_epoch=then)
 
     @cached_property
     def _loader(self) -> BatchLoader:

@@ -1,0 +1,139 @@
+"""Projection of a preset's hours on a device, from the time that its parts took in the other checks."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from nfpi.benchmark.batches import stage_name
+from nfpi.benchmark.work import Images, Work, work_of
+from nfpi.checks.report import Line
+from nfpi.checks.subject import Subject, Trainer, in_mode, release_memory, seconds_of
+from nfpi.runtime.precision import full_precision
+
+_JOBS = 5
+"""times that a job is run under the cluster profiles, retries included"""
+_SCORING = 1 / 3
+"""time of a classifier's prediction, as a part of that of its training step on the same images"""
+
+
+def check_passes(subject: Subject) -> Iterator[Line]:
+    """Time both directions of each flow in float32, as evaluation, sampling and augmentation compute them."""
+    for workload in subject.distinct:
+        release_memory()
+        trainer = Trainer.new(workload, subject.batch(workload.training.batch_size), "32-true")
+        flow, (x, _) = trainer.state.flow, trainer.batch()
+        with torch.no_grad(), full_precision(), in_mode(flow, training=False):
+            z, _ = flow(x)
+            forward, inverse = (
+                seconds_of(partial(direction, images), subject.device) / len(x)
+                for direction, images in ((flow, x), (flow.inverse, z))
+            )
+        for other in subject.workloads:
+            if other.step == workload.step:
+                subject.per_image["flow_forward", other.flow, other.dataset] = forward
+                subject.per_image["flow_inverse", other.flow, other.dataset] = inverse
+        text = f"{workload.name} in float32, batch {len(x)}"
+        yield Line("passes", "ok", f"{text}: {1 / forward:.3g} images/s encoded, {1 / inverse:.3g} decoded")
+
+
+def check_hours(subject: Subject) -> Iterator[Line]:
+    """Project the hours of each training of a flow, and of each stage of the preset, from the measured times."""
+    yield from _trainings(subject)
+    yield from _stages(subject)
+
+
+def _trainings(subject: Subject) -> Iterator[Line]:
+    """Yield the hours of a training of each workload, and how often it must be resumed under the profiles."""
+    limit = subject.config.resources.get("train_flow")
+    for workload in subject.workloads:
+        seconds, steps = subject.seconds.get(workload.name), workload.steps_per_epoch
+        if seconds is None:
+            continue
+        about = "" if subject.on_gpu else "about "
+        if steps is None:
+            yield Line(
+                "hours",
+                "missing",
+                f"{workload.name}: {about}{seconds:.3g} s a step of {workload.training.batch_size} images; their "
+                "number: prepare the data (snakemake all --until prepare_data)",
+            )
+            continue
+        first = workload.training.fit_after_epochs
+        start, train = ((epochs * steps * seconds / 3600) for epochs in (first, workload.training.epochs - first))
+        text = (
+            f"{workload.name}: {steps} steps an epoch of {about}{seconds:.3g} s: start_flow {start:.2g} h, train_flow "
+            f"{train:.3g} h for each of {workload.runs} runs"
+        )
+        if limit is not None and subject.on_gpu and train * 60 > _JOBS * limit.runtime:
+            retries = math.ceil(train * 60 / limit.runtime)
+            text += f"; {_JOBS} jobs of {limit.runtime} minutes are less: set --retries {retries}"
+            yield Line("hours", "slow", text)
+        else:
+            yield Line("hours", "ok", text)
+
+
+def _stages(subject: Subject) -> Iterator[Line]:
+    """Yield the hours of each stage, over all runs of the preset."""
+    hours, unknown = stage_hours(subject)
+    about = "" if subject.on_gpu else "about "
+    for stage, value in hours.items():
+        yield Line("hours", "ok", f"{stage}: {about}{value:.2g} h for all runs of the preset")
+    if hours:
+        yield Line("hours", "ok", f"all stages: {about}{sum(hours.values()):.3g} h, on one device of this kind")
+    if unknown:
+        yield Line("hours", "missing", f"not counted, as no check measured it: {', '.join(sorted(unknown))}")
+
+
+def stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
+    """Compute the hours of each stage of the subject's data sets and flows.
+
+    The time of a batch is that of its images; reading images, fits of priors and figures are not counted.
+
+    Returns:
+        hours by the name of the stage, and the names of stages with a part that was not measured.
+    """
+    names = {workload.name for workload in subject.workloads}
+    datasets = {workload.dataset for workload in subject.workloads}
+    hours: defaultdict[str, float] = defaultdict(float)
+    unknown = set()
+    for work in work_of(subject.config):
+        if work.dataset not in datasets or (work.kind.startswith("flow") and _workload(work) not in names):
+            continue
+        seconds = _seconds(subject, work)
+        if seconds is None:
+            unknown.add(stage_name(work))
+        else:
+            hours[stage_name(work)] += seconds / 3600
+    return dict(sorted(hours.items())), unknown
+
+
+def _workload(work: Work) -> str:
+    return f"{work.subject} on {work.dataset}"
+
+
+def _seconds(subject: Subject, work: Work) -> float | None:
+    """Return the seconds of all batches; None: not known."""
+    images = _share_of_images(subject, work.dataset)
+    if images is None:
+        return None
+    count = images * work.batches
+    if work.kind == "flow_step":
+        step = subject.seconds.get(_workload(work))
+        return None if step is None else count * step
+    if work.kind == "classifier_forward":
+        each = subject.per_image.get(("classifier_step", work.subject, work.dataset))
+        return None if each is None else count * work.batch * each * _SCORING
+    each = subject.per_image.get((work.kind, work.subject, work.dataset))
+    return None if each is None else count * work.batch * each
+
+
+def _share_of_images(subject: Subject, dataset: str) -> float | None:
+    """Return the images of a data set as a share of those that its work was counted for; None: not known."""
+    counts = {workload.dataset: workload.count for workload in subject.workloads}
+    found = counts[dataset]
+    return None if found is None else found / Images.of(subject.config.datasets[dataset]).train
