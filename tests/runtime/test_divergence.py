@@ -89,7 +89,7 @@ def test_outputs_of_a_stage_are_marked_in_their_own_forms(fault, tmp_path):
 
 
 def test_an_output_without_such_a_form_is_refused_before_any_is_written(fault, tmp_path):
-    with pytest.raises(ValueError, match=r"no form of a divergence for \.png"):
+    with pytest.raises(ValueError, match=r"expected a format that can record a divergence, received \.png"):
         mark_diverged([tmp_path / "metrics.json", tmp_path / "figure.png"], fault)
     assert list(tmp_path.iterdir()) == []
 

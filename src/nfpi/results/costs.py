@@ -39,6 +39,7 @@ ALL = "all"
 
 _BENCHMARKS = "benchmarks"
 _NOT_RUNS = ("logs", _BENCHMARKS, "tables", "metrics", "figures")
+"""Folders in results/{preset} that hold no runs."""
 _PARTS = ("fit", "model", "trained")
 """Names of output folders; the benchmark of their job is named after the folder above them."""
 _WITH_METRICS = ("evaluate", "test_classifier", "train_classifier")
@@ -173,11 +174,13 @@ class Dependencies:
 
 
 def _place(template: str, run: Run) -> str:
+    """Return the folder of a run by its template, for any seed and temperature."""
     variants = variants_of(run.augmentation) if run.augmentation is not None else None
     return template.format(**(run.wildcards | {"seed": "*", "temperature": "*", "variants": variants}))
 
 
 def _any_seed(folder: str) -> str:
+    """Replace the seed in a path by `*`."""
     return "/".join("seed=*" if part.startswith("seed=") else part for part in folder.split("/"))
 
 

@@ -31,6 +31,7 @@ _LONGEST_LABEL = 0.4
 """Maximum width of a column of text, as a share of the text width; longer cells are broken into lines."""
 
 _SHORT = {"difference": "diff."}
+"""Abbreviated headings of columns in a group."""
 
 _NOT_IN_OT1 = dict(zip("ĄąĘęĮįŲųÐðĐđŊŋÞþ„‚‑", (*"AaEeIiUuDdDdNn", "Th", "th", ",,", ",", "-"), strict=True)) | {
     "«": r"\ensuremath{\ll}",

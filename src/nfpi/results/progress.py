@@ -25,8 +25,8 @@ _LAST_EPOCHS = 5
 _ERROR = "nfpi: error: "
 _STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
 _ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
-_PARTS_OF_FLOWS = ("fit", "generated", "generated/*", *VARIANTS.values())
-_PARTS_OF_CLASSIFIERS = ("temperature=*", "trained")
+_FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
+_CLASSIFIER_FOLDERS = ("temperature=*", "trained")
 """Subfolders of a run that are filled or locked by separate jobs."""
 
 
@@ -109,7 +109,7 @@ def _progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
 def _folders(folder: Path, run: Run) -> Iterator[Path]:
     """Yield the folder of a run, and its subfolders that do not belong to other runs."""
     yield folder
-    for pattern in _PARTS_OF_FLOWS if run.classifier is None else _PARTS_OF_CLASSIFIERS:
+    for pattern in _FLOW_FOLDERS if run.classifier is None else _CLASSIFIER_FOLDERS:
         yield from folder.glob(pattern)
 
 

@@ -30,7 +30,8 @@ _FORM = {"format": 1, "version": __version__}
 """File format and package version, which a state must match in addition to its settings."""
 _NO_DIGEST = b"0" * 64
 _KEY = b'"sha256":"'
-_LARGEST_SHARE = 0.01  # largest share of the time spent on saving at the end of epochs
+_LARGEST_SHARE = 0.01
+"""Largest share of the time that saving at the ends of epochs may take."""
 
 
 class Checkpoints:
@@ -41,9 +42,9 @@ class Checkpoints:
     a file holds the SHA-256 of its other bytes; if it does not match, the file is damaged and the previous one is used.
 
     The files are not declared as outputs, because Snakemake deletes the outputs of a job that failed. A stage that
-    succeeds removes them. Their names are `.checkpoint-` and the first digits of the fingerprint, so that a job with
-    other settings neither uses nor replaces them. Those of another version of this package are removed, because their
-    meaning may have changed.
+    succeeds removes them. Their names contain the first digits of the fingerprint, so that a job with other settings
+    neither uses nor replaces them. States of another version of this package are removed, because their meaning may
+    have changed.
 
     Args:
         folder: output folder; created when the first state is saved.
@@ -68,7 +69,7 @@ class Checkpoints:
         return "none" if self.step is None else f"{self._unit} {self.step} in {self.path}"
 
     def due(self, epoch_ended: bool = False) -> bool:
-        """Return whether to save a state now: `minutes` have passed, or an epoch has ended and saving is cheap.
+        """Return whether to save a state now: after `minutes`, or at the end of an epoch if saving is cheap.
 
         Saving is cheap if it takes a small share of the time since the last state.
         """
@@ -102,7 +103,7 @@ class Checkpoints:
             try:
                 tensors, header = _deserialize(path.read_bytes())
                 if header["fingerprint"] != self._fingerprint:
-                    raise ValueError("of another fingerprint")
+                    raise ValueError("another fingerprint")
                 if any(header.get(key) != value for key, value in _FORM.items()):
                     made_by = f"format {header.get('format')}, nfpi {header.get('version')}"
                     logger.warning("%s: removed a checkpoint of another version (%s): starting again", path, made_by)
@@ -136,10 +137,10 @@ Snapshot = tuple[int, Mapping[str, Tensor], Mapping[str, Any]]
 
 
 class Checkpointer:
-    """Saves the state of a running loop.
+    """Saver of the state of a running loop.
 
     Args:
-        checkpoints: where states are saved; None: they are not.
+        checkpoints: store of the states; None: they are not saved.
         snapshot: returns the current state.
         interruption: whether a signal has asked the loop to stop.
     """

@@ -21,7 +21,7 @@ from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.formats import check_divergence, read_json_object
 
 _FIELDS = {"iteration": "iteration", "class_index": "class_index", "quantity": "quantity", "lambda": "weight"}
-"""keys of a divergence in files, and the attributes that they hold"""
+"""Keys of a divergence in files, and the attributes of :class:`Diverged` that they hold."""
 
 
 class Diverged(ArithmeticError):
@@ -32,7 +32,7 @@ class Diverged(ArithmeticError):
         class_index: the first class affected; None: the quantity does not belong to a class.
         quantity: what is no longer finite, or positive (definite).
         weight: λ; None: a training with no λ, or with several.
-        context: further properties of the run (seed, settings), added where this is caught.
+        context: further properties of the run (seed, settings), added by the code that catches the error.
         message: error message of a training, in one line.
     """
 
@@ -67,7 +67,7 @@ class TrainingDiverged(Diverged):
 
     Args:
         message: one line that names the step, the seed and the settings to change.
-        step: of the training, from 1.
+        step: step of the training, from 1.
         quantity: what is no longer finite.
 
     Attributes:
@@ -92,7 +92,7 @@ def raise_if_marked(path: Path) -> None:
     """Raise the divergence that a JSON file (metrics.json, meta.json, config.json) holds, if there is one.
 
     Raises:
-        Diverged: there is one.
+        Diverged: the file holds a divergence.
         FormatError: the file is not a JSON object, or its record of the divergence is incomplete.
     """
     if path.is_file():
@@ -102,7 +102,7 @@ def raise_if_marked(path: Path) -> None:
 
 
 def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
-    """Write files that record the divergence, each in its own format without content; all of them or none.
+    """Write files that record the divergence instead of content, each in its own format; all of them or none.
 
     Args:
         paths: outputs of a stage: .safetensors, .json, .csv, .npy, .npz.
@@ -129,7 +129,7 @@ def _mark_of(path: Path, fault: Diverged) -> bytes | str:
             return _bytes_of(lambda file: np.save(file, np.empty(0, np.uint8)))
         case ".npz":
             return _bytes_of(lambda file: np.savez(file))
-    raise ValueError(f"{path}: there is no form of a divergence for {path.suffix}")
+    raise ValueError(f"{path}: expected a format that can record a divergence, received {path.suffix}")
 
 
 def _bytes_of(write: Any) -> bytes:

@@ -22,7 +22,7 @@ from nfpi.runtime.processes import ADDRESS, Processes, connected
 
 
 class OneMachine(LightningEnvironment):
-    """Ranks of the processes started by :mod:`nfpi.runtime.processes`, regardless of a cluster's environment."""
+    """Environment of Fabric with the ranks of :mod:`nfpi.runtime.processes`, even in a job of a cluster."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def _plugin(precision: str, kind: str) -> Precision:
 
 
 class FabricDevice(Device):
-    """One device in mixed precision or TF32, or several with one process each.
+    """One device in mixed precision or TF32, or several devices with one process each.
 
     Args:
         precision: `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; the device must support it.

@@ -21,7 +21,7 @@ _BATCH_SIZES = {
     "augment": "--nfa.batch-size",
     "train-classifier": "--classifier.batch-size",
 }
-"""option of each stage that reduces its memory"""
+"""Option of each stage that reduces its memory."""
 
 
 def describe_fault(error: BaseException, stage: str) -> str | None:

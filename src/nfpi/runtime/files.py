@@ -77,7 +77,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
     A reader of `path` finds the old file or the new one, never a partial one; after an error the old one remains.
 
     Raises:
-        OSError: the folder or the file cannot be written; it names the file.
+        OSError: the folder or the file cannot be written; the error names the file.
     """
     path, waiting = Path(path), _waiting.get()
     content = content.encode() if isinstance(content, str) else content
@@ -98,7 +98,7 @@ def write_keeping_previous(path: Path, content: bytes | bytearray, previous: Pat
     The files are renamed immediately, even in a block of :func:`written_together`.
 
     Raises:
-        OSError: the folder or the file cannot be written; it names the file.
+        OSError: the folder or the file cannot be written; the error names the file.
     """
     with _written_beside(path, content) as beside:
         if path.exists():
@@ -162,7 +162,7 @@ def sync(path: Path) -> None:
 
 
 def remove_remains(path: Path) -> None:
-    """Remove temporary files of :func:`write_atomically` to `path` that a killed process left behind."""
+    """Remove temporary files that a process killed in :func:`write_atomically` to `path` left behind."""
     for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         remains.unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ def require_writable(path: Path) -> None:
     """Check that `path`, a file or folder that need not exist, can be created or replaced; nothing is written.
 
     Raises:
-        OSError: it cannot.
+        OSError: the path cannot be created or replaced.
     """
     place = Path(path).absolute()
     if not place.is_dir():

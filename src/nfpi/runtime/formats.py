@@ -20,7 +20,7 @@ class FormatError(ValueError):
 
 
 class Record(BaseModel):
-    """Required keys of a JSON object; other keys are allowed.
+    """Model of the required keys of a JSON object; other keys are allowed.
 
     Numbers must be finite, and neither strings nor booleans.
     """
@@ -54,7 +54,7 @@ def parse_json(text: str | bytes) -> Any:
         text: JSON; bytes are decoded as UTF-8.
 
     Raises:
-        ValueError: the text is not such JSON; one line.
+        ValueError: the text is not such JSON; the message is one line.
     """
     text = text if isinstance(text, str) else text.decode("utf-8")
     try:

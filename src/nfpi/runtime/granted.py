@@ -1,4 +1,4 @@
-"""Check that torch can use the GPU allocated to a job, which fails at once otherwise instead of running on the CPU."""
+"""Check that torch can use the GPU allocated to a job; otherwise the job fails instead of running on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 CHOICE = "NFPI_DEVICE"
-"""Environment variable: `auto` (default), `cpu` (on purpose, whatever was given), `cuda` (a GPU, or an error)."""
+"""Environment variable: `auto` (default), `cpu` (even if a GPU is allocated), `cuda` (a GPU, or an error)."""
 
 _CHOICES = ("auto", "cpu", "cuda")
 _NO_GPU = {"", "-1", "NoDevFiles", "none", "void"}
@@ -31,12 +31,12 @@ class DeviceError(ValueError):
 
 
 def uses_cpu_on_purpose() -> bool:
-    """Whether `NFPI_DEVICE` asks for the CPU."""
+    """Return whether `NFPI_DEVICE` asks for the CPU."""
     return _choice() == "cpu"
 
 
 def require_granted_gpu(devices: int = 1) -> None:
-    """Check that torch can use the GPU allocated to this process; without one, do nothing.
+    """Check that torch can use the GPU allocated to this process; do nothing if none is allocated.
 
     A GPU counts as allocated if SLURM or CUDA_VISIBLE_DEVICES names one, if NVIDIA's driver finds one outside SLURM, or
     if `NFPI_DEVICE=cuda` requires one. Builds of torch for AMD's GPUs are not checked.
@@ -61,9 +61,9 @@ def require_granted_gpu(devices: int = 1) -> None:
 def has_kernels(built_for: Iterable[str], capability: tuple[int, int]) -> bool:
     """Return whether a build of torch has kernels for a card.
 
-    Kernels run on cards of the same major number and a minor number not below theirs (`sm_80` on 8.6), PTX
-    (`compute_80`) on all later ones; with the suffix `a` (`sm_90a`) both run on exactly that architecture only, with
-    `f` on the same major number.
+    Kernels run on cards of the same major number and the same or a higher minor number (`sm_80` on 8.6), PTX
+    (`compute_80`) on all later cards. With the suffix `a` (`sm_90a`) both run on exactly that architecture only, with
+    `f` on cards of the same major number.
 
     Args:
         built_for: architectures, as `torch.cuda.get_arch_list` names them.

@@ -1,7 +1,7 @@
 """The log of a job (`nfpi --log FILE`), to which all output of the process is appended.
 
-The line that a stage fails with is also printed on the stderr that the process was started with, so that it is seen
-even if the log cannot be written.
+The error message of a stage is also printed on the original stderr of the process, so that it is seen even if the log
+cannot be written.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TextIO
 
 PLACE = "NFPI_PROCESS"
-"""Environment variable of the other processes of a training on several devices (:mod:`nfpi.runtime.processes`): their
-rank, and the port of the first one, which alone writes the log."""
+"""Environment variable that is set in all but the first process of a training on several devices
+(:mod:`nfpi.runtime.processes`): its rank, and the port of the first process, which alone writes the log."""
 
 _ATTEMPT = re.compile(r"^attempt \d+ of ", re.MULTILINE)
 
@@ -43,7 +43,7 @@ class JobLog:
                 os.write(self._stderr, line.encode(errors="backslashreplace"))
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append to the log; if that fails, print this and all later output on the original stderr."""
+        """Append to the log; if that fails, write this and all later output to the original stderr."""
         remaining = memoryview(data)
         while remaining:
             try:
@@ -58,7 +58,7 @@ class JobLog:
 
 
 class _Stream(io.RawIOBase):
-    """Python's stdout and stderr while a log is in use."""
+    """Stream that replaces Python's stdout and stderr while a log is written."""
 
     def __init__(self, log: JobLog) -> None:
         self._log = log
@@ -77,18 +77,18 @@ class _Stream(io.RawIOBase):
 _log: JobLog | None = None
 
 
-def in_use() -> bool:
+def writes_log() -> bool:
     """Return whether this process writes a log, like the jobs of the workflow."""
     return _log is not None
 
 
 def print_error(message: str) -> None:
-    """Print the line that a command fails with, as :func:`print_line` does."""
+    """Print the error message of a command that failed, as :func:`print_line` does."""
     print_line(f"nfpi: error: {message}")
 
 
 def print_line(line: str) -> None:
-    """Print a line on stderr and, if that is a log, also on the original stderr."""
+    """Print a line on stderr and, if stderr is redirected to a log, also on the original stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     if _log is not None:
@@ -96,15 +96,15 @@ def print_line(line: str) -> None:
 
 
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:
-    """Call a function, and append all output of the process to a file meanwhile.
+    """Call a function, and append all output of the process during the call to a file.
 
-    The output begins with a line with the number of the attempt, and includes that of libraries and child processes.
-    If the file cannot be opened or written, it is printed on stderr instead. An uncaught error results in status 1, its
-    traceback in the log, and one line on stderr.
+    The output begins with a line that numbers the attempt, and includes the output of libraries and child processes. If
+    the file cannot be opened or written, the output is printed on stderr instead. An uncaught error results in status
+    1, its traceback in the log, and one line on stderr.
 
     Snakemake removes the log of a job before it retries the job. Therefore the file has a second hard link,
-    `.NAME.attempts`, until an attempt succeeds; from it, the next attempt recovers the log of the earlier ones. (Not on
-    file systems without hard links.)
+    `.NAME.attempts`, until an attempt succeeds; the next attempt restores the log from this link. On file systems
+    without hard links, the log of earlier attempts is lost.
 
     Args:
         path: path of the log; None: no log is written.

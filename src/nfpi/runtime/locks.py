@@ -1,4 +1,4 @@
-"""Locks that let one process write, and tell others which one.
+"""Locks that let only one process write, and tell the others which process holds them.
 
 A lock is an advisory lock of the operating system (`flock`) on a small file. It is released when its process ends,
 however that happens. It works across the machines of a cluster on NFS (with its lock service, as usual), Lustre
@@ -22,9 +22,9 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _SECONDS = 1.0
-"""seconds between two attempts to acquire a lock in turn"""
+"""Seconds between two attempts to acquire a lock in :func:`locked_in_turn`."""
 _HOLDER = re.compile(r"process (\d+) on (\S+), since ")
-"""beginning of the line in a lock file that names the holder"""
+"""Beginning of the line in a lock file that names the holder."""
 
 
 class LockedError(OSError):
@@ -64,11 +64,11 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
 
     Args:
         path: lock file, created if it is missing.
-        work: what the lock protects, for messages.
+        work: what only one process may do at a time, as a verb phrase for messages, such as `unpack FILE`.
         note: a line of less than 200 bytes that others can read while the lock is held.
 
     Raises:
-        LockedError: another process holds it.
+        LockedError: another process holds the lock.
         OSError: the file cannot be created.
     """
     while True:
@@ -84,7 +84,7 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
                 noted.strip(),
             ) from None
         except OSError as error:
-            unheld = os.fstat(descriptor).st_size == 0  # locks may be unavailable only for a while
+            unheld = os.fstat(descriptor).st_size == 0  # else another process holds it: locks may fail for a while only
             os.close(descriptor)
             if unheld:
                 path.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], 
         wait: function called before each retry while another process holds the lock; None: raise an error.
 
     Raises:
-        LockedError: another process holds it, and `wait` is None.
+        LockedError: another process holds the lock, and `wait` is None.
     """
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     lock = None
@@ -154,7 +154,7 @@ def locked_in_turn(path: Path, work: str) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> str:
-    """Return the holder of a lock by its file, `process 17 on node3, since ...`; empty if it is not held.
+    """Return the holder that a lock file names, `process 17 on node3, since ...`; empty if the lock is not held.
 
     The lock itself is not tested. A process on another machine is assumed to be running.
     """

@@ -39,10 +39,10 @@ class Manifest(BaseModel):
         stage: name of the subcommand.
         product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
         files: SHA-256 of each output, by its path below the folder of the manifest.
-        content: digest of the reproducible outputs, i.e. without those that hold measured times.
+        content: digest of the reproducible outputs, i.e. those without measured times.
         made_from: `content` of all products that this one was made from, directly or not, by product.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
-        temporary: those of `files` that are removed once the stage that reads them has ended.
+        temporary: the `files` that are removed once the stage that reads them has ended.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -71,7 +71,7 @@ class Manifest(BaseModel):
         """Compare a file with its digest, and return the digest.
 
         Raises:
-            ManifestError: they differ.
+            ManifestError: the file has another digest.
             OSError: the file cannot be read.
         """
         name = file.relative_to(manifest_path.parent).as_posix()
@@ -144,8 +144,8 @@ def read_manifest(path: Path) -> Manifest:
     """Read a manifest, and verify its checksum.
 
     Raises:
-        ManifestError: it is damaged, or of another format.
-        OSError: it cannot be read.
+        ManifestError: the manifest is damaged, or of another format.
+        OSError: the manifest cannot be read.
     """
     try:
         record = parse_json(path.read_bytes())
@@ -189,7 +189,7 @@ def find_product(file: Path) -> Product | None:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
                 manifest = read_manifest(path)
-            except FileNotFoundError:  # of another product, which Snakemake removes before remaking it
+            except FileNotFoundError:  # Snakemake has removed it, to make its product again
                 continue
             if name in manifest.files:
                 if not file.exists():
@@ -203,7 +203,7 @@ def find_faults(path: Path) -> tuple[int, list[str]]:
     """Verify all files that a manifest lists; temporary ones may be missing.
 
     Returns:
-        the number of files, and one line for each that is missing, damaged or unreadable.
+        The number of files, and one line for each that is missing, damaged or unreadable.
     """
     try:
         manifest = read_manifest(path)
@@ -226,7 +226,7 @@ def remove_temporary(path: Path) -> None:
     """Remove the temporary files that a manifest lists.
 
     Raises:
-        ManifestError: it is damaged, or of another format.
+        ManifestError: the manifest is damaged, or of another format.
         OSError: a file cannot be removed.
     """
     for name in read_manifest(path).temporary:
@@ -250,16 +250,16 @@ def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dic
     made_from: dict[str, str] = {}
     facts: dict[str, Any] = {}
     origin: dict[str, Path] = {}
-    several: dict[str, set[str]] = {}
+    contents_of: dict[str, set[str]] = {}
     for file in files:
         product = find_product(file)
         if product is None:
             if file.is_file():
                 logger.warning("%s: no manifest lists this file: it is not verified", file)
-                several.setdefault("other files", set()).add(file_digest(file))
+                contents_of.setdefault("other files", set()).add(file_digest(file))
             continue
         manifest = product.manifest
-        several.setdefault(manifest.product, set()).add(manifest.content)
+        contents_of.setdefault(manifest.product, set()).add(manifest.content)
         if common is None:
             continue
         facts |= manifest.facts
@@ -272,7 +272,7 @@ def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dic
             if name not in common and name != manifest.product:
                 continue
             made_from[name], origin[name] = content, product.path.parent
-    for name, contents in several.items():
+    for name, contents in contents_of.items():
         made_from[name] = contents.pop() if len(contents) == 1 else digest_of(sorted(contents))
     return made_from, facts
 

@@ -2,7 +2,7 @@
 
 The first process is the one that was called; it starts its own command again for each further device. It alone handles
 signals, saves checkpoints, evaluates, logs and writes. All processes have the same weights after every step, so the
-others hold no state to save: they end with the first, however that ends, and if one of them fails, the run fails.
+others have no state to save: they end whenever the first one ends, and if one of them fails, the run fails.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from nfpi.runtime.signals import SIGNALS
 
 ADDRESS = "127.0.0.1"
 _CPU = torch.device("cpu")
-_GRACE = 3.0  # seconds for the first process to end with its own error once another has failed
+_GRACE = 3.0
+"""Seconds in which the first process may end with its own error once another one has failed."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, seen from one of them; by default it is alone.
+    """The processes that train together, as seen from one of them; by default a single one.
 
-    Methods that exchange data have to be called in all of them.
+    Methods that exchange data have to be called in all processes.
 
     Attributes:
         rank: rank of this process.
@@ -120,7 +121,7 @@ def _process_group(processes: Processes, port: int) -> Iterator[None]:
         init_method=f"tcp://{ADDRESS}:{port}",
         rank=processes.rank,
         world_size=processes.count,
-        timeout=timedelta(days=1),  # the others wait while the first evaluates; _watch notices lost ones
+        timeout=timedelta(days=1),  # the others wait while the first evaluates; _watch notices processes that ended
     )
     yield
     dist.destroy_process_group()  # not after an error: it would wait for lost processes
@@ -128,7 +129,7 @@ def _process_group(processes: Processes, port: int) -> Iterator[None]:
 
 @contextmanager
 def _others(count: int, port: int) -> Iterator[None]:
-    """Start the other processes, which run this one's command again; they end with the block."""
+    """Start the other processes, which run the command of this one again; end them with the block."""
     closing = threading.Event()
     children: list[subprocess.Popen[bytes]] = []
     try:
@@ -137,7 +138,7 @@ def _others(count: int, port: int) -> Iterator[None]:
             children.append(_start(rank, port, errors))
             threading.Thread(target=_watch, args=(rank, children[-1], errors, closing), daemon=True).start()
         yield
-    except RuntimeError:  # maybe caused by another process that failed, whose error is then reported
+    except RuntimeError:  # perhaps because another process failed: if so, its error is reported
         for _ in range(round(_GRACE / 0.05)):
             if any(child.poll() for child in children):
                 time.sleep(2 * _GRACE)  # _watch ends this process in the meantime

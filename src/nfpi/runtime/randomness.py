@@ -1,4 +1,4 @@
-"""Seeds for every purpose, derived from the one seed of a run.
+"""Seeds for every purpose, derived from the seed of a run.
 
 The state of a random generator is never saved: each use derives its own seed from the run's seed and its purpose (an
 epoch, a step, an image), so that a resumed run continues exactly as an uninterrupted one.
@@ -13,7 +13,7 @@ import torch
 
 
 def derive_seed(seed: int, *key: int | str) -> int:
-    """Derive the seed of a key, in [0, 2⁶³); seeds of different keys are as good as independent."""
+    """Derive the seed of a key, in [0, 2⁶³); seeds of different keys are practically independent."""
     spawn_key = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_STATUS = 75
-"""exit status EX_TEMPFAIL of sysexits.h: the same command, run again, resumes"""
+"""Exit status EX_TEMPFAIL of sysexits.h: the same command, run again, resumes."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-_GRACE = 1.0  # seconds in which a second signal is a duplicate: clusters signal a process and its group
+_GRACE = 1.0
+"""Seconds in which a second signal is a duplicate: clusters signal both a process and its group."""
 
 
 class Interrupted(Exception):
@@ -82,8 +83,8 @@ class Interruption:
 def interruptible(at_once: bool = False) -> Iterator[Interruption]:
     """Turn SIGTERM and SIGUSR1 into requests to stop while the block runs.
 
-    The block calls :meth:`Interruption.check` where its state is consistent. If it never does, Interrupted is raised at
-    its end. Outside of the main thread signals are not handled.
+    The block calls :meth:`Interruption.check` where its state is consistent. Interrupted is raised there, or at the end
+    of the block. Outside of the main thread signals are not handled.
 
     Args:
         at_once: whether Interrupted is raised immediately, anywhere in the block.
@@ -117,7 +118,7 @@ def signals_blocked() -> Iterator[None]:
 def leave_signals_to_parent(_: int = 0) -> None:
     """Make a worker process ignore signals that are sent to its whole group: its parent handles them.
 
-    SIGTERM from the parent itself still ends it: that is how multiprocessing ends its workers.
+    SIGTERM from the parent itself still ends the worker, as multiprocessing ends its workers by this signal.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS

@@ -68,7 +68,9 @@ def require_finite(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
     """
     for name, tensor in tensors.items():
         if tensor.dtype not in _TYPES:
-            raise FormatError(f"{path}: {name}: expected real or whole numbers, received {_name(tensor.dtype)}")
+            raise FormatError(
+                f"{path}: {name}: expected floating-point or whole numbers, received {_name(tensor.dtype)}"
+            )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise FormatError(f"{path}: {name}: expected finite numbers, received NaN or infinity")
 
@@ -102,7 +104,7 @@ def verify_archive(path: Path) -> None:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged, or not a zip archive.
+        ValueError: the file is damaged, or not a zip archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -13,7 +13,7 @@ from nfpi.config.extensions import loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
-from nfpi.runtime.job_log import PLACE, in_use, print_line
+from nfpi.runtime.job_log import PLACE, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
 from nfpi.runtime.manifests import ManifestError, digest_of, find_faults, read_manifest, trace, write_manifest
 from nfpi.stages.options.base import MANIFEST, Command, Stage
@@ -58,7 +58,7 @@ def _carry_out(stage: Stage) -> None:
         other_task = fault.note or "unknown"
         time.sleep(_SECONDS)
 
-    with locked(stage.lock, stage.command, task, wait if in_use() else None), note_written() as written:
+    with locked(stage.lock, stage.command, task, wait if writes_log() else None), note_written() as written:
         for path in stage.output_paths():
             remove_remains(path)
         made_from, facts = trace(stage.input_files(), common=stage.common)
