@@ -75,8 +75,8 @@ class ClassConditionalFlow(SharedFlow):
     def compile(self) -> None:
         """Compile the coupling networks by :func:`torch.compile`, for all methods that pass images through the flow.
 
-        Each kind of network is compiled when it is first used, in seconds to minutes; then batches of any size are
-        faster. Results agree with those of the uncompiled model up to float32 rounding. Copies are not compiled.
+        Each kind of network is compiled when it is first used, in seconds to minutes, for all batches of two images or
+        more. Results agree with those of the uncompiled model up to float32 rounding. Copies are not compiled.
 
         Raises:
             ValueError: the compiler does not work (CPUs need a C++ compiler, GPUs Triton and a C compiler), or the flow
