@@ -97,7 +97,7 @@ def test_every_pass_has_augmentations_and_variants_of_its_own(make_images):
     first, second = ({image.numpy().tobytes() for image in images} for images, _ in stream(changed))
     assert len(first & second) < 20
     variants = Variants.from_image_set(variants_of(train), train)
-    rows = variants.rows(0.5, 0, 0, repeats=2)
+    rows = variants.draw_rows(0.5, 0, 0, repeats=2)
     assert rows.shape == (120,)
     assert not np.array_equal(rows[:60], rows[60:])
     replaced = rows >= 0
@@ -138,17 +138,17 @@ def test_validation_images_of_another_kind_are_refused(make_images):
 def test_the_share_of_variants_is_the_probability_and_each_is_as_likely(make_images):
     train = make_images(classes=2, per_class=3000, shape=(1, 2, 2))
     variants = Variants.from_image_set(variants_of(train), train)
-    rows = variants.rows(0.3, seed=5, epoch=0)
+    rows = variants.draw_rows(0.3, seed=5, epoch=0)
     replaced = rows >= 0
     assert replaced.mean() == pytest.approx(0.3, abs=0.03)  # five standard deviations
     assert (rows[replaced] // 3 == np.flatnonzero(replaced)).all()  # its own variants
     shares = np.bincount(rows[replaced] % 3) / replaced.sum()
     assert shares == pytest.approx(np.full(3, 1 / 3), abs=0.06)
-    assert np.array_equal(rows, variants.rows(0.3, seed=5, epoch=0))
-    assert not np.array_equal(rows, variants.rows(0.3, seed=5, epoch=1))
-    assert not np.array_equal(rows, variants.rows(0.3, seed=6, epoch=0))
-    assert (variants.rows(0, 0, 0) == -1).all()
-    assert (variants.rows(1, 0, 0) >= 0).all()
+    assert np.array_equal(rows, variants.draw_rows(0.3, seed=5, epoch=0))
+    assert not np.array_equal(rows, variants.draw_rows(0.3, seed=5, epoch=1))
+    assert not np.array_equal(rows, variants.draw_rows(0.3, seed=6, epoch=0))
+    assert (variants.draw_rows(0, 0, 0) == -1).all()
+    assert (variants.draw_rows(1, 0, 0) >= 0).all()
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])

@@ -76,7 +76,9 @@ class ClassifierBatches:
         """Return the index of the variant that replaces each image of a request; −1: the image is not replaced."""
         if self.variants is None:
             return np.full(len(request.indices), -1)
-        rows: np.ndarray = self.variants.rows(self.probability, self.seed, request.epoch, self.repeats)[request.indices]
+        rows: np.ndarray = self.variants.draw_rows(self.probability, self.seed, request.epoch, self.repeats)[
+            request.indices
+        ]
         return rows
 
     def read(self, request: Request) -> Batch:

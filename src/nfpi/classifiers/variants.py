@@ -28,7 +28,7 @@ class Variants:
     Args:
         images: N·V variants, pixels of the training images' size or latents.
         per_image: V.
-        decoder: from latents to pixels; None: the variants are pixels.
+        decoder: decoder of latents to pixels; None: the variants are pixels.
     """
 
     images: ImageSet
@@ -44,7 +44,7 @@ class Variants:
         Args:
             images: the variants; their number per image is in `extra.variants` of `meta`.
             train: the training images.
-            decoder: from latents to pixels; None: the variants are pixels.
+            decoder: decoder of latents to pixels; None: the variants are pixels.
             digests: SHA-256 of the files of the training images, to compare with `extra.of`; None: not compared.
 
         Raises:
@@ -65,7 +65,7 @@ class Variants:
             )
         return cls(images, per_image, decoder)
 
-    def rows(self, probability: float, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
+    def draw_rows(self, probability: float, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
         """Draw which variant replaces each image in an epoch, all V with equal probability.
 
         Args:

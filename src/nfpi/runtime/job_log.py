@@ -20,7 +20,7 @@ from typing import TextIO
 
 PLACE = "NFPI_PROCESS"
 """Environment variable that is set in all but the first process of a training on several devices
-(:mod:`nfpi.runtime.processes`): its rank, and the port of the first process, which alone writes the log."""
+(:mod:`nfpi.runtime.processes`): rank of the process, and port of the first process, which alone writes the log."""
 
 _ATTEMPT = re.compile(r"^attempt \d+ of ", re.MULTILINE)
 
@@ -54,7 +54,7 @@ class JobLog:
                 self._in_use = False
                 for descriptor in (1, 2):
                     os.dup2(self._stderr, descriptor)
-                remaining = memoryview(data)  # the line from its beginning
+                remaining = memoryview(data)  # repeats the whole line
 
 
 class _Stream(io.RawIOBase):
