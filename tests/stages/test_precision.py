@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nfpi.runtime.tensors import load_tensors
@@ -21,7 +23,16 @@ def test_results_say_in_what_their_flow_was_trained(trained, tmp_path, wanted, f
     left, right = (load_tensors(folder / "model/model.safetensors")[0] for folder in (tmp_path, trained.folder))
     assert all(tensor.equal(right[name]) for name, tensor in left.items()) == (found == "32-true")
     nfpi(*trained.command("evaluate", model=tmp_path / "model", history=tmp_path / "log.csv", output=tmp_path))
-    assert read_json(tmp_path / "metrics.json")["settings"]["training"]["precision"] == found
+    settings = read_json(tmp_path / "metrics.json")["settings"]
+    assert settings["training"]["precision"] == found
+    parts = [(part["after_step"], part["precision"]) for part in settings.get("precisions", [])]
+    begun = read_json(trained.folder / "model/config.json")["step"] // trained_epochs(trained.folder)
+    assert parts == ([(0, "32-true"), (begun, found)] if found != "32-true" else [])
+
+
+def trained_epochs(folder: Path) -> int:
+    """Epochs in the log of a training, one of which is that of the initial state."""
+    return len((folder / "log.csv").read_text().splitlines()) - 1
 
 
 def test_results_say_in_what_their_classifier_was_trained(complete, tmp_path):
