@@ -115,8 +115,8 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
 
 
 def _range(lengths: list[int]) -> str:
-    """Return the smallest and the largest number of terms."""
-    return f"{min(lengths)} to {max(lengths)}"
+    """Return the smallest and the largest number of terms, or the only one."""
+    return " to ".join(map(str, sorted({min(lengths), max(lengths)})))
 
 
 class SeriesErrors:
