@@ -38,7 +38,7 @@ from nfpi.stages.options import (
 )
 from nfpi.workflow import Inputs, Jobs, Params, Plan, Sources, Targets
 from nfpi.workflow.results_lock import lock_results
-from nfpi.workflow.conda import ask_for_cuda
+from nfpi.workflow.conda import request_cuda_build
 from nfpi.workflow.summary import show_results
 from nfpi.workflow.internals import (
     log_in_utf_8,
@@ -51,12 +51,12 @@ from nfpi.workflow.internals import (
 from nfpi.workflow.page import write_page_at_end
 from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.records import record_planned_runs, record_settings
-from nfpi.workflow.terminal import introduce
+from nfpi.workflow.terminal import announce
 
 ROOT = Path(workflow.basedir)
 
-# Without the directive `configfile`, `config` is what the user passed with --config and --configfile alone, which is laid
-# over config.yaml and the preset.
+# Without the directive `configfile`, `config` contains only what the user gave by --config and --configfile, which
+# overrides config.yaml and the preset.
 try:
     plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", config))
 except ConfigError as error:
@@ -67,13 +67,13 @@ if older is not None:
     raise WorkflowError(describe_older_results(older))
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
-params, sources = Params(plan, inputs), Sources(plan, plans=workflow.is_main_process)
+params, sources = Params(plan, inputs), Sources(plan, is_main_process=workflow.is_main_process)
 ENVIRONMENT = ROOT / "environment.yml"
 REFERENCE = shorten_path(ROOT / "workflow/reference/paper.csv")
 
 use_this_machine(workflow, available_cpu_count())
 if plan.config.cluster is not None:
-    ask_for_cuda()
+    request_cuda_build()
 
 
 resource_scopes:
@@ -117,7 +117,7 @@ onstart:
     record_planned_runs(plan, requested_targets(workflow))
     record_settings(plan)
     log_in_utf_8(logger)
-    introduce(logger, plan.layout.root, timed_rules(workflow))
+    announce(logger, plan.layout.root, timed_rules(workflow))
 
 
 onsuccess:
@@ -145,7 +145,7 @@ for name in targets.names:
 
 
 rule unknown_target:
-    """Name the targets there are, where another one is asked for."""
+    """Raise an error that lists the known targets if an unknown one is requested."""
     input:
         targets.unknown(["benchmark", "check_device", "costs"]),
     output:

@@ -121,6 +121,6 @@ def test_the_command_prints_and_writes_them(root, capsys):
 
 def test_where_nothing_has_ended_it_says_so(tmp_path, capsys):
     assert main(["costs", str(tmp_path)]) == 0
-    assert "no job has ended here yet" in capsys.readouterr().out
+    assert "no job has ended yet" in capsys.readouterr().out
     assert main(["costs", str(tmp_path / "none")]) == 1
     assert "expected a folder of results, received none" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_a_job_that_runs_while_the_controller_is_away_is_not_forgotten(
     begun = project.folder / "results/demo/logs/digits/mef/fpi/lambda=1000/seed=0/train_flow.log"
     wait_until(begun.exists)
     controller.stop()
-    wait_until(lambda: "jobs that run are asked for again" in run.output.read_text())
+    wait_until(lambda: "running jobs are checked again" in run.output.read_text())
     time.sleep(AWAY)
     controller.start()
     run.good_end()

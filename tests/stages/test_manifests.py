@@ -118,7 +118,7 @@ def test_the_folder_of_another_weight_is_not_evaluated(copy, tmp_path, capsys):
     other = replace(copy, weight=7)
     shutil.copytree(copy.folder, other.folder)
     assert call(*other.command("evaluate", output=tmp_path / "new")) == 1
-    assert "expected inputs with lambda = 7, as the run has, received 100" in error_line(capsys)
+    assert "expected inputs with lambda = 7 like the run, received 100" in error_line(capsys)
 
 
 def test_verify_checks_all_files(copy, capsys):

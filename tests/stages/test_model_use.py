@@ -97,7 +97,7 @@ def test_an_image_of_another_size_or_colour_is_named_or_converted(here, capsys):
     Image.new("RGB", (20, 16), (9, 9, 9)).save(here / "large.png")
     assert call("classify", "model", "images", "large.png", "--output", "t.csv") == 1
     assert error_line(capsys) == (
-        "nfpi: error: large.png: expected 8×8 pixels in grey, as the model has it, received 20×16 pixels in colour; "
+        "nfpi: error: large.png: expected 8×8 pixels in grey as in the model, received 20×16 pixels in colour; "
         "--resize converts"
     )
     assert not (here / "t.csv").exists()
@@ -176,7 +176,7 @@ def test_drawn_images_are_of_their_class(here):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--output", "x.png", "--classes", "gul"), "--classes: 'gul' is no class of the model"),
+        (("--output", "x.png", "--classes", "gul"), "--classes: 'gul' is not a class of the model"),
         (("--output", "x.png", "--classes", "1", "1"), "--classes: expected each class once, received 1, 1"),
         (("--output", "x.jpg"), "--output: expected a file NAME.png, received x.jpg"),
         ((), "expected --output FILE or --folder FOLDER, received neither"),
@@ -236,7 +236,7 @@ def test_nothing_is_replaced_unless_asked_for(here, capsys, command):
     before = {path: path.stat().st_mtime_ns for path in [here / "out", *(here / "out").rglob("*")]}
     capsys.readouterr()
     assert call(*command) == 1
-    assert "out: expected an output that is not there yet, received one that is" in error_line(capsys)
+    assert "out: expected an output that does not exist, received one that does" in error_line(capsys)
     assert before == {path: path.stat().st_mtime_ns for path in [here / "out", *(here / "out").rglob("*")]}
     assert call(*command, "--overwrite") == 0
 

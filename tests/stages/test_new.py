@@ -144,7 +144,7 @@ def test_no_file_is_overwritten(here, tmp_path, capsys):
     (here / "pets.yaml").write_text("seeds: [5]\n")
     images = make_images(tmp_path / "pets")
     assert call("new", images) == 1
-    assert error_line(capsys).startswith("nfpi: error: pets.yaml: expected a file that is not there yet")
+    assert error_line(capsys).startswith("nfpi: error: pets.yaml: expected a file that does not exist")
     assert (here / "pets.yaml").read_text() == "seeds: [5]\n"
     assert call("new", images, "--output", "below/other.yaml") == 0
     assert (here / "below/other.yaml").is_file()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nfpi.workflow.conda
-from nfpi.workflow.conda import CUDA, OVERRIDE, ask_for_cuda
+from nfpi.workflow.conda import CUDA, OVERRIDE, request_cuda_build
 
 from .conftest import ROOT
 
@@ -21,16 +21,16 @@ def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_login_node_without_a_driver_gets_a_cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask_for_cuda()
+    request_cuda_build()
     assert os.environ[OVERRIDE] == CUDA
     monkeypatch.setenv(OVERRIDE, "13.0")
-    ask_for_cuda()
+    request_cuda_build()
     assert os.environ[OVERRIDE] == "13.0"
 
 
 def test_a_driver_speaks_for_itself(tmp_path: Path) -> None:
     (tmp_path / "driver").mkdir()
-    ask_for_cuda()
+    request_cuda_build()
     assert OVERRIDE not in os.environ
 
 

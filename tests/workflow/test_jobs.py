@@ -10,7 +10,7 @@ import pytest
 
 from nfpi.runs import FLOW_RUN
 from nfpi.workflow import Jobs
-from nfpi.workflow.jobs import gpu_in_this_machine
+from nfpi.workflow.jobs import has_gpu
 
 from .conftest import make_plan
 
@@ -106,18 +106,18 @@ def test_a_gpu_is_seen_where_jobs_would_find_it(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu_in_this_machine() is expected
+    assert has_gpu() is expected
 
 
 def test_on_the_cpu_on_purpose_no_gpu_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setenv("NFPI_DEVICE", "cpu")
-    assert not gpu_in_this_machine()
+    assert not has_gpu()
 
 
 def test_a_mac_with_apples_processor_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert gpu_in_this_machine()
+    assert has_gpu()

@@ -66,7 +66,7 @@ def test_a_file_is_not_called_like_a_preset_of_the_project(fresh: Project) -> No
 def test_a_table_is_not_called_like_another_target(fresh: Project, name: str) -> None:
     message = fresh.refusal("table2", overlay={"tables": {name: TABLE7}})
     assert message == f"config: {'figures' if name == 'samples' else 'tables'}.{name}: " + (
-        "this is the name of another target: choose another one"
+        "another target has this name: choose another name"
     )
 
 

@@ -187,7 +187,7 @@ def test_a_size_that_does_not_divide_is_refused_in_the_dry_run(fresh: Project, t
     images = make_images(tmp_path / "images", side=9)
     line = fresh.refusal("own", overlay=settings(images))
     first = images / "train/ant/0.bmp"
-    assert f"datasets.mine: {first}: expected a width and height that 4 divides" in line
+    assert f"datasets.mine: {first}: expected width and height divisible by 4" in line
     assert line.endswith("for the 2 levels of flows.mef, or set image_size, received 9×9")
     line = fresh.refusal("own", overlay=settings(images, image_size=10))
     assert "datasets.mine: image_size: expected" in line
@@ -198,13 +198,13 @@ def test_a_published_size_that_does_not_divide_is_refused() -> None:
     sources = Sources(
         make_plan("paper", tables={"table2": {"experiments": [{"dataset": "fashion_mnist", "lambdas": [0]}]}})
     )
-    with pytest.raises(ConfigError, match=r"fashion_mnist: expected a width and height that 8 divides, .* 28×28"):
+    with pytest.raises(ConfigError, match=r"fashion_mnist: expected width and height divisible by 8, .* 28×28"):
         sources.checked({"dataset": "fashion_mnist", "splits": "splits"})
 
 
 def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
     plan = make_plan(**settings(tmp_path / "nowhere"))
-    job = Sources(plan, plans=False)
+    job = Sources(plan, is_main_process=False)
     assert (job.checked(SEEN), job.content(SEEN)) == ([], "")
     with pytest.raises(ConfigError, match="nowhere"):
         Sources(plan).checked(SEEN)

@@ -56,9 +56,9 @@ def test_all_files_are_named_once() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"collect": TABLE}, "tables.collect: this is the name of another target: choose another one"),
-        ({"all": TABLE}, "tables.all: this is the name of another target: choose another one"),
-        ({"samples": TABLE}, "figures.samples: this is the name of another target: choose another one"),
+        ({"collect": TABLE}, "tables.collect: another target has this name: choose another name"),
+        ({"all": TABLE}, "tables.all: another target has this name: choose another name"),
+        ({"samples": TABLE}, "figures.samples: another target has this name: choose another name"),
     ],
 )
 def test_a_name_stands_for_one_thing(tables: dict[str, Any], message: str) -> None:

@@ -1,6 +1,6 @@
 rule augment:
-    """Make variants of the training images by mixing latents of one class in the span of its PCA axes (NFA), or by
-    noise of the same size."""
+    """Make latent-augmented variants of the training images, by mixing latents of a class in the span of its PCA axes
+    (NFA) or by noise of the same size."""
     input:
         **plan.splits("train"),
         **plan.model(),

@@ -1,5 +1,5 @@
 rule benchmark:
-    """Measure the maths against plain versions of it, each as a ratio within one run."""
+    """Measure the speed of the mathematics relative to plain implementations, both sides of a ratio in one run."""
     output:
         **plan.shared_outputs(Benchmark, "benchmark"),
     log:

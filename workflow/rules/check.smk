@@ -1,5 +1,5 @@
 rule check_device:
-    """Check the machines that trainings run on: nfpi check-device, with the resources of train_flow but half an hour."""
+    """Check a machine for trainings by nfpi check-device, with the resources of train_flow for half an hour at most."""
     output:
         report=f"{plan.resolved.results.as_posix()}/check-device/{plan.preset}.json",
     log:

@@ -1,7 +1,7 @@
 if plan.config.claims:
 
     rule judge_claims:
-        """Judge the claims of the preset by the runs of the rows that they compare."""
+        """Judge the claims of the preset by the metrics of the runs that they compare."""
         input:
             metrics=inputs.metrics_of_claims,
             predictions=inputs.predictions_of_claims,

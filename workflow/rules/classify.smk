@@ -33,7 +33,7 @@ rule train_classifier:
 
 
 rule test_classifier:
-    """Pick the temperature whose classifier is best on the validation split, and test it (CNN-Acc)."""
+    """Choose the temperature whose classifier is best on the validation split, and test this classifier (CNN-Acc)."""
     input:
         **plan.splits("test"),
         models=inputs.candidate_files("model"),
@@ -104,7 +104,7 @@ rule train_classifier_on_real:
 
 
 rule test_classifier_on_real:
-    """Test a classifier that learned from real images."""
+    """Test a classifier trained on real images."""
     input:
         **plan.splits("test"),
         **plan.trained_classifier(),

@@ -3,7 +3,7 @@ localrules:
 
 
 rule costs:
-    """Say what the jobs that have ended took, by table, stage and device; nothing is run for it."""
+    """Sum up time and memory of the finished jobs by table, stage and device; no other jobs are run."""
     log:
         f"{plan.layout.root.as_posix()}/logs/costs.log",
     conda:

@@ -4,7 +4,7 @@ localrules:
 
 
 rule prepare_data:
-    """Download or find a data set, split it, and write it in the one form that all stages read."""
+    """Download or read a data set, split it, and write it in the on-disk format that all stages read."""
     input:
         sources.checked,
     output:
@@ -38,7 +38,7 @@ rule prepare_data:
 
 
 rule encode_data:
-    """Find a data set's image files, split them, and write their latents under an autoencoder."""
+    """Split the image files of a data set, encode them by an autoencoder, and write their latents."""
     input:
         sources.checked,
     output:
@@ -72,7 +72,7 @@ rule encode_data:
 
 
 rule download_weights:
-    """Fetch published weights; the machines that train may have no internet."""
+    """Download published weights, since the machines that train may have no internet access."""
     output:
         **plan.shared_outputs(DownloadWeights, "downloads", model="{model}"),
     log:

@@ -1,5 +1,5 @@
 rule start_flow:
-    """Initialise a flow and its Gaussians and train up to the fit: what all λ and all methods share."""
+    """Initialise a flow and its Gaussians and train up to the fit; all λ and methods share the result."""
     input:
         **plan.splits("train", "validation"),
     output:
@@ -32,7 +32,7 @@ rule start_flow:
 
 
 rule train_flow:
-    """Continue the training of a flow from its initial state, under fixed Gaussians or learning them along."""
+    """Continue the training of a flow from its initial state, with Gaussians that are fixed or learned with the flow."""
     input:
         **plan.splits("train", "validation"),
         state=plan.initial_file("state"),

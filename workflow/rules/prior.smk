@@ -1,5 +1,5 @@
 rule fit_prior:
-    """Fit the class Gaussians to the statistics of the latents."""
+    """Fit the Gaussians of all classes to the statistics of the training latents."""
     input:
         statistics=plan.initial_file("statistics"),
         initial=plan.initial_file("prior"),

@@ -4,7 +4,7 @@ localrules:
 
 
 rule collect:
-    """Gather the metrics of exactly the runs that a table is made from."""
+    """Collect the metrics of the runs of a table."""
     input:
         metrics=inputs.metrics_of_table,
     output:
@@ -30,7 +30,7 @@ rule collect:
 
 
 rule table:
-    """Write a table beside the paper's numbers."""
+    """Write a table of metrics beside the paper's numbers."""
     input:
         **plan.outputs(Collect, "metrics", name="{table}"),
         predictions=inputs.predictions_of_table,

@@ -112,15 +112,15 @@ class Cluster(Settings):
         return min((name for name in self.qos if self.qos[name] >= minutes), key=self.qos.__getitem__, default=None)
 
 
-def threads_of_job(line: Resources, cluster: Cluster | None) -> int:
+def threads_of_job(resources: Resources, cluster: Cluster | None) -> int:
     """Return the number of threads of one job."""
-    if cluster and cluster.cores_per_gpu and line.gpu:
-        return line.gpu * cluster.cores_per_gpu
-    return line.threads
+    if cluster and cluster.cores_per_gpu and resources.gpu:
+        return resources.gpu * cluster.cores_per_gpu
+    return resources.threads
 
 
 def resources_of_job(
-    stage: JobName, line: Resources, cluster: Cluster | None, attempt: int = 1
+    stage: JobName, resources: Resources, cluster: Cluster | None, attempt: int = 1
 ) -> dict[str, int | str]:
     """Return the resources of one job other than threads, under the names of Snakemake and its SLURM executor.
 
@@ -128,38 +128,40 @@ def resources_of_job(
 
     Args:
         stage: stage that the job runs.
-        line: the resources of this stage.
+        resources: the resources of this stage.
         cluster: the cluster that the job runs on; None: this machine.
         attempt: 1 for the first submission, 2 for the first retry, ...
     """
     times = 1 if stage in RESUMED else min(attempt, 3)
-    asked: dict[str, int | str | None] = {"mem_mb": times * line.mem_mb, "runtime": times * line.runtime}
-    if line.gpu:
+    asked: dict[str, int | str | None] = {"mem_mb": times * resources.mem_mb, "runtime": times * resources.runtime}
+    if resources.gpu:
         # `local_gpu` limits the concurrent jobs on this machine without limiting `gpu` on a cluster.
-        asked |= {"local_gpu": 1, "gpu": line.gpu}
+        asked |= {"local_gpu": 1, "gpu": resources.gpu}
     if cluster:
-        asked |= _requests_of_slurm(stage, line, cluster, times)
+        asked |= _requests_of_slurm(stage, resources, cluster, times)
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _requests_of_slurm(stage: JobName, line: Resources, cluster: Cluster, times: int) -> dict[str, int | str | None]:
-    runtime = min(times * line.runtime, cluster.longest or times * line.runtime)
+def _requests_of_slurm(
+    stage: JobName, resources: Resources, cluster: Cluster, times: int
+) -> dict[str, int | str | None]:
+    runtime = min(times * resources.runtime, cluster.longest or times * resources.runtime)
     warning = f"--signal=TERM@{cluster.warn_seconds}" if stage in RESUMED and cluster.warn_seconds else ""
     requests: dict[str, int | str | None] = {
-        "cpus_per_task": threads_of_job(line, cluster),
+        "cpus_per_task": threads_of_job(resources, cluster),
         "runtime": runtime,
         "slurm_extra": f"{cluster.options} {warning}".strip() or None,
     }
     if not cluster.ask_memory:
         requests["mem_mb"] = 0  # the executor then omits --mem
-    if not line.gpu:
+    if not resources.gpu:
         return requests | {
             "slurm_account": cluster.cpu_account or cluster.account,
             "slurm_partition": cluster.cpu_partition,
         }
     return requests | {
         "gpu": None,  # `gres` requests all GPUs on one node
-        "gres": f"gpu:{line.gpu}",
+        "gres": f"gpu:{resources.gpu}",
         "slurm_account": cluster.account,
         "slurm_partition": cluster.partition,
         "constraint": cluster.constraint,

@@ -266,10 +266,10 @@ class Config(Settings):
     @model_validator(mode="after")
     def _check_runtimes(self) -> Config:
         longest = self.cluster.longest if self.cluster else None
-        for job, line in self.resources.items():
-            if longest is not None and line.runtime > longest:
+        for job, resources in self.resources.items():
+            if longest is not None and resources.runtime > longest:
                 raise ValueError(
                     f"resources.{job}.runtime: expected at most {longest} minutes, the limit of the cluster's jobs, "
-                    f"received {line.runtime}"
+                    f"received {resources.runtime}"
                 )
         return self

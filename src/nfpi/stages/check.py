@@ -20,7 +20,7 @@ _FILE = "config.yaml"
 
 
 def check_device(command: CheckDevice) -> None:
-    """Print one line per finding, and write them if asked to.
+    """Print one line per finding, and write the findings to `output` if it is given.
 
     Raises:
         ConfigError: the settings are invalid, or their file is not found.
@@ -44,7 +44,7 @@ def check_device(command: CheckDevice) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the log lines of training epochs, which have only a few steps here."""
+    """Silence the log lines of training epochs, which are only a few steps here."""
     log = logging.getLogger("nfpi")
     before = log.level
     log.setLevel(logging.WARNING)
@@ -66,5 +66,5 @@ def _find_config_file() -> Path:
         if (folder / _FILE).is_file() and (folder / "presets").is_dir():
             return folder / _FILE
     raise ConfigError(
-        f"{_FILE}: expected it in this folder, the root of a clone, received none: name it by --config-file"
+        f"{_FILE}: expected the root of a clone as working directory, received {Path.cwd()} (or give --config-file)"
     )

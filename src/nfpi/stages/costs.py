@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 def show_costs(command: ShowCosts) -> None:
-    """Print the costs, and write them if asked to.
+    """Print the costs, and write them to `output` if it is given.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder does not exist.
         FormatError: its settings.json is damaged.
     """
     root = command.results
@@ -31,9 +31,9 @@ def show_costs(command: ShowCosts) -> None:
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
     jobs = read_jobs(root)
     if not jobs:
-        print(f"{root}: no job has ended here yet: there are no costs to show")
+        print(f"{root}: no job has ended yet, so there are no costs to show")
         return
-    frame = cost_frame(jobs, _needs(root))
+    frame = cost_frame(jobs, _dependencies(root))
     table = lay_out_costs(frame)
     text = f"**Costs of {root.resolve().name}**\n\n{markdown_grid(table)}\n\n{' '.join(table.notes)}\n"
     print(text, end="")
@@ -44,7 +44,7 @@ def show_costs(command: ShowCosts) -> None:
         logger.info("wrote %s", command.output / "costs.{csv,md}")
 
 
-def _needs(root: Path) -> dict[str, Dependencies]:
+def _dependencies(root: Path) -> dict[str, Dependencies]:
     """Return what each table of the preset depends on; empty if the settings are not known."""
     if not (root / FILE).is_file():
         return {}
@@ -53,11 +53,11 @@ def _needs(root: Path) -> dict[str, Dependencies]:
     starts = {start: name for name, start in BASELINE.items()} | {
         name: prior.start for name, prior in config.priors.items()
     }
-    return {name: Dependencies(tuple(_with_weights(config, members)), starts) for name, members in runs.items()}
+    return {name: Dependencies(tuple(_add_fine_tuned(config, members)), starts) for name, members in runs.items()}
 
 
-def _with_weights(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
-    """Return the runs and the classifiers whose weights they are initialised with."""
+def _add_fine_tuned(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
+    """Yield the runs, each followed by the run of the classifier that it fine-tunes, if any."""
     for run in runs:
         yield run
         if run.classifier is None:

@@ -27,19 +27,19 @@ _SECONDS = 2.0
 def execute(command: Command) -> None:
     """Run a command."""
     if isinstance(command, Stage) and PLACE not in os.environ:
-        _carry_out(command)
+        _run_stage(command)
     else:  # only the first process of a training writes files
         command.load()(command)
 
 
-def _carry_out(stage: Stage) -> None:
-    """Run a stage, and write its manifest; if the fit it depends on diverged, its outputs record that.
+def _run_stage(stage: Stage) -> None:
+    """Run a stage, and write its manifest; if an input records a divergence, the outputs record it too.
 
     The outputs appear together, followed by the manifest; no other stage reads them before that.
 
-    If another process holds the lock, a command given by hand fails. A job of the workflow waits instead: it was
-    submitted again after Snakemake was killed, whose earlier jobs still run. Outputs of the other process are accepted
-    if its inputs and options were the same; otherwise the stage runs, resuming from the last checkpoint.
+    If another process holds the lock, a command given by hand fails. A job of the workflow waits instead, since the
+    other process may be the same job, submitted before Snakemake was killed. Its outputs are accepted if inputs and
+    options were the same; otherwise the stage runs, resuming from the last checkpoint.
 
     Raises:
         ManifestError: an input is damaged, or two do not belong together.
@@ -118,5 +118,5 @@ def _check_identity(stage: Stage, facts: dict[str, Any]) -> None:
     for name, received in facts.items():
         if name in expected and expected[name] != received:
             raise ManifestError(
-                f"{stage.output}: expected inputs with {name} = {expected[name]}, as the run has, received {received}"
+                f"{stage.output}: expected inputs with {name} = {expected[name]} like the run, received {received}"
             )

@@ -8,6 +8,6 @@ from nfpi.stages.options import MakeFigure
 
 
 def make_figure(stage: MakeFigure) -> None:
-    """Compute, draw and write a figure; it marks runs that diverged."""
+    """Compute, draw and write a figure."""
     drawn = draw_figure(stage.name, stage.figure, FigureInputs(stage.files, stage.reads))
     save_drawn(drawn, stage.output, stage.name)

@@ -124,10 +124,10 @@ def _variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) 
     mean = sum(shares.values()) / len(shares)
     smallest = min(shares, key=lambda name: shares[name])
     logger.info(
-        "the axes explain %.1f %% of the variance of a class on average, and least of class '%s', %.1f %%",
+        "the axes explain %.1f %% of a class's variance on average, and at least %.1f %% (class '%s')",
         100 * mean,
-        smallest,
         100 * shares[smallest],
+        smallest,
     )
     unresolved = [classes[label] for label, found in sorted(axes.items()) if not found.converged]
     if unresolved:
@@ -136,5 +136,5 @@ def _variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) 
 
 
 def _model_digests(model: TrainedFlow, folder: Path) -> dict[str, str]:
-    """Return the digests that a model's images depend on besides settings: its weights and the flow's code."""
+    """Return digests of a model's weights and of its flow's code, which its images depend on besides settings."""
     return {"model": file_digest(folder / WEIGHTS), "code": code_of(FLOWS[model.flow.kind])}

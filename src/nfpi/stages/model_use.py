@@ -105,7 +105,7 @@ def sample(command: Sample) -> None:
     classes = command.classes or model.classes
     unknown = next((name for name in classes if name not in model.classes), None)
     if unknown is not None:
-        raise ConfigError(f"--classes: '{unknown}' is no class of the model{suggest(unknown, model.classes)}")
+        raise ConfigError(f"--classes: '{unknown}' is not a class of the model{suggest(unknown, model.classes)}")
     if len(set(classes)) < len(classes):
         raise ConfigError(f"--classes: expected each class once, received {', '.join(classes)}")
     images = np.stack(
@@ -140,7 +140,7 @@ def augment_folder(command: AugmentFolder) -> None:
     files = find_labelled_images(command.folder, model.classes)
     for some in files:
         if len(some) == 1:
-            raise ConfigError(f"{some[0].parent}: expected two images or more, which are mixed, received one")
+            raise ConfigError(f"{some[0].parent}: expected at least two images to mix, received one")
     names = folder_names(model.classes)
     chosen = [label for label, some in enumerate(files) if some]
     with replace_folder(command.output, [names[label] for label in chosen]) as partial:
@@ -177,8 +177,8 @@ def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -
         return
     if path.exists() and not overwrite:
         raise ConfigError(
-            f"{path}: expected an output that is not there yet, received one that is: name another {option}, or give "
-            "--overwrite"
+            f"{path}: expected an output that does not exist, received one that does: choose another {option}, or "
+            "give --overwrite"
         )
     require_writable(path)
 

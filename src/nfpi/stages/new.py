@@ -32,14 +32,14 @@ _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 _MEANING = {
     "train_per_class": " # without this line, all are used",
     "image_size": " # pixels; images are resized and cropped",
-    "flip": " # false where a mirrored image is not of its class",
+    "flip": " # false if mirroring changes the class of an image",
 }
-_HEADS = 10_000
-"""number of files, spread over all, whose size is read"""
+_MOST_SIZES = 10_000
+"""number of files, evenly spaced among all, whose size is read"""
 
 
 def write_preset(command: WritePreset) -> None:
-    """Look at the images, write the preset, and print the command that makes its table.
+    """Inspect the images, write the preset, and print the command that makes its table.
 
     Raises:
         ConfigError: the file exists or has no valid preset name, or the path cannot be written as a setting.
@@ -50,11 +50,11 @@ def write_preset(command: WritePreset) -> None:
     output = command.output or (presets if presets.is_dir() else Path()) / f"{name}.yaml"
     if output.exists():
         raise ConfigError(
-            f"{output}: expected a file that is not there yet, received one that is: name another --output"
+            f"{output}: expected a file that does not exist, received one that does: choose another --output"
         )
     if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
         raise ConfigError(f"{output}: expected NAME.yaml, of letters, digits and . _ + -, received '{output.name}'")
-    images = _look(list_image_folder(find_image_root(command.folder, command.download_folder)))
+    images = _inspect(list_image_folder(find_image_root(command.folder, command.download_folder)))
     text = _compose(name, command.folder.resolve(), images)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("x", encoding="utf-8") as file:
@@ -70,8 +70,8 @@ class _Images:
     """Properties of the images that the preset depends on.
 
     Args:
-                folder: the image files.
-        size: (H, W) shared by all images; None: they differ.
+        folder: the image files.
+        size: (H, W) of all images; None: sizes differ.
         smallest: length of the shortest side.
         grey: whether all images are greyscale.
     """
@@ -131,9 +131,9 @@ def _is_value(name: str) -> bool:
     return name in ("True", "False")
 
 
-def _look(folder: ImageFolder) -> _Images:
+def _inspect(folder: ImageFolder) -> _Images:
     names = [name for some in folder.names.values() for name in some]
-    sizes = {read_image_size(folder.root / name) for name in names[:: -(-len(names) // _HEADS)]}
+    sizes = {read_image_size(folder.root / name) for name in names[:: -(-len(names) // _MOST_SIZES)]}
     firsts = np.unique(folder.labels["train"], return_index=True)[1]
     grey = all(read_image(folder.root / folder.names["train"][index])[1] == "L" for index in firsts)
     return _Images(folder, next(iter(sizes)) if len(sizes) == 1 else None, min(min(size) for size in sizes), grey)
@@ -161,7 +161,7 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
     lines = [
         f"# {images.summary[0].upper()}{images.summary[1:]}: train {splits['train']}, "
         f"validation {splits['validation']}, test {splits['test']}.",
-        "# A small flow; what is not set here is set in config.yaml, where each setting has its meaning.",
+        "# A small flow. config.yaml has all other settings, and explains each of them.",
         "",
         "seeds: [0]",
         "datasets:",

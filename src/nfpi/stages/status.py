@@ -30,7 +30,7 @@ def show_status(command: ShowStatus) -> None:
         print(f"{root}: {_summary(runs)}")
         if runs:
             (_print_table if sys.stdout.isatty() else _print_lines)(runs)
-        for line in _best(runs):
+        for line in _describe_best(runs):
             print(line)
 
 
@@ -47,7 +47,7 @@ def _cells(run: Progress) -> tuple[str, ...]:
     return run.run.folder, run.state, result, f"{run.seconds / 3600:.2f}", run.detail
 
 
-def _best(runs: list[Progress]) -> Iterator[str]:
+def _describe_best(runs: list[Progress]) -> Iterator[str]:
     """Describe the best run of each data set, chosen on the validation split."""
     for dataset in dict.fromkeys(run.run.dataset for run in runs):
         for name, chosen_by in _SHOWN.items():

@@ -10,7 +10,7 @@ def verify(command: Verify) -> None:
     """Check all files listed in manifests below the folder.
 
     Raises:
-        ManifestError: the folder holds no manifest, or a file is faulty; all faults are printed first.
+        ManifestError: the folder contains no manifest, or a file is faulty; all faults are printed first.
     """
     manifests = find_manifests(command.results)
     if not manifests:

@@ -21,11 +21,11 @@ _BLOCKS = {
     "encode_data": "datasets.{dataset}",
     "table": "tables.{table}",
 }
-"""The block of config.yaml that holds the settings of a rule."""
+"""The block of config.yaml with the settings of each rule."""
 
 
 def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str:
-    """Rewrite Snakemake's reason to run a job: changed settings become `training.epochs: 40 → 12`."""
+    """Rewrite Snakemake's reason to run a job, with changed settings as `training.epochs: 40 → 12`."""
     changes = find_changes(reason, rule, wildcards)
     if not changes:
         return reason
@@ -33,14 +33,14 @@ def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str
 
 
 def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[str]:
-    """List the changed settings in Snakemake's reason; empty if it holds none in JSON."""
+    """List the changed settings in Snakemake's reason; empty if it contains no settings in JSON."""
     found = _CHANGED.search(reason)
     if not found:
         return []
-    before, now = (list(filter(None, map(_settings, _texts(part)))) for part in found.groups())
+    before, now = (list(filter(None, map(_parse_settings, _find_strings(part)))) for part in found.groups())
     changes: list[str] = []
     for old in before if len(before) == len(now) else ():
-        new = max(now, key=lambda other: len(old.keys() & other.keys()))  # Snakemake lists them in no order
+        new = max(now, key=lambda other: len(old.keys() & other.keys()))  # Snakemake lists them in any order
         where = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
         where = "flows.{flow}" if where == "training" and {"kind"} & (old.keys() | new.keys()) else where
         prefix = f"{where.format_map(_Wildcards(wildcards))}." if where else ""
@@ -55,14 +55,14 @@ class _Wildcards(dict[str, str]):
         return key
 
 
-def _texts(part: str) -> Iterator[str]:
-    """Iterate over the Python string literals in a text."""
+def _find_strings(part: str) -> Iterator[str]:
+    """Yield the values of the Python string literals in a text."""
     for found in _TEXT.finditer(part):
         text = found[1] if found[1] is not None else found[2]
         yield text.replace("\\'", "'").replace('\\"', '"').replace("\\\\", "\\")
 
 
-def _settings(text: str) -> dict[str, Any]:
+def _parse_settings(text: str) -> dict[str, Any]:
     """Parse a JSON object; empty if the text is anything else."""
     try:
         value = json.loads(text)

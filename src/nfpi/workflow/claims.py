@@ -34,19 +34,19 @@ def runs_of_tests(config: Config) -> list[Run]:
     for claim in config.claims.values():
         for comparison in claim.comparisons:
             for row in comparison.rows if comparison.needs_predictions(len(config.seeds)) else ():
-                of_flow = ACCURACIES[comparison.metric] == "flow"
-                for line in _rows_of(config, row):
-                    found += line.flow_runs if of_flow else line.classifier_runs
+                is_of_flow = ACCURACIES[comparison.metric] == "flow"
+                for table_row in _rows_of(config, row):
+                    found += table_row.flow_runs if is_of_flow else table_row.classifier_runs
     return list(dict.fromkeys(found))
 
 
-def _rows_of(config: Config, asked: ComparedRow) -> list[TableRow]:
-    """Return the rows of one side of a comparison, by ascending λ."""
-    assert asked.table is not None
-    experiments = config.tables[asked.table].experiments
-    index = asked.index_in(dict(enumerate(experiments)))
-    rows = [row for row in table_rows(config, asked.table) if row.experiment == index]
-    match asked.weight:
+def _rows_of(config: Config, side: ComparedRow) -> list[TableRow]:
+    """Return the table rows of one side of a comparison, by ascending λ."""
+    assert side.table is not None
+    experiments = config.tables[side.table].experiments
+    index = side.index_in(dict(enumerate(experiments)))
+    rows = [row for row in table_rows(config, side.table) if row.experiment == index]
+    match side.weight:
         case "best" | "inner_best":
             return rows
         case "min":

@@ -1,4 +1,4 @@
-"""What conda is told when it makes the environment of `environment.yml`."""
+"""Choice of the CUDA build of torch when conda creates the environment of `environment.yml`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 OVERRIDE = "CONDA_OVERRIDE_CUDA"
-"""Variable that conda takes the driver's version of CUDA from, in the place of the driver."""
+"""Environment variable with the CUDA version that conda uses instead of asking the driver."""
 
 CUDA = "12.9"
 """Last version of CUDA before 13, which drops V100 and needs a newer driver."""
@@ -14,7 +14,7 @@ CUDA = "12.9"
 _DRIVER = Path("/proc/driver/nvidia")
 
 
-def ask_for_cuda() -> None:
-    """Let conda take a CUDA build of torch on a login node, which has no driver; a choice of the user's stays."""
+def request_cuda_build() -> None:
+    """Make conda choose a CUDA build of torch on a login node without a driver; a version set by the user is kept."""
     if not _DRIVER.exists():
         os.environ.setdefault(OVERRIDE, CUDA)

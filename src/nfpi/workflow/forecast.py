@@ -10,7 +10,7 @@ from statistics import fmean
 
 @dataclass
 class Forecast:
-    """Jobs that are left, and how long jobs of each rule take.
+    """The jobs that are left, and the times of the jobs of each rule.
 
     Args:
         jobs: number of jobs of each rule.
@@ -25,23 +25,23 @@ class Forecast:
     def __post_init__(self) -> None:
         self._waiting = Counter(self.jobs)
 
-    def finished(self, rule: str, seconds: float | None) -> None:
-        """Record a job that has ended; None: it failed."""
+    def record_end(self, rule: str, seconds: float | None) -> None:
+        """Record that a job has ended; `seconds` is None if it failed."""
         self._waiting[rule] -= 1
         if seconds is not None:
             self._taken.setdefault(rule, []).append(seconds)
 
-    def restarted(self, rule: str) -> None:
-        """Record a job that failed and is tried again."""
+    def record_restart(self, rule: str) -> None:
+        """Record that a failed job is tried again."""
         self._waiting[rule] += 1
 
-    def of_job(self, rule: str) -> float | None:
-        """Return the mean seconds of a job of a rule, in this call or else in earlier ones; None: not known."""
+    def mean_seconds(self, rule: str) -> float | None:
+        """Return the mean time of a rule's jobs in this call, or else in earlier calls; None: not known."""
         times = self._taken.get(rule) or self.earlier.get(rule)
         return fmean(times) if times else None
 
-    def left(self, running: Mapping[str, Sequence[float]], at_once: int) -> tuple[float, bool]:
-        """Return the seconds until all jobs have ended, and whether the times of all their rules are known.
+    def seconds_left(self, running: Mapping[str, Sequence[float]], at_once: int) -> tuple[float, bool]:
+        """Estimate the seconds until all jobs have ended; also return whether the times of all rules are known.
 
         Args:
             running: seconds since each running job began, by rule.
@@ -49,7 +49,7 @@ class Forecast:
         """
         seconds, known = 0.0, True
         for rule, count in self._waiting.items():
-            mean = self.of_job(rule)
+            mean = self.mean_seconds(rule)
             if count > 0 and mean is None:
                 known = False
             elif count > 0 and mean is not None:

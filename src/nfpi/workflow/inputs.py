@@ -78,7 +78,7 @@ class Inputs:
         return _any_of([name for name in self.plan.config.priors if self.is_fitted(name)])
 
     def prior_of_training(self, wildcards: Wildcards) -> str:
-        """Return the file of the Gaussians that a training begins with: the fitted ones, else the initial ones."""
+        """Return the file of the Gaussians that a training begins with, fitted or initial."""
         return self._prior_file("prior", wildcards)
 
     def manifest_of_prior(self, wildcards: Wildcards) -> str:
@@ -97,7 +97,7 @@ class Inputs:
         return [self.plan.path(CANDIDATE, wildcards, temperature=text) for text in texts]
 
     def candidate_files(self, name: str) -> Callable[[Wildcards], list[str]]:
-        """Make an input function of one file of every candidate, by its name among the outputs of the stage."""
+        """Make an input function of one file of every candidate; `name` is its name among the stage's outputs."""
         file = TrainClassifier.outputs[name]
         return lambda wildcards: [f"{folder}/{file}" for folder in self.candidates(wildcards)]
 
@@ -110,7 +110,7 @@ class Inputs:
         return list(self.plan.outputs(Augment, AUGMENTED.format(**flow.wildcards, variants=variants)).values())
 
     def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:
-        """Return the weights and manifest of the classifier that another one is fine-tuned from, if any."""
+        """Return the weights and manifest of the classifier that this one is fine-tuned from, if any."""
         other = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]].start_from
         if not other:
             return []
@@ -119,7 +119,7 @@ class Inputs:
         return [f"{folder}/{TrainClassifier.outputs[name]}" for name in ("model", MANIFEST)]
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:
-        """Return the file of pretrained weights of a classifier, if any: the user's, or the published one."""
+        """Return the file of a classifier's pretrained weights, if any, given by the user or downloaded."""
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
         if classifier.weights is not None:
             return [classifier.weights.as_posix()]

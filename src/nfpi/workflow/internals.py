@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config import ConfigError
-from nfpi.workflow.jobs import Jobs, gpu_in_this_machine
+from nfpi.workflow.jobs import Jobs, has_gpu
 from nfpi.workflow.slurm import wait_for_controller
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
     """Run one GPU job at a time on this machine; without --cores and --jobs, use all its cores.
 
-    A profile cannot set the cores: with --executor it would cut the threads of a cluster's jobs to the cores of the
-    login node. It cannot know either whether this machine has a GPU.
+    A profile cannot set this: its cores would also limit the threads of cluster jobs to those of the login node, and it
+    does not know whether this machine has a GPU.
     """
-    if "local_gpu" not in workflow.global_resources and gpu_in_this_machine():
+    if "local_gpu" not in workflow.global_resources and has_gpu():
         workflow.global_resources["local_gpu"] = 1
     if workflow.resource_settings.cores is None and workflow.resource_settings.nodes is None:
         workflow.resource_settings.cores = cores
@@ -28,10 +28,10 @@ def use_this_machine(workflow: Any, cores: int) -> None:
 def show_requests(workflow: Any, jobs: Jobs) -> None:
     """On a cluster, add the options of sbatch to every rule's message (in dry runs too), and wait for the controller.
 
-    Called after all rules are defined: only then Snakemake knows which are local.
+    To be called after all rules are defined, when Snakemake knows which rules are local.
 
     Raises:
-        ConfigError: jobs go to a cluster, and a --configfile replaces that of the profile.
+        ConfigError: jobs are submitted to a cluster, and --configfile replaces the settings of the profile.
     """
     if jobs.plan.config.cluster:
         wait_for_controller()
@@ -40,8 +40,8 @@ def show_requests(workflow: Any, jobs: Jobs) -> None:
                 rule.message += f"\n  {jobs.sbatch(set(rule.resources))}"
     elif workflow.resource_settings.nodes is not None and workflow.config_settings.configfiles:
         raise ConfigError(
-            "a --configfile takes the place of the profile's settings: name both, as in --configfile "
-            "slurm/settings.yaml mine.yaml, or use --config preset=mine.yaml (without a profile's: cluster: {})"
+            "--configfile replaces the settings of the profile: give both, as in --configfile slurm/settings.yaml "
+            "mine.yaml, or use --config preset=mine.yaml (to do without the profile's settings, set cluster: {})"
         )
 
 
@@ -56,12 +56,12 @@ def timed_rules(workflow: Any) -> dict[str, str]:
 
 
 def log_in_utf_8(logger: logging.Logger) -> None:
-    """Write Snakemake's log in UTF-8; the locale's encoding, which it is opened in, may have no λ."""
+    """Write Snakemake's log in UTF-8, since the encoding of the locale may have no λ."""
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler) and isinstance(handler.stream, io.TextIOWrapper):
             handler.stream.reconfigure(encoding="utf-8")
 
 
 def requested_targets(workflow: Any) -> set[str]:
-    """Return the targets of the call, rules or files; empty: the default target."""
+    """Return the rules or files that the call requests; empty: the default target."""
     return set(workflow.dag_settings.targets)

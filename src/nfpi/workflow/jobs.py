@@ -22,7 +22,7 @@ SBATCH = {
     "mem_mb": "--mem={resources.mem_mb}",
     "slurm_extra": "{resources.slurm_extra}",
 }
-"""The option of sbatch that Snakemake's SLURM executor makes of each resource."""
+"""The option of sbatch that Snakemake's SLURM executor makes from each resource."""
 
 
 @dataclass(frozen=True)
@@ -41,34 +41,36 @@ class Jobs:
 
     def threads(self, name: JobName) -> int:
         """Return the threads of a job; Snakemake sets OMP_NUM_THREADS to them, or to the available cores if fewer."""
-        return threads_of_job(self._line(name), self.plan.config.cluster)
+        return threads_of_job(self._resources_of(name), self.plan.config.cluster)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
-        """Make a params function of the number of GPUs of a job (not compared: see `params.Unseen`)."""
-        return lambda wildcards, threads: max(1, self._line(name).gpu)
+        """Make a params function of the number of GPUs of a job (not compared: see `params.UncomparedParam`)."""
+        return lambda wildcards, threads: max(1, self._resources_of(name).gpu)
 
     def resources(
         self, name: JobName, gpu: int | None = None, runtime: int | None = None
     ) -> dict[str, Callable[[Wildcards, int], int | str]]:
-        """Return the other resources of a job as functions of the attempt: a retry asks for more time and memory.
+        """Return the resources of a job except threads, as functions of the attempt: retries get more time and memory.
 
         Args:
-            name: which line of `resources:`.
-            gpu: number of GPUs instead of that line's.
-            runtime: minutes, if that line has more.
+            name: key in `resources:`.
+            gpu: number of GPUs instead of the one in `resources:`.
+            runtime: maximum of the minutes in `resources:`.
         """
-        line = self._line(name)
-        line = line if gpu is None else line.model_copy(update={"gpu": gpu})
-        line = line if runtime is None else line.model_copy(update={"runtime": min(runtime, line.runtime)})
+        resources = self._resources_of(name)
+        resources = resources if gpu is None else resources.model_copy(update={"gpu": gpu})
+        resources = (
+            resources if runtime is None else resources.model_copy(update={"runtime": min(runtime, resources.runtime)})
+        )
         cluster = self.plan.config.cluster
 
         def resource(kind: str) -> Callable[[Wildcards, int], int | str]:
-            return lambda wildcards, attempt: resources_of_job(name, line, cluster, attempt)[kind]
+            return lambda wildcards, attempt: resources_of_job(name, resources, cluster, attempt)[kind]
 
-        return {kind: resource(kind) for kind in resources_of_job(name, line, cluster)}
+        return {kind: resource(kind) for kind in resources_of_job(name, resources, cluster)}
 
     def sbatch(self, resources: object) -> str:
-        """Return the options of sbatch of a submitted job, with the names of Snakemake's resources in braces.
+        """Return the sbatch options of a submitted job, with names of Snakemake's resources in braces.
 
         Args:
             resources: names of the rule's resources.
@@ -78,11 +80,11 @@ class Jobs:
         kinds = [kind for kind in SBATCH if kind in resources and kind not in silent]  # type: ignore[operator]
         return "sbatch " + " ".join(SBATCH[kind] for kind in kinds)
 
-    def _line(self, name: JobName) -> Resources:
+    def _resources_of(self, name: JobName) -> Resources:
         return self.plan.config.resources.get(name, Resources())
 
 
-def gpu_in_this_machine() -> bool:
+def has_gpu() -> bool:
     """Return whether this machine has a GPU (of NVIDIA, AMD or Apple) that jobs may use."""
     if os.environ.get("NFPI_DEVICE") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
         return False

@@ -13,23 +13,23 @@ _ENTRY = re.compile(r"(?P<name>[A-Za-z_][\w.-]*)=(?P<value>.*)", re.S)
 
 
 def describe_misuse(text: str, arguments: Iterable[str]) -> str | None:
-    """Return one line that says what is wrong with a call and what to write instead; None: another error.
+    """Describe in one line what is wrong with a call and what to write instead; None for other errors.
 
     Args:
         text: error message of Snakemake.
-        arguments: of the command line.
+        arguments: arguments of the command line.
     """
     if not text.startswith("Traceback"):
         return None
     if found := _CONFIG_FILE.search(text):
         return f"config: --configfile {found['name']}: {found['fault']}"
     if found := _CONFIG.search(text):
-        return f"config: --config: {_nested(arguments) or found['fault']}"
+        return f"config: --config: {_explain_dots(arguments) or found['fault']}"
     return None
 
 
-def _nested(arguments: Iterable[str]) -> str:
-    """Explain how to write the first setting whose name has dots; empty if there is none."""
+def _explain_dots(arguments: Iterable[str]) -> str:
+    """Explain how to write the first setting whose name has dots; empty if no name has dots."""
     for entry in arguments:
         found = _ENTRY.fullmatch(entry)
         if found and "." in found["name"]:

@@ -45,9 +45,9 @@ def as_dict(wildcards: Wildcards) -> dict[str, str]:
 
 
 def shorten_path(file: Path) -> str:
-    """Return a path relative to the working directory where the file lies below it, else an absolute path.
+    """Return a path relative to the working directory if the file is below it, otherwise an absolute path.
 
-    Snakemake runs a job again when only the spelling of an input's path has changed.
+    Snakemake would run a job again if the same input had another path.
     """
     file, here = file.resolve(), Path.cwd().resolve()
     return (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()
@@ -157,9 +157,9 @@ class Plan:
         return starts[prior] if prior in starts else self.config.priors[prior].start
 
     def initial(self, wildcards: Wildcards) -> str:
-        """Return the folder of the initial state that a run resumes from."""
+        """Return the folder of the initial state that a run continues from."""
         return self.path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
 
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
-        """Make an input function of a file of the initial state, by its name among the outputs of the stage."""
+        """Make an input function of a file of the initial state; `name` is its name among the stage's outputs."""
         return lambda wildcards: f"{self.initial(wildcards)}/{StartFlow.outputs[name]}"

@@ -16,8 +16,8 @@ def record_planned_runs(plan: Plan, requested: Collection[str]) -> None:
     """Write the list of the runs behind the requested tables and claims, for `nfpi status`.
 
     Args:
-        plan: of the call.
-        requested: targets of the call; empty: all of them. For files and figures alone nothing is written.
+        plan: settings and paths of the call.
+        requested: targets of the call; empty: all. If there are neither tables nor claims, nothing is written.
     """
     names = [name for name in plan.config.tables if not requested or "all" in requested or name in requested]
     runs = [run for name in names for row in table_rows(plan.config, name) for run in row.runs]

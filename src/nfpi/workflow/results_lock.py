@@ -11,10 +11,10 @@ LOCK = ".snakemake.lock"
 
 
 def lock_results(root: Path) -> None:
-    """Lock results/{preset} until this process ends, however it ends.
+    """Lock results/{preset} until this process ends, even if it is killed.
 
-    Snakemake locks its working directory only: a second clone can write to the same results, and the lock survives
-    when Snakemake is killed.
+    Snakemake's own lock is not enough: it is in the working directory, so a second clone can write to the same results,
+    and it remains if Snakemake is killed.
 
     Raises:
         LockedError: another Snakemake holds the lock.

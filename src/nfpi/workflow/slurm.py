@@ -18,7 +18,7 @@ _SECONDS = 15.0
 """Time between two pings of the controller."""
 
 _cancelled = threading.Event()
-"""Set when Snakemake cancels its jobs: ends all waiting."""
+"""Set when Snakemake cancels its jobs, which ends all waiting."""
 
 
 def controller_answers() -> bool:
@@ -44,7 +44,7 @@ def wait_for_controller() -> None:
 
 
 def _after_waiting(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Wrap a method that submits jobs: it waits for the controller first. Snakemake calls it in a separate thread."""
+    """Wrap a method that submits jobs to wait for the controller first; Snakemake calls it in a separate thread."""
 
     def submit_later(self: Any, jobs: Any) -> None:
         warned = False
@@ -59,7 +59,7 @@ def _after_waiting(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any], N
 
 
 def _keep_jobs_while_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    """Wrap the method that yields the active jobs: it yields all of them while the controller does not answer."""
+    """Wrap the method that yields the active jobs to yield all of them while the controller does not answer."""
 
     warned = False
 
@@ -71,7 +71,7 @@ def _keep_jobs_while_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]])
             return
         answers = await asyncio.to_thread(controller_answers)
         if not answers and not warned:
-            self.logger.warning("SLURM's controller does not answer: jobs that run are asked for again later.")
+            self.logger.warning("SLURM's controller does not answer: running jobs are checked again later.")
         warned = not answers
         if not answers:
             for job in active_jobs:
@@ -90,7 +90,7 @@ def _keep_jobs_while_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]])
 
 
 def _stop_waiting(cancel: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wrap the method that cancels all jobs, on Ctrl-C: it ends all waiting."""
+    """Wrap the method that cancels all jobs on Ctrl-C to end all waiting, too."""
 
     def cancel_now(self: Any) -> None:
         _cancelled.set()

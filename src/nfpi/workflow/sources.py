@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 class Sources:
     """Input and params functions of the rules that read the user's files.
 
-    Only the main process looks at the files, once per call. It does so in an input function, which Snakemake always
-    calls before any job runs; a params function may be called as late as after the job. The processes that run
-    jobs, on a cluster or here, build the plan again, but compare no params.
+    Only the main process looks at the files, once per call, and in an input function, which Snakemake calls before any
+    job runs; a params function may be called only after the job. The processes of the jobs, on a cluster or this
+    machine, evaluate the Snakefile again, but do not compare params.
 
     Args:
         plan: settings and paths.
-        plans: whether this is the main process.
+        is_main_process: whether this is Snakemake's main process.
     """
 
     plan: Plan
-    plans: bool = True
+    is_main_process: bool = True
     _found: dict[Path, str | ConfigError] = field(default_factory=dict, repr=False)
     _listed: dict[str, SourceFiles] = field(default_factory=dict, repr=False)
 
@@ -38,8 +38,9 @@ class Sources:
         """Check the files of a data set; an input function that returns no file.
 
         Raises:
-            ConfigError: the folder is missing or malformed, or a flow cannot take the size of the images. If the splits
-                exist already, `content` raises it instead: an error here would make Snakemake use them as source files.
+            ConfigError: the folder is missing or malformed, or a flow does not support the size of the images. If the
+                splits exist already, `content` raises this instead: after an error here, Snakemake would treat them as
+                source files.
         """
         found = self._find(wildcards)
         if isinstance(found, ConfigError) and not self._splits(wildcards).exists():
@@ -62,7 +63,7 @@ class Sources:
     def _find(self, wildcards: Wildcards) -> str | ConfigError:
         """Return the token of the files, or the error in them."""
         name, config = wildcards["dataset"], self.plan.dataset(wildcards)
-        if not self.plans:
+        if not self.is_main_process:
             return ""
         splits = self._splits(wildcards)
         if splits not in self._found:
@@ -76,7 +77,7 @@ class Sources:
     def _token(self, name: str, config: DatasetConfig, splits: Path) -> str:
         """Compute the token of the files, which are listed once for the splits of all seeds."""
         if config.folder is None:
-            return ""  # downloaded or synthetic, or not given: a dry run needs no folder
+            return ""  # downloaded or synthetic data, or a dry run without the folder
         from nfpi.data.errors import DataError
         from nfpi.data.sources.files import list_source, token_of  # imports numpy
 
@@ -92,7 +93,7 @@ class Sources:
         return Path(self.plan.path(SPLITS, wildcards))
 
     def _check_size(self, name: str, config: DatasetConfig) -> None:
-        """Check the size of the images, where it is known, against the flows that are trained on the data set."""
+        """Check that all flows of the data set support the size of its images, if it is known."""
         found = _image_size(name, config)
         if found is None:
             return
@@ -104,12 +105,12 @@ class Sources:
                 height, width = size
                 hint = ", or set image_size" if config.source == "imagefolder" else ""
                 raise ConfigError(
-                    f"datasets.{name}: {where}: expected a width and height that {divisor} divides, for {what} of "
+                    f"datasets.{name}: {where}: expected width and height divisible by {divisor}, for {what} of "
                     f"flows.{flow}{hint}, received {width}×{height}"
                 )
 
     def _flows(self, dataset: str) -> Iterator[str]:
-        """Names of the flows that tables and figures train on a data set."""
+        """Yield the names of the flows that tables and figures need on a data set."""
         for _, experiment in self.plan.config.experiments():
             if experiment.dataset == dataset and experiment.prior is not None:
                 yield experiment.flow
@@ -119,7 +120,7 @@ class Sources:
 
 
 def _image_size(name: str, config: DatasetConfig) -> tuple[str, tuple[int, int]] | None:
-    """Return the origin and value (H, W) of the size of a data set's images; None: unknown, or latents."""
+    """Return where the size of a data set's images is from, and the size (H, W); None: unknown, or latents."""
     if config.vae is not None:
         return None
     if config.source != "imagefolder":

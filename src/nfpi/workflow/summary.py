@@ -16,9 +16,9 @@ def show_results(logger: logging.Logger, targets: Targets, requested: Collection
     """Print the requested tables and verdicts, and the paths of their files and figures.
 
     Args:
-        logger: Snakemake's.
-        targets: of the preset.
-        requested: targets of the call; empty: all of them.
+        logger: Snakemake's logger.
+        targets: targets of the preset.
+        requested: targets of the call; empty: all.
     """
     config = targets.plan.config
     chosen = [name for name in targets.names if not requested or name in requested or "all" in requested]
@@ -27,17 +27,17 @@ def show_results(logger: logging.Logger, targets: Targets, requested: Collection
     paths: list[tuple[str, str]] = []
     if COSTS in requested:
         file = f"{targets.plan.layout.root.as_posix()}/{COSTS}.md"
-        lines += _text(file).rstrip().splitlines()
+        lines += _read_text(file).rstrip().splitlines()
         paths += [("costs", f"{file} (and .csv)")] if lines else []
     for name in chosen:
         if name in config.tables:
             files = targets.table(name)
-            lines += ["", *_text(files["markdown"]).rstrip().splitlines()]
+            lines += ["", *_read_text(files["markdown"]).rstrip().splitlines()]
             paths.append(("table", f"{files['markdown']} (and .csv, .tex, .html)"))
             figures += config.figures_of(name)
     if CLAIMS in chosen:
         files = targets.claims()
-        lines += ["", *_text(files["markdown"]).rstrip().splitlines()]
+        lines += ["", *_read_text(files["markdown"]).rstrip().splitlines()]
         paths += [("claims", f"{files['markdown']} (and .csv, .tex, .html)"), ("figure", files["png"])]
     for figure in dict.fromkeys(figures):
         paths += [("figure", file) for file in targets.figure(figure).values() if file.endswith(".png")]
@@ -45,7 +45,8 @@ def show_results(logger: logging.Logger, targets: Targets, requested: Collection
         logger.info("\n".join([*lines, "", *(f"{kind + ':':8}{path}" for kind, path in paths)]))
 
 
-def _text(path: str) -> str:
+def _read_text(path: str) -> str:
+    """Read a file; empty if it is missing."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:

@@ -21,7 +21,7 @@ class Targets:
 
     @property
     def names(self) -> list[str]:
-        """Tables, figures and, if any, claims of the preset; the pictures of a figure are not separate targets."""
+        """Names of the tables and figures of the preset, and of the target of its claims if it has any."""
         config = self.plan.config
         return [*config.tables, *config.figures, *([CLAIMS] if config.claims else [])]
 
@@ -44,7 +44,7 @@ class Targets:
         return self.plan.config.figures[figure].picture_names(figure)
 
     def figure(self, name: str) -> dict[str, str]:
-        """Return the files of a figure, by name: its pictures as PNG and PDF and, if it has one, its table as CSV."""
+        """Return the files of a figure, by name: its pictures as PNG and PDF, and its table, if any, as CSV."""
         folder = self.plan.path("figures")
         files = {
             f"{drawing}_{suffix}": f"{folder}/{drawing}.{suffix}"
@@ -54,7 +54,7 @@ class Targets:
         return files | ({"table": f"{folder}/{name}.csv"} if self.plan.config.figures[name].has_table else {})
 
     def files(self, *names: str) -> list[str]:
-        """Return all files of these tables (with the figures drawn from them), figures and claims."""
+        """Return all files of these targets; a table includes the figures drawn from it."""
         made: list[str] = []
         for name in names:
             if name == CLAIMS:
@@ -77,7 +77,7 @@ class Targets:
         for group, names in (("tables", self.plan.config.tables), ("figures", self.plan.config.figures)):
             for name in names:
                 if name in taken or (group == "figures" and name in self.plan.config.tables):
-                    raise ConfigError(f"{group}.{name}: this is the name of another target: choose another one")
+                    raise ConfigError(f"{group}.{name}: another target has this name: choose another name")
 
     def unknown(self, rules: Iterable[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of unknown targets, which raises ConfigError with the known names.
@@ -87,10 +87,10 @@ class Targets:
         """
         known = ["all", *self.names, *rules]
 
-        def refuse(wildcards: Wildcards) -> list[str]:
+        def raise_unknown(wildcards: Wildcards) -> list[str]:
             name = wildcards["target"]
             hint = ": name it under `figures:`" if name in FIGURES else suggest(name, known)
             targets = "" if "known:" in hint else f"; targets: {', '.join(known)}"
             raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}{targets}")
 
-        return refuse
+        return raise_unknown

@@ -1,8 +1,8 @@
 """Terminal output of the workflow: one line per finished job, and the failed jobs at the end.
 
-It handles the events that Snakemake sends to loggers, through the package `snakemake_logger_plugin_nfpi`. Snakemake's
-own log (.snakemake/log) is not affected. Dry runs, `--verbose`, `--quiet` and `--printshellcmds` print Snakemake's own
-output, in which only changed settings are rewritten. Snakemake is not imported here.
+The package `snakemake_logger_plugin_nfpi` passes the events of Snakemake's loggers to this module. Snakemake's own log
+(.snakemake/log) is not affected. Dry runs, `--verbose`, `--quiet` and `--printshellcmds` print Snakemake's own output,
+in which only changed settings are rewritten. Snakemake is not imported here.
 """
 
 from __future__ import annotations
@@ -71,38 +71,38 @@ class Output(Protocol):
         """Print the last lines of the call."""
 
 
-def make_output(settings: OutputSettings, snakemakes: logging.Handler) -> Output:
+def make_output(settings: OutputSettings, handler: logging.Handler) -> Output:
     """Make the output for these options.
 
     Args:
         settings: command-line options.
-        snakemakes: Snakemake's own handler.
+        handler: Snakemake's own handler.
     """
     stream = sys.stdout if settings.stdout else sys.stderr
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")  # not every locale has a λ
     if settings.dryrun or settings.verbose or settings.printshellcmds or settings.debug_dag or settings.quiet:
-        return PlainOutput(snakemakes)
+        return PlainOutput(handler)
     return JobLines(stream)
 
 
-def introduce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
-    """Announce the folder of results and the timed rules to the output, before the first job.
+def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
+    """Tell the output the folder of results and the timed rules, before the first job.
 
     Args:
-        logger: Snakemake's.
+        logger: Snakemake's logger.
         results: folder results/{preset}.
-        stages: name that the times of a rule's jobs are recorded under, by rule; rules without a command are missing.
+        stages: for each rule with a command, the name under which the times of its jobs are recorded.
     """
     logger.info("", extra={"nfpi_call": (results, dict(stages))})
 
 
 @dataclass
 class PlainOutput:
-    """Snakemake's own lines, in which changed settings have their names.
+    """Snakemake's own lines, in which changed settings are named.
 
     Args:
-        handler: prints the lines.
+        handler: handler that prints the lines.
     """
 
     handler: logging.Handler
@@ -129,7 +129,7 @@ class _Job:
         log: paths of its log.
         times: file that records its time; None: not recorded.
         began: time of its start, in seconds of the clock.
-        attempt: counted from 1.
+        attempt: number of the attempt, from 1.
     """
 
     rule: str
@@ -145,7 +145,7 @@ class JobLines:
     """One line per job.
 
     Args:
-        stream: for the lines; on a terminal the last line names the running jobs.
+        stream: stream of the lines; if it is a terminal, the last line names the running jobs.
         clock: returns seconds since an arbitrary time.
     """
 
@@ -179,7 +179,7 @@ class JobLines:
             case "job_error":
                 self._fail(record)
             case "group_info" | "group_error" | "error" | None | "":
-                self._say(record, write)
+                self._print_message(record, write)
         self._show_running()
 
     def finish(self) -> None:
@@ -210,7 +210,7 @@ class JobLines:
         times = read_times(results)
         self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
         self._total = jobs.total()
-        seconds, known = self._forecast.left({}, 1)
+        seconds, known = self._forecast.seconds_left({}, 1)
         time_left = f", about {write_duration(seconds)} one after the other" if known and self._total else ""
         follow = f" (nfpi status {results} says what runs)" if self._total > 1 else ""
         self._print(f"{_count(self._total, 'job')}{time_left}{follow}")
@@ -236,7 +236,7 @@ class JobLines:
         self._done += 1
         seconds = read_seconds(job.times) if job.times else None  # excludes the time in a cluster's queue
         seconds = self.clock() - job.began if seconds is None else seconds
-        self._forecast.finished(job.rule, seconds)
+        self._forecast.record_end(job.rule, seconds)
         self._print_job(job, ", ".join(filter(None, (write_duration(seconds), self._time_left()))))
 
     def _fail(self, record: Any) -> None:
@@ -245,13 +245,13 @@ class JobLines:
             return
         job.log = [path for path in (Path(_NOTE.sub("", str(name))) for name in record.log) if path.exists()] or job.log
         self._failed[record.jobid] = job
-        self._forecast.finished(job.rule, None)
+        self._forecast.record_end(job.rule, None)
         self._print_job(job, f"FAILED after {write_duration(self.clock() - job.began)}")
 
     def _restart(self, job_id: int) -> None:
         job = self._failed.pop(job_id, None)
         if job is not None:
-            self._forecast.restarted(job.rule)
+            self._forecast.record_restart(job.rule)
             self._print_job(job, f"is tried again, attempt {job.attempt + 1}; log: {', '.join(map(str, job.log))}")
 
     def _print_job(self, job: _Job, remark: str) -> None:
@@ -266,12 +266,12 @@ class JobLines:
         running: dict[str, list[float]] = {}
         for job in self._running.values():
             running.setdefault(job.rule, []).append(now - job.began)
-        seconds, known = self._forecast.left(running, len(self._running) + 1)
+        seconds, known = self._forecast.seconds_left(running, len(self._running) + 1)
         if seconds < 1:
             return ""
         return f"{'about' if known else 'at least'} {write_duration(seconds)} left"
 
-    def _say(self, record: Record, write: Format) -> None:
+    def _print_message(self, record: Record, write: Format) -> None:
         text = str(write(record))
         if text.startswith(_INTERRUPTED):
             self._interrupted = True
@@ -299,7 +299,7 @@ class JobLines:
         if not self._running or not self.stream.isatty():
             return
         job, *others = self._running.values()
-        mean = self._forecast.of_job(job.rule)
+        mean = self._forecast.mean_seconds(job.rule)
         parts = [
             f"... {job.message}",
             f" (about {write_duration(mean)})" if mean else "",

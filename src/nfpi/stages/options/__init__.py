@@ -1,4 +1,4 @@
-"""Options and outputs of each stage and command, in classes that import nothing heavy."""
+"""Options and outputs of each stage and command, without the heavy imports of their implementations."""
 
 from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.check import CheckDevice

@@ -1,4 +1,4 @@
-"""Base classes of stages and commands: they declare options and outputs, and import the work when it is run."""
+"""Base classes of stages and commands, which declare options and outputs, and import their implementation when run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Command(BaseModel):
 
 
 ONE_RUN = ("data", "initial state", "prior", "model")
-"""products that must be the same for all inputs made from them"""
+"""products that all files of a run share, if they are made from them"""
 
 
 class Stage(Command):
@@ -50,14 +50,15 @@ class Stage(Command):
 
     Attributes:
         outputs: paths below `output`, by name; they may contain options in braces. If the stage has a product, the last
-            one is its manifest.
-        product: kind of the outputs, in a word or two; empty: no other stage reads them.
+            output is its manifest.
+        product: short name of the outputs' kind; empty: no other stage reads the outputs.
         label: name of the manifest and the lock, for stages that share a folder; it may contain options in braces.
             Defaults to the product, or the command.
         timed: names of outputs that hold measured times, which differ at every run.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
-        common: products that must be the same for all inputs; None: the inputs belong to different runs.
+        common: products that must be the same for all inputs made from them; None: the inputs belong to different
+            runs.
         replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
     """
 
@@ -70,7 +71,7 @@ class Stage(Command):
     replaces_folder: ClassVar[bool] = False
 
     output: Path
-    """folder of all that the stage writes"""
+    """folder of the outputs"""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

@@ -19,14 +19,14 @@ class CheckDevice(Command):
     work = "nfpi.stages.check:check_device"
 
     preset: str | None = None
-    """name of a preset, or path of your own; None: the one named by `config` or config.yaml"""
+    """name of a preset, or path of your own; None: the preset that `config` or config.yaml names"""
     config: dict[str, Any] = {}
     """settings that override the preset, as with `snakemake --config`"""
     config_file: Path | None = None
-    """config.yaml, with the folder of presets beside it; None: in this folder, or the root of the installed clone"""
+    """config.yaml, with the folder of presets beside it; None: that of this folder, or of the installed clone"""
     dataset: str | None = None
-    """check only flows of this data set; None: of all"""
+    """check only flows of this data set; None: of all data sets"""
     flow: str | None = None
-    """check only this flow; None: all"""
+    """check only this flow; None: all flows"""
     output: Path | None = None
     """JSON file for the findings"""

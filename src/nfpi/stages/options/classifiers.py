@@ -14,9 +14,9 @@ from nfpi.stages.options.data import META, of_splits
 
 
 class TrainClassifier(Stage):
-    """Train a classifier on generated or real images.
+    """Train a classifier on generated images, real images or both.
 
-    Or on both, as set by `train_on`. Measures its accuracy on the real validation split. Resumes if stopped.
+    Measures its accuracy on the validation split. Resumes if stopped.
     """
 
     command = "train-classifier"
@@ -52,7 +52,7 @@ class TrainClassifier(Stage):
         return [] if self.classifier.keep else [self.path("model")]
 
     def input_files(self) -> list[Path]:
-        """Return the inputs, with published weights that a stage downloaded; the user's own have no manifest."""
+        """Return the inputs, including weights downloaded by a stage but not the user's, which have no manifest."""
         weights = self.classifier.weights
         fetched = weights is not None and weights.with_name(f"{weights.stem}{SUFFIX}").exists()
         return [*super().input_files(), *([weights] if weights is not None and fetched else [])]
@@ -79,7 +79,7 @@ class TestClassifier(Stage):
     data: Path
     """folder of the splits"""
     real_labels: bool = False
-    """also score on ImageNet-ReaL labels; test files must be named like ImageNet's validation images"""
+    """also measure accuracy on ImageNet-ReaL labels; test files must have the names of ImageNet's validation images"""
     run: dict[str, Any] | None = None
     """identity of the run, recorded with the metrics"""
     metrics: list[str] = []

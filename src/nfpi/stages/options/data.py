@@ -10,7 +10,7 @@ from nfpi.config.figures import IMAGE_SET
 from nfpi.stages.options.base import Stage
 
 META = "meta.json"
-"""file of an image set that holds the digests of the others"""
+"""file of an image set with the digests of its other files"""
 IMAGE_OUTPUTS = {file.partition(".")[0]: file for file in IMAGE_SET}
 _SPLITS = ("train", "validation", "test")
 SPLIT_OUTPUTS = {
@@ -20,7 +20,7 @@ SPLIT_OUTPUTS = {
 
 
 def of_splits(*splits: str) -> tuple[str, ...]:
-    """Return the files of splits that hold the digests of the others, to be checked before they are read."""
+    """Return the files of splits with the digests of the other files, as inputs that are verified."""
     return tuple(f"{split}/{META}" for split in splits)
 
 

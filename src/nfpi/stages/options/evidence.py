@@ -26,7 +26,7 @@ class KeepEvidence(Command):
     class_log_prob: bool = False
     """keep the probabilities of all classes in predictions.npz; no table needs them, and they triple the size"""
     with_other_settings: bool = False
-    """also keep runs whose settings differ from the evidence's; they replace runs of the same seed"""
+    """also keep runs whose settings differ from those in the evidence; they replace runs of the same seed"""
 
 
 class RebuildTables(Command):

@@ -31,13 +31,13 @@ MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
 MODEL = tuple(MODEL_OUTPUTS.values())
 
 
-def _fitted(prior: PriorBlock) -> PriorBlock:
+def _check_is_fitted(prior: PriorBlock) -> PriorBlock:
     if PRIORS[prior.method].traits["learned"]:
         raise ValueError(f"expected a method that fits the Gaussians once, received {prior.method}")
     return prior
 
 
-def _learned(prior: PriorBlock) -> PriorBlock:
+def _check_is_learned(prior: PriorBlock) -> PriorBlock:
     if not PRIORS[prior.method].traits["learned"]:
         raise ValueError(f"expected a method that learns the Gaussians along with the flow, received {prior.method}")
     return prior
@@ -74,9 +74,9 @@ class StartFlow(Stage):
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
-    def _training_is_an_option(self) -> StartFlow:
+    def _check_flow(self) -> StartFlow:
         if self.flow.training:
-            raise ValueError("flow: expected its training as --training, received it in --flow")
+            raise ValueError("flow: expected settings of training in --training, received them in --flow")
         return self
 
     def facts(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class FitPrior(Stage):
 
     initial: Path
     """folder of an initial state, with its statistics and Gaussians"""
-    prior: Annotated[PriorConfig, AfterValidator(_fitted)] = PRIORS.validate({})
+    prior: Annotated[PriorConfig, AfterValidator(_check_is_fitted)] = PRIORS.validate({})
     """method of the prior and its settings"""
     weight: NonNegativeFloat
     """λ of Eq. 4"""
@@ -131,7 +131,7 @@ class TrainFlow(Stage):
     """folder of the initial state"""
     prior: Path | None = None
     """safetensors file of the fitted Gaussians; None: the initial ones"""
-    learn: Annotated[PriorConfig, AfterValidator(_learned)] | None = None
+    learn: Annotated[PriorConfig, AfterValidator(_check_is_learned)] | None = None
     """method that learns the Gaussians along with the flow; None: they are fixed"""
     weight: NonNegativeFloat = 0.0
     """λ of Eq. 4, if the Gaussians are learned"""
@@ -233,5 +233,5 @@ class Augment(Stage):
     """folder of the model"""
     nfa: NfaConfig = NfaConfig()
     displacement: Displacement = "mix"
-    """mix: move each latent towards another one of its class (NFA); noise: equally far in a random direction"""
+    """mix: move each latent towards another latent of its class (NFA); noise: as far in a random direction"""
     seed: NonNegativeInt = 0

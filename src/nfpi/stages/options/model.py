@@ -17,7 +17,7 @@ class ModelCommand(Command):
     """A command that reads a model, and replaces existing outputs only with --overwrite."""
 
     model: CliPositionalArg[str]
-    """folder of a model: results/…/model, or what save_pretrained wrote; or its id on the Hugging Face hub"""
+    """folder of a model (results/…/model, or written by save_pretrained), or its id on the Hugging Face hub"""
     overwrite: bool = False
     """replace an existing output"""
 
@@ -26,7 +26,7 @@ class Classify(ModelCommand):
     """Classify image files by a model.
 
     Prints one row per file: its class, the log-probability of the class, its margin over the second class (both in
-    nats), and the bits/dim of the image under its class. A table on a terminal, else tab-separated lines.
+    nats), and the bits/dim of the image under its class. Prints a table on a terminal, else tab-separated lines.
     """
 
     command = "classify"

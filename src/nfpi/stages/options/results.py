@@ -1,4 +1,4 @@
-"""Stages from the metrics of many runs to tables and figures, the schema of the settings, and the benchmark."""
+"""Stages and commands for tables, figures, claims and costs, the schema of the settings, and the benchmark."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class JudgeClaims(Stage):
         return [path for run in self.runs() if (path := self.root / run.folder / "metrics.json").is_file()]
 
     def runs(self) -> list[Run]:
-        """All runs of the claims, existing or not."""
+        """Return all runs of the claims, existing or not."""
         rows = [TableRow.from_json(row).with_seeds(self.seeds) for rows in self.rows.values() for row in rows]
         return list(dict.fromkeys(run for row in rows for run in row.runs))
 
@@ -160,7 +160,7 @@ class Compare(Command):
     first: CliPositionalArg[Path]
     """results/{preset}"""
     second: CliPositionalArg[Path]
-    """folder results/{preset} that it is compared with"""
+    """folder results/{preset} that `first` is compared with"""
     times: bool = False
     """also compare metrics in hours and seconds, which differ from call to call"""
 
