@@ -54,7 +54,7 @@ def test_the_file_of_a_preset_that_is_missing_is_named(fresh: Project) -> None:
     )
 
 
-def test_a_file_is_not_called_like_a_preset_of_the_project(fresh: Project) -> None:
+def test_a_file_with_the_name_of_a_preset_of_the_project_is_refused(fresh: Project) -> None:
     fresh.write("mine/demo.yaml", {"extends": "paper"})
     message = fresh.refusal("table2", "--config", "preset=mine/demo.yaml")
     assert message.endswith("'demo' is the name of a preset of the project: rename the file")
@@ -124,7 +124,7 @@ def test_the_same_prior_under_another_name_of_ones_own(fresh: Project) -> None:
     "folder",
     ["digits/fpi/lambda=1000/seed=0", "digits/real/seed=0/swin/augmentation=none", "digits/start/data/seed=0"],
 )
-def test_results_of_an_older_version_are_met_with_one_line(fresh: Project, folder: str) -> None:
+def test_results_of_an_older_version_are_refused_in_one_line(fresh: Project, folder: str) -> None:
     (fresh.folder / "results/demo" / folder).mkdir(parents=True)
     line = fresh.refusal("table2")
     assert line.startswith("made by an older version: results/demo/digits/")
