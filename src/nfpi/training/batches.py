@@ -77,7 +77,7 @@ class TrainingData:
         self._loader.close()
 
     def stream(
-        self, seed: int, epoch: int, start_batch: int = 0, then: int | None = None
+        self, seed: int, epoch: int, start_batch: int = 0, next_epoch: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch, augmented and with the noise of their domain.
 
@@ -88,13 +88,13 @@ class TrainingData:
             seed: seed of the run.
             epoch: counted from 0.
             start_batch: number of batches to skip.
-            then: the epoch that follows, whose first images are read ahead; None: not known, or none.
+            next_epoch: the next epoch, whose first images are read in advance; None: not known.
 
         Yields:
             x (B, C, H, W) and labels (B,).
         """
         processes = self.processes
-        for index, (images, labels) in enumerate(self.read(seed, epoch, start_batch, then), start_batch):
+        for index, (images, labels) in enumerate(self.read(seed, epoch, start_batch, next_epoch), start_batch):
             generator = generator_for(self.device, seed, "dequantize", epoch, index)
             whole = torch.zeros(self.images_of_batch(index), *images.shape[1:], dtype=images.dtype, device=self.device)
             share = processes.share(len(whole))
@@ -102,14 +102,16 @@ class TrainingData:
             yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
 
     def read(
-        self, seed: int, epoch: int, start_batch: int = 0, then: int | None = None
+        self, seed: int, epoch: int, start_batch: int = 0, next_epoch: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of :meth:`stream` as they are read and augmented, on the CPU and without noise.
 
         Yields:
             images (B, C, H, W), as stored, and labels (B,); of each batch, the part of this process.
         """
-        return self._loader.epoch(epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, next_epoch=then)
+        return self._loader.epoch(
+            epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, next_epoch=next_epoch
+        )
 
     @cached_property
     def _loader(self) -> BatchLoader:
@@ -150,7 +152,7 @@ def latent_statistics(
     seed: int,
     prior: GaussianPrior | None = None,
     nll_range: ValueRange | None = None,
-    then: int | None = None,
+    next_epoch: int | None = None,
 ) -> ClassStatistics:
     """Compute statistics of the latents of all training images, augmented and dequantised, in one pass in float32.
 
@@ -160,11 +162,11 @@ def latent_statistics(
         seed: seed of the run; order, augmentations and noise are the same in every call.
         prior, nll_range: if both are given, the range is updated with −log p(x | y) of every image under the prior, in
             nats, including the additive constant of bits/dim.
-        then: the epoch that follows, whose first images are read ahead; None: not known, or none.
+        next_epoch: the next epoch, whose first images are read in advance; None: not known.
     """
     dimensions = torch.Size(data.train.shape).numel()
     statistics = ClassStatistics.empty(data.train.num_classes, dimensions, device=precise_device(data.device))
-    for x, labels in data.stream(seed, STATISTICS_EPOCH, then=then):
+    for x, labels in data.stream(seed, STATISTICS_EPOCH, next_epoch=next_epoch):
         z, log_abs_det = flow(x)
         statistics.update(z, labels)
         if prior is not None and nll_range is not None:

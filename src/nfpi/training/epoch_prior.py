@@ -149,7 +149,7 @@ def _statistics(
     try:
         with interruption.at_once():
             prior = _cast_for_flow(learner.prior, data.device)
-            return latent_statistics(state.flow, data, state.seed, prior, nll_range, then=len(state.log))
+            return latent_statistics(state.flow, data, state.seed, prior, nll_range, next_epoch=len(state.log))
     except ArithmeticError:
         raise loss_diverged(state.step, state.seed, data.config) from None
 

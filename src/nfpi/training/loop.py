@@ -99,7 +99,7 @@ def start_training(
         else:
             torch.manual_seed(derive_seed(seed, "weights"))
             new_flow = _initialize_flow(flow, data, seed)
-            statistics = latent_statistics(new_flow, data, seed, then=0 if data.config.fit_after_epochs else None)
+            statistics = latent_statistics(new_flow, data, seed, next_epoch=0 if data.config.fit_after_epochs else None)
             prior = initial_prior(statistics, start, seed)
             state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
         if data.config.fit_after_epochs or statistics is None:
@@ -246,10 +246,10 @@ def _train(
                 epoch = len(state.log)
                 step.choose_bounds(epoch_begins=state.step == epoch * steps_per_epoch)
                 epoch_prior = prior_of_epoch(state, prior, data, checkpointer.interruption)
-                then = afterwards
+                next_epoch = afterwards
                 if epoch + 1 < until_epoch:
-                    then = STATISTICS_EPOCH if learns_before(epoch + 1, state, data) else epoch + 1
-                for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch, then):
+                    next_epoch = STATISTICS_EPOCH if learns_before(epoch + 1, state, data) else epoch + 1
+                for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch, next_epoch):
                     # gradients are averaged over the processes; the factor gives every image the same weight
                     share = len(labels) / data.images_of_batch(state.step % steps_per_epoch)
                     nll = step(epoch_prior, x, labels, share * processes.count, learning_progress(state, data))
