@@ -201,10 +201,25 @@ def test_without_a_number_of_images_the_data_are_missing(subject):
     assert "prepare_data" in line.text
 
 
-def test_the_speed_of_a_step_is_that_of_the_whole_batch(subject):
+@pytest.mark.parametrize(("short", "batches"), [(0.0, [16]), (1e9, [16, 64])])
+def test_the_speed_of_a_step_is_that_of_the_whole_batch(subject, monkeypatch, short, batches):
+    """It is projected on a CPU, or measured if it is short."""
+    monkeypatch.setattr(nfpi.checks.steps, "SHORT", short)
+    monkeypatch.setattr(nfpi.checks.steps, "seconds_of", lambda *_: 1.0)
     one = subject(training={"batch_size": 64})
-    assert only(check_speed(one)).verdict == "ok"
-    assert one.seconds.keys() == {"mef on digits"}
+    lines = list(check_speed(one))
+    assert all(f"batch {batch}: 1e+03 ms" in line.text for batch, line in zip(batches, lines, strict=True))
+    assert one.seconds == {"mef on digits": 64 / batches[-1]}
+
+
+@pytest.mark.parametrize(("short", "batch"), [(0.0, 4), (1e9, 100)])
+def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(subject, monkeypatch, short, batch):
+    monkeypatch.setattr(nfpi.checks.classifiers, "SHORT", short)
+    first = dict([next(iter(nfpi.checks.classifiers.used_classifiers(subject().config).items()))])
+    monkeypatch.setattr(nfpi.checks.classifiers, "used_classifiers", lambda _: first)
+    line = only(check_classifiers(subject()))
+    assert line.text.startswith(f"resnet18, batch {batch} of 8×8")
+    assert ("whole batch of 100" in line.text) == (batch == 4)
 
 
 def test_a_memory_format_lasts_as_long_as_its_block(subject):
@@ -304,6 +319,7 @@ def test_reading_waits_neither_for_a_device_nor_for_batches_made_before(subject,
 def test_a_classifier_whose_loss_is_not_finite_fails(subject, monkeypatch):
     first = dict([next(iter(nfpi.checks.classifiers.used_classifiers(subject().config).items()))])
     monkeypatch.setattr(nfpi.checks.classifiers, "used_classifiers", lambda _: first)
+    monkeypatch.setattr(nfpi.checks.classifiers, "SHORT", 0.0)
     one = subject()
     assert only(check_classifiers(one)).verdict == "ok"
     assert one.per_image.keys() == {("classifier_step", "resnet18", "digits")}

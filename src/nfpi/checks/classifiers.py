@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nfpi.checks.report import Line, one_line
-from nfpi.checks.subject import SEED, Subject, release_memory, synchronize
+from nfpi.checks.subject import SEED, SHORT, Subject, release_memory, synchronize
 from nfpi.checks.workloads import random_images
 from nfpi.config import ClassifierConfig, Config
 from nfpi.runtime.faults import describe_scarcity
@@ -40,6 +40,9 @@ def check_classifiers(subject: Subject) -> Iterator[Line]:
             batch = config.batch_size if subject.on_gpu else min(config.batch_size, max(_ON_CPU, config.accumulate))
             try:
                 line, seconds = _time_steps(subject, name, config, batch, shape, classes)
+                if batch < config.batch_size and seconds * config.batch_size / batch < SHORT:
+                    batch = config.batch_size
+                    line, seconds = _time_steps(subject, name, config, batch, shape, classes)
             except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
                 text = describe_scarcity(error, "train-classifier") or one_line(error)
                 line, seconds = Line("classifier", "FAILED", f"{name}, batch {batch}: {text}"), math.nan

@@ -12,7 +12,7 @@ import torch
 from nfpi.benchmark.batches import stage_name
 from nfpi.benchmark.work import Images, Work, work_of
 from nfpi.checks.report import Line
-from nfpi.checks.subject import Subject, Trainer, in_mode, release_memory, seconds_of
+from nfpi.checks.subject import SHORT, Subject, Trainer, in_mode, release_memory, seconds_of
 from nfpi.runtime.precision import full_precision
 
 _JOBS = 5
@@ -25,7 +25,9 @@ def check_passes(subject: Subject) -> Iterator[Line]:
     """Time both directions of each flow in float32, as evaluation, sampling and augmentation compute them."""
     for workload in subject.distinct:
         release_memory()
-        trainer = Trainer.new(workload, subject.batch(workload.training.batch_size), "32-true")
+        full = workload.training.batch_size
+        batch = full if subject.seconds.get(workload.name, math.inf) < SHORT else subject.batch(full)
+        trainer = Trainer.new(workload, batch, "32-true")
         flow, (x, _) = trainer.state.flow, trainer.batch()
         with torch.no_grad(), full_precision(), in_mode(flow, training=False):
             z, _ = flow(x)

@@ -19,7 +19,7 @@ import nfpi.flows.kernels
 import nfpi.flows.networks
 from nfpi.benchmark.cards import peak_of
 from nfpi.checks.report import Line, one_line
-from nfpi.checks.subject import Subject, Trainer, release_memory, seconds_of, synchronize
+from nfpi.checks.subject import SHORT, Subject, Trainer, release_memory, seconds_of, synchronize
 from nfpi.checks.workloads import Workload
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.compiler import choose_compiler
@@ -88,7 +88,12 @@ def check_speed(subject: Subject) -> Iterator[Line]:
                 )
             yield line
             release_memory()
-        subject.measured(workload, seconds[chosen] * workload.training.batch_size / batch)
+        full = workload.training.batch_size
+        whole = seconds[chosen] * full / batch
+        if batch < full and whole < SHORT:
+            line, whole = _time_steps(subject, workload, chosen, full, start)
+            yield line
+        subject.measured(workload, whole)
         best = min(seconds, key=lambda precision: seconds[precision])
         if seconds[best] * _WORTHWHILE < seconds[chosen]:
             faster = f"{best} is {seconds[chosen] / seconds[best]:.1f} × as fast as {chosen}"

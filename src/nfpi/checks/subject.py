@@ -31,7 +31,9 @@ from nfpi.training.step import TrainingStep
 
 SEED = 0
 ON_CPU = 16
-"""largest batch size on a CPU"""
+"""largest batch size on a CPU, unless steps of the whole batch are short"""
+SHORT = 2.0
+"""seconds that a step of the whole batch may take to be timed on a CPU, as projected from the smaller one"""
 _INITIAL = 64
 _REPEATS, _LONG = 3, 1.5
 """number of timed actions after a warm-up, and seconds of a warm-up above which only one is timed"""
