@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from nfpi.benchmark.actions import measure_actions
+from nfpi.benchmark.compiled import measure_compiled
 from nfpi.benchmark.computations import measure_counts
 from nfpi.benchmark.convolutions import measure_training_step, measure_use
 from nfpi.benchmark.fixed_point import measure_fixed_point, measure_large_fit
@@ -26,7 +27,13 @@ Measure = Callable[[torch.device, int], Iterable[Measurement]]
 
 UNPREPARED: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
 """Measured on the CPU in a process without `make_device`, like the fit."""
-PREPARED: tuple[Measure, ...] = (measure_actions, measure_training_step, measure_use, measure_counts)
+PREPARED: tuple[Measure, ...] = (
+    measure_actions,
+    measure_training_step,
+    measure_use,
+    measure_counts,
+    measure_compiled,
+)
 """Measured on the best device in a process that keeps freed memory, like training (`make_device`)."""
 
 
