@@ -1,6 +1,7 @@
 """Every block of code in README.md and docs/ is run, or says before it why it is not: `<!-- not run: why -->`.
 
-Commands of the workflow are planned (`-n`) in a clone; those of `nfpi` run for real, and so does Python.
+Commands of the workflow are planned (`-n`) in a clone; those of `nfpi` run for real, and so does Python. What `pip` and
+`pytest` are given must be there.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from nfpi.config import resolve
 from nfpi.results.planned import write_planned
 
 ROOT = Path(__file__).parents[2]
-FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+FILES += [path for path in sorted((ROOT / "docs").rglob("*.md")) if "evidence" not in path.parts]
+NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 EPOCHS = re.compile(r"(?<=--training\.epochs )\d+|(?<=\bepochs=)\d+")
 PYTHON_MODEL = "results/demo/digits/mef/fpi/lambda=10000/seed=0/model"
 
@@ -36,7 +40,7 @@ class Block:
     Attributes:
         file: in which it stands.
         line: at which it begins.
-        language: bash, python or yaml; nothing: what is no code.
+        language: bash, python, yaml, or text, which is no code.
         text: its content.
         reason: why it is not run.
     """
@@ -150,8 +154,9 @@ def write_extensions(folder: Path, document: Path) -> None:
 def prepare(project: Project, block: Block) -> None:
     """Write the presets of the document into the clone, and what they name beside it."""
     write_extensions(project.folder, block.file)
-    if not (project.folder / "my-images").exists():
-        write_images(project.folder / "my-images")
+    for name in ("my-images", "cifar10-jpeg"):
+        if not (project.folder / name).exists():
+            write_images(project.folder / name)
     for other in blocks_of(block.file):
         if other.language == "yaml" and other.text.lstrip("# ").startswith(("extends:", "mine.yaml", "my-images.yaml")):
             name = "my-images.yaml" if "my-images" in other.text else "mine.yaml"
@@ -170,8 +175,20 @@ def test_commands(block: Block, project: Project, place: Path) -> None:
         elif program == "nfpi":
             short = EPOCHS.sub("2", shlex.join(arguments))
             assert main(shlex.split(short)) == 0, short
+        elif program == "pip":
+            assert_installable(arguments)
+        elif program == "pytest":
+            assert [name for name in arguments if not (ROOT / name).exists()] == []
         else:
-            assert program in ("pip", "pytest", "pre-commit", "mkdocs"), f"{block.name}: {program}"
+            assert [program, *arguments] == ["mkdocs", "serve"]
+
+
+def assert_installable(arguments: list[str]) -> None:
+    """`pip install -e .`, with extras that there are."""
+    extras = re.fullmatch(r"install -e \.(?:\[(.+)\])?", " ".join(arguments))
+    assert extras
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set((extras[1] or "test").split(",")) <= set(known)
 
 
 @of("yaml")
@@ -188,7 +205,7 @@ def test_settings(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert set(yaml.safe_load(text).get("tables", {})) <= set(config.config.tables)
 
 
-@pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
 def test_python(file: Path, place: Path) -> None:
     """All blocks of a document, one after the other."""
     assert (place / PYTHON_MODEL).is_dir()
@@ -199,6 +216,29 @@ def test_python(file: Path, place: Path) -> None:
             exec(compile("\n" * block.line + text, str(file), "exec"), names)
 
 
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_an_extension_is_named_by_a_preset(file: Path) -> None:
+    """So it is loaded with the preset."""
+    named: set[str] = set()
+    for block in blocks_of(file):
+        if block.language == "yaml" and block.reason is None:
+            named |= set(yaml.safe_load(block.text).get("extensions", []))
+    written = {name for block in blocks_of(file) if block.reason is None and (name := extension_name(block))}
+    assert written <= named
+
+
 def test_there_is_something_to_run() -> None:
     assert {block.language for block in RUN} >= {"bash", "python", "yaml"}
     assert len(RUN) > 8
+
+
+def test_every_block_names_its_language() -> None:
+    """One that no test knows would not be run."""
+    assert [block.name for block in BLOCKS if block.language not in ("bash", "python", "yaml", "text")] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_no_code_stands_outside_blocks(file: Path) -> None:
+    """Such as indented lines, or fences of another kind."""
+    text = re.sub(r"^```.*?^```$", "", file.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"(?:^|\n)\n(?: {4,}|\t)(?![-*] |\d+\. )\S.*|^ *(?:~~~|```).*", text, re.MULTILINE) == []

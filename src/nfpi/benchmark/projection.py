@@ -48,7 +48,10 @@ def _introduction(preset: str) -> list[str]:
         "",
         f"This command writes the page, for preset {preset} with one seed (three minutes on one core):",
         "",
-        f"    python -m nfpi.benchmark.projection --preset {preset} --output docs/performance.md",
+        "<!-- not run: minutes -->",
+        "```bash",
+        f"python -m nfpi.benchmark.projection --preset {preset} --output docs/performance.md",
+        "```",
         "",
     ]
 
