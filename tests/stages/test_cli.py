@@ -217,7 +217,10 @@ TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output
         ((*TABLE, "--table", '{"titel": "T"}'), "titel' (did you mean 'title'?)"),
         (("figure", "--name", "figure7", "--files", "{}", "--output", "o"), "unknown figure 'figure7'"),
         (("collect", "--name", "../t", "--runs", "[]", "--root", ".", "--output", "o"), "name: "),
-        (("generate", "--extensions", "none.py", "--model", "m", "--output", "o"), "received none.py, which is not"),
+        (
+            ("generate", "--extensions", "none.py", "--model", "m", "--output", "o"),
+            "received none.py, which does not exist",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from nfpi.stages.options.data import META, of_splits
 
 
 class TrainClassifier(Stage):
-    """Train a classifier on generated images, real images or both.
+    """Train a classifier on generated and/or real images.
 
     Measures its accuracy on the validation split. Resumes if stopped.
     """
