@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from nfpi.config import MatrixExponentialSettings, resolve
 
@@ -125,6 +127,23 @@ def test_conda_and_pip_ask_for_the_same_versions() -> None:
     extras = project["optional-dependencies"]
     pip_installs = [*project["dependencies"], *extras["imagenet"], *extras["slurm"]]
     assert conda == {*pip_installs, f"python{project['requires-python']}", "pip"}
+
+
+def test_the_measured_environment_is_within_the_ranges() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    versions = {canonicalize_name(name): version for name, version in locked.items()}
+    for dependency in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        requirement = Requirement(dependency)
+        version = versions[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{dependency}: {version} in requirements.lock"
+
+
+def test_a_release_has_one_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    heading = re.search(r"^## .+", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heading and version in heading[0]
 
 
 def test_each_extra_is_tested() -> None:
