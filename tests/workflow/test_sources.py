@@ -143,7 +143,7 @@ def test_an_archive_is_a_file_that_is_compared(fresh: Project, tmp_path: Path) -
         (lambda images: [file.unlink() for file in (images / "train/ant").iterdir()], "received an empty folder"),
         (
             lambda images: [(images / split / "bee").rename(images / f"{split}.bee") for split in ("train", "test")],
-            "alone",
+            "received only",
         ),
         (lambda images: (images / "train/ant/9.bmp").symlink_to("nowhere"), "expected an image, received none"),
     ],
