@@ -143,7 +143,8 @@ def test_a_release_has_one_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     heading = re.search(r"^## .+", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert heading and version in heading[0]
+    assert heading
+    assert version in heading[0]
 
 
 def test_each_extra_is_tested() -> None:
