@@ -46,7 +46,7 @@ def _introduction(preset: str) -> list[str]:
         "Hours and memory are computed from counted operations, to see where time goes and what to ask a cluster for.",
         "[Measurements](measurements.md) has what was measured on CPUs.",
         "",
-        f"This command writes the page, for preset {preset} with one seed (three minutes on one core):",
+        f"This command writes the page for preset `{preset}` with one seed (three minutes on one core):",
         "",
         "<!-- not run: minutes -->",
         "```bash",
@@ -75,9 +75,9 @@ def _hours(projection: Projection) -> list[str]:
     return [
         "## Hours by stage",
         "",
-        "Hours of one GPU for all tables of the preset; shared runs count once.",
-        "The precision is that of training steps; all else is float32.",
-        "`precision: auto` is bf16-mixed on an A100 or H100 and 32-true on a V100.",
+        "Hours of one GPU for all tables of the preset; a run that several tables share is counted once.",
+        "The precision in a column's title is that of training steps; other computations are in float32.",
+        "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Not counted: reading and augmenting images (in parallel, on CPUs), the fit of priors (seconds), figures.",
         "",
         *_table(head, rows),
@@ -115,8 +115,9 @@ def _steps(projection: Projection) -> list[str]:
     return [
         "## A training step",
         "",
-        "Operations are those dispatched in eager mode: forward and backward + optimizer and average.",
-        "GB moved is what they read and write, as if nothing stayed in a cache.",
+        "The number of operations dispatched in eager mode is given as a sum: first those of the forward and backward "
+        "passes, then those of the optimizer and the weight average.",
+        "GB moved is what they read and write if nothing stays in a cache.",
         "",
         *_table(head, rows),
     ]
@@ -139,7 +140,7 @@ def _memory(projection: Projection) -> list[str]:
     return [
         "## Memory",
         "",
-        "Kept for backward is what autograd stores; weights and moments include gradients and averaged weights.",
+        '"Kept for backward" is what autograd stores; "weights and moments" include gradients and averaged weights.',
         f"A step fits if their sum is at most {100 * FITS:.0f} % of the card's memory; the rest is for temporary "
         "results, CUDA's context and fragmentation.",
         "Otherwise the cell gives the `accumulate` of a classifier, or the batch size of a flow, that fits.",
@@ -171,18 +172,18 @@ def _assumptions() -> list[str]:
     return [
         "## How it was computed",
         "",
-        "Each kind of batch runs once on fake tensors (shapes without values); each operation that a GPU would be "
-        "given is counted, with its FLOPs and the bytes that it reads and writes.",
+        "Each kind of batch runs once on fake tensors (shapes without values); each operation that would be "
+        "launched on a GPU is counted, with its FLOPs and the bytes that it reads and writes.",
         "An operation takes the larger of FLOPs / peak and bytes / bandwidth; a batch takes the sum over its "
         "operations, or the host's time to launch them if that is longer.",
-        f"Assumed are the time of a launch and the shares that are reached: {100 * MULTIPLY:.0f} % of the peak in "
-        f"float32 and float64, {100 * TENSOR_CORES:.0f} % on tensor cores (TF32, bfloat16), {100 * BANDWIDTH:.0f} % "
-        "of the bandwidth.",
+        "The time of a launch and the shares of the peaks that are reached are assumptions: "
+        f"{100 * MULTIPLY:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORES:.0f} % on tensor cores (TF32, "
+        f"bfloat16), {100 * BANDWIDTH:.0f} % of the bandwidth.",
         "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules.",
-        "The series of a coupling is as long as entries of S up to 0.2 need; if the bound doubles, a step takes about "
-        "a third more.",
-        "Nothing is compiled; caches and the losses of small kernels are left out: real hours may differ by a factor "
-        "of two.",
+        "The number of terms in the series of a coupling is that for entries of S up to 0.2; with twice this bound, a "
+        "step takes about a third longer.",
+        "Nothing is compiled, and neither caches nor the inefficiency of small kernels are taken into account, so real "
+        "hours may differ by a factor of two.",
         "",
         *_table(head, rows),
     ]
