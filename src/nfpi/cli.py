@@ -1,7 +1,7 @@
 """The command line, with one subcommand per stage; each reads files, calls one function, and writes files.
 
-Options for groups of settings take one JSON text (`--training '{"epochs": 40}'`), single settings
-(`--training.epochs 40`), or both.
+A group of settings is given as JSON (`--training '{"epochs": 40}'`), as one option per setting
+(`--training.epochs 40`), or as both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from nfpi import __version__
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions, suggest
-from nfpi.runtime.faults import describe_fault, describe_scarcity
+from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
 from nfpi.runtime.job_log import PLACE, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.options import COMMANDS, Command, Stage
@@ -45,6 +45,7 @@ _PARSING = "error parsing CLI: "
 _WRONG_USAGE = 2
 _GLOBAL_OPTIONS = ("--version", "--extensions", "--log")
 _NAMED_FILES = 4
+"""Largest number of output files named in the last line of a stage."""
 
 
 class _Commands(BaseSettings):
@@ -73,7 +74,7 @@ class _Commands(BaseSettings):
 
     def cli_cmd(self) -> None:
         """Run the stage of the subcommand."""
-        from nfpi.stages.execution import execute  # imports NumPy, which help does not need
+        from nfpi.stages.execution import execute  # slow, because it imports NumPy; --help does without
 
         command = get_subcommand(self)
         assert isinstance(command, Command)
@@ -105,12 +106,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand, and return the exit status; if it is not 0, one line on stderr gives the reason.
 
     1: an error that a user can fix (`NFPI_TRACEBACK=1` shows the traceback); 2: wrong usage; 75: stopped by SIGTERM or
-    SIGUSR1, the same command resumes; 130: stopped by Ctrl-C.
+    SIGUSR1, to be resumed by the same command; 130: stopped by Ctrl-C.
     """
     arguments = arguments if arguments is not None else sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an encoding may lack λ
+            stream.reconfigure(errors="backslashreplace")  # the encoding may lack λ
     global_options = argparse.ArgumentParser(prog="nfpi", add_help=False, allow_abbrev=False, exit_on_error=False)
     global_options.add_argument("--version", action="version", version=f"nfpi {__version__}")
     global_options.add_argument("--extensions", action="append", type=Path, default=[])
@@ -120,7 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     except argparse.ArgumentError as error:
         return _fail(str(error), _WRONG_USAGE)
     arguments = arguments or ["--help"]
-    log = None if PLACE in os.environ else known.log
+    is_first_process = PLACE not in os.environ  # of a training on several devices; only the first writes the log
+    log = known.log if is_first_process else None
     return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
 
 
@@ -137,7 +139,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     if first not in (*known, "--help", "-h"):
         return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _WRONG_USAGE)
     command = next((command for command in COMMANDS if command.command == first), None)
-    if command is not None and has_words(command):
+    if command is not None and has_words(command):  # lists such as `--classes cat dog`
         arguments = [first, *join_words(command, arguments[1:])]
     try:
         with interruptible(at_once=True):
@@ -159,18 +161,19 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     except BrokenPipeError:
         if any(command.command == first and issubclass(command, Stage) for command in COMMANDS):
             raise
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # the reader, such as `head`, has closed the pipe
+        # the reader of the pipe, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         stage = arguments[0] if arguments else ""
-        line = describe_scarcity(error, stage) or describe_extension_fault(error) or describe_fault(error, stage)
+        line = (
+            describe_exhausted_resource(error, stage) or describe_extension_fault(error) or describe_fault(error, stage)
+        )
         if line is None or os.environ.get("NFPI_TRACEBACK"):
             raise
         return _fail(line)
     except KeyboardInterrupt:
-        print("nfpi: stopped; the same command resumes", file=sys.stderr)
+        print("nfpi: stopped; run the same command again to resume", file=sys.stderr)
         return 130
     return 0
 
@@ -185,7 +188,7 @@ def _describe_outputs(stage: Stage) -> str:
 
 
 def _describe_wrong_usage(fault: str, arguments: list[str]) -> str:
-    """Add the nearest known option to the message if an option is unknown, else the command that lists options."""
+    """Add a hint to a message of the parser: the nearest known option if an option is unknown, else `--help`."""
     command = next((command for command in COMMANDS if command.command == arguments[0]), None)
     usage = f"nfpi {command.command} --help" if command is not None else "nfpi --help"
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", fault)

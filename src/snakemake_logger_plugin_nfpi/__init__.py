@@ -44,7 +44,7 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def close(self) -> None:
-        """Print the last lines of the call."""
+        """Print what remains to be said at the end of a run of Snakemake."""
         try:
             self._output.finish()
         finally:

@@ -31,7 +31,7 @@ def test_two_processes_train_as_one(subject, program, verdict):
 
 def test_a_training_that_fails_is_named(subject):
     line = compare_processes(subject(), [sys.executable, "-c", "import sys; sys.exit('nfpi: error: no luck')"])
-    assert (line.verdict, line.text) == ("FAILED", "1 processes: nfpi: error: no luck")
+    assert (line.verdict, line.text) == ("FAILED", "1 process: nfpi: error: no luck")
 
 
 def test_without_two_cards_nothing_is_trained(subject, monkeypatch):

@@ -266,7 +266,7 @@ def test_ctrl_c_is_no_error(monkeypatch, capsys):
 
     monkeypatch.setattr(nfpi.stages.execution, "execute", interrupt)
     assert call(*START) == 130
-    assert capsys.readouterr().err == "nfpi: stopped; the same command resumes\n"
+    assert capsys.readouterr().err == "nfpi: stopped; run the same command again to resume\n"
 
 
 # ---- missing files ------------------------------------------------------------------------------------------

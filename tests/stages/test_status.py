@@ -103,7 +103,7 @@ def test_to_ask_keeps_nobody_from_a_lock(tmp_path) -> None:
     [
         ("nfpi: error: out of memory\n", ("failed", "train_flow: out of memory")),
         (f"{EPOCHS}nfpi: error: stopped by SIGTERM: kept step 4\n", ("stopped", "train_flow, epoch 2/40")),
-        (f"{EPOCHS}nfpi: stopped; the same command resumes\n", ("stopped", "train_flow, epoch 2/40")),
+        (f"{EPOCHS}nfpi: stopped; run the same command again to resume\n", ("stopped", "train_flow, epoch 2/40")),
     ],
 )
 def test_what_failed_has_its_line_and_what_was_stopped_its_epoch(root, text, expected) -> None:

@@ -35,7 +35,7 @@ def test_an_interrupted_training_resumes(trained, tmp_path, monkeypatch, capsys,
     with monkeypatch.context() as patch:
         assert cut_after(patch, 2) == []
         assert call(*command) == 130
-    assert capsys.readouterr().err == "nfpi: stopped; the same command resumes\n"
+    assert capsys.readouterr().err == "nfpi: stopped; run the same command again to resume\n"
     assert all(name.startswith(".checkpoint-") for name in files_of(tmp_path))
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)

@@ -124,7 +124,7 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
         for pid in processes_in(folder):  # as by a power failure
             os.kill(pid, signal.SIGKILL)
         output = snakemake.communicate(timeout=60)[0]
-    assert "is tried again, attempt 2" in output
+    assert "trying again, attempt 2" in output
     log = (folder / f"results/demo/logs/{RUN.relative_to('results/demo')}/train_flow.log").read_text()
     assert re.findall(r"^attempt (\d) of train-flow", log, re.MULTILINE)[:2] == ["1", "2"]
     assert "resuming from step" in log

@@ -44,7 +44,7 @@ class Call:
         self.stream = stream or io.StringIO()
         self.output = JobLines(self.stream, clock=lambda: self.now)
         self.tell("run_info", stats=stats | {"table2": 1, "total": sum(stats.values()) + 1})
-        self.tell(None, nfpi_call=(results, STAGES))
+        self.tell(None, nfpi_announcement=(results, STAGES))
 
     def tell(self, event: str | None, message: str = "", **attributes: Any) -> None:
         record = logging.LogRecord("snakemake", logging.INFO, "", 0, message, None, None)
@@ -74,7 +74,7 @@ def test_a_job_is_one_line_when_it_has_ended(tmp_path) -> None:
     call.start(0, "table2", "")  # a target
     call.finish(0)
     assert call.lines == [
-        f"2 jobs (nfpi status {tmp_path} says what runs)",
+        f"2 jobs (nfpi status {tmp_path} shows what is running)",
         "1/2  Train mef (1 min 5 s, about 1 min 5 s left)",
     ]
 
@@ -84,7 +84,7 @@ def test_the_time_left_is_known_from_earlier_calls(tmp_path) -> None:
     times.parent.mkdir()
     times.write_text("s\tmax_rss\n600\t1\n")
     call = Call(tmp_path, train_flow=2)
-    assert call.lines[0].startswith("2 jobs, about 20 min one after the other ")
+    assert call.lines[0].startswith("2 jobs, about 20 min if run one at a time ")
 
 
 def test_the_measured_time_of_a_job_has_no_time_in_a_queue(tmp_path) -> None:
@@ -120,7 +120,7 @@ def test_failed_jobs_stand_at_the_end_with_the_last_lines_of_their_logs(tmp_path
     call.output.finish()  # loggers may be closed twice
     lines = call.lines
     assert lines[1] == "0/3  Train mef (FAILED after < 1 s)"
-    end = lines[lines.index("1 job failed, 1 job not run; the same command makes what is missing") :]
+    end = lines[lines.index("1 job failed, 1 job not run; run the same command again to make what is missing") :]
     assert end[1:3] == ["", "Train mef"]
     assert end[3:] == [
         *(f"    line {n}" for n in range(23, 30)),
@@ -142,7 +142,7 @@ def test_a_job_that_is_tried_again_is_said_and_no_failure(tmp_path) -> None:
     call.output.finish()
     assert call.lines[1:] == [
         "0/1  Train mef (FAILED after < 1 s)",
-        f"0/1  Train mef (is tried again, attempt 2; log: {tmp_path}/1.log)",
+        f"0/1  Train mef (trying again, attempt 2; log: {tmp_path}/1.log)",
         "1/1  Train mef (5 s)",
     ]
 
@@ -219,7 +219,7 @@ def test_a_call_leaves_what_it_was_asked_for(finished: Project) -> None:
 def test_a_failure_is_printed_last_and_without_its_command(fresh: Project) -> None:
     printed = fresh.snakemake(STATE, "--retries", "1", check=False, STUB_FAILS=START).stdout
     assert printed.count("FAILED after") == 2
-    assert printed.count("is tried again, attempt 2") == 1
+    assert printed.count("trying again, attempt 2") == 1
     assert printed.endswith(f"    told to fail\n  log: {LOG}\n\n") or printed.endswith(
         f"    told to fail\n  log: {LOG}\n"
     )
@@ -273,8 +273,8 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
     assert process.wait(60) != 0
     os.close(master)
     text = printed.decode().replace("\r\n", "\n")
-    assert text.rstrip().endswith("stopped; the same command resumes")
-    assert text.count("stopped; the same command resumes") == 1
+    assert text.rstrip().endswith("stopped; run the same command again to resume")
+    assert text.count("stopped; run the same command again to resume") == 1
     for word in ("rror", "Exiting", "FAILED", "failed", "Traceback", "Exception"):
         assert word not in text
 

@@ -27,8 +27,8 @@ def check_promised(config: Config) -> Line | None:
         return Line(
             "device",
             "FAILED",
-            f"resources.train_flow asks the cluster for {promised} GPU, this job has none: is this a login node? Run "
-            "`snakemake check_device` with the profile, and look at cluster.partition and cluster.constraint",
+            f"resources.train_flow asks the cluster for {promised} GPU, but none is visible: on a login node, run "
+            "`snakemake check_device` with the profile; in a job, look at cluster.partition and cluster.constraint",
         )
     if promised > found:
         return Line("device", "slow", f"resources.train_flow.gpu is {promised}, this job has {found}: set {found}")

@@ -15,7 +15,7 @@ from nfpi.checks.report import Line, one_line
 from nfpi.checks.subject import SEED, SHORT, Subject, release_memory, synchronize
 from nfpi.checks.workloads import random_images
 from nfpi.config import ClassifierConfig, Config
-from nfpi.runtime.faults import describe_scarcity
+from nfpi.runtime.faults import describe_exhausted_resource
 
 _STEPS, _STEPS_ON_CPU = 3, 1
 _ON_CPU = 4
@@ -44,7 +44,7 @@ def check_classifiers(subject: Subject) -> Iterator[Line]:
                     batch = config.batch_size
                     line, seconds = _time_steps(subject, name, config, batch, shape, classes)
             except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
-                text = describe_scarcity(error, "train-classifier") or one_line(error)
+                text = describe_exhausted_resource(error, "train-classifier") or one_line(error)
                 line, seconds = Line("classifier", "FAILED", f"{name}, batch {batch}: {text}"), math.nan
             measured[key] = seconds / batch
             yield line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -26,11 +27,12 @@ _TIMEOUT = 300
 
 
 def check_processes(subject: Subject) -> Iterator[Line]:
-    """Train an epoch in one process and in two, with one GPU per process."""
+    """Compare an epoch in one process with one in two processes, if there is a GPU for each."""
     if visible_gpus() < 2:
-        line = subject.config.resources.get("train_flow")
-        if line is not None and line.gpu > 1:
-            yield Line("processes", "missing", f"resources.train_flow.gpu is {line.gpu}: give this job two GPUs")
+        resources = subject.config.resources.get("train_flow")
+        if resources is not None and resources.gpu > 1:
+            text = f"resources.train_flow.gpu is {resources.gpu}: run this check where two GPUs are visible"
+            yield Line("processes", "missing", text)
         return
     yield compare_processes(subject, NFPI)
 
@@ -40,7 +42,7 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
 
     Args:
         subject: the check's subject, whose main flow is trained.
-        command: the command line that runs `nfpi`, without its arguments.
+        command: command that starts `nfpi`, to which the arguments are appended.
     """
     workload = subject.main
     batch = subject.batch(workload.training.batch_size)
@@ -68,17 +70,19 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
             done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=_TIMEOUT)
             if done.returncode:
                 last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-                return Line("processes", "FAILED", f"{devices} processes: {one_line(RuntimeError(last[0]))}")
+                processes = f"{devices} process{'es' if devices > 1 else ''}"
+                return Line("processes", "FAILED", f"{processes}: {one_line(RuntimeError(last[0]))}")
             with (output / "log.csv").open(encoding="utf-8") as file:
                 row = list(csv.DictReader(file))[-1]
             found.append((float(row["train_bits_per_dim"]), float(row["seconds"])))
     (alone, seconds), (together, seconds_together) = found
     text = (
-        f"an epoch of {-(-len(images) // batch)} steps: {alone:.5f} bits/dim in {seconds:.1f} s in one process, "
+        f"an epoch of {math.ceil(len(images) / batch)} steps: {alone:.5f} bits/dim in {seconds:.1f} s in one process, "
         f"{together:.5f} in {seconds_together:.1f} s in two"
     )
     if abs(alone - together) > _TOLERANCE * max(1.0, abs(alone)):
-        return Line("processes", "FAILED", f"{text}: expected the same; set resources.train_flow.gpu: 1")
+        text += ": expected equal bits/dim; set resources.train_flow.gpu: 1 to train in one process"
+        return Line("processes", "FAILED", text)
     return Line("processes", "ok", text)
 
 

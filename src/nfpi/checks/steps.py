@@ -23,7 +23,7 @@ from nfpi.checks.subject import SHORT, Subject, Trainer, release_memory, seconds
 from nfpi.checks.workloads import Workload
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.compiler import choose_compiler
-from nfpi.runtime.faults import describe_scarcity
+from nfpi.runtime.faults import describe_exhausted_resource
 from nfpi.runtime.precision import choose_precision, convolution_format
 from nfpi.training.state import TrainingState
 
@@ -47,7 +47,9 @@ def check_memory(subject: Subject) -> Iterator[Line]:
             losses = [trainer.step(*trainer.batch(size)).item() for size in (batch, odd)]
         except RuntimeError as error:
             yield Line(
-                "step", "FAILED", f"{workload.name}: {describe_scarcity(error, 'train-flow') or one_line(error)}"
+                "step",
+                "FAILED",
+                f"{workload.name}: {describe_exhausted_resource(error, 'train-flow') or one_line(error)}",
             )
             continue
         text = f"{workload.name}, batches of {batch} and {odd}: loss {losses[0]:.5g} and {losses[1]:.5g}"
@@ -81,7 +83,7 @@ def check_speed(subject: Subject) -> Iterator[Line]:
             try:
                 line, seconds[precision] = _time_steps(subject, workload, precision, batch, start)
             except RuntimeError as error:
-                if precision == chosen or describe_scarcity(error, "train-flow") is None:
+                if precision == chosen or describe_exhausted_resource(error, "train-flow") is None:
                     raise
                 line = Line(
                     "speed", "ok", f"{workload.name} in {precision}, batch {batch}: does not fit into the memory"

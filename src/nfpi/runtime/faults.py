@@ -31,9 +31,9 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
         error: error that ended the stage.
         stage: name of its subcommand.
     """
-    scarcity = describe_scarcity(error, stage)
-    if scarcity is not None:
-        return scarcity
+    exhausted = describe_exhausted_resource(error, stage)
+    if exhausted is not None:
+        return exhausted
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, (ValueError, ArithmeticError, OSError)):
@@ -41,7 +41,7 @@ def describe_fault(error: BaseException, stage: str) -> str | None:
     return None
 
 
-def describe_scarcity(error: BaseException, stage: str) -> str | None:
+def describe_exhausted_resource(error: BaseException, stage: str) -> str | None:
     """Describe in one line that memory or disk space is exhausted; None for another error.
 
     Args:

@@ -1,8 +1,9 @@
 """Terminal output of the workflow: one line per finished job, and the failed jobs at the end.
 
 The package `snakemake_logger_plugin_nfpi` passes the events of Snakemake's loggers to this module. Snakemake's own log
-(.snakemake/log) is not affected. Dry runs, `--verbose`, `--quiet` and `--printshellcmds` print Snakemake's own output,
-in which only changed settings are rewritten. Snakemake is not imported here.
+(.snakemake/log) is not affected. With `--dry-run`, `--verbose`, `--quiet`, `--printshellcmds` or `--debug-dag`,
+Snakemake's own output is printed; only its descriptions of changed settings and of wrong usage are replaced. Snakemake
+is not imported here.
 """
 
 from __future__ import annotations
@@ -64,11 +65,16 @@ class OutputSettings(Protocol):
 class Output(Protocol):
     """Handler of log records."""
 
-    def receive(self, record: Record, write: Format) -> None:
-        """Print a record; `write` formats it as Snakemake does."""
+    def receive(self, record: Record, format_record: Format) -> None:
+        """Print a record.
+
+        Args:
+            record: the record.
+            format_record: function that formats a record as Snakemake does.
+        """
 
     def finish(self) -> None:
-        """Print the last lines of the call."""
+        """Print what remains to be said at the end of a run of Snakemake."""
 
 
 def make_output(settings: OutputSettings, handler: logging.Handler) -> Output:
@@ -80,26 +86,26 @@ def make_output(settings: OutputSettings, handler: logging.Handler) -> Output:
     """
     stream = sys.stdout if settings.stdout else sys.stderr
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # not every locale has a λ
+        stream.reconfigure(errors="backslashreplace")  # the encoding may lack λ
     if settings.dryrun or settings.verbose or settings.printshellcmds or settings.debug_dag or settings.quiet:
         return PlainOutput(handler)
     return JobLines(stream)
 
 
 def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
-    """Tell the output the folder of results and the timed rules, before the first job.
+    """Send the folder of results and the timed rules to the output, before the first job.
 
     Args:
         logger: Snakemake's logger.
         results: folder results/{preset}.
         stages: for each rule with a command, the name under which the times of its jobs are recorded.
     """
-    logger.info("", extra={"nfpi_call": (results, dict(stages))})
+    logger.info("", extra={"nfpi_announcement": (results, dict(stages))})
 
 
 @dataclass
 class PlainOutput:
-    """Snakemake's own lines, in which changed settings are named.
+    """Snakemake's own lines, in which changed settings are given as `training.epochs: 40 → 12`.
 
     Args:
         handler: handler that prints the lines.
@@ -107,7 +113,7 @@ class PlainOutput:
 
     handler: logging.Handler
 
-    def receive(self, record: Record, write: Format) -> None:
+    def receive(self, record: Record, format_record: Format) -> None:
         """Print a record."""
         record = copy.copy(record)  # the original goes to Snakemake's own log
         if _event(record) == "job_info":
@@ -127,8 +133,8 @@ class _Job:
         rule: name of its rule.
         message: description of the job.
         log: paths of its log.
-        times: file that records its time; None: not recorded.
-        began: time of its start, in seconds of the clock.
+        times: file in which its time is recorded; None: it is not recorded.
+        began: time of its start, in seconds of `JobLines.clock`.
         attempt: number of the attempt, from 1.
     """
 
@@ -145,7 +151,7 @@ class JobLines:
     """One line per job.
 
     Args:
-        stream: stream of the lines; if it is a terminal, the last line names the running jobs.
+        stream: stream to print on; if it is a terminal, the last line names the running jobs.
         clock: returns seconds since an arbitrary time.
     """
 
@@ -162,11 +168,11 @@ class JobLines:
     _interrupted: bool = False
     _live: bool = False
 
-    def receive(self, record: Record, write: Format) -> None:
+    def receive(self, record: Record, format_record: Format) -> None:
         """Print a record."""
-        about = getattr(record, "nfpi_call", None)
-        if about is not None:
-            self._begin(*about)
+        announced = getattr(record, "nfpi_announcement", None)
+        if announced is not None:
+            self._begin(*announced)
             return
         match _event(record):
             case "run_info":
@@ -179,23 +185,23 @@ class JobLines:
             case "job_error":
                 self._fail(record)
             case "group_info" | "group_error" | "error" | None | "":
-                self._print_message(record, write)
+                self._print_message(record, format_record)
         self._show_running()
 
     def finish(self) -> None:
         """Print the last lines of the logs of failed jobs; after Ctrl-C, how to resume."""
         self._hide_running()
         if self._interrupted:
-            self._print("\nstopped; the same command resumes")
+            self._print("\nstopped; run the same command again to resume")
         elif self._failed:
             self._print_failed()
-        self._interrupted = False  # Snakemake closes its loggers twice
+        self._interrupted = False  # Snakemake closes its loggers, and so calls this method, twice
         self._failed.clear()
 
     def _print_failed(self) -> None:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)
         waiting = f", {_count(left, 'job')} not run" if left > 0 else ""
-        self._print(f"\n{_count(failed, 'job')} failed{waiting}; the same command makes what is missing")
+        self._print(f"\n{_count(failed, 'job')} failed{waiting}; run the same command again to make what is missing")
         shown = list(self._failed.values())[:_SHOWN_FAILURES]
         for job in shown:
             self._print(f"\n{job.message}")
@@ -211,8 +217,8 @@ class JobLines:
         self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
         self._total = jobs.total()
         seconds, known = self._forecast.seconds_left({}, 1)
-        time_left = f", about {write_duration(seconds)} one after the other" if known and self._total else ""
-        follow = f" (nfpi status {results} says what runs)" if self._total > 1 else ""
+        time_left = f", about {write_duration(seconds)} if run one at a time" if known and self._total else ""
+        follow = f" (nfpi status {results} shows what is running)" if self._total > 1 else ""
         self._print(f"{_count(self._total, 'job')}{time_left}{follow}")
 
     def _start(self, record: Any) -> None:
@@ -252,7 +258,7 @@ class JobLines:
         job = self._failed.pop(job_id, None)
         if job is not None:
             self._forecast.record_restart(job.rule)
-            self._print_job(job, f"is tried again, attempt {job.attempt + 1}; log: {', '.join(map(str, job.log))}")
+            self._print_job(job, f"trying again, attempt {job.attempt + 1}; log: {', '.join(map(str, job.log))}")
 
     def _print_job(self, job: _Job, remark: str) -> None:
         width = len(str(self._total))
@@ -271,8 +277,8 @@ class JobLines:
             return ""
         return f"{'about' if known else 'at least'} {write_duration(seconds)} left"
 
-    def _print_message(self, record: Record, write: Format) -> None:
-        text = str(write(record))
+    def _print_message(self, record: Record, format_record: Format) -> None:
+        text = str(format_record(record))
         if text.startswith(_INTERRUPTED):
             self._interrupted = True
             self._running.clear()
