@@ -72,9 +72,9 @@ def test_missing_fashion_mnist_is_refused(tmp_path):
     ("content", "match"),
     [
         (b"", "received nothing"),
-        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "starts with 000008, received 00000d"),
-        (_idx(np.zeros((3, 2), np.uint8))[:-1], r"expected 6 values of \(3, 2\), received 5"),
-        (_idx(np.zeros((3, 2), np.uint8)) + b"\0", r"expected 6 values of \(3, 2\), received 7"),
+        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "starts with the bytes 000008 in hexadecimal, received 00000d"),
+        (_idx(np.zeros((3, 2), np.uint8))[:-1], r"expected 6 values for shape \(3, 2\), received 5"),
+        (_idx(np.zeros((3, 2), np.uint8)) + b"\0", r"expected 6 values for shape \(3, 2\), received 7"),
         (_idx(np.zeros((3, 2), np.uint8))[:10], "expected a header of 12 bytes, received 10"),
     ],
 )

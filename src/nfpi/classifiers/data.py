@@ -39,7 +39,7 @@ class ResizedImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, S, S, C)."""
+        """Shape of all images after resizing, (N, S, S, C)."""
         return len(self.pixels), self.size, self.size, self.channels
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Deterministic preprocessing of 8-bit images of any size to inputs of a classifier."""
+"""Deterministic conversion of 8-bit images of any size to inputs of a classifier."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PUBLISHED: dict[str, tuple[RGB, RGB]] = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Mean and standard deviation of each channel of RGB in [0, 1], by the value of `normalization`."""
+"""Mean and standard deviation of each RGB channel in [0, 1], for each named value of the setting `normalization`."""
 _IMAGES_AT_ONCE = 1024
 
 
@@ -29,8 +29,9 @@ class Preprocessing:
     """Normalisation x = (image/255 − mean) / std, and resizing.
 
     Args:
-        mean, std: mean and standard deviation of each channel of RGB; for grey images, their averages are used.
-        squash: whether images that are not square are squashed to a square; otherwise their centre is cropped.
+        mean, std: mean and standard deviation of each RGB channel; grey images use averages over the channels.
+        squash: whether images that are not square are squashed to a square; otherwise they are cropped to their central
+            square.
     """
 
     mean: RGB = (0.5, 0.5, 0.5)
@@ -42,7 +43,7 @@ class Preprocessing:
         return self.normalization(images.shape[1], images.device)(images)
 
     def normalization(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """Return :meth:`normalize` for batches of C channels on a device, to which it copies mean and std only once."""
+        """Return :meth:`normalize` as a function for one device, to which mean and std (C, 1, 1) are copied once."""
         mean, std = (self._per_channel(values, channels).to(device) for values in (self.mean, self.std))
         divisor, shift = 255 * std, mean / std
         return lambda images: images.float() / divisor - shift
@@ -69,7 +70,7 @@ def channel_statistics(image_set: ImageSet) -> tuple[RGB, RGB]:
     """Compute mean and standard deviation of each channel over all pixels, in [0, 1].
 
     Args:
-        image_set: 8-bit images, (N, H, W, C); every one is read.
+        image_set: 8-bit images, (N, H, W, C); all are read.
 
     Raises:
         ValueError: all pixels of a channel are equal.
@@ -86,5 +87,5 @@ def channel_statistics(image_set: ImageSet) -> tuple[RGB, RGB]:
     mean = share @ levels
     std = np.sqrt(np.einsum("cl,cl->c", share, (levels - mean[:, None]) ** 2))
     if not (std > 0).all():
-        raise ValueError("normalization: expected pixels that differ in each channel, received a constant channel")
+        raise ValueError("normalization: expected different values within each channel, received a constant channel")
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,4 +1,4 @@
-"""Reading of image folders into memory."""
+"""Read image folders into memory."""
 
 from __future__ import annotations
 

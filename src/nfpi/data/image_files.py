@@ -1,4 +1,4 @@
-"""Reading of single image files by Pillow."""
+"""Read single image files by Pillow."""
 
 from __future__ import annotations
 

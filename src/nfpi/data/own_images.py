@@ -1,4 +1,4 @@
-"""Reading of a user's image files in the size and colour of a model."""
+"""Read a user's image files in the size and colour of a model."""
 
 from __future__ import annotations
 

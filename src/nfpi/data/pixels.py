@@ -1,4 +1,4 @@
-"""Pixels for classifiers, from an image set or from the image files behind a set of latents."""
+"""Pixels for classifiers, from an image set or from the image files that were encoded to a set of latents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Pixels:
     Args:
         image_set: set of pixels or latents.
         folder: folder of the image files that were encoded to latents; None: the set contains pixels.
-        file_names: paths of these files relative to `folder`, (N,) strings; an array, which forked processes share.
+        file_names: paths of these files relative to `folder`, (N,) strings; an array and not a list, so that forked
+            processes share its memory.
     """
 
     image_set: ImageSet
@@ -45,7 +46,7 @@ class Pixels:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 in [0, K), (N,)."""
+        """Labels in [0, K), (N,), int64."""
         return self.image_set.labels
 
     @property
@@ -55,7 +56,7 @@ class Pixels:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self.image_set.num_classes
 
     @property
@@ -72,7 +73,7 @@ def open_pixels(folder: Path, verify: bool = True) -> Pixels:
         verify: whether to verify the set's files by sha256, which reads all of them.
 
     Raises:
-        DataError: a file of the set is missing or damaged, or latents do not name their files.
+        DataError: a file of the set is missing or damaged, or a set of latents does not list the files they encode.
     """
     image_set = read_image_set(folder, verify)
     if image_set.images.dtype == np.uint8:

@@ -1,4 +1,4 @@
-"""Reading of image sets: labelled images on disk, whether from a source, generated or augmented.
+"""Read image sets: labelled images on disk, whether from a source, generated or augmented.
 
 A folder contains `images.npy` (N, H, W, C), uint8, or float16 for latents; `labels.npy` (N,), int64; and `meta.json`
 with name, split, classes, counts, shape, dtype, the sha256 of the other files, and further settings under `extra`. For
@@ -98,7 +98,7 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.classes)
 
     @property

@@ -1,4 +1,4 @@
-"""Writing of image sets."""
+"""Write image sets."""
 
 from __future__ import annotations
 

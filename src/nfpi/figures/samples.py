@@ -33,7 +33,7 @@ def sample_grid(model: TrainedFlow, settings: SamplesFigure, device: torch.devic
 
     Args:
         model: trained flow, whose seed determines the noise.
-        settings: temperatures, number of noises, and number of classes.
+        settings: temperatures, number of classes, and number of draws of the noise (`noises`).
         device: device of the flow.
 
     Returns:
@@ -65,7 +65,7 @@ def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Seq
         images: (temperatures · noises, classes, H, W, C), uint8.
         temperatures: T of each block of rows.
         classes: class of each column.
-        noises: rows per block.
+        noises: number of draws of the noise, which is the number of rows per block.
 
     Raises:
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.

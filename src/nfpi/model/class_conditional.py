@@ -97,7 +97,7 @@ class ClassConditionalFlow(SharedFlow):
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self.prior.num_classes
 
     @classmethod
@@ -203,8 +203,8 @@ class ClassConditionalFlow(SharedFlow):
         found = np.empty((len(array), self.num_classes))
         self._place_prior()
         with strict_inference(self.flow, self._compiled):
-            for place, z, log_abs_det in forward_batches(self.flow, self.domain, array):
-                found[place] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
+            for rows, z, log_abs_det in forward_batches(self.flow, self.domain, array):
+                found[rows] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
         if not np.isfinite(found).all():
             index = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
             raise FloatingPointError(f"images: expected finite densities, received NaN or infinity of image {index}")
@@ -294,8 +294,8 @@ class ClassConditionalFlow(SharedFlow):
         array = self._images(images)
         found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
         with strict_inference(self.flow, self._compiled):
-            for place, z, _ in forward_batches(self.flow, self.domain, array):
-                found[place] = z.flatten(1).cpu().numpy()
+            for rows, z, _ in forward_batches(self.flow, self.domain, array):
+                found[rows] = z.flatten(1).cpu().numpy()
         return found
 
     def decode(self, latents: Any) -> np.ndarray:

@@ -1,11 +1,15 @@
 """Deterministic passes of images through a flow and back, in batches of bounded memory.
 
-A flow models the density of dequantised images x = image + u. Training and the workflow's evaluation draw
-u anew for every image; here, all images share one draw u (C, H, W), so that an image has one latent and one density,
-independent of its batch. As u is a draw and not the middle of its range, the bits/dim are an unbiased estimate of those
-under random noise: on digits 6.282 against 6.288. The middle is more likely than the noise that the flow was trained
-with, by 0.27 bits/dim there. Results of one image in different batches agree up to float32 rounding, because
-convolution kernels depend on the batch size.
+A flow models the density of dequantised images x = image + u. Training and the workflow's evaluation draw a new u for
+every image. The methods of `ClassConditionalFlow` use this module instead, in which all images share one draw u
+(C, H, W): an image then has one latent and one density, which do not depend on the other images of its batch.
+
+As the shared u is a random draw, the resulting bits/dim are an unbiased estimate of those with new noise for every
+image: on digits 6.282 with the shared draw and 6.288 with new noise. With the middle of the noise's range as u they
+would be biased, on digits by 0.27 bits/dim, because a flow assigns higher density to it than to the noise of training.
+
+Results of one image in different batches agree up to float32 rounding, because convolution kernels depend on the batch
+size.
 """
 
 from __future__ import annotations
@@ -24,12 +28,13 @@ from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import generator_for
 
 _PIXELS = 2**18
-"""pixels per batch, i.e. 256 images of 32×32"""
+"""Largest number of pixels per batch: 256 images of 32×32."""
 _LARGEST_BATCH = 1024
+"""Largest number of images per batch."""
 
 
 def batch_size_of(flow: ImageFlow) -> int:
-    """Return the images per batch of bounded memory: 2¹⁸ pixels, and at most 1024 images."""
+    """Return the number of images per batch, which bounds memory: at most 2¹⁸ pixels and at most 1024 images."""
     _, height, width = flow.shape
     return max(1, min(_LARGEST_BATCH, _PIXELS // (height * width)))
 
@@ -42,11 +47,11 @@ def device_of(flow: ImageFlow) -> torch.device:
 
 @contextmanager
 def strict_inference(flow: ImageFlow, nets: CompiledNets | None = None) -> Iterator[None]:
-    """Compute without gradients and in float32, regardless of the caller's precision; with compiled networks, if any.
+    """Disable gradients and compute in float32 within the context, regardless of the caller's precision.
 
     Args:
-        flow: in evaluation mode within the context.
-        nets: its compiled networks.
+        flow: flow to put in evaluation mode; its previous mode is restored at the end.
+        nets: compiled networks that the flow uses within the context; None: it is not compiled.
     """
     training = flow.training
     flow.eval()
@@ -59,23 +64,23 @@ def strict_inference(flow: ImageFlow, nets: CompiledNets | None = None) -> Itera
 
 def fixed_noise(domain: Domain, shape: tuple[int, int, int]) -> Tensor:
     """Return u, the draw of a domain's noise that all images share, (1, C, H, W), on the CPU."""
-    nothing = torch.zeros(1, *shape, dtype=getattr(torch, domain.dtype))
-    return domain.to_flow(nothing, generator_for("cpu", 0, "fixed noise")) - domain.to_flow(nothing, None)
+    zeros = torch.zeros(1, *shape, dtype=getattr(torch, domain.dtype))
+    return domain.to_flow(zeros, generator_for("cpu", 0, "fixed noise")) - domain.to_flow(zeros, None)
 
 
 def forward_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Pass images (N, H, W, C) with the fixed noise through a flow.
 
     Yields:
-        slice of the batch in `images`; z (B, C, H, W) and log |det ∂z/∂x| (B,), on the flow's device.
+        rows of the batch in `images` (a slice); z (B, C, H, W) and log |det ∂z/∂x| (B,), on the flow's device.
     """
     device, size = device_of(flow), batch_size_of(flow)
     noise = fixed_noise(domain, flow.shape).to(device)
     for begin in range(0, len(images), size):
-        place = slice(begin, begin + size)
-        stored = torch.from_numpy(np.array(images[place].transpose(0, 3, 1, 2), order="C")).to(device)
+        rows = slice(begin, begin + size)
+        stored = torch.from_numpy(np.array(images[rows].transpose(0, 3, 1, 2), order="C")).to(device)
         z, log_abs_det = flow(domain.to_flow(stored, None).add_(noise))
-        yield place, z, log_abs_det
+        yield rows, z, log_abs_det
 
 
 def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterator[np.ndarray]:
@@ -95,7 +100,8 @@ def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterato
         if len(bad):
             index = number * batch_size_of(flow) + int(bad[0, 0])
             raise FloatingPointError(
-                f"latents: the inverse of latent {index} is not finite: is it far from all classes?"
+                f"latents: the inverse of latent {index} is not finite; the latent may be far from all classes"
             )
-        # without noise, each grey level is at the lower end of its interval, up to rounding
+        # Without noise, x is at the lower end of the interval of its grey level, and rounding errors may move it below.
+        # half_level moves it to the centre.
         yield domain.to_images(x - noise + domain.half_level).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Writing of index.html from the files in a folder of results."""
+"""Write index.html from the files in a folder of results."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class GaussianPrior:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self.mean.shape[0]
 
     @property

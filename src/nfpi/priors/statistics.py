@@ -69,7 +69,7 @@ class ClassStatistics:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return len(self.count)
 
     @property

@@ -58,8 +58,8 @@ COLUMNS = {
 }
 """Columns of the verdicts and their types; one row per comparison.
 
-`planned_seeds` is the number of seeds of the preset, and `seeds` the number of those at which both rows have a value.
-`first_value`, `second_value` and `difference` (first − second, in the metric's unit) are means over the latter.
+`planned_seeds` is the number of seeds of the preset, and `seeds` is the number of seeds for which both rows have a
+value. `first_value`, `second_value` and `difference` (first − second, in the metric's unit) are means over `seeds`.
 `p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
 `seeds_needed` is given for inconclusive verdicts.
 """
@@ -72,8 +72,8 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
         A frame with the columns :data:`COLUMNS` and one row per comparison, sorted by the number of the claim.
 
     Raises:
-        TableError: a row named by a claim is missing, a cell has two values, or the predictions of two runs are of
-            different test images.
+        TableError: a row named by a claim is missing, a metric has two values for one run, or two runs that are
+            compared have predictions of different test images.
         MetricsError: predictions cannot be read.
     """
     ordered = sorted(claims.items(), key=lambda item: (item[1].number or math.inf, item[0]))
@@ -82,19 +82,19 @@ def judge_claims(claims: Mapping[str, Claim], evidence: Evidence) -> pd.DataFram
 
 
 def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
-    sides = [
-        (find_side(part.first, part.metric, evidence), find_side(part.second, part.metric, evidence))
-        for part in claim.comparisons
-    ]
-    results = [_compare(*pair, part, evidence) for pair, part in zip(sides, claim.comparisons, strict=True)]
+    comparisons = claim.comparisons
+    first = [find_side(comparison.first, comparison.metric, evidence) for comparison in comparisons]
+    second = [find_side(comparison.second, comparison.metric, evidence) for comparison in comparisons]
+    sides = list(zip(first, second, strict=True))
+    results = [_compare(*pair, comparison, evidence) for pair, comparison in zip(sides, comparisons, strict=True)]
     tested = [
-        math.nan if part.direction == "not_less" else result.p_value
-        for result, part in zip(results, claim.comparisons, strict=True)
+        math.nan if comparison.direction == "not_less" else result.p_value
+        for result, comparison in zip(results, comparisons, strict=True)
     ]
     adjusted, num_tests = holm(tested), max(1, sum(not math.isnan(p_value) for p_value in tested))
     rows = [
-        _row(*pair, part, result, p_value, num_tests)
-        for pair, part, result, p_value in zip(sides, claim.comparisons, results, adjusted, strict=True)
+        _row(*pair, comparison, result, p_value, num_tests)
+        for pair, comparison, result, p_value in zip(sides, comparisons, results, adjusted, strict=True)
     ]
     common = {"claim": name, "number": claim.number, "statement": claim.statement, "paper": claim.paper}
     verdict = judge_claim([row["verdict"] for row in rows])
@@ -177,7 +177,9 @@ def _correct_images(
     runs = [_run_of(side, name, seed) for side in (first, second)]
     a, b = (evidence.predictions(run) for run in runs)
     if not np.array_equal(a.label, b.label):
-        raise TableError(f"expected predictions of the same test images, received others: {', '.join(map(str, runs))}")
+        raise TableError(
+            f"{', '.join(map(str, runs))}: expected predictions of the same test images, received different labels"
+        )
     return a.predicted == a.label, b.predicted == b.label, a.label
 
 
@@ -208,9 +210,10 @@ def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Com
 def _seeds_needed(comparison: ClaimComparison, result: Comparison, num_tests: int) -> int | None:
     """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
 
-    A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. A
-    true difference between these two is closer to both, so it needs more seeds. If the smallest effect is 0, the
-    observed difference is used.
+    A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
+    observed difference is farther from one of the two, and this distance, or the smallest effect if that is less,
+    determines the number of seeds. If the smallest effect is 0, the observed difference determines it. Claims of
+    non-inferiority use the smallest effect.
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
     if comparison.direction == "not_less" or math.isnan(result.difference):

@@ -1,4 +1,4 @@
-"""Reading and writing of tables as csv files, without loss of precision."""
+"""Read and write tables as csv files, without loss of precision."""
 
 from __future__ import annotations
 

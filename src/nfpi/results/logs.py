@@ -1,4 +1,4 @@
-"""Reading and writing of csv logs without pandas, so that trainings need not import it."""
+"""Read and write csv logs without pandas, so that trainings need not import it."""
 
 from __future__ import annotations
 

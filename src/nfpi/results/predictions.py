@@ -1,4 +1,4 @@
-"""Reading and writing of predictions.npz: the predictions for each test image, in the order of the split."""
+"""Read and write predictions.npz: the predictions for each test image, in the order of the split."""
 
 from __future__ import annotations
 

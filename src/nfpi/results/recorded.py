@@ -96,7 +96,9 @@ def _order(run: Run) -> tuple[Any, ...]:
 
 
 def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in settings.items() if isinstance(settings, Mapping) else ():
+    if not isinstance(settings, Mapping):
+        return
+    for key, value in settings.items():
         if key in _NOT_SETTINGS:
             continue
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""Reading and writing of metrics.json: the metrics of a run and their provenance."""
+"""Read and write metrics.json: the metrics of a run and their provenance."""
 
 from __future__ import annotations
 

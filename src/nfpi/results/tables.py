@@ -239,10 +239,11 @@ def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
         TableError: with `must_have_values`, a row has metrics but no validation value.
     """
     scored = [row for row in of_experiment if row.validation.count]
-    for row in of_experiment if must_have_values and len(of_experiment) > 1 else ():
-        if not row.validation.count and any(summary.count for summary in row.summaries.values()):
-            name = row.cells["chosen_by"]
-            raise TableError(f"{row.folder}: best_by: expected {name} in metrics.json, received none: measure it again")
+    if must_have_values and len(of_experiment) > 1:
+        for row in of_experiment:
+            if not row.validation.count and any(summary.count for summary in row.summaries.values()):
+                expected = f"expected {row.cells['chosen_by']} in metrics.json"
+                raise TableError(f"{row.folder}: best_by: {expected}, received none: measure it again")
     for row in of_experiment:
         row.cells["candidates"] = len(scored)
     steady = [row for row in scored if row.diverged <= 0.5] or scored

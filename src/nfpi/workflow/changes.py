@@ -38,8 +38,10 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
     if not found:
         return []
     before, now = (list(filter(None, map(_parse_settings, _find_strings(part)))) for part in found.groups())
+    if len(before) != len(now):
+        return []
     changes: list[str] = []
-    for old in before if len(before) == len(now) else ():
+    for old in before:
         new = max(now, key=lambda other: len(old.keys() & other.keys()))  # Snakemake lists them in any order
         where = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
         where = "flows.{flow}" if where == "training" and {"kind"} & (old.keys() | new.keys()) else where

@@ -33,8 +33,10 @@ def runs_of_tests(config: Config) -> list[Run]:
     found: list[Run] = []
     for claim in config.claims.values():
         for comparison in claim.comparisons:
-            for row in comparison.rows if comparison.needs_predictions(len(config.seeds)) else ():
-                is_of_flow = ACCURACIES[comparison.metric] == "flow"
+            if not comparison.needs_predictions(len(config.seeds)):
+                continue
+            is_of_flow = ACCURACIES[comparison.metric] == "flow"
+            for row in comparison.rows:
                 for table_row in _rows_of(config, row):
                     found += table_row.flow_runs if is_of_flow else table_row.classifier_runs
     return list(dict.fromkeys(found))

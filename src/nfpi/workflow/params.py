@@ -1,4 +1,7 @@
-"""Params functions: the settings that rules pass to stages as JSON, so that a stage reruns only if its own change."""
+"""Params functions, which return the settings that a rule passes to its stage as JSON.
+
+A rule gets only the settings that its stage uses, so that a change of other settings does not rerun it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ from nfpi.workflow.tables import table_rows
 
 Param = Callable[[Wildcards], str]
 UncomparedParam = Callable[[Wildcards, int], str]
-"""A params function with the argument `threads`, which makes Snakemake ignore changes of its value. Rules that pass
-settings in this way have a second param, which is compared, with the settings that affect the result."""
-
+"""A params function with the argument `threads`. Snakemake does not compare the value of such a function with that of
+the last run, so a change does not rerun the job; the docstrings say "not compared". If some of these settings affect
+the result, the rule has another param with only those, which is compared."""
 
 _IGNORED_BY_CLAIMS = ("experiments", "title", "best_only", "metrics", "literature")
 """Settings of a table that the claims do not depend on."""
@@ -50,7 +53,7 @@ class Params:
         return as_json(self.plan.dataset(wildcards), without=ignored)
 
     def split(self, wildcards: Wildcards, threads: int) -> str:
-        """Return the seed of the splits for messages (not compared); empty if all seeds share them."""
+        """Return words for messages that name the seed of the split (not compared); empty if all seeds share it."""
         seed = seed_of_splits(wildcards["splits"])
         return "" if seed is None else f", split of seed {seed}"
 
@@ -122,9 +125,12 @@ class Params:
     def classifier_result(self, wildcards: Wildcards) -> str:
         """Return the classifier settings that the result depends on, without those of unused augmentations."""
         unused = set(NOT_AFFECTING_RESULTS)
-        augmentation = as_dict(wildcards).get("augmentation", "standard")  # default: generated images
-        unused |= set() if "standard" in augmentation else {"standard"}
-        unused |= set() if variants_of(augmentation) is not None else {"nfa_probability"}
+        # rules for classifiers of generated images lack this wildcard, and use the standard augmentation
+        augmentation = as_dict(wildcards).get("augmentation", "standard")
+        if "standard" not in augmentation:
+            unused.add("standard")
+        if variants_of(augmentation) is None:
+            unused.add("nfa_probability")
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
         return as_json(classifier, without=unused)
 
@@ -181,7 +187,10 @@ class Params:
         )
 
     def rows_of_claims(self, wildcards: Wildcards) -> str:
-        """Return the rows of the claims with the runs of one seed, since a command line has a limited length."""
+        """Return the rows of the claims with the runs of the first seed; the stage derives those of the other seeds.
+
+        The runs of all seeds could exceed the limit on the length of a command line.
+        """
         seeds = self.plan.config.seeds[:1]
         rows = {name: [row.with_seeds(seeds).to_json() for row in rows] for name, rows in self._claim_rows.items()}
         return json.dumps(rows)
@@ -197,8 +206,8 @@ class Params:
 
     def _claimed_metrics(self, table: str) -> list[str]:
         """Return the metrics on which claims compare rows of a table."""
-        comparisons = [part for claim in self.plan.config.claims.values() for part in claim.comparisons]
-        return [part.metric for part in comparisons if any(row.table == table for row in part.rows)]
+        comparisons = [comparison for claim in self.plan.config.claims.values() for comparison in claim.comparisons]
+        return [comparison.metric for comparison in comparisons if any(row.table == table for row in comparison.rows)]
 
     @cached_property
     def _claim_rows(self) -> dict[str, list[TableRow]]:
@@ -264,14 +273,16 @@ class Params:
 
     @cached_property
     def _own_metrics_of_runs(self) -> dict[Run, set[str]]:
-        """The user's metrics that tables and claims need of each run."""
+        """For each run, the user's metrics that tables and claims use."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
             names = [*_metrics_of(settings), *self._claimed_metrics(table)]
             of_generated = {registered_name(name) for name in names if name.startswith(GENERATED_PREFIX)}
             own = {registered_name(name) for name in names if not name.startswith(GENERATED_PREFIX)}
-            own, of_generated = ({name for name in part if _is_own(name)} for part in (own, of_generated))
-            for row in table_rows(self.plan.config, table) if own | of_generated else ():
+            own, of_generated = set(filter(_is_own, own)), set(filter(_is_own, of_generated))
+            if not own | of_generated:
+                continue
+            for row in table_rows(self.plan.config, table):
                 for run in row.flow_runs:
                     found.setdefault(run, set()).update(own)
                 for run in row.classifier_runs:

@@ -1,4 +1,4 @@
-"""Reading of idx files, the format of MNIST (plain or gzip)."""
+"""Read idx files, the format of MNIST (plain or gzip)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ SPLIT_FILES: dict[Split, tuple[str, str]] = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-"""file names of images and labels of each split"""
+"""File names of images and labels of each split, without the ending .gz."""
 
 
 def find_idx(folder: Path, name: str) -> Path:
-    """Find a file in `folder`, or in the subfolder where torchvision stores it.
+    """Find a file, plain or gzip, in a folder or in its subfolder FashionMNIST/raw, where torchvision stores it.
+
+    Args:
+        folder: folder to search.
+        name: file name without the ending .gz.
 
     Raises:
-        DataError: the file is in neither.
+        DataError: there is no such file.
     """
-    places = [
-        place / f"{name}{ending}" for place in (folder, folder / "FashionMNIST" / "raw") for ending in ("", ".gz")
-    ]
-    file = next((place for place in places if place.is_file()), None)
+    folders = (folder, folder / "FashionMNIST" / "raw")
+    candidates = [parent / f"{name}{ending}" for parent in folders for ending in ("", ".gz")]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
-        raise DataError(f"{folder}: expected {name} or {name}.gz in it or in FashionMNIST/raw, received neither")
+        raise DataError(
+            f"{folder}: expected {name} or {name}.gz in this folder or in its subfolder FashionMNIST/raw, received none"
+        )
     return file
 
 
@@ -48,7 +53,8 @@ def read_idx(file: Path) -> np.ndarray:
         raise DataError(f"{file}: expected a gzip file, received a damaged one ({error})") from None
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(
-            f"{file}: expected an idx file that starts with 000008, received {content[:3].hex() or 'nothing'}"
+            f"{file}: expected an idx file that starts with the bytes 000008 in hexadecimal, "
+            f"received {content[:3].hex() or 'nothing'}"
         )
     start = 4 + 4 * content[3]
     if len(content) < start:
@@ -56,6 +62,6 @@ def read_idx(file: Path) -> np.ndarray:
     shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
     if len(content) - start != np.prod(shape, dtype=int):
         raise DataError(
-            f"{file}: expected {np.prod(shape, dtype=int)} values of {shape}, received {len(content) - start}"
+            f"{file}: expected {np.prod(shape, dtype=int)} values for shape {shape}, received {len(content) - start}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -1,4 +1,4 @@
-"""Reading of image folders, split/class/image (such as ImageNet) or class/image."""
+"""Read image folders, split/class/image (such as ImageNet) or class/image."""
 
 from __future__ import annotations
 
