@@ -84,6 +84,14 @@ def test_series_that_double_are_slow(subject, monkeypatch):
     assert "training.learning_rate" in line.text
 
 
+def test_weights_that_diverge_in_the_last_step_fail(subject, monkeypatch):
+    found = iter([[3, 4, 5], [3, 4, 5], []])
+    monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.lengths", lambda _: next(found))
+    line = only(check_bounds(subject()))
+    assert line.verdict == "FAILED"
+    assert "a coupling cannot sum its series at the end: set a smaller training.learning_rate" in line.text
+
+
 def test_the_error_of_a_short_series_is_a_bound_of_the_real_one():
     torch.manual_seed(0)
     coupling = MatrixExponentialCoupling(8, 8, 1)

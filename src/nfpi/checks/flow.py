@@ -98,11 +98,14 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
     if not errors.calls:
         yield Line("series", "ok", f"{text}; no coupling by a series")
         return
-    text += f"; {_range(before)} terms per coupling at the beginning, {_range(after)} at the end"
     remedy = (
         f"set a smaller training.learning_rate (now {trainer.config.learning_rate:g}) or a longer warmup_steps "
         f"(now {trainer.config.warmup_steps})"
     )
+    if not after:
+        yield Line("series", "FAILED", f"{text}; a coupling cannot sum its series at the end: {remedy}")
+        return
+    text += f"; {_range(before)} terms per coupling at the beginning, {_range(after)} at the end"
     if errors.largest > _TOLERANCE:
         exceeded = f"a coupling's bound was exceeded, with a relative error of {errors.largest:.1g}"
         yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
