@@ -84,6 +84,11 @@ def test_damaged_idx_files_are_refused(tmp_path, content, match):
         read_idx(tmp_path / "file")
 
 
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    with pytest.raises(DataError, match=r"can be read, received an error \(.*[Dd]irectory"):
+        read_idx(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(bytes(1000), mtime=0)[:-12]])
 def test_damaged_gzip_files_are_refused(tmp_path, content):
     (tmp_path / "file.gz").write_bytes(content)

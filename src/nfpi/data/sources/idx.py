@@ -45,12 +45,17 @@ def read_idx(file: Path) -> np.ndarray:
     as a big-endian 32-bit integer.
 
     Raises:
-        DataError: the file has another format, or its length contradicts its header.
+        DataError: the file cannot be read, has another format, or its length contradicts its header.
     """
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file}: expected a gzip file, received a damaged one ({error})") from None
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: expected a file that can be read, received an error ({error})") from None
+    if file.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{file}: expected a gzip file, received a damaged one ({error})") from None
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(
             f"{file}: expected an idx file that starts with the bytes 000008 in hexadecimal, "
