@@ -145,7 +145,7 @@ def test_the_extensions_that_settings_need_are_named(results: Results):
     text["settings"]["priors"]["fpi"] = {"method": "of_mine"}
     path.write_text(json.dumps(text))
     seal(results.evidence, "settings.json")
-    with pytest.raises(FormatError, match=r"of_mine.*--extensions loads mine\.py"):
+    with pytest.raises(FormatError, match=r"of_mine.*load mine\.py with --extensions"):
         read(results)
 
 

@@ -41,8 +41,8 @@ class Subject:
     """A flow that is initialised on random images, and Gaussians of ten classes.
 
     Args:
-        device: of the flow.
-        batch: images that it is initialised on.
+        device: device of the flow.
+        batch: number of images that it is initialised on.
     """
 
     device: torch.device
@@ -61,7 +61,7 @@ class Subject:
 
     @cached_property
     def images(self) -> ImageSet:
-        """As many 8-bit images of classes in turn."""
+        """Random 8-bit images, `batch` of them, labelled 0, 1, …, 9, 0, 1, …"""
         generator = np.random.default_rng(0)
         pixels = generator.integers(256, size=(self.batch, *PAPER_SHAPE[1:], PAPER_SHAPE[0]), dtype=np.uint8)
         classes = [str(index) for index in range(CLASSES)]

@@ -92,6 +92,8 @@ def _autoencoder_line(subject: Subject, dataset: str) -> Line:
     )
     if back.shape != images.shape or not latents.isfinite().all():
         return Line(
-            "autoencoder", "FAILED", f"{text}: expected finite latents and {tuple(images.shape)}: other weights"
+            "autoencoder",
+            "FAILED",
+            f"{text}: expected finite latents and images {tuple(images.shape)}: use other weights",
         )
     return Line("autoencoder", "ok", text)

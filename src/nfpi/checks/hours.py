@@ -1,4 +1,4 @@
-"""Projection of a preset's hours on a device, from the time that its parts took in the other checks."""
+"""Projection of a preset's hours on a device, from the times that the other checks measured."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def check_passes(subject: Subject) -> Iterator[Line]:
     for workload in subject.distinct:
         release_memory()
         full = workload.training.batch_size
+        # On a CPU the whole batch is timed only if its training step was short, otherwise a smaller one.
         batch = full if subject.seconds.get(workload.name, math.inf) < SHORT else subject.batch(full)
         trainer = Trainer.new(workload, batch, "32-true")
         flow, (x, _) = trainer.state.flow, trainer.batch()
@@ -61,8 +62,8 @@ def _trainings(subject: Subject) -> Iterator[Line]:
             yield Line(
                 "hours",
                 "missing",
-                f"{workload.name}: {about}{seconds:.3g} s a step of {workload.training.batch_size} images; their "
-                "number: prepare the data (snakemake all --until prepare_data)",
+                f"{workload.name}: {about}{seconds:.3g} s a step of {workload.training.batch_size} images; for the "
+                "number of steps, prepare the data (snakemake all --until prepare_data)",
             )
             continue
         first = workload.training.fit_after_epochs
@@ -73,7 +74,7 @@ def _trainings(subject: Subject) -> Iterator[Line]:
         )
         if limit is not None and subject.on_gpu and train * 60 > _JOBS * limit.runtime:
             retries = math.ceil(train * 60 / limit.runtime)
-            text += f"; {_JOBS} jobs of {limit.runtime} minutes are less: set --retries {retries}"
+            text += f"; {_JOBS} jobs of {limit.runtime} minutes are not enough: set --retries {retries}"
             yield Line("hours", "slow", text)
         else:
             yield Line("hours", "ok", text)
@@ -94,7 +95,8 @@ def _stages(subject: Subject) -> Iterator[Line]:
 def stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
     """Compute the hours of each stage of the subject's data sets and flows.
 
-    The time of a batch is that of its images; reading images, fits of priors and figures are not counted.
+    The time of a batch is taken to be proportional to its number of images, except for the training steps of a flow,
+    which are timed at their own batch size. Reading images, fits of priors and figures are not counted.
 
     Returns:
         hours by the name of the stage, and the names of stages with a part that was not measured.
@@ -135,7 +137,7 @@ def _seconds(subject: Subject, work: Work) -> float | None:
 
 
 def _share_of_images(subject: Subject, dataset: str) -> float | None:
-    """Return the images of a data set as a share of those that its work was counted for; None: not known."""
+    """Return the number of prepared images divided by the number that `work_of` assumes; None: not known."""
     counts = {workload.dataset: workload.count for workload in subject.workloads}
     found = counts[dataset]
     return None if found is None else found / Images.of(subject.config.datasets[dataset]).train

@@ -26,7 +26,7 @@ NOT_AFFECTING_RESULTS = {
     "checkpoint_activations",
     "compile",
 }
-"""Training settings that affect how a training runs and is monitored, but not its result."""
+"""Settings of flows' and classifiers' trainings that affect how they run and are monitored, but not their results."""
 
 
 class TrainingConfig(Settings):

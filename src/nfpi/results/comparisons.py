@@ -1,10 +1,10 @@
 """Comparison of the rows of a table with the best one, for each metric.
 
 Rows on one data set are compared over their common seeds: with two or more by a paired t test over seeds, with one by
-McNemar's test on the predictions for the same test images. Since the best row is selected by the tested values, a
-comparison with it is a selection among all pairs, and Holm's adjustment is over all pairs of rows and all metrics of
-the table. If it were over the comparisons with the best row only, rows without a true difference would seem to
-differ in more than 5 % of the tables (9 % for five rows).
+McNemar's test on the predictions for the same test images. Which row is best depends on the values that are tested, so
+that any pair may turn out to be the one compared. Holm's adjustment is therefore over all pairs of rows and all metrics
+of the table: over the comparisons with the best row only, rows without a true difference would seem to differ in more
+than 5 % of the tables (9 % for five rows).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nfpi.results.summaries import Summary, TableError
 NO_PREDICTIONS = "no predictions"
 """Name recorded instead of a test whose predictions are missing."""
 FILE = "predictions.npz"
-"""Name of the file in the folder of a run."""
+"""Name of the file with the predictions in the folder of a run."""
 
 
 _ComparedRow = tuple[str, Mapping[str, Summary]]
@@ -40,7 +40,8 @@ class RunPredictions:
 
     Args:
         root: the folder results/{preset} that contains the runs; None: there are no predictions.
-        folders: folders of the runs, relative to `root`.
+        folders: folders of the runs that McNemar's test may compare, relative to `root`; empty unless all runs of the
+            table have the same seed, see :func:`nfpi.results.rows.runs_to_compare`.
     """
 
     root: str | os.PathLike[str] | None
@@ -93,7 +94,8 @@ class _Pair:
 def compare_with_best(
     rows: Sequence[_ComparedRow], names: Sequence[str], predictions: RunPredictions
 ) -> list[dict[str, Any]]:
-    """Compare all rows of a table with the best one on their data set, for each metric that has a better direction.
+    """Compare all rows of a table with the best one on their data set, for each metric of which
+    higher or lower values are better.
 
     Times are excluded, since their variance is not due to seeds and images.
 

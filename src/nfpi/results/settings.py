@@ -85,7 +85,7 @@ def read_settings(folder: Path) -> StoredSettings:
     try:
         config = _config_of(stored.settings)
     except ValidationError as error:
-        own = f"; --extensions loads {', '.join(stored.extensions)}" if stored.extensions else ""
+        own = f"; load {', '.join(stored.extensions)} with --extensions" if stored.extensions else ""
         raise FormatError(f"{path}: expected settings of this version, received {explain(error)}{own}") from None
     return StoredSettings(stored.preset, config, tuple(stored.extensions))
 

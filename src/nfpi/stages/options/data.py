@@ -20,7 +20,7 @@ SPLIT_OUTPUTS = {
 
 
 def of_splits(*splits: str) -> tuple[str, ...]:
-    """Return the files of splits with the digests of the other files, as inputs that are verified."""
+    """Return the meta.json of each split, the input by whose digests its other files are verified."""
     return tuple(f"{split}/{META}" for split in splits)
 
 
