@@ -36,7 +36,7 @@ def test_the_user_may_choose_another_preset(fresh: Project) -> None:
 def test_a_file_of_settings_goes_beside_the_profiles_own(fresh: Project) -> None:
     overlay = {"seeds": [3]}
     message = fresh.refusal("--profile", "slurm", "table2", overlay=overlay)
-    assert "name both, as in --configfile slurm/settings.yaml mine.yaml" in message
+    assert "give both, as in --configfile slurm/settings.yaml mine.yaml" in message
     fresh.write("mine.yaml", overlay)
     both = ("--profile", "slurm", "table2", "--configfile", "slurm/settings.yaml", "mine.yaml")
     assert fresh.plan(*both) == fresh.plan("table2", "--config", "preset=paper", "seeds=[3]")
