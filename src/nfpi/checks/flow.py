@@ -38,7 +38,7 @@ def check_flow_precision(subject: Subject) -> Iterator[Line]:
             "flow",
             "FAILED",
             f"{subject.main.name} in float32 against float64 on the CPU: {text}, expected less than {_TOLERANCE:g}: "
-            "another version of torch or of the driver, or fewer layers",
+            "try another version of torch or of the driver, or fewer layers",
         )
 
 
@@ -46,12 +46,13 @@ def flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
     """Compute relative errors of a flow in float32 on its device.
 
     Args:
-        flow: on a device.
+        flow: flow on its device.
         x: (B, C, H, W), on that device.
 
     Returns:
-        of z and the log-determinant, relative to the largest number or to 1; of the gradient of ‖z‖²/2 − log |det| with
-        respect to all parameters, relative to its norm; of x after inverse(z), in the units of x.
+        The errors by name: of z and of the log-determinant, divided by the largest absolute value, or by 1 if that is
+        smaller; of the gradient of ‖z‖²/2 − log |det| with respect to all parameters, relative to its norm; of x after
+        inverse(z), absolute.
     """
     exact = copy.deepcopy(flow).cpu().double()
     z, log_abs_det, gradient = _with_gradient(flow, x)
@@ -82,7 +83,7 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 
 def check_bounds(subject: Subject) -> Iterator[Line]:
-    """Train a few steps with the training loop; check that every series was long enough, and did not double."""
+    """Train a few steps with the training loop; check that all series had enough terms, whose number did not double."""
     trainer = subject.trained
     began = time.monotonic()
     trainer.step(*trainer.batch())
@@ -110,7 +111,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
         exceeded = f"a coupling's bound was exceeded, with a relative error of {errors.largest:.1g}"
         yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
     elif any(now >= 2 * then for then, now in zip(before, after, strict=True)):
-        yield Line("series", "slow", f"{text}; twice as many, which every step computes: {remedy}")
+        yield Line("series", "slow", f"{text}; every step now computes at least twice as many terms: {remedy}")
     elif errors.largest:
         yield Line("series", "ok", f"{text}; truncated with relative errors of at most {errors.largest:.1g}")
     else:
@@ -123,11 +124,12 @@ def _range(lengths: list[int]) -> str:
 
 
 class SeriesErrors:
-    """Recorder of how much too short the couplings' series of a flow were, within its context.
+    """Context that records the truncation errors of the series of a flow's couplings.
 
     Attributes:
-        largest: relative error of a series whose length a held bound determined, by the bound of the weights.
-        calls: how often a length was determined.
+        largest: largest bound of the relative error of a series that has too few terms, since the bound of |S_ij| that
+            its coupling used is below that of the current weights; 0 if there is none.
+        calls: number of series whose length was chosen.
     """
 
     def __init__(self, flow: torch.nn.Module) -> None:

@@ -43,7 +43,7 @@ def classifier_transform(
         steps.append(v2.AutoAugment(v2.AutoAugmentPolicy(standard.auto_augment)))
     if standard.rand_augment:
         steps.append(RandAugment(standard.rand_augment, shape, fill))
-    return compose(flip and standard.flip, *steps)
+    return compose(flip and standard.flip, *steps)  # mirroring comes first
 
 
 class BatchAugmentation:

@@ -19,7 +19,8 @@ Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
 Test = Literal["auto", "paired_t", "bootstrap", "mcnemar"]
 """auto: depends on the number of seeds (:meth:`ClaimComparison.test_with`); paired_t: over seeds; bootstrap: over seeds
-and test images; mcnemar: over the test images of the first seed that both rows have."""
+and test images; mcnemar: over the test images of the first seed that both rows have, or for :data:`DIVERGENCE` over
+seeds."""
 
 DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""

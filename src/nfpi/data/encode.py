@@ -126,6 +126,7 @@ def encode_dataset(
                 "scale": scale,
                 "spread": (spread / scale).tolist(),
             }
+            # `names` are those that remain to be written after an interruption: the last rows
             write("train", extra, lambda names: _blocks(unscaled.array[len(unscaled.array) - len(names) :]))
         (partial / "unscaled.npy").unlink(missing_ok=True)
         Checkpoints(partial, fingerprint).clear()  # the progress of the unscaled latents
@@ -203,7 +204,9 @@ class _Encoder:
     autoencoder: AutoencoderKL
     root: Path
     image_size: int | None
+    """size that images are resized and centre-cropped to; None: no resizing"""
     size: tuple[int, ...]
+    """(height, width) that every image must then have"""
     batch_size: int
     workers: int
     digests: dict[str, bytes] = field(default_factory=dict)

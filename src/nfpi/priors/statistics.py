@@ -125,12 +125,19 @@ class ClassStatistics:
 
         Returns:
             self.
+
+        Raises:
+            ValueError: they differ in size, or only one of them has covariances.
         """
         if other.mean.shape != self.mean.shape or (other._scatter is None) != (self._scatter is None):
-            raise ValueError(f"statistics: expected (K, D) = {tuple(self.mean.shape)} and the same kind")
+            expected, received = self._describe(), other._describe()
+            raise ValueError(f"statistics: expected {expected}, received {received}")
         all_classes = torch.arange(self.num_classes, device=self.mean.device)
         self._merge(all_classes, other.count, other.mean, other._squares, other._scatter)
         return self
+
+    def _describe(self) -> str:
+        return f"(K, D) = {tuple(self.mean.shape)} {'without' if self._scatter is None else 'with'} covariances"
 
     def _merge(self, classes: Tensor, count: Tensor, mean: Tensor, squares: Tensor, scatter: Tensor | None) -> None:
         before = self.count[classes]

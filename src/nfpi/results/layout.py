@@ -53,7 +53,7 @@ class Markup:
 
     Attributes:
         escape: escapes text.
-        times_power: formats a mantissa (empty, or ending in a dot) and the exponent of a power of ten.
+        times_power: formats a power of ten, from a factor before it (`7.5·`, or empty) and its exponent.
         spread: formats the uncertainty after a value: ± the standard deviation, the interval.
         interval: notation of an interval, for the notes.
         interval_beside_std: whether means over seeds show their interval in addition to the standard deviation.

@@ -89,7 +89,13 @@ class Plan:
         return self.layout.path(template, **known)
 
     def outputs(self, stage: type[Stage], template: str, **values: str) -> dict[str, str]:
-        """Return the declared outputs of a stage that writes this folder, by name."""
+        """Return the declared outputs of a stage, by name, in the folder of a path template.
+
+        Args:
+            stage: the stage.
+            template: path template of its folder, see :mod:`nfpi.runs`.
+            **values: values of the placeholders in the names of its files.
+        """
         return {name: f"{self.path(template)}/{file}" for name, file in stage.output_files(**values).items()}
 
     def shared_outputs(self, stage: type[Stage], folder: str, **values: str) -> dict[str, str]:
@@ -100,9 +106,9 @@ class Plan:
         }
 
     def splits(self, *splits: str) -> dict[str, Callable[[Wildcards], str]]:
-        """Make input functions of the files of some splits of a run's data set and seed, by name.
+        """Make input functions, one for each file of some splits; they find it from a run's data set and seed.
 
-        The names are `train_images`, `train_labels`, ..., and `data` for the manifest of all splits.
+        Their names are `train_images`, `train_labels`, ..., and `data` for the manifest of all splits.
         """
         files = {f"{split}_{file.partition('.')[0]}": f"{split}/{file}" for split in splits for file in IMAGE_SET}
         files["data"] = PrepareData.outputs[MANIFEST]
@@ -148,11 +154,11 @@ class Plan:
         return {name: outputs[name] for name in ("model", "metrics", MANIFEST)}
 
     def manifest(self, stage: type[Stage], template: str) -> str:
-        """Return the manifest of a stage that writes this folder."""
+        """Return the manifest of a stage in the folder of a path template."""
         return self.outputs(stage, template)[MANIFEST]
 
     def start_of(self, prior: str) -> str:
-        """Return the kind of initial Gaussians of a prior, named as on disk."""
+        """Return the initial Gaussians (`start`) of a prior, given by its name or by its folder in `BASELINE`."""
         starts = {baseline: start for start, baseline in BASELINE.items()}
         return starts[prior] if prior in starts else self.config.priors[prior].start
 

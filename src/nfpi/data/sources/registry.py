@@ -76,5 +76,6 @@ def load_source(config: DatasetConfig, download_folder: Path) -> SourceImages:
     """
     images = SOURCES[config.source].build(config, download_folder)
     if not isinstance(images, SourceImages) or "train" not in images.splits:
-        raise DataError(f"source '{config.source}': expected SourceImages with a split 'train', received others")
+        received = f"splits {list(images.splits)}" if isinstance(images, SourceImages) else type(images).__name__
+        raise DataError(f"source '{config.source}': expected SourceImages with a split 'train', received {received}")
     return images
