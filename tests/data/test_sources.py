@@ -208,8 +208,9 @@ def test_a_registered_source_is_prepared_like_the_others(tmp_path):
 def test_a_source_that_gives_something_else_is_refused(tmp_path):
     register_source("wrong")(lambda config, download_folder: (np.zeros(3), np.zeros(3)))
     register_source("testless")(lambda config, download_folder: SourceImages(["a"], {}))
-    for name in ("wrong", "testless"):
-        _refused(DatasetConfig(source=name), tmp_path, f"source '{name}': expected SourceImages with a split 'train'")
+    for name, received in (("wrong", "tuple"), ("testless", r"splits \[\]")):
+        expected = f"source '{name}': expected SourceImages with a split 'train', received {received}"
+        _refused(DatasetConfig(source=name), tmp_path, expected)
 
 
 @pytest.mark.parametrize(

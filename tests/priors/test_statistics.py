@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -160,7 +161,9 @@ def test_latents_of_another_size_are_refused():
 
 @pytest.mark.parametrize("other", [(2, 4, False), (3, 5, False), (3, 4, True)])
 def test_statistics_of_another_kind_are_not_merged(other):
-    with pytest.raises(ValueError, match=r"expected \(K, D\) = \(3, 4\)"):
+    kind = f"{'with' if other[2] else 'without'} covariances"
+    received = re.escape(f"received (K, D) = {other[:2]} {kind}")
+    with pytest.raises(ValueError, match=rf"expected \(K, D\) = \(3, 4\) without covariances, {received}"):
         ClassStatistics.empty(3, 4).merge(ClassStatistics.empty(*other))
 
 

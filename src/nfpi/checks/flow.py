@@ -19,9 +19,11 @@ from nfpi.linalg import series_plan, truncation_error
 from nfpi.training.loop import continue_training
 
 _TOLERANCE = 1e-4
+"""Largest accepted relative error."""
 _IMAGES = 4
-_STEPS = 50
-_SECONDS_ON_CPU = 15.0
+"""Number of images whose results are compared with float64."""
+_STEPS, _SECONDS_ON_CPU = 50, 15.0
+"""Number of training steps; on a CPU as many of them as take about this time."""
 
 
 def check_flow_precision(subject: Subject) -> Iterator[Line]:

@@ -11,8 +11,8 @@ from nfpi.checks.report import Line, one_line
 from nfpi.checks.subject import Subject, release_memory, synchronize
 from nfpi.data.errors import DataError
 
-_IMAGES = 16
-_ON_CPU = 2
+_IMAGES, _ON_CPU = 16, 2
+"""Numbers of images that the autoencoder is checked with, on a GPU and on a CPU."""
 
 
 def check_account(subject: Subject) -> Iterator[Line]:

@@ -37,7 +37,7 @@ def check_passes(subject: Subject) -> Iterator[Line]:
                 for direction, images in ((flow, x), (flow.inverse, z))
             )
         for other in subject.workloads:
-            if other.step == workload.step:
+            if other.step == workload.step:  # the same flow, trained in the same way
                 subject.per_image["flow_forward", other.flow, other.dataset] = forward
                 subject.per_image["flow_inverse", other.flow, other.dataset] = inverse
         text = f"{workload.name} in float32, batch {len(x)}"

@@ -13,6 +13,7 @@ from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import Record, check_record, read_json_object
 
 FILE = "page.json"
+"""Name of the file in the folder of results."""
 
 
 class FigureDescription(Record):
