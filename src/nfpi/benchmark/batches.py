@@ -1,4 +1,4 @@
-"""Count the batches of a preset's runs on fake tensors, and estimate their time on a card."""
+"""Count the operations of a preset's batches on fake tensors, and estimate the time of its runs on a GPU."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ STABLE_DIFFUSION: dict[str, Any] = {
 
 @dataclass
 class Projection:
-    """Counts of the batches of a preset's runs, and their time on a card.
+    """Operations of one batch of each kind in a preset's runs, and the time of all batches on a GPU.
 
     Args:
         config: settings of the preset.
-        work: of its runs.
+        work: what its runs compute, as numbers of equal batches.
     """
 
     config: Config
@@ -52,9 +52,9 @@ class Projection:
     _steps: dict[object, Step] = field(default_factory=dict)
 
     def count(self, jobs: int) -> None:
-        """Count all kinds of batches in parallel, in this many processes (not on Windows).
+        """Count one batch of each kind in parallel, in this many processes (not on Windows).
 
-        Without this, each is counted when it is asked for.
+        Without this call, a batch is counted when its counts are first needed.
         """
         wanted: dict[object, tuple[Work, str]] = {}
         for work in self.work:
@@ -72,13 +72,13 @@ class Projection:
                     self._passes[batch_of(work)] = result
 
     def seconds(self, work: Work, card: Card, precision: str) -> float:
-        """Estimate the seconds of all batches on a card; `precision` is for training steps, all else is float32."""
+        """Estimate the seconds of all batches on a GPU; `precision` is for training steps, all else is float32."""
         if work.kind.endswith("_step"):
             return work.batches * card.seconds(self.step(work, precision).counts, precision)
         return work.batches * card.seconds(self.passes(work))
 
     def hours_by_stage(self, card: Card, precision: str) -> dict[str, float]:
-        """Estimate the hours of all work by stage; trainings of classifiers are listed by model."""
+        """Estimate the hours of all work by stage; trainings are listed by model."""
         hours: defaultdict[str, float] = defaultdict(float)
         for work in self.work:
             hours[stage_name(work)] += self.seconds(work, card, precision) / 3600
@@ -129,10 +129,10 @@ class Projection:
         return build_flow({"kind": block.kind, "shape": list(work.shape), "settings": settings})
 
     def _classifier(self, work: Work) -> nn.Module:
-        own = self.config.for_dataset(work.dataset).classifiers[work.subject]
-        random = own.model_copy(update={"pretrained": False, "weights": None})
+        settings = self.config.for_dataset(work.dataset).classifiers[work.subject]
+        untrained = settings.model_copy(update={"pretrained": False, "weights": None})
         channels, size, _ = work.shape
-        return build_classifier(random, work.classes, channels, size)
+        return build_classifier(untrained, work.classes, channels, size)
 
 
 _adopted: list[Projection] = []

@@ -38,7 +38,7 @@ _NO_WORK = {
 _COPIES = {aten._to_copy, aten.copy_}
 _ATTENTION_ON_CPU = (
     aten._scaled_dot_product_flash_attention_for_cpu,
-    (aten._scaled_dot_product_flash_attention_for_cpu_backward),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward,
 )
 
 
@@ -47,10 +47,10 @@ class Operation:
     """One dispatched operation that does work, i.e. is neither a view nor an allocation.
 
     Attributes:
-        name: torch's, with the overload.
-        flops: floating-point operations of products and convolutions; 0 for all others, which memory bounds.
-        bytes: read and written, as if nothing stayed in a cache.
-        dtype: of its first floating-point input, in which products are computed.
+        name: name in PyTorch with the overload, e.g. `aten.mm.default`.
+        flops: floating-point operations of products and convolutions; 0 for others, bound by memory bandwidth.
+        bytes: bytes read and written, as if nothing stayed in a cache.
+        dtype: dtype of its first floating-point input, in which products are computed.
     """
 
     name: str
@@ -64,8 +64,8 @@ class Counts:
     """The counted operations.
 
     Attributes:
-        operations: in order.
-        host_reads: names of operations for which the host waits for the device: it reads a number, asks how many
+        operations: counted operations, in the order of their calls.
+        host_reads: names of operations at which the host waits for the device: it reads a number, asks how many
             entries are not zero, or copies to or from memory that is not pinned.
     """
 
@@ -74,12 +74,12 @@ class Counts:
 
     @property
     def flops(self) -> int:
-        """Of all operations."""
+        """FLOPs of all operations."""
         return sum(operation.flops for operation in self.operations)
 
     @property
     def bytes(self) -> int:
-        """Of all operations."""
+        """Bytes read and written by all operations."""
         return sum(operation.bytes for operation in self.operations)
 
 
@@ -87,14 +87,14 @@ class OperationCounter(TorchDispatchMode):
     """Counts the operations on one device within its context.
 
     Values that the host reads from fake tensors are made up so that no check fails: comparisons hold, nothing is
-    infinite or NaN, and a number is `value`.
+    infinite or NaN, a floating-point number is `value`, and an integer is 0.
 
     Args:
-        device: of the operations that count; a copy from or to it is one.
-        value: of the numbers that the host reads from fake tensors.
+        device: device whose operations are counted, including copies from and to it.
+        value: floating-point value of every number that the host reads from fake tensors.
 
     Attributes:
-        counts: so far; may be replaced to start a new count.
+        counts: counts so far; may be replaced to start a new count.
     """
 
     def __init__(self, device: torch.device | str = "cpu", value: float = 0.2) -> None:
@@ -115,7 +115,7 @@ class OperationCounter(TorchDispatchMode):
         except (DataDependentOutputException, DynamicOutputShapeException):
             out = self._made_up(func, args)
         if func.overloadpacket is aten.any:
-            out.nfpi_says_no = True
+            out.nfpi_reads_false = True  # checks ask whether any value is infinite or NaN
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         tensors = [*inputs, *(value for value in tree_leaves(out) if isinstance(value, Tensor))]
         here = [tensor.device.type == self._device.type for tensor in tensors]
@@ -136,7 +136,7 @@ class OperationCounter(TorchDispatchMode):
         packet, tensor = func.overloadpacket, args[0]
         if packet is aten._local_scalar_dense:
             if tensor.dtype is torch.bool:
-                return not hasattr(tensor, "nfpi_says_no")
+                return not hasattr(tensor, "nfpi_reads_false")
             return self._value if tensor.is_floating_point() else 0
         if packet is aten.nonzero:
             return tensor.new_empty(0, tensor.dim(), dtype=torch.int64)
@@ -153,7 +153,7 @@ class OperationCounter(TorchDispatchMode):
 
 
 def _works(func: OpOverload) -> bool:
-    """Return whether an operation does work on its device: a view, an allocation or a number for the host does not."""
+    """Return whether an operation does work on its device, i.e. is no view, no allocation and no read by the host."""
     if func.namespace == "prim" or func.overloadpacket in _NO_WORK:
         return False
     aliases = [result.alias_info for result in func._schema.returns]
@@ -164,7 +164,7 @@ def _host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
     """Return whether the host waits for the device."""
     packet = func.overloadpacket
     if packet in _COPIES:
-        position = 2 if packet is aten.copy_ else len(args)
+        position = 2 if packet is aten.copy_ else len(args)  # of non_blocking, keyword-only in _to_copy
         waits = not (kwargs.get("non_blocking", False) or (len(args) > position and args[position]))
         return not one_device and waits
     if packet is aten.index:
@@ -210,7 +210,7 @@ class SavedMemory:
 
     @property
     def bytes(self) -> int:
-        """Of every storage once."""
+        """Size of the saved tensors; storage that they share is counted once."""
         return sum(storage.nbytes() for storage in self._kept.values())
 
 

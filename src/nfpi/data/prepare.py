@@ -59,7 +59,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
 
 
 def noted_settings(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
-    """Return `extra` of `meta.json`: settings, and the share held out for each split that the source lacks."""
+    """Return `extra` of `meta.json`: settings, and `held_out`, the share held out for each split the source lacks."""
     held_out = {split: share for split, share in _shares(config).items() if assigned[split][0] == "train"}
     return {**config.model_dump(include={"source", "split_seed", "flip", "refit"}), "held_out": held_out}
 

@@ -76,7 +76,8 @@ class ClassConditionalFlow(SharedFlow):
         """Compile the coupling networks by :func:`torch.compile`, for all methods that pass images through the flow.
 
         Each kind of network is compiled when it is first used, in seconds to minutes, for all batches of two images or
-        more. Results agree with those of the uncompiled model up to float32 rounding. Copies are not compiled.
+        more. Results agree with those of the uncompiled model up to float32 rounding. Copies of the model are
+        not compiled.
 
         Raises:
             ValueError: the compiler does not work (CPUs need a C++ compiler, GPUs Triton and a C compiler), or the flow
@@ -133,7 +134,8 @@ class ClassConditionalFlow(SharedFlow):
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
                 config.yaml; None: chosen by the size of the images, see :func:`nfpi.model.settings.default_flow`.
-            training: settings that differ from those of :func:`nfpi.model.settings.choose_training`, or all settings.
+            training: a mapping of the settings that differ from those of
+                :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
             flip: whether mirrored images are still of their class, for augmentations that mirror.
             name: name of the data set, for the model's card.
@@ -142,8 +144,8 @@ class ClassConditionalFlow(SharedFlow):
             progress: whether to show a progress bar.
 
         Raises:
-            ValueError: images, labels or a setting are invalid; one line.
-            Diverged: the fit of the Gaussians or the training diverged; one line says what to change.
+            ValueError: images, labels or a setting are invalid.
+            Diverged: the fit of the Gaussians or the training diverged; the message says what to change.
         """
         return cls(
             *fit_model(
@@ -259,7 +261,8 @@ class ClassConditionalFlow(SharedFlow):
         Returns:
             `n`; `nf_acc` and `nf_top5`, percentages of images whose class is the likeliest, or among the five
             likeliest; `nf_acc_interval`, Wilson's 95 % interval; `bits_per_dim`, the mean under the images' own
-            classes; `ece`, the expected calibration error in percent; `worst_class_acc` and `worst_class`, its name.
+            classes; `ece`, the expected calibration error in percent; `worst_class_acc`, the lowest
+            accuracy of a class, and `worst_class`, the name of this class.
         """
         from nfpi.results.intervals import wilson_interval
         from nfpi.results.measures import compute_metrics, per_class_accuracy
@@ -269,7 +272,7 @@ class ClassConditionalFlow(SharedFlow):
         log_prob, truth = torch.from_numpy(self.log_prob(array)), torch.from_numpy(indices)
         ranked = log_prob.topk(min(5, self.num_classes), 1).indices == truth[:, None]
         accuracy = 100 * float(ranked[:, 0].double().mean())
-        per_class = per_class_accuracy(log_prob, truth).nan_to_num(math.inf)
+        per_class = per_class_accuracy(log_prob, truth).nan_to_num(math.inf)  # NaN: a class without images
         return {
             "n": len(array),
             "nf_acc": accuracy,
@@ -299,7 +302,7 @@ class ClassConditionalFlow(SharedFlow):
         return found
 
     def decode(self, latents: Any) -> np.ndarray:
-        """Return the images of latents: f⁻¹(z) minus the fixed noise, rounded to grey levels.
+        """Return the images of latents: f⁻¹(z) minus the dequantisation noise, rounded to grey levels.
 
         `decode(encode(images))` equals `images`.
 
@@ -326,8 +329,8 @@ class ClassConditionalFlow(SharedFlow):
             generator: random number generator; None: torch's default one.
 
         Returns:
-            (N, H, W, C), uint8. Samples of a flow trained on grey images with noise are brighter by its mean,
-            `grey_noise` / 2 of the value range.
+            (N, H, W, C), uint8. A flow that was trained with `grey_noise` learns images with this noise, so its samples
+            are brighter by the mean of the noise, `grey_noise` / 2 of the value range.
 
         Raises:
             ValueError: a label is not a class, or the temperature is not a number of at least 0.
@@ -354,7 +357,8 @@ class ClassConditionalFlow(SharedFlow):
     ) -> np.ndarray:
         """Make variants of images by mixing latents of a class (NFA, §5.3), see :mod:`nfpi.augmentation`.
 
-        Principal axes and partners of a class are computed from its images in `images`: pass all of a class at once.
+        Principal axes are computed from the images of a class in `images`, and each image is mixed with others of its
+        class there: pass all images of a class at once.
 
         Args:
             images: (N, H, W, C), at least two of each class.

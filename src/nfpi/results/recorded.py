@@ -82,7 +82,7 @@ def _files(root: Path) -> Iterator[tuple[Path, Run]]:
 
 def _read(path: Path, run: Run) -> RecordedRun:
     try:
-        find_product(path)
+        find_product(path)  # raises if the file does not match its manifest
         return RecordedRun(run, path.parent, read_record(path))
     except (ManifestError, MetricsError, OSError) as error:
         return RecordedRun(run, path.parent, fault=" ".join(str(error).split()))

@@ -61,7 +61,7 @@ def _resolve(command: CheckDevice) -> Resolved:
 
 
 def _find_config_file() -> Path:
-    places = [Path(), Path(nfpi.__file__).parents[2]]
+    places = [Path(), Path(nfpi.__file__).parents[2]]  # the latter is the clone of an editable installation
     for folder in places:
         if (folder / _FILE).is_file() and (folder / "presets").is_dir():
             return folder / _FILE

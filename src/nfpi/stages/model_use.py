@@ -85,7 +85,7 @@ def score(command: Score) -> None:
     values = [[_label(name), _value(name, found)] for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece")]
     print_rows(["metric", "value"], [["images", str(found["n"])], *values])
     print()
-    accuracies = [[name, str(of["n"]), _value("nf_acc", of)] for name, of in per_class.items()]
+    accuracies = [[name, str(scores["n"]), _value("nf_acc", scores)] for name, scores in per_class.items()]
     print_rows(["class", "images", _label("nf_acc")], accuracies)
 
 
@@ -159,7 +159,7 @@ def augment_folder(command: AugmentFolder) -> None:
 def _read_model(name: str) -> ClassConditionalFlow:
     """Load a model of pixels on the best available device; files listed in a manifest are verified."""
     for file in (CONFIG, WEIGHTS):
-        find_product(Path(name) / file)
+        find_product(Path(name) / file)  # raises if the file does not match its manifest
     model = ClassConditionalFlow.from_pretrained(name)
     if model.domain.dtype != "uint8":
         raise ConfigError(f"{name}: expected a model of 8-bit pixels, received one of latents of an autoencoder")

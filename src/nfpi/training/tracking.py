@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EVENTS, SAMPLES = "tracking", "samples"
-_MOST_CLASSES, _PER_CLASS = 10, 10
+_MAX_CLASSES, _PER_CLASS = 10, 10
 
 
 def require_tracker(config: TrainingConfig) -> None:
@@ -51,7 +51,7 @@ def require_tracker(config: TrainingConfig) -> None:
 def tracking(
     folder: Path | None, data: TrainingData, log: Sequence[LogRow], resumed: bool
 ) -> Iterator[Callable[[TrainingState, GaussianPrior], None]]:
-    """Track the training within the context, which calls the yielded function at the end of every epoch.
+    """Open the files that track a training; the training must call the yielded function at the end of every epoch.
 
     A new training removes the files of an earlier one from the folder. A resumed one adds to them, and hides events
     after the last epoch of its log.
@@ -63,7 +63,7 @@ def tracking(
         resumed: whether this training was interrupted after these epochs and is resumed.
 
     Yields:
-        function of the state and the Gaussians at the end of an epoch.
+        function of the state and the Gaussians at the end of an epoch, which writes what is due.
     """
     if folder is None:
         yield lambda state, prior: None
@@ -128,7 +128,7 @@ def _write_samples(
 
 def _draw(state: TrainingState, prior: GaussianPrior, data: TrainingData) -> Tensor:
     """Draw 8-bit images (B, C, H, W) at temperature 1, of the first classes if there are many."""
-    labels = balanced_labels(min(prior.num_classes, _MOST_CLASSES), _PER_CLASS)
+    labels = balanced_labels(min(prior.num_classes, _MAX_CLASSES), _PER_CLASS)
     drawn = sample_images(
         state.averaged_flow,
         prior,

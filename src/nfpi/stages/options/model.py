@@ -73,7 +73,8 @@ class AugmentFolder(ModelCommand):
     """Make latent-augmented variants of image files.
 
     Mixes latents of a class (NFA). Variants of class/NAME.png are class/NAME_1.png, class/NAME_2.png, … Principal axes
-    and partners are computed from the images in the folder, so it should have all images of a class, at least two.
+    are computed from the images in the folder, and each image is mixed with others of its class there, so the folder
+    should have all images of a class, at least two.
     """
 
     command = "augment-folder"
