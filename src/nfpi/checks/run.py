@@ -59,21 +59,21 @@ def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None 
     """Check this machine for a preset; yield a line for each finding, as it is found.
 
     Args:
-        resolved: its settings.
-        dataset, flow: check the trainings of this data set, of this flow alone; None: all of the preset.
+        resolved: settings of the preset.
+        dataset, flow: check only the trainings on this data set and of this flow; None: all of the preset.
 
     Raises:
-        ValueError: the preset trains no such flow.
+        ValueError: the preset does not train this flow on this data set.
     """
     try:
         device = make_device().device
     except DeviceError as error:
         yield Line("device", "FAILED", str(error))
         return
-    promised = check_promised(resolved.config)
-    if promised is not None:
-        yield promised
-        if promised.verdict == "FAILED":
+    lack = check_promised(resolved.config)  # fewer GPUs than train_flow requests
+    if lack is not None:
+        yield lack
+        if lack.verdict == "FAILED":
             return
     subject = Subject(resolved.preset, resolved.config, find_workloads(resolved, dataset, flow), device)
     for check in CHECKS:

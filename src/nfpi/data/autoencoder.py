@@ -71,7 +71,8 @@ def latent_shape(autoencoder: AutoencoderKL, height: int, width: int) -> tuple[i
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
     """Encode images as the unscaled means of their latents.
 
-    Convolutions are in TF32 on GPUs that support it, with the precision of float16, in which latents are stored.
+    Convolutions are in TF32 on GPUs that support it: its mantissa has 10 bits like that of float16, the dtype in which
+    latents are stored.
 
     Args:
         autoencoder: autoencoder on any device.

@@ -26,7 +26,7 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class ImageBatches:
-    """Batches of an image set.
+    """Source of the batches of an image set for a :class:`BatchLoader`; its length is the number of images.
 
     Args:
         image_set: the images.
@@ -44,7 +44,7 @@ class ImageBatches:
         indices = request.indices
         images = torch.from_numpy(np.asarray(self.image_set.images[indices])).permute(0, 3, 1, 2).contiguous()
         labels = torch.from_numpy(self.image_set.labels[indices])
-        if self.transform is not None and len(indices):
+        if self.transform is not None and len(indices):  # a process may have no image of a small last batch
             images = augment_each(images, indices, self.transform, request.seed, request.epoch)
         return images, labels
 

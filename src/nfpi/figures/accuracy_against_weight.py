@@ -41,7 +41,7 @@ _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
 def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
-    """Draw the accuracies of a table against λ, or a notice if no row has a λ.
+    """Draw the accuracies of a table against λ; if no row has a λ, draw a picture that says so.
 
     Raises:
         FigureError: the table has none of the accuracies.
@@ -148,11 +148,11 @@ def _mark_diverged(axes: Axes, rows: pd.DataFrame, name: str) -> None:
     """Mark diverged fits by crosses on the axis, open where some seed has a value of the metric `name`."""
     diverged = rows["status"].str.contains("diverged")
     partly = diverged & rows[name].notna()
-    for which, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
-        if which.any():
+    for marked, fill, label in ((diverged & ~partly, "black", _DIVERGED), (partly, "white", _PARTLY_DIVERGED)):
+        if marked.any():
             axes.plot(
-                rows.loc[which, "lambda"],
-                np.zeros(int(which.sum())),
+                rows.loc[marked, "lambda"],
+                np.zeros(int(marked.sum())),
                 label=label,
                 linestyle="none",
                 marker="X",

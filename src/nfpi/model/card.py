@@ -87,8 +87,8 @@ def _data(model: TrainedFlow) -> Iterator[tuple[str, str]]:
     if "n" in model.data:
         yield "Training images", str(model.data["n"])
     classes = model.classes
-    some = ", ".join(f"`{name}`" for name in classes[:20])
-    yield "Classes", f"{len(classes)}: {some}{', …' if len(classes) > 20 else ''}"
+    first = ", ".join(f"`{name}`" for name in classes[:20])
+    yield "Classes", f"{len(classes)}: {first}{', …' if len(classes) > 20 else ''}"
 
 
 def _settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:

@@ -80,7 +80,7 @@ class FixedPointDiverged(Diverged):
 
     Attributes:
         iteration: number of the iteration, from 1.
-        class_index: the first class concerned.
+        class_index: index of the first class at which it did.
         quantity: name of the quantity.
         weight: λ.
         residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the preceding iterations.
@@ -184,7 +184,7 @@ def _moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) 
 
 
 def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
-    """Return whether π, a divisor in the kernel, exceeds the rounding error of the largest divergence; (K, K).
+    """Return whether π of Eq. 3, a divisor in the kernel, exceeds the rounding error of the largest divergence; (K, K).
 
     It does not if two classes coincide, or if another class has moved very far away.
     """
@@ -221,6 +221,7 @@ def _diagonal_step(
     pooled_precision = outward @ precision
 
     if config.fit_mean:
+        # Σ_i, Σ_j⁻¹ and Σ_j κ_ij Σ_j⁻¹ of Eq. 5, which the released code replaces by averages over dimensions
         spread, tightness, pooled_tightness = variance, precision, pooled_precision
         if released and config.isotropic_mean_update:
             spread, tightness = variance.mean(1, keepdim=True), precision.mean(1, keepdim=True)
@@ -235,11 +236,12 @@ def _diagonal_step(
         balance = 1 + strength * (outward - inward).sum(1, keepdim=True)
         square = mean.square()
         if released and config.pooled_mean_gaps:
+            # Σ_k Δ_kj² for each class j, in place of Δ_ij²
             gaps = torch.addcmul(len(mean) * square + square.sum(0), mean, mean.sum(0), value=-2)
             scatter = inward @ gaps.add_(variance)
         else:
             scatter = square * inward.sum(1, keepdim=True) - 2 * mean * (inward @ mean) + inward @ (square + variance)
-        # ΣAΣ; A is this divided by v²
+        # A′ = ΣAΣ, from which A = A′/v² for diagonal Σ
         conjugated = torch.addcmul(strength * scatter, variance, balance)
         a = conjugated if released else conjugated * precision.square()
         data = moments.variance if released else moments.variance + (moments.mean - prior.mean).square()

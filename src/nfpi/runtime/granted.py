@@ -22,7 +22,7 @@ _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
 
 _PYPI = "pip install --force-reinstall torch torchvision"
 _CU126 = "pip install --force-reinstall 'torch<2.15' torchvision --index-url https://download.pytorch.org/whl/cu126"
-"""The last build with kernels for V100 and older cards; it also works with drivers of CUDA 12."""
+"""The last build with kernels for V100 and older GPUs. It also works with drivers for CUDA 12."""
 _ON_PURPOSE = f"{CHOICE}=cpu computes on the CPU on purpose"
 
 
@@ -59,15 +59,15 @@ def require_granted_gpu(devices: int = 1) -> None:
 
 
 def has_kernels(built_for: Iterable[str], capability: tuple[int, int]) -> bool:
-    """Return whether a build of torch has kernels for a card.
+    """Return whether a build of torch has kernels for a GPU.
 
-    Kernels run on cards of the same major number and the same or a higher minor number (`sm_80` on 8.6), PTX
-    (`compute_80`) on all later cards. With the suffix `a` (`sm_90a`) both run on exactly that architecture only, with
-    `f` on cards of the same major number.
+    Kernels run on GPUs whose compute capability has the same major number and the same or a higher minor number
+    (`sm_80` on 8.6), PTX (`compute_80`) on all later GPUs. With the suffix `a` (`sm_90a`) both run on exactly that
+    capability only, with `f` on the same major number and the same or a higher minor number.
 
     Args:
         built_for: architectures, as `torch.cuda.get_arch_list` names them.
-        capability: compute capability of the card, as `torch.cuda.get_device_capability` returns it.
+        capability: compute capability of the GPU, as `torch.cuda.get_device_capability` returns it.
     """
     for name in built_for:
         found = _ARCHITECTURE.fullmatch(name)
@@ -93,7 +93,7 @@ def _choice() -> str:
 
 
 def _describe_granted() -> str | None:
-    """Describe what allocated a GPU to this process; None: it has none."""
+    """Describe by what a GPU is allocated to this process; None: none is."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     for variable in _SLURM:
         if given := os.environ.get(variable):
@@ -123,13 +123,13 @@ def _describe_lack() -> str:
 
 
 def _require_kernels(count: int) -> None:
-    """Raise DeviceError unless torch has kernels for the first `count` cards."""
+    """Raise DeviceError unless torch has kernels for the first `count` GPUs."""
     if torch.version.cuda is None:
         return
     built_for = torch.cuda.get_arch_list()
     for index in range(count):
         capability = torch.cuda.get_device_capability(index)
-        if built_for and not has_kernels(built_for, capability):
+        if built_for and not has_kernels(built_for, capability):  # an empty list: not known
             install = _CU126 if capability < (7, 5) else f"{_PYPI} --upgrade"
             raise DeviceError(
                 f"device: expected a build of torch with kernels for {torch.cuda.get_device_name(index)} "

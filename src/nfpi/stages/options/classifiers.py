@@ -52,7 +52,7 @@ class TrainClassifier(Stage):
         return [] if self.classifier.keep else [self.path("model")]
 
     def input_files(self) -> list[Path]:
-        """Return the inputs, including weights downloaded by a stage but not the user's, which have no manifest."""
+        """Return the inputs, with downloaded weights; the user's own weights are left out, as they have no manifest."""
         weights = self.classifier.weights
         fetched = weights is not None and weights.with_name(f"{weights.stem}{SUFFIX}").exists()
         return [*super().input_files(), *([weights] if weights is not None and fetched else [])]
@@ -88,6 +88,6 @@ class TestClassifier(Stage):
     def end(self) -> None:
         """Remove the weights that are not to be kept."""
         for folder in self.candidates:
-            manifest = folder / TrainClassifier.outputs[MANIFEST]
+            manifest = folder / TrainClassifier.outputs[MANIFEST]  # an output of every stage with a product
             if manifest.is_file():
                 remove_temporary(manifest)
