@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import namedtuple
 from dataclasses import replace
 from importlib import import_module
@@ -260,7 +261,19 @@ def test_peaks_stand_in_one_place():
     assert all(any(card.peaks is peaks for peaks in PEAKS.values()) for card in CARDS)
 
 
+def test_a_machine_that_other_processes_use_is_slow(subject, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 4)
+    for load, verdict in ((1.6, "ok"), (2.6, "slow")):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        line = only(check_threads(subject()))
+        assert line.verdict == verdict
+    assert "load average 3: other processes make all times too long; wait, or set OMP_NUM_THREADS=1" in line.text
+
+
 def test_more_threads_than_cores_are_slow(subject, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     assert only(check_threads(subject())).verdict == "ok"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 4)

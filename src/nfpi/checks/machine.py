@@ -30,14 +30,27 @@ def cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
+def load_average() -> int:
+    """Return how many processes ran at once on this machine in the last minute, on average; 0 if unknown."""
+    return round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+
+
 def check_threads(subject: Subject) -> Iterator[Line]:
-    """Compare threads and worker processes with the cores of this job."""
+    """Compare threads and worker processes with the cores of this job, and with the other processes of the machine.
+
+    A thread that shares its core with another process keeps all other threads waiting at the end of each operation.
+    On two cores, one of them busy, steps with two threads took 100 times as long as on two idle cores.
+    """
     threads, workers, found = torch.get_num_threads(), subject.main.training.workers, cores()
+    machine, load = os.cpu_count() or 1, load_average()
     text = f"{found} cores, {threads} threads, {workers} workers that start by {START_METHOD}"
     if threads > found:
         yield Line("threads", "slow", f"{text}: set OMP_NUM_THREADS={found}")
     elif workers > found:
         yield Line("threads", "slow", f"{text}: set training.workers: {max(found - 1, 0)}, or ask for more threads")
+    elif load + threads > machine:
+        remedy = f"wait, or set OMP_NUM_THREADS={max(machine - load, 1)}"
+        yield Line("threads", "slow", f"{text}, load average {load}: other processes make all times too long; {remedy}")
     else:
         yield Line("threads", "ok", text)
 
