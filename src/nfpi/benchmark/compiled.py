@@ -1,8 +1,8 @@
 """Count the bytes that a compiled training step reads and writes, without compiling it.
 
-Inductor traces the forward and the backward pass and plans their kernels before it generates code. Its plan is counted
-by its own rule, in which a kernel reads and writes each of its arrays once, and the traced graph runs in place of
-the code. As the tensors are fake, a step of any size takes seconds. The plan is private to PyTorch (written for 2.13).
+Inductor traces the forward and the backward pass and plans their kernels before it generates code. The bytes of each
+kernel are those that Inductor counts, with each array read or written once. No code is generated: the traced graph runs
+instead, on fake tensors, so a step of any size takes seconds. The plan is private to PyTorch (written for 2.13).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def bytes_outside_convolutions(flow: ImageFlow, batch: int) -> tuple[int, int]:
 
 @contextmanager
 def _counted_plans() -> Iterator[list[tuple[str, int]]]:
-    """Make Inductor count its kernels in place of generating code; yields their names and bytes."""
+    """Make Inductor record its kernels instead of generating code; yield the growing list of their names and bytes."""
     from torch._functorch import config as autograd
     from torch._inductor import config as inductor
     from torch._inductor.graph import GraphLowering
@@ -102,16 +102,16 @@ def _run(graph: torch.fx.GraphModule) -> Callable[[list[Tensor]], Any]:
 
 
 def measure_compiled(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Count a compiled step of the paper's flow with one flow step a level; the counts do not depend on the device.
+    """Yield the bytes of a compiled training step of the paper's flow with one flow step a level, for any device.
 
-    If this version of PyTorch has another plan, a warning is logged, and nothing is measured.
+    If the plan cannot be read in this version of PyTorch, a warning is logged and nothing is yielded.
     """
     settings = MatrixExponentialSettings()
     steps = settings.model_copy(update={"num_flows": [1] * len(settings.num_flows)})
     flow = MatrixExponentialFlow((3, 32, 32), **steps.model_dump())
     try:
         compiled, eager = bytes_outside_convolutions(flow, 512)
-    except Exception as error:  # of any type, as torch wraps those of a backend
+    except Exception as error:  # of any type, as torch wraps the errors of a backend
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         logger.warning("not measured: bytes of a compiled step (torch %s: %s)", torch.__version__, reason)
         return

@@ -124,7 +124,7 @@ def _steps(projection: Projection) -> list[str]:
 
 
 def _one_a_title(works: Sequence[Work]) -> list[Work]:
-    """Return one of the steps that differ only in the number of classes."""
+    """Drop steps that differ from an earlier one only in the number of classes."""
     return list({_title(work): work for work in reversed(works)}.values())[::-1]
 
 

@@ -19,7 +19,7 @@ _EXACT = 1e-5
 
 
 def check_promised(config: Config) -> Line | None:
-    """Compare the GPUs that a job asks a cluster for with those it has; None: it asks for none, or has them."""
+    """Return a line if this job sees fewer GPUs than its settings ask the cluster for, otherwise None."""
     line = config.resources.get("train_flow")
     promised = 0 if line is None or config.cluster is None or uses_cpu_on_purpose() else line.gpu
     found = visible_gpus()

@@ -36,7 +36,7 @@ _ON_GPU = "needs a GPU"
 
 
 def check_memory(subject: Subject) -> Iterator[Line]:
-    """Make a step of each workload at its batch size, and one with the smaller last batch of an epoch."""
+    """Check memory and loss of a step of each workload, for a full batch and for an epoch's smaller last batch."""
     for workload in subject.distinct:
         batch = subject.batch(workload.training.batch_size)
         odd = (workload.count or 0) % workload.training.batch_size

@@ -1,4 +1,4 @@
-"""EVA02-B/14 (Fang et al., 2023), pretrained on ImageNet-22k and fine-tuned on ImageNet, as in Table 6.
+"""EVA02-B/14 (Fang et al., 2023), pretrained on ImageNet-22k and fine-tuned on ImageNet: Table 6 of the paper.
 
 The K = 1000 logits of the published weights are in the order of ImageNet's synsets sorted by name (n01440764 first),
 which is also the order of class folders. So labels of a data set in ImageNet's class folders need no conversion.
@@ -21,7 +21,7 @@ NAME = "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k"
 def eva02(num_classes: int, in_channels: int, image_size: int, settings: Eva02Settings) -> nn.Module:
     """Build timm's EVA02-B with random weights, by default with patches of 14×14 pixels.
 
-    87.12 M parameters for 1000 classes of 448×448×3 pixels.
+    It has 87.12 M parameters for 1000 classes and images of 448×448×3.
 
     Args:
         num_classes: K.
@@ -59,7 +59,7 @@ def pretrained_eva02(
 
 
 def eva02_preprocessing() -> Preprocessing:
-    """Return timm's preprocessing for the published weights: OpenAI CLIP's mean and std, images squashed."""
+    """Return timm's preprocessing for the published weights: OpenAI CLIP's mean and std, images squashed to squares."""
     published = get_pretrained_cfg(NAME)
     assert published is not None  # timm knows its own models
     return Preprocessing(tuple(published.mean), tuple(published.std), squash=published.crop_mode == "squash")
