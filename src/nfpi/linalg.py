@@ -180,7 +180,7 @@ class _BatchedTaylorAction(_TaylorAction):
 
     Forward, v_{k−1} = Σ_j (x / C + S_·j v_kj / k) is one elementwise operation and one sum over the C columns of S.
     Backward, with h_k = k! g_k: h_k = Sᵀ h_{k−1}, ∂x = Σ_k h_k / k!, and ∂S = Σ_k (h_{k−1} / (k−1)!) (v_k / k)ᵀ; each
-    sum is one operation. The second one temporarily takes m times the memory of S.
+    sum is one operation. The sum for ∂S temporarily takes m times the memory of S.
     """
 
     @staticmethod
@@ -201,7 +201,7 @@ class _BatchedTaylorAction(_TaylorAction):
         powers = [gradient]
         for _ in partial:
             powers.append((field * powers[-1].unsqueeze(1)).sum(2))
-        # not divisions by a tensor: the host would have to send it
+        # by Python numbers, not by a tensor, which the host would have to copy to the device
         found = torch.stack(torch._foreach_div(powers, [float(math.factorial(k)) for k in range(len(powers))]))
         vector_gradient = found.sum(0)
         if not ctx.needs_input_grad[0]:

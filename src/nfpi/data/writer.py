@@ -123,7 +123,7 @@ class ImageSetWriter:
     def _complete(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write labels and meta.json; if this fails, no folder is left."""
+        """Write labels and meta.json, or after an interruption the progress; no folder is left if this fails."""
         if isinstance(error, (Interrupted, KeyboardInterrupt)) and self._fingerprint is not None:
             self._rows.save_progress()
             if isinstance(error, Interrupted):

@@ -61,7 +61,7 @@ _SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
 """Sizes of markers with a smaller interior than the others, in points."""
 
 _FARTHEST = 0.4
-"""Maximum extent of the axes beyond the images, as a share of the extent of the images."""
+"""Maximum extent of the axes beyond the images and the samples before the fit, as a share of the extent of these."""
 
 
 def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:

@@ -25,7 +25,7 @@ COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual"
 
 _QUANTITIES = {"mean_residual": r"$\max_i\ \|δμ_i\|_2$", "variance_residual": r"$\max_i\ \|δv_i\|_2$"}
 _ENDS = {"converged": ("o", "converged"), "not_converged": (">", "not in {} iterations"), "diverged": ("X", "diverged")}
-"""Marker and label of how an iteration ended."""
+"""Marker and label of how a fit ended."""
 
 
 def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
@@ -128,14 +128,14 @@ def _draw_curve(
 
 
 def _outcome(rows: pd.DataFrame, tolerance: float, max_iterations: int) -> str:
-    """Return the outcome of an iteration from its residuals."""
+    """Return the outcome of a fit from its residuals."""
     if len(rows) and rows[["mean_residual", "variance_residual"]].iloc[-1].max() <= tolerance:
         return "converged"
     return "not_converged" if len(rows) >= max_iterations else "diverged"
 
 
 def _limits(values: list[pd.Series], ends: list[str], tolerance: float) -> tuple[float, float]:
-    """Return the limits of an axis of residuals; of diverged iterations, only the first residual counts."""
+    """Return the limits of an axis of residuals; of a diverged fit, only the first residual counts."""
     kept = pd.concat(
         [series.iloc[:1] if end == "diverged" else series for series, end in zip(values, ends, strict=True)]
     )

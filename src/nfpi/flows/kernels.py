@@ -26,7 +26,7 @@ def scales_together(device: torch.device) -> bool:
 def scale_kernels(
     weights: Sequence[Tensor], scales: Sequence[Tensor], shifts: Sequence[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return the kernel s ⊙ W and the bias of every convolution, in their current memory format and precision.
+    """Return the kernel s ⊙ W and the bias of every convolution, in the memory format and precision it runs in.
 
     Args:
         weights: W, (out, in, k, k) each.
@@ -54,7 +54,7 @@ def scale_kernels(
 
 
 class _ScaledKernels(torch.autograd.Function):
-    """s ⊙ W of n kernels K of one size; ∂W = s ⊙ ∂K, contiguous like W, and ∂s = Σ W ⊙ ∂K."""
+    """K = s ⊙ W for n kernels of one size; ∂W = s ⊙ ∂K, contiguous like W, and ∂s = Σ W ⊙ ∂K."""
 
     @staticmethod
     def forward(ctx: Any, channels_last: bool, dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:

@@ -110,7 +110,7 @@ class ResidualBlock(nn.Module):
         self.conv3 = NormalizedConv2d(channels, channels, 3, starts_at_zero=True, initial_scale=initial_scale)
 
     def forward(self, x: Tensor, kernels: Sequence[Scaled | None] = (None, None, None)) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W); `kernels`: scaled, with biases, if already computed."""
+        """Map (B, C, H, W) to (B, C, H, W); `kernels`: scaled kernels and biases, if already computed."""
         hidden = F.elu(self.conv1(x, kernels[0]), inplace=True)
         hidden = F.elu(self.conv2(hidden, kernels[1]), inplace=True)
         return F.elu(self.conv3(hidden, kernels[2]).add_(x), inplace=True)

@@ -21,7 +21,7 @@ DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, RuntimeError, ValueError, OverflowError, LookupError),
 )
-"""exceptions raised for damaged or encrypted archives, and for other files"""
+"""exceptions raised for damaged or encrypted archives, and for files that are not archives"""
 IMPOSSIBLE = {getattr(errno, name) for name in ("EINVAL", "ENAMETOOLONG", "EEXIST", "ENOTDIR", "EISDIR", "ENOENT")}
 """OS errors caused by the archive, such as an invalid offset or path, not by the disk"""
 LARGEST_GROWTH = 100
