@@ -34,7 +34,7 @@ class Cost:
 
 
 def read_costs(root: Path) -> list[Cost]:
-    """Read the costs of the stages, longest first, without jobs of unknown time or memory."""
+    """Read the costs of the stages, in decreasing order of total time, without jobs of unknown time or memory."""
     measured: dict[str, list[tuple[float, float]]] = {}
     for job in read_jobs(root):
         if not math.isnan(job.seconds) and not math.isnan(job.memory):

@@ -27,7 +27,7 @@ METRICS_OF_CLASSIFIERS = ("top1", "top5", "real_top1", "real_top5", "ece", "wors
 
 @dataclass
 class ShownRun:
-    """A run.
+    """A run as a page shows it.
 
     Attributes:
         id: HTML id of its section.

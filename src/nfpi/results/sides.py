@@ -147,7 +147,10 @@ def _diverged_share(row: TableRow, evidence: Evidence) -> float:
 
 
 def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
-    """Return the score (higher is better) of an inner λ on the validation split: the metric, or the table's."""
+    """Return the validation score (higher is better) of an inner λ.
+
+    It is the compared metric on the validation split, or if there is none, the metric by which the table chooses λ.
+    """
     on_validation = f"validation_{name}"
     chosen_by, mean = line["chosen_by"], float(line["validation"])
     if on_validation in METRICS:

@@ -26,7 +26,7 @@ made inconclusive, since seeds do not diverge at random.
 |---|---|
 | not run | are all not run |
 | replicated | all hold |
-| replicated in part | all have runs, and one holds, or one is too small to matter and no verdict is "does not hold" |
+| replicated in part | all have runs; and either one holds, or one is too small to matter and none "does not hold" |
 | not replicated | are all decided, and the claim is not replicated in part |
 | inconclusive | otherwise |
 

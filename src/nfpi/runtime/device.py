@@ -43,7 +43,7 @@ class Device:
 
     @contextmanager
     def fixed_shapes(self) -> Iterator[None]:
-        """Let cuDNN choose convolutions by trial within the block, the forward and backward pass of a training step.
+        """Let cuDNN choose algorithms by trial within the block, the forward and backward pass of a training step.
 
         A trial is made for each new shape. The batches of a training have two, that of the last batch of an epoch and
         that of all others; those of evaluation and sampling have more, so they are not computed in such a block.

@@ -25,7 +25,7 @@ _BATCH_SIZES = {
 
 
 def describe_fault(error: BaseException, stage: str) -> str | None:
-    """Describe an error that a user can fix in one line; None for an error of the program.
+    """Describe in one line an error that a user can fix; None for an error of the program.
 
     Args:
         error: error that ended the stage.

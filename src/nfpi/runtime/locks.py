@@ -103,7 +103,7 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
 
 @contextmanager
 def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], None] | None = None) -> Iterator[None]:
-    """Hold the lock `path` during the block; an empty folder is removed afterwards.
+    """Hold the lock `path` during the block; folders created for it are then removed if empty.
 
     Args:
         path, work, note: see :func:`acquire`.

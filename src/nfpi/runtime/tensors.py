@@ -84,7 +84,7 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], any_precision: 
         any_precision: whether floating-point dtypes may differ.
 
     Raises:
-        ValueError: a name, shape or dtype differs; one line.
+        ValueError: a name, shape or dtype differs; the message is one line.
     """
     for name, own in module.state_dict().items():
         found = weights.get(name)
