@@ -28,7 +28,7 @@ def execute(command: Command) -> None:
     """Run a command."""
     if isinstance(command, Stage) and PLACE not in os.environ:
         _run_stage(command)
-    else:  # only the first process of a training writes files
+    else:  # not a stage, or a further process of a training, which writes no files
         command.load()(command)
 
 
@@ -38,8 +38,8 @@ def _run_stage(stage: Stage) -> None:
     The outputs appear together, followed by the manifest; no other stage reads them before that.
 
     If another process holds the lock, a command given by hand fails. A job of the workflow waits instead, since the
-    other process may be the same job, submitted before Snakemake was killed. Its outputs are accepted if inputs and
-    options were the same; otherwise the stage runs, resuming from the last checkpoint.
+    other process may be the same job, submitted before Snakemake was killed. The outputs of that process are accepted
+    if its inputs and options were the same; otherwise the stage runs, resuming from the last checkpoint.
 
     Raises:
         ManifestError: an input is damaged, or two do not belong together.

@@ -96,7 +96,7 @@ class _Images:
 
     @property
     def levels(self) -> int:
-        """Levels of the flow, each halving height and width: three as in the paper from 32×32 on, else two."""
+        """Levels of the flow, each halving both sides: 3, as in the paper, for multiples of 8 from 32 on, else 2."""
         return 3 if min(self.shape) >= 32 and all(side % 8 == 0 for side in self.shape) else 2
 
     @property

@@ -39,7 +39,7 @@ class FixedPrior:
         return nll.mean()
 
     def step(self, progress: float) -> None:
-        """Make a step of the Gaussians: none."""
+        """Do nothing: the Gaussians are fixed."""
 
     def after_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
         """Return the Gaussians and the value of their objective after an epoch with this mean of −log p(x | y)."""
@@ -71,7 +71,7 @@ class LearnedPrior:
         return nll.mean() + self._learner.repulsion(self._current).to(nll) / self._current.num_classes
 
     def step(self, progress: float) -> None:
-        """Make a step along the gradient of the batch, at this share of the training (see `step_size`)."""
+        """Make a step by the gradient of the batch; `progress`: see :func:`learning_progress`."""
         for parameter in self._learner.optimizer.param_groups[0]["params"]:
             parameter.grad = self._processes.total(parameter.grad) / self._processes.count
         self._learner.step(progress)
@@ -90,9 +90,10 @@ def _cast_for_flow(prior: GaussianPrior, device: torch.device) -> GaussianPrior:
 def prior_of_epoch(
     state: TrainingState, given: GaussianPrior, data: TrainingData, interruption: Interruption
 ) -> FixedPrior | LearnedPrior:
-    """Return the prior of the epoch that follows those of the log, after the step of the Gaussians that precedes it.
+    """Return the prior of the next epoch, after the fit or step of the Gaussians that is due before this epoch.
 
-    A signal may interrupt the pass over the training images, which changes no state.
+    The next epoch is the first one that is not in the log. A signal may interrupt the pass over the training images,
+    as it changes no state.
     """
     learner, learned_epochs = state.learner, len(state.log) - data.config.fit_after_epochs
     if learner is None or learned_epochs < 0:
@@ -110,7 +111,7 @@ def prior_of_epoch(
 
 
 def learns_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:
-    """Whether the Gaussians are learned from a pass over the training images before an epoch, counted from 0."""
+    """Return whether the Gaussians are learned from a pass over the training images before an epoch, counted from 0."""
     learner, learned_epochs = state.learner, epoch - data.config.fit_after_epochs
     if learner is None or learned_epochs < 0:
         return False
@@ -126,7 +127,7 @@ def _fitted_prior(
     data: TrainingData,
     interruption: Interruption,
 ) -> FixedPrior:
-    """Return the Gaussians of the last fit, which is made here where it is due."""
+    """Return the Gaussians of the last fit, after making a fit if one is due."""
     past_fits, since = divmod(learned_epochs, learner.config.every_epochs)
     if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
         statistics = _statistics(state, learner, data, interruption)

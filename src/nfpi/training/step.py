@@ -17,8 +17,8 @@ from nfpi.training.state import TrainingState
 class TrainingStep:
     """The step of a training, set up on a device.
 
-    Compiled steps, and those on GPUs, hold the bounds of the couplings' series
-    (:class:`nfpi.flows.series.SeriesBounds`). On a CPU, reading those of the weights costs nothing.
+    Compiled steps, and those on GPUs, hold the bounds of the couplings' series over many steps
+    (:class:`nfpi.flows.series.SeriesBounds`). Other steps read them from the weights, at no cost on a CPU.
 
     Args:
         state: updated in place by every step.
@@ -62,7 +62,7 @@ class TrainingStep:
             x: (B, C, H, W) in [−1, 1].
             labels: (B,).
             weight: factor of −log p(x | y) in the loss.
-            progress: share of the steps with learned Gaussians that are made.
+            progress: share of the steps with learned Gaussians that is done.
 
         Returns:
             −log p(x | y) before the step, in nats, (B,).
@@ -91,7 +91,7 @@ class TrainingStep:
         return nll.detach()
 
     def choose_bounds(self, epoch_begins: bool) -> None:
-        """Choose bounds at the beginning of an epoch, or if none are held, where they are held at all."""
+        """Choose bounds if an epoch begins or none are held; no-op if the steps do not hold bounds."""
         if self._holds and (epoch_begins or self._bounds.held is None) and self._bounds.choose():
             self._objective.forget_graphs()
         self._record_bounds()

@@ -32,11 +32,11 @@ class Jobs:
     plan: Plan
 
     def log(self, name: str, template: str) -> str:
-        """Return the path of the log of a job that writes this folder."""
+        """Return the path of the log of the job `name` that writes the folder `template`."""
         return self.plan.layout.beside(self.plan.path(template), "logs", f"{name}.log")
 
     def benchmark(self, name: str, template: str) -> str:
-        """Return the path where Snakemake records time and memory of a job that writes this folder."""
+        """Return the path where Snakemake records time and memory of the job `name` that writes `template`."""
         return self.plan.layout.beside(self.plan.path(template), "benchmarks", f"{name}.tsv")
 
     def threads(self, name: JobName) -> int:
@@ -44,7 +44,7 @@ class Jobs:
         return threads_of_job(self._resources_of(name), self.plan.config.cluster)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
-        """Make a params function of the number of GPUs of a job (not compared: see `params.UncomparedParam`)."""
+        """Return a params function for the number of GPUs of a job (not compared: see `params.UncomparedParam`)."""
         return lambda wildcards, threads: max(1, self._resources_of(name).gpu)
 
     def resources(
@@ -55,7 +55,7 @@ class Jobs:
         Args:
             name: key in `resources:`.
             gpu: number of GPUs instead of the one in `resources:`.
-            runtime: maximum of the minutes in `resources:`.
+            runtime: upper limit of the minutes in `resources:`.
         """
         resources = self._resources_of(name)
         resources = resources if gpu is None else resources.model_copy(update={"gpu": gpu})
@@ -70,7 +70,7 @@ class Jobs:
         return {kind: resource(kind) for kind in resources_of_job(name, resources, cluster)}
 
     def sbatch(self, resources: object) -> str:
-        """Return the sbatch options of a submitted job, with names of Snakemake's resources in braces.
+        """Return the sbatch command that submits a job, with names of Snakemake's resources in braces.
 
         Args:
             resources: names of the rule's resources.
