@@ -81,10 +81,10 @@ def classifier_step(
     """Count the operations and memory of a training step of a classifier.
 
     Args:
-        build: returns the model, images (B, C, H, W) → logits.
+        build: function that returns the model, which maps images (B, C, H, W) to logits.
         shape: shape of a batch of images, (B, C, H, W).
         precision: `32-true` or `bf16-mixed`.
-        make: returns an optimizer of the model's parameters.
+        make: function that returns an optimizer of the model's parameters.
     """
     mode = fake_tensors()
     model = make_fake(build(), mode).train()
@@ -119,7 +119,7 @@ def _count_step(
     optimizer: torch.optim.Optimizer,
     average: Callable[[int], object] | None = None,
 ) -> Step:
-    """Count the forward and backward pass, and the second update, since the first one also allocates the moments."""
+    """Count the forward and backward pass and the second optimizer step; the first also allocates the moments."""
     for group in optimizer.param_groups:
         group["foreach"] = True  # the default on GPUs
     passes, update, saved = OperationCounter(), OperationCounter(), SavedMemory()

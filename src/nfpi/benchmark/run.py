@@ -26,7 +26,7 @@ from nfpi.runtime.files import write_atomically, written_together
 Measure = Callable[[torch.device, int], Iterable[Measurement]]
 
 UNPREPARED: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
-"""Measured on the CPU in a process without `make_device`, like the fit."""
+"""Measured on the CPU before `make_device`, which fitting a prior does not call."""
 PREPARED: tuple[Measure, ...] = (
     measure_actions,
     measure_training_step,
@@ -34,7 +34,7 @@ PREPARED: tuple[Measure, ...] = (
     measure_counts,
     measure_compiled,
 )
-"""Measured on the best device in a process that keeps freed memory, like training (`make_device`)."""
+"""Measured on the best device after `make_device`, which lets the process keep freed memory, as in training."""
 
 
 def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
@@ -42,7 +42,7 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
 
     Args:
         output: the folder.
-        repeats: timed runs of each side, after a warm-up run.
+        repeats: timed runs of each computation of a comparison, after a warm-up run.
     """
     torch.manual_seed(0)
     found: list[Measurement] = []

@@ -23,7 +23,7 @@ _ON_CPU = 4
 
 
 def used_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
-    """Return the settings of each classifier that the tables train, by its name and its data set."""
+    """Return the settings of each classifier that is trained for a table, by its name and its data set."""
     used = dict.fromkeys((one.classifier, one.dataset) for _, one in config.experiments() if one.classifier is not None)
     found = {(name, dataset): config.for_dataset(dataset).classifiers[name] for name, dataset in used}
     return {key: one for key, one in found.items() if one.epochs}
@@ -63,7 +63,7 @@ def _images_of(subject: Subject, dataset: str, config: ClassifierConfig) -> tupl
 def _time_steps(
     subject: Subject, name: str, config: ClassifierConfig, batch: int, shape: tuple[int, int, int], classes: int
 ) -> tuple[Line, float]:
-    """Train a few steps; return the report line and the seconds of a step."""
+    """Train a few steps; return the report line and the seconds per step."""
     from nfpi.classifiers.data import ClassifierData
     from nfpi.classifiers.registry import build_classifier, get_preprocessing
     from nfpi.classifiers.training import train_classifier

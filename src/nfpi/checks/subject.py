@@ -33,7 +33,7 @@ SEED = 0
 ON_CPU = 16
 """largest batch size on a CPU, unless steps of the whole batch are short"""
 SHORT = 2.0
-"""seconds that a step of the whole batch may take to be timed on a CPU, as projected from the smaller one"""
+"""longest step of the whole batch that is timed on a CPU, in seconds, projected from a smaller batch"""
 _INITIAL = 64
 _REPEATS, _LONG = 3, 1.5
 """number of timed actions after a warm-up, and seconds of a warm-up above which only one is timed"""
@@ -48,7 +48,7 @@ class Subject:
         config: settings of the preset.
         workloads: flows that the preset trains; most checks use only the first one.
         device: device that the checks run on.
-        seconds: time of a training step of each workload at its full batch size: measured, or on a CPU projected.
+        seconds: time of a training step of each workload at its full batch size; may be projected on a CPU.
         per_image: seconds per image of other computations, by their kind (:attr:`nfpi.benchmark.work.Work.kind`), the
             name of the flow or the classifier, and the data set.
     """
@@ -62,7 +62,7 @@ class Subject:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the device is a GPU of CUDA."""
+        """Whether the device is a CUDA GPU."""
         return self.device.type == "cuda"
 
     @property
@@ -72,7 +72,7 @@ class Subject:
 
     @property
     def distinct(self) -> list[Workload]:
-        """Workloads whose steps differ: the first of all with the same flow and the same training."""
+        """First workload of each combination of flow and training; the others of a combination have the same steps."""
         return list({workload.step: workload for workload in reversed(self.workloads)}.values())[::-1]
 
     def measured(self, workload: Workload, seconds: float) -> None:
@@ -80,7 +80,7 @@ class Subject:
         self.seconds |= {other.name: seconds for other in self.workloads if other.step == workload.step}
 
     def batch(self, size: int) -> int:
-        """Return the batch size to use on this device instead of a configured one, which may be too slow on a CPU."""
+        """Return a configured batch size, reduced to at most :data:`ON_CPU` unless the device is a CUDA GPU."""
         return size if self.on_gpu else min(size, ON_CPU)
 
     @cached_property
@@ -118,12 +118,12 @@ class Trainer:
         flow: ImageFlow | None = None,
         compiler: str | None = None,
     ) -> Trainer:
-        """Initialise a flow on images of the workload.
+        """Create a trainer; without `flow`, initialise a new one on images of the workload.
 
         Args:
             workload: the flow and its images.
             batch: number of images in a step.
-            precision: precision that replaces the workload's.
+            precision: precision of the steps; None: the workload's.
             flow: initialised flow, of which a copy is trained; None: a new one is initialised.
             compiler: backend of :func:`torch.compile`; None: not compiled.
         """
@@ -142,7 +142,7 @@ class Trainer:
         return cls(workload, config, device, state, _random_prior(workload, device.device), compiler)
 
     def batches(self, count: int, workers: int = 0) -> TrainingData:
-        """Return images of the workload for this number of steps per epoch."""
+        """Return training data of `count` batches per epoch, made by `workers` processes."""
         images = first_images(self.workload.images, count * self.config.batch_size)
         config = self.config.model_copy(update={"workers": workers, "epochs": 1, "fit_after_epochs": 0})
         return TrainingData(images, None, config, self.device.device)
@@ -163,11 +163,11 @@ class Trainer:
         return step, FixedPrior(self.prior, self.device.device)
 
     def set_up_again(self) -> None:
-        """Prepare for further steps after another training of the same state."""
+        """Discard the cached training step, after the state has been trained without it."""
         vars(self).pop("_set_up", None)
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Make one step; return the loss before it, ()."""
+        """Make one training step; return the mean loss before the update, ()."""
         step, prior = self._set_up
         return step(prior, x, labels).mean()
 
@@ -179,7 +179,7 @@ def first_images(images: ImageSet, count: int) -> ImageSet:
 
 
 def release_memory() -> None:
-    """Release unused memory, and reset the peak."""
+    """Release unused memory, and reset CUDA's peak memory."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

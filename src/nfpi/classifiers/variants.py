@@ -121,7 +121,7 @@ class VariantDecoder:
             yield before()
 
     def _begin(self, request: Request) -> Callable[[], Request]:
-        """Start decoding; the returned function waits for the result."""
+        """Start decoding the variants of a request; return a function that waits, and returns the completed request."""
         assert self.variants.decoder is not None
         rows = self.rows(request)
         rows = rows[rows >= 0]

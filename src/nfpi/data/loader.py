@@ -68,7 +68,8 @@ class BatchLoader:
         rank, world_size: index of this process, and number of processes that share each batch. All get the same number
             of batches; their shares differ by at most one image, and some are empty if the last batch has fewer than
             `world_size` images.
-        prepare: completes requests in the calling process, in order, some batches before they are used.
+        prepare: function of an iterator of requests that yields them completed, in the same order; it runs in the
+            calling process, some batches ahead.
 
     Raises:
         ValueError: a number is out of range.
@@ -108,7 +109,7 @@ class BatchLoader:
         self._epochs = 0
 
     def epoch(self, epoch: int, *, seed: int, start_batch: int = 0, next_epoch: int | None = None) -> Iterator[Batch]:
-        """Load the batches of one epoch; epochs cannot be loaded at the same time.
+        """Load the batches of one epoch; only one epoch can be loaded at a time.
 
         Args:
             epoch, seed: determine order and augmentation.

@@ -31,7 +31,7 @@ _LEFT, _RIGHT = 0.40, 0.66
 _FONT = 6.5
 """Size of the text of a comparison, points."""
 _LETTERS = 60
-"""Number of letters of this size that fit left of the plot."""
+"""Number of letters of size `_FONT` that fit left of the plot."""
 _PLAIN = replace(MARKDOWN, escape=str)
 
 _VERDICTS = {

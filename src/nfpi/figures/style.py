@@ -1,7 +1,7 @@
 """Sizes, colours and formats of all figures.
 
 Figures fit one column of a paper and are readable by the colour-blind. They use :class:`matplotlib.figure.Figure`
-directly, without pyplot, which needs neither a display nor global state.
+directly instead of pyplot, so they need neither a display nor global state.
 """
 
 from __future__ import annotations

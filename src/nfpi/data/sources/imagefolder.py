@@ -100,7 +100,7 @@ def list_image_folder(root: Path) -> ImageFolder:
 
 
 def split_folders(root: Path) -> dict[Split, Path]:
-    """Find the splits of a folder split/class/image; a folder class/image is all training split.
+    """Find the splits of a folder split/class/image; a folder class/image has only a training split.
 
     Splits are `train`, `test` and optionally `validation` (or `val`). Without `test`, as for ImageNet, whose test
     labels are not public, `val` (or `validation`) is the test split, and the source has no validation split.
