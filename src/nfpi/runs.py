@@ -23,7 +23,7 @@ BASELINE = {
     "identity": "baseline-identity",
     "random": "baseline-random",
 }
-"""Folders of runs that keep the initial Gaussians, by `start`: λ = 0 of all priors fitted by fixed point."""
+"""Folders for λ = 0, which keeps the initial Gaussians, by `start`; shared by all priors fitted by fixed point."""
 
 SPLITS = "{dataset}/{splits}"
 """Train, validation and test images; `splits` is COMMON_SPLITS, or SPLITS_OF_SEED if each seed has its own."""
@@ -92,7 +92,7 @@ class Run:
         dataset: name of the data set in the config.
         seed: seed of everything random.
         flow: name of the flow; None: a run without a flow.
-        prior: name of the prior in paths; for λ = 0 of a fixed point, the baseline shared by its priors.
+        prior: name of the prior in paths; for λ = 0 of a prior fitted by fixed point, its baseline (`BASELINE`).
         weight: λ; 0 for a prior without one.
         classifier: name of the classifier; None: the run trains the flow.
         augmentation: augmentations of a classifier's real training images, such as `standard+nfa`; None: these images
@@ -250,6 +250,6 @@ class Layout:
         return f"{self.root.as_posix()}/{run.folder}"
 
     def beside(self, folder: str, kind: Literal["logs", "benchmarks"], file: str) -> str:
-        """Return the path of a log or benchmark file: logs/… or benchmarks/…, followed by the folder's own path."""
+        """Return the path of a log or benchmark file: that of `folder` with `kind` inserted after the root, then `file`."""
         root = self.root.as_posix()
         return f"{root}/{kind}{folder.removeprefix(root)}/{file}"

@@ -172,13 +172,13 @@ class AffineCoupling(_BoundedCoupling):
 
 
 class SeriesCoupling(_BoundedCoupling):
-    """Base class of couplings that sum a series of the exponential; a bound of |S_ij| determines its length.
+    """Base class of couplings that sum a series of the exponential, whose length follows from a bound of |S_ij|.
 
     Reading the bound from a GPU synchronises with it at every coupling. Training may therefore keep the bound over many
     steps (:class:`nfpi.flows.series.SeriesBounds`), which also makes the length a constant of a compiled graph.
 
     Attributes:
-        held_bound: of |S_ij|, used in training mode; None: the bound of the weights is read at every call, as in
+        held_bound: bound of |S_ij| in training mode; None: it is computed from the weights at every call, as in
             evaluation mode.
     """
 
@@ -187,7 +187,7 @@ class SeriesCoupling(_BoundedCoupling):
         self.held_bound: float | None = None
 
     def entry_bound(self) -> float:
-        """Return a bound of |S_ij|, or of the entries of W₁ and W₂, as a number on the host."""
+        """Return a bound of |S_ij|, or of the entries of W₁ and W₂ if S is of low rank, as a Python float."""
         if self.training and self.held_bound is not None:
             return self.held_bound
         return (self.rescale.abs() + self.reshift.abs()).detach().item()

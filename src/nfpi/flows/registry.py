@@ -24,7 +24,7 @@ Builder = TypeVar("Builder", bound=Callable[..., ImageFlow])
 
 
 def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[Builder], Builder]:
-    """Register a backbone, a class or a function called as (shape, settings), as a `kind:` of config.yaml.
+    """Register a class or function, called as (shape, settings), as the builder of a `kind:` of flow in config.yaml.
 
     Args:
         kind: name of the kind.

@@ -16,21 +16,21 @@ from nfpi.flows.transformer import TransformerNet
 from nfpi.runtime.compiler import BACKEND, require_compiler
 
 Net = Callable[[nn.Module, Tensor], Tensor]
-"""the output of a network for an input"""
+"""Function of a network and its input that returns the output."""
 
 
 class CompiledNets:
-    """Compiles the coupling networks of a flow, which take nearly all of its time, where they are used first.
+    """Compiles the coupling networks of a flow, which take nearly all of its time, at their first use.
 
-    Networks of the same type and size share a graph. The number of images is a variable of it, so that no other batch
-    compiles again; a single image runs uncompiled, because torch.compile takes a size of 1 as a constant.
+    Networks of the same type and weight shapes share a graph. Its batch size is dynamic, so that other batch sizes do
+    not recompile it; a single image runs uncompiled, because torch.compile specialises on size 1.
 
-    The flow itself is not modified: neither the names of its weights, nor its copies, nor its training. A copy of this
-    object, or what is read from its pickle, is None.
+    The flow itself is not modified: neither the names of its weights, nor its copies, nor its training. Copying or
+    unpickling this object returns None.
 
     Args:
-        flow: its networks are :class:`nfpi.flows.networks.CouplingNet` or those of the transformer flow.
-        device: to compile for.
+        flow: flow whose networks are :class:`nfpi.flows.networks.CouplingNet` or those of the transformer flow.
+        device: device to compile for.
 
     Raises:
         ValueError: the flow has no such networks, or the compiler does not work.
@@ -60,12 +60,12 @@ class CompiledNets:
             yield
         finally:
             for net in nets:
-                net.__dict__.pop("forward", None)  # the method of its class is left
+                net.__dict__.pop("forward", None)  # restores the method of its class
 
     def _compiled_of(self, net: nn.Module) -> Net:
         key = (type(net), *(weight.shape for weight in net.parameters()))
         if key not in self._compiled:
-            # torch counts graphs by code object, and stops to compile at eight: every structure has its own copy
+            # torch stops compiling after eight graphs of a code object: every structure has its own copy of the code
             forward = FunctionType(_forward.__code__.replace(), globals())
             self._compiled[key] = torch.compile(forward, backend=BACKEND, fullgraph=True, dynamic=False)
         return self._compiled[key]
@@ -78,7 +78,7 @@ def _nets_of(flow: ImageFlow) -> list[nn.Module]:
 def _run(compiled: Net, net: nn.Module, x: Tensor) -> Tensor:
     if len(x) == 1:
         return _forward(net, x)
-    x = x.contiguous()  # other strides would be another graph
+    x = x.contiguous()  # other strides would compile another graph
     torch._dynamo.mark_dynamic(x, 0)
     return compiled(net, x)
 

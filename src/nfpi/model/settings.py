@@ -29,8 +29,8 @@ _TRAINING: dict[str, dict[str, Any]] = {
 def num_levels(height: int, width: int) -> int:
     """Return the number of levels of a flow for images of this size.
 
-    Two for sides of up to 16 pixels, three up to 32, and one more whenever the longer side doubles; but not more
-    often than height and width can be halved.
+    Two for sides of up to 16 pixels, three up to 32, and one more whenever the longer side doubles; but at most the
+    number of times that height and width can both be halved.
 
     Raises:
         ValueError: height or width is odd.
@@ -82,7 +82,8 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
         height, width: of the images.
 
     Raises:
-        ValueError: the kind or a setting is unknown, a setting is out of range, or the image size is not divisible.
+        ValueError: the kind or a setting is unknown, a setting is out of range, or the default settings need an even
+            height and width.
     """
     if isinstance(flow, FlowBlock):
         return flow
@@ -102,7 +103,7 @@ def choose_training(
     images of more than 16 pixels and none for smaller ones, one evaluation at the end, else :class:`TrainingConfig`'s.
 
     Args:
-        training: settings that differ, as under `training:` in config.yaml, or all of them.
+        training: settings that differ from the defaults, as under `training:` in config.yaml; or all settings.
         epochs: number of epochs; None: that of the settings.
         kind: kind of flow.
         side: longer side of the images, in pixels.

@@ -50,7 +50,7 @@ class Progress:
 
 
 def find_roots(results: Path) -> list[Path]:
-    """Return a path if it is a folder results/{preset}, otherwise all such folders in it.
+    """Return `results` alone if it is a folder results/{preset}, otherwise all such folders in it.
 
     Raises:
         FileNotFoundError: there are none.

@@ -112,8 +112,8 @@ def bootstrap(
     If all seeds have the same test images, the error due to these images is common to them and does not average out
     over seeds. Seeds and images are then drawn independently, so that a drawn image counts at every seed (Owen, 2007,
     "The pigeonhole bootstrap"). Otherwise seeds are drawn, then the images of each. With few seeds the interval is too
-    narrow, by about √((n − 1) / n). p = 2 min(P(d* ≤ 0), P(d* ≥ 0)), with one draw added to each count. Values are in
-    percent.
+    narrow, for n seeds by a factor of about √((n − 1) / n). p = 2 min(P(d* ≤ 0), P(d* ≥ 0)) for the mean d* of a
+    bootstrap sample, with one draw added to each count. Values are in percent.
 
     Args:
         first_right, second_right: one array per seed, whether each image has the property, (N,) bool, the same images

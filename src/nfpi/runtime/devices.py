@@ -15,15 +15,15 @@ from nfpi.runtime.precision import choose_precision
 
 logger = logging.getLogger(__name__)
 
-# of <malloc.h>
+# constants of <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     """Choose the best device, or `devices` GPUs if as many are available, and prepare this process for it.
 
-    The precision is that of training steps, on the module that :meth:`Device.setup` returns. All else is float32,
-    without TF32 on GPUs, which would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
+    The precision applies to training steps on the module that :meth:`Device.setup` returns. All else is float32; TF32
+    is off on GPUs, as it would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
 
     Args:
         precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
@@ -56,7 +56,7 @@ def prepare_process(device: torch.device) -> None:
     if device.type == "cpu":  # slower on other devices
         # uninitialized memory is never read here
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        # torch.use_deterministic_algorithms does the same, and imports the compiler
+        # torch.use_deterministic_algorithms does the same, but imports the compiler
         torch.set_deterministic_debug_mode("warn")
 
 
@@ -101,11 +101,11 @@ def _processor_name() -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for its next step.
+    """Let this process keep the memory that it frees, to reuse it in the next step.
 
     A training step frees and allocates a gigabyte in blocks of some megabytes. glibc returns such blocks to the system,
-    which clears every page before it is used again; on a CPU that costs a sixth of the step. Does nothing for
-    other C libraries.
+    which clears every page before it is used again; on a CPU, this takes a sixth of the step's time. Does
+    nothing for other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     if mallopt is not None and (mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)):

@@ -1,4 +1,4 @@
-"""Manifests: what a stage wrote and what it was made from, written after all its outputs.
+"""Manifests: records of what a stage wrote and what it read, written after all its outputs.
 
 A manifest lies in the output folder of its stage. It lists the SHA-256 of every output and the digests of the inputs,
 so that later stages reject outputs that are damaged, incomplete, or made from other inputs. It also holds its own
@@ -58,7 +58,7 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        """Check that all names are below the folder of the manifest, as files are read and removed by them."""
+        """Check that all names are below the folder of the manifest, as they name files to read and remove."""
         for name in self.files:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise ValueError(f"files: expected names below its folder, received {name}")

@@ -12,10 +12,10 @@ def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, la
     """Return −log p(x | y) = −log N(f(x); μ_y, Σ_y) − log |det ∂f/∂x| (Eqs. 1 and 2), in nats.
 
     Args:
-        flow: f.
-        prior: on the device of x.
-        x: (B, C, H, W) in [−1, 1].
-        labels: (B,).
+        flow: f, which returns f(x) and log |det ∂f/∂x|.
+        prior: class Gaussians, on the device of x.
+        x: images, (B, C, H, W) in [−1, 1].
+        labels: class of each image, (B,).
 
     Returns:
         (B,).
@@ -29,14 +29,14 @@ def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, la
 class NegativeLogLikelihood(nn.Module):
     """The negative log-likelihood as a module, which is wrapped for a device and may be compiled.
 
-    The computation from images to likelihood is one graph. The flow itself is not modified: compilation affects neither
-    the names of its weights, nor its copies, nor its evaluation. With several processes, each compiles its computation
-    between the exchanges of gradients.
+    The compiled computation, from images to likelihood, is a single graph. The flow itself is not modified: compilation
+    affects neither the names of its weights, nor its copies, nor its evaluation. With several processes, each compiles
+    its own graph, and gradients are exchanged outside of it.
 
     Args:
         flow: f.
-        backend: of :func:`torch.compile`; None: not compiled.
-        batch: size of the batches that use the graph. Others, such as the last of an epoch, run uncompiled, because
+        backend: backend of :func:`torch.compile`; None: not compiled.
+        batch: size of the batches that use the graph; others, such as the last of an epoch, run uncompiled, because
             a second graph would take as long to compile as the first.
     """
 

@@ -1,4 +1,4 @@
-"""Describe settings that have changed since the last call by their names in config.yaml."""
+"""Describe the settings that have changed since a job was last run, by their names in config.yaml."""
 
 from __future__ import annotations
 
