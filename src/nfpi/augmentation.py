@@ -70,9 +70,9 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
     are formed, block by block, so memory is one block and D · (A + 10) numbers.
 
     Args:
-        blocks: latents (B, D), iterated over twice and once per iteration: a tensor's `split`, or an iterable that
-            encodes them again each time.
-        num_axes: number of axes; at most N − 1 and D are returned.
+        blocks: blocks of the N latents, each (B, D); iterated over repeatedly, so `z.split(B)` or another iterable that
+            can be iterated over again, but no generator.
+        num_axes: maximum number of axes.
         generator: random number generator of the test matrix, on the CPU.
 
     Returns:

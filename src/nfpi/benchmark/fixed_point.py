@@ -63,10 +63,10 @@ def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple
 
     Args:
         m, v: (K, D), means and variances of the classes.
-        config: of pairwise scale, with mean and variance both fitted.
+        config: settings with `scale="pairwise"` that fit both mean and variance.
 
     Returns:
-        new mean and variance, (K, D).
+        New mean and variance, (K, D).
     """
     classes = len(m)
     c = config.weight / (classes * (classes - 1))

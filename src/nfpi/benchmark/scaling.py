@@ -36,8 +36,8 @@ class Scale:
     Args:
         against: quantity on the x-axis.
         computation: computation that is timed.
-        sizes: in increasing order.
-        seconds: of one size on a device.
+        sizes: values on the x-axis, in increasing order.
+        seconds: function that times the computation, given a size and a device.
         power: largest expected exponent of the growth with size, drawn as a line; None: unknown.
     """
 

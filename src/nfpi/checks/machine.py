@@ -20,7 +20,7 @@ _SHARED = Path("/dev/shm")
 _BATCHES_AHEAD = 2
 """batches prefetched by each worker, torch's default"""
 _MARGIN, _ALONE = 1.2, 5.0
-"""smallest factor between the images that are read and those that are needed: by workers, and between steps"""
+"""Smallest ratio of the reading rate to the rate that the steps need: with workers, and without any."""
 _BATCHES = 8
 
 
@@ -76,7 +76,7 @@ def check_shared_memory(subject: Subject, folder: Path = _SHARED) -> Iterator[Li
 def check_loader(subject: Subject) -> Iterator[Line]:
     """Compare the images per second that are read and augmented with those that the steps use.
 
-    Neither waits for the other: batches are read without steps, and steps were timed with a batch in memory.
+    Neither rate includes waiting: batches are read without steps, and steps were timed with a batch in memory.
     """
     workload = subject.main
     workers = min(workload.training.workers, cores())
@@ -101,9 +101,9 @@ def check_loader(subject: Subject) -> Iterator[Line]:
 
 
 def reading_rate(subject: Subject, workers: int) -> float:
-    """Measure the images per second that are read and augmented, on the CPU, while no step is made.
+    """Measure the images per second that are read and augmented, on the CPU, without training steps.
 
-    Batches that the workers made before the time is taken are not counted.
+    Batches that the workers prefetched before the timing starts are not counted.
     """
     workload = subject.main
     batch, ahead = subject.batch(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers

@@ -21,9 +21,9 @@ _IMAGES = 4096
 """number of random images; more for a larger batch"""
 _UNKNOWN_SIZE = 32
 _MANY_CLASSES = 200
-"""from which their Gaussians count"""
+"""Number of classes above which the Gaussians affect the time and memory of a step."""
 _REDUCTION, _LATENT_CHANNELS = 8, 4
-"""of Stable Diffusion's autoencoder"""
+"""Downsampling factor and latent channels of Stable Diffusion's autoencoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +31,13 @@ class Workload:
     """A flow that a preset trains on a data set.
 
     Attributes:
-        dataset, flow: their names in the preset.
-        description: of the flow, see :attr:`nfpi.flows.image_flow.ImageFlow.description`.
-        training: its settings.
-        images: of the training split, or random ones.
+        dataset, flow: names of the data set and the flow in the preset.
+        description: description of the flow, see :attr:`nfpi.flows.image_flow.ImageFlow.description`.
+        training: training settings of the flow.
+        images: training split of the data set, or random images.
         prepared: whether the images are those of the data set.
         count: number of training images; None: not known.
-        runs: how many the preset has.
+        runs: number of times that the preset trains the flow on the data set.
     """
 
     dataset: str
@@ -67,14 +67,14 @@ class Workload:
 
 
 def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> list[Workload]:
-    """Return the flows of the tables of a preset, each with a data set.
+    """Return a workload for each flow and data set that the tables of a preset train it on.
 
     Args:
         resolved: settings.
         dataset, flow: only this data set, this flow; None: all.
 
     Raises:
-        ValueError: the tables have none.
+        ValueError: the tables train no such flow.
     """
     found = [
         _workload(resolved, *pair)
@@ -91,7 +91,7 @@ def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | N
 
 
 def prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
-    """Return the training images of a data set, where they are prepared."""
+    """Return the training images of a data set; None if they are not prepared."""
     config = resolved.config
     splits = config.splits_of(dataset, config.seeds[0])
     layout = Layout(resolved.results / resolved.preset)
@@ -102,7 +102,7 @@ def prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
 def random_images(
     shape: tuple[int, int, int], classes: int, count: int, name: str = "random", latents: bool = False
 ) -> ImageSet:
-    """Return random images (C, H, W) of classes in turn: 8-bit pixels, or latents of an autoencoder."""
+    """Return random images (C, H, W), labelled with each class in turn: 8-bit pixels, or latents of an autoencoder."""
     generator = np.random.default_rng(0)
     channels, height, width = shape
     size = (count, height, width, channels)
@@ -123,7 +123,7 @@ def random_images(
 
 
 def _pairs(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the data set and the flow of every experiment that has one, once."""
+    """Yield the distinct pairs of data set and flow among the experiments that train a flow."""
     pairs = ((one.dataset, one.flow) for _, one in config.experiments() if one.prior is not None)
     yield from dict.fromkeys(pairs)
 
@@ -173,5 +173,5 @@ def _class_folders(folder: Path | None) -> int:
 
 
 def _expected_count(block: DatasetBlock) -> int | None:
-    """Return the number of training images, where the source is known."""
+    """Return the number of training images; None if the source does not declare it."""
     return Images.of(block).train if "images" in SOURCES[block.source].traits else None
