@@ -29,9 +29,9 @@ def register_classifier(
 ) -> Callable[[Builder], Builder]:
     """Register a function or class as the classifier `model: name` of config.yaml.
 
-    It is called as `(num_classes, in_channels, image_size, settings)` and returns a module with random weights from
-    torch's global generator, which maps normalised images (B, C, S, S) to logits (B, K). The model is trained,
-    tested and saved like the other classifiers.
+    The builder is called with `(num_classes, in_channels, image_size, settings)` and returns a module with random
+    weights from torch's global generator, which maps normalised images (B, C, S, S) to logits (B, K). The model is
+    trained, tested and saved like the other classifiers.
 
     Args:
         name: name of the model.

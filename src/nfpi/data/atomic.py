@@ -32,7 +32,7 @@ def replace_folder(
         names: files and folders that it may contain, besides hidden ones and its manifest; a folder with others is
             never replaced.
         fingerprint: digest of everything that the result depends on, in hexadecimal; None: never resume.
-        kept: pattern of names of subfolders that are moved to the new folder.
+        kept: glob pattern; subfolders of the old folder that match it are moved to the new one. None: none are.
 
     Yields:
         The temporary folder.

@@ -45,7 +45,7 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
         K lists of files, sorted by name; empty for a class without a subfolder.
 
     Raises:
-        DataError: the folder is missing or has no subfolders, or a subfolder is empty or has not the name of a class.
+        DataError: the folder is missing or has no subfolders, or a subfolder is empty or not named after a class.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of images, received none")

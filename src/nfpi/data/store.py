@@ -27,7 +27,7 @@ FILES = (IMAGES, LABELS, META)
 ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")
 EMPTY_SPLIT: Split = "validation"
-"""The only split that may be empty, with `refit`."""
+"""The only split that may be empty, namely if the data set is prepared with `refit`."""
 KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra")
 
 
@@ -175,7 +175,7 @@ def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
     if not file.is_file():
         raise DataError(f"{folder}: expected latents with the names of their image files ({ORIGINALS}), received none")
     _check_digest(file, meta)
-    try:  # its names need not be valid Unicode
+    try:  # not parse_json, which rejects the lone surrogates of file names that are not UTF-8
         names: list[str] = json.loads(file.read_text(encoding="ascii"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: expected JSON, received something else ({error})") from None
