@@ -50,7 +50,8 @@ class MatrixExponentialFlow(MultiscaleFlow):
         num_flows, num_blocks, hidden_channels: flow steps, residual blocks per coupling net, and width of the nets, one
             entry per level.
         coupling: `matrix_exponential`, `affine` or `additive`.
-        initialization: of the coupling nets, `normal` or `uniform` (:class:`nfpi.flows.networks.ResidualNet`).
+        initialization: initialisation of the coupling nets, `normal` or `uniform`; see
+            :class:`nfpi.flows.networks.ResidualNet`.
 
     Raises:
         ValueError: the lists differ in length, or H or W is not a multiple of 2^levels.
@@ -128,9 +129,9 @@ def matrix_exponential_step(
     """Build one step of the paper's flow.
 
     Args:
-        shape: (C, H, W) of its input and output.
-        hidden_channels, num_blocks, initialization: of the coupling net.
-        coupling: kind of the coupling.
+        shape: (C, H, W) of the step's input and output.
+        hidden_channels, num_blocks, initialization: width, residual blocks and initialisation of the coupling net.
+        coupling: `matrix_exponential`, `affine` or `additive`.
     """
     channels = shape[0]
     return MatrixExponentialStep(

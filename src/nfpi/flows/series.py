@@ -15,35 +15,37 @@ from nfpi.linalg import series_plan, truncation_error
 logger = logging.getLogger(__name__)
 
 _HEADROOM = 1.15
-"""factor between the weights' bound and a newly chosen one"""
+"""Smallest ratio of a newly chosen bound to the bound of the weights."""
 _MARGIN = 1.05
-"""smallest factor between the weights' bound and a held one; below it, new bounds are chosen"""
+"""Ratio of a held bound to the bound of the weights below which new bounds are chosen."""
 _SMALLEST = 2.0**-4
 _WORTH_A_WARNING = 1e-4
 
 
 class SeriesBounds:
-    """Bounds of |S_ij| of a flow's couplings, which rarely change during training.
+    """Bounds of |S_ij| that a flow's couplings hold during training, so that the lengths of their series rarely change.
 
-    They are chosen at the beginning of an epoch: each bound is 2^k/C₂ or 1.5 · 2^k/C₂, at least 15 % above that of the
-    weights. When one of them is less than 5 % above its weights' bound, or at least twice the value that would be
-    chosen now, all are chosen again, so that few graphs are ever compiled. No-op without couplings by a series.
+    The weights of a coupling bound |S_ij| by |rescale| + |reshift|. The held bound is at least 15 % larger, rounded up
+    to 2^k/C₂ or 1.5 · 2^k/C₂. At the beginning of an epoch, all are chosen again if one is less than 5 % above the
+    bound of the weights, or at least twice the value that would be chosen now. So few graphs are ever compiled. No-op
+    without couplings by a series.
 
-    Steps whose weights exceed a bound are recorded on the device, with five small operations per step and no
-    synchronisation; the host reads the record every few steps and, if a bound was exceeded, chooses all again. The
-    series of the steps in between were too short: ‖S‖ = r · bound multiplies the error of eps/4 by r^{m+1} for m terms,
-    to 8e-7 for r = 1.25 and 1e-3 for r = 2 with m = 14, where S itself stays below its bound. As gradient noise is far
-    larger, these steps are kept and their error is logged. Repeating them would need a copy of an older state on
-    the device, and a bound that 20 steps at the usual learning rate cannot exceed would need twice as many terms.
+    After every step, the bounds of the weights are recorded on the device, with five small operations and no
+    synchronisation; the host reads the record every few steps and, if a held bound was exceeded, chooses all again.
+    Until then the series are too short: a norm r times as large multiplies their error, eps/4, by about r^{m+1} for m
+    terms; for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far larger, these steps are
+    kept and their error is logged. Repeating them would need a copy of an older state on the device, and a bound that
+    20 steps at the usual learning rate cannot exceed would need twice as many terms.
 
     Args:
-        flow: in training mode it uses the bounds from :meth:`choose` to :meth:`release`.
-        held: bounds of an interrupted training, one per coupling; None: no bounds are held yet.
-        largest: its record; None: no step exceeded a bound.
+        flow: flow whose couplings use the held bounds in training mode, until :meth:`release`.
+        held: held bounds of an interrupted training, one per coupling; None: no bounds are held yet.
+        largest: record of the interrupted training; None: an empty record.
 
     Attributes:
-        held: bounds that are held, one per coupling; None: none.
-        largest: record of the steps, (number of couplings,), updated in place; None: no bounds are held.
+        held: held bounds, one per coupling; None: none are held.
+        largest: record, (number of couplings,): largest bounds of the weights since the last choice, updated in place;
+            None: no bounds are held.
     """
 
     def __init__(self, flow: nn.Module, held: Sequence[float] | None = None, largest: Tensor | None = None) -> None:
@@ -87,7 +89,7 @@ class SeriesBounds:
         return True
 
     def watch(self) -> None:
-        """Record on the device, after a step, the largest bounds of the weights."""
+        """Update the record with the bounds of the weights after a step, on the device."""
         if self.largest is not None:
             torch.maximum(self.largest, self._bounds(), out=self.largest)
 
@@ -132,7 +134,7 @@ def _choose(coupling: SeriesCoupling, bound: float) -> float:
     wanted = max(_SMALLEST, _HEADROOM * channels * bound)
     octave = 2.0 ** math.floor(math.log2(wanted))
     rounded = next(octave * factor for factor in (1.0, 1.5, 2.0) if octave * factor >= wanted)
-    # slightly smaller, so that rounding does not exceed an even norm, where the series needs another step
+    # slightly smaller: the series has ⌈norm / 2⌉ steps, so a rounding error above an even norm would add one
     return rounded * (1 - 1e-9) / channels
 
 
