@@ -39,7 +39,10 @@ class Headline:
 
 
 def headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> list[Headline]:
-    """Return the accuracies of the flow and the classifiers that are best on the validation split of each data set."""
+    """Return accuracies of the best flow of each data set, classifiers of its samples, and the best classifier.
+
+    The best have the highest accuracy on the validation split; the best classifier is trained on real images.
+    """
     shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):
         groups = _over_seeds(item for item in recorded if item.run.dataset == dataset and item.metrics)

@@ -139,7 +139,7 @@ def _describe_side(row: dict[str, Any], side: str, markup: Markup) -> str:
 
 
 def decimals_of_difference(row: dict[str, Any]) -> int:
-    """Return the decimals of the metric, or those of the smallest effect if there are more."""
+    """Return the number of decimals of the metric or of the smallest effect, whichever is larger."""
     exponent = Decimal(repr(float(row["smallest_effect"]))).normalize().as_tuple().exponent
     return max(metric_or_name(row["metric"]).decimals, -int(exponent))
 

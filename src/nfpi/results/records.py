@@ -57,8 +57,8 @@ def write_metrics(
 
     Args:
         path: the file.
-        metrics: name → value, in the unit of the metric (:func:`nfpi.config.metric`); accuracies in percent. Empty only
-            without images (n = 0).
+        metrics: name → value, in the unit of the metric (:func:`nfpi.config.metric`); accuracies in percent. May be
+            empty only if n = 0 and `run` is None.
         run: identity of the run; None: an intermediate result that tables do not show.
         n: number of images the values were computed on.
         seed: seed of the run.
@@ -68,8 +68,8 @@ def write_metrics(
         per_class_accuracy: accuracy on each class in percent, (K,); NaN for a class without images.
 
     Raises:
-        MetricsError: there are images but no metrics, a value is NaN or infinite, the seed is not that of the run, or
-            the settings are not JSON.
+        MetricsError: metrics are missing, a value is NaN or infinite, the seed is not that of the run, or the
+            settings are not JSON.
     """
     if not metrics and (n or run is not None):
         raise MetricsError(f"{path}: expected at least one metric, received none")

@@ -50,7 +50,7 @@ def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame
 
 
 def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows of one metric, one per ascending seed; values of classifiers take precedence over those of flows.
+    """Return the rows of one metric, sorted by seed; rows of classifiers take precedence over those of flows.
 
     Raises:
         TableError: a seed has two values.
