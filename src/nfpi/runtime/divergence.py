@@ -1,9 +1,9 @@
 """Divergence of a fit or a training, as a result that propagates from stage to stage.
 
-If the fit diverges for a λ, the run has no prior, flow or images, and its row of a table reports the divergence. All of
-its files are still written, with a record of the divergence instead of content. Reading one raises the
-:class:`Diverged` of the fit again, as if the stages were function calls, and the stage that reads it marks its own
-outputs in turn. The same holds for a training whose loss is no longer finite.
+If the fit diverges for a λ, the run has no prior, flow or images, and its row of a table reports the divergence. All
+files of the run are still written: JSON and safetensors files with a record of the divergence, others without content.
+Reading a record raises the :class:`Diverged` of the fit again, as if the stages were function calls, and the stage that
+reads it marks its own outputs in turn. The same holds for a training whose loss is no longer finite.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def raise_if_marked(path: Path) -> None:
 
 
 def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
-    """Write files that record the divergence instead of content, each in its own format; all of them or none.
+    """Write outputs without content, all of them or none; .safetensors and .json files record the divergence.
 
     Args:
         paths: outputs of a stage: .safetensors, .json, .csv, .npy, .npz.

@@ -15,9 +15,9 @@ _TENSOR_CORES = 8
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Choose the precision of a training on a device.
 
-    `auto` is bf16-mixed on a GPU that computes bfloat16 in hardware, and float32 on all others. It never means TF32:
-    NVIDIA's cards have had both since compute capability 8.0. On a CPU it is float32, which is reproducible
-    bit for bit; bf16-mixed must be requested there, and is faster only with AVX512-BF16 or AMX.
+    `auto` is bf16-mixed on a GPU that computes bfloat16 in hardware, and float32 on all other devices. It never means
+    TF32, as NVIDIA GPUs with TF32 (compute capability 8.0 and above) also have bfloat16. On a CPU, float32 is
+    reproducible bit for bit; bf16-mixed must be requested, and is faster only with AVX512-BF16 or AMX.
 
     Args:
         wanted: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`.

@@ -81,8 +81,8 @@ class TrainingData:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate over the batches of an epoch, augmented and with the noise of their domain.
 
-        Every process gets its part of each batch. All of them draw the noise of the whole batch, so that it does not
-        depend on their number.
+        Every process gets its part of each batch. All draw the noise of the whole batch, so that the noise does not
+        depend on the number of processes.
 
         Args:
             seed: seed of the run.

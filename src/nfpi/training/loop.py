@@ -51,12 +51,12 @@ _CHECKED_IMAGES = 4
 
 @dataclass(frozen=True)
 class InitialState:
-    """State that the trainings of every λ resume from.
+    """State from which the training under every λ resumes.
 
     Attributes:
-        state: after the first epochs.
-        prior: initial Gaussians, under which they were trained; float64.
-        statistics: of the training latents after them, under the current (not the averaged) weights.
+        state: state of the training after the first epochs.
+        prior: initial Gaussians, under which the first epochs were trained; float64.
+        statistics: statistics of the training latents after these epochs, under the current (not the averaged) weights.
     """
 
     state: TrainingState
@@ -80,9 +80,9 @@ def start_training(
         data: images and settings of the training.
         flow: description of the flow: `kind`, `shape` and `settings`, see :func:`nfpi.flows.registry.build_flow`.
         start: kind of initial Gaussians, see :func:`nfpi.priors.initial.initial_prior`.
-        seed: of the run.
-        device: where it trains.
-        checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
+        seed: seed of the run.
+        device: device of the training.
+        checkpoints: store of states, to resume from after an interruption; None: no states are saved.
         tracked: folder of the files of :mod:`nfpi.training.tracking`; None: nothing is tracked.
         progress: whether a bar shows the steps; None: on a terminal only.
 
@@ -119,7 +119,7 @@ def start_training(
             )
             try:
                 statistics = latent_statistics(state.flow, data, seed)
-            except ArithmeticError:  # the last step of the epochs left weights whose coupling cannot sum its series
+            except ArithmeticError:  # after the last step, the series of a coupling cannot be summed
                 fault = loss_diverged(state.step, seed, data.config)
                 fault.log = state.log
                 raise fault from None
@@ -138,19 +138,19 @@ def continue_training(
 ) -> TrainingState:
     """Train the remaining epochs under a prior that is fixed, or is learned from `fit_after_epochs` on.
 
-    A prior that is learned every epoch, or fitted again every few epochs, makes its step before the first batch of the
+    A prior that is learned every epoch, or fitted again every few epochs, is updated before the first batch of the
     epoch, from one pass over the training images under the current (not the averaged) weights; the epoch is trained
-    under the result. One that is learned every step makes its step with the flow's, on −log p(x | y) averaged over the
-    batch + λ L_KLD / K. For classes of one size that is Eq. 4 divided by K, whose likelihood is a sum over classes.
-    Learned Gaussians are not averaged over steps: the validation uses the current ones, and `state.learner.prior` has
-    the final ones.
+    under the result. A prior that is learned every step is updated together with the flow, with the loss
+    mean(−log p(x | y)) + λ L_KLD / K. For classes of equal size this is Eq. 4 divided by K, as the likelihood in Eq. 4
+    is a sum over classes. Learned Gaussians are not averaged over steps: the validation uses the current ones, and
+    `state.learner.prior` has the final ones.
 
     Args:
         state: from :func:`start_training`.
         prior: K Gaussians in D = C·H·W dimensions; the initial ones if they are learned.
         data: images and settings of the training.
-        device: where it trains.
-        checkpoints: where states are saved, and resumed from after an interruption; None: nowhere.
+        device: device of the training.
+        checkpoints: store of states, to resume from after an interruption; None: no states are saved.
         learned: how the Gaussians are learned; None: they are fixed.
         tracked: folder of the files of :mod:`nfpi.training.tracking`; None: nothing is tracked.
         progress: whether a bar shows the steps; None: on a terminal only.
@@ -189,8 +189,8 @@ def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: i
 
 
 def _resume(checkpoints: Checkpoints | None, data: TrainingData) -> tuple[TrainingState, Mapping[str, Tensor]] | None:
-    """Load the latest checkpoint: its state, and all its tensors."""
-    with data.processes.first_before_others():  # it removes damaged ones
+    """Load the state in the latest checkpoint, and all tensors of the file; None if there is no checkpoint."""
+    with data.processes.first_before_others():  # as load removes damaged checkpoints
         found = checkpoints.load() if checkpoints is not None else None
     if checkpoints is None or found is None:
         return None
@@ -211,9 +211,9 @@ def _train(
     progress: bool | None = None,
     afterwards: int | None = None,
 ) -> TrainingState:
-    """Train until the log has `until_epoch` rows; the epoch `afterwards` is loaded next, if any.
+    """Train until the log has `until_epoch` rows; the first images of the epoch `afterwards` are read in advance.
 
-    An epoch ends with its row in the log; a state may have made all its steps before that.
+    An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch without a row.
     """
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
@@ -262,7 +262,7 @@ def _train(
                     checkpointer.after_step()
                 seconds = time.monotonic() - epoch_began
                 prior_now = _close_epoch(state, epoch_prior, step.lengths(), data, seconds, checkpointer.interruption)
-                track(state, prior_now)  # before the epoch is in a checkpoint, after which it is not tracked again
+                track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch
                 checkpointer.after_step(epoch_ended=True)
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
@@ -285,7 +285,7 @@ def _close_epoch(
 ) -> GaussianPrior:
     """Add the epoch's row to the log, with scores of the validation split where they are due; return the Gaussians.
 
-    A signal may interrupt the evaluation, before which no state changes.
+    A signal may interrupt the evaluation; the state changes only after it.
     """
     epoch = len(state.log) + 1
     config, dimensions = data.config, torch.Size(data.train.shape).numel()

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Sources:
     """Input and params functions of the rules that read the user's files.
 
-    Only the main process looks at the files, once per call, and in an input function, which Snakemake calls before any
-    job runs; a params function may be called only after the job. The processes of the jobs, on a cluster or this
-    machine, evaluate the Snakefile again, but do not compare params.
+    Only Snakemake's main process reads the files, once per invocation, in the input function :meth:`checked`: Snakemake
+    calls input functions before any job runs, but may call params functions only after the job. Job processes, on a
+    cluster or this machine, evaluate the Snakefile again but do not compare params, so they read no files.
 
     Args:
         plan: settings and paths.
