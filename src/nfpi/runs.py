@@ -250,6 +250,6 @@ class Layout:
         return f"{self.root.as_posix()}/{run.folder}"
 
     def beside(self, folder: str, kind: Literal["logs", "benchmarks"], file: str) -> str:
-        """Return the path of a log or benchmark file: that of `folder` with `kind` inserted after the root, then `file`."""
+        """Return the path of a log or benchmark file: `folder` with `kind` inserted after the root, then `file`."""
         root = self.root.as_posix()
         return f"{root}/{kind}{folder.removeprefix(root)}/{file}"
