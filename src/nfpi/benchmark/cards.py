@@ -12,11 +12,11 @@ from nfpi.benchmark.counting import Counts
 MULTIPLY = 0.5
 """Fraction of its peak that a card reaches in float32 and float64 products and convolutions."""
 TENSOR_CORES = 0.35
-"""Fraction of its peak in TF32 and bfloat16; low, as the networks are narrow (128 channels)."""
+"""Fraction of its peak that a card reaches in TF32 and bfloat16; low, as the networks are narrow (128 channels)."""
 BANDWIDTH = 0.75
-"""Fraction of its memory bandwidth that element-wise operations and reductions reach."""
+"""Fraction of a card's memory bandwidth that element-wise operations and reductions reach."""
 FITS = 0.85
-"""Fraction of its memory that a step may use; the rest is for the context, temporary results and fragmentation."""
+"""Fraction of a card's memory that a step may use; the rest is for the context, temporary results and fragmentation."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Card:
     """One GPU and the processor beside it.
 
     Attributes:
-        name: of the card.
-        memory: GiB.
-        bandwidth: bytes per second, by the vendor.
+        name: name of the card.
+        memory: memory in GiB.
+        bandwidth: memory bandwidth in bytes per second, by the vendor's data sheet.
         peaks: operations per second in each arithmetic (`float64`, `float32`, `tf32`, `bfloat16`), see :data:`PEAKS`.
         launch: seconds that the host needs to launch an operation, autograd included.
     """
@@ -43,9 +43,10 @@ class Card:
         return [name for name, arithmetic in PRECISIONS.items() if arithmetic in self.peaks]
 
     def seconds(self, counts: Counts, precision: str = "32-true") -> float:
-        """Estimate seconds by a roofline model: each operation takes the time of its arithmetic or its memory traffic.
+        """Estimate the seconds that counted operations take, by a roofline model.
 
-        The longer of the two counts. If launching the operations takes the host longer than that, its time is returned.
+        Each operation takes as long as its arithmetic or its memory traffic, whichever is longer. The result is the sum
+        over the operations, or the time that the host needs to launch them if that is longer.
         """
         busy = sum(max(op.flops / self._rate(op.dtype, precision), op.bytes / self._moved) for op in counts.operations)
         return max(busy, len(counts.operations) * self.launch)
@@ -84,11 +85,11 @@ CARDS = (
 
 
 def peak_of(name: str, precision: str) -> float | None:
-    """Return the peak of a card in a precision, in operations per second; None: not known.
+    """Return the peak of a card in a precision, in operations per second; None if it is unknown.
 
     Args:
-        name: of the card, as the driver gives it, such as `NVIDIA H100 80GB HBM3`.
-        precision: of a training.
+        name: name of the card as the driver gives it, such as `NVIDIA H100 80GB HBM3`.
+        precision: training precision: one of :data:`PRECISIONS`, or `16-mixed`.
     """
     arithmetic = "float16" if precision == "16-mixed" else PRECISIONS[precision]
     found = (peaks for part, peaks in PEAKS.items() if all(word in name for word in part.split()))

@@ -22,10 +22,10 @@ class Measurement:
     Attributes:
         name: what is measured.
         reference: what it is compared with.
-        ours, theirs: medians of seconds, or amounts of the unit.
-        ratio: larger is better where `target` says "at least", otherwise smaller.
+        ours, theirs: median seconds, or amounts in `unit`; theirs is None without a reference.
+        ratio: theirs / ours where `target` says "at least", otherwise ours / theirs; None: no ratio.
         unit: s, GiB, GB, or operations.
-        target: of the ratio, or of the amount where there is no ratio.
+        target: target of the ratio, or of `ours` where there is no ratio.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Measurement:
 def compared(
     name: str, reference: str, ours: float, theirs: float, target: str, *, larger_is_better: bool = False
 ) -> Measurement:
-    """Make the line of two times in seconds, with their ratio."""
+    """Make the line that compares two times in seconds; for the arguments see :class:`Measurement`."""
     ratio = theirs / ours if larger_is_better else ours / theirs
     return Measurement(name, reference, ours, theirs, ratio, "s", target)
 

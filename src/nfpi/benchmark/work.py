@@ -12,10 +12,10 @@ from nfpi.runs import BASELINE, Run
 from nfpi.workflow.tables import table_rows
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
-"""Of the `imagefolder` of preset paper; the other sources know theirs."""
+"""Traits assumed of the source `imagefolder`, as in preset paper; other sources are registered with their own."""
 _TEST_IMAGES = {"imagefolder": 50_000}
 _LATENT_CHANNELS, _REDUCTION = 4, 8
-"""Of Stable Diffusion's autoencoder."""
+"""Latent channels of Stable Diffusion's autoencoder, and its reduction of the side of an image."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Work:
         kind: `flow_step`, `flow_forward`, `flow_inverse`, `classifier_step`, `classifier_forward`, `vae_encode` or
             `vae_decode`.
         subject: name of the flow or the classifier in the config; empty for the autoencoder.
-        shape: of one image, (C, H, W).
-        classes: K.
-        batch: images of a batch.
-        batches: their number, rounded up.
-        dataset: name in the config.
+        shape: (C, H, W) of one image.
+        classes: number of classes, K.
+        batch: number of images per batch.
+        batches: number of batches, rounded up.
+        dataset: name of the data set in the config.
     """
 
     stage: str
@@ -99,7 +99,7 @@ def work_of(config: Config) -> list[Work]:
 
 
 def _initial(config: Config, run: Run) -> tuple[str, str, str, int]:
-    """Return the identity of the initial state of a flow."""
+    """Return data set, flow, start and seed, which identify the initial state of a flow."""
     assert run.flow is not None
     assert run.prior is not None
     baselines = {prior: start for start, prior in BASELINE.items()}
@@ -164,7 +164,7 @@ def _of_variants(config: Config, run: Run) -> Iterator[Work]:
     """Return the work of encoding all training images and decoding their variants."""
     assert run.flow is not None
     settings, train = config.for_dataset(run.dataset).nfa, Images.of(config.datasets[run.dataset]).train
-    # batches are of one class: ImageNet's have two full ones of 500 and a rest
+    # a batch has images of one class, so some are smaller (ImageNet: 500, 500, rest); all are counted as if full
     yield _flow_work(config, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
     images = settings.variants * train
     yield _flow_work(config, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)

@@ -45,8 +45,8 @@ def write_report(path: Path, lines: Sequence[Line], about: dict[str, Any]) -> No
     """Write the lines as JSON.
 
     Args:
-        path: of the file; its folder is made.
-        lines: all of them.
+        path: path of the file; its folder is created if necessary.
+        lines: lines of the report.
         about: what was checked, and where.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,8 @@ class ClassifierBatches:
         preprocessing: how decoded variants are resized.
         transform: standard augmentations of one image (C, H, W); None: they are not applied.
         repeats: R, the number of passes over the images per epoch.
-        variants: latent-augmented variants; latents come decoded with the requests; None: no image is replaced.
+        variants: latent-augmented variants; None: no image is replaced. If they are stored as latents, `Request.given`
+            contains the decoded ones.
         probability: probability that an image is replaced.
         seed: seed of the run, which determines the replaced images.
     """

@@ -84,7 +84,7 @@ class LatentDomain(Domain):
     Args:
         noise: standard deviation of the noise, relative to the spread.
         spread: standard deviation of each element of the stored latents over the training set, (C, H, W).
-        scale: divisor of the stored latents, the largest absolute value over the training set.
+        scale: number by which the latents are divided for storage, their largest absolute value over the training set.
     """
 
     noise: float

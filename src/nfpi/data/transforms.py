@@ -50,8 +50,9 @@ def _released(shape: Shape) -> list[v2.Transform]:
     """Return colour jitter (three channels only), rotation by up to 12°, and random crop.
 
     At 32×32, images are padded by 8 pixels (repeating the edge), rotated, centre-cropped to 36×36 and randomly cropped.
-    Other sizes use the same ratios, H/4 and H + H/8, rounded down. The black corners due to the rotation are outside of
-    the centre crop, which needs 0.5625 H (cos 12° + sin 12°) ≈ 0.67 H of the 0.75 H from the centre (H = W).
+    Other sizes use the same ratios, H/4 and H + H/8, rounded down. The centre crop contains no black corners of the
+    rotated image: it extends at most 0.5625 H (cos 12° + sin 12°) ≈ 0.67 H along the axes of that image, whose edges
+    are 0.75 H from the centre (H = W).
     """
     channels, height, width = shape
     jitter = [v2.ColorJitter(brightness=0.1, contrast=0.1, saturation=0.05)] if channels == 3 else []

@@ -33,12 +33,12 @@ class GatheringSummary:
 
     Attributes:
         runs: number of copied runs.
-        missing: number of missing runs of the existing seeds.
+        missing: number of runs of the tables that are missing, among the seeds that have any run.
         added: runs that are new in the evidence.
         replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.
         seeds: seeds of the evidence.
-        size: size of all its files, in bytes.
+        size: size of all files of the evidence, in bytes.
     """
 
     runs: int
