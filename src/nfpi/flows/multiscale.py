@@ -47,7 +47,7 @@ class FlowStep(Bijection):
         return forward_through(self._parts(), x, x.new_zeros(len(x)))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply their inverses in reverse order."""
+        """Apply the inverses of the three parts in reverse order."""
         return inverse_through(self._parts(), y, y.new_zeros(len(y)))
 
     @torch.no_grad()

@@ -22,10 +22,12 @@ _TOKENS, _CHANNELS = 1, 2
 
 
 class Patches(Bijection):
-    """Patches (B, N, D) of images (B, C, H, W), row by row; the D = C·patch_size² numbers are ordered (row, column, C).
+    """Map of images (B, C, H, W) to their patches (B, N, D), row by row.
+
+    The D = C·patch_size² numbers of a patch are ordered (row, column, C).
 
     Args:
-        shape: (C, H, W).
+        shape: (C, H, W) of the images.
         patch_size: side of a patch.
     """
 
@@ -119,13 +121,14 @@ class TransformerNet(nn.Module):
 class TransformerCoupling(Bijection):
     """Affine coupling y₂ = (x₂ + b(x₁)) ⊙ s(x₁) with s = 2 sigmoid(r(x₁)), and log |det| = Σ log s.
 
-    x₁ is the first half, rounded up, of the tokens or of the channels in a given order. The scale is below 2, but log s
+    x₁ is the first half, rounded up, of the tokens or of the channels in `order`. The scale is below 2, but log s
     has no lower bound: the inverse loses precision where r is far below 0.
 
     Args:
-        num_tokens, num_channels: N and D.
+        num_tokens: number of tokens N.
+        num_channels: number of channels D of a token.
         axis: axis that is split: 1 (tokens) or 2 (channels).
-        order: a permutation of the tokens or channels; a buffer.
+        order: permutation of the indices along this axis, kept as a buffer.
         settings: width, num_heads and depth of the net.
     """
 

@@ -100,7 +100,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             cache_dir: folder where downloads are kept; None: the hub's default cache.
             force_download: whether to download again what is in the cache.
             local_files_only: whether to use only the cache, without the network.
-            token: for a private repository.
+            token: access token for a private repository.
 
         Returns:
             the model, on the CPU.
@@ -139,7 +139,7 @@ def is_hub_id(name: Path | str) -> bool:
 
 
 def download_model(name: str, **options: Any) -> Path:
-    """Download only the config and weights of a model, of one revision, to the hub's cache.
+    """Download only config, weights and card of one revision of a model to the hub's cache.
 
     Args:
         name: id of the repository.

@@ -45,8 +45,8 @@ class Agreement:
 
     Attributes:
         classes: names of the classes.
-        counts: number of images by class (rows) and prediction (columns).
-        picture: picture of `counts` if there are too many classes for a table.
+        counts: number of images by class (rows) and prediction (columns); empty if there is a picture.
+        picture: picture of the confusion matrix if there are too many classes for a table.
         mistakes: the most frequent mistakes: class, prediction, number of images.
         bins: non-empty bins of the confidence.
     """
@@ -68,7 +68,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
 
     Args:
         path: the file.
-        classes: names of the classes; if their number differs, classes are numbered.
+        classes: names of the classes; if their number differs from that in the file, classes are numbered.
 
     Raises:
         MetricsError: the file does not contain predictions of all classes.

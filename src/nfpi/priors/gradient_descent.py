@@ -26,7 +26,7 @@ __all__ = [
 
 # initial variances keep this distance, as a share of a, from the ends of (c, a + c), where the sigmoid is flat
 _MARGIN = 0.01
-# weights w of the divergences in the released code, at the first epoch and from the hundredth on; margin of its ranges
+# in the released code: weight w of the divergences at the first epoch and from the hundredth on; margin of its ranges
 _FIRST_KLD_WEIGHT, _LAST_KLD_WEIGHT, _KLD_WEIGHT_EPOCHS = 50.0, 25.0, 100
 _WIDENING = 0.2
 
@@ -91,11 +91,10 @@ def repulsion(prior: GaussianPrior, weight: float, alpha: float = 10.0, scale: S
 def released_objective(
     prior: GaussianPrior, statistics: ClassStatistics, nll_range: ValueRange, kld_weight: float
 ) -> Tensor:
-    """Compute NLL / R − w Σ_{i,j} KLD_ij / (K D R′), the objective of the released code, without gradients through R,
-    R′.
+    """Compute NLL / R − w Σ_{i,j} KLD_ij / (K D R′), the objective of the released code.
 
     NLL is the mean over all latents. R′ is the width of the range of Σ_j (KLD_ij + KLD_ji) / (K − 1) over the classes
-    i.
+    i. No gradients flow through R and R′.
 
     Args:
         prior: K Gaussians in D dimensions.
@@ -117,8 +116,9 @@ class GaussianLearner(nn.Module):
     """Learnable Gaussians and their Adam optimizer; float64.
 
     Args:
-        initial: initial values, with diagonal covariances. Learned variances are clamped to [c + a/100, c + 99a/100].
-        config: λ and settings.
+        initial: initial values, with diagonal covariances. Initial values of learned variances are clamped to
+            [c + a/100, c + 99a/100].
+        config: settings, including λ.
 
     Attributes:
         mean: (K, D).

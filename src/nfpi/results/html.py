@@ -19,7 +19,7 @@ _SPACES = re.compile(r"\s+")
 
 @functools.cache
 def templates(package: str) -> Environment:
-    """Return a Jinja environment with the templates of a package and of tables, which escapes all values."""
+    """Return a Jinja environment that escapes all values, with the templates of a package and those of tables."""
     loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -71,10 +71,10 @@ _COUNT = "_seeds"
 def table_columns(metrics: Iterable[str]) -> dict[str, str]:
     """Return the columns, with their types, of a table of these metrics.
 
-    `_seeds` is the number of seeds of a mean, `_std` the standard deviation over them (n − 1), `_low` and `_high` are
-    the bounds of the 95 % confidence interval, and `_difference` is ours − the paper's. `_test` names the test that
-    compares the row with the best one in this metric, and `_p` is its adjusted p-value, empty for the best row
-    (:func:`nfpi.results.comparisons.compare_with_best`).
+    Suffixes of the columns of a metric: `_seeds` is the number of seeds of the mean, `_std` the standard deviation over
+    them (n − 1), `_low` and `_high` are the bounds of the 95 % confidence interval, and `_difference` is ours − the
+    paper's. `_test` names the test that compares the row with the best one in this metric, and `_p` is its adjusted
+    p-value, empty for the best row (:func:`nfpi.results.comparisons.compare_with_best`).
     """
     return ROW_COLUMNS | {
         column: kind
@@ -108,8 +108,8 @@ def accuracy_table(
     """Make a table of metrics over seeds beside the paper's numbers, followed by the cited work.
 
     A row whose runs have no metrics has the status `missing`. Diverged seeds are counted in `status`, and excluded from
-    means and from the choice of λ; a λ at which more than half of the seeds diverged is chosen only if they did at all
-    λ.
+    means and from the choice of λ; a λ at which more than half of the seeds diverged is chosen only if no other λ is
+    left.
 
     Args:
         metrics: result of :func:`nfpi.results.collect.collect`, in any order.
