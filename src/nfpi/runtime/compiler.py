@@ -42,12 +42,12 @@ def choose_compiler(wanted: bool | Literal["auto"], device: torch.device) -> str
 def require_compiler(purpose: str, device: torch.device) -> str:
     """Return the backend of :func:`torch.compile` for a device, if it works.
 
-    It needs a C++ compiler for CPUs, and Triton with a C compiler for GPUs. Therefore a trivial function is compiled
-    first as a test.
+    The backend needs a C++ compiler for CPUs, and Triton with a C compiler for GPUs. A trivial function is compiled to
+    test whether it works.
 
     Args:
-        purpose: setting or method that asks for it, for the error.
-        device: to compile for.
+        purpose: setting or method that requires the compiler, for the error message.
+        device: device to compile for.
 
     Raises:
         ValueError: the compiler does not work.

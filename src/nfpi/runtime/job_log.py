@@ -37,7 +37,7 @@ class JobLog:
         self._in_use = True
 
     def tell(self, line: str) -> None:
-        """Print a line on the original stderr, unless all lines are printed there."""
+        """Print a line on the original stderr, unless :meth:`write` already sends all output there."""
         if self._in_use:
             with contextlib.suppress(OSError):
                 os.write(self._stderr, line.encode(errors="backslashreplace"))

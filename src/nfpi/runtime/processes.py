@@ -152,7 +152,7 @@ def _others(count: int, port: int) -> Iterator[None]:
 
 
 def _start(rank: int, port: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start another process, which ignores signals from its start, as the first one handles them."""
+    """Start another process with signals blocked, because the first one handles them."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
     try:
         return subprocess.Popen(

@@ -55,7 +55,7 @@ def _find(command: ShowLog) -> tuple[Path, Run]:
 def _last_logs(root: Path, run: Run) -> list[Path]:
     """Return the log of the last job, preceded by SLURM's, which exists until the job succeeds."""
     logs = logs_of_run(root, run)
-    if not logs:  # Snakemake removes it before the job is tried again
+    if not logs:  # Snakemake removes the log before the job is tried again
         return []
     log = logs[-1]
     wildcards = "_".join(value for name, value in run.wildcards.items() if name != "source").replace("/", "_")

@@ -1,4 +1,4 @@
-"""Trainings whose loss or learned Gaussians are no longer finite."""
+"""Errors of trainings whose loss, learned Gaussians or fit diverged."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ __all__ = ["TrainingDiverged", "fit_diverged", "loss_diverged", "require_finite"
 
 
 def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
-    """Check that the learned Gaussians and the loss are finite, in an epoch counted from 1.
+    """Check that the learned Gaussians and the loss are finite.
+
+    Args:
+        state: state of the training.
+        config: settings of the training.
+        epoch: current epoch, counted from 1, for the error message.
 
     Raises:
-        TrainingDiverged: they are not. The Gaussians are checked first, because their message names a class.
+        TrainingDiverged: a value is not finite. The Gaussians are checked first, because their message names a class.
     """
     learner = state.learner
     if learner is not None:
@@ -43,7 +48,7 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
 
 
 def fit_diverged(fault: FixedPointDiverged, state: TrainingState, epoch: int) -> TrainingDiverged:
-    """Make the exception of a fit before an epoch, counted from 1, with the class and the quantity that it lost."""
+    """Make the exception for a fit that diverged before `epoch` (counted from 1), with its class and quantity."""
     diverged = TrainingDiverged(
         f"training: epoch {epoch}, step {state.step}: {fault} (seed {state.seed})", state.step, fault.quantity
     )
@@ -52,7 +57,7 @@ def fit_diverged(fault: FixedPointDiverged, state: TrainingState, epoch: int) ->
 
 
 def loss_diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
-    """Make the exception of a loss that is not finite by a step."""
+    """Make the exception for a loss that became infinite or NaN at `step` or earlier."""
     return TrainingDiverged(
         f"training: the loss is not finite by step {step} (seed {seed}): "
         f"try a smaller learning_rate (now {config.learning_rate:g}) or a gradient_clip "

@@ -64,20 +64,20 @@ class TrainingState:
     """Everything that the next step depends on.
 
     Attributes:
-        flow: weights that are trained.
-        average: their exponential moving average, which is evaluated and sampled from; it equals them during the first
-            epoch.
-        optimizer: of the flow, with its moments.
-        seed: of the run.
+        flow: the flow that is trained.
+        average: exponential moving average of its weights, used for evaluation and sampling; equal to the weights
+            during the first epoch.
+        optimizer: optimizer of the flow, with its moments.
+        seed: seed of the run.
         step: number of steps made.
         epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; ().
         log: one row per epoch.
         learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
             fixed.
-        series_bounds: of the couplings (:class:`nfpi.flows.series.SeriesBounds`); None: no bounds are held.
-        series_largest: record of the steps whose weights exceeded them, (number of couplings,).
-        precisions: of the steps, and the number of steps before the first in each; several if the training was resumed
-            on another kind of device.
+        series_bounds: one bound per coupling (:class:`nfpi.flows.series.SeriesBounds`); None: no bounds are held.
+        series_largest: largest bounds of the weights since `series_bounds` were chosen, (number of couplings,).
+        precisions: pairs (number of preceding steps, precision of the steps that follow); several if the training was
+            resumed on another kind of device.
     """
 
     flow: ImageFlow
@@ -159,16 +159,17 @@ class TrainingState:
         steps_per_epoch: int,
         device: torch.device,
     ) -> TrainingState:
-        """Make the state of a :meth:`serialize`.
+        """Make a state from the result of :meth:`serialize`.
 
         Args:
-            path: of the file that it was read from, for errors.
-            tensors, header: of the state, possibly among others.
-            config, steps_per_epoch: of the training.
-            device: of the state.
+            path: path of the file that the state was read from, for error messages.
+            tensors, header: result of :meth:`serialize`, possibly with further entries.
+            config: settings of the training.
+            steps_per_epoch: number of steps per epoch.
+            device: device of the state.
 
         Raises:
-            FormatError: it is not a training state.
+            FormatError: tensors and header are not a training state.
         """
 
         def under(prefix: str) -> dict[str, Tensor]:
