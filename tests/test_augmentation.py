@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nfpi.augmentation import PrincipalAxes, augment_images, class_axes, make_variants, mix_in_span, move_along
+from nfpi.augmentation import (
+    PrincipalAxes,
+    augment_images,
+    axes_of_class,
+    class_axes,
+    make_variants,
+    mix_in_span,
+    move_along,
+)
 from nfpi.config import NfaConfig
 from nfpi.config.generation import Displacement
 from nfpi.data import DataError, Domain, ImageSet, domain_of
@@ -420,5 +428,9 @@ def test_an_image_alone_in_its_class_has_no_partner(flow, images):
 
 
 def test_images_of_another_size_than_the_flow_are_refused(flow, make_images):
-    with pytest.raises(ValueError, match=r"\(3, 4, 4\) for this flow, received \(1, 8, 8\)"):
+    message = r"\(3, 4, 4\) for this flow, received \(1, 8, 8\)"
+    with pytest.raises(ValueError, match=message):
         variants_of(flow, make_images())
+    device = torch.device("cpu")
+    with pytest.raises(ValueError, match=message):
+        axes_of_class(flow, make_images(), 0, NfaConfig(), seed=0, domain=pixels(make_images()), device=device)

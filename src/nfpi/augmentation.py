@@ -180,8 +180,7 @@ def augment_images(
         ValueError: the images do not fit the flow, or a class has only one image.
         FloatingPointError: latents are not finite, or images are still not finite after several draws.
     """
-    if flow.shape != image_set.shape:
-        raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
+    _require_shape(flow, image_set)
     flow.eval()
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
@@ -204,6 +203,7 @@ def axes_of_class(
     device: torch.device,
 ) -> PrincipalAxes:
     """Compute the axes of a class as :func:`augment_images` does, with the same arguments and errors."""
+    _require_shape(flow, image_set)
     flow.eval()
     return _ClassImages(flow, image_set, label, config, seed, domain, device, "mix").axes
 
@@ -236,6 +236,11 @@ def make_variants(
     )
     variants = {index: some for places, block in made for index, some in zip(places.tolist(), block, strict=True)}
     return torch.stack([variants[index] for index in np.asarray(indices).tolist()])
+
+
+def _require_shape(flow: ImageFlow, image_set: ImageSet) -> None:
+    if flow.shape != image_set.shape:
+        raise ValueError(f"images: expected (C, H, W) = {flow.shape} for this flow, received {image_set.shape}")
 
 
 class _ClassImages:
