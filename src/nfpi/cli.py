@@ -34,7 +34,7 @@ from tqdm import tqdm
 from nfpi import __version__
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions, suggest
 from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
-from nfpi.runtime.job_log import PLACE, print_error, run_with_log
+from nfpi.runtime.job_log import RANK_AND_PORT, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.options import COMMANDS, Command, Stage
 from nfpi.stages.options.words import has_words, join_words
@@ -121,7 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     except argparse.ArgumentError as error:
         return _fail(str(error), _WRONG_USAGE)
     arguments = arguments or ["--help"]
-    is_first_process = PLACE not in os.environ  # of a training on several devices; only the first writes the log
+    # of the processes of a training on several devices, only the first writes the log
+    is_first_process = RANK_AND_PORT not in os.environ
     log = known.log if is_first_process else None
     return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
 

@@ -25,7 +25,7 @@ GIB = 2**30
 LARGEST_ACCUMULATE = 64
 
 
-def write_page(projection: Projection, preset: str) -> str:
+def compose_page(projection: Projection, preset: str) -> str:
     """Return the page as Markdown: the tables, and how they were computed."""
     return "\n".join(
         [
@@ -101,7 +101,7 @@ def _title(work: Work) -> str:
 
 def _steps(projection: Projection) -> list[str]:
     rows = []
-    for work in _one_a_title(_trained(projection)):
+    for work in _distinct_titles(_trained(projection)):
         for precision in ("32-true", "bf16-mixed"):
             step = projection.step(work, precision)
             counts = step.counts
@@ -123,14 +123,14 @@ def _steps(projection: Projection) -> list[str]:
     ]
 
 
-def _one_a_title(works: Sequence[Work]) -> list[Work]:
+def _distinct_titles(works: Sequence[Work]) -> list[Work]:
     """Drop steps that differ from an earlier one only in the number of classes."""
     return list({_title(work): work for work in reversed(works)}.values())[::-1]
 
 
 def _memory(projection: Projection) -> list[str]:
     rows = []
-    for work in _one_a_title(_trained(projection)):
+    for work in _distinct_titles(_trained(projection)):
         for precision in ("32-true", "bf16-mixed"):
             step = projection.step(work, precision)
             fitting = [_fitting(step, card, work) if precision in card.precisions else "" for card in CARDS]
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     projection = Projection(resolved.config, work_of(resolved.config))
     if chosen.jobs > 1:
         projection.count(chosen.jobs)
-    write_atomically(chosen.output, write_page(projection, resolved.preset))
+    write_atomically(chosen.output, compose_page(projection, resolved.preset))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from nfpi.training.batches import TrainingData
 _SHARED = Path("/dev/shm")
 _BATCHES_AHEAD = 2
 """batches prefetched by each worker, torch's default"""
-_MARGIN, _ALONE = 1.2, 5.0
+_MARGIN_WITH_WORKERS, _MARGIN_WITHOUT_WORKERS = 1.2, 5.0
 """Smallest ratio of the reading rate to the rate that the steps need: with workers, and without any."""
 _BATCHES = 8
 
@@ -92,10 +92,10 @@ def check_loader(subject: Subject) -> Iterator[Line]:
     text += f", {need:.0f} needed"
     if not workers:
         text += f"; reading before each step adds {100 * need / rate:.1f} % to its time"
-    if rate >= (_MARGIN if workers else _ALONE) * need:
+    if rate >= (_MARGIN_WITH_WORKERS if workers else _MARGIN_WITHOUT_WORKERS) * need:
         yield Line("loader", "ok", text)
         return
-    wanted, most = int(max(1, workers) * _MARGIN * need / rate) + 1, max(1, cores() - 1)
+    wanted, most = int(max(1, workers) * _MARGIN_WITH_WORKERS * need / rate) + 1, max(1, cores() - 1)
     advice = f"set training.workers: {min(wanted, most)}" if workers < most else "ask for more cores, and set workers"
     yield Line("loader", "slow", f"{text}: {advice}")
 

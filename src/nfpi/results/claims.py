@@ -196,7 +196,7 @@ def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Com
     if comparison.direction == "not_less":
         verdict = judge_non_inferiority(low, high, comparison.smallest_effect)
     else:
-        verdict = judge_difference(sign * result.difference, low, high, p_adjusted, comparison.smallest_effect)
+        verdict = judge_difference(sign * result.difference, high, p_adjusted, comparison.smallest_effect)
     ran = first.ran if second.constant is not None else first.ran & second.ran
     return judge_with_diverged(
         verdict,

@@ -51,12 +51,12 @@ ClaimVerdict = Literal["replicated", "replicated in part", "not replicated", "in
 """Verdict on a claim."""
 
 
-def judge_difference(difference: float, low: float, high: float, p_adjusted: float, smallest_effect: float) -> Verdict:
+def judge_difference(difference: float, high: float, p_adjusted: float, smallest_effect: float) -> Verdict:
     """Judge a claimed difference d > 0.
 
     Args:
         difference: d.
-        low, high: bounds of its 95 % interval; NaN: unknown.
+        high: h, the upper bound of its 95 % interval; NaN: unknown.
         p_adjusted: two-sided p-value, adjusted by Holm's method; NaN: not tested.
         smallest_effect: m ≥ 0.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"
-_SUPPORTED = 8
+_LOWEST_CAPABILITY = 8
 """lowest major compute capability of NVIDIA GPUs (A100) that Triton supports"""
 
 
@@ -62,7 +62,7 @@ def require_compiler(purpose: str, device: torch.device) -> str:
 def _has_triton(device: torch.device) -> bool:
     if device.type != "cuda" or find_spec("triton") is None:
         return False
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _SUPPORTED
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY
 
 
 def _fault_of_compiler(device: torch.device) -> str | None:

@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from torch import Tensor, nn
 
 from nfpi.runtime.device import Device
-from nfpi.runtime.job_log import PLACE
+from nfpi.runtime.job_log import RANK_AND_PORT
 from nfpi.runtime.precision import tensor_float32
 from nfpi.runtime.processes import ADDRESS, Processes, connected
 
@@ -26,7 +26,7 @@ class OneMachine(LightningEnvironment):
 
     def __init__(self) -> None:
         super().__init__()
-        rank, port = os.environ.get(PLACE, "0 0").split()
+        rank, port = os.environ.get(RANK_AND_PORT, "0 0").split()
         self._rank, self._main_port = int(rank), int(port) or find_free_network_port()
 
     @property

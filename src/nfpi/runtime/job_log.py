@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-PLACE = "NFPI_PROCESS"
+RANK_AND_PORT = "NFPI_PROCESS"
 """Environment variable that is set in all but the first process of a training on several devices
 (:mod:`nfpi.runtime.processes`): rank of the process, and port of the first process, which alone writes the log."""
 

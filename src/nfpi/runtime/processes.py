@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nfpi.runtime.job_log import PLACE, print_error
+from nfpi.runtime.job_log import RANK_AND_PORT, print_error
 from nfpi.runtime.signals import SIGNALS
 
 ADDRESS = "127.0.0.1"
@@ -157,7 +157,7 @@ def _start(rank: int, port: int, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]],
-            env=os.environ | {PLACE: f"{rank} {port}"},
+            env=os.environ | {RANK_AND_PORT: f"{rank} {port}"},
             stdin=subprocess.PIPE,  # see _end_with_first
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -13,7 +13,7 @@ from nfpi.config.extensions import loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
-from nfpi.runtime.job_log import PLACE, print_line, writes_log
+from nfpi.runtime.job_log import RANK_AND_PORT, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
 from nfpi.runtime.manifests import ManifestError, digest_of, find_faults, read_manifest, trace, write_manifest
 from nfpi.stages.options.base import MANIFEST, Command, Stage
@@ -26,7 +26,7 @@ _SECONDS = 2.0
 
 def execute(command: Command) -> None:
     """Run a command."""
-    if isinstance(command, Stage) and PLACE not in os.environ:
+    if isinstance(command, Stage) and RANK_AND_PORT not in os.environ:
         _run_stage(command)
     else:  # not a stage, or a further process of a training, which writes no files
         command.load()(command)
