@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +12,11 @@ import torch
 
 from nfpi.data import ImageSet
 from nfpi.runtime.checkpoints import Checkpoints
+
+# These settings of containers hide faults of pipes and of bytecode caches, which most users' machines would show.
+for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(name, None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -145,7 +145,12 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     try:
         with interruptible(at_once=True):
             load_extensions(extensions)
-            CliApp.run(commands(), cli_args=arguments)
+            try:
+                CliApp.run(commands(), cli_args=arguments)
+            except SystemExit:  # after --help
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
     except ValidationError as error:
         return _fail(explain(error))
     except ConfigError as error:

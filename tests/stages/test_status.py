@@ -173,12 +173,13 @@ def test_status_looks_into_results_by_itself(root, capsys, monkeypatch) -> None:
     assert capsys.readouterr().out.startswith("results/demo: 2 waiting")
 
 
-def test_a_reader_that_has_enough_is_no_error(root) -> None:
-    """As `nfpi status | head` is."""
+@pytest.mark.parametrize("arguments", [["status"], ["--help"]])
+def test_a_reader_that_has_enough_is_no_error(root, arguments) -> None:
+    """As in `nfpi status | head`."""
     read, write = os.pipe()
     os.close(read)
     try:
-        command = [sys.executable, "-m", "nfpi.cli", "status", str(root)]
+        command = [sys.executable, "-m", "nfpi.cli", *arguments, *([str(root)] if arguments == ["status"] else [])]
         process = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
     finally:
         os.close(write)

@@ -44,12 +44,12 @@ def load_extensions(files: Iterable[Path]) -> None:
         name = f"nfpi_extension_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
-        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # needed to resolve annotations of its classes
         try:
             with registering_from(path):
-                spec.loader.exec_module(module)
+                # not by the loader: it would write __pycache__, and take an edit within a second for the cached file
+                exec(compile(path.read_bytes(), path, "exec"), vars(module))
         except Exception as error:
             _forget(path)
             raise ConfigError(describe_extension_fault(error, [path]) or f"{path}: {error}") from error
