@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,3 +71,20 @@ def cut_after() -> Callable[[pytest.MonkeyPatch, int], list[int]]:
         return made
 
     return cut
+
+
+@pytest.fixture(scope="session")
+def write_archive() -> Callable[[Path, str], None]:
+    """A zip or tar archive of one file of one byte, under any name inside the archive."""
+
+    def write(archive: Path, name: str) -> None:
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive, "w") as file:
+                file.writestr(name, b"x")
+        else:
+            with tarfile.open(archive, "w") as file:
+                member = tarfile.TarInfo(name)
+                member.size = 1
+                file.addfile(member, io.BytesIO(b"x"))
+
+    return write

@@ -36,7 +36,7 @@ def uses_cpu_on_purpose() -> bool:
 
 
 def require_granted_gpu(devices: int = 1) -> None:
-    """Check that torch can use the GPU allocated to this process; do nothing if none is allocated.
+    """Check that torch can use the GPU allocated to this process; no-op without such a GPU.
 
     A GPU counts as allocated if SLURM or CUDA_VISIBLE_DEVICES names one, if NVIDIA's driver finds one outside SLURM, or
     if `NFPI_DEVICE=cuda` requires one. Builds of torch for AMD's GPUs are not checked.
@@ -93,7 +93,7 @@ def _choice() -> str:
 
 
 def _describe_granted() -> str | None:
-    """Describe by what a GPU is allocated to this process; None: none is."""
+    """Describe what allocated a GPU to this process; None if nothing did."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     for variable in _SLURM:
         if given := os.environ.get(variable):
