@@ -8,7 +8,7 @@ import pytest
 
 import nfpi.checks.run
 from nfpi.checks.report import Line
-from nfpi.checks.run import CHECKS, lines_of, run_checks
+from nfpi.checks.run import CHECKS, run_check, run_checks
 from nfpi.cli import main
 from nfpi.runtime.signals import Interrupted
 
@@ -37,7 +37,7 @@ def test_on_a_cpu_nothing_fails(resolved):
 
 
 @pytest.mark.parametrize("settings", [{}, {"cluster": {}, "resources": {"train_flow": {"gpu": 1}}}])
-def test_a_granted_gpu_that_torch_cannot_use_fails_and_ends_the_list(resolved, monkeypatch, settings):
+def test_an_allocated_gpu_that_torch_cannot_use_fails_and_ends_the_list(resolved, monkeypatch, settings):
     monkeypatch.delenv("NFPI_DEVICE")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
@@ -59,7 +59,7 @@ def test_an_error_of_a_check_is_its_line_and_the_others_go_on(subject, monkeypat
         raise RuntimeError("out\nof order")
         yield
 
-    assert list(lines_of(check_thing, subject())) == [Line("thing", "FAILED", "RuntimeError: out of order")]
+    assert list(run_check(check_thing, subject())) == [Line("thing", "FAILED", "RuntimeError: out of order")]
 
 
 def test_a_signal_ends_the_list(subject):
@@ -68,7 +68,7 @@ def test_a_signal_ends_the_list(subject):
         yield
 
     with pytest.raises(Interrupted):
-        list(lines_of(check_thing, subject()))
+        list(run_check(check_thing, subject()))
 
 
 def test_a_flow_that_the_preset_does_not_train_is_refused(resolved):

@@ -15,8 +15,8 @@ from stages.conftest import SmallRun
 from nfpi import ClassConditionalFlow
 from nfpi.data import ImageSet, read_image_folder, read_image_set
 from nfpi.model import TrainedFlow
+from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.divergence import Diverged
-from nfpi.runtime.granted import DeviceError
 
 from .conftest import SMALL
 

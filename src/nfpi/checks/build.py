@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import torch
 
-from nfpi.checks.classifiers import used_classifiers
+from nfpi.checks.classifiers import find_classifiers
 from nfpi.checks.report import Line
 from nfpi.checks.subject import Subject
 from nfpi.config import Config
+from nfpi.runtime.allocation import uses_cpu_on_purpose
 from nfpi.runtime.devices import describe_device, visible_gpus
-from nfpi.runtime.granted import uses_cpu_on_purpose
 from nfpi.runtime.precision import choose_precision
 
-_EXACT = 1e-5
+_TOLERANCE = 1e-5
 """largest relative error of a product or a convolution in float32; TF32 has about 3e-4"""
 
 
-def check_promised(config: Config) -> Line | None:
+def check_gpu_count(config: Config) -> Line | None:
     """Return a line if this job sees fewer GPUs than its settings ask the cluster for, otherwise None."""
     line = config.resources.get("train_flow")
     promised = 0 if line is None or config.cluster is None or uses_cpu_on_purpose() else line.gpu
@@ -56,7 +56,7 @@ def check_precision(subject: Subject) -> Iterator[Line]:
     wanted: dict[str, str] = {
         f"training of {workload.name}": workload.training.precision for workload in subject.workloads
     }
-    wanted |= {f"classifiers.{name}": one.precision for (name, _), one in used_classifiers(subject.config).items()}
+    wanted |= {f"classifiers.{name}": one.precision for (name, _), one in find_classifiers(subject.config).items()}
     for where, precision in wanted.items():
         try:
             chosen = choose_precision(precision, subject.device)
@@ -87,12 +87,12 @@ def check_float32(subject: Subject) -> Iterator[Line]:
         name: ((value.cpu().double() - exact[name]).norm() / exact[name].norm()).item() for name, value in found.items()
     }
     text = ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
-    if max(errors.values()) <= _EXACT:
+    if max(errors.values()) <= _TOLERANCE:
         yield Line("float32", "ok", f"relative errors: {text}; nothing is rounded to TF32")
     else:
         yield Line(
             "float32",
             "FAILED",
-            f"relative errors: {text}, expected at most {_EXACT:g}: TF32 or less is used; unset "
+            f"relative errors: {text}, expected at most {_TOLERANCE:g}: TF32 or less is used; unset "
             "NVIDIA_TF32_OVERRIDE and TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
         )

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from nfpi.checks.build import check_build, check_float32, check_precision, check_promised
+from nfpi.checks.build import check_build, check_float32, check_gpu_count, check_precision
 from nfpi.checks.classifiers import check_classifiers
 from nfpi.checks.flow import check_bounds, check_flow_precision
 from nfpi.checks.given import check_account, check_autoencoder, check_data, check_weights
 from nfpi.checks.hours import check_hours, check_passes
 from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
 from nfpi.checks.processes import check_processes
-from nfpi.checks.report import Line, one_line
+from nfpi.checks.report import Line, format_error
 from nfpi.checks.steps import (
     check_checkpoint,
     check_memory,
@@ -23,9 +23,9 @@ from nfpi.checks.steps import (
 from nfpi.checks.subject import Subject, release_memory
 from nfpi.checks.workloads import find_workloads
 from nfpi.config import Resolved
+from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.faults import describe_fault
-from nfpi.runtime.granted import DeviceError
 from nfpi.runtime.signals import Interrupted
 
 Check = Callable[[Subject], Iterator[Line]]
@@ -70,18 +70,18 @@ def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None 
     except DeviceError as error:
         yield Line("device", "FAILED", str(error))
         return
-    lack = check_promised(resolved.config)  # fewer GPUs than train_flow requests
+    lack = check_gpu_count(resolved.config)  # fewer GPUs than train_flow requests
     if lack is not None:
         yield lack
         if lack.verdict == "FAILED":
             return
     subject = Subject(resolved.preset, resolved.config, find_workloads(resolved, dataset, flow), device)
     for check in CHECKS:
-        yield from lines_of(check, subject)
+        yield from run_check(check, subject)
 
 
-def lines_of(check: Check, subject: Subject) -> Iterator[Line]:
-    """Yield the lines of a check; an error becomes a line."""
+def run_check(check: Check, subject: Subject) -> Iterator[Line]:
+    """Yield the lines of a check, the last of which reports its error if it raises one."""
     try:
         with torch.random.fork_rng(devices=[]):
             yield from check(subject)
@@ -89,6 +89,8 @@ def lines_of(check: Check, subject: Subject) -> Iterator[Line]:
         raise
     except Exception as error:
         name = check.__name__.removeprefix("check_").replace("_", " ")
-        yield Line(name, "FAILED", describe_fault(error, "train-flow") or f"{type(error).__name__}: {one_line(error)}")
+        yield Line(
+            name, "FAILED", describe_fault(error, "train-flow") or f"{type(error).__name__}: {format_error(error)}"
+        )
     finally:
         release_memory()

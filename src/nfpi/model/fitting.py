@@ -11,7 +11,7 @@ import torch
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
 from nfpi.config.flows import FLOWS, FlowBlock
-from nfpi.config.priors import PRIORS, PriorBlock, learned_config
+from nfpi.config.priors import PRIORS, PriorBlock, make_learned_config
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
@@ -20,9 +20,9 @@ from nfpi.model.settings import choose_flow, choose_prior, choose_training, pars
 from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import fit
+from nfpi.runtime.allocation import require_allocated_gpu
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device, prepare_process
-from nfpi.runtime.granted import require_granted_gpu
 from nfpi.runtime.precision import choose_precision
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
@@ -75,7 +75,7 @@ def fit_model(
     description = {
         "kind": block.kind,
         "shape": list(train.shape),
-        "settings": FLOWS.settings_of(block).model_dump(mode="json"),
+        "settings": FLOWS.extract_settings(block).model_dump(mode="json"),
     }
     with _training_device(device, config.precision) as place:
         data = TrainingData(train, held_out, config, place.device)
@@ -107,7 +107,7 @@ def _train(
     Returns:
         the final state, the Gaussians, and their description for the config.
     """
-    settings = PRIORS.settings_of(method)
+    settings = PRIORS.extract_settings(method)
     known: dict[str, Any] = {
         "lambda": weight,
         "method": method.method,
@@ -115,7 +115,7 @@ def _train(
     }
     prior, learned = initial.prior, None
     if PRIORS[method.method].traits["learned"]:
-        learned = learned_config(method.method, weight=weight, **settings.model_dump())
+        learned = make_learned_config(method.method, weight=weight, **settings.model_dump())
     else:
         fitted = fit(method.method, initial.statistics, initial.prior, weight, settings)
         if isinstance(fitted, FixedPointResult):
@@ -234,7 +234,7 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
             chosen = make_device(precision)
         else:
             if wanted.type == "cuda":
-                require_granted_gpu()
+                require_allocated_gpu()
             prepare_process(wanted)
             chosen = Device(wanted)
         gpus = [chosen.device] if chosen.device.type == "cuda" else []

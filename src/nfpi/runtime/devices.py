@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from nfpi.runtime.allocation import require_allocated_gpu, uses_cpu_on_purpose
 from nfpi.runtime.device import Device
-from nfpi.runtime.granted import require_granted_gpu, uses_cpu_on_purpose
 from nfpi.runtime.precision import choose_precision
 
 logger = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
         devices: number of GPUs, with one process each, see :meth:`Device.together`.
 
     Raises:
-        DeviceError: this process was given a GPU, and torch cannot use it.
+        DeviceError: a GPU is allocated to this process, and torch cannot use it.
         ValueError: the device does not compute in this precision.
     """
-    require_granted_gpu(devices)
+    require_allocated_gpu(devices)
     count, kind = max(1, min(devices, visible_gpus())), _best_kind()
     chosen = choose_precision(precision, torch.device(kind))
     if count == 1 and chosen == "32-true":

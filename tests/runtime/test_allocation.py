@@ -1,15 +1,15 @@
-"""A job that was given a GPU and cannot use it fails at once."""
+"""A job that is allocated a GPU and cannot use it fails at once."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-import nfpi.runtime.granted
+import nfpi.runtime.allocation
+from nfpi.runtime.allocation import DeviceError, has_kernels
 from nfpi.runtime.devices import make_device, visible_gpus
-from nfpi.runtime.granted import DeviceError, has_kernels
 
-GRANTS = [
+ALLOCATED = [
     ({"SLURM_JOB_ID": "1", "SLURM_JOB_GPUS": "0,1"}, r"SLURM gave this job 2: SLURM_JOB_GPUS=0,1"),
     ({"SLURM_JOB_ID": "1", "SLURM_STEP_GPUS": "3"}, r"SLURM gave this job 1: SLURM_STEP_GPUS=3"),
     ({"SLURM_JOB_ID": "1", "SLURM_GPUS_ON_NODE": "1"}, r"SLURM gave this job 1"),
@@ -17,7 +17,7 @@ GRANTS = [
     ({"CUDA_VISIBLE_DEVICES": "GPU-8f6b4e1a"}, "CUDA_VISIBLE_DEVICES=GPU-8f6b4e1a"),
     ({"NFPI_DEVICE": "cuda"}, "NFPI_DEVICE=cuda"),
 ]
-NO_GRANTS = [
+NOT_ALLOCATED = [
     {},
     {"CUDA_VISIBLE_DEVICES": ""},
     {"CUDA_VISIBLE_DEVICES": "-1"},
@@ -35,7 +35,7 @@ def no_gpu_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     for name in ("NFPI_DEVICE", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("SLURM_GPUS_ON_NODE", raising=False)
-    monkeypatch.setattr(nfpi.runtime.granted, "_DRIVER", tmp_path / "driver")
+    monkeypatch.setattr(nfpi.runtime.allocation, "_DRIVER", tmp_path / "driver")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
@@ -59,9 +59,9 @@ def card(monkeypatch: pytest.MonkeyPatch):
     return put
 
 
-@pytest.mark.parametrize(("environment", "said"), GRANTS)
+@pytest.mark.parametrize(("environment", "said"), ALLOCATED)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_granted_gpu_and_a_cpu_build_is_an_error_in_one_line(monkeypatch, environment, said, precision):
+def test_an_allocated_gpu_and_a_cpu_build_is_an_error_in_one_line(monkeypatch, environment, said, precision):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     expected = rf"^device: expected a GPU \({said}\), received a CPU build of torch 2\.13\.0\+cpu: install a CUDA build"
@@ -72,14 +72,14 @@ def test_a_granted_gpu_and_a_cpu_build_is_an_error_in_one_line(monkeypatch, envi
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("environment", NO_GRANTS)
-def test_where_nobody_gave_a_gpu_the_cpu_computes(monkeypatch, environment):
+@pytest.mark.parametrize("environment", NOT_ALLOCATED)
+def test_without_an_allocated_gpu_the_cpu_computes(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert make_device().device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("environment", [environment for environment, _ in GRANTS])
+@pytest.mark.parametrize("environment", [environment for environment, _ in ALLOCATED])
 def test_the_cpu_may_be_chosen_on_purpose(monkeypatch, environment):
     for name, value in (environment | {"NFPI_DEVICE": "cpu"}).items():
         monkeypatch.setenv(name, value)
@@ -102,9 +102,9 @@ def test_another_choice_is_refused(monkeypatch):
 
 def test_a_driver_with_a_gpu_and_a_cpu_build_is_an_error(monkeypatch, tmp_path):
     (tmp_path / "driver/0000:01:00.0").mkdir(parents=True)
-    monkeypatch.setattr(nfpi.runtime.granted.shutil, "which", lambda name: None)
+    monkeypatch.setattr(nfpi.runtime.allocation.shutil, "which", lambda name: None)
     assert make_device().device == torch.device("cpu")  # a container without a GPU, on a machine with one
-    monkeypatch.setattr(nfpi.runtime.granted.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(nfpi.runtime.allocation.shutil, "which", lambda name: f"/usr/bin/{name}")
     with pytest.raises(DeviceError, match="NVIDIA's driver has one"):
         make_device()
     monkeypatch.setenv("SLURM_JOB_ID", "1")  # a job without a GPU, on a node with some

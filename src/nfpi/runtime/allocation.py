@@ -32,10 +32,10 @@ class DeviceError(ValueError):
 
 def uses_cpu_on_purpose() -> bool:
     """Return whether `NFPI_DEVICE` asks for the CPU."""
-    return _choice() == "cpu"
+    return _read_choice() == "cpu"
 
 
-def require_granted_gpu(devices: int = 1) -> None:
+def require_allocated_gpu(devices: int = 1) -> None:
     """Check that torch can use the GPU allocated to this process; no-op without such a GPU.
 
     A GPU counts as allocated if SLURM or CUDA_VISIBLE_DEVICES names one, if NVIDIA's driver finds one outside SLURM, or
@@ -47,15 +47,15 @@ def require_granted_gpu(devices: int = 1) -> None:
     Raises:
         DeviceError: torch finds no GPU, or has no kernels for it; the message says what to install.
     """
-    choice = _choice()
+    choice = _read_choice()
     if choice == "cpu":
         return
     if torch.cuda.is_available():
         _require_kernels(min(devices, torch.cuda.device_count()))
         return
-    granted = _describe_granted() or (f"{CHOICE}=cuda" if choice == "cuda" else None)
-    if granted is not None:
-        raise DeviceError(f"device: expected a GPU ({granted}), received {_describe_lack()}; {_ON_PURPOSE}")
+    allocation = _describe_allocation() or (f"{CHOICE}=cuda" if choice == "cuda" else None)
+    if allocation is not None:
+        raise DeviceError(f"device: expected a GPU ({allocation}), received {_describe_lack()}; {_ON_PURPOSE}")
 
 
 def has_kernels(built_for: Iterable[str], capability: tuple[int, int]) -> bool:
@@ -85,14 +85,14 @@ def has_kernels(built_for: Iterable[str], capability: tuple[int, int]) -> bool:
     return False
 
 
-def _choice() -> str:
+def _read_choice() -> str:
     choice = os.environ.get(CHOICE, "auto") or "auto"
     if choice not in _CHOICES:
         raise DeviceError(f"{CHOICE}: expected {', '.join(_CHOICES)}, received {choice!r}")
     return choice
 
 
-def _describe_granted() -> str | None:
+def _describe_allocation() -> str | None:
     """Describe what allocated a GPU to this process; None if nothing did."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     for variable in _SLURM:
