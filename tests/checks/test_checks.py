@@ -16,13 +16,13 @@ import nfpi.checks.classifiers
 import nfpi.checks.machine
 import nfpi.checks.steps
 import nfpi.flows
-from nfpi.benchmark.cards import CARDS, PEAKS, peak_of
+from nfpi.benchmark.cards import CARDS, PEAKS, find_peak
 from nfpi.checks.build import check_float32, check_precision
 from nfpi.checks.classifiers import check_classifiers
 from nfpi.checks.flow import SeriesErrors, check_bounds, check_flow_precision
 from nfpi.checks.given import check_account, check_autoencoder, check_data, check_weights
-from nfpi.checks.hours import check_hours, check_passes, stage_hours
-from nfpi.checks.machine import check_loader, check_shared_memory, check_threads, reading_rate
+from nfpi.checks.hours import check_hours, check_passes, compute_stage_hours
+from nfpi.checks.machine import check_loader, check_shared_memory, check_threads, measure_reading_rate
 from nfpi.checks.report import Line
 from nfpi.checks.steps import check_checkpoint, check_memory, check_speed, in_format
 from nfpi.checks.subject import Subject
@@ -68,7 +68,7 @@ def test_a_flow_that_disagrees_with_float64_fails(subject, monkeypatch):
 
 def test_a_series_that_is_too_short_fails(subject, monkeypatch):
     assert only(check_bounds(subject())).verdict == "ok"
-    monkeypatch.setattr(SeriesCoupling, "entry_bound", lambda self: 0.01)
+    monkeypatch.setattr(SeriesCoupling, "bound_entries", lambda self: 0.01)
     line = only(check_bounds(subject()))
     assert line.verdict == "FAILED"
     assert "training.learning_rate" in line.text
@@ -78,7 +78,7 @@ def test_series_that_double_are_slow(subject, monkeypatch):
     line = only(check_bounds(subject()))
     assert "terms per coupling at the beginning, " in line.text
     found = iter([[3, 4, 5], [3, 4, 5], [3, 8, 9]])  # the second one is that of the row of the log
-    monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.lengths", lambda _: next(found))
+    monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.count_products", lambda _: next(found))
     line = only(check_bounds(subject()))
     assert line.verdict == "slow"
     assert "3 to 5 terms per coupling at the beginning, 3 to 9 at the end" in line.text
@@ -87,7 +87,7 @@ def test_series_that_double_are_slow(subject, monkeypatch):
 
 def test_weights_that_diverge_in_the_last_step_fail(subject, monkeypatch):
     found = iter([[3, 4, 5], [3, 4, 5], []])
-    monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.lengths", lambda _: next(found))
+    monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.count_products", lambda _: next(found))
     line = only(check_bounds(subject()))
     assert line.verdict == "FAILED"
     assert "a coupling cannot sum its series at the end: set a smaller training.learning_rate" in line.text
@@ -107,7 +107,7 @@ def test_the_error_of_a_short_series_is_a_bound_of_the_real_one():
         exact = coupling(x)[0]
     assert errors.calls == 2
     assert (short - exact).abs().max() / exact.abs().max() <= errors.largest
-    assert "entry_bound" not in vars(coupling)
+    assert "bound_entries" not in vars(coupling)
 
 
 def test_a_checkpoint_that_was_altered_fails(subject, monkeypatch):
@@ -166,11 +166,11 @@ def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(subject):
     one = subject()
     runs, epochs = one.main.runs, one.main.training.epochs
     classifiers = one.config.for_dataset("digits").classifiers
-    assert stage_hours(one)[0] == {}
+    assert compute_stage_hours(one)[0] == {}
     one.seconds[one.main.name] = 3600.0
     one.per_image = {("flow_inverse", "mef", "digits"): 3600.0, ("flow_forward", "mef", "digits"): 0.0}
     one.per_image |= {("classifier_step", name, "digits"): 3600.0 for name in ("swin", "eva02")}
-    hours, unknown = stage_hours(one)
+    hours, unknown = compute_stage_hours(one)
     assert unknown == {"train_classifier: resnet18", "train_classifier: eva02_pretrained"}
     assert hours["train_flow: mef"] == pytest.approx(runs * (epochs - 1) * 144)
     nfa = one.config.for_dataset("digits").nfa
@@ -180,9 +180,9 @@ def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(subject):
     scored = -(-(288 + 359) // swin.batch_size)
     assert hours["train_classifier: swin"] == pytest.approx(4 * swin.batch_size * (steps + scored / 3))
     one.workloads = [replace(one.main, count=2 * 1150)]
-    assert stage_hours(one)[0]["train_classifier: swin"] == pytest.approx(2 * hours["train_classifier: swin"])
+    assert compute_stage_hours(one)[0]["train_classifier: swin"] == pytest.approx(2 * hours["train_classifier: swin"])
     one.workloads = [replace(one.main, count=None)]
-    assert stage_hours(one)[0] == {}
+    assert compute_stage_hours(one)[0] == {}
 
 
 def test_stages_that_no_check_measured_are_named(subject):
@@ -213,8 +213,8 @@ def test_without_a_number_of_images_the_data_are_missing(subject):
 @pytest.mark.parametrize(("short", "batches"), [(0.0, [16]), (1e9, [16, 64])])
 def test_the_speed_of_a_step_is_that_of_the_whole_batch(subject, monkeypatch, short, batches):
     """It is projected on a CPU, or measured if it is short."""
-    monkeypatch.setattr(nfpi.checks.steps, "SHORT", short)
-    monkeypatch.setattr(nfpi.checks.steps, "seconds_of", lambda *_: 1.0)
+    monkeypatch.setattr(nfpi.checks.steps, "SHORT_STEP", short)
+    monkeypatch.setattr(nfpi.checks.steps, "time_action", lambda *_: 1.0)
     one = subject(training={"batch_size": 64})
     lines = list(check_speed(one))
     assert all(f"batch {batch}: 1e+03 ms" in line.text for batch, line in zip(batches, lines, strict=True))
@@ -223,9 +223,9 @@ def test_the_speed_of_a_step_is_that_of_the_whole_batch(subject, monkeypatch, sh
 
 @pytest.mark.parametrize(("short", "batch"), [(0.0, 4), (1e9, 100)])
 def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(subject, monkeypatch, short, batch):
-    monkeypatch.setattr(nfpi.checks.classifiers, "SHORT", short)
-    first = dict([next(iter(nfpi.checks.classifiers.used_classifiers(subject().config).items()))])
-    monkeypatch.setattr(nfpi.checks.classifiers, "used_classifiers", lambda _: first)
+    monkeypatch.setattr(nfpi.checks.classifiers, "SHORT_STEP", short)
+    first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(subject().config).items()))])
+    monkeypatch.setattr(nfpi.checks.classifiers, "find_classifiers", lambda _: first)
     line = only(check_classifiers(subject()))
     assert line.text.startswith(f"resnet18, batch {batch} of 8×8")
     assert ("whole batch of 100" in line.text) == (batch == 4)
@@ -233,13 +233,13 @@ def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(subject, monkeypa
 
 def test_a_memory_format_lasts_as_long_as_its_block(subject):
     found = [import_module(f"nfpi.flows.{module.name}") for module in iter_modules(nfpi.flows.__path__)]
-    modules = [module for module in found if hasattr(module, "convolution_format")]  # inputs and kernels alike
-    before = [module.convolution_format for module in modules]
+    modules = [module for module in found if hasattr(module, "choose_convolution_format")]  # inputs and kernels alike
+    before = [module.choose_convolution_format for module in modules]
     with in_format(torch.contiguous_format):
         for module in modules:
-            assert module.convolution_format(torch.device("cpu")) is torch.contiguous_format
+            assert module.choose_convolution_format(torch.device("cpu")) is torch.contiguous_format
     assert modules
-    assert [module.convolution_format for module in modules] == before
+    assert [module.choose_convolution_format for module in modules] == before
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_memory_format_lasts_as_long_as_its_block(subject):
     ],
 )
 def test_peaks_are_those_of_the_card(card, precision, peak):
-    assert peak_of(card, precision) == peak
+    assert find_peak(card, precision) == peak
 
 
 def test_peaks_stand_in_one_place():
@@ -264,7 +264,7 @@ def test_peaks_stand_in_one_place():
 def test_a_machine_that_other_processes_use_is_slow(subject, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 4)
+    monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 4)
     for load, verdict in ((1.6, "ok"), (2.6, "slow")):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         line = only(check_threads(subject()))
@@ -276,14 +276,14 @@ def test_more_threads_than_cores_are_slow(subject, monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     assert only(check_threads(subject())).verdict == "ok"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 4)
+    monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 4)
     line = only(check_threads(subject()))
     assert line.verdict == "slow"
     assert "OMP_NUM_THREADS=4" in line.text
 
 
 def test_more_workers_than_cores_are_slow(subject, monkeypatch):
-    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 4)
+    monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 4)
     line = only(check_threads(subject(training={"workers": 8})))
     assert line.verdict == "slow"
     assert "training.workers: 3" in line.text
@@ -302,8 +302,8 @@ def test_little_shared_memory_fails(subject, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("workers", "enough"), [(0, 5.0), (2, 1.2)])
 def test_a_loader_that_cannot_keep_up_is_slow(subject, monkeypatch, workers, enough):
     """Reading before a step adds to its time; workers read beside it."""
-    monkeypatch.setattr(nfpi.checks.machine, "reading_rate", lambda *_: 800.0)
-    monkeypatch.setattr(nfpi.checks.machine, "cores", lambda: 8)
+    monkeypatch.setattr(nfpi.checks.machine, "measure_reading_rate", lambda *_: 800.0)
+    monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 8)
     one = subject(training={"workers": workers})
     for needed, verdict in ((800 / enough / 1.01, "ok"), (800 / enough * 1.01, "slow")):
         one.seconds[one.main.name] = 8 / needed
@@ -333,14 +333,14 @@ def test_reading_waits_neither_for_a_device_nor_for_batches_made_before(subject,
     monkeypatch.setattr(nfpi.checks.machine.TrainingData, "read", read)
     monkeypatch.setattr(nfpi.checks.machine.TrainingData, "stream", lambda *_: slow)
     monkeypatch.setattr(nfpi.checks.machine.time, "perf_counter", clock)
-    assert reading_rate(subject(), 2) == 8 * 8
+    assert measure_reading_rate(subject(), 2) == 8 * 8
     assert events == [0, 1, 2, 3, 4, "clock", 5, 6, 7, 8, 9, 10, 11, 12, "clock"]
 
 
 def test_a_classifier_whose_loss_is_not_finite_fails(subject, monkeypatch):
-    first = dict([next(iter(nfpi.checks.classifiers.used_classifiers(subject().config).items()))])
-    monkeypatch.setattr(nfpi.checks.classifiers, "used_classifiers", lambda _: first)
-    monkeypatch.setattr(nfpi.checks.classifiers, "SHORT", 0.0)
+    first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(subject().config).items()))])
+    monkeypatch.setattr(nfpi.checks.classifiers, "find_classifiers", lambda _: first)
+    monkeypatch.setattr(nfpi.checks.classifiers, "SHORT_STEP", 0.0)
     one = subject()
     assert only(check_classifiers(one)).verdict == "ok"
     assert one.per_image.keys() == {("classifier_step", "resnet18", "digits")}
@@ -398,7 +398,7 @@ def test_steps_that_are_alike_are_measured_once(resolved):
     alike = [workload for workload in one.workloads if workload.flow == "mef" and workload.images.shape == (3, 32, 32)]
     assert len(alike) > 2
     assert [workload for workload in one.distinct if workload in alike] == alike[:1]
-    one.measured(alike[0], 2.0)
+    one.record_seconds(alike[0], 2.0)
     assert one.seconds == {workload.name: 2.0 for workload in alike}
 
 

@@ -14,7 +14,7 @@ from nfpi.flows import (
 )
 from nfpi.flows.actnorm import inverse_softplus
 from nfpi.flows.coupling import LARGEST_DENSE, RANK, make_coupling
-from nfpi.flows.linear import random_rotation_logarithm
+from nfpi.flows.linear import draw_rotation_logarithm
 from nfpi.flows.networks import NormalizedConv2d, ResidualBlock, ResidualNet
 
 
@@ -79,7 +79,7 @@ def test_actnorm_is_invertible_where_softplus_underflows():
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 12, 48])
 def test_convolution_starts_as_a_rotation(channels):
-    logarithm = random_rotation_logarithm(channels, torch.Generator().manual_seed(channels)).double()
+    logarithm = draw_rotation_logarithm(channels, torch.Generator().manual_seed(channels)).double()
     assert torch.equal(logarithm, -logarithm.T)
     rotation = torch.linalg.matrix_exp(logarithm)
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(channels).double(), rtol=1e-6, atol=1e-6)
@@ -88,7 +88,7 @@ def test_convolution_starts_as_a_rotation(channels):
 
 def test_convolutions_rotation_comes_from_its_generator():
     def draw(seed):
-        return random_rotation_logarithm(4, torch.Generator().manual_seed(seed))
+        return draw_rotation_logarithm(4, torch.Generator().manual_seed(seed))
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
@@ -97,7 +97,7 @@ def test_convolutions_rotation_comes_from_its_generator():
 def test_rotations_prefer_no_direction():
     """Of a Haar rotation every entry has mean 0 and mean square 1/C."""
     generator = torch.Generator().manual_seed(0)
-    rotations = torch.stack([torch.linalg.matrix_exp(random_rotation_logarithm(3, generator)) for _ in range(400)])
+    rotations = torch.stack([torch.linalg.matrix_exp(draw_rotation_logarithm(3, generator)) for _ in range(400)])
     assert rotations.mean(0).abs().max() < 4 / (3 * 400) ** 0.5
     assert (rotations.square().mean(0) - 1 / 3).abs().max() < 0.08
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from nfpi.config import FLOWS, ConfigError, Settings
 from nfpi.flows import FlowError, ImageFlow, MatrixExponentialFlow, build_flow, register_flow
-from nfpi.flows.initialization import initialization_skipped
+from nfpi.flows.initialization import is_initialization_skipped
 from nfpi.flows.linear import MatrixExponentialConv1x1
 from nfpi.runtime.tensors import FormatError
 
@@ -94,10 +94,10 @@ def test_constructor_and_description_give_the_same_weights():
 
 def test_loading_draws_no_random_rotation(monkeypatch):
     weights = build_flow(_small()).state_dict()
-    monkeypatch.setattr("nfpi.flows.linear.random_rotation_logarithm", None)
+    monkeypatch.setattr("nfpi.flows.linear.draw_rotation_logarithm", None)
     loaded = build_flow(_small(), weights)
     assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
-    assert not initialization_skipped()
+    assert not is_initialization_skipped()
     with pytest.raises(TypeError):
         MatrixExponentialConv1x1(4)
 
@@ -105,7 +105,7 @@ def test_loading_draws_no_random_rotation(monkeypatch):
 def test_initialisation_is_not_skipped_after_a_failure():
     with pytest.raises(FormatError):
         build_flow(_small(), {})
-    assert not initialization_skipped()
+    assert not is_initialization_skipped()
 
 
 @pytest.mark.parametrize(

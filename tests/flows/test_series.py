@@ -155,14 +155,14 @@ def test_bounds_of_an_interrupted_training_are_held_again(flow):
 
 
 def test_lengths_grow_with_the_bounds(flow):
-    short = SeriesBounds(flow).lengths()
+    short = SeriesBounds(flow).count_products()
     assert len(short) == 3
     assert all(3 < length < 20 for length in short)
     bounds = SeriesBounds(flow)
     bounds.choose()
-    assert all(held >= own for held, own in zip(bounds.lengths(), short, strict=True))
+    assert all(held >= own for held, own in zip(bounds.count_products(), short, strict=True))
     grow(flow, 20.0)
-    assert all(long > held for long, held in zip(SeriesBounds(flow).lengths(), short, strict=True))
+    assert all(long > held for long, held in zip(SeriesBounds(flow).count_products(), short, strict=True))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e6])
@@ -170,7 +170,7 @@ def test_weights_that_have_diverged_have_no_bound(flow, value):
     bounds = SeriesBounds(flow)
     bounds.choose()
     couplings_of(flow)[0].rescale.data.fill_(value)
-    assert SeriesBounds(flow).lengths() == []
+    assert SeriesBounds(flow).count_products() == []
     with pytest.raises(FloatingPointError, match="expected a norm below"):
         bounds.choose()
 
@@ -181,4 +181,4 @@ def test_a_flow_without_series_holds_nothing():
     assert not bounds.choose()
     bounds.watch()
     assert not bounds.renew_exceeded(20)
-    assert bounds.held == bounds.lengths() == []
+    assert bounds.held == bounds.count_products() == []

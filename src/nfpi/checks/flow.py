@@ -29,8 +29,8 @@ _STEPS, _SECONDS_ON_CPU = 50, 15.0
 def check_flow_precision(subject: Subject) -> Iterator[Line]:
     """Compare z, the log-determinant, gradients and the inverse with those on the CPU in float64."""
     trainer = subject.trained
-    x, _ = trainer.batch(_IMAGES)
-    errors = flow_errors(trainer.state.flow, x)
+    x, _ = trainer.make_batch(_IMAGES)
+    errors = compute_flow_errors(trainer.state.flow, x)
     worst = max(errors.values())
     text = ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
     if worst < _TOLERANCE:
@@ -44,7 +44,7 @@ def check_flow_precision(subject: Subject) -> Iterator[Line]:
         )
 
 
-def flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
+def compute_flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
     """Compute relative errors of a flow in float32 on its device.
 
     Args:
@@ -57,19 +57,19 @@ def flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
         inverse(z), absolute.
     """
     exact = copy.deepcopy(flow).cpu().double()
-    z, log_abs_det, gradient = _with_gradient(flow, x)
-    expected_z, expected_log, expected_gradient = _with_gradient(exact, x.cpu().double())
+    z, log_abs_det, gradient = _evaluate_with_gradient(flow, x)
+    expected_z, expected_log, expected_gradient = _evaluate_with_gradient(exact, x.cpu().double())
     with torch.no_grad(), in_mode(flow, training=False):
         back, _ = flow.inverse(z.to(x))
     return {
-        "z": _relative(z, expected_z),
-        "log-determinant": _relative(log_abs_det, expected_log),
+        "z": _compute_relative_error(z, expected_z),
+        "log-determinant": _compute_relative_error(log_abs_det, expected_log),
         "gradients": ((gradient - expected_gradient).norm() / expected_gradient.norm()).item(),
         "inverse": (back - x).abs().max().item(),
     }
 
 
-def _with_gradient(flow: ImageFlow, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _evaluate_with_gradient(flow: ImageFlow, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return z, log |det| and the gradient of all parameters, on the CPU in float64."""
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
     with in_mode(flow, training=False), torch.enable_grad():
@@ -80,23 +80,23 @@ def _with_gradient(flow: ImageFlow, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return z.detach().cpu().double(), log_abs_det.detach().cpu().double(), gradient.cpu().double()
 
 
-def _relative(found: Tensor, expected: Tensor) -> float:
+def _compute_relative_error(found: Tensor, expected: Tensor) -> float:
     return (found - expected).abs().max().item() / max(1.0, expected.abs().max().item())
 
 
 def check_bounds(subject: Subject) -> Iterator[Line]:
-    """Train a few steps with the training loop; check that all series had enough terms, whose number did not double."""
+    """Train a few steps with the training loop; check that the series had enough terms, and that these did not double."""
     trainer = subject.trained
     began = time.monotonic()
-    trainer.step(*trainer.batch())
+    trainer.step(*trainer.make_batch())
     seconds = time.monotonic() - began
     steps = _STEPS if subject.on_gpu else max(2, min(_STEPS, int(_SECONDS_ON_CPU / seconds)))
     state = replace(trainer.state, step=0)
-    data, before = trainer.batches(steps), SeriesBounds(state.flow).lengths()
+    data, before = trainer.make_data(steps), SeriesBounds(state.flow).count_products()
     with SeriesErrors(state.flow) as errors:
         state = continue_training(state, trainer.prior, data, trainer.device, progress=False)
-    trainer.set_up_again()
-    after, bits = SeriesBounds(state.flow).lengths(), state.log[-1]["train_bits_per_dim"]
+    trainer.discard_step()
+    after, bits = SeriesBounds(state.flow).count_products(), state.log[-1]["train_bits_per_dim"]
     text = f"{steps} steps of {subject.main.name} at a batch of {data.config.batch_size}, {bits:.3f} bits/dim"
     if not errors.calls:
         yield Line("series", "ok", f"{text}; no coupling by a series")
@@ -108,7 +108,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
     if not after:
         yield Line("series", "FAILED", f"{text}; a coupling cannot sum its series at the end: {remedy}")
         return
-    text += f"; {_range(before)} terms per coupling at the beginning, {_range(after)} at the end"
+    text += f"; {_format_range(before)} terms per coupling at the beginning, {_format_range(after)} at the end"
     if errors.largest > _TOLERANCE:
         exceeded = f"a coupling's bound was exceeded, with a relative error of {errors.largest:.1g}"
         yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
@@ -120,7 +120,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
         yield Line("series", "ok", f"{text}; every series was long enough")
 
 
-def _range(lengths: list[int]) -> str:
+def _format_range(lengths: list[int]) -> str:
     """Return the smallest and the largest number of terms, or the only one."""
     return " to ".join(map(str, sorted({min(lengths), max(lengths)})))
 
@@ -141,22 +141,22 @@ class SeriesErrors:
 
     def __enter__(self) -> SeriesErrors:
         for coupling in self._couplings:
-            coupling.entry_bound = self._recording(coupling)  # type: ignore[method-assign]
+            coupling.bound_entries = self._wrap_bound_entries(coupling)  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
         for coupling in self._couplings:
-            del coupling.entry_bound
+            del coupling.bound_entries
 
-    def _recording(self, coupling: SeriesCoupling) -> Callable[[], float]:
-        determine = coupling.entry_bound
+    def _wrap_bound_entries(self, coupling: SeriesCoupling) -> Callable[[], float]:
+        determine = coupling.bound_entries
 
         def record() -> float:
             used = determine()
             true = (coupling.rescale.abs() + coupling.reshift.abs()).item()
             if true > used:
-                terms, parts = series_plan(coupling.series_norm(used), coupling.rescale.dtype)
-                self.largest = max(self.largest, truncation_error(coupling.series_norm(true), terms, parts))
+                terms, parts = series_plan(coupling.bound_series_norm(used), coupling.rescale.dtype)
+                self.largest = max(self.largest, truncation_error(coupling.bound_series_norm(true), terms, parts))
             self.calls += 1
             return used
 

@@ -30,18 +30,18 @@ class ActNorm(Bijection):
         self.scale = nn.Parameter(inverse_softplus(torch.ones(shape)))
         self.shift = nn.Parameter(torch.zeros(shape))
 
-    def _positive_scale(self) -> Tensor:
+    def _compute_scale(self) -> Tensor:
         # softplus underflows to 0 for very negative values, which an optimizer step may reach
         return F.softplus(self.scale) + _SMALLEST_SCALE
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift; the log-determinant is the same for every image and has shape ()."""
-        scale = self._positive_scale()
+        scale = self._compute_scale()
         return torch.addcmul(self.shift, scale, x), self._log_abs_det(scale, x)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return (y − shift) / scale."""
-        scale = self._positive_scale()
+        scale = self._compute_scale()
         return (y - self.shift) / scale, -self._log_abs_det(scale, y)
 
     @staticmethod
@@ -57,6 +57,6 @@ class ActNorm(Bijection):
         constant = spread <= 1e-5 * (mean.abs() + torch.finfo(x.dtype).tiny ** 0.5)
         scale = torch.where(constant, torch.ones_like(spread), 1 / spread)
         self.scale.copy_(inverse_softplus(scale))
-        self.shift.copy_(-mean * self._positive_scale())
+        self.shift.copy_(-mean * self._compute_scale())
         z: Tensor = self(x)[0]
         return z

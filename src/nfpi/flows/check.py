@@ -50,11 +50,13 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
 def _check_directions(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
     z, log_abs_det = _apply(flow, "forward", x)
     found, inverse_log_abs_det = _apply(flow, "inverse", z)
-    if not (error := _error(found, x)) <= tolerance:
-        raise FlowError(f"{_name(flow)}: expected inverse(z) = x, received images that differ by up to {error:.3g}")
-    if not (error := _error(inverse_log_abs_det, -log_abs_det)) <= tolerance:
+    if not (error := _compute_error(found, x)) <= tolerance:
         raise FlowError(
-            f"{_name(flow)}: expected the log-determinant of inverse to be minus that of forward, received "
+            f"{_format_name(flow)}: expected inverse(z) = x, received images that differ by up to {error:.3g}"
+        )
+    if not (error := _compute_error(inverse_log_abs_det, -log_abs_det)) <= tolerance:
+        raise FlowError(
+            f"{_format_name(flow)}: expected the log-determinant of inverse to be minus that of forward, received "
             f"{inverse_log_abs_det[0].item():.6g} after {log_abs_det[0].item():.6g} "
             f"(relative difference up to {error:.3g})"
         )
@@ -64,12 +66,12 @@ def _check_jacobian(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         z, found = flow(x)
-        rows = [torch.autograd.grad(of.sum(), x, retain_graph=True)[0].flatten(1) for of in z.flatten(1).unbind(1)]
+        rows = [torch.autograd.grad(z_d.sum(), x, retain_graph=True)[0].flatten(1) for z_d in z.flatten(1).unbind(1)]
     expected = torch.linalg.slogdet(torch.stack(rows, 1).double()).logabsdet
-    if not (error := _error(found.detach().double(), expected)) <= tolerance:
+    if not (error := _compute_error(found.detach().double(), expected)) <= tolerance:
         raise FlowError(
-            f"{_name(flow)}: expected the log-determinant of the Jacobian, {expected[0].item():.6g} for the first "
-            f"image, received {found[0].item():.6g} (relative difference up to {error:.3g})"
+            f"{_format_name(flow)}: expected the log-determinant of the Jacobian, {expected[0].item():.6g} for the "
+            f"first image, received {found[0].item():.6g} (relative difference up to {error:.3g})"
         )
 
 
@@ -79,24 +81,26 @@ def _apply(flow: ImageFlow, direction: str, x: Tensor) -> tuple[Tensor, Tensor]:
     y, log_abs_det = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if not isinstance(y, Tensor) or not isinstance(log_abs_det, Tensor):
         raise FlowError(
-            f"{_name(flow)}: expected {direction} to return two tensors, images and log-determinants, received "
+            f"{_format_name(flow)}: expected {direction} to return two tensors, images and log-determinants, received "
             f"{type(result).__name__}"
         )
     for what, value, shape in (("images or latents", y, x.shape), ("log-determinants", log_abs_det, x.shape[:1])):
         if value.shape != shape:
             raise FlowError(
-                f"{_name(flow)}: expected {direction} to return {what} of shape {tuple(shape)}, received "
+                f"{_format_name(flow)}: expected {direction} to return {what} of shape {tuple(shape)}, received "
                 f"{tuple(value.shape)}"
             )
         if not value.isfinite().all():
-            raise FlowError(f"{_name(flow)}: expected {direction} to return finite {what}, received NaN or infinity")
+            raise FlowError(
+                f"{_format_name(flow)}: expected {direction} to return finite {what}, received NaN or infinity"
+            )
     return y, log_abs_det
 
 
-def _error(found: Tensor, expected: Tensor) -> float:
+def _compute_error(found: Tensor, expected: Tensor) -> float:
     """Return the largest difference, relative to the largest expected number if that is above 1."""
     return (found - expected).abs().max().item() / max(1.0, expected.abs().max().item())
 
 
-def _name(flow: ImageFlow) -> str:
+def _format_name(flow: ImageFlow) -> str:
     return f"flow '{flow.kind}'" if flow.kind else type(flow).__name__

@@ -28,7 +28,7 @@ _LOW_RANK_OFFSET = 1e-8
 class Coupling(Bijection):
     """Base class of couplings: the first ⌈C/2⌉ channels x₁ are unchanged, the others x₂ are transformed.
 
-    Subclasses transform x₂, (B, C₂, P) for P pixels, with the net's output for x₁, (B, `parameters_of(C₂)`, P).
+    Subclasses transform x₂, (B, C₂, P) for P pixels, with the net's output for x₁, (B, `count_parameters(C₂)`, P).
 
     Args:
         channels: C.
@@ -40,10 +40,10 @@ class Coupling(Bijection):
         self.split = (math.ceil(channels / 2), channels // 2)
         if self.split[1] == 0:
             raise ValueError(f"a coupling needs at least 2 channels, received {channels}")
-        self.net = make_net(self.split[0], self.parameters_of(self.split[1]))
+        self.net = make_net(self.split[0], self.count_parameters(self.split[1]))
 
     @staticmethod
-    def parameters_of(channels: int) -> int:
+    def count_parameters(channels: int) -> int:
         """Return the number of parameters per pixel for C₂ = `channels` channels."""
         raise NotImplementedError
 
@@ -97,7 +97,7 @@ class AdditiveCoupling(_ResidualCoupling):
     """Additive coupling y₂ = x₂ + b(x₁)."""
 
     @staticmethod
-    def parameters_of(channels: int) -> int:
+    def count_parameters(channels: int) -> int:
         """Return C₂, for b."""
         return channels
 
@@ -128,8 +128,8 @@ class _BoundedExponent(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         x, bounded, scale, rescale = ctx.saved_tensors
         inner = torch.ops.aten.tanh_backward(gradient * rescale, bounded)
-        of_numbers = (inner * x, inner, gradient * bounded, gradient)
-        return inner * scale, *(one.sum_to_size(1) for one in of_numbers)
+        scalar_gradients = (inner * x, inner, gradient * bounded, gradient)  # to be summed over the entries
+        return inner * scale, *(terms.sum_to_size(1) for terms in scalar_gradients)
 
 
 class _BoundedCoupling(_ResidualCoupling):
@@ -154,7 +154,7 @@ class AffineCoupling(_BoundedCoupling):
     """Affine coupling y₂ = e^{s(x₁)} ⊙ x₂ + b(x₁), with log |det| = Σ s."""
 
     @staticmethod
-    def parameters_of(channels: int) -> int:
+    def count_parameters(channels: int) -> int:
         """Return 2 C₂, for b and s."""
         return 2 * channels
 
@@ -186,13 +186,13 @@ class SeriesCoupling(_BoundedCoupling):
         super().__init__(channels, hidden_channels, num_blocks, initialization)
         self.held_bound: float | None = None
 
-    def entry_bound(self) -> float:
+    def bound_entries(self) -> float:
         """Return a bound of |S_ij|, or of the entries of W₁ and W₂ if S is of low rank, as a Python float."""
         if self.training and self.held_bound is not None:
             return self.held_bound
         return (self.rescale.abs() + self.reshift.abs()).detach().item()
 
-    def series_norm(self, entry_bound: float) -> float:
+    def bound_series_norm(self, entry_bound: float) -> float:
         """Return a bound of the norm of the matrix whose exponential is summed as a series."""
         raise NotImplementedError
 
@@ -204,29 +204,29 @@ class MatrixExponentialCoupling(SeriesCoupling):
     """
 
     @staticmethod
-    def parameters_of(channels: int) -> int:
+    def count_parameters(channels: int) -> int:
         """Return C₂ + C₂², for b and S."""
         return channels + channels**2
 
-    def series_norm(self, entry_bound: float) -> float:
+    def bound_series_norm(self, entry_bound: float) -> float:
         """Return C₂ max |S_ij| ≥ ‖S‖₁."""
         return self.split[1] * entry_bound
 
-    def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         channels = self.split[1]
         bias, out = parameters.split([channels, channels**2], 1)
         field = self.exponent(out).unflatten(1, (channels, channels))
         trace = field.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
-        return bias, field, trace, self.series_norm(self.entry_bound())
+        return bias, field, trace, self.bound_series_norm(self.bound_entries())
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """Apply e^S, then the shift."""
-        bias, field, trace, norm = self._read(parameters)
+        bias, field, trace, norm = self._unpack(parameters)
         return exponential_action(field, x2, norm) + bias, trace
 
     def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
         """Undo the shift, then apply e^{−S}."""
-        bias, field, trace, norm = self._read(parameters)
+        bias, field, trace, norm = self._unpack(parameters)
         return exponential_action(-field, y2 - bias, norm), -trace
 
 
@@ -237,36 +237,36 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
     """
 
     @staticmethod
-    def parameters_of(channels: int) -> int:
+    def count_parameters(channels: int) -> int:
         """Return C₂ + 2k C₂, for b, W₁ and W₂."""
         return channels + 2 * RANK * channels
 
-    def series_norm(self, entry_bound: float) -> float:
+    def bound_series_norm(self, entry_bound: float) -> float:
         """Return a bound of ‖M‖₁ + 1, the norm of the augmented matrix of :func:`nfpi.linalg.phi_action`."""
-        return self._core_norm(entry_bound) + 1.0
+        return self._bound_core_norm(entry_bound) + 1.0
 
-    def _core_norm(self, entry_bound: float) -> float:
+    def _bound_core_norm(self, entry_bound: float) -> float:
         """Return k C₂ max |W|² ≥ ‖M‖₁."""
         return RANK * self.split[1] * (entry_bound + _LOW_RANK_OFFSET) ** 2
 
-    def _read(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
+    def _unpack(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
         channels = self.split[1]
         bias, out = parameters.split([channels, 2 * RANK * channels], 1)
         rows, columns = (self.exponent(out) + _LOW_RANK_OFFSET).unflatten(1, (2, RANK, channels)).unbind(1)
         # (B, k, C, P) both; M_ab = Σ_c W₁[a, c] W₂[c, b] is kept column by column, [b, a]
         core = (rows.unsqueeze(1) * columns.unsqueeze(2)).sum(3)
         trace = core.diagonal(dim1=1, dim2=2).flatten(1).sum(1)
-        return bias, rows, columns, core, trace, self._core_norm(self.entry_bound())
+        return bias, rows, columns, core, trace, self._bound_core_norm(self.bound_entries())
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
         """Compute x₂ + W₂ φ(M) W₁ x₂ + b."""
-        bias, rows, columns, core, trace, norm = self._read(parameters)
+        bias, rows, columns, core, trace, norm = self._unpack(parameters)
         coefficients = phi_action(core, (rows * x2.unsqueeze(1)).sum(2), norm)
         return x2 + (columns * coefficients.unsqueeze(2)).sum(1) + bias, trace
 
     def transform_inverse(self, parameters: Tensor, y2: Tensor) -> tuple[Tensor, Tensor]:
         """Compute ỹ − W₂ φ(−M) W₁ ỹ with ỹ = y₂ − b."""
-        bias, rows, columns, core, trace, norm = self._read(parameters)
+        bias, rows, columns, core, trace, norm = self._unpack(parameters)
         centred = y2 - bias
         coefficients = phi_action(-core, (rows * centred.unsqueeze(1)).sum(2), norm)
         return centred - (columns * coefficients.unsqueeze(2)).sum(1), -trace

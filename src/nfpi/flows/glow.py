@@ -15,7 +15,7 @@ from nfpi.flows.coupling import Coupling
 from nfpi.flows.multiscale import FlowStep, MultiscaleFlow
 from nfpi.flows.networks import CouplingNet, NormalizedConv2d
 from nfpi.linalg import precise_device, precise_dtype
-from nfpi.runtime.precision import convolution_format
+from nfpi.runtime.precision import choose_convolution_format
 
 _LOG_SCALE_FACTOR = 3.0
 _LOGIT_OFFSET = 2.0
@@ -46,7 +46,7 @@ class LowerUpperConv1x1(Bijection):
         self.upper = nn.Parameter((signs[:, None] * upper).triu(1).to(dtype))
         self.log_diagonal = nn.Parameter(upper.diagonal().abs().log().to(dtype))
 
-    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _compute_factors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return P, L and U in the device's highest precision: they are small, and their error affects all pixels."""
         device = self.lower.device
         dtype, precise = precise_dtype(device), precise_device(device)
@@ -58,12 +58,12 @@ class LowerUpperConv1x1(Bijection):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply every pixel by W; the log-determinant is the same for every image and has shape ()."""
-        permutation, lower, upper = self._factors()
+        permutation, lower, upper = self._compute_factors()
         return self._mix(permutation @ lower @ upper, x), self._log_abs_det(x)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Multiply every pixel by W⁻¹ = U⁻¹ L⁻¹ Pᵀ."""
-        permutation, lower, upper = self._factors()
+        permutation, lower, upper = self._compute_factors()
         half = torch.linalg.solve_triangular(lower, permutation.T, upper=False, unitriangular=True)
         return self._mix(torch.linalg.solve_triangular(upper, half, upper=True), y), -self._log_abs_det(y)
 
@@ -110,7 +110,7 @@ class GlowNet(CouplingNet):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
-        hidden = F.relu(self.conv1(x.contiguous(memory_format=convolution_format(x.device))), inplace=True)
+        hidden = F.relu(self.conv1(x.contiguous(memory_format=choose_convolution_format(x.device))), inplace=True)
         hidden = F.relu(self.conv2(hidden), inplace=True)
         y: Tensor = self.out(hidden)
         return y
@@ -138,7 +138,7 @@ class GlowCoupling(Coupling):
         super().__init__(channels, lambda kept, out: GlowNet(kept, hidden_channels, out))
 
     @staticmethod
-    def parameters_of(channels: int) -> int:
+    def count_parameters(channels: int) -> int:
         """Return 2 C₂, for t and r."""
         return 2 * channels
 

@@ -19,6 +19,6 @@ def skip_initialization() -> Iterator[None]:
         _skipped.reset(token)
 
 
-def initialization_skipped() -> bool:
+def is_initialization_skipped() -> bool:
     """Return whether this is called in a block of :func:`skip_initialization`."""
     return _skipped.get()

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nfpi.linalg import launches_operations
-from nfpi.runtime.precision import convolution_format
+from nfpi.runtime.precision import choose_convolution_format
 
 
-def scales_together(device: torch.device) -> bool:
-    """Return whether kernels are scaled together: on accelerators, unless a compiler fuses operations."""
+def should_stack_kernels(device: torch.device) -> bool:
+    """Return whether to stack kernels and scale them together: on accelerators, unless a compiler fuses operations."""
     return launches_operations(device) and not torch.compiler.is_compiling()
 
 
@@ -37,7 +37,7 @@ def scale_kernels(
         (out, in, k, k) and (out,) each.
     """
     device = weights[0].device
-    channels_last = convolution_format(device) == torch.channels_last
+    channels_last = choose_convolution_format(device) == torch.channels_last
     mixed = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if mixed else weights[0].dtype
     places: dict[torch.Size, list[int]] = {}
@@ -74,6 +74,6 @@ class _ScaledKernels(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weights, scales = ctx.saved_tensors
         stacked = torch.stack(gradients)
-        of_weights = torch.mul(stacked, scales, out=torch.empty_like(weights))
-        of_scales = (stacked * weights).sum((2, 3, 4))
-        return None, None, *of_weights.unbind(), *of_scales.unbind()
+        weight_gradients = torch.mul(stacked, scales, out=torch.empty_like(weights))
+        scale_gradients = (stacked * weights).sum((2, 3, 4))
+        return None, None, *weight_gradients.unbind(), *scale_gradients.unbind()

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from nfpi.flows.bijection import Bijection
-from nfpi.flows.initialization import initialization_skipped
+from nfpi.flows.initialization import is_initialization_skipped
 from nfpi.linalg import launches_operations, matrix_exponential
 
 Exponential = tuple[Tensor, Tensor]
 """e^A (C, C) and tr A ()"""
 
 
-def random_rotation_logarithm(channels: int, generator: torch.Generator | None = None) -> Tensor:
+def draw_rotation_logarithm(channels: int, generator: torch.Generator | None = None) -> Tensor:
     """Return the real skew-symmetric logarithm of a Haar-distributed random rotation, (C, C)."""
     if channels == 1:
         return torch.zeros(1, 1)
@@ -38,8 +38,8 @@ class MatrixExponentialConv1x1(Bijection):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        empty = initialization_skipped()
-        self.weight = nn.Parameter(torch.empty(channels, channels) if empty else random_rotation_logarithm(channels))
+        empty = is_initialization_skipped()
+        self.weight = nn.Parameter(torch.empty(channels, channels) if empty else draw_rotation_logarithm(channels))
 
     def forward(self, x: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
         """Multiply every pixel by the C×C matrix e^A; the log-determinant is the same for every image and has shape ().
@@ -67,7 +67,7 @@ class MatrixExponentialConv1x1(Bijection):
         return mixed.view_as(x), trace * x.shape[2:].numel()
 
 
-def exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inverse: bool = False) -> list[Exponential]:
+def compute_exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inverse: bool = False) -> list[Exponential]:
     """Return e^A and tr A of several convolutions of the same size, or e^{−A} and −tr A.
 
     On accelerators they are computed as one batch.

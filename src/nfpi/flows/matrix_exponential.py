@@ -12,9 +12,9 @@ from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.flows.actnorm import ActNorm
 from nfpi.flows.bijection import Bijection
 from nfpi.flows.coupling import make_coupling
-from nfpi.flows.linear import Exponential, MatrixExponentialConv1x1, exponentials
+from nfpi.flows.linear import Exponential, MatrixExponentialConv1x1, compute_exponentials
 from nfpi.flows.multiscale import FlowStep, MultiscaleFlow
-from nfpi.flows.networks import ResidualNet, kernels_together
+from nfpi.flows.networks import ResidualNet, scaled_kernels
 
 
 class MatrixExponentialStep(FlowStep):
@@ -29,17 +29,17 @@ class MatrixExponentialStep(FlowStep):
             x: (B, C, H, W).
             exponential: e^A and tr A of the convolution; None: computed here.
         """
-        normalized, of_actnorm = self.actnorm(x)
-        mixed, of_linear = self.linear(normalized, exponential)
-        y, of_coupling = self.coupling(mixed)
-        return y, of_actnorm + of_linear + of_coupling
+        normalized, actnorm_log_det = self.actnorm(x)
+        mixed, linear_log_det = self.linear(normalized, exponential)
+        y, coupling_log_det = self.coupling(mixed)
+        return y, actnorm_log_det + linear_log_det + coupling_log_det
 
     def inverse(self, y: Tensor, exponential: Exponential | None = None) -> tuple[Tensor, Tensor]:
         """Apply the inverses in reverse order; `exponential` is e^{−A} and −tr A."""
-        mixed, of_coupling = self.coupling.inverse(y)
-        normalized, of_linear = self.linear.inverse(mixed, exponential)
-        x, of_actnorm = self.actnorm.inverse(normalized)
-        return x, of_coupling + of_linear + of_actnorm
+        mixed, coupling_log_det = self.coupling.inverse(y)
+        normalized, linear_log_det = self.linear.inverse(mixed, exponential)
+        x, actnorm_log_det = self.actnorm.inverse(normalized)
+        return x, coupling_log_det + linear_log_det + actnorm_log_det
 
 
 class MatrixExponentialFlow(MultiscaleFlow):
@@ -94,8 +94,8 @@ class MatrixExponentialFlow(MultiscaleFlow):
 
     def apply_level(self, steps: Sequence[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the steps; the matrix exponentials and the nets' kernels of all steps are computed together."""
-        found = exponentials(_convolutions(steps))
-        with kernels_together(_nets(steps)):
+        found = compute_exponentials(_list_convolutions(steps))
+        with scaled_kernels(_list_nets(steps)):
             for step, exponential in zip(steps, found, strict=True):
                 x, change = step(x, exponential)
                 log_abs_det = log_abs_det + change
@@ -103,19 +103,19 @@ class MatrixExponentialFlow(MultiscaleFlow):
 
     def invert_level(self, steps: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the inverses in reverse order, with the same shared computations."""
-        found = exponentials(_convolutions(steps), inverse=True)
-        with kernels_together(_nets(steps)):
+        found = compute_exponentials(_list_convolutions(steps), inverse=True)
+        with scaled_kernels(_list_nets(steps)):
             for step, exponential in zip(reversed(steps), reversed(found), strict=True):
                 y, change = step.inverse(y, exponential)  # type: ignore[call-arg]
                 log_abs_det = log_abs_det + change
         return y, log_abs_det
 
 
-def _convolutions(steps: Sequence[Bijection]) -> list[MatrixExponentialConv1x1]:
+def _list_convolutions(steps: Sequence[Bijection]) -> list[MatrixExponentialConv1x1]:
     return [step.linear for step in steps if isinstance(step, MatrixExponentialStep)]
 
 
-def _nets(steps: Sequence[Bijection]) -> list[ResidualNet]:
+def _list_nets(steps: Sequence[Bijection]) -> list[ResidualNet]:
     return [module for step in steps for module in step.modules() if isinstance(module, ResidualNet)]
 
 

@@ -39,21 +39,21 @@ class FlowStep(Bijection):
         self.linear = linear
         self.coupling = coupling
 
-    def _parts(self) -> tuple[Bijection, Bijection, Bijection]:
+    def _list_parts(self) -> tuple[Bijection, Bijection, Bijection]:
         return self.actnorm, self.linear, self.coupling
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the three parts in order."""
-        return forward_through(self._parts(), x, x.new_zeros(len(x)))
+        return forward_through(self._list_parts(), x, x.new_zeros(len(x)))
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the inverses of the three parts in reverse order."""
-        return inverse_through(self._parts(), y, y.new_zeros(len(y)))
+        return inverse_through(self._list_parts(), y, y.new_zeros(len(y)))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Initialise each part on the output of the previous one."""
-        return initialize_through(self._parts(), x)
+        return initialize_through(self._list_parts(), x)
 
 
 class MultiscaleFlow(ImageFlow):
@@ -127,7 +127,7 @@ class MultiscaleFlow(ImageFlow):
             x, log_abs_det = self.apply_level(level, x, log_abs_det)
             return x
 
-        return self._through(x, apply), log_abs_det
+        return self._apply_levels(x, apply), log_abs_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = f⁻¹(z) and log |det ∂x/∂z|.
@@ -144,7 +144,7 @@ class MultiscaleFlow(ImageFlow):
             z, rest = squeeze(z).chunk(2, 1)
             kept.append(rest)
         log_abs_det = z.new_zeros(len(z))
-        for level in reversed(self._steps()):
+        for level in reversed(self._list_levels()):
             z = torch.cat([z, kept.pop()], 1)
             z, log_abs_det = self.invert_level(level, z, log_abs_det)
             z = unsqueeze(z)
@@ -160,16 +160,16 @@ class MultiscaleFlow(ImageFlow):
         Returns:
             z: (B, C, H, W).
         """
-        return self._through(x, initialize_through)
+        return self._apply_levels(x, initialize_through)
 
-    def _steps(self) -> list[list[Bijection]]:
+    def _list_levels(self) -> list[list[Bijection]]:
         return [list(level) for level in self.levels]  # type: ignore[call-overload]
 
-    def _through(self, x: Tensor, apply: Callable[[list[Bijection], Tensor], Tensor]) -> Tensor:
+    def _apply_levels(self, x: Tensor, apply: Callable[[list[Bijection], Tensor], Tensor]) -> Tensor:
         """Return z of the images x, using `apply` to apply the steps of each level."""
         self.check_images(x)
         kept: list[Tensor] = []
-        for level in self._steps():
+        for level in self._list_levels():
             x, rest = apply(level, squeeze(x)).chunk(2, 1)
             kept.append(rest)
         # both halves of the last level's output are latents

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nfpi.flows.initialization import initialization_skipped
-from nfpi.flows.kernels import scale_kernels, scales_together
-from nfpi.runtime.precision import convolution_format
+from nfpi.flows.initialization import is_initialization_skipped
+from nfpi.flows.kernels import scale_kernels, should_stack_kernels
+from nfpi.runtime.precision import choose_convolution_format
 
 
 class CouplingNet(nn.Module):
@@ -64,7 +64,7 @@ class NormalizedConv2d(nn.Module):
         self.padding = kernel_size // 2
         self.starts_at_zero = starts_at_zero
         self.initial_scale = initial_scale
-        if initialization_skipped():
+        if is_initialization_skipped():
             return
         if initial_scale is None:
             nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
@@ -153,20 +153,22 @@ class ResidualNet(CouplingNet):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H, W)."""
         kernels = self._kernels or self._scale_kernels()
-        hidden = F.elu(self.head(x.contiguous(memory_format=convolution_format(x.device)), kernels[0]), inplace=True)
+        hidden = F.elu(
+            self.head(x.contiguous(memory_format=choose_convolution_format(x.device)), kernels[0]), inplace=True
+        )
         for number, block in enumerate(self.blocks):
             hidden = block(hidden, kernels[3 * number + 1 : 3 * number + 4])
         y: Tensor = self.out(hidden)
         return y
 
-    def _convolutions(self) -> list[NormalizedConv2d]:
+    def _list_convolutions(self) -> list[NormalizedConv2d]:
         return [module for module in self.modules() if isinstance(module, NormalizedConv2d)]
 
     def _scale_kernels(self) -> Sequence[Scaled | None]:
-        convolutions = self._convolutions()
-        if not scales_together(self.head.weight.device):  # scaled right before use, a kernel is still in the cache
+        convolutions = self._list_convolutions()
+        if not should_stack_kernels(self.head.weight.device):  # scaled right before use, a kernel is still in the cache
             return [None] * len(convolutions)
-        return _scale(convolutions)
+        return _scale_together(convolutions)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
@@ -178,25 +180,25 @@ class ResidualNet(CouplingNet):
         return y
 
 
-def _scale(convolutions: Sequence[NormalizedConv2d]) -> list[Scaled]:
-    weights, scales = [one.weight for one in convolutions], [one.scale for one in convolutions]
-    return scale_kernels(weights, scales, [one.shift for one in convolutions])
+def _scale_together(convolutions: Sequence[NormalizedConv2d]) -> list[Scaled]:
+    weights, scales = [conv.weight for conv in convolutions], [conv.scale for conv in convolutions]
+    return scale_kernels(weights, scales, [conv.shift for conv in convolutions])
 
 
-def kernels_together(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
-    """On accelerators, scale the kernels of several nets at once and let the nets use them within the context."""
-    if nets and scales_together(nets[0].head.weight.device):
+def scaled_kernels(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
+    """Let several nets use kernels scaled all at once within the context; no-op unless kernels are stacked."""
+    if nets and should_stack_kernels(nets[0].head.weight.device):
         return _using_kernels(nets)
     return nullcontext()
 
 
 @contextmanager
 def _using_kernels(nets: Sequence[ResidualNet]) -> Iterator[None]:
-    convolutions = [one for net in nets for one in net._convolutions()]
-    kernels = iter(_scale(convolutions))
+    convolutions = [conv for net in nets for conv in net._list_convolutions()]
+    kernels = iter(_scale_together(convolutions))
     try:
         for net in nets:
-            net._kernels = list(islice(kernels, len(net._convolutions())))
+            net._kernels = list(islice(kernels, len(net._list_convolutions())))
         yield
     finally:
         for net in nets:

@@ -68,7 +68,7 @@ def build_flow(
     """
     if weights is None:
         return _build(description)
-    source = f"{path}: " if path else ""
+    prefix = f"{path}: " if path else ""
     try:
         check_description(description, path)
         return _build_with_weights(description, weights)
@@ -76,7 +76,7 @@ def build_flow(
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise FormatError(f"{source}expected the weights of a flow, received others ({reason})") from None
+        raise FormatError(f"{prefix}expected the weights of a flow, received others ({reason})") from None
 
 
 def _build(description: Mapping[str, Any]) -> ImageFlow:
@@ -110,18 +110,18 @@ def check_description(description: object, path: Path | None) -> None:
         ConfigError: the kind is unknown, perhaps because the file that registers it was not loaded.
         FormatError: the description is invalid.
     """
-    source = f"{path}: " if path else ""
+    prefix = f"{path}: " if path else ""
     found = check_record(_Description, description, path, "the description of a flow")
     try:
         variant = FLOWS[found.kind]
     except ConfigError as error:
         advice = 'for a flow of your own load its file first: nfpi.config.load_extensions(["my_flow.py"])'
-        raise ConfigError(f"{source}{error}; {advice}") from None
+        raise ConfigError(f"{prefix}{error}; {advice}") from None
     try:
         variant.settings.model_validate(found.settings)
     except ValidationError as error:
         reason = explain(error)
-        raise FormatError(f"{source}expected the settings of a flow, received others ({reason})") from None
+        raise FormatError(f"{prefix}expected the settings of a flow, received others ({reason})") from None
 
 
 def _build_with_weights(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ImageFlow:

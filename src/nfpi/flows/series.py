@@ -27,8 +27,8 @@ class SeriesBounds:
 
     The weights of a coupling bound |S_ij| by |rescale| + |reshift|. The held bound is at least 15 % larger, rounded up
     to 2^k/C₂ or 1.5 · 2^k/C₂. At the beginning of an epoch, all are chosen again if one is less than 5 % above the
-    bound of the weights, or at least twice the value that would be chosen now. So few graphs are ever compiled. No-op
-    without couplings by a series.
+    bound of the weights, or at least twice the value that would be chosen now. Thus few graphs are ever compiled. For a
+    flow without :class:`SeriesCoupling` layers, all methods are no-ops.
 
     After every step, the bounds of the weights are recorded on the device, with five small operations and no
     synchronisation; the host reads the record every few steps and, if a held bound was exceeded, chooses all again.
@@ -61,7 +61,7 @@ class SeriesBounds:
                 self.largest.copy_(largest)
 
     @torch.no_grad()
-    def _bounds(self) -> Tensor:
+    def _compute_bounds(self) -> Tensor:
         rescale = torch.cat([coupling.rescale for coupling in self._couplings])
         return rescale.abs() + torch.cat([coupling.reshift for coupling in self._couplings]).abs()
 
@@ -79,8 +79,8 @@ class SeriesBounds:
         Raises:
             FloatingPointError: a bound is not finite, or so large that e^S overflows.
         """
-        bounds = self._bounds().tolist() if self._couplings else []
-        chosen = [_choose(coupling, bound) for coupling, bound in zip(self._couplings, bounds, strict=True)]
+        bounds = self._compute_bounds().tolist() if self._couplings else []
+        chosen = [_choose_bound(coupling, bound) for coupling, bound in zip(self._couplings, bounds, strict=True)]
         if self.held is not None and all(
             _MARGIN * bound <= held < 2 * new for bound, held, new in zip(bounds, self.held, chosen, strict=True)
         ):
@@ -91,7 +91,7 @@ class SeriesBounds:
     def watch(self) -> None:
         """Update the record with the bounds of the weights after a step, on the device."""
         if self.largest is not None:
-            torch.maximum(self.largest, self._bounds(), out=self.largest)
+            torch.maximum(self.largest, self._compute_bounds(), out=self.largest)
 
     def renew_exceeded(self, step: int) -> bool:
         """Choose new bounds if the weights have exceeded one since the last choice; return whether they change.
@@ -104,7 +104,7 @@ class SeriesBounds:
         """
         if self.largest is None or self._limit is None or not (self.largest > self._limit).any():
             return False
-        error = max(map(_error, self._couplings, self.largest.tolist(), self.held or ()))
+        error = max(map(_estimate_error, self._couplings, self.largest.tolist(), self.held or ()))
         severity = logging.WARNING if error > _WORTH_A_WARNING else logging.INFO
         logger.log(severity, "step %d: longer series; the last steps' had errors up to %.1g", step, error)
         self.largest.zero_()
@@ -115,21 +115,24 @@ class SeriesBounds:
         for coupling in self._couplings:
             coupling.held_bound = None
 
-    def lengths(self) -> list[int]:
+    def count_products(self) -> list[int]:
         """Count the matrix-vector products of each coupling's series; empty if the weights have diverged."""
-        bounds = self.held if self.held is not None else (self._bounds().tolist() if self._couplings else [])
+        bounds = self.held if self.held is not None else (self._compute_bounds().tolist() if self._couplings else [])
         try:
-            return [math.prod(_plan(coupling, bound)) for coupling, bound in zip(self._couplings, bounds, strict=True)]
+            return [
+                math.prod(_plan_series(coupling, bound))
+                for coupling, bound in zip(self._couplings, bounds, strict=True)
+            ]
         except FloatingPointError:
             return []
 
 
-def _plan(coupling: SeriesCoupling, bound: float) -> tuple[int, int]:
-    return series_plan(coupling.series_norm(bound), coupling.rescale.dtype)
+def _plan_series(coupling: SeriesCoupling, bound: float) -> tuple[int, int]:
+    return series_plan(coupling.bound_series_norm(bound), coupling.rescale.dtype)
 
 
-def _choose(coupling: SeriesCoupling, bound: float) -> float:
-    _plan(coupling, bound)  # raises if no series is long enough
+def _choose_bound(coupling: SeriesCoupling, bound: float) -> float:
+    _plan_series(coupling, bound)  # raises if no series is long enough
     channels = coupling.split[1]
     wanted = max(_SMALLEST, _HEADROOM * channels * bound)
     octave = 2.0 ** math.floor(math.log2(wanted))
@@ -138,5 +141,5 @@ def _choose(coupling: SeriesCoupling, bound: float) -> float:
     return rounded * (1 - 1e-9) / channels
 
 
-def _error(coupling: SeriesCoupling, bound: float, held: float) -> float:
-    return truncation_error(coupling.series_norm(bound), *_plan(coupling, held))
+def _estimate_error(coupling: SeriesCoupling, bound: float, held: float) -> float:
+    return truncation_error(coupling.bound_series_norm(bound), *_plan_series(coupling, held))

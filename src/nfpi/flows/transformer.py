@@ -14,7 +14,7 @@ from nfpi.config.flows import TransformerSettings
 from nfpi.flows.actnorm import ActNorm
 from nfpi.flows.bijection import Bijection, forward_through, initialize_through, inverse_through
 from nfpi.flows.image_flow import ImageFlow
-from nfpi.flows.initialization import initialization_skipped
+from nfpi.flows.initialization import is_initialization_skipped
 
 _LARGEST_SCALE = 2.0
 _HIDDEN_RATIO = 4
@@ -55,7 +55,7 @@ class XavierLinear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Initialise weights and bias, unless they are about to be loaded."""
-        if not initialization_skipped():
+        if not is_initialization_skipped():
             nn.init.xavier_uniform_(self.weight)
             nn.init.zeros_(self.bias)
 
@@ -141,15 +141,15 @@ class TransformerCoupling(Bijection):
         self.axis = axis
         self.register_buffer("order", order)
         kept, mapped = [num_tokens, num_channels], [num_tokens, num_channels]
-        kept[axis - 1], mapped[axis - 1] = self._sizes()
+        kept[axis - 1], mapped[axis - 1] = self._compute_sizes()
         self.net = TransformerNet(kept[0], kept[1], 2 * mapped[1], settings.width, settings.num_heads, settings.depth)
 
-    def _sizes(self) -> tuple[int, int]:
+    def _compute_sizes(self) -> tuple[int, int]:
         return len(self.order) - len(self.order) // 2, len(self.order) // 2
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the indices of x₂, and x₂, b and log s, which have the same shape."""
-        kept, mapped = self.order.split(self._sizes())
+        kept, mapped = self.order.split(self._compute_sizes())
         x2 = x.index_select(self.axis, mapped)
         parameters = self.net(x.index_select(self.axis, kept)).to(x.dtype)
         # with an odd number of tokens, x₁ has one more than x₂
@@ -199,50 +199,51 @@ class TransformerFlow(ImageFlow):
                 f"patch_size: expected at least two patches with two numbers each, "
                 f"received {rows * columns} and {num_channels} from patches of {size}×{size} of {tuple(shape)}"
             )
-        by_tokens, by_channels = _both_ways(_token_orders(rows, columns)), _both_ways(_channel_orders(num_channels))
+        by_tokens = _pair_with_reverses(_generate_token_orders(rows, columns))
+        by_channels = _pair_with_reverses(_generate_channel_orders(num_channels))
         axes = cycle([_CHANNELS] * settings.channel_couplings + [_TOKENS])
         self.couplings = nn.ModuleList()
         for _, axis in zip(range(settings.num_flows), axes, strict=False):
             order = next(by_tokens if axis == _TOKENS else by_channels)
             self.couplings.append(TransformerCoupling(rows * columns, num_channels, axis, order, settings))
 
-    def _parts(self) -> list[Bijection]:
+    def _list_parts(self) -> list[Bijection]:
         couplings: list[Bijection] = list(self.couplings)  # type: ignore[arg-type]
         return [self.actnorm, self.patches, *couplings]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return z = f(x) of shape (B, C, H, W) and log |det ∂z/∂x| of shape (B,), for images x in [−1, 1]."""
         self.check_images(x)
-        tokens, log_abs_det = forward_through(self._parts(), x, x.new_zeros(len(x)))
+        tokens, log_abs_det = forward_through(self._list_parts(), x, x.new_zeros(len(x)))
         return self.patches.inverse(tokens)[0], log_abs_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = f⁻¹(z) and log |det ∂x/∂z|, for z of shape (B, C, H, W) or (B, D)."""
         tokens = self.patches(self.as_images(z))[0]
-        return inverse_through(self._parts(), tokens, z.new_zeros(len(z)))
+        return inverse_through(self._list_parts(), tokens, z.new_zeros(len(z)))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
         """Initialise the actnorm to zero mean and unit variance per element; new couplings are the identity."""
         self.check_images(x)
-        return self.patches.inverse(initialize_through(self._parts(), x))[0]
+        return self.patches.inverse(initialize_through(self._list_parts(), x))[0]
 
 
-def _both_ways(orders: Iterator[Tensor]) -> Iterator[Tensor]:
+def _pair_with_reverses(orders: Iterator[Tensor]) -> Iterator[Tensor]:
     """Yield each order, followed by its reverse, which exchanges the halves."""
     for order in orders:
         yield order
         yield order.flip(0)
 
 
-def _token_orders(rows: int, columns: int) -> Iterator[Tensor]:
+def _generate_token_orders(rows: int, columns: int) -> Iterator[Tensor]:
     """Yield the patches ordered by checkerboard colour, by parity of the row and of the column, in turn."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     for place in cycle([row + column, row, column]):
         yield torch.argsort(place.flatten() % 2, stable=True)
 
 
-def _channel_orders(num_channels: int) -> Iterator[Tensor]:
+def _generate_channel_orders(num_channels: int) -> Iterator[Tensor]:
     """Yield random permutations."""
     while True:
         yield torch.randperm(num_channels)

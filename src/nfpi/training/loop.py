@@ -217,7 +217,7 @@ def _train(
     """
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
-    own = processes.share(data.images_of_batch(0))
+    own = processes.get_slice(data.images_of_batch(0))
     compiler = choose_compiler(config.compile, data.device)
     step = TrainingStep(state, config, device, steps, own.stop - own.start, compiler)
     state.note_precision(device.precision)
@@ -253,17 +253,19 @@ def _train(
                     # gradients are averaged over the processes; the factor gives every image the same weight
                     share = len(labels) / data.images_of_batch(state.step % steps_per_epoch)
                     nll = step(epoch_prior, x, labels, share * processes.count, learning_progress(state, data))
-                    state.epoch_nll += processes.total(nll.sum())
+                    state.epoch_nll += processes.sum(nll.sum())
                     bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
                         require_finite(state, config, epoch + 1)
                         step.renew_exceeded_bounds()
                         bar.set_postfix_str(f"epoch {epoch + 1}", refresh=False)
-                    checkpointer.after_step()
+                    checkpointer.save_if_due()
                 seconds = time.monotonic() - epoch_began
-                prior_now = _close_epoch(state, epoch_prior, step.lengths(), data, seconds, checkpointer.interruption)
+                prior_now = _close_epoch(
+                    state, epoch_prior, step.count_products(), data, seconds, checkpointer.interruption
+                )
                 track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch
-                checkpointer.after_step(epoch_ended=True)
+                checkpointer.save_if_due(epoch_ended=True)
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
         known = fault if isinstance(fault, TrainingDiverged) else loss_diverged(state.step, state.seed, config)

@@ -106,9 +106,9 @@ class TrainingStep:
         """Let every coupling compute its own bound again."""
         self._bounds.release()
 
-    def lengths(self) -> list[int]:
+    def count_products(self) -> list[int]:
         """Count the matrix-vector products of each coupling's series; empty if the weights have diverged."""
-        return self._bounds.lengths()
+        return self._bounds.count_products()
 
     def _record_bounds(self) -> None:
         self._state.series_bounds, self._state.series_largest = self._bounds.held, self._bounds.largest
