@@ -59,10 +59,10 @@ def test_epochs_one_after_another_are_those_that_stand_alone(source, workers, an
     try:
         for place, (epoch, start) in enumerate(sequence):
             then = sequence[place + 1][0] if announced and place + 1 < len(sequence) else None
-            found = list(several.epoch(epoch, seed=7, start_batch=start, next_epoch=then))
-            assert same(found, list(loaders(source, 0).epoch(epoch, seed=7, start_batch=start))), (place, epoch)
-            list(islice(several.epoch(8, seed=7, next_epoch=epoch), place % 3))  # abandoned
-        assert same(list(several.epoch(0, seed=8)), list(loaders(source, 0).epoch(0, seed=8)))
+            found = list(several.load_epoch(epoch, seed=7, start_batch=start, next_epoch=then))
+            assert same(found, list(loaders(source, 0).load_epoch(epoch, seed=7, start_batch=start))), (place, epoch)
+            list(islice(several.load_epoch(8, seed=7, next_epoch=epoch), place % 3))  # abandoned
+        assert same(list(several.load_epoch(0, seed=8)), list(loaders(source, 0).load_epoch(0, seed=8)))
     finally:
         several.close()
 
@@ -74,7 +74,9 @@ def test_an_announced_epoch_is_never_taken_for_another(source, workers):
     alone = BatchLoader(source, 40, shuffle=True)
     try:
         for epoch, then in ((0, 1), (1, 2), (2, 9), (9, 3), (3, 9), (9, 4), (4, 7), (5, None), (6, 5)):
-            assert same(list(several.epoch(epoch, seed=7, next_epoch=then)), list(alone.epoch(epoch, seed=7))), epoch
+            assert same(
+                list(several.load_epoch(epoch, seed=7, next_epoch=then)), list(alone.load_epoch(epoch, seed=7))
+            ), epoch
     finally:
         several.close()
 
@@ -83,7 +85,7 @@ def test_workers_live_across_epochs_and_make_the_next_one_before_this_one_ends()
     several, workers, ended = loaders(Traced(160), 2), set(), 0
     try:
         for epoch in range(3):
-            traces = [trace.tolist() for trace, _ in several.epoch(epoch, seed=0, next_epoch=epoch + 1)]
+            traces = [trace.tolist() for trace, _ in several.load_epoch(epoch, seed=0, next_epoch=epoch + 1)]
             assert {of for _, of, _ in traces} == {epoch}
             workers |= {process for process, _, _ in traces}
             if epoch:
@@ -99,9 +101,9 @@ def test_workers_live_across_epochs_and_make_the_next_one_before_this_one_ends()
 
 def test_a_stale_epoch_is_refused(source):
     several = loaders(source, 0)
-    old = several.epoch(0, seed=0)
+    old = several.load_epoch(0, seed=0)
     next(old)
-    next(several.epoch(1, seed=0))
+    next(several.load_epoch(1, seed=0))
     with pytest.raises(RuntimeError, match="epoch 0: another epoch of the same loader has begun"):
         next(old)
 
@@ -127,7 +129,7 @@ def test_requests_are_completed_in_the_calling_process_and_in_their_order(worker
     several = BatchLoader(Given(), 16, shuffle=True, workers=workers, prepare=complete)
     try:
         for epoch in (0, 1):
-            for given, indices in several.epoch(epoch, seed=0, next_epoch=epoch + 1):
+            for given, indices in several.load_epoch(epoch, seed=0, next_epoch=epoch + 1):
                 assert torch.equal(given, 2 * indices + epoch)
     finally:
         several.close()
@@ -154,7 +156,7 @@ class Faulty:
 @pytest.mark.parametrize("fault", [DataError("a.png: cut"), OSError("the disk is away"), FloatingPointError("NaN")])
 def test_the_error_of_a_worker_is_its_own_line_and_ends_all_workers(workers, fault):
     several = BatchLoader(Faulty(fault), 4, workers=workers)
-    stream = several.epoch(0, seed=0, next_epoch=1)
+    stream = several.load_epoch(0, seed=0, next_epoch=1)
     next(stream)
     with pytest.raises(type(fault)) as caught:
         next(stream)
@@ -164,7 +166,7 @@ def test_the_error_of_a_worker_is_its_own_line_and_ends_all_workers(workers, fau
 
 def test_workers_end_when_the_calling_process_is_interrupted_in_between(monkeypatch):
     several = loaders(Traced(600), 2)
-    stream = several.epoch(0, seed=0)
+    stream = several.load_epoch(0, seed=0)
     next(stream)
     monkeypatch.setattr(several._batches, "_next_data", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -197,6 +199,6 @@ def test_workers_that_are_not_forked_make_the_same_batches(image_set, monkeypatc
     monkeypatch.setattr(loader, "START_METHOD", "spawn")
     several = loaders(source, 1)
     try:
-        assert same(list(several.epoch(2, seed=1)), list(loaders(source, 0).epoch(2, seed=1)))
+        assert same(list(several.load_epoch(2, seed=1)), list(loaders(source, 0).load_epoch(2, seed=1)))
     finally:
         several.close()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nfpi.data import DataError
-from nfpi.data.own_images import find_images, find_labelled_images, names_without_suffix, read_images
+from nfpi.data.own_images import find_images, find_labelled_images, read_images, strip_suffixes
 
 GREY, COLOUR = (1, 4, 6), (3, 4, 6)
 
@@ -79,5 +79,5 @@ def test_an_image_is_cropped_at_its_centre(tmp_path):
 
 
 def test_names_without_suffix_stay_apart():
-    assert names_without_suffix([Path("a.png"), Path("b.jpg")]) == ["a", "b"]
-    assert names_without_suffix([Path("a.png"), Path("a.jpg")]) == ["a.png", "a.jpg"]
+    assert strip_suffixes([Path("a.png"), Path("b.jpg")]) == ["a", "b"]
+    assert strip_suffixes([Path("a.png"), Path("a.jpg")]) == ["a.png", "a.jpg"]

@@ -164,7 +164,7 @@ class ClassifierData:
         if key not in self._loaders:
             self._loaders[key] = self._loader(seed, device)
         order = derive_seed(seed, "classifier")
-        for images, labels in self._loaders[key].epoch(
+        for images, labels in self._loaders[key].load_epoch(
             epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch
         ):
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from nfpi.data.errors import DataError
-from nfpi.runtime.files import note_moved, sync
+from nfpi.runtime.files import note_rename, sync
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.signals import Interrupted
 
@@ -40,19 +40,19 @@ def replace_folder(
     Raises:
         DataError: `folder` is a file, or contains something not among `names`; or another process is writing it.
     """
-    named, folder = Path(folder), Path(folder).resolve()
+    unresolved, folder = Path(folder), Path(folder).resolve()
     _require_only(folder, names, kept)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = _temporary(folder, "partial", fingerprint)
+    partial = _make_temporary_path(folder, "partial", fingerprint)
     partial.mkdir(exist_ok=fingerprint is not None)
     keep = False
-    with _locked(partial) as acquired:
+    with _try_lock(partial) as acquired:
         if acquired is False:
             raise DataError(f"{folder}: expected a single process to write it, received another one in {partial}")
         try:
             yield partial
             _replace(partial, folder, kept)
-            note_moved(partial, named)
+            note_rename(partial, unresolved)
             sync(folder.parent)
         except (Interrupted, KeyboardInterrupt):
             keep = fingerprint is not None
@@ -64,8 +64,9 @@ def replace_folder(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool | None]:
-    """Try to lock a folder; yields whether it is locked, None if the file system cannot lock folders."""
+def _try_lock(folder: Path) -> Iterator[bool | None]:
+    """Try to lock a folder; yields whether this succeeded, None if the file system cannot lock folders."""
+
     descriptor = os.open(folder, os.O_RDONLY)
     acquired: bool | None = True
     try:
@@ -86,7 +87,7 @@ def _remove_remains(folder: Path) -> None:
         for remains in folder.parent.glob(f".{glob.escape(folder.name)}.*.{purpose}"):
             if not remains.is_dir():
                 continue
-            with _locked(remains) as acquired:
+            with _try_lock(remains) as acquired:
                 if acquired:
                     shutil.rmtree(remains, ignore_errors=True)
 
@@ -96,13 +97,13 @@ def _require_only(folder: Path, names: Collection[str], kept: str | None) -> Non
         return
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or nothing, received a file")
-    present = {path.name for path in folder.iterdir()} - {path.name for path in _kept(folder, kept)}
+    present = {path.name for path in folder.iterdir()} - {path.name for path in _list_kept(folder, kept)}
     others = sorted(name for name in present if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
 
 
-def _kept(folder: Path, pattern: str | None) -> list[Path]:
+def _list_kept(folder: Path, pattern: str | None) -> list[Path]:
     return [] if pattern is None else [path for path in folder.glob(pattern) if path.is_dir()]
 
 
@@ -111,17 +112,17 @@ def _replace(partial: Path, folder: Path, kept: str | None) -> None:
         partial.rename(folder)
         return
     # not atomic: no portable call swaps two folders, so `folder` is missing between the two renames
-    old = _temporary(folder, "old")
+    old = _make_temporary_path(folder, "old")
     folder.rename(old)
     try:
         partial.rename(folder)
     except BaseException:
         old.rename(folder)
         raise
-    for path in _kept(old, kept):
+    for path in _list_kept(old, kept):
         path.rename(folder / path.name)
     shutil.rmtree(old)
 
 
-def _temporary(folder: Path, purpose: str, key: str | None = None) -> Path:
+def _make_temporary_path(folder: Path, purpose: str, key: str | None = None) -> Path:
     return folder.with_name(f".{folder.name}.{(key or uuid4().hex)[:12]}.{purpose}")

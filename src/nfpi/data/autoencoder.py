@@ -54,7 +54,7 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
     return autoencoder.requires_grad_(False)
 
 
-def latent_shape(autoencoder: AutoencoderKL, height: int, width: int) -> tuple[int, int, int]:
+def compute_latent_shape(autoencoder: AutoencoderKL, height: int, width: int) -> tuple[int, int, int]:
     """Compute the shape (h, w, C) of the latents of images of H×W pixels.
 
     Raises:

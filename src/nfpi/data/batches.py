@@ -92,7 +92,7 @@ def load_batches(
         rank=rank,
         world_size=world_size,
     )
-    return _close_after(loader, loader.epoch(epoch, seed=seed, start_batch=start_batch))
+    return _close_after(loader, loader.load_epoch(epoch, seed=seed, start_batch=start_batch))
 
 
 def _close_after(loader: BatchLoader, batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.atomic import replace_folder
-from nfpi.data.autoencoder import encode, latent_shape, load_autoencoder
+from nfpi.data.autoencoder import compute_latent_shape, encode, load_autoencoder
 from nfpi.data.errors import DataError
 from nfpi.data.image_files import check_size, read_image
-from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, noted_settings
+from nfpi.data.prepare import OUTPUTS, SEED_FOLDERS, assign_splits, make_extra
 from nfpi.data.rows import LabelledRows
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.files import FOLDER, VAE, SourceFiles, SourceRecord, list_source
@@ -80,21 +80,24 @@ def encode_dataset(
     assigned = assign_splits(name, config, images.labels, images.classes)
     size = read_image(root / images.names["train"][0], config.image_size)[0].shape[:2]
     autoencoder = load_autoencoder(config.vae, device)
-    shape = latent_shape(autoencoder, *size)
+    shape = compute_latent_shape(autoencoder, *size)
     encoder = _Encoder(autoencoder, root, config.image_size, size, config.encode_batch_size, workers)
 
-    def files_of(split: Split) -> tuple[list[str], np.ndarray]:
-        """Return the names and labels of the images of a split."""
+    def list_files(split: Split) -> tuple[list[str], np.ndarray]:
+        """List the names and labels of the images of a split."""
+
         origin, chosen = assigned[split]
         names = images.names[origin]
         return [names[index] for index in chosen], images.labels[origin][chosen]
 
-    names_of_splits = [files_of(split)[0] for split in get_args(Split)]
-    fingerprint = _fingerprint(config, root, files.token, names_of_splits)
+    names_of_splits = [list_files(split)[0] for split in get_args(Split)]
+    fingerprint = _compute_fingerprint(config, root, files.token, names_of_splits)
     with replace_folder(output, OUTPUTS, fingerprint, SEED_FOLDERS) as partial:
 
-        def write(split: Split, extra: dict[str, Any], latents: Callable[[list[str]], Iterator[np.ndarray]]) -> None:
-            names, labels = files_of(split)
+        def write_split(
+            split: Split, extra: dict[str, Any], make_latents: Callable[[list[str]], Iterator[np.ndarray]]
+        ) -> None:
+            names, labels = list_files(split)
             with ImageSetWriter(
                 partial / split,
                 len(names),
@@ -107,46 +110,47 @@ def encode_dataset(
                 fingerprint=fingerprint,
                 **extra,
             ) as writer:
-                start = encoder.start(writer.first_missing)
-                for batch in latents(names[start:]):
+                start = encoder.round_to_batches(writer.first_missing)
+                for batch in make_latents(names[start:]):
                     places = np.arange(start, start + len(batch))
                     writer.put(places, (batch / extra["scale"]).astype(np.float16), labels[places])
                     start += len(batch)
             logger.info("%s: %d %s images encoded", name, len(names), split)
 
         if not (partial / "train").is_dir():
-            names, _ = files_of("train")
+            names, _ = list_files("train")
             unscaled = LabelledRows(partial / "unscaled.npy", (len(names), *shape), np.float32, fingerprint)
-            _fill(unscaled, names, encoder)
-            scale, spread = _scale_and_spread(unscaled.array)
+            _encode_missing(unscaled, names, encoder)
+            scale, spread = _compute_scale_and_spread(unscaled.array)
             extra = {
-                **noted_settings(config, assigned),
+                **make_extra(config, assigned),
                 "image_folder": str(root),
                 "vae": str(config.vae.resolve()),
                 "scale": scale,
                 "spread": (spread / scale).tolist(),
             }
             # `names` are those that remain to be written after an interruption: the last rows
-            write("train", extra, lambda names: _blocks(unscaled.array[len(unscaled.array) - len(names) :]))
+            write_split("train", extra, lambda names: _read_blocks(unscaled.array[len(unscaled.array) - len(names) :]))
         (partial / "unscaled.npy").unlink(missing_ok=True)
         Checkpoints(partial, fingerprint).clear()  # the progress of the unscaled latents
         extra = json.loads((partial / "train" / META).read_text(encoding="utf-8"))["extra"]
         for split in get_args(Split):
             if not (partial / split).is_dir():
-                write(split, extra, encoder.latents)
+                write_split(split, extra, encoder.encode_files)
         encoded = {name for names in names_of_splits for name in names}
-        _record(files, encoded, encoder.digests).write(partial)
+        _make_record(files, encoded, encoder.digests).write(partial)
 
 
-def _fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
+def _compute_fingerprint(config: DatasetConfig, root: Path, files: str, names: list[list[str]]) -> str:
     """Compute a digest of everything that the latents depend on; `files` is the token of the source files."""
     settings = config.model_dump(mode="json", exclude={"encode_batch_size", "overrides"})
     content = json.dumps([settings, str(root), files, names], ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> SourceRecord:
-    """Record the encoded files.
+def _make_record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> SourceRecord:
+    """Make the record of the encoded files.
+
 
     Args:
         files: the source files, as listed before encoding.
@@ -160,15 +164,15 @@ def _record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> S
             digests[index] = known[rest]
         elif root == VAE or name == FOLDER or rest in encoded:
             unread.append(index)
-    digests.update(zip(unread, files.digests(unread, "note files"), strict=True))
+    digests.update(zip(unread, files.compute_digests(unread, "note files"), strict=True))
     return SourceRecord.of(files, digests)
 
 
-def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
+def _encode_missing(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
     """Encode the files whose latents are missing."""
-    start = encoder.start(rows.first_missing)
+    start = encoder.round_to_batches(rows.first_missing)
     try:
-        for latents in encoder.latents(names[start:]):
+        for latents in encoder.encode_files(names[start:]):
             places = np.arange(start, start + len(latents))
             rows.put(places, latents, np.zeros(len(latents), np.int64))
             start += len(latents)
@@ -179,11 +183,11 @@ def _fill(rows: LabelledRows, names: list[str], encoder: _Encoder) -> None:
         raise
 
 
-def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
+def _compute_scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
     """Compute the largest absolute value of latents (N, h, w, C), and the standard deviation per element, (C, h, w)."""
     height, width, channels = array.shape[1:]
     statistics, largest = ClassStatistics.empty(1, channels * height * width), 0.0
-    for latents in _blocks(array):
+    for latents in _read_blocks(array):
         largest = max(largest, float(np.abs(latents).max()))
         one_class = torch.zeros(len(latents), dtype=torch.int64)
         statistics.update(torch.from_numpy(latents).permute(0, 3, 1, 2), one_class)
@@ -192,7 +196,7 @@ def _scale_and_spread(array: np.ndarray) -> tuple[float, torch.Tensor]:
     return largest, statistics.variance[0].sqrt().view(channels, height, width)
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+def _read_blocks(array: np.ndarray) -> Iterator[np.ndarray]:
     """Iterate over an array on disk in blocks that are loaded into memory."""
     return (np.array(array[start : start + _ROWS_PER_BLOCK]) for start in range(0, len(array), _ROWS_PER_BLOCK))
 
@@ -212,14 +216,14 @@ class _Encoder:
     digests: dict[str, bytes] = field(default_factory=dict)
     """SHA-256 of the files read, by name"""
 
-    def start(self, done: int) -> int:
+    def round_to_batches(self, done: int) -> int:
         """Return the index to resume from after `done` files, rounded down to a whole number of batches."""
         return done // self.batch_size * self.batch_size
 
-    def latents(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+    def encode_files(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         """Encode the files in order; yields unscaled latents (B, h, w, C), float32."""
         with tqdm(total=len(names), desc="encode", unit="image", leave=False, disable=None) as progress:
-            for images in self._images(names):
+            for images in self._read_images(names):
                 batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))
                 if not torch.isfinite(batch).all():
                     where = self.root / names[progress.n]
@@ -227,18 +231,18 @@ class _Encoder:
                 yield batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()
                 progress.update(len(images))
 
-    def _images(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+    def _read_images(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         """Read the files in order; yields pixels (B, H, W, 3), uint8."""
         chunks = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
         with ThreadPoolExecutor(self.workers) as pool:  # Pillow releases the GIL
-            ahead = [pool.submit(self._read, name) for name in chunks[0]] if chunks else []
+            ahead = [pool.submit(self._read_image, name) for name in chunks[0]] if chunks else []
             for chunk in [*chunks[1:], []]:
-                current, ahead = ahead, [pool.submit(self._read, name) for name in chunk]
+                current, ahead = ahead, [pool.submit(self._read_image, name) for name in chunk]
                 if not current:
                     return
                 yield np.stack([image.result() for image in current])
 
-    def _read(self, name: str) -> np.ndarray:
+    def _read_image(self, name: str) -> np.ndarray:
         path = self.root / name
         content = path.read_bytes()
         self.digests[name] = hashlib.sha256(content).digest()

@@ -14,7 +14,7 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet
 
 
-def folder_names(classes: Sequence[str]) -> list[str]:
+def make_folder_names(classes: Sequence[str]) -> list[str]:
     """Return folder names for classes, with characters not allowed in file names replaced by "-"."""
     return [re.sub(r"^\.|[/\\:\0]", "-", name) for name in classes]
 
@@ -22,7 +22,7 @@ def folder_names(classes: Sequence[str]) -> list[str]:
 def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
 
-    Folders are named by :func:`folder_names`. An existing folder of these classes is replaced.
+    Folders are named by :func:`make_folder_names`. An existing folder of these classes is replaced.
 
     Raises:
         DataError: the set contains latents, or images with neither 1 nor 3 channels, or folder names are not unique.
@@ -31,7 +31,7 @@ def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     if image_set.images.dtype != np.uint8 or channels not in (1, 3):
         received = f"{image_set.images.dtype} with {channels}"
         raise DataError(f"{folder}: expected uint8 images of 1 or 3 channels, received {received}")
-    names = folder_names(image_set.classes)
+    names = make_folder_names(image_set.classes)
     if len(set(names)) != len(names):
         raise DataError(f"{folder}: expected classes with distinct folder names, received {image_set.classes}")
     with replace_folder(folder, names) as partial:

@@ -38,7 +38,7 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as file:
-            deep = _describe_deep(file)
+            deep = _describe_deep_channels(file)
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
     except FAULTS as error:
         reason = " ".join(str(error).split())
@@ -71,7 +71,7 @@ _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that swap height and width"""
 
 
-def _describe_deep(file: Image.Image) -> str:
+def _describe_deep_channels(file: Image.Image) -> str:
     """Describe channels of more than 8 bits that Pillow's mode hides; an empty string if there are none.
 
     Pillow opens colour images of 16 bits as RGB and drops the lower bits.

@@ -95,20 +95,22 @@ class BatchLoader:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: expected 0 to {world_size - 1}, received {rank}")
 
-        def order(seed: int, epoch: int) -> np.ndarray:
-            return _permutation(len(source), passes, seed, epoch) if shuffle else np.arange(len(source))
+        def make_order(seed: int, epoch: int) -> np.ndarray:
+            return _draw_permutation(len(source), passes, seed, epoch) if shuffle else np.arange(len(source))
 
-        def share(order: np.ndarray, batch: int) -> np.ndarray:
+        def select_share(order: np.ndarray, batch: int) -> np.ndarray:
             return np.array_split(order[batch * batch_size : (batch + 1) * batch_size], world_size)[rank]
 
-        self._plan = _Plan(order, share, self.batches_per_epoch, prepare)
+        self._plan = _Plan(make_order, select_share, self.batches_per_epoch, prepare)
         self._source, self._workers, self._pin_memory = source, workers, pin_memory
         self._loader: DataLoader[Batch] | None = None
         self._batches: Iterator[Batch] | None = None
         self._coming: tuple[int, int, int] | None = None  # seed, epoch, batch that the workers make next
         self._epochs = 0
 
-    def epoch(self, epoch: int, *, seed: int, start_batch: int = 0, next_epoch: int | None = None) -> Iterator[Batch]:
+    def load_epoch(
+        self, epoch: int, *, seed: int, start_batch: int = 0, next_epoch: int | None = None
+    ) -> Iterator[Batch]:
         """Load the batches of one epoch; only one epoch can be loaded at a time.
 
         Args:
@@ -126,9 +128,9 @@ class BatchLoader:
         """
         if not 0 <= start_batch <= self.batches_per_epoch:
             raise ValueError(f"start_batch: expected 0 to {self.batches_per_epoch}, received {start_batch}")
-        return self._epoch(seed, epoch, start_batch, next_epoch)
+        return self._yield_batches(seed, epoch, start_batch, next_epoch)
 
-    def _epoch(self, seed: int, epoch: int, start_batch: int, next_epoch: int | None) -> Iterator[Batch]:
+    def _yield_batches(self, seed: int, epoch: int, start_batch: int, next_epoch: int | None) -> Iterator[Batch]:
         self._epochs += 1
         this = self._epochs
         if self._coming != (seed, epoch, start_batch):
@@ -140,18 +142,18 @@ class BatchLoader:
         for _ in range(start_batch, self.batches_per_epoch):
             if this != self._epochs:
                 raise RuntimeError(f"epoch {epoch}: another epoch of the same loader has begun")
-            yield self._next()
+            yield self._load_next()
         if self._batches is not None and next_epoch is not None and not self._plan.ended:
             self._coming = (seed, next_epoch, 0)
 
-    def _next(self) -> Batch:
+    def _load_next(self) -> Batch:
         try:
             if self._batches is None:
                 self._batches = self._begin()
             return next(self._batches)
         except BaseException as fault:
             self.close()
-            original = _original_error(fault)
+            original = _extract_original_error(fault)
             if original is None:
                 raise
         raise original
@@ -200,27 +202,28 @@ class _Plan:
 
     def __init__(
         self,
-        order: Callable[[int, int], np.ndarray],
-        share: Callable[[np.ndarray, int], np.ndarray],
-        batches: int,
+        make_order: Callable[[int, int], np.ndarray],
+        select_share: Callable[[np.ndarray, int], np.ndarray],
+        batches_per_epoch: int,
         prepare: Callable[[Iterator[Request]], Iterable[Request]] | None,
     ) -> None:
-        self._order, self._share, self._batches, self._prepare = order, share, batches, prepare
+        self._make_order, self._select_share = make_order, select_share
+        self._batches_per_epoch, self._prepare = batches_per_epoch, prepare
         self.first = (0, 0, 0)
         self.following: dict[int, int] = {}
         self.ended = False
 
     def __iter__(self) -> Iterator[Request]:
-        requests = self._requests()
+        requests = self._make_requests()
         return iter(requests if self._prepare is None else self._prepare(requests))
 
-    def _requests(self) -> Iterator[Request]:
+    def _make_requests(self) -> Iterator[Request]:
         self.ended = False
         seed, epoch, start = self.first
         while True:
-            order = self._order(seed, epoch)
-            for batch in range(start, self._batches):
-                yield Request(self._share(order, batch), seed, epoch)
+            order = self._make_order(seed, epoch)
+            for batch in range(start, self._batches_per_epoch):
+                yield Request(self._select_share(order, batch), seed, epoch)
             if epoch not in self.following:
                 self.ended = True
                 return
@@ -240,7 +243,7 @@ class _RequestedBatches(Dataset[Batch]):
         return self.source.read(request)
 
 
-def _original_error(fault: BaseException) -> Exception | None:
+def _extract_original_error(fault: BaseException) -> Exception | None:
     """Return the error that a worker raised, without the traceback that torch adds; None if no worker raised it.
 
     torch puts the traceback into the message, of which the last line is the class and the message of the original.
@@ -253,7 +256,7 @@ def _original_error(fault: BaseException) -> Exception | None:
     return kind(text.splitlines()[-1].removeprefix(f"{name}: "))
 
 
-def _permutation(length: int, passes: int, seed: int, epoch: int) -> np.ndarray:
+def _draw_permutation(length: int, passes: int, seed: int, epoch: int) -> np.ndarray:
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     size = length // passes
     return torch.cat([i * size + torch.randperm(size, generator=generator) for i in range(passes)]).numpy()

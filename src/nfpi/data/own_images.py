@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from nfpi.data.errors import DataError
-from nfpi.data.export import folder_names
+from nfpi.data.export import make_folder_names
 from nfpi.data.image_files import SUFFIXES, read_image
-from nfpi.data.sources.imagefolder import class_names
+from nfpi.data.sources.imagefolder import list_classes
 
 _GREY = "L"
 """Pillow's mode of grey files; all others count as colour"""
@@ -26,7 +26,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += _images_in(path, "**/*")
+            files += _list_images(path, "**/*")
         elif path.is_file():
             files.append(path)
         else:
@@ -49,19 +49,19 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of images, received none")
-    index_of = {name: index for index, name in enumerate(folder_names(classes))}
+    index_of = {name: index for index, name in enumerate(make_folder_names(classes))}
     files: list[list[Path]] = [[] for _ in classes]
-    for name in class_names(folder):
+    for name in list_classes(folder):
         if name not in index_of:
             listed = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
             raise DataError(
                 f"{folder / name}: expected a folder for each class of the model ({listed}), received another"
             )
-        files[index_of[name]] = _images_in(folder / name, "*")
+        files[index_of[name]] = _list_images(folder / name, "*")
     return files
 
 
-def names_without_suffix(paths: Sequence[Path]) -> list[str]:
+def strip_suffixes(paths: Sequence[Path]) -> list[str]:
     """Return the names of files in one folder, without suffixes if these names are unique."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
@@ -97,7 +97,7 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
     return images
 
 
-def _images_in(folder: Path, pattern: str) -> list[Path]:
+def _list_images(folder: Path, pattern: str) -> list[Path]:
     """Return the image files of a folder that match a pattern, sorted, without hidden ones."""
     files = sorted(
         path

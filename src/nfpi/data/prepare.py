@@ -48,9 +48,9 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     files = list_source(config)
     source = load_source(config, download_folder)
     everything = range(len(files.names))
-    record = SourceRecord.of(files, dict(zip(everything, files.digests(everything, "note files"), strict=True)))
+    record = SourceRecord.of(files, dict(zip(everything, files.compute_digests(everything, "note files"), strict=True)))
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
-    settings = noted_settings(config, assigned)
+    settings = make_extra(config, assigned)
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:
         record.write(partial)
         for split, (origin, chosen) in assigned.items():
@@ -58,13 +58,13 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
             write_image_set(partial / split, images, labels, source.classes, name=name, split=split, **settings)
 
 
-def noted_settings(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
+def make_extra(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
     """Return `extra` of `meta.json`: settings, and `held_out`, the share held out for each split the source lacks."""
-    held_out = {split: share for split, share in _shares(config).items() if assigned[split][0] == "train"}
+    held_out = {split: share for split, share in _get_held_out_shares(config).items() if assigned[split][0] == "train"}
     return {**config.model_dump(include={"source", "split_seed", "flip", "refit"}), "held_out": held_out}
 
 
-def _shares(config: DatasetConfig) -> dict[Split, float]:
+def _get_held_out_shares(config: DatasetConfig) -> dict[Split, float]:
     """Return the shares of training images to hold out for splits that the source lacks, in this order."""
     shares: dict[Split, float] = {"test": config.test_fraction}
     return shares if config.refit else shares | {"validation": config.validation_fraction}
@@ -94,7 +94,7 @@ def assign_splits(
             "validation images (move them to its training images)"
         )
     splits: Assignment = {split: (split, np.arange(len(some))) for split, some in labels.items()}
-    for split, fraction in _shares(config).items():
+    for split, fraction in _get_held_out_shares(config).items():
         if split not in splits:
             train = splits["train"][1]
             kept, held_out = _hold_out(name, labels["train"][train], fraction, config.split_seed)

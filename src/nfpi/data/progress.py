@@ -22,9 +22,9 @@ class Progress:
     def __init__(self, folder: Path, fingerprint: str, minutes: float) -> None:
         self._checkpoints = Checkpoints(folder, fingerprint, minutes, "row")
 
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Return whether it is time to save."""
-        return self._checkpoints.due()
+        return self._checkpoints.is_due()
 
     def save(self, count: int, labels: np.ndarray, sums: np.ndarray) -> None:
         """Save labels (N,) and checksums (N,); `count` is the number of written rows."""

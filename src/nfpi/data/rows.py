@@ -76,7 +76,7 @@ class LabelledRows:
         if self._progress is not None:
             self._sums[indices] = [zlib.crc32(row) for row in np.ascontiguousarray(rows)]
         self.labels[indices] = labels  # last, so that a row with a label is complete even if a signal interrupts this
-        if self._progress is not None and self._progress.due():
+        if self._progress is not None and self._progress.is_due():
             self.save_progress()
 
     def save_progress(self) -> None:

@@ -21,7 +21,7 @@ def training_transform(
 
     Args:
         augmentation: "flip": random horizontal flip; "shift": flip, pad by one pixel (repeating the edge) and random
-            crop; "released": that of the released code, see :func:`_released`; "none": no augmentation.
+            crop; "released": that of the released code, see :func:`_make_released_transforms`; "none": no augmentation.
         shape: (C, H, W) of the images.
         flip: whether mirrored images keep their class; otherwise there are no flips.
 
@@ -37,7 +37,7 @@ def training_transform(
         case "shift":
             return compose(flip, v2.RandomCrop(size, padding=1, padding_mode="edge"))
         case "released":
-            return compose(flip, *_released(shape))
+            return compose(flip, *_make_released_transforms(shape))
 
 
 def compose(flip: bool, *steps: Transform) -> Transform | None:
@@ -46,7 +46,7 @@ def compose(flip: bool, *steps: Transform) -> Transform | None:
     return v2.Compose(steps) if steps else None
 
 
-def _released(shape: Shape) -> list[v2.Transform]:
+def _make_released_transforms(shape: Shape) -> list[v2.Transform]:
     """Return colour jitter (three channels only), rotation by up to 12°, and random crop.
 
     At 32×32, images are padded by 8 pixels (repeating the edge), rotated, centre-cropped to 36×36 and randomly cropped.

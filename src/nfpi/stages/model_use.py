@@ -14,8 +14,8 @@ from PIL import Image
 
 from nfpi.config import ConfigError, metric, suggest
 from nfpi.data.atomic import replace_folder
-from nfpi.data.export import export_imagefolder, folder_names
-from nfpi.data.own_images import find_images, find_labelled_images, names_without_suffix, read_images
+from nfpi.data.export import export_imagefolder, make_folder_names
+from nfpi.data.own_images import find_images, find_labelled_images, read_images, strip_suffixes
 from nfpi.data.store import ImageSet
 from nfpi.model.class_conditional import ClassConditionalFlow
 from nfpi.model.trained import CONFIG, WEIGHTS
@@ -23,7 +23,7 @@ from nfpi.results.intervals import wilson_interval
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 from nfpi.stages.options import AugmentFolder, Classify, Sample, Score
 from nfpi.stages.printing import format_lines, print_rows
 
@@ -111,7 +111,7 @@ def sample(command: Sample) -> None:
     images = np.stack(
         [
             model.sample(
-                [name] * command.per_class, command.temperature, generator_for("cpu", command.seed, "class", name)
+                [name] * command.per_class, command.temperature, make_generator("cpu", command.seed, "class", name)
             )
             for name in classes
         ]
@@ -141,15 +141,15 @@ def augment_folder(command: AugmentFolder) -> None:
     for some in files:
         if len(some) == 1:
             raise ConfigError(f"{some[0].parent}: expected at least two images to mix, received one")
-    names = folder_names(model.classes)
+    names = make_folder_names(model.classes)
     chosen = [label for label, some in enumerate(files) if some]
     with replace_folder(command.output, [names[label] for label in chosen]) as partial:
         for label in chosen:
             images = read_images(files[label], model.flow.shape, resize=command.resize)
-            generator = generator_for("cpu", command.seed, "class", model.classes[label])
+            generator = make_generator("cpu", command.seed, "class", model.classes[label])
             made = model.augment(images, [label] * len(images), generator=generator, **command.nfa.model_dump())
             (partial / names[label]).mkdir()
-            for name, variants in zip(names_without_suffix(files[label]), made, strict=True):
+            for name, variants in zip(strip_suffixes(files[label]), made, strict=True):
                 for index, variant in enumerate(variants, 1):
                     _to_picture(variant).save(partial / names[label] / f"{name}_{index}.png")
     count = command.nfa.variants * sum(len(some) for some in files)
@@ -185,11 +185,11 @@ def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -
 
 def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:
     """Draw images (K, n, H, W, C) as a PNG file with one row per class."""
-    from nfpi.figures.drawn import render
+    from nfpi.figures.drawn import render_figure
     from nfpi.figures.image_grid import draw_image_grid
 
     columns = [str(number) for number in range(1, images.shape[1] + 1)]
-    return render(draw_image_grid(images, classes, columns, "class", ""))["png"]
+    return render_figure(draw_image_grid(images, classes, columns, "class", ""))["png"]
 
 
 def _to_picture(image: np.ndarray) -> Image.Image:

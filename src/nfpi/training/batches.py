@@ -23,7 +23,7 @@ from nfpi.priors.gradient_descent import ValueRange
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.processes import ALONE, Processes
-from nfpi.runtime.randomness import derive_seed, generator_for
+from nfpi.runtime.randomness import derive_seed, make_generator
 
 # epoch numbers that no training reaches, so that orders and augmentations differ from those of all epochs
 INITIALIZATION_EPOCH, STATISTICS_EPOCH = 2**31, 2**31 + 1
@@ -50,7 +50,7 @@ class TrainingData:
     processes: Processes = ALONE
 
     def __post_init__(self) -> None:
-        smallest = self.images_of_batch(self.steps_per_epoch - 1)
+        smallest = self.count_images(self.steps_per_epoch - 1)
         if smallest < self.processes.count:
             raise ValueError(
                 f"batch_size: expected batches of {self.processes.count} images at least, one for each device, "
@@ -68,7 +68,7 @@ class TrainingData:
         """Number of batches of an epoch; the last one may be smaller."""
         return num_batches(len(self.train), self.config.batch_size)
 
-    def images_of_batch(self, batch: int) -> int:
+    def count_images(self, batch: int) -> int:
         """Count the images of a batch of an epoch, over all processes."""
         return min(self.config.batch_size, len(self.train) - batch * self.config.batch_size)
 
@@ -95,9 +95,9 @@ class TrainingData:
         """
         processes = self.processes
         for index, (images, labels) in enumerate(self.read(seed, epoch, start_batch, next_epoch), start_batch):
-            generator = generator_for(self.device, seed, "dequantize", epoch, index)
-            whole = torch.zeros(self.images_of_batch(index), *images.shape[1:], dtype=images.dtype, device=self.device)
-            share = processes.share(len(whole))
+            generator = make_generator(self.device, seed, "dequantize", epoch, index)
+            whole = torch.zeros(self.count_images(index), *images.shape[1:], dtype=images.dtype, device=self.device)
+            share = processes.get_slice(len(whole))
             whole[share] = images.to(self.device, non_blocking=True)
             yield self.domain.to_flow(whole, generator)[share], labels.to(self.device, non_blocking=True)
 
@@ -109,14 +109,14 @@ class TrainingData:
         Yields:
             images (B, C, H, W), as stored, and labels (B,); of each batch, the part of this process.
         """
-        return self._loader.epoch(
+        return self._loader.load_epoch(
             epoch, seed=derive_seed(seed, "order"), start_batch=start_batch, next_epoch=next_epoch
         )
 
     @cached_property
     def _loader(self) -> BatchLoader:
         return BatchLoader(
-            ImageBatches(self.train, self._transform()),
+            ImageBatches(self.train, self._make_transform()),
             self.config.batch_size,
             shuffle=True,
             workers=-(-self.config.workers // self.processes.count),
@@ -125,7 +125,7 @@ class TrainingData:
             world_size=self.processes.count,
         )
 
-    def _transform(self) -> Transform | None:
+    def _make_transform(self) -> Transform | None:
         if self.config.augmentation == "none":
             return None
         from nfpi.data.transforms import training_transform  # torchvision takes as long to import as torch
@@ -133,7 +133,7 @@ class TrainingData:
         return training_transform(self.config.augmentation, self.train.shape, self.train.flip)
 
 
-def initialization_images(data: TrainingData, seed: int) -> Tensor:
+def draw_initialization_images(data: TrainingData, seed: int) -> Tensor:
     """Draw the images of the data-dependent initialisation, (B, C, H, W), the same in every process."""
     drawn: list[Tensor] = []
     with closing(replace(data, processes=ALONE)) as alone:

@@ -9,7 +9,7 @@ import pytest
 
 from nfpi.config import DatasetConfig
 from nfpi.data import DataError, SourceImages, prepare_dataset, register_source
-from nfpi.data.sources.files import SourceFiles, SourceRecord, list_source, token_of
+from nfpi.data.sources.files import SourceFiles, SourceRecord, compute_token, list_source
 from nfpi.runtime.files import file_digest
 
 
@@ -27,8 +27,8 @@ def splits(image_folder, tmp_path) -> Path:
 def read(monkeypatch) -> list[str]:
     """Names of the files that are read to be compared."""
     names = []
-    digest = SourceFiles._digest
-    monkeypatch.setattr(SourceFiles, "_digest", lambda self, i: names.append(self.names[i]) or digest(self, i))
+    digest = SourceFiles._get_digest
+    monkeypatch.setattr(SourceFiles, "_get_digest", lambda self, i: names.append(self.names[i]) or digest(self, i))
     return names
 
 
@@ -42,14 +42,14 @@ def test_a_record_names_each_file_with_its_size_and_digest(image_folder, splits)
 
 
 def test_files_that_stay_are_not_read(image_folder, splits, read):
-    assert token_of(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
+    assert compute_token(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
     assert read == []
 
 
 def test_a_touched_file_is_read_once(image_folder, splits, read):
     (image_folder / "train/bee/3.png").touch()
     for _ in range(2):
-        assert token_of(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
+        assert compute_token(list_source(_config(image_folder)), splits) == SourceRecord.read(splits).token
     assert read == ["folder/train/bee/3.png"]
 
 
@@ -57,7 +57,7 @@ def test_a_copy_is_read_once(image_folder, splits, tmp_path, read):
     copy = shutil.copytree(image_folder, tmp_path / "copy")
     for _ in range(2):
         for folder in (copy, image_folder):
-            assert token_of(list_source(_config(folder)), splits) == SourceRecord.read(splits).token
+            assert compute_token(list_source(_config(folder)), splits) == SourceRecord.read(splits).token
     assert len(read) == 42
 
 
@@ -68,15 +68,15 @@ def test_equal_sizes_and_dates_hide_no_change(image_folder, splits):
     file.write_bytes(content)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     files = list_source(_config(image_folder))
-    assert token_of(files, splits) == files.token != SourceRecord.read(splits).token
+    assert compute_token(files, splits) == files.token != SourceRecord.read(splits).token
 
 
 def test_the_next_record_has_the_token_that_announced_it(image_folder, splits, tmp_path):
     (image_folder / "train/bee/3.png").unlink()
-    announced = token_of(list_source(_config(image_folder)), splits)
+    announced = compute_token(list_source(_config(image_folder)), splits)
     assert announced != SourceRecord.read(splits).token
     prepare_dataset("set", _config(image_folder), splits, tmp_path)
-    assert SourceRecord.read(splits).token == announced == token_of(list_source(_config(image_folder)), splits)
+    assert SourceRecord.read(splits).token == announced == compute_token(list_source(_config(image_folder)), splits)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])
@@ -84,7 +84,7 @@ def test_a_damaged_record_is_named(image_folder, splits, keep):
     file = splits / "sources.npz"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"sources\.npz: expected a record of source files, received a damaged one"):
-        token_of(list_source(_config(image_folder)), splits)
+        compute_token(list_source(_config(image_folder)), splits)
 
 
 def test_a_file_that_changes_while_the_data_set_is_read_is_an_error(image_folder, tmp_path, monkeypatch):

@@ -52,12 +52,12 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
             if not place.is_dir():  # another process may have unpacked it meanwhile
                 with replace_folder(place, []) as partial:
                     _unpack(folder, partial)
-    while not (place / "train").is_dir() and len(only := _visible_folders(place)) == 1:
+    while not (place / "train").is_dir() and len(only := _list_visible_folders(place)) == 1:
         place = only[0]
     return place
 
 
-def _visible_folders(place: Path) -> list[Path]:
+def _list_visible_folders(place: Path) -> list[Path]:
     return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
 
 

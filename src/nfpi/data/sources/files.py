@@ -66,35 +66,35 @@ class SourceFiles:
     @property
     def token(self) -> str:
         """A short text that identifies names, sizes and times."""
-        digest = hashlib.sha256(_join(self.names) + b"\0" + self.status.tobytes()).hexdigest()
+        digest = hashlib.sha256(_join_names(self.names) + b"\0" + self.status.tobytes()).hexdigest()
         return f"{len(self.names)} files of {self.status[:, 0].sum()} bytes, {digest[:16]}"
 
-    def path(self, index: int) -> Path:
+    def get_path(self, index: int) -> Path:
         """Return the path of a file."""
         root, _, rest = self.names[index].partition("/")
         return self.roots[root] / rest
 
-    def digests(self, indices: Iterable[int], label: str) -> Iterator[bytes]:
+    def compute_digests(self, indices: Iterable[int], label: str) -> Iterator[bytes]:
         """Yield the SHA-256 digests of these files, in order; each file is read at most once.
 
         Raises:
             DataError: a file cannot be read, or has changed since it was listed.
         """
         indices = list(indices)
-        shown = {"desc": label, "total": len(indices), "unit": "file", "leave": False, "disable": None, "delay": 1}
-        with ThreadPoolExecutor(_THREADS) as pool, tqdm(**shown) as progress:
+        options = {"desc": label, "total": len(indices), "unit": "file", "leave": False, "disable": None, "delay": 1}
+        with ThreadPoolExecutor(_THREADS) as pool, tqdm(**options) as progress:
             for start in range(0, len(indices), _BLOCK):  # reading and hashing release the GIL
-                for digest in pool.map(self._digest, indices[start : start + _BLOCK]):
+                for digest in pool.map(self._get_digest, indices[start : start + _BLOCK]):
                     progress.update()
                     yield digest
 
-    def _digest(self, index: int) -> bytes:
+    def _get_digest(self, index: int) -> bytes:
         if index not in self._digests:
-            self._digests[index] = self._read(index)
+            self._digests[index] = self._compute_digest(index)
         return self._digests[index]
 
-    def _read(self, index: int) -> bytes:
-        path = self.path(index)
+    def _compute_digest(self, index: int) -> bytes:
+        path = self.get_path(index)
         try:
             digest = bytes.fromhex(file_digest(path))
             status = path.stat()
@@ -124,7 +124,7 @@ def list_source(config: DatasetConfig) -> SourceFiles:
         if config.folder.is_file():
             _check_archive(config.folder)
             names.append(FOLDER)
-            status.append(_status([config.folder]))
+            status.append(_read_status([config.folder]))
         elif config.source == "imagefolder":
             from nfpi.data.sources.imagefolder import list_image_folder  # imports Pillow
 
@@ -132,15 +132,15 @@ def list_source(config: DatasetConfig) -> SourceFiles:
             names += [f"{FOLDER}/{name}" for split_names in images.names.values() for name in split_names]
             status += images.status.values()
         else:
-            files = _idx_files(config.folder) if config.source == "fashion_mnist" else _files_below(config.folder)
+            files = _find_idx_files(config.folder) if config.source == "fashion_mnist" else _list_files(config.folder)
             names += [f"{FOLDER}/{file.relative_to(config.folder)}" for file in files]
-            status.append(_status(files))
+            status.append(_read_status(files))
     elif config.source == "imagefolder":
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
     if config.vae is not None:
         roots[VAE] = config.vae
         names += [f"{VAE}/{file}" for file in _AUTOENCODER]
-        status.append(_status([config.vae / file for file in _AUTOENCODER]))
+        status.append(_read_status([config.vae / file for file in _AUTOENCODER]))
     return SourceFiles(roots, names, np.concatenate([*status, np.empty((0, 2), np.int64)]))
 
 
@@ -165,7 +165,7 @@ class SourceRecord:
         """Create a record from the digests of the files that were read, by their index."""
         content = b"".join(digests.get(index, _NOT_READ) for index in range(len(files.names)))
         array = np.frombuffer(content, np.uint8).reshape(-1, 32)
-        return cls(files.token, _join(files.names), files.status, array)
+        return cls(files.token, _join_names(files.names), files.status, array)
 
     def write(self, folder: Path) -> None:
         """Write the record into the (temporary) folder of the splits."""
@@ -196,7 +196,7 @@ class SourceRecord:
         return record
 
 
-def token_of(files: SourceFiles, folder: Path) -> str:
+def compute_token(files: SourceFiles, folder: Path) -> str:
     """Compute the token of files (see the module), reading those whose time differs from that in the record.
 
     Args:
@@ -209,7 +209,7 @@ def token_of(files: SourceFiles, folder: Path) -> str:
     record = SourceRecord.read(folder)
     if record is None:
         return files.token
-    alike = record.names == _join(files.names) and np.array_equal(record.status[:, 0], files.status[:, 0])
+    alike = record.names == _join_names(files.names) and np.array_equal(record.status[:, 0], files.status[:, 0])
     if not alike:
         return files.token
     times = files.status[:, 1]
@@ -217,7 +217,7 @@ def token_of(files: SourceFiles, folder: Path) -> str:
     indices = np.flatnonzero(suspect).tolist()
     if not indices:
         return record.token
-    for index, digest in zip(indices, files.digests(indices, "compare images"), strict=True):
+    for index, digest in zip(indices, files.compute_digests(indices, "compare images"), strict=True):
         if digest != record.digests[index].tobytes():
             return files.token
     _write_times(folder, times)
@@ -240,7 +240,7 @@ def _write_times(folder: Path, times: np.ndarray) -> None:
         write_atomically(folder / _TIMES, buffer.getvalue())
 
 
-def _join(names: list[str]) -> bytes:
+def _join_names(names: list[str]) -> bytes:
     return os.fsencode("\0".join(names))
 
 
@@ -255,11 +255,11 @@ def _check_archive(file: Path) -> None:
         )
 
 
-def _idx_files(folder: Path) -> list[Path]:
+def _find_idx_files(folder: Path) -> list[Path]:
     return [find_idx(folder, name) for names in SPLIT_FILES.values() for name in names]
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     """Return all files in a folder at any depth, sorted, without hidden ones."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or an archive, received none")
@@ -270,7 +270,7 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(paths)
 
 
-def _status(files: Iterable[Path]) -> np.ndarray:
+def _read_status(files: Iterable[Path]) -> np.ndarray:
     rows = []
     for file in files:
         try:

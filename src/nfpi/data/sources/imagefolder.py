@@ -47,7 +47,7 @@ class ImageFolder:
 
 
 def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
-    """Load the images of a folder or of an archived folder; see :func:`split_folders` for its structure.
+    """Load the images of a folder or of an archived folder; see :func:`find_split_folders` for its structure.
 
     Images have one channel if all files of all splits are grey, otherwise all are converted to RGB.
 
@@ -70,16 +70,17 @@ def list_image_folder(root: Path) -> ImageFolder:
     """List the image files of a folder.
 
     Raises:
-        DataError: the folder has another structure (see :func:`split_folders`), only one class, a class without images,
-            or a class name that is not UTF-8.
+        DataError: the folder has another structure (see :func:`find_split_folders`), only one class, a class without
+            images, or a class name that is not UTF-8.
+
     """
-    places = split_folders(root)
+    places = find_split_folders(root)
     first, *others = places.values()
-    classes = class_names(first)
+    classes = list_classes(first)
     if len(classes) == 1:
         raise DataError(f"{first}: expected folders of at least two classes, received only '{classes[0]}'")
     for place in others:
-        different = sorted(set(class_names(place)) ^ set(classes))
+        different = sorted(set(list_classes(place)) ^ set(classes))
         if different:
             raise DataError(
                 f"{place}: expected the same classes as in train, received a difference in '{different[0]}'"
@@ -99,7 +100,7 @@ def list_image_folder(root: Path) -> ImageFolder:
     return ImageFolder(root, classes, names, labels, status)
 
 
-def split_folders(root: Path) -> dict[Split, Path]:
+def find_split_folders(root: Path) -> dict[Split, Path]:
     """Find the splits of a folder split/class/image; a folder class/image has only a training split.
 
     Splits are `train`, `test` and optionally `validation` (or `val`). Without `test`, as for ImageNet, whose test
@@ -128,14 +129,14 @@ def split_folders(root: Path) -> dict[Split, Path]:
     return places
 
 
-def first_image(root: Path) -> Path:
+def find_first_image(root: Path) -> Path:
     """Return the first training image of a folder.
 
     Raises:
         DataError: the folder has no images.
     """
-    place = split_folders(root)["train"]
-    folder = place / class_names(place)[0]
+    place = find_split_folders(root)["train"]
+    folder = place / list_classes(place)[0]
     names, _ = _list_class(folder)
     return folder / names[0]
 
@@ -153,7 +154,7 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
         logger.info("%s: %g of the training images are the validation split, %s", folder.root, share, drawn)
 
 
-def class_names(folder: Path) -> list[str]:
+def list_classes(folder: Path) -> list[str]:
     """Return the sorted names of the class folders in `folder`, which labels index.
 
     Raises:
@@ -161,7 +162,7 @@ def class_names(folder: Path) -> list[str]:
     """
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not names:
-        raise DataError(f"{folder}: expected a folder for each class, received {_describe(folder)}")
+        raise DataError(f"{folder}: expected a folder for each class, received {_describe_contents(folder)}")
     for name in names:
         if not _is_unicode(name):
             raise DataError(f"{folder}: expected names of classes in UTF-8, received {os.fsencode(name)!r}")
@@ -213,22 +214,22 @@ def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
     finally:
         os.close(place)
     if not names:
-        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received {_describe(folder)}")
+        raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received {_describe_contents(folder)}")
     return names, np.array(numbers, np.int64).reshape(-1, 2)
 
 
-def _describe(folder: Path) -> str:
+def _describe_contents(folder: Path) -> str:
     """Describe the contents of a folder."""
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
     folders = sum(path.is_dir() for path in visible)
     endings = sorted({path.suffix.lower() or "no suffix" for path in visible if not path.is_dir()})
-    counts = [_count(folders, "folder"), _count(len(visible) - folders, "file")]
+    counts = [_format_count(folders, "folder"), _format_count(len(visible) - folders, "file")]
     if endings:
         counts[1] += f" ({', '.join(endings[:_ENDINGS])}{', …' if len(endings) > _ENDINGS else ''})"
     return " and ".join(text for text in counts if not text.startswith("0")) or "an empty folder"
 
 
-def _count(number: int, what: str) -> str:
+def _format_count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
