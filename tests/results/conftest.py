@@ -15,7 +15,7 @@ from nfpi.results.collect import COLUMNS
 from nfpi.results.rows import TableRow
 from nfpi.results.tables import read_reference
 from nfpi.runs import Run
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 PAPER = Path(__file__).parents[2] / "workflow" / "reference" / "paper.csv"
 PRIORS: dict[str, Any] = {
@@ -62,7 +62,7 @@ def config_of() -> Callable[..., Config]:
 @pytest.fixture(scope="session")
 def rows_of(config_of: Callable[..., Config]) -> Callable[..., list[TableRow]]:
     """The rows of a table of these experiments."""
-    return lambda *experiments, seeds=(0,): table_rows(config_of(*experiments, seeds=seeds), "t")
+    return lambda *experiments, seeds=(0,): list_table_rows(config_of(*experiments, seeds=seeds), "t")
 
 
 @pytest.fixture(scope="session")

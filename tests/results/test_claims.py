@@ -17,7 +17,7 @@ from nfpi.results.predictions import Predictions
 from nfpi.results.sides import Evidence
 from nfpi.results.tables import TableError
 from nfpi.runs import Run
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 SEEDS = tuple(range(10))
 OURS = {"dataset": "digits", "label": "ours", "lambdas": [10, 100, 1000], "classifier": "resnet18"}
@@ -40,7 +40,7 @@ def judge(config_of, measured, frame_of, reference) -> Callable[..., pd.DataFram
 
     def make(values: Values, *comparisons: dict[str, Any], seeds: tuple[int, ...] = SEEDS, **more: Any) -> pd.DataFrame:
         config: Config = config_of(OURS, THEIRS, seeds=seeds)
-        rows = table_rows(config, "t")
+        rows = list_table_rows(config, "t")
         found = []
         for run in dict.fromkeys(run for row in rows for run in row.runs):
             value = values(str(run.prior), float(run.weight or 0), run.seed)
@@ -251,7 +251,7 @@ def test_a_row_whose_runs_all_diverged_has_run(judge, choice):
 
 def test_an_inner_lambda_of_lucky_seeds_is_not_chosen(config_of, measured, frame_of, reference):
     config: Config = config_of(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
-    rows = table_rows(config, "t")
+    rows = list_table_rows(config, "t")
     found = []
     for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
         weight = float(run.weight or 0)

@@ -10,7 +10,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.config import Config
-from nfpi.results.costs import Dependencies, cost_frame, lay_out_costs, read_jobs
+from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.records import write_metrics
 from nfpi.results.settings import StoredSettings, write_settings
 from nfpi.runs import Run
@@ -64,7 +64,7 @@ def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
         "taught": Dependencies((FLOW, TAUGHT), STARTS),
         "real": Dependencies((ALONE,), STARTS),
     }
-    frame = cost_frame(read_jobs(root), tables)
+    frame = sum_costs(read_jobs(root), tables)
     hours = {table: row_of(frame, table)["hours"] for table in (*tables, "all")}
     assert hours["flows"] == pytest.approx(0.1 + 0.1 + 2 * 1.01)
     assert hours["taught"] == pytest.approx(0.1 + 0.1 + 1.01 + 0.02 + 0.2)
@@ -75,7 +75,7 @@ def test_a_job_counts_in_each_table_that_depends_on_it_and_once_in_all(root):
 
 
 def test_rows_have_the_device_of_their_run_and_the_largest_memory(root):
-    frame = cost_frame(read_jobs(root), {"flows": Dependencies((FLOW, OTHER), STARTS)})
+    frame = sum_costs(read_jobs(root), {"flows": Dependencies((FLOW, OTHER), STARTS)})
     training = row_of(frame, "flows", "train_flow")
     assert (training["device"], training["jobs"], training["memory"]) == ("a GPU", 2, 2.0)
     assert row_of(frame, "flows", "prepare_data")["device"] == ""
@@ -83,12 +83,12 @@ def test_rows_have_the_device_of_their_run_and_the_largest_memory(root):
 
 def test_other_seeds_belong_to_the_same_table(root):
     needs = Dependencies((replace(FLOW, seed=5),), STARTS)
-    assert row_of(cost_frame(read_jobs(root), {"t": needs}), "t", "train_flow")["jobs"] == 1
+    assert row_of(sum_costs(read_jobs(root), {"t": needs}), "t", "train_flow")["jobs"] == 1
 
 
 def test_without_a_noted_time_that_of_the_metrics_counts(root):
     (root / "benchmarks" / FLOW.folder / "evaluate.tsv").unlink()
-    frame = cost_frame(read_jobs(root), {})
+    frame = sum_costs(read_jobs(root), {})
     evaluation = row_of(frame, "all", "evaluate")
     assert (evaluation["jobs"], evaluation["unknown"]) == (2, 0)
     assert evaluation["hours"] == pytest.approx(0.02)
@@ -96,7 +96,7 @@ def test_without_a_noted_time_that_of_the_metrics_counts(root):
 
 def test_a_job_whose_time_is_not_known_is_counted_as_such(root):
     note(root, FLOW.folder, "train_flow", "NA", "NA")
-    frame = cost_frame(read_jobs(root), {})
+    frame = sum_costs(read_jobs(root), {})
     training = row_of(frame, "all", "train_flow")
     assert (training["jobs"], training["unknown"], training["hours"]) == (2, 1, pytest.approx(1.0))
     assert "Unknown" in [column.heading for column in lay_out_costs(frame).columns]

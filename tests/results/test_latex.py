@@ -16,7 +16,7 @@ from nfpi.config import Config, TableSettings, resolve
 from nfpi.results.collect import COLUMNS
 from nfpi.results.latex import escape, to_latex
 from nfpi.results.tables import accuracy_table
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
@@ -33,7 +33,7 @@ LETTERS = "".join(map(chr, [*range(0xC0, 0x180), *range(0x391, 0x3A2), *range(0x
 
 def tables_of(config: Config, table: str, measured: Any, reference: pd.DataFrame) -> pd.DataFrame:
     """A table of a preset, as it would be if every run had been measured."""
-    rows, rng = table_rows(config, table), np.random.default_rng(0)
+    rows, rng = list_table_rows(config, table), np.random.default_rng(0)
     settings = TableSettings.model_validate(config.tables[table].model_dump(exclude={"experiments"}))
     values: list[dict[str, Any]] = []
     for run in dict.fromkeys(run for row in rows for run in row.runs):

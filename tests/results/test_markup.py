@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nfpi.results import markup
-from nfpi.results.markup import to_html, to_latex, to_markdown, weight_parts, write_table
+from nfpi.results.markup import split_weight, to_html, to_latex, to_markdown, write_table
 from nfpi.results.tables import ROW_COLUMNS, TableError, table_columns
 from nfpi.runtime.files import write_atomically
 
@@ -246,7 +246,7 @@ def test_another_frame_is_refused(table, tmp_path, missing):
     ],
 )
 def test_weights_for_people(weight, parts):
-    assert weight_parts(weight) == parts
+    assert split_weight(weight) == parts
     assert float(f"{parts[0]}e{parts[1]}") == weight
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nfpi.results.significance import bootstrap, holm, mcnemar, paired_t, seeds_needed
+from nfpi.results.significance import bootstrap, compute_seeds_needed, holm, mcnemar, paired_t
 
 NAN = math.nan
 
@@ -222,26 +222,26 @@ def test_the_tests_raise_false_alarms_at_their_level_and_their_intervals_cover()
 
 @pytest.mark.parametrize(("effect", "expected"), [(1.0, 10), (0.5, 34), (5.0, 3), (1e6, 2)])
 def test_seeds_needed_are_those_of_tables_of_power(effect, expected):
-    assert seeds_needed(1.0, effect) == seeds_needed(1.0, -effect) == expected
-    assert seeds_needed(3.0, 3 * effect) == expected
+    assert compute_seeds_needed(1.0, effect) == compute_seeds_needed(1.0, -effect) == expected
+    assert compute_seeds_needed(3.0, 3 * effect) == expected
 
 
 def test_the_seeds_that_are_needed_give_the_power():
-    rng, count = np.random.default_rng(0), seeds_needed(2.0, 2.5)
+    rng, count = np.random.default_rng(0), compute_seeds_needed(2.0, 2.5)
     differences = rng.normal(2.5, 2.0, (4000, count))
     found = np.mean(stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05)
     assert 0.78 < found < 0.9
 
 
 def test_small_effects_need_as_many_seeds_as_the_normal_law_says():
-    assert seeds_needed(1.0, 0.01) == pytest.approx(78489, abs=3)
-    assert seeds_needed(1.0, 0.001) == pytest.approx(7848880, rel=1e-6)
+    assert compute_seeds_needed(1.0, 0.01) == pytest.approx(78489, abs=3)
+    assert compute_seeds_needed(1.0, 0.001) == pytest.approx(7848880, rel=1e-6)
 
 
 def test_what_is_unknown_needs_an_unknown_number():
-    assert seeds_needed(NAN, 1.0) is None
-    assert seeds_needed(1.0, NAN) is None
-    assert seeds_needed(1.0, 0.0) is None
-    assert seeds_needed(0.0, 1.0) == 2
+    assert compute_seeds_needed(NAN, 1.0) is None
+    assert compute_seeds_needed(1.0, NAN) is None
+    assert compute_seeds_needed(1.0, 0.0) is None
+    assert compute_seeds_needed(0.0, 1.0) == 2
     with pytest.raises(ValueError, match="0 < level < power < 1"):
-        seeds_needed(1.0, 1.0, power=1.0)
+        compute_seeds_needed(1.0, 1.0, power=1.0)

@@ -18,12 +18,12 @@ from nfpi.results.tables import (
     ROW_COLUMNS,
     TableError,
     accuracy_table,
-    metrics_of_table,
+    list_metrics,
     read_table,
     table_columns,
 )
 from nfpi.runs import BASELINE, Run
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 ROOT = Path(__file__).parents[2]
 DIVERGED = "diverged: variance of class 2 at iteration 3"
@@ -88,7 +88,7 @@ def test_rows_follow_the_experiments_and_ascend_in_weight(table):
 
 def test_a_table_shows_the_metrics_that_it_names(metrics, reference, rows):
     frame = accuracy_table(metrics, TableSettings(metrics=["cnn_acc", "validation_nf_acc"]), reference, rows)
-    assert metrics_of_table(frame.columns) == ["cnn_acc", "validation_nf_acc"]
+    assert list_metrics(frame.columns) == ["cnn_acc", "validation_nf_acc"]
     assert list(frame.columns)[len(ROW_COLUMNS) :] == [
         *("cnn_acc", "cnn_acc_std", "cnn_acc_low", "cnn_acc_high", "cnn_acc_seeds"),
         *("paper_cnn_acc", "cnn_acc_difference", "cnn_acc_test", "cnn_acc_p"),
@@ -234,7 +234,7 @@ def test_a_prior_without_a_weight_shows_none(monkeypatch, measured, frame_of, re
     blocks = {name: block.model_dump() for name, block in config.priors.items()} | {"mine": {"method": "simplex"}}
     tables = {"t": {"experiments": [{"dataset": "digits", "prior": "mine", "classifier": None}]}}
     config = type(config).model_validate(config.model_dump() | {"priors": blocks, "tables": tables})
-    rows = table_rows(config, "t")
+    rows = list_table_rows(config, "t")
     assert [run.folder for run in rows[0].runs] == ["digits/mef/mine/lambda=0/seed=0"]
     frame = accuracy_table(frame_of(measured(rows[0].runs[0], nf_acc=80.0)), NF_ACC, reference, rows)
     assert frame["nf_acc"].tolist() == [80.0]
@@ -331,7 +331,7 @@ def test_every_number_of_the_paper_stands_in_its_cells_and_nowhere_else(referenc
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
     shown = {}
     for name, table in config.tables.items():
-        frame = accuracy_table(frame_of(), table, reference, table_rows(config, name))
+        frame = accuracy_table(frame_of(), table, reference, list_table_rows(config, name))
         for row in frame.to_dict("records"):
             for metric in table.metrics:
                 if not math.isnan(row[f"paper_{metric}"]):

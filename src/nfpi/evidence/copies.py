@@ -15,21 +15,21 @@ from nfpi.results.predictions import read_predictions, shorten_predictions
 from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import StoredSettings, read_settings
-from nfpi.results.shared import metric_or_name
+from nfpi.results.shared import find_metric
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 _NOT_AFFECTING_METRICS = {"devices", *NOT_AFFECTING_RESULTS}
 """Settings of a run that do not affect its metrics, by the last part of their dotted names."""
-_COMMON = ("training.", "flow.", "classifier.", "augmentation")
+_COMMON_TO_SEEDS = ("training.", "flow.", "classifier.", "augmentation")
 """Settings that must be equal in the runs of all seeds, by the first part of their dotted names."""
 
 
 @dataclass(frozen=True)
 class GatheringSummary:
-    """Summary of a call of :func:`gather`.
+    """Summary of a call of :func:`gather_evidence`.
 
     Attributes:
         runs: number of copied runs.
@@ -50,17 +50,19 @@ class GatheringSummary:
     size: int = 0
 
 
-def runs_of(config: Config) -> list[Run]:
+def list_runs(config: Config) -> list[Run]:
     """Return all runs of the tables, and so of the claims, which compare rows of tables."""
-    return list(dict.fromkeys(run for name in config.tables for row in table_rows(config, name) for run in row.runs))
+    return list(
+        dict.fromkeys(run for name in config.tables for row in list_table_rows(config, name) for run in row.runs)
+    )
 
 
-def with_seeds(config: Config, seeds: Iterable[int]) -> Config:
+def replace_seeds(config: Config, seeds: Iterable[int]) -> Config:
     """Return the settings with other seeds."""
     return Config.model_validate(config.model_dump() | {"seeds": sorted(seeds)})
 
 
-def gather(
+def gather_evidence(
     root: Path,
     output: Path,
     stored: StoredSettings,
@@ -86,21 +88,23 @@ def gather(
         OSError: a file cannot be read or written.
     """
     recorded = {item.run: item for item in find_runs(root)}
-    wanted = runs_of(with_seeds(stored.config, {run.seed for run in recorded} or stored.config.seeds))
+    wanted = list_runs(replace_seeds(stored.config, {run.seed for run in recorded} or stored.config.seeds))
     chosen = [recorded[run] for run in wanted if run in recorded]
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
-    contents = {name: content for item in chosen for name, content in _files_of(item, with_class_log_prob).items()}
+    contents = {name: content for item in chosen for name, content in _read_files(item, with_class_log_prob).items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
     # Files to be written now are not verified: a killed call may have written some of them.
     check_files(output, {name: digest for name, digest in earlier.items() if name not in (*digests, SETTINGS)})
-    there = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS}" in earlier}
+    existing = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS}" in earlier}
     if not with_other_settings:
-        _check_settings(chosen, there, output)
-    seeds = sorted({run.seed for run in [*there, *(item.run for item in chosen)]})
-    combined = _merge_settings(output, stored, seeds) if earlier else _set_seeds(stored, seeds)
-    settings = combined.to_text()
+        _check_settings(chosen, existing, output)
+    seeds = sorted({run.seed for run in [*existing, *(item.run for item in chosen)]})
+    if earlier:
+        settings = _merge_settings(output, stored, seeds).to_text()
+    else:
+        settings = replace(stored, config=replace_seeds(stored.config, seeds)).to_text()
     digests = earlier | digests | {SETTINGS: hashlib.sha256(settings.encode()).hexdigest()}
     with written_together():
         for name, content in contents.items():
@@ -108,19 +112,19 @@ def gather(
                 write_atomically(output / name, content)
         write_atomically(output / SETTINGS, settings)
         write_checksums(output, digests)
-    replaced = [item for item in chosen if item.run in there and item.record != there[item.run].record]
+    replaced = [item for item in chosen if item.run in existing and item.record != existing[item.run].record]
     return GatheringSummary(
         runs=len(chosen),
         missing=len(wanted) - len(chosen),
-        added=[item.run for item in chosen if item.run not in there],
+        added=[item.run for item in chosen if item.run not in existing],
         replaced=[item.run for item in replaced],
-        changed=[item.run for item in replaced if _values(item) != _values(there[item.run])],
+        changed=[item.run for item in replaced if _collect_outcome(item) != _collect_outcome(existing[item.run])],
         seeds=seeds,
         size=sum((output / name).stat().st_size for name in digests),
     )
 
 
-def _files_of(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
+def _read_files(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
     """Check the files of a run, and return their contents, by path relative to the evidence."""
     metrics, predictions, folder = item.folder / METRICS, item.folder / PREDICTIONS, item.run.folder
     if item.fault:
@@ -149,47 +153,43 @@ def check_predictions(item: RecordedRun) -> None:
         raise EvidenceError(f"{path}: expected predictions of {expected} images, received {received}")
 
 
-def _check_settings(chosen: Sequence[RecordedRun], there: dict[Run, RecordedRun], output: Path) -> None:
+def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedRun], output: Path) -> None:
     """Check that each run has the settings of the run that it replaces, and of the runs of other seeds.
 
     Raises:
         EvidenceError: the settings differ.
     """
     first: dict[Run, RecordedRun] = {}
-    for item in [*there.values(), *chosen]:
+    for item in [*existing.values(), *chosen]:
         if item.fault:
             raise EvidenceError(item.fault)
-        same = there.get(item.run)
-        other = first.setdefault(replace(item.run, seed=0), item) if item.settings else item
-        differing = _differing(item, same) if same is not None else []
-        differing = differing or [name for name in _differing(item, other) if name.startswith(_COMMON)]
+        other = existing.get(item.run, item)
+        differing = _list_differing_settings(item, other)
+        if not differing:
+            other = first.setdefault(replace(item.run, seed=0), item) if item.settings else item
+            differing = [name for name in _list_differing_settings(item, other) if name.startswith(_COMMON_TO_SEEDS)]
         if differing:
-            where = same if same is not None and same is not item else other
             names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
             raise EvidenceError(
-                f"{item.folder}: expected the settings of {where.folder}, received others: {names}; "
+                f"{item.folder}: expected the settings of {other.folder}, received others: {names}; "
                 "--with-other-settings accepts it, another --output keeps both"
             )
 
 
-def _differing(first: RecordedRun, second: RecordedRun) -> list[str]:
+def _list_differing_settings(first: RecordedRun, second: RecordedRun) -> list[str]:
     """Return the names of the settings that both runs have, with different values.
 
     Runs of other versions may lack some settings, and diverged runs lack all.
     """
-    ours, theirs = first.settings, second.settings
-    names = [name for name in ours if name in theirs and name.rpartition(".")[2] not in _NOT_AFFECTING_METRICS]
-    return sorted(name for name in names if ours[name] != theirs[name])
+    names = [name for name in first.settings if name in second.settings]
+    names = [name for name in names if name.rpartition(".")[2] not in _NOT_AFFECTING_METRICS]
+    return sorted(name for name in names if first.settings[name] != second.settings[name])
 
 
-def _values(item: RecordedRun) -> dict[str, object]:
-    """Return the metrics of a run without times, and its divergence."""
-    measured = {name: value for name, value in item.metrics.items() if not metric_or_name(name).is_time}
-    return {**measured, "divergence": item.divergence}
-
-
-def _set_seeds(stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
-    return replace(stored, config=with_seeds(stored.config, seeds))
+def _collect_outcome(item: RecordedRun) -> dict[str, object]:
+    """Return the metrics of a run except for times, and its divergence."""
+    metrics = {name: value for name, value in item.metrics.items() if not find_metric(name).is_time}
+    return {**metrics, "divergence": item.divergence}
 
 
 def _merge_settings(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:

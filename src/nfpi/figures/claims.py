@@ -15,9 +15,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from nfpi.figures.style import COLUMN_WIDTH, STYLE
-from nfpi.results.claims_layout import describe_compared, oriented, oriented_paper, threshold, write_difference
+from nfpi.results.claims_layout import (
+    compute_threshold,
+    describe_comparison,
+    format_difference,
+    orient_difference,
+    orient_paper_difference,
+)
 from nfpi.results.markup import MARKDOWN
-from nfpi.results.shared import metric_or_name
+from nfpi.results.shared import find_metric
 
 WIDTH = 2.2 * COLUMN_WIDTH
 """Width of the figure, inches: that of a page."""
@@ -71,7 +77,7 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.add_axes((_LEFT, 0.42 / height, _RIGHT - _LEFT, _LINE * len(lines) / height))
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        _scale(axes, verdicts)
+        _scale_axis(axes, verdicts)
         for place, (kind, row) in enumerate(lines):
             if kind == "claim":
                 _write_claim(axes, place, row)
@@ -85,12 +91,12 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
     return figure
 
 
-def _scale(axes: Axes, verdicts: pd.DataFrame) -> None:
+def _scale_axis(axes: Axes, verdicts: pd.DataFrame) -> None:
     """Set a symmetric logarithmic axis that covers all values."""
     drawn = [
         value
         for row in verdicts.to_dict("records")
-        for value in (*oriented(row), oriented_paper(row), threshold(row))
+        for value in (*orient_difference(row), orient_paper_difference(row), compute_threshold(row))
         if not math.isnan(value)
     ]
     low, high = min([*drawn, -1.0]), max([*drawn, 1.0])
@@ -106,10 +112,10 @@ def _scale(axes: Axes, verdicts: pd.DataFrame) -> None:
 def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
     """Write the statement over the whole width, with the verdict at its end."""
     transform = axes.get_yaxis_transform()
-    left, right = _shares()
+    left, right = _compute_edges()
     axes.axhspan(place - 0.5, place + 0.5, xmin=left, xmax=right, color="0.93", linewidth=0, clip_on=False, zorder=2)
     name = f"{row['number']}. " if row["number"] else ""
-    statement = _shortened(f"{name}{row['statement']}", 98)
+    statement = _shorten(f"{name}{row['statement']}", 98)
     common: dict[str, Any] = {"transform": transform, "va": "center", "fontsize": 7, "zorder": 4}
     axes.text(left + 0.01, place, statement, fontweight="bold", **common)
     colour = _CLAIM_COLOURS[row["claim_verdict"]]
@@ -118,33 +124,35 @@ def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
 
 def _draw_comparison(axes: Axes, place: int, row: dict[str, Any]) -> None:
     colour, marker, filling = _VERDICTS[row["verdict"]]
-    difference, low, high = oriented(row)
-    edge = threshold(row)
+    difference, low, high = orient_difference(row)
+    edge = compute_threshold(row)
     axes.fill_betweenx([place - 0.42, place + 0.42], min(0.0, edge), max(0.0, edge), color="0.85", linewidth=0)
     if not math.isnan(difference):
         if not math.isnan(low):
             axes.plot([low, high], [place, place], color=colour, linewidth=1.2, solid_capstyle="butt", zorder=5)
         style: dict[str, Any] = {"marker": marker, "fillstyle": filling, "markersize": 4.5, "markeredgewidth": 0.9}
         axes.plot(difference, place, color=colour, markerfacecoloralt="white", zorder=6, **style)
-    if not math.isnan(oriented_paper(row)):
-        axes.plot(oriented_paper(row), place, color="black", marker="|", markersize=8, markeredgewidth=1.3, zorder=7)
-    left, right = _shares()
-    entry = metric_or_name(row["metric"])
+    if not math.isnan(orient_paper_difference(row)):
+        axes.plot(
+            orient_paper_difference(row), place, color="black", marker="|", markersize=8, markeredgewidth=1.3, zorder=7
+        )
+    left, right = _compute_edges()
+    entry = find_metric(row["metric"])
     common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": _FONT}
-    compared = _shortened(f"{entry.label}: {describe_compared(row, _PLAIN)}", 80)
+    compared = _shorten(f"{entry.label}: {describe_comparison(row, _PLAIN)}", 80)
     smaller = {"fontsize": _FONT * min(1.0, _LETTERS / len(compared))}
     axes.text(left + 0.025, place, compared, **common | smaller)
     unit = f" {entry.unit}" if entry.unit and not math.isnan(difference) else ""
-    axes.text(1.02, place, write_difference(row).replace("-", "−") + unit, color="0.2", **common)
+    axes.text(1.02, place, format_difference(row).replace("-", "−") + unit, color="0.2", **common)
     axes.text(right - 0.01, place, row["verdict"], ha="right", color=colour, **common)
 
 
-def _shares() -> tuple[float, float]:
-    """Return the edges of the figure in axes coordinates."""
+def _compute_edges() -> tuple[float, float]:
+    """Return the left and the right edge of the figure in axes coordinates."""
     return (0.01 - _LEFT) / (_RIGHT - _LEFT), (0.99 - _LEFT) / (_RIGHT - _LEFT)
 
 
-def _shortened(text: str, length: int) -> str:
+def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 

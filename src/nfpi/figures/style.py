@@ -13,7 +13,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nfpi.results.markup import weight_parts
+from nfpi.results.markup import split_weight
 
 COLUMN_WIDTH = 3.4
 """Width of a figure, inches."""
@@ -78,15 +78,15 @@ def require_columns(table: pd.DataFrame, needed: Iterable[str], what: str) -> No
         raise FigureError(f"expected {what}, column {missing[0]} is missing")
 
 
-def class_style(index: int) -> tuple[str, str]:
+def get_class_style(index: int) -> tuple[str, str]:
     """Return the colour and the marker of a class; they repeat after a hundred classes."""
     decade, digit = divmod(index, len(CLASS_COLOURS))
     return CLASS_COLOURS[digit], CLASS_MARKERS[(digit + decade) % len(CLASS_MARKERS)]
 
 
-def weight_label(weight: float, _position: int | None = None) -> str:
+def format_weight_label(weight: float, _position: int | None = None) -> str:
     """Format λ in math mode: 0, 500, 10³, 3·10⁴."""
-    mantissa, exponent = weight_parts(weight)
+    mantissa, exponent = split_weight(weight)
     if exponent == 0:
         return f"${mantissa}$"
     return rf"$10^{{{exponent}}}$" if mantissa == "1" else rf"${mantissa}\cdot10^{{{exponent}}}$"

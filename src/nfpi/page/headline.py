@@ -14,7 +14,7 @@ from nfpi.config.metrics import metric
 from nfpi.page.tables import ShownTable
 from nfpi.results.html import HTML
 from nfpi.results.intervals import wilson_interval
-from nfpi.results.layout import decimals_of, write_weight
+from nfpi.results.layout import count_decimals, typeset_weight
 from nfpi.results.recorded import RecordedRun
 from nfpi.runs import BASELINE, Run
 
@@ -38,24 +38,27 @@ class Headline:
     notes: list[str]
 
 
-def headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> list[Headline]:
-    """Return accuracies of the best flow of each data set, classifiers of its samples, and the best classifier.
+def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> list[Headline]:
+    """Select the main results of each data set.
 
-    The best have the highest accuracy on the validation split; the best classifier is trained on real images.
+    These are the accuracies of the best flow, of the classifiers trained on its samples, and of the best classifier
+    trained on real images; the best have the highest accuracy on the validation split.
     """
     shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):
-        groups = _over_seeds(item for item in recorded if item.run.dataset == dataset and item.metrics)
-        flow = _best(groups, "validation_nf_acc")
+        groups = _group_seeds(item for item in recorded if item.run.dataset == dataset and item.metrics)
+        flow = _find_best_run(groups, "validation_nf_acc")
         if flow is not None:
-            shown.append(_headline("nf_acc", flow, groups, tables))
+            shown.append(_make_headline("nf_acc", flow, groups, tables))
             learners = [run for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow]
             shown += [
-                _headline("cnn_acc", run, groups, tables) for run in learners if "cnn_acc" in groups[run][0].metrics
+                _make_headline("cnn_acc", run, groups, tables)
+                for run in learners
+                if "cnn_acc" in groups[run][0].metrics
             ]
-        of_real_images = _best(groups, "validation_top1")
+        of_real_images = _find_best_run(groups, "validation_top1")
         if of_real_images is not None:
-            shown.append(_headline("top1", of_real_images, groups, tables))
+            shown.append(_make_headline("top1", of_real_images, groups, tables))
     return shown
 
 
@@ -63,50 +66,52 @@ Groups = dict[Run, list[RecordedRun]]
 """Runs that differ only in the seed, by the run with seed 0."""
 
 
-def _over_seeds(recorded: Iterable[RecordedRun]) -> Groups:
+def _group_seeds(recorded: Iterable[RecordedRun]) -> Groups:
     groups: Groups = {}
     for item in recorded:
         groups.setdefault(replace(item.run, seed=0), []).append(item)
     return groups
 
 
-def _values(members: Iterable[RecordedRun], name: str) -> list[float]:
+def _list_values(members: Iterable[RecordedRun], name: str) -> list[float]:
     return [item.metrics[name] for item in members if name in item.metrics]
 
 
-def _mean(members: Iterable[RecordedRun], name: str) -> float:
-    return fmean(_values(members, name) or [math.nan])
+def _compute_mean(members: Iterable[RecordedRun], name: str) -> float:
+    return fmean(_list_values(members, name) or [math.nan])
 
 
-def _best(groups: Groups, name: str) -> Run | None:
+def _find_best_run(groups: Groups, name: str) -> Run | None:
     """Return the run that is best on the validation split; the first of several equally good runs."""
-    scores = {run: _mean(members, name) for run, members in groups.items()}
+    scores = {run: _compute_mean(members, name) for run, members in groups.items()}
     known = {run: score for run, score in scores.items() if not math.isnan(score)}
     return max(known, key=lambda run: known[run]) if known else None
 
 
-def _headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable]) -> Headline:
-    entry, values = metric(name), _values(groups[run], name)
-    mean = _mean(groups[run], name)
+def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable]) -> Headline:
+    entry, values = metric(name), _list_values(groups[run], name)
+    mean = _compute_mean(groups[run], name)
     images = groups[run][0].record.get("n")
     images = images if isinstance(images, int) and images > 0 else None
-    decimals = decimals_of(entry, images and images * len(values))
+    decimals = count_decimals(entry, images and images * len(values))
     notes = []
     if len(values) > 1:
         notes.append(f"mean of {len(values)} seeds, standard deviation {stdev(values):.{decimals}f}")
     elif images:
         low, high = wilson_interval(mean, images)
         notes.append(f"95 % interval {low:.{decimals}f} to {high:.{decimals}f} ({images} test images)")
-    other, label = _baseline(run, groups)
+    other, label = _find_baseline(run, groups)
     if other is not None:
-        notes.append(f"{label}: {_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
-    for value in _paper_values(name, run, tables):
+        notes.append(f"{label}: {_compute_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
+    for value in _find_paper_values(name, run, tables):
         difference = f"{mean - value:+.{decimals}f}".replace("-", "−")
         notes.append(f"the paper: {value:g} {escape(entry.unit)} (difference {difference})")
-    return Headline(name, f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe(run), notes)
+    return Headline(
+        name, f"{entry.label} on {run.dataset}", f"{mean:.{decimals}f} {entry.unit}", _describe_run(run), notes
+    )
 
 
-def _baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
+def _find_baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
     """Return the baseline of a run and its label: λ = 0, or no augmentation."""
     if run.augmentation is not None:
         other = Run(dataset=run.dataset, seed=0, classifier=run.classifier, augmentation="none")
@@ -117,10 +122,10 @@ def _baseline(run: Run, groups: Groups) -> tuple[Run | None, str]:
     return (other if other in groups and other != run else None), label
 
 
-def _describe(run: Run) -> str:
+def _describe_run(run: Run) -> str:
     parts = []
     if run.flow and run.prior and run.weight is not None:
-        parts = [f"flow {escape(run.flow)}", f"prior {escape(run.prior)}", f"λ = {write_weight(run.weight, HTML)}"]
+        parts = [f"flow {escape(run.flow)}", f"prior {escape(run.prior)}", f"λ = {typeset_weight(run.weight, HTML)}"]
     if run.classifier:
         parts.append(f"classifier {escape(run.classifier)}")
     if run.augmentation:
@@ -128,7 +133,7 @@ def _describe(run: Run) -> str:
     return ", ".join(parts)
 
 
-def _paper_values(name: str, run: Run, tables: Sequence[ShownTable]) -> Iterator[float]:
+def _find_paper_values(name: str, run: Run, tables: Sequence[ShownTable]) -> Iterator[float]:
     """Yield the paper's value of a metric of this run, if a table contains it."""
     for table in tables:
         frame = table.frame

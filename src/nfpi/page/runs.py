@@ -11,12 +11,12 @@ from nfpi.config import METRICS
 from nfpi.data.store import META, read_image_set
 from nfpi.figures.curves import CURVES, LOG
 from nfpi.page.agreement import Agreement, read_agreement
-from nfpi.page.meanings import WEIGHT, meanings
-from nfpi.page.pictures import Picture, embed, embed_generated
+from nfpi.page.meanings import WEIGHT, explain_metrics
+from nfpi.page.pictures import Picture, embed_file, embed_generated_images
 from nfpi.results.html import HTML
-from nfpi.results.layout import Column, Table, decimals_of, measured, write_weight
+from nfpi.results.layout import Column, Table, count_decimals, format_measurement, typeset_weight
 from nfpi.results.recorded import RecordedRun
-from nfpi.results.shared import metric_or_name
+from nfpi.results.shared import find_metric
 from nfpi.runs import COMMON_SPLITS, SPLITS, SPLITS_OF_SEED, Run, format_weight
 from nfpi.runtime.manifests import find_product
 
@@ -73,8 +73,8 @@ def show_runs(
     shown: list[ShownRun] = []
     for number, item in enumerate(recorded, 1):
         of_flow = flows.get(item.run.of_flow) if item.run.classifier and item.run.flow else None
-        name = _name(item.run, with_flow=of_flow is None)
-        run = _show(root, item, f"run-{number}", name)
+        name = _compose_name(item.run, with_flow=of_flow is None)
+        run = _show_run(root, item, f"run-{number}", name)
         run.settings.extend(differing(item))
         if item.run.classifier is None:
             flows[item.run] = run
@@ -82,18 +82,18 @@ def show_runs(
     return shown
 
 
-def of_flows(runs: Sequence[ShownRun]) -> list[ShownRun]:
+def select_flows(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """Select the runs of flows."""
     return [run for run in runs if run.recorded.run.classifier is None]
 
 
-def of_real_images(runs: Sequence[ShownRun]) -> list[ShownRun]:
+def select_classifiers_of_real_images(runs: Sequence[ShownRun]) -> list[ShownRun]:
     """Select the runs of classifiers of real images, with or without latent augmentation."""
     everything = [run for flow in runs for run in flow.with_classifiers]
     return [run for run in everything if run.recorded.run.augmentation is not None]
 
 
-def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
+def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
     """Lay out a table of runs with links to their sections.
 
     Args:
@@ -101,79 +101,82 @@ def overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
         metrics: metrics to show, except for those that no run has.
     """
     columns = [
-        _identity_column("Classifier", runs, lambda run: run.classifier),
-        _identity_column("Augmentation", runs, lambda run: run.augmentation),
-        _identity_column("Flow", runs, lambda run: run.flow),
-        _identity_column("Prior", runs, lambda run: run.prior),
+        _make_identity_column("Classifier", runs, lambda run: run.classifier),
+        _make_identity_column("Augmentation", runs, lambda run: run.augmentation),
+        _make_identity_column("Flow", runs, lambda run: run.flow),
+        _make_identity_column("Prior", runs, lambda run: run.prior),
         Column(
             "λ",
-            ["" if weight is None else write_weight(weight, HTML) for weight in _weights(runs)],
-            list(_weights(runs)),
+            ["" if weight is None else typeset_weight(weight, HTML) for weight in _list_weights(runs)],
+            list(_list_weights(runs)),
             is_numeric=True,
         ),
     ]
     if len({run.recorded.run.dataset for run in runs}) > 1:
-        columns.append(_identity_column("Data set", runs, lambda run: run.dataset))
+        columns.append(_make_identity_column("Data set", runs, lambda run: run.dataset))
     if len({run.recorded.run.seed for run in runs}) > 1:
         seeds = [run.recorded.run.seed for run in runs]
         columns.append(Column("Seed", [str(seed) for seed in seeds], [float(seed) for seed in seeds], is_numeric=True))
     for name in metrics:
-        columns.append(_column_of(name, runs, [run.recorded for run in runs]))
+        columns.append(_make_metric_column(name, runs, [run.recorded for run in runs]))
         if name == "nf_acc":
-            columns += _columns_of_classifiers(runs)
+            columns += _make_classifier_columns(runs)
     states = [run.recorded.divergence or ("damaged" if run.recorded.fault else "") for run in runs]
     columns.append(Column("Status", [escape(state) for state in states], [state or None for state in states]))
     kept = [column for column in columns if any(column.cells)]
     links = [f'<a href="#{run.id}">{cell}</a>' for run, cell in zip(runs, kept[0].cells, strict=True)]
-    with_classifiers = [part for run in runs for part in (run, *_of_generated(run))]
-    notes = [WEIGHT] if any(_weights(runs)) else []
-    notes += meanings(name for part in with_classifiers for name in part.recorded.metrics)
+    with_classifiers = [part for run in runs for part in (run, *_select_classifiers_of_generated_images(run))]
+    notes = [WEIGHT] if any(_list_weights(runs)) else []
+    notes += explain_metrics(name for part in with_classifiers for name in part.recorded.metrics)
     return Table([replace(kept[0], cells=links), *kept[1:]], [False] * len(runs), notes)
 
 
-def _weights(runs: Iterable[ShownRun]) -> list[float | None]:
+def _list_weights(runs: Iterable[ShownRun]) -> list[float | None]:
     return [run.recorded.run.weight for run in runs]
 
 
-def _identity_column(heading: str, runs: Iterable[ShownRun], of: Callable[[Run], str | None]) -> Column:
+def _make_identity_column(heading: str, runs: Iterable[ShownRun], get_text: Callable[[Run], str | None]) -> Column:
     """Make a column of a property that identifies runs."""
-    texts = [of(run.recorded.run) for run in runs]
+    texts = [get_text(run.recorded.run) for run in runs]
     return Column(heading, [escape(text or "") for text in texts], list(texts))
 
 
-def _columns_of_classifiers(runs: Sequence[ShownRun]) -> Iterator[Column]:
+def _make_classifier_columns(runs: Sequence[ShownRun]) -> Iterator[Column]:
     """Yield a column of CNN-Acc for each classifier of generated images."""
-    by_name = [{item.recorded.run.classifier: item.recorded for item in _of_generated(run)} for run in runs]
+    by_name = [
+        {item.recorded.run.classifier: item.recorded for item in _select_classifiers_of_generated_images(run)}
+        for run in runs
+    ]
     names = dict.fromkeys(name for classifiers in by_name for name in classifiers)
     for name in names:
-        column = _column_of("cnn_acc", runs, [classifiers.get(name) for classifiers in by_name])
+        column = _make_metric_column("cnn_acc", runs, [classifiers.get(name) for classifiers in by_name])
         yield column if len(names) == 1 else replace(column, heading=f"{column.heading}, {escape(str(name))}")
 
 
-def _of_generated(run: ShownRun) -> list[ShownRun]:
+def _select_classifiers_of_generated_images(run: ShownRun) -> list[ShownRun]:
     """Return the classifiers of images generated by a flow."""
     return [item for item in run.classifiers if item.recorded.run.augmentation is None]
 
 
-def _column_of(name: str, runs: Sequence[ShownRun], recorded: Sequence[RecordedRun | None]) -> Column:
+def _make_metric_column(name: str, runs: Sequence[ShownRun], recorded: Sequence[RecordedRun | None]) -> Column:
     """Make the column of a metric."""
-    entry = metric_or_name(name)
+    entry = find_metric(name)
     cells, keys = [], []
     for item in recorded:
         value = None if item is None else item.metrics.get(name)
         keys.append(value)
-        decimals = decimals_of(entry, item.record.get("n") if item else None)
+        decimals = count_decimals(entry, item.record.get("n") if item else None)
         cells.append("" if value is None else f"{value:.{decimals}f}")
     return Column(
         escape(entry.label), cells, list(keys), is_numeric=True, unit=f"({escape(entry.unit)})" if entry.unit else ""
     )
 
 
-def _name(run: Run, *, with_flow: bool) -> str:
+def _compose_name(run: Run, *, with_flow: bool) -> str:
     """Return the name of a run: `mef, fpi, λ = 10⁴`, `swin, augmentation standard+nfa`, or both."""
     parts = []
     if with_flow and run.flow and run.prior and run.weight is not None:
-        parts = [escape(run.flow), escape(run.prior), f"λ = {write_weight(run.weight, HTML)}"]
+        parts = [escape(run.flow), escape(run.prior), f"λ = {typeset_weight(run.weight, HTML)}"]
     if run.classifier:
         parts.append(
             escape(run.classifier) + (f", augmentation {escape(run.augmentation)}" if run.augmentation else "")
@@ -181,7 +184,7 @@ def _name(run: Run, *, with_flow: bool) -> str:
     return ", ".join(parts)
 
 
-def _classes(root: Path, run: Run) -> list[str]:
+def _read_classes(root: Path, run: Run) -> list[str]:
     """Return the names of the classes of a run's data set; empty if the data set is missing.
 
     Raises:
@@ -194,10 +197,10 @@ def _classes(root: Path, run: Run) -> list[str]:
     return []
 
 
-def _show(root: Path, item: RecordedRun, identifier: str, name: str) -> ShownRun:
+def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> ShownRun:
     order = list(METRICS)
     values = [
-        (metric_or_name(key).label, measured(value, metric_or_name(key), item.record.get("n")))
+        (find_metric(key).label, format_measurement(value, find_metric(key), item.record.get("n")))
         for key, value in sorted(
             item.metrics.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else 99
         )
@@ -208,19 +211,21 @@ def _show(root: Path, item: RecordedRun, identifier: str, name: str) -> ShownRun
     if item.divergence:
         return run
     description = f"Training curves of {item.run.folder}"
-    for folder in _trainings(item):
-        _add(run, folder / LOG, lambda path: run.curves.append(embed(path.with_name(CURVES), description)))
-    for folder in _image_sets(item):
-        _add(run, folder / META, lambda path: run.samples.extend(_samples(path.parent)))
-    _add(run, item.folder / "predictions.npz", lambda path: _add_agreement(run, path, root))
+    for folder in _list_training_folders(item):
+        _add_contents(
+            run, folder / LOG, lambda path: run.curves.append(embed_file(path.with_name(CURVES), description))
+        )
+    for folder in _list_generated_folders(item):
+        _add_contents(run, folder / META, lambda path: run.samples.extend(_embed_samples(path.parent)))
+    _add_contents(run, item.folder / "predictions.npz", lambda path: _add_agreement(run, path, root))
     return run
 
 
 def _add_agreement(run: ShownRun, path: Path, root: Path) -> None:
-    run.agreement = read_agreement(path, _classes(root, run.recorded.run))
+    run.agreement = read_agreement(path, _read_classes(root, run.recorded.run))
 
 
-def _add(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
+def _add_contents(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
     """Add the contents of a stage's file, or a fault if it is damaged; skip a file that no stage has made."""
     try:
         if find_product(path) is not None or path.exists():
@@ -229,7 +234,7 @@ def _add(run: ShownRun, path: Path, add: Callable[[Path], None]) -> None:
         run.faults.append(" ".join(str(error).split()))
 
 
-def _trainings(item: RecordedRun) -> list[Path]:
+def _list_training_folders(item: RecordedRun) -> list[Path]:
     """Return the folders of the trainings of a run."""
     if item.run.classifier is None:
         return [item.folder]
@@ -239,13 +244,15 @@ def _trainings(item: RecordedRun) -> list[Path]:
     return [] if temperature is None else [item.folder / f"temperature={format_weight(temperature)}"]
 
 
-def _image_sets(item: RecordedRun) -> list[Path]:
+def _list_generated_folders(item: RecordedRun) -> list[Path]:
     """Return the folders of the images generated by a flow, one per temperature."""
     if item.run.classifier is not None:
         return []
     return sorted(path for path in item.folder.glob("generated/temperature=*") if path.is_dir())
 
 
-def _samples(folder: Path) -> list[Picture]:
-    picture = embed_generated(folder, f"Images drawn at T = {folder.name.partition('=')[2]}, a column for each class.")
+def _embed_samples(folder: Path) -> list[Picture]:
+    picture = embed_generated_images(
+        folder, f"Images drawn at T = {folder.name.partition('=')[2]}, a column for each class."
+    )
     return [] if picture is None else [picture]

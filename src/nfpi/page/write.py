@@ -10,26 +10,26 @@ from pathlib import Path
 
 from nfpi.figures.curves import write_curves
 from nfpi.page.claims import ShownClaims, read_shown_claims
-from nfpi.page.costs import Cost, cost_table, read_costs
-from nfpi.page.descriptions import FILE, Descriptions, known_figures, read_descriptions
+from nfpi.page.costs import Cost, lay_out_costs, read_costs
+from nfpi.page.descriptions import FILE, Descriptions, describe_registered_figures, read_descriptions
 from nfpi.page.figures import ShownFigure, read_figures
-from nfpi.page.headline import Headline, headlines
-from nfpi.page.meanings import WEIGHT, meanings
+from nfpi.page.headline import Headline, select_headlines
+from nfpi.page.meanings import WEIGHT, explain_metrics
 from nfpi.page.runs import (
     METRICS_OF_CLASSIFIERS,
     METRICS_OF_FLOWS,
     ShownRun,
-    of_flows,
-    of_real_images,
-    overview,
+    lay_out_overview,
+    select_classifiers_of_real_images,
+    select_flows,
     show_runs,
 )
-from nfpi.page.settings import SettingsOfKind, differing_settings, settings_by_kind, versions
+from nfpi.page.settings import SettingsOfKind, compare_settings, list_differing_settings, list_versions
 from nfpi.page.tables import ShownTable, read_tables
-from nfpi.results.html import templates
+from nfpi.results.html import load_templates
 from nfpi.results.layout import Table
 from nfpi.results.recorded import RecordedRun, find_runs
-from nfpi.runtime.durations import write_duration
+from nfpi.runtime.durations import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 
@@ -87,7 +87,7 @@ def write_page(root: Path) -> Path:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
-    template = templates("nfpi.page").get_template("page.html")
+    template = load_templates("nfpi.page").get_template("page.html")
     return write_atomically(root / PAGE, template.render(page=read_page(root)).encode(errors="backslashreplace"))
 
 
@@ -100,13 +100,13 @@ def read_page(root: Path) -> Page:
     except OSError as error:
         problems.append(f"curves: {error}")
     recorded = find_runs(root)
-    kinds = settings_by_kind(recorded)
+    kinds = compare_settings(recorded)
     claims = read_shown_claims(root)
     tables = read_tables(root, described.tables)
     figures = read_figures(root, described.figures)
-    runs = show_runs(root, recorded, lambda item: differing_settings(item, kinds))
+    runs = show_runs(root, recorded, lambda item: list_differing_settings(item, kinds))
     costs = read_costs(root)
-    best = headlines(recorded, tables)
+    best = select_headlines(recorded, tables)
     problems += [claims.fault] if claims.fault else []
     problems += [table.fault for table in tables if table.fault]
     problems += [fault for figure in figures for fault in figure.faults]
@@ -115,20 +115,20 @@ def read_page(root: Path) -> Page:
         preset=root.resolve().name,
         headlines=best,
         meanings=[
-            *meanings(headline.metric for headline in best),
+            *explain_metrics(headline.metric for headline in best),
             *([WEIGHT] if any(map(_is_fitted, recorded)) else []),
         ],
-        facts=_facts(recorded, costs),
-        problems=_shorten(problems, root),
+        facts=_list_facts(recorded, costs),
+        problems=_shorten_problems(problems, root),
         claims=claims,
         tables=[table for table in tables if table.is_made],
         figures=[figure for figure in figures if figure.is_made],
-        not_made=_not_made(root, tables, figures),
+        not_made=_list_missing(root, tables, figures),
         runs=runs,
-        overviews=_overviews(runs),
-        costs=cost_table(costs) if costs else None,
+        overviews=_lay_out_overviews(runs),
+        costs=lay_out_costs(costs) if costs else None,
         settings=kinds,
-        versions=versions(recorded),
+        versions=list_versions(recorded),
     )
 
 
@@ -141,10 +141,10 @@ def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
         return read_descriptions(root)
     except (FormatError, OSError) as error:
         problems.append(str(error))
-        return Descriptions(figures=known_figures())
+        return Descriptions(figures=describe_registered_figures())
 
 
-def _not_made(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
+def _list_missing(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
     """Return the names of missing tables, and of missing figures if the preset is known."""
     names = [table.name for table in tables if not table.is_made]
     if (root / FILE).is_file():
@@ -152,18 +152,18 @@ def _not_made(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownF
     return names
 
 
-def _overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
-    flows, classifiers = of_flows(runs), of_real_images(runs)
+def _lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]:
+    flows, classifiers = select_flows(runs), select_classifiers_of_real_images(runs)
     tables = []
     if flows:
-        tables.append(("flows", "Flows, measured on the test split", overview(flows, METRICS_OF_FLOWS)))
+        tables.append(("flows", "Flows, measured on the test split", lay_out_overview(flows, METRICS_OF_FLOWS)))
     if classifiers:
         title = "Classifiers of real images, measured on the test split"
-        tables.append(("classifiers", title, overview(classifiers, METRICS_OF_CLASSIFIERS)))
+        tables.append(("classifiers", title, lay_out_overview(classifiers, METRICS_OF_CLASSIFIERS)))
     return tables
 
 
-def _facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple[str, str]]:
+def _list_facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple[str, str]]:
     """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
@@ -172,20 +172,20 @@ def _facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple
         ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in recorded})))),
         ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
         ("Diverged", str(diverged) if diverged else ""),
-        ("Time of all jobs", write_duration(sum(cost.seconds for cost in costs)) if costs else ""),
-        ("Commit", ", ".join(dict.fromkeys(_short(item.record.get("git_commit")) for item in recorded))),
+        ("Time of all jobs", format_duration(sum(cost.seconds for cost in costs)) if costs else ""),
+        ("Commit", ", ".join(dict.fromkeys(_shorten_commit(item.record.get("git_commit")) for item in recorded))),
     ]
     return [(name, value) for name, value in facts if value]
 
 
-def _shorten(problems: Sequence[str], root: Path) -> list[str]:
+def _shorten_problems(problems: Sequence[str], root: Path) -> list[str]:
     """Make paths relative to the folder of results, and limit the number of problems."""
     lines = [problem.replace(f"{root.absolute()}/", "").replace(f"{root}/", "") for problem in problems]
     more = len(lines) - _MOST_PROBLEMS
     return lines if more <= 1 else [*lines[:_MOST_PROBLEMS], f"and {more} more, shown below"]
 
 
-def _short(commit: object) -> str:
+def _shorten_commit(commit: object) -> str:
     """Abbreviate a commit, keeping `-dirty`."""
     text = str(commit or "")
     return text[:7] + ("-dirty" if text.endswith("-dirty") else "")

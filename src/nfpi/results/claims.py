@@ -14,7 +14,7 @@ from nfpi.config.claims import DIVERGENCE, Claim, ClaimComparison
 from nfpi.config.metrics import ACCURACIES
 from nfpi.results.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.sides import Evidence, Side, find_side
-from nfpi.results.significance import Comparison, bootstrap, holm, mcnemar, paired_t, seeds_needed
+from nfpi.results.significance import Comparison, bootstrap, compute_seeds_needed, holm, mcnemar, paired_t
 from nfpi.results.summaries import TableError
 from nfpi.results.verdicts import (
     Verdict,
@@ -86,14 +86,16 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
     first = [find_side(comparison.first, comparison.metric, evidence) for comparison in comparisons]
     second = [find_side(comparison.second, comparison.metric, evidence) for comparison in comparisons]
     sides = list(zip(first, second, strict=True))
-    results = [_compare(*pair, comparison, evidence) for pair, comparison in zip(sides, comparisons, strict=True)]
+    results = [
+        _test_difference(*pair, comparison, evidence) for pair, comparison in zip(sides, comparisons, strict=True)
+    ]
     tested = [
         math.nan if comparison.direction == "not_less" else result.p_value
         for result, comparison in zip(results, comparisons, strict=True)
     ]
     adjusted, num_tests = holm(tested), max(1, sum(not math.isnan(p_value) for p_value in tested))
     rows = [
-        _row(*pair, comparison, result, p_value, num_tests)
+        _make_row(*pair, comparison, result, p_value, num_tests)
         for pair, comparison, result, p_value in zip(sides, comparisons, results, adjusted, strict=True)
     ]
     common = {"claim": name, "number": claim.number, "statement": claim.statement, "paper": claim.paper}
@@ -101,24 +103,24 @@ def _judge(name: str, claim: Claim, evidence: Evidence) -> list[dict[str, Any]]:
     return [common | {"claim_verdict": verdict} | row for row in rows]
 
 
-def _row(
+def _make_row(
     first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float, num_tests: int
 ) -> dict[str, Any]:
     """Return one row of the verdicts."""
-    common = _common_seeds(first, second)
+    common = _find_common_seeds(first, second)
     if result.test == "McNemar" and comparison.metric != DIVERGENCE:
         common = common[:1]  # only the images of one seed are compared
-    verdict = _verdict(first, second, comparison, result, p_adjusted)
+    verdict = _judge_comparison(first, second, comparison, result, p_adjusted)
     paper = comparison.paper_difference
     return {
         "dataset": first.row.dataset if first.row is not None else "",
         "metric": comparison.metric,
         "first": first.name,
         "first_lambda": first.weight,
-        "first_value": _mean(first, common),
+        "first_value": _compute_mean(first, common),
         "second": second.name,
         "second_lambda": second.weight,
-        "second_value": _mean(second, common),
+        "second_value": _compute_mean(second, common),
         "direction": comparison.direction,
         "smallest_effect": comparison.smallest_effect,
         "test": result.test,
@@ -134,16 +136,16 @@ def _row(
         "second_diverged": len(second.diverged),
         "paper_difference": first.paper - second.paper if paper is None else paper,
         "verdict": verdict,
-        "seeds_needed": _seeds_needed(comparison, result, num_tests) if verdict == "inconclusive" else None,
+        "seeds_needed": _compute_seeds_needed(comparison, result, num_tests) if verdict == "inconclusive" else None,
     }
 
 
-def _common_seeds(first: Side, second: Side) -> list[int]:
+def _find_common_seeds(first: Side, second: Side) -> list[int]:
     """Return the seeds for which both sides have a value."""
     return sorted(first.values if second.constant is not None else first.values.keys() & second.values.keys())
 
 
-def _mean(side: Side, seeds: list[int]) -> float:
+def _compute_mean(side: Side, seeds: list[int]) -> float:
     if side.constant is not None:
         return side.constant
     return float(np.mean([side.values[seed] for seed in seeds])) if seeds else math.nan
@@ -152,9 +154,9 @@ def _mean(side: Side, seeds: list[int]) -> float:
 # ---- the test and its verdict -------------------------------------------------------------------------------
 
 
-def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
+def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evidence: Evidence) -> Comparison:
     """Test the difference first − second."""
-    seeds, test = _common_seeds(first, second), comparison.test_with(first.planned)
+    seeds, test = _find_common_seeds(first, second), comparison.choose_test(first.planned)
     if second.constant is not None:
         return paired_t(first.values, dict.fromkeys(first.values, second.constant))
     if test == "paired_t" or not seeds:
@@ -163,19 +165,19 @@ def _compare(first: Side, second: Side, comparison: ClaimComparison, evidence: E
         diverged = [np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second)]
         return replace(mcnemar(*diverged), seeds=len(seeds))
     if test == "mcnemar":
-        correct_first, correct_second, _ = _correct_images(first, second, comparison.metric, seeds[0], evidence)
+        correct_first, correct_second, _ = _read_correct_images(first, second, comparison.metric, seeds[0], evidence)
         return mcnemar(correct_first, correct_second)
-    correct = [_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
+    correct = [_read_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
     same_images = all(np.array_equal(labels, correct[0][2]) for _, _, labels in correct)
     return bootstrap([a for a, _, _ in correct], [b for _, b, _ in correct], same_images=same_images)
 
 
-def _correct_images(
+def _read_correct_images(
     first: Side, second: Side, name: str, seed: int, evidence: Evidence
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which test images each side classifies correctly at one seed, and their labels."""
-    runs = [_run_of(side, name, seed) for side in (first, second)]
-    a, b = (evidence.predictions(run) for run in runs)
+    runs = [_find_run(side, name, seed) for side in (first, second)]
+    a, b = (evidence.read_predictions(run) for run in runs)
     if not np.array_equal(a.label, b.label):
         raise TableError(
             f"{', '.join(map(str, runs))}: expected predictions of the same test images, received different labels"
@@ -183,13 +185,15 @@ def _correct_images(
     return a.predicted == a.label, b.predicted == b.label, a.label
 
 
-def _run_of(side: Side, name: str, seed: int) -> Run:
+def _find_run(side: Side, name: str, seed: int) -> Run:
     assert side.row is not None
     runs = side.row.flow_runs if ACCURACIES[name] == "flow" else side.row.classifier_runs
     return next(run for run in runs if run.seed == seed)
 
 
-def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float) -> Verdict:
+def _judge_comparison(
+    first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float
+) -> Verdict:
     """Return the verdict of one comparison."""
     sign = -1.0 if comparison.direction == "less" else 1.0
     low, high = sorted((sign * result.low, sign * result.high))
@@ -200,14 +204,14 @@ def _verdict(first: Side, second: Side, comparison: ClaimComparison, result: Com
     ran = first.ran if second.constant is not None else first.ran & second.ran
     return judge_with_diverged(
         verdict,
-        pairs=len(_common_seeds(first, second)),
+        pairs=len(_find_common_seeds(first, second)),
         first_diverged=0 if comparison.metric == DIVERGENCE else len(first.diverged & ran),
         second_diverged=0 if comparison.metric == DIVERGENCE else len(second.diverged & ran),
         ran=len(ran),
     )
 
 
-def _seeds_needed(comparison: ClaimComparison, result: Comparison, num_tests: int) -> int | None:
+def _compute_seeds_needed(comparison: ClaimComparison, result: Comparison, num_tests: int) -> int | None:
     """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
@@ -217,9 +221,9 @@ def _seeds_needed(comparison: ClaimComparison, result: Comparison, num_tests: in
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
     if comparison.direction == "not_less" or math.isnan(result.difference):
-        needed = seeds_needed(result.std, smallest, level=level)
+        needed = compute_seeds_needed(result.std, smallest, level=level)
     else:
         difference = -result.difference if comparison.direction == "less" else result.difference
         effect = min(smallest or math.inf, max(difference, smallest - difference))
-        needed = seeds_needed(result.std, effect, level=level)
+        needed = compute_seeds_needed(result.std, effect, level=level)
     return None if needed is None else max(needed, result.seeds + 1)

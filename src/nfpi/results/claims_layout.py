@@ -16,11 +16,11 @@ from nfpi.config.claims import DIVERGENCE
 from nfpi.config.metrics import Metric
 from nfpi.results.claims import COLUMNS
 from nfpi.results.csv_files import read_csv, write_csv
-from nfpi.results.html import HTML, templates
-from nfpi.results.latex import LATEX, latex_of
-from nfpi.results.layout import Column, Markup, Table, write_weight
-from nfpi.results.markup import MARKDOWN, markdown_grid
-from nfpi.results.shared import metric_or_name
+from nfpi.results.html import HTML, load_templates
+from nfpi.results.latex import LATEX, table_to_latex
+from nfpi.results.layout import Column, Markup, Table, typeset_weight
+from nfpi.results.markup import MARKDOWN, table_to_markdown
+from nfpi.results.shared import find_metric
 from nfpi.runtime.files import write_atomically, written_together
 
 TITLE = "Claims of the paper, and whether the runs support them"
@@ -61,21 +61,21 @@ def claims_to_markdown(verdicts: pd.DataFrame) -> str:
     """Return the tables of claims and of comparisons as GitHub Markdown."""
     parts = []
     for title, table in lay_out_claims(verdicts, MARKDOWN):
-        parts += [f"**{title}**", markdown_grid(table), " ".join(table.notes)]
+        parts += [f"**{title}**", table_to_markdown(table), " ".join(table.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def claims_to_latex(verdicts: pd.DataFrame) -> str:
     r"""Return the tables of claims and of comparisons as LaTeX, see :func:`nfpi.results.latex.to_latex`."""
     (title, claims), (comparisons_title, comparisons) = lay_out_claims(verdicts, LATEX)
-    comparisons = replace(comparisons, columns=[_grouped(column) for column in comparisons.columns])
-    return f"{latex_of(claims, title)}\n\\bigskip\n\n{latex_of(comparisons, comparisons_title)}"
+    comparisons = replace(comparisons, columns=[_assign_group(column) for column in comparisons.columns])
+    return f"{table_to_latex(claims, title)}\n\\bigskip\n\n{table_to_latex(comparisons, comparisons_title)}"
 
 
 def claims_to_html(verdicts: pd.DataFrame) -> str:
     """Return the tables of claims and of comparisons as a self-contained HTML document."""
     tables = lay_out_claims(verdicts, HTML)
-    return templates("nfpi.results").get_template("document.html").render(tables=tables, title=TITLE)
+    return load_templates("nfpi.results").get_template("document.html").render(tables=tables, title=TITLE)
 
 
 def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Table]]:
@@ -83,48 +83,57 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
     rows = verdicts.to_dict("records")
     first_of_claim = [row for index, row in enumerate(rows) if index == 0 or row["claim"] != rows[index - 1]["claim"]]
     claims = [
-        _texts("Claim", first_of_claim, _name_of_claim, markup),
-        _texts("Statement", first_of_claim, lambda row: row["statement"], markup),
-        _texts("In the paper", first_of_claim, lambda row: row["paper"], markup),
-        _texts("Verdict", first_of_claim, lambda row: row["claim_verdict"], markup),
+        _make_text_column("Claim", first_of_claim, _name_of_claim, markup),
+        _make_text_column("Statement", first_of_claim, lambda row: row["statement"], markup),
+        _make_text_column("In the paper", first_of_claim, lambda row: row["paper"], markup),
+        _make_text_column("Verdict", first_of_claim, lambda row: row["claim_verdict"], markup),
     ]
     comparisons = [
-        _texts("Claim", rows, _name_of_claim, markup),
+        _make_text_column("Claim", rows, _name_of_claim, markup),
         Column(
             "Compared",
-            [describe_compared(row, markup) for row in rows],
-            [describe_compared(row, MARKDOWN) for row in rows],
+            [describe_comparison(row, markup) for row in rows],
+            [describe_comparison(row, MARKDOWN) for row in rows],
         ),
-        _texts("Metric", rows, lambda row: _with_unit(metric_or_name(row["metric"])), markup),
-        _numbers("Difference", rows, write_difference, lambda row: oriented(row)[0], markup),
-        _numbers("Paper", rows, lambda row: _signed(row, oriented_paper(row)), oriented_paper, markup),
-        _numbers("Matters from", rows, lambda row: f"{threshold(row):g}", threshold, markup),
-        _numbers("p", rows, _p_value, lambda row: row["p_adjusted"], markup),
-        _numbers("Seeds", rows, _seeds, lambda row: row["seeds"], markup),
-        _texts("Verdict", rows, lambda row: row["verdict"], markup),
-        _numbers("Would decide", rows, _would_decide, lambda row: row["seeds_needed"], markup),
+        _make_text_column("Metric", rows, lambda row: _format_label(find_metric(row["metric"])), markup),
+        _make_number_column("Difference", rows, format_difference, lambda row: orient_difference(row)[0], markup),
+        _make_number_column(
+            "Paper",
+            rows,
+            lambda row: _format_signed(row, orient_paper_difference(row)),
+            orient_paper_difference,
+            markup,
+        ),
+        _make_number_column("Matters from", rows, lambda row: f"{compute_threshold(row):g}", compute_threshold, markup),
+        _make_number_column("p", rows, _format_p_value, lambda row: row["p_adjusted"], markup),
+        _make_number_column("Seeds", rows, _format_seeds, lambda row: row["seeds"], markup),
+        _make_text_column("Verdict", rows, lambda row: row["verdict"], markup),
+        _make_number_column("Would decide", rows, _format_seeds_needed, lambda row: row["seeds_needed"], markup),
     ]
     return [
-        (TITLE, Table(_without_empty(claims), [False] * len(first_of_claim), [])),
-        (COMPARISONS_TITLE, Table(_without_empty(comparisons), [False] * len(rows), list(_notes(verdicts)))),
+        (TITLE, Table(_drop_empty_columns(claims), [False] * len(first_of_claim), [])),
+        (
+            COMPARISONS_TITLE,
+            Table(_drop_empty_columns(comparisons), [False] * len(rows), list(_compose_notes(verdicts))),
+        ),
     ]
 
 
 # ---- comparisons, with signs such that the claim is a positive difference ------------------------------------------
 
 
-def oriented(row: dict[str, Any]) -> tuple[float, float, float]:
+def orient_difference(row: dict[str, Any]) -> tuple[float, float, float]:
     """Return the difference and its interval, with signs such that the claim is a positive difference."""
     difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
     return (-difference, -high, -low) if row["direction"] == "less" else (difference, low, high)
 
 
-def oriented_paper(row: dict[str, Any]) -> float:
-    """Return the paper's difference with the sign of :func:`oriented`."""
+def orient_paper_difference(row: dict[str, Any]) -> float:
+    """Return the paper's difference with the sign of :func:`orient_difference`."""
     return -float(row["paper_difference"]) if row["direction"] == "less" else float(row["paper_difference"])
 
 
-def describe_compared(row: dict[str, Any], markup: Markup) -> str:
+def describe_comparison(row: dict[str, Any], markup: Markup) -> str:
     """Return e.g. `A, λ = 10⁴ − B`; the side claimed to be larger comes first."""
     larger, smaller = _SIDES["second" if row["direction"] == "less" else "first"]
     return f"{_describe_side(row, larger, markup)} {markup.escape('−')} {_describe_side(row, smaller, markup)}"
@@ -134,48 +143,48 @@ def _describe_side(row: dict[str, Any], side: str, markup: Markup) -> str:
     name, weight = row[side], row[f"{side}_lambda"]
     if not name:
         return markup.escape(f"{row[f'{side}_value']:g}")
-    at = "" if math.isnan(weight) else f", {markup.weight} = {write_weight(weight, markup)}"
+    at = "" if math.isnan(weight) else f", {markup.weight} = {typeset_weight(weight, markup)}"
     return f"{markup.escape(name)}{at}"
 
 
-def decimals_of_difference(row: dict[str, Any]) -> int:
+def count_difference_decimals(row: dict[str, Any]) -> int:
     """Return the number of decimals of the metric or of the smallest effect, whichever is larger."""
     exponent = Decimal(repr(float(row["smallest_effect"]))).normalize().as_tuple().exponent
-    return max(metric_or_name(row["metric"]).decimals, -int(exponent))
+    return max(find_metric(row["metric"]).decimals, -int(exponent))
 
 
-def threshold(row: dict[str, Any]) -> float:
-    """Return the smallest difference, with the sign of :func:`oriented`, that supports the claim."""
+def compute_threshold(row: dict[str, Any]) -> float:
+    """Return the smallest difference, with the sign of :func:`orient_difference`, that supports the claim."""
     smallest = float(row["smallest_effect"])
     return -smallest if row["direction"] == "not_less" else smallest
 
 
-def write_difference(row: dict[str, Any]) -> str:
+def format_difference(row: dict[str, Any]) -> str:
     """Return e.g. `+2.1 [+0.4, +3.8]`, or an empty string if unknown."""
-    difference, low, high = oriented(row)
-    interval = "" if math.isnan(low) else f" [{_signed(row, low)}, {_signed(row, high)}]"
-    return _signed(row, difference) + interval
+    difference, low, high = orient_difference(row)
+    interval = "" if math.isnan(low) else f" [{_format_signed(row, low)}, {_format_signed(row, high)}]"
+    return _format_signed(row, difference) + interval
 
 
-def _signed(row: dict[str, Any], value: float) -> str:
+def _format_signed(row: dict[str, Any], value: float) -> str:
     if math.isnan(value):
         return ""
-    decimals = decimals_of_difference(row)
+    decimals = count_difference_decimals(row)
     return f"{round(value, decimals) + 0.0:+.{decimals}f}"
 
 
-def _p_value(row: dict[str, Any]) -> str:
+def _format_p_value(row: dict[str, Any]) -> str:
     value = float(row["p_adjusted"])
     if math.isnan(value):
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _would_decide(row: dict[str, Any]) -> str:
+def _format_seeds_needed(row: dict[str, Any]) -> str:
     return "" if pd.isna(row["seeds_needed"]) else f"{row['seeds_needed']} seeds"
 
 
-def _seeds(row: dict[str, Any]) -> str:
+def _format_seeds(row: dict[str, Any]) -> str:
     """Return e.g. `10`, or `8 of 10` if some seeds have no value."""
     return f"{row['seeds']}" if row["seeds"] == row["planned_seeds"] else f"{row['seeds']} of {row['planned_seeds']}"
 
@@ -184,19 +193,21 @@ def _name_of_claim(row: dict[str, Any]) -> str:
     return str(row["number"]) if row["number"] else str(row["claim"])
 
 
-def _with_unit(entry: Metric) -> str:
+def _format_label(entry: Metric) -> str:
     return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
 
 
 # ---- columns and notes --------------------------------------------------------------------------------------
 
 
-def _texts(heading: str, rows: list[dict[str, Any]], text: Callable[[dict[str, Any]], str], markup: Markup) -> Column:
+def _make_text_column(
+    heading: str, rows: list[dict[str, Any]], text: Callable[[dict[str, Any]], str], markup: Markup
+) -> Column:
     texts = [text(row) for row in rows]
     return Column(heading, [markup.escape(cell) for cell in texts], [cell or None for cell in texts])
 
 
-def _numbers(
+def _make_number_column(
     heading: str,
     rows: list[dict[str, Any]],
     text: Callable[[dict[str, Any]], str],
@@ -213,18 +224,18 @@ def _escape_number(text: str, markup: Markup) -> str:
     return text.replace("-", markup.escape("−")).replace("<", markup.escape("<"))
 
 
-def _grouped(column: Column) -> Column:
+def _assign_group(column: Column) -> Column:
     """Assign a column to its group; groups of a table that is too wide are placed below one another."""
     group = next((group for group, headings in _GROUPS.items() if column.heading in headings), "")
     heading = "ours" if column.heading == group else column.heading.lower()
     return replace(column, heading=heading, group=group) if group else column
 
 
-def _without_empty(columns: list[Column]) -> list[Column]:
+def _drop_empty_columns(columns: list[Column]) -> list[Column]:
     return [column for column in columns if any(column.cells)]
 
 
-def _notes(verdicts: pd.DataFrame) -> Iterator[str]:
+def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     """Yield the notes that explain the table of comparisons."""
     yield (
         "Difference: the mean over the seeds that both rows have, on the test split, with its 95 % interval; "

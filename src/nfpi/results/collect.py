@@ -51,7 +51,7 @@ def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
         MetricsError: a file is not a metrics.json, belongs to another run, or was written by an older version.
         OSError: a file is missing or cannot be read.
     """
-    rows = [row for run in set(runs) for row in _rows_of(run, Path(root))]
+    rows = [row for run in set(runs) for row in _read_rows(run, Path(root))]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values([*IDENTITY, "metric"], ignore_index=True)
 
@@ -70,10 +70,10 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
     return frame
 
 
-def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
+def _read_rows(run: Run, root: Path) -> list[dict[str, Any]]:
     """Return the rows of one run."""
     path = root / run.folder / "metrics.json"
-    record = _record_of(run, path, root)
+    record = _read_checked_record(run, path, root)
     identity = run.row() | {"n": record.get("n"), "run": run.folder}
     if "diverged" in record:
         status = _describe_divergence(record["diverged"])
@@ -83,7 +83,7 @@ def _rows_of(run: Run, root: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _record_of(run: Run, path: Path, root: Path) -> dict[str, Any]:
+def _read_checked_record(run: Run, path: Path, root: Path) -> dict[str, Any]:
     """Read the metrics.json of a run, and check that it belongs to this run."""
     if not path.exists() and (older := find_older_results(root)) is not None:
         raise MetricsError(describe_older_results(older))

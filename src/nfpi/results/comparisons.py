@@ -41,7 +41,7 @@ class RunPredictions:
     Args:
         root: the folder results/{preset} that contains the runs; None: there are no predictions.
         folders: folders of the runs that McNemar's test may compare, relative to `root`; empty unless all runs of the
-            table have the same seed, see :func:`nfpi.results.rows.runs_to_compare`.
+            table have the same seed, see :func:`nfpi.results.rows.list_runs_to_compare`.
     """
 
     root: str | os.PathLike[str] | None
@@ -112,7 +112,7 @@ def compare_with_best(
         TableError: predictions are of different images, or contradict metrics.json.
         MetricsError: a file does not contain predictions.
     """
-    pairs = [pair for name in names for pair in _pairs(rows, name, predictions)]
+    pairs = [pair for name in names for pair in _compare_pairs(rows, name, predictions)]
     columns: list[dict[str, Any]] = [{} for _ in rows]
     adjusted = holm([pair.comparison.p_value for pair in pairs])
     for pair, p_value in zip(pairs, adjusted, strict=True):
@@ -127,7 +127,7 @@ def compare_with_best(
     return columns
 
 
-def _pairs(rows: Sequence[_ComparedRow], name: str, predictions: RunPredictions) -> Iterator[_Pair]:
+def _compare_pairs(rows: Sequence[_ComparedRow], name: str, predictions: RunPredictions) -> Iterator[_Pair]:
     """Yield all pairs of rows on one data set that have a value of a metric."""
     entry = metric(name)
     if entry.higher_is_better is None or entry.is_time:
@@ -138,16 +138,16 @@ def _pairs(rows: Sequence[_ComparedRow], name: str, predictions: RunPredictions)
         sign = 1 if entry.higher_is_better else -1
         best = max(members, key=lambda index: sign * rows[index][1][name].mean)
         for first, second in itertools.combinations(members, 2):
-            comparison = _compare(dataset, rows[first][1][name], rows[second][1][name], predictions, name)
+            comparison = _compare_rows(dataset, rows[first][1][name], rows[second][1][name], predictions, name)
             yield _Pair(name, first, second, best, comparison)
 
 
-def _compare(dataset: str, first: Summary, second: Summary, predictions: RunPredictions, name: str) -> Comparison:
+def _compare_rows(dataset: str, first: Summary, second: Summary, predictions: RunPredictions, name: str) -> Comparison:
     """Compare two rows by a paired t test over seeds, or accuracies at a single seed by McNemar's test."""
     comparison = paired_t(first.values, second.values)
     runs = [(summary.folders[seed], summary.values[seed]) for summary in (first, second) for seed in summary.values]
-    of_one_seed = comparison.seeds == 1 and all(folder in predictions.folders for folder, _ in runs)
-    if not of_one_seed or name not in ACCURACIES:
+    can_compare_images = comparison.seeds == 1 and all(folder in predictions.folders for folder, _ in runs)
+    if not can_compare_images or name not in ACCURACIES:
         return comparison
     right = [predictions.read_correct(dataset, *run) for run in runs]
     if right[0] is None or right[1] is None:

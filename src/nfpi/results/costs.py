@@ -19,7 +19,7 @@ from nfpi.results.layout import Column, Table
 from nfpi.results.markup import escape_markdown
 from nfpi.results.records import MetricsError, read_record
 from nfpi.results.times import read_benchmark
-from nfpi.runs import AUGMENTED, COMMON_SPLITS, FLOW_RUN, GENERATED, INITIAL, Run, variants_of
+from nfpi.runs import AUGMENTED, COMMON_SPLITS, FLOW_RUN, GENERATED, INITIAL, Run, get_variants_folder
 from nfpi.runtime.manifests import ManifestError, find_manifests, read_manifest
 
 COLUMNS = {
@@ -76,19 +76,19 @@ def read_jobs(root: Path) -> list[Job]:
     }
     devices: dict[str, str] = {}
     jobs = []
-    for folder, stage in sorted(benchmarks.keys() | set(_finished(root))):
+    for folder, stage in sorted(benchmarks.keys() | set(_find_finished_jobs(root))):
         path = benchmarks.get((folder, stage))
         measured = read_benchmark(path) if path is not None else {}
         seconds = measured.get("s", math.nan)
         if math.isnan(seconds) and stage in _WITH_METRICS:
-            seconds = float(_metrics(root / folder).get("seconds", math.nan))
-        device = _device(root, folder, devices)
+            seconds = float(_read_metrics(root / folder).get("seconds", math.nan))
+        device = _find_device(root, folder, devices)
         cpu_seconds, memory = measured.get("cpu_time", math.nan), measured.get("max_rss", math.nan)
         jobs.append(Job(stage, folder, seconds, cpu_seconds, memory, device))
     return jobs
 
 
-def _finished(root: Path) -> Iterator[tuple[str, str]]:
+def _find_finished_jobs(root: Path) -> Iterator[tuple[str, str]]:
     """Yield folder and stage of each job that has a manifest."""
     for path in find_manifests(root):
         folder = path.parent.relative_to(root)
@@ -101,7 +101,7 @@ def _finished(root: Path) -> Iterator[tuple[str, str]]:
         yield (folder.parent if folder.name in _PARTS else folder).as_posix(), stage
 
 
-def _metrics(folder: Path) -> Mapping[str, Any]:
+def _read_metrics(folder: Path) -> Mapping[str, Any]:
     """Return the contents of metrics.json in a folder; empty if it is missing or damaged."""
     try:
         return read_record(folder / "metrics.json")
@@ -109,13 +109,13 @@ def _metrics(folder: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _device(root: Path, folder: str, known: dict[str, str]) -> str:
+def _find_device(root: Path, folder: str, known: dict[str, str]) -> str:
     """Return the device in the metrics.json of a job's folder, or of the nearest folder above it."""
     place = PurePosixPath(folder)
     for candidate in (place, *place.parents[:2]):
         name = candidate.as_posix()
         if name not in known:
-            known[name] = str(_metrics(root / name).get("device") or "")
+            known[name] = str(_read_metrics(root / name).get("device") or "")
         if known[name]:
             return known[name]
     return ""
@@ -138,7 +138,7 @@ class Dependencies:
 
     def include(self, job: Job) -> bool:
         """Return whether the table depends on a job."""
-        folder = _any_seed(job.folder)
+        folder = _replace_seed(job.folder)
         if (folder, job.stage) in self._jobs:
             return True
         return any(folder == place or folder.startswith(f"{place}/") for place in self._folders)
@@ -150,8 +150,8 @@ class Dependencies:
         for run in self.runs:
             if run.flow is None:
                 continue
-            needed |= {(_place(FLOW_RUN, run), stage) for stage in ("fit_prior", "train_flow")}
-            needed |= {(_place(FLOW_RUN, run), "evaluate")} if run.classifier is None else set()
+            needed |= {(_fill_template(FLOW_RUN, run), stage) for stage in ("fit_prior", "train_flow")}
+            needed |= {(_fill_template(FLOW_RUN, run), "evaluate")} if run.classifier is None else set()
         return needed
 
     @cached_property
@@ -161,25 +161,25 @@ class Dependencies:
         for run in self.runs:
             needed.add(f"{run.dataset}/{COMMON_SPLITS}")
             if run.classifier is not None:
-                needed.add(_any_seed(run.folder))
+                needed.add(_replace_seed(run.folder))
             if run.flow is None:
                 continue
             start = self.starts.get(run.prior or "", "data")
             needed.add(INITIAL.format(dataset=run.dataset, flow=run.flow, start=start, seed="*"))
             if run.classifier is not None and run.augmentation is None:
-                needed.add(_place(GENERATED, run).rpartition("/")[0])
-            if run.augmentation is not None and variants_of(run.augmentation) is not None:
-                needed.add(_place(AUGMENTED, run))
+                needed.add(_fill_template(GENERATED, run).rpartition("/")[0])
+            if run.augmentation is not None and get_variants_folder(run.augmentation) is not None:
+                needed.add(_fill_template(AUGMENTED, run))
         return needed
 
 
-def _place(template: str, run: Run) -> str:
+def _fill_template(template: str, run: Run) -> str:
     """Return the folder of a run by its template, for any seed and temperature."""
-    variants = variants_of(run.augmentation) if run.augmentation is not None else None
+    variants = get_variants_folder(run.augmentation) if run.augmentation is not None else None
     return template.format(**(run.wildcards | {"seed": "*", "temperature": "*", "variants": variants}))
 
 
-def _any_seed(folder: str) -> str:
+def _replace_seed(folder: str) -> str:
     """Replace the seed in a path by `*`."""
     return "/".join("seed=*" if part.startswith("seed=") else part for part in folder.split("/"))
 
@@ -187,7 +187,7 @@ def _any_seed(folder: str) -> str:
 # ---- the table of costs --------------------------------------------------------------------------------------
 
 
-def cost_frame(jobs: Iterable[Job], tables: Mapping[str, Dependencies]) -> pd.DataFrame:
+def sum_costs(jobs: Iterable[Job], tables: Mapping[str, Dependencies]) -> pd.DataFrame:
     """Sum the costs of jobs by table, stage and device, and of all jobs, each counted once.
 
     Args:
@@ -200,35 +200,35 @@ def cost_frame(jobs: Iterable[Job], tables: Mapping[str, Dependencies]) -> pd.Da
     """
     jobs = list(jobs)
     groups = {name: [job for job in jobs if needs.include(job)] for name, needs in tables.items()} | {ALL: jobs}
-    rows = [row for name, members in groups.items() for row in _rows(name, members)]
+    rows = [row for name, members in groups.items() for row in _make_rows(name, members)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _rows(table: str, jobs: list[Job]) -> Iterator[dict[str, Any]]:
+def _make_rows(table: str, jobs: list[Job]) -> Iterator[dict[str, Any]]:
     kinds: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         kinds.setdefault((job.stage, job.device), []).append(job)
-    rows = [_row(table, stage, device, members) for (stage, device), members in kinds.items()]
+    rows = [_make_row(table, stage, device, members) for (stage, device), members in kinds.items()]
     yield from sorted(rows, key=lambda row: (-row["hours"], row["stage"], row["device"]))
     if jobs:
-        yield _row(table, ALL, ALL, jobs)
+        yield _make_row(table, ALL, ALL, jobs)
 
 
-def _row(table: str, stage: str, device: str, jobs: list[Job]) -> dict[str, Any]:
+def _make_row(table: str, stage: str, device: str, jobs: list[Job]) -> dict[str, Any]:
     memory = [job.memory / _MIB_PER_GIB for job in jobs if not math.isnan(job.memory)]
     return {
         "table": table,
         "stage": stage,
         "device": device,
         "jobs": len(jobs),
-        "hours": _sum(job.seconds for job in jobs) / 3600,
-        "cpu_hours": _sum(job.cpu_seconds for job in jobs) / 3600,
+        "hours": _sum_known(job.seconds for job in jobs) / 3600,
+        "cpu_hours": _sum_known(job.cpu_seconds for job in jobs) / 3600,
         "memory": max(memory, default=math.nan),
         "unknown": sum(math.isnan(job.seconds) for job in jobs),
     }
 
 
-def _sum(values: Iterable[float]) -> float:
+def _sum_known(values: Iterable[float]) -> float:
     return math.fsum(value for value in values if not math.isnan(value))
 
 
@@ -236,14 +236,14 @@ def lay_out_costs(frame: pd.DataFrame) -> Table:
     """Lay out the table of costs, with its notes.
 
     Args:
-        frame: result of :func:`cost_frame`.
+        frame: result of :func:`sum_costs`.
     """
 
-    def texts(heading: str, name: str) -> Column:
+    def make_text_column(heading: str, name: str) -> Column:
         values = [str(value) or "unknown" for value in frame[name]]
         return Column(heading, [escape_markdown(value) for value in values], list(values))
 
-    def numbers(heading: str, name: str, decimals: int, unit: str = "") -> Column:
+    def make_number_column(heading: str, name: str, decimals: int, unit: str = "") -> Column:
         values: list[float] = frame[name].astype("float64").tolist()
         least = 10**-decimals
         cells = [
@@ -253,17 +253,17 @@ def lay_out_costs(frame: pd.DataFrame) -> Table:
         return Column(heading, cells, [None if math.isnan(value) else value for value in values], True, unit=unit)
 
     columns = [
-        texts("Table", "table"),
-        texts("Stage", "stage"),
-        texts("Device", "device"),
-        numbers("Jobs", "jobs", 0),
-        numbers("Wall clock", "hours", 2, "(h)"),
-        numbers("Processors", "cpu_hours", 2, "(h)"),
-        numbers("Peak memory", "memory", 1, "(GiB)"),
+        make_text_column("Table", "table"),
+        make_text_column("Stage", "stage"),
+        make_text_column("Device", "device"),
+        make_number_column("Jobs", "jobs", 0),
+        make_number_column("Wall clock", "hours", 2, "(h)"),
+        make_number_column("Processors", "cpu_hours", 2, "(h)"),
+        make_number_column("Peak memory", "memory", 1, "(GiB)"),
     ]
     notes = list(_NOTES)
     if frame["unknown"].any():
-        columns.append(numbers("Unknown", "unknown", 0))
+        columns.append(make_number_column("Unknown", "unknown", 0))
         notes.append("Unknown: jobs that are done and whose time was not noted; they count in none of the hours.")
     return Table(columns, (frame["stage"] == ALL).tolist(), notes)
 

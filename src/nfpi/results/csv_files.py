@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from nfpi.results.logs import CsvError, number, read_cells
+from nfpi.results.logs import CsvError, parse_number, read_cells
 from nfpi.runtime.files import write_atomically
 
 
@@ -40,7 +40,7 @@ def read_csv(path: str | os.PathLike[str], columns: Mapping[str, str], *, infini
     frame = pd.DataFrame(rows, columns=names, dtype="str")
     for name, kind in columns.items():
         try:
-            frame[name] = _typed(frame[name], kind, infinite)
+            frame[name] = _convert_column(frame[name], kind, infinite)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise CsvError(f"{path}: column {name}: expected {kind} ({error})") from None
     return frame
@@ -56,23 +56,25 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
     return read_cells(path)[0]
 
 
-def _typed(cells: pd.Series, kind: str, infinite: bool) -> pd.Series:
+def _convert_column(cells: pd.Series, kind: str, infinite: bool) -> pd.Series:
     """Convert a column of text to its type; empty cells become missing values."""
     if kind == "str":
         return cells
     if kind == "bool":
         return cells.map({"True": True, "False": False}).astype("boolean").astype("bool")
     if kind == "float64":
-        numbers = [_number(cell, infinite) if cell else math.nan for cell in cells]
+        numbers = [_parse_number(cell, infinite) if cell else math.nan for cell in cells]
         return pd.Series(numbers, index=cells.index, dtype=kind)
-    return pd.Series([_whole(cell) if cell else None for cell in cells], index=cells.index, dtype="Int64").astype(kind)
+    return pd.Series(
+        [_parse_integer(cell) if cell else None for cell in cells], index=cells.index, dtype="Int64"
+    ).astype(kind)
 
 
-def _number(cell: str, infinite: bool) -> float:
-    return float(cell) if infinite and cell in ("inf", "-inf") else number(cell)
+def _parse_number(cell: str, infinite: bool) -> float:
+    return float(cell) if infinite and cell in ("inf", "-inf") else parse_number(cell)
 
 
-def _whole(cell: str) -> int:
+def _parse_integer(cell: str) -> int:
     if not re.fullmatch(r"-?\d+", cell, re.ASCII):
         raise ValueError(f"received {cell[:40]!r}")
     return int(cell)

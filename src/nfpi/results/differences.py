@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.results.recorded import RecordedRun, find_runs
-from nfpi.results.shared import metric_or_name
+from nfpi.results.shared import find_metric
 
 
 class CompareError(ValueError):
@@ -44,35 +44,35 @@ def compare_results(first: Path, second: Path, *, times: bool = False) -> Differ
     Raises:
         CompareError: a folder has no runs.
     """
-    first_runs, second_runs = _runs(first), _runs(second)
+    first_runs, second_runs = _find_runs_by_folder(first), _find_runs_by_folder(second)
     common = [(first_runs[name], second_runs[name]) for name in first_runs if name in second_runs]
     return Differences(
-        runs=_states(first_runs, second_runs),
+        runs=_compare_states(first_runs, second_runs),
         settings=_count_differences(common, lambda item: item.settings),
         software=_count_differences(common, lambda item: item.software),
-        numbers=[row for pair in common for row in _numbers(*pair, times)],
+        numbers=[row for pair in common for row in _compare_metrics(*pair, times)],
         common=len(common),
     )
 
 
-def _runs(root: Path) -> dict[str, RecordedRun]:
+def _find_runs_by_folder(root: Path) -> dict[str, RecordedRun]:
     runs = {item.run.folder: item for item in find_runs(root)}
     if not runs:
         raise CompareError(f"{root}: expected a folder results/{{preset}}, received one without a run")
     return runs
 
 
-def _states(first: Mapping[str, RecordedRun], second: Mapping[str, RecordedRun]) -> list[list[str]]:
+def _compare_states(first: Mapping[str, RecordedRun], second: Mapping[str, RecordedRun]) -> list[list[str]]:
     """Return the runs whose states differ, or which are damaged."""
     rows = []
     for name in dict.fromkeys([*first, *second]):
-        states = [_state(runs.get(name)) for runs in (first, second)]
+        states = [_describe_state(runs.get(name)) for runs in (first, second)]
         if states[0] != states[1] or "damaged" in states:
             rows.append([name, *states])
     return rows
 
 
-def _state(run: RecordedRun | None) -> str:
+def _describe_state(run: RecordedRun | None) -> str:
     if run is None:
         return "missing"
     return run.divergence or ("damaged" if run.fault else "there")
@@ -93,10 +93,10 @@ def _count_differences(
     return [[*key, str(count)] for key, count in sorted(counts.items())]
 
 
-def _numbers(first: RecordedRun, second: RecordedRun, times: bool) -> list[list[str]]:
+def _compare_metrics(first: RecordedRun, second: RecordedRun, times: bool) -> list[list[str]]:
     rows = []
     for name in dict.fromkeys([*first.metrics, *second.metrics]):
-        entry = metric_or_name(name)
+        entry = find_metric(name)
         values: Sequence[float | None] = (first.metrics.get(name), second.metrics.get(name))
         if values[0] == values[1] or (entry.is_time and not times):
             continue

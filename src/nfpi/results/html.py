@@ -18,7 +18,7 @@ _SPACES = re.compile(r"\s+")
 
 
 @functools.cache
-def templates(package: str) -> Environment:
+def load_templates(package: str) -> Environment:
     """Return a Jinja environment that escapes all values, with the templates of a package and those of tables."""
     loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
     environment = Environment(
@@ -35,8 +35,8 @@ def to_html(frame: pd.DataFrame, title: str) -> str:
         TableError: a column is missing.
     """
     table = lay_out(frame, HTML)
-    title = _one_line(title)
-    document = templates("nfpi.results").get_template("document.html")
+    title = _collapse_spaces(title)
+    document = load_templates("nfpi.results").get_template("document.html")
     return document.render(tables=[(title or "Results", table)], title=title)
 
 
@@ -49,11 +49,11 @@ def read_title(path: Path) -> str | None:
     return html.unescape(title[1]) if title else None
 
 
-def _one_line(text: str) -> str:
+def _collapse_spaces(text: str) -> str:
     return _SPACES.sub(" ", text).strip()
 
 
-def _spread(spread: Spread) -> str:
+def _format_spread(spread: Spread) -> str:
     decimals = spread.decimals
     std = "" if pd.isna(spread.std) else f" ± {spread.std:.{decimals}f}"
     if not spread.has_interval:
@@ -63,8 +63,8 @@ def _spread(spread: Spread) -> str:
 
 HTML = Markup(
     escape=html.escape,
-    times_power=lambda mantissa, exponent: f"{mantissa}10<sup>{str(exponent).replace('-', '−')}</sup>",
-    spread=_spread,
+    format_power=lambda mantissa, exponent: f"{mantissa}10<sup>{str(exponent).replace('-', '−')}</sup>",
+    format_spread=_format_spread,
     interval="[low, high]",
     weight="λ",
     arrows={True: "↑", False: "↓"},

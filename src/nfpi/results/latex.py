@@ -30,7 +30,7 @@ r"""Half the space between columns, in points (``\tabcolsep``)."""
 _LONGEST_LABEL = 0.4
 """Maximum width of a column of text, as a share of the text width; longer cells are broken into lines."""
 
-_SHORT = {"difference": "diff."}
+_ABBREVIATIONS = {"difference": "diff."}
 """Abbreviated headings of columns in a group."""
 
 _NOT_IN_OT1 = dict(zip("ĄąĘęĮįŲųÐðĐđŊŋÞþ„‚‑", (*"AaEeIiUuDdDdNn", "Th", "th", ",,", ",", "-"), strict=True)) | {
@@ -60,21 +60,21 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
     Raises:
         TableError: a column is missing.
     """
-    return latex_of(lay_out(frame, LATEX), title)
+    return table_to_latex(lay_out(frame, LATEX), title)
 
 
-def latex_of(table: Table, title: str) -> str:
+def table_to_latex(table: Table, title: str) -> str:
     """Return a laid-out table in the form of :func:`to_latex`."""
-    size, panels = _fit(table)
+    size, panels = _fit_to_text_width(table)
     lines = [
-        *_comments(title),
-        *_comments(" ".join(table.notes)),
+        *_format_comments(title),
+        *_format_comments(" ".join(table.notes)),
         r"% Needs \usepackage{booktabs} and no other package; at most as wide as the text of an article.",
         *(r"\begingroup", size, rf"\setlength{{\tabcolsep}}{{{_GAP:g}pt}}"),
     ]
     for index, panel in enumerate(panels):
         lines += [r"\par\medskip\noindent"] if index else []
-        lines += _tabular(panel)
+        lines += _format_tabular(panel)
     return "\n".join([*lines, r"\endgroup"]) + "\n"
 
 
@@ -86,51 +86,51 @@ def escape(text: str) -> str:
 # ---- widths ------------------------------------------------------------------------------------------------
 
 
-def _fit(table: Table) -> tuple[str, list[Table]]:
+def _fit_to_text_width(table: Table) -> tuple[str, list[Table]]:
     """Choose the font size, and split the table into tabulars that fit the width of the text."""
     for size, factor in _SIZES.items():
-        if _width(table, factor) <= TEXT_WIDTH:
+        if _estimate_width(table, factor) <= TEXT_WIDTH:
             return size, [table]
-    of_runs = [column for column in table.columns if not column.group]
+    run_columns = [column for column in table.columns if not column.group]
     panels: list[Table] = []
     for columns in table.groups:
         if not columns[0].group:
             continue
         if panels:
             wider = replace(panels[-1], columns=[*panels[-1].columns, *columns])
-            if _width(wider, factor) <= TEXT_WIDTH:
+            if _estimate_width(wider, factor) <= TEXT_WIDTH:
                 panels[-1] = wider
                 continue
-        panels.append(replace(table, columns=[*of_runs, *columns]))
+        panels.append(replace(table, columns=[*run_columns, *columns]))
     return size, panels or [table]
 
 
-def _width(table: Table, factor: float) -> float:
+def _estimate_width(table: Table, factor: float) -> float:
     """Estimate the width of a tabular, in points."""
     total = 0.0
     for columns in table.groups:
         is_group = len(columns) > 1
-        widths = [_column_width(column, is_group, factor, table.best) for column in columns]
-        over_all = factor * _length(columns[0].name) if is_group else 0.0
-        total += max(sum(widths), over_all)
+        widths = [_estimate_column_width(column, is_group, factor, table.best) for column in columns]
+        group_width = factor * _estimate_cell_width(columns[0].name) if is_group else 0.0
+        total += max(sum(widths), group_width)
     return 1.04 * total + 2 * _GAP * (len(table.columns) - 1)
 
 
-def _column_width(column: Column, is_of_group: bool, factor: float, best: Sequence[bool]) -> float:
-    headings = [_SHORT.get(column.heading, column.heading)] if is_of_group else _headings(column)
-    cells = [_length(cell) * (_BOLD if bold else 1) for cell, bold in zip(column.cells, best, strict=True)]
-    width = factor * max(*map(_length, headings), *cells, 0.0)
+def _estimate_column_width(column: Column, is_in_group: bool, factor: float, best: Sequence[bool]) -> float:
+    headings = [_ABBREVIATIONS.get(column.heading, column.heading)] if is_in_group else _format_headings(column)
+    cells = [_estimate_cell_width(cell) * (_BOLD if bold else 1) for cell, bold in zip(column.cells, best, strict=True)]
+    width = factor * max(*map(_estimate_cell_width, headings), *cells, 0.0)
     return width if column.is_numeric else min(width, _LONGEST_LABEL * TEXT_WIDTH)
 
 
-def _length(cell: str) -> float:
+def _estimate_cell_width(cell: str) -> float:
     """Estimate the width of a cell at normal size, in points."""
     value, _, interval = cell.partition(r"\(^{")
     above = interval.partition("}")[0]
-    return sum(_WIDTHS.get(letter, 5.0) for letter in _without_commands(value)) + 4.0 * len(above)
+    return sum(_WIDTHS.get(letter, 5.0) for letter in _replace_commands(value)) + 4.0 * len(above)
 
 
-def _without_commands(cell: str) -> str:
+def _replace_commands(cell: str) -> str:
     """Return a cell with a wide letter for each command that prints a symbol."""
     text = re.sub(r"\\(textsuperscript|ensuremath|[()])", "", cell)
     return re.sub(r"[{}]", "", re.sub(r"\\([A-Za-z]+|.)", "m", text))
@@ -139,27 +139,27 @@ def _without_commands(cell: str) -> str:
 # ---- tabulars ----------------------------------------------------------------------------------------
 
 
-def _tabular(table: Table) -> list[str]:
-    lines = [rf"\begin{{tabular}}{{@{{}}{''.join(map(_alignment, table.columns))}@{{}}}}", r"\toprule"]
-    lines += _header(table)
+def _format_tabular(table: Table) -> list[str]:
+    lines = [rf"\begin{{tabular}}{{@{{}}{''.join(map(_choose_alignment, table.columns))}@{{}}}}", r"\toprule"]
+    lines += _format_header(table)
     lines.append(r"\midrule")
     for cells, best in zip(table.rows, table.best, strict=True):
-        row = [_with_line_breaks(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
+        row = [_allow_line_breaks(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
         lines.append(" & ".join(rf"\textbf{{{cell}}}" if best and cell else cell for cell in row) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def _header(table: Table) -> list[str]:
+def _format_header(table: Table) -> list[str]:
     """Return the lines of the header: labels of metrics above, and units or the headings of columns, if any, below."""
     above, below, rules, first = [], [], [], 1
     for columns in table.groups:
         last = first + len(columns) - 1
         if len(columns) > 1:
             above.append(rf"\multicolumn{{{len(columns)}}}{{c}}{{{columns[0].name}}}")
-            below += [_SHORT.get(column.heading, column.heading) for column in columns]
+            below += [_ABBREVIATIONS.get(column.heading, column.heading) for column in columns]
             rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
         else:
-            upper, lower = _headings(columns[0])
+            upper, lower = _format_headings(columns[0])
             above.append(upper)
             below.append(lower)
         first = last + 1
@@ -168,12 +168,12 @@ def _header(table: Table) -> list[str]:
     return list(filter(None, lines))
 
 
-def _headings(column: Column) -> Sequence[str]:
+def _format_headings(column: Column) -> Sequence[str]:
     """Return the two lines of the heading of a column outside of groups."""
     return column.group or column.heading, column.unit
 
 
-def _alignment(column: Column) -> str:
+def _choose_alignment(column: Column) -> str:
     if column.is_numeric:
         return "r"
     return rf"p{{{_LONGEST_LABEL}\linewidth}}" if _is_long(column) else "l"
@@ -181,20 +181,20 @@ def _alignment(column: Column) -> str:
 
 def _is_long(column: Column) -> bool:
     """Return whether a column of text is broken into lines at every font size."""
-    width = min(_SIZES.values()) * max(map(_length, column.cells))
+    width = min(_SIZES.values()) * max(map(_estimate_cell_width, column.cells))
     return not column.is_numeric and width > _LONGEST_LABEL * TEXT_WIDTH
 
 
-def _with_line_breaks(column: Column, cell: str) -> str:
+def _allow_line_breaks(column: Column, cell: str) -> str:
     return rf"\raggedright {cell}" if cell and _is_long(column) else cell
 
 
-def _comments(text: str) -> Iterable[str]:
+def _format_comments(text: str) -> Iterable[str]:
     """Return text as lines of comments."""
     return (f"% {line}" for line in textwrap.wrap(escape(text), 118, break_long_words=False, break_on_hyphens=False))
 
 
-def _spread(spread: Spread) -> str:
+def _format_spread(spread: Spread) -> str:
     """Return ± the standard deviation, or for one run the distances to the bounds of the interval."""
     decimals = spread.decimals
     if not pd.isna(spread.std):
@@ -205,7 +205,7 @@ def _spread(spread: Spread) -> str:
     return rf"\(^{{+{above:.{decimals}f}}}_{{-{below:.{decimals}f}}}\)"
 
 
-def _power(mantissa: str, exponent: int) -> str:
+def _format_power(mantissa: str, exponent: int) -> str:
     """Return a power of ten in text mode, because math mode would not be bold in a bold cell."""
     sign = r"\(-\)" if exponent < 0 else ""
     return mantissa.replace("·", r"\(\cdot\)") + rf"10\textsuperscript{{{sign}{abs(exponent)}}}"
@@ -213,8 +213,8 @@ def _power(mantissa: str, exponent: int) -> str:
 
 LATEX = Markup(
     escape=escape,
-    times_power=_power,
-    spread=_spread,
+    format_power=_format_power,
+    format_spread=_format_spread,
     interval="Superscript and subscript",
     weight=r"\(\lambda\)",
     arrows={True: r"\(\uparrow\)", False: r"\(\downarrow\)"},

@@ -10,17 +10,17 @@ from decimal import Decimal
 import pandas as pd
 
 from nfpi.config.metrics import Metric
-from nfpi.results.notes import write_notes
+from nfpi.results.notes import compose_notes
 from nfpi.results.shared import (
+    count_shared_seeds,
+    find_metric,
+    find_shared_dataset,
     is_best,
     is_equal_to_best,
-    metric_or_name,
-    shared_dataset,
-    shared_seeds,
-    was_chosen,
+    is_weight_chosen,
 )
 from nfpi.results.summaries import TableError
-from nfpi.results.tables import metrics_of_table, table_columns
+from nfpi.results.tables import list_metrics, table_columns
 from nfpi.runs import format_weight
 
 
@@ -53,8 +53,8 @@ class Markup:
 
     Attributes:
         escape: escapes text.
-        times_power: formats a power of ten, from a factor before it (`7.5·`, or empty) and its exponent.
-        spread: formats the uncertainty after a value: ± the standard deviation, the interval.
+        format_power: formats a power of ten, from a factor before it (`7.5·`, or empty) and its exponent.
+        format_spread: formats the uncertainty after a value: ± the standard deviation, the interval.
         interval: notation of an interval, for the notes.
         interval_beside_std: whether means over seeds show their interval in addition to the standard deviation.
         weight: symbol λ.
@@ -63,8 +63,8 @@ class Markup:
     """
 
     escape: Callable[[str], str]
-    times_power: Callable[[str, int], str]
-    spread: Callable[[Spread], str]
+    format_power: Callable[[str, int], str]
+    format_spread: Callable[[Spread], str]
     interval: str
     weight: str
     arrows: Mapping[bool | None, str]
@@ -146,18 +146,18 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     Raises:
         TableError: a column is missing.
     """
-    shown = _metrics(frame)
+    shown = _find_metrics(frame)
     with_direction = len({entry.higher_is_better for entry in shown}) > 1
-    columns = [*_columns_of_runs(frame, markup), *_column_of_choice(frame, markup)]
+    columns = [*_make_run_columns(frame, markup), *_make_validation_column(frame, markup)]
     for entry in shown:
-        columns += _columns_of_metric(frame, entry, markup, with_direction=with_direction)
+        columns += _make_metric_columns(frame, entry, markup, with_direction=with_direction)
     if (~frame["status"].isin(["ok", "cited"])).any():
-        columns.append(_text_column(markup, "Status", frame["status"].replace(["ok", "cited"], "")))
+        columns.append(_make_text_column(markup, "Status", frame["status"].replace(["ok", "cited"], "")))
     columns = [column for column in columns if any(column.cells)]
-    return Table(columns, is_best(frame).tolist(), write_notes(frame, shown, markup))
+    return Table(columns, is_best(frame).tolist(), compose_notes(frame, shown, markup))
 
 
-def weight_parts(weight: float) -> tuple[str, int]:
+def split_weight(weight: float) -> tuple[str, int]:
     """Return λ exactly, as (mantissa, exponent): 30000 → ("3", 4); unchanged from 0.01 to 1000: 500 → ("500", 0)."""
     if weight == 0 or 1e-2 <= weight < 1e3:
         return format_weight(weight), 0
@@ -166,20 +166,20 @@ def weight_parts(weight: float) -> tuple[str, int]:
     return mantissa, int(exponent) + len(digits) - 1
 
 
-def write_weight(weight: float, markup: Markup) -> str:
+def typeset_weight(weight: float, markup: Markup) -> str:
     """Format λ: 0, 500, 10³, 7.5·10⁶."""
-    mantissa, exponent = weight_parts(weight)
+    mantissa, exponent = split_weight(weight)
     if exponent == 0:
         return mantissa
-    return markup.times_power("" if mantissa == "1" else f"{mantissa}·", exponent)
+    return markup.format_power("" if mantissa == "1" else f"{mantissa}·", exponent)
 
 
-def measured(value: float, entry: Metric, images: int | None = None) -> str:
+def format_measurement(value: float, entry: Metric, images: int | None = None) -> str:
     """Format a value with its unit, e.g. `94.2 %`."""
-    return f"{value:.{decimals_of(entry, images)}f}" + (f" {entry.unit}" if entry.unit else "")
+    return f"{value:.{count_decimals(entry, images)}f}" + (f" {entry.unit}" if entry.unit else "")
 
 
-def decimals_of(entry: Metric, images: int | None) -> int:
+def count_decimals(entry: Metric, images: int | None) -> int:
     """Return the decimals of a value; an accuracy has no digits finer than the share of one image."""
     if not entry.is_share or not images:
         return entry.decimals
@@ -189,31 +189,31 @@ def decimals_of(entry: Metric, images: int | None) -> int:
 # ---- columns ------------------------------------------------------------------------------------------------
 
 
-def _metrics(frame: pd.DataFrame) -> list[Metric]:
+def _find_metrics(frame: pd.DataFrame) -> list[Metric]:
     """Return the metrics of a table of results; TableError if the frame is not one."""
-    names = metrics_of_table(frame.columns)
+    names = list_metrics(frame.columns)
     missing = [name for name in table_columns(names) if name not in frame.columns]
     if missing or not names:
         raise TableError(f"expected a table of results, column {missing[0] if missing else 'of a metric'} is missing")
-    return [metric_or_name(name) for name in names]
+    return [find_metric(name) for name in names]
 
 
-def _columns_of_runs(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
+def _make_run_columns(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
     """Yield the columns that identify rows, except those that are equal in all rows or implied by the labels."""
     own = frame[frame["status"] != "cited"]
-    yield _text_column(markup, "", frame["row"])
-    if shared_dataset(frame) is None:
-        yield _text_column(markup, "Data set", frame["dataset"])
+    yield _make_text_column(markup, "", frame["row"])
+    if find_shared_dataset(frame) is None:
+        yield _make_text_column(markup, "Data set", frame["dataset"])
     if own.loc[own["flow"] != "", "flow"].nunique() > 1 and not _is_implied_by_labels(own, "flow"):
-        yield _text_column(markup, "Flow", frame["flow"])
+        yield _make_text_column(markup, "Flow", frame["flow"])
     for name in ("prior", "classifier", "augmentation"):
         if own[name].nunique() > 1 and not frame["row"].all():
-            yield _text_column(markup, name.capitalize(), frame[name])
-    weights = ["" if pd.isna(weight) else write_weight(weight, markup) for weight in frame["lambda"]]
-    yield Column(markup.weight, weights, _numbers(frame["lambda"]), is_numeric=True)
+            yield _make_text_column(markup, name.capitalize(), frame[name])
+    weights = ["" if pd.isna(weight) else typeset_weight(weight, markup) for weight in frame["lambda"]]
+    yield Column(markup.weight, weights, _make_sort_keys(frame["lambda"]), is_numeric=True)
     if frame["images"].nunique() > 1:
         counts = ["" if pd.isna(count) else str(count) for count in frame["images"]]
-        yield Column("Test images", counts, _numbers(frame["images"]), is_numeric=True)
+        yield Column("Test images", counts, _make_sort_keys(frame["images"]), is_numeric=True)
 
 
 def _is_implied_by_labels(own: pd.DataFrame, name: str) -> bool:
@@ -221,11 +221,11 @@ def _is_implied_by_labels(own: pd.DataFrame, name: str) -> bool:
     return bool((own["row"] != "").all() and own.groupby("row")[name].nunique().max() == 1)
 
 
-def _column_of_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
+def _make_validation_column(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
     """Yield the column of the validation values by which λ was chosen, if it was."""
-    if not was_chosen(frame):
+    if not is_weight_chosen(frame):
         return
-    entries = [metric_or_name(name) if name else None for name in frame["chosen_by"].fillna("")]
+    entries = [find_metric(name) if name else None for name in frame["chosen_by"].fillna("")]
     decimals = [1 if entry is None else entry.decimals for entry in entries]
     units = {entry.unit for entry in entries if entry is not None} or {"%"}  # not recorded by older versions
     cells = [
@@ -233,51 +233,53 @@ def _column_of_choice(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
         for value, digits in zip(frame["validation"], decimals, strict=True)
     ]
     unit = f"({markup.escape(units.pop())})" if len(units) == 1 and all(units) else ""
-    yield Column("Validation", cells, _numbers(frame["validation"]), is_numeric=True, unit=unit)
+    yield Column("Validation", cells, _make_sort_keys(frame["validation"]), is_numeric=True, unit=unit)
 
 
-def _columns_of_metric(frame: pd.DataFrame, entry: Metric, markup: Markup, *, with_direction: bool) -> Iterator[Column]:
+def _make_metric_columns(
+    frame: pd.DataFrame, entry: Metric, markup: Markup, *, with_direction: bool
+) -> Iterator[Column]:
     """Yield the columns of a metric: our values, the paper's, and the differences."""
     name, label = entry.name, markup.escape(entry.label)
     unit = f"({markup.escape(entry.unit)})" if entry.unit else ""
     if with_direction:
         unit = f"{unit} {markup.arrows.get(entry.higher_is_better, '')}".strip()
-    with_count = shared_seeds(frame) is None
+    with_count = count_shared_seeds(frame) is None
     ours, differences = [], []
     equal = is_equal_to_best(frame, name)
     for row, mark in zip(frame.to_dict("records"), equal, strict=True):
         seeds = row[f"{name}_seeds"]
         images = None if pd.isna(row["images"]) or pd.isna(seeds) else int(row["images"]) * int(seeds)
-        decimals = decimals_of(entry, images)
+        decimals = count_decimals(entry, images)
         spread = Spread(row[name], row[f"{name}_std"], row[f"{name}_low"], row[f"{name}_high"], decimals)
-        ours.append(_value(spread, seeds if with_count else None, markup, is_equal=mark))
-        differences.append(_difference(row[f"{name}_difference"], decimals, markup))
+        ours.append(_format_value(spread, seeds if with_count else None, markup, is_equal=mark))
+        differences.append(_format_difference(row[f"{name}_difference"], decimals, markup))
     paper = ["" if pd.isna(value) else format_weight(value) for value in frame[f"paper_{name}"]]
-    yield Column("ours", ours, _numbers(frame[name]), is_numeric=True, group=label, unit=unit)
-    yield Column("paper", paper, _numbers(frame[f"paper_{name}"]), is_numeric=True, group=label, unit=unit)
+    yield Column("ours", ours, _make_sort_keys(frame[name]), is_numeric=True, group=label, unit=unit)
+    yield Column("paper", paper, _make_sort_keys(frame[f"paper_{name}"]), is_numeric=True, group=label, unit=unit)
     yield Column(
-        "difference", differences, _numbers(frame[f"{name}_difference"]), is_numeric=True, group=label, unit=unit
+        "difference", differences, _make_sort_keys(frame[f"{name}_difference"]), is_numeric=True, group=label, unit=unit
     )
 
 
-def _text_column(markup: Markup, heading: str, texts: pd.Series) -> Column:
+def _make_text_column(markup: Markup, heading: str, texts: pd.Series) -> Column:
     keys: list[float | str | None] = [str(text) or None for text in texts]
     return Column(heading, [markup.escape(str(text)) for text in texts], keys)
 
 
-def _numbers(values: pd.Series) -> list[float | str | None]:
+def _make_sort_keys(values: pd.Series) -> list[float | str | None]:
     return [None if pd.isna(value) else float(value) for value in values]
 
 
-def _value(spread: Spread, seeds: int | None, markup: Markup, *, is_equal: bool) -> str:
+def _format_value(spread: Spread, seeds: int | None, markup: Markup, *, is_equal: bool) -> str:
     """Format e.g. `98.3† ± 0.4 (n = 3)`; empty if unknown."""
     if pd.isna(spread.value):
         return ""
     count = "" if seeds is None or pd.isna(seeds) else f" (n = {seeds})"
     mark = markup.equal if is_equal else ""
-    return f"{spread.value:.{spread.decimals}f}{mark}{markup.spread(spread)}{count}"
+    return f"{spread.value:.{spread.decimals}f}{mark}{markup.format_spread(spread)}{count}"
 
 
-def _difference(value: float, decimals: int, markup: Markup) -> str:
+def _format_difference(value: float, decimals: int, markup: Markup) -> str:
     """Format e.g. `+0.3`, `−1.6`; never `−0.0`; empty if unknown."""
     return "" if pd.isna(value) else markup.escape(f"{round(value, decimals) + 0.0:+.{decimals}f}".replace("-", "−"))

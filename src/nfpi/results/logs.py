@@ -26,7 +26,7 @@ def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Itera
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row.get(column)) for column in columns])
+        writer.writerow([_format_cell(row.get(column)) for column in columns])
     write_atomically(path, text.getvalue())
 
 
@@ -47,7 +47,7 @@ def read_column(path: str | os.PathLike[str], column: str) -> list[float]:
         raise CsvError(f"{path}: expected column {column}, received {', '.join(columns)}")
     index = columns.index(column)
     try:
-        return [number(row[index]) for row in rows if row[index]]
+        return [parse_number(row[index]) for row in rows if row[index]]
     except ValueError as error:
         raise CsvError(f"{path}: column {column}: expected numbers ({error})") from None
 
@@ -78,7 +78,7 @@ def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]
     return columns, rows
 
 
-def number(cell: str) -> float:
+def parse_number(cell: str) -> float:
     """Convert a cell to the float that was written, exactly (pandas' parser may differ in the last bit).
 
     Raises:
@@ -89,7 +89,7 @@ def number(cell: str) -> float:
     return float(cell)
 
 
-def _cell(value: Any) -> Any:
+def _format_cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(float(value)) if isinstance(value, float) else value

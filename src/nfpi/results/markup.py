@@ -12,17 +12,17 @@ import pandas as pd
 from nfpi.results.csv_files import write_csv
 from nfpi.results.html import to_html
 from nfpi.results.latex import to_latex
-from nfpi.results.layout import Column, Markup, Spread, Table, lay_out, weight_parts
+from nfpi.results.layout import Column, Markup, Spread, Table, lay_out, split_weight
 from nfpi.runtime.files import write_atomically, written_together
 
 __all__ = [
     "escape_markdown",
-    "markdown_grid",
+    "split_weight",
+    "table_to_markdown",
     "to_html",
     "to_latex",
     "to_markdown",
     "to_short_markdown",
-    "weight_parts",
     "write_table",
 ]
 
@@ -48,7 +48,7 @@ def to_markdown(frame: pd.DataFrame, title: str) -> str:
     """
     heading = f"**{escape_markdown(' '.join(title.split()))}**\n\n" if title.strip() else ""
     table = lay_out(frame, MARKDOWN)
-    return f"{heading}{markdown_grid(table)}\n\n{' '.join(table.notes)}\n"
+    return f"{heading}{table_to_markdown(table)}\n\n{' '.join(table.notes)}\n"
 
 
 def to_short_markdown(frame: pd.DataFrame) -> str:
@@ -57,18 +57,18 @@ def to_short_markdown(frame: pd.DataFrame) -> str:
     Raises:
         TableError: a column is missing.
     """
-    table = lay_out(frame, replace(MARKDOWN, spread=_std, equal=""))
+    table = lay_out(frame, replace(MARKDOWN, format_spread=_format_std, equal=""))
     columns = [
         column
         for column in table.columns
         if column.heading in ("ours", MARKDOWN.weight) or not (column.group or column.is_numeric)
     ]
-    return markdown_grid(Table(columns, table.best, [])) + "\n"
+    return table_to_markdown(Table(columns, table.best, [])) + "\n"
 
 
-def markdown_grid(table: Table) -> str:
+def table_to_markdown(table: Table) -> str:
     """Return a laid-out table as Markdown, with the best rows in bold."""
-    header = [_heading(column) for column in table.columns]
+    header = [_format_heading(column) for column in table.columns]
     lines = [header, ["---:" if column.is_numeric else ":---" for column in table.columns]]
     for cells, best in zip(table.rows, table.best, strict=True):
         lines.append([f"**{cell}**" if best and cell else cell for cell in cells])
@@ -80,18 +80,20 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\|*`<\[\]])", r"\\\1", text)
 
 
-def _heading(column: Column) -> str:
+def _format_heading(column: Column) -> str:
     """Return e.g. `NF-Acc (%)` for our values, `NF-Acc, paper` for the others."""
     return column.name if column.heading in ("ours", "") or not column.group else f"{column.group}, {column.heading}"
 
 
-def _spread(spread: Spread) -> str:
+def _format_spread(spread: Spread) -> str:
     """Return e.g. ` ± 0.4 [97.1, 99.5]`, without unknown parts."""
     decimals = spread.decimals
-    return _std(spread) + (f" [{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]" if spread.has_interval else "")
+    return _format_std(spread) + (
+        f" [{spread.low:.{decimals}f}, {spread.high:.{decimals}f}]" if spread.has_interval else ""
+    )
 
 
-def _std(spread: Spread) -> str:
+def _format_std(spread: Spread) -> str:
     """Return e.g. ` ± 0.4`; empty if unknown."""
     return "" if pd.isna(spread.std) else f" ± {spread.std:.{spread.decimals}f}"
 
@@ -100,8 +102,8 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 MARKDOWN = Markup(
     escape=escape_markdown,
-    times_power=lambda mantissa, exponent: mantissa + "10" + str(exponent).translate(_SUPERSCRIPTS),
-    spread=_spread,
+    format_power=lambda mantissa, exponent: mantissa + "10" + str(exponent).translate(_SUPERSCRIPTS),
+    format_spread=_format_spread,
     interval="[low, high]",
     weight="λ",
     arrows={True: "↑", False: "↓"},

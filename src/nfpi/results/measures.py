@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.metrics import METRICS
-from nfpi.results.records import MetricsError, finite
+from nfpi.results.records import MetricsError, to_finite_float
 
 _BINS = 15
 
@@ -21,7 +21,7 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
     """Compute metrics.
 
     Args:
-        names: names of computed metrics (:func:`nfpi.config.computed_metrics`).
+        names: names of computed metrics (:func:`nfpi.config.list_computed_metrics`).
         log_prob: (N, K).
         labels: indices of classes, (N,).
 
@@ -36,7 +36,7 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
         entry = METRICS[name]
         if entry.builder is None:
             raise MetricsError(f"metric '{name}': expected one that is computed, received one that stages record")
-        values[name] = finite(entry.build(log_prob, labels), f"metric '{name}'")
+        values[name] = to_finite_float(entry.build(log_prob, labels), f"metric '{name}'")
     return values
 
 

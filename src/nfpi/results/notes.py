@@ -11,13 +11,13 @@ from nfpi.config.metrics import Metric
 from nfpi.results.comparisons import NO_PREDICTIONS
 from nfpi.results.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.shared import (
+    count_shared_seeds,
+    find_metric,
+    find_shared_dataset,
     is_best,
     is_compared,
     is_equal_to_best,
-    metric_or_name,
-    shared_dataset,
-    shared_seeds,
-    was_chosen,
+    is_weight_chosen,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FLOW_METRICS = ("nf_acc", "cnn_acc")
 _TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
 
 
-def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> list[str]:
+def compose_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> list[str]:
     """Return the notes that explain a table of results.
 
     Args:
@@ -37,17 +37,17 @@ def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> lis
         markup: markup of the table.
     """
     names = [entry.name for entry in shown]
-    sentences = [_note_of_runs(frame, names)]
+    sentences = [_describe_runs(frame, names)]
     if any(entry.is_share for entry in shown) and frame["images"].nunique() == 1:
         sentences.append(f"Accuracies on {int(frame['images'].dropna().iloc[0])} test images.")
-    sentences += _notes_of_intervals(frame, names, markup)
+    sentences += _describe_intervals(frame, names, markup)
     if is_best(frame).any():
         sentences.append("Bold: the λ that is best on the validation split.")
-    elif was_chosen(frame):
+    elif is_weight_chosen(frame):
         sentences.append("λ is the best of those tried, on the validation split.")
-    if was_chosen(frame) and frame["validation"].notna().any():
-        sentences += _notes_of_choice(frame)
-    sentences += _notes_of_comparisons(frame, shown)
+    if is_weight_chosen(frame) and frame["validation"].notna().any():
+        sentences += _describe_choice(frame)
+    sentences += _describe_comparisons(frame, shown)
     if (frame["status"] == "cited").any():
         sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
@@ -58,8 +58,8 @@ def write_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> lis
     return sentences
 
 
-def _note_of_runs(frame: pd.DataFrame, names: list[str]) -> str:
-    dataset, seeds = shared_dataset(frame), shared_seeds(frame)
+def _describe_runs(frame: pd.DataFrame, names: list[str]) -> str:
+    dataset, seeds = find_shared_dataset(frame), count_shared_seeds(frame)
     where = "" if dataset is None else f" on {dataset}"
     if seeds == 1:
         return f"One run per row{where} (n = 1 seed)."
@@ -68,7 +68,7 @@ def _note_of_runs(frame: pd.DataFrame, names: list[str]) -> str:
     return f"Measured{where}."
 
 
-def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -> Iterator[str]:
+def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -> Iterator[str]:
     over_seeds = single = False
     for name in names:
         known, spread = frame[f"{name}_low"].notna(), frame[f"{name}_std"].notna()
@@ -83,15 +83,15 @@ def _notes_of_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
         yield "The spread over seeds does not include the choice of test images, unless each seed has its own split."
 
 
-def _notes_of_choice(frame: pd.DataFrame) -> Iterator[str]:
+def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
     """Yield a note that names the metric of the validation column."""
     names = dict.fromkeys(name for name in frame.loc[frame["validation"].notna(), "chosen_by"].fillna("") if name)
-    labels = [metric_or_name(name).label.removeprefix("Validation ") for name in names]
+    labels = [find_metric(name).label.removeprefix("Validation ") for name in names]
     if labels:
         yield f"Validation: {' or '.join(labels)} on that split, over the seeds that did not diverge."
 
 
-def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
+def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
     """Yield notes on how rows were compared with the best one of each metric, and which were not."""
     compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
     if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
@@ -101,7 +101,7 @@ def _notes_of_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
     tests = dict.fromkeys(
         test for entry in compared for test in frame.loc[is_compared(frame, entry.name), f"{entry.name}_test"]
     )
-    best = "best row of its column" + ("" if shared_dataset(frame) is not None else " on its data set")
+    best = "best row of its column" + ("" if find_shared_dataset(frame) is not None else " on its data set")
     how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows"
     if any(is_equal_to_best(frame, entry.name).any() for entry in compared):
         yield f"†: does not differ from the {best} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from nfpi.runs import Run, run_of_folder
+from nfpi.runs import Run, parse_run_folder
 from nfpi.runtime.files import write_atomically
 
 FILE = "planned.json"
@@ -22,7 +22,7 @@ def read_planned(root: Path) -> list[Run]:
     """Read the requested runs; empty if the file is missing or damaged."""
     try:
         folders = json.loads((root / FILE).read_text(encoding="utf-8"))["runs"]
-        runs = [run_of_folder(folder) for folder in folders]
+        runs = [parse_run_folder(folder) for folder in folders]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [run for run in runs if run is not None]

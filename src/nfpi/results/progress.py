@@ -14,10 +14,10 @@ from statistics import fmean
 from nfpi.results.planned import FILE, read_planned
 from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.results.times import read_seconds
-from nfpi.runs import VARIANTS, Run, run_of_folder
-from nfpi.runtime.durations import write_duration
-from nfpi.runtime.job_log import last_lines
-from nfpi.runtime.locks import holder_of
+from nfpi.runs import VARIANTS, Run, parse_run_folder
+from nfpi.runtime.durations import format_duration
+from nfpi.runtime.job_log import read_last_lines
+from nfpi.runtime.locks import read_holder
 
 _EPOCH = re.compile(r"epoch (\d+)/(\d+): .*?([\d.]+) s\b|epoch (\d+)/(\d+): ")
 _LAST_EPOCHS = 5
@@ -68,33 +68,33 @@ def _is_root(folder: Path) -> bool:
 def read_progress(root: Path) -> list[Progress]:
     """Return the progress of all requested runs, and of others that have results or logs."""
     recorded = {item.run: item for item in find_runs(root)}
-    logged = (run_of_folder(path.relative_to(root / "logs").as_posix()) for path in (root / "logs").glob("**/"))
+    logged = (parse_run_folder(path.relative_to(root / "logs").as_posix()) for path in (root / "logs").glob("**/"))
     runs = dict.fromkeys([*read_planned(root), *recorded, *(run for run in logged if run is not None)])
-    return [_progress(root, run, recorded.get(run)) for run in runs]
+    return [_determine_progress(root, run, recorded.get(run)) for run in runs]
 
 
-def logs_of_run(root: Path, run: Run) -> list[Path]:
+def list_logs(root: Path, run: Run) -> list[Path]:
     """Return the logs of the jobs of a run, oldest first."""
-    logs = [path for folder in _folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
-    return sorted(logs, key=written_at)
+    logs = [path for folder in _list_folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
+    return sorted(logs, key=read_modification_time)
 
 
 def is_running(root: Path, run: Run) -> bool:
     """Return whether a job of the run is running."""
-    return bool(_holder(root, run))
+    return bool(_find_holder(root, run))
 
 
-def _progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
+def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
     seconds = sum(
         read_seconds(path) or 0.0
-        for folder in _folders(root / "benchmarks" / run.folder, run)
+        for folder in _list_folders(root / "benchmarks" / run.folder, run)
         for path in folder.glob("*.tsv")
     )
-    logs = logs_of_run(root, run)
-    if holder := _holder(root, run):
+    logs = list_logs(root, run)
+    if holder := _find_holder(root, run):
         stage = logs[-1].stem if logs else ""
-        return Progress(run, "running", ", ".join(filter(None, [stage, _epoch(logs), holder])), {}, seconds)
-    fault = _fault(logs, recorded)
+        return Progress(run, "running", ", ".join(filter(None, [stage, _describe_epoch(logs), holder])), {}, seconds)
+    fault = _find_fault(logs, recorded)
     if fault is not None:
         return Progress(run, *fault, {}, seconds)
     if recorded is None:
@@ -106,26 +106,29 @@ def _progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
     return Progress(run, "done", "", recorded.metrics, seconds)
 
 
-def _folders(folder: Path, run: Run) -> Iterator[Path]:
+def _list_folders(folder: Path, run: Run) -> Iterator[Path]:
     """Yield the folder of a run, and its subfolders that do not belong to other runs."""
     yield folder
     for pattern in _FLOW_FOLDERS if run.classifier is None else _CLASSIFIER_FOLDERS:
         yield from folder.glob(pattern)
 
 
-def _holder(root: Path, run: Run) -> str:
+def _find_holder(root: Path, run: Run) -> str:
     """Return the process that works on a run, e.g. `process 17 on node3, since 12:00`; empty if there is none."""
-    locks = (path for folder in _folders(root / run.folder, run) for path in folder.glob(".*.lock"))
-    return next(filter(None, map(holder_of, locks)), "")
+    locks = (path for folder in _list_folders(root / run.folder, run) for path in folder.glob(".*.lock"))
+    return next(filter(None, map(read_holder, locks)), "")
 
 
-def _fault(logs: list[Path], recorded: RecordedRun | None) -> tuple[str, str] | None:
+def _find_fault(logs: list[Path], recorded: RecordedRun | None) -> tuple[str, str] | None:
     """Return `failed` or `stopped` with the last line of the last log; None if its job succeeded."""
-    if not logs or (recorded is not None and written_at(logs[-1]) < written_at(recorded.folder / "metrics.json")):
+    if not logs or (
+        recorded is not None
+        and read_modification_time(logs[-1]) < read_modification_time(recorded.folder / "metrics.json")
+    ):
         return None
-    (line,) = last_lines(logs[-1], 1) or [""]
+    (line,) = read_last_lines(logs[-1], 1) or [""]
     if _STOPPED.match(line):
-        return "stopped", ", ".join(filter(None, [logs[-1].stem, _epoch(logs, time_left=False)]))
+        return "stopped", ", ".join(filter(None, [logs[-1].stem, _describe_epoch(logs, time_left=False)]))
     if line.startswith(_ERROR):
         return "failed", f"{logs[-1].stem}: {line.removeprefix(_ERROR)}"
     if recorded is None and not _ENDED.match(line):
@@ -133,7 +136,7 @@ def _fault(logs: list[Path], recorded: RecordedRun | None) -> tuple[str, str] | 
     return None
 
 
-def written_at(path: Path) -> float:
+def read_modification_time(path: Path) -> float:
     """Return the modification time of a file, 0 if it is missing: Snakemake removes logs before retrying a job."""
     try:
         return path.stat().st_mtime
@@ -141,12 +144,12 @@ def written_at(path: Path) -> float:
         return 0.0
 
 
-def _epoch(logs: list[Path], time_left: bool = True) -> str:
+def _describe_epoch(logs: list[Path], time_left: bool = True) -> str:
     """Return e.g. `epoch 12/40, about 5 min left`, from the last log; empty if it has no epochs."""
-    rows = [match.groups() for line in last_lines(logs[-1], 100) if (match := _EPOCH.search(line))] if logs else []
+    rows = [match.groups() for line in read_last_lines(logs[-1], 100) if (match := _EPOCH.search(line))] if logs else []
     if not rows:
         return ""
     now, last = (int(number) for number in (rows[-1][:2] if rows[-1][0] else rows[-1][3:]))
     times = [float(row[2]) for row in rows[-_LAST_EPOCHS:] if row[2]]
-    left = f", about {write_duration((last - now) * fmean(times))} left" if times and time_left and now < last else ""
+    left = f", about {format_duration((last - now) * fmean(times))} left" if times and time_left and now < last else ""
     return f"epoch {now}/{last}{left}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.results.records import MetricsError, read_record
-from nfpi.runs import Run, run_of_folder
+from nfpi.runs import Run, parse_run_folder
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
 
 _NOT_SETTINGS = ("compared", "classes")
@@ -53,7 +53,7 @@ class RecordedRun:
     @property
     def settings(self) -> dict[str, str]:
         """All settings, by dotted names; values as JSON."""
-        return dict(_flat(self.record.get("settings", {})))
+        return dict(_flatten(self.record.get("settings", {})))
 
     @property
     def software(self) -> dict[str, str]:
@@ -69,18 +69,18 @@ def find_runs(root: Path) -> list[RecordedRun]:
 
     Damaged files do not raise; their runs have a `fault`.
     """
-    runs = [_read(path, run) for path, run in _files(root)]
-    return sorted(runs, key=lambda item: _order(item.run))
+    runs = [_read_run(path, run) for path, run in _find_metrics_files(root)]
+    return sorted(runs, key=lambda item: _make_sort_key(item.run))
 
 
-def _files(root: Path) -> Iterator[tuple[Path, Run]]:
+def _find_metrics_files(root: Path) -> Iterator[tuple[Path, Run]]:
     for folder in {path.parent for name in (_FILE, f"metrics{SUFFIX}") for path in root.rglob(name)}:
-        run = run_of_folder(folder.relative_to(root).as_posix())
+        run = parse_run_folder(folder.relative_to(root).as_posix())
         if run is not None:
             yield folder / _FILE, run
 
 
-def _read(path: Path, run: Run) -> RecordedRun:
+def _read_run(path: Path, run: Run) -> RecordedRun:
     try:
         find_product(path)  # raises if the file does not match its manifest
         return RecordedRun(run, path.parent, read_record(path))
@@ -88,20 +88,20 @@ def _read(path: Path, run: Run) -> RecordedRun:
         return RecordedRun(run, path.parent, fault=" ".join(str(error).split()))
 
 
-def _order(run: Run) -> tuple[Any, ...]:
+def _make_sort_key(run: Run) -> tuple[Any, ...]:
     """Sort key: flows before their classifiers, baselines before fitted priors."""
     is_fitted = run.weight is not None and run.weight > 0
     flow = (run.dataset, run.flow is None, run.flow or "", is_fitted, run.prior or "", run.weight or 0.0, run.seed)
     return (*flow, run.classifier or "", run.augmentation or "")
 
 
-def _flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     if not isinstance(settings, Mapping):
         return
     for key, value in settings.items():
         if key in _NOT_SETTINGS:
             continue
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)

@@ -76,18 +76,18 @@ def write_metrics(
     if run is not None and run.seed != seed:
         raise MetricsError(f"{path}: seed: expected the run's, {run.seed}, received {seed}")
     record: dict[str, Any] = {} if run is None else {"run": run.to_json()}
-    record["metrics"] = {name: finite(value, f"{path}: {name}") for name, value in sorted(metrics.items())}
+    record["metrics"] = {name: to_finite_float(value, f"{path}: {name}") for name, value in sorted(metrics.items())}
     if per_class_accuracy is not None:
         accuracies = map(float, per_class_accuracy)
         record["per_class_accuracy"] = [None if math.isnan(accuracy) else accuracy for accuracy in accuracies]
     record |= {
         "n": int(n),
         "seed": int(seed),
-        "settings": json.loads(_canonical(settings)),
-        "versions": _versions(),
-        "git_commit": _git_commit(),
+        "settings": json.loads(_serialize(settings)),
+        "versions": _read_versions(),
+        "git_commit": _read_git_commit(),
         "device": str(device),
-        "seconds": finite(seconds, f"{path}: seconds"),
+        "seconds": to_finite_float(seconds, f"{path}: seconds"),
         "config_hash": config_hash(settings),
     }
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -119,10 +119,10 @@ def config_hash(settings: Mapping[str, Any]) -> str:
     Raises:
         MetricsError: the settings are not JSON, e.g. NaN or infinity.
     """
-    return hashlib.sha256(_canonical(settings).encode()).hexdigest()
+    return hashlib.sha256(_serialize(settings).encode()).hexdigest()
 
 
-def finite(value: Any, what: str) -> float:
+def to_finite_float(value: Any, what: str) -> float:
     """Convert `value` to a float.
 
     Raises:
@@ -137,7 +137,7 @@ def finite(value: Any, what: str) -> float:
     return number
 
 
-def _canonical(settings: Mapping[str, Any]) -> str:
+def _serialize(settings: Mapping[str, Any]) -> str:
     """Serialise settings such that equal settings have equal text."""
     try:
         return json.dumps(
@@ -153,7 +153,7 @@ def _canonical(settings: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def _versions() -> dict[str, str | None]:
+def _read_versions() -> dict[str, str | None]:
     """Return versions from package metadata, without importing the packages; None for missing ones."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -165,7 +165,7 @@ def _versions() -> dict[str, str | None]:
 
 
 @functools.cache
-def _git_commit() -> str | None:
+def _read_git_commit() -> str | None:
     """Return the commit of this package's checkout, with `-dirty` if files differ; None without git or a checkout."""
     source = Path(__file__)
     git = ["git", "-C", str(source.parent)]

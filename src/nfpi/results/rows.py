@@ -55,11 +55,11 @@ class TableRow:
     def with_seeds(self, seeds: Iterable[int]) -> TableRow:
         """Return the same row with one run for each of these seeds instead."""
 
-        def reseeded(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+        def reseed(runs: tuple[Run, ...]) -> tuple[Run, ...]:
             return tuple(replace(runs[0], seed=seed) for seed in seeds) if runs else ()
 
         seeds = list(seeds)
-        return replace(self, flow_runs=reseeded(self.flow_runs), classifier_runs=reseeded(self.classifier_runs))
+        return replace(self, flow_runs=reseed(self.flow_runs), classifier_runs=reseed(self.classifier_runs))
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values, with `lambda` for `weight`, as used in command lines."""
@@ -87,7 +87,7 @@ class TableRow:
             raise ValueError(f"row of a table: expected its runs, received {dict(record)} ({error})") from None
 
 
-def runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:
+def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:
     """Return the runs whose accuracies are compared per image; empty unless all runs have the same seed.
 
     Args:

@@ -49,7 +49,7 @@ class StoredSettings:
     def of(cls, preset: str, config: Config) -> StoredSettings:
         """Create the stored form of the settings of a preset."""
         own = tuple(sorted(path.name for path in config.extensions))
-        return cls(preset, _config_of(config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)), own)
+        return cls(preset, _restore_config(config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)), own)
 
     def to_json(self) -> dict[str, Any]:
         """Return the contents of the file as JSON values."""
@@ -83,21 +83,21 @@ def read_settings(folder: Path) -> StoredSettings:
         )
     stored = check_record(_Stored, content, path, "the settings of a preset")
     try:
-        config = _config_of(stored.settings)
+        config = _restore_config(stored.settings)
     except ValidationError as error:
         own = f"; load {', '.join(stored.extensions)} with --extensions" if stored.extensions else ""
         raise FormatError(f"{path}: expected settings of this version, received {explain(error)}{own}") from None
     return StoredSettings(stored.preset, config, tuple(stored.extensions))
 
 
-def _config_of(settings: Mapping[str, Any]) -> Config:
-    return Config.model_validate(_without_folders(settings))
+def _restore_config(settings: Mapping[str, Any]) -> Config:
+    return Config.model_validate(_strip_folders(settings))
 
 
-def _without_folders(value: Any) -> Any:
+def _strip_folders(value: Any) -> Any:
     """Replace absolute paths by the names of their files or folders."""
     if isinstance(value, Mapping):
-        return {key: _without_folders(item) for key, item in value.items()}
+        return {key: _strip_folders(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_folders(item) for item in value]
+        return [_strip_folders(item) for item in value]
     return PurePath(value).name if isinstance(value, str) and value.startswith("/") else value

@@ -8,18 +8,18 @@ from nfpi.config.base import ConfigError
 from nfpi.config.metrics import Metric, metric
 from nfpi.results.comparisons import NO_PREDICTIONS
 from nfpi.results.intervals import SIGNIFICANCE_LEVEL
-from nfpi.results.tables import metrics_of_table
+from nfpi.results.tables import list_metrics
 
 
-def shared_dataset(frame: pd.DataFrame) -> str | None:
+def find_shared_dataset(frame: pd.DataFrame) -> str | None:
     """Return the data set of all rows; None if there are several."""
     names = frame.loc[frame["dataset"] != "", "dataset"].unique()
     return str(names[0]) if len(names) == 1 else None
 
 
-def shared_seeds(frame: pd.DataFrame) -> int | None:
+def count_shared_seeds(frame: pd.DataFrame) -> int | None:
     """Return the number of seeds that all values have in common; None if it varies, or there are no values."""
-    columns = [f"{name}_seeds" for name in metrics_of_table(frame.columns)]
+    columns = [f"{name}_seeds" for name in list_metrics(frame.columns)]
     counts = {int(count) for column in columns for count in frame[column].dropna()}
     return counts.pop() if len(counts) == 1 else None
 
@@ -30,7 +30,7 @@ def is_best(frame: pd.DataFrame) -> pd.Series:
     return frame["best"] & has_several
 
 
-def was_chosen(frame: pd.DataFrame) -> bool:
+def is_weight_chosen(frame: pd.DataFrame) -> bool:
     """Return whether some λ was chosen among several on the validation split."""
     if frame["candidates"].notna().any():
         return bool((frame["candidates"] > 1).any())
@@ -47,7 +47,7 @@ def is_equal_to_best(frame: pd.DataFrame, name: str) -> pd.Series:
     return is_compared(frame, name) & (frame[f"{name}_p"] >= SIGNIFICANCE_LEVEL)
 
 
-def metric_or_name(name: str) -> Metric:
+def find_metric(name: str) -> Metric:
     """Return a metric; one that is not registered gets its name as label."""
     try:
         return metric(name)

@@ -14,7 +14,7 @@ from nfpi.config.experiments import TableSettings
 from nfpi.config.metrics import METRICS, metric
 from nfpi.results.predictions import Predictions
 from nfpi.results.rows import TableRow
-from nfpi.results.summaries import TableError, split_by_outcome, values_over_seeds
+from nfpi.results.summaries import TableError, select_values, split_by_outcome
 from nfpi.results.tables import accuracy_table
 from nfpi.runs import Run
 
@@ -28,17 +28,17 @@ class Evidence:
         tables: settings of the tables, by name.
         rows: rows of these tables, at least those named by claims.
         reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
-        predictions: function that reads the predictions of a run.
+        read_predictions: function that reads the predictions of a run.
     """
 
     metrics: pd.DataFrame
     tables: Mapping[str, TableSettings]
     rows: Mapping[str, Sequence[TableRow]]
     reference: pd.DataFrame
-    predictions: Callable[[Run], Predictions]
+    read_predictions: Callable[[Run], Predictions]
     _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False)
 
-    def table(self, name: str, shown: str) -> pd.DataFrame:
+    def make_table(self, name: str, shown: str) -> pd.DataFrame:
         """Return the table `name` with the metric `shown` at all λ, in the order of its rows."""
         if (name, shown) not in self._frames:
             changes = {"metrics": [shown], "best_only": False, "literature": []}
@@ -84,14 +84,14 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
     if compared.table is None:
         assert compared.value is not None
         return Side("", constant=compared.value)
-    frame, rows = evidence.table(compared.table, name), list(evidence.rows[compared.table])
+    frame, rows = evidence.make_table(compared.table, name), list(evidence.rows[compared.table])
     try:
-        experiment = compared.index_in({row.experiment: row for row in rows})
+        experiment = compared.find_index({row.experiment: row for row in rows})
     except ValueError as error:
         raise TableError(str(error)) from None
     candidates = [(row, line) for row, line in zip(rows, frame.to_dict("records"), strict=True)]
     candidates = [pair for pair in candidates if pair[0].experiment == experiment]
-    chosen = _choose(compared, name, candidates, evidence)
+    chosen = _choose_row(compared, name, candidates, evidence)
     label = name_of(candidates[0][0])
     if chosen is None:
         return Side(label, row=candidates[0][0])
@@ -101,13 +101,13 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
     if name == DIVERGENCE:
         values = {int(seed): 100.0 * (seed in seeds_diverged) for seed in measured["seed"].unique()}
     else:
-        of_metric = values_over_seeds(finished, name)
+        of_metric = select_values(finished, name)
         values = {int(seed): float(value) for seed, value in zip(of_metric["seed"], of_metric["value"], strict=True)}
     weight = row.weight if row.weight is not None and len(candidates) > 1 else math.nan
     return Side(label, weight, values, seeds_diverged, float(line[f"paper_{name}"]), row)
 
 
-def _choose(
+def _choose_row(
     compared: ComparedRow, name: str, candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
     """Choose the row at the λ of the comparison; None if there are no runs to choose λ by.
@@ -121,32 +121,32 @@ def _choose(
         return by_weight[-1]
     if compared.weight == "best":
         best = next((pair for pair in candidates if pair[1]["best"]), None)
-        return best or (by_weight[0] if len(by_weight) == 1 else _first_of_diverged(by_weight, evidence))
+        return best or (by_weight[0] if len(by_weight) == 1 else _choose_first_if_all_diverged(by_weight, evidence))
     if compared.weight == "inner_best":
         inner = by_weight[1:-1]
-        scored = [(_validation(*pair, name, evidence), pair) for pair in inner]
+        scored = [(_compute_validation_score(*pair, name, evidence), pair) for pair in inner]
         known = [(score, pair) for score, pair in scored if not math.isnan(score)]
         # As in tables: if most seeds diverged, the mean over the others is biased.
-        steady = [(score, pair) for score, pair in known if _diverged_share(pair[0], evidence) <= 0.5] or known
-        return max(steady, key=lambda pair: pair[0])[1] if steady else _first_of_diverged(inner, evidence)
+        steady = [(score, pair) for score, pair in known if _compute_diverged_share(pair[0], evidence) <= 0.5] or known
+        return max(steady, key=lambda pair: pair[0])[1] if steady else _choose_first_if_all_diverged(inner, evidence)
     return next((pair for pair in by_weight if (pair[0].weight or 0.0) == compared.weight), None)
 
 
-def _first_of_diverged(
+def _choose_first_if_all_diverged(
     candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
     """Return the first row if all rows diverged at all seeds; None if a run did not diverge, or there are no runs."""
-    return candidates[0] if all(_diverged_share(row, evidence) == 1 for row, _ in candidates) else None
+    return candidates[0] if all(_compute_diverged_share(row, evidence) == 1 for row, _ in candidates) else None
 
 
-def _diverged_share(row: TableRow, evidence: Evidence) -> float:
+def _compute_diverged_share(row: TableRow, evidence: Evidence) -> float:
     """Return the share of diverged runs; 0 without runs."""
     measured, diverged, _ = split_by_outcome(evidence.metrics, row)
     seeds: int = measured["seed"].nunique()
     return len(diverged) / max(1, seeds)
 
 
-def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
+def _compute_validation_score(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
     """Return the validation score (higher is better) of an inner λ.
 
     It is the compared metric on the validation split, or if there is none, the metric by which the table chooses λ.
@@ -155,5 +155,5 @@ def _validation(row: TableRow, line: dict[Any, Any], name: str, evidence: Eviden
     chosen_by, mean = line["chosen_by"], float(line["validation"])
     if on_validation in METRICS:
         _, _, finished = split_by_outcome(evidence.metrics, row)
-        chosen_by, mean = on_validation, float(values_over_seeds(finished, on_validation)["value"].mean())
+        chosen_by, mean = on_validation, float(select_values(finished, on_validation)["value"].mean())
     return -mean if metric(chosen_by).higher_is_better is False else mean

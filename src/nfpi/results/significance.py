@@ -88,7 +88,7 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> Comparison:
     Raises:
         ValueError: the arrays have different lengths, are not bool, or are empty.
     """
-    plus, minus, images = _discordant(first_right, second_right)
+    plus, minus, images = _count_discordant(first_right, second_right)
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
     p_value = float(exact_test([[0, plus], [minus, 0]], exact=True).pvalue) if plus + minus else 1.0
@@ -128,7 +128,7 @@ def bootstrap(
     """
     if len(first_right) != len(second_right):
         raise ValueError(f"expected as many seeds of both, received {len(first_right)} and {len(second_right)}")
-    counts = [_discordant(*pair) for pair in zip(first_right, second_right, strict=True)]
+    counts = [_count_discordant(*pair) for pair in zip(first_right, second_right, strict=True)]
     if not counts:
         return Comparison(math.nan, *UNKNOWN, math.nan, "bootstrap", 0, math.nan)
     plus, minus, images = np.array(counts, dtype=np.int64).T
@@ -204,7 +204,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def seeds_needed(std: float, effect: float, *, power: float = 0.8, level: float = SIGNIFICANCE_LEVEL) -> int | None:
+def compute_seeds_needed(
+    std: float, effect: float, *, power: float = 0.8, level: float = SIGNIFICANCE_LEVEL
+) -> int | None:
     """Compute the smallest number of seeds, at least 2, with which a two-sided paired t test detects an effect.
 
     Args:
@@ -235,7 +237,7 @@ def seeds_needed(std: float, effect: float, *, power: float = 0.8, level: float 
     return counts[index]
 
 
-def _discordant(first_right: np.ndarray, second_right: np.ndarray) -> tuple[int, int, int]:
+def _count_discordant(first_right: np.ndarray, second_right: np.ndarray) -> tuple[int, int, int]:
     """Count the images with the property only in the first, only in the second, and in total."""
     first, second = np.asarray(first_right), np.asarray(second_right)
     if first.dtype != bool or second.dtype != bool or first.ndim != 1 or first.shape != second.shape or not first.size:

@@ -49,7 +49,7 @@ def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame
     return measured, diverged, measured[~measured["seed"].isin(diverged["seed"])]
 
 
-def values_over_seeds(measured: pd.DataFrame, name: str) -> pd.DataFrame:
+def select_values(measured: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the rows of one metric, sorted by seed; rows of classifiers take precedence over those of flows.
 
     Raises:
@@ -75,7 +75,7 @@ def summarize(measured: pd.DataFrame, name: str) -> Summary:
     Raises:
         TableError: a seed has two values.
     """
-    rows = values_over_seeds(measured, name)
+    rows = select_values(measured, name)
     values = rows["value"].to_numpy(dtype="float64")
     if not values.size:
         return Summary({}, {}, math.nan, math.nan, UNKNOWN)
@@ -85,11 +85,11 @@ def summarize(measured: pd.DataFrame, name: str) -> Summary:
         folders=dict(zip(seeds, rows["run"], strict=True)),
         mean=float(values.mean()),
         std=float(values.std(ddof=1)) if values.size > 1 else math.nan,
-        interval=_interval(values, rows["n"], name),
+        interval=_compute_interval(values, rows["n"], name),
     )
 
 
-def _interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
+def _compute_interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
     """Compute the 95 % interval of a mean over seeds, or of a single accuracy."""
     if values.size > 1:
         low, high = t_interval(values)

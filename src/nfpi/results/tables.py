@@ -18,7 +18,7 @@ from nfpi.config.experiments import TableSettings
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
 from nfpi.results.comparisons import RunPredictions, compare_with_best
 from nfpi.results.csv_files import read_csv, read_header
-from nfpi.results.rows import TableRow, runs_to_compare
+from nfpi.results.rows import TableRow, list_runs_to_compare
 from nfpi.results.summaries import Summary, TableError, split_by_outcome, summarize
 from nfpi.runs import format_weight
 
@@ -93,7 +93,7 @@ def table_columns(metrics: Iterable[str]) -> dict[str, str]:
     }
 
 
-def metrics_of_table(columns: Iterable[str]) -> list[str]:
+def list_metrics(columns: Iterable[str]) -> list[str]:
     """Return the metrics of a table with these columns."""
     return [column.removesuffix(_COUNT) for column in columns if column.endswith(_COUNT)]
 
@@ -127,21 +127,21 @@ def accuracy_table(
             predictions are of different images.
         MetricsError: a file does not contain predictions.
     """
-    known = _reference_values(reference)
+    known = _index_reference(reference)
     shown: list[_Row] = []
     for experiment in dict.fromkeys(row.experiment for row in rows):
-        of_experiment = [_row(metrics, row, table, known) for row in rows if row.experiment == experiment]
-        _mark_best(of_experiment, must_have_values=table.best_by is not None)
-        if table.best_only and any(row.cells["best"] for row in of_experiment):
-            of_experiment = [row for row in of_experiment if row.cells["best"]]
-        shown += of_experiment
-    predictions = RunPredictions(root, {run.folder for run in runs_to_compare(rows, table.metrics)})
+        experiment_rows = [_make_row(metrics, row, table, known) for row in rows if row.experiment == experiment]
+        _mark_best(experiment_rows, must_have_values=table.best_by is not None)
+        if table.best_only and any(row.cells["best"] for row in experiment_rows):
+            experiment_rows = [row for row in experiment_rows if row.cells["best"]]
+        shown += experiment_rows
+    predictions = RunPredictions(root, {run.folder for run in list_runs_to_compare(rows, table.metrics)})
     compared = [(str(row.cells["dataset"]), row.summaries) for row in shown]
     comparisons = compare_with_best(compared, table.metrics, predictions)
     cells = [row.cells | comparison for row, comparison in zip(shown, comparisons, strict=True)]
     first_cited = max((row.experiment for row in rows), default=-1) + 1
     for index, label in enumerate(table.literature, first_cited):
-        cells += [{"experiment": index, **cited} for cited in _cited_rows(label, reference)]
+        cells += [{"experiment": index, **cited} for cited in _make_cited_rows(label, reference)]
     columns = table_columns(table.metrics)
     empty = {name: "" for name, kind in columns.items() if kind == "str"}
     return pd.DataFrame([empty | row for row in cells], columns=list(columns)).astype(columns)
@@ -165,7 +165,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         CsvError: a column is missing or of another type.
     """
     header = read_header(path)
-    columns = table_columns(metrics_of_table(header))
+    columns = table_columns(list_metrics(header))
     added = [name for name in columns if name in _ADDED or name.endswith(_ADDED_SUFFIXES)]
     lacking = [name for name in added if name not in header]
     frame = read_csv(path, {name: kind for name, kind in columns.items() if name not in lacking})
@@ -194,7 +194,7 @@ class _Row:
     folder: str
 
 
-def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapping[Hashable, float]) -> _Row:
+def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapping[Hashable, float]) -> _Row:
     """Make one row, without comparisons."""
     measured, diverged, finished = split_by_outcome(metrics, row)
     seeds = measured["seed"].nunique()
@@ -211,15 +211,15 @@ def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapp
         "lambda": math.nan if row.weight is None else row.weight,
         "classifier": row.classifier or "",
         "augmentation": row.augmentation or "",
-        "images": _images(finished),
-        "status": _status(diverged["status"].tolist(), seeds),
+        "images": _count_images(finished),
+        "status": _describe_outcome(diverged["status"].tolist(), seeds),
         "validation": validation.mean,
         "chosen_by": chosen_by,
         "best": False,
     }
     summaries = {name: summarize(finished, name) for name in table.metrics}
     for name, ours in summaries.items():
-        paper = _reference_value(known, row, name)
+        paper = _find_reference_value(known, row, name)
         cells |= {
             name: ours.mean,
             f"{name}_std": ours.std,
@@ -232,19 +232,19 @@ def _row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapp
     return _Row(cells, summaries, validation, len(diverged) / seeds if seeds else 0.0, row.runs[-1].folder)
 
 
-def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
+def _mark_best(experiment_rows: list[_Row], *, must_have_values: bool) -> None:
     """Mark the row that is best on the validation split, the first of equal ones.
 
     Raises:
         TableError: with `must_have_values`, a row has metrics but no validation value.
     """
-    scored = [row for row in of_experiment if row.validation.count]
-    if must_have_values and len(of_experiment) > 1:
-        for row in of_experiment:
+    scored = [row for row in experiment_rows if row.validation.count]
+    if must_have_values and len(experiment_rows) > 1:
+        for row in experiment_rows:
             if not row.validation.count and any(summary.count for summary in row.summaries.values()):
                 expected = f"expected {row.cells['chosen_by']} in metrics.json"
                 raise TableError(f"{row.folder}: best_by: {expected}, received none: measure it again")
-    for row in of_experiment:
+    for row in experiment_rows:
         row.cells["candidates"] = len(scored)
     steady = [row for row in scored if row.diverged <= 0.5] or scored
     if steady:
@@ -252,7 +252,7 @@ def _mark_best(of_experiment: list[_Row], *, must_have_values: bool) -> None:
         max(steady, key=lambda row: sign * row.validation.mean).cells["best"] = True
 
 
-def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
+def _make_cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a cited work: one per data set with known numbers, or a single row without numbers."""
     cited = reference[reference["row"] == label]
     empty = dict.fromkeys(("dataset", "flow", "prior", "classifier", "augmentation"), "")
@@ -265,13 +265,13 @@ def _cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _images(measured: pd.DataFrame) -> int | None:
+def _count_images(measured: pd.DataFrame) -> int | None:
     """Return the number of images of each run of a row; None if it is unknown or varies."""
     counts = measured["n"].dropna().unique()
     return int(counts[0]) if len(counts) == 1 else None
 
 
-def _status(diverged: list[str], seeds: int) -> str:
+def _describe_outcome(diverged: list[str], seeds: int) -> str:
     """Describe the outcome of the runs of a row."""
     if not seeds:
         return "missing"
@@ -280,7 +280,7 @@ def _status(diverged: list[str], seeds: int) -> str:
     return diverged[0] if seeds == 1 else f"{len(diverged)} of {seeds} seeds diverged"
 
 
-def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
+def _index_reference(reference: pd.DataFrame) -> dict[Hashable, float]:
     """Index the paper's values of all tables.
 
     The key of a flow is (data set, flow, prior as in paths, λ, classifier of generated images, metric), that of a
@@ -300,7 +300,7 @@ def _reference_values(reference: pd.DataFrame) -> dict[Hashable, float]:
     return values
 
 
-def _reference_value(known: Mapping[Hashable, float], row: TableRow, name: str) -> float:
+def _find_reference_value(known: Mapping[Hashable, float], row: TableRow, name: str) -> float:
     """Return the paper's value of a metric of a row, NaN if there is none."""
     if row.is_of_real_images:
         return known.get((row.dataset, row.classifier, row.augmentation, name), math.nan)

@@ -35,10 +35,12 @@ def read_benchmark(path: Path) -> dict[str, float]:
             rows = list(csv.DictReader(file, delimiter="\t"))
     except (OSError, ValueError, csv.Error):
         return {}
-    return {name: value for name, cell in rows[-1].items() if (value := _number(cell)) is not None} if rows else {}
+    return (
+        {name: value for name, cell in rows[-1].items() if (value := _parse_number(cell)) is not None} if rows else {}
+    )
 
 
-def _number(cell: object) -> float | None:
+def _parse_number(cell: object) -> float | None:
     try:
         value = float(cell)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -26,7 +26,7 @@ def judge(stage: JudgeClaims) -> None:
             name: [TableRow.from_json(row).with_seeds(stage.seeds) for row in rows] for name, rows in stage.rows.items()
         },
         reference=read_reference(stage.reference),
-        predictions=lambda run: read_predictions(stage.root / run.folder / "predictions.npz"),
+        read_predictions=lambda run: read_predictions(stage.root / run.folder / "predictions.npz"),
     )
     verdicts = judge_claims(stage.claims, evidence)
     with written_together():

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nfpi.config.settings import Config
-from nfpi.results.costs import Dependencies, cost_frame, lay_out_costs, read_jobs
+from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.csv_files import write_csv
-from nfpi.results.markup import markdown_grid
+from nfpi.results.markup import table_to_markdown
 from nfpi.results.settings import FILE, read_settings
 from nfpi.runs import BASELINE, Run
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.stages.options import ShowCosts
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ def show_costs(command: ShowCosts) -> None:
     if not jobs:
         print(f"{root}: no job has ended yet, so there are no costs to show")
         return
-    frame = cost_frame(jobs, _dependencies(root))
+    frame = sum_costs(jobs, _dependencies(root))
     table = lay_out_costs(frame)
-    text = f"**Costs of {root.resolve().name}**\n\n{markdown_grid(table)}\n\n{' '.join(table.notes)}\n"
+    text = f"**Costs of {root.resolve().name}**\n\n{table_to_markdown(table)}\n\n{' '.join(table.notes)}\n"
     print(text, end="")
     if command.output is not None:
         with written_together():
@@ -49,7 +49,7 @@ def _dependencies(root: Path) -> dict[str, Dependencies]:
     if not (root / FILE).is_file():
         return {}
     config = read_settings(root).config
-    runs = {name: [run for row in table_rows(config, name) for run in row.runs] for name in config.tables}
+    runs = {name: [run for row in list_table_rows(config, name) for run in row.runs] for name in config.tables}
     starts = {start: name for name, start in BASELINE.items()} | {
         name: prior.start for name, prior in config.priors.items()
     }

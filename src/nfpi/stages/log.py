@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from nfpi.results.progress import find_roots, is_running, logs_of_run, written_at
-from nfpi.runs import Run, run_of_folder
-from nfpi.runtime.job_log import last_lines
+from nfpi.results.progress import find_roots, is_running, list_logs, read_modification_time
+from nfpi.runs import Run, parse_run_folder
+from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.options import ShowLog
 
 _SECONDS = 0.5
@@ -31,7 +31,7 @@ def show_log(command: ShowLog) -> None:
                 if path not in shown:
                     print(f"==> {path} <==")
                     shown[path] = path.stat().st_size if path.exists() else 0
-                    for line in last_lines(path, command.lines):
+                    for line in read_last_lines(path, command.lines):
                         print(line)
                 shown[path] = _print_from(path, shown[path])
             sys.stdout.flush()
@@ -46,21 +46,21 @@ def _find(command: ShowLog) -> tuple[Path, Run]:
     with suppress(FileNotFoundError):
         candidates += [(root, name) for root in find_roots(command.results)]
     for root, folder in candidates:
-        run = run_of_folder(folder.as_posix())
-        if run is not None and logs_of_run(root, run):
+        run = parse_run_folder(folder.as_posix())
+        if run is not None and list_logs(root, run):
             return root, run
     raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
 
 
 def _last_logs(root: Path, run: Run) -> list[Path]:
     """Return the log of the last job, preceded by SLURM's, which exists until the job succeeds."""
-    logs = logs_of_run(root, run)
+    logs = list_logs(root, run)
     if not logs:  # Snakemake removes the log before the job is tried again
         return []
     log = logs[-1]
     wildcards = "_".join(value for name, value in run.wildcards.items() if name != "source").replace("/", "_")
     slurm = root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}*/*.log")
-    return [*sorted(slurm, key=written_at)[-1:], log]
+    return [*sorted(slurm, key=read_modification_time)[-1:], log]
 
 
 def _print_from(path: Path, place: int) -> int:

@@ -10,9 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from nfpi.results.layout import measured
+from nfpi.results.layout import format_measurement
 from nfpi.results.progress import Progress, find_roots, read_progress
-from nfpi.results.shared import metric_or_name
+from nfpi.results.shared import find_metric
 from nfpi.stages.options import ShowStatus
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
@@ -42,8 +42,8 @@ def _summary(runs: list[Progress]) -> str:
 
 def _cells(run: Progress) -> tuple[str, ...]:
     name = next((name for name in _SHOWN if name in run.metrics), None)
-    entry = metric_or_name(name) if name else None
-    result = f"{entry.label} {measured(run.metrics[entry.name], entry)}" if entry else ""
+    entry = find_metric(name) if name else None
+    result = f"{entry.label} {format_measurement(run.metrics[entry.name], entry)}" if entry else ""
     return run.run.folder, run.state, result, f"{run.seconds / 3600:.2f}", run.detail
 
 
@@ -54,8 +54,8 @@ def _describe_best(runs: list[Progress]) -> Iterator[str]:
             rivals = [run for run in runs if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys()]
             if len(rivals) > 1:
                 best = max(rivals, key=lambda run: run.metrics[chosen_by])
-                entry = metric_or_name(name)
-                value = f"{entry.label} {measured(best.metrics[name], entry)}"
+                entry = find_metric(name)
+                value = f"{entry.label} {format_measurement(best.metrics[name], entry)}"
                 yield f"best on the validation split of {dataset}: {value}, {best.run.folder}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nfpi.config import CLASSIFIERS, PRIORS, Augmentation
-from nfpi.results.rows import runs_to_compare
+from nfpi.results.rows import list_runs_to_compare
 from nfpi.runs import (
     AUGMENTED,
     BASELINE,
@@ -22,18 +22,18 @@ from nfpi.runs import (
     WEIGHT_PATTERN,
     Run,
     format_weight,
-    variants_of,
+    get_variants_folder,
 )
 from nfpi.stages.options import Augment, Evaluate, FitPrior, TrainClassifier
 from nfpi.stages.options.base import MANIFEST
-from nfpi.workflow.claims import runs_of_claims, runs_of_tests
+from nfpi.workflow.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Input functions of the rules."""
+    """Input functions and wildcard constraints of the rules, named by what they return, as in `**inputs.…`."""
 
     plan: Plan
 
@@ -41,28 +41,28 @@ class Inputs:
         """Return a regular expression for each wildcard."""
         config = self.plan.config
         priors = [*config.priors, *BASELINE.values()]
-        flow, prior = (_any_of(names) for names in (config.flows, priors))
+        flow, prior = (_make_pattern(names) for names in (config.flows, priors))
         source = SOURCE.format(flow=f"(?:{flow})", prior=f"(?:{prior})", weight=WEIGHT_PATTERN)
         return {
-            "dataset": _any_of(config.datasets),
+            "dataset": _make_pattern(config.datasets),
             "splits": SPLITS_PATTERN,
             "flow": flow,
             "prior": prior,
             "weight": WEIGHT_PATTERN,
-            "start": _any_of(BASELINE),
+            "start": _make_pattern(BASELINE),
             "source": f"{NO_FLOW}|{source}",
-            "classifier": _any_of(config.classifiers),
-            "augmentation": _any_of(get_args(Augmentation)),
-            "variants": _any_of(VARIANTS.values()),
+            "classifier": _make_pattern(config.classifiers),
+            "augmentation": _make_pattern(get_args(Augmentation)),
+            "variants": _make_pattern(VARIANTS.values()),
             "seed": r"0|[1-9][0-9]*",
             "temperature": WEIGHT_PATTERN,
-            "table": _any_of(config.tables),
+            "table": _make_pattern(config.tables),
         }
 
-    def datasets(self, *, encoded: bool) -> str:
+    def dataset_pattern(self, *, encoded: bool) -> str:
         """Return a regular expression of the data sets that are encoded by an autoencoder, or of the others."""
         names = [name for name, dataset in self.plan.config.datasets.items() if (dataset.vae is not None) == encoded]
-        return _any_of(names)
+        return _make_pattern(names)
 
     def is_fitted(self, prior: str) -> bool:
         """Return whether the Gaussians of a prior, named as on disk, are fitted once, before training continues."""
@@ -73,37 +73,37 @@ class Inputs:
         """Return whether the Gaussians of a prior are learned along with the flow."""
         return prior in self.plan.config.priors and not self.is_fitted(prior)
 
-    def fitted_priors(self) -> str:
+    def fitted_prior_pattern(self) -> str:
         """Return a regular expression of the priors that are fitted."""
-        return _any_of([name for name in self.plan.config.priors if self.is_fitted(name)])
+        return _make_pattern([name for name in self.plan.config.priors if self.is_fitted(name)])
 
     def prior_of_training(self, wildcards: Wildcards) -> str:
         """Return the file of the Gaussians that a training begins with, fitted or initial."""
-        return self._prior_file("prior", wildcards)
+        return self._find_prior_file("prior", wildcards)
 
     def manifest_of_prior(self, wildcards: Wildcards) -> str:
         """Return the manifest of the Gaussians that a training begins with."""
-        return self._prior_file(MANIFEST, wildcards)
+        return self._find_prior_file(MANIFEST, wildcards)
 
-    def _prior_file(self, name: str, wildcards: Wildcards) -> str:
+    def _find_prior_file(self, name: str, wildcards: Wildcards) -> str:
         if self.is_fitted(wildcards["prior"]):
-            return f"{self.plan.path(FIT, wildcards)}/{FitPrior.outputs[name]}"
+            return f"{self.plan.fill_path(FIT, wildcards)}/{FitPrior.outputs[name]}"
         return self.plan.initial_file(name)(wildcards)
 
-    def candidates(self, wildcards: Wildcards) -> list[str]:
+    def candidate_folders(self, wildcards: Wildcards) -> list[str]:
         """Return the folders of the candidate classifiers, one for each temperature."""
         temperatures = self.plan.config.for_dataset(wildcards["dataset"]).generation.temperatures
         texts = dict.fromkeys(map(format_weight, temperatures))
-        return [self.plan.path(CANDIDATE, wildcards, temperature=text) for text in texts]
+        return [self.plan.fill_path(CANDIDATE, wildcards, temperature=text) for text in texts]
 
     def candidate_files(self, name: str) -> Callable[[Wildcards], list[str]]:
         """Make an input function of one file of every candidate; `name` is its name among the stage's outputs."""
         file = TrainClassifier.outputs[name]
-        return lambda wildcards: [f"{folder}/{file}" for folder in self.candidates(wildcards)]
+        return lambda wildcards: [f"{folder}/{file}" for folder in self.candidate_folders(wildcards)]
 
     def augmented_images(self, wildcards: Wildcards) -> list[str]:
         """Return the files of the latent-augmented images that a classifier trains on, if any."""
-        variants = variants_of(wildcards["augmentation"])
+        variants = get_variants_folder(wildcards["augmentation"])
         if variants is None:
             return []
         flow = Run.from_wildcards(as_dict(wildcards)).of_flow
@@ -115,7 +115,7 @@ class Inputs:
         if not other:
             return []
         where = {"source": NO_FLOW, "classifier": other, "augmentation": "none"}
-        folder = self.plan.path(TRAINED_CLASSIFIER, wildcards, **where)
+        folder = self.plan.fill_path(TRAINED_CLASSIFIER, wildcards, **where)
         return [f"{folder}/{TrainClassifier.outputs[name]}" for name in ("model", MANIFEST)]
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:
@@ -125,13 +125,13 @@ class Inputs:
             return [classifier.weights.as_posix()]
         return [f"{self.plan.downloads}/{classifier.model}.safetensors"] if classifier.pretrained else []
 
-    def published_models(self) -> str:
+    def published_model_pattern(self) -> str:
         """Return a regular expression of the classifier models with published weights."""
-        return _any_of([name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits])
+        return _make_pattern([name for name in CLASSIFIERS if "published" in CLASSIFIERS[name].traits])
 
     def metrics_of_table(self, wildcards: Wildcards) -> list[str]:
         """Return the metrics and manifests of all runs of a table."""
-        rows = table_rows(self.plan.config, wildcards["table"])
+        rows = list_table_rows(self.plan.config, wildcards["table"])
         runs = dict.fromkeys(run for row in rows for run in row.runs)
         return [
             f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
@@ -140,19 +140,19 @@ class Inputs:
     def predictions_of_table(self, wildcards: Wildcards) -> list[str]:
         """Return the predictions of the runs that a table compares image by image; empty for several seeds."""
         metrics = self.plan.config.tables[wildcards["table"]].metrics
-        runs = runs_to_compare(table_rows(self.plan.config, wildcards["table"]), metrics)
+        runs = list_runs_to_compare(list_table_rows(self.plan.config, wildcards["table"]), metrics)
         return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
 
     def metrics_of_claims(self, wildcards: Wildcards) -> list[str]:
         """Return the metrics and manifests of all runs that the claims compare."""
-        runs = runs_of_claims(self.plan.config)
+        runs = list_claimed_runs(self.plan.config)
         return [
             f"{self.plan.layout.of(run)}/{Evaluate.outputs[name]}" for run in runs for name in ("metrics", MANIFEST)
         ]
 
     def predictions_of_claims(self, wildcards: Wildcards) -> list[str]:
         """Return the predictions of the runs that the claims compare image by image."""
-        runs = runs_of_tests(self.plan.config)
+        runs = list_runs_compared_by_image(self.plan.config)
         return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]
 
     def files_of_figure(self, name: str) -> Callable[[Wildcards], dict[str, list[str]]]:
@@ -160,6 +160,6 @@ class Inputs:
         return lambda wildcards: self.plan.config.figures[name].files(self.plan.config, self.plan.layout)
 
 
-def _any_of(names: object) -> str:
+def _make_pattern(names: object) -> str:
     """Return a regular expression that matches these names; without names it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"  # type: ignore[call-overload]

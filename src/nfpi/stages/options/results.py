@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import FIGURES, Claim, Name, PositiveInt, Seed, TableSettings
-from nfpi.results.rows import TableRow, runs_to_compare
+from nfpi.results.rows import TableRow, list_runs_to_compare
 from nfpi.runs import Run
 from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.flow import Evaluate
@@ -70,7 +70,7 @@ class MakeTable(Stage):
     def input_files(self) -> list[Path]:
         """Return the metrics, and the predictions that exist."""
         rows = [TableRow.from_json(row) for row in self.rows] if self.root is not None else []
-        runs = runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
+        runs = list_runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
         predictions = [Path(self.root or "") / run.folder / Evaluate.outputs["predictions"] for run in runs]
         return [self.metrics, *(path for path in predictions if path.is_file())]
 
