@@ -22,14 +22,14 @@ from nfpi.config import NfaConfig
 from nfpi.config.generation import Displacement
 from nfpi.data import DataError, Domain, ImageSet, domain_of
 from nfpi.flows import MatrixExponentialFlow
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 CPU = torch.device("cpu")
 COLOUR = (3, 4, 4)
 
 
 def principal_axes(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> PrincipalAxes:
-    return class_axes(latents.split(rows), num_axes, generator_for(CPU, seed))
+    return class_axes(latents.split(rows), num_axes, make_generator(CPU, seed))
 
 
 def axes_of(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> Tensor:
@@ -38,7 +38,7 @@ def axes_of(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> Te
 
 def correlated(count: int, dims: int, *, decay: float = 0.7, seed: int = 0) -> Tensor:
     """Latents off the origin whose k-th axis has the standard deviation decayᵏ."""
-    generator = generator_for(CPU, seed)
+    generator = make_generator(CPU, seed)
     scale = decay ** torch.arange(dims)
     rotation = torch.linalg.qr(torch.randn(dims, dims, generator=generator)).Q
     return torch.randn(count, dims, generator=generator) * scale @ rotation + 5
@@ -131,7 +131,7 @@ def test_latents_may_pass_by_without_being_kept():
             self.alive -= 1
 
     blocks = Blocks()
-    found = class_axes(blocks, 6, generator_for(CPU, 0))
+    found = class_axes(blocks, 6, make_generator(CPU, 0))
     gc.collect()
     axes = found.directions
     assert blocks.passes == found.iterations + 2
@@ -143,7 +143,7 @@ def test_latents_may_pass_by_without_being_kept():
 
 
 def test_a_mix_moves_a_share_of_the_way_within_the_span_and_nowhere_else():
-    generator = generator_for(CPU, 0)
+    generator = make_generator(CPU, 0)
     axes = torch.linalg.qr(torch.randn(12, 4, generator=generator, dtype=torch.float64)).Q
     z, partner = torch.randn(2, 7, 12, generator=generator, dtype=torch.float64)
     share = torch.rand(7, generator=generator, dtype=torch.float64)
@@ -156,7 +156,7 @@ def test_a_mix_moves_a_share_of_the_way_within_the_span_and_nowhere_else():
 
 
 def test_noise_moves_as_far_as_a_mix_but_out_of_the_span():
-    generator = generator_for(CPU, 0)
+    generator = make_generator(CPU, 0)
     axes = torch.linalg.qr(torch.randn(12, 4, generator=generator, dtype=torch.float64)).Q
     z, partner, direction = torch.randn(3, 7, 12, generator=generator, dtype=torch.float64)
     share = torch.rand(7, generator=generator, dtype=torch.float64)
@@ -176,7 +176,7 @@ def made_flow(images: ImageSet, domain: Domain) -> MatrixExponentialFlow:
     torch.manual_seed(0)
     flow = MatrixExponentialFlow(images.shape, [2, 1], [1, 1], [8, 8])
     stored = torch.from_numpy(images.images).permute(0, 3, 1, 2)
-    flow.initialize(domain.to_flow(stored, generator_for(CPU, 0)))
+    flow.initialize(domain.to_flow(stored, make_generator(CPU, 0)))
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 0.02 * torch.randn_like(parameter)

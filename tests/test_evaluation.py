@@ -12,7 +12,7 @@ from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.dequantization import dequantize
 from nfpi.priors import ClassStatistics, GaussianPrior
 from nfpi.results.measures import per_class_accuracy
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 CPU = torch.device("cpu")
 
@@ -28,7 +28,7 @@ def flow(images: ImageSet) -> MatrixExponentialFlow:
     torch.manual_seed(0)
     flow = MatrixExponentialFlow((3, 8, 8), [1, 1], [1, 1], [8, 8])
     for x, _ in load_batches(images, 84, seed=0):
-        flow.initialize(dequantize(x, generator_for(CPU, 0)))
+        flow.initialize(dequantize(x, make_generator(CPU, 0)))
     return flow
 
 
@@ -36,8 +36,8 @@ def flow(images: ImageSet) -> MatrixExponentialFlow:
 def prior(images: ImageSet, flow: MatrixExponentialFlow) -> GaussianPrior:
     x, labels = next(iter(load_batches(images, 84, seed=0)))
     with torch.no_grad():
-        statistics = ClassStatistics.from_latents(flow(dequantize(x, generator_for(CPU, 1)))[0], labels)
-    blur = torch.randn(statistics.mean.shape, generator=generator_for(CPU, 2), dtype=torch.float64)
+        statistics = ClassStatistics.from_latents(flow(dequantize(x, make_generator(CPU, 1)))[0], labels)
+    blur = torch.randn(statistics.mean.shape, generator=make_generator(CPU, 2), dtype=torch.float64)
     return GaussianPrior(0.06 * statistics.mean + 0.5 * blur, 1 + statistics.variance)
 
 
@@ -51,7 +51,7 @@ def reference(flow: MatrixExponentialFlow, prior: GaussianPrior, images: ImageSe
     correct, among_five, bits = [], [], []
     for index, (x, labels) in enumerate(load_batches(images, batch_size, seed=0)):
         with torch.no_grad():
-            z, log_abs_det = flow(dequantize(x, generator_for(CPU, 4, "evaluate", index), 0.05))
+            z, log_abs_det = flow(dequantize(x, make_generator(CPU, 4, "evaluate", index), 0.05))
         log_probs = []
         for k in range(prior.num_classes):
             if prior.is_full:

@@ -16,7 +16,7 @@ from nfpi.config import MatrixExponentialSettings
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.dequantization import dequantize
 from nfpi.priors import ClassStatistics, GaussianPrior
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 from nfpi.training.likelihood import negative_log_likelihood
 
 ARCHIVE = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "cifar10-jpeg.tar.xz"
@@ -39,7 +39,7 @@ def _first_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="the CIFAR-10 images are not here")
 def test_a_training_step_on_real_images_lowers_the_loss():
     images, labels = _first_images(16)
-    x = dequantize(images, generator_for("cpu", 0, "test"))
+    x = dequantize(images, make_generator("cpu", 0, "test"))
     torch.manual_seed(0)
     flow = MatrixExponentialFlow((3, 32, 32), **MatrixExponentialSettings().model_dump())
     flow.initialize(x)

@@ -8,7 +8,7 @@ from nfpi.data.domain import LatentDomain, PixelDomain
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.flows.dequantization import dequantize
 from nfpi.priors import GaussianPrior
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 from nfpi.sampling import balanced_labels, sample_images
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def flow() -> MatrixExponentialFlow:
     """A flow that is not the identity anywhere."""
     torch.manual_seed(0)
     flow = MatrixExponentialFlow(SHAPE, [2, 1], [1, 1], [8, 8])
-    flow.initialize(dequantize(torch.randint(0, 256, (64, *SHAPE), dtype=torch.uint8), generator_for(CPU, 0)))
+    flow.initialize(dequantize(torch.randint(0, 256, (64, *SHAPE), dtype=torch.uint8), make_generator(CPU, 0)))
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
@@ -32,7 +32,7 @@ def prior(flow: MatrixExponentialFlow) -> GaussianPrior:
     """Three classes whose means are the latents of a dark, a grey and a bright image."""
     x = torch.stack([torch.full(SHAPE, level) for level in (-0.5, 0.0, 0.5)])
     with torch.no_grad():
-        mean = flow(x + 0.1 * torch.rand(x.shape, generator=generator_for(CPU, 9)))[0].flatten(1)
+        mean = flow(x + 0.1 * torch.rand(x.shape, generator=make_generator(CPU, 9)))[0].flatten(1)
     return GaussianPrior(mean.double(), torch.full((3, 64), 0.04, dtype=torch.float64))
 
 
@@ -67,7 +67,7 @@ def test_an_image_is_the_inverse_of_the_latent_that_was_drawn(flow, prior):
     """f of the dequantised image is the latent again, up to the step of quantisation."""
     labels = balanced_labels(3, 5)
     images, _ = sample(flow, prior, labels, temperature=0.5)
-    latents = prior.to(dtype=torch.float32).sample(labels, 0.5, generator_for(CPU, 3, "sample", 0))
+    latents = prior.to(dtype=torch.float32).sample(labels, 0.5, make_generator(CPU, 3, "sample", 0))
     with torch.no_grad():
         x = flow.inverse(latents)[0]
         assert (flow(x)[0].flatten(1) - latents).abs().max() < 1e-3
@@ -141,7 +141,7 @@ def test_latents_are_drawn_in_half_precision(flow, prior):
     assert latents.dtype == torch.float16
     assert torch.equal(classes, labels)
     with torch.no_grad():
-        z = prior.to(dtype=torch.float32).sample(labels, 2.0, generator_for(CPU, 3, "sample", 0))
+        z = prior.to(dtype=torch.float32).sample(labels, 2.0, make_generator(CPU, 3, "sample", 0))
         x = flow.inverse(z)[0]
     assert x.abs().max() > 1
     torch.testing.assert_close(latents.float(), x, rtol=2**-10, atol=1e-6)

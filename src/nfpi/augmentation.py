@@ -35,7 +35,7 @@ from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.runtime.precision import full_precision
-from nfpi.runtime.randomness import derive_seed, generator_for
+from nfpi.runtime.randomness import derive_seed, make_generator
 
 _OVERSAMPLING = 10
 _FEWEST_ITERATIONS, _MOST_ITERATIONS = 4, 50
@@ -85,7 +85,7 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
     found = min(num_axes, count - 1, len(mean))
     trace = 0.0  # tr S
 
-    def scatter_times(q: Tensor) -> Tensor:
+    def multiply_by_scatter(q: Tensor) -> Tensor:
         nonlocal trace
         factor, product = q.to(mean), torch.zeros_like(q, dtype=mean.dtype, device=mean.device)
         squares = torch.zeros_like(mean)
@@ -98,10 +98,10 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
 
     columns = min(found + _OVERSAMPLING, len(mean))
     q = torch.randn(len(mean), columns, generator=generator, dtype=torch.float64)
-    product, explained, iterations, converged = scatter_times(q), 0.0, 0, False
+    product, explained, iterations, converged = multiply_by_scatter(q), 0.0, 0, False
     while not (converged and iterations >= _FEWEST_ITERATIONS) and iterations < _MOST_ITERATIONS:
         q = torch.linalg.qr(product).Q
-        product, before = scatter_times(q), explained
+        product, before = multiply_by_scatter(q), explained
         variances, rotation = torch.linalg.eigh(q.T @ product)
         explained = variances[-found:].sum().item()
         converged = abs(explained - before) <= _TOLERANCE * explained
@@ -121,7 +121,7 @@ def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tens
     Returns:
         (B, D).
     """
-    return z + _displacement_in_span(z, partner, axes, share)
+    return z + _compute_displacement(z, partner, axes, share)
 
 
 def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, direction: Tensor) -> Tensor:
@@ -134,12 +134,12 @@ def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, directio
     Returns:
         (B, D).
     """
-    distance = _displacement_in_span(z, partner, axes, share).norm(dim=1, keepdim=True)
+    distance = _compute_displacement(z, partner, axes, share).norm(dim=1, keepdim=True)
     moved: Tensor = z + distance * direction / direction.norm(dim=1, keepdim=True)
     return moved
 
 
-def _displacement_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
+def _compute_displacement(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
     """Return s V Vᵀ (z_partner − z), (B, D)."""
     return share[:, None] * ((partner - z) @ axes @ axes.T)
 
@@ -185,10 +185,10 @@ def augment_images(
     wanted = np.zeros(len(image_set), bool)
     wanted[slice(None) if indices is None else indices] = True
     for label in np.unique(image_set.labels[wanted]).tolist():
-        of_class = _ClassImages(flow, image_set, label, config, seed, domain, device, displacement)
+        class_images = _ClassImages(flow, image_set, label, config, seed, domain, device, displacement)
         if on_axes is not None:
-            on_axes(label, of_class.axes)
-        yield from of_class.variants(wanted)
+            on_axes(label, class_images.axes)
+        yield from class_images.yield_variants(wanted)
 
 
 @torch.no_grad()
@@ -265,39 +265,39 @@ class _ClassImages:
         self._flow, self._image_set, self._config, self._domain = flow, image_set, config, domain
         self._key, self._device, self._displacement = (seed, "augment", label), device, displacement
         self._blocks = np.split(members, range(config.batch_size, len(members), config.batch_size))
-        self._latents = torch.cat([flow(self._block(block)[1])[0].flatten(1) for block in range(len(self._blocks))])
+        self._latents = torch.cat([flow(self._load_block(block)[1])[0].flatten(1) for block in range(len(self._blocks))])
         if not torch.isfinite(self._latents).all():
             raise FloatingPointError(f"{self._name}: expected finite latents, received NaN or infinity")
-        generator = generator_for("cpu", *self._key, "axes")
+        generator = make_generator("cpu", *self._key, "axes")
         self.axes = class_axes(self._latents.split(config.batch_size), config.axes, generator)
         self._directions = self.axes.directions.to(self._latents)
         self._draw = cache(partial(_draw_pairs, config, len(members), self._key))
 
-    def variants(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+    def yield_variants(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield indices (B,) and variants (B, variants, C, H, W) of the images for which `wanted` (N,) is true."""
         for block, members in enumerate(self._blocks):
             chosen = np.flatnonzero(wanted[members])
             if not len(chosen):
                 continue
-            clean, noisy = (images[chosen] for images in self._block(block))
-            mixed = (self._inverse(block, chosen, variant, noisy) for variant in range(self._config.variants))
+            clean, noisy = (images[chosen] for images in self._load_block(block))
+            mixed = (self._invert(block, chosen, variant, noisy) for variant in range(self._config.variants))
             yield members[chosen], torch.stack([self._domain.to_images(clean + x - noisy).cpu() for x in mixed], 1)
 
-    def _block(self, block: int) -> tuple[Tensor, Tensor]:
+    def _load_block(self, block: int) -> tuple[Tensor, Tensor]:
         """Return the flow inputs of a block without and with noise; the noise is the same at every call."""
         stored = torch.from_numpy(np.asarray(self._image_set.images[self._blocks[block]]))
         images = stored.permute(0, 3, 1, 2).contiguous().to(self._device)
         clean = self._domain.to_flow(images, None).add_(self._domain.half_level)
-        return clean, self._domain.to_flow(images, generator_for(self._device, *self._key, "noise", block))
+        return clean, self._domain.to_flow(images, make_generator(self._device, *self._key, "noise", block))
 
     @full_precision()
-    def _inverse(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
+    def _invert(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
         """Return f⁻¹(z') of the chosen latents (B,) of a block, each for its first draw with a finite inverse."""
         rows = torch.from_numpy(block * self._config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
         for attempt in range(_DRAWS):
-            z = self._displaced(block, chosen[left.numpy()], variant, attempt)
+            z = self._displace(block, chosen[left.numpy()], variant, attempt)
             inverse = self._flow.inverse(z.view(-1, *self._flow.shape))[0]
             mixed[left] = inverse
             left = left[~torch.isfinite(inverse.flatten(1)).all(1).cpu()]
@@ -308,7 +308,7 @@ class _ClassImages:
             "try a smaller strength"
         )
 
-    def _displaced(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
+    def _displace(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
         """Return z', (B, D), of the latents at these places (B,) of a block."""
         rows = torch.from_numpy(block * self._config.batch_size + places)
         partner, share = (drawn[rows, variant] for drawn in self._draw(attempt))
@@ -316,7 +316,7 @@ class _ClassImages:
         if self._displacement == "mix":
             return mix_in_span(*pairs)
         # drawn for the whole block, so that the noise of an image does not depend on the choice of others
-        generator = generator_for("cpu", *self._key, "direction", block, variant, attempt)
+        generator = make_generator("cpu", *self._key, "direction", block, variant, attempt)
         noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
         return move_along(*pairs, noise[places].to(self._latents))
 

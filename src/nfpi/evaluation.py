@@ -15,7 +15,7 @@ from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_dtype
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.precision import full_precision
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def evaluate_flow(
     for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
         all_labels.append(labels)
         labels = labels.to(device)
-        generator = generator_for(device, seed, "evaluate", index)
+        generator = make_generator(device, seed, "evaluate", index)
         z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
         log_prob_of_latents = prior.log_prob(z)
         ranked = log_prob_of_latents.topk(best, 1).indices == labels[:, None]

@@ -11,7 +11,7 @@ from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.precision import full_precision
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 _DRAWS = 10
 
@@ -53,7 +53,7 @@ def sample_images(
     flow.eval()
     prior = prior.to(dtype=torch.get_default_dtype()).to(device)
     for index, chunk in enumerate(labels[start_batch * batch_size :].split(batch_size), start_batch):
-        generator = generator_for(device, seed, "sample", index)
+        generator = make_generator(device, seed, "sample", index)
         chunk = chunk.to(device)
         x = _draw(flow, prior, chunk, temperature, generator)
         for draws in range(1, _DRAWS + 1):

@@ -13,7 +13,7 @@ TWO_DEVICES = """
 import sys, torch
 import nfpi.runtime.devices
 torch.set_num_threads(1)
-nfpi.runtime.devices.visible_gpus = lambda: 2
+nfpi.runtime.devices.count_visible_gpus = lambda: 2
 from nfpi.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -35,7 +35,7 @@ def test_a_training_that_fails_is_named(subject):
 
 
 def test_without_two_cards_nothing_is_trained(subject, monkeypatch):
-    monkeypatch.setattr(nfpi.checks.processes, "visible_gpus", lambda: 1)
+    monkeypatch.setattr(nfpi.checks.processes, "count_visible_gpus", lambda: 1)
     assert list(check_processes(subject())) == []
     (line,) = check_processes(subject(resources={"train_flow": {"gpu": 4}}))
     assert (line.check, line.verdict) == ("processes", "missing")

@@ -48,7 +48,7 @@ def test_an_allocated_gpu_that_torch_cannot_use_fails_and_ends_the_list(resolved
 
 def test_a_promised_gpu_that_is_not_there_fails(resolved, monkeypatch):
     monkeypatch.delenv("NFPI_DEVICE")
-    monkeypatch.setattr(nfpi.checks.build, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(nfpi.checks.build, "count_visible_gpus", lambda: 0)
     (line,) = run_checks(resolved(cluster={}, resources={"train_flow": {"gpu": 1}}))
     assert line.verdict == "FAILED"
     assert "asks the cluster for 1 GPU" in line.text

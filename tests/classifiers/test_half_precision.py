@@ -27,7 +27,7 @@ def half(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], tuple[Device, tor
     def make(scale: float) -> tuple[Device, torch.amp.GradScaler]:
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         plugin = AutocastPrecision("16-mixed", "cpu", scaler)
-        monkeypatch.setattr(nfpi.runtime.fabric, "_plugin", lambda precision, kind: plugin)
+        monkeypatch.setattr(nfpi.runtime.fabric, "_make_precision_plugin", lambda precision, kind: plugin)
         return FabricDevice("16-mixed", 1, "cpu"), scaler
 
     return make
@@ -80,7 +80,7 @@ def test_a_resnet_takes_images_in_the_order_of_its_device(monkeypatch):
         ("meta", torch.channels_last),
         ("meta", torch.contiguous_format),
     ):
-        monkeypatch.setattr(nfpi.classifiers.resnet18, "convolution_format", lambda device, order=order: order)
+        monkeypatch.setattr(nfpi.classifiers.resnet18, "choose_convolution_format", lambda device, order=order: order)
         model = build_classifier(ClassifierConfig(), 3, 3, 8).to(place).eval()
         model.conv1.register_forward_pre_hook(
             lambda _, inputs: seen.append(

@@ -7,7 +7,7 @@ import torch
 
 import nfpi.runtime.allocation
 from nfpi.runtime.allocation import DeviceError, has_kernels
-from nfpi.runtime.devices import make_device, visible_gpus
+from nfpi.runtime.devices import count_visible_gpus, make_device
 
 ALLOCATED = [
     ({"SLURM_JOB_ID": "1", "SLURM_JOB_GPUS": "0,1"}, r"SLURM gave this job 2: SLURM_JOB_GPUS=0,1"),
@@ -89,7 +89,7 @@ def test_the_cpu_may_be_chosen_on_purpose(monkeypatch, environment):
 def test_the_cpu_on_purpose_beside_a_gpu(monkeypatch, card):
     card((9, 0), CU126)
     monkeypatch.setenv("NFPI_DEVICE", "cpu")
-    assert visible_gpus() == 0
+    assert count_visible_gpus() == 0
     assert make_device(devices=2).device == torch.device("cpu")
     assert make_device("bf16-mixed").device == torch.device("cpu")
 

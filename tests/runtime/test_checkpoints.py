@@ -130,7 +130,7 @@ def test_nothing_whole_is_nothing(tmp_path, caplog):
 @pytest.mark.parametrize("key", ["format", "version"])
 def test_a_state_of_another_version_is_removed_with_one_line(tmp_path, monkeypatch, caplog, key):
     """What its numbers mean may have changed."""
-    monkeypatch.setitem(module._FORM, key, 0)
+    monkeypatch.setitem(module._FORMAT, key, 0)
     Checkpoints(tmp_path, FINGERPRINT).save(3, {"a": torch.ones(2)}, {})
     monkeypatch.undo()
     assert Checkpoints(tmp_path, FINGERPRINT).load() is None
@@ -236,9 +236,9 @@ def test_when_a_state_is_due(tmp_path, monkeypatch):
     clock = 1000.0
     monkeypatch.setattr(module.time, "monotonic", lambda: clock)
     checkpoints = Checkpoints(tmp_path, FINGERPRINT, minutes=10)
-    assert not checkpoints.due()
+    assert not checkpoints.is_due()
     clock += 601
-    assert checkpoints.due()
+    assert checkpoints.is_due()
     save = module.write_keeping_previous
 
     def slow_save(*arguments):
@@ -249,12 +249,12 @@ def test_when_a_state_is_due(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write_keeping_previous", slow_save)
     checkpoints.save(1, tensors(1), {})
     clock += 10
-    assert not checkpoints.due(epoch_ended=True)  # 3 s of saving after 10 s of training would be a good part of them
+    assert not checkpoints.is_due(epoch_ended=True)  # 3 s of saving after 10 s of training would be a good part of them
     clock += 295
-    assert checkpoints.due(epoch_ended=True)
-    assert not checkpoints.due()
+    assert checkpoints.is_due(epoch_ended=True)
+    assert not checkpoints.is_due()
     clock += 300
-    assert checkpoints.due()
+    assert checkpoints.is_due()
 
 
 def test_the_header_is_readable_by_any_reader_of_safetensors(tmp_path):

@@ -22,7 +22,7 @@ HEAVY = (
 
 @pytest.fixture
 def without_gpus(monkeypatch):
-    monkeypatch.setattr(nfpi.runtime.devices, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
@@ -51,7 +51,7 @@ def test_one_device_in_float32_is_a_plain_one(without_gpus):
     assert device.device == torch.device("cpu")
     assert device.processes.count == 1
     assert device.state_dict() == {}
-    with device.together() as processes:
+    with device.launch_processes() as processes:
         assert processes.first
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.is_deterministic_algorithms_warn_only_enabled()

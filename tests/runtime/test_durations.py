@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfpi.runtime.durations import write_duration
+from nfpi.runtime.durations import format_duration
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ from nfpi.runtime.durations import write_duration
     ],
 )
 def test_a_duration_has_its_largest_units(seconds, text):
-    assert write_duration(seconds) == text
+    assert format_duration(seconds) == text

@@ -12,13 +12,13 @@ import pytest
 from nfpi.runtime.files import file_digest, note_digest, note_written, write_atomically
 from nfpi.runtime.manifests import (
     ManifestError,
-    digest_of,
+    compute_digest,
     find_faults,
     find_manifests,
     find_product,
     read_manifest,
     remove_temporary,
-    trace,
+    trace_inputs,
     write_manifest,
 )
 
@@ -95,7 +95,7 @@ def test_another_format_is_refused(tmp_path):
     path = tmp_path / "data.manifest.json"
     record = {**json.loads(path.read_text()), "format": 2}
     del record["sha256"]
-    path.write_text(json.dumps(record | {"sha256": digest_of(record)}))
+    path.write_text(json.dumps(record | {"sha256": compute_digest(record)}))
     with pytest.raises(ManifestError, match="expected format 1, received 2: made by another version of nfpi"):
         read_manifest(path)
 
@@ -109,7 +109,7 @@ def test_nothing_is_removed_that_the_stage_did_not_write(tmp_path, name):
     del record["sha256"]
     record["temporary"] = [name]
     record["files"] = {"part/file.txt": "0"} | ({} if name == "log.csv" else {name: "0"})
-    path.write_text(json.dumps(record | {"sha256": digest_of(record)}))
+    path.write_text(json.dumps(record | {"sha256": compute_digest(record)}))
     with pytest.raises(ManifestError, match="received a damaged one"):
         remove_temporary(path)
     assert (tmp_path / "log.csv").exists()
@@ -135,26 +135,26 @@ def test_a_manifest_that_is_removed_meanwhile_is_not_missed(tmp_path, monkeypatc
 def test_a_file_without_a_manifest_is_taken_as_it_is(tmp_path, caplog):
     (tmp_path / "file.txt").write_text("1")
     assert find_product(tmp_path / "file.txt") is None
-    assert trace([tmp_path / "file.txt"], common=()) == ({"other files": file_digest(tmp_path / "file.txt")}, {})
+    assert trace_inputs([tmp_path / "file.txt"], common=()) == ({"other files": file_digest(tmp_path / "file.txt")}, {})
     assert "no manifest lists this file" in caplog.text
 
 
 def test_what_a_product_was_made_from_is_handed_on(tmp_path):
     data = make(tmp_path / "data", "data")
-    made_from, facts = trace([data], common=("data",))
+    made_from, facts = trace_inputs([data], common=("data",))
     assert made_from == {"data": content_of(tmp_path / "data", "data")}
     assert facts == {"seed": 3}
     model = make(tmp_path / "model", "model", made_from=made_from)
-    made_from, _ = trace([data, model], common=("data", "model"))
+    made_from, _ = trace_inputs([data, model], common=("data", "model"))
     assert made_from.keys() == {"data", "model"}
 
 
 def test_inputs_that_do_not_belong_together_are_both_named(tmp_path):
     data, other = make(tmp_path / "data", "data"), make(tmp_path / "other", "data", "2")
-    model = make(tmp_path / "model", "model", made_from=trace([other], common=("data",))[0])
+    model = make(tmp_path / "model", "model", made_from=trace_inputs([other], common=("data",))[0])
     with pytest.raises(ManifestError, match=r"model: expected the same data as .*data, received"):
-        trace([data, model], common=("data",))
-    assert set(trace([data, model], common=None)[0]) == {"data", "model"}
+        trace_inputs([data, model], common=("data",))
+    assert set(trace_inputs([data, model], common=None)[0]) == {"data", "model"}
 
 
 def test_manifests_are_found_below_a_folder(tmp_path):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.fabric import FabricDevice
-from nfpi.runtime.precision import choose_precision, convolution_format, full_precision, tensor_float32
+from nfpi.runtime.precision import choose_convolution_format, choose_precision, full_precision, tensor_float32
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 VOLTA, TURING, AMPERE, HOPPER = (7, 0), (7, 5), (8, 0), (9, 0)
@@ -197,11 +197,11 @@ def test_tf32_ends_as_it_began(restored):
 
 def test_channels_are_last_on_cpus_and_on_tensor_cores(restored, monkeypatch):
     torch.backends.cudnn.allow_tf32 = False
-    assert convolution_format(CPU) == torch.channels_last
-    assert convolution_format(CUDA) == torch.contiguous_format
+    assert choose_convolution_format(CPU) == torch.channels_last
+    assert choose_convolution_format(CUDA) == torch.contiguous_format
     with tensor_float32():
-        assert convolution_format(CUDA) == torch.channels_last
+        assert choose_convolution_format(CUDA) == torch.channels_last
         with full_precision():
-            assert convolution_format(CUDA) == torch.contiguous_format
+            assert choose_convolution_format(CUDA) == torch.contiguous_format
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
-    assert convolution_format(CUDA) == torch.channels_last
+    assert choose_convolution_format(CUDA) == torch.channels_last

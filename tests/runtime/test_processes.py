@@ -48,8 +48,8 @@ def as_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]
     """Do something in two processes that are forked from this one, which has torch loaded."""
 
     def run(function: Callable[[int], object]) -> None:
-        monkeypatch.setattr(nfpi.runtime.devices, "visible_gpus", lambda: 2)
-        monkeypatch.setattr(nfpi.runtime.processes, "_others", lambda *_: nullcontext())
+        monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda: 2)
+        monkeypatch.setattr(nfpi.runtime.processes, "_other_processes", lambda *_: nullcontext())
         monkeypatch.setattr(nfpi.runtime.processes, "_end_with_first", lambda: None)
         port, children = find_free_network_port(), []
         for rank in range(2):
@@ -75,7 +75,7 @@ def trained(images: tuple[ImageSet, ImageSet], learned: GradientDescentConfig | 
     device = make_device(devices=2)
     data = TrainingData(*images, TrainingConfig(**TRAINING), device.device, device.processes)
     flow = {"kind": "matrix_exponential", "shape": [1, 8, 8], "settings": FLOW}
-    with device.together():
+    with device.launch_processes():
         begun = start_training(data, flow, "data", 3, device)
         state = continue_training(begun.state, begun.prior, data, device, learned=learned)
     statistics = {name: getattr(begun.statistics, name) for name in ("count", "mean", "variance")}
@@ -108,7 +108,7 @@ def test_the_first_alone_shows_what_is_seen_of_a_training(make_images, tmp_path,
         config = TrainingConfig(**TRAINING, sample_every_epochs=1)
         data = TrainingData(images, images, config, device.device, device.processes)
         flow = {"kind": "matrix_exponential", "shape": [1, 8, 8], "settings": FLOW}
-        with device.together():
+        with device.launch_processes():
             start_training(data, flow, "data", 3, device, tracked=tmp_path / str(rank))
 
     as_two(start)
@@ -118,7 +118,7 @@ def test_the_first_alone_shows_what_is_seen_of_a_training(make_images, tmp_path,
 
 @pytest.mark.parametrize(("length", "count"), [(16, 3), (7, 4), (4, 4), (5, 1)])
 def test_shares_are_those_of_the_loader(length, count):
-    parts = [list(range(length))[Processes(rank, count).share(length)] for rank in range(count)]
+    parts = [list(range(length))[Processes(rank, count).get_slice(length)] for rank in range(count)]
     assert list(chain(*parts)) == list(range(length))
     assert [len(part) for part in parts] == [len(part) for part in torch.arange(length).tensor_split(count)]
 
@@ -132,9 +132,9 @@ def test_a_batch_that_leaves_a_process_without_an_image_is_refused(make_images):
 
 def test_no_more_processes_than_gpus(monkeypatch):
     for gpus in (0, 1):
-        monkeypatch.setattr(nfpi.runtime.devices, "visible_gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda gpus=gpus: gpus)
         assert make_device(devices=4).processes.count == 1
-    monkeypatch.setattr(nfpi.runtime.devices, "visible_gpus", lambda: 3)
+    monkeypatch.setattr(nfpi.runtime.devices, "count_visible_gpus", lambda: 3)
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert make_device(devices=4).processes.count == 3
@@ -147,7 +147,7 @@ COMMAND = """
 import sys, torch
 import nfpi.runtime.devices
 torch.set_num_threads(1)
-nfpi.runtime.devices.visible_gpus = lambda: 2  # here they are processors
+nfpi.runtime.devices.count_visible_gpus = lambda: 2  # here they are processors
 from nfpi.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -233,7 +233,7 @@ def test_if_one_process_fails_all_end_with_its_error(monkeypatch, tmp_path, othe
     if not (first := os.fork()):
         sys.stderr = (tmp_path / "words").open("w")
         try:
-            with nfpi.runtime.processes._others(2, 1):
+            with nfpi.runtime.processes._other_processes(2, 1):
                 time.sleep(60 if waits else 0)
                 raise RuntimeError("connection closed by peer")
         finally:
@@ -246,7 +246,7 @@ def test_the_others_end_with_a_first_that_is_killed(monkeypatch, tmp_path):
     waiting = "import os, pathlib; pathlib.Path({0!r}).touch(); os.read(0, 1); pathlib.Path({0!r}).unlink()"
     monkeypatch.setattr(sys, "orig_argv", ["python", "-c", waiting.format(str(tmp_path / "there"))])
     if not (first := os.fork()):
-        with nfpi.runtime.processes._others(2, 1):
+        with nfpi.runtime.processes._other_processes(2, 1):
             time.sleep(60)
         os._exit(99)
     wait_for((tmp_path / "there").exists)
@@ -267,6 +267,6 @@ def test_where_the_first_fails_its_own_words_count(monkeypatch):
     monkeypatch.setattr(nfpi.runtime.processes, "_GRACE", 0.2)
     began = time.monotonic()
     for fault in (RuntimeError, ArithmeticError):
-        with pytest.raises(fault, match="its own"), nfpi.runtime.processes._others(3, 1):
+        with pytest.raises(fault, match="its own"), nfpi.runtime.processes._other_processes(3, 1):
             raise fault("its own")
     assert time.monotonic() - began < 10

@@ -15,7 +15,7 @@ from nfpi.flows.registry import build_flow
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.divergence import Diverged, mark_diverged
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 from .conftest import FLOW, as_options, call, files_of, read_json
 
@@ -51,7 +51,7 @@ def root(tmp_path, request) -> Path:
     train = read_image_set(tmp_path / "train")
     flow = build_flow({"kind": "matrix_exponential", "shape": train.shape, "settings": FLOW})
     stored = torch.from_numpy(np.array(train.images)).permute(0, 3, 1, 2)
-    flow.initialize(domain_of(train.meta, **NOISE).to_flow(stored, generator_for("cpu", 0)))
+    flow.initialize(domain_of(train.meta, **NOISE).to_flow(stored, make_generator("cpu", 0)))
     data = {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}
     prior = GaussianPrior(torch.zeros(3, 64), torch.ones(3, 64))
     config = {"seed": 3, "training": NOISE, "data": data}

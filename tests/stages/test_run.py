@@ -15,7 +15,7 @@ from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior
 from nfpi.results.predictions import Predictions, read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 from .conftest import IMAGE_SET, as_options, files_of, nfpi, read_json
 
@@ -129,7 +129,7 @@ def test_predictions_of_a_flow_are_those_of_its_model(complete):
     log_prob = []
     with torch.no_grad():  # log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x| of the images with their noise
         for index, (images, _) in enumerate(load_batches(test, 100, seed=3)):
-            x = model.domain.to_flow(images, generator_for("cpu", 3, "evaluate", index))
+            x = model.domain.to_flow(images, make_generator("cpu", 3, "evaluate", index))
             z, log_abs_det = model.flow(x)
             log_prob.append(model.prior.log_prob(z.double()) + log_abs_det[:, None])
     expected = torch.cat(log_prob)

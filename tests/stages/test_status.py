@@ -16,7 +16,7 @@ import pytest
 from nfpi.results.planned import read_planned, write_planned
 from nfpi.results.progress import read_progress
 from nfpi.runs import Run
-from nfpi.runtime.locks import holder_of, locked
+from nfpi.runtime.locks import locked, read_holder
 
 from .conftest import call
 
@@ -83,19 +83,19 @@ def test_the_lock_of_a_killed_process_has_no_holder(tmp_path) -> None:
     ended.wait()
     path = tmp_path / ".a.lock"
     path.write_text(f"process {ended.pid} on {platform.node()}, since 2026-01-01\n")
-    assert holder_of(path) == ""
+    assert read_holder(path) == ""
     path.write_text("process 17 on another-node, since 2026-01-01\n")
-    assert holder_of(path) == "process 17 on another-node, since 2026-01-01"
+    assert read_holder(path) == "process 17 on another-node, since 2026-01-01"
     path.write_text("")
-    assert holder_of(path) == holder_of(tmp_path / "missing") == ""
+    assert read_holder(path) == read_holder(tmp_path / "missing") == ""
 
 
 def test_to_ask_keeps_nobody_from_a_lock(tmp_path) -> None:
     path = tmp_path / ".a.lock"
     with locked(path, "work"):
-        assert str(os.getpid()) in holder_of(path)
+        assert str(os.getpid()) in read_holder(path)
     with locked(path, "work"):
-        assert holder_of(path)
+        assert read_holder(path)
 
 
 @pytest.mark.parametrize(

@@ -43,18 +43,18 @@ class Jobs:
         return log
 
     def _work(self, command: tuple[object, ...], rest: bool) -> None:
-        after_step, steps = Checkpointer.after_step, 0
+        save_if_due, steps = Checkpointer.save_if_due, 0
 
         def resting(checkpointer: Checkpointer, epoch_ended: bool = False) -> None:
             nonlocal steps
             steps += 1
-            after_step(checkpointer, epoch_ended)
+            save_if_due(checkpointer, epoch_ended)
             if steps == LATER:
                 (self.folder / "rests").touch()
                 wait_until((self.folder / "go").exists)
 
         if rest:
-            Checkpointer.after_step = resting  # type: ignore[method-assign]
+            Checkpointer.save_if_due = resting  # type: ignore[method-assign]
         execution._SECONDS = 0.05
         logging.root.handlers.clear()  # pytest's
         raise SystemExit(call(*command))

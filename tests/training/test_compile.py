@@ -151,7 +151,7 @@ def test_trainings_on_a_cpu_are_not_compiled_unasked(wanted):
 def on_gpu(monkeypatch) -> torch.device:
     monkeypatch.setattr(compiler, "find_spec", lambda name: SimpleNamespace())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    monkeypatch.setattr(compiler, "_fault_of_compiler", lambda device: None)
+    monkeypatch.setattr(compiler, "_find_compiler_fault", lambda device: None)
     return torch.device("cuda", 0)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from nfpi.results.planned import read_planned
-from nfpi.runtime.job_log import last_lines
+from nfpi.runtime.job_log import read_last_lines
 from nfpi.workflow.terminal import JobLines, PlainOutput, make_output
 
 from .conftest import DEMO_RUNS, STUBS, Project
@@ -49,7 +49,7 @@ class Call:
     def tell(self, event: str | None, message: str = "", **attributes: Any) -> None:
         record = logging.LogRecord("snakemake", logging.INFO, "", 0, message, None, None)
         record.__dict__.update(event=event, **attributes)
-        self.output.receive(record, lambda record: str(record.msg))
+        self.output.print_record(record, lambda record: str(record.msg))
 
     def start(self, job: int, rule: str, message: str, reason: str = "Missing output files: a") -> None:
         names = {"rule_name": rule, "rule_msg": message, "reason": reason, "wildcards": {"flow": "mef"}}
@@ -116,8 +116,8 @@ def test_failed_jobs_stand_at_the_end_with_the_last_lines_of_their_logs(tmp_path
     call.finish(2)
     call.tell(None, "RuleException:\nCalledProcessError in file 'flow.smk', line 71:\nCommand 'set -e' returned 1.")
     call.tell("error", "At least one job did not complete successfully.")
-    call.output.finish()
-    call.output.finish()  # loggers may be closed twice
+    call.output.print_ending()
+    call.output.print_ending()  # loggers may be closed twice
     lines = call.lines
     assert lines[1] == "0/3  Train mef (FAILED after < 1 s)"
     end = lines[lines.index("1 job failed, 1 job not run; run the same command again to make what is missing") :]
@@ -139,7 +139,7 @@ def test_a_job_that_is_tried_again_is_said_and_no_failure(tmp_path) -> None:
     call.start(1, "train_flow", "Train mef")
     call.now = 5
     call.finish(1)
-    call.output.finish()
+    call.output.print_ending()
     assert call.lines[1:] == [
         "0/1  Train mef (FAILED after < 1 s)",
         f"0/1  Train mef (trying again, attempt 2; log: {tmp_path}/1.log)",
@@ -169,7 +169,7 @@ def test_a_terminal_shows_what_runs_on_its_last_line(tmp_path) -> None:
     call.now = 20
     call.finish(1)
     assert "\r\x1b[K1/2  Train mef (20 s)\n" in call.stream.getvalue()
-    call.output.finish()
+    call.output.print_ending()
     assert call.stream.getvalue().endswith("\r\x1b[K")
 
 
@@ -178,7 +178,7 @@ def test_a_terminal_without_the_letters_gets_their_numbers(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(buffer, encoding="latin-1", write_through=True))
     output = make_output(options(), logging.NullHandler())
     assert isinstance(output, JobLines)
-    output.receive(logging.LogRecord("", logging.INFO, "", 0, "λ → 3", None, None), lambda record: str(record.msg))
+    output.print_record(logging.LogRecord("", logging.INFO, "", 0, "λ → 3", None, None), lambda record: str(record.msg))
     assert buffer.getvalue() == b"\\u03bb \\u2192 3\n"
 
 
@@ -195,8 +195,8 @@ def test_options_that_ask_for_snakemakes_form_get_it(option) -> None:
 def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"begin\n\n 1%|\r 50%|\r 99%|#\nend \xff\n")
-    assert last_lines(path, 3) == ["begin", " 99%|#", "end \ufffd"]
-    assert last_lines(tmp_path / "missing.log", 3) == []
+    assert read_last_lines(path, 3) == ["begin", " 99%|#", "end \ufffd"]
+    assert read_last_lines(tmp_path / "missing.log", 3) == []
 
 
 # ---- Snakemake itself -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from nfpi.checks.report import Line
 from nfpi.checks.subject import Subject
 from nfpi.config import Config
 from nfpi.runtime.allocation import uses_cpu_on_purpose
-from nfpi.runtime.devices import describe_device, visible_gpus
+from nfpi.runtime.devices import count_visible_gpus, describe_device
 from nfpi.runtime.precision import choose_precision
 
 _TOLERANCE = 1e-5
@@ -22,7 +22,7 @@ def check_gpu_count(config: Config) -> Line | None:
     """Return a line if this job sees fewer GPUs than its settings ask the cluster for, otherwise None."""
     line = config.resources.get("train_flow")
     promised = 0 if line is None or config.cluster is None or uses_cpu_on_purpose() else line.gpu
-    found = visible_gpus()
+    found = count_visible_gpus()
     if promised and not found:
         return Line(
             "device",
@@ -46,7 +46,7 @@ def check_build(subject: Subject) -> Iterator[Line]:
     yield Line(
         "device",
         "ok",
-        f"{visible_gpus()} × {name} ({memory:.0f} GiB, sm_{major}{minor}), {build} with "
+        f"{count_visible_gpus()} × {name} ({memory:.0f} GiB, sm_{major}{minor}), {build} with "
         f"{', '.join(torch.cuda.get_arch_list())}, cuDNN {torch.backends.cudnn.version()}",
     )
 

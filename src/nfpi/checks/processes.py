@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nfpi.checks.report import Line, one_line
-from nfpi.checks.subject import Subject, first_images
+from nfpi.checks.report import Line, format_error
+from nfpi.checks.subject import Subject, select_first_images
 from nfpi.data.store import ImageSet
 from nfpi.data.writer import write_image_set
-from nfpi.runtime.devices import visible_gpus
+from nfpi.runtime.devices import count_visible_gpus
 
 NFPI = (sys.executable, "-m", "nfpi.cli")
 _TOLERANCE = 1e-4
@@ -28,7 +28,7 @@ _TIMEOUT = 300
 
 def check_processes(subject: Subject) -> Iterator[Line]:
     """Compare an epoch in one process with one in two processes, if there is a GPU for each."""
-    if visible_gpus() < 2:
+    if count_visible_gpus() < 2:
         resources = subject.config.resources.get("train_flow")
         if resources is not None and resources.gpu > 1:
             text = f"resources.train_flow.gpu is {resources.gpu}: run this check where two GPUs are visible"
@@ -45,7 +45,7 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
         command: command that starts `nfpi`, to which the arguments are appended.
     """
     workload = subject.main
-    batch = subject.batch(workload.training.batch_size)
+    batch = subject.limit_batch_size(workload.training.batch_size)
     training = workload.training.model_copy(
         update={
             "batch_size": batch,
@@ -60,9 +60,9 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = first_images(workload.images, max(_STEPS * batch, 4 * workload.images.num_classes))
+        images = select_first_images(workload.images, max(_STEPS * batch, 4 * workload.images.num_classes))
         labels = np.arange(len(images)) % images.num_classes
-        _write(replace(images, labels=labels), folder / "splits")
+        _write_splits(replace(images, labels=labels), folder / "splits")
         for devices in (1, 2):
             output = folder / str(devices)
             arguments = ["start-flow", "--data", str(folder / "splits"), "--flow", flow]
@@ -71,7 +71,7 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
             if done.returncode:
                 last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
                 processes = f"{devices} process{'es' if devices > 1 else ''}"
-                return Line("processes", "FAILED", f"{processes}: {one_line(RuntimeError(last[0]))}")
+                return Line("processes", "FAILED", f"{processes}: {format_error(RuntimeError(last[0]))}")
             with (output / "log.csv").open(encoding="utf-8") as file:
                 row = list(csv.DictReader(file))[-1]
             found.append((float(row["train_bits_per_dim"]), float(row["seconds"])))
@@ -86,7 +86,7 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
     return Line("processes", "ok", text)
 
 
-def _write(images: ImageSet, folder: Path) -> None:
+def _write_splits(images: ImageSet, folder: Path) -> None:
     """Write these images as training and as validation split."""
     for split in ("train", "validation"):
         extra = images.meta["extra"]

@@ -17,56 +17,57 @@ from torch.utils.flop_counter import FlopCounterMode
 import nfpi.flows.glow
 import nfpi.flows.kernels
 import nfpi.flows.networks
-from nfpi.benchmark.cards import peak_of
-from nfpi.checks.report import Line, one_line
-from nfpi.checks.subject import SHORT, Subject, Trainer, release_memory, seconds_of, synchronize
+from nfpi.benchmark.cards import find_peak
+from nfpi.benchmark.measurement import synchronize
+from nfpi.checks.report import Line, format_error
+from nfpi.checks.subject import SHORT_STEP, Subject, Trainer, release_memory, time_action
 from nfpi.checks.workloads import Workload
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.faults import describe_exhausted_resource
-from nfpi.runtime.precision import choose_precision, convolution_format
+from nfpi.runtime.precision import choose_convolution_format, choose_precision
 from nfpi.training.state import TrainingState
 
-_FULL = 0.9
+_FULL_MEMORY = 0.9
 """fraction of a card's memory above which a training may run out of memory"""
 _WORTHWHILE = 1.1
 """speed-up above which another setting is recommended"""
 _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
-_ON_GPU = "needs a GPU"
+_NEEDS_GPU = "needs a GPU"
 
 
 def check_memory(subject: Subject) -> Iterator[Line]:
     """Check memory and loss of a step of each workload, for a full batch and for an epoch's smaller last batch."""
     for workload in subject.distinct:
-        batch = subject.batch(workload.training.batch_size)
-        odd = (workload.count or 0) % workload.training.batch_size
-        odd = min(odd, batch - 1) if odd else batch // 2 + 1
+        batch = subject.limit_batch_size(workload.training.batch_size)
+        last = (workload.count or 0) % workload.training.batch_size
+        last = min(last, batch - 1) if last else batch // 2 + 1
         release_memory()
         try:
             trainer = Trainer.new(workload, batch)
-            losses = [trainer.step(*trainer.batch(size)).item() for size in (batch, odd)]
+            losses = [trainer.step(*trainer.make_batch(size)).item() for size in (batch, last)]
         except RuntimeError as error:
             yield Line(
                 "step",
                 "FAILED",
-                f"{workload.name}: {describe_exhausted_resource(error, 'train-flow') or one_line(error)}",
+                f"{workload.name}: {describe_exhausted_resource(error, 'train-flow') or format_error(error)}",
             )
             continue
-        text = f"{workload.name}, batches of {batch} and {odd}: loss {losses[0]:.5g} and {losses[1]:.5g}"
+        text = f"{workload.name}, batches of {batch} and {last}: loss {losses[0]:.5g} and {losses[1]:.5g}"
         if not all(map(math.isfinite, losses)):
             yield Line("step", "FAILED", f"{text}: not finite; set a smaller training.learning_rate")
         elif not subject.on_gpu:
-            yield Line("step", "ok", f"{text}; the memory at the whole batch: {_ON_GPU}")
+            yield Line("step", "ok", f"{text}; the memory at the whole batch: {_NEEDS_GPU}")
         else:
-            yield _memory_line(workload, text)
+            yield _judge_memory(workload, text)
         del trainer
 
 
-def _memory_line(workload: Workload, text: str) -> Line:
+def _judge_memory(workload: Workload, text: str) -> Line:
     used = torch.cuda.max_memory_reserved() / 2**30
     card = torch.cuda.get_device_properties(0).total_memory / 2**30
     text = f"{text}; {used:.1f} of {card:.1f} GiB at most"
-    if used < _FULL * card:
+    if used < _FULL_MEMORY * card:
         return Line("step", "ok", text)
     return Line("step", "slow", f"{text}: nearly full; set training.batch_size below {workload.training.batch_size}")
 
@@ -74,12 +75,12 @@ def _memory_line(workload: Workload, text: str) -> Line:
 def check_speed(subject: Subject) -> Iterator[Line]:
     """Time steps of each workload in each supported precision; those of the main workload in both memory formats."""
     for workload in subject.distinct:
-        batch = subject.batch(workload.training.batch_size)
+        batch = subject.limit_batch_size(workload.training.batch_size)
         chosen = choose_precision(workload.training.precision, subject.device)
         seconds: dict[str, float] = {}
         release_memory()
         start = Trainer.new(workload, batch, "32-true").state.flow
-        for precision in _precisions(subject.device, chosen):
+        for precision in _list_precisions(subject.device, chosen):
             try:
                 line, seconds[precision] = _time_steps(subject, workload, precision, batch, start)
             except RuntimeError as error:
@@ -92,15 +93,15 @@ def check_speed(subject: Subject) -> Iterator[Line]:
             release_memory()
         full = workload.training.batch_size
         whole = seconds[chosen] * full / batch
-        if batch < full and whole < SHORT:
+        if batch < full and whole < SHORT_STEP:
             line, whole = _time_steps(subject, workload, chosen, full, start)
             yield line
-        subject.measured(workload, whole)
+        subject.record_seconds(workload, whole)
         best = min(seconds, key=lambda precision: seconds[precision])
         if seconds[best] * _WORTHWHILE < seconds[chosen]:
             faster = f"{best} is {seconds[chosen] / seconds[best]:.1f} × as fast as {chosen}"
             yield Line("speed", "slow", f"{workload.name}: {faster}; set training.precision: {best}")
-        yield from _compiled(subject, workload, chosen, batch, start)
+        yield from _time_compiled_steps(subject, workload, chosen, batch, start)
 
 
 def _time_steps(
@@ -108,43 +109,45 @@ def _time_steps(
 ) -> tuple[Line, float]:
     """Time steps in one precision; return the report line, and seconds per step in the format that trainings use."""
     trainer = Trainer.new(workload, batch, precision, start)
-    step = partial(trainer.step, *trainer.batch())
-    own = _own_format(trainer)
+    step = partial(trainer.step, *trainer.make_batch())
+    own = _find_own_format(trainer)
     times = {}
     for name, memory_format in _FORMATS.items():
         if name == own or workload is subject.main:
             with in_format(memory_format):
-                times[name] = seconds_of(step, subject.device)
+                times[name] = time_action(step, subject.device)
     with FlopCounterMode(display=False) as counter:
         step()
     flops = counter.get_total_flops()
     each = ", ".join(f"{1000 * seconds:.3g} ms {name}" for name, seconds in times.items())
     text = f"{workload.name} in {precision}, batch {batch}: {each}; {flops / 1e9 / times[own]:.0f} GFLOP/s"
-    peak = peak_of(torch.cuda.get_device_name(subject.device), precision) if subject.on_gpu else None
+    peak = find_peak(torch.cuda.get_device_name(subject.device), precision) if subject.on_gpu else None
     if peak is not None:
         text += f", {100 * flops / times[own] / peak:.0f} % of the card's peak"
     elif not subject.on_gpu:
-        text += f"; the share of a card's peak, and other precisions: {_ON_GPU}"
+        text += f"; the share of a card's peak, and other precisions: {_NEEDS_GPU}"
     if subject.on_gpu and times[own] > _WORTHWHILE * min(times.values()):
         return Line("speed", "slow", f"{text}; the other memory format is faster here: please report it"), times[own]
     return Line("speed", "ok", text), times[own]
 
 
-def _compiled(subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow) -> Iterator[Line]:
+def _time_compiled_steps(
+    subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow
+) -> Iterator[Line]:
     """Time compiled steps of the main workload, if its trainings are compiled."""
     compiler = choose_compiler(workload.training.compile, subject.device)
     if compiler is None or workload is not subject.main:
         return
     trainer = Trainer.new(workload, batch, precision, start, compiler)
-    step = partial(trainer.step, *trainer.batch())
+    step = partial(trainer.step, *trainer.make_batch())
     began = time.perf_counter()
     step()
     synchronize(subject.device)
     first = time.perf_counter() - began
-    seconds = seconds_of(step, subject.device)
+    seconds = time_action(step, subject.device)
     whole = seconds * workload.training.batch_size / batch
     eager = subject.seconds[workload.name]
-    subject.measured(workload, whole)
+    subject.record_seconds(workload, whole)
     text = (
         f"{workload.name} compiled, in {precision}, batch {batch}: {1000 * seconds:.3g} ms, {eager / whole:.2f} × as "
         f"fast as not; {first:.0f} s for the first step"
@@ -155,7 +158,7 @@ def _compiled(subject: Subject, workload: Workload, precision: str, batch: int, 
         yield Line("compile", "ok", text)
 
 
-def _precisions(device: torch.device, chosen: str) -> list[str]:
+def _list_precisions(device: torch.device, chosen: str) -> list[str]:
     found = []
     for precision in ("32-true", "tf32", "bf16-mixed"):
         if device.type == "cpu" and precision != "32-true" and precision != chosen:
@@ -167,14 +170,14 @@ def _precisions(device: torch.device, chosen: str) -> list[str]:
     return found
 
 
-def _own_format(trainer: Trainer) -> str:
+def _find_own_format(trainer: Trainer) -> str:
     """Return the name of the memory format that trainings use in the trainer's precision."""
     kind = trainer.device.device.type
     rounded = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = trainer.device.precision == "tf32"
     try:
         with torch.autocast(kind, torch.bfloat16, enabled=trainer.device.precision == "bf16-mixed"):
-            taken = convolution_format(trainer.device.device)
+            taken = choose_convolution_format(trainer.device.device)
     finally:
         torch.backends.cudnn.allow_tf32 = rounded
     return next(name for name, one in _FORMATS.items() if one == taken)
@@ -184,23 +187,23 @@ def _own_format(trainer: Trainer) -> str:
 def in_format(memory_format: torch.memory_format) -> Iterator[None]:
     """Use this memory format for the networks of couplings within the block, on any device."""
     modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.kernels, nfpi.flows.glow)
-    before = [module.convolution_format for module in modules]
+    before = [module.choose_convolution_format for module in modules]
     try:
         for module in modules:
-            module.convolution_format = lambda device: memory_format
+            module.choose_convolution_format = lambda device: memory_format
         yield
     finally:
         for module, own in zip(modules, before, strict=True):
-            module.convolution_format = own
+            module.choose_convolution_format = own
 
 
 def check_synchronisations(subject: Subject) -> Iterator[Line]:
     """Check that the host never waits for the GPU in a step."""
     if not subject.on_gpu:
-        yield Line("host", "missing", f"whether a step waits for the GPU: {_ON_GPU}")
+        yield Line("host", "missing", f"whether a step waits for the GPU: {_NEEDS_GPU}")
         return
     trainer = subject.trained
-    x, labels = trainer.batch()
+    x, labels = trainer.make_batch()
     for _ in range(2):
         trainer.step(x, labels)
     torch.cuda.set_sync_debug_mode("error")
@@ -208,7 +211,7 @@ def check_synchronisations(subject: Subject) -> Iterator[Line]:
         for _ in range(5):
             trainer.step(x, labels)
     except RuntimeError as error:
-        yield Line("host", "slow", f"a step waits for the GPU ({one_line(error)[:120]}): please report it")
+        yield Line("host", "slow", f"a step waits for the GPU ({format_error(error)[:120]}): please report it")
     else:
         yield Line("host", "ok", "5 steps in which the host does not wait for the GPU")
     finally:
@@ -218,7 +221,7 @@ def check_synchronisations(subject: Subject) -> Iterator[Line]:
 def check_checkpoint(subject: Subject) -> Iterator[Line]:
     """Save and load a training state, and compare the losses of its next two steps with those without the reload."""
     trainer = subject.trained
-    x, labels = trainer.batch()
+    x, labels = trainer.make_batch()
     trainer.step(x, labels)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"

@@ -14,6 +14,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from nfpi.benchmark.measurement import synchronize
 from nfpi.checks.workloads import Workload
 from nfpi.config import Config, TrainingConfig
 from nfpi.data.store import ImageSet
@@ -23,19 +24,19 @@ from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
-from nfpi.runtime.randomness import derive_seed, generator_for
-from nfpi.training.batches import TrainingData, initialization_images
+from nfpi.runtime.randomness import derive_seed, make_generator
+from nfpi.training.batches import TrainingData, draw_initialization_images
 from nfpi.training.epoch_prior import FixedPrior
 from nfpi.training.state import TrainingState
 from nfpi.training.step import TrainingStep
 
 SEED = 0
-ON_CPU = 16
+LARGEST_BATCH_ON_CPU = 16
 """largest batch size on a CPU, unless steps of the whole batch are short"""
-SHORT = 2.0
+SHORT_STEP = 2.0
 """longest step of the whole batch that is timed on a CPU, in seconds, projected from a smaller batch"""
-_INITIAL = 64
-_REPEATS, _LONG = 3, 1.5
+_INITIALIZATION_IMAGES = 64
+_REPEATS, _LONG_WARM_UP = 3, 1.5
 """number of timed actions after a warm-up, and seconds of a warm-up above which only one is timed"""
 
 
@@ -75,18 +76,18 @@ class Subject:
         """First workload of each combination of flow and training; the others of a combination have the same steps."""
         return list({workload.step: workload for workload in reversed(self.workloads)}.values())[::-1]
 
-    def measured(self, workload: Workload, seconds: float) -> None:
+    def record_seconds(self, workload: Workload, seconds: float) -> None:
         """Record the seconds per step of a workload, and of all other workloads with the same steps."""
         self.seconds |= {other.name: seconds for other in self.workloads if other.step == workload.step}
 
-    def batch(self, size: int) -> int:
-        """Return a configured batch size, reduced to at most :data:`ON_CPU` unless the device is a CUDA GPU."""
-        return size if self.on_gpu else min(size, ON_CPU)
+    def limit_batch_size(self, size: int) -> int:
+        """Return a batch size, reduced to at most :data:`LARGEST_BATCH_ON_CPU` unless the device is a CUDA GPU."""
+        return size if self.on_gpu else min(size, LARGEST_BATCH_ON_CPU)
 
     @cached_property
     def trained(self) -> Trainer:
         """Trainer of the main flow at a batch of at most 64 images, for checks that make many steps."""
-        return Trainer.new(self.main, min(64, self.batch(self.main.training.batch_size)))
+        return Trainer.new(self.main, min(64, self.limit_batch_size(self.main.training.batch_size)))
 
 
 @dataclass(eq=False)
@@ -133,26 +134,27 @@ class Trainer:
         torch.manual_seed(derive_seed(SEED, "weights"))
         if flow is None:
             flow = build_flow(workload.description).to(device.device)
-            data = TrainingData(first_images(workload.images, max(batch, _INITIAL)), None, config, device.device)
+            images = select_first_images(workload.images, max(batch, _INITIALIZATION_IMAGES))
+            data = TrainingData(images, None, config, device.device)
             with closing(data), torch.no_grad():
-                flow.initialize(initialization_images(data, SEED))
+                flow.initialize(draw_initialization_images(data, SEED))
         else:
             flow = copy.deepcopy(flow)
         state = TrainingState.new(flow, config, SEED, steps_per_epoch=1)
-        return cls(workload, config, device, state, _random_prior(workload, device.device), compiler)
+        return cls(workload, config, device, state, _make_random_prior(workload, device.device), compiler)
 
-    def batches(self, count: int, workers: int = 0) -> TrainingData:
+    def make_data(self, count: int, workers: int = 0) -> TrainingData:
         """Return training data of `count` batches per epoch, made by `workers` processes."""
-        images = first_images(self.workload.images, count * self.config.batch_size)
+        images = select_first_images(self.workload.images, count * self.config.batch_size)
         config = self.config.model_copy(update={"workers": workers, "epochs": 1, "fit_after_epochs": 0})
         return TrainingData(images, None, config, self.device.device)
 
-    def batch(self, size: int | None = None) -> tuple[Tensor, Tensor]:
+    def make_batch(self, size: int | None = None) -> tuple[Tensor, Tensor]:
         """Return a batch on the device: x (B, C, H, W) with its noise, and labels (B,)."""
-        images = first_images(self.workload.images, size or self.config.batch_size)
+        images = select_first_images(self.workload.images, size or self.config.batch_size)
         pixels = torch.from_numpy(images.images[:].copy()).permute(0, 3, 1, 2).contiguous().to(self.device.device)
-        domain = self.batches(1).domain
-        x = domain.to_flow(pixels, generator_for(self.device.device, SEED, "check"))
+        domain = self.make_data(1).domain
+        x = domain.to_flow(pixels, make_generator(self.device.device, SEED, "check"))
         return x, torch.from_numpy(images.labels[:].copy()).to(self.device.device)
 
     @cached_property
@@ -162,7 +164,7 @@ class Trainer:
         step.choose_bounds(epoch_begins=True)
         return step, FixedPrior(self.prior, self.device.device)
 
-    def set_up_again(self) -> None:
+    def discard_step(self) -> None:
         """Discard the cached training step, after the state has been trained without it."""
         vars(self).pop("_set_up", None)
 
@@ -172,7 +174,7 @@ class Trainer:
         return step(prior, x, labels).mean()
 
 
-def first_images(images: ImageSet, count: int) -> ImageSet:
+def select_first_images(images: ImageSet, count: int) -> ImageSet:
     """Return the first `count` images, repeated if there are fewer."""
     rows = torch.arange(count).numpy() % len(images)
     return replace(images, images=images.images[rows], labels=images.labels[rows])
@@ -186,18 +188,10 @@ def release_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has finished its queued work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+def time_action(action: Callable[[], object], device: torch.device) -> float:
     """Measure the median time of an action after a warm-up, or a single time if the warm-up was long."""
     times: list[float] = []
-    while len(times) < (2 if times and times[0] > _LONG else 1 + _REPEATS):
+    while len(times) < (2 if times and times[0] > _LONG_WARM_UP else 1 + _REPEATS):
         synchronize(device)
         began = time.perf_counter()
         action()
@@ -217,7 +211,7 @@ def in_mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
         module.train(before)
 
 
-def _random_prior(workload: Workload, device: torch.device) -> GaussianPrior:
+def _make_random_prior(workload: Workload, device: torch.device) -> GaussianPrior:
     shape = (workload.images.num_classes, torch.Size(workload.images.shape).numel())
     mean = torch.randn(shape, generator=torch.Generator().manual_seed(SEED))
     return GaussianPrior(mean, torch.ones(shape)).to(precise_device(device))

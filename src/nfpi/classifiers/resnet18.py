@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from nfpi.config.classifiers import ResNet18Settings
-from nfpi.runtime.precision import convolution_format
+from nfpi.runtime.precision import choose_convolution_format
 
 
 def resnet18(num_classes: int, in_channels: int, image_size: int, settings: ResNet18Settings) -> models.ResNet:
@@ -32,4 +32,4 @@ def _arrange(model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     (images,) = inputs
     if images.device.type == "cpu":
         return images
-    return images.contiguous(memory_format=convolution_format(images.device))
+    return images.contiguous(memory_format=choose_convolution_format(images.device))

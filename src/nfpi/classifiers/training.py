@@ -263,9 +263,9 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
             if state.step % _STEPS_BETWEEN_CHECKS == 0:
                 _require_finite(state, config)
             if state.step % steps_per_epoch:  # after the last step of an epoch, its row has yet to be logged
-                checkpointer.after_step()
+                checkpointer.save_if_due()
         _close_epoch(state, data, epoch + 1)
-        checkpointer.after_step(epoch_ended=True)
+        checkpointer.save_if_due(epoch_ended=True)
     progress.close()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nfpi.data.loader import Request
 from nfpi.data.store import ImageSet
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 _DECODED_ON_GPU, _DECODED_ELSEWHERE = 32, 16
 """Number of latents that are decoded at once."""
@@ -81,7 +81,7 @@ class Variants:
 
 @lru_cache(maxsize=2)  # for this epoch and the next; every batch takes a part
 def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch: int, repeats: int) -> np.ndarray:
-    generator = generator_for("cpu", seed, "nfa", epoch)
+    generator = make_generator("cpu", seed, "nfa", epoch)
     count = repeats * images
     variant = torch.randint(per_image, (count,), generator=generator)
     replaced = torch.rand(count, generator=generator, dtype=torch.float64) < probability

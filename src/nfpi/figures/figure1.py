@@ -25,10 +25,10 @@ from nfpi.config.priors import FixedPointConfig
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.fit_outcomes import fit_with_outcome
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, class_style, require_columns, weight_label
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, get_class_style, require_columns
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
-from nfpi.runtime.randomness import derive_seed, generator_for
+from nfpi.runtime.randomness import derive_seed, make_generator
 from nfpi.sampling import balanced_labels
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,12 @@ VARIANTS: tuple[Variant, ...] = ("diagonal", "full")
 """Gaussians with variances, or with full covariances."""
 
 _PANELS = ("images", "data", "small", "large")
-_IN_LEGEND = 20
+_MOST_CLASSES_IN_LEGEND = 20
 """Maximum number of classes for which a legend and marks at the means are drawn."""
 
 _ALPHA = FixedPointConfig(weight=1.0).alpha
 
-_SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
+_MARKER_SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
 """Sizes of markers with a smaller interior than the others, in points."""
 
 _FARTHEST = 0.4
@@ -70,7 +70,7 @@ def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:
     Raises:
         ValueError: there are too few images.
     """
-    table = embedding_table(read_image_set(inputs.folder("train")), settings)
+    table = compute_embedding(read_image_set(inputs.folder("train")), settings)
     for (variant, panel), rows in table[table["outcome"].notna()].groupby(["variant", "panel"], sort=False):
         row = rows.iloc[0]
         logger.info(
@@ -102,7 +102,7 @@ def embed_images(images: np.ndarray, *, perplexity: float, seed: int) -> np.ndar
     return embedded.astype(np.float64)
 
 
-def embedding_table(image_set: ImageSet, settings: EmbeddingFigure) -> pd.DataFrame:
+def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.DataFrame:
     """Embed images, and sample their class Gaussians before and after the fit.
 
     The panel `images` (variant `both`) is the embedding. Each variant has the panels `data`, Gaussians with the class
@@ -130,24 +130,24 @@ def embedding_table(image_set: ImageSet, settings: EmbeddingFigure) -> pd.DataFr
     chosen = np.sort(generator.permutation(len(image_set))[: settings.images])
     labels = image_set.labels[chosen]
     points = embed_images(image_set.images[chosen], perplexity=settings.perplexity, seed=settings.seed)
-    panels = [_points("both", "images", {}, points, labels, image_set.classes)]
+    panels = [_tabulate_points("both", "images", {}, points, labels, image_set.classes)]
     drawn = balanced_labels(image_set.num_classes, settings.samples_per_class)
     for variant in VARIANTS:
         statistics = ClassStatistics.from_latents(
             torch.from_numpy(points), torch.from_numpy(labels), image_set.num_classes, variant == "full"
         )
-        for panel, outcome, prior in _fitted_gaussians(statistics, variant, settings, image_set.classes):
+        for panel, outcome, prior in _fit_gaussians(statistics, variant, settings, image_set.classes):
             if prior is None:
                 panels.append(pd.DataFrame([{"variant": variant, "panel": panel, **outcome}]))
                 continue
-            samples = prior.sample(drawn, generator=generator_for("cpu", settings.seed, "embedding", "samples"))
-            panels.append(_points(variant, panel, outcome, samples.numpy(), drawn.numpy(), image_set.classes))
+            samples = prior.sample(drawn, generator=make_generator("cpu", settings.seed, "embedding", "samples"))
+            panels.append(_tabulate_points(variant, panel, outcome, samples.numpy(), drawn.numpy(), image_set.classes))
     table = pd.concat(panels, ignore_index=True)
     table = table.assign(dataset=image_set.meta["name"]).reindex(columns=list(COLUMNS))
     return table.astype({"iterations": "Int64"})
 
 
-def _fitted_gaussians(
+def _fit_gaussians(
     statistics: ClassStatistics, variant: Variant, settings: EmbeddingFigure, classes: list[str]
 ) -> Iterator[tuple[str, dict[str, Any], GaussianPrior | None]]:
     """Yield name, outcome and Gaussians (None if the fit diverged) of the panels of a variant."""
@@ -161,7 +161,7 @@ def _fitted_gaussians(
         yield panel, *fit_with_outcome(statistics, config, None, classes)
 
 
-def _points(
+def _tabulate_points(
     variant: str,
     panel: str,
     outcome: Mapping[str, Any],
@@ -205,10 +205,10 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
                 f"expected the panels {', '.join(_PANELS)} of variant {variant}, received none with {name}"
             )
     classes = panels[0]["class"].unique().tolist()
-    x_limits, y_limits = _limits(shown, pd.concat(panels[:2]))
+    x_limits, y_limits = _compute_limits(shown, pd.concat(panels[:2]))
     ratio = float(np.diff(y_limits)[0] / np.diff(x_limits)[0])
     columns = max(1, min(len(classes), int(COLUMN_WIDTH / (0.17 + 0.05 * max(map(len, classes))))))
-    legend_rows = -(-len(classes) // columns) if len(classes) <= _IN_LEGEND else 0
+    legend_rows = -(-len(classes) // columns) if len(classes) <= _MOST_CLASSES_IN_LEGEND else 0
     with matplotlib.rc_context(STYLE):
         height = 2 * (1.38 * ratio + 0.2) + 0.4 + (0.16 + 0.12 * legend_rows if legend_rows else 0)
         figure = Figure(
@@ -221,7 +221,7 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
             axes.set_aspect("equal")
             before = panels[1] if name in ("small", "large") else None
             _draw_panel(axes, rows, classes, before)
-            axes.set_title(f"({letter}) {_title(name, rows, before)}", loc="left", fontsize=6.5, pad=3)
+            axes.set_title(f"({letter}) {_compose_title(name, rows, before)}", loc="left", fontsize=6.5, pad=3)
             axes.label_outer()
         grid[0, 0].xaxis.set_major_locator(MaxNLocator(4))
         grid[0, 0].yaxis.set_major_locator(MaxNLocator(4))
@@ -234,7 +234,7 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
     return figure
 
 
-def _limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
+def _compute_limits(shown: pd.DataFrame, reference: pd.DataFrame) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return limits in x and y around all points not far from the reference, with a bounded aspect ratio."""
     limits = []
     for axis in ("x", "y"):
@@ -254,7 +254,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
     points = rows[rows["x"].notna()]
     axes.tick_params(labelsize=6, length=2, pad=2)
     if points.empty:
-        text = _why_diverged(rows.iloc[0], len(classes))
+        text = _describe_divergence(rows.iloc[0], len(classes))
         axes.text(
             *(0.5, 0.5, text),
             ha="center",
@@ -265,15 +265,15 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
         )
         return
     shuffled = points.iloc[np.random.default_rng(0).permutation(len(points))]
-    colours = [class_style(classes.index(name))[0] for name in shuffled["class"]]
+    colours = [get_class_style(classes.index(name))[0] for name in shuffled["class"]]
     axes.scatter(shuffled["x"], shuffled["y"], s=1.2, c=colours, linewidths=0, rasterized=True, zorder=3)
     if before is not None:
         for name, own in before.groupby("class", sort=False):
-            axes.add_patch(_ellipse(own, class_style(classes.index(str(name)))[0]))
-    if len(classes) <= _IN_LEGEND:
+            axes.add_patch(_make_ellipse(own, get_class_style(classes.index(str(name)))[0]))
+    if len(classes) <= _MOST_CLASSES_IN_LEGEND:
         for index, name in enumerate(classes):
             mean = points.loc[points["class"] == name, ["x", "y"]].mean()
-            axes.plot(*mean, **_mean_style(index), zorder=4)
+            axes.plot(*mean, **_get_mean_style(index), zorder=4)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     outside = int((~(points["x"].between(left, right) & points["y"].between(bottom, top))).sum())
     if outside:
@@ -289,7 +289,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
         )
 
 
-def _why_diverged(row: pd.Series, num_classes: int) -> str:
+def _describe_divergence(row: pd.Series, num_classes: int) -> str:
     """Describe why a fit diverged, and whether its loss is unbounded."""
     _, meaning = DIVERGENCE_CAUSES.get(
         row["quantity"], ("", row["quantity"].replace(" (definiteness)", " not positive definite"))
@@ -301,7 +301,7 @@ def _why_diverged(row: pd.Series, num_classes: int) -> str:
     return text
 
 
-def _ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
+def _make_ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
     """Make the ellipse of two standard deviations of points."""
     (x, y), covariance = points[["x", "y"]].mean(), np.cov(points[["x", "y"]].to_numpy().T)
     variances, axes = np.linalg.eigh(covariance)
@@ -318,12 +318,12 @@ def _ellipse(points: pd.DataFrame, colour: str) -> Ellipse:
     )
 
 
-def _mean_style(index: int) -> dict[str, Any]:
+def _get_mean_style(index: int) -> dict[str, Any]:
     """Return the style of an open marker, through which small clusters stay visible, with a thin white rim."""
-    _, marker = class_style(index)
+    _, marker = get_class_style(index)
     return {
         "marker": marker,
-        "markersize": _SIZES.get(marker, 5.5),
+        "markersize": _MARKER_SIZES.get(marker, 5.5),
         "markerfacecolor": "none",
         "markeredgecolor": "black",
         "markeredgewidth": 0.5,
@@ -332,24 +332,24 @@ def _mean_style(index: int) -> dict[str, Any]:
     }
 
 
-def _dot_style(index: int) -> dict[str, Any]:
+def _get_dot_style(index: int) -> dict[str, Any]:
     """Return the style of a dot in the legend."""
-    return {"marker": "o", "markersize": 2.5, "color": class_style(index)[0], "markeredgewidth": 0}
+    return {"marker": "o", "markersize": 2.5, "color": get_class_style(index)[0], "markeredgewidth": 0}
 
 
-def _title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
+def _compose_title(name: str, rows: pd.DataFrame, before: pd.DataFrame | None) -> str:
     """Return the title of a panel, without its letter."""
     row = rows.iloc[0]
     if before is None:
         return f"{len(rows)} images" if name == "images" else "Gaussians, $λ = 0$"
-    weight = f"$λ =$ {weight_label(row['lambda'])}"
+    weight = f"$λ =$ {format_weight_label(row['lambda'])}"
     if row["outcome"] == "diverged":
         return f"{weight}, diverged\n"
     iterations = f"{'' if row['outcome'] == 'converged' else '> '}{row['iterations']:.0f} iterations"
-    return f"{weight}, {iterations}\narea × {_area_ratios(rows, before)}"
+    return f"{weight}, {iterations}\narea × {_format_area_ratios(rows, before)}"
 
 
-def _area_ratios(rows: pd.DataFrame, before: pd.DataFrame) -> str:
+def _format_area_ratios(rows: pd.DataFrame, before: pd.DataFrame) -> str:
     """Return the smallest and the largest ratio of the areas of the classes' ellipses after and before the fit."""
     after, first = (
         frame.groupby("class")[["x", "y"]].apply(lambda points: math.sqrt(np.linalg.det(np.cov(points.to_numpy().T))))
@@ -362,7 +362,7 @@ def _area_ratios(rows: pd.DataFrame, before: pd.DataFrame) -> str:
 
 def _add_legend(figure: Figure, classes: list[str], columns: int, title: str) -> None:
     marks: list[Any] = [
-        (Line2D([], [], linestyle="none", **_dot_style(index)), Line2D([], [], **_mean_style(index)))
+        (Line2D([], [], linestyle="none", **_get_dot_style(index)), Line2D([], [], **_get_mean_style(index)))
         for index in range(len(classes))
     ]
     figure.legend(

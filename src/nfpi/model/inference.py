@@ -25,7 +25,7 @@ from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.model.compilation import CompiledNets
 from nfpi.runtime.precision import full_precision
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 _PIXELS = 2**18
 """Largest number of pixels per batch: 256 images of 32×32."""
@@ -33,7 +33,7 @@ _LARGEST_BATCH = 1024
 """Largest number of images per batch."""
 
 
-def batch_size_of(flow: ImageFlow) -> int:
+def choose_batch_size(flow: ImageFlow) -> int:
     """Return the number of images per batch, which bounds memory: at most 2¹⁸ pixels and at most 1024 images."""
     _, height, width = flow.shape
     return max(1, min(_LARGEST_BATCH, _PIXELS // (height * width)))
@@ -62,20 +62,20 @@ def strict_inference(flow: ImageFlow, nets: CompiledNets | None = None) -> Itera
         flow.train(training)
 
 
-def fixed_noise(domain: Domain, shape: tuple[int, int, int]) -> Tensor:
+def draw_fixed_noise(domain: Domain, shape: tuple[int, int, int]) -> Tensor:
     """Return u, the draw of a domain's noise that all images share, (1, C, H, W), on the CPU."""
     zeros = torch.zeros(1, *shape, dtype=getattr(torch, domain.dtype))
-    return domain.to_flow(zeros, generator_for("cpu", 0, "fixed noise")) - domain.to_flow(zeros, None)
+    return domain.to_flow(zeros, make_generator("cpu", 0, "fixed noise")) - domain.to_flow(zeros, None)
 
 
-def forward_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def encode_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Pass images (N, H, W, C) with the fixed noise through a flow.
 
     Yields:
         rows of the batch in `images` (a slice); z (B, C, H, W) and log |det ∂z/∂x| (B,), on the flow's device.
     """
-    device, size = device_of(flow), batch_size_of(flow)
-    noise = fixed_noise(domain, flow.shape).to(device)
+    device, size = device_of(flow), choose_batch_size(flow)
+    noise = draw_fixed_noise(domain, flow.shape).to(device)
     for begin in range(0, len(images), size):
         rows = slice(begin, begin + size)
         stored = torch.from_numpy(np.array(images[rows].transpose(0, 3, 1, 2), order="C")).to(device)
@@ -83,7 +83,7 @@ def forward_batches(flow: ImageFlow, domain: Domain, images: np.ndarray) -> Iter
         yield rows, z, log_abs_det
 
 
-def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterator[np.ndarray]:
+def decode_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterator[np.ndarray]:
     """Pass latents (N, C, H, W) through the inverse of a flow, and subtract the fixed noise.
 
     Yields:
@@ -93,12 +93,12 @@ def inverse_batches(flow: ImageFlow, domain: Domain, latents: Tensor) -> Iterato
         FloatingPointError: the inverse of a latent is not finite.
     """
     device = device_of(flow)
-    noise = fixed_noise(domain, flow.shape).to(device)
-    for number, block in enumerate(latents.split(batch_size_of(flow))):
+    noise = draw_fixed_noise(domain, flow.shape).to(device)
+    for number, block in enumerate(latents.split(choose_batch_size(flow))):
         x = flow.inverse(block.to(device))[0]
         bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero()
         if len(bad):
-            index = number * batch_size_of(flow) + int(bad[0, 0])
+            index = number * choose_batch_size(flow) + int(bad[0, 0])
             raise FloatingPointError(
                 f"latents: the inverse of latent {index} is not finite; the latent may be far from all classes"
             )

@@ -7,7 +7,7 @@ import torch
 from nfpi.config.base import Start
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
-from nfpi.runtime.randomness import generator_for
+from nfpi.runtime.randomness import make_generator
 
 
 def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> GaussianPrior:
@@ -29,10 +29,10 @@ def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> Gauss
     statistics.check()
     mean = statistics.mean
     if start == "random":
-        generator = generator_for("cpu", seed, "random means")
+        generator = make_generator("cpu", seed, "random means")
         mean = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
     if start == "data":
         return GaussianPrior(mean, statistics.variance)
     if start == "isotropic":
-        return GaussianPrior(mean, statistics.variance).isotropic()
+        return GaussianPrior(mean, statistics.variance).to_isotropic()
     return GaussianPrior(mean, torch.ones_like(mean))

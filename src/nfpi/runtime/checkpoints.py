@@ -26,7 +26,7 @@ from nfpi.runtime.signals import Interrupted, Interruption, interruptible
 
 logger = logging.getLogger(__name__)
 
-_FORM = {"format": 1, "version": __version__}
+_FORMAT = {"format": 1, "version": __version__}
 """File format and package version, which a state must match in addition to its settings."""
 _NO_DIGEST = b"0" * 64
 _KEY = b'"sha256":"'
@@ -49,7 +49,7 @@ class Checkpoints:
     Args:
         folder: output folder; created when the first state is saved.
         fingerprint: digest of everything that the result depends on, in hexadecimal.
-        minutes: time between two states, see :meth:`due`.
+        minutes: time between two states, see :meth:`is_due`.
         unit: name of a step in messages.
 
     Attributes:
@@ -61,19 +61,19 @@ class Checkpoints:
         self.path = self._folder / f".checkpoint-{fingerprint[:12]}.safetensors"
         self._previous = self.path.with_suffix(".previous.safetensors")
         self._unit = unit
-        self._saved, self._cost = time.monotonic(), 0.0
+        self._saved_at, self._cost = time.monotonic(), 0.0
         self.step: int | None = None
 
     def __str__(self) -> str:
         """Return `step 40 in results/…/.checkpoint-….safetensors`, or `none`."""
         return "none" if self.step is None else f"{self._unit} {self.step} in {self.path}"
 
-    def due(self, epoch_ended: bool = False) -> bool:
+    def is_due(self, epoch_ended: bool = False) -> bool:
         """Return whether to save a state now: after `minutes`, or at the end of an epoch if saving is cheap.
 
         Saving is cheap if it takes a small share of the time since the last state.
         """
-        passed = time.monotonic() - self._saved
+        passed = time.monotonic() - self._saved_at
         return passed > self._seconds or (epoch_ended and passed * _LARGEST_SHARE >= self._cost)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -86,10 +86,10 @@ class Checkpoints:
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise FloatingPointError(f"{name}: expected finite numbers, received NaN or infinity")
-        record = {**header, "step": step, "fingerprint": self._fingerprint, **_FORM}
+        record = {**header, "step": step, "fingerprint": self._fingerprint, **_FORMAT}
         write_keeping_previous(self.path, _serialize(tensors, record), self._previous)
-        self.step, self._saved = step, time.monotonic()
-        self._cost = self._saved - began
+        self.step, self._saved_at = step, time.monotonic()
+        self._cost = self._saved_at - began
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Load the latest intact state of this job, with its tensors on the CPU; None if there is no such state.
@@ -104,7 +104,7 @@ class Checkpoints:
                 tensors, header = _deserialize(path.read_bytes())
                 if header["fingerprint"] != self._fingerprint:
                     raise ValueError("another fingerprint")
-                if any(header.get(key) != value for key, value in _FORM.items()):
+                if any(header.get(key) != value for key, value in _FORMAT.items()):
                     made_by = f"format {header.get('format')}, nfpi {header.get('version')}"
                     logger.warning("%s: removed a checkpoint of another version (%s): starting again", path, made_by)
                     path.unlink()
@@ -116,19 +116,19 @@ class Checkpoints:
                 continue
             self.step = int(header["step"])
             logger.info("%s: resuming from %s %d", path, self._unit, self.step)
-            return tensors, {key: value for key, value in header.items() if key not in _FORM}
-        for path in sorted(self._all_files() - {self.path, self._previous}):
+            return tensors, {key: value for key, value in header.items() if key not in _FORMAT}
+        for path in sorted(self._list_files() - {self.path, self._previous}):
             logger.warning("%s: a checkpoint of other settings, not used", path)
         return None
 
     def clear(self) -> None:
         """Remove all states in the folder, also those of other settings, once the outputs are complete."""
         remove_remains(self.path)
-        for path in self._all_files():
+        for path in self._list_files():
             path.unlink(missing_ok=True)
         self.step = None
 
-    def _all_files(self) -> set[Path]:
+    def _list_files(self) -> set[Path]:
         return set(self._folder.glob(".checkpoint-*.safetensors"))
 
 
@@ -150,13 +150,13 @@ class Checkpointer:
     ) -> None:
         self._checkpoints, self._snapshot, self.interruption = checkpoints, snapshot, interruption
 
-    def after_step(self, epoch_ended: bool = False) -> None:
+    def save_if_due(self, epoch_ended: bool = False) -> None:
         """Save the state if it is due; raise Interrupted if a signal has come."""
-        if self._checkpoints is not None and self._checkpoints.due(epoch_ended):
+        if self._checkpoints is not None and self._checkpoints.is_due(epoch_ended):
             self._checkpoints.save(*self._snapshot())
         self.interruption.check()
 
-    def stop(self, interrupted: Interrupted) -> None:
+    def save_interrupted(self, interrupted: Interrupted) -> None:
         """Save the state in which the loop was interrupted."""
         if self._checkpoints is not None:
             self._checkpoints.save(*self._snapshot())
@@ -167,7 +167,7 @@ class Checkpointer:
 def checkpointing(checkpoints: Checkpoints | None, snapshot: Callable[[], Snapshot]) -> Iterator[Checkpointer]:
     """Save the state of the loop in the block, at intervals and when a signal stops it.
 
-    The loop calls :meth:`Checkpointer.after_step`. If the block raises Interrupted, its state must be consistent.
+    The loop calls :meth:`Checkpointer.save_if_due`. If the block raises Interrupted, its state must be consistent.
     """
     with interruptible() as interruption:
         checkpointer = Checkpointer(checkpoints, snapshot, interruption)
@@ -175,7 +175,7 @@ def checkpointing(checkpoints: Checkpoints | None, snapshot: Callable[[], Snapsh
             yield checkpointer
             interruption.check()
         except Interrupted as interrupted:
-            checkpointer.stop(interrupted)
+            checkpointer.save_interrupted(interrupted)
             raise
 
 

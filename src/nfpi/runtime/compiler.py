@@ -52,7 +52,7 @@ def require_compiler(purpose: str, device: torch.device) -> str:
     Raises:
         ValueError: the compiler does not work.
     """
-    fault = _fault_of_compiler(device)
+    fault = _find_compiler_fault(device)
     if fault is None:
         return BACKEND
     needs = "Triton and a C compiler" if device.type == "cuda" else "a C++ compiler (g++ or clang++)"
@@ -65,13 +65,13 @@ def _has_triton(device: torch.device) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY
 
 
-def _fault_of_compiler(device: torch.device) -> str | None:
+def _find_compiler_fault(device: torch.device) -> str | None:
     try:
-        torch.compile(_one_line, backend=BACKEND)(torch.ones(16, device=device))
+        torch.compile(_trivial_function, backend=BACKEND)(torch.ones(16, device=device))
     except Exception as error:
         return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return None
 
 
-def _one_line(x: Tensor) -> Tensor:
+def _trivial_function(x: Tensor) -> Tensor:
     return x.sin() + 1

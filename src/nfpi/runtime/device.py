@@ -33,7 +33,7 @@ class Device:
         self.processes = Processes(device=device)
 
     @contextmanager
-    def together(self) -> Iterator[Processes]:
+    def launch_processes(self) -> Iterator[Processes]:
         """Run the block in all processes that train together."""
         yield self.processes
 

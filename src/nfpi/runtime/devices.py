@@ -28,17 +28,17 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     Args:
         precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
             :func:`nfpi.runtime.precision.choose_precision`. :attr:`Device.precision` is never `auto`.
-        devices: number of GPUs, with one process each, see :meth:`Device.together`.
+        devices: number of GPUs, with one process each, see :meth:`Device.launch_processes`.
 
     Raises:
         DeviceError: a GPU is allocated to this process, and torch cannot use it.
         ValueError: the device does not compute in this precision.
     """
     require_allocated_gpu(devices)
-    count, kind = max(1, min(devices, visible_gpus())), _best_kind()
+    count, kind = max(1, min(devices, count_visible_gpus())), _choose_kind()
     chosen = choose_precision(precision, torch.device(kind))
     if count == 1 and chosen == "32-true":
-        device = Device(_first_device(kind))
+        device = Device(_select_first_device(kind))
     else:
         from nfpi.runtime.fabric import FabricDevice  # Lightning Fabric takes as long to import as torch
 
@@ -60,12 +60,12 @@ def prepare_process(device: torch.device) -> None:
         torch.set_deterministic_debug_mode("warn")
 
 
-def visible_gpus() -> int:
+def count_visible_gpus() -> int:
     """Count the GPUs of CUDA (or ROCm) that this process may use."""
     return 0 if uses_cpu_on_purpose() else torch.cuda.device_count()
 
 
-def _best_kind() -> str:
+def _choose_kind() -> str:
     if uses_cpu_on_purpose():
         return "cpu"
     if torch.cuda.is_available():
@@ -73,7 +73,7 @@ def _best_kind() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _first_device(kind: str) -> torch.device:
+def _select_first_device(kind: str) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     device = torch.device(kind, 0)
@@ -87,11 +87,11 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"{_processor_name()} ({torch.get_num_threads()} threads)"
+        return f"{_read_processor_name()} ({torch.get_num_threads()} threads)"
     return device.type
 
 
-def _processor_name() -> str:
+def _read_processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

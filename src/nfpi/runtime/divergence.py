@@ -113,10 +113,10 @@ def mark_diverged(paths: Iterable[Path], fault: Diverged) -> None:
     """
     with written_together():
         for path in paths:
-            write_atomically(path, _mark_of(path, fault))
+            write_atomically(path, _encode_mark(path, fault))
 
 
-def _mark_of(path: Path, fault: Diverged) -> bytes | str:
+def _encode_mark(path: Path, fault: Diverged) -> bytes | str:
     record = {"diverged": fault.record}
     match path.suffix:
         case ".safetensors":
@@ -126,13 +126,13 @@ def _mark_of(path: Path, fault: Diverged) -> bytes | str:
         case ".csv":
             return "epoch\n"
         case ".npy":
-            return _bytes_of(lambda file: np.save(file, np.empty(0, np.uint8)))
+            return _write_to_bytes(lambda file: np.save(file, np.empty(0, np.uint8)))
         case ".npz":
-            return _bytes_of(lambda file: np.savez(file))
+            return _write_to_bytes(lambda file: np.savez(file))
     raise ValueError(f"{path}: expected a format that can record a divergence, received {path.suffix}")
 
 
-def _bytes_of(write: Any) -> bytes:
+def _write_to_bytes(write: Any) -> bytes:
     buffer = io.BytesIO()
     write(buffer)
     return buffer.getvalue()

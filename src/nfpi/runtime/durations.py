@@ -5,7 +5,7 @@ from __future__ import annotations
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
-def write_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration in its largest unit, with the next one below 10 units: `8 s`, `2 min 5 s`, `20 h`."""
     if seconds < 0.5:
         return "< 1 s"

@@ -73,7 +73,7 @@ class TensorFloat32Precision(Precision):
             super().backward(tensor, model, *args, **kwargs)
 
 
-def _plugin(precision: str, kind: str) -> Precision:
+def _make_precision_plugin(precision: str, kind: str) -> Precision:
     if precision == "32-true":
         return Precision()
     return TensorFloat32Precision() if precision == "tf32" else AutocastPrecision(precision, kind)  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ class FabricDevice(Device):
         # the first 16-bit gradients may overflow; their step is skipped, and the schedule continues as intended
         warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
         self._environment = OneMachine()
-        plugins: list[Any] = [_plugin(precision, kind)]
+        plugins: list[Any] = [_make_precision_plugin(precision, kind)]
         if count > 1:
             plugins.append(self._environment)
         strategy = "ddp" if count > 1 else "auto"
@@ -103,7 +103,7 @@ class FabricDevice(Device):
             self.processes = Processes(self._environment.local_rank(), count, self.device)
 
     @contextmanager
-    def together(self) -> Iterator[Processes]:
+    def launch_processes(self) -> Iterator[Processes]:
         """Run the block in all processes that train together; the first one starts the others."""
         if self.processes.count == 1:
             yield self.processes

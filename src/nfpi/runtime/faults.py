@@ -50,10 +50,10 @@ def describe_exhausted_resource(error: BaseException, stage: str) -> str | None:
     """
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
-        return f"a worker process was killed, perhaps for its memory ({_shortened(text)}): try fewer workers"
+        return f"a worker process was killed, perhaps for its memory ({_keep_first_sentence(text)}): try fewer workers"
     if _is_out_of_memory(error, text):
         option = f"a smaller {_BATCH_SIZES[stage]} or " if stage in _BATCH_SIZES else ""
-        return f"out of memory ({_shortened(text) or type(error).__name__}): try {option}a machine with more"
+        return f"out of memory ({_keep_first_sentence(text) or type(error).__name__}): try {option}a machine with more"
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{_FULL[error.errno]}: free some, or write to another folder (results of config.yaml, --output)"
@@ -67,6 +67,6 @@ def _is_out_of_memory(error: BaseException, text: str) -> bool:
     return isinstance(error, RuntimeError) and any(sign in text.lower() for sign in _OUT_OF_MEMORY)
 
 
-def _shortened(text: str) -> str:
+def _keep_first_sentence(text: str) -> str:
     """Keep the first sentence; the rest of torch's messages is advice on its allocator."""
     return text.split(". ")[0].rstrip(".")[:200]

@@ -33,7 +33,7 @@ _written: ContextVar[Written | None] = ContextVar("written", default=None)
 
 @contextmanager
 def note_written() -> Iterator[Written]:
-    """Record the digests of the files that the block writes, and run :func:`when_committed` actions at its end.
+    """Record the digests of the files that the block writes, and run :func:`run_after_commit` actions at its end.
 
     After an error, the actions are dropped.
     """
@@ -54,7 +54,7 @@ def note_digest(path: Path, digest: str) -> None:
         written.digests[path.absolute()] = digest
 
 
-def note_moved(old: Path, new: Path) -> None:
+def note_rename(old: Path, new: Path) -> None:
     """Record that a folder has been renamed, so that the digests of its files are found by their new names."""
     written, old, new = _written.get(), old.absolute(), new.absolute()
     if written is not None:
@@ -62,7 +62,7 @@ def note_moved(old: Path, new: Path) -> None:
             written.digests[new / path.relative_to(old)] = written.digests.pop(path)
 
 
-def when_committed(action: Callable[[], None]) -> None:
+def run_after_commit(action: Callable[[], None]) -> None:
     """Run an action once the outputs of the running stage are committed; immediately if no stage runs."""
     written = _written.get()
     if written is None:

@@ -60,10 +60,10 @@ def parse_json(text: str | bytes) -> Any:
     try:
         content = json.loads(
             text,
-            parse_int=_whole,
-            parse_float=_finite,
-            parse_constant=_refused,
-            object_pairs_hook=_distinct,
+            parse_int=_parse_whole_number,
+            parse_float=_parse_finite_number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_build_object,
         )
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -84,7 +84,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise FormatError(f"{path}: expected JSON, received something else ({error})") from None
     if not isinstance(content, dict):
-        raise FormatError(f"{path}: expected a JSON object, received {_kind(content)}")
+        raise FormatError(f"{path}: expected a JSON object, received {_name_type(content)}")
     return content
 
 
@@ -102,11 +102,11 @@ def check_record(model: type[R], content: object, path: Path | None, what: str) 
     """
     source = f"{path}: " if path else ""
     if not isinstance(content, Mapping):
-        raise FormatError(f"{source}expected {what}, received {_kind(content)}")
+        raise FormatError(f"{source}expected {what}, received {_name_type(content)}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        reason = _shortened(explain(error))
+        reason = _shorten(explain(error))
         raise FormatError(f"{source}expected {what}, received something else ({reason})") from None
 
 
@@ -120,25 +120,25 @@ def check_divergence(content: Mapping[str, Any], path: Path) -> None:
         check_record(_Diverged, content, path, "a divergence")
 
 
-def _whole(text: str) -> int:
+def _parse_whole_number(text: str) -> int:
     number = int(text)
     if abs(number) >= _LARGEST:
         raise ValueError(f"expected whole numbers of at most 64 bits, received {text[:40]}")
     return number
 
 
-def _finite(text: str) -> float:
+def _parse_finite_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"expected finite numbers, received {text[:40]}")
     return number
 
 
-def _refused(text: str) -> float:
+def _refuse_constant(text: str) -> float:
     raise ValueError(f"expected finite numbers, received {text}")
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
         keys = [key for key, _ in pairs]
@@ -146,9 +146,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _kind(content: object) -> str:
+def _name_type(content: object) -> str:
     return "null" if content is None else type(content).__name__
 
 
-def _shortened(line: str) -> str:
+def _shorten(line: str) -> str:
     return line if len(line) <= 300 else f"{line[:300]}…"

@@ -36,7 +36,7 @@ class JobLog:
         self._stderr = stderr
         self._in_use = True
 
-    def tell(self, line: str) -> None:
+    def write_to_stderr(self, line: str) -> None:
         """Print a line on the original stderr, unless :meth:`write` already sends all output there."""
         if self._in_use:
             with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ def print_line(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     if _log is not None:
-        _log.tell(f"{line}\n")
+        _log.write_to_stderr(f"{line}\n")
 
 
 def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int:
@@ -117,16 +117,19 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     global _log
     streams = sys.stdout, sys.stderr
     _log = JobLog(before[1])
-    sys.stdout, sys.stderr = _text(_log), _text(_log)
+    sys.stdout, sys.stderr = _open_text_stream(_log), _open_text_stream(_log)
     try:
-        print(f"attempt {_attempts(path) + 1} of {command}, {datetime.now():%Y-%m-%d %H:%M:%S}, {socket.gethostname()}")
+        attempt = _count_attempts(path) + 1
+        print(f"attempt {attempt} of {command}, {datetime.now():%Y-%m-%d %H:%M:%S}, {socket.gethostname()}")
         status = run()
         if status == 0:
-            _second_name(path).unlink(missing_ok=True)
+            _name_second_link(path).unlink(missing_ok=True)
         return status
     except Exception as error:
         traceback.print_exc()
-        _log.tell(f"nfpi: error: {type(error).__name__}: {' '.join(str(error).split())} (its traceback: {path})\n")
+        _log.write_to_stderr(
+            f"nfpi: error: {type(error).__name__}: {' '.join(str(error).split())} (its traceback: {path})\n"
+        )
         return 1
     finally:
         _log = None
@@ -136,7 +139,7 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
             os.close(copy)
 
 
-def _text(log: JobLog) -> TextIO:
+def _open_text_stream(log: JobLog) -> TextIO:
     stream = _Stream(log)
     return io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
 
@@ -157,19 +160,19 @@ def _redirect(path: Path) -> tuple[int, int] | None:
         os.dup2(descriptor, target)
     os.close(descriptor)
     with contextlib.suppress(OSError):
-        second = _second_name(path)
+        second = _name_second_link(path)
         if not second.exists():
             os.link(path, second)
     return before
 
 
-def _second_name(path: Path) -> Path:
+def _name_second_link(path: Path) -> Path:
     return path.with_name(f".{path.name}.attempts")
 
 
 def _restore(path: Path) -> None:
     """Restore the log of earlier attempts under its name, if it was removed."""
-    second = _second_name(path)
+    second = _name_second_link(path)
     if path.exists():
         if second.exists() and not path.samefile(second):
             second.unlink()
@@ -177,7 +180,7 @@ def _restore(path: Path) -> None:
         os.link(second, path)
 
 
-def _attempts(path: Path) -> int:
+def _count_attempts(path: Path) -> int:
     """Count the attempts in the log."""
     try:
         return len(_ATTEMPT.findall(path.read_text(encoding="utf-8", errors="replace")))
@@ -185,7 +188,7 @@ def _attempts(path: Path) -> int:
         return 0
 
 
-def last_lines(path: Path, count: int) -> list[str]:
+def read_last_lines(path: Path, count: int) -> list[str]:
     """Return the last non-empty lines of a log, with only the final state of a progress bar."""
     try:
         with path.open("rb") as file:

@@ -153,7 +153,7 @@ def locked_in_turn(path: Path, work: str) -> Iterator[None]:
         yield
 
 
-def holder_of(path: Path) -> str:
+def read_holder(path: Path) -> str:
     """Return the holder that a lock file names, `process 17 on node3, since ...`; empty if the lock is not held.
 
     The lock itself is not tested. A process on another machine is assumed to be running.
@@ -163,12 +163,12 @@ def holder_of(path: Path) -> str:
     except OSError:
         return ""
     found = _HOLDER.match(holder)
-    if found is None or (found[2] == platform.node() and not _runs(int(found[1]))):
+    if found is None or (found[2] == platform.node() and not _is_running(int(found[1]))):
         return ""
     return holder
 
 
-def _runs(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

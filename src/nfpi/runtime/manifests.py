@@ -131,12 +131,12 @@ def write_manifest(
         "stage": stage,
         "product": product,
         "files": files,
-        "content": digest_of(content or files),
+        "content": compute_digest(content or files),
         "made_from": dict(made_from),
         "facts": dict(facts),
         "temporary": [file.relative_to(path.parent).as_posix() for file in temporary],
     }
-    record["sha256"] = digest_of(record)
+    record["sha256"] = compute_digest(record)
     write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -155,7 +155,7 @@ def read_manifest(path: Path) -> Manifest:
                 f"{path}: expected format {MANIFEST_FORMAT}, received {record['format']}: made by another version of "
                 "nfpi; remove its folder, and make it again"
             )
-        if digest_of(record) != received:
+        if compute_digest(record) != received:
             raise ValueError("it does not agree with its checksum")
         return Manifest.model_validate(record)
     except ManifestError:
@@ -233,7 +233,7 @@ def remove_temporary(path: Path) -> None:
         (path.parent / name).unlink(missing_ok=True)
 
 
-def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dict[str, str], dict[str, Any]]:
+def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dict[str, str], dict[str, Any]]:
     """Verify the files that a stage reads, and return what its product is made from.
 
     Args:
@@ -273,11 +273,11 @@ def trace(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dic
                 continue
             made_from[name], origin[name] = content, product.path.parent
     for name, contents in contents_of.items():
-        made_from[name] = contents.pop() if len(contents) == 1 else digest_of(sorted(contents))
+        made_from[name] = contents.pop() if len(contents) == 1 else compute_digest(sorted(contents))
     return made_from, facts
 
 
-def digest_of(record: Any) -> str:
+def compute_digest(record: Any) -> str:
     """Compute the SHA-256 of JSON values, independent of the order of keys."""
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

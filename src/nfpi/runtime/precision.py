@@ -28,7 +28,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     """
     if wanted == "32-true":
         return wanted
-    usable = _usable(device)
+    usable = _list_precisions(device)
     if wanted == "auto":
         return "bf16-mixed" if device.type == "cuda" and "bf16-mixed" in usable else "32-true"
     if wanted not in usable:
@@ -38,7 +38,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return wanted
 
 
-def _usable(device: torch.device) -> list[str]:
+def _list_precisions(device: torch.device) -> list[str]:
     """Return the precisions that a device supports at full speed, and bf16-mixed on every CPU."""
     if device.type == "cpu":
         return ["32-true", "bf16-mixed"]
@@ -88,7 +88,7 @@ def tensor_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def convolution_format(device: torch.device) -> torch.memory_format:
+def choose_convolution_format(device: torch.device) -> torch.memory_format:
     """Return the fastest memory format for convolutions on a device, in the current precision.
 
     CPU libraries and the tensor cores of GPUs (fp16, bf16, TF32) prefer channels last. GPUs in full float32 prefer

@@ -55,13 +55,13 @@ class Processes:
         """Whether this is the first process, which writes the results."""
         return self.rank == 0
 
-    def share(self, length: int) -> slice:
+    def get_slice(self, length: int) -> slice:
         """Return this process's part of a batch; parts are contiguous, and their sizes differ by one image at most."""
         size, larger = divmod(length, self.count)
         start = self.rank * size + min(self.rank, larger)
         return slice(start, start + size + (self.rank < larger))
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the processes."""
         if self.count == 1:
             return tensor
@@ -87,7 +87,7 @@ class Processes:
             self._wait()
 
     def _wait(self) -> None:
-        self.total(torch.zeros((), device=self.device)).item()
+        self.sum(torch.zeros((), device=self.device)).item()
 
 
 ALONE = Processes()
@@ -102,7 +102,7 @@ def connected(processes: Processes, port: int) -> Iterator[None]:
         port: port that the first process listens on.
     """
     if processes.first:
-        with _others(processes.count, port), _process_group(processes, port):
+        with _other_processes(processes.count, port), _process_group(processes, port):
             yield
         return
     threading.Thread(target=_end_with_first, daemon=True).start()
@@ -128,7 +128,7 @@ def _process_group(processes: Processes, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def _others(count: int, port: int) -> Iterator[None]:
+def _other_processes(count: int, port: int) -> Iterator[None]:
     """Start the other processes, which run the command of this one again; end them with the block."""
     closing = threading.Event()
     children: list[subprocess.Popen[bytes]] = []

@@ -18,6 +18,6 @@ def derive_seed(seed: int, *key: int | str) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def generator_for(device: torch.device | str, seed: int, *key: int | str) -> torch.Generator:
+def make_generator(device: torch.device | str, seed: int, *key: int | str) -> torch.Generator:
     """Make a generator on `device`, seeded by :func:`derive_seed`."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *key))

@@ -69,7 +69,7 @@ def require_finite(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in _TYPES:
             raise FormatError(
-                f"{path}: {name}: expected floating-point or whole numbers, received {_name(tensor.dtype)}"
+                f"{path}: {name}: expected floating-point or whole numbers, received {_format_dtype(tensor.dtype)}"
             )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise FormatError(f"{path}: {name}: expected finite numbers, received NaN or infinity")
@@ -91,7 +91,7 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], any_precision: 
         if found is None or found.dtype == own.dtype:
             continue
         if not (any_precision and found.is_floating_point() and own.is_floating_point()):
-            raise ValueError(f"{name}: expected {_name(own.dtype)}, received {_name(found.dtype)}")
+            raise ValueError(f"{name}: expected {_format_dtype(own.dtype)}, received {_format_dtype(found.dtype)}")
     try:
         module.load_state_dict(dict(weights))
     except RuntimeError as error:
@@ -117,5 +117,5 @@ def verify_archive(path: Path) -> None:
         raise ValueError(f"{damaged} does not agree with its checksum")
 
 
-def _name(dtype: torch.dtype) -> str:
+def _format_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

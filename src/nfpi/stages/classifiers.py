@@ -18,7 +18,7 @@ from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.variants import Variants
 from nfpi.classifiers.weights import load_weights
 from nfpi.config import CLASSIFIERS, NOT_AFFECTING_RESULTS, Augmentation, ClassifierConfig
-from nfpi.config.metrics import GENERATED_PREFIX, computed_metrics
+from nfpi.config.metrics import GENERATED_PREFIX, list_computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
 from nfpi.data.store import read_image_set
@@ -30,7 +30,7 @@ from nfpi.runs import Run
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import describe_device, make_device
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged, raise_if_marked
-from nfpi.runtime.files import file_digest, when_committed, written_together
+from nfpi.runtime.files import file_digest, run_after_commit, written_together
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import load_tensors, save_tensors
 from nfpi.stages.fingerprints import code_of
@@ -66,7 +66,7 @@ def train(stage: TrainClassifier) -> None:
         with written_together():
             mark_diverged([stage.path("model"), stage.path("metrics")], fault)
             write_log(stage.path("history"), fault.log)
-        when_committed(checkpoints.clear)
+        run_after_commit(checkpoints.clear)
         logger.warning("%s", fault)
         return
     settings = {
@@ -92,7 +92,7 @@ def train(stage: TrainClassifier) -> None:
             device=describe_device(device.device),
             seconds=time.monotonic() - began,
         )
-    when_committed(checkpoints.clear)
+    run_after_commit(checkpoints.clear)
 
 
 def _validation_metric(config: ClassifierConfig) -> str:
@@ -195,7 +195,7 @@ def test(stage: TestClassifier) -> None:
         real_labels=find_real_labels(pixels) if stage.real_labels else None,
         workers=config.workers,
     )
-    computed = compute_metrics(computed_metrics(stage.metrics), scores.log_prob, scores.labels)
+    computed = compute_metrics(list_computed_metrics(stage.metrics), scores.log_prob, scores.labels)
     if measured == _VALIDATION_CNN_ACC:
         computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
         metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}

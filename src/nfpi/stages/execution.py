@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from nfpi import __version__
-from nfpi.config.extensions import loaded_digests
+from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
 from nfpi.runtime.job_log import RANK_AND_PORT, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
-from nfpi.runtime.manifests import ManifestError, digest_of, find_faults, read_manifest, trace, write_manifest
+from nfpi.runtime.manifests import (
+    ManifestError,
+    compute_digest,
+    find_faults,
+    read_manifest,
+    trace_inputs,
+    write_manifest,
+)
 from nfpi.stages.options.base import MANIFEST, Command, Stage
 
 logger = logging.getLogger(__name__)
@@ -48,7 +55,7 @@ def _run_stage(stage: Stage) -> None:
         OSError: the outputs cannot be written.
     """
     require_writable(stage.output)
-    task = digest_of([stage.command, stage.model_dump_json(), __version__, loaded_digests()])
+    task = compute_digest([stage.command, stage.model_dump_json(), __version__, list_loaded_digests()])
     manifest_before, other_task = _written_at(stage), ""
 
     def wait(fault: LockedError) -> None:
@@ -61,7 +68,7 @@ def _run_stage(stage: Stage) -> None:
     with locked(stage.lock, stage.command, task, wait if writes_log() else None), note_written() as written:
         for path in stage.output_paths():
             remove_remains(path)
-        made_from, facts = trace(stage.input_files(), common=stage.common)
+        made_from, facts = trace_inputs(stage.input_files(), common=stage.common)
         facts |= stage.facts()
         _check_identity(stage, facts)
         if other_task == task and _written_at(stage) != manifest_before and _is_made(stage, made_from, facts):

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config import FLOWS, PRIORS, TrainingConfig
-from nfpi.config.priors import learned_config
+from nfpi.config.priors import make_learned_config
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.model.trained import TrainedFlow
 from nfpi.priors.files import load_prior, load_statistics, save_prior, save_statistics
 from nfpi.priors.fixed_point import FixedPointDiverged, FixedPointResult
 from nfpi.priors.registry import fit
-from nfpi.release import load_release_checkpoint, release_config
+from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.results.logs import write_log, write_rows
 from nfpi.results.records import config_hash
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
-from nfpi.runtime.files import file_digest, when_committed, written_together
+from nfpi.runtime.files import file_digest, run_after_commit, written_together
 from nfpi.stages.fingerprints import code_of
 from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow
 from nfpi.training.batches import TrainingData
@@ -39,21 +39,21 @@ def start_flow(stage: StartFlow) -> None:
     device = make_device(stage.training.precision, stage.devices)
     data = _training_data(stage.data, stage.training, device)
     header: dict[str, Any] = {"start": stage.start, "seed": stage.seed}
-    kind, architecture = stage.flow.kind, FLOWS.settings_of(stage.flow).model_dump(mode="json")
+    kind, architecture = stage.flow.kind, FLOWS.extract_settings(stage.flow).model_dump(mode="json")
     settings = {
         **header,
         "flow": {"kind": kind, **architecture},
         "code": code_of(FLOWS[kind]),
-        "training": stage.training.initial_state_settings(),
+        "training": stage.training.select_initial_state_settings(),
         "data": data.train.meta["sha256"],
     }
     checkpoints = Checkpoints(stage.output, config_hash(settings), stage.training.checkpoint_minutes)
     description = {"kind": kind, "shape": list(data.train.shape), "settings": architecture}
     try:
-        with device.together() as processes:
+        with device.launch_processes() as processes:
             initial = start_training(data, description, stage.start, stage.seed, device, checkpoints, stage.output)
     except TrainingDiverged as fault:
-        fault.context = {"seed": stage.seed, "training": stage.training.initial_state_settings()}
+        fault.context = {"seed": stage.seed, "training": stage.training.select_initial_state_settings()}
         _keep_divergence(stage, fault, device, checkpoints)
         return
     if not processes.first:
@@ -63,12 +63,12 @@ def start_flow(stage: StartFlow) -> None:
         save_statistics(stage.path("statistics"), initial.statistics, header)
         write_log(stage.path("history"), initial.state.log)
         initial.state.save(stage.path("state"), {**header, "devices": processes.count, "precision": device.precision})
-    when_committed(checkpoints.clear)
+    run_after_commit(checkpoints.clear)
 
 
 def fit_prior(stage: FitPrior) -> None:
     """Fit the Gaussians to the statistics of an initial state by the prior's method."""
-    settings = PRIORS.settings_of(stage.prior)
+    settings = PRIORS.extract_settings(stage.prior)
     initial, header = load_prior(stage.initial / "prior.safetensors")
     statistics = load_statistics(stage.initial / "statistics.safetensors")
     described = stage.prior.model_dump(mode="json")
@@ -102,8 +102,8 @@ def train_flow(stage: TrainFlow) -> None:
     """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""
     learned, learning = None, {}
     if stage.learn is not None:
-        own = PRIORS.settings_of(stage.learn).model_dump()
-        learned = learned_config(stage.learn.method, weight=stage.weight, **own)
+        own = PRIORS.extract_settings(stage.learn).model_dump()
+        learned = make_learned_config(stage.learn.method, weight=stage.weight, **own)
         settings = stage.learn.model_dump(mode="json")
         learning = {"method": stage.learn.method, "lambda": stage.weight, "settings": settings}
     prior_file = stage.prior if stage.prior is not None else stage.initial / "prior.safetensors"
@@ -114,7 +114,7 @@ def train_flow(stage: TrainFlow) -> None:
     state, header = TrainingState.load(state_file, stage.training, data.steps_per_epoch, device.device)
     fingerprint = config_hash(
         {
-            "training": stage.training.result_settings(),
+            "training": stage.training.select_result_settings(),
             "code": code_of(FLOWS[state.flow.kind]),
             "state": file_digest(state_file),
             "prior": file_digest(prior_file),
@@ -125,11 +125,11 @@ def train_flow(stage: TrainFlow) -> None:
     checkpoints = Checkpoints(stage.output, fingerprint, stage.training.checkpoint_minutes)
     seed = state.seed
     try:
-        with device.together() as processes:
+        with device.launch_processes() as processes:
             state = continue_training(state, prior, data, device, checkpoints, learned, stage.output)
     except TrainingDiverged as fault:
         fault.weight = stage.weight if learned is not None else prior_header.get("lambda")
-        fault.context = {"seed": seed, "training": stage.training.result_settings()}
+        fault.context = {"seed": seed, "training": stage.training.select_result_settings()}
         _keep_divergence(stage, fault, device, checkpoints)
         return
     if not processes.first:
@@ -149,7 +149,7 @@ def train_flow(stage: TrainFlow) -> None:
     with written_together():
         write_log(stage.path("history"), state.log)
         TrainedFlow(state.averaged_flow, final, config).write(stage.path("config").parent)
-    when_committed(checkpoints.clear)
+    run_after_commit(checkpoints.clear)
 
 
 def _keep_divergence(
@@ -165,7 +165,7 @@ def _keep_divergence(
     with written_together():
         mark_diverged([path for path in stage.output_paths() if path != stage.path("history")], fault)
         write_log(stage.path("history"), fault.log)
-    when_committed(checkpoints.clear)
+    run_after_commit(checkpoints.clear)
     logger.warning("%s", fault)
 
 
@@ -178,7 +178,7 @@ def import_release(stage: ImportRelease) -> None:
             f"{stage.data}: expected images {flow.shape} of {prior.num_classes} classes as in {stage.checkpoint}, "
             f"received {train.shape} of {train.num_classes}"
         )
-    config = release_config(stage.checkpoint, stage.averaged, _data_header(train))
+    config = make_release_config(stage.checkpoint, stage.averaged, _data_header(train))
     TrainedFlow(flow, prior, config).write(stage.path("config").parent)
 
 

@@ -13,7 +13,7 @@ from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import TrainingData, latent_statistics
-from nfpi.training.divergence import fit_diverged, loss_diverged, require_finite
+from nfpi.training.divergence import make_fit_error, make_loss_error, require_finite
 from nfpi.training.state import TrainingState
 
 
@@ -30,18 +30,18 @@ class FixedPrior:
         self._prior = _cast_for_flow(prior, device)
         self._objective = objective
 
-    def current(self) -> GaussianPrior:
+    def get_gaussians(self) -> GaussianPrior:
         """Return the Gaussians of the next batch, in the flow's precision and on its device."""
         return self._prior
 
-    def loss(self, nll: Tensor) -> Tensor:
+    def compute_loss(self, nll: Tensor) -> Tensor:
         """Compute the loss, (), of a batch with these −log p(x | y), (B,)."""
         return nll.mean()
 
     def step(self, progress: float) -> None:
         """Do nothing: the Gaussians are fixed."""
 
-    def after_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
+    def summarize_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
         """Return the Gaussians and the value of their objective after an epoch with this mean of −log p(x | y)."""
         return self._prior, self._objective
 
@@ -61,22 +61,22 @@ class LearnedPrior:
         self._processes = processes
         self._current = learner.prior
 
-    def current(self) -> GaussianPrior:
+    def get_gaussians(self) -> GaussianPrior:
         """Return the Gaussians of the next batch, with their gradient, in the flow's precision and on its device."""
         self._current = self._learner()
         return _cast_for_flow(self._current, self._device)
 
-    def loss(self, nll: Tensor) -> Tensor:
-        """Compute the loss, (), of a batch with these −log p(x | y), (B,), under the last :meth:`current`."""
+    def compute_loss(self, nll: Tensor) -> Tensor:
+        """Compute the loss, (), of a batch with these −log p(x | y), (B,), under the last :meth:`get_gaussians`."""
         return nll.mean() + self._learner.repulsion(self._current).to(nll) / self._current.num_classes
 
     def step(self, progress: float) -> None:
-        """Make a step by the gradient of the batch; `progress`: see :func:`learning_progress`."""
+        """Make a step by the gradient of the batch; `progress`: see :func:`compute_learning_progress`."""
         for parameter in self._learner.optimizer.param_groups[0]["params"]:
-            parameter.grad = self._processes.total(parameter.grad) / self._processes.count
+            parameter.grad = self._processes.sum(parameter.grad) / self._processes.count
         self._learner.step(progress)
 
-    def after_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
+    def summarize_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
         """Return the Gaussians and the value of their objective after an epoch with this mean of −log p(x | y)."""
         prior = self._learner.prior
         repulsion = self._learner.repulsion(prior).item() / prior.num_classes
@@ -87,7 +87,7 @@ def _cast_for_flow(prior: GaussianPrior, device: torch.device) -> GaussianPrior:
     return prior.to(dtype=torch.get_default_dtype()).to(device)  # in this order: MPS has no float64
 
 
-def prior_of_epoch(
+def prepare_epoch_prior(
     state: TrainingState, given: GaussianPrior, data: TrainingData, interruption: Interruption
 ) -> FixedPrior | LearnedPrior:
     """Return the prior of the next epoch, after the fit or step of the Gaussians that is due before this epoch.
@@ -99,18 +99,18 @@ def prior_of_epoch(
     if learner is None or learned_epochs < 0:
         return FixedPrior(given, data.device)
     if isinstance(learner, RepeatedFixedPoint):
-        return _fitted_prior(state, learner, learned_epochs, data, interruption)
+        return _fit_prior_if_due(state, learner, learned_epochs, data, interruption)
     if learner.config.every == "step":
         return LearnedPrior(learner, data.device, data.processes)
     if learner.steps <= learned_epochs:  # the step may have been made before the training was interrupted
         nll_range = ValueRange() if learner.config.objective == "released" else None
-        statistics = _statistics(state, learner, data, interruption, nll_range)
-        learner.descend(statistics, learning_progress(state, data), nll_range)
+        statistics = _compute_statistics(state, learner, data, interruption, nll_range)
+        learner.descend(statistics, compute_learning_progress(state, data), nll_range)
         require_finite(state, data.config, len(state.log) + 1)
     return FixedPrior(learner.prior, data.device, learner.loss)
 
 
-def learns_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:
+def is_pass_due_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:
     """Return whether the Gaussians are learned from a pass over the training images before an epoch, counted from 0."""
     learner, learned_epochs = state.learner, epoch - data.config.fit_after_epochs
     if learner is None or learned_epochs < 0:
@@ -120,7 +120,7 @@ def learns_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:
     return learner.config.every == "epoch"
 
 
-def _fitted_prior(
+def _fit_prior_if_due(
     state: TrainingState,
     learner: RepeatedFixedPoint,
     learned_epochs: int,
@@ -130,16 +130,16 @@ def _fitted_prior(
     """Return the Gaussians of the last fit, after making a fit if one is due."""
     past_fits, since = divmod(learned_epochs, learner.config.every_epochs)
     if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
-        statistics = _statistics(state, learner, data, interruption)
+        statistics = _compute_statistics(state, learner, data, interruption)
         try:
             learner.fit(statistics)
         except FixedPointDiverged as fault:
-            raise fit_diverged(fault, state, len(state.log) + 1) from None
+            raise make_fit_error(fault, state, len(state.log) + 1) from None
         require_finite(state, data.config, len(state.log) + 1)
     return FixedPrior(learner.prior, data.device, learner.loss if since == 0 else None)
 
 
-def _statistics(
+def _compute_statistics(
     state: TrainingState,
     learner: GaussianLearner | RepeatedFixedPoint,
     data: TrainingData,
@@ -152,10 +152,10 @@ def _statistics(
             prior = _cast_for_flow(learner.prior, data.device)
             return latent_statistics(state.flow, data, state.seed, prior, nll_range, next_epoch=len(state.log))
     except ArithmeticError:
-        raise loss_diverged(state.step, state.seed, data.config) from None
+        raise make_loss_error(state.step, state.seed, data.config) from None
 
 
-def learning_progress(state: TrainingState, data: TrainingData) -> float:
+def compute_learning_progress(state: TrainingState, data: TrainingData) -> float:
     """Compute the share of the steps after `fit_after_epochs` that are made."""
     before = data.config.fit_after_epochs * data.steps_per_epoch
     return (state.step - before) / (data.config.epochs * data.steps_per_epoch - before)

@@ -35,11 +35,17 @@ from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
-from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, initialization_images, latent_statistics
-from nfpi.training.divergence import TrainingDiverged, loss_diverged, require_finite
-from nfpi.training.epoch_prior import FixedPrior, LearnedPrior, learning_progress, learns_before, prior_of_epoch
-from nfpi.training.optimizers import learning_rate
-from nfpi.training.state import LogRow, TrainingState, new_learner
+from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, draw_initialization_images, latent_statistics
+from nfpi.training.divergence import TrainingDiverged, make_loss_error, require_finite
+from nfpi.training.epoch_prior import (
+    FixedPrior,
+    LearnedPrior,
+    compute_learning_progress,
+    is_pass_due_before,
+    prepare_epoch_prior,
+)
+from nfpi.training.optimizers import compute_learning_rate
+from nfpi.training.state import LogRow, TrainingState, make_learner
 from nfpi.training.step import TrainingStep
 from nfpi.training.tracking import tracking
 
@@ -103,7 +109,7 @@ def start_training(
             prior = initial_prior(statistics, start, seed)
             state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
         if data.config.fit_after_epochs or statistics is None:
-            saved_along = {"prior.mean": prior.mean, "prior.variance": prior.variance}
+            extra_tensors = {"prior.mean": prior.mean, "prior.variance": prior.variance}
             until_epoch = data.config.fit_after_epochs
             state = _train(
                 state,
@@ -113,14 +119,14 @@ def start_training(
                 device,
                 checkpoints,
                 tracked,
-                saved_along,
+                extra_tensors,
                 progress,
-                afterwards=STATISTICS_EPOCH,
+                epoch_after=STATISTICS_EPOCH,
             )
             try:
                 statistics = latent_statistics(state.flow, data, seed)
             except ArithmeticError:  # after the last step, the series of a coupling cannot be summed
-                fault = loss_diverged(state.step, seed, data.config)
+                fault = make_loss_error(state.step, seed, data.config)
                 fault.log = state.log
                 raise fault from None
         return InitialState(state, prior, statistics)
@@ -170,7 +176,7 @@ def continue_training(
     if resumed is not None:
         state = resumed[0]
     if state.learner is None and learned is not None:
-        state.learner = new_learner(prior, learned, data.device)
+        state.learner = make_learner(prior, learned, data.device)
     found = state.learner.config if state.learner is not None else None
     if found != learned:
         raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
@@ -181,7 +187,7 @@ def continue_training(
 def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
     """Build a flow, initialise it on images, and check its shapes, inverse and log-determinants on some of them."""
     flow = build_flow(description).to(data.device)
-    images = initialization_images(data, seed)
+    images = draw_initialization_images(data, seed)
     with torch.no_grad():
         flow.initialize(images)
     check_flow(flow, images[:_CHECKED_IMAGES], jacobian=False)
@@ -207,17 +213,17 @@ def _train(
     device: Device,
     checkpoints: Checkpoints | None = None,
     tracked: Path | None = None,
-    saved_along: Mapping[str, Tensor] | None = None,
+    extra_tensors: Mapping[str, Tensor] | None = None,
     progress: bool | None = None,
-    afterwards: int | None = None,
+    epoch_after: int | None = None,
 ) -> TrainingState:
-    """Train until the log has `until_epoch` rows; the first images of the epoch `afterwards` are read in advance.
+    """Train until the log has `until_epoch` rows; the first images of the epoch `epoch_after` are read in advance.
 
     An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch without a row.
     """
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
-    own = processes.get_slice(data.images_of_batch(0))
+    own = processes.get_slice(data.count_images(0))
     compiler = choose_compiler(config.compile, data.device)
     step = TrainingStep(state, config, device, steps, own.stop - own.start, compiler)
     state.note_precision(device.precision)
@@ -232,27 +238,27 @@ def _train(
         disable=None if progress is None else not progress,
     )
 
-    def snapshot() -> Snapshot:
+    def take_snapshot() -> Snapshot:
         require_finite(state, config, len(state.log) + 1)
         tensors, header = state.serialize()
-        return state.step, {**tensors, **(saved_along or {})}, header
+        return state.step, {**tensors, **(extra_tensors or {})}, header
 
     try:
         with (
             tracking(tracked if processes.first else None, data, state.log, resumed) as track,
-            checkpointing(checkpoints if processes.first else None, snapshot) as checkpointer,
+            checkpointing(checkpoints if processes.first else None, take_snapshot) as checkpointer,
         ):
             while len(state.log) < until_epoch:
                 epoch = len(state.log)
                 step.choose_bounds(epoch_begins=state.step == epoch * steps_per_epoch)
-                epoch_prior = prior_of_epoch(state, prior, data, checkpointer.interruption)
-                next_epoch = afterwards
+                epoch_prior = prepare_epoch_prior(state, prior, data, checkpointer.interruption)
+                next_epoch = epoch_after
                 if epoch + 1 < until_epoch:
-                    next_epoch = STATISTICS_EPOCH if learns_before(epoch + 1, state, data) else epoch + 1
+                    next_epoch = STATISTICS_EPOCH if is_pass_due_before(epoch + 1, state, data) else epoch + 1
                 for x, labels in data.stream(state.seed, epoch, state.step - epoch * steps_per_epoch, next_epoch):
                     # gradients are averaged over the processes; the factor gives every image the same weight
-                    share = len(labels) / data.images_of_batch(state.step % steps_per_epoch)
-                    nll = step(epoch_prior, x, labels, share * processes.count, learning_progress(state, data))
+                    share = len(labels) / data.count_images(state.step % steps_per_epoch)
+                    nll = step(epoch_prior, x, labels, share * processes.count, compute_learning_progress(state, data))
                     state.epoch_nll += processes.sum(nll.sum())
                     bar.update()
                     if state.step % _STEPS_BETWEEN_CHECKS == 0 or state.step % steps_per_epoch == 0:
@@ -268,7 +274,7 @@ def _train(
                 checkpointer.save_if_due(epoch_ended=True)
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
-        known = fault if isinstance(fault, TrainingDiverged) else loss_diverged(state.step, state.seed, config)
+        known = fault if isinstance(fault, TrainingDiverged) else make_loss_error(state.step, state.seed, config)
         known.log = state.log
         raise known from None
     finally:
@@ -292,11 +298,11 @@ def _close_epoch(
     epoch = len(state.log) + 1
     config, dimensions = data.config, torch.Size(data.train.shape).numel()
     mean_nll = state.epoch_nll.cpu() / len(data.train)
-    prior, objective = epoch_prior.after_epoch(mean_nll.item())
+    prior, objective = epoch_prior.summarize_epoch(mean_nll.item())
     row: LogRow = {
         "epoch": epoch,
         "step": state.step,
-        "learning_rate": learning_rate(config, state.step, config.epochs * data.steps_per_epoch),
+        "learning_rate": compute_learning_rate(config, state.step, config.epochs * data.steps_per_epoch),
         "train_bits_per_dim": float(data.domain.bits_per_dim(mean_nll, dimensions)),
         "prior_loss": objective,
         "validation_bits_per_dim": None,

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from nfpi.results.times import read_seconds, read_times
-from nfpi.runtime.durations import write_duration
-from nfpi.runtime.job_log import last_lines
+from nfpi.runtime.durations import format_duration
+from nfpi.runtime.job_log import read_last_lines
 from nfpi.workflow.changes import describe_reason, find_changes
 from nfpi.workflow.forecast import Forecast
 from nfpi.workflow.misuse import describe_misuse
@@ -31,7 +31,7 @@ from nfpi.workflow.misuse import describe_misuse
 Record = logging.LogRecord
 Format = Callable[[Record], str]
 
-_LAST_LINES = 8
+_SHOWN_LOG_LINES = 8
 """Number of lines shown of the log of a failed job."""
 _SHOWN_FAILURES = 5
 """Number of failed jobs whose logs are shown."""
@@ -65,7 +65,7 @@ class OutputSettings(Protocol):
 class Output(Protocol):
     """Handler of log records."""
 
-    def receive(self, record: Record, format_record: Format) -> None:
+    def print_record(self, record: Record, format_record: Format) -> None:
         """Print a record.
 
         Args:
@@ -73,8 +73,8 @@ class Output(Protocol):
             format_record: function that formats a record as Snakemake does.
         """
 
-    def finish(self) -> None:
-        """Print what remains to be said at the end of a run of Snakemake."""
+    def print_ending(self) -> None:
+        """Print the last lines at the end of a run of Snakemake."""
 
 
 def make_output(settings: OutputSettings, handler: logging.Handler) -> Output:
@@ -113,15 +113,15 @@ class PlainOutput:
 
     handler: logging.Handler
 
-    def receive(self, record: Record, format_record: Format) -> None:
+    def print_record(self, record: Record, format_record: Format) -> None:
         """Print a record."""
         record = copy.copy(record)  # the original goes to Snakemake's own log
-        if _event(record) == "job_info":
+        if _get_event(record) == "job_info":
             record.reason = describe_reason(record.reason, record.rule_name, record.wildcards)  # type: ignore[attr-defined]
         record.msg = describe_misuse(str(record.msg), sys.argv[1:]) or record.msg
         self.handler.emit(record)
 
-    def finish(self) -> None:
+    def print_ending(self) -> None:
         """No-op."""
 
 
@@ -166,30 +166,30 @@ class JobLines:
     _total: int = 0
     _done: int = 0
     _interrupted: bool = False
-    _live: bool = False
+    _shows_running: bool = False
 
-    def receive(self, record: Record, format_record: Format) -> None:
+    def print_record(self, record: Record, format_record: Format) -> None:
         """Print a record."""
         announced = getattr(record, "nfpi_announcement", None)
         if announced is not None:
-            self._begin(*announced)
+            self._handle_announcement(*announced)
             return
-        match _event(record):
+        match _get_event(record):
             case "run_info":
                 self._stats = Counter({str(name): int(n) for name, n in record.stats.items() if name != "total"})  # type: ignore[attr-defined]
             case "job_info":
-                self._start(record)
+                self._handle_start(record)
             case "job_finished":
                 job_id = getattr(record, "job_id", None)
-                self._end(getattr(record, "jobid", 0) if job_id is None else job_id)
+                self._handle_end(getattr(record, "jobid", 0) if job_id is None else job_id)
             case "job_error":
-                self._fail(record)
+                self._handle_failure(record)
             case "group_info" | "group_error" | "error" | None | "":
                 self._print_message(record, format_record)
         self._show_running()
 
-    def finish(self) -> None:
-        """Print the last lines of the logs of failed jobs; after Ctrl-C, how to resume."""
+    def print_ending(self) -> None:
+        """Print the ends of the logs of failed jobs; after Ctrl-C, how to resume."""
         self._hide_running()
         if self._interrupted:
             self._print("\nstopped; run the same command again to resume")
@@ -200,28 +200,30 @@ class JobLines:
 
     def _print_failed(self) -> None:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)
-        waiting = f", {_count(left, 'job')} not run" if left > 0 else ""
-        self._print(f"\n{_count(failed, 'job')} failed{waiting}; run the same command again to make what is missing")
+        waiting = f", {_format_count(left, 'job')} not run" if left > 0 else ""
+        self._print(
+            f"\n{_format_count(failed, 'job')} failed{waiting}; run the same command again to make what is missing"
+        )
         shown = list(self._failed.values())[:_SHOWN_FAILURES]
         for job in shown:
             self._print(f"\n{job.message}")
             for path in job.log:
-                lines = last_lines(path, _LAST_LINES)
+                lines = read_last_lines(path, _SHOWN_LOG_LINES)
                 self._print("".join(f"    {line}\n" for line in lines) + f"  log: {path}")
         if failed > len(shown):
             self._print(f"\nand {failed - len(shown)} more, named above")
 
-    def _begin(self, results: Path, stages: Mapping[str, str]) -> None:
+    def _handle_announcement(self, results: Path, stages: Mapping[str, str]) -> None:
         jobs = Counter({rule: count for rule, count in self._stats.items() if rule in stages})
         times = read_times(results)
         self._forecast = Forecast(jobs, {rule: times.get(stages[rule], []) for rule in jobs})
         self._total = jobs.total()
-        seconds, known = self._forecast.seconds_left({}, 1)
-        time_left = f", about {write_duration(seconds)} if run one at a time" if known and self._total else ""
+        seconds, known = self._forecast.estimate_seconds_left({}, 1)
+        time_left = f", about {format_duration(seconds)} if run one at a time" if known and self._total else ""
         follow = f" (nfpi status {results} shows what is running)" if self._total > 1 else ""
-        self._print(f"{_count(self._total, 'job')}{time_left}{follow}")
+        self._print(f"{_format_count(self._total, 'job')}{time_left}{follow}")
 
-    def _start(self, record: Any) -> None:
+    def _handle_start(self, record: Any) -> None:
         if not record.rule_msg:
             return  # a target without a command
         message = record.rule_msg.splitlines()[0]
@@ -235,7 +237,7 @@ class JobLines:
         attempt = self._attempts[record.jobid]
         self._running[record.jobid] = _Job(record.rule_name, message, log, times, self.clock(), attempt)
 
-    def _end(self, job_id: int) -> None:
+    def _handle_end(self, job_id: int) -> None:
         job = self._running.pop(job_id, None)
         if job is None:
             return
@@ -243,18 +245,18 @@ class JobLines:
         seconds = read_seconds(job.times) if job.times else None  # excludes the time in a cluster's queue
         seconds = self.clock() - job.began if seconds is None else seconds
         self._forecast.record_end(job.rule, seconds)
-        self._print_job(job, ", ".join(filter(None, (write_duration(seconds), self._time_left()))))
+        self._print_job(job, ", ".join(filter(None, (format_duration(seconds), self._format_time_left()))))
 
-    def _fail(self, record: Any) -> None:
+    def _handle_failure(self, record: Any) -> None:
         job = self._running.pop(record.jobid, None)
         if job is None or self._interrupted:
             return
         job.log = [path for path in (Path(_NOTE.sub("", str(name))) for name in record.log) if path.exists()] or job.log
         self._failed[record.jobid] = job
         self._forecast.record_end(job.rule, None)
-        self._print_job(job, f"FAILED after {write_duration(self.clock() - job.began)}")
+        self._print_job(job, f"FAILED after {format_duration(self.clock() - job.began)}")
 
-    def _restart(self, job_id: int) -> None:
+    def _handle_restart(self, job_id: int) -> None:
         job = self._failed.pop(job_id, None)
         if job is not None:
             self._forecast.record_restart(job.rule)
@@ -265,17 +267,17 @@ class JobLines:
         place = f"{self._done:{width}}/{self._total}  " if self._total else ""
         self._print(f"{place}{job.message} ({remark})")
 
-    def _time_left(self) -> str:
+    def _format_time_left(self) -> str:
         if self._done >= self._total:
             return ""
         now = self.clock()
         running: dict[str, list[float]] = {}
         for job in self._running.values():
             running.setdefault(job.rule, []).append(now - job.began)
-        seconds, known = self._forecast.seconds_left(running, len(self._running) + 1)
+        seconds, known = self._forecast.estimate_seconds_left(running, len(self._running) + 1)
         if seconds < 1:
             return ""
-        return f"{'about' if known else 'at least'} {write_duration(seconds)} left"
+        return f"{'about' if known else 'at least'} {format_duration(seconds)} left"
 
     def _print_message(self, record: Record, format_record: Format) -> None:
         text = str(format_record(record))
@@ -284,13 +286,13 @@ class JobLines:
             self._running.clear()
             self._print("stopping ...")
         elif restarted := _RESTARTED.match(text):
-            self._restart(int(restarted[1]))
+            self._handle_restart(int(restarted[1]))
         elif submitted := _SUBMITTED.match(text):
-            self._submit(int(submitted[1]), submitted[2])
+            self._handle_submission(int(submitted[1]), submitted[2])
         elif not _NOISE.match(text):
             self._print(describe_misuse(text, sys.argv[1:]) or text)
 
-    def _submit(self, job_id: int, cluster_id: str) -> None:
+    def _handle_submission(self, job_id: int, cluster_id: str) -> None:
         job = self._running.get(job_id)
         if job is not None:
             self._print_job(job, f"submitted as SLURM job {cluster_id}; log: {', '.join(map(str, job.log))}")
@@ -305,27 +307,27 @@ class JobLines:
         if not self._running or not self.stream.isatty():
             return
         job, *others = self._running.values()
-        mean = self._forecast.mean_seconds(job.rule)
+        mean = self._forecast.compute_mean_seconds(job.rule)
         parts = [
             f"... {job.message}",
-            f" (about {write_duration(mean)})" if mean else "",
+            f" (about {format_duration(mean)})" if mean else "",
             f", and {len(others)} more" if others else "",
         ]
         width = shutil.get_terminal_size().columns - 1
         self.stream.write("".join(parts)[:width])
         self.stream.flush()
-        self._live = True
+        self._shows_running = True
 
     def _hide_running(self) -> None:
-        if self._live:
+        if self._shows_running:
             self.stream.write("\r\x1b[K")
-            self._live = False
+            self._shows_running = False
 
 
-def _event(record: Record) -> str | None:
+def _get_event(record: Record) -> str | None:
     event = getattr(record, "event", None)
     return None if event is None else str(getattr(event, "value", event))
 
 
-def _count(number: int, what: str) -> str:
+def _format_count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
