@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.evidence.blocks import find_blocks, outdated_blocks
+from nfpi.evidence.blocks import find_blocks, find_outdated_blocks
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def read(preset: str) -> RebuiltResults:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_document_prints_what_the_evidence_says(path: Path):
-    outdated = [f"{path.name}:{block.begin + 1}: {block.name}" for block, _ in outdated_blocks(path, read)]
+    outdated = [f"{path.name}:{block.begin + 1}: {block.name}" for block, _ in find_outdated_blocks(path, read)]
     assert not outdated, f"nfpi tables docs/evidence --update {path.relative_to(ROOT)}"
 
 
@@ -35,4 +35,4 @@ def test_all_tables_can_be_rebuilt_from_committed_evidence(folder: Path):
     evidence = read(folder.name)
     assert evidence.runs
     for name in evidence.config.tables:
-        assert len(evidence.table(name))
+        assert len(evidence.make_table(name))

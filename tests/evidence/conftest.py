@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nfpi.config import Config
-from nfpi.evidence.copies import GatheringSummary, gather, runs_of, with_seeds
+from nfpi.evidence.copies import GatheringSummary, gather_evidence, list_runs, replace_seeds
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import write_metrics
 from nfpi.results.settings import StoredSettings
@@ -45,7 +45,7 @@ class Results:
 
     def make(self, seed: int, *, epochs: int = 2, without: tuple[float, ...] = (), shift: float = 0.0) -> None:
         """Leave the runs of a seed; the largest λ diverged."""
-        for run in runs_of(with_seeds(self.stored.config, [seed])):
+        for run in list_runs(replace_seeds(self.stored.config, [seed])):
             if run.weight in without:
                 continue
             if run.weight == 1e9:
@@ -76,7 +76,7 @@ class Results:
 
     def gather(self, **options: bool) -> GatheringSummary:
         """Keep the evidence."""
-        return gather(self.root, self.evidence, self.stored, **options)
+        return gather_evidence(self.root, self.evidence, self.stored, **options)
 
 
 @pytest.fixture

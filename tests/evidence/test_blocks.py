@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.evidence.blocks import fill_blocks, find_blocks, outdated_blocks
+from nfpi.evidence.blocks import fill_blocks, find_blocks, find_outdated_blocks
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.markup import to_markdown
@@ -52,13 +52,13 @@ def test_blocks_are_found_outside_of_code(document):
 
 
 def test_blocks_are_filled_in_and_are_not_outdated_then(document, rebuilt):
-    assert len(outdated_blocks(document, lambda _: rebuilt)) == 2
+    assert len(find_outdated_blocks(document, lambda _: rebuilt)) == 2
     text, changed = fill_blocks(document, lambda _: rebuilt)
     document.write_text(text)
     assert changed == 2
-    assert outdated_blocks(document, lambda _: rebuilt) == []
+    assert find_outdated_blocks(document, lambda _: rebuilt) == []
     assert fill_blocks(document, lambda _: rebuilt) == (text, 0)
-    assert to_markdown(rebuilt.table("table2"), "Accuracy against λ").strip() in text
+    assert to_markdown(rebuilt.make_table("table2"), "Accuracy against λ").strip() in text
     assert "an old table" not in text
     assert text.startswith("# Results\n\n<!-- evidence: mine/table2 -->\n\n**Accuracy against λ**\n")
     assert "\nBetween.\n" in text
@@ -76,7 +76,7 @@ def test_the_short_form_has_values_alone(document, rebuilt):
 def test_a_number_that_is_changed_by_hand_is_found(document, rebuilt):
     text, _ = fill_blocks(document, lambda _: rebuilt)
     document.write_text(text.replace("85.5", "95.5", 1))
-    ((block, expected),) = outdated_blocks(document, lambda _: rebuilt)
+    ((block, expected),) = find_outdated_blocks(document, lambda _: rebuilt)
     assert "95.5" in block.text
     assert "95.5" not in expected
 

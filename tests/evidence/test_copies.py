@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +101,21 @@ def test_another_seed_of_other_settings_is_refused(results: Results):
     with pytest.raises(EvidenceError, match=r"seed=1.*: expected the settings of .*seed=0.*training\.epochs"):
         results.gather()
     results.gather(with_other_settings=True)
+
+
+def test_a_run_of_another_seed_is_named_if_the_settings_differ_from_it_alone(results: Results):
+    other = replace(FLOW, seed=1)
+    results.measure(FLOW)
+    results.measure(other, epochs=3)
+    path = results.root / other.folder / "metrics.json"
+    complete = path.read_text()
+    record = json.loads(complete)
+    del record["settings"]["training"]["epochs"]  # as if an older version had written it
+    path.write_text(json.dumps(record))
+    results.gather()
+    path.write_text(complete)
+    with pytest.raises(EvidenceError, match=r"seed=1.*: expected the settings of .*seed=0, .*training\.epochs"):
+        results.gather()
 
 
 def test_other_values_under_the_same_settings_are_told(results: Results):

@@ -18,7 +18,7 @@ from nfpi.results.tables import accuracy_table, read_reference
 from nfpi.runs import Run
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 from .conftest import Results
 
@@ -48,11 +48,11 @@ def kept(results: Results) -> Results:
 
 def test_a_table_is_that_of_the_results_themselves(kept: Results):
     config = read(kept).config
-    rows = table_rows(config, "table2")
+    rows = list_table_rows(config, "table2")
     runs = {run for row in rows for run in row.runs}
     reference = read_reference(REFERENCE)
     expected = accuracy_table(collect(runs, kept.root), config.tables["table2"], reference, rows, kept.root)
-    assert read(kept).table("table2").equals(expected)
+    assert read(kept).make_table("table2").equals(expected)
     assert expected["nf_acc_seeds"].dropna().tolist() == [2, 2]
     assert "2 of 2 seeds" in expected["status"].tolist()[-1]
 
@@ -71,13 +71,13 @@ def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):
     results.make(0, without=(1e4,))
     results.make(1, without=(0,))
     results.gather()
-    table = read(results).table("table2")
+    table = read(results).make_table("table2")
     assert table["nf_acc_seeds"].fillna(0).tolist() == [1, 1, 0]
     shutil.rmtree(results.evidence)
     shutil.rmtree(results.root)
     results.make(0, without=(1e4,))
     results.gather()
-    assert read(results).table("table2")["status"].tolist()[1] == "missing"
+    assert read(results).make_table("table2")["status"].tolist()[1] == "missing"
 
 
 def test_folders_made_on_several_machines_say_so(kept: Results):
@@ -118,7 +118,7 @@ def test_metrics_of_another_run_are_refused(kept: Results):
     shutil.copy(kept.evidence / name.replace("seed=0", "seed=1"), kept.evidence / name)
     seal(kept.evidence, name)
     with pytest.raises(ValueError, match=r"expected the metrics of .*seed=0, received those of .*seed=1"):
-        read(kept).table("table2")
+        read(kept).make_table("table2")
 
 
 @pytest.mark.parametrize(

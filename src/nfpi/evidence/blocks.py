@@ -49,10 +49,11 @@ def find_blocks(path: Path) -> list[Block]:
         EvidenceError: a block does not end, or its comment is ill-formed.
         OSError: the file cannot be read.
     """
-    lines, blocks, begin, fence = path.read_text(encoding="utf-8").splitlines(), [], -1, False
+    lines, blocks, begin, is_code = path.read_text(encoding="utf-8").splitlines(), [], -1, False
     for index, line in enumerate(lines):
-        fence = fence != line.startswith("```")
-        if fence:
+        if line.startswith("```"):
+            is_code = not is_code
+        if is_code:
             continue
         if _ANY_BEGIN.match(line.strip()):
             if begin >= 0 or _BEGIN.fullmatch(line.strip()) is None:
@@ -70,7 +71,7 @@ def find_blocks(path: Path) -> list[Block]:
     return blocks
 
 
-def render(block: Block, read: Callable[[str], RebuiltResults]) -> str:
+def render_block(block: Block, read: Callable[[str], RebuiltResults]) -> str:
     """Return the current text of a block.
 
     Args:
@@ -84,25 +85,25 @@ def render(block: Block, read: Callable[[str], RebuiltResults]) -> str:
     evidence = read(preset)
     tables = evidence.config.tables
     if name == CLAIMS and not block.is_short:
-        return claims_to_markdown(evidence.claims()).strip("\n")
+        return claims_to_markdown(evidence.judge_claims()).strip("\n")
     if name not in tables:
         known = ", ".join([*tables, *([CLAIMS] if evidence.config.claims else [])])
         where = f"{block.path}:{block.begin + 1}"
         raise EvidenceError(f"{where}: expected a table of the evidence of {preset} ({known}), received '{name}'")
-    frame = evidence.table(name)
+    frame = evidence.make_table(name)
     return (to_short_markdown(frame) if block.is_short else to_markdown(frame, tables[name].title)).strip("\n")
 
 
-def outdated_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> list[tuple[Block, str]]:
+def find_outdated_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> list[tuple[Block, str]]:
     """Return the outdated blocks of a file, with their current texts."""
-    rendered = [(block, render(block, read)) for block in find_blocks(path)]
+    rendered = [(block, render_block(block, read)) for block in find_blocks(path)]
     return [(block, text) for block, text in rendered if block.text != text]
 
 
 def fill_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> tuple[str, int]:
     """Return the contents of a file with all blocks updated, and the number of outdated blocks."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    outdated = outdated_blocks(path, read)
+    outdated = find_outdated_blocks(path, read)
     for block, text in reversed(outdated):
         lines[block.begin + 1 : block.end] = ["", *text.splitlines(), ""]
     return "\n".join(lines) + "\n", len(outdated)

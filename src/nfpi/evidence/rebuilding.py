@@ -30,7 +30,7 @@ from nfpi.results.settings import read_settings
 from nfpi.results.sides import Evidence as EvidenceOfClaims
 from nfpi.results.tables import accuracy_table, read_reference
 from nfpi.runs import Layout, Run
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 _REFERENCE = "workflow/reference/paper.csv"
 _SHOWN_VALUES = 4
@@ -71,7 +71,7 @@ class RebuiltResults:
     """A verified folder of evidence, from which results are rebuilt.
 
     Args:
-        folder: folder written by :func:`nfpi.evidence.copies.gather`.
+        folder: folder written by :func:`nfpi.evidence.copies.gather_evidence`.
         reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
         config: the settings of the preset, with the seeds of the evidence.
         runs: runs of the evidence.
@@ -110,19 +110,19 @@ class RebuiltResults:
         """Metrics of all runs."""
         return collect((item.run for item in self.runs), self.folder)
 
-    def table(self, name: str) -> pd.DataFrame:
+    def make_table(self, name: str) -> pd.DataFrame:
         """Make a table of the preset; rows without runs have the status `missing`."""
-        rows = table_rows(self.config, name)
+        rows = list_table_rows(self.config, name)
         return accuracy_table(self.metrics, self.config.tables[name], self.reference, rows, self.folder)
 
-    def claims(self) -> pd.DataFrame:
+    def judge_claims(self) -> pd.DataFrame:
         """Judge the claims of the preset."""
         config = self.config
-        rows = {name: table_rows(config, name) for name in config.tables}
-        evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self._predictions)
+        rows = {name: list_table_rows(config, name) for name in config.tables}
+        evidence = EvidenceOfClaims(self.metrics, config.tables, rows, self.reference, self._read_predictions)
         return judge_claims(config.claims, evidence)
 
-    def _predictions(self, run: Run) -> Predictions:
+    def _read_predictions(self, run: Run) -> Predictions:
         return read_predictions(self.folder / run.folder / "predictions.npz")
 
     @cached_property
@@ -135,7 +135,10 @@ class RebuiltResults:
     def describe(self) -> str:
         """Describe runs, seeds, commits and devices in one line."""
         seeds = ", ".join(map(str, self.config.seeds))
-        made = [_count(self.software, name, plural) for name, plural in (("commit", "commits"), ("device", "devices"))]
+        made = [
+            _describe_software(self.software, name, plural)
+            for name, plural in (("commit", "commits"), ("device", "devices"))
+        ]
         return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}, {' and '.join(filter(None, made))}"
 
     def write(self, output: Path) -> None:
@@ -146,9 +149,9 @@ class RebuiltResults:
         """
         config, layout = self.config, Layout(output)
         for name, table in config.tables.items():
-            write_table(self.table(name), output / "tables", name, table.title)
+            write_table(self.make_table(name), output / "tables", name, table.title)
         if config.claims:
-            verdicts = self.claims()
+            verdicts = self.judge_claims()
             write_claims(verdicts, output)
             save_drawn(Drawn({CLAIMS: draw_claims(verdicts)}), output, CLAIMS)
         for name, figure in config.figures.items():
@@ -159,15 +162,15 @@ class RebuiltResults:
         write_csv(self.software, output / "versions.csv")
 
 
-def _count(software: pd.DataFrame, name: str, plural: str) -> str:
+def _describe_software(software: pd.DataFrame, name: str, plural: str) -> str:
     """Return e.g. `commit 6b47a33`, or `2 commits (…)`."""
-    values = [_short(value) for value in software.loc[software["name"] == name, "value"]]
+    values = [_shorten_commit(value) for value in software.loc[software["name"] == name, "value"]]
     if len(values) < 2:
         return f"{name} {values[0]}" if values else ""
     more = ", ..." if len(values) > _SHOWN_VALUES else ""
     return f"{len(values)} {plural} ({', '.join(values[:_SHOWN_VALUES])}{more})"
 
 
-def _short(value: str) -> str:
+def _shorten_commit(value: str) -> str:
     commit, dirty, _ = value.partition("-dirty")
     return commit[:7] + dirty if len(commit) == 40 else value

@@ -6,10 +6,10 @@ import functools
 import logging
 from pathlib import Path
 
-from nfpi.config import ConfigError, built_in_presets, resolve
+from nfpi.config import ConfigError, list_built_in_presets, resolve
 from nfpi.evidence.blocks import fill_blocks
 from nfpi.evidence.checksums import EvidenceError
-from nfpi.evidence.copies import gather
+from nfpi.evidence.copies import gather_evidence
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
@@ -23,10 +23,10 @@ def keep_evidence(command: KeepEvidence) -> None:
     root = command.results
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
-    done = gather(
+    done = gather_evidence(
         root,
         command.output,
-        _settings_of(root),
+        _find_settings(root),
         with_class_log_prob=command.class_log_prob,
         with_other_settings=command.with_other_settings,
     )
@@ -52,7 +52,7 @@ def rebuild_tables(command: RebuildTables) -> None:
     by_preset = {folder.resolve().name: folder for folder in folders}
 
     @functools.cache
-    def read(preset: str) -> RebuiltResults:
+    def read_results(preset: str) -> RebuiltResults:
         if preset not in by_preset:
             known = ", ".join(by_preset)
             raise EvidenceError(f"{command.evidence}: expected evidence of {preset}, received that of {known}")
@@ -61,17 +61,17 @@ def rebuild_tables(command: RebuildTables) -> None:
     if command.output is not None:
         for preset, folder in by_preset.items():
             output = command.output if folder == command.evidence else command.output / preset
-            read(preset).write(output)
-            logger.info("%s", read(preset).describe())
+            read_results(preset).write(output)
+            logger.info("%s", read_results(preset).describe())
             logger.info("wrote %s", output)
-    filled = {path: fill_blocks(path, read) for path in command.update}
+    filled = {path: fill_blocks(path, read_results) for path in command.update}
     for path, (text, changed) in filled.items():
         if changed:
             write_atomically(path, text)
         logger.info("%s: %d blocks changed", path, changed)
 
 
-def _settings_of(root: Path) -> StoredSettings:
+def _find_settings(root: Path) -> StoredSettings:
     """Return the settings of the last call of the workflow, or else of the preset with the name of the folder.
 
     Raises:
@@ -80,6 +80,6 @@ def _settings_of(root: Path) -> StoredSettings:
     if (root / FILE).is_file():
         return read_settings(root)
     name = root.resolve().name
-    if Path("config.yaml").is_file() and name in built_in_presets(Path("presets")):
+    if Path("config.yaml").is_file() and name in list_built_in_presets(Path("presets")):
         return StoredSettings.of(name, resolve(Path("config.yaml"), Path("presets"), {"preset": name}).config)
     raise ConfigError(f"{root / FILE}: expected the settings that `snakemake` writes, received no such file")
