@@ -88,7 +88,7 @@ def test_claims_are_handed_on_in_full():
 )
 def test_the_test_follows_from_the_number_of_seeds(changes, one_seed, more_seeds, predictions):
     (comparison,) = config_with(**changes).claims["mine"].comparisons
-    assert (comparison.test_with(1), comparison.test_with(2)) == (one_seed, more_seeds)
+    assert (comparison.choose_test(1), comparison.choose_test(2)) == (one_seed, more_seeds)
     assert (comparison.needs_predictions(1), comparison.needs_predictions(2)) == predictions
 
 

@@ -24,7 +24,7 @@ from nfpi.config import (
     Settings,
     StandardAugmentation,
     TrainingConfig,
-    json_schema,
+    build_json_schema,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -37,12 +37,12 @@ GROUPS: dict[str, type[Settings]] = {
     "generation": GenerationConfig,
     "nfa": NfaConfig,
     "datasets.digits": DatasetConfig,
-    "flows.mef": FLOWS.block_type("matrix_exponential"),
-    "flows.glow": FLOWS.block_type("glow"),
-    "flows.transformer": FLOWS.block_type("transformer"),
-    "priors.fpi": PRIORS.block_type("fixed_point"),
-    "priors.repeated": PRIORS.block_type("repeated_fixed_point"),
-    "priors.nfgd_linear": PRIORS.block_type("gradient_descent"),
+    "flows.mef": FLOWS.get_block_type("matrix_exponential"),
+    "flows.glow": FLOWS.get_block_type("glow"),
+    "flows.transformer": FLOWS.get_block_type("transformer"),
+    "priors.fpi": PRIORS.get_block_type("fixed_point"),
+    "priors.repeated": PRIORS.get_block_type("repeated_fixed_point"),
+    "priors.nfgd_linear": PRIORS.get_block_type("gradient_descent"),
     "classifiers.resnet18": ClassifierConfig,
     "classifiers.resnet18.standard": StandardAugmentation,
 }
@@ -58,7 +58,7 @@ NOT_DEFAULTS = {
 ELSEWHERE = {
     "datasets.digits": {"overrides": "datasets.cifar100"},
     "priors.repeated": {
-        name: "priors.fpi" for name in PRIORS.block_type("fixed_point").model_fields if name != "method"
+        name: "priors.fpi" for name in PRIORS.get_block_type("fixed_point").model_fields if name != "method"
     },
     "classifiers.resnet18": {
         "architecture": "classifiers.swin",
@@ -138,7 +138,7 @@ def test_it_is_read_in_a_few_minutes():
 
 def test_the_schema_in_the_repository_is_that_of_the_settings():
     path = ROOT / "workflow/schemas/config.schema.json"
-    assert path.read_text(encoding="utf-8") == json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", (
+    assert path.read_text(encoding="utf-8") == json.dumps(build_json_schema(), indent=2, ensure_ascii=False) + "\n", (
         "write it anew: nfpi schema"
     )
 
@@ -146,18 +146,18 @@ def test_the_schema_in_the_repository_is_that_of_the_settings():
 @pytest.mark.parametrize("file", ["config.yaml", *sorted(path.name for path in (ROOT / "presets").glob("*.yaml"))])
 def test_the_files_of_the_project_satisfy_the_schema(file):
     path = ROOT / file if file == "config.yaml" else ROOT / "presets" / file
-    jsonschema.validate(_with_numbers(yaml.safe_load(path.read_text(encoding="utf-8"))), json_schema())
+    jsonschema.validate(_with_numbers(yaml.safe_load(path.read_text(encoding="utf-8"))), build_json_schema())
     assert "workflow/schemas/config.schema.json" in path.read_text(encoding="utf-8").splitlines()[0]
 
 
 def test_the_schema_refuses_what_the_settings_refuse():
     for content in ({"trainig": {}}, {"training": {"epochs": 0}}, {"priors": {"fpi": {"lambda": 1}}}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(content, json_schema())
+            jsonschema.validate(content, build_json_schema())
 
 
 def test_the_schema_tells_what_settings_mean():
-    schema = json_schema()
+    schema = build_json_schema()
     assert schema["properties"]["extends"]["description"]
     assert schema["$defs"]["TrainingConfig"]["properties"]["epochs"]["description"]
 

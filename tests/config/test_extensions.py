@@ -11,9 +11,9 @@ from nfpi.config import (
     METRICS,
     PRIORS,
     ConfigError,
+    build_json_schema,
     describe_extension_fault,
-    extension_digest,
-    json_schema,
+    hash_extension,
     load_extensions,
     metric,
 )
@@ -49,11 +49,11 @@ def test_an_extension_registers_a_prior_that_the_config_uses(project):
     config = project.config({"preset": str(preset)})
     assert config.priors["mine"].radius == 20
     assert config.priors["mine"].start == "identity"
-    assert PRIORS.settings_of(config.priors["mine"]).model_dump() == {"radius": 20.0}
+    assert PRIORS.extract_settings(config.priors["mine"]).model_dump() == {"radius": 20.0}
     (experiment,) = config.tables["t"].experiments
     assert experiment.weights == [0.0]
-    assert config.extensions_of(flow="mef", prior="mine") == [path.resolve()]
-    assert config.extensions_of(flow="mef", prior="fpi", classifier="resnet18") == []
+    assert config.list_extensions(flow="mef", prior="mine") == [path.resolve()]
+    assert config.list_extensions(flow="mef", prior="fpi", classifier="resnet18") == []
 
 
 def test_zero_of_a_prior_that_keeps_the_initial_gaussians_then_is_the_baseline(project):
@@ -103,9 +103,9 @@ def test_a_file_is_run_once_and_again_when_it_has_changed(project):
     first = METRICS["brier"]
     load_extensions([path])
     assert METRICS["brier"] is first
-    digest = extension_digest(path)
+    digest = hash_extension(path)
     project.write("brier.py", BRIER.replace("decimals=3", "decimals=1"))
-    assert extension_digest(path) != digest
+    assert hash_extension(path) != digest
     load_extensions([path])
     assert metric("brier").decimals == 1
 
@@ -215,7 +215,7 @@ def test_a_fault_that_arises_later_is_traced_to_the_file(project):
 
 def test_the_schema_knows_what_is_registered(project):
     load_extensions([project.write("mine.py", SIMPLEX)])
-    (block,) = json_schema()["properties"]["priors"]["patternProperties"].values()
+    (block,) = build_json_schema()["properties"]["priors"]["patternProperties"].values()
     properties = {variant["title"]: set(variant["properties"]) for variant in block["anyOf"]}
     assert properties["Simplex"] == {"method", "start", "radius"}
 
@@ -227,5 +227,5 @@ def test_a_variant_may_have_no_settings_of_its_own(project):
         extensions=[str(path)], flows={"mef": {}, "p": {"kind": "plain", "training": {"epochs": 3}}}
     )
     assert config.flows["p"].model_dump() == {"kind": "plain", "training": {"epochs": 3}}
-    assert config.training_of("digits", "p").epochs == 3
-    assert FLOWS.settings_of(config.flows["p"]).model_dump() == {}
+    assert config.resolve_training("digits", "p").epochs == 3
+    assert FLOWS.extract_settings(config.flows["p"]).model_dump() == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfpi.config import METRICS, ConfigError, computed_metrics, metric, register_metric
+from nfpi.config import METRICS, ConfigError, list_computed_metrics, metric, register_metric
 
 
 def test_an_entry_says_how_a_metric_is_written():
@@ -29,8 +29,8 @@ def test_an_unknown_metric_is_refused(name):
 
 
 def test_those_of_the_project_are_always_computed_and_the_users_when_they_are_shown():
-    assert computed_metrics() == ["ece", "worst_class_acc"]
-    assert computed_metrics(["mine", "ece"]) == ["ece", "worst_class_acc", "mine"]
+    assert list_computed_metrics() == ["ece", "worst_class_acc"]
+    assert list_computed_metrics(["mine", "ece"]) == ["ece", "worst_class_acc", "mine"]
 
 
 def test_a_decorated_function_stays_a_function():
@@ -61,5 +61,5 @@ def test_a_name_is_one_that_can_be_written_everywhere(name):
 
 
 def test_every_function_of_the_project_is_there():
-    for name in computed_metrics():
+    for name in list_computed_metrics():
         assert callable(METRICS[name].build)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfpi.config import ConfigError, built_in_presets, merge, resolve
+from nfpi.config import ConfigError, list_built_in_presets, merge, resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,7 +200,7 @@ def test_numbers_and_choices_may_be_texts_in_a_file_of_ones_own(project):
     config = project.config({"preset": str(project.write("mine/sweep.yaml", content))})
     assert (config.training.learning_rate, config.training.epochs) == (1e-3, 7)
     assert (config.priors["fpi"].update, config.priors["fpi"].tolerance) == ("exact", 1e-4)
-    assert config.training_of("digits", "mef").learning_rate == 1e-3
+    assert config.resolve_training("digits", "mef").learning_rate == 1e-3
 
 
 def test_paths_of_the_project_and_of_the_user_are_relative_to_where_the_call_is_made(project):
@@ -252,7 +252,7 @@ def test_an_empty_file_is_a_preset_that_changes_nothing(project):
     assert project.resolve({"preset": str(path)}).config.training.epochs == 100
 
 
-@pytest.mark.parametrize("preset", built_in_presets(ROOT / "presets"))
+@pytest.mark.parametrize("preset", list_built_in_presets(ROOT / "presets"))
 def test_the_presets_of_the_project_are_settings(preset):
     resolved = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset})
     assert resolved.preset == preset

@@ -76,7 +76,7 @@ def test_a_training_is_that_of_all_then_of_the_backbone_then_of_the_data_set(pro
     config = project.config(datasets={"digits": {}, "other": {"overrides": overrides}}, flows=flows)
 
     def of(dataset: str, flow: str) -> tuple[float, float, int, int]:
-        training = config.training_of(dataset, flow)
+        training = config.resolve_training(dataset, flow)
         return training.learning_rate, training.ema_power, training.warmup_steps, training.batch_size
 
     assert of("digits", "mef") == (0.01, 0.75, 1000, 64)
@@ -124,7 +124,7 @@ def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
     (made,) = config.tables["t"].experiments
     assert made.weights == [0, 7]
     flow = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": 7.0}
-    assert config.runs_of(made, 7.0) == [
+    assert config.list_runs(made, 7.0) == [
         (Run(**flow, seed=seed), Run(**flow, seed=seed, classifier="resnet18")) for seed in (1, 2)
     ]
 
@@ -139,7 +139,9 @@ def test_the_weight_of_a_figure_is_lambda_in_files_and_in_the_json_of_stages(pro
     assert type(figure).model_validate(dumped) == figure
     assert config.for_dataset("other").figures["samples"] == figure
     layout = Layout(Path("results"))
-    assert figure.model_files(config, layout)[0] == "results/other/mef/fpi/lambda=10000/seed=1999/model/config.json"
+    assert (
+        figure.list_model_files(config, layout)[0] == "results/other/mef/fpi/lambda=10000/seed=1999/model/config.json"
+    )
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import yaml
 
 from nfpi.config.flows import FLOWS
 from nfpi.flows import build_flow
-from nfpi.model.settings import choose_flow, choose_prior, choose_training, default_flow, num_levels
+from nfpi.model.settings import choose_default_settings, choose_flow, choose_num_levels, choose_prior, choose_training
 
 PRESETS = Path(__file__).parents[2] / "presets"
 
@@ -17,7 +17,7 @@ PRESETS = Path(__file__).parents[2] / "presets"
 @pytest.mark.parametrize(("preset", "side"), [("demo", 8), ("cifar10_small", 32), ("fashion_mnist_small", 28)])
 def test_the_flow_of_a_size_is_that_of_its_preset(preset, side):
     block = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))["flows"]["mef"]
-    found = default_flow("matrix_exponential", side, side)
+    found = choose_default_settings("matrix_exponential", side, side)
     assert {name: found[name] for name in ("num_flows", "num_blocks", "hidden_channels")} == block
 
 
@@ -44,20 +44,20 @@ def test_the_training_of_small_images_is_that_of_the_demo_but_shorter():
     ],
 )
 def test_levels_are_as_many_as_the_size_can_be_halved(size, levels):
-    assert num_levels(*size) == levels
+    assert choose_num_levels(*size) == levels
 
 
 @pytest.mark.parametrize("size", [(7, 8), (8, 7), (33, 33)])
 def test_odd_sizes_are_refused(size):
     with pytest.raises(ValueError, match=f"expected an even height and width.*received {size[0]}×{size[1]}"):
-        num_levels(*size)
+        choose_num_levels(*size)
 
 
 @pytest.mark.parametrize("kind", ["matrix_exponential", "glow", "transformer"])
 @pytest.mark.parametrize("side", [8, 12, 28])
 def test_every_kind_has_a_flow_for_every_size(kind, side):
     block = choose_flow(kind, side, side)
-    settings = FLOWS.settings_of(block).model_dump(mode="json")
+    settings = FLOWS.extract_settings(block).model_dump(mode="json")
     assert build_flow({"kind": kind, "shape": [1, side, side], "settings": settings}).shape == (1, side, side)
 
 

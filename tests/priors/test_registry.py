@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nfpi.config import PRIORS, ConfigError, FixedPointConfig, FixedPointSettings, Settings
-from nfpi.config.priors import learned_config, method_of
+from nfpi.config.priors import make_learned_config, method_of
 from nfpi.priors import (
     ClassStatistics,
     FixedPointResult,
@@ -20,7 +20,7 @@ from nfpi.priors import (
     register_prior,
 )
 from nfpi.priors.registry import fit
-from nfpi.training.state import new_learner
+from nfpi.training.state import make_learner
 
 
 class Circle(Settings):
@@ -58,7 +58,11 @@ def test_a_method_gets_statistics_initial_weight_and_settings(statistics):
     assert prior.mean.dtype == prior.variance.dtype == torch.float64
     assert PRIORS["circle"].traits == {"uses_weight": False, "learned": False}
     assert PRIORS["circle"].settings is Circle
-    assert PRIORS.block_type("circle")(radius=5).model_dump() == {"method": "circle", "start": "data", "radius": 5.0}
+    assert PRIORS.get_block_type("circle")(radius=5).model_dump() == {
+        "method": "circle",
+        "start": "data",
+        "radius": 5.0,
+    }
     assert fit_circle is PRIORS["circle"].build
 
 
@@ -81,7 +85,9 @@ def test_every_method_gives_proper_gaussians_of_its_default_settings(statistics,
         found = fit(method, statistics, initial, 3.0, settings)
         prior = found.prior if isinstance(found, FixedPointResult) else found
     else:
-        learner = new_learner(initial, learned_config(method, weight=3.0, **settings.model_dump()), torch.device("cpu"))
+        learner = make_learner(
+            initial, make_learned_config(method, weight=3.0, **settings.model_dump()), torch.device("cpu")
+        )
         assert (learner.steps, learner.loss) == (0, None)
         assert method_of(learner.config) == method
         if isinstance(learner, GaussianLearner):

@@ -31,9 +31,9 @@ def fits(constraints: Mapping[str, str], wildcards: Mapping[str, str]) -> bool:
 def test_wildcards_may_be_what_runs_have(preset: str) -> None:
     inputs = make_inputs(preset)
     constraints, config = inputs.wildcard_constraints(), inputs.plan.config
-    for _, experiment in config.experiments():
+    for _, experiment in config.iterate_experiments():
         for weight in experiment.weights or [None]:
-            for pair in config.runs_of(experiment, weight):
+            for pair in config.list_runs(experiment, weight):
                 for run in filter(None, pair):
                     assert fits(constraints, run.wildcards), run
 
@@ -71,10 +71,10 @@ def test_names_are_taken_literally_and_none_fits_where_there_are_none() -> None:
 
 def test_a_data_set_is_prepared_or_encoded() -> None:
     inputs = make_inputs("paper")
-    assert re.fullmatch(inputs.datasets(encoded=True), "imagenet")
-    assert not re.fullmatch(inputs.datasets(encoded=True), "cifar10")
-    assert re.fullmatch(inputs.datasets(encoded=False), "cifar10")
-    assert not re.fullmatch(inputs.datasets(encoded=False), "imagenet")
+    assert re.fullmatch(inputs.dataset_pattern(encoded=True), "imagenet")
+    assert not re.fullmatch(inputs.dataset_pattern(encoded=True), "cifar10")
+    assert re.fullmatch(inputs.dataset_pattern(encoded=False), "cifar10")
+    assert not re.fullmatch(inputs.dataset_pattern(encoded=False), "imagenet")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_data_set_is_prepared_or_encoded() -> None:
 def test_gaussians_are_fitted_or_learned_or_kept(prior: str, fitted: bool, learned: bool, begins_with: str) -> None:
     inputs = make_inputs()
     assert (inputs.is_fitted(prior), inputs.is_learned(prior)) == (fitted, learned)
-    assert bool(re.fullmatch(inputs.fitted_priors(), prior)) is fitted
+    assert bool(re.fullmatch(inputs.fitted_prior_pattern(), prior)) is fitted
     assert inputs.prior_of_training(RUN | {"prior": prior}) == begins_with
 
 
@@ -101,9 +101,9 @@ def test_one_classifier_is_chosen_from_one_for_each_temperature() -> None:
     )
     wildcards = RUN | {"classifier": "resnet18"}
     folders = [f"{FOLDER}/resnet18/temperature={temperature}" for temperature in ("0.7", "1")]
-    assert inputs.candidates(wildcards) == folders
+    assert inputs.candidate_folders(wildcards) == folders
     assert inputs.candidate_files("metrics")(wildcards) == [f"{folder}/metrics.json" for folder in folders]
-    (of_cifar10,) = inputs.candidates(wildcards | {"dataset": "cifar10"})
+    (of_cifar10,) = inputs.candidate_folders(wildcards | {"dataset": "cifar10"})
     assert of_cifar10.endswith("temperature=2")
 
 

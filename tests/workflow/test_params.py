@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.config import extension_digest
+from nfpi.config import hash_extension
 from nfpi.config.extensions import REGISTRIES
 from nfpi.runs import Run
 from nfpi.workflow import Inputs, Params
@@ -82,7 +82,8 @@ LATENTS = {"source": "imagefolder", "folder": "/a/images", "vae": "/a/one", "rea
 def test_a_data_set_is_made_again_where_its_images_would_differ(changes: dict[str, Any], matters: bool) -> None:
     wildcards = {"dataset": "mine", "splits": "splits"}
     before, after = (
-        make_params(datasets={"mine": settings}).dataset_content(wildcards) for settings in (LATENTS, LATENTS | changes)
+        make_params(datasets={"mine": settings}).dataset_content_settings(wildcards)
+        for settings in (LATENTS, LATENTS | changes)
     )
     assert (before != after) is matters
 
@@ -90,7 +91,7 @@ def test_a_data_set_is_made_again_where_its_images_would_differ(changes: dict[st
 def test_pixels_may_lie_anywhere() -> None:
     wildcards = {"dataset": "cifar10", "splits": "splits"}
     contents = {
-        make_params(datasets={"cifar10": {"folder": folder}}).dataset_content(wildcards)
+        make_params(datasets={"cifar10": {"folder": folder}}).dataset_content_settings(wildcards)
         for folder in ("/a/one", "/b/two", None)
     }
     assert len(contents) == 1
@@ -100,14 +101,14 @@ def test_the_splits_of_a_seed_are_made_as_those_of_all_seeds_with_that_split_see
     own, common = (make_params(datasets={"digits": {"split_seed": seed}}) for seed in ("per_seed", 3))
     of_seed, of_all = {"dataset": "digits", "splits": "splits/seed=3"}, {"dataset": "digits", "splits": "splits"}
     assert own.dataset(of_seed, 1) == common.dataset(of_all, 1)
-    assert own.dataset_content(of_seed) == common.dataset_content(of_all)
-    assert (own.split(of_seed, 1), common.split(of_all, 1)) == (", split of seed 3", "")
+    assert own.dataset_content_settings(of_seed) == common.dataset_content_settings(of_all)
+    assert (own.split_remark(of_seed, 1), common.split_remark(of_all, 1)) == (", split of seed 3", "")
 
 
 def test_real_labels_are_asked_for_where_the_data_set_has_them() -> None:
     params = make_params("paper")
-    assert params.real_labels({"dataset": "imagenet"}) == ["--real-labels"]
-    assert params.real_labels({"dataset": "cifar10"}) == []
+    assert params.real_label_options({"dataset": "imagenet"}) == ["--real-labels"]
+    assert params.real_label_options({"dataset": "cifar10"}) == []
 
 
 # ---- flows and priors -----------------------------------------------------------------------------------------
@@ -133,15 +134,15 @@ def test_a_training_has_the_settings_of_its_backbone_and_on_top_those_of_its_dat
 def test_how_a_training_is_run_and_watched_is_not_compared(name: str) -> None:
     params = make_params()
     assert name in json.loads(params.training(RUN, 1))
-    assert name not in json.loads(params.training_result(RUN))
-    assert name not in json.loads(params.training_of_initial_state(RUN))
+    assert name not in json.loads(params.training_result_settings(RUN))
+    assert name not in json.loads(params.initial_state_settings(RUN))
 
 
 def test_an_initial_state_depends_on_the_length_of_the_training_where_its_schedule_does() -> None:
-    assert "epochs" not in json.loads(make_params().training_of_initial_state(RUN))
+    assert "epochs" not in json.loads(make_params().initial_state_settings(RUN))
     cosine = make_params(flows={"mef": {"training": {"schedule": "cosine"}}})
-    assert "epochs" in json.loads(cosine.training_of_initial_state(RUN))
-    assert "epochs" in json.loads(cosine.training_result(RUN))
+    assert "epochs" in json.loads(cosine.initial_state_settings(RUN))
+    assert "epochs" in json.loads(cosine.training_result_settings(RUN))
 
 
 def test_a_training_is_told_how_it_comes_by_its_gaussians() -> None:
@@ -158,8 +159,8 @@ def test_what_is_done_with_a_flow_follows_the_overrides_of_its_data_set() -> Non
     overrides = {"generation": {"per_class": 7, "batch_size": 8}, "nfa": {"axes": 9}}
     params = make_params(datasets={"cifar10": {"overrides": overrides}})
     of_cifar10 = RUN | {"dataset": "cifar10"}
-    assert (params.per_class(of_cifar10), params.generation_batch_size(of_cifar10)) == (7, 8)
-    assert params.per_class(RUN) == 120
+    assert (params.images_per_class(of_cifar10), params.generation_batch_size(of_cifar10)) == (7, 8)
+    assert params.images_per_class(RUN) == 120
     assert json.loads(params.nfa(of_cifar10))["axes"] == 9
     assert json.loads(params.nfa(RUN))["axes"] == 16
     assert json.loads(params.evaluation(RUN))["timed_samples"] == 100
@@ -182,14 +183,15 @@ def test_augmentations_that_a_classifier_does_not_see_are_not_compared(augmentat
     wildcards = OF_REAL | {"augmentation": augmentation}
     left_out = {"workers", "checkpoint_minutes", "keep"} | unseen
     assert (
-        json.loads(params.classifier(wildcards, 1)).keys() - json.loads(params.classifier_result(wildcards)) == left_out
+        json.loads(params.classifier(wildcards, 1)).keys() - json.loads(params.classifier_result_settings(wildcards))
+        == left_out
     )
 
 
 def test_a_classifier_of_generated_images_sees_its_standard_augmentations() -> None:
     params = make_params()
     wildcards = RUN | {"classifier": "resnet18", "temperature": "1"}
-    assert json.loads(params.classifier_result(wildcards))["standard"]["crop_padding"] == 0
+    assert json.loads(params.classifier_result_settings(wildcards))["standard"]["crop_padding"] == 0
 
 
 def test_a_classifier_of_real_images_is_told_what_it_learns_from() -> None:
@@ -215,7 +217,7 @@ def test_variants_are_made_as_their_folder_says() -> None:
     assert params.classifier_options(with_noise) == [
         *("--augmentation", "none", "--augmented", f"{FOLDER}/augmented_noise")
     ]
-    assert "nfa_probability" in json.loads(params.classifier_result(with_noise))
+    assert "nfa_probability" in json.loads(params.classifier_result_settings(with_noise))
 
 
 # ---- identities and tables ------------------------------------------------------------------------------------
@@ -260,8 +262,8 @@ def test_a_figure_is_told_what_it_shows_and_reads() -> None:
     params = make_params()
     assert json.loads(params.figure("residuals")({}))["lambdas"] == [1e3, 1e4, 3e4, 1e5]
     assert json.loads(params.files_of_figure("residuals")({})).keys() == {"iterations"}
-    assert json.loads(params.read_by_figure("residuals")({}))["prior"]["tolerance"] == 0.1
-    assert json.loads(params.read_by_figure("samples")({})) == {}
+    assert json.loads(params.settings_read_by_figure("residuals")({}))["prior"]["tolerance"] == 0.1
+    assert json.loads(params.settings_read_by_figure("samples")({})) == {}
     assert params.caption("samples")({}, 1).startswith("Images drawn")
 
 
@@ -272,10 +274,10 @@ def test_a_prior_follows_its_file_and_others_do_not(extension: Callable[[str, st
     file = extension("prior.py", PRIOR)
     params = make_params(extensions=[str(file)], priors={"mine": {"method": "own"}})
     of_prior = params.code("prior")
-    assert of_prior(RUN | {"prior": "mine"}) == extension_digest(file)
+    assert of_prior(RUN | {"prior": "mine"}) == hash_extension(file)
     assert of_prior(RUN) == of_prior(RUN | {"prior": "baseline"}) == ""
     assert params.code("flow")(RUN | {"prior": "mine"}) == ""
-    assert params.extensions(RUN, 1) == ["--extensions", str(file)]
+    assert params.extension_options(RUN, 1) == ["--extensions", str(file)]
 
 
 def test_a_metric_is_measured_on_the_runs_whose_tables_show_it(extension: Callable[[str, str], Path]) -> None:
@@ -291,18 +293,18 @@ def test_a_metric_is_measured_on_the_runs_whose_tables_show_it(extension: Callab
     params = make_params(extensions=[str(file)], tables=tables)
     flows = {weight: RUN | {"prior": "fpi" if weight else "baseline", "weight": str(weight)} for weight in (0, 10, 100)}
     measured = (
-        {("flow", weight): params.metrics(wildcards) for weight, wildcards in flows.items()}
+        {("flow", weight): params.metric_options(wildcards) for weight, wildcards in flows.items()}
         | {
-            ("generated", weight): params.metrics(wildcards | {"classifier": "resnet18"})
+            ("generated", weight): params.metric_options(wildcards | {"classifier": "resnet18"})
             for weight, wildcards in flows.items()
         }
-        | {("real", name): params.metrics(OF_REAL | {"classifier": name}) for name in ("swin", "eva02")}
+        | {("real", name): params.metric_options(OF_REAL | {"classifier": name}) for name in ("swin", "eva02")}
     )
     asked = {key for key, options in measured.items() if options}
     assert asked == {("flow", 0), ("generated", 10), ("real", "swin")}
     assert all(measured[key] == ["--metrics", "brier"] for key in asked)
     code = params.code("metrics")
-    assert code(flows[0]) == code(OF_REAL) == extension_digest(file)
+    assert code(flows[0]) == code(OF_REAL) == hash_extension(file)
     assert code(flows[100]) == ""
 
 

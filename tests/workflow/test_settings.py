@@ -40,13 +40,13 @@ def test_the_paper_preset_has_the_papers_settings() -> None:
     papers = MatrixExponentialSettings(num_flows=[8] * 3, num_blocks=[8, 4, 2], hidden_channels=[128] * 3)
     assert papers.model_dump().items() <= config.flows["mef"].model_dump().items()
     assert config.flows["mef"].kind == "matrix_exponential"
-    assert {experiment.flow for table, experiment in config.experiments() if table != "table7"} == {"mef"}
+    assert {experiment.flow for table, experiment in config.iterate_experiments() if table != "table7"} == {"mef"}
     assert (config.training.epochs, config.training.batch_size) == (500, 512)
     cifar10, cifar100 = config.for_dataset("cifar10"), config.for_dataset("cifar100")
     assert (cifar10.generation.per_class, cifar10.classifiers["resnet18"].epochs) == (5000, 30)
     assert (cifar100.generation.per_class, cifar100.classifiers["resnet18"].epochs) == (500, 50)
     assert config.datasets["cifar100"].validation_fraction == 0.05
-    training = config.training_of("cifar10", "mef")
+    training = config.resolve_training("cifar10", "mef")
     assert (training.optimizer, training.schedule, training.weight_decay) == ("adamax", "constant", 0)
     assert (training.learning_rate, training.warmup_steps, training.fit_after_epochs) == (0.01, 1000, 1)
     assert (training.ema_decay, training.ema_power, training.initialization_images) == (0.9999, 0.75, 1024)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nfpi.benchmark.cards import Card
-from nfpi.benchmark.computations import Step, classifier_step, flow_step, forward
+from nfpi.benchmark.computations import Step, count_classifier_step, count_flow_step, count_forward
 from nfpi.benchmark.counting import Counts
 from nfpi.benchmark.work import Work
 from nfpi.classifiers.registry import build_classifier
@@ -24,7 +24,7 @@ from nfpi.flows.registry import build_flow
 
 logger = logging.getLogger(__name__)
 
-COUNTED = ("32-true", "bf16-mixed")
+COUNTED_PRECISIONS = ("32-true", "bf16-mixed")
 """Precisions whose counts differ; TF32 has the counts of float32."""
 
 STABLE_DIFFUSION: dict[str, Any] = {
@@ -51,15 +51,15 @@ class Projection:
     _passes: dict[object, Counts] = field(default_factory=dict)
     _steps: dict[object, Step] = field(default_factory=dict)
 
-    def count(self, jobs: int) -> None:
+    def count_in_parallel(self, jobs: int) -> None:
         """Count one batch of each kind in parallel, in this many processes (not on Windows).
 
         Without this call, a batch is counted when its counts are first needed.
         """
         wanted: dict[object, tuple[Work, str]] = {}
         for work in self.work:
-            for precision in COUNTED if work.kind.endswith("_step") else ("",):
-                wanted.setdefault((*batch_of(work), precision), (work, precision))
+            for precision in COUNTED_PRECISIONS if work.kind.endswith("_step") else ("",):
+                wanted.setdefault((*make_batch_key(work), precision), (work, precision))
         tasks = sorted(wanted.values(), key=lambda task: not task[0].kind.startswith("flow"))  # the longest first
         # forked, because settings that a registry has made cannot be pickled
         forked = multiprocessing.get_context("fork")
@@ -67,27 +67,27 @@ class Projection:
             counted = pool.map(_count, *zip(*tasks, strict=True))
             for (work, precision), result in zip(tasks, counted, strict=True):
                 if isinstance(result, Step):
-                    self._steps[(*batch_of(work), precision)] = result
+                    self._steps[(*make_batch_key(work), precision)] = result
                 else:
-                    self._passes[batch_of(work)] = result
+                    self._passes[make_batch_key(work)] = result
 
-    def seconds(self, work: Work, card: Card, precision: str) -> float:
+    def estimate_seconds(self, work: Work, card: Card, precision: str) -> float:
         """Estimate the seconds of all batches on a GPU; `precision` is for training steps, all else is float32."""
         if work.kind.endswith("_step"):
-            return work.batches * card.seconds(self.step(work, precision).counts, precision)
-        return work.batches * card.seconds(self.passes(work))
+            return work.batches * card.estimate_seconds(self.get_step(work, precision).counts, precision)
+        return work.batches * card.estimate_seconds(self.get_passes(work))
 
-    def hours_by_stage(self, card: Card, precision: str) -> dict[str, float]:
-        """Estimate the hours of all work by stage; trainings are listed by model."""
+    def estimate_hours(self, card: Card, precision: str) -> dict[str, float]:
+        """Estimate the hours of all work by stage; training stages are split by model."""
         hours: defaultdict[str, float] = defaultdict(float)
         for work in self.work:
-            hours[stage_name(work)] += self.seconds(work, card, precision) / 3600
+            hours[format_stage_name(work)] += self.estimate_seconds(work, card, precision) / 3600
         return dict(hours)
 
-    def step(self, work: Work, precision: str) -> Step:
-        """Return the counts of a training step."""
+    def get_step(self, work: Work, precision: str) -> Step:
+        """Return the counts of a training step, which are computed once."""
         counted = "bf16-mixed" if precision == "bf16-mixed" else "32-true"
-        key = (*batch_of(work), counted)
+        key = (*make_batch_key(work), counted)
         if key not in self._steps:
             logger.info("counting a step of %s, %s", work.subject, counted)
             self._steps[key] = self._count_step(work, counted)
@@ -99,17 +99,17 @@ class Projection:
 
     def _count_step(self, work: Work, precision: str) -> Step:
         if work.kind == "flow_step":
-            training = self.config.training_of(work.dataset, work.subject)
-            return flow_step(self._flow(work), work.batch, precision, training)
+            training = self.config.resolve_training(work.dataset, work.subject)
+            return count_flow_step(self._build_flow(work), work.batch, precision, training)
         settings = self.config.for_dataset(work.dataset).classifiers[work.subject]
         shape = (work.batch, *work.shape)
-        return classifier_step(
-            lambda: self._classifier(work), shape, precision, lambda model: make_optimizer(model, settings)
+        return count_classifier_step(
+            lambda: self._build_classifier(work), shape, precision, lambda model: make_optimizer(model, settings)
         )
 
-    def passes(self, work: Work) -> Counts:
-        """Return the counts of a batch without gradients."""
-        key = batch_of(work)
+    def get_passes(self, work: Work) -> Counts:
+        """Return the counts of a batch without gradients, which are computed once."""
+        key = make_batch_key(work)
         if key not in self._passes:
             logger.info("counting %s of %s", work.kind, work.subject)
             self._passes[key] = self._count_passes(work)
@@ -118,17 +118,17 @@ class Projection:
     def _count_passes(self, work: Work) -> Counts:
         shape = (work.batch, *work.shape)
         if work.kind.startswith("vae"):
-            return forward(autoencoder(), shape, _VAE_CALLS[work.kind])
+            return count_forward(build_autoencoder(), shape, _VAE_CALLS[work.kind])
         if work.kind == "classifier_forward":
-            return forward(self._classifier(work), shape)
-        return forward(self._flow(work), shape, _invert if work.kind == "flow_inverse" else None)
+            return count_forward(self._build_classifier(work), shape)
+        return count_forward(self._build_flow(work), shape, _invert if work.kind == "flow_inverse" else None)
 
-    def _flow(self, work: Work) -> ImageFlow:
+    def _build_flow(self, work: Work) -> ImageFlow:
         block = self.config.flows[work.subject]
-        settings = FLOWS.settings_of(block).model_dump(mode="json")
+        settings = FLOWS.extract_settings(block).model_dump(mode="json")
         return build_flow({"kind": block.kind, "shape": list(work.shape), "settings": settings})
 
-    def _classifier(self, work: Work) -> nn.Module:
+    def _build_classifier(self, work: Work) -> nn.Module:
         settings = self.config.for_dataset(work.dataset).classifiers[work.subject]
         untrained = settings.model_copy(update={"pretrained": False, "weights": None})
         channels, size, _ = work.shape
@@ -147,20 +147,20 @@ def _count(work: Work, precision: str) -> Step | Counts:
     return _adopted[-1].count_one(work, precision)
 
 
-def batch_of(work: Work) -> tuple[object, ...]:
+def make_batch_key(work: Work) -> tuple[object, ...]:
     """Return the key of everything that the counts of a batch depend on; the number of classes is not part of it."""
     classes = work.classes if work.kind.startswith("classifier") else 0
     return work.kind, work.subject, work.shape, classes, work.batch
 
 
-def stage_name(work: Work) -> str:
+def format_stage_name(work: Work) -> str:
     """Return the name of a stage in the table of hours."""
     if work.kind.startswith("vae"):
         return f"{work.stage}: autoencoder"
     return f"{work.stage}: {work.subject}" if work.stage in ("train_flow", "train_classifier") else work.stage
 
 
-def autoencoder() -> nn.Module:
+def build_autoencoder() -> nn.Module:
     """Build Stable Diffusion's autoencoder with random weights.
 
     Raises:

@@ -9,12 +9,12 @@ from math import ceil
 from nfpi.config import PRIORS, SOURCES, Config
 from nfpi.config.datasets import DatasetBlock
 from nfpi.runs import BASELINE, Run
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
 """Traits assumed of the source `imagefolder`, as in preset paper; other sources are registered with their own."""
 _TEST_IMAGES = {"imagefolder": 50_000}
-_LATENT_CHANNELS, _REDUCTION = 4, 8
+LATENT_CHANNELS, REDUCTION = 4, 8
 """Latent channels of Stable Diffusion's autoencoder, and its reduction of the side of an image."""
 
 
@@ -39,11 +39,12 @@ class Images:
     @classmethod
     def of(cls, config: DatasetBlock) -> Images:
         """Return the sizes of a data set of the config, as known from its source."""
-        known = {**IMAGENET, **SOURCES[config.source].traits}
-        size, channels = config.image_size or known["size"], known["channels"]
+        traits = SOURCES[config.source].traits
+        known = {**IMAGENET, **traits}
+        size, channels = traits.get("size") or config.image_size or IMAGENET["size"], known["channels"]
         pixels = (channels, size, size)
-        side = size // _REDUCTION
-        shape = pixels if config.vae is None else (_LATENT_CHANNELS, side, side)
+        side = size // REDUCTION
+        shape = pixels if config.vae is None else (LATENT_CHANNELS, side, side)
         images, test = known["images"], _TEST_IMAGES.get(config.source, 10_000)
         if not known.get("test_split", True):
             test = round(images * config.test_fraction)
@@ -81,24 +82,28 @@ class Work:
     dataset: str
 
 
-def work_of(config: Config) -> list[Work]:
+def list_work(config: Config) -> list[Work]:
     """Return the work of all tables of a preset; shared work is counted once, work without batches is left out."""
-    rows = [row for table in config.tables for row in table_rows(config, table)]
+    rows = [row for table in config.tables for row in list_table_rows(config, table)]
     flows = {run.of_flow for row in rows for run in row.runs if run.flow is not None}
-    found = [work for run in flows for work in _of_flow(config, run)]
-    found += [work for start in sorted({_initial(config, run) for run in flows}) for work in _of_start(config, *start)]
+    found = [work for run in flows for work in _list_flow_work(config, run)]
+    found += [
+        work
+        for start in sorted({_identify_start(config, run) for run in flows})
+        for work in _list_start_work(config, *start)
+    ]
     classifiers = dict.fromkeys(run for row in rows for run in row.classifier_runs)
-    found += [work for run in classifiers for work in _of_classifier(config, run)]
+    found += [work for run in classifiers for work in _list_classifier_work(config, run)]
     augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
-    found += [work for run in augmented for work in _of_variants(config, run)]
+    found += [work for run in augmented for work in _list_augmentation_work(config, run)]
     generated = {run.of_flow for run in classifiers if run.augmentation is None}
-    found += [work for run in generated for work in _of_generated(config, run)]
+    found += [work for run in generated for work in _list_generation_work(config, run)]
     for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
-        found += _of_encoding(config, dataset)
+        found += _list_encoding_work(config, dataset)
     return [work for work in found if work.batches]
 
 
-def _initial(config: Config, run: Run) -> tuple[str, str, str, int]:
+def _identify_start(config: Config, run: Run) -> tuple[str, str, str, int]:
     """Return data set, flow, start and seed, which identify the initial state of a flow."""
     assert run.flow is not None
     assert run.prior is not None
@@ -107,70 +112,72 @@ def _initial(config: Config, run: Run) -> tuple[str, str, str, int]:
     return run.dataset, run.flow, start, run.seed
 
 
-def _flow_work(config: Config, dataset: str, flow: str, stage: str, kind: str, batch: int, images: int) -> Work:
+def _make_flow_work(config: Config, dataset: str, flow: str, stage: str, kind: str, batch: int, images: int) -> Work:
     known = Images.of(config.datasets[dataset])
     return Work(stage, kind, flow, known.shape, known.classes, batch, ceil(images / batch), dataset)
 
 
-def _of_start(config: Config, dataset: str, flow: str, start: str, seed: int) -> Iterator[Work]:
-    """Return the work of initialisation, two passes for statistics, and the epochs before the fit."""
-    training, train = config.training_of(dataset, flow), Images.of(config.datasets[dataset]).train
+def _list_start_work(config: Config, dataset: str, flow: str, start: str, seed: int) -> Iterator[Work]:
+    """Return the work of initialisation, two passes for statistics, and the epochs before the prior is fitted."""
+    training, train = config.resolve_training(dataset, flow), Images.of(config.datasets[dataset]).train
     batch, epochs = training.batch_size, training.fit_after_epochs
     forward = training.initialization_images + 2 * train
-    yield _flow_work(config, dataset, flow, "start_flow", "flow_forward", batch, forward)
-    yield _flow_work(config, dataset, flow, "start_flow", "flow_step", batch, epochs * _whole(train, batch))
+    yield _make_flow_work(config, dataset, flow, "start_flow", "flow_forward", batch, forward)
+    yield _make_flow_work(
+        config, dataset, flow, "start_flow", "flow_step", batch, epochs * _round_up_to_batches(train, batch)
+    )
 
 
-def _whole(images: int, batch: int) -> int:
+def _round_up_to_batches(images: int, batch: int) -> int:
     """Return the images of an epoch, rounded up to whole batches."""
     return ceil(images / batch) * batch
 
 
-def _of_flow(config: Config, run: Run) -> Iterator[Work]:
+def _list_flow_work(config: Config, run: Run) -> Iterator[Work]:
     """Return the work of the epochs after the fit with their validation, and of the final evaluation."""
     assert run.flow is not None
-    known, training = Images.of(config.datasets[run.dataset]), config.training_of(run.dataset, run.flow)
+    known, training = Images.of(config.datasets[run.dataset]), config.resolve_training(run.dataset, run.flow)
     batch, epochs = training.batch_size, training.epochs - training.fit_after_epochs
-    steps = epochs * _whole(known.train, batch)
-    yield _flow_work(config, run.dataset, run.flow, "train_flow", "flow_step", batch, steps)
-    passes = _passes_over_latents(config, run, epochs)
+    steps = epochs * _round_up_to_batches(known.train, batch)
+    yield _make_flow_work(config, run.dataset, run.flow, "train_flow", "flow_step", batch, steps)
+    passes = _count_prior_passes(config, run, epochs)
     forward = epochs // training.evaluate_every * known.validation + passes * known.train
-    yield _flow_work(config, run.dataset, run.flow, "train_flow", "flow_forward", batch, forward)
+    yield _make_flow_work(config, run.dataset, run.flow, "train_flow", "flow_forward", batch, forward)
     batch = config.evaluation.batch_size
     images = known.validation + known.test
-    yield _flow_work(config, run.dataset, run.flow, "evaluate", "flow_forward", batch, images)
+    yield _make_flow_work(config, run.dataset, run.flow, "evaluate", "flow_forward", batch, images)
 
 
-def _passes_over_latents(config: Config, run: Run, epochs: int) -> int:
-    """Count the passes over all training images of a method that learns along with the flow."""
+def _count_prior_passes(config: Config, run: Run, epochs: int) -> int:
+    """Count the passes over all training images that refit a prior while the flow is trained."""
     if run.prior not in config.priors:
         return 0
-    settings = PRIORS.settings_of(config.priors[run.prior])
+    settings = PRIORS.extract_settings(config.priors[run.prior])
     every_epochs: int | None = getattr(settings, "every_epochs", None)
     if every_epochs is not None:
         return ceil(epochs / every_epochs)
     return epochs if getattr(settings, "every", None) == "epoch" else 0
 
 
-def _of_generated(config: Config, run: Run) -> Iterator[Work]:
+def _list_generation_work(config: Config, run: Run) -> Iterator[Work]:
     """Return the work of generating images at every temperature."""
     assert run.flow is not None
     settings, known = config.for_dataset(run.dataset).generation, Images.of(config.datasets[run.dataset])
     images = len(settings.temperatures) * settings.per_class * known.classes
-    yield _flow_work(config, run.dataset, run.flow, "generate", "flow_inverse", settings.batch_size, images)
+    yield _make_flow_work(config, run.dataset, run.flow, "generate", "flow_inverse", settings.batch_size, images)
 
 
-def _of_variants(config: Config, run: Run) -> Iterator[Work]:
+def _list_augmentation_work(config: Config, run: Run) -> Iterator[Work]:
     """Return the work of encoding all training images and decoding their variants."""
     assert run.flow is not None
     settings, train = config.for_dataset(run.dataset).nfa, Images.of(config.datasets[run.dataset]).train
     # a batch has images of one class, so some are smaller (ImageNet: 500, 500, rest); all are counted as if full
-    yield _flow_work(config, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
+    yield _make_flow_work(config, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
     images = settings.variants * train
-    yield _flow_work(config, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)
+    yield _make_flow_work(config, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)
 
 
-def _of_classifier(config: Config, run: Run) -> Iterator[Work]:
+def _list_classifier_work(config: Config, run: Run) -> Iterator[Work]:
     """Return the work of training (once per temperature of generated images), validation and test."""
     assert run.classifier is not None
     own, known = config.for_dataset(run.dataset), Images.of(config.datasets[run.dataset])
@@ -190,18 +197,18 @@ def _of_classifier(config: Config, run: Run) -> Iterator[Work]:
     if run.augmentation is not None and run.flow is not None and config.datasets[run.dataset].vae is not None:
         decoded = ceil(settings.epochs * settings.nfa_probability * settings.repeats * images)
         batches = ceil(decoded / config.datasets[run.dataset].encode_batch_size)
-        yield _vae_work(config, run.dataset, "train_classifier", "vae_decode", batches)
+        yield _make_vae_work(config, run.dataset, "train_classifier", "vae_decode", batches)
 
 
-def _of_encoding(config: Config, dataset: str) -> Iterator[Work]:
+def _list_encoding_work(config: Config, dataset: str) -> Iterator[Work]:
     """Return the work of encoding all images by the autoencoder."""
     if config.datasets[dataset].vae is not None:
         known, batch = Images.of(config.datasets[dataset]), config.datasets[dataset].encode_batch_size
         batches = ceil((known.train + known.validation + known.test) / batch)
-        yield _vae_work(config, dataset, "encode_data", "vae_encode", batches)
+        yield _make_vae_work(config, dataset, "encode_data", "vae_encode", batches)
 
 
-def _vae_work(config: Config, dataset: str, stage: str, kind: str, batches: int) -> Work:
+def _make_vae_work(config: Config, dataset: str, stage: str, kind: str, batches: int) -> Work:
     known, batch = Images.of(config.datasets[dataset]), config.datasets[dataset].encode_batch_size
     shape = known.pixels if kind == "vae_encode" else known.shape
     return Work(stage, kind, "", shape, known.classes, batch, batches, dataset)

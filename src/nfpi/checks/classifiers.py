@@ -11,20 +11,23 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from nfpi.checks.report import Line, one_line
-from nfpi.checks.subject import SEED, SHORT, Subject, release_memory, synchronize
-from nfpi.checks.workloads import random_images
+from nfpi.benchmark.measurement import synchronize
+from nfpi.checks.report import Line, format_error
+from nfpi.checks.subject import SEED, SHORT_STEP, Subject, release_memory
+from nfpi.checks.workloads import make_random_images
 from nfpi.config import ClassifierConfig, Config
 from nfpi.runtime.faults import describe_exhausted_resource
 
 _STEPS, _STEPS_ON_CPU = 3, 1
-_ON_CPU = 4
+_BATCH_ON_CPU = 4
 """batch size on a CPU"""
 
 
-def used_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
+def find_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
     """Return the settings of each classifier that is trained for a table, by its name and its data set."""
-    used = dict.fromkeys((one.classifier, one.dataset) for _, one in config.experiments() if one.classifier is not None)
+    used = dict.fromkeys(
+        (one.classifier, one.dataset) for _, one in config.iterate_experiments() if one.classifier is not None
+    )
     found = {(name, dataset): config.for_dataset(dataset).classifiers[name] for name, dataset in used}
     return {key: one for key, one in found.items() if one.epochs}
 
@@ -32,19 +35,21 @@ def used_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
 def check_classifiers(subject: Subject) -> Iterator[Line]:
     """Train each classifier on random images for a few steps, once for each size of images and number of classes."""
     measured: dict[str, float] = {}
-    for (name, dataset), config in used_classifiers(subject.config).items():
-        shape, classes = _images_of(subject, dataset, config)
+    for (name, dataset), config in find_classifiers(subject.config).items():
+        shape, classes = _find_shape_and_classes(subject, dataset, config)
         key = json.dumps([name, config.model_dump(mode="json"), shape, classes])
         if key not in measured:
             release_memory()
-            batch = config.batch_size if subject.on_gpu else min(config.batch_size, max(_ON_CPU, config.accumulate))
+            batch = (
+                config.batch_size if subject.on_gpu else min(config.batch_size, max(_BATCH_ON_CPU, config.accumulate))
+            )
             try:
                 line, seconds = _time_steps(subject, name, config, batch, shape, classes)
-                if batch < config.batch_size and seconds * config.batch_size / batch < SHORT:
+                if batch < config.batch_size and seconds * config.batch_size / batch < SHORT_STEP:
                     batch = config.batch_size
                     line, seconds = _time_steps(subject, name, config, batch, shape, classes)
             except (RuntimeError, ValueError, OSError, ArithmeticError) as error:
-                text = describe_exhausted_resource(error, "train-classifier") or one_line(error)
+                text = describe_exhausted_resource(error, "train-classifier") or format_error(error)
                 line, seconds = Line("classifier", "FAILED", f"{name}, batch {batch}: {text}"), math.nan
             measured[key] = seconds / batch
             yield line
@@ -52,7 +57,9 @@ def check_classifiers(subject: Subject) -> Iterator[Line]:
             subject.per_image["classifier_step", name, dataset] = measured[key]
 
 
-def _images_of(subject: Subject, dataset: str, config: ClassifierConfig) -> tuple[tuple[int, int, int], int]:
+def _find_shape_and_classes(
+    subject: Subject, dataset: str, config: ClassifierConfig
+) -> tuple[tuple[int, int, int], int]:
     """Return (C, H, W) and the number of classes of a classifier's images."""
     known = {workload.dataset: workload.images for workload in subject.workloads}.get(dataset, subject.main.images)
     size = config.image_size or known.shape[1]
@@ -69,7 +76,7 @@ def _time_steps(
     from nfpi.classifiers.training import train_classifier
     from nfpi.runtime.devices import make_device
 
-    given = "" if config.weights is None and not config.pretrained else "; its published weights were not read"
+    note = "" if config.weights is None and not config.pretrained else "; its published weights were not read"
     random = config.model_copy(
         update={
             **{"weights": None, "pretrained": False, "start_from": None, "workers": 0, "batch_size": batch},
@@ -79,7 +86,7 @@ def _time_steps(
     torch.manual_seed(SEED)
     model = build_classifier(random, classes, shape[0], shape[1])
     steps = _STEPS if subject.on_gpu else _STEPS_ON_CPU
-    images = random_images(shape, classes, steps * batch)
+    images = make_random_images(shape, classes, steps * batch)
     empty = replace(images, images=images.images[:0], labels=np.zeros(0, np.int64))
     device = make_device(config.precision)
 
@@ -104,4 +111,4 @@ def _time_steps(
         text += f", {used:.1f} GiB at most"
     elif batch < config.batch_size:
         text += f"; memory and time at the whole batch of {config.batch_size}: a GPU shows them"
-    return Line("classifier", "ok", text + given), seconds
+    return Line("classifier", "ok", text + note), seconds

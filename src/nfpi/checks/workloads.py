@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nfpi.benchmark.work import Images
+from nfpi.benchmark.work import LATENT_CHANNELS, REDUCTION, Images
 from nfpi.config import FLOWS, SOURCES, Config, Resolved, TrainingConfig
 from nfpi.config.datasets import DatasetBlock
 from nfpi.data.store import ImageSet, read_image_set
@@ -22,8 +22,6 @@ _IMAGES = 4096
 _UNKNOWN_SIZE = 32
 _MANY_CLASSES = 200
 """Number of classes above which the Gaussians affect the time and memory of a step."""
-_REDUCTION, _LATENT_CHANNELS = 8, 4
-"""Downsampling factor and latent channels of Stable Diffusion's autoencoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +75,12 @@ def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | N
         ValueError: the tables train no such flow.
     """
     found = [
-        _workload(resolved, *pair)
-        for pair in _pairs(resolved.config)
+        _make_workload(resolved, *pair)
+        for pair in _list_pairs(resolved.config)
         if dataset in (None, pair[0]) and flow in (None, pair[1])
     ]
     if not found:
-        known = ", ".join(f"{flow} on {dataset}" for dataset, flow in _pairs(resolved.config)) or "none"
+        known = ", ".join(f"{flow} on {dataset}" for dataset, flow in _list_pairs(resolved.config)) or "none"
         raise ValueError(
             f"preset {resolved.preset}: expected a flow that its tables train, received {flow or 'any'} on "
             f"{dataset or 'any data set'}; it has {known}"
@@ -90,7 +88,7 @@ def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | N
     return found
 
 
-def prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
+def read_prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
     """Return the training images of a data set; None if they are not prepared."""
     config = resolved.config
     splits = config.splits_of(dataset, config.seeds[0])
@@ -99,7 +97,7 @@ def prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
     return read_image_set(folder, verify=False) if folder.is_dir() else None
 
 
-def random_images(
+def make_random_images(
     shape: tuple[int, int, int], classes: int, count: int, name: str = "random", latents: bool = False
 ) -> ImageSet:
     """Return random images (C, H, W), labelled with each class in turn: 8-bit pixels, or latents of an autoencoder."""
@@ -122,56 +120,58 @@ def random_images(
     return ImageSet(images, np.arange(count) % classes, meta)
 
 
-def _pairs(config: Config) -> Iterator[tuple[str, str]]:
+def _list_pairs(config: Config) -> Iterator[tuple[str, str]]:
     """Yield the distinct pairs of data set and flow among the experiments that train a flow."""
-    pairs = ((one.dataset, one.flow) for _, one in config.experiments() if one.prior is not None)
+    pairs = ((one.dataset, one.flow) for _, one in config.iterate_experiments() if one.prior is not None)
     yield from dict.fromkeys(pairs)
 
 
-def _workload(resolved: Resolved, dataset: str, flow: str) -> Workload:
+def _make_workload(resolved: Resolved, dataset: str, flow: str) -> Workload:
     config = resolved.config
-    training = config.training_of(dataset, flow)
+    training = config.resolve_training(dataset, flow)
     block = config.datasets[dataset]
-    images = prepared_images(resolved, dataset)
+    images = read_prepared_images(resolved, dataset)
     prepared = images is not None
     if images is None:
-        shape, classes = _expected_shape(block)
-        images = random_images(shape, classes, max(_IMAGES, 2 * training.batch_size), dataset, block.vae is not None)
+        shape, classes = _infer_shape(block)
+        images = make_random_images(
+            shape, classes, max(_IMAGES, 2 * training.batch_size), dataset, block.vae is not None
+        )
     settings = config.for_dataset(dataset).flows[flow]
     description = {
         "kind": settings.kind,
         "shape": list(images.shape),
-        "settings": FLOWS.settings_of(settings).model_dump(mode="json"),
+        "settings": FLOWS.extract_settings(settings).model_dump(mode="json"),
     }
-    count = len(images) if prepared else _expected_count(block)
-    return Workload(dataset, flow, description, training, images, prepared, count, _runs(config, dataset, flow))
+    count = len(images) if prepared else _infer_count(block)
+    return Workload(dataset, flow, description, training, images, prepared, count, _count_runs(config, dataset, flow))
 
 
-def _runs(config: Config, dataset: str, flow: str) -> int:
+def _count_runs(config: Config, dataset: str, flow: str) -> int:
     """Count the trainings of a flow on a data set."""
     folders = set()
-    for _, experiment in config.experiments():
+    for _, experiment in config.iterate_experiments():
         if (experiment.dataset, experiment.flow) == (dataset, flow) and experiment.prior is not None:
             for weight in experiment.weights:
                 folders |= {config.run(dataset, flow, experiment.prior, weight, seed).folder for seed in config.seeds}
     return len(folders)
 
 
-def _expected_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
+def _infer_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
     """Return (C, H, W) of a flow's input and the number of classes, before the data set is prepared."""
     traits = SOURCES[block.source].traits
     size = traits.get("size") or block.image_size or _UNKNOWN_SIZE
-    classes = traits.get("classes") or _class_folders(block.folder) or 10
+    classes = traits.get("classes") or _count_class_folders(block.folder) or 10
     if block.vae is not None:
-        return (_LATENT_CHANNELS, size // _REDUCTION, size // _REDUCTION), classes
+        return (LATENT_CHANNELS, size // REDUCTION, size // REDUCTION), classes
     return (traits.get("channels", 3), size, size), classes
 
 
-def _class_folders(folder: Path | None) -> int:
+def _count_class_folders(folder: Path | None) -> int:
     train = None if folder is None else folder / "train"
     return sum(1 for entry in train.iterdir() if entry.is_dir()) if train is not None and train.is_dir() else 0
 
 
-def _expected_count(block: DatasetBlock) -> int | None:
+def _infer_count(block: DatasetBlock) -> int | None:
     """Return the number of training images; None if the source does not declare it."""
     return Images.of(block).train if "images" in SOURCES[block.source].traits else None

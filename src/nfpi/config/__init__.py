@@ -26,10 +26,10 @@ from nfpi.config.base import (
 )
 from nfpi.config.claims import Claim, ClaimComparison, ComparedRow
 from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig, StandardAugmentation
-from nfpi.config.cluster import Cluster, JobName, Resources, resources_of_job, threads_of_job
+from nfpi.config.cluster import Cluster, JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.config.experiments import Experiment, Table, TableSettings
-from nfpi.config.extensions import describe_extension_fault, extension_digest, load_extensions
+from nfpi.config.extensions import describe_extension_fault, hash_extension, load_extensions
 from nfpi.config.figures import (
     FIGURES,
     AccuracyFigure,
@@ -42,8 +42,8 @@ from nfpi.config.figures import (
 )
 from nfpi.config.flows import FLOWS, FlowConfig, GlowSettings, MatrixExponentialSettings, TransformerSettings
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
-from nfpi.config.metrics import METRICS, Metric, computed_metrics, metric, register_metric
-from nfpi.config.presets import built_in_presets, merge
+from nfpi.config.metrics import METRICS, Metric, list_computed_metrics, metric, register_metric
+from nfpi.config.presets import list_built_in_presets, merge
 from nfpi.config.priors import (
     PRIORS,
     FixedPointConfig,
@@ -52,7 +52,7 @@ from nfpi.config.priors import (
     GradientDescentSettings,
     PriorConfig,
 )
-from nfpi.config.resolution import ConfigFile, PresetFile, Resolved, json_schema, resolve
+from nfpi.config.resolution import ConfigFile, PresetFile, Resolved, build_json_schema, resolve
 from nfpi.config.settings import Config
 from nfpi.config.training import NOT_AFFECTING_RESULTS, TrainingConfig
 
@@ -116,18 +116,18 @@ __all__ = [
     "TableSettings",
     "TrainingConfig",
     "TransformerSettings",
-    "built_in_presets",
-    "computed_metrics",
+    "build_json_schema",
+    "compute_job_resources",
+    "count_job_threads",
     "describe_extension_fault",
     "explain",
-    "extension_digest",
-    "json_schema",
+    "hash_extension",
+    "list_built_in_presets",
+    "list_computed_metrics",
     "load_extensions",
     "merge",
     "metric",
     "register_metric",
     "resolve",
-    "resources_of_job",
     "suggest",
-    "threads_of_job",
 ]

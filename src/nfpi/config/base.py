@@ -44,7 +44,7 @@ class ConfigError(ValueError):
     """A setting that is missing, unknown or out of range; its message is one line and names the key."""
 
 
-def added_setting(default: Any) -> Any:
+def declare_added_setting(default: Any) -> Any:
     """Declare a setting that was added later: it is serialised only if it differs from its default.
 
     Snakemake and checkpoints compare serialised settings, so results made before the setting existed stay up to date.

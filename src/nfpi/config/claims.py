@@ -18,9 +18,9 @@ comparison's metric on the validation split, without the smallest and the larges
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
 Test = Literal["auto", "paired_t", "bootstrap", "mcnemar"]
-"""auto: depends on the number of seeds (:meth:`ClaimComparison.test_with`); paired_t: over seeds; bootstrap: over seeds
-and test images; mcnemar: over the test images of the first seed that both rows have, or for :data:`DIVERGENCE` over
-seeds."""
+"""auto: depends on the number of seeds (:meth:`ClaimComparison.choose_test`); paired_t: over seeds; bootstrap: over
+seeds and test images; mcnemar: over the test images of the first seed that both rows have, or for :data:`DIVERGENCE`
+over seeds."""
 
 DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""
@@ -65,7 +65,7 @@ class ComparedRow(Settings):
             raise ValueError("expected a row (table, row) or a constant (value), and not both")
         return self
 
-    def index_in(self, experiments: Mapping[int, ExperimentIdentity]) -> int:
+    def find_index(self, experiments: Mapping[int, ExperimentIdentity]) -> int:
         """Return the position of the experiment in its table.
 
         Args:
@@ -134,7 +134,7 @@ class ClaimComparison(Settings):
             raise ValueError(f"test: {self.test} compares accuracies ({known}), received metric {self.metric}")
         return self
 
-    def test_with(self, seeds: int) -> Test:
+    def choose_test(self, seeds: int) -> Test:
         """Return the test for this number of seeds; with `auto`, the same as in tables.
 
         The number includes diverged seeds, so that divergence never replaces a test over seeds by one over images.
@@ -146,7 +146,7 @@ class ClaimComparison(Settings):
 
     def needs_predictions(self, seeds: int) -> bool:
         """Return whether the test for this number of seeds needs the predictions of single images."""
-        return self.test_with(seeds) != "paired_t" and self.metric != DIVERGENCE
+        return self.choose_test(seeds) != "paired_t" and self.metric != DIVERGENCE
 
     @property
     def rows(self) -> list[ComparedRow]:
@@ -159,7 +159,7 @@ _COMMON = (*_ROWS, "metric", "direction", "smallest_effect", "test")
 """Settings that a claim may give for all its comparisons."""
 
 
-def _common() -> Any:
+def _declare_common_default() -> Any:
     """Declare a default for all comparisons, which is serialised with each comparison, not with the claim."""
     return Field(default=None, exclude=True, description="default of all comparisons")
 
@@ -178,12 +178,12 @@ class Claim(Settings):
     """one sentence"""
     paper: str = ""
     """where the paper makes the claim"""
-    first: ComparedRow | None = _common()
-    second: ComparedRow | None = _common()
-    metric: MetricName | None = _common()
-    direction: Direction | None = _common()
-    smallest_effect: NonNegativeFloat | None = _common()
-    test: Test | None = _common()
+    first: ComparedRow | None = _declare_common_default()
+    second: ComparedRow | None = _declare_common_default()
+    metric: MetricName | None = _declare_common_default()
+    direction: Direction | None = _declare_common_default()
+    smallest_effect: NonNegativeFloat | None = _declare_common_default()
+    test: Test | None = _declare_common_default()
     comparisons: Annotated[list[ClaimComparison], Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -204,7 +204,7 @@ def _apply_defaults(comparison: Any, claim: Mapping[str, Any]) -> Any:
     parts = {
         side: {**row, **comparison[side]}
         for side, row in rows.items()
-        if "value" not in row and _names_no_table(comparison.get(side))
+        if "value" not in row and _is_row_without_table(comparison.get(side))
     }
     return {**common, **comparison, **parts}
 
@@ -214,12 +214,12 @@ def _apply_default_table(data: Any) -> Any:
     if not isinstance(data, Mapping):
         return data
     first, second = data.get("first"), data.get("second")
-    if not isinstance(first, Mapping) or not _names_no_table(second):
+    if not isinstance(first, Mapping) or not _is_row_without_table(second):
         return data
     return {**data, "second": {name: first[name] for name in ("table", "dataset") if name in first} | {**second}}
 
 
-def _names_no_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
+def _is_row_without_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
     """Return whether `row` is a raw row with neither a table nor a constant."""
     return isinstance(row, Mapping) and not row.keys() & {"table", "value"}
 
@@ -254,7 +254,7 @@ def check_claims(
                     raise ValueError(f"{where}.{side}: unknown table '{row.table}'{suggest(row.table, tables)}")
                 in_table = tables[row.table].experiments
                 try:
-                    experiments.append(in_table[row.index_in(dict(enumerate(in_table)))])
+                    experiments.append(in_table[row.find_index(dict(enumerate(in_table)))])
                     _check_weight(row, experiments[-1].weights)
                     _check_metric(comparison.metric, experiments[-1])
                 except ValueError as error:

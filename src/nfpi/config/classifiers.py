@@ -16,7 +16,7 @@ from nfpi.config.base import (
     PositiveInt,
     Settings,
     Share,
-    added_setting,
+    declare_added_setting,
     explain,
 )
 from nfpi.config.registry import Registry
@@ -37,7 +37,7 @@ images (B, C, S, S) to logits (B, K). Traits, of which a `module:attribute` is i
 class ResNet18Settings(Settings):
     """Architecture of the ResNet18 for small images."""
 
-    stem_init: Literal["kaiming_normal", "torch_default"] = added_setting("kaiming_normal")
+    stem_init: Literal["kaiming_normal", "torch_default"] = declare_added_setting("kaiming_normal")
     """initial weights of the 3×3 stem: as those of ResNet's other convolutions in torchvision (kaiming_normal), or
     torch's default for convolutions, as in the released code (torch_default)"""
 
@@ -54,7 +54,7 @@ class SwinSettings(Settings):
     """attention heads of each level"""
     mlp_ratio: PositiveFloat = 2.0
     drop_path_rate: Fraction = 0.1
-    layer_norm_eps: PositiveFloat = added_setting(1e-5)
+    layer_norm_eps: PositiveFloat = declare_added_setting(1e-5)
     """ε of the layer normalisations"""
 
     @model_validator(mode="after")
@@ -100,15 +100,15 @@ class StandardAugmentation(Settings):
     """timm's RandAugment, e.g. rand-m9-mstd0.5-inc1"""
     random_erasing: Share = 0.0
     """probability that a part of an image is erased"""
-    erasing_max_area: Annotated[float, Field(gt=0, le=1)] = added_setting(1 / 3)
+    erasing_max_area: Annotated[float, Field(gt=0, le=1)] = declare_added_setting(1 / 3)
     """largest share of an image that random erasing erases; the smallest is 0.02"""
-    erasing_fill: Literal["noise", "mean"] = added_setting("noise")
+    erasing_fill: Literal["noise", "mean"] = declare_added_setting("noise")
     """values of erased pixels after normalisation: noise N(0, 1), or 0, the channel mean"""
     mixup: NonNegativeFloat = 0.0
     """α of mixup's Beta(α, α)"""
     cutmix: NonNegativeFloat = 0.0
     """α of cutmix's Beta(α, α)"""
-    mix_probability: Share = added_setting(1.0)
+    mix_probability: Share = declare_added_setting(1.0)
     """probability that mixup or cutmix is applied to a batch"""
 
 
@@ -127,16 +127,18 @@ class ClassifierConfig(Settings):
     """another classifier of the config, trained without augmentation, whose weights are fine-tuned"""
     image_size: PositiveInt | None = None
     """size that images are resized to (bicubic); None: no resizing"""
-    normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = added_setting("model")
+    normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = declare_added_setting(
+        "model"
+    )
     """mean and standard deviation used to normalise channels: the model's own (model: 0.5 and 0.5, for EVA02 those of
     its published weights), 0.5 and 0.5 (half), those of the training images (dataset), or the published values of
     the named data set"""
     epochs: NonNegativeInt = 30
     """epochs of training, after which the weights are tested; 0: the initial weights are tested"""
-    repeats: PositiveInt = added_setting(1)
+    repeats: PositiveInt = declare_added_setting(1)
     """passes over the training images per epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100
-    accumulate: PositiveInt = added_setting(1)
+    accumulate: PositiveInt = declare_added_setting(1)
     """equal parts into which a batch is split for gradient accumulation: the same step with less memory (only for
     models without batch normalisation)"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -149,7 +151,7 @@ class ClassifierConfig(Settings):
     """epochs of linear warm-up (cosine)"""
     momentum: Fraction = 0.9
     """momentum of SGD"""
-    cycle_momentum: bool = added_setting(False)
+    cycle_momentum: bool = declare_added_setting(False)
     """whether the one-cycle schedule cycles SGD's momentum between 0.95 and 0.85, inversely to the learning rate
     (torch's default), instead of using `momentum`"""
     weight_decay: NonNegativeFloat = 5e-4
@@ -167,7 +169,7 @@ class ClassifierConfig(Settings):
     """processes that read and augment images; 0: the training process itself (does not affect results)"""
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training (does not affect results)"""
-    checkpoint_activations: bool = added_setting(False)
+    checkpoint_activations: bool = declare_added_setting(False)
     """whether activations inside transformer blocks are recomputed in the backward pass instead of kept: less memory, a
     third more computation (does not affect results)"""
     keep: bool = True

@@ -107,19 +107,19 @@ class Cluster(Settings):
         limits = [self.max_runtime] if self.max_runtime else []
         return min([*limits, *([max(self.qos.values())] if self.qos else [])], default=None)
 
-    def qos_for(self, minutes: int) -> str | None:
+    def choose_qos(self, minutes: int) -> str | None:
         """Return the shortest QoS that a job of this length fits into."""
         return min((name for name in self.qos if self.qos[name] >= minutes), key=self.qos.__getitem__, default=None)
 
 
-def threads_of_job(resources: Resources, cluster: Cluster | None) -> int:
+def count_job_threads(resources: Resources, cluster: Cluster | None) -> int:
     """Return the number of threads of one job."""
     if cluster and cluster.cores_per_gpu and resources.gpu:
         return resources.gpu * cluster.cores_per_gpu
     return resources.threads
 
 
-def resources_of_job(
+def compute_job_resources(
     stage: JobName, resources: Resources, cluster: Cluster | None, attempt: int = 1
 ) -> dict[str, int | str]:
     """Return the resources of one job other than threads, under the names of Snakemake and its SLURM executor.
@@ -138,17 +138,17 @@ def resources_of_job(
         # `local_gpu` limits the concurrent jobs on this machine without limiting `gpu` on a cluster.
         asked |= {"local_gpu": 1, "gpu": resources.gpu}
     if cluster:
-        asked |= _requests_of_slurm(stage, resources, cluster, times)
+        asked |= _compute_slurm_resources(stage, resources, cluster, times)
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def _requests_of_slurm(
+def _compute_slurm_resources(
     stage: JobName, resources: Resources, cluster: Cluster, times: int
 ) -> dict[str, int | str | None]:
     runtime = min(times * resources.runtime, cluster.longest or times * resources.runtime)
     warning = f"--signal=TERM@{cluster.warn_seconds}" if stage in RESUMED and cluster.warn_seconds else ""
     requests: dict[str, int | str | None] = {
-        "cpus_per_task": threads_of_job(resources, cluster),
+        "cpus_per_task": count_job_threads(resources, cluster),
         "runtime": runtime,
         "slurm_extra": f"{cluster.options} {warning}".strip() or None,
     }
@@ -165,5 +165,5 @@ def _requests_of_slurm(
         "slurm_account": cluster.account,
         "slurm_partition": cluster.partition,
         "constraint": cluster.constraint,
-        "qos": cluster.qos_for(runtime),
+        "qos": cluster.choose_qos(runtime),
     }

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from nfpi.config.base import LocalPath, PositiveInt, Settings, added_setting
+from nfpi.config.base import LocalPath, PositiveInt, Settings, declare_added_setting
 from nfpi.config.registry import Registry
 
 Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
@@ -36,7 +36,7 @@ class DatasetBlock(Settings):
     """folder of the files (torchvision's layout, or split/class/image); None: download them"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """share of the training images held out for model selection, stratified"""
-    refit: bool = added_setting(False)
+    refit: bool = declare_added_setting(False)
     """whether the validation images are used for training too, which makes model selection impossible"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """share held out for testing if the source has no test split (digits)"""

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from nfpi.config.base import NULLABLE_BLOCKS, Augmentation, ConfigError, Name, NonNegativeFloat, Settings
 from nfpi.config.metrics import VALIDATION_PREFIX, metric
-from nfpi.runs import variants_of
+from nfpi.runs import get_variants_folder
 
 
 def _check_metric(name: str) -> str:
@@ -66,7 +66,7 @@ class Experiment(Settings):
     @property
     def uses_variants(self) -> bool:
         """Whether the classifier is trained on latent augmentations."""
-        return variants_of(self.augmentation) is not None
+        return get_variants_folder(self.augmentation) is not None
 
     @model_validator(mode="after")
     def _check_without_prior(self) -> Experiment:

@@ -37,7 +37,7 @@ def load_extensions(files: Iterable[Path]) -> None:
     for path, file in named.items():
         if not path.is_file():
             raise ConfigError(f"extensions: expected a Python file, received {file}, which does not exist")
-        digest = extension_digest(path)
+        digest = hash_extension(path)
         if _loaded.get(path) == digest:
             continue
         _forget(path)
@@ -63,12 +63,12 @@ def _forget(path: Path) -> None:
         registry.forget(path)
 
 
-def loaded_digests() -> list[str]:
+def list_loaded_digests() -> list[str]:
     """Return the SHA-256 digest of each loaded file, sorted."""
     return sorted(_loaded.values())
 
 
-def extension_digest(file: Path) -> str:
+def hash_extension(file: Path) -> str:
     """Return the SHA-256 digest of a file."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 

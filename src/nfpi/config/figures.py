@@ -95,7 +95,7 @@ FIGURES = Registry("figure")
 :class:`nfpi.figures.Drawn`."""
 
 
-def _figures_model() -> type[Settings]:
+def _create_figures_model() -> type[Settings]:
     """Create a pydantic model with a field for each registered figure."""
     fields = {name: (FIGURES[name].settings | None, None) for name in FIGURES}
     model: type[Settings] = create_model("Figures", __base__=Settings, **fields)  # type: ignore[call-overload]
@@ -108,10 +108,10 @@ class _FigureMapping:
     def validate(self, figures: Any) -> Any:
         if not isinstance(figures, dict):
             return figures
-        return {name: figure for name, figure in _figures_model().model_validate(figures) if figure is not None}
+        return {name: figure for name, figure in _create_figures_model().model_validate(figures) if figure is not None}
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return handler(_figures_model().__pydantic_core_schema__)
+        return handler(_create_figures_model().__pydantic_core_schema__)
 
 
 _mapping = _FigureMapping()
@@ -172,7 +172,7 @@ class EmbeddingFigure(FigureSettings):
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the training images."""
-        return {"train": split_files(config, layout, self.dataset, "train")}
+        return {"train": list_split_files(config, layout, self.dataset, "train")}
 
     def describe(self, config: RunsOfPreset) -> str:
         """Complete the caption by the numbers of images and samples, and the seed."""
@@ -193,7 +193,7 @@ class FlowFigure(FigureSettings):
     weight: NonNegativeFloat = Field(0.0, alias="lambda")
     """λ of the run"""
 
-    def model_files(self, config: RunsOfPreset, layout: Layout) -> list[str]:
+    def list_model_files(self, config: RunsOfPreset, layout: Layout) -> list[str]:
         """Return the files of the flow's model."""
         run = config.run(self.dataset, self.flow, self.prior, self.weight, config.seeds[0])
         return [f"{layout.of(run)}/model/{name}" for name in ("config.json", "model.safetensors")]
@@ -222,7 +222,10 @@ class AugmentationFigure(FlowFigure):
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the training images and of the model."""
-        return {"train": split_files(config, layout, self.dataset, "train"), "model": self.model_files(config, layout)}
+        return {
+            "train": list_split_files(config, layout, self.dataset, "train"),
+            "model": self.list_model_files(config, layout),
+        }
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
         """Return the settings of latent augmentation."""
@@ -259,7 +262,7 @@ class SamplesFigure(FlowFigure):
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the model."""
-        return {"model": self.model_files(config, layout)}
+        return {"model": self.list_model_files(config, layout)}
 
     def describe(self, config: RunsOfPreset) -> str:
         """Complete the caption by the run."""
@@ -338,7 +341,7 @@ class ConvergenceFigure(FigureSettings):
         return f"{self.caption} {self.dataset}, {self.flow}, α = {self.alpha:g}, seed {config.seeds[0]}."
 
 
-def split_files(config: RunsOfPreset, layout: Layout, dataset: str, *splits: str) -> list[str]:
+def list_split_files(config: RunsOfPreset, layout: Layout, dataset: str, *splits: str) -> list[str]:
     """Return the files of the given splits of a data set, as used by runs of the first seed."""
     folder = layout.path(SPLITS, dataset=dataset, splits=config.splits_of(dataset, config.seeds[0]))
     return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET]
@@ -361,7 +364,7 @@ FIGURES.register("residuals", ResidualsFigure, "nfpi.figures.residuals:draw")
 FIGURES.register("convergence_map", ConvergenceFigure, "nfpi.figures.convergence_map:draw")
 
 
-def figures_of_table(figures: dict[str, FigureSettings], table: str) -> Iterator[str]:
+def select_table_figures(figures: dict[str, FigureSettings], table: str) -> Iterator[str]:
     """Yield the names of the figures that are drawn whenever a table is made."""
     for name, figure in figures.items():
         if isinstance(figure, AccuracyFigure) and figure.table == table:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
-from nfpi.config.base import NonNegativeInt, PositiveInt, Settings, added_setting
+from nfpi.config.base import NonNegativeInt, PositiveInt, Settings, declare_added_setting
 from nfpi.config.registry import BlockRegistry
 
 
@@ -54,7 +54,7 @@ class MatrixExponentialSettings(LevelSettings):
     """width of each level's coupling nets"""
     coupling: Literal["matrix_exponential", "affine", "additive"] = "matrix_exponential"
     """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S, a diagonal one, or S = 0"""
-    initialization: Literal["normal", "uniform"] = added_setting("normal")
+    initialization: Literal["normal", "uniform"] = declare_added_setting("normal")
     """initial kernels of the coupling nets: normal, with outputs normalised by a scale per channel, or uniform, divided
     by the standard deviation of their outputs, as in the released code"""
 

@@ -69,7 +69,7 @@ def metric(name: str) -> Metric:
     Raises:
         ConfigError: unknown metric.
     """
-    base = registered_name(name)
+    base = find_registered_name(name)
     traits = METRICS[base].traits
     if base == name:
         return Metric(name, **traits)
@@ -78,7 +78,7 @@ def metric(name: str) -> Metric:
     return Metric(name, **traits | {"label": f"Validation {traits['label']}", "is_share": False})
 
 
-def registered_name(name: str) -> str:
+def find_registered_name(name: str) -> str:
     """Return the name under which a metric is registered: x for `cnn_x` and `validation_x`, otherwise the name."""
     for prefix in (GENERATED_PREFIX, VALIDATION_PREFIX):
         base = name.removeprefix(prefix)
@@ -87,7 +87,7 @@ def registered_name(name: str) -> str:
     return name
 
 
-def computed_metrics(own: Iterable[str] = ()) -> list[str]:
+def list_computed_metrics(own: Iterable[str] = ()) -> list[str]:
     """Return the names of the metrics computed for a run: all built-in ones, and the user's `own`."""
     project = [name for name in METRICS if METRICS[name].extension is None and METRICS[name].builder is not None]
     return list(dict.fromkeys([*project, *own]))

@@ -35,27 +35,31 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, An
 def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Merge an overlay into the settings at the keys `where`."""
     merged = dict(base)
-    if _is_in("classifiers", where) and overlay.get("model", base.get("model")) != base.get("model"):
+    if _is_block_of("classifiers", where) and overlay.get("model", base.get("model")) != base.get("model"):
         merged.pop("architecture", None)
     for key, value in overlay.items():
         known = merged.get(key)
         if not isinstance(known, Mapping) or not isinstance(value, Mapping):
             merged[key] = copy.deepcopy(value)
             continue
-        blocks = next((blocks for group, blocks in _BLOCKS.items() if _is_in(group, (*where, key))), None)
-        if blocks and blocks.key in value and blocks.selected(dict(value)) != blocks.selected(dict(known)):
+        blocks = next((blocks for group, blocks in _BLOCKS.items() if _is_block_of(group, (*where, key))), None)
+        if (
+            blocks
+            and blocks.key in value
+            and blocks.get_variant_name(dict(value)) != blocks.get_variant_name(dict(known))
+        ):
             merged[key] = copy.deepcopy(dict(value))
         else:
             merged[key] = _merge_at((*where, key), known, value)
     return merged
 
 
-def _is_in(group: str, where: tuple[str, ...]) -> bool:
+def _is_block_of(group: str, where: tuple[str, ...]) -> bool:
     """Return whether `where` are the keys of a block of a group, at the top level or in a data set's overrides."""
     return where[:-1] == (group,) or (where[:1] == ("datasets",) and where[2:-1] == ("overrides", group))
 
 
-def layers_of(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
+def read_layers(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """Return the name of a preset, and the settings that override config.yaml: those of extended presets, then its own.
 
     Args:
@@ -66,7 +70,7 @@ def layers_of(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
         ConfigError: the preset is missing, not a mapping, extends itself, or is a user's file with the name of a
             built-in preset.
     """
-    file: Path | None = _file_of(preset, folder, None)
+    file: Path | None = _find_file(preset, folder, None)
     chain: list[tuple[Path, dict[str, Any]]] = []
     while file is not None:
         if any(file == known for known, _ in chain):
@@ -76,17 +80,17 @@ def layers_of(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
             raise ConfigError(f"{file}: a preset cannot set preset or results")
         extended = content.pop("extends", None)
         chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
-        file = None if extended is None else _file_of(str(extended), folder, chain[-1][0])
+        file = None if extended is None else _find_file(str(extended), folder, chain[-1][0])
     return chain[0][0].stem, [content for _, content in reversed(chain)]
 
 
-def built_in_presets(folder: Path) -> list[str]:
+def list_built_in_presets(folder: Path) -> list[str]:
     """Return the names of the built-in presets."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def _file_of(preset: str, folder: Path, extended_by: Path | None) -> Path:
-    known = built_in_presets(folder)
+def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
+    known = list_built_in_presets(folder)
     if preset in known:
         return (folder / f"{preset}.yaml").resolve()
     where = "preset" if extended_by is None else f"{extended_by}: extends"

@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
 
-from nfpi.config.base import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, Start, added_setting, explain
+from nfpi.config.base import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Start,
+    declare_added_setting,
+    explain,
+)
 from nfpi.config.registry import BlockRegistry
 
 
@@ -46,9 +54,9 @@ class FixedPointSettings(Settings):
     """whether means are fitted; otherwise they keep their initial values"""
     fit_variance: bool = True
     """whether variances are fitted; otherwise they keep their initial values"""
-    unbiased_variance: bool = added_setting(True)
+    unbiased_variance: bool = declare_added_setting(True)
     """whether class variances of the latents have the divisor N − 1, or N as in Eq. 7"""
-    isotropic_variance: bool = added_setting(False)
+    isotropic_variance: bool = declare_added_setting(False)
     """whether Σ_i = v_i I, one variance per class; `start: isotropic` gives initial Gaussians of this form too"""
     isotropic_mean_update: bool = True
     """released update: whether the mean update averages Σ_i and Σ_j⁻¹ over the dimensions"""
@@ -170,7 +178,7 @@ _LEARNED: dict[str, type[LearnedConfig]] = {
 }
 
 
-def learned_config(method: str, **values: Any) -> LearnedConfig:
+def make_learned_config(method: str, **values: Any) -> LearnedConfig:
     """Return λ (`weight`) and the settings of a method that learns the Gaussians along with the flow.
 
     Raises:

@@ -166,7 +166,7 @@ class BlockRegistry(Registry, Generic[B]):
             raise ConfigError(f"{self.family} '{name}': every block has the setting '{min(clash)}' already: rename it")
         return super().register(name, settings, builder, **traits)
 
-    def block_type(self, name: str) -> type[B]:
+    def get_block_type(self, name: str) -> type[B]:
         """Return the settings class of blocks that select this variant."""
         variant = self[name]
         known = self._blocks.get(name)
@@ -180,7 +180,7 @@ class BlockRegistry(Registry, Generic[B]):
             known = self._blocks[name] = (variant, created)
         return known[1]
 
-    def selected(self, block: Any) -> str:
+    def get_variant_name(self, block: Any) -> str:
         """Return the name of the variant selected by a raw or validated block."""
         name = block.get(self.key) if isinstance(block, dict) else getattr(block, self.key, None)
         return str(name) if name is not None else self.default
@@ -189,24 +189,24 @@ class BlockRegistry(Registry, Generic[B]):
         """Validate a raw block as settings of its variant; pydantic adds the location to errors."""
         if not isinstance(block, dict):
             return block
-        name = self.selected(block)
+        name = self.get_variant_name(block)
         if name not in self:
             raise PydanticCustomError(
                 "unknown_variant",
                 "{key}: unknown {family} '{name}'{hint}",
                 {"key": self.key, "family": self.family, "name": name, "hint": suggest(name, list(self))},
             )
-        return self.block_type(name).model_validate(block)
+        return self.get_block_type(name).model_validate(block)
 
-    def settings_of(self, block: B) -> Settings:
+    def extract_settings(self, block: B) -> Settings:
         """Return the settings of the variant without the common ones, as passed to its builder."""
-        settings = self[self.selected(block)].settings
+        settings = self[self.get_variant_name(block)].settings
         return settings.model_validate(block.model_dump(include=set(settings.model_fields)))
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return a schema that accepts the block of any variant."""
-        return {"anyOf": [handler(_core_schema(self.block_type(name))) for name in self]}
+        return {"anyOf": [handler(_get_core_schema(self.get_block_type(name))) for name in self]}
 
 
-def _core_schema(model: type[BaseModel]) -> CoreSchema:
+def _get_core_schema(model: type[BaseModel]) -> CoreSchema:
     return model.__pydantic_core_schema__

@@ -12,7 +12,7 @@ from pydantic import ValidationError, field_validator
 from nfpi.config.base import ConfigError, LocalPath, Settings, explain
 from nfpi.config.claims import drop_outdated_claims
 from nfpi.config.extensions import load_extensions
-from nfpi.config.presets import layers_of, merge, read_settings
+from nfpi.config.presets import merge, read_layers, read_settings
 from nfpi.config.settings import Config
 
 
@@ -40,7 +40,7 @@ class _Extensions(Settings):
     extensions: list[LocalPath] | None = None
 
     @classmethod
-    def of(cls, layer: Mapping[str, Any]) -> list[Path]:
+    def list_files(cls, layer: Mapping[str, Any]) -> list[Path]:
         """Return the files of a layer, in order."""
         return cls.model_validate({"extensions": layer.get("extensions")}).extensions or []
 
@@ -91,12 +91,12 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
-    name, preset = layers_of(choice.preset, presets)
+    name, preset = read_layers(choice.preset, presets)
     layers = [lowest, *preset, highest]
     where = f"preset {name}: "
     try:
         extensions: dict[Path, Path] = {}
-        for file in (file for layer in layers for file in _Extensions.of(layer)):
+        for file in (file for layer in layers for file in _Extensions.list_files(layer)):
             extensions.setdefault(file.resolve(), file)
         load_extensions(extensions.values())
         merged = drop_outdated_claims(layers, merge(*layers))
@@ -106,7 +106,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
             config.for_dataset(dataset)
             for flow in config.flows:
                 where = f"preset {name}: training of flows.{flow} on {dataset}: "
-                config.training_of(dataset, flow)
+                config.resolve_training(dataset, flow)
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error)}") from None
     _check_selections(name, config)
@@ -115,7 +115,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
 
 def _check_selections(preset: str, config: Config) -> None:
     """Raise ConfigError if a table would select λ or T on a data set without validation images (`refit`)."""
-    for table, experiment in config.experiments():
+    for table, experiment in config.iterate_experiments():
         dataset, weights = experiment.dataset, experiment.weights
         if not config.datasets[dataset].refit:
             continue
@@ -137,7 +137,7 @@ def _parse_nulls(value: Any) -> Any:
     return None if value == "null" else value
 
 
-def json_schema() -> dict[str, Any]:
+def build_json_schema() -> dict[str, Any]:
     """Return the JSON schema of config.yaml and presets."""
     schema = ConfigFile.model_json_schema()
     extends = PresetFile.model_json_schema()["properties"]["extends"]

@@ -14,7 +14,7 @@ from nfpi.config.classifiers import CLASSIFIERS, ClassifierConfig
 from nfpi.config.cluster import Cluster, JobName, Resources
 from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.experiments import Experiment, Tables
-from nfpi.config.figures import Figures, figures_of_table
+from nfpi.config.figures import Figures, select_table_figures
 from nfpi.config.flows import FLOWS, FlowConfig
 from nfpi.config.generation import EvaluationConfig, GenerationConfig, NfaConfig
 from nfpi.config.presets import merge
@@ -67,7 +67,7 @@ class Config(Settings):
             self._for_dataset[dataset] = Config.model_validate(merge(self.model_dump(), overrides))
         return self._for_dataset[dataset]
 
-    def training_of(self, dataset: str, flow: str) -> TrainingConfig:
+    def resolve_training(self, dataset: str, flow: str) -> TrainingConfig:
         """Return the training settings of a backbone on a data set.
 
         The common settings are overridden by those of the backbone, then of the data set, then of the data set for this
@@ -98,14 +98,14 @@ class Config(Settings):
         name = experiment.classifier
         return name is not None and self.for_dataset(experiment.dataset).classifiers[name].train_on == "real"
 
-    def runs_of(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
+    def list_runs(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
         """Return the runs of the flow and of the classifier for each seed.
 
         Without a flow (`weight` is None), both are that of the classifier; without a classifier, the second is None.
         """
-        return [self._run_of(experiment, weight, seed) for seed in self.seeds]
+        return [self._get_run_pair(experiment, weight, seed) for seed in self.seeds]
 
-    def _run_of(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
+    def _get_run_pair(self, experiment: Experiment, weight: float | None, seed: int) -> tuple[Run, Run | None]:
         augmentation = experiment.augmentation if self.learns_from_real_images(experiment) else None
         of_classifier: dict[str, Any] = {"classifier": experiment.classifier, "augmentation": augmentation}
         if experiment.prior is None or weight is None:
@@ -126,7 +126,7 @@ class Config(Settings):
         Raises:
             ConfigError: the prior has another method.
         """
-        settings = PRIORS.settings_of(self.priors[prior])
+        settings = PRIORS.extract_settings(self.priors[prior])
         if not isinstance(settings, FixedPointSettings) or PRIORS[self.priors[prior].method].traits["learned"]:
             method = self.priors[prior].method
             raise ConfigError(
@@ -134,7 +134,7 @@ class Config(Settings):
             )
         return settings
 
-    def extensions_of(
+    def list_extensions(
         self,
         *,
         dataset: str | None = None,
@@ -154,20 +154,20 @@ class Config(Settings):
             files.append(CLASSIFIERS[self.classifiers[classifier].model].extension)
         return sorted({file for file in files if file is not None})
 
-    def experiments(self) -> Iterator[tuple[str, Experiment]]:
+    def iterate_experiments(self) -> Iterator[tuple[str, Experiment]]:
         """Yield every experiment with the name of its table: (table, experiment)."""
         for name, table in self.tables.items():
             for experiment in table.experiments:
                 yield name, experiment
 
-    def figures_of(self, table: str) -> list[str]:
+    def list_table_figures(self, table: str) -> list[str]:
         """Return the names of the figures that are drawn whenever a table is made."""
-        return list(figures_of_table(self.figures, table))
+        return list(select_table_figures(self.figures, table))
 
     @model_validator(mode="after")
     def _check_names(self) -> Config:
         named: list[tuple[str, Settings]] = [
-            (f"tables.{table}", experiment) for table, experiment in self.experiments()
+            (f"tables.{table}", experiment) for table, experiment in self.iterate_experiments()
         ]
         named += [(f"figures.{name}", figure) for name, figure in self.figures.items()]
         groups: dict[str, Mapping[str, Settings]] = {
@@ -213,7 +213,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_experiments(self) -> Config:
-        for table, experiment in self.experiments():
+        for table, experiment in self.iterate_experiments():
             where = f"tables.{table}"
             if experiment.prior is not None:
                 uses_weight = PRIORS[self.priors[experiment.prior].method].traits["uses_weight"]

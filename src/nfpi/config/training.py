@@ -13,7 +13,7 @@ from nfpi.config.base import (
     PositiveFloat,
     PositiveInt,
     Settings,
-    added_setting,
+    declare_added_setting,
 )
 
 NOT_AFFECTING_RESULTS = {
@@ -65,7 +65,7 @@ class TrainingConfig(Settings):
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
     """precision of training steps: float32, with convolutions in TF32, or with coupling networks in bfloat16; auto:
     bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
-    compile: bool | Literal["auto"] = added_setting("auto")
+    compile: bool | Literal["auto"] = declare_added_setting("auto")
     """whether steps on a whole batch run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes"""
     workers: NonNegativeInt = 0
@@ -78,11 +78,11 @@ class TrainingConfig(Settings):
     """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: no grids. Flows of an autoencoder's
     latents have no grids"""
 
-    def result_settings(self) -> dict[str, Any]:
+    def select_result_settings(self) -> dict[str, Any]:
         """Return the settings that affect the result of a training."""
         return self.model_dump(mode="json", exclude=NOT_AFFECTING_RESULTS)
 
-    def initial_state_settings(self) -> dict[str, Any]:
+    def select_initial_state_settings(self) -> dict[str, Any]:
         """Return the settings that affect the initial state, among them `epochs` if the schedule depends on it."""
         return self.model_dump(
             mode="json", exclude=NOT_AFFECTING_RESULTS | ({"epochs"} if self.schedule == "constant" else set())

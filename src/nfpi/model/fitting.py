@@ -15,7 +15,7 @@ from nfpi.config.priors import PRIORS, PriorBlock, make_learned_config
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
-from nfpi.model.inputs import check_images, check_labels, names_classes, to_array
+from nfpi.model.inputs import are_class_names, check_images, check_labels, to_array
 from nfpi.model.settings import choose_flow, choose_prior, choose_training, parse_settings
 from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
@@ -80,7 +80,7 @@ def fit_model(
     with _training_device(device, config.precision) as place:
         data = TrainingData(train, held_out, config, place.device)
         initial = start_training(data, description, method.start, seed, place, progress=progress)
-        state, final, known = _train(initial, data, place, method, plain.weight, progress)
+        state, final, prior_config = _train(initial, data, place, method, plain.weight, progress)
     last = state.log[-1]
     validated = {
         "n": None if held_out is None else len(held_out),
@@ -91,7 +91,7 @@ def fit_model(
         "seed": seed,
         "start": method.start,
         "step": state.step,
-        "prior": known,
+        "prior": prior_config,
         "training": config.model_dump() | {"precision": place.precision},
         "data": {**{key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}, "n": len(train)},
         **({} if held_out is None else {"validation": validated}),
@@ -108,7 +108,7 @@ def _train(
         the final state, the Gaussians, and their description for the config.
     """
     settings = PRIORS.extract_settings(method)
-    known: dict[str, Any] = {
+    prior_config: dict[str, Any] = {
         "lambda": weight,
         "method": method.method,
         "settings": method.model_dump(mode="json"),
@@ -119,13 +119,13 @@ def _train(
     else:
         fitted = fit(method.method, initial.statistics, initial.prior, weight, settings)
         if isinstance(fitted, FixedPointResult):
-            known |= {"iterations": fitted.iterations, "converged": fitted.converged}
+            prior_config |= {"iterations": fitted.iterations, "converged": fitted.converged}
             prior = fitted.prior
         else:
             prior = fitted
     state = continue_training(initial.state, prior, data, device, learned=learned, progress=progress)
     final = state.learner.prior if state.learner is not None else prior
-    return state, final, known
+    return state, final, prior_config
 
 
 def make_sets(
@@ -145,7 +145,7 @@ def make_sets(
             images.
     """
     array = check_images(images)
-    names = _class_names(labels, classes)
+    names = _choose_class_names(labels, classes)
     indices = check_labels(labels, names, len(array))
     meta = {"name": name, "classes": names, "dtype": "uint8", "extra": {"flip": flip}}
     held_out: ImageSet | None = None
@@ -174,7 +174,7 @@ def make_sets(
     return ImageSet(array, indices, meta), held_out
 
 
-def _class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
+def _choose_class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
     """Return the given class names, else the sorted names or indices in the labels; empty for invalid labels.
 
     Raises:
@@ -188,7 +188,7 @@ def _class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
     if classes is not None:
         raise ValueError(f"classes: expected the names of the classes, received {classes!r}")
     found = to_array(labels, "labels")
-    if found.size and names_classes(found):
+    if found.size and are_class_names(found):
         return sorted(set(map(str, found.ravel().tolist())))
     if found.size and found.dtype.kind in "iu":
         low, high = int(found.min()), int(found.max())

@@ -33,7 +33,7 @@ from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged, r
 from nfpi.runtime.files import file_digest, run_after_commit, written_together
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import load_tensors, save_tensors
-from nfpi.stages.fingerprints import code_of
+from nfpi.stages.fingerprints import compute_code_digest
 from nfpi.stages.options import TestClassifier, TrainClassifier
 
 logger = logging.getLogger(__name__)
@@ -51,28 +51,28 @@ def train(stage: TrainClassifier) -> None:
             raise_if_marked(folder / "meta.json")
     config = stage.classifier
     device = make_device(config.precision)
-    data, digests, temperature = _read(stage, device.device)
+    data, digests, temperature = _read_data(stage, device.device)
     channels, height, _ = data.train.shape
     size = {"num_classes": data.train.num_classes, "in_channels": channels, "image_size": height}
     torch.manual_seed(derive_seed(stage.seed, config.model))
     model = build_classifier(config, **size)
     if stage.start_from is not None:
         load_weights(model, load_tensors(stage.start_from)[0], stage.start_from)
-    checkpoints = Checkpoints(stage.output, _fingerprint(stage, digests), config.checkpoint_minutes)
+    checkpoints = Checkpoints(stage.output, _compute_fingerprint(stage, digests), config.checkpoint_minutes)
     try:
         trained = train_classifier(model, data, stage.seed, device, checkpoints)
     except TrainingDiverged as fault:
         fault.context = {"seed": stage.seed, "name": stage.name, "temperature": temperature}
         with written_together():
-            mark_diverged([stage.path("model"), stage.path("metrics")], fault)
-            write_log(stage.path("history"), fault.log)
+            mark_diverged([stage.get_path("model"), stage.get_path("metrics")], fault)
+            write_log(stage.get_path("history"), fault.log)
         run_after_commit(checkpoints.clear)
         logger.warning("%s", fault)
         return
     settings = {
         "name": stage.name,
         "classifier": config.model_dump(mode="json") | {"precision": device.precision},
-        "augmentation": _augmentation(stage),
+        "augmentation": _name_augmentation(stage),
         "size": size,
         "temperature": temperature,
         "images": len(data.train),
@@ -80,11 +80,11 @@ def train(stage: TrainClassifier) -> None:
     if config.normalization == "dataset":
         settings["normalization"] = {"mean": list(data.preprocessing.mean), "std": list(data.preprocessing.std)}
     with written_together():
-        save_tensors(stage.path("model"), trained.model.state_dict(), {"seed": stage.seed, **settings})
-        write_log(stage.path("history"), trained.log)
+        save_tensors(stage.get_path("model"), trained.model.state_dict(), {"seed": stage.seed, **settings})
+        write_log(stage.get_path("history"), trained.log)
         write_metrics(
-            stage.path("metrics"),
-            {} if trained.validation_acc is None else {_validation_metric(config): trained.validation_acc},
+            stage.get_path("metrics"),
+            {} if trained.validation_acc is None else {_name_validation_metric(config): trained.validation_acc},
             run=None,
             n=len(data.validation),
             seed=stage.seed,
@@ -95,12 +95,12 @@ def train(stage: TrainClassifier) -> None:
     run_after_commit(checkpoints.clear)
 
 
-def _validation_metric(config: ClassifierConfig) -> str:
+def _name_validation_metric(config: ClassifierConfig) -> str:
     """Return the name of the validation accuracy, which depends on the training images."""
     return _VALIDATION_TOP1 if config.train_on == "real" else _VALIDATION_CNN_ACC
 
 
-def _augmentation(stage: TrainClassifier) -> Augmentation:
+def _name_augmentation(stage: TrainClassifier) -> Augmentation:
     """Return the name that experiments give to the training augmentation, e.g. `standard+nfa`."""
     if stage.augmented is None:
         return stage.augmentation
@@ -121,7 +121,7 @@ def _check_options(stage: TrainClassifier) -> None:
         raise ValueError(f"--augmented: expected train_on 'real' for latent augmentation, received '{train_on}'")
 
 
-def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
+def _read_data(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData, dict[str, Any], float | None]:
     """Read the images; also return the digests of their files, and the temperature of generated images."""
     config, preprocessing = stage.classifier, get_preprocessing(stage.classifier)
     digests: dict[str, Any] = {}
@@ -136,8 +136,8 @@ def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData,
         temperature = generated.meta["extra"].get("temperature")
         digests["generated"] = generated.meta["sha256"]
         parts.append(Pixels(generated))
-    together = parts[0] if len(parts) == 1 else Pixels(concatenate(parts[0].image_set, parts[1].image_set))
-    train = resize_images(together, config.image_size, preprocessing)
+    combined = parts[0] if len(parts) == 1 else Pixels(concatenate(parts[0].image_set, parts[1].image_set))
+    train = resize_images(combined, config.image_size, preprocessing)
     validation = resize_images(open_pixels(stage.data / "validation"), config.image_size, preprocessing)
     variants = None
     if stage.augmented is not None:
@@ -154,7 +154,7 @@ def _read(stage: TrainClassifier, device: torch.device) -> tuple[ClassifierData,
     return ClassifierData(train, validation, config, preprocessing, standard, variants), digests, temperature
 
 
-def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
+def _compute_fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
     """Return the fingerprint of everything that the result depends on."""
     files = {"weights": stage.classifier.weights, "start_from": stage.start_from}
     return config_hash(
@@ -163,7 +163,7 @@ def _fingerprint(stage: TrainClassifier, digests: dict[str, Any]) -> str:
                 mode="json", exclude={*NOT_AFFECTING_RESULTS, "weights", "start_from"}
             ),
             "augmentation": stage.augmentation,
-            "code": code_of(CLASSIFIERS[stage.classifier.model]),
+            "code": compute_code_digest(CLASSIFIERS[stage.classifier.model]),
             "seed": stage.seed,
             "files": {name: file_digest(path) for name, path in files.items() if path is not None},
             "images": digests,
@@ -175,11 +175,11 @@ def test(stage: TestClassifier) -> None:
     """Choose a classifier by its validation accuracy, and test it."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
-    accuracies = _validation_accuracies(stage)
+    accuracies = _read_validation_accuracies(stage)
     best = max(accuracies, key=lambda folder: accuracies[folder] or 0.0)
     weights, header = load_tensors(best / "model.safetensors")
     config, model = build_trained(weights, header, best / "model.safetensors")
-    measured = _validation_metric(config)
+    validation_metric = _name_validation_metric(config)
     pixels = open_pixels(stage.data / "test")
     preprocessing = stored_preprocessing(config, header, best / "model.safetensors")
     images = resize_images(pixels, config.image_size, preprocessing)
@@ -196,7 +196,7 @@ def test(stage: TestClassifier) -> None:
         workers=config.workers,
     )
     computed = compute_metrics(list_computed_metrics(stage.metrics), scores.log_prob, scores.labels)
-    if measured == _VALIDATION_CNN_ACC:
+    if validation_metric == _VALIDATION_CNN_ACC:
         computed = {f"{GENERATED_PREFIX}{name}": value for name, value in computed.items()}
         metrics = {"cnn_acc": scores.top1, "temperature": header["temperature"]}
     else:
@@ -204,10 +204,10 @@ def test(stage: TestClassifier) -> None:
         metrics |= {"real_top1": scores.real_top1, "real_top5": scores.real_top5}
     values = {name: value for name, value in (metrics | computed).items() if value is not None}
     with written_together():
-        write_predictions(stage.path("predictions"), scores.labels, scores.log_prob)
+        write_predictions(stage.get_path("predictions"), scores.labels, scores.log_prob)
         write_metrics(
-            stage.path("metrics"),
-            values if accuracies[best] is None else values | {measured: accuracies[best]},
+            stage.get_path("metrics"),
+            values if accuracies[best] is None else values | {validation_metric: accuracies[best]},
             run=run,
             n=len(images),
             seed=header["seed"],
@@ -219,7 +219,7 @@ def test(stage: TestClassifier) -> None:
     logger.info("top-1 %.2f %% on %d test images", scores.top1, len(images))
 
 
-def _validation_accuracies(stage: TestClassifier) -> dict[Path, float | None]:
+def _read_validation_accuracies(stage: TestClassifier) -> dict[Path, float | None]:
     """Return the validation accuracy of each candidate that did not diverge.
 
     The accuracy of a single candidate may be None, if there are no validation images.

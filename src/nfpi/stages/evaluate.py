@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from nfpi.config import Split
-from nfpi.config.metrics import VALIDATION_PREFIX, computed_metrics
+from nfpi.config.metrics import VALIDATION_PREFIX, list_computed_metrics
 from nfpi.data.store import EMPTY_SPLIT, read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model.trained import TrainedFlow
@@ -54,16 +54,16 @@ def evaluate(stage: Evaluate) -> None:
     metrics = {
         **_measure(test, stage.metrics),
         "parameters": sum(parameter.numel() for parameter in flow.parameters()) / 1e6,
-        "seconds_per_1000_samples": _seconds_per_1000_samples(model, stage.evaluation.timed_samples, device),
-        **_training_time(stage.history),
-        **_fit_iterations(model.config),
+        "seconds_per_1000_samples": _measure_sampling_time(model, stage.evaluation.timed_samples, device),
+        **_read_training_time(stage.history),
+        **_get_fit_iterations(model.config),
     }
     if validation is not None:
         metrics |= {f"{VALIDATION_PREFIX}{name}": value for name, value in _measure(validation, stage.metrics).items()}
     with written_together():
-        write_predictions(stage.path("predictions"), test.labels, test.log_prob)
+        write_predictions(stage.get_path("predictions"), test.labels, test.log_prob)
         write_metrics(
-            stage.path("metrics"),
+            stage.get_path("metrics"),
             metrics,
             run=run,
             n=test.n,
@@ -78,11 +78,11 @@ def evaluate(stage: Evaluate) -> None:
 
 def _measure(scores: FlowScores, names: Iterable[str]) -> dict[str, float]:
     """Compute the metrics of one split."""
-    computed = compute_metrics(computed_metrics(names), scores.log_prob, scores.labels)
+    computed = compute_metrics(list_computed_metrics(names), scores.log_prob, scores.labels)
     return {"nf_acc": scores.nf_acc, "nf_top5": scores.nf_top5, "bits_per_dim": scores.bits_per_dim, **computed}
 
 
-def _seconds_per_1000_samples(model: TrainedFlow, count: int, device: torch.device) -> float:
+def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device) -> float:
     """Measure the wall-clock time of 1000 samples from a batch of `count`, after a warm-up batch."""
     labels = balanced_labels(model.prior.num_classes, -(-count // model.prior.num_classes))[:count]
     seconds = 0.0
@@ -103,14 +103,14 @@ def _seconds_per_1000_samples(model: TrainedFlow, count: int, device: torch.devi
     return 1000 * seconds / len(labels)
 
 
-def _fit_iterations(config: Mapping[str, Any]) -> dict[str, float]:
+def _get_fit_iterations(config: Mapping[str, Any]) -> dict[str, float]:
     """Return the iterations of the fit of the prior, if the model records one."""
     prior = config.get("prior")
     iterations = prior.get("iterations") if isinstance(prior, Mapping) else None
     return {} if iterations is None else {"fit_iterations": float(iterations)}
 
 
-def _training_time(history: Path | None) -> dict[str, Any]:
+def _read_training_time(history: Path | None) -> dict[str, Any]:
     """Return the hours of the training and the median time per epoch, if its log is given."""
     if history is None:
         return {}

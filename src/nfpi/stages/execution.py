@@ -36,7 +36,7 @@ def execute(command: Command) -> None:
     if isinstance(command, Stage) and RANK_AND_PORT not in os.environ:
         _run_stage(command)
     else:  # not a stage, or a further process of a training, which writes no files
-        command.load()(command)
+        command.load_function()(command)
 
 
 def _run_stage(stage: Stage) -> None:
@@ -56,7 +56,7 @@ def _run_stage(stage: Stage) -> None:
     """
     require_writable(stage.output)
     task = compute_digest([stage.command, stage.model_dump_json(), __version__, list_loaded_digests()])
-    manifest_before, other_task = _written_at(stage), ""
+    manifest_before, other_task = _identify_manifest(stage), ""
 
     def wait(fault: LockedError) -> None:
         nonlocal other_task
@@ -66,46 +66,50 @@ def _run_stage(stage: Stage) -> None:
         time.sleep(_SECONDS)
 
     with locked(stage.lock, stage.command, task, wait if writes_log() else None), note_written() as written:
-        for path in stage.output_paths():
+        for path in stage.list_output_paths():
             remove_remains(path)
-        made_from, facts = trace_inputs(stage.input_files(), common=stage.common)
-        facts |= stage.facts()
+        made_from, facts = trace_inputs(stage.list_input_files(), common=stage.common)
+        facts |= stage.get_facts()
         _check_identity(stage, facts)
-        if other_task == task and _written_at(stage) != manifest_before and _is_made(stage, made_from, facts):
+        if (
+            other_task == task
+            and _identify_manifest(stage) != manifest_before
+            and _is_complete(stage, made_from, facts)
+        ):
             logger.info("%s: the other process has made it", stage.output)
             return
         try:
             with written_together():
-                stage.load()(stage)
+                stage.load_function()(stage)
         except Diverged as fault:
             if not stage.outputs:
                 raise
-            mark_diverged(stage.output_paths(), fault)
+            mark_diverged(stage.list_output_paths(), fault)
             logger.warning("%s", fault)
         if stage.product:
             write_manifest(
-                stage.path(MANIFEST),
+                stage.get_path(MANIFEST),
                 stage.command,
                 stage.product,
-                stage.output_paths(),
-                timed=[stage.path(name) for name in stage.timed],
+                stage.list_output_paths(),
+                timed=[stage.get_path(name) for name in stage.timed],
                 made_from=made_from,
                 facts=facts,
                 digests=written.digests,
                 temporary=stage.temporary,
             )
-        stage.end()
+        stage.finish()
 
 
-def _written_at(stage: Stage) -> tuple[int, int] | None:
+def _identify_manifest(stage: Stage) -> tuple[int, int] | None:
     """Return inode and modification time of the manifest, a new file at every write; None: no manifest."""
-    path = stage.path(MANIFEST) if stage.product else Path()
+    path = stage.get_path(MANIFEST) if stage.product else Path()
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
-def _is_made(stage: Stage, made_from: dict[str, str], facts: dict[str, Any]) -> bool:
+def _is_complete(stage: Stage, made_from: dict[str, str], facts: dict[str, Any]) -> bool:
     """Return whether the outputs are complete, intact and made from the current inputs."""
-    path = stage.path(MANIFEST)
+    path = stage.get_path(MANIFEST)
     if not path.is_file() or find_faults(path)[1]:
         return False
     manifest = read_manifest(path)

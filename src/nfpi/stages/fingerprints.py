@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nfpi.config.extensions import extension_digest
+from nfpi.config.extensions import hash_extension
 from nfpi.config.registry import Variant
 
 
-def code_of(variant: Variant) -> str:
+def compute_code_digest(variant: Variant) -> str:
     """Return the digest of the user's file that defines a variant; empty if nfpi itself defines it."""
-    return extension_digest(variant.extension) if variant.extension is not None else ""
+    return hash_extension(variant.extension) if variant.extension is not None else ""

@@ -22,7 +22,7 @@ from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 from nfpi.runtime.files import file_digest, run_after_commit, written_together
-from nfpi.stages.fingerprints import code_of
+from nfpi.stages.fingerprints import compute_code_digest
 from nfpi.stages.options import FitPrior, ImportRelease, StartFlow, TrainFlow
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import continue_training, start_training
@@ -37,13 +37,13 @@ RESIDUALS = ["iteration", "mean_residual", "variance_residual"]
 def start_flow(stage: StartFlow) -> None:
     """Initialise the flow and its Gaussians, and train the epochs before the fit."""
     device = make_device(stage.training.precision, stage.devices)
-    data = _training_data(stage.data, stage.training, device)
+    data = _read_training_data(stage.data, stage.training, device)
     header: dict[str, Any] = {"start": stage.start, "seed": stage.seed}
     kind, architecture = stage.flow.kind, FLOWS.extract_settings(stage.flow).model_dump(mode="json")
     settings = {
         **header,
         "flow": {"kind": kind, **architecture},
-        "code": code_of(FLOWS[kind]),
+        "code": compute_code_digest(FLOWS[kind]),
         "training": stage.training.select_initial_state_settings(),
         "data": data.train.meta["sha256"],
     }
@@ -59,10 +59,12 @@ def start_flow(stage: StartFlow) -> None:
     if not processes.first:
         return
     with written_together():
-        save_prior(stage.path("prior"), initial.prior, {**header, "lambda": 0.0})
-        save_statistics(stage.path("statistics"), initial.statistics, header)
-        write_log(stage.path("history"), initial.state.log)
-        initial.state.save(stage.path("state"), {**header, "devices": processes.count, "precision": device.precision})
+        save_prior(stage.get_path("prior"), initial.prior, {**header, "lambda": 0.0})
+        save_statistics(stage.get_path("statistics"), initial.statistics, header)
+        write_log(stage.get_path("history"), initial.state.log)
+        initial.state.save(
+            stage.get_path("state"), {**header, "devices": processes.count, "precision": device.precision}
+        )
     run_after_commit(checkpoints.clear)
 
 
@@ -78,7 +80,7 @@ def fit_prior(stage: FitPrior) -> None:
     except Diverged as fault:
         fault.context = {"seed": header.get("seed"), "prior": described}
         with written_together():
-            mark_diverged([stage.path("prior")], fault)
+            mark_diverged([stage.get_path("prior")], fault)
             _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])
         logger.warning("%s", fault)
         return
@@ -90,12 +92,12 @@ def fit_prior(stage: FitPrior) -> None:
     prior = fitted.prior if isinstance(fitted, FixedPointResult) else fitted
     with written_together():
         _write_residuals(stage, residuals)
-        save_prior(stage.path("prior"), prior, header)
+        save_prior(stage.get_path("prior"), prior, header)
 
 
 def _write_residuals(stage: FitPrior, residuals: list[Any]) -> None:
     rows = [dict(zip(RESIDUALS, (index, *pair), strict=True)) for index, pair in enumerate(residuals, 1)]
-    write_rows(stage.path("iterations"), RESIDUALS, rows)
+    write_rows(stage.get_path("iterations"), RESIDUALS, rows)
 
 
 def train_flow(stage: TrainFlow) -> None:
@@ -110,12 +112,12 @@ def train_flow(stage: TrainFlow) -> None:
     state_file = stage.initial / "state.safetensors"
     prior, prior_header = load_prior(prior_file)
     device = make_device(stage.training.precision, stage.devices)
-    data = _training_data(stage.data, stage.training, device)
+    data = _read_training_data(stage.data, stage.training, device)
     state, header = TrainingState.load(state_file, stage.training, data.steps_per_epoch, device.device)
     fingerprint = config_hash(
         {
             "training": stage.training.select_result_settings(),
-            "code": code_of(FLOWS[state.flow.kind]),
+            "code": compute_code_digest(FLOWS[state.flow.kind]),
             "state": file_digest(state_file),
             "prior": file_digest(prior_file),
             "data": data.train.meta["sha256"],
@@ -141,14 +143,14 @@ def train_flow(stage: TrainFlow) -> None:
         "step": state.step,
         "prior": {key: value for key, value in (prior_header | learning).items() if key not in ("start", "seed")},
         "training": stage.training.model_dump() | {"precision": device.precision},
-        "data": _data_header(data.train),
+        "data": _select_metadata(data.train),
         "devices": processes.count,
     }
     if len(state.precisions) > 1:  # `training.precision` is that of the last part
         config["precisions"] = state.precision_parts
     with written_together():
-        write_log(stage.path("history"), state.log)
-        TrainedFlow(state.averaged_flow, final, config).write(stage.path("config").parent)
+        write_log(stage.get_path("history"), state.log)
+        TrainedFlow(state.averaged_flow, final, config).write(stage.get_path("config").parent)
     run_after_commit(checkpoints.clear)
 
 
@@ -163,8 +165,8 @@ def _keep_divergence(
     if not device.processes.first:
         raise ArithmeticError(str(fault))
     with written_together():
-        mark_diverged([path for path in stage.output_paths() if path != stage.path("history")], fault)
-        write_log(stage.path("history"), fault.log)
+        mark_diverged([path for path in stage.list_output_paths() if path != stage.get_path("history")], fault)
+        write_log(stage.get_path("history"), fault.log)
     run_after_commit(checkpoints.clear)
     logger.warning("%s", fault)
 
@@ -178,16 +180,16 @@ def import_release(stage: ImportRelease) -> None:
             f"{stage.data}: expected images {flow.shape} of {prior.num_classes} classes as in {stage.checkpoint}, "
             f"received {train.shape} of {train.num_classes}"
         )
-    config = make_release_config(stage.checkpoint, stage.averaged, _data_header(train))
-    TrainedFlow(flow, prior, config).write(stage.path("config").parent)
+    config = make_release_config(stage.checkpoint, stage.averaged, _select_metadata(train))
+    TrainedFlow(flow, prior, config).write(stage.get_path("config").parent)
 
 
-def _training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:
+def _read_training_data(folder: Path, config: TrainingConfig, device: Device) -> TrainingData:
     require_tracker(config)
     train, validation = (read_image_set(folder / split) for split in ("train", "validation"))
     return TrainingData(train, validation if len(validation) else None, config, device.device, device.processes)
 
 
-def _data_header(train: ImageSet) -> dict[str, Any]:
+def _select_metadata(train: ImageSet) -> dict[str, Any]:
     """Return the metadata of the training images that later stages need."""
     return {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}

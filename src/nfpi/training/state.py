@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
-from nfpi.config.priors import GradientDescentConfig, LearnedConfig, learned_config, method_of
+from nfpi.config.priors import GradientDescentConfig, LearnedConfig, make_learned_config, method_of
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
@@ -122,7 +122,7 @@ class TrainingState:
         """Return the state as tensors and a JSON header."""
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.averaged_flow.state_dict().items()}
-        tensors |= {f"optimizer.{name}": value for name, value in _moments(self.optimizer, self.flow).items()}
+        tensors |= {f"optimizer.{name}": value for name, value in _collect_moments(self.optimizer, self.flow).items()}
         tensors["epoch_nll"] = self.epoch_nll
         header: dict[str, Any] = {
             "flow": self.flow.description,
@@ -140,7 +140,9 @@ class TrainingState:
             learner = self.learner
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
             if isinstance(learner, GaussianLearner):
-                tensors |= {f"adam.{name}": value for name, value in _moments(learner.optimizer, learner).items()}
+                tensors |= {
+                    f"adam.{name}": value for name, value in _collect_moments(learner.optimizer, learner).items()
+                }
             header["learner"] = {
                 "method": method_of(learner.config),
                 "config": learner.config.model_dump(),
@@ -172,17 +174,17 @@ class TrainingState:
             FormatError: tensors and header are not a training state.
         """
 
-        def under(prefix: str) -> dict[str, Tensor]:
+        def select_prefix(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
         found = check_record(_Header, header, path, "a training state")
         try:
-            flow = build_flow(found.flow, under("flow."), path).to(device)
+            flow = build_flow(found.flow, select_prefix("flow."), path).to(device)
             state = cls.new(flow, config, found.seed, steps_per_epoch)
             if found.optimizer != type(state.optimizer).__name__:
                 raise ValueError(f"trained by {found.optimizer}, not by {type(state.optimizer).__name__}")
-            load_state(state.averaged_flow, under("average."))
-            _load_moments(state.optimizer, flow, under("optimizer."))
+            load_state(state.averaged_flow, select_prefix("average."))
+            _load_moments(state.optimizer, flow, select_prefix("optimizer."))
             state.step, state.log = found.step, list(header["log"])
             state.epoch_nll.copy_(tensors["epoch_nll"])
             state.series_bounds = found.series_bounds
@@ -192,12 +194,12 @@ class TrainingState:
                 if state.series_largest.shape != (len(found.series_bounds or ()),):
                     raise ValueError("series_largest: expected one number for each of series_bounds")
             if found.learner is not None:
-                gaussians = under("gaussians.")
+                gaussians = select_prefix("gaussians.")
                 prior = GaussianPrior(gaussians["mean"], torch.ones_like(gaussians["mean"]))
-                learner = new_learner(prior, learned_config(found.learner.method, **found.learner.config), device)
+                learner = make_learner(prior, make_learned_config(found.learner.method, **found.learner.config), device)
                 load_state(learner, gaussians)
                 if isinstance(learner, GaussianLearner):
-                    _load_moments(learner.optimizer, learner, under("adam."))
+                    _load_moments(learner.optimizer, learner, select_prefix("adam."))
                 learner.steps, learner.loss = found.learner.steps, found.learner.loss
                 state.learner = learner
         except (ConfigError, FlowError, FormatError):
@@ -232,7 +234,7 @@ class TrainingState:
         return cls.deserialize(path, tensors, header, config, steps_per_epoch, device), header
 
 
-def new_learner(initial: GaussianPrior, config: LearnedConfig, device: torch.device) -> Learner:
+def make_learner(initial: GaussianPrior, config: LearnedConfig, device: torch.device) -> Learner:
     """Make a learner for a flow on `device`."""
     initial = initial.to(precise_device(device))
     if isinstance(config, GradientDescentConfig):
@@ -240,9 +242,9 @@ def new_learner(initial: GaussianPrior, config: LearnedConfig, device: torch.dev
     return RepeatedFixedPoint(initial, config)
 
 
-def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+def _collect_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """Return the optimizer's moments of each parameter of a module, named `parameter.moment`."""
-    names = _optimized(module)
+    names = _list_optimized_names(module)
     return {
         f"{names[index]}.{key}": value
         for index, moments in optimizer.state_dict()["state"].items()
@@ -251,12 +253,12 @@ def _moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, T
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the moments of :func:`_moments`; there are none before the first step.
+    """Restore the moments of :func:`_collect_moments`; there are none before the first step.
 
     Raises:
         ValueError: they are those of other parameters, or some are missing.
     """
-    names, parameters = _optimized(module), dict(module.named_parameters())
+    names, parameters = _list_optimized_names(module), dict(module.named_parameters())
     index_of = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -272,5 +274,5 @@ def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: 
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _optimized(module: nn.Module) -> list[str]:
+def _list_optimized_names(module: nn.Module) -> list[str]:
     return [name for name, parameter in module.named_parameters() if parameter.requires_grad]

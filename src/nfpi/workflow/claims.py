@@ -6,10 +6,10 @@ from nfpi.config import ComparedRow, Config
 from nfpi.config.metrics import ACCURACIES
 from nfpi.results.rows import TableRow
 from nfpi.runs import Run
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 
-def claim_rows(config: Config) -> dict[str, list[TableRow]]:
+def select_claimed_rows(config: Config) -> dict[str, list[TableRow]]:
     """Return the rows that the claims compare, by table, in the order of the table.
 
     Where λ is chosen by validation, these are the rows of all λ of the experiment.
@@ -18,17 +18,17 @@ def claim_rows(config: Config) -> dict[str, list[TableRow]]:
     for claim in config.claims.values():
         for row in (row for comparison in claim.comparisons for row in comparison.rows):
             assert row.table is not None
-            found.setdefault(row.table, []).extend(_rows_of(config, row))
-    return {table: [row for row in table_rows(config, table) if row in named] for table, named in found.items()}
+            found.setdefault(row.table, []).extend(_select_rows_of_side(config, row))
+    return {table: [row for row in list_table_rows(config, table) if row in named] for table, named in found.items()}
 
 
-def runs_of_claims(config: Config) -> list[Run]:
+def list_claimed_runs(config: Config) -> list[Run]:
     """Return the runs whose metrics the claims compare."""
-    rows = (row for rows in claim_rows(config).values() for row in rows)
+    rows = (row for rows in select_claimed_rows(config).values() for row in rows)
     return list(dict.fromkeys(run for row in rows for run in row.runs))
 
 
-def runs_of_tests(config: Config) -> list[Run]:
+def list_runs_compared_by_image(config: Config) -> list[Run]:
     """Return the runs whose predictions are compared image by image."""
     found: list[Run] = []
     for claim in config.claims.values():
@@ -37,17 +37,17 @@ def runs_of_tests(config: Config) -> list[Run]:
                 continue
             is_of_flow = ACCURACIES[comparison.metric] == "flow"
             for row in comparison.rows:
-                for table_row in _rows_of(config, row):
+                for table_row in _select_rows_of_side(config, row):
                     found += table_row.flow_runs if is_of_flow else table_row.classifier_runs
     return list(dict.fromkeys(found))
 
 
-def _rows_of(config: Config, side: ComparedRow) -> list[TableRow]:
+def _select_rows_of_side(config: Config, side: ComparedRow) -> list[TableRow]:
     """Return the table rows of one side of a comparison, by ascending λ."""
     assert side.table is not None
     experiments = config.tables[side.table].experiments
-    index = side.index_in(dict(enumerate(experiments)))
-    rows = [row for row in table_rows(config, side.table) if row.experiment == index]
+    index = side.find_index(dict(enumerate(experiments)))
+    rows = [row for row in list_table_rows(config, side.table) if row.experiment == index]
     match side.weight:
         case "best" | "inner_best":
             return rows

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nfpi.config import JobName, Resources, resources_of_job, threads_of_job
+from nfpi.config import JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.workflow.plan import Plan, Wildcards
 
 SBATCH = {
@@ -27,25 +27,25 @@ SBATCH = {
 
 @dataclass(frozen=True)
 class Jobs:
-    """Resources of the jobs of each stage, and the paths of their logs and times."""
+    """Values of the directives `log`, `benchmark`, `threads` and `resources` of the rules, and related ones."""
 
     plan: Plan
 
     def log(self, name: str, template: str) -> str:
         """Return the path of the log of the job `name` that writes the folder `template`."""
-        return self.plan.layout.beside(self.plan.path(template), "logs", f"{name}.log")
+        return self.plan.layout.mirror_path(self.plan.fill_path(template), "logs", f"{name}.log")
 
     def benchmark(self, name: str, template: str) -> str:
         """Return the path where Snakemake records time and memory of the job `name` that writes `template`."""
-        return self.plan.layout.beside(self.plan.path(template), "benchmarks", f"{name}.tsv")
+        return self.plan.layout.mirror_path(self.plan.fill_path(template), "benchmarks", f"{name}.tsv")
 
     def threads(self, name: JobName) -> int:
         """Return the threads of a job; Snakemake sets OMP_NUM_THREADS to them, or to the available cores if fewer."""
-        return threads_of_job(self._resources_of(name), self.plan.config.cluster)
+        return count_job_threads(self._get_resources(name), self.plan.config.cluster)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
         """Return a params function for the number of GPUs of a job (not compared: see `params.UncomparedParam`)."""
-        return lambda wildcards, threads: max(1, self._resources_of(name).gpu)
+        return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
 
     def resources(
         self, name: JobName, gpu: int | None = None, runtime: int | None = None
@@ -57,30 +57,30 @@ class Jobs:
             gpu: number of GPUs instead of the one in `resources:`.
             runtime: upper limit of the minutes in `resources:`.
         """
-        resources = self._resources_of(name)
+        resources = self._get_resources(name)
         resources = resources if gpu is None else resources.model_copy(update={"gpu": gpu})
         resources = (
             resources if runtime is None else resources.model_copy(update={"runtime": min(runtime, resources.runtime)})
         )
         cluster = self.plan.config.cluster
 
-        def resource(kind: str) -> Callable[[Wildcards, int], int | str]:
-            return lambda wildcards, attempt: resources_of_job(name, resources, cluster, attempt)[kind]
+        def make_resource(kind: str) -> Callable[[Wildcards, int], int | str]:
+            return lambda wildcards, attempt: compute_job_resources(name, resources, cluster, attempt)[kind]
 
-        return {kind: resource(kind) for kind in resources_of_job(name, resources, cluster)}
+        return {kind: make_resource(kind) for kind in compute_job_resources(name, resources, cluster)}
 
-    def sbatch(self, resources: object) -> str:
+    def sbatch_command(self, resources: object) -> str:
         """Return the sbatch command that submits a job, with names of Snakemake's resources in braces.
 
         Args:
             resources: names of the rule's resources.
         """
         cluster = self.plan.config.cluster
-        silent = set() if cluster is not None and cluster.ask_memory else {"mem_mb"}
-        kinds = [kind for kind in SBATCH if kind in resources and kind not in silent]  # type: ignore[operator]
+        omitted = set() if cluster is not None and cluster.ask_memory else {"mem_mb"}
+        kinds = [kind for kind in SBATCH if kind in resources and kind not in omitted]  # type: ignore[operator]
         return "sbatch " + " ".join(SBATCH[kind] for kind in kinds)
 
-    def _resources_of(self, name: JobName) -> Resources:
+    def _get_resources(self, name: JobName) -> Resources:
         return self.plan.config.resources.get(name, Resources())
 
 

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nfpi.config import FIGURES, METRICS, NOT_AFFECTING_RESULTS, TableSettings, extension_digest
+from nfpi.config import FIGURES, METRICS, NOT_AFFECTING_RESULTS, TableSettings, hash_extension
 from nfpi.config.generation import Displacement
-from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, registered_name
+from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
 from nfpi.results.rows import TableRow
-from nfpi.runs import VARIANTS, Run, seed_of_splits, variants_of
-from nfpi.workflow.claims import claim_rows
+from nfpi.runs import VARIANTS, Run, get_variants_folder, parse_splits_seed
+from nfpi.workflow.claims import select_claimed_rows
 from nfpi.workflow.inputs import Inputs
 from nfpi.workflow.plan import Plan, Wildcards, as_dict, as_json
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 Param = Callable[[Wildcards], str]
 UncomparedParam = Callable[[Wildcards, int], str]
 """A params function with the argument `threads`. Snakemake does not compare the value of such a function with that of
 the last run, so a change does not rerun the job; the docstrings say "not compared". If some of these settings affect
-the result, the rule has another param with only those, which is compared."""
+the result, the rule has another param `compared` with only those."""
 
 _IGNORED_BY_CLAIMS = ("experiments", "title", "best_only", "metrics", "literature")
 """Settings of a table that the claims do not depend on."""
@@ -33,7 +33,7 @@ _IGNORED_BY_CLAIMS = ("experiments", "title", "best_only", "metrics", "literatur
 
 @dataclass(frozen=True)
 class Params:
-    """Params functions of the rules."""
+    """Params functions of the rules, named by the settings, options or digests that they return."""
 
     plan: Plan
     inputs: Inputs
@@ -42,22 +42,22 @@ class Params:
 
     def dataset(self, wildcards: Wildcards, threads: int) -> str:
         """Return the settings of a data set (not compared)."""
-        return as_json(self.plan.dataset(wildcards), without=["overrides"])
+        return as_json(self.plan.get_dataset_config(wildcards), without=["overrides"])
 
-    def dataset_content(self, wildcards: Wildcards) -> str:
+    def dataset_content_settings(self, wildcards: Wildcards) -> str:
         """Return the settings that the images depend on, without paths, which differ between users.
 
         The content of the files is compared separately, see :mod:`nfpi.workflow.sources`.
         """
         ignored = ["overrides", "folder", "vae", "encode_batch_size", "real_labels"]
-        return as_json(self.plan.dataset(wildcards), without=ignored)
+        return as_json(self.plan.get_dataset_config(wildcards), without=ignored)
 
-    def split(self, wildcards: Wildcards, threads: int) -> str:
-        """Return words for messages that name the seed of the split (not compared); empty if all seeds share it."""
-        seed = seed_of_splits(wildcards["splits"])
+    def split_remark(self, wildcards: Wildcards, threads: int) -> str:
+        """Return the remark in messages on the seed of the split (not compared); empty if all seeds share it."""
+        seed = parse_splits_seed(wildcards["splits"])
         return "" if seed is None else f", split of seed {seed}"
 
-    def real_labels(self, wildcards: Wildcards) -> list[str]:
+    def real_label_options(self, wildcards: Wildcards) -> list[str]:
         """Return the option that adds scores on ImageNet-ReaL labels, if the data set has these labels."""
         return ["--real-labels"] if self.plan.config.datasets[wildcards["dataset"]].real_labels else []
 
@@ -70,16 +70,18 @@ class Params:
 
     def training(self, wildcards: Wildcards, threads: int) -> str:
         """Return the settings of the training (not compared)."""
-        return as_json(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]))
+        return as_json(self.plan.config.resolve_training(wildcards["dataset"], wildcards["flow"]))
 
-    def training_of_initial_state(self, wildcards: Wildcards) -> str:
+    def initial_state_settings(self, wildcards: Wildcards) -> str:
         """Return the training settings that the initial state depends on."""
-        training = self.plan.config.training_of(wildcards["dataset"], wildcards["flow"])
-        return json.dumps(training.initial_state_settings())
+        training = self.plan.config.resolve_training(wildcards["dataset"], wildcards["flow"])
+        return json.dumps(training.select_initial_state_settings())
 
-    def training_result(self, wildcards: Wildcards) -> str:
+    def training_result_settings(self, wildcards: Wildcards) -> str:
         """Return the training settings that the result depends on."""
-        return json.dumps(self.plan.config.training_of(wildcards["dataset"], wildcards["flow"]).result_settings())
+        return json.dumps(
+            self.plan.config.resolve_training(wildcards["dataset"], wildcards["flow"]).select_result_settings()
+        )
 
     def prior(self, wildcards: Wildcards) -> str:
         """Return the settings of a prior."""
@@ -99,7 +101,7 @@ class Params:
         """Return the settings of the evaluation."""
         return as_json(self.plan.config.for_dataset(wildcards["dataset"]).evaluation)
 
-    def per_class(self, wildcards: Wildcards) -> int:
+    def images_per_class(self, wildcards: Wildcards) -> int:
         """Return the number of images drawn per class."""
         return self.plan.config.for_dataset(wildcards["dataset"]).generation.per_class
 
@@ -122,14 +124,14 @@ class Params:
         """Return the settings of a classifier (not compared)."""
         return as_json(self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]])
 
-    def classifier_result(self, wildcards: Wildcards) -> str:
+    def classifier_result_settings(self, wildcards: Wildcards) -> str:
         """Return the classifier settings that the result depends on, without those of unused augmentations."""
         unused = set(NOT_AFFECTING_RESULTS)
         # rules for classifiers of generated images lack this wildcard, and use the standard augmentation
         augmentation = as_dict(wildcards).get("augmentation", "standard")
         if "standard" not in augmentation:
             unused.add("standard")
-        if variants_of(augmentation) is None:
+        if get_variants_folder(augmentation) is None:
             unused.add("nfa_probability")
         classifier = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]]
         return as_json(classifier, without=unused)
@@ -154,13 +156,13 @@ class Params:
 
     def runs_of_table(self, wildcards: Wildcards) -> str:
         """Return the identities of all runs of a table."""
-        rows = table_rows(self.plan.config, wildcards["table"])
+        rows = list_table_rows(self.plan.config, wildcards["table"])
         runs = dict.fromkeys(run for row in rows for run in row.runs)
         return json.dumps([run.to_json() for run in runs])
 
     def rows_of_table(self, wildcards: Wildcards) -> str:
         """Return the rows of a table with their runs."""
-        rows = table_rows(self.plan.config, wildcards["table"])
+        rows = list_table_rows(self.plan.config, wildcards["table"])
         return json.dumps([row.to_json() for row in rows])
 
     def table(self, wildcards: Wildcards) -> str:
@@ -169,8 +171,8 @@ class Params:
 
     def code_of_table(self, wildcards: Wildcards) -> str:
         """Return digests of the user's files that define the metrics of a table."""
-        names = _metrics_of(self.plan.config.tables[wildcards["table"]])
-        return _digests(METRICS[registered_name(name)].extension for name in names)
+        names = _list_metrics(self.plan.config.tables[wildcards["table"]])
+        return _compute_digests(METRICS[find_registered_name(name)].extension for name in names)
 
     # ---- claims --------------------------------------------------------------------------------------------
 
@@ -183,7 +185,7 @@ class Params:
         """Return the settings of the claims' tables that the choice of λ depends on."""
         tables = self.plan.config.tables
         return json.dumps(
-            {name: json.loads(as_json(tables[name], without=_IGNORED_BY_CLAIMS)) for name in self._claim_rows}
+            {name: json.loads(as_json(tables[name], without=_IGNORED_BY_CLAIMS)) for name in self._claimed_rows}
         )
 
     def rows_of_claims(self, wildcards: Wildcards) -> str:
@@ -192,7 +194,7 @@ class Params:
         The runs of all seeds could exceed the limit on the length of a command line.
         """
         seeds = self.plan.config.seeds[:1]
-        rows = {name: [row.with_seeds(seeds).to_json() for row in rows] for name, rows in self._claim_rows.items()}
+        rows = {name: [row.with_seeds(seeds).to_json() for row in rows] for name, rows in self._claimed_rows.items()}
         return json.dumps(rows)
 
     def seeds(self, wildcards: Wildcards) -> str:
@@ -202,16 +204,16 @@ class Params:
     def code_of_claims(self, wildcards: Wildcards) -> str:
         """Return digests of the user's files that define the metrics of claims."""
         names = {comparison.metric for claim in self.plan.config.claims.values() for comparison in claim.comparisons}
-        return _digests(METRICS[registered_name(name)].extension for name in sorted(names))
+        return _compute_digests(METRICS[find_registered_name(name)].extension for name in sorted(names))
 
-    def _claimed_metrics(self, table: str) -> list[str]:
+    def _list_claimed_metrics(self, table: str) -> list[str]:
         """Return the metrics on which claims compare rows of a table."""
         comparisons = [comparison for claim in self.plan.config.claims.values() for comparison in claim.comparisons]
         return [comparison.metric for comparison in comparisons if any(row.table == table for row in comparison.rows)]
 
     @cached_property
-    def _claim_rows(self) -> dict[str, list[TableRow]]:
-        return claim_rows(self.plan.config)
+    def _claimed_rows(self) -> dict[str, list[TableRow]]:
+        return select_claimed_rows(self.plan.config)
 
     # ---- figures -------------------------------------------------------------------------------------------
 
@@ -224,8 +226,8 @@ class Params:
         files = self.inputs.files_of_figure(name)
         return lambda wildcards: json.dumps(files(wildcards))
 
-    def read_by_figure(self, name: str) -> Param:
-        """Make a params function of other blocks of settings that a figure reads."""
+    def settings_read_by_figure(self, name: str) -> Param:
+        """Make a params function of other blocks of settings that a figure depends on."""
 
         def read(wildcards: Wildcards) -> str:
             settings = self.plan.config.figures[name].reads(self.plan.config)
@@ -235,7 +237,7 @@ class Params:
 
     def code_of_figure(self, name: str) -> Param:
         """Make a params function of the digest of the user's file that draws a figure, if any."""
-        return lambda wildcards: _digests([FIGURES[name].extension])
+        return lambda wildcards: _compute_digests([FIGURES[name].extension])
 
     def caption(self, name: str) -> UncomparedParam:
         """Make a params function of the caption of a figure in reports (not compared)."""
@@ -243,7 +245,7 @@ class Params:
 
     # ---- the user's extensions -----------------------------------------------------------------------------
 
-    def extensions(self, wildcards: Wildcards, threads: int) -> list[str]:
+    def extension_options(self, wildcards: Wildcards, threads: int) -> list[str]:
         """Return the options that load the user's files (not compared: see :meth:`code`)."""
         return [text for file in self.plan.config.extensions for text in ("--extensions", file.as_posix())]
 
@@ -255,20 +257,20 @@ class Params:
                 of the run in tables.
         """
 
-        def digests(wildcards: Wildcards) -> str:
+        def compute(wildcards: Wildcards) -> str:
             named = {group: wildcards[group] for group in groups if group != "metrics"}
-            files: list[Path | None] = [*self.plan.config.for_dataset(wildcards["dataset"]).extensions_of(**named)]
+            files: list[Path | None] = [*self.plan.config.for_dataset(wildcards["dataset"]).list_extensions(**named)]
             if "metrics" in groups:
-                files += [METRICS[name].extension for name in self._own_metrics(wildcards)]
-            return _digests(files)
+                files += [METRICS[name].extension for name in self._list_own_metrics(wildcards)]
+            return _compute_digests(files)
 
-        return digests
+        return compute
 
-    def metrics(self, wildcards: Wildcards) -> list[str]:
+    def metric_options(self, wildcards: Wildcards) -> list[str]:
         """Return the options that select the user's metrics of this run; built-in metrics are always computed."""
-        return [text for name in self._own_metrics(wildcards) for text in ("--metrics", name)]
+        return [text for name in self._list_own_metrics(wildcards) for text in ("--metrics", name)]
 
-    def _own_metrics(self, wildcards: Wildcards) -> list[str]:
+    def _list_own_metrics(self, wildcards: Wildcards) -> list[str]:
         return sorted(self._own_metrics_of_runs.get(Run.from_wildcards(as_dict(wildcards)), ()))
 
     @cached_property
@@ -276,13 +278,13 @@ class Params:
         """For each run, the user's metrics that tables and claims use."""
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
-            names = [*_metrics_of(settings), *self._claimed_metrics(table)]
-            of_generated = {registered_name(name) for name in names if name.startswith(GENERATED_PREFIX)}
-            own = {registered_name(name) for name in names if not name.startswith(GENERATED_PREFIX)}
-            own, of_generated = set(filter(_is_own, own)), set(filter(_is_own, of_generated))
+            names = [*_list_metrics(settings), *self._list_claimed_metrics(table)]
+            of_generated = {find_registered_name(name) for name in names if name.startswith(GENERATED_PREFIX)}
+            own = {find_registered_name(name) for name in names if not name.startswith(GENERATED_PREFIX)}
+            own, of_generated = set(filter(_is_own_metric, own)), set(filter(_is_own_metric, of_generated))
             if not own | of_generated:
                 continue
-            for row in table_rows(self.plan.config, table):
+            for row in list_table_rows(self.plan.config, table):
                 for run in row.flow_runs:
                     found.setdefault(run, set()).update(own)
                 for run in row.classifier_runs:
@@ -290,16 +292,16 @@ class Params:
         return found
 
 
-def _metrics_of(table: TableSettings) -> list[str]:
+def _list_metrics(table: TableSettings) -> list[str]:
     """Return the metrics of a table, and the metric that selects λ."""
     return [*table.metrics, *([f"{VALIDATION_PREFIX}{table.best_by}"] if table.best_by is not None else [])]
 
 
-def _is_own(metric: str) -> bool:
+def _is_own_metric(metric: str) -> bool:
     """Return whether the user's code computes a metric."""
     return METRICS[metric].extension is not None and METRICS[metric].builder is not None
 
 
-def _digests(files: Iterable[Path | None]) -> str:
+def _compute_digests(files: Iterable[Path | None]) -> str:
     """Return digests of the user's files, sorted; None, which stands for built-in code, is omitted."""
-    return " ".join(extension_digest(file) for file in sorted({file for file in files if file is not None}))
+    return " ".join(hash_extension(file) for file in sorted({file for file in files if file is not None}))

@@ -34,7 +34,7 @@ def show_results(logger: logging.Logger, targets: Targets, requested: Collection
             files = targets.table(name)
             lines += ["", *_read_text(files["markdown"]).rstrip().splitlines()]
             paths.append(("table", f"{files['markdown']} (and .csv, .tex, .html)"))
-            figures += config.figures_of(name)
+            figures += config.list_table_figures(name)
     if CLAIMS in chosen:
         files = targets.claims()
         lines += ["", *_read_text(files["markdown"]).rstrip().splitlines()]

@@ -8,7 +8,7 @@ from nfpi.config.settings import Config
 from nfpi.results.rows import TableRow
 
 
-def table_rows(config: Config, table: str) -> list[TableRow]:
+def list_table_rows(config: Config, table: str) -> list[TableRow]:
     """Return one row for each experiment and λ, by ascending λ, including those that `best_only` hides.
 
     Args:
@@ -19,7 +19,7 @@ def table_rows(config: Config, table: str) -> list[TableRow]:
     for index, experiment in enumerate(config.tables[table].experiments):
         weights: Sequence[float | None] = experiment.weights or [None]
         for weight in weights:
-            pairs = config.runs_of(experiment, weight)
+            pairs = config.list_runs(experiment, weight)
             of_flow = () if config.learns_from_real_images(experiment) else tuple(flow for flow, _ in pairs)
             rows.append(
                 TableRow(

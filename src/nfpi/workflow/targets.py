@@ -15,7 +15,7 @@ CLAIMS = JudgeClaims.command
 
 @dataclass(frozen=True)
 class Targets:
-    """Names of the targets, and the files of each."""
+    """Names of the targets, and the files of each, as in `targets.table(name)`."""
 
     plan: Plan
 
@@ -32,40 +32,40 @@ class Targets:
     def claims(self) -> dict[str, str]:
         """Return the files of the verdicts on the claims, by format, and of their figure."""
         root = self.plan.layout.root.as_posix()
-        return {name: f"{root}/{file}" for name, file in JudgeClaims.output_files().items()}
+        return {name: f"{root}/{file}" for name, file in JudgeClaims.get_output_files().items()}
 
     def labels_of_table(self, wildcards: Wildcards) -> dict[str, str]:
         """Return the labels of a table in reports."""
         name = wildcards["table"]
         return {"table": name, "title": self.plan.config.tables[name].title or name}
 
-    def drawings(self, figure: str) -> list[str]:
+    def picture_names(self, figure: str) -> list[str]:
         """Return the names of the pictures of a figure."""
         return self.plan.config.figures[figure].picture_names(figure)
 
     def figure(self, name: str) -> dict[str, str]:
         """Return the files of a figure, by name: its pictures as PNG and PDF, and its table, if any, as CSV."""
-        folder = self.plan.path("figures")
+        folder = self.plan.fill_path("figures")
         files = {
-            f"{drawing}_{suffix}": f"{folder}/{drawing}.{suffix}"
+            f"{picture}_{suffix}": f"{folder}/{picture}.{suffix}"
             for suffix in ("png", "pdf")
-            for drawing in self.drawings(name)
+            for picture in self.picture_names(name)
         }
         return files | ({"table": f"{folder}/{name}.csv"} if self.plan.config.figures[name].has_table else {})
 
     def files(self, *names: str) -> list[str]:
         """Return all files of these targets; a table includes the figures drawn from it."""
-        made: list[str] = []
+        paths: list[str] = []
         for name in names:
             if name == CLAIMS:
-                made += self.claims().values()
+                paths += self.claims().values()
                 continue
             figures = [name]
             if name in self.plan.config.tables:
-                made += self.table(name).values()
-                figures = self.plan.config.figures_of(name)
-            made += [file for figure in figures for file in self.figure(figure).values()]
-        return list(dict.fromkeys(made))
+                paths += self.table(name).values()
+                figures = self.plan.config.list_table_figures(name)
+            paths += [file for figure in figures for file in self.figure(figure).values()]
+        return list(dict.fromkeys(paths))
 
     def check_names(self, rules: Iterable[str]) -> None:
         """Check that no table and no figure has the name of a rule or of another target.
@@ -79,7 +79,7 @@ class Targets:
                 if name in taken or (group == "figures" and name in self.plan.config.tables):
                     raise ConfigError(f"{group}.{name}: another target has this name: choose another name")
 
-    def unknown(self, rules: Iterable[str]) -> Callable[[Wildcards], list[str]]:
+    def reject_unknown(self, rules: Iterable[str]) -> Callable[[Wildcards], list[str]]:
         """Make the input function of unknown targets, which raises ConfigError with the known names.
 
         Args:
