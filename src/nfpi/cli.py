@@ -41,10 +41,10 @@ from nfpi.stages.options.words import has_words, join_words
 
 logger = logging.getLogger(__name__)
 
-_PARSING = "error parsing CLI: "
+_PARSING_PREFIX = "error parsing CLI: "
 _WRONG_USAGE = 2
 _GLOBAL_OPTIONS = ("--version", "--extensions", "--log")
-_NAMED_FILES = 4
+_MAX_NAMED_FILES = 4
 """Largest number of output files named in the last line of a stage."""
 
 
@@ -83,23 +83,23 @@ class _Commands(BaseSettings):
             logger.info(_describe_outputs(command))
 
 
-def _summary(command: type[Command]) -> str:
+def _get_summary(command: type[Command]) -> str:
     """Return the first line of a command's help."""
     return (command.__doc__ or "").partition("\n")[0]
 
 
-def commands() -> type[BaseSettings]:
+def create_commands_model() -> type[BaseSettings]:
     """Create a model with one field per command, from which the parser is made."""
     fields: dict[str, Any] = {
         command.__name__: (
             CliSubCommand[command],  # type: ignore[misc, valid-type]
-            Field(alias=command.command, description=_summary(command)),
+            Field(alias=command.command, description=_get_summary(command)),
         )
         for command in COMMANDS
     }
     summary = inspect.cleandoc(_Commands.__doc__ or "")
-    made: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=summary, **fields)
-    return made
+    model: type[BaseSettings] = create_model("Commands", __base__=_Commands, __doc__=summary, **fields)
+    return model
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,7 +146,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         with interruptible(at_once=True):
             load_extensions(extensions)
             try:
-                CliApp.run(commands(), cli_args=arguments)
+                CliApp.run(create_commands_model(), cli_args=arguments)
             except SystemExit:  # after --help
                 sys.stdout.flush()
                 raise
@@ -159,8 +159,8 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         return _fail(str(error))
     except SettingsError as error:
         text = str(error)
-        if text.startswith(_PARSING):
-            return _fail(_describe_wrong_usage(text.removeprefix(_PARSING), arguments), _WRONG_USAGE)
+        if text.startswith(_PARSING_PREFIX):
+            return _fail(_describe_wrong_usage(text.removeprefix(_PARSING_PREFIX), arguments), _WRONG_USAGE)
         return _fail(_describe_malformed_json(arguments) or text)
     except Interrupted as error:
         return _fail(str(error), EXIT_STATUS)
@@ -186,10 +186,10 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
 
 def _describe_outputs(stage: Stage) -> str:
     """Describe the outputs of a finished stage in one line."""
-    files = [path.relative_to(stage.output).as_posix() for path in stage.output_paths() if path.is_file()]
+    files = [path.relative_to(stage.output).as_posix() for path in stage.list_output_paths() if path.is_file()]
     if not files:
         return f"wrote {stage.output}"
-    named = ", ".join(files[:_NAMED_FILES]) + (", ..." if len(files) > _NAMED_FILES else "")
+    named = ", ".join(files[:_MAX_NAMED_FILES]) + (", ..." if len(files) > _MAX_NAMED_FILES else "")
     return f"wrote {len(files)} file{'s' if len(files) > 1 else ''} in {stage.output}: {named}"
 
 
@@ -200,21 +200,22 @@ def _describe_wrong_usage(fault: str, arguments: list[str]) -> str:
     unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", fault)
     if unknown is None:
         return f"{fault} (see {usage})"
-    options = [*_options(command), *_GLOBAL_OPTIONS] if command is not None else []
+    options = [*_list_options(command), *_GLOBAL_OPTIONS] if command is not None else []
     nearest = difflib.get_close_matches(unknown[1], options, n=1)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"see {usage}"
     return f"unknown option {unknown[1]} ({hint})"
 
 
-def _options(settings: type[BaseModel], group: str = "--") -> Iterator[str]:
-    """Return the names of the options of a command, or of a group of its settings."""
+def _list_options(settings: type[BaseModel], group: str = "--") -> Iterator[str]:
+    """List the names of the options of a command, or of a group of its settings."""
+
     for name, field in settings.model_fields.items():
         option = f"{group}{name.replace('_', '-')}"
         yield option
         if field.annotation is bool:
             yield option.replace("--", "--no-", 1)
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
-            yield from _options(field.annotation, f"{option}.")
+            yield from _list_options(field.annotation, f"{option}.")
 
 
 def _describe_malformed_json(arguments: list[str]) -> str | None:

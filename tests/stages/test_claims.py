@@ -72,6 +72,6 @@ def test_verdicts_are_written_in_all_forms(tmp_path, wrong, verdict, of_claim):
     texts = [text for name, value in options.items() for text in (f"--{name}", json.dumps(value))]
     paths = ("--root", tmp_path / "runs", "--reference", REFERENCE, "--output", tmp_path / "out")
     nfpi("claims", *texts, *paths)
-    assert files_of(tmp_path / "out") == set(STAGE["claims"].output_files().values())
+    assert files_of(tmp_path / "out") == set(STAGE["claims"].get_output_files().values())
     (row,) = read_claims(tmp_path / "out/claims.csv").to_dict("records")
     assert (row["verdict"], row["claim_verdict"]) == (verdict, of_claim)

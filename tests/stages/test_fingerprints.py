@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nfpi.config import CLASSIFIERS, FLOWS, load_extensions
-from nfpi.stages.fingerprints import code_of
+from nfpi.stages.fingerprints import compute_code_digest
 
 CLASSIFIER = """
 from nfpi.classifiers import register_classifier
@@ -18,7 +18,7 @@ def of_a_file(num_classes, in_channels, image_size, settings):
 
 
 def test_the_projects_code_has_no_digest() -> None:
-    assert code_of(FLOWS["matrix_exponential"]) == code_of(CLASSIFIERS["resnet18"]) == ""
+    assert compute_code_digest(FLOWS["matrix_exponential"]) == compute_code_digest(CLASSIFIERS["resnet18"]) == ""
 
 
 def test_a_changed_file_is_another_code(tmp_path: Path) -> None:
@@ -27,6 +27,6 @@ def test_a_changed_file_is_another_code(tmp_path: Path) -> None:
     for content in (CLASSIFIER, CLASSIFIER, CLASSIFIER.replace("...", "return None")):
         file.write_text(content)
         load_extensions([file])
-        digests.append(code_of(CLASSIFIERS["of_a_file"]))
+        digests.append(compute_code_digest(CLASSIFIERS["of_a_file"]))
     load_extensions([])
     assert digests[0] == digests[1] != digests[2]

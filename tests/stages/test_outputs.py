@@ -42,7 +42,7 @@ TESTED_ELSEWHERE = {"encode-data", "import-release", "claims"}
 
 
 def declared(stage: str, **options: str) -> set[str]:
-    return set(STAGE[stage].output_files(**options).values())
+    return set(STAGE[stage].get_output_files(**options).values())
 
 
 @pytest.mark.parametrize("stage", OF_A_RUN)
@@ -58,7 +58,7 @@ def test_stages_of_tables_leave_exactly_what_they_declare(tables):
 
 def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypatch):
     found = [Measurement("an action", "its plain form", 0.001, 0.02, 20.0, "s", "at least 8×")]
-    for measures in ("UNPREPARED", "PREPARED"):
+    for measures in ("CPU_MEASURES", "DEVICE_MEASURES"):
         monkeypatch.setattr(f"nfpi.benchmark.run.{measures}", (lambda *_: found,))
     measured = pd.DataFrame([("images", "a line", 1, 0.5)], columns=["against", "computation", "size", "seconds"])
     monkeypatch.setattr("nfpi.benchmark.run.measure_scaling", lambda _: measured)

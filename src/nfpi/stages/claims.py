@@ -18,7 +18,7 @@ from nfpi.stages.options import JudgeClaims
 
 def judge(stage: JudgeClaims) -> None:
     """Compare the rows named by the claims, and write the verdicts."""
-    runs = [run for run in stage.runs() if (stage.root / run.folder / "metrics.json").is_file()]
+    runs = [run for run in stage.list_runs() if (stage.root / run.folder / "metrics.json").is_file()]
     evidence = Evidence(
         metrics=collect(runs, stage.root),
         tables={name: TableSettings.model_validate(table) for name, table in stage.tables.items()},

@@ -25,29 +25,29 @@ def compare(command: Compare) -> None:
         ("Runs", ["run", *_BOTH], found.runs),
     )
     print(f"first: {command.first}\nsecond: {command.second}\n")
-    write = _write_tables if sys.stdout.isatty() else _write_lines
+    print_section = _print_table if sys.stdout.isatty() else _print_lines
     for title, heading, rows in sections:
         if rows:
-            write(title, heading, rows)
-    print(_summary(found))
+            print_section(title, heading, rows)
+    print(_summarize(found))
 
 
-def _summary(found: Differences) -> str:
+def _summarize(found: Differences) -> str:
     runs = f"{found.common} {'run is' if found.common == 1 else 'runs are'} in both"
     if not (found.settings or found.software or found.numbers or found.runs):
         return f"{runs}; nothing differs"
     counts = (("setting", found.settings), ("number", found.numbers))
-    differ = ", ".join(_count(len(rows), what) for what, rows in counts)
+    differ = ", ".join(_describe_count(len(rows), what) for what, rows in counts)
     return f"{runs}; {differ}" if found.common else runs
 
 
-def _count(n: int, what: str) -> str:
+def _describe_count(n: int, what: str) -> str:
     if not n:
         return f"all {what}s are the same"
     return f"1 {what} differs" if n == 1 else f"{n} {what}s differ"
 
 
-def _write_tables(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(heading):
         table.add_column(name, justify="right" if title == "Numbers" and index > 1 else "left", overflow="fold")
@@ -57,7 +57,7 @@ def _write_tables(title: str, heading: Sequence[str], rows: Sequence[Sequence[st
     Console(markup=False, highlight=False).print(table)
 
 
-def _write_lines(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_lines(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print(f"# {title}")
     for row in [heading, *rows]:
         print("\t".join(row))

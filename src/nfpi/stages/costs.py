@@ -33,7 +33,7 @@ def show_costs(command: ShowCosts) -> None:
     if not jobs:
         print(f"{root}: no job has ended yet, so there are no costs to show")
         return
-    frame = sum_costs(jobs, _dependencies(root))
+    frame = sum_costs(jobs, _find_dependencies(root))
     table = lay_out_costs(frame)
     text = f"**Costs of {root.resolve().name}**\n\n{table_to_markdown(table)}\n\n{' '.join(table.notes)}\n"
     print(text, end="")
@@ -44,7 +44,7 @@ def show_costs(command: ShowCosts) -> None:
         logger.info("wrote %s", command.output / "costs.{csv,md}")
 
 
-def _dependencies(root: Path) -> dict[str, Dependencies]:
+def _find_dependencies(root: Path) -> dict[str, Dependencies]:
     """Return what each table of the preset depends on; empty if the settings are not known."""
     if not (root / FILE).is_file():
         return {}
@@ -53,10 +53,10 @@ def _dependencies(root: Path) -> dict[str, Dependencies]:
     starts = {start: name for name, start in BASELINE.items()} | {
         name: prior.start for name, prior in config.priors.items()
     }
-    return {name: Dependencies(tuple(_add_fine_tuned(config, members)), starts) for name, members in runs.items()}
+    return {name: Dependencies(tuple(_add_fine_tuned_runs(config, members)), starts) for name, members in runs.items()}
 
 
-def _add_fine_tuned(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
+def _add_fine_tuned_runs(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
     """Yield the runs, each followed by the run of the classifier that it fine-tunes, if any."""
     for run in runs:
         yield run

@@ -19,7 +19,7 @@ from nfpi.results.records import config_hash
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import file_digest
 from nfpi.sampling import balanced_labels, sample_images
-from nfpi.stages.fingerprints import code_of
+from nfpi.stages.fingerprints import compute_code_digest
 from nfpi.stages.options import Augment, Generate
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def generate(stage: Generate) -> None:
         name=model.data["name"],
         split="generated",
         dtype=domain.dtype,
-        fingerprint=config_hash({**settings, **_model_digests(model, stage.model)}),
+        fingerprint=config_hash({**settings, **_compute_model_digests(model, stage.model)}),
         **{**model.data["extra"], "temperature": stage.temperature, "seed": stage.seed},
     ) as writer:
         done = writer.first_missing // stage.batch_size
@@ -86,7 +86,7 @@ def augment(stage: Augment) -> None:
             name=train.meta["name"],
             split="augmented",
             dtype=domain.dtype,
-            fingerprint=config_hash({**inputs, **_model_digests(model, stage.model)}),
+            fingerprint=config_hash({**inputs, **_compute_model_digests(model, stage.model)}),
             **{**model.data["extra"], **settings},
         ) as writer,
         tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
@@ -114,11 +114,11 @@ def augment(stage: Augment) -> None:
                 axes[label] = axes_of_class(
                     flow, train, label, stage.nfa, seed=stage.seed, domain=domain, device=device
                 )
-        writer.note(axes_variance_share=_variance_shares(axes, train.classes))
+        writer.note(axes_variance_share=_summarize_variance_shares(axes, train.classes))
     logger.info("%d variants each of %d images", variants, len(train))
 
 
-def _variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) -> dict[str, Any]:
+def _summarize_variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) -> dict[str, Any]:
     """Return and log the share of latent variance that the axes of each class explain, and the mean share."""
     shares = {classes[label]: found.variance_share for label, found in sorted(axes.items())}
     mean = sum(shares.values()) / len(shares)
@@ -135,6 +135,6 @@ def _variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) 
     return {"mean": mean, "classes": shares}
 
 
-def _model_digests(model: TrainedFlow, folder: Path) -> dict[str, str]:
+def _compute_model_digests(model: TrainedFlow, folder: Path) -> dict[str, str]:
     """Return digests of a model's weights and of its flow's code, which its images depend on besides settings."""
-    return {"model": file_digest(folder / WEIGHTS), "code": code_of(FLOWS[model.flow.kind])}
+    return {"model": file_digest(folder / WEIGHTS), "code": compute_code_digest(FLOWS[model.flow.kind])}

@@ -22,25 +22,25 @@ def show_log(command: ShowLog) -> None:
     Raises:
         FileNotFoundError: the run does not exist or has no log yet.
     """
-    root, run = _find(command)
+    root, run = _find_run(command)
     shown: dict[Path, int] = {}
     with suppress(KeyboardInterrupt):
         while True:
             active = command.follow and is_running(root, run)  # checked first, so that the last lines are read too
-            for path in _last_logs(root, run):
+            for path in _find_last_logs(root, run):
                 if path not in shown:
                     print(f"==> {path} <==")
                     shown[path] = path.stat().st_size if path.exists() else 0
                     for line in read_last_lines(path, command.lines):
                         print(line)
-                shown[path] = _print_from(path, shown[path])
+                shown[path] = _print_from_offset(path, shown[path])
             sys.stdout.flush()
             if not active:
                 return
             time.sleep(_SECONDS)
 
 
-def _find(command: ShowLog) -> tuple[Path, Run]:
+def _find_run(command: ShowLog) -> tuple[Path, Run]:
     name = command.run
     candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / "logs").is_dir()]
     with suppress(FileNotFoundError):
@@ -52,7 +52,7 @@ def _find(command: ShowLog) -> tuple[Path, Run]:
     raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
 
 
-def _last_logs(root: Path, run: Run) -> list[Path]:
+def _find_last_logs(root: Path, run: Run) -> list[Path]:
     """Return the log of the last job, preceded by SLURM's, which exists until the job succeeds."""
     logs = list_logs(root, run)
     if not logs:  # Snakemake removes the log before the job is tried again
@@ -63,7 +63,7 @@ def _last_logs(root: Path, run: Run) -> list[Path]:
     return [*sorted(slurm, key=read_modification_time)[-1:], log]
 
 
-def _print_from(path: Path, place: int) -> int:
+def _print_from_offset(path: Path, place: int) -> int:
     """Print a file from an offset on, and return the offset of its end."""
     try:
         with path.open("rb") as file:

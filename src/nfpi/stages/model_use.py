@@ -82,11 +82,13 @@ def score(command: Score) -> None:
         write_atomically(command.output, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         logger.info("wrote %s", command.output)
         return
-    values = [[_label(name), _value(name, found)] for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece")]
+    values = [
+        [_format_label(name), _format_value(name, found)] for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece")
+    ]
     print_rows(["metric", "value"], [["images", str(found["n"])], *values])
     print()
-    accuracies = [[name, str(scores["n"]), _value("nf_acc", scores)] for name, scores in per_class.items()]
-    print_rows(["class", "images", _label("nf_acc")], accuracies)
+    accuracies = [[name, str(scores["n"]), _format_value("nf_acc", scores)] for name, scores in per_class.items()]
+    print_rows(["class", "images", _format_label("nf_acc")], accuracies)
 
 
 def sample(command: Sample) -> None:
@@ -196,13 +198,13 @@ def _to_picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def _label(name: str) -> str:
+def _format_label(name: str) -> str:
     """Return the label of a metric with its unit."""
     entry = metric(name)
     return f"{entry.label} ({entry.unit})" if entry.unit else entry.label
 
 
-def _value(name: str, found: dict[str, Any]) -> str:
+def _format_value(name: str, found: dict[str, Any]) -> str:
     """Format the value of a metric, with its interval if it has one."""
     decimals = metric(name).decimals
     text = f"{found[name]:.{decimals}f}"

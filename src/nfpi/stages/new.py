@@ -45,7 +45,7 @@ def write_preset(command: WritePreset) -> None:
         ConfigError: the file exists or has no valid preset name, or the path cannot be written as a setting.
         DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
     """
-    name = _name_of(command.folder)
+    name = _name_dataset(command.folder)
     presets = Path("presets")
     output = command.output or (presets if presets.is_dir() else Path()) / f"{name}.yaml"
     if output.exists():
@@ -59,7 +59,7 @@ def write_preset(command: WritePreset) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("x", encoding="utf-8") as file:
         file.write(text)
-    in_project = output.parent.resolve() == presets.resolve() and not _is_value(output.stem)
+    in_project = output.parent.resolve() == presets.resolve() and not _is_number_or_boolean(output.stem)
     preset = output.stem if in_project else str(output)
     print(f"{output}: {images.summary}")
     print(f"run: snakemake table2 --config preset={shlex.quote(preset)}")
@@ -114,7 +114,7 @@ class _Images:
         return f"{len(counts)} classes of {span} images, {counts.sum()} in all, {size}, in {colour}"
 
 
-def _name_of(folder: Path) -> str:
+def _name_dataset(folder: Path) -> str:
     """Name the data set after the folder, with invalid characters replaced, distinct from built-in data sets."""
     stem = folder.name if folder.name not in ("", "..") else folder.resolve().name
     if folder.is_file():
@@ -123,7 +123,7 @@ def _name_of(folder: Path) -> str:
     return f"{name}-images" if name in SOURCES else name
 
 
-def _is_value(name: str) -> bool:
+def _is_number_or_boolean(name: str) -> bool:
     """Return whether YAML reads `NAME` of `--config preset=NAME` as a number or boolean, which is invalid."""
     with suppress(ValueError):
         float(name)
@@ -156,7 +156,7 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
     splits = {split: len(indices) for split, (_, indices) in assigned.items()}
     epochs = min(max(_STEPS // -(-splits["train"] // _BATCH), _EPOCHS[0]), _EPOCHS[1])
     height, width = images.shape
-    weights = _weights(len(images.folder.classes), height * width * (1 if images.grey else 3))
+    weights = _choose_weights(len(images.folder.classes), height * width * (1 if images.grey else 3))
     levels, key = images.levels, name if yaml.safe_load(name) == name else json.dumps(name)
     lines = [
         f"# {images.summary[0].upper()}{images.summary[1:]}: train {splits['train']}, "
@@ -188,7 +188,7 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _weights(classes: int, dimensions: int) -> list[str]:
+def _choose_weights(classes: int, dimensions: int) -> list[str]:
     """Choose three λ of 1, 3, 10, 30, … near 10 K D, where the best ones of digits, CIFAR10 and CIFAR100 lie."""
     middle = round(2 * math.log10(10 * classes * dimensions))
     return [f"{(1, 3)[step % 2]}e{step // 2}" for step in (middle - 1, middle, middle + 1)]

@@ -19,4 +19,4 @@ def encode_data(stage: EncodeData) -> None:
 
 def download_weights(stage: DownloadWeights) -> None:
     """Download the weights, and write them."""
-    write_atomically(stage.path("weights"), save(published_weights(stage.model)))
+    write_atomically(stage.get_path("weights"), save(published_weights(stage.model)))

@@ -14,7 +14,7 @@ from nfpi.stages.options import Collect, MakeTable
 
 def collect_metrics(stage: Collect) -> None:
     """Collect the metrics of all runs in one csv file."""
-    write_csv(collect(map(Run.from_json, stage.runs), stage.root), stage.path("metrics"))
+    write_csv(collect(map(Run.from_json, stage.runs), stage.root), stage.get_path("metrics"))
 
 
 def make_table(stage: MakeTable) -> None:

@@ -27,20 +27,20 @@ def show_status(command: ShowStatus) -> None:
         runs = read_progress(root)
         if index:
             print()
-        print(f"{root}: {_summary(runs)}")
+        print(f"{root}: {_summarize(runs)}")
         if runs:
             (_print_table if sys.stdout.isatty() else _print_lines)(runs)
         for line in _describe_best(runs):
             print(line)
 
 
-def _summary(runs: list[Progress]) -> str:
+def _summarize(runs: list[Progress]) -> str:
     counts = Counter(run.state for run in runs)
     hours = sum(run.seconds for run in runs) / 3600
     return ", ".join([*(f"{count} {state}" for state, count in counts.most_common()), f"{hours:.2f} h"])
 
 
-def _cells(run: Progress) -> tuple[str, ...]:
+def _format_cells(run: Progress) -> tuple[str, ...]:
     name = next((name for name in _SHOWN if name in run.metrics), None)
     entry = find_metric(name) if name else None
     result = f"{entry.label} {format_measurement(run.metrics[entry.name], entry)}" if entry else ""
@@ -64,11 +64,11 @@ def _print_table(runs: list[Progress]) -> None:
     for name in _HEADING:
         table.add_column(name, justify="right" if "(h)" in name else "left", overflow="fold")
     for run in runs:
-        table.add_row(*_cells(run), style=_STYLES.get(run.state))
+        table.add_row(*_format_cells(run), style=_STYLES.get(run.state))
     # brackets in names are not markup
     Console(markup=False, highlight=False).print(table)
 
 
 def _print_lines(runs: list[Progress]) -> None:
-    for cells in (_HEADING, *map(_cells, runs)):
+    for cells in (_HEADING, *map(_format_cells, runs)):
         print("\t".join(cells).rstrip())

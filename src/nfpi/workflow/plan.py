@@ -26,7 +26,7 @@ from nfpi.runs import (
     SPLITS_OF_SEED,
     TRAINED_CLASSIFIER,
     Layout,
-    seed_of_splits,
+    parse_splits_seed,
 )
 from nfpi.stages.options import Generate, PrepareData, Stage, StartFlow, TrainClassifier, TrainFlow
 from nfpi.stages.options.base import MANIFEST
@@ -57,6 +57,8 @@ def shorten_path(file: Path) -> str:
 class Plan:
     """The settings of one call, and the paths that follow from them.
 
+    Methods that return named files are called as rules unpack them, `**plan.model()`.
+
     Args:
         resolved: preset, folder of results and settings.
     """
@@ -83,7 +85,7 @@ class Plan:
         """Folder of downloads, which all presets share."""
         return f"{self.resolved.results.as_posix()}/downloads"
 
-    def path(self, template: str, wildcards: Wildcards | None = None, **values: str) -> str:
+    def fill_path(self, template: str, wildcards: Wildcards | None = None, **values: str) -> str:
         """Fill a path template of :mod:`nfpi.runs`; wildcards without a value are kept."""
         known = {**(as_dict(wildcards) if wildcards is not None else {}), **values}
         return self.layout.path(template, **known)
@@ -96,40 +98,40 @@ class Plan:
             template: path template of its folder, see :mod:`nfpi.runs`.
             **values: values of the placeholders in the names of its files.
         """
-        return {name: f"{self.path(template)}/{file}" for name, file in stage.output_files(**values).items()}
+        return {name: f"{self.fill_path(template)}/{file}" for name, file in stage.get_output_files(**values).items()}
 
     def shared_outputs(self, stage: type[Stage], folder: str, **values: str) -> dict[str, str]:
         """Return the declared outputs of a stage that writes a folder shared by all presets, by name."""
         return {
             name: f"{self.resolved.results.as_posix()}/{folder}/{file}"
-            for name, file in stage.output_files(**values).items()
+            for name, file in stage.get_output_files(**values).items()
         }
 
     def splits(self, *splits: str) -> dict[str, Callable[[Wildcards], str]]:
-        """Make input functions, one for each file of some splits; they find it from a run's data set and seed.
+        """Make input functions, one for each file of some splits; each finds its file by a run's data set and seed.
 
         Their names are `train_images`, `train_labels`, ..., and `data` for the manifest of all splits.
         """
         files = {f"{split}_{file.partition('.')[0]}": f"{split}/{file}" for split in splits for file in IMAGE_SET}
         files["data"] = PrepareData.outputs[MANIFEST]
-        return {name: self._file_of_splits(file) for name, file in files.items()}
+        return {name: self._make_splits_input(file) for name, file in files.items()}
 
-    def _file_of_splits(self, file: str) -> Callable[[Wildcards], str]:
-        def find(wildcards: Wildcards) -> str:
+    def _make_splits_input(self, file: str) -> Callable[[Wildcards], str]:
+        def find_file(wildcards: Wildcards) -> str:
             dataset = wildcards["dataset"]
             splits = self.config.splits_of(dataset, int(wildcards["seed"]))
-            return f"{self.path(SPLITS, dataset=dataset, splits=splits)}/{file}"
+            return f"{self.fill_path(SPLITS, dataset=dataset, splits=splits)}/{file}"
 
-        return find
+        return find_file
 
-    def dataset(self, wildcards: Wildcards) -> DatasetConfig:
+    def get_dataset_config(self, wildcards: Wildcards) -> DatasetConfig:
         """Return the settings of a data set, with the split seed that the wildcards name.
 
         Raises:
             ConfigError: the data set has no such splits.
         """
         name, splits = wildcards["dataset"], wildcards["splits"]
-        block, seed = self.config.datasets[name], seed_of_splits(splits)
+        block, seed = self.config.datasets[name], parse_splits_seed(splits)
         if block.split_seed == PER_SEED and seed is not None:
             return block.with_split_seed(seed)
         if block.split_seed != PER_SEED and seed is None:
@@ -144,7 +146,7 @@ class Plan:
         outputs = self.outputs(TrainFlow, FLOW_RUN)
         return {"config": outputs["config"], "weights": outputs["weights"], "model": outputs[MANIFEST]}
 
-    def generated(self) -> dict[str, str]:
+    def generated_images(self) -> dict[str, str]:
         """Return the files of a set of generated images, by name."""
         return {f"generated_{name}": file for name, file in self.outputs(Generate, GENERATED).items()}
 
@@ -162,10 +164,10 @@ class Plan:
         starts = {baseline: start for start, baseline in BASELINE.items()}
         return starts[prior] if prior in starts else self.config.priors[prior].start
 
-    def initial(self, wildcards: Wildcards) -> str:
+    def initial_folder(self, wildcards: Wildcards) -> str:
         """Return the folder of the initial state that a run continues from."""
-        return self.path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
+        return self.fill_path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
 
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
         """Make an input function of a file of the initial state; `name` is its name among the stage's outputs."""
-        return lambda wildcards: f"{self.initial(wildcards)}/{StartFlow.outputs[name]}"
+        return lambda wildcards: f"{self.initial_folder(wildcards)}/{StartFlow.outputs[name]}"

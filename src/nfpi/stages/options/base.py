@@ -34,7 +34,7 @@ class Command(BaseModel):
         """Remove the indentation of the docstring, which is printed as the help."""
         cls.__doc__ = inspect.cleandoc(cls.__doc__ or "")
 
-    def load(self) -> Callable[[Any], None]:
+    def load_function(self) -> Callable[[Any], None]:
         """Import and return the function that does the work."""
         module, _, name = self.work.partition(":")
         function: Callable[[Any], None] = getattr(importlib.import_module(module), name)
@@ -82,7 +82,7 @@ class Stage(Command):
             cls.outputs = {**cls.outputs, MANIFEST: f"{cls.label}{SUFFIX}"}
 
     @classmethod
-    def output_files(cls, **options: str) -> dict[str, str]:
+    def get_output_files(cls, **options: str) -> dict[str, str]:
         """Return the paths of the declared outputs, relative to `output`, by name.
 
         Args:
@@ -90,13 +90,13 @@ class Stage(Command):
         """
         return {name: file.format(**options) if options else file for name, file in cls.outputs.items()}
 
-    def path(self, name: str) -> Path:
+    def get_path(self, name: str) -> Path:
         """Return the path of a declared output."""
         return self.output / self.outputs[name].format(**self.__dict__)
 
-    def output_paths(self) -> list[Path]:
+    def list_output_paths(self) -> list[Path]:
         """Return the paths of all outputs but the manifest."""
-        return [self.path(name) for name in self.outputs if name != MANIFEST]
+        return [self.get_path(name) for name in self.outputs if name != MANIFEST]
 
     @property
     def lock(self) -> Path:
@@ -107,12 +107,12 @@ class Stage(Command):
             return folder.with_name(f".{folder.name}{name}")
         return self.output / name
 
-    def input_files(self) -> list[Path]:
+    def list_input_files(self) -> list[Path]:
         """Return the files that the stage reads from other stages' outputs."""
         return [
             folder / file if file else folder
             for option, files in self.inputs.items()
-            for folder in _paths_of(getattr(self, option))
+            for folder in _collect_paths(getattr(self, option))
             for file in (files or ("",))
         ]
 
@@ -121,18 +121,18 @@ class Stage(Command):
         """Outputs that are removed once the stage that reads them has ended."""
         return []
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Finish the stage after its manifest is written; does nothing by default."""
 
-    def facts(self) -> dict[str, Any]:
+    def get_facts(self) -> dict[str, Any]:
         """Return the facts of the run given by the options, see :class:`nfpi.runtime.manifests.Manifest`."""
         return {}
 
 
-def _paths_of(value: Any) -> list[Path]:
+def _collect_paths(value: Any) -> list[Path]:
     """Collect all paths in the value of an option."""
     if isinstance(value, Path):
         return [value]
     if isinstance(value, dict):
         value = value.values()
-    return [] if value is None else [path for item in value for path in _paths_of(item)]
+    return [] if value is None else [path for item in value for path in _collect_paths(item)]

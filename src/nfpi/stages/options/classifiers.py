@@ -10,7 +10,7 @@ from pydantic_settings import CliPositionalArg
 from nfpi.config import ClassifierConfig, Name, NonNegativeInt
 from nfpi.runtime.manifests import SUFFIX, remove_temporary
 from nfpi.stages.options.base import MANIFEST, Stage
-from nfpi.stages.options.data import META, of_splits
+from nfpi.stages.options.data import META, list_meta_files
 
 
 class TrainClassifier(Stage):
@@ -25,7 +25,7 @@ class TrainClassifier(Stage):
     product = "classifier"
     timed = ("metrics", "history")
     inputs = {
-        "data": of_splits("train", "validation"),
+        "data": list_meta_files("train", "validation"),
         "generated": (META,),
         "augmented": (META,),
         "start_from": (),
@@ -49,13 +49,13 @@ class TrainClassifier(Stage):
     @property
     def temporary(self) -> list[Path]:
         """Weights that are not to be kept; test-classifier removes them."""
-        return [] if self.classifier.keep else [self.path("model")]
+        return [] if self.classifier.keep else [self.get_path("model")]
 
-    def input_files(self) -> list[Path]:
+    def list_input_files(self) -> list[Path]:
         """Return the inputs, with downloaded weights; the user's own weights are left out, as they have no manifest."""
         weights = self.classifier.weights
         fetched = weights is not None and weights.with_name(f"{weights.stem}{SUFFIX}").exists()
-        return [*super().input_files(), *([weights] if weights is not None and fetched else [])]
+        return [*super().list_input_files(), *([weights] if weights is not None and fetched else [])]
 
 
 class TestClassifier(Stage):
@@ -72,7 +72,7 @@ class TestClassifier(Stage):
     outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
     product = "metrics"
     timed = ("metrics",)
-    inputs = {"data": of_splits("test"), "candidates": ("model.safetensors", "metrics.json")}
+    inputs = {"data": list_meta_files("test"), "candidates": ("model.safetensors", "metrics.json")}
 
     candidates: CliPositionalArg[list[Path]]
     """outputs of train-classifier, e.g. one folder for each temperature"""
@@ -85,7 +85,7 @@ class TestClassifier(Stage):
     metrics: list[str] = []
     """names of additional metrics to compute, defined by extensions"""
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Remove the weights that are not to be kept."""
         for folder in self.candidates:
             manifest = folder / TrainClassifier.outputs[MANIFEST]  # an output of every stage with a product

@@ -19,7 +19,7 @@ SPLIT_OUTPUTS = {
 }
 
 
-def of_splits(*splits: str) -> tuple[str, ...]:
+def list_meta_files(*splits: str) -> tuple[str, ...]:
     """Return the meta.json of each split, the input by whose digests its other files are verified."""
     return tuple(f"{split}/{META}" for split in splits)
 

@@ -25,7 +25,7 @@ from nfpi.config import (
 from nfpi.config.generation import Displacement
 from nfpi.config.priors import PriorBlock
 from nfpi.stages.options.base import Stage
-from nfpi.stages.options.data import IMAGE_OUTPUTS, of_splits
+from nfpi.stages.options.data import IMAGE_OUTPUTS, list_meta_files
 
 MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
 MODEL = tuple(MODEL_OUTPUTS.values())
@@ -59,7 +59,7 @@ class StartFlow(Stage):
     }
     product = "initial state"
     timed = ("history",)
-    inputs = {"data": of_splits("train", "validation")}
+    inputs = {"data": list_meta_files("train", "validation")}
 
     data: Path
     """folder of the splits"""
@@ -79,7 +79,7 @@ class StartFlow(Stage):
             raise ValueError("flow: expected settings of training in --training, received them in --flow")
         return self
 
-    def facts(self) -> dict[str, Any]:
+    def get_facts(self) -> dict[str, Any]:
         """Return the seed of the run, and λ = 0, as no Gaussians are fitted yet."""
         return {"seed": self.seed, "lambda": 0.0}
 
@@ -103,7 +103,7 @@ class FitPrior(Stage):
     weight: NonNegativeFloat
     """λ of Eq. 4"""
 
-    def facts(self) -> dict[str, Any]:
+    def get_facts(self) -> dict[str, Any]:
         """Return λ of the run."""
         return {"lambda": self.weight}
 
@@ -120,7 +120,7 @@ class TrainFlow(Stage):
     product = "model"
     timed = ("history",)
     inputs = {
-        "data": of_splits("train", "validation"),
+        "data": list_meta_files("train", "validation"),
         "initial": ("state.safetensors", "prior.safetensors"),
         "prior": (),
     }
@@ -141,7 +141,7 @@ class TrainFlow(Stage):
     run: dict[str, Any] | None = None
     """identity of the run, which the initial state and the Gaussians must belong to"""
 
-    def facts(self) -> dict[str, Any]:
+    def get_facts(self) -> dict[str, Any]:
         """Return λ of the run if the Gaussians are learned."""
         return {"lambda": self.weight} if self.learn is not None else {}
 
@@ -156,7 +156,7 @@ class ImportRelease(Stage):
     work = "nfpi.stages.flow:import_release"
     outputs = MODEL_OUTPUTS
     product = "model"
-    inputs = {"data": of_splits("train")}
+    inputs = {"data": list_meta_files("train")}
 
     checkpoint: CliPositionalArg[Path]
     """checkpoint file of the released code; nothing in it is executed"""
@@ -177,7 +177,7 @@ class Evaluate(Stage):
     outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
     product = "metrics"
     timed = ("metrics",)
-    inputs = {"data": of_splits("validation", "test"), "model": MODEL, "history": ()}
+    inputs = {"data": list_meta_files("validation", "test"), "model": MODEL, "history": ()}
 
     data: Path
     """folder of the splits"""
@@ -225,7 +225,7 @@ class Augment(Stage):
     outputs = IMAGE_OUTPUTS
     product = "augmented images"
     replaces_folder = True
-    inputs = {"data": of_splits("train"), "model": MODEL}
+    inputs = {"data": list_meta_files("train"), "model": MODEL}
 
     data: Path
     """folder of the splits; variants are those of training image 0, then of image 1, …"""

@@ -36,7 +36,7 @@ class Collect(Stage):
     root: Path
     """folder of the runs, results/{preset}"""
 
-    def input_files(self) -> list[Path]:
+    def list_input_files(self) -> list[Path]:
         """Return the metrics files of the runs."""
         return [self.root / Run.from_json(run).folder / "metrics.json" for run in self.runs]
 
@@ -67,7 +67,7 @@ class MakeTable(Stage):
     root: Path | None = None
     """folder of the runs, results/{preset}; a table of one seed compares their predictions"""
 
-    def input_files(self) -> list[Path]:
+    def list_input_files(self) -> list[Path]:
         """Return the metrics, and the predictions that exist."""
         rows = [TableRow.from_json(row) for row in self.rows] if self.root is not None else []
         runs = list_runs_to_compare(rows, TableSettings.model_validate(self.table).metrics)
@@ -124,11 +124,11 @@ class JudgeClaims(Stage):
     reference: Path
     """the paper's numbers (csv)"""
 
-    def input_files(self) -> list[Path]:
+    def list_input_files(self) -> list[Path]:
         """Return the metrics of the runs that exist."""
-        return [path for run in self.runs() if (path := self.root / run.folder / "metrics.json").is_file()]
+        return [path for run in self.list_runs() if (path := self.root / run.folder / "metrics.json").is_file()]
 
-    def runs(self) -> list[Run]:
+    def list_runs(self) -> list[Run]:
         """Return all runs of the claims, existing or not."""
         rows = [TableRow.from_json(row).with_seeds(self.seeds) for rows in self.rows.values() for row in rows]
         return list(dict.fromkeys(run for row in rows for run in row.runs))
