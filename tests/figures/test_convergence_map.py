@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from nfpi.config import ConvergenceFigure
 from nfpi.config.figures import DIVERGENCE_CAUSES
 from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
-from nfpi.figures.convergence_map import COLUMNS, convergence_table, draw, draw_convergence_map
+from nfpi.figures.convergence_map import COLUMNS, compute_convergence, draw, draw_convergence_map
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
 from nfpi.priors.files import save_prior, save_statistics
 from nfpi.results import read_csv
@@ -35,7 +35,7 @@ def initial(statistics) -> GaussianPrior:
 
 @pytest.fixture(scope="module")
 def table(statistics, initial) -> pd.DataFrame:
-    return pd.DataFrame(convergence_table(statistics, initial, MAP), columns=list(COLUMNS))
+    return pd.DataFrame(compute_convergence(statistics, initial, MAP), columns=list(COLUMNS))
 
 
 def test_every_combination_is_tried_once(table):

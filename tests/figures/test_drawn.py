@@ -35,16 +35,16 @@ def test_files_of_a_figure_are_always_the_same(tmp_path):
 def test_a_fault_leaves_the_files_of_before(tmp_path, monkeypatch):
     save_drawn(Drawn({"a": line(), "b": line()}), tmp_path, "a")
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    render = drawn.render
+    render_figure = drawn.render_figure
 
     def render_once(figure: Figure) -> dict[str, bytes]:
-        monkeypatch.setattr(drawn, "render", fail)
-        return dict.fromkeys(render(figure), b"new")
+        monkeypatch.setattr(drawn, "render_figure", fail)
+        return dict.fromkeys(render_figure(figure), b"new")
 
     def fail(figure: Figure) -> dict[str, bytes]:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(drawn, "render", render_once)
+    monkeypatch.setattr(drawn, "render_figure", render_once)
     with pytest.raises(RuntimeError, match="no memory"):
         save_drawn(Drawn({"a": line(), "b": line()}), tmp_path, "a")
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before

@@ -8,8 +8,8 @@ from matplotlib.colors import to_rgba
 
 from nfpi.config import EmbeddingFigure
 from nfpi.figures import Drawn, FigureError, FigureInputs, save_drawn
-from nfpi.figures.figure1 import COLUMNS, VARIANTS, draw, draw_gaussians, embed_images, embedding_table
-from nfpi.figures.style import class_style
+from nfpi.figures.figure1 import COLUMNS, VARIANTS, compute_embedding, draw, draw_gaussians, embed_images
+from nfpi.figures.style import get_class_style
 from nfpi.priors import ClassStatistics, FixedPointConfig, GaussianPrior, fit_fixed_point
 from nfpi.results import read_csv
 
@@ -22,7 +22,7 @@ FIGURE = EmbeddingFigure(
 
 @pytest.fixture(scope="module")
 def embedding(images) -> pd.DataFrame:
-    return embedding_table(images, FIGURE)
+    return compute_embedding(images, FIGURE)
 
 
 def panel_of(embedding: pd.DataFrame, variant: str, name: str) -> pd.DataFrame:
@@ -48,16 +48,16 @@ def test_classes_that_differ_are_embedded_apart(images):
 
 
 def test_an_embedding_depends_on_its_seed_alone(images, embedding):
-    pd.testing.assert_frame_equal(embedding_table(images, FIGURE), embedding)
-    other = embedding_table(images, FIGURE.model_copy(update={"seed": 1}))
+    pd.testing.assert_frame_equal(compute_embedding(images, FIGURE), embedding)
+    other = compute_embedding(images, FIGURE.model_copy(update={"seed": 1}))
     assert not np.allclose(points(panel_of(other, "both", "images")), points(panel_of(embedding, "both", "images")))
 
 
 def test_too_few_images_are_an_error(images):
     with pytest.raises(ValueError, match="perplexity: expected less than the 5 images, received 10"):
-        embedding_table(images, FIGURE.model_copy(update={"images": 5}))
+        compute_embedding(images, FIGURE.model_copy(update={"images": 5}))
     with pytest.raises(ValueError, match="its variance needs at least 2 samples"):
-        embedding_table(images, FIGURE.model_copy(update={"images": 2, "perplexity": 1.0}))
+        compute_embedding(images, FIGURE.model_copy(update={"images": 2, "perplexity": 1.0}))
 
 
 def test_an_embedding_has_what_its_figures_need(embedding):
@@ -184,9 +184,9 @@ def test_a_class_has_one_colour_in_all_panels_and_in_the_legend():
     assert [text.get_text() for text in legend.get_texts()] == ["cat", "dog", "frog"]
     assert legend.get_title().get_text() == "toy"
     for axes in figure.axes:
-        assert [line.get_marker() for line in axes.lines] == [class_style(index)[1] for index in range(3)]
+        assert [line.get_marker() for line in axes.lines] == [get_class_style(index)[1] for index in range(3)]
         colours = {tuple(colour) for colour in axes.collections[0].get_facecolors()}
-        assert colours == {to_rgba(class_style(index)[0]) for index in range(3)}
+        assert colours == {to_rgba(get_class_style(index)[0]) for index in range(3)}
 
 
 def test_the_large_marks_are_the_means_of_the_points():

@@ -7,7 +7,7 @@ import torch
 from nfpi.config import AugmentationFigure, NfaConfig
 from nfpi.data import DataError, write_image_set
 from nfpi.figures import FigureInputs
-from nfpi.figures.figure2 import augmentation_grid, draw, root_mean_square_changes
+from nfpi.figures.figure2 import augment_random_images, compute_rms_changes, draw
 
 CPU = torch.device("cpu")
 NFA = NfaConfig(axes=4, strength=1.0)
@@ -19,7 +19,7 @@ def settings(classes: list[str], **changes: Any) -> AugmentationFigure:
 
 def test_originals_come_first_and_are_of_the_classes_asked_for(model, images):
     shown = settings(["class2", "0"], images_per_class=2, variants=4)
-    grid, names = augmentation_grid(model, images, shown, NFA, CPU)
+    grid, names = augment_random_images(model, images, shown, NFA, CPU)
     assert grid.shape == (4, 5, 4, 4, 1)
     assert names == ["class2", "class2", "class0", "class0"]
     for row, name in zip(grid, names, strict=True):
@@ -29,7 +29,7 @@ def test_originals_come_first_and_are_of_the_classes_asked_for(model, images):
 
 
 def test_no_strength_gives_the_originals_back(model, images):
-    grid, _ = augmentation_grid(model, images, settings(["class1"]), NfaConfig(axes=4, strength=0.0), CPU)
+    grid, _ = augment_random_images(model, images, settings(["class1"]), NfaConfig(axes=4, strength=0.0), CPU)
     assert np.abs(grid[:, 1:].astype(int) - grid[:, :1]).max() <= 1
 
 
@@ -37,18 +37,18 @@ def test_a_change_is_a_root_mean_square():
     images = np.full((1, 3, 2, 2, 1), 100, np.uint8)
     images[0, 1, 0, 0] = 90
     images[0, 2] = 107
-    np.testing.assert_allclose(root_mean_square_changes(images), [[5, 7]])
+    np.testing.assert_allclose(compute_rms_changes(images), [[5, 7]])
 
 
 @pytest.mark.parametrize("name", ["classs1", "3"])
 def test_unknown_classes_are_named(model, images, name):
     with pytest.raises(DataError, match=f"the 3 classes of toy, received '{name}'"):
-        augmentation_grid(model, images, settings([name]), NFA, CPU)
+        augment_random_images(model, images, settings([name]), NFA, CPU)
 
 
 def test_a_class_with_too_few_images_is_named(model, images):
     with pytest.raises(DataError, match="class '0': expected 21 images, received 20"):
-        augmentation_grid(model, images, settings(["0"], images_per_class=21), NFA, CPU)
+        augment_random_images(model, images, settings(["0"], images_per_class=21), NFA, CPU)
 
 
 def test_a_model_and_its_images_are_read(model_files, train_files):

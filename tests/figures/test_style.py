@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from nfpi.figures.style import CLASS_COLOURS, class_style, notice, weight_label
+from nfpi.figures.style import CLASS_COLOURS, format_weight_label, get_class_style, notice
 
 # Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as it is seen without one kind of cone.
 VISION = {
@@ -41,16 +41,16 @@ def test_no_two_classes_are_grey():
 
 
 def test_a_hundred_classes_have_each_its_colour_and_marker():
-    assert len({class_style(index) for index in range(100)}) == 100
-    assert len({class_style(index)[0] for index in range(10)}) == 10
-    assert len({class_style(index)[1] for index in range(10)}) == 10
+    assert len({get_class_style(index) for index in range(100)}) == 100
+    assert len({get_class_style(index)[0] for index in range(10)}) == 10
+    assert len({get_class_style(index)[1] for index in range(10)}) == 10
 
 
 @pytest.mark.parametrize(
     ("weight", "text"), [(0, "$0$"), (500, "$500$"), (1e3, "$10^{3}$"), (3e4, r"$3\cdot10^{4}$")], ids=str
 )
 def test_weights_as_mathematics(weight, text):
-    assert weight_label(weight) == text
+    assert format_weight_label(weight) == text
 
 
 def test_a_notice_says_what_it_is_told():

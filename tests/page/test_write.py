@@ -15,7 +15,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.config import resolve
-from nfpi.page.costs import Cost, cost_table
+from nfpi.page.costs import Cost, lay_out_costs
 from nfpi.page.descriptions import FILE
 from nfpi.page.write import read_page, write_page
 from nfpi.runtime.manifests import SUFFIX, write_manifest
@@ -172,7 +172,7 @@ def test_a_table_has_its_title_without_the_preset(results):
 
 
 def test_no_time_is_rounded_to_zero():
-    table = cost_table([Cost("train_flow", jobs=2, seconds=90, longest=60, memory=512), Cost("table", 1, 1, 1, 100)])
+    table = lay_out_costs([Cost("train_flow", jobs=2, seconds=90, longest=60, memory=512), Cost("table", 1, 1, 1, 100)])
     assert table.rows == [["train_flow", "2", "1.5", "1.0", "0.5"], ["table", "1", "&lt; 0.1", "&lt; 0.1", "0.1"]]
 
 

@@ -25,9 +25,9 @@ from nfpi.figures.style import (
     PANEL_HEIGHT,
     STYLE,
     FigureError,
+    format_weight_label,
     notice,
     require_columns,
-    weight_label,
 )
 from nfpi.results.csv_files import read_csv, read_header
 
@@ -47,7 +47,7 @@ def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
         FigureError: the table has none of the accuracies.
     """
     path = inputs.file("table")
-    numbers = [column for name in _series_of(read_header(path)) for column in (name, f"{name}_std")]
+    numbers = [column for name in _select_series(read_header(path)) for column in (name, f"{name}_std")]
     table = read_csv(path, COLUMNS | dict.fromkeys(numbers, "float64"))
     if table["lambda"].isna().all():  # users may choose any table
         return Drawn({"accuracy_against_weight": notice(f"{settings.table}: no row has a λ")})
@@ -67,7 +67,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
     Raises:
         FigureError: no row has a λ, or the table lacks all accuracies or another column.
     """
-    series = _series_of(table.columns)
+    series = _select_series(table.columns)
     require_columns(table, (*COLUMNS, *(f"{name}_std" for name in series)), "an accuracy table")
     table = table[table["lambda"].notna()]
     if table.empty:
@@ -78,7 +78,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
         height = PANEL_HEIGHT * len(panels) + LEGEND_HEIGHT
         figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
         grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-        for axes, title, rows in zip(grid, _titles(panels), panels, strict=True):
+        for axes, title, rows in zip(grid, _compose_titles(panels), panels, strict=True):
             _draw_panel(axes, rows.sort_values("lambda"), series)
             axes.set_title(title, loc="left")
             axes.set_ylabel("Accuracy (%)")
@@ -88,7 +88,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _series_of(columns: Iterable[str]) -> list[str]:
+def _select_series(columns: Iterable[str]) -> list[str]:
     """Return which metrics of a table with these columns are shown."""
     known = set(columns)
     series = [name for name in _SERIES if name in known]
@@ -97,15 +97,15 @@ def _series_of(columns: Iterable[str]) -> list[str]:
     return series
 
 
-def _titles(panels: list[pd.DataFrame]) -> list[str]:
+def _compose_titles(panels: list[pd.DataFrame]) -> list[str]:
     """Return the titles of the panels: the data set, with what distinguishes several panels of one data set."""
     firsts = [rows.iloc[0] for rows in panels]
     datasets = [first["dataset"] for first in firsts]
     several_flows = len({first.get("flow") for first in firsts}) > 1
     titles = []
     for first, dataset in zip(firsts, datasets, strict=True):
-        of_run = [first["prior"], first["flow"]] if several_flows else [first["prior"]]
-        distinct = [first["row"]] if first["row"] else of_run
+        run = [first["prior"], first["flow"]] if several_flows else [first["prior"]]
+        distinct = [first["row"]] if first["row"] else run
         titles.append(", ".join([dataset, *distinct] if datasets.count(dataset) > 1 else [dataset]))
     return titles
 
@@ -190,7 +190,7 @@ def _scale_weights(axes: Axes, weights: np.ndarray) -> None:
     minor = [float(f"{digit}e{power}") for power in powers for digit in range(2, 10)]
     axes.xaxis.set_major_locator(FixedLocator([0.0, *major] if (weights == 0).any() else major))
     axes.xaxis.set_minor_locator(FixedLocator([tick for tick in minor if low <= tick <= high]))
-    axes.xaxis.set_major_formatter(FuncFormatter(weight_label))
+    axes.xaxis.set_major_formatter(FuncFormatter(format_weight_label))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

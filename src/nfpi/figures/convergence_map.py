@@ -26,7 +26,7 @@ from nfpi.config.figures import DIVERGENCE_CAUSES, ConvergenceFigure
 from nfpi.config.priors import FixedPointConfig
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.fit_outcomes import fit_with_outcome
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, require_columns, weight_label
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, require_columns
 from nfpi.priors.files import load_prior, load_statistics
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
@@ -78,12 +78,12 @@ def draw(settings: ConvergenceFigure, inputs: FigureInputs) -> Drawn:
     """Fit the Gaussians of an initial state with all combinations of settings, and map the outcomes."""
     statistics = load_statistics(inputs.file("statistics"))
     initial, _ = load_prior(inputs.file("initial"))
-    fits = convergence_table(statistics, initial, settings)
+    fits = compute_convergence(statistics, initial, settings)
     table = pd.DataFrame(list(tqdm(fits, desc="map convergence", unit="fit", disable=None)), columns=list(COLUMNS))
     return Drawn({"convergence_map": draw_convergence_map(table)}, table)
 
 
-def convergence_table(
+def compute_convergence(
     statistics: ClassStatistics, initial: GaussianPrior, settings: ConvergenceFigure
 ) -> Iterator[dict[str, Any]]:
     """Fit for every λ, update, scale π, and choice of fitted moments, with defaults for other settings.
@@ -156,7 +156,7 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
             axes.tick_params(length=0, labelsize=6)
             axes.spines[:].set_visible(False)
         rotation = 90 if len(weights) > 6 else 0
-        grid[-1].set_xticks(range(len(weights)), [weight_label(weight) for weight in weights], rotation=rotation)
+        grid[-1].set_xticks(range(len(weights)), [format_weight_label(weight) for weight in weights], rotation=rotation)
         grid[-1].set_xlabel("Weight λ of the repulsion", fontsize=7)
         first = table.iloc[0]
         figure.suptitle(f"{first['dataset']}, initial state, α = {first['alpha']:g}", x=0.01, ha="left", fontsize=8)
@@ -165,11 +165,11 @@ def draw_convergence_map(table: pd.DataFrame) -> Figure:
         bar.set_label("Iterations to convergence", fontsize=7)
         bar.ax.tick_params(labelsize=6)
         bar.ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        _add_codes(figure, table)
+        _add_legend(figure, table)
     return figure
 
 
-def _cell_style(outcome: str) -> dict[str, Any]:
+def _get_cell_style(outcome: str) -> dict[str, Any]:
     if outcome == "diverged":
         return {"facecolor": "0.85", "edgecolor": "white"}
     return {"facecolor": "white", "edgecolor": "0.5", "hatch": "//////"}
@@ -179,8 +179,8 @@ def _draw_cell(axes: Axes, place: tuple[int, int], row: pd.Series, norm: LogNorm
     column, line = place
     corner = (column - 0.5, line - 0.5)
     if row["outcome"] != "converged":
-        axes.add_patch(Rectangle(corner, 1, 1, linewidth=0.5, **_cell_style(row["outcome"])))
-        text, colour = _code(row["quantity"])[0] if row["outcome"] == "diverged" else "", "black"
+        axes.add_patch(Rectangle(corner, 1, 1, linewidth=0.5, **_get_cell_style(row["outcome"])))
+        text, colour = _look_up_cause(row["quantity"])[0] if row["outcome"] == "diverged" else "", "black"
     else:
         shade = _COLOURS(norm(row["iterations"]))
         axes.add_patch(Rectangle(corner, 1, 1, linewidth=0.5, facecolor=shade, edgecolor="white"))
@@ -189,20 +189,20 @@ def _draw_cell(axes: Axes, place: tuple[int, int], row: pd.Series, norm: LogNorm
     axes.text(column, line, text, ha="center", va="center_baseline", fontsize=6, color=colour)
 
 
-def _code(quantity: str) -> tuple[str, str]:
+def _look_up_cause(quantity: str) -> tuple[str, str]:
     """Return the letter and the meaning of a quantity that failed."""
     return DIVERGENCE_CAUSES.get(quantity, (quantity[:1], quantity))
 
 
-def _add_codes(figure: Figure, table: pd.DataFrame) -> None:
+def _add_legend(figure: Figure, table: pd.DataFrame) -> None:
     """Add a legend of grey and hatched cells, if there are any."""
-    lost = table.loc[table["outcome"] == "diverged", "quantity"].unique()
-    codes = dict(_code(quantity) for quantity in [*DIVERGENCE_CAUSES, *lost] if quantity in lost)
-    handles: list[Patch] = [_Letter(letter, **_cell_style("diverged")) for letter in codes]
+    failed = table.loc[table["outcome"] == "diverged", "quantity"].unique()
+    codes = dict(_look_up_cause(quantity) for quantity in [*DIVERGENCE_CAUSES, *failed] if quantity in failed)
+    handles: list[Patch] = [_Letter(letter, **_get_cell_style("diverged")) for letter in codes]
     labels = list(codes.values())
     unfinished = table.loc[table["outcome"] == "not_converged", "iterations"]
     if len(unfinished):
-        handles.append(Patch(linewidth=0.5, **_cell_style("not_converged")))
+        handles.append(Patch(linewidth=0.5, **_get_cell_style("not_converged")))
         labels.append(f"not converged in {unfinished.max():.0f} iterations")
     if handles:
         figure.legend(

@@ -28,8 +28,7 @@ LOG, CURVES = "log.csv", "curves.png"
 _RESOLUTION = 200
 """Pixels per inch."""
 
-
-_STEPS = [1, 2, 5, 10]
+_TICK_STEPS = [1, 2, 5, 10]
 """Allowed distances of ticks, up to a power of ten."""
 
 
@@ -74,12 +73,12 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, panel in zip(grid, panels, strict=True):
             _draw_panel(axes, log, panel)
-        shared = _initial_epochs(log)
+        shared = _count_initial_epochs(log)
         if shared:
             for axes in grid:
                 axes.axvspan(0.5, shared + 0.5, color="0.9", linewidth=0, label="initial state", zorder=0)
         grid[0].set_xlim(0.5, max(float(log["epoch"].max()), 2.0) + 0.5)
-        grid[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_STEPS))
+        grid[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_TICK_STEPS))
         grid[0].set_title(title, loc="left", fontsize=7)
         grid[-1].set_xlabel("Epoch")
         figure.align_ylabels()
@@ -105,7 +104,7 @@ def write_curves(root: Path) -> list[Path]:
         OSError: a picture cannot be written.
     """
     outdated = (log for log in find_logs(root) if not _is_newer(log.with_name(CURVES), log))
-    return [_write(log, "/ ".join(log.parent.relative_to(root).parts)) for log in outdated]
+    return [_write_picture(log, "/ ".join(log.parent.relative_to(root).parts)) for log in outdated]
 
 
 def find_logs(root: Path) -> Iterator[Path]:
@@ -116,14 +115,14 @@ def find_logs(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _write(log: Path, title: str) -> Path:
+def _write_picture(log: Path, title: str) -> Path:
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        _curves_of(log, title).savefig(content, format="png", dpi=_RESOLUTION, metadata={"Software": None})
+        _draw_log(log, title).savefig(content, format="png", dpi=_RESOLUTION, metadata={"Software": None})
     return write_atomically(log.with_name(CURVES), content.getvalue())
 
 
-def _curves_of(path: Path, title: str) -> Figure:
+def _draw_log(path: Path, title: str) -> Figure:
     """Draw the curves of a log, or a notice that says why there are none."""
     lines = [textwrap.fill(title, 55).replace("/ ", "/")]
     try:
@@ -148,7 +147,7 @@ def _draw_panel(axes: Axes, log: pd.DataFrame, panel: _Panel) -> None:
             known = log[log[column].notna()]
             axes.plot(known["epoch"], known[column], label=label, **_STYLES[label])
     axes.set_ylabel(panel.label)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
     axes.grid(axis="y", color="0.92", linewidth=0.5)
     axes.set_axisbelow(True)
 
@@ -157,7 +156,7 @@ def _has_values(log: pd.DataFrame, column: str) -> bool:
     return column in log.columns and bool(np.isfinite(log[column].to_numpy(dtype="float64")).any())
 
 
-def _initial_epochs(log: pd.DataFrame) -> int:
+def _count_initial_epochs(log: pd.DataFrame) -> int:
     """Return the number of epochs of the initial state, which have no `seconds` in the log of a run."""
     if "seconds" not in log.columns:
         return 0

@@ -78,13 +78,13 @@ def save_drawn(drawn: Drawn, folder: Path, name: str) -> None:
     """
     with written_together():
         for picture, figure in drawn.pictures.items():
-            for suffix, content in render(figure).items():
+            for suffix, content in render_figure(figure).items():
                 write_atomically(folder / f"{picture}.{suffix}", content)
         if drawn.table is not None:
             write_csv(drawn.table, folder / f"{name}.csv")
 
 
-def render(figure: Figure) -> dict[str, bytes]:
+def render_figure(figure: Figure) -> dict[str, bytes]:
     """Return the contents of a figure's files by suffix, png and pdf."""
     contents = {}
     for suffix, metadata in _FORMATS:

@@ -36,12 +36,12 @@ def draw(settings: AugmentationFigure, inputs: FigureInputs) -> Drawn:
             "received others"
         )
     nfa = NfaConfig.model_validate(inputs.settings["nfa"])
-    images, classes = augmentation_grid(model, train, settings, nfa, make_device().device)
-    changes = root_mean_square_changes(images)
-    return Drawn({"figure2": draw_augmentations(images, classes, changes, nfa)}, _table(classes, changes))
+    images, classes = augment_random_images(model, train, settings, nfa, make_device().device)
+    changes = compute_rms_changes(images)
+    return Drawn({"figure2": draw_augmentations(images, classes, changes, nfa)}, _tabulate_changes(classes, changes))
 
 
-def augmentation_grid(
+def augment_random_images(
     model: TrainedFlow,
     image_set: ImageSet,
     settings: AugmentationFigure,
@@ -65,7 +65,7 @@ def augmentation_grid(
     """
     indices, names = [], []
     for name in settings.classes:
-        label = _class_index(image_set, name)
+        label = _find_class_index(image_set, name)
         members = np.flatnonzero(image_set.labels == label)
         if len(members) < settings.images_per_class:
             raise DataError(f"class '{name}': expected {settings.images_per_class} images, received {len(members)}")
@@ -85,7 +85,7 @@ def augmentation_grid(
     return to_pixels(torch.cat([originals.unsqueeze(1), variants], 1), model.data, device), names
 
 
-def root_mean_square_changes(images: np.ndarray) -> np.ndarray:
+def compute_rms_changes(images: np.ndarray) -> np.ndarray:
     """Compute the root mean square of the difference between each variant and its original.
 
     Args:
@@ -122,24 +122,24 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
         columns,
         "Class",
         "",
-        notes=[["", *(f"Δ {change:.3g}" for change in of_image)] for of_image in changes],
+        notes=[["", *(f"Δ {change:.3g}" for change in image_changes)] for image_changes in changes],
         footnote=f"{nfa.axes} axes, {describe_step(nfa)}; Δ: RMS change, of 255",
         first_apart=True,
     )
 
 
-def _table(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
+def _tabulate_changes(classes: Sequence[str], changes: np.ndarray) -> pd.DataFrame:
     """Return the changes as a table, one row per variant."""
     return pd.DataFrame(
         [
             {"class": name, "image": image, "variant": variant, "rms_change": change}
-            for image, (name, of_image) in enumerate(zip(classes, changes.tolist(), strict=True), 1)
-            for variant, change in enumerate(of_image, 1)
+            for image, (name, image_changes) in enumerate(zip(classes, changes.tolist(), strict=True), 1)
+            for variant, change in enumerate(image_changes, 1)
         ]
     )
 
 
-def _class_index(image_set: ImageSet, name: str) -> int:
+def _find_class_index(image_set: ImageSet, name: str) -> int:
     """Return the index of the class with this name, or the name as an index."""
     if name in image_set.classes:
         return image_set.classes.index(name)

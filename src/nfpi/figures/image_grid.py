@@ -16,7 +16,7 @@ from torch import Tensor
 from nfpi.data.autoencoder import load_decoder
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError
 
-_FINE = 256
+_ENLARGED_SIZE = 256
 """Small images are enlarged by an integer factor to about this many pixels, so that pixels stay sharp squares."""
 
 _GAP = 0.06
@@ -82,17 +82,17 @@ def draw_image_grid(
         raise FigureError(f"expected {len(rows)}×{len(columns)} images, received {images.shape[0]}×{images.shape[1]}")
     large = _enlarge(images)
     height, width = large.shape[2:4]
-    lefts = _places(len(columns), width, [1] if first_apart else [])
+    lefts = _compute_offsets(len(columns), width, [1] if first_apart else [])
     label_width = 0.4 if blocks else 0.25 + 0.055 * max(map(len, rows))
-    per_pixel = (COLUMN_WIDTH - label_width) / (lefts[-1] + width)
-    in_block = len(rows) // max(1, len(blocks))
-    room = round(_NOTE_HEIGHT / per_pixel) if notes else 0
-    tops = _places(len(rows), height, range(in_block, len(rows), in_block) if blocks else [], room)
+    inches_per_pixel = (COLUMN_WIDTH - label_width) / (lefts[-1] + width)
+    rows_per_block = len(rows) // max(1, len(blocks))
+    room = round(_NOTE_HEIGHT / inches_per_pixel) if notes else 0
+    tops = _compute_offsets(len(rows), height, range(rows_per_block, len(rows), rows_per_block) if blocks else [], room)
     mosaic = _arrange(large, lefts, tops, room)
-    upright = max(map(len, columns)) * 0.055 < per_pixel * width
+    upright = max(map(len, columns)) * 0.055 < inches_per_pixel * width
     label_height = (0.33 if column_title else 0.18) if upright else 0.12 + 0.037 * max(map(len, columns))
     with matplotlib.rc_context(STYLE):
-        size = (COLUMN_WIDTH, per_pixel * mosaic.shape[0] + label_height + (0.17 if footnote else 0))
+        size = (COLUMN_WIDTH, inches_per_pixel * mosaic.shape[0] + label_height + (0.17 if footnote else 0))
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01))
         axes = figure.subplots()
         axes.imshow(mosaic)
@@ -107,7 +107,7 @@ def draw_image_grid(
             for label in axes.get_xticklabels():
                 label.set(rotation=45, ha="left", rotation_mode="anchor")
         if blocks:
-            _add_blocks(axes, blocks, tops.reshape(len(blocks), -1).mean(1) + height / 2)
+            _add_block_labels(axes, blocks, tops.reshape(len(blocks), -1).mean(1) + height / 2)
         else:
             axes.set_ylabel(row_title, fontsize=7)
         for top, texts in zip(tops, notes, strict=False):
@@ -119,7 +119,7 @@ def draw_image_grid(
     return figure
 
 
-def _add_blocks(axes: Axes, labels: Sequence[str], middles: np.ndarray) -> None:
+def _add_block_labels(axes: Axes, labels: Sequence[str], middles: np.ndarray) -> None:
     """Add labels of blocks of rows, rotated by 90°, left of the row labels."""
     for label, middle in zip(labels, middles, strict=True):
         axes.annotate(
@@ -137,11 +137,11 @@ def _add_blocks(axes: Axes, labels: Sequence[str], middles: np.ndarray) -> None:
 
 def _enlarge(images: np.ndarray) -> np.ndarray:
     """Convert images to colour, and enlarge small ones by an integer factor."""
-    times = max(1, _FINE // max(images.shape[2:4]))
+    times = max(1, _ENLARGED_SIZE // max(images.shape[2:4]))
     return np.broadcast_to(images, (*images.shape[:4], 3)).repeat(times, 2).repeat(times, 3)
 
 
-def _places(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.ndarray:
+def _compute_offsets(count: int, size: int, apart: Iterable[int], room: int = 0) -> np.ndarray:
     """Return the offsets of `count` images of a size in a row or column.
 
     Args:

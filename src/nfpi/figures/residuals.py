@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from nfpi.config.figures import ResidualsFigure
 from nfpi.config.priors import FixedPointSettings
 from nfpi.figures.drawn import Drawn, FigureInputs
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, require_columns, weight_label
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, require_columns
 from nfpi.results.csv_files import read_csv
 
 COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
@@ -73,13 +73,13 @@ def draw_residuals(
     if not quantities:
         raise FigureError("expected residuals of at least one iteration, received none")
     curves = sorted(curves, key=lambda curve: curve[0])
-    ends = [_outcome(rows, tolerance, max_iterations) for _, rows in curves]
+    ends = [_infer_outcome(rows, tolerance, max_iterations) for _, rows in curves]
     colours = colormaps["cividis"].reversed()(np.linspace(0.15, 1.0, len(curves)))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH, 1.5 * len(quantities) + 0.75), layout="constrained")
         grid = figure.subplots(len(quantities), 1, sharex=True, squeeze=False)[:, 0]
         for axes, column in zip(grid, quantities, strict=True):
-            bottom, top = _limits([rows[column] for _, rows in curves], ends, tolerance)
+            bottom, top = _compute_limits([rows[column] for _, rows in curves], ends, tolerance)
             for (_, rows), colour, end in zip(curves, colours, ends, strict=True):
                 _draw_curve(axes, rows["iteration"], rows[column], top, colour, end)
             axes.axhline(tolerance, color="0.4", linestyle="--", linewidth=0.8)
@@ -96,11 +96,11 @@ def draw_residuals(
         grid[-1].set_xlabel("Iteration")
         figure.align_ylabels()
         lines: list[Line2D] = [Line2D([], [], color=colour) for colour in colours]
-        labels = [f"λ = {weight_label(weight)}" for weight, _ in curves]
+        labels = [f"λ = {format_weight_label(weight)}" for weight, _ in curves]
         lines.append(Line2D([], [], color="0.4", linestyle="--", linewidth=0.8))
         labels.append(f"tolerance {tolerance:g}")
         for end in (name for name in _ENDS if name in ends):
-            lines.append(Line2D([], [], linestyle="none", color="0.6", **_end_style(end)))
+            lines.append(Line2D([], [], linestyle="none", color="0.6", **_get_end_style(end)))
             labels.append(_ENDS[end][1].format(max_iterations))
         figure.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=6.5)
     return figure
@@ -123,18 +123,18 @@ def _draw_curve(
         color=colour,
         clip_on=False,
         zorder=5,
-        **_end_style(end),
+        **_get_end_style(end),
     )
 
 
-def _outcome(rows: pd.DataFrame, tolerance: float, max_iterations: int) -> str:
+def _infer_outcome(rows: pd.DataFrame, tolerance: float, max_iterations: int) -> str:
     """Return the outcome of a fit from its residuals."""
     if len(rows) and rows[["mean_residual", "variance_residual"]].iloc[-1].max() <= tolerance:
         return "converged"
     return "not_converged" if len(rows) >= max_iterations else "diverged"
 
 
-def _limits(values: list[pd.Series], ends: list[str], tolerance: float) -> tuple[float, float]:
+def _compute_limits(values: list[pd.Series], ends: list[str], tolerance: float) -> tuple[float, float]:
     """Return the limits of an axis of residuals; of a diverged fit, only the first residual counts."""
     kept = pd.concat(
         [series.iloc[:1] if end == "diverged" else series for series, end in zip(values, ends, strict=True)]
@@ -143,5 +143,5 @@ def _limits(values: list[pd.Series], ends: list[str], tolerance: float) -> tuple
     return 0.5 * min(kept.min(), tolerance), 5 * max(kept.max(), tolerance)
 
 
-def _end_style(end: str) -> dict[str, Any]:
+def _get_end_style(end: str) -> dict[str, Any]:
     return {"marker": _ENDS[end][0], "markersize": 4.5, "markeredgecolor": "black", "markeredgewidth": 0.4}

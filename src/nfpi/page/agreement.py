@@ -88,7 +88,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
     is_table = num_classes <= _LARGEST_TABLE
     picture = None if is_table else _draw_counts(counts)
-    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, _calibration(predictions))
+    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, _compute_calibration(predictions))
 
 
 def _draw_counts(counts: np.ndarray) -> Picture:
@@ -102,16 +102,16 @@ def _draw_counts(counts: np.ndarray) -> Picture:
     )
 
 
-def _calibration(predictions: Predictions) -> list[Bin]:
+def _compute_calibration(predictions: Predictions) -> list[Bin]:
     """Compute the accuracy in bins of the confidence, max_y p(y | x)."""
     probability = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
     edges = np.linspace(0, 1, _BINS + 1)
-    of_bin = np.searchsorted(edges[1:-1], probability)
-    right = predictions.label == predictions.predicted
+    bin_indices = np.searchsorted(edges[1:-1], probability)
+    is_correct = predictions.label == predictions.predicted
     bins = []
-    for index in np.unique(of_bin):
-        members = of_bin == index
-        n, accuracy = int(members.sum()), float(right[members].mean())
+    for index in np.unique(bin_indices):
+        members = bin_indices == index
+        n, accuracy = int(members.sum()), float(is_correct[members].mean())
         low, high = wilson_interval(100 * accuracy, n)
         confidence = float(probability[members].mean())
         bins.append(Bin(edges[index], edges[index + 1], n, confidence, accuracy, (low / 100, high / 100)))

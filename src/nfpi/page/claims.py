@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nfpi.page.pictures import Picture, embed
+from nfpi.page.pictures import Picture, embed_file
 from nfpi.results.claims_layout import NAME, lay_out_claims, read_claims
 from nfpi.results.html import HTML
 from nfpi.results.layout import Table
@@ -39,6 +39,8 @@ def read_shown_claims(root: Path) -> ShownClaims:
         if find_product(path) is None and not files:
             return ShownClaims()
         tables = lay_out_claims(read_claims(path), HTML)
-        return ShownClaims(tables, embed(root / f"{NAME}.png", "Figure: differences that decide the claims", ""), files)
+        return ShownClaims(
+            tables, embed_file(root / f"{NAME}.png", "Figure: differences that decide the claims", ""), files
+        )
     except (ManifestError, CsvError, ValueError, OSError) as error:
         return ShownClaims(files=files, fault=" ".join(str(error).split()))

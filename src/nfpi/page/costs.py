@@ -10,7 +10,7 @@ from nfpi.results.costs import read_jobs
 from nfpi.results.layout import Column, Table
 
 _MB_PER_GB = 1024
-_SHORT = 2 * 3600
+_SHOWN_IN_MINUTES = 2 * 3600
 """Seconds below which the time of all jobs is shown in minutes."""
 
 
@@ -46,22 +46,22 @@ def read_costs(root: Path) -> list[Cost]:
     return sorted(costs, key=lambda cost: -cost.seconds)
 
 
-def cost_table(costs: list[Cost]) -> Table:
+def lay_out_costs(costs: list[Cost]) -> Table:
     """Lay out the costs as a table, with `< 0.1` for positive values that would be rounded to zero."""
 
-    def numbers(heading: str, unit: str, values: list[float], decimals: int) -> Column:
+    def make_numeric_column(heading: str, unit: str, values: list[float], decimals: int) -> Column:
         least = 10**-decimals
         cells = [f"&lt; {least:g}" if 0 < value < least / 2 else f"{value:.{decimals}f}" for value in values]
         return Column(heading, cells, list(values), is_numeric=True, unit=unit)
 
-    is_short = sum(cost.seconds for cost in costs) < _SHORT
+    is_short = sum(cost.seconds for cost in costs) < _SHOWN_IN_MINUTES
     total = [cost.seconds / (60 if is_short else 3600) for cost in costs]
     stages = [cost.stage for cost in costs]
     columns = [
         Column("Stage", stages, list(stages)),
-        numbers("Jobs", "", [cost.jobs for cost in costs], 0),
-        numbers("All jobs", "(min)" if is_short else "(h)", total, 1 if is_short else 2),
-        numbers("Longest job", "(min)", [cost.longest / 60 for cost in costs], 1),
-        numbers("Most memory", "(GB)", [cost.memory / _MB_PER_GB for cost in costs], 1),
+        make_numeric_column("Jobs", "", [cost.jobs for cost in costs], 0),
+        make_numeric_column("All jobs", "(min)" if is_short else "(h)", total, 1 if is_short else 2),
+        make_numeric_column("Longest job", "(min)", [cost.longest / 60 for cost in costs], 1),
+        make_numeric_column("Most memory", "(GB)", [cost.memory / _MB_PER_GB for cost in costs], 1),
     ]
     return Table(columns, [False] * len(costs), ["Wall-clock time of the last run of each job."])

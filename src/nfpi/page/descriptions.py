@@ -31,7 +31,7 @@ class Descriptions(Record):
     figures: dict[str, FigureDescription] = {}
 
 
-def describe(config: Config) -> Descriptions:
+def describe_preset(config: Config) -> Descriptions:
     """Return titles and captions of a preset."""
     figures = {
         name: FigureDescription(
@@ -57,10 +57,10 @@ def read_descriptions(root: Path) -> Descriptions:
     path = root / FILE
     if path.is_file():
         return check_record(Descriptions, read_json_object(path), path, "titles and captions")
-    return Descriptions(figures=known_figures())
+    return Descriptions(figures=describe_registered_figures())
 
 
-def known_figures() -> dict[str, FigureDescription]:
+def describe_registered_figures() -> dict[str, FigureDescription]:
     """Return the registered figures, with titles and captions that do not depend on the preset."""
     known = {name: FIGURES[name].settings for name in FIGURES}
     return {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nfpi.page.descriptions import FigureDescription
-from nfpi.page.pictures import Picture, embed
+from nfpi.page.pictures import Picture, embed_file
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def read_figures(root: Path, described: Mapping[str, FigureDescription]) -> list
     """Read the described figures, and other pictures in the folder of results."""
     claimed = {picture for figure in described.values() for picture in figure.pictures}
     others = sorted({path.stem for path in root.glob("figures/*.png")} - claimed)
-    figures = [_read(root, name, figure) for name, figure in described.items()]
-    return figures + [_read(root, name, FigureDescription(pictures=[name])) for name in others]
+    figures = [_read_shown_figure(root, name, figure) for name, figure in described.items()]
+    return figures + [_read_shown_figure(root, name, FigureDescription(pictures=[name])) for name in others]
 
 
-def _read(root: Path, name: str, figure: FigureDescription) -> ShownFigure:
+def _read_shown_figure(root: Path, name: str, figure: FigureDescription) -> ShownFigure:
     folder = root / "figures"
     shown = ShownFigure(name, figure.title or name, figure.caption)
     for stem in dict.fromkeys([*figure.pictures, name]):
@@ -58,7 +58,7 @@ def _read(root: Path, name: str, figure: FigureDescription) -> ShownFigure:
             continue
         try:
             label = f" ({picture})" if len(figure.pictures) > 1 else ""
-            shown.pictures.append(embed(path, f"Figure: {shown.title}{label}", picture if label else ""))
+            shown.pictures.append(embed_file(path, f"Figure: {shown.title}{label}", picture if label else ""))
         except (ValueError, OSError) as error:
             shown.faults.append(str(error))
     return shown

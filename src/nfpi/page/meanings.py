@@ -25,7 +25,7 @@ WEIGHT = "λ: weight of the repulsion between classes; at 0 (baseline) the Gauss
 """Explanation of λ."""
 
 
-def meanings(names: Iterable[str]) -> list[str]:
+def explain_metrics(names: Iterable[str]) -> list[str]:
     """Return the explanations of these metrics, in a fixed order."""
     wanted = set(names)
     return [sentence for name, sentence in _MEANINGS.items() if name in wanted]

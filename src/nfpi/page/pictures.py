@@ -15,7 +15,7 @@ from nfpi.data.store import read_image_set
 
 _CLASSES, _PER_CLASS = 10, 4
 """Number of classes and of images per class that are shown of a generated set."""
-_SIDE = 32
+_SMALLEST_SIDE = 32
 """Smaller images are enlarged up to this size, in pixels."""
 
 
@@ -37,7 +37,7 @@ class Picture:
     caption: str = ""
 
 
-def embed(path: Path, description: str, caption: str = "") -> Picture:
+def embed_file(path: Path, description: str, caption: str = "") -> Picture:
     """Embed a PNG file.
 
     Raises:
@@ -51,7 +51,7 @@ def embed(path: Path, description: str, caption: str = "") -> Picture:
             image.verify()
     except (UnidentifiedImageError, OSError, SyntaxError):  # Pillow's errors of damaged files
         raise ValueError(f"{path}: expected a picture, received something else") from None
-    return Picture(_as_uri(content), width, height, description, caption)
+    return Picture(_encode_as_uri(content), width, height, description, caption)
 
 
 def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Picture:
@@ -59,10 +59,10 @@ def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Pict
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
     image.save(buffer, "PNG", optimize=True)
-    return Picture(_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
+    return Picture(_encode_as_uri(buffer.getvalue()), image.width, image.height, description, caption)
 
 
-def embed_generated(folder: Path, caption: str) -> Picture | None:
+def embed_generated_images(folder: Path, caption: str) -> Picture | None:
     """Embed some images of a generated set, one column per class; None for latents.
 
     Raises:
@@ -76,7 +76,7 @@ def embed_generated(folder: Path, caption: str) -> Picture | None:
     channels, height, width = images.shape
     if channels not in (1, 3):
         raise DataError(f"{folder}: expected images of 1 or 3 channels, received {channels}")
-    zoom = max(1, _SIDE // max(height, width))
+    zoom = max(1, _SMALLEST_SIDE // max(height, width))
     row, column = height * zoom + 2, width * zoom + 2
     grid = np.full((_PER_CLASS * row - 2, len(classes) * column - 2, channels), 255, dtype=np.uint8)
     for index in range(len(classes)):
@@ -88,5 +88,5 @@ def embed_generated(folder: Path, caption: str) -> Picture | None:
     return embed_array(grid.squeeze(-1) if channels == 1 else grid, f"Generated images of the classes {names}", caption)
 
 
-def _as_uri(content: bytes) -> str:
+def _encode_as_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

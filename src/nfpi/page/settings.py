@@ -13,7 +13,7 @@ class SettingsOfKind:
     """Settings of all runs of one kind.
 
     Attributes:
-        kind: name of the kind, see :func:`kind_of`.
+        kind: name of the kind, see :func:`describe_kind`.
         runs: number of runs.
         shared: settings that are equal in all runs, with their values.
         differing: names of the other settings.
@@ -25,29 +25,29 @@ class SettingsOfKind:
     differing: list[str]
 
 
-def kind_of(recorded: RecordedRun) -> str:
+def describe_kind(recorded: RecordedRun) -> str:
     """Return the kind of a run: data set and backbone, or data set and classifier."""
     run = recorded.run
     return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"
 
 
-def settings_by_kind(recorded: Sequence[RecordedRun]) -> list[SettingsOfKind]:
+def compare_settings(recorded: Sequence[RecordedRun]) -> list[SettingsOfKind]:
     """Compare the settings of the runs of each kind."""
     kinds: dict[str, list[RecordedRun]] = {}
     for item in recorded:
         if item.settings:
-            kinds.setdefault(kind_of(item), []).append(item)
+            kinds.setdefault(describe_kind(item), []).append(item)
     flows_first = sorted(kinds, key=lambda kind: kinds[kind][0].run.classifier is not None)
-    return [_compare(kind, kinds[kind]) for kind in flows_first]
+    return [_compare_runs(kind, kinds[kind]) for kind in flows_first]
 
 
-def differing_settings(recorded: RecordedRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:
+def list_differing_settings(recorded: RecordedRun, kinds: Sequence[SettingsOfKind]) -> list[tuple[str, str]]:
     """Return the settings in which a run differs from others of its kind."""
-    names = {name for kind in kinds if kind.kind == kind_of(recorded) for name in kind.differing}
+    names = {name for kind in kinds if kind.kind == describe_kind(recorded) for name in kind.differing}
     return [(name, value) for name, value in recorded.settings.items() if name in names]
 
 
-def versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
+def list_versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
     """Return all versions of packages, commits and devices of the runs."""
     values: dict[str, dict[str, None]] = {}
     for item in recorded:
@@ -56,7 +56,7 @@ def versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
     return [(name, ", ".join(texts)) for name, texts in values.items()]
 
 
-def _compare(kind: str, members: Sequence[RecordedRun]) -> SettingsOfKind:
+def _compare_runs(kind: str, members: Sequence[RecordedRun]) -> SettingsOfKind:
     values: dict[str, set[str | None]] = {}
     for name in dict.fromkeys(name for item in members for name in item.settings):
         values[name] = {item.settings.get(name) for item in members}

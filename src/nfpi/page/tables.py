@@ -46,10 +46,10 @@ class ShownTable:
 def read_tables(root: Path, titles: Mapping[str, str]) -> list[ShownTable]:
     """Read the tables of a preset in order, and others in the folder of results."""
     existing = sorted({path.stem for path in [*root.glob("tables/*.csv"), *root.glob("metrics/*.csv")]})
-    return [_read(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *existing])]
+    return [_read_shown_table(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *existing])]
 
 
-def _read(root: Path, name: str, title: str) -> ShownTable:
+def _read_shown_table(root: Path, name: str, title: str) -> ShownTable:
     folder = root / "tables"
     title = title or read_title(folder / f"{name}.html") or name
     path = folder / f"{name}.csv"

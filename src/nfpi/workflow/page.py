@@ -20,10 +20,10 @@ def write_page_at_end(logger: logging.Logger, plan: Plan) -> None:
     if not root.is_dir():
         return
     try:
-        from nfpi.page.descriptions import describe, write_descriptions  # import pandas and matplotlib
+        from nfpi.page.descriptions import describe_preset, write_descriptions  # import pandas and matplotlib
         from nfpi.page.write import write_page
 
-        write_descriptions(root, describe(plan.config))
+        write_descriptions(root, describe_preset(plan.config))
         logger.info(f"page:   {write_page(root)}")
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
