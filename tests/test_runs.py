@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfpi.runs import SPLITS_OF_SEED, SPLITS_PATTERN, Layout, Run, format_weight, run_of_folder, seed_of_splits
+from nfpi.runs import SPLITS_OF_SEED, SPLITS_PATTERN, Layout, Run, format_weight, parse_run_folder, parse_splits_seed
 
 FLOW = Run(dataset="digits", flow="mef", prior="fpi", weight=3e4, seed=1)
 FOLDERS = {
@@ -83,7 +83,7 @@ def test_what_is_no_identity_is_refused_in_one_line(record):
 
 def test_logs_lie_beside_results():
     layout = Layout(Path("results/demo"))
-    assert layout.beside(layout.of(FLOW), "logs", "evaluate.log") == (
+    assert layout.mirror_path(layout.of(FLOW), "logs", "evaluate.log") == (
         "results/demo/logs/digits/mef/fpi/lambda=30000/seed=1/evaluate.log"
     )
 
@@ -138,7 +138,7 @@ def test_a_run_is_read_back_from_its_folder(weight):
         replace(flow, classifier="swin", augmentation="standard+nfa"),
         Run(dataset="cifar10", seed=3, classifier="swin", augmentation="none"),
     ):
-        assert run_of_folder(run.folder) == run
+        assert parse_run_folder(run.folder) == run
 
 
 @pytest.mark.parametrize(
@@ -153,19 +153,19 @@ def test_a_run_is_read_back_from_its_folder(weight):
     ],
 )
 def test_other_folders_are_of_no_run(folder):
-    assert run_of_folder(folder) is None
+    assert parse_run_folder(folder) is None
 
 
 @given(st.integers(0, 2**63 - 1))
 def test_splits_of_a_seed_are_told_from_those_of_all(seed):
     splits = SPLITS_OF_SEED.format(seed=seed)
-    assert seed_of_splits(splits) == seed
+    assert parse_splits_seed(splits) == seed
     assert re.fullmatch(SPLITS_PATTERN, splits)
-    assert run_of_folder(f"digits/{splits}") is None
+    assert parse_run_folder(f"digits/{splits}") is None
 
 
 def test_splits_of_all_seeds_have_no_seed():
-    assert seed_of_splits("splits") is None
+    assert parse_splits_seed("splits") is None
     assert re.fullmatch(SPLITS_PATTERN, "splits")
 
 

@@ -57,7 +57,7 @@ REFUSED = {
 class OfFeatures(FlowClassifier):
     """The same estimator of any features: each becomes the grey level of a pixel."""
 
-    def _images(self, X):
+    def _convert_images(self, X):
         X = np.asarray(X, np.float64)
         pixels = np.clip(np.rint(20 * X + 128), 0, 255).astype(np.uint8)
         return np.pad(pixels, ((0, 0), (0, -X.shape[1] % 4))).reshape(len(X), 2, -1, 1)

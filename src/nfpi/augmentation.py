@@ -82,7 +82,7 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
     for block in blocks:
         count, total = count + len(block), total.to(block.device) + block.to(precise_dtype(block.device)).sum(0)
     mean = total / count
-    found = min(num_axes, count - 1, len(mean))
+    num_found = min(num_axes, count - 1, len(mean))
     trace = 0.0  # tr S
 
     def multiply_by_scatter(q: Tensor) -> Tensor:
@@ -96,18 +96,18 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
         trace = squares.sum().item()
         return product.cpu().double()  # small, and not every device has QR in float64
 
-    columns = min(found + _OVERSAMPLING, len(mean))
-    q = torch.randn(len(mean), columns, generator=generator, dtype=torch.float64)
+    num_columns = min(num_found + _OVERSAMPLING, len(mean))
+    q = torch.randn(len(mean), num_columns, generator=generator, dtype=torch.float64)
     product, explained, iterations, converged = multiply_by_scatter(q), 0.0, 0, False
     while not (converged and iterations >= _FEWEST_ITERATIONS) and iterations < _MOST_ITERATIONS:
         q = torch.linalg.qr(product).Q
         product, before = multiply_by_scatter(q), explained
         variances, rotation = torch.linalg.eigh(q.T @ product)
-        explained = variances[-found:].sum().item()
+        explained = variances[-num_found:].sum().item()
         converged = abs(explained - before) <= _TOLERANCE * explained
         iterations += 1
     share = min(explained / trace, 1.0) if trace > 0 else 1.0
-    return PrincipalAxes((q @ rotation.flip(1))[:, :found], share, iterations, converged)
+    return PrincipalAxes((q @ rotation.flip(1))[:, :num_found], share, iterations, converged)
 
 
 def mix_in_span(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def move_along(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor, directio
 
 
 def _compute_displacement(z: Tensor, partner: Tensor, axes: Tensor, share: Tensor) -> Tensor:
-    """Return s V Vᵀ (z_partner − z), (B, D)."""
+    """Compute s V Vᵀ (z_partner − z), (B, D)."""
     return share[:, None] * ((partner - z) @ axes @ axes.T)
 
 
@@ -224,7 +224,7 @@ def make_variants(
     Returns:
         (len(indices), variants, C, H, W) in the domain's dtype, on the CPU.
     """
-    made = augment_images(
+    batches = augment_images(
         flow,
         image_set,
         config,
@@ -234,7 +234,7 @@ def make_variants(
         indices=np.asarray(indices),
         displacement=displacement,
     )
-    variants = {index: some for places, block in made for index, some in zip(places.tolist(), block, strict=True)}
+    variants = {index: some for places, block in batches for index, some in zip(places.tolist(), block, strict=True)}
     return torch.stack([variants[index] for index in np.asarray(indices).tolist()])
 
 
@@ -265,7 +265,9 @@ class _ClassImages:
         self._flow, self._image_set, self._config, self._domain = flow, image_set, config, domain
         self._key, self._device, self._displacement = (seed, "augment", label), device, displacement
         self._blocks = np.split(members, range(config.batch_size, len(members), config.batch_size))
-        self._latents = torch.cat([flow(self._load_block(block)[1])[0].flatten(1) for block in range(len(self._blocks))])
+        self._latents = torch.cat(
+            [flow(self._load_block(block)[1])[0].flatten(1) for block in range(len(self._blocks))]
+        )
         if not torch.isfinite(self._latents).all():
             raise FloatingPointError(f"{self._name}: expected finite latents, received NaN or infinity")
         generator = make_generator("cpu", *self._key, "axes")
@@ -284,7 +286,7 @@ class _ClassImages:
             yield members[chosen], torch.stack([self._domain.to_images(clean + x - noisy).cpu() for x in mixed], 1)
 
     def _load_block(self, block: int) -> tuple[Tensor, Tensor]:
-        """Return the flow inputs of a block without and with noise; the noise is the same at every call."""
+        """Load the flow inputs of a block, without and with noise; the noise is the same at every call."""
         stored = torch.from_numpy(np.asarray(self._image_set.images[self._blocks[block]]))
         images = stored.permute(0, 3, 1, 2).contiguous().to(self._device)
         clean = self._domain.to_flow(images, None).add_(self._domain.half_level)
@@ -292,7 +294,7 @@ class _ClassImages:
 
     @full_precision()
     def _invert(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
-        """Return f⁻¹(z') of the chosen latents (B,) of a block, each for its first draw with a finite inverse."""
+        """Compute f⁻¹(z') of the chosen latents (B,) of a block, each for its first draw with a finite inverse."""
         rows = torch.from_numpy(block * self._config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
@@ -309,7 +311,8 @@ class _ClassImages:
         )
 
     def _displace(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
-        """Return z', (B, D), of the latents at these places (B,) of a block."""
+        """Compute z', (B, D), of the latents at these places (B,) of a block."""
+
         rows = torch.from_numpy(block * self._config.batch_size + places)
         partner, share = (drawn[rows, variant] for drawn in self._draw(attempt))
         pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)

@@ -82,7 +82,8 @@ def evaluate_flow(
     prior = prior.to(dtype=precise_dtype(device)).to(device)
     correct = among_five = 0
     nll = 0.0
-    best = min(5, prior.num_classes)
+    num_best = min(5, prior.num_classes)
+
     log_probs, all_labels = [], []
     for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
         all_labels.append(labels)
@@ -90,9 +91,9 @@ def evaluate_flow(
         generator = make_generator(device, seed, "evaluate", index)
         z, log_abs_det = flow(domain.to_flow(images.to(device), generator))
         log_prob_of_latents = prior.log_prob(z)
-        ranked = log_prob_of_latents.topk(best, 1).indices == labels[:, None]
-        correct += int(ranked[:, 0].sum())
-        among_five += int(ranked.sum())
+        hits = log_prob_of_latents.topk(num_best, 1).indices == labels[:, None]
+        correct += int(hits[:, 0].sum())
+        among_five += int(hits.sum())
         nll -= float((log_prob_of_latents.gather(1, labels[:, None]).squeeze(1) + log_abs_det).sum())
         log_probs.append((log_prob_of_latents + log_abs_det[:, None]).cpu())
     flow.train(was_training)

@@ -27,7 +27,7 @@ _ONLINE, _AVERAGED = "flow.", "ema.ema_model."
 
 _LAYER = re.compile(r"blocks\.(\d+)\.(\d+)\.(.+)")
 
-_RENAMED = (
+_RENAMINGS = (
     (re.compile(r"^conv1x1\."), "linear."),
     (re.compile(r"^couplinglayer\.net\.out_layer\."), "coupling.net.out."),
     (re.compile(r"^couplinglayer\.net\.layers\.0\."), "coupling.net.head."),
@@ -47,13 +47,13 @@ class _Inert:
         self.state = state
 
 
-def _substitute(name: str) -> tuple[type, str]:
+def _make_substitute(name: str) -> tuple[type, str]:
     return type(name.rsplit(".", 1)[1], (_Inert,), {}), name
 
 
-_SAFE: list[Any] = [
+_SAFE_GLOBALS: list[Any] = [
     *map(
-        _substitute,
+        _make_substitute,
         (
             "omegaconf.dictconfig.DictConfig",
             "omegaconf.listconfig.ListConfig",
@@ -94,10 +94,10 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
         raise FormatError(f"{path}: expected weights under '{prefix}blocks', received none")
     try:
         with skip_initialization():
-            flow = MatrixExponentialFlow(**_architecture(layers))
+            flow = MatrixExponentialFlow(**_infer_architecture(layers))
         load_state(flow, {_rename(key): value for key, value in _flatten_norms(layers).items()})
         gaussians = {key.removeprefix(_ONLINE): value for key, value in weights.items() if key.startswith(_ONLINE)}
-        prior = _prior(gaussians)
+        prior = _read_prior(gaussians)
         prior.check()
         require_finite(path, layers)
     except FormatError:
@@ -108,7 +108,7 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     return flow, prior
 
 
-def release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, Any]) -> dict[str, Any]:
+def make_release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, Any]) -> dict[str, Any]:
     """Make the config of a model (:class:`nfpi.model.TrainedFlow`) that was read from a released checkpoint.
 
     Args:
@@ -129,7 +129,7 @@ def release_config(checkpoint: Path | str, averaged: bool, data: Mapping[str, An
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         verify_archive(path)
-        with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # errors are one line
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
-def _architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:
+def _infer_architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:
     """Infer the arguments of :class:`MatrixExponentialFlow` from its weights."""
     num_flows: list[int] = []
     num_blocks: list[int] = []
@@ -175,12 +175,12 @@ def _rename(key: str) -> str:
     match = _LAYER.fullmatch(key)
     assert match is not None
     name = match[3]
-    for pattern, replacement in _RENAMED:
+    for pattern, replacement in _RENAMINGS:
         name = pattern.sub(replacement, name)
     return f"levels.{match[1]}.{match[2]}.{name}"
 
 
-def _prior(weights: Mapping[str, Tensor]) -> GaussianPrior:
+def _read_prior(weights: Mapping[str, Tensor]) -> GaussianPrior:
     """Read the means, and the variances as squares of the stored scales."""
 
     def stack(name: str) -> Tensor:

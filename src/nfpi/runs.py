@@ -63,13 +63,13 @@ def format_weight(weight: float | str) -> str:
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
-def seed_of_splits(splits: str) -> int | None:
+def parse_splits_seed(splits: str) -> int | None:
     """Return the seed to which the value of the wildcard `splits` belongs; None: all seeds share the splits."""
     seed = splits.removeprefix(COMMON_SPLITS).removeprefix("/seed=")
     return int(seed) if seed else None
 
 
-def variants_of(augmentation: str) -> str | None:
+def get_variants_folder(augmentation: str) -> str | None:
     """Return the folder of an augmentation's variants, the wildcard of AUGMENTED; None: it has no variants."""
     return VARIANTS.get(augmentation.rpartition("+")[2])
 
@@ -110,9 +110,10 @@ class Run:
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"run: seed: expected a whole number from 0 to 2⁶³ − 1, received {self.seed!r}")
-        of_flow = (self.flow, self.prior, self.weight)
-        if None in of_flow and of_flow != (None, None, None):
-            raise ValueError(f"run: expected flow, prior and weight together or none of them, received {of_flow}")
+        flow_fields = (self.flow, self.prior, self.weight)
+        if None in flow_fields and flow_fields != (None, None, None):
+            raise ValueError(f"run: expected flow, prior and weight together or none of them, received {flow_fields}")
+
         if self.flow is None and (self.classifier is None or self.augmentation is None):
             raise ValueError("run: expected a flow, or a classifier with an augmentation, received neither")
         if self.classifier is None and self.augmentation is not None:
@@ -201,7 +202,7 @@ class Run:
         }
 
 
-def run_of_folder(folder: str) -> Run | None:
+def parse_run_folder(folder: str) -> Run | None:
     """Return the run of a folder below results/{preset}; None: the folder is not that of a run."""
     for pattern in _RUN_FOLDERS:
         found = pattern.fullmatch(folder)
@@ -213,7 +214,7 @@ def run_of_folder(folder: str) -> Run | None:
     return None
 
 
-def _pattern(template: str) -> re.Pattern[str]:
+def _compile_template(template: str) -> re.Pattern[str]:
     """Convert a path template to a regular expression with its wildcards as named groups."""
     values = {
         "weight": WEIGHT_PATTERN,
@@ -228,7 +229,7 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-_RUN_FOLDERS = [_pattern(template) for template in (FLOW_RUN, REAL_CLASSIFIER, GENERATED_CLASSIFIER)]
+_RUN_FOLDERS = [_compile_template(template) for template in (FLOW_RUN, REAL_CLASSIFIER, GENERATED_CLASSIFIER)]
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ class Layout:
         """Return the folder of a run."""
         return f"{self.root.as_posix()}/{run.folder}"
 
-    def beside(self, folder: str, kind: Literal["logs", "benchmarks"], file: str) -> str:
+    def mirror_path(self, folder: str, kind: Literal["logs", "benchmarks"], file: str) -> str:
         """Return the path of a log or benchmark file: `folder` with `kind` inserted after the root, then `file`."""
         root = self.root.as_posix()
         return f"{root}/{kind}{folder.removeprefix(root)}/{file}"

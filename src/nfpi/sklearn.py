@@ -84,7 +84,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """
         X, y = validate_data(self, X, y, dtype=None, allow_nd=True)
         check_classification_targets(y)
-        images = self._images(X)
+        images = self._convert_images(X)
         self.classes_, indices = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: expected two classes or more, received 1 class: {self.classes_[0]}")
@@ -114,7 +114,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """Return log p(y | x) under equal class frequencies, (N, K), in the order of `classes_`."""
         check_is_fitted(self)
         return self.model_.predict_log_proba(
-            self._images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
+            self._convert_images(validate_data(self, X, dtype=None, allow_nd=True, reset=False))
         )
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -122,7 +122,7 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         found: np.ndarray = np.exp(self.predict_log_proba(X))
         return found
 
-    def _images(self, X: np.ndarray) -> np.ndarray:
+    def _convert_images(self, X: np.ndarray) -> np.ndarray:
         """Convert X to 8-bit images, (N, H, W, C) or (N, H, W)."""
         if X.dtype.kind not in "uif" and X.dtype != np.bool_:
             X = X.astype(np.float64)  # raises ValueError
