@@ -41,11 +41,11 @@ from nfpi.workflow.results_lock import lock_results
 from nfpi.workflow.conda import request_cuda_build
 from nfpi.workflow.summary import show_results
 from nfpi.workflow.internals import (
+    find_timed_rules,
+    list_requested_targets,
+    list_rules,
     log_in_utf_8,
-    requested_targets,
-    rule_names,
-    show_requests,
-    timed_rules,
+    prepare_submission,
     use_this_machine,
 )
 from nfpi.workflow.page import write_page_at_end
@@ -103,8 +103,8 @@ include: "workflow/rules/costs.smk"
 
 
 try:
-    show_requests(workflow, jobs)
-    targets.check_names(rule_names(workflow))
+    prepare_submission(workflow, jobs)
+    targets.check_names(list_rules(workflow))
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -114,14 +114,14 @@ onstart:
         lock_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
-    record_planned_runs(plan, requested_targets(workflow))
+    record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)
     log_in_utf_8(logger)
-    announce(logger, plan.layout.root, timed_rules(workflow))
+    announce(logger, plan.layout.root, find_timed_rules(workflow))
 
 
 onsuccess:
-    show_results(logger, targets, requested_targets(workflow))
+    show_results(logger, targets, list_requested_targets(workflow))
     write_page_at_end(logger, plan)
 
 
@@ -147,7 +147,7 @@ for name in targets.names:
 rule unknown_target:
     """Raise an error that lists the known targets if an unknown one is requested."""
     input:
-        targets.unknown(["benchmark", "check_device", "costs"]),
+        targets.reject_unknown(["benchmark", "check_device", "costs"]),
     output:
         "{target}",
     wildcard_constraints:

@@ -39,13 +39,13 @@ class LogHandler(LogHandlerBase):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
         try:
-            self._output.receive(record, self.format)
+            self._output.print_record(record, self.format)
         except Exception:
             self.handleError(record)
 
     def close(self) -> None:
-        """Print what remains to be said at the end of a run of Snakemake."""
+        """Print the last lines at the end of a run of Snakemake."""
         try:
-            self._output.finish()
+            self._output.print_ending()
         finally:
             super().close()

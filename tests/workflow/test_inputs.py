@@ -66,7 +66,7 @@ def test_wildcards_may_be_nothing_else(name: str, value: str) -> None:
 def test_names_are_taken_literally_and_none_fits_where_there_are_none() -> None:
     constraints = make_inputs(tables={"a.b": {"experiments": [{"dataset": "digits", "lambdas": [0]}]}})
     assert not fits(constraints.wildcard_constraints(), {"table": "aXb"})
-    assert not re.fullmatch(make_inputs().datasets(encoded=True), "")
+    assert not re.fullmatch(make_inputs().dataset_pattern(encoded=True), "")
 
 
 def test_a_data_set_is_prepared_or_encoded() -> None:

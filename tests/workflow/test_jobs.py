@@ -72,13 +72,13 @@ def test_a_cluster_is_asked_in_its_own_words() -> None:
     assert jobs.threads("train_flow") == 16
     resources = asked(jobs, "train_flow")
     assert resources["gres"] == "gpu:2"
-    assert jobs.sbatch(resources) == (
+    assert jobs.sbatch_command(resources) == (
         "sbatch --account={resources.slurm_account} --partition={resources.slurm_partition} --gres={resources.gres}"
         " --cpus-per-task={resources.cpus_per_task} --time={resources.runtime} --mem={resources.mem_mb}"
         " {resources.slurm_extra}"
     )
     silent = make_jobs(resources={"train_flow": LINE}, cluster=cluster | {"ask_memory": False})
-    assert "--mem" not in silent.sbatch(asked(silent, "train_flow"))
+    assert "--mem" not in silent.sbatch_command(asked(silent, "train_flow"))
 
 
 @pytest.mark.parametrize(

@@ -315,4 +315,4 @@ def test_what_is_not_compared_depends_on_threads() -> None:
         for name, function in inspect.getmembers(Params, inspect.isfunction)
         if "threads" in inspect.signature(function).parameters
     }
-    assert unseen == {"dataset", "split", "training", "displacement", "classifier", "extensions"}
+    assert unseen == {"dataset", "split_remark", "training", "displacement", "classifier", "extension_options"}

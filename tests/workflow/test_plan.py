@@ -20,15 +20,17 @@ FOLDER = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
 
 def test_a_template_keeps_its_wildcards_until_they_are_filled() -> None:
     plan = make_plan()
-    assert plan.path(FLOW_RUN) == f"results/demo/{FLOW_RUN}"
-    assert plan.path(FLOW_RUN, RUN) == FOLDER
-    assert plan.path(CANDIDATE, RUN, classifier="resnet18", temperature="0.7") == f"{FOLDER}/resnet18/temperature=0.7"
-    assert plan.path("tables") == "results/demo/tables"
+    assert plan.fill_path(FLOW_RUN) == f"results/demo/{FLOW_RUN}"
+    assert plan.fill_path(FLOW_RUN, RUN) == FOLDER
+    assert (
+        plan.fill_path(CANDIDATE, RUN, classifier="resnet18", temperature="0.7") == f"{FOLDER}/resnet18/temperature=0.7"
+    )
+    assert plan.fill_path("tables") == "results/demo/tables"
 
 
 def test_results_lie_below_the_preset_and_downloads_beside_it() -> None:
     plan = make_plan("cifar10_small", results="/some/where")
-    assert plan.path(SPLITS, dataset="cifar10", splits="splits") == "/some/where/cifar10_small/cifar10/splits"
+    assert plan.fill_path(SPLITS, dataset="cifar10", splits="splits") == "/some/where/cifar10_small/cifar10/splits"
     assert plan.downloads == "/some/where/downloads"
 
 
@@ -53,7 +55,7 @@ def test_runs_of_each_seed_may_see_splits_of_their_own() -> None:
         folder = f"results/demo/digits/splits/seed={seed}"
         assert splits["test_labels"](RUN | {"seed": seed}) == f"{folder}/test/labels.npy"
         assert splits["data"](RUN | {"seed": seed}) == f"{folder}/data.manifest.json"
-        assert plan.dataset({"dataset": "digits", "splits": f"splits/seed={seed}"}).split_seed == int(seed)
+        assert plan.get_dataset_config({"dataset": "digits", "splits": f"splits/seed={seed}"}).split_seed == int(seed)
     assert splits["test_labels"](RUN | {"dataset": "cifar10"}) == "results/demo/cifar10/splits/test/labels.npy"
 
 
@@ -67,12 +69,12 @@ def test_runs_of_each_seed_may_see_splits_of_their_own() -> None:
 def test_splits_that_no_run_sees_are_refused(split_seed: int | str, splits: str, expected: str) -> None:
     plan = make_plan(datasets={"digits": {"split_seed": split_seed}})
     with pytest.raises(ConfigError, match=f"^datasets.digits: expected splits in {expected}, received {splits}$"):
-        plan.dataset({"dataset": "digits", "splits": splits})
+        plan.get_dataset_config({"dataset": "digits", "splits": splits})
 
 
 def test_images_and_models_are_named_by_content() -> None:
     plan = make_plan()
-    assert plan.generated()["generated_meta"] == f"results/demo/{GENERATED}/meta.json"
+    assert plan.generated_images()["generated_meta"] == f"results/demo/{GENERATED}/meta.json"
     assert set(plan.model().values()) == {
         f"results/demo/{FLOW_RUN}/{file}"
         for file in ("model/config.json", "model/model.safetensors", "model.manifest.json")
@@ -94,7 +96,7 @@ def test_images_and_models_are_named_by_content() -> None:
 def test_a_run_continues_the_initial_state_of_its_prior(prior: str, start: str) -> None:
     wildcards = RUN | {"prior": prior}
     initial = f"results/demo/digits/mef/initial/{start}/seed=0"
-    assert make_plan().initial(wildcards) == initial
+    assert make_plan().initial_folder(wildcards) == initial
     assert make_plan().initial_file("prior")(wildcards) == f"{initial}/prior.safetensors"
 
 

@@ -199,7 +199,7 @@ def test_a_published_size_that_does_not_divide_is_refused() -> None:
         make_plan("paper", tables={"table2": {"experiments": [{"dataset": "fashion_mnist", "lambdas": [0]}]}})
     )
     with pytest.raises(ConfigError, match=r"fashion_mnist: expected width and height divisible by 8, .* 28×28"):
-        sources.checked({"dataset": "fashion_mnist", "splits": "splits"})
+        sources.check_files({"dataset": "fashion_mnist", "splits": "splits"})
 
 
 def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
     job = Sources(plan, is_main_process=False)
     assert (job.checked(SEEN), job.content(SEEN)) == ([], "")
     with pytest.raises(ConfigError, match="nowhere"):
-        Sources(plan).checked(SEEN)
+        Sources(plan).check_files(SEEN)
 
 
 def test_the_files_are_listed_once_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_the_files_are_listed_once_a_call(tmp_path: Path, monkeypatch: pytest.Mo
     list_source = files.list_source
     monkeypatch.setattr(files, "list_source", lambda config: listed.append(config) or list_source(config))
     sources = Sources(make_plan(**settings(make_images(tmp_path / "images"))))
-    tokens = {sources.content(SEEN) for _ in range(3) if not sources.checked(SEEN)}
+    tokens = {sources.compute_content_token(SEEN) for _ in range(3) if not sources.check_files(SEEN)}
     assert (len(tokens), len(listed)) == (1, 1)
 
 
@@ -228,8 +228,8 @@ def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
     )
     seen = [{"dataset": "mine", "splits": f"splits/seed={seed}"} for seed in range(3)]
     for wildcards in seen:
-        prepare_dataset("mine", plan.dataset(wildcards), Path(plan.path(SPLITS, wildcards)), tmp_path)
-    made = [Sources(plan).content(wildcards) for wildcards in seen]
+        prepare_dataset("mine", plan.get_dataset_config(wildcards), Path(plan.fill_path(SPLITS, wildcards)), tmp_path)
+    made = [Sources(plan).compute_content_token(wildcards) for wildcards in seen]
     for file in images.glob("*/*/*.bmp"):
         file.touch()
     listed, read = [], []
@@ -237,5 +237,5 @@ def test_files_of_splits_of_many_seeds_are_listed_and_read_once(
     monkeypatch.setattr(files, "list_source", lambda config: listed.append(config) or list_source(config))
     monkeypatch.setattr(files, "file_digest", lambda path: read.append(path) or file_digest(path))
     sources = Sources(plan)
-    assert [sources.content(wildcards) for wildcards in seen] == made
+    assert [sources.compute_content_token(wildcards) for wildcards in seen] == made
     assert (len(listed), len(read), len(set(read))) == (1, 24, 24)

@@ -6,7 +6,7 @@ from typing import Any
 
 from nfpi.results.rows import TableRow
 from nfpi.runs import Run
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 
 from .conftest import make_plan
 
@@ -16,7 +16,7 @@ FLOW = {"dataset": "digits", "flow": "mef"}
 def rows_of(*experiments: dict[str, Any], **overrides: Any) -> list[TableRow]:
     rows = [{"dataset": "digits", **experiment} for experiment in experiments]
     plan = make_plan(tables={"mine": {"experiments": rows}}, **overrides)
-    return table_rows(plan.config, "mine")
+    return list_table_rows(plan.config, "mine")
 
 
 def test_a_row_a_weight_in_ascending_order_with_a_run_a_seed() -> None:

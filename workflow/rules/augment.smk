@@ -21,7 +21,7 @@ rule augment:
         nfa=params.nfa,
         displacement=params.displacement,
         code=params.code("flow"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.images, parent=True),
     message:
         "Augment the latents of {wildcards.dataset} ({params.displacement}): {wildcards.flow}, {wildcards.prior},"

@@ -32,7 +32,7 @@ if plan.config.claims:
             seeds=params.seeds,
             code=params.code_of_claims,
             root=plan.layout.root,
-            extensions=params.extensions,
+            extensions=params.extension_options,
             folder=subpath(output.csv, parent=True),
         message:
             "Judge the claims"

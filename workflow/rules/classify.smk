@@ -2,7 +2,7 @@ rule train_classifier:
     """Train a classifier on generated images."""
     input:
         **plan.splits("train", "validation"),
-        **plan.generated(),
+        **plan.generated_images(),
     output:
         **plan.outputs(TrainClassifier, CANDIDATE),
     log:
@@ -18,9 +18,9 @@ rule train_classifier:
         data=subpath(input.train_images, ancestor=2),
         generated=subpath(input.generated_images, parent=True),
         classifier=params.classifier,
-        compared=params.classifier_result,
+        compared=params.classifier_result_settings,
         code=params.code("classifier"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.model, parent=True),
     message:
         "Train {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
@@ -53,10 +53,10 @@ rule test_classifier:
     params:
         data=subpath(input.test_images, ancestor=2),
         run=params.run,
-        candidates=inputs.candidates,
-        metrics=params.metrics,
+        candidates=inputs.candidate_folders,
+        metrics=params.metric_options,
         code=params.code("classifier", "metrics"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.metrics, parent=True),
     message:
         "Test the best {wildcards.classifier} for {wildcards.dataset}: {wildcards.flow}, {wildcards.prior},"
@@ -89,9 +89,9 @@ rule train_classifier_on_real:
         data=subpath(input.train_images, ancestor=2),
         learns_from=params.classifier_options,
         classifier=params.classifier,
-        compared=params.classifier_result,
+        compared=params.classifier_result_settings,
         code=params.code("classifier"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.model, parent=True),
     message:
         "Train {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"
@@ -123,10 +123,10 @@ rule test_classifier_on_real:
         data=subpath(input.test_images, ancestor=2),
         run=params.run,
         candidate=subpath(input.model, parent=True),
-        real_labels=params.real_labels,
-        metrics=params.metrics,
+        real_labels=params.real_label_options,
+        metrics=params.metric_options,
         code=params.code("classifier", "metrics"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.metrics, parent=True),
     message:
         "Test {wildcards.classifier} on {wildcards.dataset}: augmentation {wildcards.augmentation},"

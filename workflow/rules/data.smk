@@ -6,7 +6,7 @@ localrules:
 rule prepare_data:
     """Download or read a data set, split it, and write it in the on-disk format that all stages read."""
     input:
-        sources.checked,
+        sources.check_files,
     output:
         **plan.outputs(PrepareData, SPLITS),
     log:
@@ -14,7 +14,7 @@ rule prepare_data:
     benchmark:
         jobs.benchmark("prepare_data", SPLITS)
     wildcard_constraints:
-        dataset=inputs.datasets(encoded=False),
+        dataset=inputs.dataset_pattern(encoded=False),
     conda:
         ENVIRONMENT
     threads: jobs.threads("prepare_data")
@@ -22,11 +22,11 @@ rule prepare_data:
         **jobs.resources("prepare_data"),
     params:
         dataset=params.dataset,
-        split=params.split,
-        compared=params.dataset_content,
-        content=sources.content,
+        split=params.split_remark,
+        compared=params.dataset_content_settings,
+        content=sources.compute_content_token,
         code=params.code("dataset"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
@@ -40,7 +40,7 @@ rule prepare_data:
 rule encode_data:
     """Split the image files of a data set, encode them by an autoencoder, and write their latents."""
     input:
-        sources.checked,
+        sources.check_files,
     output:
         **plan.outputs(EncodeData, SPLITS),
     log:
@@ -48,7 +48,7 @@ rule encode_data:
     benchmark:
         jobs.benchmark("encode_data", SPLITS)
     wildcard_constraints:
-        dataset=inputs.datasets(encoded=True),
+        dataset=inputs.dataset_pattern(encoded=True),
     conda:
         ENVIRONMENT
     threads: jobs.threads("encode_data")
@@ -56,11 +56,11 @@ rule encode_data:
         **jobs.resources("encode_data"),
     params:
         dataset=params.dataset,
-        split=params.split,
-        compared=params.dataset_content,
-        content=sources.content,
+        split=params.split_remark,
+        compared=params.dataset_content_settings,
+        content=sources.compute_content_token,
         code=params.code("dataset"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         downloads=plan.downloads,
         folder=subpath(output.train_images, ancestor=2),
     message:
@@ -80,7 +80,7 @@ rule download_weights:
     benchmark:
         f"{plan.downloads}/{{model}}.tsv"
     wildcard_constraints:
-        model=inputs.published_models(),
+        model=inputs.published_model_pattern(),
     conda:
         ENVIRONMENT
     threads: jobs.threads("prepare_data")

@@ -3,7 +3,7 @@ rule evaluate:
     input:
         **plan.splits("validation", "test"),
         **plan.model(),
-        history=plan.path(f"{FLOW_RUN}/log.csv"),
+        history=plan.fill_path(f"{FLOW_RUN}/log.csv"),
     output:
         **plan.outputs(Evaluate, FLOW_RUN),
     log:
@@ -20,9 +20,9 @@ rule evaluate:
         model=subpath(input.config, parent=True),
         run=params.run,
         evaluation=params.evaluation,
-        metrics=params.metrics,
+        metrics=params.metric_options,
         code=params.code("flow", "metrics"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.metrics, parent=True),
     message:
         "Evaluate {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"

@@ -33,10 +33,10 @@ for name, figure in plan.config.figures.items():
             name=name,
             figure=params.figure(name),
             files=params.files_of_figure(name),
-            reads=params.read_by_figure(name),
+            reads=params.settings_read_by_figure(name),
             code=params.code_of_figure(name),
             caption=params.caption(name),
-            extensions=params.extensions,
+            extensions=params.extension_options,
             folder=subpath(output[0], parent=True),
         message:
             f"Draw {figure.title or name}"

@@ -18,9 +18,9 @@ rule start_flow:
         flow=params.flow,
         code=params.code("flow"),
         training=params.training,
-        compared=params.training_of_initial_state,
+        compared=params.initial_state_settings,
         devices=jobs.devices("start_flow"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.state, parent=True),
     message:
         "Initialise {wildcards.flow} on {wildcards.dataset}: initial Gaussians {wildcards.start}, seed {wildcards.seed}"
@@ -58,9 +58,9 @@ rule train_flow:
         run=params.run,
         code=params.code("flow"),
         training=params.training,
-        compared=params.training_result,
+        compared=params.training_result_settings,
         devices=jobs.devices("train_flow"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.history, parent=True),
     message:
         "Train {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight}, seed {wildcards.seed}"

@@ -15,10 +15,10 @@ rule generate:
         **jobs.resources("generate"),
     params:
         model=subpath(input.config, parent=True),
-        per_class=params.per_class,
+        per_class=params.images_per_class,
         code=params.code("flow"),
         batch_size=params.generation_batch_size,
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.images, parent=True),
     message:
         "Generate images like {wildcards.dataset}: {wildcards.flow}, {wildcards.prior}, λ = {wildcards.weight},"

@@ -11,7 +11,7 @@ rule fit_prior:
     benchmark:
         jobs.benchmark("fit_prior", FLOW_RUN)
     wildcard_constraints:
-        prior=inputs.fitted_priors(),
+        prior=inputs.fitted_prior_pattern(),
     conda:
         ENVIRONMENT
     threads: jobs.threads("fit_prior")
@@ -21,7 +21,7 @@ rule fit_prior:
         initial=subpath(input.initial, parent=True),
         prior=params.prior,
         code=params.code("prior"),
-        extensions=params.extensions,
+        extensions=params.extension_options,
         folder=subpath(output.prior, parent=True),
     message:
         "Fit the Gaussians of {wildcards.flow} on {wildcards.dataset}: {wildcards.prior}, λ = {wildcards.weight},"

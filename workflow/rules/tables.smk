@@ -59,7 +59,7 @@ rule table:
         table=params.table,
         rows=params.rows_of_table,
         code=params.code_of_table,
-        extensions=params.extensions,
+        extensions=params.extension_options,
         root=plan.layout.root,
         folder=subpath(output.csv, parent=True),
     message:

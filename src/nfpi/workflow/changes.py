@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_CHANGED = re.compile(r"Params have changed since last execution: .*?before: (.*?) now: (.*?)(?=; [A-Z]|$)", re.DOTALL)
-_TEXT = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
+_CHANGED_PARAMS = re.compile(
+    r"Params have changed since last execution: .*?before: (.*?) now: (.*?)(?=; [A-Z]|$)", re.DOTALL
+)
+_STRING_LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _BLOCKS = {
     "start_flow": "training",
     "train_flow": "training",
@@ -21,7 +23,7 @@ _BLOCKS = {
     "encode_data": "datasets.{dataset}",
     "table": "tables.{table}",
 }
-"""The block of config.yaml with the settings of each rule."""
+"""The block of config.yaml with the settings of each rule but those that draw figures."""
 
 
 def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str:
@@ -29,12 +31,12 @@ def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str
     changes = find_changes(reason, rule, wildcards)
     if not changes:
         return reason
-    return _CHANGED.sub(lambda _: f"Settings have changed: {', '.join(changes)}", reason)
+    return _CHANGED_PARAMS.sub(lambda _: f"Settings have changed: {', '.join(changes)}", reason)
 
 
 def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[str]:
     """List the changed settings in Snakemake's reason; empty if it contains no settings in JSON."""
-    found = _CHANGED.search(reason)
+    found = _CHANGED_PARAMS.search(reason)
     if not found:
         return []
     before, now = (list(filter(None, map(_parse_settings, _find_strings(part)))) for part in found.groups())
@@ -43,10 +45,10 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
     changes: list[str] = []
     for old in before:
         new = max(now, key=lambda other: len(old.keys() & other.keys()))  # Snakemake lists them in any order
-        where = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
-        where = "flows.{flow}" if where == "training" and {"kind"} & (old.keys() | new.keys()) else where
-        prefix = f"{where.format_map(_Wildcards(wildcards))}." if where else ""
-        changes += _differences(old, new, prefix)
+        block = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
+        block = "flows.{flow}" if block == "training" and {"kind"} & (old.keys() | new.keys()) else block
+        prefix = f"{block.format_map(_Wildcards(wildcards))}." if block else ""
+        changes += _list_differences(old, new, prefix)
     return list(dict.fromkeys(changes))
 
 
@@ -59,7 +61,7 @@ class _Wildcards(dict[str, str]):
 
 def _find_strings(part: str) -> Iterator[str]:
     """Yield the values of the Python string literals in a text."""
-    for found in _TEXT.finditer(part):
+    for found in _STRING_LITERAL.finditer(part):
         text = found[1] if found[1] is not None else found[2]
         yield text.replace("\\'", "'").replace('\\"', '"').replace("\\\\", "\\")
 
@@ -73,14 +75,15 @@ def _parse_settings(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def _list_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yield each setting that differs, as `name: old → new`."""
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now, f"{prefix}{key}.")
+            yield from _list_differences(before, now, f"{prefix}{key}.")
         elif before != now:
-            yield f"{prefix}{key}: {_write(before)} → {_write(now)}"
+            yield f"{prefix}{key}: {_format_value(before)} → {_format_value(now)}"
 
 
-def _write(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -19,39 +19,39 @@ class Forecast:
 
     jobs: Counter[str] = field(default_factory=Counter)
     earlier: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    _taken: dict[str, list[float]] = field(default_factory=dict)
-    _waiting: Counter[str] = field(default_factory=Counter)
+    _durations: dict[str, list[float]] = field(default_factory=dict)
+    _unfinished: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._waiting = Counter(self.jobs)
+        self._unfinished = Counter(self.jobs)
 
     def record_end(self, rule: str, seconds: float | None) -> None:
         """Record that a job has ended; `seconds` is None if it failed."""
-        self._waiting[rule] -= 1
+        self._unfinished[rule] -= 1
         if seconds is not None:
-            self._taken.setdefault(rule, []).append(seconds)
+            self._durations.setdefault(rule, []).append(seconds)
 
     def record_restart(self, rule: str) -> None:
         """Record that a failed job is tried again."""
-        self._waiting[rule] += 1
+        self._unfinished[rule] += 1
 
-    def mean_seconds(self, rule: str) -> float | None:
-        """Return the mean time of a rule's jobs in this call, or else in earlier calls; None: not known."""
-        times = self._taken.get(rule) or self.earlier.get(rule)
+    def compute_mean_seconds(self, rule: str) -> float | None:
+        """Compute the mean time of a rule's jobs in this call, or else in earlier calls; None: not known."""
+        times = self._durations.get(rule) or self.earlier.get(rule)
         return fmean(times) if times else None
 
-    def seconds_left(self, running: Mapping[str, Sequence[float]], at_once: int) -> tuple[float, bool]:
+    def estimate_seconds_left(self, running: Mapping[str, Sequence[float]], parallel_jobs: int) -> tuple[float, bool]:
         """Estimate the seconds until all jobs have ended; also return whether the times of all rules are known.
 
         Args:
             running: seconds since each running job began, by rule.
-            at_once: number of jobs that run at the same time.
+            parallel_jobs: number of jobs that run at the same time.
         """
         seconds, known = 0.0, True
-        for rule, count in self._waiting.items():
-            mean = self.mean_seconds(rule)
+        for rule, count in self._unfinished.items():
+            mean = self.compute_mean_seconds(rule)
             if count > 0 and mean is None:
                 known = False
             elif count > 0 and mean is not None:
                 seconds += count * mean - sum(min(passed, mean) for passed in running.get(rule, ()))
-        return seconds / max(1, at_once), known
+        return seconds / max(1, parallel_jobs), known

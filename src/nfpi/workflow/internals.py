@@ -9,7 +9,7 @@ from typing import Any
 
 from nfpi.config import ConfigError
 from nfpi.workflow.jobs import Jobs, has_gpu
-from nfpi.workflow.slurm import wait_for_controller
+from nfpi.workflow.slurm import make_executor_wait
 
 
 def use_this_machine(workflow: Any, cores: int) -> None:
@@ -25,7 +25,7 @@ def use_this_machine(workflow: Any, cores: int) -> None:
         workflow.global_resources["_cores"] = cores
 
 
-def show_requests(workflow: Any, jobs: Jobs) -> None:
+def prepare_submission(workflow: Any, jobs: Jobs) -> None:
     """On a cluster, add the options of sbatch to every rule's message (in dry runs too), and wait for the controller.
 
     To be called after all rules are defined, when Snakemake knows which rules are local.
@@ -34,10 +34,10 @@ def show_requests(workflow: Any, jobs: Jobs) -> None:
         ConfigError: jobs are submitted to a cluster, and --configfile replaces the settings of the profile.
     """
     if jobs.plan.config.cluster:
-        wait_for_controller()
+        make_executor_wait()
         for rule in workflow.rules:
             if rule.message and rule.name not in workflow._localrules:
-                rule.message += f"\n  {jobs.sbatch(set(rule.resources))}"
+                rule.message += f"\n  {jobs.sbatch_command(set(rule.resources))}"
     elif workflow.resource_settings.nodes is not None and workflow.config_settings.configfiles:
         raise ConfigError(
             "--configfile replaces the settings of the profile: give both, as in --configfile slurm/settings.yaml "
@@ -45,13 +45,13 @@ def show_requests(workflow: Any, jobs: Jobs) -> None:
         )
 
 
-def rule_names(workflow: Any) -> list[str]:
+def list_rules(workflow: Any) -> list[str]:
     """Return the names of the rules that are defined so far."""
     return [rule.name for rule in workflow.rules]
 
 
-def timed_rules(workflow: Any) -> dict[str, str]:
-    """Map each rule that runs a command to the name that its times are recorded under."""
+def find_timed_rules(workflow: Any) -> dict[str, str]:
+    """Find the rules that run a command; return, by rule, the name that its times are recorded under."""
     return {rule.name: Path(str(rule.benchmark)).stem for rule in workflow.rules if rule.benchmark}
 
 
@@ -62,6 +62,6 @@ def log_in_utf_8(logger: logging.Logger) -> None:
             handler.stream.reconfigure(encoding="utf-8")
 
 
-def requested_targets(workflow: Any) -> set[str]:
+def list_requested_targets(workflow: Any) -> set[str]:
     """Return the rules or files that the call requests; empty: the default target."""
     return set(workflow.dag_settings.targets)

@@ -6,9 +6,9 @@ from collections.abc import Collection
 
 from nfpi.results.planned import write_planned
 from nfpi.results.settings import StoredSettings, write_settings
-from nfpi.workflow.claims import runs_of_claims
+from nfpi.workflow.claims import list_claimed_runs
 from nfpi.workflow.plan import Plan
-from nfpi.workflow.tables import table_rows
+from nfpi.workflow.tables import list_table_rows
 from nfpi.workflow.targets import CLAIMS
 
 
@@ -20,8 +20,8 @@ def record_planned_runs(plan: Plan, requested: Collection[str]) -> None:
         requested: targets of the call; empty: all. If there are neither tables nor claims, nothing is written.
     """
     names = [name for name in plan.config.tables if not requested or "all" in requested or name in requested]
-    runs = [run for name in names for row in table_rows(plan.config, name) for run in row.runs]
-    runs += runs_of_claims(plan.config) if CLAIMS in requested else []
+    runs = [run for name in names for row in list_table_rows(plan.config, name) for run in row.runs]
+    runs += list_claimed_runs(plan.config) if CLAIMS in requested else []
     if runs:
         write_planned(plan.layout.root, runs)
 

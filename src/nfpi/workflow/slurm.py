@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 _PLUGIN = "snakemake_executor_plugin_slurm"
-_SECONDS = 15.0
+_PING_SECONDS = 15.0
 """Time between two pings of the controller."""
 
 _cancelled = threading.Event()
@@ -30,35 +30,35 @@ def controller_answers() -> bool:
     return done.returncode == 0
 
 
-def wait_for_controller() -> None:
-    """Make the SLURM executor wait for the controller; no-op if that executor is not loaded."""
+def make_executor_wait() -> None:
+    """Make the SLURM executor wait while the controller does not answer; no-op if that executor is not loaded."""
     plugin: Any = sys.modules.get(_PLUGIN)
     if plugin is None or hasattr(plugin, "nfpi_waits"):
         return
     plugin.nfpi_waits = True
     executor = plugin.Executor
-    executor.run_job = _after_waiting(executor.run_job)
-    executor.run_array_jobs = _after_waiting(executor.run_array_jobs)
-    executor.check_active_jobs = _keep_jobs_while_away(executor.check_active_jobs)
-    executor.cancel = _stop_waiting(executor.cancel)
+    executor.run_job = _wrap_submission(executor.run_job)
+    executor.run_array_jobs = _wrap_submission(executor.run_array_jobs)
+    executor.check_active_jobs = _wrap_check(executor.check_active_jobs)
+    executor.cancel = _wrap_cancellation(executor.cancel)
 
 
-def _after_waiting(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+def _wrap_submission(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
     """Wrap a method that submits jobs to wait for the controller first; Snakemake calls it in a separate thread."""
 
-    def submit_later(self: Any, jobs: Any) -> None:
+    def wait_and_submit(self: Any, jobs: Any) -> None:
         warned = False
         while not _cancelled.is_set() and not controller_answers():
             if not warned:
                 self.logger.warning("SLURM's controller does not answer: jobs are submitted when it does.")
                 warned = True
-            _cancelled.wait(_SECONDS)
+            _cancelled.wait(_PING_SECONDS)
         submit(self, jobs)
 
-    return submit_later
+    return wait_and_submit
 
 
-def _keep_jobs_while_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+def _wrap_check(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
     """Wrap the method that yields the active jobs to yield all of them while the controller does not answer."""
 
     warned = False
@@ -89,11 +89,11 @@ def _keep_jobs_while_away(check: Callable[[Any, list[Any]], AsyncIterator[Any]])
     return check_or_keep
 
 
-def _stop_waiting(cancel: Callable[[Any], None]) -> Callable[[Any], None]:
+def _wrap_cancellation(cancel: Callable[[Any], None]) -> Callable[[Any], None]:
     """Wrap the method that cancels all jobs on Ctrl-C to end all waiting, too."""
 
-    def cancel_now(self: Any) -> None:
+    def stop_waiting_and_cancel(self: Any) -> None:
         _cancelled.set()
         cancel(self)
 
-    return cancel_now
+    return stop_waiting_and_cancel

@@ -8,5 +8,5 @@ import nfpi.workflow.slurm
 snakemake_executor_plugin_slurm.Executor.next_seconds_between_status_checks = property(
     lambda self: 1, lambda self, seconds: None
 )
-nfpi.workflow.slurm._SECONDS = 1
+nfpi.workflow.slurm._PING_SECONDS = 1
 main()
