@@ -15,7 +15,7 @@ from nfpi.cli import main
 from nfpi.results.differences import compare_results
 from nfpi.results.records import write_metrics
 from nfpi.runs import Run
-from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 
 RUN = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1e4)
 STRONGER = replace(RUN, weight=3e4)
@@ -83,6 +83,13 @@ def test_runs_that_are_missing_diverged_or_damaged_are_listed(folders):
         [TAUGHT.folder, "damaged", "there"],
         [STRONGER.folder, "there", "missing"],
     ]
+
+
+def test_a_diverged_training_is_listed_with_its_step(folders):
+    first, second = folders
+    fault = TrainingDiverged("the loss is not finite at step 40", 40, "loss of the flow")
+    mark_diverged([second / RUN.folder / "metrics.json"], fault)
+    assert compare_results(first, second).runs == [[RUN.folder, "there", "diverged: loss of the flow at step 40"]]
 
 
 def test_a_folder_without_runs_is_refused(folders, tmp_path, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from nfpi.results.csv_files import read_csv
 from nfpi.results.logs import CsvError
 from nfpi.results.older import describe_older_results, find_older_results
-from nfpi.results.records import MetricsError, read_record
+from nfpi.results.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import Run
 
 IDENTITY = {
@@ -76,7 +76,7 @@ def _read_rows(run: Run, root: Path) -> list[dict[str, Any]]:
     record = _read_checked_record(run, path, root)
     identity = run.row() | {"n": record.get("n"), "run": run.folder}
     if "diverged" in record:
-        status = _describe_divergence(record["diverged"])
+        status = describe_divergence(record["diverged"])
         return [identity | {"metric": "", "value": math.nan, "status": status}]
     return [
         identity | {"metric": name, "value": value, "status": "ok"} for name, value in sorted(record["metrics"].items())
@@ -101,11 +101,3 @@ def _read_checked_record(run: Run, path: Path, root: Path) -> dict[str, Any]:
             "`nfpi train-classifier` without --run? Add the option, or move the file away so that Snakemake makes it"
         )
     return record
-
-
-def _describe_divergence(diverged: Mapping[str, Any]) -> str:
-    """Return e.g. `diverged: variance of class 2 at iteration 3` or `diverged: loss of the flow at step 40`."""
-    class_index = diverged.get("class_index")
-    of_class = "" if class_index is None else f" of class {class_index}"
-    unit = "step" if diverged.get("message") else "iteration"  # only trainings record a message
-    return f"diverged: {diverged['quantity']}{of_class} at {unit} {diverged['iteration']}"

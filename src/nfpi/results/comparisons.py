@@ -3,8 +3,8 @@
 Rows on one data set are compared over their common seeds: with two or more by a paired t test over seeds, with one by
 McNemar's test on the predictions for the same test images. Which row is best depends on the values that are tested, so
 that any pair may turn out to be the one compared. Holm's adjustment is therefore over all pairs of rows and all metrics
-of the table: over the comparisons with the best row only, rows without a true difference would seem to differ in more
-than 5 % of the tables (9 % for five rows).
+of the table. If it were over the comparisons with the best row only, rows without a true difference would seem to
+differ in more than 5 % of the tables (9 % for five rows).
 """
 
 from __future__ import annotations
@@ -94,8 +94,7 @@ class _Pair:
 def compare_with_best(
     rows: Sequence[_ComparedRow], names: Sequence[str], predictions: RunPredictions
 ) -> list[dict[str, Any]]:
-    """Compare all rows of a table with the best one on their data set, for each metric of which
-    higher or lower values are better.
+    """Compare all rows of a table with the best one on their data set, for each metric that has a better direction.
 
     Times are excluded, since their variance is not due to seeds and images.
 

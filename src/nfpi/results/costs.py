@@ -110,7 +110,7 @@ def _read_metrics(folder: Path) -> Mapping[str, Any]:
 
 
 def _find_device(root: Path, folder: str, known: dict[str, str]) -> str:
-    """Return the device in the metrics.json of a job's folder, or of the nearest folder above it."""
+    """Return the device in the metrics.json of a job's folder, or of the nearest of two folders above it."""
     place = PurePosixPath(folder)
     for candidate in (place, *place.parents[:2]):
         name = candidate.as_posix()
@@ -174,7 +174,7 @@ class Dependencies:
 
 
 def _fill_template(template: str, run: Run) -> str:
-    """Return the folder of a run by its template, for any seed and temperature."""
+    """Fill a path template for a run, with `*` for the seed and the temperature."""
     variants = get_variants_folder(run.augmentation) if run.augmentation is not None else None
     return template.format(**(run.wildcards | {"seed": "*", "temperature": "*", "variants": variants}))
 

@@ -19,7 +19,7 @@ _SPACES = re.compile(r"\s+")
 
 @functools.cache
 def load_templates(package: str) -> Environment:
-    """Return a Jinja environment that escapes all values, with the templates of a package and those of tables."""
+    """Load a Jinja environment that escapes all values, with the templates of a package and those of tables."""
     loader = ChoiceLoader([PackageLoader(package, "templates"), PackageLoader("nfpi.results", "templates")])
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

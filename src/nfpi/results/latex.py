@@ -64,7 +64,7 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
 
 
 def table_to_latex(table: Table, title: str) -> str:
-    """Return a laid-out table in the form of :func:`to_latex`."""
+    """Return a laid-out table as LaTeX, see :func:`to_latex`."""
     size, panels = _fit_to_text_width(table)
     lines = [
         *_format_comments(title),

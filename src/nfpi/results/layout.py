@@ -158,7 +158,7 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
 
 
 def split_weight(weight: float) -> tuple[str, int]:
-    """Return λ exactly, as (mantissa, exponent): 30000 → ("3", 4); unchanged from 0.01 to 1000: 500 → ("500", 0)."""
+    """Split λ exactly into (mantissa, exponent): 30000 → ("3", 4); unchanged from 0.01 to 1000: 500 → ("500", 0)."""
     if weight == 0 or 1e-2 <= weight < 1e3:
         return format_weight(weight), 0
     _, digits, exponent = Decimal(repr(float(weight))).normalize().as_tuple()
@@ -180,7 +180,7 @@ def format_measurement(value: float, entry: Metric, images: int | None = None) -
 
 
 def count_decimals(entry: Metric, images: int | None) -> int:
-    """Return the decimals of a value; an accuracy has no digits finer than the share of one image."""
+    """Return the number of decimals of a value; an accuracy has no digits finer than the share of one image."""
     if not entry.is_share or not images:
         return entry.decimals
     return min(entry.decimals, max(0, math.ceil(math.log10(images / 100))))
@@ -200,14 +200,14 @@ def _find_metrics(frame: pd.DataFrame) -> list[Metric]:
 
 def _make_run_columns(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
     """Yield the columns that identify rows, except those that are equal in all rows or implied by the labels."""
-    own = frame[frame["status"] != "cited"]
+    uncited = frame[frame["status"] != "cited"]
     yield _make_text_column(markup, "", frame["row"])
     if find_shared_dataset(frame) is None:
         yield _make_text_column(markup, "Data set", frame["dataset"])
-    if own.loc[own["flow"] != "", "flow"].nunique() > 1 and not _is_implied_by_labels(own, "flow"):
+    if uncited.loc[uncited["flow"] != "", "flow"].nunique() > 1 and not _is_implied_by_labels(uncited, "flow"):
         yield _make_text_column(markup, "Flow", frame["flow"])
     for name in ("prior", "classifier", "augmentation"):
-        if own[name].nunique() > 1 and not frame["row"].all():
+        if uncited[name].nunique() > 1 and not frame["row"].all():
             yield _make_text_column(markup, name.capitalize(), frame[name])
     weights = ["" if pd.isna(weight) else typeset_weight(weight, markup) for weight in frame["lambda"]]
     yield Column(markup.weight, weights, _make_sort_keys(frame["lambda"]), is_numeric=True)
@@ -216,9 +216,9 @@ def _make_run_columns(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
         yield Column("Test images", counts, _make_sort_keys(frame["images"]), is_numeric=True)
 
 
-def _is_implied_by_labels(own: pd.DataFrame, name: str) -> bool:
+def _is_implied_by_labels(uncited: pd.DataFrame, name: str) -> bool:
     """Return whether rows with the same label always have the same value in a column."""
-    return bool((own["row"] != "").all() and own.groupby("row")[name].nunique().max() == 1)
+    return bool((uncited["row"] != "").all() and uncited.groupby("row")[name].nunique().max() == 1)
 
 
 def _make_validation_column(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:

@@ -51,14 +51,14 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
     Raises:
         MetricsError: a log-probability is NaN, or infinite for the class of the label.
     """
-    own = log_prob.gather(1, labels[:, None]).squeeze(1)
-    if log_prob.isnan().any() or not own.isfinite().all():
+    label_log_prob = log_prob.gather(1, labels[:, None]).squeeze(1)
+    if log_prob.isnan().any() or not label_log_prob.isfinite().all():
         raise MetricsError(f"{path}: expected log-probabilities, received NaN or infinity")
     smallest = float(np.finfo(np.float16).min)
     arrays = {
         "label": labels,
         "predicted": log_prob.argmax(1),
-        "log_prob": own,
+        "log_prob": label_log_prob,
         "class_log_prob": log_prob.log_softmax(1).clamp(min=smallest),
     }
     write_atomically(path, _compress({name: value.cpu().numpy() for name, value in arrays.items()}))

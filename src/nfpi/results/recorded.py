@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nfpi.results.records import MetricsError, read_record
+from nfpi.results.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import Run, parse_run_folder
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
 
@@ -42,13 +42,7 @@ class RecordedRun:
     def divergence(self) -> str:
         """E.g. `diverged: variance of class 2 at iteration 3`; empty if the run did not diverge."""
         diverged = self.record.get("diverged")
-        if diverged is None:
-            return ""
-        if not isinstance(diverged, Mapping):
-            return "diverged"
-        what, when = diverged.get("quantity"), diverged.get("iteration")
-        where = "" if diverged.get("class_index") is None else f" of class {diverged['class_index']}"
-        return f"diverged: {what}{where} at iteration {when}" if what and when is not None else "diverged"
+        return "" if diverged is None else describe_divergence(diverged)
 
     @property
     def settings(self) -> dict[str, str]:

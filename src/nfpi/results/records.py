@@ -113,6 +113,18 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record | {"metrics": checked.metrics}
 
 
+def describe_divergence(diverged: Mapping[str, Any]) -> str:
+    """Return e.g. `diverged: variance of class 2 at iteration 3` or `diverged: loss of the flow at step 40`.
+
+    Args:
+        diverged: value of `diverged` in a result of :func:`read_record`.
+    """
+    class_index = diverged["class_index"]
+    of_class = "" if class_index is None else f" of class {class_index}"
+    unit = "step" if diverged.get("message") else "iteration"  # only trainings record a message
+    return f"diverged: {diverged['quantity']}{of_class} at {unit} {diverged['iteration']}"
+
+
 def config_hash(settings: Mapping[str, Any]) -> str:
     """Return the SHA-256 digest (hexadecimal) of settings as canonical JSON: sorted keys, no whitespace, UTF-8.
 

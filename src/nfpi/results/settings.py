@@ -48,8 +48,8 @@ class StoredSettings:
     @classmethod
     def of(cls, preset: str, config: Config) -> StoredSettings:
         """Create the stored form of the settings of a preset."""
-        own = tuple(sorted(path.name for path in config.extensions))
-        return cls(preset, _restore_config(config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)), own)
+        extensions = tuple(sorted(path.name for path in config.extensions))
+        return cls(preset, _restore_config(config.model_dump(mode="json", exclude=_MACHINE_SETTINGS)), extensions)
 
     def to_json(self) -> dict[str, Any]:
         """Return the contents of the file as JSON values."""
@@ -85,8 +85,8 @@ def read_settings(folder: Path) -> StoredSettings:
     try:
         config = _restore_config(stored.settings)
     except ValidationError as error:
-        own = f"; load {', '.join(stored.extensions)} with --extensions" if stored.extensions else ""
-        raise FormatError(f"{path}: expected settings of this version, received {explain(error)}{own}") from None
+        hint = f"; load {', '.join(stored.extensions)} with --extensions" if stored.extensions else ""
+        raise FormatError(f"{path}: expected settings of this version, received {explain(error)}{hint}") from None
     return StoredSettings(stored.preset, config, tuple(stored.extensions))
 
 

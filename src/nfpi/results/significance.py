@@ -92,9 +92,9 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> Comparison:
     from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
     p_value = float(exact_test([[0, plus], [minus, 0]], exact=True).pvalue) if plus + minus else 1.0
-    z, more = NormalDist().inv_cdf((1 + LEVEL) / 2), images + 2
-    centre, discordant = (plus - minus) / more, plus + minus + 1
-    half_width = z * math.sqrt(discordant - (plus - minus) ** 2 / more) / more
+    z, total = NormalDist().inv_cdf((1 + LEVEL) / 2), images + 2
+    centre, discordant = (plus - minus) / total, plus + minus + 1
+    half_width = z * math.sqrt(discordant - (plus - minus) ** 2 / total) / total
     low, high = max(100 * (centre - half_width), -100.0), min(100 * (centre + half_width), 100.0)
     return Comparison(100 * (plus - minus) / images, low, high, min(p_value, 1.0), "McNemar", 1, math.nan)
 
