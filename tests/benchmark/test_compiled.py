@@ -5,7 +5,7 @@ from torch._inductor import metrics
 from torch._inductor.graph import GraphLowering
 
 from nfpi.benchmark import compiled
-from nfpi.benchmark.compiled import bytes_outside_convolutions, measure_compiled
+from nfpi.benchmark.compiled import bytes_outside_convolutions, measure_compiled_step
 from nfpi.flows import MatrixExponentialFlow
 
 
@@ -27,6 +27,6 @@ def test_a_torch_of_another_plan_is_named_and_does_not_end_the_benchmark(monkeyp
 
     monkeypatch.setattr(compiled, "bytes_outside_convolutions", count_small)
     monkeypatch.delattr(GraphLowering, "_update_scheduler")
-    assert list(measure_compiled(torch.device("cpu"), 1)) == []
+    assert list(measure_compiled_step(torch.device("cpu"), 1)) == []
     assert f"not measured: bytes of a compiled step (torch {torch.__version__}: " in caplog.text
     assert "_update_scheduler" in caplog.text

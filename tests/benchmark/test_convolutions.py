@@ -43,7 +43,7 @@ def test_the_bare_convolutions_are_those_of_the_flow(coupling):
 
 
 def test_every_use_of_a_flow_and_its_training_step_have_a_line(monkeypatch):
-    monkeypatch.setattr(convolutions, "paper_flow", lambda: MatrixExponentialFlow((3, 32, 32), [1], [1], [4]))
+    monkeypatch.setattr(convolutions, "build_paper_flow", lambda: MatrixExponentialFlow((3, 32, 32), [1], [1], [4]))
     monkeypatch.setattr(compilation, "BACKEND", "eager")
     monkeypatch.setattr(compilation, "require_compiler", lambda purpose, device: None)
     steps = list(convolutions.measure_training_step(torch.device("cpu"), 1, batch=2))
@@ -59,5 +59,6 @@ def test_every_use_of_a_flow_and_its_training_step_have_a_line(monkeypatch):
 
 
 def uses_measured() -> list[str]:
-    """Name what `measure_use` measures of a small flow."""
-    return [line.name.partition(", paper")[0] for line in convolutions.measure_use(torch.device("cpu"), 1, batch=10)]
+    """Name what `measure_inference` measures of a small flow."""
+    lines = convolutions.measure_inference(torch.device("cpu"), 1, batch=10)
+    return [line.name.partition(", paper")[0] for line in lines]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nfpi.benchmark.counting import OperationCounter, SavedMemory, fake_tensors, make_fake
+from nfpi.benchmark.counting import OperationCounter, SavedMemory, make_fake, make_fake_mode
 
 
 def test_views_and_allocations_do_no_work():
@@ -43,7 +43,7 @@ def test_fake_tensors_are_counted_like_real_ones():
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ELU(), nn.Conv2d(4, 2, 1))
     with OperationCounter() as real:
         step(module, torch.randn(2, 3, 8, 8))
-    mode, fake = fake_tensors(), OperationCounter()
+    mode, fake = make_fake_mode(), OperationCounter()
     make_fake(module, mode)
     with mode:
         x = torch.randn(2, 3, 8, 8)
@@ -56,7 +56,7 @@ def test_fake_tensors_are_counted_like_real_ones():
 
 
 def test_numbers_that_fake_tensors_do_not_have_say_that_all_is_well():
-    mode = fake_tensors()
+    mode = make_fake_mode()
     with mode, OperationCounter(value=0.25):
         x = torch.empty(4, 3)
         assert x.sum().item() == 0.25

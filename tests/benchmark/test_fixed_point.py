@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from nfpi.benchmark.fixed_point import broadcast_iteration, describe_fit, random_statistics
+from nfpi.benchmark.fixed_point import iterate_by_broadcasting, make_random_statistics, measure_fit
 from nfpi.priors import FixedPointConfig, fit_fixed_point
 
 
@@ -23,16 +23,16 @@ from nfpi.priors import FixedPointConfig, fit_fixed_point
     ],
 )
 def test_the_broadcast_iteration_is_the_same_iteration(settings, weight):
-    statistics = random_statistics(5, 7)
+    statistics = make_random_statistics(5, 7)
     config = FixedPointConfig(weight=weight, max_iterations=1, **settings)
-    mean, variance = broadcast_iteration(statistics.mean, statistics.variance, config)
+    mean, variance = iterate_by_broadcasting(statistics.mean, statistics.variance, config)
     prior = fit_fixed_point(statistics, config).prior
     torch.testing.assert_close(mean, prior.mean, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(variance, prior.variance, rtol=1e-10, atol=1e-10)
 
 
 def test_the_statistics_are_the_same_every_time():
-    one, other = random_statistics(4, 6), random_statistics(4, 6)
+    one, other = make_random_statistics(4, 6), make_random_statistics(4, 6)
     assert torch.equal(one.mean, other.mean)
     assert torch.equal(one.variance, other.variance)
     one.check()
@@ -40,6 +40,6 @@ def test_the_statistics_are_the_same_every_time():
 
 def test_the_peak_memory_of_a_fit_is_a_plausible_amount():
     """In GiB: a process with torch in it takes more than 0.05 of them, this test less than 20."""
-    seconds, peak = json.loads(describe_fit(3, 4))
+    seconds, peak = json.loads(measure_fit(3, 4))
     assert seconds > 0
     assert 0.05 < peak < 20

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from nfpi.benchmark import measurement
-from nfpi.benchmark.measurement import Measurement, compared, describe, medians
+from nfpi.benchmark.measurement import Measurement, compare_times, format_table, measure_medians
 
 CPU = torch.device("cpu")
 
@@ -19,13 +19,22 @@ def test_the_sides_run_in_turn_and_once_before_it_counts(monkeypatch):
         now += next(costs[name])
 
     monkeypatch.setattr(measurement.time, "perf_counter", lambda: now)
-    assert medians(CPU, 3, lambda: side("a"), lambda: side("b")) == [3.0, 6.0]
+    assert measure_medians(CPU, 3, lambda: side("a"), lambda: side("b")) == [3.0, 6.0]
     assert "".join(order) == "abababab"
 
 
+def test_the_time_of_a_gpu_ends_when_its_work_does(monkeypatch):
+    events: list[str] = []
+    for kind in ("cuda", "mps"):
+        monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *_: events.append("wait"))
+        events.clear()
+        measure_medians(torch.device(kind), 1, lambda: events.append("run"))
+        assert events == ["wait", "run", "wait"] * 2
+
+
 def test_a_ratio_is_that_of_which_its_target_speaks():
-    assert compared("step", "nets", 3.0, 2.0, "at most 1.10×").ratio == 1.5
-    assert compared("action", "plain", 2.0, 20.0, "at least 8×", larger_is_better=True).ratio == 10.0
+    assert compare_times("step", "nets", 3.0, 2.0, "at most 1.10×").ratio == 1.5
+    assert compare_times("action", "plain", 2.0, 20.0, "at least 8×", larger_is_better=True).ratio == 10.0
 
 
 def test_the_report_has_a_row_for_every_measurement():
@@ -35,7 +44,7 @@ def test_the_report_has_a_row_for_every_measurement():
         Measurement("alone", "nothing", 2.0, None, None, "s", "none"),
         Measurement("a step", "", 4321.0, None, None, "operations", "at most 5000"),
     ]
-    lines = describe(found, CPU, 7).splitlines()
+    lines = format_table(found, CPU, 7).splitlines()
     assert "7 runs" in lines[0]
     assert torch.__version__ in lines[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]

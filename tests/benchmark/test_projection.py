@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfpi.benchmark.cards import BANDWIDTH, CARDS, MULTIPLY, TENSOR_CORES, Card
+from nfpi.benchmark.cards import BANDWIDTH_FRACTION, CARDS, PEAK_FRACTION, TENSOR_CORE_FRACTION, Card
 from nfpi.benchmark.computations import Step
 from nfpi.benchmark.counting import Counts, Operation
-from nfpi.benchmark.projection import _fitting, main
-from nfpi.benchmark.work import Images, Work, work_of
+from nfpi.benchmark.projection import _describe_fit, main
+from nfpi.benchmark.work import Images, Work, list_work
 from nfpi.config.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -22,16 +22,17 @@ def one(flops: int, moved: int, dtype: torch.dtype = torch.float32) -> Counts:
 
 
 def test_an_operation_takes_arithmetic_or_memory_whichever_is_longer():
-    assert CARD.seconds(one(10**12, 1)) == pytest.approx(1 / MULTIPLY)
-    assert CARD.seconds(one(1, 10**9)) == pytest.approx(1 / BANDWIDTH)
-    assert CARD.seconds(one(10**12, 1), "tf32") == pytest.approx(1 / 4 / TENSOR_CORES)
-    assert CARD.seconds(one(10**12, 1, torch.bfloat16), "bf16-mixed") == pytest.approx(1 / 8 / TENSOR_CORES)
-    assert CARD.seconds(one(10**11, 1, torch.float64), "tf32") == pytest.approx(1 / MULTIPLY)
+    assert CARD.estimate_seconds(one(10**12, 1)) == pytest.approx(1 / PEAK_FRACTION)
+    assert CARD.estimate_seconds(one(1, 10**9)) == pytest.approx(1 / BANDWIDTH_FRACTION)
+    assert CARD.estimate_seconds(one(10**12, 1), "tf32") == pytest.approx(1 / 4 / TENSOR_CORE_FRACTION)
+    mixed = CARD.estimate_seconds(one(10**12, 1, torch.bfloat16), "bf16-mixed")
+    assert mixed == pytest.approx(1 / 8 / TENSOR_CORE_FRACTION)
+    assert CARD.estimate_seconds(one(10**11, 1, torch.float64), "tf32") == pytest.approx(1 / PEAK_FRACTION)
 
 
 def test_a_host_that_is_slower_than_the_card_decides():
     many = Counts(one(1, 1).operations * 1000)
-    assert CARD.seconds(many) == pytest.approx(1000 * 1e-6)
+    assert CARD.estimate_seconds(many) == pytest.approx(1000 * 1e-6)
 
 
 def test_a_card_has_the_precisions_of_its_arithmetic():
@@ -43,7 +44,7 @@ def test_the_work_of_preset_paper_is_what_its_settings_say():
     assert Images.of(config.datasets["cifar10"]).train == 47500
     assert Images.of(config.datasets["cifar10_500"]).train == 5000
     assert Images.of(config.datasets["imagenet"]).shape == (4, 32, 32)
-    work = work_of(config)
+    work = list_work(config)
     glow = [w.batches for w in work if w.stage == "train_flow" and w.kind == "flow_step" and w.subject == "glow"]
     assert glow == [499 * 93] * 2  # λ = 0 and 3e5; 47 500 images in batches of 512
     swin = [w.batches for w in work if w.kind == "classifier_step" and w.subject == "swin"]
@@ -58,11 +59,18 @@ def test_a_source_without_a_test_split_gives_a_part_of_its_images():
     assert (found.train, found.validation, found.test) == (1150, 288, 359)
 
 
+def test_a_source_of_known_size_keeps_it_whatever_image_size_says():
+    digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config.datasets["digits"]
+    folder = digits.model_copy(update={"source": "imagefolder", "image_size": 64})
+    assert Images.of(digits.model_copy(update={"image_size": 64})).shape == (1, 8, 8)
+    assert Images.of(folder).shape == (3, 64, 64)
+
+
 def test_the_page_says_that_nothing_was_run_and_sums_the_stages(tmp_path, monkeypatch):
     tiny = {"mef": {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}}
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "flows": tiny}).config
-    work = [w for w in work_of(config) if w.subject == "mef" and w.stage in ("start_flow", "evaluate", "generate")]
-    monkeypatch.setattr("nfpi.benchmark.projection.work_of", lambda _: work)
+    work = [w for w in list_work(config) if w.subject == "mef" and w.stage in ("start_flow", "evaluate", "generate")]
+    monkeypatch.setattr("nfpi.benchmark.projection.list_work", lambda _: work)
     where = ["--config", str(ROOT / "config.yaml"), "--presets", str(ROOT / "presets")]
     output = tmp_path / "performance.md"
     main(["--preset", "demo", "--output", str(output), *where])
@@ -80,7 +88,7 @@ def test_what_does_not_fit_says_what_would():
     large = Step(Counts(), Counts(), saved=16 * 2**30, state=2**30)
     flow = Work("train_flow", "flow_step", "mef", (3, 32, 32), 10, 512, 1, "cifar10")
     classifier = replace(flow, kind="classifier_step", batch=64)
-    assert _fitting(large, replace(CARD, memory=40), flow) == "fits"
-    assert _fitting(large, CARD, flow) == f"batch {int(512 * (0.85 * 10 - 1) / 16)}"
-    assert _fitting(large, CARD, classifier) == "accumulate: 4"
-    assert _fitting(large, replace(CARD, memory=1), classifier) == "does not fit"
+    assert _describe_fit(large, replace(CARD, memory=40), flow) == "fits"
+    assert _describe_fit(large, CARD, flow) == f"batch {int(512 * (0.85 * 10 - 1) / 16)}"
+    assert _describe_fit(large, CARD, classifier) == "accumulate: 4"
+    assert _describe_fit(large, replace(CARD, memory=1), classifier) == "does not fit"

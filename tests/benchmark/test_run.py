@@ -18,8 +18,8 @@ def test_everything_that_is_measured_is_written(tmp_path, monkeypatch):
         received.append(repeats)
         yield replace(FOUND, name=f"number {len(received)}")
 
-    monkeypatch.setattr(run, "UNPREPARED", (measure, measure))
-    monkeypatch.setattr(run, "PREPARED", (measure,))
+    monkeypatch.setattr(run, "CPU_MEASURES", (measure, measure))
+    monkeypatch.setattr(run, "DEVICE_MEASURES", (measure,))
     scales = (Scale("images", "a line", (1, 2), lambda size, _: float(size), 1),)
     monkeypatch.setattr(run, "measure_scaling", lambda device: measure_scaling(device, scales))
     monkeypatch.setattr(run, "draw_scaling", lambda frame: draw_scaling(frame, scales))

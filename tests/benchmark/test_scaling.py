@@ -29,4 +29,4 @@ def test_lines_are_drawn_on_logarithmic_axes_beside_what_they_should_grow_with()
 
 def test_the_smallest_size_of_every_scale_can_be_timed():
     for scale in SCALES:
-        assert scale.seconds(scale.sizes[0], CPU) > 0
+        assert scale.measure(scale.sizes[0], CPU) > 0

@@ -15,4 +15,4 @@ def test_processes_that_load_a_stage_are_compared_with_one_that_imports_torch(mo
 
 
 def test_what_is_run_is_possible():
-    start_up._run(start_up._LOADED.format(command="evaluate"))
+    start_up._run(start_up._STAGE_START.format(command="evaluate"))

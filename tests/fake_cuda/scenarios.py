@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from nfpi.augmentation import make_variants
-from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, fake_tensors, make_fake
+from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, make_fake, make_fake_mode
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.registry import build_classifier
 from nfpi.classifiers.training import ClassifierState
@@ -89,7 +89,7 @@ class Scenario:
     """
 
     def __init__(self) -> None:
-        self.mode, self.counter, self.saved = fake_tensors(), OperationCounter(CUDA), SavedMemory()
+        self.mode, self.counter, self.saved = make_fake_mode(), OperationCounter(CUDA), SavedMemory()
         self._steps: list[tuple[Counts, int]] = []
 
     @contextmanager

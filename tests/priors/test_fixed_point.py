@@ -15,7 +15,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from nfpi.benchmark.fixed_point import broadcast_iteration
+from nfpi.benchmark.fixed_point import iterate_by_broadcasting
 from nfpi.config.priors import FixedPointSettings
 from nfpi.linalg import geometric_mean
 from nfpi.priors import ClassStatistics, FixedPointConfig, FixedPointDiverged, GaussianPrior, fit_fixed_point
@@ -173,7 +173,7 @@ def test_one_iteration_is_the_one_of_the_benchmark(update, slips):
     )
     statistics = _statistics(classes=7, dimensions=11)
     found = fit_fixed_point(statistics, config).prior
-    mean, variance = broadcast_iteration(statistics.mean, statistics.variance, config)
+    mean, variance = iterate_by_broadcasting(statistics.mean, statistics.variance, config)
     torch.testing.assert_close(found.mean, mean, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(found.variance, variance, rtol=1e-11, atol=1e-11)
 
@@ -307,7 +307,7 @@ def test_gradient_along_isotropic_covariances_is_zero_at_their_exact_fixed_point
         ]
 
     assert max(gradient.abs().max() for gradient in gradients(result.prior, config)) < 1e-9
-    start = (_prior_of(statistics) if fitted == "both" else initial).isotropic()
+    start = (_prior_of(statistics) if fitted == "both" else initial).to_isotropic()
     assert max(gradient.abs().max() for gradient in gradients(start, config)) > 1e-2
     assert max(gradient.abs().max() for gradient in gradients(result.prior, replace(config, weight=6.0))) > 1e-3
 
@@ -427,7 +427,7 @@ def test_in_one_dimension_isotropic_covariances_change_nothing():
 def test_released_isotropic_step_is_the_mean_over_dimensions_of_numerator_and_denominator():
     statistics = _statistics()
     config = replace(RELEASED, max_iterations=1, pooled_mean_gaps=False)
-    start = _prior_of(_statistics(seed=1)).isotropic()
+    start = _prior_of(_statistics(seed=1)).to_isotropic()
     found = fit_fixed_point(statistics, replace(config, isotropic_variance=True), start).prior.variance[:, 0]
     kappa = _plain_kernel(start.mean, start.variance.diag_embed(), config)
     c, gap, v = config.weight / 12, start.mean[:, None] - start.mean[None], start.variance[:, 0]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nfpi.benchmark.measurement import Measurement, compared, medians
+from nfpi.benchmark.measurement import Measurement, compare_times, measure_medians
 from nfpi.linalg import exponential_action
 
 
@@ -21,13 +21,15 @@ def measure_actions(device: torch.device, repeats: int) -> Iterator[Measurement]
         columns = vector.detach().permute(0, 2, 1).reshape(-1, channels, 1).contiguous().requires_grad_()
         upstream_columns = upstream.permute(0, 2, 1).reshape(-1, channels, 1).contiguous()
 
-        def ours(field: Tensor = field, vector: Tensor = vector, upstream: Tensor = upstream) -> None:
+        def apply_action(field: Tensor = field, vector: Tensor = vector, upstream: Tensor = upstream) -> None:
             torch.autograd.grad(exponential_action(field, vector, 1.0), (field, vector), upstream)
 
-        def theirs(a: Tensor = matrices, x: Tensor = columns, upstream: Tensor = upstream_columns) -> None:
+        def multiply_by_exponential(
+            a: Tensor = matrices, x: Tensor = columns, upstream: Tensor = upstream_columns
+        ) -> None:
             torch.autograd.grad(torch.linalg.matrix_exp(a) @ x, (a, x), upstream)
 
-        fast, slow = medians(device, repeats, ours, theirs)
+        fast, slow = measure_medians(device, repeats, apply_action, multiply_by_exponential)
         name = f"coupling action e^S x, forward and backward, C = {channels}"
         reference = "torch.linalg.matrix_exp and a product"
-        yield compared(name, reference, fast, slow, "at least 8×", larger_is_better=True)
+        yield compare_times(name, reference, fast, slow, "at least 8×", larger_is_better=True)

@@ -9,13 +9,13 @@ import torch
 
 from nfpi.benchmark.counting import Counts
 
-MULTIPLY = 0.5
+PEAK_FRACTION = 0.5
 """Fraction of its peak that a card reaches in float32 and float64 products and convolutions."""
-TENSOR_CORES = 0.35
+TENSOR_CORE_FRACTION = 0.35
 """Fraction of its peak that a card reaches in TF32 and bfloat16; low, as the networks are narrow (128 channels)."""
-BANDWIDTH = 0.75
+BANDWIDTH_FRACTION = 0.75
 """Fraction of a card's memory bandwidth that element-wise operations and reductions reach."""
-FITS = 0.85
+MEMORY_FRACTION = 0.85
 """Fraction of a card's memory that a step may use; the rest is for the context, temporary results and fragmentation."""
 
 
@@ -42,24 +42,27 @@ class Card:
         """Training precisions that the card supports."""
         return [name for name, arithmetic in PRECISIONS.items() if arithmetic in self.peaks]
 
-    def seconds(self, counts: Counts, precision: str = "32-true") -> float:
+    def estimate_seconds(self, counts: Counts, precision: str = "32-true") -> float:
         """Estimate the seconds that counted operations take, by a roofline model.
 
         Each operation takes as long as its arithmetic or its memory traffic, whichever is longer. The result is the sum
         over the operations, or the time that the host needs to launch them if that is longer.
         """
-        busy = sum(max(op.flops / self._rate(op.dtype, precision), op.bytes / self._moved) for op in counts.operations)
+        busy = sum(
+            max(op.flops / self._estimate_rate(op.dtype, precision), op.bytes / self._usable_bandwidth)
+            for op in counts.operations
+        )
         return max(busy, len(counts.operations) * self.launch)
 
     @property
-    def _moved(self) -> float:
-        return self.bandwidth * BANDWIDTH
+    def _usable_bandwidth(self) -> float:
+        return self.bandwidth * BANDWIDTH_FRACTION
 
-    def _rate(self, dtype: torch.dtype, precision: str) -> float:
+    def _estimate_rate(self, dtype: torch.dtype, precision: str) -> float:
         arithmetic = str(dtype).removeprefix("torch.")
         if arithmetic == "float32" and precision == "tf32":
             arithmetic = "tf32"
-        share = TENSOR_CORES if arithmetic in ("tf32", "bfloat16") else MULTIPLY
+        share = TENSOR_CORE_FRACTION if arithmetic in ("tf32", "bfloat16") else PEAK_FRACTION
         return self.peaks[arithmetic] * share
 
 
@@ -84,7 +87,7 @@ CARDS = (
 """SXM modules, by the vendor's data sheets; the launch times are assumed for eager PyTorch on such nodes."""
 
 
-def peak_of(name: str, precision: str) -> float | None:
+def find_peak(name: str, precision: str) -> float | None:
     """Return the peak of a card in a precision, in operations per second; None if it is unknown.
 
     Args:

@@ -2,7 +2,8 @@
 
 Inductor traces the forward and the backward pass and plans their kernels before it generates code. The bytes of each
 kernel are those that Inductor counts, with each array read or written once. No code is generated: the traced graph runs
-instead, on fake tensors, so a step of any size takes seconds. The plan is private to PyTorch (written for 2.13).
+instead, on fake tensors, so a step of any size takes seconds. This relies on private parts of PyTorch, as they are in
+2.13.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nfpi.benchmark.computations import CLASSES
-from nfpi.benchmark.counting import OperationCounter, fake_tensors, make_fake
+from nfpi.benchmark.counting import OperationCounter, make_fake, make_fake_mode
 from nfpi.benchmark.measurement import Measurement
 from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.flows.image_flow import ImageFlow
@@ -41,7 +42,7 @@ def bytes_outside_convolutions(flow: ImageFlow, batch: int) -> tuple[int, int]:
         Bytes of the compiled step and of eager mode.
     """
     SeriesBounds(flow).choose()  # chosen before, because fake tensors have no values
-    mode, counter = fake_tensors(), OperationCounter()
+    mode, counter = make_fake_mode(), OperationCounter()
     make_fake(flow, mode).train()
     with mode:
         x, labels = torch.empty(batch, *flow.shape), torch.zeros(batch, dtype=torch.int64)
@@ -55,42 +56,42 @@ def bytes_outside_convolutions(flow: ImageFlow, batch: int) -> tuple[int, int]:
         with counter:
             step()
         flow.zero_grad()
-        with _counted_plans() as plans:
+        with _recorded_kernels() as kernels:
             step("inductor")
     eager = sum(operation.bytes for operation in counter.counts.operations if "convolution" not in operation.name)
-    return sum(moved for name, moved in plans if "convolution" not in name), eager
+    return sum(moved for name, moved in kernels if "convolution" not in name), eager
 
 
 @contextmanager
-def _counted_plans() -> Iterator[list[tuple[str, int]]]:
+def _recorded_kernels() -> Iterator[list[tuple[str, int]]]:
     """Make Inductor record its kernels instead of generating code; yield the growing list of their names and bytes."""
     from torch._functorch import config as autograd
     from torch._inductor import config as inductor
     from torch._inductor.graph import GraphLowering
 
-    plans: list[tuple[str, int]] = []
+    kernels: list[tuple[str, int]] = []
 
-    def count(graph: Any) -> SimpleNamespace:
+    def record_kernels(graph: Any) -> SimpleNamespace:
         graph.init_wrapper_code()
         graph._update_scheduler()
         for kernel in graph.scheduler.nodes:
             name = getattr(kernel.node, "python_kernel_name", None) or ""
-            plans.append((name, kernel.get_read_write_buffers_sizes()))
+            kernels.append((name, kernel.get_read_write_buffers_sizes()))
         graph.cache_key, graph.cache_path, graph.cache_linemap = "", os.devnull, []
-        return SimpleNamespace(call=_run(graph.module), __file__=os.devnull, runner=None)
+        return SimpleNamespace(call=_make_runner(graph.module), __file__=os.devnull, runner=None)
 
     before = GraphLowering.compile_to_module
     torch.compiler.reset()
-    GraphLowering.compile_to_module = count  # type: ignore[method-assign, assignment]
+    GraphLowering.compile_to_module = record_kernels  # type: ignore[method-assign, assignment]
     try:
         with inductor.patch(fx_graph_cache=False), autograd.patch(enable_autograd_cache=False):
-            yield plans
+            yield kernels
     finally:
         GraphLowering.compile_to_module = before  # type: ignore[method-assign]
         torch.compiler.reset()
 
 
-def _run(graph: torch.fx.GraphModule) -> Callable[[list[Tensor]], Any]:
+def _make_runner(graph: torch.fx.GraphModule) -> Callable[[list[Tensor]], Any]:
     """Return a function that runs a graph and, as generated code does, empties the list of its inputs."""
 
     def call(inputs: list[Tensor]) -> Any:
@@ -101,7 +102,7 @@ def _run(graph: torch.fx.GraphModule) -> Callable[[list[Tensor]], Any]:
     return call
 
 
-def measure_compiled(device: torch.device, repeats: int) -> Iterator[Measurement]:
+def measure_compiled_step(device: torch.device, repeats: int) -> Iterator[Measurement]:
     """Yield the bytes of a compiled training step of the paper's flow with one flow step a level, for any device.
 
     If the plan cannot be read in this version of PyTorch, a warning is logged and nothing is yielded.

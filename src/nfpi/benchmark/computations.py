@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, fake_tensors, make_fake
+from nfpi.benchmark.counting import Counts, OperationCounter, SavedMemory, make_fake, make_fake_mode
 from nfpi.benchmark.measurement import Measurement
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.image_flow import ImageFlow
@@ -45,7 +45,7 @@ class Step:
         return Counts(self.passes.operations + self.update.operations)
 
 
-def flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfig | None = None) -> Step:
+def count_flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfig | None = None) -> Step:
     """Count the operations and memory of a training step of a flow, whose parameters become fake.
 
     Args:
@@ -54,7 +54,7 @@ def flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfi
         precision: `32-true` or `bf16-mixed`, the precision of matrix products and convolutions.
         config: settings of the training, such as the optimizer; None: the defaults.
     """
-    config, mode = config or TrainingConfig(), fake_tensors()
+    config, mode = config or TrainingConfig(), make_fake_mode()
     SeriesBounds(flow).choose()  # chosen before, because fake tensors have no values
     make_fake(flow, mode).train()
     with mode, as_accelerator():
@@ -66,35 +66,35 @@ def flow_step(flow: ImageFlow, batch: int, precision: str, config: TrainingConfi
 
         mixed = _InPrecision(precision, flow)
 
-        def loss() -> Tensor:
+        def compute_loss() -> Tensor:
             return negative_log_likelihood(mixed, prior, x, labels).mean()
 
-        return _count_step(flow, loss, state.optimizer, state.average.update)
+        return _count_step(flow, compute_loss, state.optimizer, state.average.update)
 
 
-def classifier_step(
-    build: Callable[[], nn.Module],
+def count_classifier_step(
+    build_model: Callable[[], nn.Module],
     shape: tuple[int, ...],
     precision: str,
-    make: Callable[[nn.Module], torch.optim.Optimizer],
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
 ) -> Step:
     """Count the operations and memory of a training step of a classifier.
 
     Args:
-        build: function that returns the model, which maps images (B, C, H, W) to logits.
+        build_model: function that returns the model, which maps images (B, C, H, W) to logits.
         shape: shape of a batch of images, (B, C, H, W).
         precision: `32-true` or `bf16-mixed`.
-        make: function that returns an optimizer of the model's parameters.
+        make_optimizer: function that returns an optimizer of the model's parameters.
     """
-    mode = fake_tensors()
-    model = make_fake(build(), mode).train()
+    mode = make_fake_mode()
+    model = make_fake(build_model(), mode).train()
     with mode:
         x, labels = torch.empty(shape), torch.zeros(shape[0], dtype=torch.int64)
         mixed = _InPrecision(precision, model)
-        return _count_step(model, lambda: F.cross_entropy(mixed(x), labels), make(model))
+        return _count_step(model, lambda: F.cross_entropy(mixed(x), labels), make_optimizer(model))
 
 
-def forward(
+def count_forward(
     module: nn.Module, shape: tuple[int, ...], call: Callable[[nn.Module, Tensor], object] | None = None
 ) -> Counts:
     """Count the operations of a call in float32 without gradients; the module's parameters become fake.
@@ -104,7 +104,7 @@ def forward(
         shape: shape of its input, (B, C, H, W).
         call: function of the module and the input whose operations are counted; None: the module's forward pass.
     """
-    mode, counter = fake_tensors(), OperationCounter()
+    mode, counter = make_fake_mode(), OperationCounter()
     make_fake(module, mode).eval()
     with mode, as_accelerator(), torch.no_grad():
         x = torch.empty(shape)
@@ -134,9 +134,9 @@ def _count_step(
         optimizer.step()
         if average is not None:
             average(2)
-    weights = sum(map(_bytes, module.parameters()))
+    weights = sum(map(_count_bytes, module.parameters()))
     moments = sum(
-        _bytes(value) for of_one in optimizer.state.values() for value in of_one.values() if _is_moment(value)
+        _count_bytes(value) for of_one in optimizer.state.values() for value in of_one.values() if _is_moment(value)
     )
     state = weights * (3 if average is not None else 2) + moments
     return Step(passes.counts, update.counts, kept, state)
@@ -156,7 +156,7 @@ class _InPrecision(nn.Module):
         return tuple(part.float() for part in out) if isinstance(out, tuple) else out.float()
 
 
-def _bytes(tensor: Tensor) -> int:
+def _count_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
@@ -166,10 +166,10 @@ def _is_moment(value: object) -> bool:
 
 def measure_counts(device: torch.device, repeats: int) -> Iterator[Measurement]:
     """Count a training step of the paper's flow at its batch size; the counts do not depend on the machine's load."""
-    from nfpi.benchmark.convolutions import paper_flow
+    from nfpi.benchmark.convolutions import build_paper_flow
 
     for precision in ("32-true", "bf16-mixed"):
-        step = flow_step(paper_flow(), 512, precision)
+        step = count_flow_step(build_paper_flow(), 512, precision)
         name = f"training step, paper's flow, batch 512, {precision}: "
         passes, update = len(step.passes.operations), len(step.update.operations)
         yield Measurement(f"{name}forward and backward", "", passes, None, None, "operations", "at most 5000")

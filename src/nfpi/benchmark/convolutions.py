@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nfpi.benchmark.measurement import Measurement, compared, medians
+from nfpi.benchmark.measurement import Measurement, compare_times, measure_medians
 from nfpi.config.flows import MatrixExponentialSettings
 from nfpi.config.training import TrainingConfig
 from nfpi.data.domain import PixelDomain
@@ -31,7 +31,7 @@ PAPER_SHAPE = (3, 32, 32)
 CLASSES = 10
 
 
-def paper_flow() -> MatrixExponentialFlow:
+def build_paper_flow() -> MatrixExponentialFlow:
     """Build the flow of the paper for CIFAR's images."""
     return MatrixExponentialFlow(PAPER_SHAPE, **MatrixExponentialSettings().model_dump())
 
@@ -49,7 +49,7 @@ class Subject:
     batch: int
 
     def __post_init__(self) -> None:
-        self.flow = paper_flow().to(self.device)
+        self.flow = build_paper_flow().to(self.device)
         self.x = (2 * torch.rand(self.batch, *PAPER_SHAPE) - 1).to(self.device)
         self.flow.initialize(self.x)
 
@@ -79,25 +79,25 @@ def measure_training_step(device: torch.device, repeats: int, batch: int = 16) -
         flow.zero_grad()
         negative_log_likelihood(flow, subject.prior, x, labels).mean().backward()
 
-    def nets() -> None:
+    def run_nets() -> None:
         flow.zero_grad()
         for coupling, recorded in zip(couplings, inputs, strict=True):
             out = coupling.net(recorded)
             out.backward(torch.ones_like(out))
 
-    def bare() -> None:
+    def run_convolutions() -> None:
         for image, weight, bias, padding in convolutions:
             weight.grad = bias.grad = image.grad = None
             out = F.conv2d(image, weight, bias, padding=padding)
             out.backward(torch.ones_like(out))
 
-    ours, coupling_nets, bare_convolutions = medians(device, repeats, step, nets, bare)
+    ours, coupling_nets, bare_convolutions = measure_medians(device, repeats, step, run_nets, run_convolutions)
     name = f"training step, paper's flow, batch {batch}"
-    yield compared(name, "its coupling nets alone", ours, coupling_nets, "at most 1.10×")
-    yield compared(name, "their bare convolutions", ours, bare_convolutions, "at most 1.22×")
+    yield compare_times(name, "its coupling nets alone", ours, coupling_nets, "at most 1.10×")
+    yield compare_times(name, "their bare convolutions", ours, bare_convolutions, "at most 1.22×")
 
 
-def measure_use(device: torch.device, repeats: int, batch: int = 32) -> Iterator[Measurement]:
+def measure_inference(device: torch.device, repeats: int, batch: int = 32) -> Iterator[Measurement]:
     """Time computations without gradients at the paper's size: evaluation, statistics, classification, sampling.
 
     Classification and sampling are also timed with compiled networks, where there is a compiler. Uncompiled, the ELUs
@@ -117,7 +117,7 @@ def measure_use(device: torch.device, repeats: int, batch: int = 32) -> Iterator
         _, convolutions = record_convolutions(flow, subject.x)
 
     @torch.no_grad()
-    def bare() -> None:
+    def run_convolutions() -> None:
         for image, weight, bias, padding in convolutions:
             F.conv2d(image, weight, bias, padding=padding)
 
@@ -139,10 +139,11 @@ def measure_use(device: torch.device, repeats: int, batch: int = 32) -> Iterator
         uses["predict, compiled"] = lambda: compiled.predict(images.images)
         uses["sample, compiled"] = lambda: compiled.sample(images.labels)
         targets += ["at most 1.10×"] * 2
-    *times, bare_convolutions = medians(device, repeats, *uses.values(), bare)  # the warm-up run compiles
+    # the warm-up run compiles
+    *times, bare_convolutions = measure_medians(device, repeats, *uses.values(), run_convolutions)
     for name, ours, target in zip(uses, times, targets, strict=True):
         reference = "the bare convolutions of its coupling nets"
-        yield compared(f"{name}, paper's flow, {batch} images", reference, ours, bare_convolutions, target)
+        yield compare_times(f"{name}, paper's flow, {batch} images", reference, ours, bare_convolutions, target)
 
 
 def record_convolutions(

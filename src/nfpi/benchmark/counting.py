@@ -113,25 +113,28 @@ class OperationCounter(TorchDispatchMode):
         try:
             out = func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
-            out = self._made_up(func, args)
+            out = self._make_up_result(func, args)
         if func.overloadpacket is aten.any:
             out.nfpi_reads_false = True  # checks ask whether any value is infinite or NaN
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         tensors = [*inputs, *(value for value in tree_leaves(out) if isinstance(value, Tensor))]
-        here = [tensor.device.type == self._device.type for tensor in tensors]
-        if not any(here):
+        on_device = [tensor.device.type == self._device.type for tensor in tensors]
+        if not any(on_device):
             return out
-        if self._device.type != "cpu" and _host_waits(func, args, kwargs, all(here)):
+        if self._device.type != "cpu" and _makes_host_wait(func, args, kwargs, all(on_device)):
             self.counts.host_reads.append(str(func))
-        if not _works(func):
+        if not _does_work(func):
             return out
-        first = next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32)
+        dtype = next((tensor.dtype for tensor in inputs if tensor.is_floating_point()), torch.float32)
         count_flops = flop_registry.get(func.overloadpacket)
-        flops = count_flops(*args, **kwargs, out_val=out) if count_flops is not None else _attention(func, args)
-        self.counts.operations.append(Operation(str(func), flops, sum(map(_size, tensors)), first))
+        if count_flops is not None:
+            flops = count_flops(*args, **kwargs, out_val=out)
+        else:
+            flops = _count_attention_flops(func, args)
+        self.counts.operations.append(Operation(str(func), flops, sum(map(_count_bytes, tensors)), dtype))
         return out
 
-    def _made_up(self, func: OpOverload, args: Sequence[Any]) -> Any:
+    def _make_up_result(self, func: OpOverload, args: Sequence[Any]) -> Any:
         """Make up the result of an operation whose result, or its shape, depends on missing values."""
         packet, tensor = func.overloadpacket, args[0]
         if packet is aten._local_scalar_dense:
@@ -152,7 +155,7 @@ class OperationCounter(TorchDispatchMode):
         raise NotImplementedError(f"operation counter: no value is known for {func} on fake tensors")
 
 
-def _works(func: OpOverload) -> bool:
+def _does_work(func: OpOverload) -> bool:
     """Return whether an operation does work on its device, i.e. is no view, no allocation and no read by the host."""
     if func.namespace == "prim" or func.overloadpacket in _NO_WORK:
         return False
@@ -160,8 +163,8 @@ def _works(func: OpOverload) -> bool:
     return not any(alias is not None and not alias.is_write for alias in aliases)
 
 
-def _host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], one_device: bool) -> bool:
-    """Return whether the host waits for the device."""
+def _makes_host_wait(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], one_device: bool) -> bool:
+    """Return whether the host waits for the device in an operation."""
     packet = func.overloadpacket
     if packet in _COPIES:
         position = 2 if packet is aten.copy_ else len(args)  # of non_blocking, keyword-only in _to_copy
@@ -172,7 +175,7 @@ def _host_waits(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
 
 
-def _attention(func: OpOverload, args: Sequence[Any]) -> int:
+def _count_attention_flops(func: OpOverload, args: Sequence[Any]) -> int:
     """Return the FLOPs of attention on a CPU, which torch's counter does not include; 0 for other operations."""
     if func.overloadpacket not in _ATTENTION_ON_CPU:
         return 0
@@ -185,7 +188,7 @@ def _attention(func: OpOverload, args: Sequence[Any]) -> int:
     return products * 2 * batch * heads * length * key.shape[2] * width
 
 
-def _size(tensor: Tensor) -> int:
+def _count_bytes(tensor: Tensor) -> int:
     """Return the bytes of a tensor's memory; expanded axes take none."""
     sides = [side for side, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
     return math.prod(sides) * tensor.element_size()
@@ -214,7 +217,7 @@ class SavedMemory:
         return sum(storage.nbytes() for storage in self._kept.values())
 
 
-def fake_tensors() -> FakeTensorMode:
+def make_fake_mode() -> FakeTensorMode:
     """Return a context in which tensors have shapes, dtypes and devices, but neither values nor memory."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nfpi.benchmark.measurement import Measurement, compared, medians
+from nfpi.benchmark.measurement import Measurement, compare_times, measure_medians
 from nfpi.config.priors import FixedPointConfig
 from nfpi.priors.fixed_point import fit_fixed_point
 from nfpi.priors.statistics import ClassStatistics
@@ -24,17 +24,17 @@ _ITERATIONS = 5
 """Iterations of a timed fit; its convergence checks are included."""
 
 
-def random_statistics(classes: int, dimensions: int) -> ClassStatistics:
-    """Make reproducible random statistics of K classes in D dimensions; float64."""
+def make_random_statistics(classes: int, dimensions: int) -> ClassStatistics:
+    """Return reproducible random statistics of K classes in D dimensions, in float64."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.randn(classes, dimensions, generator=generator, dtype=torch.float64)
     variance = 0.5 + torch.rand(classes, dimensions, generator=generator, dtype=torch.float64)
     return ClassStatistics(torch.full((classes,), 500), mean, variance)
 
 
-def seconds_an_iteration(classes: int, dimensions: int, iterations: int = _ITERATIONS) -> float:
+def time_iteration(classes: int, dimensions: int, iterations: int = _ITERATIONS) -> float:
     """Time one fit of K classes in D dimensions on the CPU, in seconds per iteration."""
-    statistics = random_statistics(classes, dimensions)
+    statistics = make_random_statistics(classes, dimensions)
     config = FixedPointConfig(weight=1e3, tolerance=0.0, max_iterations=iterations)
     began = time.perf_counter()
     fit_fixed_point(statistics, config)
@@ -43,22 +43,22 @@ def seconds_an_iteration(classes: int, dimensions: int, iterations: int = _ITERA
 
 def measure_fixed_point(device: torch.device, repeats: int) -> Iterator[Measurement]:
     """Time one iteration on the CPU, float64, K = 100 and D = 3072, as for CIFAR100."""
-    statistics = random_statistics(100, 3072)
+    statistics = make_random_statistics(100, 3072)
     updates: tuple[Literal["released", "exact"], ...] = ("released", "exact")
     for update in updates:
         config = FixedPointConfig(weight=1e3, update=update, tolerance=0.0, max_iterations=_ITERATIONS)
-        fit, slow = medians(
+        fit, slow = measure_medians(
             device,
             repeats,
             partial(fit_fixed_point, statistics, config),
-            partial(broadcast_iteration, statistics.mean, statistics.variance, config),
+            partial(iterate_by_broadcasting, statistics.mean, statistics.variance, config),
         )
         name = f"fixed-point iteration ({update}), K = 100, D = 3072, float64, CPU"
         reference = "sums over K×K×D arrays"
-        yield compared(name, reference, fit / _ITERATIONS, slow, "at least 30×", larger_is_better=True)
+        yield compare_times(name, reference, fit / _ITERATIONS, slow, "at least 30×", larger_is_better=True)
 
 
-def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple[Tensor, Tensor]:
+def iterate_by_broadcasting(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple[Tensor, Tensor]:
     """Compute one iteration of Eqs. 5-7 literally, with K×K×D arrays of all pairs [i, j], starting from m and v.
 
     Args:
@@ -78,10 +78,10 @@ def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple
     kappa = kappa.fill_diagonal_(0.0)[:, :, None]
     transposed = kappa.transpose(0, 1)
     released = config.update == "released"
-    spread, tight_i, tight_j = vi, 1 / vi, 1 / vj
+    scale, precision_i, precision_j = vi, 1 / vi, 1 / vj
     if released and config.isotropic_mean_update:
-        spread, tight_i, tight_j = (t.mean(2, keepdim=True) for t in (spread, tight_i, tight_j))
-    mean = m + c * (spread * (kappa * tight_j + transposed * tight_i) * gap).sum(1)
+        scale, precision_i, precision_j = (t.mean(2, keepdim=True) for t in (scale, precision_i, precision_j))
+    mean = m + c * (scale * (kappa * precision_j + transposed * precision_i) * gap).sum(1)
     squares = gap**2
     if released and config.pooled_mean_gaps:
         squares = squares.sum(0)[None]
@@ -94,7 +94,7 @@ def broadcast_iteration(m: Tensor, v: Tensor, config: FixedPointConfig) -> tuple
 
 def measure_large_fit(device: torch.device, repeats: int) -> Iterator[Measurement]:
     """Measure the peak memory and the time per iteration of a fit of K = 1000, D = 4096, as for ImageNet latents."""
-    fit = "from nfpi.benchmark.fixed_point import describe_fit; print(describe_fit(1000, 4096))"
+    fit = "from nfpi.benchmark.fixed_point import measure_fit; print(measure_fit(1000, 4096))"
     process = subprocess.run([sys.executable, "-c", fit], capture_output=True, text=True, check=True)
     seconds, peak = json.loads(process.stdout)
     what = "K = 1000, D = 4096, float64"
@@ -110,12 +110,12 @@ def measure_large_fit(device: torch.device, repeats: int) -> Iterator[Measuremen
     )
 
 
-def describe_fit(classes: int, dimensions: int) -> str:
-    """Fit K classes in D dimensions, and return seconds per iteration and this process's peak GiB as JSON."""
-    return json.dumps([seconds_an_iteration(classes, dimensions, iterations=3), _peak_memory()])
+def measure_fit(classes: int, dimensions: int) -> str:
+    """Fit K classes in D dimensions, and return seconds per iteration and the process's peak memory (GiB) as JSON."""
+    return json.dumps([time_iteration(classes, dimensions, iterations=3), _read_peak_memory()])
 
 
-def _peak_memory() -> float:
+def _read_peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.is_file():  # on Linux getrusage returns the parent's peak where that was higher
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

@@ -37,34 +37,37 @@ class Measurement:
     target: str
 
 
-def compared(
+def compare_times(
     name: str, reference: str, ours: float, theirs: float, target: str, *, larger_is_better: bool = False
 ) -> Measurement:
-    """Make the line that compares two times in seconds; for the arguments see :class:`Measurement`."""
+    """Return the line that compares two times in seconds; for the arguments see :class:`Measurement`."""
     ratio = theirs / ours if larger_is_better else ours / theirs
     return Measurement(name, reference, ours, theirs, ratio, "s", target)
 
 
-def medians(device: torch.device, repeats: int, *sides: Callable[[], object]) -> list[float]:
-    """Measure median seconds of each side; the sides run alternately, after a warm-up run of each."""
+def measure_medians(device: torch.device, repeats: int, *sides: Callable[[], object]) -> list[float]:
+    """Measure the median seconds of each side; the sides run alternately, after a warm-up run of each."""
     times: list[list[float]] = [[] for _ in sides]
     for round_ in range(repeats + 1):
         for side, its_times in zip(sides, times, strict=True):
-            _synchronize(device)
+            synchronize(device)
             began = time.perf_counter()
             side()
-            _synchronize(device)
+            synchronize(device)
             if round_:
                 its_times.append(time.perf_counter() - began)
     return [statistics.median(its_times) for its_times in times]
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
-def describe(found: Sequence[Measurement], device: torch.device, repeats: int) -> str:
+def format_table(measurements: Sequence[Measurement], device: torch.device, repeats: int) -> str:
     """Format the lines as a Markdown table, under a line that describes the machine."""
     lines = [
         f"Medians of {repeats} runs, alternating; {describe_device(device)}, torch {torch.__version__}.",
@@ -72,14 +75,14 @@ def describe(found: Sequence[Measurement], device: torch.device, repeats: int) -
         "| what | reference | ours | reference | ratio | target |",
         "| :--- | :--- | ---: | ---: | ---: | :--- |",
     ]
-    for m in found:
+    for m in measurements:
         ratio = "" if m.ratio is None else f"{m.ratio:.2f}×"
-        ours, theirs = _amount(m.ours, m.unit), _amount(m.theirs, m.unit)
+        ours, theirs = _format_amount(m.ours, m.unit), _format_amount(m.theirs, m.unit)
         lines.append(f"| {m.name} | {m.reference} | {ours} | {theirs} | {ratio} | {m.target} |")
     return "\n".join(lines) + "\n"
 
 
-def _amount(value: float | None, unit: str) -> str:
+def _format_amount(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     if unit == "s":

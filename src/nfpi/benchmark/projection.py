@@ -14,10 +14,18 @@ from pathlib import Path
 
 import torch
 
-from nfpi.benchmark.batches import Projection, batch_of
-from nfpi.benchmark.cards import BANDWIDTH, CARDS, FITS, MULTIPLY, PRECISIONS, TENSOR_CORES, Card
+from nfpi.benchmark.batches import Projection, make_batch_key
+from nfpi.benchmark.cards import (
+    BANDWIDTH_FRACTION,
+    CARDS,
+    MEMORY_FRACTION,
+    PEAK_FRACTION,
+    PRECISIONS,
+    TENSOR_CORE_FRACTION,
+    Card,
+)
 from nfpi.benchmark.computations import Step
-from nfpi.benchmark.work import Work, work_of
+from nfpi.benchmark.work import Work, list_work
 from nfpi.config.resolution import resolve
 from nfpi.runtime.files import write_atomically
 
@@ -29,16 +37,16 @@ def compose_page(projection: Projection, preset: str) -> str:
     """Return the page as Markdown: the tables, and how they were computed."""
     return "\n".join(
         [
-            *_introduction(preset),
-            *_hours(projection),
-            *_steps(projection),
-            *_memory(projection),
-            *_assumptions(),
+            *_compose_introduction(preset),
+            *_compose_hours(projection),
+            *_compose_steps(projection),
+            *_compose_memory(projection),
+            *_compose_assumptions(),
         ]
     )
 
 
-def _introduction(preset: str) -> list[str]:
+def _compose_introduction(preset: str) -> list[str]:
     return [
         "# Performance on GPUs",
         "",
@@ -56,21 +64,21 @@ def _introduction(preset: str) -> list[str]:
     ]
 
 
-def _columns() -> list[tuple[Card, str]]:
+def _list_columns() -> list[tuple[Card, str]]:
     return [(card, precision) for card in CARDS for precision in card.precisions]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [head, [":---", *["---:"] * (len(head) - 1)], *rows]
     return [*("| " + " | ".join(line) + " |" for line in lines), ""]
 
 
-def _hours(projection: Projection) -> list[str]:
-    columns = _columns()
-    hours = [projection.hours_by_stage(card, precision) for card, precision in columns]
+def _compose_hours(projection: Projection) -> list[str]:
+    columns = _list_columns()
+    hours = [projection.estimate_hours(card, precision) for card, precision in columns]
     stages = sorted(hours[0], key=lambda stage: -hours[0][stage])
-    rows = [[stage, *(_short(column[stage]) for column in hours)] for stage in stages]
-    rows.append(["**all**", *(f"**{_short(sum(column.values()))}**" for column in hours)])
+    rows = [[stage, *(_format_hours(column[stage]) for column in hours)] for stage in stages]
+    rows.append(["**all**", *(f"**{_format_hours(sum(column.values()))}**" for column in hours)])
     head = ["stage", *(f"{card.name}, {precision}" for card, precision in columns)]
     return [
         "## Hours by stage",
@@ -80,37 +88,38 @@ def _hours(projection: Projection) -> list[str]:
         "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Not counted: reading and augmenting images (in parallel, on CPUs), the fit of priors (seconds), figures.",
         "",
-        *_table(head, rows),
+        *_format_table(head, rows),
     ]
 
 
-def _short(value: float) -> str:
+def _format_hours(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "< 0.1"
 
 
-def _trained(projection: Projection) -> list[Work]:
+def _select_training_steps(projection: Projection) -> list[Work]:
     """Return one item of work for each kind of training step."""
-    found = {batch_of(work): work for work in projection.work if work.kind.endswith("_step")}
+    found = {make_batch_key(work): work for work in projection.work if work.kind.endswith("_step")}
     return sorted(found.values(), key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
 
 
-def _title(work: Work) -> str:
+def _format_title(work: Work) -> str:
     sides = "×".join(map(str, work.shape))
     return f"{work.subject}, {sides}, batch {work.batch}"
 
 
-def _steps(projection: Projection) -> list[str]:
+def _compose_steps(projection: Projection) -> list[str]:
     rows = []
-    for work in _distinct_titles(_trained(projection)):
+    for work in _drop_equal_titles(_select_training_steps(projection)):
         for precision in ("32-true", "bf16-mixed"):
-            step = projection.step(work, precision)
+            step = projection.get_step(work, precision)
             counts = step.counts
             times = [
-                f"{1e3 * card.seconds(counts, precision):.0f}" if precision in card.precisions else "" for card in CARDS
+                f"{1e3 * card.estimate_seconds(counts, precision):.0f}" if precision in card.precisions else ""
+                for card in CARDS
             ]
             operations = f"{len(step.passes.operations)} + {len(step.update.operations)}"
             cells = [operations, f"{counts.flops / 1e12:.2f}", f"{counts.bytes / 1e9:.0f}"]
-            rows.append([f"{_title(work)}, {precision}", *cells, *times])
+            rows.append([f"{_format_title(work)}, {precision}", *cells, *times])
     head = ["training step", "operations", "TFLOP", "GB moved", *(f"{card.name} (ms)" for card in CARDS)]
     return [
         "## A training step",
@@ -119,38 +128,39 @@ def _steps(projection: Projection) -> list[str]:
         "passes, then those of the optimizer and the weight average.",
         "GB moved is what they read and write if nothing stays in a cache.",
         "",
-        *_table(head, rows),
+        *_format_table(head, rows),
     ]
 
 
-def _distinct_titles(works: Sequence[Work]) -> list[Work]:
+def _drop_equal_titles(works: Sequence[Work]) -> list[Work]:
     """Drop steps that differ from an earlier one only in the number of classes."""
-    return list({_title(work): work for work in reversed(works)}.values())[::-1]
+    return list({_format_title(work): work for work in reversed(works)}.values())[::-1]
 
 
-def _memory(projection: Projection) -> list[str]:
+def _compose_memory(projection: Projection) -> list[str]:
     rows = []
-    for work in _distinct_titles(_trained(projection)):
+    for work in _drop_equal_titles(_select_training_steps(projection)):
         for precision in ("32-true", "bf16-mixed"):
-            step = projection.step(work, precision)
-            fitting = [_fitting(step, card, work) if precision in card.precisions else "" for card in CARDS]
+            step = projection.get_step(work, precision)
+            fitting = [_describe_fit(step, card, work) if precision in card.precisions else "" for card in CARDS]
             amounts = [f"{step.saved / GIB:.1f}", f"{step.state / GIB:.2f}"]
-            rows.append([f"{_title(work)}, {precision}", *amounts, *fitting])
+            rows.append([f"{_format_title(work)}, {precision}", *amounts, *fitting])
     head = ["training step", "kept for backward (GiB)", "weights and moments (GiB)", *(card.name for card in CARDS)]
     return [
         "## Memory",
         "",
         '"Kept for backward" is what autograd stores; "weights and moments" include gradients and averaged weights.',
-        f"A step fits if their sum is at most {100 * FITS:.0f} % of the card's memory; the rest is for temporary "
-        "results, CUDA's context and fragmentation.",
+        f"A step fits if their sum is at most {100 * MEMORY_FRACTION:.0f} % of the card's memory; the rest is for "
+        "temporary results, CUDA's context and fragmentation.",
         "Otherwise the cell gives the `accumulate` of a classifier, or the batch size of a flow, that fits.",
         "",
-        *_table(head, rows),
+        *_format_table(head, rows),
     ]
 
 
-def _fitting(step: Step, card: Card, work: Work) -> str:
-    room = FITS * card.memory * GIB - step.state
+def _describe_fit(step: Step, card: Card, work: Work) -> str:
+    """Say whether a step fits into the memory of a card, and if not, which batch or accumulation does."""
+    room = MEMORY_FRACTION * card.memory * GIB - step.state
     if step.saved <= room:
         return "fits"
     if work.kind == "flow_step":
@@ -160,14 +170,12 @@ def _fitting(step: Step, card: Card, work: Work) -> str:
     return f"accumulate: {accumulate}" if accumulate is not None else "does not fit"
 
 
-def _assumptions() -> list[str]:
+def _compose_assumptions() -> list[str]:
     arithmetics = (*PRECISIONS.values(), "float64")
     head = ["card", "memory (GB)", "bandwidth (TB/s)", *arithmetics, "launch (µs)"]
     rows = []
     for card in CARDS:
-        peaks = [
-            f"{card.peaks[name] / 1e12:g}" if name in card.peaks else "" for name in (*PRECISIONS.values(), "float64")
-        ]
+        peaks = [f"{card.peaks[name] / 1e12:g}" if name in card.peaks else "" for name in arithmetics]
         rows.append([card.name, f"{card.memory:g}", f"{card.bandwidth / 1e12:g}", *peaks, f"{1e6 * card.launch:g}"])
     return [
         "## How it was computed",
@@ -177,15 +185,15 @@ def _assumptions() -> list[str]:
         "An operation takes the larger of FLOPs / peak and bytes / bandwidth; a batch takes the sum over its "
         "operations, or the host's time to launch them if that is longer.",
         "The time of a launch and the shares of the peaks that are reached are assumptions: "
-        f"{100 * MULTIPLY:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORES:.0f} % on tensor cores (TF32, "
-        f"bfloat16), {100 * BANDWIDTH:.0f} % of the bandwidth.",
+        f"{100 * PEAK_FRACTION:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORE_FRACTION:.0f} % on tensor "
+        f"cores (TF32, bfloat16), {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth.",
         "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules.",
         "The number of terms in the series of a coupling is that for entries of S up to 0.2; with twice this bound, a "
         "step takes about a third longer.",
         "Nothing is compiled, and neither caches nor the inefficiency of small kernels are taken into account, so real "
         "hours may differ by a factor of two.",
         "",
-        *_table(head, rows),
+        *_format_table(head, rows),
     ]
 
 
@@ -201,9 +209,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)
     resolved = resolve(chosen.config, chosen.presets, {"preset": chosen.preset})
-    projection = Projection(resolved.config, work_of(resolved.config))
+    projection = Projection(resolved.config, list_work(resolved.config))
     if chosen.jobs > 1:
-        projection.count(chosen.jobs)
+        projection.count_in_parallel(chosen.jobs)
     write_atomically(chosen.output, compose_page(projection, resolved.preset))
 
 

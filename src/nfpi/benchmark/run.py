@@ -11,11 +11,11 @@ import torch
 from tqdm import tqdm
 
 from nfpi.benchmark.actions import measure_actions
-from nfpi.benchmark.compiled import measure_compiled
+from nfpi.benchmark.compiled import measure_compiled_step
 from nfpi.benchmark.computations import measure_counts
-from nfpi.benchmark.convolutions import measure_training_step, measure_use
+from nfpi.benchmark.convolutions import measure_inference, measure_training_step
 from nfpi.benchmark.fixed_point import measure_fixed_point, measure_large_fit
-from nfpi.benchmark.measurement import Measurement, describe
+from nfpi.benchmark.measurement import Measurement, format_table
 from nfpi.benchmark.scaling import NAME, draw_scaling, measure_scaling
 from nfpi.benchmark.start_up import measure_start_up
 from nfpi.figures.drawn import save_drawn
@@ -25,16 +25,16 @@ from nfpi.runtime.files import write_atomically, written_together
 
 Measure = Callable[[torch.device, int], Iterable[Measurement]]
 
-UNPREPARED: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
-"""Measured on the CPU before `make_device`, which fitting a prior does not call."""
-PREPARED: tuple[Measure, ...] = (
+CPU_MEASURES: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
+"""Run on the CPU before `make_device` is called, as the fit of a prior does without it."""
+DEVICE_MEASURES: tuple[Measure, ...] = (
     measure_actions,
     measure_training_step,
-    measure_use,
+    measure_inference,
     measure_counts,
-    measure_compiled,
+    measure_compiled_step,
 )
-"""Measured on the best device after `make_device`, which lets the process keep freed memory, as in training."""
+"""Run on the best device after `make_device`, which lets the process keep freed memory, as in training."""
 
 
 def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
@@ -45,19 +45,19 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
         repeats: timed runs of each computation of a comparison, after a warm-up run.
     """
     torch.manual_seed(0)
-    found: list[Measurement] = []
-    with tqdm(total=len(UNPREPARED) + len(PREPARED) + 1, desc="benchmark", disable=None) as progress:
-        for measure in UNPREPARED:
-            found += measure(torch.device("cpu"), repeats)
+    measurements: list[Measurement] = []
+    with tqdm(total=len(CPU_MEASURES) + len(DEVICE_MEASURES) + 1, desc="benchmark", disable=None) as progress:
+        for measure in CPU_MEASURES:
+            measurements += measure(torch.device("cpu"), repeats)
             progress.update()
         device = make_device().device
-        for measure in PREPARED:
-            found += measure(device, repeats)
+        for measure in DEVICE_MEASURES:
+            measurements += measure(device, repeats)
             progress.update()
         drawn = draw_scaling(measure_scaling(device))
         progress.update()
     with written_together():
-        write_csv(pd.DataFrame([asdict(measurement) for measurement in found]), output / "benchmark.csv")
-        write_atomically(output / "benchmark.md", describe(found, device, repeats))
+        write_csv(pd.DataFrame([asdict(measurement) for measurement in measurements]), output / "benchmark.csv")
+        write_atomically(output / "benchmark.md", format_table(measurements, device, repeats))
         save_drawn(drawn, output, NAME)
-    return found
+    return measurements

@@ -12,8 +12,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nfpi.benchmark.fixed_point import seconds_an_iteration
-from nfpi.benchmark.measurement import medians
+from nfpi.benchmark.fixed_point import time_iteration
+from nfpi.benchmark.measurement import measure_medians
 from nfpi.data.domain import PixelDomain
 from nfpi.data.store import ImageSet
 from nfpi.evaluation import evaluate_flow
@@ -37,23 +37,23 @@ class Scale:
         against: quantity on the x-axis.
         computation: computation that is timed.
         sizes: values on the x-axis, in increasing order.
-        seconds: function that times the computation, given a size and a device.
+        measure: function that times the computation, given a size and a device.
         power: largest expected exponent of the growth with size, drawn as a line; None: unknown.
     """
 
     against: str
     computation: str
     sizes: tuple[int, ...]
-    seconds: Callable[[int, torch.device], float]
+    measure: Callable[[int, torch.device], float]
     power: int | None
 
 
-def _flow(levels: int) -> MatrixExponentialFlow:
+def _build_flow(levels: int) -> MatrixExponentialFlow:
     return MatrixExponentialFlow((3, _SIDE, _SIDE), [2] * levels, [1] * levels, [_WIDTH] * levels)
 
 
-def _seconds_of_images(images: int, device: torch.device) -> float:
-    flow = _flow(2).to(device)
+def _time_evaluation(images: int, device: torch.device) -> float:
+    flow = _build_flow(2).to(device)
     pixels = np.zeros((images, _SIDE, _SIDE, 3), np.uint8)
     image_set = ImageSet(pixels, np.arange(images) % 10, {"name": "", "classes": list("0123456789"), "extra": {}})
     prior = GaussianPrior(torch.zeros(10, pixels[0].size), torch.ones(10, pixels[0].size))
@@ -61,11 +61,11 @@ def _seconds_of_images(images: int, device: torch.device) -> float:
     def evaluate() -> object:
         return evaluate_flow(flow, prior, image_set, batch_size=_BATCH, seed=0, domain=PixelDomain(0.0), device=device)
 
-    return medians(device, _REPEATS, evaluate)[0]
+    return measure_medians(device, _REPEATS, evaluate)[0]
 
 
-def _seconds_of_levels(levels: int, device: torch.device) -> float:
-    flow, x = _flow(levels).to(device), torch.rand(_BATCH, 3, _SIDE, _SIDE, device=device)
+def _time_training_step(levels: int, device: torch.device) -> float:
+    flow, x = _build_flow(levels).to(device), torch.rand(_BATCH, 3, _SIDE, _SIDE, device=device)
     labels, dimensions = torch.zeros(_BATCH, dtype=torch.int64, device=device), x[0].numel()
     prior = GaussianPrior(torch.zeros(10, dimensions), torch.ones(10, dimensions)).to(device)
     flow.initialize(x)
@@ -74,26 +74,26 @@ def _seconds_of_levels(levels: int, device: torch.device) -> float:
         flow.zero_grad()
         negative_log_likelihood(flow, prior, x, labels).mean().backward()
 
-    return medians(device, _REPEATS, step)[0]
+    return measure_medians(device, _REPEATS, step)[0]
 
 
 SCALES = (
-    Scale("images", "evaluation of a small flow", (32, 128, 512), _seconds_of_images, 1),
-    Scale("levels", "training step of a small flow", (1, 2, 3, 4, 5), _seconds_of_levels, None),
-    Scale("classes", "fixed-point iteration, D = 1024", (10, 100, 1000), lambda k, _: seconds_an_iteration(k, 1024), 2),
-    Scale("dimensions", "fixed-point iteration, K = 100", _DIMENSIONS, lambda d, _: seconds_an_iteration(100, d), 1),
+    Scale("images", "evaluation of a small flow", (32, 128, 512), _time_evaluation, 1),
+    Scale("levels", "training step of a small flow", (1, 2, 3, 4, 5), _time_training_step, None),
+    Scale("classes", "fixed-point iteration, D = 1024", (10, 100, 1000), lambda k, _: time_iteration(k, 1024), 2),
+    Scale("dimensions", "fixed-point iteration, K = 100", _DIMENSIONS, lambda d, _: time_iteration(100, d), 1),
 )
 
 
 def measure_scaling(device: torch.device, scales: tuple[Scale, ...] = SCALES) -> pd.DataFrame:
     """Time every size of every panel; return a frame with :data:`COLUMNS`. The fixed point runs on the CPU."""
 
-    def rows() -> Iterator[tuple[str, str, int, float]]:
+    def measure_rows() -> Iterator[tuple[str, str, int, float]]:
         for scale in scales:
             for size in scale.sizes:
-                yield scale.against, scale.computation, size, scale.seconds(size, device)
+                yield scale.against, scale.computation, size, scale.measure(size, device)
 
-    return pd.DataFrame(rows(), columns=list(COLUMNS))
+    return pd.DataFrame(measure_rows(), columns=list(COLUMNS))
 
 
 def draw_scaling(frame: pd.DataFrame, scales: tuple[Scale, ...] = SCALES) -> Drawn:
@@ -102,17 +102,17 @@ def draw_scaling(frame: pd.DataFrame, scales: tuple[Scale, ...] = SCALES) -> Dra
         figure = Figure(figsize=(2 * COLUMN_WIDTH, 1.6 * COLUMN_WIDTH), layout="constrained")
         panels = figure.subplots(2, -(-len(scales) // 2), squeeze=False).flat
         for panel, scale in zip(panels, scales, strict=False):
-            _draw(panel, scale, frame[frame["against"] == scale.against])
+            _draw_panel(panel, scale, frame[frame["against"] == scale.against])
     return Drawn({NAME: figure}, frame)
 
 
-def _draw(panel: Axes, scale: Scale, measured: pd.DataFrame) -> None:
+def _draw_panel(panel: Axes, scale: Scale, measured: pd.DataFrame) -> None:
     sizes, seconds = measured["size"].to_numpy(float), measured["seconds"].to_numpy(float)
     panel.loglog(sizes, seconds, "o-", color=OKABE_ITO["blue"], markersize=3, label="measured")
     if scale.power is not None and len(sizes):
-        bound = seconds[-1] * (sizes / sizes[-1]) ** scale.power
+        expected = seconds[-1] * (sizes / sizes[-1]) ** scale.power
         label = f"slope {scale.power}"
-        panel.loglog(sizes, bound, "--", color=OKABE_ITO["vermillion"], linewidth=0.8, label=label)
+        panel.loglog(sizes, expected, "--", color=OKABE_ITO["vermillion"], linewidth=0.8, label=label)
     panel.set_xticks(sizes, [f"{size:.0f}" for size in sizes], minor=False)
     panel.set_xticks([], minor=True)
     panel.set_xlabel(scale.against)

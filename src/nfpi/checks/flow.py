@@ -85,7 +85,7 @@ def _compute_relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def check_bounds(subject: Subject) -> Iterator[Line]:
-    """Train a few steps with the training loop; check that the series had enough terms, and that these did not double."""
+    """Train a few steps with the training loop; check that no series had too few terms or doubled their number."""
     trainer = subject.trained
     began = time.monotonic()
     trainer.step(*trainer.make_batch())

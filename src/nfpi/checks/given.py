@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
-from nfpi.checks.report import Line, one_line
-from nfpi.checks.subject import Subject, release_memory, synchronize
+from nfpi.benchmark.measurement import synchronize
+from nfpi.checks.report import Line, format_error
+from nfpi.checks.subject import Subject, release_memory
 from nfpi.data.errors import DataError
 
 _IMAGES, _ON_CPU = 16, 2
@@ -44,9 +45,9 @@ def check_data(subject: Subject) -> Iterator[Line]:
 
 def check_weights(subject: Subject) -> Iterator[Line]:
     """Check that the weight files of the classifiers exist."""
-    from nfpi.checks.classifiers import used_classifiers
+    from nfpi.checks.classifiers import find_classifiers
 
-    files = {name: config.weights for (name, _), config in used_classifiers(subject.config).items()}
+    files = {name: config.weights for (name, _), config in find_classifiers(subject.config).items()}
     for name, file in files.items():
         if file is not None and not file.is_file():
             yield Line("weights", "missing", f"classifiers.{name}.weights: {file} is not there")
@@ -61,10 +62,10 @@ def check_autoencoder(subject: Subject) -> Iterator[Line]:
         if not block.vae.is_dir():
             yield Line("autoencoder", "missing", f"datasets.{dataset}.vae: {block.vae} is not there: give its folder")
             continue
-        yield _autoencoder_line(subject, dataset)
+        yield _check_one_autoencoder(subject, dataset)
 
 
-def _autoencoder_line(subject: Subject, dataset: str) -> Line:
+def _check_one_autoencoder(subject: Subject, dataset: str) -> Line:
     from nfpi.data.autoencoder import decode, encode, load_autoencoder
 
     block = subject.config.datasets[dataset]
@@ -74,7 +75,7 @@ def _autoencoder_line(subject: Subject, dataset: str) -> Line:
     try:
         autoencoder = load_autoencoder(block.vae, subject.device)
     except DataError as error:
-        return Line("autoencoder", "FAILED", one_line(error))
+        return Line("autoencoder", "FAILED", format_error(error))
     images = torch.randint(256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     rates = []
     latents = encode(autoencoder, images)

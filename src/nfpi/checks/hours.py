@@ -9,15 +9,15 @@ from functools import partial
 
 import torch
 
-from nfpi.benchmark.batches import stage_name
-from nfpi.benchmark.work import Images, Work, work_of
+from nfpi.benchmark.batches import format_stage_name
+from nfpi.benchmark.work import Images, Work, list_work
 from nfpi.checks.report import Line
-from nfpi.checks.subject import SHORT, Subject, Trainer, in_mode, release_memory, seconds_of
+from nfpi.checks.subject import SHORT_STEP, Subject, Trainer, in_mode, release_memory, time_action
 from nfpi.runtime.precision import full_precision
 
 _JOBS = 5
 """times that a job is run under the cluster profiles, retries included"""
-_SCORING = 1 / 3
+_PREDICTION_SHARE = 1 / 3
 """time of a classifier's prediction, as a part of that of its training step on the same images"""
 
 
@@ -27,13 +27,13 @@ def check_passes(subject: Subject) -> Iterator[Line]:
         release_memory()
         full = workload.training.batch_size
         # On a CPU the whole batch is timed only if its training step was short, otherwise a smaller one.
-        batch = full if subject.seconds.get(workload.name, math.inf) < SHORT else subject.batch(full)
+        batch = full if subject.seconds.get(workload.name, math.inf) < SHORT_STEP else subject.limit_batch_size(full)
         trainer = Trainer.new(workload, batch, "32-true")
-        flow, (x, _) = trainer.state.flow, trainer.batch()
+        flow, (x, _) = trainer.state.flow, trainer.make_batch()
         with torch.no_grad(), full_precision(), in_mode(flow, training=False):
             z, _ = flow(x)
             forward, inverse = (
-                seconds_of(partial(direction, images), subject.device) / len(x)
+                time_action(partial(direction, images), subject.device) / len(x)
                 for direction, images in ((flow, x), (flow.inverse, z))
             )
         for other in subject.workloads:
@@ -46,11 +46,11 @@ def check_passes(subject: Subject) -> Iterator[Line]:
 
 def check_hours(subject: Subject) -> Iterator[Line]:
     """Project the hours of each training of a flow, and of each stage of the preset, from the measured times."""
-    yield from _trainings(subject)
-    yield from _stages(subject)
+    yield from _project_trainings(subject)
+    yield from _project_stages(subject)
 
 
-def _trainings(subject: Subject) -> Iterator[Line]:
+def _project_trainings(subject: Subject) -> Iterator[Line]:
     """Yield the hours of a training of each workload, and how often it must be resumed under the profiles."""
     limit = subject.config.resources.get("train_flow")
     for workload in subject.workloads:
@@ -80,9 +80,9 @@ def _trainings(subject: Subject) -> Iterator[Line]:
             yield Line("hours", "ok", text)
 
 
-def _stages(subject: Subject) -> Iterator[Line]:
+def _project_stages(subject: Subject) -> Iterator[Line]:
     """Yield the hours of each stage, over all runs of the preset."""
-    hours, unknown = stage_hours(subject)
+    hours, unknown = compute_stage_hours(subject)
     about = "" if subject.on_gpu else "about "
     for stage, value in hours.items():
         yield Line("hours", "ok", f"{stage}: {about}{value:.2g} h for all runs of the preset")
@@ -92,7 +92,7 @@ def _stages(subject: Subject) -> Iterator[Line]:
         yield Line("hours", "missing", f"not counted, as no check measured it: {', '.join(sorted(unknown))}")
 
 
-def stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
+def compute_stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
     """Compute the hours of each stage of the subject's data sets and flows.
 
     The time of a batch is taken to be proportional to its number of images, except for the training steps of a flow,
@@ -105,39 +105,39 @@ def stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
     datasets = {workload.dataset for workload in subject.workloads}
     hours: defaultdict[str, float] = defaultdict(float)
     unknown = set()
-    for work in work_of(subject.config):
-        if work.dataset not in datasets or (work.kind.startswith("flow") and _workload(work) not in names):
+    for work in list_work(subject.config):
+        if work.dataset not in datasets or (work.kind.startswith("flow") and _format_workload_name(work) not in names):
             continue
-        seconds = _seconds(subject, work)
+        seconds = _estimate_seconds(subject, work)
         if seconds is None:
-            unknown.add(stage_name(work))
+            unknown.add(format_stage_name(work))
         else:
-            hours[stage_name(work)] += seconds / 3600
+            hours[format_stage_name(work)] += seconds / 3600
     return dict(sorted(hours.items())), unknown
 
 
-def _workload(work: Work) -> str:
+def _format_workload_name(work: Work) -> str:
     return f"{work.subject} on {work.dataset}"
 
 
-def _seconds(subject: Subject, work: Work) -> float | None:
+def _estimate_seconds(subject: Subject, work: Work) -> float | None:
     """Return the seconds of all batches; None: not known."""
-    images = _share_of_images(subject, work.dataset)
+    images = _compute_share_of_images(subject, work.dataset)
     if images is None:
         return None
     count = images * work.batches
     if work.kind == "flow_step":
-        step = subject.seconds.get(_workload(work))
+        step = subject.seconds.get(_format_workload_name(work))
         return None if step is None else count * step
     if work.kind == "classifier_forward":
         each = subject.per_image.get(("classifier_step", work.subject, work.dataset))
-        return None if each is None else count * work.batch * each * _SCORING
+        return None if each is None else count * work.batch * each * _PREDICTION_SHARE
     each = subject.per_image.get((work.kind, work.subject, work.dataset))
     return None if each is None else count * work.batch * each
 
 
-def _share_of_images(subject: Subject, dataset: str) -> float | None:
-    """Return the number of prepared images divided by the number that `work_of` assumes; None: not known."""
+def _compute_share_of_images(subject: Subject, dataset: str) -> float | None:
+    """Return the number of prepared images divided by the number that `list_work` assumes; None: not known."""
     counts = {workload.dataset: workload.count for workload in subject.workloads}
     found = counts[dataset]
     return None if found is None else found / Images.of(subject.config.datasets[dataset]).train

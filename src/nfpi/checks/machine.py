@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from nfpi.checks.report import Line
-from nfpi.checks.subject import SEED, Subject, first_images
+from nfpi.checks.subject import SEED, Subject, select_first_images
 from nfpi.data.loader import START_METHOD
 from nfpi.training.batches import TrainingData
 
-_SHARED = Path("/dev/shm")
+_SHARED_MEMORY = Path("/dev/shm")
 _BATCHES_AHEAD = 2
 """batches prefetched by each worker, torch's default"""
 _MARGIN_WITH_WORKERS, _MARGIN_WITHOUT_WORKERS = 1.2, 5.0
@@ -24,13 +24,13 @@ _MARGIN_WITH_WORKERS, _MARGIN_WITHOUT_WORKERS = 1.2, 5.0
 _BATCHES = 8
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def load_average() -> int:
+def read_load_average() -> int:
     """Return how many processes ran at once on this machine in the last minute, on average; 0 if unknown."""
     return round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
 
@@ -41,8 +41,8 @@ def check_threads(subject: Subject) -> Iterator[Line]:
     A thread that shares its core with another process keeps all other threads waiting at the end of each operation.
     On two cores, one of them busy, steps with two threads took 100 times as long as on two idle cores.
     """
-    threads, workers, found = torch.get_num_threads(), subject.main.training.workers, cores()
-    machine, load = os.cpu_count() or 1, load_average()
+    threads, workers, found = torch.get_num_threads(), subject.main.training.workers, count_cores()
+    machine, load = os.cpu_count() or 1, read_load_average()
     text = f"{found} cores, {threads} threads, {workers} workers that start by {START_METHOD}"
     if threads > found:
         yield Line("threads", "slow", f"{text}: set OMP_NUM_THREADS={found}")
@@ -55,7 +55,7 @@ def check_threads(subject: Subject) -> Iterator[Line]:
         yield Line("threads", "ok", text)
 
 
-def check_shared_memory(subject: Subject, folder: Path = _SHARED) -> Iterator[Line]:
+def check_shared_memory(subject: Subject, folder: Path = _SHARED_MEMORY) -> Iterator[Line]:
     """Compare /dev/shm with the batches that workers put there."""
     training, images = subject.main.training, subject.main.images
     size = training.batch_size * images.images[:1].nbytes
@@ -79,8 +79,8 @@ def check_loader(subject: Subject) -> Iterator[Line]:
     Neither rate includes waiting: batches are read without steps, and steps were timed with a batch in memory.
     """
     workload = subject.main
-    workers = min(workload.training.workers, cores())
-    rate = reading_rate(subject, workers)
+    workers = min(workload.training.workers, count_cores())
+    rate = measure_reading_rate(subject, workers)
     seconds = subject.seconds.get(workload.name)
     text = f"{workload.name}: {rate:.0f} images/s by {workers} workers" + (
         "" if workload.prepared else ", random images"
@@ -95,22 +95,22 @@ def check_loader(subject: Subject) -> Iterator[Line]:
     if rate >= (_MARGIN_WITH_WORKERS if workers else _MARGIN_WITHOUT_WORKERS) * need:
         yield Line("loader", "ok", text)
         return
-    wanted, most = int(max(1, workers) * _MARGIN_WITH_WORKERS * need / rate) + 1, max(1, cores() - 1)
+    wanted, most = int(max(1, workers) * _MARGIN_WITH_WORKERS * need / rate) + 1, max(1, count_cores() - 1)
     advice = f"set training.workers: {min(wanted, most)}" if workers < most else "ask for more cores, and set workers"
     yield Line("loader", "slow", f"{text}: {advice}")
 
 
-def reading_rate(subject: Subject, workers: int) -> float:
+def measure_reading_rate(subject: Subject, workers: int) -> float:
     """Measure the images per second that are read and augmented, on the CPU, without training steps.
 
     Batches that the workers prefetched before the timing starts are not counted.
     """
     workload = subject.main
-    batch, ahead = subject.batch(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers
+    batch, ahead = subject.limit_batch_size(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers
     timed = max(_BATCHES, 2 * workers)
     update = {"batch_size": batch, "workers": workers}
     config = workload.training.model_copy(update=update)
-    data = TrainingData(first_images(workload.images, (ahead + timed) * batch), None, config, subject.device)
+    data = TrainingData(select_first_images(workload.images, (ahead + timed) * batch), None, config, subject.device)
     with closing(data):
         stream = data.read(SEED, 0)
         for _ in range(ahead):

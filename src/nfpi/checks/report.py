@@ -24,7 +24,7 @@ class Line:
     Attributes:
         check: what was checked.
         verdict: ok; slow: it works, and `text` says what to set; missing: it was not checked, and `text` says what to
-            give; FAILED: a training would end badly, and `text` says what to do.
+            give; FAILED: a training would fail, and `text` says what to do.
         text: what was found, with its numbers.
     """
 
@@ -50,15 +50,15 @@ def write_report(path: Path, lines: Sequence[Line], about: dict[str, Any]) -> No
         about: what was checked, and where.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {**about, "passed": not failed(lines), "checks": [asdict(line) for line in lines]}
+    content = {**about, "passed": not list_failed(lines), "checks": [asdict(line) for line in lines]}
     write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
-def failed(lines: Sequence[Line]) -> list[str]:
+def list_failed(lines: Sequence[Line]) -> list[str]:
     """Return the names of the checks that failed."""
     return list(dict.fromkeys(line.check for line in lines if line.verdict == "FAILED"))
 
 
-def one_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Return the message of an error without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -89,8 +89,7 @@ def run_check(check: Check, subject: Subject) -> Iterator[Line]:
         raise
     except Exception as error:
         name = check.__name__.removeprefix("check_").replace("_", " ")
-        yield Line(
-            name, "FAILED", describe_fault(error, "train-flow") or f"{type(error).__name__}: {format_error(error)}"
-        )
+        text = describe_fault(error, "train-flow") or f"{type(error).__name__}: {format_error(error)}"
+        yield Line(name, "FAILED", text)
     finally:
         release_memory()

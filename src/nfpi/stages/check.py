@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import nfpi
-from nfpi.checks.report import failed, print_line, write_report
+from nfpi.checks.report import list_failed, print_line, write_report
 from nfpi.checks.run import run_checks
 from nfpi.config import ConfigError, Resolved, resolve
 from nfpi.stages.options.check import CheckDevice
@@ -37,7 +37,7 @@ def check_device(command: CheckDevice) -> None:
         seconds = round(time.monotonic() - began, 1)
         about = {"preset": resolved.preset, "torch": torch.__version__, "nfpi": nfpi.__version__, "seconds": seconds}
         write_report(command.output, lines, about)
-    names = failed(lines)
+    names = list_failed(lines)
     if names:
         raise ValueError(f"check-device: {', '.join(names)} FAILED; see the lines above")
 
