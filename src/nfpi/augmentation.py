@@ -312,7 +312,6 @@ class _ClassImages:
 
     def _displace(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
         """Compute z', (B, D), of the latents at these places (B,) of a block."""
-
         rows = torch.from_numpy(block * self._config.batch_size + places)
         partner, share = (drawn[rows, variant] for drawn in self._draw(attempt))
         pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)

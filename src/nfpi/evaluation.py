@@ -83,7 +83,6 @@ def evaluate_flow(
     correct = among_five = 0
     nll = 0.0
     num_best = min(5, prior.num_classes)
-
     log_probs, all_labels = [], []
     for index, (images, labels) in enumerate(load_batches(image_set, batch_size, seed=seed)):
         all_labels.append(labels)

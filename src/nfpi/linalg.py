@@ -39,7 +39,6 @@ def launches_operations(device: torch.device) -> bool:
 @contextmanager
 def as_accelerator() -> Iterator[None]:
     """Choose operations as on an accelerator within the `with` block, to count them without one."""
-
     global _as_accelerator
     _as_accelerator, before = True, _as_accelerator
     try:

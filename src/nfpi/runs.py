@@ -113,7 +113,6 @@ class Run:
         flow_fields = (self.flow, self.prior, self.weight)
         if None in flow_fields and flow_fields != (None, None, None):
             raise ValueError(f"run: expected flow, prior and weight together or none of them, received {flow_fields}")
-
         if self.flow is None and (self.classifier is None or self.augmentation is None):
             raise ValueError("run: expected a flow, or a classifier with an augmentation, received neither")
         if self.classifier is None and self.augmentation is not None:

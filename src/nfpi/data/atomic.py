@@ -66,7 +66,6 @@ def replace_folder(
 @contextmanager
 def _try_lock(folder: Path) -> Iterator[bool | None]:
     """Try to lock a folder; yields whether this succeeded, None if the file system cannot lock folders."""
-
     descriptor = os.open(folder, os.O_RDONLY)
     acquired: bool | None = True
     try:

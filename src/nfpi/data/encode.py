@@ -85,7 +85,6 @@ def encode_dataset(
 
     def list_files(split: Split) -> tuple[list[str], np.ndarray]:
         """List the names and labels of the images of a split."""
-
         origin, chosen = assigned[split]
         names = images.names[origin]
         return [names[index] for index in chosen], images.labels[origin][chosen]
@@ -150,7 +149,6 @@ def _compute_fingerprint(config: DatasetConfig, root: Path, files: str, names: l
 
 def _make_record(files: SourceFiles, encoded: set[str], known: dict[str, bytes]) -> SourceRecord:
     """Make the record of the encoded files.
-
 
     Args:
         files: the source files, as listed before encoding.

@@ -72,7 +72,6 @@ def list_image_folder(root: Path) -> ImageFolder:
     Raises:
         DataError: the folder has another structure (see :func:`find_split_folders`), only one class, a class without
             images, or a class name that is not UTF-8.
-
     """
     places = find_split_folders(root)
     first, *others = places.values()
