@@ -39,7 +39,7 @@ def test_posteriors_are_those_of_equally_frequent_classes(fitted, images):
 def test_log_prob_is_that_of_the_formula(fitted, images):
     """log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|, the determinant by autograd's Jacobian."""
     x = fitted.domain.to_flow(torch.from_numpy(images.images[:1]).permute(0, 3, 1, 2), None)
-    x = x + inference.fixed_noise(fitted.domain, fitted.flow.shape)
+    x = x + inference.draw_fixed_noise(fitted.domain, fitted.flow.shape)
     jacobian = torch.autograd.functional.jacobian(lambda x: fitted.flow(x)[0].flatten(), x).reshape(64, 64)
     z = torch.from_numpy(fitted.encode(images.images[:1])).double()
     expected = fitted.prior.log_prob(z)[0] + torch.linalg.slogdet(jacobian.double()).logabsdet
@@ -64,7 +64,7 @@ def test_batches_have_bounded_numbers_of_pixels(make_images):
     for side in (8, 32, 64, 512, 4096):
         flow = torch.nn.Identity()
         flow.shape = (3, side, side)
-        sizes[side] = inference.batch_size_of(flow)
+        sizes[side] = inference.choose_batch_size(flow)
     assert sizes == {8: 1024, 32: 256, 64: 64, 512: 1, 4096: 1}
 
 

@@ -56,7 +56,7 @@ def test_it_equals_the_weights_until_averaging_begins():
     ("step", "decay"), [(1, 0), (10, 0), (11, 0), (12, 1 - 2**-0.75), (20, 1 - 10**-0.75), (9999, 0.9)]
 )
 def test_the_decay_grows_with_the_steps(step, decay):
-    assert WeightAverage(nn.Linear(1, 1), 0.9, 0.75, first_step=10).decay_at(step) == pytest.approx(decay)
+    assert WeightAverage(nn.Linear(1, 1), 0.9, 0.75, first_step=10).compute_decay(step) == pytest.approx(decay)
 
 
 def test_weights_that_are_loaded_are_averaged_too():

@@ -21,7 +21,7 @@ from nfpi.runtime.signals import Interruption
 from nfpi.training import loop
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
 from nfpi.training.divergence import TrainingDiverged, require_finite
-from nfpi.training.epoch_prior import LearnedPrior, prior_of_epoch
+from nfpi.training.epoch_prior import LearnedPrior, prepare_epoch_prior
 from nfpi.training.loop import continue_training
 from nfpi.training.state import TrainingState
 
@@ -75,7 +75,7 @@ def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device
     data, file = make_data(), tmp_path / "state.safetensors"
     begun = start(data, device)
     begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
-    prior_of_epoch(begun.state, begun.prior, data, Interruption())
+    prepare_epoch_prior(begun.state, begun.prior, data, Interruption())
     assert begun.state.learner.steps == 1
     begun.state.save(file, {})
     state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
@@ -133,7 +133,7 @@ def test_the_repulsion_of_a_batch_is_that_of_equation_4_over_the_classes(make_da
         pairs = [(begun.state.flow(x)[0], y) for x, y in data.stream(SEED, STATISTICS_EPOCH)]
     z, labels = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
     learned = LearnedPrior(learner, CPU)
-    loss = learned.loss(-learned.current().log_prob_of(z, labels))
+    loss = learned.compute_loss(-learned.get_gaussians().log_prob_of(z, labels))
     assert loss.item() == pytest.approx(learner.objective(begun.statistics).item() / 3, rel=1e-5)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nfpi.config import TrainingConfig
-from nfpi.training.optimizers import learning_rate, make_optimizer
+from nfpi.training.optimizers import compute_learning_rate, make_optimizer
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_the_paper_trains_by_adamax_without_weight_decay():
 
 def rates(steps: int, **settings: object) -> list[float]:
     config = TrainingConfig(learning_rate=0.1, **settings)
-    return [learning_rate(config, step, steps) for step in range(1, steps + 1)]
+    return [compute_learning_rate(config, step, steps) for step in range(1, steps + 1)]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])

@@ -41,7 +41,7 @@ class NormalizedConv2d(nn.Module):
     The scale and the shift are folded into the kernel and the bias, so they need no operation on the image.
 
     Args:
-        in_channels, out_channels: of the convolution.
+        in_channels, out_channels: numbers of channels of the convolution.
         kernel_size: odd; the image keeps its size.
         starts_at_zero: the initialisation sets the scale and the shift to 0 instead.
         initial_scale: None: the kernel is normal with variance 1/fan_in, and the initialisation sets the scale; a

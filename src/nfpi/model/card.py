@@ -49,7 +49,7 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         pipeline_tag="image-classification",
         tags=list(_TAGS),
         model_name=title if metrics else None,
-        eval_results=list(_results(metrics, name or "images")) if metrics else None,
+        eval_results=list(_make_results(metrics, name or "images")) if metrics else None,
     )
     parts = [
         f"# {title}",
@@ -62,11 +62,11 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         "names = [model.classes[index] for index in model.predict(images)]  # uint8 (N, H, W, C)\n"
         "drawn = model.sample([0, 1], temperature=0.8)  # one image of each of two classes\n```",
         "## Data",
-        _list(_data(model)),
+        _format_list(_describe_data(model)),
         "## Settings",
-        _list(_settings(model)),
+        _format_list(_describe_settings(model)),
         "## Metrics",
-        _metrics(model, metrics),
+        _format_metrics(model, metrics),
         "## Limits",
         _LIMITS,
         "## Licence",
@@ -79,7 +79,7 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
-def _data(model: TrainedFlow) -> Iterator[tuple[str, str]]:
+def _describe_data(model: TrainedFlow) -> Iterator[tuple[str, str]]:
     channels, height, width = model.flow.shape
     yield "Data set", model.data["name"] or "not stated"
     kind = "8-bit pixels" if model.domain.dtype == "uint8" else "latents of an autoencoder"
@@ -91,7 +91,7 @@ def _data(model: TrainedFlow) -> Iterator[tuple[str, str]]:
     yield "Classes", f"{len(classes)}: {first}{', …' if len(classes) > 20 else ''}"
 
 
-def _settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:
+def _describe_settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:
     config = model.config
     size = ", ".join(f"{key} {value}" for key, value in model.flow.settings.model_dump(mode="json").items())
     yield "Flow", f"{model.flow.kind}: {size}"
@@ -107,7 +107,7 @@ def _settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:
     yield "Seed", str(model.seed)
 
 
-def _metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> str:
+def _format_metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> str:
     """Format the known metrics as a table with one row per image set."""
     rows = []
     known = {"validation": model.config.get("validation"), "test": metrics}
@@ -127,7 +127,7 @@ def _metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> str:
     return "\n".join([header, "| :--- | ---: | :--- | ---: | ---: | :--- |", *rows])
 
 
-def _results(metrics: Mapping[str, Any], name: str) -> Iterator[EvalResult]:
+def _make_results(metrics: Mapping[str, Any], name: str) -> Iterator[EvalResult]:
     """Convert metrics to entries of the hub's model index."""
     for kind, key in (("accuracy", "nf_acc"), ("bits_per_dim", "bits_per_dim"), ("ece", "ece")):
         yield EvalResult(
@@ -140,5 +140,5 @@ def _results(metrics: Mapping[str, Any], name: str) -> Iterator[EvalResult]:
         )
 
 
-def _list(items: Iterator[tuple[str, str]]) -> str:
+def _format_list(items: Iterator[tuple[str, str]]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in items)

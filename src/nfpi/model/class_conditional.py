@@ -20,10 +20,10 @@ from nfpi.linalg import precise_dtype
 from nfpi.model.compilation import CompiledNets
 from nfpi.model.fitting import Validation, fit_model
 from nfpi.model.hub import SharedFlow
-from nfpi.model.inference import batch_size_of, device_of, forward_batches, inverse_batches, strict_inference
+from nfpi.model.inference import choose_batch_size, decode_batches, device_of, encode_batches, strict_inference
 from nfpi.model.inputs import check_images, check_labels, check_latents, draw_seed
 from nfpi.model.settings import parse_settings
-from nfpi.release import load_release_checkpoint, release_config
+from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
 
 Images = Any
@@ -67,7 +67,7 @@ class ClassConditionalFlow(SharedFlow):
         """Move the model to a device, and return it; if it is compiled, the compiler must work there too."""
         device = torch.device(device)
         if self._compiled is not None:
-            self._compiled.require(device)
+            self._compiled.check_compiler(device)
         self.flow.to(device)
         self.prior = self.prior.to(dtype=precise_dtype(device)).to(device)
         return self
@@ -133,7 +133,8 @@ class ClassConditionalFlow(SharedFlow):
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
-                config.yaml; None: chosen by the size of the images, see :func:`nfpi.model.settings.default_flow`.
+                config.yaml; None: chosen by the size of the images, see
+                :func:`nfpi.model.settings.choose_default_settings`.
             training: a mapping of the settings that differ from those of
                 :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
@@ -182,7 +183,7 @@ class ClassConditionalFlow(SharedFlow):
         flow, prior = load_release_checkpoint(checkpoint, averaged)
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
         data: dict[str, Any] = {"name": None, "classes": names, "dtype": "uint8", "extra": {}}
-        return cls(flow, prior, release_config(checkpoint, averaged, data))
+        return cls(flow, prior, make_release_config(checkpoint, averaged, data))
 
     # ---- classification and densities -----------------------------------------------------------------------
 
@@ -200,12 +201,12 @@ class ClassConditionalFlow(SharedFlow):
             ValueError: images or labels are not those of this model, see :mod:`nfpi.model.inputs`.
             FloatingPointError: a density is not finite.
         """
-        array = self._images(images)
+        array = self._check_images(images)
         chosen = None if labels is None else check_labels(labels, self.classes, len(array))
         found = np.empty((len(array), self.num_classes))
         self._place_prior()
         with strict_inference(self.flow, self._compiled):
-            for rows, z, log_abs_det in forward_batches(self.flow, self.domain, array):
+            for rows, z, log_abs_det in encode_batches(self.flow, self.domain, array):
                 found[rows] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
         if not np.isfinite(found).all():
             index = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
@@ -249,7 +250,7 @@ class ClassConditionalFlow(SharedFlow):
         log_prob = self.log_prob(images, labels)
         if labels is None:
             log_prob = np.logaddexp.reduce(log_prob, 1) - math.log(self.num_classes)
-        return self._bits(log_prob)
+        return self._compute_bits(log_prob)
 
     def evaluate(self, images: Images, labels: Labels) -> dict[str, Any]:
         """Measure the model on labelled images.
@@ -267,7 +268,7 @@ class ClassConditionalFlow(SharedFlow):
         from nfpi.results.intervals import wilson_interval
         from nfpi.results.measures import compute_metrics, per_class_accuracy
 
-        array = self._images(images)
+        array = self._check_images(images)
         indices = check_labels(labels, self.classes, len(array))
         log_prob, truth = torch.from_numpy(self.log_prob(array)), torch.from_numpy(indices)
         ranked = log_prob.topk(min(5, self.num_classes), 1).indices == truth[:, None]
@@ -278,7 +279,7 @@ class ClassConditionalFlow(SharedFlow):
             "nf_acc": accuracy,
             "nf_acc_interval": wilson_interval(accuracy, len(array)),
             "nf_top5": 100 * float(ranked.any(1).double().mean()),
-            "bits_per_dim": float(self._bits(log_prob.gather(1, truth[:, None]).squeeze(1).numpy()).mean()),
+            "bits_per_dim": float(self._compute_bits(log_prob.gather(1, truth[:, None]).squeeze(1).numpy()).mean()),
             **compute_metrics(["ece", "worst_class_acc"], log_prob, truth),
             "worst_class": self.classes[int(per_class.argmin())],
         }
@@ -294,10 +295,10 @@ class ClassConditionalFlow(SharedFlow):
         Returns:
             (N, D), float32; flattened in the order (C, H, W), like the means (K, D) of the prior.
         """
-        array = self._images(images)
+        array = self._check_images(images)
         found = np.empty((len(array), math.prod(self.flow.shape)), np.float32)
         with strict_inference(self.flow, self._compiled):
-            for rows, z, _ in forward_batches(self.flow, self.domain, array):
+            for rows, z, _ in encode_batches(self.flow, self.domain, array):
                 found[rows] = z.flatten(1).cpu().numpy()
         return found
 
@@ -318,7 +319,7 @@ class ClassConditionalFlow(SharedFlow):
         """
         checked = check_latents(latents, self.flow.shape)
         with strict_inference(self.flow, self._compiled):
-            return np.concatenate(list(inverse_batches(self.flow, self.domain, checked)))
+            return np.concatenate(list(decode_batches(self.flow, self.domain, checked)))
 
     def sample(self, labels: Labels, temperature: float = 1.0, generator: torch.Generator | None = None) -> np.ndarray:
         """Draw images f⁻¹(z), z ~ N(μ_y, T² Σ_y).
@@ -346,7 +347,7 @@ class ClassConditionalFlow(SharedFlow):
                 indices,
                 temperature=temperature,
                 seed=draw_seed(generator),
-                batch_size=batch_size_of(self.flow),
+                batch_size=choose_batch_size(self.flow),
                 domain=self.domain,
                 device=self.device,
             )
@@ -373,8 +374,8 @@ class ClassConditionalFlow(SharedFlow):
         Raises:
             ValueError: a setting is unknown or out of range, or a class has only one image.
         """
-        config = parse_settings(NfaConfig, {"batch_size": batch_size_of(self.flow), **settings})
-        array = self._images(images)
+        config = parse_settings(NfaConfig, {"batch_size": choose_batch_size(self.flow), **settings})
+        array = self._check_images(images)
         indices = check_labels(labels, self.classes, len(array))
         image_set = ImageSet(array, indices, {"name": self.data["name"], "classes": self.classes, "extra": {}})
         found = np.empty((len(array), config.variants, *self.shape), array.dtype)
@@ -390,13 +391,13 @@ class ClassConditionalFlow(SharedFlow):
                 found[places] = variants.permute(0, 1, 3, 4, 2).numpy()
         return found
 
-    def _images(self, images: Images) -> np.ndarray:
+    def _check_images(self, images: Images) -> np.ndarray:
         return check_images(images, self.flow.shape, self.domain.dtype)
 
     def _place_prior(self) -> None:
         if self.prior.mean.device != self.device:  # only the flow was moved
             self.to(self.device)
 
-    def _bits(self, log_prob: np.ndarray) -> np.ndarray:
+    def _compute_bits(self, log_prob: np.ndarray) -> np.ndarray:
         dimensions = math.prod(self.flow.shape)
         return self.domain.bits_per_dim(torch.from_numpy(-log_prob), dimensions).numpy()

@@ -37,32 +37,32 @@ class CompiledNets:
     """
 
     def __init__(self, flow: ImageFlow, device: torch.device) -> None:
-        if not _nets_of(flow):
+        if not _list_nets(flow):
             raise ValueError(f"compile: expected a flow with coupling networks, received a flow {flow.kind!r}")
-        self.require(device)
+        self.check_compiler(device)
         self._compiled: dict[object, Net] = {}
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
 
     @staticmethod
-    def require(device: torch.device) -> None:
+    def check_compiler(device: torch.device) -> None:
         """Raise ValueError if the compiler does not work for a device."""
         require_compiler("compile", device)
 
     @contextmanager
     def used_in(self, flow: ImageFlow) -> Iterator[None]:
         """Let the networks of the flow run compiled within the context."""
-        nets = _nets_of(flow)
+        nets = _list_nets(flow)
         for net in nets:
-            net.forward = partial(_run, self._compiled_of(net), net)
+            net.forward = partial(_run, self._compile(net), net)
         try:
             yield
         finally:
             for net in nets:
                 net.__dict__.pop("forward", None)  # restores the method of its class
 
-    def _compiled_of(self, net: nn.Module) -> Net:
+    def _compile(self, net: nn.Module) -> Net:
         key = (type(net), *(weight.shape for weight in net.parameters()))
         if key not in self._compiled:
             # torch stops compiling after eight graphs of a code object: every structure has its own copy of the code
@@ -71,7 +71,7 @@ class CompiledNets:
         return self._compiled[key]
 
 
-def _nets_of(flow: ImageFlow) -> list[nn.Module]:
+def _list_nets(flow: ImageFlow) -> list[nn.Module]:
     return [module for module in flow.modules() if isinstance(module, (CouplingNet, TransformerNet))]
 
 

@@ -48,13 +48,13 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             URL of the commit if the model was pushed.
         """
         folder = Path(save_directory)
-        of_card = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
+        card_options = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
         self._save_pretrained(folder)
         if not (folder / CARD).exists():
-            write_atomically(folder / CARD, self.generate_model_card(**of_card).content)
+            write_atomically(folder / CARD, self.generate_model_card(**card_options).content)
         if not push_to_hub:
             return None
-        return self.push_to_hub(repo_id or folder.name, **of_card, **options)
+        return self.push_to_hub(repo_id or folder.name, **card_options, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.write(save_directory)
@@ -77,8 +77,8 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         Returns:
             URL of the commit.
         """
-        of_card = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
-        return str(super().push_to_hub(repo_id, model_card_kwargs=of_card, **options))
+        card_options = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
+        return str(super().push_to_hub(repo_id, model_card_kwargs=card_options, **options))
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the mixin takes further settings

@@ -66,16 +66,16 @@ def check_images(
         array.shape[3] in _CHANNELS if shape is None else array.shape[1:] == (shape[1], shape[2], shape[0])
     )
     if not fits:
-        raise ValueError(f"{what}: expected {expected}, received {found}{_advice(found, shape)}")
+        raise ValueError(f"{what}: expected {expected}, received {found}{_suggest_correction(found, shape)}")
     if not array.size:
         raise ValueError(f"{what}: expected at least one, received {found}")
     return array
 
 
-def _advice(found: tuple[int, ...], shape: tuple[int, int, int] | None) -> str:
+def _suggest_correction(found: tuple[int, ...], shape: tuple[int, int, int] | None) -> str:
     """Suggest how to correct images of this shape."""
-    one = found in ((shape[1], shape[2], shape[0]), shape) if shape else len(found) == 3
-    if one:
+    single = found in ((shape[1], shape[2], shape[0]), shape) if shape else len(found) == 3
+    if single:
         return "; for a single image: images[None]"
     if len(found) == 2:
         return "; for images as rows: images.reshape(N, H, W, C)"
@@ -106,7 +106,7 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) 
         if low < 0 or high >= len(classes):
             raise ValueError(f"labels: expected 0 to {len(classes) - 1}, received {low if low < 0 else high}")
         return array.astype(np.int64)
-    if not names_classes(array):
+    if not are_class_names(array):
         advice = "; for whole numbers: labels.astype(int)" if array.dtype.kind in "fb" else ""
         raise ValueError(f"labels: expected indices or names of classes, received {array.dtype}{advice}")
     index_of = {name: index for index, name in enumerate(classes)}
@@ -117,7 +117,7 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) 
     return np.array([index_of[name] for name in array.tolist()], np.int64)
 
 
-def names_classes(labels: np.ndarray) -> bool:
+def are_class_names(labels: np.ndarray) -> bool:
     """Return whether labels (N,) are class names instead of indices."""
     return labels.dtype.kind in "UT" or (
         labels.dtype.kind == "O" and all(isinstance(name, str) for name in labels.ravel().tolist())

@@ -26,7 +26,7 @@ _TRAINING: dict[str, dict[str, Any]] = {
 """training settings that differ for a kind of flow"""
 
 
-def num_levels(height: int, width: int) -> int:
+def choose_num_levels(height: int, width: int) -> int:
     """Return the number of levels of a flow for images of this size.
 
     Two for sides of up to 16 pixels, three up to 32, and one more whenever the longer side doubles; but at most the
@@ -47,17 +47,17 @@ def num_levels(height: int, width: int) -> int:
     return possible
 
 
-def default_flow(kind: str, height: int, width: int) -> dict[str, Any]:
+def choose_default_settings(kind: str, height: int, width: int) -> dict[str, Any]:
     """Return the settings of a flow of this kind for images of this size.
 
     The matrix-exponential flow of 8×8 images is that of the preset `demo`, those of 32×32 and 28×28 images those of
-    `cifar10_small` and `fashion_mnist_small`; for other sizes, the number of levels is that of :func:`num_levels`.
+    `cifar10_small` and `fashion_mnist_small`; for other sizes, :func:`choose_num_levels` gives the number of levels.
     Kinds of extensions use their own defaults.
     """
     small = max(height, width) <= _SMALL
     match kind:
         case "matrix_exponential":
-            levels = num_levels(height, width)
+            levels = choose_num_levels(height, width)
             blocks = [2, 2] if small else [2, 1] + (levels - 2) * [1]
             return {
                 "kind": kind,
@@ -66,7 +66,7 @@ def default_flow(kind: str, height: int, width: int) -> dict[str, Any]:
                 "hidden_channels": levels * [64 if small else 48],
             }
         case "glow":
-            levels = num_levels(height, width)
+            levels = choose_num_levels(height, width)
             return {"kind": kind, "num_flows": levels * [8], "hidden_channels": levels * [64]}
         case "transformer":
             size = {"patch_size": 4, "num_flows": 16, "depth": 1, "width": 64, "channel_couplings": 1}
@@ -79,7 +79,7 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
 
     Args:
         flow: name of a kind; or settings, as under `flows:` in config.yaml; None: the matrix-exponential flow.
-        height, width: of the images.
+        height, width: size of the images.
 
     Raises:
         ValueError: the kind or a setting is unknown, a setting is out of range, or the default settings need an even
@@ -89,7 +89,7 @@ def choose_flow(flow: str | Mapping[str, Any] | FlowBlock | None, height: int, w
         return flow
     if flow is None or isinstance(flow, str):
         kind = FLOWS.check_name(flow or FLOWS.default)
-        flow = default_flow(kind, height, width)
+        flow = choose_default_settings(kind, height, width)
     block: FlowBlock = _parse_block(FLOWS, flow, "flow")
     return block
 
@@ -112,12 +112,12 @@ def choose_training(
     Raises:
         ValueError: a setting is unknown or out of range.
     """
-    own = {} if epochs is None else {"epochs": epochs}
+    explicit = {} if epochs is None else {"epochs": epochs}
     if isinstance(training, TrainingConfig):
-        return parse_settings(TrainingConfig, training.model_dump() | own)
+        return parse_settings(TrainingConfig, training.model_dump() | explicit)
     if training is not None:
         _require_mapping(training, "training")
-    given = {**_TRAINING.get(kind, {}), **(training or {}), **own}
+    given = {**_TRAINING.get(kind, {}), **(training or {}), **explicit}
     small = side <= _SMALL
     count = given.get("epochs", _EPOCHS)
     batch_size = given.get("batch_size", 128)

@@ -15,7 +15,7 @@ from nfpi.config.base import NonNegativeFloat, Seed
 from nfpi.data.domain import Domain, domain_of
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow, check_description
-from nfpi.priors.files import prior_of_tensors, prior_tensors
+from nfpi.priors.files import deserialize_prior, serialize_prior
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically, written_together
@@ -125,7 +125,7 @@ class TrainedFlow:
         """Write config.json and model.safetensors, together or not at all."""
         folder = Path(folder)
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
-        tensors |= {f"prior.{name}": value for name, value in prior_tensors(self.prior).items()}
+        tensors |= {f"prior.{name}": value for name, value in serialize_prior(self.prior).items()}
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
         with written_together():
             save_tensors(folder / WEIGHTS, tensors, {"format": _FORMAT})
@@ -158,11 +158,11 @@ class TrainedFlow:
         if others:
             raise FormatError(f"{folder / WEIGHTS}: expected weights of a flow and its prior, received {others[0]}")
 
-        def under(prefix: str) -> dict[str, torch.Tensor]:
+        def select_prefix(prefix: str) -> dict[str, torch.Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-        prior = prior_of_tensors(folder / WEIGHTS, under("prior."))
-        flow = build_flow(description, under("flow."), folder / WEIGHTS)
+        prior = deserialize_prior(folder / WEIGHTS, select_prefix("prior."))
+        flow = build_flow(description, select_prefix("flow."), folder / WEIGHTS)
         try:
             model = cls(flow, prior, config)
             _ = model.domain

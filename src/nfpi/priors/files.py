@@ -26,7 +26,7 @@ class _Header(Record):
     start: str | None = None
 
 
-def prior_tensors(prior: GaussianPrior) -> dict[str, Tensor]:
+def serialize_prior(prior: GaussianPrior) -> dict[str, Tensor]:
     """Return the mean, and the variance or covariance, by name.
 
     Raises:
@@ -37,8 +37,8 @@ def prior_tensors(prior: GaussianPrior) -> dict[str, Tensor]:
     return {"mean": prior.mean, **second}
 
 
-def prior_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior:
-    """Create a prior from the result of :func:`prior_tensors`.
+def deserialize_prior(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior:
+    """Create a prior from the result of :func:`serialize_prior`.
 
     Args:
         path: file named in errors.
@@ -60,7 +60,7 @@ def prior_of_tensors(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrior
 
 def save_prior(path: Path, prior: GaussianPrior, header: Mapping[str, Any]) -> None:
     """Write class Gaussians; ValueError if one is not finite or not positive definite."""
-    save_tensors(path, prior_tensors(prior), header)
+    save_tensors(path, serialize_prior(prior), header)
 
 
 def load_prior(path: Path) -> tuple[GaussianPrior, dict[str, Any]]:
@@ -72,7 +72,7 @@ def load_prior(path: Path) -> tuple[GaussianPrior, dict[str, Any]]:
     """
     tensors, header = load_tensors(path)
     check_record(_Header, header, path, "class Gaussians with their origin")
-    return prior_of_tensors(path, tensors), header
+    return deserialize_prior(path, tensors), header
 
 
 def save_statistics(path: Path, statistics: ClassStatistics, header: Mapping[str, Any]) -> None:

@@ -126,14 +126,14 @@ def fit_fixed_point(
         raise ValueError("the released update is diagonal: expected update='exact' for full covariances")
     if full and statistics.covariance is None:
         raise ValueError("a full initial prior needs statistics with covariances")
-    moments = _moments(statistics, config, full)
+    moments = _compute_moments(statistics, config, full)
     if initial is None:
         initial = GaussianPrior(moments.mean, None if full else moments.variance, moments.covariance)
     elif full and not initial.is_full:
         initial = GaussianPrior(initial.mean, covariance=torch.diag_embed(initial.variance))
     prior = initial.to(statistics.mean.device, torch.float64)
     if config.isotropic_variance:
-        prior = prior.isotropic()
+        prior = prior.to_isotropic()
     if prior.mean.shape != statistics.mean.shape:
         raise ValueError(
             f"initial: expected (K, D) = {tuple(statistics.mean.shape)}, received {tuple(prior.mean.shape)}"
@@ -150,7 +150,7 @@ def fit_fixed_point(
             resolved = _is_resolved(kld, config.scale, prior.num_dimensions)
             _require(resolved.all(1), iteration, "divergences (rounding)", config)
             updated = step(moments, prior, kernel, config, iteration)
-            residuals.append(_largest_change(updated, prior))
+            residuals.append(_compute_largest_change(updated, prior))
             prior = updated
             if max(residuals[-1]) <= config.tolerance:
                 break
@@ -173,7 +173,7 @@ def fit_prior(
     return fit_fixed_point(statistics, config, initial).warn_unless_converged()
 
 
-def _moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) -> _Moments:
+def _compute_moments(statistics: ClassStatistics, config: FixedPointConfig, full: bool) -> _Moments:
     """Return the moments of the latents with the configured divisor, and covariances only if `full`."""
     variance, covariance = statistics.variance, statistics.covariance if full else None
     if not config.unbiased_variance:
@@ -192,7 +192,7 @@ def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
     return (kld_scale(kld, scale) > rounding) | torch.eye(len(kld), dtype=torch.bool, device=kld.device)
 
 
-def _largest_change(new: GaussianPrior, old: GaussianPrior) -> tuple[float, float]:
+def _compute_largest_change(new: GaussianPrior, old: GaussianPrior) -> tuple[float, float]:
     """Compute max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius norm for matrices)."""
     if new.covariance is not None and old.covariance is not None:
         spread = (new.covariance - old.covariance).flatten(1)

@@ -51,7 +51,7 @@ class GaussianPrior:
 
     @property
     def num_dimensions(self) -> int:
-        """D."""
+        """Number of dimensions, D."""
         return self.mean.shape[1]
 
     @property
@@ -67,8 +67,8 @@ class GaussianPrior:
 
         return GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
 
-    def isotropic(self) -> GaussianPrior:
-        """Replace every covariance Σ_i by (tr Σ_i / D) I, diagonal."""
+    def to_isotropic(self) -> GaussianPrior:
+        """Return the Gaussians with every covariance Σ_i replaced by (tr Σ_i / D) I, as diagonal ones."""
         average = self.variance.mean(1, keepdim=True)
         return GaussianPrior(self.mean, average.expand_as(self.mean).clone())
 

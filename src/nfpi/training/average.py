@@ -18,7 +18,7 @@ class WeightAverage(Generic[Module]):
     is θ. Integer buffers are copied.
 
     Args:
-        module: whose weights are averaged.
+        module: module whose weights are averaged.
         decay: largest decay.
         power: exponent of the growth of the decay.
         first_step: step after which averaging begins.
@@ -35,7 +35,7 @@ class WeightAverage(Generic[Module]):
         self._averaged: list[Tensor] = list(self.module.parameters())
         self._current: list[Tensor] = list(module.parameters())
 
-    def decay_at(self, step: int) -> float:
+    def compute_decay(self, step: int) -> float:
         """Compute the decay of a step, counted from 1."""
         averaged_steps = step - self._first_step - 1
         return min(self._decay, 1 - (1 + averaged_steps) ** -self._power) if averaged_steps > 0 else 0.0
@@ -43,7 +43,7 @@ class WeightAverage(Generic[Module]):
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Update the average with the weights after a step, counted from 1."""
-        weight = 1 - self.decay_at(step)
+        weight = 1 - self.compute_decay(step)
         torch._foreach_lerp_(self._averaged, self._current, weight=weight)
         for averaged, current in zip(self.module.buffers(), self._source.buffers(), strict=True):
             if averaged.is_floating_point():

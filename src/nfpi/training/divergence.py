@@ -12,7 +12,7 @@ from nfpi.priors.gradient_descent import GaussianLearner
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.state import TrainingState
 
-__all__ = ["TrainingDiverged", "fit_diverged", "loss_diverged", "require_finite"]
+__all__ = ["TrainingDiverged", "make_fit_error", "make_loss_error", "require_finite"]
 
 
 def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> None:
@@ -44,10 +44,10 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
                 "learned Gaussians",
             ) from None
     if not torch.isfinite(state.epoch_nll):
-        raise loss_diverged(state.step, state.seed, config)
+        raise make_loss_error(state.step, state.seed, config)
 
 
-def fit_diverged(fault: FixedPointDiverged, state: TrainingState, epoch: int) -> TrainingDiverged:
+def make_fit_error(fault: FixedPointDiverged, state: TrainingState, epoch: int) -> TrainingDiverged:
     """Make the exception for a fit that diverged before `epoch` (counted from 1), with its class and quantity."""
     diverged = TrainingDiverged(
         f"training: epoch {epoch}, step {state.step}: {fault} (seed {state.seed})", state.step, fault.quantity
@@ -56,7 +56,7 @@ def fit_diverged(fault: FixedPointDiverged, state: TrainingState, epoch: int) ->
     return diverged
 
 
-def loss_diverged(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
+def make_loss_error(step: int, seed: int, config: TrainingConfig) -> TrainingDiverged:
     """Make the exception for a loss that became infinite or NaN at `step` or earlier."""
     return TrainingDiverged(
         f"training: the loss is not finite by step {step} (seed {seed}): "

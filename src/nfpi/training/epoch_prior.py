@@ -22,7 +22,7 @@ class FixedPrior:
 
     Args:
         prior: the Gaussians.
-        device: of the flow.
+        device: device of the flow.
         objective: final value of the objective that they were learned with; None: they were not learned.
     """
 
@@ -51,7 +51,7 @@ class LearnedPrior:
 
     Args:
         learner: the Gaussians.
-        device: of the flow.
+        device: device of the flow.
         processes: group of processes that share every batch.
     """
 
@@ -90,7 +90,7 @@ def _cast_for_flow(prior: GaussianPrior, device: torch.device) -> GaussianPrior:
 def prepare_epoch_prior(
     state: TrainingState, given: GaussianPrior, data: TrainingData, interruption: Interruption
 ) -> FixedPrior | LearnedPrior:
-    """Return the prior of the next epoch, after the fit or step of the Gaussians that is due before this epoch.
+    """Make the fit or the step of the Gaussians that is due before the next epoch, and return the prior of this epoch.
 
     The next epoch is the first one that is not in the log. A signal may interrupt the pass over the training images,
     as it changes no state.
@@ -127,7 +127,7 @@ def _fit_prior_if_due(
     data: TrainingData,
     interruption: Interruption,
 ) -> FixedPrior:
-    """Return the Gaussians of the last fit, after making a fit if one is due."""
+    """Fit the Gaussians if a fit is due, and return those of the last fit."""
     past_fits, since = divmod(learned_epochs, learner.config.every_epochs)
     if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
         statistics = _compute_statistics(state, learner, data, interruption)

@@ -152,7 +152,7 @@ def continue_training(
     `state.learner.prior` has the final ones.
 
     Args:
-        state: from :func:`start_training`.
+        state: state of the training, from :func:`start_training`.
         prior: K Gaussians in D = C·H·W dimensions; the initial ones if they are learned.
         data: images and settings of the training.
         device: device of the training.
@@ -217,15 +217,15 @@ def _train(
     progress: bool | None = None,
     epoch_after: int | None = None,
 ) -> TrainingState:
-    """Train until the log has `until_epoch` rows; the first images of the epoch `epoch_after` are read in advance.
+    """Train until the log has `until_epoch` rows; the first images of `epoch_after`, the next one, are read in advance.
 
     An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch without a row.
     """
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
-    own = processes.get_slice(data.count_images(0))
+    own_slice = processes.get_slice(data.count_images(0))
     compiler = choose_compiler(config.compile, data.device)
-    step = TrainingStep(state, config, device, steps, own.stop - own.start, compiler)
+    step = TrainingStep(state, config, device, steps, own_slice.stop - own_slice.start, compiler)
     state.note_precision(device.precision)
     resumed = checkpoints is not None and checkpoints.step is not None
     epoch_began = time.monotonic()
@@ -274,9 +274,9 @@ def _train(
                 checkpointer.save_if_due(epoch_ended=True)
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
-        known = fault if isinstance(fault, TrainingDiverged) else make_loss_error(state.step, state.seed, config)
-        known.log = state.log
-        raise known from None
+        error = fault if isinstance(fault, TrainingDiverged) else make_loss_error(state.step, state.seed, config)
+        error.log = state.log
+        raise error from None
     finally:
         step.release_bounds()
         bar.close()
@@ -286,7 +286,7 @@ def _train(
 def _close_epoch(
     state: TrainingState,
     epoch_prior: FixedPrior | LearnedPrior,
-    lengths: list[int],
+    series_lengths: list[int],
     data: TrainingData,
     seconds: float,
     interruption: Interruption,
@@ -307,8 +307,8 @@ def _close_epoch(
         "prior_loss": objective,
         "validation_bits_per_dim": None,
         "validation_nf_acc": None,
-        "series_terms": sum(lengths) / len(lengths) if lengths else None,
-        "series_terms_max": max(lengths, default=None),
+        "series_terms": sum(series_lengths) / len(series_lengths) if series_lengths else None,
+        "series_terms_max": max(series_lengths, default=None),
         "seconds": round(seconds, 3),
     }
     line = f"epoch {epoch}/{config.epochs}: train {row['train_bits_per_dim']:.4f} bits/dim, {seconds:.1f} s"

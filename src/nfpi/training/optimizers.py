@@ -23,7 +23,7 @@ def make_optimizer(flow: nn.Module, config: TrainingConfig) -> torch.optim.Optim
     return make(flow.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
+def compute_learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     """Compute the learning rate of a step: linear warm-up, then constant or half a cosine wave down to 0.
 
     Args:

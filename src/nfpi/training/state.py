@@ -140,9 +140,8 @@ class TrainingState:
             learner = self.learner
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
             if isinstance(learner, GaussianLearner):
-                tensors |= {
-                    f"adam.{name}": value for name, value in _collect_moments(learner.optimizer, learner).items()
-                }
+                moments = _collect_moments(learner.optimizer, learner)
+                tensors |= {f"adam.{name}": value for name, value in moments.items()}
             header["learner"] = {
                 "method": method_of(learner.config),
                 "config": learner.config.model_dump(),

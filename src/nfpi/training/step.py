@@ -7,10 +7,10 @@ from torch import Tensor
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.series import SeriesBounds
 from nfpi.runtime.device import Device
-from nfpi.training.divergence import loss_diverged, require_finite
+from nfpi.training.divergence import make_loss_error, require_finite
 from nfpi.training.epoch_prior import FixedPrior, LearnedPrior
 from nfpi.training.likelihood import NegativeLogLikelihood
-from nfpi.training.optimizers import learning_rate
+from nfpi.training.optimizers import compute_learning_rate
 from nfpi.training.state import TrainingState
 
 
@@ -21,9 +21,9 @@ class TrainingStep:
     (:class:`nfpi.flows.series.SeriesBounds`). Other steps read them from the weights, at no cost on a CPU.
 
     Args:
-        state: updated in place by every step.
+        state: state of the training, updated in place by every step.
         config: training settings.
-        device: on which the flow is trained.
+        device: device on which the flow is trained.
         steps: number of steps of the whole training.
         batch: number of images of a batch in this process; other batches are not compiled.
         compiler: backend of :func:`torch.compile`; None: not compiled.
@@ -39,8 +39,8 @@ class TrainingStep:
         compiler: str | None = None,
     ) -> None:
         self._state, self._config, self._device, self._steps = state, config, device, steps
-        self._holds = compiler is not None or device.device.type != "cpu"
-        held = (state.series_bounds, state.series_largest) if self._holds else (None, None)
+        self._holds_bounds = compiler is not None or device.device.type != "cpu"
+        held = (state.series_bounds, state.series_largest) if self._holds_bounds else (None, None)
         self._bounds = SeriesBounds(state.flow, *held)
         self._objective = NegativeLogLikelihood(state.flow, compiler, batch)
         self._likelihood, self._optimizer = device.setup(self._objective, state.optimizer)
@@ -72,15 +72,15 @@ class TrainingStep:
         """
         state, config = self._state, self._config
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(config, state.step + 1, self._steps)
+            group["lr"] = compute_learning_rate(config, state.step + 1, self._steps)
         with self._device.fixed_shapes():
             try:
-                nll: Tensor = self._likelihood(prior.current(), x, labels)
+                nll: Tensor = self._likelihood(prior.get_gaussians(), x, labels)
             except ArithmeticError:  # a coupling cannot sum its series once its weights have diverged
                 require_finite(state, config, len(state.log) + 1)
-                raise loss_diverged(state.step + 1, state.seed, config) from None
+                raise make_loss_error(state.step + 1, state.seed, config) from None
             self._optimizer.zero_grad()
-            self._device.backward(prior.loss(nll * weight))
+            self._device.backward(prior.compute_loss(nll * weight))
         if config.gradient_clip:
             self._device.clip_gradients(self._likelihood, self._optimizer, config.gradient_clip)
         self._optimizer.step()
@@ -92,7 +92,7 @@ class TrainingStep:
 
     def choose_bounds(self, epoch_begins: bool) -> None:
         """Choose bounds if an epoch begins or none are held; no-op if the steps do not hold bounds."""
-        if self._holds and (epoch_begins or self._bounds.held is None) and self._bounds.choose():
+        if self._holds_bounds and (epoch_begins or self._bounds.held is None) and self._bounds.choose():
             self._objective.forget_graphs()
         self._record_bounds()
 

@@ -59,7 +59,7 @@ def tracking(
     Args:
         folder: parent of the folders of events and of samples; None: nothing is tracked.
         data: images and settings of the training.
-        log: of the previous epochs.
+        log: rows of the previous epochs.
         resumed: whether this training was interrupted after these epochs and is resumed.
 
     Yields:
