@@ -43,8 +43,8 @@ class ResizedImages:
         return len(self.pixels), self.size, self.size, self.channels
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        rows = [self.preprocessing.resize(self.pixels[int(index)], self.size) for index in indices]
-        return torch.stack(rows).permute(0, 2, 3, 1).numpy()
+        images = [self.preprocessing.resize(self.pixels[int(index)], self.size) for index in indices]
+        return torch.stack(images).permute(0, 2, 3, 1).numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +73,8 @@ class ClassifierBatches:
     def __len__(self) -> int:
         return self.repeats * len(self.train)
 
-    def rows(self, request: Request) -> np.ndarray:
-        """Return the index of the variant that replaces each image of a request; −1: the image is not replaced."""
+    def draw_rows(self, request: Request) -> np.ndarray:
+        """Draw the index of the variant that replaces each image of a request; −1: the image is not replaced."""
         if self.variants is None:
             return np.full(len(request.indices), -1)
         rows: np.ndarray = self.variants.draw_rows(self.probability, self.seed, request.epoch, self.repeats)[
@@ -84,19 +84,19 @@ class ClassifierBatches:
 
     def read(self, request: Request) -> Batch:
         """Make a batch: images (B, C, H, W), uint8, and labels (B,)."""
-        places, rows = request.indices % len(self.train), self.rows(request)
-        own = rows < 0
-        pixels = np.empty((len(places), *self.train.images.shape[1:]), np.uint8)
-        if own.any():
-            pixels[own] = self.train.images[places[own]]
+        image_indices, rows = request.indices % len(self.train), self.draw_rows(request)
+        replaced = rows >= 0
+        pixels = np.empty((len(image_indices), *self.train.images.shape[1:]), np.uint8)
+        if not replaced.all():
+            pixels[~replaced] = self.train.images[image_indices[~replaced]]
         if request.given is not None:
-            pixels[~own] = self.preprocessing.resize(request.given, pixels.shape[1]).permute(0, 2, 3, 1).numpy()
-        elif self.variants is not None and not own.all():
-            pixels[~own] = self.variants.images.images[rows[~own]]
+            pixels[replaced] = self.preprocessing.resize(request.given, pixels.shape[1]).permute(0, 2, 3, 1).numpy()
+        elif self.variants is not None and replaced.any():
+            pixels[replaced] = self.variants.images.images[rows[replaced]]
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         if self.transform is not None:
             images = augment_each(images, request.indices, self.transform, request.seed, request.epoch)
-        return images, torch.from_numpy(np.asarray(self.train.labels[places]))
+        return images, torch.from_numpy(np.asarray(self.train.labels[image_indices]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,7 @@ class ClassifierData:
         """
         key = seed, device
         if key not in self._loaders:
-            self._loaders[key] = self._loader(seed, device)
+            self._loaders[key] = self._make_loader(seed, device)
         order = derive_seed(seed, "classifier")
         for images, labels in self._loaders[key].load_epoch(
             epoch, seed=order, start_batch=start_batch, next_epoch=next_epoch
@@ -174,12 +174,12 @@ class ClassifierData:
         for loader in self._loaders.values():
             loader.close()
 
-    def _loader(self, seed: int, device: torch.device) -> BatchLoader:
+    def _make_loader(self, seed: int, device: torch.device) -> BatchLoader:
         config, variants = self.config, self.variants
         batches = ClassifierBatches(
             self.train,
             self.preprocessing,
-            self._transform(),
+            self._make_transform(),
             config.repeats,
             # workers get no decoder: it may be on a GPU
             replace(variants, decoder=None) if variants is not None else None,
@@ -190,7 +190,7 @@ class ClassifierData:
         if variants is not None and variants.decoder is not None:
             # bfloat16 suffices for training images, where the device computes in it
             bfloat16 = choose_precision("auto", device) == "bf16-mixed"
-            prepare = VariantDecoder(variants, batches.rows, device, bfloat16)
+            prepare = VariantDecoder(variants, batches.draw_rows, device, bfloat16)
         return BatchLoader(
             batches,
             config.batch_size,
@@ -202,7 +202,7 @@ class ClassifierData:
             prepare=prepare,
         )
 
-    def _transform(self) -> Transform | None:
+    def _make_transform(self) -> Transform | None:
         """Return the standard augmentations of one image; None: none are applied."""
         if self.standard is None:
             return None

@@ -58,7 +58,7 @@ def pretrained_eva02(
     )
 
 
-def eva02_preprocessing() -> Preprocessing:
+def get_eva02_preprocessing() -> Preprocessing:
     """Return timm's preprocessing for the published weights: OpenAI CLIP's mean and std, images squashed to squares."""
     published = get_pretrained_cfg(NAME)
     assert published is not None  # timm knows its own models

@@ -26,10 +26,10 @@ def checkpoint_activations(model: nn.Module) -> None:
     Raises:
         ValueError: the model does not support it.
     """
-    switch = getattr(model, "set_grad_checkpointing", None)
-    if switch is None:
+    set_checkpointing = getattr(model, "set_grad_checkpointing", None)
+    if set_checkpointing is None:
         raise ValueError(
             "checkpoint_activations: expected false for a model without timm's set_grad_checkpointing, received true "
             f"for {type(model).__name__}"
         )
-    switch(True)
+    set_checkpointing(True)

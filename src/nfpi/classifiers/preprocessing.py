@@ -40,11 +40,11 @@ class Preprocessing:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Convert 8-bit images to inputs of the network, (B, C, H, W), float32; with the defaults, in [−1, 1]."""
-        return self.normalization(images.shape[1], images.device)(images)
+        return self.make_normalizer(images.shape[1], images.device)(images)
 
-    def normalization(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def make_normalizer(self, channels: int, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Return :meth:`normalize` as a function for one device, to which mean and std (C, 1, 1) are copied once."""
-        mean, std = (self._per_channel(values, channels).to(device) for values in (self.mean, self.std))
+        mean, std = (self._match_channels(values, channels).to(device) for values in (self.mean, self.std))
         divisor, shift = 255 * std, mean / std
         return lambda images: images.float() / divisor - shift
 
@@ -60,7 +60,7 @@ class Preprocessing:
         return cropped
 
     @staticmethod
-    def _per_channel(values: RGB, channels: int) -> Tensor:
+    def _match_channels(values: RGB, channels: int) -> Tensor:
         if channels != len(values):
             values = (fmean(values),) * channels
         return torch.tensor(values, dtype=torch.float32)[:, None, None]

@@ -46,9 +46,9 @@ class RealLabels:
 
     def add(self, logits: Tensor) -> None:
         """Score the next B images by their logits, (B, K)."""
-        of_all = torch.full((len(logits), self.num_classes), -torch.inf)
-        of_all[:, self._columns] = logits.float().cpu()
-        self._scorer.add_result(of_all)
+        imagenet_logits = torch.full((len(logits), self.num_classes), -torch.inf)
+        imagenet_logits[:, self._columns] = logits.float().cpu()
+        self._scorer.add_result(imagenet_logits)
 
     def accuracy(self, k: int) -> float:
         """Return the percentage of images for which a ReaL label is among the k ∈ {1, 5} largest logits.

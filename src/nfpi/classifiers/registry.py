@@ -20,7 +20,7 @@ from nfpi.runtime.formats import FormatError, Record, check_record
 
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
-_IMPOSSIBLE = (TypeError, AssertionError, ValueError, RuntimeError, ZeroDivisionError, LookupError)
+_ARCHITECTURE_ERRORS = (TypeError, AssertionError, ValueError, RuntimeError, ZeroDivisionError, LookupError)
 """Exceptions that torch and timm raise for an impossible architecture."""
 
 
@@ -54,17 +54,17 @@ def register_classifier(
     return register
 
 
-def get_preprocessing(config: ClassifierConfig, measured: tuple[RGB, RGB] | None = None) -> Preprocessing:
+def get_preprocessing(config: ClassifierConfig, dataset_statistics: tuple[RGB, RGB] | None = None) -> Preprocessing:
     """Return the preprocessing of a classifier's images.
 
     Args:
         config: model and normalisation.
-        measured: mean and standard deviation of the channels of the training images, for `normalization: dataset`;
-            None: not known, and the model's own are returned instead, which suffices for resizing.
+        dataset_statistics: mean and standard deviation of the channels of the training images, for `normalization:
+            dataset`; None: not known, and the model's own are returned instead, which suffices for resizing.
     """
-    found = _trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
+    found = _get_trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
     preprocessing: Preprocessing = found if isinstance(found, Preprocessing) else found()
-    statistics = measured if config.normalization == "dataset" else PUBLISHED.get(config.normalization)
+    statistics = dataset_statistics if config.normalization == "dataset" else PUBLISHED.get(config.normalization)
     if statistics is None:
         return preprocessing
     mean, std = statistics
@@ -165,7 +165,7 @@ def build_trained(
     settings = {name: value for name, value in found.classifier.items() if name not in _INITIAL_WEIGHTS}
     try:
         config = ClassifierConfig.model_validate(settings)
-        _require_possible(config, found.size, weights)
+        _require_possible_sizes(config, found.size, weights)
         model = _build(CLASSIFIERS[config.model], tuple(found.size.model_dump().values()), config.settings)
     except ValidationError as error:
         reason = explain(error)
@@ -176,10 +176,10 @@ def build_trained(
     return config, model
 
 
-def _require_possible(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for sizes that contradict the weights, as their model might take hours or all memory to build.
+def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for sizes that contradict the weights, since such a model could exhaust time or memory to build.
 
-    Every size and count of the project's models is at most the largest size of a weight, or the number of weights.
+    In the project's models no size or count exceeds both the largest dimension of a weight and the number of weights.
     """
     if config.image_size not in (None, size.image_size):
         raise ValueError(f"image_size: expected {size.image_size} as in size, received {config.image_size}")
@@ -208,7 +208,7 @@ def published_weights(model: str) -> dict[str, Tensor]:
     return _build_pretrained(variant, size, variant.settings(), None).state_dict()
 
 
-def _trait(variant: Variant, name: str, default: Any = None) -> Any:
+def _get_trait(variant: Variant, name: str, default: Any = None) -> Any:
     """Return a trait of a model; one given as `module:attribute` is imported."""
     trait = variant.traits.get(name, default)
     return pkgutil.resolve_name(trait) if isinstance(trait, str) else trait
@@ -218,10 +218,10 @@ def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> 
     """Build a model with random weights; errors are one line, except those of an extension's model."""
     try:
         model = variant.build(*size, settings)
-    except _IMPOSSIBLE as error:
+    except _ARCHITECTURE_ERRORS as error:
         if variant.extension is not None:
             raise
-        raise _impossible(variant, size, settings, error) from None
+        raise _make_architecture_error(variant, size, settings, error) from None
     if not isinstance(model, nn.Module):
         raise ValueError(f"classifier: expected a torch module from '{variant.name}', received {type(model).__name__}")
     return model
@@ -232,16 +232,18 @@ def _build_pretrained(
 ) -> nn.Module:
     """Build a model with the given weights, or with the published ones."""
     try:
-        model: nn.Module = _trait(variant, "weights_from")(*size, settings, weights)
+        model: nn.Module = _get_trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base
-        if isinstance(error, OSError) or not isinstance(error, _IMPOSSIBLE):
+        if isinstance(error, OSError) or not isinstance(error, _ARCHITECTURE_ERRORS):
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise OSError(f"classifier: published weights of {variant.name} cannot be obtained ({reason})") from None
-        raise _impossible(variant, size, settings, error) from None
+        raise _make_architecture_error(variant, size, settings, error) from None
     return model
 
 
-def _impossible(variant: Variant, size: tuple[int, int, int], settings: Settings, error: Exception) -> ValueError:
+def _make_architecture_error(
+    variant: Variant, size: tuple[int, int, int], settings: Settings, error: Exception
+) -> ValueError:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     known = "{} classes of {} channels and {} pixels a side".format(*size)
     architecture = settings.model_dump(exclude_unset=True)

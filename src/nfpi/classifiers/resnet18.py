@@ -23,11 +23,11 @@ def resnet18(num_classes: int, in_channels: int, image_size: int, settings: ResN
     if settings.stem_init == "kaiming_normal":
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
-    model.register_forward_pre_hook(_arrange)
+    model.register_forward_pre_hook(_convert_memory_format)
     return model
 
 
-def _arrange(model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+def _convert_memory_format(model: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     """Convert inputs to the memory format that is fast on a GPU; the following layers keep it."""
     (images,) = inputs
     if images.device.type == "cpu":

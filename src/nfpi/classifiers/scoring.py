@@ -59,7 +59,7 @@ def classifier_scores(
     channels, height, width = image_set.shape
     batch_size = max(1, min(_LARGEST_BATCH, _PIXELS_PER_BATCH // (height * width)))
     batches = load_batches(image_set, batch_size, seed=0, workers=workers, pin_memory=device.type == "cuda")
-    normalize = preprocessing.normalization(channels, device)
+    normalize = preprocessing.make_normalizer(channels, device)
     correct, among_five = 0, 0
     log_prob, all_labels = [], []
     for images, labels in batches:

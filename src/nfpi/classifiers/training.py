@@ -83,7 +83,7 @@ class ClassifierState:
             model, optimizer, make_schedule(optimizer, config, steps_per_epoch), seed, 0, torch.zeros((), device=device)
         )
 
-    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def serialize(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state as tensors and a JSON header."""
         names = [name for name, _ in self.model.named_parameters()]
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -100,19 +100,20 @@ class ClassifierState:
         }
 
     def restore(self, path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Restore the state that :meth:`content` returned, on the current device; errors name `path`.
+        """Restore the state that :meth:`serialize` returned, on the current device; errors name `path`.
 
         Raises:
             FormatError: the state belongs to another model or training.
         """
 
-        def under(prefix: str) -> dict[str, Tensor]:
+        def select_tensors(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
         try:
-            self.model.load_state_dict(under("model."))
+            self.model.load_state_dict(select_tensors("model."))
             moments = {
-                index: under(f"optimizer.{name}.") for index, (name, _) in enumerate(self.model.named_parameters())
+                index: select_tensors(f"optimizer.{name}.")
+                for index, (name, _) in enumerate(self.model.named_parameters())
             }
             moments = {index: found for index, found in moments.items() if found}
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
@@ -204,13 +205,13 @@ def train_classifier(
         state.restore(checkpoints.path, *found)
         device.load_state_dict(found[1]["precision"])
 
-    def snapshot() -> Snapshot:
+    def take_snapshot() -> Snapshot:
         _require_finite(state, data.config)
-        tensors, header = state.content()
+        tensors, header = state.serialize()
         return state.step, tensors, {**header, "precision": device.state_dict()}
 
     try:
-        with closing(data), checkpointing(checkpoints, snapshot) as checkpointer:
+        with closing(data), checkpointing(checkpoints, take_snapshot) as checkpointer:
             if data.config.epochs:
                 with device.fixed_shapes():
                     _train(state, data, device, checkpointer)
@@ -221,7 +222,7 @@ def train_classifier(
                     model, data.validation, data.preprocessing, device.device, workers=data.config.workers
                 )
     except ArithmeticError:
-        fault = _diverged(state, data.config)
+        fault = _make_divergence_error(state, data.config)
         fault.log = state.log
         raise fault from None
     logger.info("validation accuracy %.2f %%", scores.top1)
@@ -232,8 +233,8 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
     """Train from the state's step to the end of the last epoch."""
     config, steps_per_epoch = data.config, data.steps_per_epoch
     module, optimizer = device.setup(state.model, state.optimizer)
-    change_batch = _batch_transform(data, device)
-    normalize = data.preprocessing.normalization(data.train.shape[0], device.device)
+    change_batch = _make_batch_transform(data, device)
+    normalize = data.preprocessing.make_normalizer(data.train.shape[0], device.device)
     steps = config.epochs * steps_per_epoch
     progress = tqdm(total=steps, initial=state.step, desc="classifier", unit="step", leave=False, disable=None)
     module.train()
@@ -269,7 +270,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
     progress.close()
 
 
-def _batch_transform(data: ClassifierData, device: Device) -> BatchTransform:
+def _make_batch_transform(data: ClassifierData, device: Device) -> BatchTransform:
     """Return the standard augmentations of a batch."""
     if data.standard is None:
         return lambda images, labels: (images, labels)
@@ -305,10 +306,10 @@ def _close_epoch(state: ClassifierState, data: ClassifierData, epoch: int) -> No
 
 def _require_finite(state: ClassifierState, config: ClassifierConfig) -> None:
     if not torch.isfinite(state.epoch_loss):
-        raise _diverged(state, config)
+        raise _make_divergence_error(state, config)
 
 
-def _diverged(state: ClassifierState, config: ClassifierConfig) -> TrainingDiverged:
+def _make_divergence_error(state: ClassifierState, config: ClassifierConfig) -> TrainingDiverged:
     setting = "max_learning_rate" if config.schedule == "one_cycle" else "learning_rate"
     return TrainingDiverged(
         f"classifier: the loss is not finite by step {state.step} (seed {state.seed}): try a smaller {setting} "

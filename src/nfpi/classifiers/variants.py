@@ -99,47 +99,47 @@ class VariantDecoder:
 
     Args:
         variants: latents, with their decoder.
-        rows: function that returns the index of the variant that replaces each image of a request; −1: none does.
+        draw_rows: function that returns the index of the variant that replaces each image of a request; −1: none does.
         device: device of the decoder.
         bfloat16: whether the decoder's convolutions and products are in bfloat16, not in float32.
     """
 
     variants: Variants
-    rows: Callable[[Request], np.ndarray]
+    draw_rows: Callable[[Request], np.ndarray]
     device: torch.device
     bfloat16: bool = False
 
     def __call__(self, requests: Iterator[Request]) -> Iterator[Request]:
         """Yield the requests with the decoded variants, uint8, of the images that are replaced, in order."""
-        before: Callable[[], Request] | None = None
+        finish_previous: Callable[[], Request] | None = None
         for request in requests:
-            begun = self._begin(request)
-            if before is not None:
-                yield before()
-            before = begun
-        if before is not None:
-            yield before()
+            finish = self._begin_decoding(request)
+            if finish_previous is not None:
+                yield finish_previous()
+            finish_previous = finish
+        if finish_previous is not None:
+            yield finish_previous()
 
-    def _begin(self, request: Request) -> Callable[[], Request]:
+    def _begin_decoding(self, request: Request) -> Callable[[], Request]:
         """Start decoding the variants of a request; return a function that waits, and returns the completed request."""
         assert self.variants.decoder is not None
-        rows = self.rows(request)
+        rows = self.draw_rows(request)
         rows = rows[rows >= 0]
         on_gpu = self.device.type == "cuda"
-        at_once = _DECODED_ON_GPU if on_gpu else _DECODED_ELSEWHERE
+        chunk_size = _DECODED_ON_GPU if on_gpu else _DECODED_ELSEWHERE
         parts = []
-        for some in np.array_split(rows, -(-len(rows) // at_once)) if len(rows) else []:
-            latents = torch.from_numpy(np.asarray(self.variants.images.images[some])).permute(0, 3, 1, 2).contiguous()
+        for chunk in np.array_split(rows, -(-len(rows) // chunk_size)) if len(rows) else []:
+            latents = torch.from_numpy(np.asarray(self.variants.images.images[chunk])).permute(0, 3, 1, 2).contiguous()
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 decoded = self.variants.decoder(
                     (latents.pin_memory() if on_gpu else latents).to(self.device, non_blocking=on_gpu)
                 )
             parts.append(decoded.to("cpu", non_blocking=on_gpu))
-        copied = torch.cuda.current_stream(self.device).record_event() if on_gpu else None
+        copy_done = torch.cuda.current_stream(self.device).record_event() if on_gpu else None
 
         def finish() -> Request:
-            if copied is not None:
-                copied.synchronize()
+            if copy_done is not None:
+                copy_done.synchronize()
             return replace(request, given=torch.cat(parts)) if parts else request
 
         return finish

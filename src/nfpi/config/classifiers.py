@@ -82,7 +82,7 @@ CLASSIFIERS.register(
     Eva02Settings,
     "nfpi.classifiers.eva02:eva02",
     weights_from="nfpi.classifiers.eva02:pretrained_eva02",
-    preprocessing="nfpi.classifiers.eva02:eva02_preprocessing",
+    preprocessing="nfpi.classifiers.eva02:get_eva02_preprocessing",
     published={"num_classes": 1000, "image_size": 448},
 )
 

@@ -26,7 +26,7 @@ _loaded: dict[Path, str] = {}
 def load_extensions(files: Iterable[Path]) -> None:
     """Load these extension files, and unload all others.
 
-    Each file is executed once, which registers what it defines, and again when it has changed.
+    A file is executed when it is first loaded, and again after it has changed; this registers what it defines.
 
     Raises:
         ConfigError: a file is missing or fails; one line with its name and the line number.
@@ -48,7 +48,7 @@ def load_extensions(files: Iterable[Path]) -> None:
         sys.modules[name] = module  # needed to resolve annotations of its classes
         try:
             with registering_from(path):
-                # not by the loader: it would write __pycache__, and take an edit within a second for the cached file
+                # not by the import system, which writes __pycache__ and misses a second edit within one second
                 exec(compile(path.read_bytes(), path, "exec"), vars(module))
         except Exception as error:
             _forget(path)

@@ -101,7 +101,7 @@ class Config(Settings):
     def list_runs(self, experiment: Experiment, weight: float | None) -> list[tuple[Run, Run | None]]:
         """Return the runs of the flow and of the classifier for each seed.
 
-        Without a flow (`weight` is None), both are that of the classifier; without a classifier, the second is None.
+        Without a flow (`weight` is None), both are the classifier's run; without a classifier, the second is None.
         """
         return [self._get_run_pair(experiment, weight, seed) for seed in self.seeds]
 
