@@ -16,7 +16,8 @@ _LARGEST_TABLE = 16
 """Maximum number of classes for which the confusion matrix is a table of counts; otherwise it is a picture."""
 _BINS = 15
 """Number of bins of the confidence, as in the ECE."""
-_MOST_FREQUENT = 5
+_SHOWN_MISTAKES = 5
+"""Maximum number of pairs of class and prediction that are listed as mistakes."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     np.add.at(counts, (predictions.label, predictions.predicted), 1)
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
-    most = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_FREQUENT]
+    most = np.argsort(-wrong, axis=None, kind="stable")[:_SHOWN_MISTAKES]
     pairs = [(int(index // num_classes), int(index % num_classes)) for index in most]
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
     is_table = num_classes <= _LARGEST_TABLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from statistics import fmean, stdev
@@ -103,7 +103,8 @@ def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTa
     other, label = _find_baseline(run, groups)
     if other is not None:
         notes.append(f"{label}: {_compute_mean(groups[other], name):.{decimals}f} {escape(entry.unit)}")
-    for value in _find_paper_values(name, run, tables):
+    value = _find_paper_value(name, run, tables)
+    if value is not None:
         difference = f"{mean - value:+.{decimals}f}".replace("-", "−")
         notes.append(f"the paper: {value:g} {escape(entry.unit)} (difference {difference})")
     return Headline(
@@ -133,8 +134,8 @@ def _describe_run(run: Run) -> str:
     return ", ".join(parts)
 
 
-def _find_paper_values(name: str, run: Run, tables: Sequence[ShownTable]) -> Iterator[float]:
-    """Yield the paper's value of a metric of this run, if a table contains it."""
+def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> float | None:
+    """Return the paper's value of a metric of this run; None: no table contains it."""
     for table in tables:
         frame = table.frame
         if frame is None or f"paper_{name}" not in frame:
@@ -148,5 +149,5 @@ def _find_paper_values(name: str, run: Run, tables: Sequence[ShownTable]) -> Ite
         if run.augmentation is not None:
             same = same[(same["classifier"] == run.classifier) & (same["augmentation"] == run.augmentation)]
         if not pd.Series(same[f"paper_{name}"]).empty:
-            yield float(same[f"paper_{name}"].iloc[0])
-            return
+            return float(same[f"paper_{name}"].iloc[0])
+    return None
