@@ -101,6 +101,7 @@ def test_of_many_images_some_are_taken(here, tmp_path):
     [
         ("My pets, 2026!", "My-pets-2026"),
         ("2026", "2026"),
+        ("2026-02-30", "2026-02-30"),  # YAML refuses a date that does not exist
         ("null", "null"),
         ("1e5", "1e5"),
         ("cifar10", "cifar10-images"),

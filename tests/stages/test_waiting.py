@@ -55,7 +55,7 @@ class Jobs:
 
         if rest:
             Checkpointer.save_if_due = resting  # type: ignore[method-assign]
-        execution._SECONDS = 0.05
+        execution._RETRY_SECONDS = 0.05
         logging.root.handlers.clear()  # pytest's
         raise SystemExit(call(*command))
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = {"format": 1, "version": __version__}
 """File format and package version, which a state must match in addition to its settings."""
 _NO_DIGEST = b"0" * 64
-_KEY = b'"sha256":"'
+_DIGEST_KEY = b'"sha256":"'
 _LARGEST_SHARE = 0.01
 """Largest share of the time that saving at the ends of epochs may take."""
 
@@ -183,18 +183,19 @@ def _serialize(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> byte
     """Serialize a safetensors file with its own checksum, computed with zeros in the field of the checksum."""
     metadata = {"nfpi": json.dumps(header, allow_nan=False), "sha256": _NO_DIGEST.decode()}
     content = bytearray(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
-    place = content.index(_KEY + _NO_DIGEST) + len(_KEY)  # unique: quotes in the text of the header are escaped
-    content[place : place + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
+    # found only once, as quotes in the text of the header are escaped
+    offset = content.index(_DIGEST_KEY + _NO_DIGEST) + len(_DIGEST_KEY)
+    content[offset : offset + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
     return content
 
 
 def _deserialize(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and header of a file that :func:`_serialize` made; ValueError if it is damaged."""
-    place = content.find(_KEY) + len(_KEY)
-    found, view = content[place : place + len(_NO_DIGEST)], memoryview(content)
-    digest = hashlib.sha256(view[:place])
+    offset = content.find(_DIGEST_KEY) + len(_DIGEST_KEY)
+    found, view = content[offset : offset + len(_NO_DIGEST)], memoryview(content)
+    digest = hashlib.sha256(view[:offset])
     digest.update(_NO_DIGEST)
-    digest.update(view[place + len(_NO_DIGEST) :])
+    digest.update(view[offset + len(_NO_DIGEST) :])
     if digest.hexdigest().encode() != found:
         raise ValueError(f"{len(content)} bytes that do not agree with their checksum")
     metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]

@@ -34,7 +34,7 @@ class Device:
 
     @contextmanager
     def launch_processes(self) -> Iterator[Processes]:
-        """Run the block in all processes that train together."""
+        """Run the block in all processes that train together, here in this one alone."""
         yield self.processes
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -57,7 +57,7 @@ class Diverged(ArithmeticError):
 
     @property
     def record(self) -> dict[str, Any]:
-        """Return the divergence with its context, as JSON."""
+        """The divergence with its context, as JSON values."""
         message = {"message": self.message} if self.message else {}
         return {key: getattr(self, name) for key, name in _FIELDS.items()} | message | {"context": self.context}
 

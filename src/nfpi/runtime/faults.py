@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-_FULL = {
+_NO_SPACE = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EFBIG: "the file is larger than what is allowed here (ulimit -f)",
@@ -54,9 +54,10 @@ def describe_exhausted_resource(error: BaseException, stage: str) -> str | None:
     if _is_out_of_memory(error, text):
         option = f"a smaller {_BATCH_SIZES[stage]} or " if stage in _BATCH_SIZES else ""
         return f"out of memory ({_keep_first_sentence(text) or type(error).__name__}): try {option}a machine with more"
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{_FULL[error.errno]}: free some, or write to another folder (results of config.yaml, --output)"
+        what = _NO_SPACE[error.errno]
+        return f"{where}{what}: free some, or write to another folder (results of config.yaml, --output)"
     return None
 
 

@@ -173,15 +173,15 @@ def require_writable(path: Path) -> None:
     Raises:
         OSError: the path cannot be created or replaced.
     """
-    place = Path(path).absolute()
-    if not place.is_dir():
-        place = place.parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise NotADirectoryError(f"{place}: expected a folder, to write {path} in, received a file")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(f"{place}: expected a folder that can be written, for {path}, received one that cannot")
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        folder = folder.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: expected a folder, to write {path} in, received a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder}: expected a folder that can be written, for {path}, received one that cannot")
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:

@@ -111,12 +111,12 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
         command: command line, for the log.
         run: function that returns the exit status.
     """
-    before = None if path is None else _redirect(path)
-    if path is None or before is None:
+    originals = None if path is None else _redirect(path)
+    if path is None or originals is None:
         return run()
     global _log
     streams = sys.stdout, sys.stderr
-    _log = JobLog(before[1])
+    _log = JobLog(originals[1])
     sys.stdout, sys.stderr = _open_text_stream(_log), _open_text_stream(_log)
     try:
         attempt = _count_attempts(path) + 1
@@ -134,7 +134,7 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     finally:
         _log = None
         sys.stdout, sys.stderr = streams
-        for descriptor, copy in zip((1, 2), before, strict=True):
+        for descriptor, copy in zip((1, 2), originals, strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
 
@@ -155,7 +155,7 @@ def _redirect(path: Path) -> tuple[int, int] | None:
         return None
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    before = os.dup(1), os.dup(2)
+    originals = os.dup(1), os.dup(2)
     for target in (1, 2):
         os.dup2(descriptor, target)
     os.close(descriptor)
@@ -163,7 +163,7 @@ def _redirect(path: Path) -> tuple[int, int] | None:
         second = _name_second_link(path)
         if not second.exists():
             os.link(path, second)
-    return before
+    return originals
 
 
 def _name_second_link(path: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 """Seconds between two attempts to acquire a lock in :func:`locked_in_turn`."""
 _HOLDER = re.compile(r"process (\d+) on (\S+), since ")
 """Beginning of the line in a lock file that names the holder."""
@@ -147,7 +147,7 @@ def locked_in_turn(path: Path, work: str) -> Iterator[None]:
         if not waits:
             logger.info("%s: waiting until it ends", fault)
         waits = True
-        time.sleep(_SECONDS)
+        time.sleep(_RETRY_SECONDS)
 
     with locked(path, work, wait=wait):
         yield

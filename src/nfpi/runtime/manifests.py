@@ -168,9 +168,9 @@ def read_manifest(path: Path) -> Manifest:
 def find_manifests(folder: Path) -> list[Path]:
     """Return all manifests below a folder, in a fixed order, without those in hidden (unfinished) folders."""
     found = []
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, file) for file in sorted(files) if file.endswith(SUFFIX)]
+        found += [Path(parent, file) for file in sorted(files) if file.endswith(SUFFIX)]
     return found
 
 

@@ -27,7 +27,7 @@ from nfpi.stages.options.base import MANIFEST, Command, Stage
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 2.0
+_RETRY_SECONDS = 2.0
 """seconds between two attempts to acquire a lock"""
 
 
@@ -63,7 +63,7 @@ def _run_stage(stage: Stage) -> None:
         if not other_task:
             print_line(f"nfpi: {fault}: waiting until it ends")
         other_task = fault.note or "unknown"
-        time.sleep(_SECONDS)
+        time.sleep(_RETRY_SECONDS)
 
     with locked(stage.lock, stage.command, task, wait if writes_log() else None), note_written() as written:
         for path in stage.list_output_paths():

@@ -73,12 +73,12 @@ def fit_prior(stage: FitPrior) -> None:
     settings = PRIORS.extract_settings(stage.prior)
     initial, header = load_prior(stage.initial / "prior.safetensors")
     statistics = load_statistics(stage.initial / "statistics.safetensors")
-    described = stage.prior.model_dump(mode="json")
-    header |= {"method": stage.prior.method, "lambda": stage.weight, "settings": described}
+    settings_json = stage.prior.model_dump(mode="json")
+    header |= {"method": stage.prior.method, "lambda": stage.weight, "settings": settings_json}
     try:
         fitted = fit(stage.prior.method, statistics, initial, stage.weight, settings)
     except Diverged as fault:
-        fault.context = {"seed": header.get("seed"), "prior": described}
+        fault.context = {"seed": header.get("seed"), "prior": settings_json}
         with written_together():
             mark_diverged([stage.get_path("prior")], fault)
             _write_residuals(stage, fault.residuals if isinstance(fault, FixedPointDiverged) else [])

@@ -12,7 +12,7 @@ from nfpi.runs import Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.options import ShowLog
 
-_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 """seconds between two reads of the logs"""
 
 
@@ -37,7 +37,7 @@ def show_log(command: ShowLog) -> None:
             sys.stdout.flush()
             if not active:
                 return
-            time.sleep(_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
 def _find_run(command: ShowLog) -> tuple[Path, Run]:
@@ -63,13 +63,13 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
     return [*sorted(slurm, key=read_modification_time)[-1:], log]
 
 
-def _print_from_offset(path: Path, place: int) -> int:
+def _print_from_offset(path: Path, offset: int) -> int:
     """Print a file from an offset on, and return the offset of its end."""
     try:
         with path.open("rb") as file:
-            file.seek(place)
+            file.seek(offset)
             added = file.read()
     except OSError:
-        return place
+        return offset
     sys.stdout.write(added.decode("utf-8", errors="replace"))
-    return place + len(added)
+    return offset + len(added)

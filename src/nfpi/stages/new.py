@@ -157,7 +157,7 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
     epochs = min(max(_STEPS // -(-splits["train"] // _BATCH), _EPOCHS[0]), _EPOCHS[1])
     height, width = images.shape
     weights = _choose_weights(len(images.folder.classes), height * width * (1 if images.grey else 3))
-    levels, key = images.levels, name if yaml.safe_load(name) == name else json.dumps(name)
+    levels, key = images.levels, _quote_key(name)
     lines = [
         f"# {images.summary[0].upper()}{images.summary[1:]}: train {splits['train']}, "
         f"validation {splits['validation']}, test {splits['test']}.",
@@ -186,6 +186,14 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
         f"  samples: {{dataset: {key}, lambda: {weights[1]}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _quote_key(name: str) -> str:
+    """Quote the name of a data set, unless YAML reads it as this string anyway."""
+    with suppress(ValueError):  # a date that does not exist
+        if yaml.safe_load(name) == name:
+            return name
+    return json.dumps(name)
 
 
 def _choose_weights(classes: int, dimensions: int) -> list[str]:
