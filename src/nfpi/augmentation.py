@@ -41,7 +41,7 @@ _OVERSAMPLING = 10
 _FEWEST_ITERATIONS, _MOST_ITERATIONS = 4, 50
 _TOLERANCE = 1e-3
 """The axes are converged once the variance that they explain changes by at most this share in an iteration."""
-_DRAWS = 10
+_MAX_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ class _ClassImages:
         generator = make_generator("cpu", *self._key, "axes")
         self.axes = class_axes(self._latents.split(config.batch_size), config.axes, generator)
         self._directions = self.axes.directions.to(self._latents)
-        self._draw = cache(partial(_draw_pairs, config, len(members), self._key))
+        self._draw_attempt = cache(partial(_draw_pairs, config, len(members), self._key))
 
     def yield_variants(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Yield indices (B,) and variants (B, variants, C, H, W) of the images for which `wanted` (N,) is true."""
@@ -298,7 +298,7 @@ class _ClassImages:
         rows = torch.from_numpy(block * self._config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
-        for attempt in range(_DRAWS):
+        for attempt in range(_MAX_DRAWS):
             z = self._displace(block, chosen[left.numpy()], variant, attempt)
             inverse = self._flow.inverse(z.view(-1, *self._flow.shape))[0]
             mixed[left] = inverse
@@ -306,14 +306,14 @@ class _ClassImages:
             if not len(left):
                 return mixed
         raise FloatingPointError(
-            f"{self._name}: {len(left)} of {len(rows)} augmented images stay not finite after {_DRAWS} draws; "
+            f"{self._name}: {len(left)} of {len(rows)} augmented images stay not finite after {_MAX_DRAWS} draws; "
             "try a smaller strength"
         )
 
     def _displace(self, block: int, places: np.ndarray, variant: int, attempt: int) -> Tensor:
         """Compute z', (B, D), of the latents at these places (B,) of a block."""
         rows = torch.from_numpy(block * self._config.batch_size + places)
-        partner, share = (drawn[rows, variant] for drawn in self._draw(attempt))
+        partner, share = (drawn[rows, variant] for drawn in self._draw_attempt(attempt))
         pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)
         if self._displacement == "mix":
             return mix_in_span(*pairs)

@@ -42,7 +42,7 @@ from nfpi.stages.options.words import has_words, join_words
 logger = logging.getLogger(__name__)
 
 _PARSING_PREFIX = "error parsing CLI: "
-_WRONG_USAGE = 2
+_USAGE_ERROR_STATUS = 2
 _GLOBAL_OPTIONS = ("--version", "--extensions", "--log")
 _MAX_NAMED_FILES = 4
 """Largest number of output files named in the last line of a stage."""
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         known, arguments = global_options.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        return _fail(str(error), _WRONG_USAGE)
+        return _fail(str(error), _USAGE_ERROR_STATUS)
     arguments = arguments or ["--help"]
     # of the processes of a training on several devices, only the first writes the log
     is_first_process = RANK_AND_PORT not in os.environ
@@ -136,9 +136,9 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     known, first = [command.command for command in COMMANDS], arguments[0]
     if first.startswith("--") and first != "--help":
-        return _fail(f"unknown option {first}{suggest(first, ['--help', *_GLOBAL_OPTIONS])}", _WRONG_USAGE)
+        return _fail(f"unknown option {first}{suggest(first, ['--help', *_GLOBAL_OPTIONS])}", _USAGE_ERROR_STATUS)
     if first not in (*known, "--help", "-h"):
-        return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _WRONG_USAGE)
+        return _fail(f"unknown subcommand '{first}'{suggest(first, known)}", _USAGE_ERROR_STATUS)
     command = next((command for command in COMMANDS if command.command == first), None)
     if command is not None and has_words(command):  # lists such as `--classes cat dog`
         arguments = [first, *join_words(command, arguments[1:])]
@@ -160,7 +160,7 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
     except SettingsError as error:
         text = str(error)
         if text.startswith(_PARSING_PREFIX):
-            return _fail(_describe_wrong_usage(text.removeprefix(_PARSING_PREFIX), arguments), _WRONG_USAGE)
+            return _fail(_describe_wrong_usage(text.removeprefix(_PARSING_PREFIX), arguments), _USAGE_ERROR_STATUS)
         return _fail(_describe_malformed_json(arguments) or text)
     except Interrupted as error:
         return _fail(str(error), EXIT_STATUS)

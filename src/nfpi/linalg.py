@@ -202,12 +202,12 @@ class _BatchedTaylorAction(_TaylorAction):
         for _ in partial:
             powers.append((field * powers[-1].unsqueeze(1)).sum(2))
         # by Python numbers, not by a tensor, which the host would have to copy to the device
-        found = torch.stack(torch._foreach_div(powers, [float(math.factorial(k)) for k in range(len(powers))]))
-        vector_gradient = found.sum(0)
+        scaled_powers = torch.stack(torch._foreach_div(powers, [float(math.factorial(k)) for k in range(len(powers))]))
+        vector_gradient = scaled_powers.sum(0)
         if not ctx.needs_input_grad[0]:
             return None, vector_gradient, None
-        divided = torch.stack(torch._foreach_div(partial[::-1], [float(k) for k in range(1, len(powers))]))
-        return (divided.unsqueeze(3) * found[:-1].unsqueeze(2)).sum(0), vector_gradient, None
+        scaled_vectors = torch.stack(torch._foreach_div(partial[::-1], [float(k) for k in range(1, len(powers))]))
+        return (scaled_vectors.unsqueeze(3) * scaled_powers[:-1].unsqueeze(2)).sum(0), vector_gradient, None
 
 
 def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:

@@ -23,9 +23,9 @@ from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.tensors import FormatError, load_state, require_finite, verify_archive
 
-_ONLINE, _AVERAGED = "flow.", "ema.ema_model."
+_ONLINE_PREFIX, _AVERAGED_PREFIX = "flow.", "ema.ema_model."
 
-_LAYER = re.compile(r"blocks\.(\d+)\.(\d+)\.(.+)")
+_LAYER_PATTERN = re.compile(r"blocks\.(\d+)\.(\d+)\.(.+)")
 
 _RENAMINGS = (
     (re.compile(r"^conv1x1\."), "linear."),
@@ -87,16 +87,18 @@ def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[Ma
     """
     path = Path(path)
     weights = _read_state(path)
-    prefix = _AVERAGED if averaged else _ONLINE
+    prefix = _AVERAGED_PREFIX if averaged else _ONLINE_PREFIX
     own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    layers = {key: value for key, value in own.items() if _LAYER.fullmatch(key)}
+    layers = {key: value for key, value in own.items() if _LAYER_PATTERN.fullmatch(key)}
     if not layers:
         raise FormatError(f"{path}: expected weights under '{prefix}blocks', received none")
     try:
         with skip_initialization():
             flow = MatrixExponentialFlow(**_infer_architecture(layers))
         load_state(flow, {_rename(key): value for key, value in _flatten_norms(layers).items()})
-        gaussians = {key.removeprefix(_ONLINE): value for key, value in weights.items() if key.startswith(_ONLINE)}
+        gaussians = {
+            key.removeprefix(_ONLINE_PREFIX): value for key, value in weights.items() if key.startswith(_ONLINE_PREFIX)
+        }
         prior = _read_prior(gaussians)
         prior.check()
         require_finite(path, layers)
@@ -151,7 +153,7 @@ def _infer_architecture(layers: Mapping[str, Tensor]) -> dict[str, Any]:
     hidden_channels: list[int] = []
     while f"blocks.{len(num_flows)}.0.actnorm.scale" in layers:
         level = len(num_flows)
-        flows = {int(m[2]) for m in map(_LAYER.fullmatch, layers) if m and int(m[1]) == level}
+        flows = {int(m[2]) for m in map(_LAYER_PATTERN.fullmatch, layers) if m and int(m[1]) == level}
         net = f"blocks.{level}.0.couplinglayer.net."
         blocks = {key.removeprefix(f"{net}layers.").split(".")[0] for key in layers if key.startswith(f"{net}layers.")}
         num_flows.append(len(flows))
@@ -172,7 +174,7 @@ def _flatten_norms(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(key: str) -> str:
-    match = _LAYER.fullmatch(key)
+    match = _LAYER_PATTERN.fullmatch(key)
     assert match is not None
     name = match[3]
     for pattern, replacement in _RENAMINGS:

@@ -13,7 +13,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import make_generator
 
-_DRAWS = 10
+_MAX_DRAWS = 10
 
 
 @torch.no_grad()
@@ -56,14 +56,14 @@ def sample_images(
         generator = make_generator(device, seed, "sample", index)
         chunk = chunk.to(device)
         x = _draw(flow, prior, chunk, temperature, generator)
-        for draws in range(1, _DRAWS + 1):
+        for draws in range(1, _MAX_DRAWS + 1):
             bad = (~torch.isfinite(x.flatten(1)).all(1)).nonzero().squeeze(1)
             if not len(bad):
                 break
-            if draws == _DRAWS:
+            if draws == _MAX_DRAWS:
                 raise FloatingPointError(
                     f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images stay not finite "
-                    f"after {_DRAWS} draws; try a smaller temperature"
+                    f"after {_MAX_DRAWS} draws; try a smaller temperature"
                 )
             x[bad] = _draw(flow, prior, chunk[bad], temperature, generator)
         yield domain.to_images(x).cpu(), chunk.cpu()

@@ -107,8 +107,8 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest class of each image, (N,)."""
         indices = self.predict_log_proba(X).argmax(1)
-        found: np.ndarray = self.classes_[indices]
-        return found
+        classes: np.ndarray = self.classes_[indices]
+        return classes
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return log p(y | x) under equal class frequencies, (N, K), in the order of `classes_`."""
@@ -119,8 +119,8 @@ class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return p(y | x) under equal class frequencies, (N, K)."""
-        found: np.ndarray = np.exp(self.predict_log_proba(X))
-        return found
+        probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
+        return probabilities
 
     def _convert_images(self, X: np.ndarray) -> np.ndarray:
         """Convert X to 8-bit images, (N, H, W, C) or (N, H, W)."""

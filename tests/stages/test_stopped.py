@@ -120,7 +120,7 @@ def run_and_strike(arguments: tuple[str, ...], number: signal.Signals, steps: in
 
     owner, name = STEP[arguments[0]]
     setattr(owner, name, counted(getattr(owner, name)))
-    rows._MINUTES = 0.0002
+    rows._MINUTES_BETWEEN_SAVES = 0.0002
     status = 99
     try:
         status = call(*arguments)

@@ -110,10 +110,10 @@ def augment_each(images: Tensor, indices: np.ndarray, transform: Transform, seed
         transform: augmentation of one image (C, H, W); the results must all have the same shape.
         seed, epoch: determine the augmentation, together with the index.
     """
-    changed = []
+    augmented = []
     with torch.random.fork_rng(devices=[]):
         for image, index in zip(images, indices, strict=True):
             # torch.manual_seed would seed the GPU's generator too, which is not restored here
             torch.default_generator.manual_seed(derive_seed(seed, "augmentation", epoch, int(index)))
-            changed.append(transform(image))
-    return torch.stack(changed)
+            augmented.append(transform(image))
+    return torch.stack(augmented)

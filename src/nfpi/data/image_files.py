@@ -16,9 +16,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 """suffixes of image files"""
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """formats of these files, as named by Pillow; others are not tried (some make Pillow start another program)"""
-EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's modes of images with at most 8 bits per channel"""
-FAULTS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Image.DecompressionBombError)
+PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Image.DecompressionBombError)
 """exceptions that Pillow raises on damaged files"""
 
 
@@ -40,10 +40,10 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as file:
             deep = _describe_deep_channels(file)
             mode, image = file.mode, ImageOps.exif_transpose(file).convert("RGB")
-    except FAULTS as error:
+    except PILLOW_ERRORS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: expected an image, received one that cannot be read ({reason})") from None
-    if mode not in EIGHT_BIT or deep:
+    if mode not in EIGHT_BIT_MODES or deep:
         raise DataError(f"{path}: expected an image of 8 bits per channel, received {deep or 'mode ' + mode}")
     if image_size is not None and image.size != (image_size, image_size):
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
@@ -60,7 +60,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size
             is_transposed = file.getexif().get(_ORIENTATION, 1) in _TRANSPOSED
-    except FAULTS as error:
+    except PILLOW_ERRORS as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: expected an image, received one that cannot be read ({reason})") from None
     return (width, height) if is_transposed else (height, width)

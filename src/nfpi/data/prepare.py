@@ -18,7 +18,7 @@ from nfpi.data.sources.registry import load_source
 from nfpi.data.store import EMPTY_SPLIT
 from nfpi.data.writer import write_image_set
 
-FEWEST: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
+FEWEST_PER_CLASS: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
 """minimum number of images per class in each split; a variance needs two"""
 OUTPUTS = (*get_args(Split), RECORD)
 """contents of the folder of the splits"""
@@ -59,7 +59,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
 
 
 def make_extra(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
-    """Return `extra` of `meta.json`: settings, and `held_out`, the share held out for each split the source lacks."""
+    """Make `extra` of `meta.json`: settings, and `held_out`, the share held out for each split the source lacks."""
     held_out = {split: share for split, share in _get_held_out_shares(config).items() if assigned[split][0] == "train"}
     return {**config.model_dump(include={"source", "split_seed", "flip", "refit"}), "held_out": held_out}
 
@@ -137,8 +137,8 @@ def _choose_per_class(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
 def _check_counts(name: str, split: Split, labels: np.ndarray, classes: list[str]) -> None:
     counts = np.bincount(labels, minlength=len(classes))
     smallest = int(counts.argmin())
-    if counts[smallest] < FEWEST[split]:
+    if counts[smallest] < FEWEST_PER_CLASS[split]:
         raise DataError(
-            f"{name}: expected at least {FEWEST[split]} {split} images of class '{classes[smallest]}', "
+            f"{name}: expected at least {FEWEST_PER_CLASS[split]} {split} images of class '{classes[smallest]}', "
             f"received {counts[smallest]}"
         )

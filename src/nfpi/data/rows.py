@@ -18,7 +18,7 @@ from nfpi.data.errors import DataError
 if TYPE_CHECKING:
     from nfpi.data.progress import Progress
 
-_MINUTES = 1.0
+_MINUTES_BETWEEN_SAVES = 1.0
 _UNKNOWN = -1
 
 
@@ -52,8 +52,8 @@ class LabelledRows:
         if fingerprint is not None:
             from nfpi.data.progress import Progress  # imports torch
 
-            form = f"{fingerprint} {list(shape)} {np.dtype(dtype).name}"
-            self._progress = Progress(path.parent, hashlib.sha256(form.encode()).hexdigest(), _MINUTES)
+            content = f"{fingerprint} {list(shape)} {np.dtype(dtype).name}"
+            self._progress = Progress(path.parent, hashlib.sha256(content.encode()).hexdigest(), _MINUTES_BETWEEN_SAVES)
             if self._restore():
                 return
         self.array = _open_allocated(path, "w+", dtype=np.dtype(dtype), shape=tuple(shape))

@@ -100,7 +100,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize("form", ["zip", "tar.xz"])
 def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 10**6)
+    monkeypatch.setattr(archives, "ALWAYS_ALLOWED_BYTES", 10**6)
     (tmp_path / "files").mkdir()
     (tmp_path / "files/zeros").write_bytes(bytes(2 * 10**6))
     archive = _archive(tmp_path / "files", tmp_path / "bomb", form, "files")

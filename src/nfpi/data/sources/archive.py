@@ -17,16 +17,16 @@ from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.runtime.locks import locked_in_turn
 
-DAMAGE = (
+DAMAGE_ERRORS = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, RuntimeError, ValueError, OverflowError, LookupError),
 )
 """exceptions raised for damaged or encrypted archives, and for files that are not archives"""
-IMPOSSIBLE = {getattr(errno, name) for name in ("EINVAL", "ENAMETOOLONG", "EEXIST", "ENOTDIR", "EISDIR", "ENOENT")}
+ARCHIVE_ERRNOS = {getattr(errno, name) for name in ("EINVAL", "ENAMETOOLONG", "EEXIST", "ENOTDIR", "EISDIR", "ENOENT")}
 """OS errors caused by the archive, such as an invalid offset or path, not by the disk"""
 LARGEST_GROWTH = 100
 """maximum ratio of unpacked to packed size; image files are compressed already"""
-ALWAYS_ALLOWED = 2**30
+ALWAYS_ALLOWED_BYTES = 2**30
 """unpacked size, in bytes, that is always allowed"""
 
 
@@ -73,7 +73,7 @@ def _unpack(archive: Path, into: Path) -> None:
         raise
     except tarfile.FilterError as error:
         raise DataError(f"{archive}: expected members inside the folder, received one that is not ({error})") from None
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         if _is_disk_error(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -81,7 +81,7 @@ def _unpack(archive: Path, into: Path) -> None:
 
 
 def _is_disk_error(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno is not None and error.errno not in IMPOSSIBLE
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in ARCHIVE_ERRNOS
 
 
 def _unzip(archive: Path, into: Path) -> None:
@@ -122,7 +122,7 @@ def _check_members(archive: Path, file: tarfile.TarFile) -> Iterator[tarfile.Tar
 
 
 def _check_size(archive: Path, size: int) -> None:
-    most = max(ALWAYS_ALLOWED, LARGEST_GROWTH * archive.stat().st_size)
+    most = max(ALWAYS_ALLOWED_BYTES, LARGEST_GROWTH * archive.stat().st_size)
     if size > most:
         raise DataError(
             f"{archive}: expected to unpack up to {most} bytes ({LARGEST_GROWTH} times its own), received {size} or "

@@ -42,10 +42,10 @@ from nfpi.runtime.files import file_digest, sync, write_atomically
 RECORD = "sources.npz"
 """name of the record in the folder of the splits"""
 FOLDER, VAE = "folder", "vae"
-_AUTOENCODER = ("config.json", "diffusion_pytorch_model.safetensors")
-_TIMES = ".sources-times.npy"
-_THREADS, _BLOCK = 8, 256
-_NOT_READ = bytes(32)
+_AUTOENCODER_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+_TIMES_FILE = ".sources-times.npy"
+_THREADS, _FILES_PER_BLOCK = 8, 256
+_NO_DIGEST = bytes(32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,8 @@ class SourceFiles:
         indices = list(indices)
         options = {"desc": label, "total": len(indices), "unit": "file", "leave": False, "disable": None, "delay": 1}
         with ThreadPoolExecutor(_THREADS) as pool, tqdm(**options) as progress:
-            for start in range(0, len(indices), _BLOCK):  # reading and hashing release the GIL
-                for digest in pool.map(self._get_digest, indices[start : start + _BLOCK]):
+            for start in range(0, len(indices), _FILES_PER_BLOCK):  # reading and hashing release the GIL
+                for digest in pool.map(self._get_digest, indices[start : start + _FILES_PER_BLOCK]):
                     progress.update()
                     yield digest
 
@@ -139,8 +139,8 @@ def list_source(config: DatasetConfig) -> SourceFiles:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
     if config.vae is not None:
         roots[VAE] = config.vae
-        names += [f"{VAE}/{file}" for file in _AUTOENCODER]
-        status.append(_read_status([config.vae / file for file in _AUTOENCODER]))
+        names += [f"{VAE}/{file}" for file in _AUTOENCODER_FILES]
+        status.append(_read_status([config.vae / file for file in _AUTOENCODER_FILES]))
     return SourceFiles(roots, names, np.concatenate([*status, np.empty((0, 2), np.int64)]))
 
 
@@ -163,7 +163,7 @@ class SourceRecord:
     @classmethod
     def of(cls, files: SourceFiles, digests: Mapping[int, bytes]) -> SourceRecord:
         """Create a record from the digests of the files that were read, by their index."""
-        content = b"".join(digests.get(index, _NOT_READ) for index in range(len(files.names)))
+        content = b"".join(digests.get(index, _NO_DIGEST) for index in range(len(files.names)))
         array = np.frombuffer(content, np.uint8).reshape(-1, 32)
         return cls(files.token, _join_names(files.names), files.status, array)
 
@@ -227,7 +227,7 @@ def compute_token(files: SourceFiles, folder: Path) -> str:
 def _read_times(folder: Path, count: int) -> np.ndarray:
     """Read the times of the files when they were last found to be unchanged."""
     try:
-        times: np.ndarray = np.load(folder / _TIMES, allow_pickle=False)
+        times: np.ndarray = np.load(folder / _TIMES_FILE, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return np.zeros(count, np.int64)
     return times if times.shape == (count,) and times.dtype == np.int64 else np.zeros(count, np.int64)
@@ -237,7 +237,7 @@ def _write_times(folder: Path, times: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, times)
     with suppress(OSError):  # not writable, e.g. results of another user: the files are read again next time
-        write_atomically(folder / _TIMES, buffer.getvalue())
+        write_atomically(folder / _TIMES_FILE, buffer.getvalue())
 
 
 def _join_names(names: list[str]) -> bytes:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _THREADS = 8
 """threads that list folders; faster than one, unless the file system is cached"""
 
-_ENDINGS = 3
+_MAX_SUFFIXES = 3
 """maximum number of suffixes in an error message"""
 
 
@@ -221,10 +221,10 @@ def _describe_contents(folder: Path) -> str:
     """Describe the contents of a folder."""
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
     folders = sum(path.is_dir() for path in visible)
-    endings = sorted({path.suffix.lower() or "no suffix" for path in visible if not path.is_dir()})
+    suffixes = sorted({path.suffix.lower() or "no suffix" for path in visible if not path.is_dir()})
     counts = [_format_count(folders, "folder"), _format_count(len(visible) - folders, "file")]
-    if endings:
-        counts[1] += f" ({', '.join(endings[:_ENDINGS])}{', …' if len(endings) > _ENDINGS else ''})"
+    if suffixes:
+        counts[1] += f" ({', '.join(suffixes[:_MAX_SUFFIXES])}{', …' if len(suffixes) > _MAX_SUFFIXES else ''})"
     return " and ".join(text for text in counts if not text.startswith("0")) or "an empty folder"
 
 
