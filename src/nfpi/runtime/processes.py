@@ -56,7 +56,7 @@ class Processes:
         return self.rank == 0
 
     def get_slice(self, length: int) -> slice:
-        """Return this process's part of a batch; parts are contiguous, and their sizes differ by one image at most."""
+        """Return the part of a batch of `length` images that is this process's; part sizes differ by one at most."""
         size, larger = divmod(length, self.count)
         start = self.rank * size + min(self.rank, larger)
         return slice(start, start + size + (self.rank < larger))
