@@ -21,7 +21,8 @@ def make_targets(preset: str = "demo", **overrides: Any) -> Targets:
 
 def test_every_table_and_figure_of_the_preset_is_a_target() -> None:
     targets = make_targets("fashion_mnist_small", tables={"mine": TABLE})
-    assert targets.names == ["table2", "mine", "accuracy_against_weight", "samples", "residuals", "claims"]
+    tables = ["table1", "table2", "table3", "table4", "mine"]
+    assert targets.names == [*tables, "accuracy_against_weight", "samples", "residuals", "claims"]
 
 
 def test_a_figure_that_is_left_out_is_none() -> None:
@@ -74,13 +75,19 @@ def test_other_names_are_free() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("tabel2", "preset cifar10_small has no target 'tabel2' (did you mean 'table2'?); targets: all, table2, "),
+        (
+            "tabel2",
+            "preset cifar10_small has no target 'tabel2' (did you mean 'table2'?); targets: all, table1, table2, ",
+        ),
         ("benchmrak", "preset cifar10_small has no target 'benchmrak' (did you mean 'benchmark'?); targets: all, "),
-        ("xyz", "preset cifar10_small has no target 'xyz' (known: all, table2, accuracy_against_weight, "),
-        ("samples", "preset cifar10_small has no target 'samples': name it under `figures:`; targets: all, table2, "),
+        ("xyz", "preset cifar10_small has no target 'xyz' (known: all, table1, table2, table3, table4, "),
+        (
+            "samples",
+            "preset cifar10_small has no target 'samples': name it under `figures:`; targets: all, table1, table2, ",
+        ),
     ],
 )
 def test_an_unknown_target_names_those_there_are(target: str, message: str) -> None:
-    refuse = make_targets("cifar10_small", figures={"samples": None}).unknown(["benchmark"])
+    refuse = make_targets("cifar10_small", figures={"samples": None}).reject_unknown(["benchmark"])
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}.*benchmark"):
         refuse({"target": target})
