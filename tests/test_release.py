@@ -20,7 +20,7 @@ from nfpi.runtime.tensors import FormatError
 SHARED = Path(os.environ.get("NFPI_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "released_checkpoint"
 
 
-def released_state(flow: MatrixExponentialFlow, prior: GaussianPrior, prefix: str) -> dict[str, torch.Tensor]:
+def make_released_state(flow: MatrixExponentialFlow, prior: GaussianPrior, prefix: str) -> dict[str, torch.Tensor]:
     """The weights under the names, and in the shapes, of the released code."""
     state = {}
     for key, value in flow.state_dict().items():
@@ -55,7 +55,7 @@ def models() -> tuple[MatrixExponentialFlow, MatrixExponentialFlow, GaussianPrio
 
 def _write(path: Path, models: Any, hyper_parameters: Any = None) -> Path:
     online, averaged, prior = models
-    state = released_state(online, prior, "flow.") | released_state(averaged, prior, "ema.ema_model.")
+    state = make_released_state(online, prior, "flow.") | make_released_state(averaged, prior, "ema.ema_model.")
     torch.save({"epoch": 1, "state_dict": state, "hyper_parameters": hyper_parameters}, path)
     return path
 
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_refused_or_gives_the_same_numbers(models, tmp_p
 
 def test_weights_that_do_not_fit_are_refused(models, tmp_path):
     online, averaged, prior = models
-    state = released_state(averaged, prior, "ema.ema_model.") | released_state(online, prior, "flow.")
+    state = make_released_state(averaged, prior, "ema.ema_model.") | make_released_state(online, prior, "flow.")
     del state["ema.ema_model.blocks.1.0.couplinglayer.rescale"]
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")
     with pytest.raises(FormatError, match="released layout"):

@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 from stages.conftest import SmallRun
-from workflow.conftest import Project, clone
+from workflow.conftest import Project, clone_project
 
 from nfpi.cli import main
 from nfpi.config import resolve
@@ -94,7 +94,7 @@ def commands_of(block: Block) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone, with the presets that the documents show."""
-    return clone(tmp_path_factory.mktemp("docs") / "clone")
+    return clone_project(tmp_path_factory.mktemp("docs") / "clone")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_commands(block: Block, project: Project, place: Path) -> None:
     for program, *arguments in commands_of(block):
         if program == "snakemake":
             environment = {name: str(place / name) for name in ("SCRATCH", "WORK", "DSDIR")} | {"IDRPROJ": "abc"}
-            process = project.snakemake(*arguments, "-n", **environment)
+            process = project.run_snakemake(*arguments, "-n", **environment)
             assert re.search(r"^total +\d+$", process.stdout, re.MULTILINE), process.stdout
         elif program == "nfpi":
             short = EPOCHS.sub("2", shlex.join(arguments))

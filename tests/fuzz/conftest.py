@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages.conftest import ROOT, SmallRun, as_options, nfpi
-from test_release import released_state
+from stages.conftest import ROOT, SmallRun, check_call, format_options
+from test_release import make_released_state
 
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.priors import GaussianPrior
@@ -74,14 +74,14 @@ def table(run: SmallRun) -> Path:
     """The folder of a collected table, and of the table made from it."""
     folder = run.root / "tables"
     identities = [run.identity.to_json(), run.tested.to_json()]
-    nfpi("collect", *as_options(name="table2", runs=identities, root=run.root, output=folder / "metrics"))
-    nfpi("table", *table_options(run, folder, folder / "tables"))
+    check_call("collect", *format_options(name="table2", runs=identities, root=run.root, output=folder / "metrics"))
+    check_call("table", *table_options(run, folder, folder / "tables"))
     return folder
 
 
 def table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
     """Options of the stage that makes the table, from `folder`/metrics."""
-    return as_options(
+    return format_options(
         name="table2",
         table={"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
         rows=[run.row],
@@ -99,7 +99,7 @@ def checkpoint(run: SmallRun) -> Path:
     for flow in (online, averaged):
         flow.initialize(torch.rand(20, 1, 8, 8))
     prior = GaussianPrior(torch.randn(10, 64), 0.5 + torch.rand(10, 64))
-    state = released_state(online, prior, "flow.") | released_state(averaged, prior, "ema.ema_model.")
+    state = make_released_state(online, prior, "flow.") | make_released_state(averaged, prior, "ema.ema_model.")
     path = run.root / "release/released.ckpt"
     path.parent.mkdir()
     torch.save({"epoch": 1, "state_dict": state}, path)

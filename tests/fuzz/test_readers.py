@@ -129,7 +129,7 @@ def readers(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pyte
     fault = Diverged(3, 1, "variance", 1e6)
     fault.context = {"seed": 3}
     mark_diverged([marked / name for name in ("prior.safetensors", "config.json", "model.safetensors")], fault)
-    generated, candidate = run.of_temperature(GENERATED, 1), run.of_temperature(CANDIDATE, 1)
+    generated, candidate = run.locate_folder(GENERATED, 1), run.locate_folder(CANDIDATE, 1)
     image_sets = [
         *(run.splits / "train" / name for name in ("images.npy", "labels.npy")),
         *(generated / name for name in ("images.npy", "labels.npy", "meta.json")),

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stages.conftest import SmallRun, as_options, call
+from stages.conftest import SmallRun, call, format_options
 
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.manifests import SUFFIX
@@ -58,17 +58,17 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
     root = tmp_path_factory.mktemp("damaged") / "results"
     shutil.copytree(run.root, root)
     run = replace(run, root=root)
-    generated, candidate = run.of_temperature(GENERATED, 1), run.of_temperature(CANDIDATE, 1)
+    generated, candidate = run.locate_folder(GENERATED, 1), run.locate_folder(CANDIDATE, 1)
     identities = [identity.to_json() for identity in (run.identity, run.tested)]
     tables = root / "tables"
 
     def of_run(stage: str, *files: Path) -> Step:
-        return Step(stage, lambda output: run.command(stage, output=output), files)
+        return Step(stage, lambda output: run.make_command(stage, output=output), files)
 
     def figure(name: str, settings: dict[str, Any], reads: dict[str, Any], what: str, *files: Path) -> Step:
         read = [str(file) for file in files if not file.name.endswith(SUFFIX)]
         options: dict[str, Any] = {"name": name, "figure": settings, "reads": reads, "files": {what: read}}
-        return Step(f"figure {name}", lambda output: ("figure", *as_options(**options, output=output)), files)
+        return Step(f"figure {name}", lambda output: ("figure", *format_options(**options, output=output)), files)
 
     def within(folder: Path, *names: str) -> list[Path]:
         return [folder / name for name in names]
@@ -96,17 +96,20 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
         of_run("test-classifier", *classifier, *splits("test")),
         Step(
             "import-release",
-            lambda output: ("import-release", checkpoint, *as_options(data=run.splits, output=output)),
+            lambda output: ("import-release", checkpoint, *format_options(data=run.splits, output=output)),
             (run.splits / f"data{SUFFIX}", run.splits / "train/meta.json"),
         ),
         Step(
             "export",
-            lambda output: ("export", *as_options(images=generated, format="imagefolder", output=output / "images")),
+            lambda output: (
+                "export",
+                *format_options(images=generated, format="imagefolder", output=output / "images"),
+            ),
             tuple(images),
         ),
         Step(
             "collect",
-            lambda output: ("collect", *as_options(name="table2", runs=identities, root=root, output=output)),
+            lambda output: ("collect", *format_options(name="table2", runs=identities, root=root, output=output)),
             tuple(metrics),
         ),
         Step("table", lambda output: ("table", *table_options(run, tables, output)), tuple(collected)),
@@ -119,13 +122,13 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
 def test_a_stage_refuses_damaged_files_in_one_line_or_makes_the_same(steps, tmp_path):
     expected = []
     for number, step in enumerate(steps):
-        status, said = carried_out(step.command(tmp_path / f"sound/{number}"))
+        status, said = carried_out(step.make_command(tmp_path / f"sound/{number}"))
         assert status == 0, said
         expected.append(contents(tmp_path / f"sound/{number}"))
 
     def outcome(number: int, file: Path) -> str:
         output = tmp_path / "new"
-        status, said = carried_out(steps[number].command(output))
+        status, said = carried_out(steps[number].make_command(output))
         made = contents(output)
         shutil.rmtree(output, ignore_errors=True)
         if status == 0:

@@ -1,4 +1,4 @@
-"""A real SLURM runs the jobs here: the one that `.ci/slurm start` makes. On any other, nothing is submitted."""
+"""A real SLURM runs the jobs: only the one that `.ci/slurm start` makes, never that of a cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from workflow.conftest import STUBS as WORKFLOW_STUBS
-from workflow.conftest import Project, clone
+from workflow.conftest import Project, clone_project
 
 STUBS = Path(__file__).parent / "stubs"
 TINY_FLOWS = {"mef": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [16, 16]}}
@@ -28,7 +28,7 @@ CUT = {
     "resources": {"train_flow": {"runtime": 1, "gpu": 0}},  # the two GPUs are for the demo
     "cluster": {"warn_seconds": 30},
 }
-"""A training with a limit of a minute, which cuts it wherever it rests."""
+"""A training with a time limit of a minute, so that SLURM stops it where it pauses."""
 DEMO = {
     "flows": TINY_FLOWS,
     "training": {"epochs": 2},
@@ -39,24 +39,24 @@ DEMO = {
 """The demo, smaller."""
 
 SlurmJob = dict[str, str]
-"""What `scontrol show job` says of a job."""
+"""A job in the words of `scontrol show job`."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A Snakemake that was started, and where what it prints goes."""
+    """A Snakemake that was started, and the file that it prints to."""
 
     process: subprocess.Popen[bytes]
     output: Path
 
-    def end(self) -> str:
-        """Wait for its end; what it printed."""
+    def wait_for_end(self) -> str:
+        """Wait until it has ended, and return what it printed."""
         self.process.wait(timeout=420)
         return self.output.read_text()
 
-    def good_end(self) -> str:
-        """The same, and fail if it did."""
-        text = self.end()
+    def wait_for_success(self) -> str:
+        """Wait until it has ended, and return what it printed; the test fails if it failed."""
+        text = self.wait_for_end()
         if self.process.returncode:
             pytest.fail(text)
         return text
@@ -72,7 +72,7 @@ class Submitting(Project):
     """A clone of the project on a login node."""
 
     def start(self, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> Run:
-        """Start Snakemake; `overlay` is laid over the profile's settings."""
+        """Start Snakemake; `overlay` overrides the settings of the profile."""
         if overlay is not None:
             self.write("overlay.yaml", overlay)
             profiles = [value for option, value in itertools.pairwise(arguments) if option == "--profile"]
@@ -103,20 +103,20 @@ class Submitting(Project):
         return Run(process, output)
 
     def submit(self, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> str:
-        """Run Snakemake to its good end; what it printed."""
-        return self.start(*arguments, overlay=overlay, **environment).good_end()
+        """Run Snakemake, which must succeed, and return what it printed."""
+        return self.start(*arguments, overlay=overlay, **environment).wait_for_success()
 
-    def jobs(self) -> list[SlurmJob]:
-        """All of this clone's jobs that SLURM remembers, in the order of submission."""
+    def list_jobs(self) -> list[SlurmJob]:
+        """List all jobs of this clone that SLURM knows, in the order of submission."""
         text = subprocess.run(
             ["scontrol", "show", "job", "--details", "--oneliner"], capture_output=True, text=True, check=True
         ).stdout
         jobs = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in text.splitlines()]
         return [job for job in jobs if job.get("WorkDir") == str(self.folder)]
 
-    def jobs_of(self, rule: str) -> list[SlurmJob]:
-        """Those of a rule."""
-        return [job for job in self.jobs() if job["Comment"].startswith(f"rule_{rule}_wildcards_")]
+    def list_jobs_of_rule(self, rule: str) -> list[SlurmJob]:
+        """List the jobs of a rule."""
+        return [job for job in self.list_jobs() if job["Comment"].startswith(f"rule_{rule}_wildcards_")]
 
 
 class Controller:
@@ -140,16 +140,16 @@ class Controller:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"not so within {seconds} s"
+        assert time.monotonic() < end, f"the condition does not hold within {seconds} s"
         time.sleep(0.2)
 
 
-def login_node(folder: Path, *, stub: bool) -> Submitting:
-    """A clone whose stages are real, or make empty files only."""
-    clone(folder)
+def make_login_node(folder: Path, *, stub: bool) -> Submitting:
+    """Clone the project with the real stages, or with the stub, which makes empty files."""
+    clone_project(folder)
     command = folder / "commands/nfpi"
     command.parent.mkdir()
     source = (WORKFLOW_STUBS if stub else STUBS) / "nfpi"
@@ -160,7 +160,7 @@ def login_node(folder: Path, *, stub: bool) -> Submitting:
 
 @pytest.fixture(scope="session", autouse=True)
 def slurm() -> None:
-    """Skip where the SLURM to test on does not run."""
+    """Skip unless the SLURM for tests is running."""
     if shutil.which("scontrol") is not None:
         answer = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True)
         if re.search(r"^ClusterName\s*= nfpi$", answer.stdout, flags=re.MULTILINE):
@@ -170,9 +170,9 @@ def slurm() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def long_runs(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Submitting, Run]]]:
-    """The two that take long, with their real stages; begun before all tests, and run beside them."""
-    cut = login_node(tmp_path_factory.mktemp("cut") / "clone", stub=False)
-    demo = login_node(tmp_path_factory.mktemp("demo") / "clone", stub=False)
+    """The two long runs, of real stages; they are started before all tests and run beside them."""
+    cut = make_login_node(tmp_path_factory.mktemp("cut") / "clone", stub=False)
+    demo = make_login_node(tmp_path_factory.mktemp("demo") / "clone", stub=False)
     profile = ("--profile", "slurm", "--config", "preset=demo")
     many = ("--retries", "30")  # a slow machine takes more jobs
     runs = {

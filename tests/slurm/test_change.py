@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import SlurmJob, Submitting, login_node
+from .conftest import SlurmJob, Submitting, make_login_node
 
 
 def with_lambdas(*lambdas: float) -> dict[str, Any]:
@@ -19,8 +19,8 @@ def with_lambdas(*lambdas: float) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Submitting:
     """The table of two λ is finished."""
-    project = login_node(tmp_path_factory.mktemp("change") / "clone", stub=True)
-    project.snakemake("table2", overlay=with_lambdas(0, 1e3))
+    project = make_login_node(tmp_path_factory.mktemp("change") / "clone", stub=True)
+    project.run_snakemake("table2", overlay=with_lambdas(0, 1e3))
     return project
 
 
@@ -31,7 +31,7 @@ def printed(project: Submitting) -> str:
     accounts = project.folder / "commands/sacctmgr"
     accounts.write_text("#!/bin/sh\nprintf 'abc@%s\\n' h100 cpu\n")
     accounts.chmod(0o755)
-    assert project.jobs() == []
+    assert project.list_jobs() == []
     profile = ("--profile", "jean-zay-h100", "--config", "preset=demo")
     return project.submit("table2", "--verbose", *profile, overlay=with_lambdas(0, 2e3), IDRPROJ="abc")
 
@@ -42,13 +42,13 @@ def only(jobs: list[SlurmJob]) -> SlurmJob:
 
 
 def test_a_changed_weight_submits_only_its_own_jobs(project: Submitting, printed: str) -> None:
-    assert [job["Comment"] for job in project.jobs()] == [
+    assert [job["Comment"] for job in project.list_jobs()] == [
         f"rule_{rule}_wildcards_digits_mef_fpi_2000_0" for rule in ("fit_prior", "train_flow", "evaluate")
     ]
 
 
 def test_a_job_with_a_gpu_asks_for_what_goes_with_it(project: Submitting, printed: str) -> None:
-    job = only(project.jobs_of("train_flow"))
+    job = only(project.list_jobs_of_rule("train_flow"))
     assert (job["Account"], job["Partition"], job["Features"]) == ("abc@h100", "gpu_p6", "h100")
     assert (job["TresPerNode"], job["CPUs/Task"], job["TimeLimit"]) == ("gres/gpu:1", "24", "00:30:00")
     # SLURM shows no QoS where there is no accounting, and never hints and signals.
@@ -59,7 +59,7 @@ def test_a_job_with_a_gpu_asks_for_what_goes_with_it(project: Submitting, printe
 
 
 def test_a_job_without_one_does_not(project: Submitting, printed: str) -> None:
-    job = only(project.jobs_of("fit_prior"))
+    job = only(project.list_jobs_of_rule("fit_prior"))
     assert (job["Account"], job["Partition"], job["CPUs/Task"]) == ("abc@cpu", "cpu_p1", "1")
     assert job["Features"] == "(null)"
     assert "TresPerNode" not in job

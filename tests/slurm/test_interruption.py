@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Submitting, login_node, wait_until
+from .conftest import Submitting, make_login_node, wait_until
 
 LAMBDAS = ("1000", "10000")
 RUNS = [f"results/demo/digits/mef/fpi/lambda={weight}/seed=0" for weight in LAMBDAS]
@@ -19,25 +19,25 @@ ONCE = ("--retries", "0")
 @pytest.fixture
 def project(tmp_path: Path) -> Submitting:
     """Everything before the trainings is there."""
-    project = login_node(tmp_path / "clone", stub=True)
-    project.snakemake(*(f"{run}/fit/prior.safetensors" for run in RUNS))
+    project = make_login_node(tmp_path / "clone", stub=True)
+    project.run_snakemake(*(f"{run}/fit/prior.safetensors" for run in RUNS))
     project.forget_calls()
     return project
 
 
 def test_cancelled_and_killed(project: Submitting) -> None:
     def states() -> list[str]:
-        return [job["JobState"] for job in project.jobs_of("train_flow")]
+        return [job["JobState"] for job in project.list_jobs_of_rule("train_flow")]
 
     def trained() -> list[str]:
-        return [call["arguments"][call["arguments"].index("--output") + 1] for call in project.calls()]
+        return [call["arguments"][call["arguments"].index("--output") + 1] for call in project.read_calls()]
 
     # The second training takes long, and is cancelled when the first one has ended.
     run = project.start(*PROFILE, *ONCE, "--", *MODELS, STUB_SECONDS="60", STUB_SLOW=RUNS[1])
     wait_until(lambda: sorted(states()) == ["COMPLETED", "RUNNING"])
-    running = next(job for job in project.jobs_of("train_flow") if job["JobState"] == "RUNNING")
+    running = next(job for job in project.list_jobs_of_rule("train_flow") if job["JobState"] == "RUNNING")
     subprocess.run(["scancel", running["JobId"]], check=True)
-    printed = run.end()
+    printed = run.wait_for_end()
     assert run.process.returncode != 0
     assert "1 job failed" in printed
     assert sorted(states()) == ["CANCELLED", "COMPLETED"]

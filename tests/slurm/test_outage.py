@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Controller, Submitting, login_node, wait_until
+from .conftest import Controller, Submitting, make_login_node, wait_until
 
 RUN = "results/demo/digits/mef/fpi/lambda=1000/seed=0"
 MODEL = f"{RUN}/model/model.safetensors"
@@ -20,8 +20,8 @@ PROFILE = ("--profile", "slurm", "--config", "preset=demo", "resources={train_fl
 @pytest.fixture
 def project(tmp_path: Path) -> Submitting:
     """Everything before the training is there."""
-    project = login_node(tmp_path / "clone", stub=True)
-    project.snakemake(f"{RUN}/fit/prior.safetensors")
+    project = make_login_node(tmp_path / "clone", stub=True)
+    project.run_snakemake(f"{RUN}/fit/prior.safetensors")
     project.forget_calls()
     return project
 
@@ -32,8 +32,8 @@ def test_jobs_are_submitted_once_the_controller_is_back(project: Submitting, con
     wait_until(lambda: "controller does not answer" in run.output.read_text())
     time.sleep(AWAY)
     controller.start()
-    run.good_end()
-    assert len(project.jobs_of("train_flow")) == 1
+    run.wait_for_success()
+    assert len(project.list_jobs_of_rule("train_flow")) == 1
 
 
 def test_a_job_that_runs_while_the_controller_is_away_is_not_forgotten(
@@ -46,5 +46,5 @@ def test_a_job_that_runs_while_the_controller_is_away_is_not_forgotten(
     wait_until(lambda: "running jobs are checked again" in run.output.read_text())
     time.sleep(AWAY)
     controller.start()
-    run.good_end()
-    assert [job["JobState"] for job in project.jobs_of("train_flow")] == ["COMPLETED"]
+    run.wait_for_success()
+    assert [job["JobState"] for job in project.list_jobs_of_rule("train_flow")] == ["COMPLETED"]

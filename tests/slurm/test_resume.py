@@ -15,13 +15,13 @@ from .conftest import CUT, CUT_RUN, Run, SlurmJob, Submitting
 @pytest.fixture(scope="module")
 def project(long_runs: dict[str, tuple[Submitting, Run]]) -> Submitting:
     project, run = long_runs["cut"]
-    run.good_end()
+    run.wait_for_success()
     return project
 
 
 @pytest.fixture(scope="module")
 def jobs(project: Submitting) -> list[SlurmJob]:
-    return project.jobs_of("train_flow")
+    return project.list_jobs_of_rule("train_flow")
 
 
 def test_the_time_limit_ends_three_jobs_and_another_one_follows(jobs: list[SlurmJob]) -> None:

@@ -18,13 +18,13 @@ ON_GPU = ("start_flow", "train_flow", "evaluate", "generate", "train_classifier"
 @pytest.fixture(scope="module")
 def project(long_runs: dict[str, tuple[Submitting, Run]]) -> Submitting:
     project, run = long_runs["demo"]
-    run.good_end()
+    run.wait_for_success()
     return project
 
 
 @pytest.fixture(scope="module")
 def jobs(project: Submitting) -> list[SlurmJob]:
-    return project.jobs()
+    return project.list_jobs()
 
 
 def rule_of(job: SlurmJob) -> str:

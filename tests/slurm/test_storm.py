@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from .conftest import TINY_FLOWS, Controller, Run, SlurmJob, Submitting, login_node, wait_until
+from .conftest import TINY_FLOWS, Controller, Run, SlurmJob, Submitting, make_login_node, wait_until
 
 RUN = "results/demo/digits/mef/baseline/lambda=0/seed=0"
 TABLE = "results/demo/tables/table2.csv"
@@ -30,7 +30,7 @@ PROFILE = ("--profile", "slurm", "--config", "preset=demo", "resources={train_fl
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Submitting:
     """A clone in which everything before the training is there."""
-    project = login_node(tmp_path_factory.mktemp("begun") / "clone", stub=False)
+    project = make_login_node(tmp_path_factory.mktemp("begun") / "clone", stub=False)
     initial = "results/demo/digits/mef/initial/data/seed=0/state.safetensors"
     project.submit(initial, "--cores", "1", "--config", "preset=demo", overlay=SETTINGS)
     return project
@@ -78,7 +78,7 @@ def epochs(log: str) -> list[int]:
 
 def training(project: Submitting) -> SlurmJob:
     """The last job of the training."""
-    return project.jobs_of("train_flow")[-1]
+    return project.list_jobs_of_rule("train_flow")[-1]
 
 
 def wait_for_progress(project: Submitting, log: Path) -> None:
@@ -109,11 +109,11 @@ def test_snakemake_killed_and_started_again_at_once(project: Submitting, alone: 
     try:
         wait_until(lambda: "waiting until it ends" in text_of(log))
         (project.folder / "hold").unlink()
-        again.good_end()
+        again.wait_for_success()
     finally:
         again.stop()
 
-    assert [job["JobState"] for job in project.jobs_of("train_flow")] == ["COMPLETED"] * 2
+    assert [job["JobState"] for job in project.list_jobs_of_rule("train_flow")] == ["COMPLETED"] * 2
     text = text_of(log)
     assert "the other process has made it" in text
     assert len(epochs(text)) == len(set(epochs(text)))  # one process trained
@@ -124,7 +124,7 @@ def test_snakemake_killed_and_started_again_at_once(project: Submitting, alone: 
 def by_itself(long_runs: dict[str, tuple[Submitting, Run]]) -> None:
     """No other test's jobs run on the node."""
     for _, run in long_runs.values():
-        run.end()
+        run.wait_for_end()
 
 
 @pytest.fixture
@@ -180,10 +180,10 @@ def test_a_job_survives_requeueing_lost_daemons_and_a_failing_node(
         scontrol("update", f"NodeName={node}", "State=DOWN", "Reason=test")
         scontrol("update", f"NodeName={node}", "State=RESUME")
         wait_for_attempt(3)
-        run.good_end()
+        run.wait_for_success()
     finally:
         run.stop()
-    (job,) = project.jobs_of("train_flow")
+    (job,) = project.list_jobs_of_rule("train_flow")
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "2")
     text = text_of(log)
     assert len(re.findall("resuming from step", text)) == 2

@@ -1,4 +1,4 @@
-"""The command line as a user calls it, and small runs on digits that the stages of a test begin from."""
+"""The command line as a user calls it, and small runs on digits that tests of stages begin from."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ STAGE: dict[str, type[Stage]] = {stage.command: stage for stage in STAGES}
 
 
 def call(*arguments: object) -> int:
-    """Run a command; its status."""
+    """Run a command and return its exit status."""
     return main([str(argument) for argument in arguments])
 
 
-def nfpi(*arguments: object) -> None:
-    """Run a command that must end well."""
+def check_call(*arguments: object) -> None:
+    """Run a command that must exit with status 0."""
     assert call(*arguments) == 0, arguments
 
 
-def as_options(**values: object) -> list[str]:
-    """Options of a command: groups of settings as JSON, True as a switch; None is left out."""
+def format_options(**values: object) -> list[str]:
+    """Return options of the command line: groups of settings as JSON, True as a switch; None is left out."""
     options: list[str] = []
     for name, value in values.items():
         if value is None:
@@ -46,24 +46,24 @@ def as_options(**values: object) -> list[str]:
     return options
 
 
-def output_of(command: tuple[str, ...]) -> Path:
-    """Where a command writes."""
+def find_output(command: tuple[str, ...]) -> Path:
+    """Return the folder that a command writes."""
     return Path(command[command.index("--output") + 1])
 
 
-def files_of(folder: Path) -> set[str]:
-    """All files below a folder."""
+def list_files(folder: Path) -> set[str]:
+    """List all files below a folder, by relative path."""
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds."""
+    """Read a JSON file."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stands on stderr: one line."""
+def read_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Read stderr, which must be a single line."""
     text = capsys.readouterr().err
     assert text.startswith("nfpi: error: "), text
     assert text.count("\n") == 1, text
@@ -101,7 +101,7 @@ class SmallRun:
 
     @property
     def identity(self) -> Run:
-        """Of the flow."""
+        """Identity of the flow."""
         return Run(dataset="digits", flow="mef", prior="fpi", weight=self.weight, seed=self.seed)
 
     @property
@@ -111,7 +111,7 @@ class SmallRun:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Its row of a table, as the workflow hands it to the stage."""
+        """Its row of a table, as the workflow passes it to the stage."""
         return TableRow(
             experiment=0,
             label="FPI",
@@ -144,30 +144,30 @@ class SmallRun:
         """Folder of the model."""
         return self.folder / "model"
 
-    def of_temperature(self, template: str, temperature: float) -> Path:
-        """Folder of generated images, or of the classifier that learned from them."""
+    def locate_folder(self, template: str, temperature: float) -> Path:
+        """Return the folder of the images of a temperature, or of the classifier trained on them, by path template."""
         return self.root / template.format(**self.tested.wildcards, temperature=f"{temperature:g}")
 
-    def command(self, stage: str, *positional: object, **changes: Any) -> tuple[str, ...]:
-        """Arguments of a stage of this run.
+    def make_command(self, stage: str, *positional: object, **changes: Any) -> tuple[str, ...]:
+        """Make the command line of a stage of this run.
 
         Args:
             stage: name of the subcommand.
-            positional: arguments without a name; empty: those of the stage.
-            changes: options in the place of the stage's; those of a group of settings are laid over them.
+            positional: positional arguments instead of the stage's own.
+            changes: options that replace those of the stage; a group of settings is merged with the stage's.
         """
         temperature = changes.pop("temperature", 1)
-        options = self._options(temperature)[stage]
+        options = self._make_options(temperature)[stage]
         for name, value in changes.items():
             known = options.get(name)
             options[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
         if stage == "test-classifier" and not positional:
-            positional = tuple(self.of_temperature(CANDIDATE, temperature) for temperature in self.temperatures)
-        return (stage, *map(str, positional), *as_options(**options))
+            positional = tuple(self.locate_folder(CANDIDATE, temperature) for temperature in self.temperatures)
+        return (stage, *map(str, positional), *format_options(**options))
 
-    def _options(self, temperature: float) -> dict[str, dict[str, Any]]:
-        """Options of all stages."""
-        generated = self.of_temperature(GENERATED, temperature)
+    def _make_options(self, temperature: float) -> dict[str, dict[str, Any]]:
+        """Return the options of each stage."""
+        generated = self.locate_folder(GENERATED, temperature)
         return {
             "prepare-data": {
                 "name": "digits",
@@ -222,7 +222,7 @@ class SmallRun:
                 "classifier": self.classifier,
                 "name": "resnet18",
                 "seed": self.seed,
-                "output": self.of_temperature(CANDIDATE, temperature),
+                "output": self.locate_folder(CANDIDATE, temperature),
             },
             "test-classifier": {
                 "data": self.splits,
@@ -234,23 +234,23 @@ class SmallRun:
     def begin(self) -> None:
         """Make the splits and the initial state."""
         for stage in ("prepare-data", "start-flow"):
-            nfpi(*self.command(stage))
+            check_call(*self.make_command(stage))
 
     def train(self) -> None:
         """Fit, train and evaluate."""
         for stage in ("fit-prior", "train-flow", "evaluate"):
-            nfpi(*self.command(stage))
+            check_call(*self.make_command(stage))
 
     def classify(self) -> None:
         """Train a classifier on images of each temperature, and test the best one."""
         for temperature in self.temperatures:
             for stage in ("generate", "train-classifier"):
-                nfpi(*self.command(stage, temperature=temperature))
-        nfpi(*self.command("test-classifier"))
+                check_call(*self.make_command(stage, temperature=temperature))
+        check_call(*self.make_command("test-classifier"))
 
 
 @pytest.fixture(scope="session")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+def started_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """Splits of digits and an initial state."""
     run = SmallRun(tmp_path_factory.mktemp("results"))
     run.begin()
@@ -258,51 +258,53 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
 
 @pytest.fixture(scope="session")
-def trained(begun: SmallRun) -> SmallRun:
+def trained_run(started_run: SmallRun) -> SmallRun:
     """A flow that was fitted, trained and evaluated."""
-    begun.train()
-    return begun
+    started_run.train()
+    return started_run
 
 
 @pytest.fixture(scope="session")
-def complete(trained: SmallRun) -> SmallRun:
+def complete_run(trained_run: SmallRun) -> SmallRun:
     """A run from its fit to the test of its classifier."""
-    trained.classify()
-    return trained
+    trained_run.classify()
+    return trained_run
 
 
 @pytest.fixture(scope="session")
-def diverged(begun: SmallRun) -> SmallRun:
+def diverged_run(started_run: SmallRun) -> SmallRun:
     """A complete run whose fit diverges: at such a weight the exact update loses A's definiteness."""
-    run = replace(begun, weight=1_000_000, prior={"update": "exact"})
+    run = replace(started_run, weight=1_000_000, prior={"update": "exact"})
     run.train()
     run.classify()
     return run
 
 
 @pytest.fixture(scope="session")
-def tables(complete: SmallRun, diverged: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with table2 of a run that ended and of one that diverged."""
+def tables(complete_run: SmallRun, diverged_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with table2 of a complete run and of one that diverged."""
     folder = tmp_path_factory.mktemp("tables")
-    runs = (complete, diverged)
+    runs = (complete_run, diverged_run)
     identities = [identity.to_json() for run in runs for identity in (run.identity, run.tested)]
-    nfpi("collect", *as_options(name="table2", runs=identities, root=complete.root, output=folder / "metrics"))
+    check_call(
+        "collect", *format_options(name="table2", runs=identities, root=complete_run.root, output=folder / "metrics")
+    )
     options: dict[str, Any] = {
         "name": "table2",
         "table": {"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
         "rows": [run.row for run in runs],
         "metrics": folder / "metrics/table2.csv",
         "reference": ROOT / "workflow/reference/paper.csv",
-        "root": complete.root,
+        "root": complete_run.root,
         "output": folder / "tables",
     }
-    nfpi("table", *as_options(**options))
+    check_call("table", *format_options(**options))
     return folder / "tables"
 
 
 @pytest.fixture
 def fault() -> Diverged:
-    """A divergence that the files of a test can be marked with."""
+    """A divergence to mark the files of a test with."""
     fault = Diverged(iteration=3, class_index=1, quantity="variance", weight=1e6)
     fault.context = {"seed": 3}
     return fault
@@ -310,7 +312,7 @@ def fault() -> Diverged:
 
 @pytest.fixture
 def diverged_images(tmp_path: Path, fault: Diverged) -> Path:
-    """A folder of images that a fit that diverged left."""
+    """A folder of images, as a diverged fit leaves it."""
     folder = tmp_path / "diverged"
     mark_diverged([folder / name for name in IMAGE_SET], fault)
     return folder

@@ -17,7 +17,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.randomness import make_generator
 
-from .conftest import FLOW, as_options, call, files_of, read_json
+from .conftest import FLOW, call, format_options, list_files, read_json
 
 NFA = {"axes": 5, "variants": 3, "batch_size": 8}
 NOISE = {"grey_noise": 0.05, "latent_noise": 0.05}
@@ -25,7 +25,7 @@ NOISE = {"grey_noise": 0.05, "latent_noise": 0.05}
 
 def augment(root: Path, model: str = "model", output: str = "augmented", **options: object) -> int:
     places = {"data": root, "model": root / model, "output": root / output}
-    return call("augment", *as_options(**places, nfa=NFA | options.pop("nfa", {}), **options))
+    return call("augment", *format_options(**places, nfa=NFA | options.pop("nfa", {}), **options))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_diverged_model_gives_a_diverged_set(root):
     fault = Diverged(iteration=2, class_index=1, quantity="A", weight=1e6)
     mark_diverged([root / "diverged" / name for name in ("config.json", "model.safetensors")], fault)
     assert augment(root, model="diverged") == 0
-    assert files_of(root / "augmented") == {"images.npy", "labels.npy", "meta.json", "augmented-images.manifest.json"}
+    assert list_files(root / "augmented") == {"images.npy", "labels.npy", "meta.json", "augmented-images.manifest.json"}
     assert read_json(root / "augmented/meta.json")["diverged"]["lambda"] == 1e6
 
 

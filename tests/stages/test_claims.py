@@ -15,7 +15,7 @@ from nfpi.results.records import write_metrics
 from nfpi.results.rows import TableRow
 from nfpi.runs import Run
 
-from .conftest import STAGE, files_of, nfpi
+from .conftest import STAGE, check_call, list_files
 
 REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
 LABELS = torch.arange(200) % 4
@@ -71,7 +71,7 @@ def test_verdicts_are_written_in_all_forms(tmp_path, wrong, verdict, of_claim):
     }
     texts = [text for name, value in options.items() for text in (f"--{name}", json.dumps(value))]
     paths = ("--root", tmp_path / "runs", "--reference", REFERENCE, "--output", tmp_path / "out")
-    nfpi("claims", *texts, *paths)
-    assert files_of(tmp_path / "out") == set(STAGE["claims"].get_output_files().values())
+    check_call("claims", *texts, *paths)
+    assert list_files(tmp_path / "out") == set(STAGE["claims"].get_output_files().values())
     (row,) = read_claims(tmp_path / "out/claims.csv").to_dict("records")
     assert (row["verdict"], row["claim_verdict"]) == (verdict, of_claim)

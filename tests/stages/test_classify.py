@@ -17,7 +17,7 @@ from nfpi.results.predictions import read_predictions
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.tensors import load_tensors
 
-from .conftest import STAGE, as_options, call, error_line, files_of, read_json
+from .conftest import STAGE, call, format_options, list_files, read_error_line, read_json
 
 SWIN = {
     "model": "swin",
@@ -37,11 +37,11 @@ TESTED = set(STAGE["test-classifier"].outputs.values())
 
 def train(root: Path, output: Path, classifier: dict, **options: object) -> int:
     common = {"data": root / "splits", "name": "small", "seed": 3, "output": output}
-    return call("train-classifier", *as_options(**common, classifier=classifier, **options))
+    return call("train-classifier", *format_options(**common, classifier=classifier, **options))
 
 
 def test(root: Path, output: Path, *candidates: Path, **options: object) -> int:
-    return call("test-classifier", *candidates, *as_options(data=root / "splits", output=output, **options))
+    return call("test-classifier", *candidates, *format_options(data=root / "splits", output=output, **options))
 
 
 test.__test__ = False
@@ -82,7 +82,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, make_images) -> Path:
 
 def test_of_real_images_top1_and_top5_are_tested(root, tmp_path):
     assert train(root, tmp_path / "real", SWIN) == 0
-    assert files_of(tmp_path / "real") == FILES
+    assert list_files(tmp_path / "real") == FILES
     trained = read_json(tmp_path / "real/metrics.json")
     assert set(trained["metrics"]) == {"validation_top1"}
     assert trained["n"] == 27
@@ -122,18 +122,18 @@ def test_weights_that_are_not_kept_go_when_the_classifier_was_tested(root, tmp_p
     for name, settings in {"kept": generated, "not": {**generated, "keep": False}}.items():
         for temperature in ("1", "2"):
             assert train(root, tmp_path / name / temperature, settings, generated=root / "generated") == 0
-            assert files_of(tmp_path / name / temperature) == FILES
+            assert list_files(tmp_path / name / temperature) == FILES
         candidates = [tmp_path / name / temperature for temperature in ("1", "2")]
         assert test(root, tmp_path / name / "test", *candidates) == 0
-    assert files_of(tmp_path / "kept/1") == FILES
+    assert list_files(tmp_path / "kept/1") == FILES
     for temperature in ("1", "2"):
-        assert files_of(tmp_path / "not" / temperature) == FILES - {"model.safetensors"}
+        assert list_files(tmp_path / "not" / temperature) == FILES - {"model.safetensors"}
     assert (tmp_path / "kept/test/predictions.npz").read_bytes() == (tmp_path / "not/test/predictions.npz").read_bytes()
     assert call("verify", tmp_path / "not") == 0
     assert call("verify", tmp_path / "kept") == 0
     capsys.readouterr()
     assert test(root, tmp_path / "again", *candidates) == 1
-    assert "model.safetensors: expected what train-classifier wrote, received no file" in error_line(capsys)
+    assert "model.safetensors: expected what train-classifier wrote, received no file" in read_error_line(capsys)
 
 
 @pytest.mark.parametrize(("train_on", "images"), [("generated", 60), ("both", 120)])
@@ -201,17 +201,17 @@ def test_images_are_resized_for_models_that_want_it(root, size, tmp_path):
 def test_a_diverged_input_is_the_result(root, option, diverged_images, tmp_path):
     settings = {**SWIN, "train_on": "real" if option == "augmented" else "generated"}
     assert train(root, tmp_path / "c", settings, **{option: diverged_images}) == 0
-    assert files_of(tmp_path / "c") == FILES
+    assert list_files(tmp_path / "c") == FILES
     assert read_json(tmp_path / "c/metrics.json")["diverged"]["lambda"] == 1e6
     assert test(root, tmp_path / "test", tmp_path / "c") == 0
-    assert files_of(tmp_path / "test") == TESTED
+    assert list_files(tmp_path / "test") == TESTED
     assert read_json(tmp_path / "test/metrics.json")["diverged"]["iteration"] == 3
 
 
 def test_a_classifier_that_diverged_is_passed_over(root, tmp_path):
     bad, good = tmp_path / "bad", tmp_path / "good"
     assert train(root, bad, SWIN | {"learning_rate": 1e30, "epochs": 2, "schedule": "constant"}) == 0
-    assert files_of(bad) == FILES
+    assert list_files(bad) == FILES
     assert read_json(bad / "metrics.json")["diverged"]["quantity"] == "loss of the classifier"
     assert train(root, good, SWIN) == 0
     assert test(root, tmp_path / "test", bad, good) == 0
@@ -232,7 +232,7 @@ def test_a_classifier_that_diverged_is_passed_over(root, tmp_path):
 def test_folders_that_contradict_the_settings_are_refused(root, train_on, options, message, tmp_path, capsys):
     folders = {option: root / option for option in options}
     assert train(root, tmp_path / "c", {**SWIN, "train_on": train_on}, **folders) == 1
-    assert message in error_line(capsys)
+    assert message in read_error_line(capsys)
     assert not (tmp_path / "c").exists()
 
 
@@ -240,7 +240,7 @@ def test_weights_of_another_architecture_are_refused(root, tmp_path, capsys):
     assert train(root, tmp_path / "first", {**SWIN, "epochs": 0}) == 0
     first = tmp_path / "first/model.safetensors"
     assert train(root, tmp_path / "c", {**SWIN, **EVA02}, start_from=first) == 1
-    assert "model.safetensors: expected the weights of this classifier" in error_line(capsys)
+    assert "model.safetensors: expected the weights of this classifier" in read_error_line(capsys)
 
 
 def test_candidates_of_two_kinds_are_refused(root, tmp_path, capsys):
@@ -248,7 +248,7 @@ def test_candidates_of_two_kinds_are_refused(root, tmp_path, capsys):
     generated = {**SWIN, "epochs": 0, "train_on": "generated"}
     assert train(root, tmp_path / "generated", generated, generated=root / "generated") == 0
     assert test(root, tmp_path / "test", tmp_path / "real", tmp_path / "generated") == 1
-    assert "expected one kind of accuracy, received validation_top1 and validation_cnn_acc" in error_line(capsys)
+    assert "expected one kind of accuracy, received validation_top1 and validation_cnn_acc" in read_error_line(capsys)
 
 
 # ---- a training that is cut ---------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_an_interrupted_training_resumes(root, tmp_path, monkeypatch, cut_after)
         settings = {**SWIN, "checkpoint_minutes": 1e-8, "workers": 1}  # how it is run changes no result
         assert train(root, tmp_path / "parts", settings, augmented=root / "augmented") == 0
     assert made == [4, 5, 6, 7, 8]
-    assert files_of(tmp_path / "parts") == FILES
+    assert list_files(tmp_path / "parts") == FILES
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     assert (tmp_path / "whole/log.csv").read_bytes() == (tmp_path / "parts/log.csv").read_bytes()
 
@@ -345,10 +345,10 @@ def test_a_classifier_sees_files_and_decoded_variants(of_latents, decoded, tmp_p
 
 def test_files_need_a_size(of_latents, tmp_path, capsys):
     assert train(of_latents, tmp_path / "c", {**SWIN, **EVA02}) == 1
-    assert "image_size: expected a size for the image files of toy, received none" in error_line(capsys)
+    assert "image_size: expected a size for the image files of toy, received none" in read_error_line(capsys)
 
 
 def test_generated_latents_are_refused(of_latents, tmp_path, capsys):
     settings = {**SWIN, "train_on": "generated"}
     assert train(of_latents, tmp_path / "c", settings, generated=of_latents / "augmented") == 1
-    assert "expected pixels, received latents" in error_line(capsys)
+    assert "expected pixels, received latents" in read_error_line(capsys)

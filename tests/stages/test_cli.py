@@ -16,7 +16,7 @@ import nfpi.stages.execution
 from nfpi.cli import main
 from nfpi.stages.options import COMMANDS
 
-from .conftest import STAGE, call, error_line
+from .conftest import STAGE, call, read_error_line
 
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "sklearn", "timm", "lightning_fabric", "numpy")
 NFPI = Path(sys.executable).parent / "nfpi"
@@ -226,7 +226,7 @@ TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output
 def test_a_wrong_setting_is_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(list(arguments)) == 1
-    assert message in error_line(capsys)
+    assert message in read_error_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -248,7 +248,7 @@ def test_a_wrong_setting_is_one_line(arguments, message, tmp_path, monkeypatch, 
 )
 def test_wrong_usage_is_one_line_with_the_nearest_name(arguments, message, capsys):
     assert main(list(arguments)) == 2
-    assert message in error_line(capsys)
+    assert message in read_error_line(capsys)
 
 
 # ---- how a stage ends ---------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ STAGES_WITH_MISSING_FILES = {
 def test_a_missing_file_is_named_in_one_line(stage, arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([stage, *arguments, "--output", "o/p"]) == 1
-    assert "missing" in error_line(capsys)
+    assert "missing" in read_error_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from nfpi.config.extensions import REGISTRIES
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
-from .conftest import SmallRun, call, error_line, files_of, nfpi, read_json
+from .conftest import SmallRun, call, check_call, list_files, read_error_line, read_json
 
 METRIC = """\
 from nfpi.results import register_metric
@@ -91,47 +91,53 @@ def write(tmp_path: Path) -> Iterator[Callable[..., Path]]:
             registry.forget(path.resolve())
 
 
-def test_a_metric_stands_beside_those_of_the_project(trained, write, tmp_path):
+def test_a_metric_stands_beside_those_of_the_project(trained_run, write, tmp_path):
     file = write(METRIC, name="stage_metric", value="float(len(labels)) + log_prob.shape[1]")
-    nfpi(*trained.command("evaluate", metrics=["stage_metric"], output=tmp_path / "run"), "--extensions", file)
+    check_call(
+        *trained_run.make_command("evaluate", metrics=["stage_metric"], output=tmp_path / "run"), "--extensions", file
+    )
     metrics = read_json(tmp_path / "run/metrics.json")["metrics"]
-    expected = read_json(trained.folder / "metrics.json")["metrics"]
+    expected = read_json(trained_run.folder / "metrics.json")["metrics"]
     assert metrics["stage_metric"] == 90
     assert metrics.keys() == expected.keys() | {"stage_metric", "validation_stage_metric"}
     assert metrics["nf_acc"] == expected["nf_acc"]
 
 
-def test_a_prior_is_fitted_and_trained_under(begun, write, tmp_path):
+def test_a_prior_is_fitted_and_trained_under(started_run, write, tmp_path):
     file = write(PRIOR, name="stage_prior", check="pass")
     prior = {"method": "stage_prior", "by": 0.5}
-    nfpi("--extensions", file, *begun.command("fit-prior", prior=prior, weight=3, output=tmp_path / "fit"))
+    check_call(
+        "--extensions", file, *started_run.make_command("fit-prior", prior=prior, weight=3, output=tmp_path / "fit")
+    )
     fitted, header = load_tensors(tmp_path / "fit/prior.safetensors")
-    initial, _ = load_tensors(begun.initial / "prior.safetensors")
+    initial, _ = load_tensors(started_run.initial / "prior.safetensors")
     assert fitted["mean"].equal(initial["mean"] + 3 * 0.5)
     assert (header["method"], header["lambda"], header["settings"]["by"]) == ("stage_prior", 3, 0.5)
     assert (tmp_path / "fit/fixed_point.csv").read_text() == "iteration,mean_residual,variance_residual\n"
-    command = begun.command("train-flow", prior=tmp_path / "fit/prior.safetensors", output=tmp_path / "run")
-    nfpi("--extensions", file, *command)
+    command = started_run.make_command("train-flow", prior=tmp_path / "fit/prior.safetensors", output=tmp_path / "run")
+    check_call("--extensions", file, *command)
     assert read_json(tmp_path / "run/model/config.json")["prior"]["method"] == "stage_prior"
 
 
-def test_a_prior_that_says_it_diverged_is_a_result(begun, write, tmp_path):
+def test_a_prior_that_says_it_diverged_is_a_result(started_run, write, tmp_path):
     file = write(PRIOR, name="stage_diverging", check='raise Diverged(3, 1, "mean", weight)')
-    command = begun.command("fit-prior", prior={"method": "stage_diverging"}, weight=7, output=tmp_path / "fit")
-    nfpi(*command, "--extensions", file)
+    command = started_run.make_command(
+        "fit-prior", prior={"method": "stage_diverging"}, weight=7, output=tmp_path / "fit"
+    )
+    check_call(*command, "--extensions", file)
     with pytest.raises(Diverged, match="diverged at iteration 3: mean of class 1") as caught:
         load_tensors(tmp_path / "fit/prior.safetensors")
     assert (caught.value.weight, caught.value.context["seed"]) == (7, 3)
 
 
 @pytest.fixture
-def of_flow(begun, tmp_path: Path) -> Callable[[str], SmallRun]:
+def of_flow(started_run, tmp_path: Path) -> Callable[[str], SmallRun]:
     """A run of a user's flow, on the same images."""
 
     def make(kind: str) -> SmallRun:
-        run = replace(begun, root=tmp_path, flow={"kind": kind})
+        run = replace(started_run, root=tmp_path, flow={"kind": kind})
         run.splits.parent.mkdir()
-        run.splits.symlink_to(begun.splits)
+        run.splits.symlink_to(started_run.splits)
         return run
 
     return make
@@ -141,7 +147,7 @@ def test_a_flow_goes_through_all_stages(of_flow, write):
     options = ("--extensions", write(FLOW, name="stage_flow", forward=""))
     run = of_flow("stage_flow")
     for stage in ("start-flow", "fit-prior", "train-flow", "evaluate", "generate", "augment"):
-        nfpi(*run.command(stage), *options)
+        check_call(*run.make_command(stage), *options)
     record = read_json(run.folder / "metrics.json")
     assert record["settings"]["flow"] == {"kind": "stage_flow", "shape": [1, 8, 8], "settings": {}}
     assert record["metrics"]["parameters"] == 1e-6
@@ -154,23 +160,23 @@ def test_a_checkpoint_is_used_by_the_code_that_made_it(of_flow, write, comment, 
     options = ("--extensions", write(FLOW, name=name, forward=""))
     run = of_flow(name)
     for stage in ("start-flow", "fit-prior"):
-        nfpi(*run.command(stage), *options)
-    training = run.command("train-flow", training={"checkpoint_minutes": 1e-9})
+        check_call(*run.make_command(stage), *options)
+    training = run.make_command("train-flow", training={"checkpoint_minutes": 1e-9})
     with monkeypatch.context() as patch:
         cut_after(patch, 2)
         assert call(*training, *options) == 130
     write(FLOW + comment, name=name, forward="")
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        nfpi(*training, *options)
+        check_call(*training, *options)
     assert made[0] == first
 
 
-def test_a_classifier_is_trained_and_tested(complete, write, tmp_path):
+def test_a_classifier_is_trained_and_tested(complete_run, write, tmp_path):
     options = ("--extensions", write(CLASSIFIER, name="stage_linear", features=""))
     classifier = {"model": "stage_linear", "learning_rate": 0.01}
-    nfpi(*complete.command("train-classifier", classifier=classifier, output=tmp_path / "c"), *options)
-    nfpi(*complete.command("test-classifier", tmp_path / "c", output=tmp_path / "test"), *options)
+    check_call(*complete_run.make_command("train-classifier", classifier=classifier, output=tmp_path / "c"), *options)
+    check_call(*complete_run.make_command("test-classifier", tmp_path / "c", output=tmp_path / "test"), *options)
     assert read_json(tmp_path / "test/metrics.json")["settings"]["classifier"]["model"] == "stage_linear"
 
 
@@ -205,37 +211,42 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_an_error_in_a_users_file_is_one_line_with_file_and_line(complete, write, kind, tmp_path, capsys):
+def test_an_error_in_a_users_file_is_one_line_with_file_and_line(complete_run, write, kind, tmp_path, capsys):
     text, values, stage, options, message = FAULTS[kind]
     name = f"faulty_{kind.replace(' ', '_')}"
     file = write(text, name=name, **values)
-    run = replace(complete, flow={}) if stage == "start-flow" else complete
+    run = replace(complete_run, flow={}) if stage == "start-flow" else complete_run
     named = json.loads(json.dumps(options).replace("NAME", name))
-    command = run.command(stage, output=tmp_path / "new/folder", **named)
+    command = run.make_command(stage, output=tmp_path / "new/folder", **named)
     assert call(*command, "--extensions", file) == 1
-    line = error_line(capsys)
+    line = read_error_line(capsys)
     assert line.startswith(f"nfpi: error: {file}:{message}"), line
     assert not (tmp_path / "new").exists()
 
 
-def test_what_a_users_code_gives_is_checked(trained, write, tmp_path, capsys):
+def test_what_a_users_code_gives_is_checked(trained_run, write, tmp_path, capsys):
     file = write(METRIC, name="stage_nan", value='float("nan")')
-    assert call(*trained.command("evaluate", metrics=["stage_nan"], output=tmp_path / "new"), "--extensions", file) == 1
-    assert "metric 'stage_nan': expected a finite number, received nan" in error_line(capsys)
+    assert (
+        call(
+            *trained_run.make_command("evaluate", metrics=["stage_nan"], output=tmp_path / "new"), "--extensions", file
+        )
+        == 1
+    )
+    assert "metric 'stage_nan': expected a finite number, received nan" in read_error_line(capsys)
     file = write(PRIOR, name="stage_list", check="return [1, 2]")
-    command = trained.command("fit-prior", prior={"method": "stage_list"}, output=tmp_path / "new")
+    command = trained_run.make_command("fit-prior", prior={"method": "stage_list"}, output=tmp_path / "new")
     assert call(*command, "--extensions", file) == 1
-    assert "prior method 'stage_list': expected a GaussianPrior, received list" in error_line(capsys)
-    assert files_of(tmp_path) == {"stage_nan.py", "stage_list.py"}
+    assert "prior method 'stage_list': expected a GaussianPrior, received list" in read_error_line(capsys)
+    assert list_files(tmp_path) == {"stage_nan.py", "stage_list.py"}
 
 
-def test_a_model_of_an_extension_that_is_not_named_is_one_line(begun, write, tmp_path, capsys):
-    command = begun.command("evaluate", model=tmp_path / "model", output=tmp_path / "new")
+def test_a_model_of_an_extension_that_is_not_named_is_one_line(started_run, write, tmp_path, capsys):
+    command = started_run.make_command("evaluate", model=tmp_path / "model", output=tmp_path / "new")
     (tmp_path / "model").mkdir()
-    config = read_json(begun.folder / "model/config.json") if begun.model.exists() else {}
+    config = read_json(started_run.folder / "model/config.json") if started_run.model.exists() else {}
     config |= {"format": 1, "flow": {"kind": "absent", "shape": [1, 8, 8], "settings": {}}}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
     save_tensors(tmp_path / "model/model.safetensors", {"x": torch.zeros(1)}, {"format": 1})
     assert call(*command) == 1
-    assert "unknown kind of flow 'absent'" in error_line(capsys)
+    assert "unknown kind of flow 'absent'" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()

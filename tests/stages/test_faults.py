@@ -23,7 +23,7 @@ from PIL import Image
 from nfpi.data.writer import write_image_set
 from nfpi.runtime.checkpoints import Checkpoints
 
-from .conftest import ROOT, SmallRun, as_options, call, nfpi
+from .conftest import ROOT, SmallRun, call, check_call, format_options
 
 FLOW = {"num_flows": [1, 1], "num_blocks": [0, 0], "hidden_channels": [8, 8]}
 
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     )
     run.begin()
     run.train()
-    nfpi(*run.command("generate"))
+    check_call(*run.make_command("generate"))
     return run
 
 
@@ -44,7 +44,7 @@ def prepare(folder: Path, output: Path, **settings: object) -> tuple[str, ...]:
     """Arguments of the preparation of image files."""
     dataset = {"source": "imagefolder", "folder": str(folder), "validation_fraction": 0.25, **settings}
     options = {"name": "toy", "dataset": dataset, "download_folder": output.parent / "downloads", "output": output}
-    return ("prepare-data", *as_options(**options))
+    return ("prepare-data", *format_options(**options))
 
 
 def contents(folder: Path) -> dict[str, tuple[str, int]]:
@@ -96,23 +96,23 @@ def in_a_process(action: Callable[[], int]) -> tuple[int, str]:
 
 
 def test_an_unknown_key_names_the_nearest(made, refused):
-    line = refused(*made.command("start-flow", flow={"coupilng": "affine"}))
+    line = refused(*made.make_command("start-flow", flow={"coupilng": "affine"}))
     assert "unknown key 'start-flow.flow.coupilng' (did you mean 'coupling'?)" in line
 
 
 def test_a_value_of_another_type_names_its_key(made, refused):
-    line = refused(*made.command("train-flow", training={"epochs": "many"}))
+    line = refused(*made.make_command("train-flow", training={"epochs": "many"}))
     assert "training.epochs: Input should be a valid integer" in line
     assert "received 'many'" in line
 
 
 def test_a_negative_weight_is_refused(made, refused):
-    line = refused(*made.command("fit-prior", weight=-1))
+    line = refused(*made.make_command("fit-prior", weight=-1))
     assert "weight: Input should be greater than or equal to 0, received '-1'" in line
 
 
 def test_an_unknown_data_set_is_refused(made, refused):
-    line = refused(*made.command("prepare-data", dataset={"source": "mnist"}))
+    line = refused(*made.make_command("prepare-data", dataset={"source": "mnist"}))
     assert "dataset.source: unknown source 'mnist' (did you mean 'fashion_mnist'?)" in line
 
 
@@ -135,7 +135,7 @@ def image_folder(tmp_path: Path) -> Path:
 def test_missing_files_are_named(made, tmp_path, refused):
     assert f"{tmp_path}/none: expected a folder of images" in refused(*prepare(tmp_path / "none", made.splits))
     assert f"{tmp_path}/none/config.json: there is no such file" in refused(
-        *made.command("generate", model=tmp_path / "none")
+        *made.make_command("generate", model=tmp_path / "none")
     )
 
 
@@ -225,7 +225,7 @@ def test_labels_out_of_range_are_refused(made, splits, refused, label):
     labels = np.load(splits / "train/labels.npy")
     labels[3] = label
     relabel(splits / "train", labels)
-    line = refused(*made.command("start-flow", data=splits))
+    line = refused(*made.make_command("start-flow", data=splits))
     assert f"{splits}/train/labels.npy: expected labels from 0 to 9, received " in line
 
 
@@ -239,7 +239,7 @@ def test_a_damaged_data_set_is_named(made, splits, refused, damage, file):
     else:
         content[-8] ^= 1
     path.write_bytes(content)
-    line = refused(*made.command("start-flow", data=splits))
+    line = refused(*made.make_command("start-flow", data=splits))
     assert re.search(rf"{path}: expected (sha256 \w+|a whole npy file), received", line)
 
 
@@ -250,7 +250,7 @@ def test_a_class_without_a_variance_is_named(made, splits, refused, count):
     members = np.flatnonzero(labels == 4)
     labels[members[count:]] = 5
     relabel(splits / "train", labels)
-    line = refused(*made.command("start-flow", data=splits))
+    line = refused(*made.make_command("start-flow", data=splits))
     assert f"class 4: its variance needs at least 2 samples, received {count}" in line
 
 
@@ -267,7 +267,7 @@ def test_a_size_that_does_not_divide_is_refused(made, tmp_path, refused):
     for split in ("train", "validation"):
         images, labels = generator.integers(0, 256, (8, 6, 6, 1), np.uint8), np.arange(8) % 2
         write_image_set(tmp_path / "odd" / split, images, labels, ["a", "b"], name="odd", flip=True)
-    line = refused(*made.command("start-flow", data=tmp_path / "odd"))
+    line = refused(*made.make_command("start-flow", data=tmp_path / "odd"))
     assert "multiple" in line
     assert "6" in line
 
@@ -288,7 +288,7 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_the_work(made
     def act() -> int:
         if os.getuid() == 0:
             os.setresuid(65534, 65534, 65534)
-        return call(*made.command("train-flow", output=tmp_path / "results/flow"))
+        return call(*made.make_command("train-flow", output=tmp_path / "results/flow"))
 
     status, text = in_a_process(act)
     assert text.strip() == (
@@ -300,12 +300,12 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_the_work(made
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused(made, refused):
-    line = refused(*made.command("train-flow", output=made.folder / "metrics.json/flow"))
+    line = refused(*made.make_command("train-flow", output=made.folder / "metrics.json/flow"))
     assert f"{made.folder}/metrics.json: expected a folder" in line
 
 
 def test_a_folder_of_other_things_is_not_replaced(made, refused):
-    line = refused(*made.command("generate", output=made.initial))
+    line = refused(*made.make_command("generate", output=made.initial))
     assert f"{made.initial}: expected only" in line
 
 
@@ -317,7 +317,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(made, tmp_path, stage):
     """A limit on the size of files stands in for the disk, which a process cannot fill alone."""
     output = tmp_path / "output"
     changes = {"generate": {"per_class": 100}}.get(stage, {})
-    arguments = made.command(stage, output=output, **changes)
+    arguments = made.make_command(stage, output=output, **changes)
 
     def act() -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -342,11 +342,11 @@ def test_a_disk_that_is_really_full(made, tmp_path):
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount a small disk")
     try:
-        status, text = in_a_process(lambda: call(*made.command("train-flow", output=disk / "flow")))
+        status, text = in_a_process(lambda: call(*made.make_command("train-flow", output=disk / "flow")))
         line = text.strip().splitlines()[-1]
         assert re.search(rf"^nfpi: error: {disk}/\S+: the disk is full: free some, or write to another folder", line)
         assert status == 1
-        status, text = in_a_process(lambda: call(*made.command("generate", per_class=200, output=disk / "images")))
+        status, text = in_a_process(lambda: call(*made.make_command("generate", per_class=200, output=disk / "images")))
         line = text.strip().splitlines()[-1]
         assert re.search(rf"^nfpi: error: {disk}/\S+: the disk is full: free some, or write to another folder", line)
         assert status == 1
@@ -359,7 +359,7 @@ def test_out_of_memory_is_one_line_with_the_setting(made):
     def act() -> int:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
-        return call(*made.command("start-flow", flow={"num_blocks": [0, 1], "hidden_channels": [8, 4000]}))
+        return call(*made.make_command("start-flow", flow={"num_blocks": [0, 1], "hidden_channels": [8, 4000]}))
 
     before = contents(made.root)
     status, text = in_a_process(act)
@@ -374,7 +374,7 @@ def test_a_gpu_that_torch_cannot_use_is_one_line(made, refused, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("torch uses the GPU")
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
-    line = refused(*made.command("generate"))
+    line = refused(*made.make_command("generate"))
     assert "expected a GPU (SLURM gave this job 1: SLURM_JOB_GPUS=0)" in line
     assert "pip install" in line
 
@@ -388,30 +388,32 @@ DIVERGING = {"learning_rate": 1e6, "warmup_steps": 0, "gradient_clip": 0, "check
 def test_a_training_that_diverged_is_a_row_of_the_table(made, tmp_path, caplog):
     root = tmp_path / "results"
     output = root / made.identity.folder
-    nfpi(*made.command("train-flow", training=DIVERGING, output=output))
+    check_call(*made.make_command("train-flow", training=DIVERGING, output=output))
     (line,) = (record.message for record in caplog.records if record.levelname == "WARNING")
     assert re.search(r"^training: the loss is not finite by step \d+ \(seed 3\): try a smaller learning_rate", line)
     files = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     assert files >= {"log.csv", "model/config.json", "model/model.safetensors"}
     assert not [file for file in files if "checkpoint" in file]  # what it kept would lead to the same end
 
-    nfpi(*made.command("evaluate", model=output / "model", history=output / "log.csv", output=output))
-    nfpi(*made.command("generate", model=output / "model", output=output / "images"))
+    check_call(*made.make_command("evaluate", model=output / "model", history=output / "log.csv", output=output))
+    check_call(*made.make_command("generate", model=output / "model", output=output / "images"))
     record = json.loads((output / "metrics.json").read_text())["diverged"]
     assert record["message"] == line
     assert (record["quantity"], record["lambda"]) == ("loss of the flow", made.weight)
     assert json.loads((output / "images/meta.json").read_text())["diverged"] == record
-    nfpi(*("collect", *as_options(name="t", runs=[made.identity.to_json()], root=root, output=tmp_path)))
+    check_call(*("collect", *format_options(name="t", runs=[made.identity.to_json()], root=root, output=tmp_path)))
     assert f",diverged: loss of the flow at step {record['iteration']}," in (tmp_path / "t.csv").read_text()
 
 
 def test_an_initial_training_that_diverged_is_that_of_every_weight(made, tmp_path):
-    nfpi(*made.command("start-flow", training=DIVERGING | {"fit_after_epochs": 2}, output=tmp_path / "initial"))
-    nfpi(*made.command("fit-prior", initial=tmp_path / "initial", output=tmp_path / "fit"))
+    check_call(
+        *made.make_command("start-flow", training=DIVERGING | {"fit_after_epochs": 2}, output=tmp_path / "initial")
+    )
+    check_call(*made.make_command("fit-prior", initial=tmp_path / "initial", output=tmp_path / "fit"))
     prior = tmp_path / "fit/prior.safetensors"
-    nfpi(*made.command("train-flow", initial=tmp_path / "initial", prior=prior, output=tmp_path / "flow"))
+    check_call(*made.make_command("train-flow", initial=tmp_path / "initial", prior=prior, output=tmp_path / "flow"))
     history = tmp_path / "flow/log.csv"
-    nfpi(*made.command("evaluate", model=tmp_path / "flow/model", history=history, output=tmp_path / "flow"))
+    check_call(*made.make_command("evaluate", model=tmp_path / "flow/model", history=history, output=tmp_path / "flow"))
     record = json.loads((tmp_path / "flow/metrics.json").read_text())["diverged"]
     assert record["quantity"] == "loss of the flow"
 
@@ -427,7 +429,7 @@ def test_a_checkpoint_of_another_configuration_is_left_alone(made, tmp_path, cap
         assert other.path.read_bytes() == kept
         assert f"{other.path}: a checkpoint of other settings, not used" in caplog.text
         caplog.clear()
-        assert call(*made.command("train-flow", output=tmp_path / "flow")) == 0
+        assert call(*made.make_command("train-flow", output=tmp_path / "flow")) == 0
     assert caplog.text.count("of other settings, not used") == 1
     file = "model/model.safetensors"
     assert (tmp_path / "flow" / file).read_bytes() == (made.folder / file).read_bytes()

@@ -14,7 +14,7 @@ from nfpi.config.figures import FigureSettings
 from nfpi.data.writer import write_image_set
 from nfpi.runs import COMMON_SPLITS, Layout, Run
 
-from .conftest import SmallRun, as_options, call, error_line, files_of
+from .conftest import SmallRun, call, format_options, list_files, read_error_line
 
 FIGURE: dict[str, dict[str, Any]] = {
     "accuracy_against_weight": {},
@@ -63,17 +63,17 @@ def draw(
         files["train"] = [str(data / Path(file).name) for file in files["train"]]
     reads = {key: value.model_dump(mode="json") for key, value in settings.reads(Preset()).items()}  # type: ignore[arg-type]
     options = {"figure": FIGURE[name] | changes, "files": files, "reads": reads, "output": output}
-    return call("figure", *as_options(name=name, **options))
+    return call("figure", *format_options(name=name, **options))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in files_of(folder)}
+    return {name: (folder / name).read_bytes() for name in list_files(folder)}
 
 
 @pytest.mark.parametrize("name", FIGURE)
-def test_a_figure_leaves_what_its_settings_promise(name, complete, diverged, tables, tmp_path):
+def test_a_figure_leaves_what_its_settings_promise(name, complete_run, diverged_run, tables, tmp_path):
     table = tables / "table2.csv" if name == "accuracy_against_weight" else None
-    assert draw(name, complete, tmp_path / "folder", table) == 0
+    assert draw(name, complete_run, tmp_path / "folder", table) == 0
     settings = settings_of(name)
     expected = {f"{picture}.{suffix}" for picture in settings.picture_names(name) for suffix in ("png", "pdf")}
     drawn = contents(tmp_path / "folder")
@@ -86,18 +86,18 @@ def test_every_figure_is_tried():
 
 
 @pytest.mark.parametrize("name", ["samples", "figure2"])
-def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, complete, diverged, tmp_path):
-    assert draw(name, diverged, tmp_path / "diverged", **{"lambda": 1e6}) == 0
-    assert draw(name, complete, tmp_path / "fine") == 0
+def test_a_flow_whose_fit_diverged_is_drawn_as_a_notice(name, complete_run, diverged_run, tmp_path):
+    assert draw(name, diverged_run, tmp_path / "diverged", **{"lambda": 1e6}) == 0
+    assert draw(name, complete_run, tmp_path / "fine") == 0
     notice, fine = contents(tmp_path / "diverged"), contents(tmp_path / "fine")
     assert notice.keys() == fine.keys()
     assert all(notice[file] != fine[file] for file in fine)
 
 
 @pytest.mark.parametrize("name", ["samples", "figure2"])
-def test_images_are_always_the_same(name, complete, tmp_path):
+def test_images_are_always_the_same(name, complete_run, tmp_path):
     for output in ("once", "again"):
-        assert draw(name, complete, tmp_path / output) == 0
+        assert draw(name, complete_run, tmp_path / output) == 0
     assert contents(tmp_path / "once") == contents(tmp_path / "again")
 
 
@@ -113,25 +113,25 @@ def test_images_are_always_the_same(name, complete, tmp_path):
         ("convergence_map", {"dataset": "missing"}, "missing/mef/initial/data/seed=3"),
     ],
 )
-def test_a_figure_that_cannot_be_drawn(name, changes, message, complete, tmp_path, capsys):
-    assert draw(name, complete, tmp_path / "new", **changes) == 1
-    assert message in error_line(capsys)
+def test_a_figure_that_cannot_be_drawn(name, changes, message, complete_run, tmp_path, capsys):
+    assert draw(name, complete_run, tmp_path / "new", **changes) == 1
+    assert message in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_table_without_accuracies_is_refused(complete, tmp_path, capsys):
+def test_a_table_without_accuracies_is_refused(complete_run, tmp_path, capsys):
     (tmp_path / "empty.csv").write_text("x,y\n")
-    assert draw("accuracy_against_weight", complete, tmp_path / "new", tmp_path / "empty.csv") == 1
-    assert "expected an accuracy table with nf_acc or cnn_acc" in error_line(capsys)
+    assert draw("accuracy_against_weight", complete_run, tmp_path / "new", tmp_path / "empty.csv") == 1
+    assert "expected an accuracy table with nf_acc or cnn_acc" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("names", [["a", "b", "c"], ["0", "1"]], ids=["other names", "fewer"])
-def test_images_of_other_classes_are_refused(complete, tmp_path, names, capsys):
+def test_images_of_other_classes_are_refused(complete_run, tmp_path, names, capsys):
     images = np.zeros((10, 8, 8, 1), np.uint8)
     write_image_set(tmp_path / "train", images, np.arange(10) % 2, names, name="other", flip=False)
-    assert draw("figure2", complete, tmp_path / "new", data=tmp_path / "train") == 1
-    assert "expected the classes" in error_line(capsys)
+    assert draw("figure2", complete_run, tmp_path / "new", data=tmp_path / "train") == 1
+    assert "expected the classes" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
@@ -148,6 +148,6 @@ def test_images_of_other_classes_are_refused(complete, tmp_path, names, capsys):
 def test_a_figure_takes_the_files_and_settings_that_it_knows(options, message, tmp_path, capsys):
     figure = {} if options["name"] == "figure7" else FIGURE[options["name"]]
     options = {"figure": figure, "reads": {"prior": {}}, "output": tmp_path / "new"} | options
-    assert call("figure", *as_options(**options)) == 1
-    assert message in error_line(capsys)
+    assert call("figure", *format_options(**options)) == 1
+    assert message in read_error_line(capsys)
     assert not (tmp_path / "new").exists()

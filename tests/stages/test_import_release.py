@@ -7,33 +7,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_release import released_state
+from test_release import make_released_state
 
 from nfpi.data.writer import write_image_set
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.gaussian import GaussianPrior
 
-from .conftest import STAGE, as_options, call, error_line, files_of, nfpi, read_json
+from .conftest import STAGE, call, check_call, format_options, list_files, read_error_line, read_json
 
 
 @pytest.fixture
-def checkpoint(trained, tmp_path: Path) -> Path:
+def checkpoint(trained_run, tmp_path: Path) -> Path:
     """With the trained flow as the averaged one, and another as the online one."""
-    model = ClassConditionalFlow.from_pretrained(trained.model)
+    model = ClassConditionalFlow.from_pretrained(trained_run.model)
     assert isinstance(model.flow, MatrixExponentialFlow)
     torch.manual_seed(0)
     online = MatrixExponentialFlow((1, 8, 8), [1], [1], [8])
     online.initialize(torch.rand(20, 1, 8, 8))
     prior = GaussianPrior(model.prior.mean.float(), model.prior.variance.float())
-    state = released_state(online, prior, "flow.") | released_state(model.flow, prior, "ema.ema_model.")
+    state = make_released_state(online, prior, "flow.") | make_released_state(model.flow, prior, "ema.ema_model.")
     torch.save({"state_dict": state, "hyper_parameters": None}, tmp_path / "released.ckpt")
     return tmp_path / "released.ckpt"
 
 
-def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained, checkpoint, tmp_path):
-    nfpi("import-release", checkpoint, *as_options(data=trained.splits, output=tmp_path / "model"))
-    assert files_of(tmp_path / "model") == set(STAGE["import-release"].outputs.values())
+def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, checkpoint, tmp_path):
+    check_call("import-release", checkpoint, *format_options(data=trained_run.splits, output=tmp_path / "model"))
+    assert list_files(tmp_path / "model") == set(STAGE["import-release"].outputs.values())
     model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
     assert model.classes == [str(digit) for digit in range(10)]
     assert (model.config["start"], model.config["averaged"]) == ("release", True)
@@ -41,18 +41,22 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained, checkpo
     assert {**released.config, "data": model.config["data"]} == model.config
     assert (released.encode(images := np.zeros((2, 8, 8, 1), np.uint8)) == model.encode(images)).all()
     assert ClassConditionalFlow.from_release(checkpoint).classes == model.classes
-    run = {**trained.identity.to_json(), "seed": 0}
-    nfpi(*trained.command("evaluate", model=tmp_path / "model", history=None, run=run, output=tmp_path / "run"))
-    received, expected = (read_json(path / "metrics.json")["metrics"] for path in (tmp_path / "run", trained.folder))
+    run = {**trained_run.identity.to_json(), "seed": 0}
+    check_call(
+        *trained_run.make_command("evaluate", model=tmp_path / "model", history=None, run=run, output=tmp_path / "run")
+    )
+    received, expected = (
+        read_json(path / "metrics.json")["metrics"] for path in (tmp_path / "run", trained_run.folder)
+    )
     assert received["bits_per_dim"] == pytest.approx(expected["bits_per_dim"], rel=0.01)  # other noise, of seed 0
     assert received["nf_acc"] == pytest.approx(expected["nf_acc"], abs=10)
-    nfpi(*trained.command("generate", model=tmp_path / "model", output=tmp_path / "images"))
+    check_call(*trained_run.make_command("generate", model=tmp_path / "model", output=tmp_path / "images"))
 
 
-def test_the_online_weights_are_taken_where_they_are_asked_for(trained, checkpoint, tmp_path):
-    options = as_options(data=trained.splits, no_averaged=True, output=tmp_path / "online")
-    nfpi("import-release", checkpoint, *options)
-    nfpi("import-release", checkpoint, *as_options(data=trained.splits, output=tmp_path / "averaged"))
+def test_the_online_weights_are_taken_where_they_are_asked_for(trained_run, checkpoint, tmp_path):
+    options = format_options(data=trained_run.splits, no_averaged=True, output=tmp_path / "online")
+    check_call("import-release", checkpoint, *options)
+    check_call("import-release", checkpoint, *format_options(data=trained_run.splits, output=tmp_path / "averaged"))
     online, averaged = (ClassConditionalFlow.from_pretrained(tmp_path / name) for name in ("online", "averaged"))
     assert online.config["averaged"] is False
     weights = [model.flow.state_dict().values() for model in (online, averaged)]
@@ -63,5 +67,5 @@ def test_images_of_another_form_are_refused(checkpoint, make_images, tmp_path, c
     images = make_images((1, 8, 8))
     write_image_set(tmp_path / "splits/train", images.images, images.labels, images.classes, name="toy", flip=False)
     assert call("import-release", checkpoint, "--data", tmp_path / "splits", "--output", tmp_path / "new") == 1
-    assert "expected images (1, 8, 8) of 10 classes as in" in error_line(capsys)
+    assert "expected images (1, 8, 8) of 10 classes as in" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()

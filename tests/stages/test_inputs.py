@@ -15,17 +15,17 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runs import CANDIDATE
 from nfpi.runtime.files import write_atomically
 
-from .conftest import as_options, call, error_line, files_of
+from .conftest import call, format_options, list_files, read_error_line
 
 OTHER_WEIGHT = {"dataset": "digits", "seed": 3, "flow": "mef", "prior": "fpi", "lambda": 7}
 
 
 @pytest.fixture
-def model(trained, tmp_path) -> Path:
+def model(trained_run, tmp_path) -> Path:
     """A copy of the model, to be damaged."""
     folder = tmp_path / "model"
     folder.mkdir()
-    for file in trained.model.iterdir():
+    for file in trained_run.model.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     return folder
 
@@ -62,7 +62,7 @@ def model(trained, tmp_path) -> Path:
     ],
 )
 @pytest.mark.parametrize("stage", ["evaluate", "generate", "augment"])
-def test_a_damaged_model_is_named(trained, model, stage, file, content, message, tmp_path, capsys):
+def test_a_damaged_model_is_named(trained_run, model, stage, file, content, message, tmp_path, capsys):
     before = (model / file).read_bytes()
     damaged = content(before)
     assert damaged != before
@@ -70,8 +70,8 @@ def test_a_damaged_model_is_named(trained, model, stage, file, content, message,
         (model / file).unlink()
     else:
         (model / file).write_bytes(damaged)
-    assert call(*trained.command(stage, model=model, output=tmp_path / "new/folder")) == 1
-    line = error_line(capsys)
+    assert call(*trained_run.make_command(stage, model=model, output=tmp_path / "new/folder")) == 1
+    line = read_error_line(capsys)
     assert message in line
     assert str(model) in line
     assert not (tmp_path / "new").exists()
@@ -94,50 +94,54 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("prior", ["fewer_classes", "other_dimensions"])
-def test_a_prior_of_other_data_is_refused(trained, other, prior, tmp_path, capsys):
-    command = trained.command("train-flow", prior=other / f"{prior}.safetensors", output=tmp_path / "new/folder")
+def test_a_prior_of_other_data_is_refused(trained_run, other, prior, tmp_path, capsys):
+    command = trained_run.make_command(
+        "train-flow", prior=other / f"{prior}.safetensors", output=tmp_path / "new/folder"
+    )
     assert call(*command) == 1
-    assert "prior: expected (K, D) = (10, 64) for these images" in error_line(capsys)
+    assert "prior: expected (K, D) = (10, 64) for these images" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("size", [(3, 64), (10, 48)], ids=["fewer classes", "other dimensions"])
 @pytest.mark.parametrize("stage", ["evaluate", "generate", "augment"])
-def test_a_model_whose_gaussians_are_of_other_data_is_refused(trained, model, stage, size, tmp_path, capsys):
+def test_a_model_whose_gaussians_are_of_other_data_is_refused(trained_run, model, stage, size, tmp_path, capsys):
     whole = ClassConditionalFlow.from_pretrained(model)
     object.__setattr__(whole, "prior", GaussianPrior(torch.zeros(size), torch.ones(size)))
     whole.save_pretrained(model)
-    assert call(*trained.command(stage, model=model, output=tmp_path / "new/folder")) == 1
-    assert f"expected 10 classes in 64 dimensions, received {size[0]} in {size[1]}" in error_line(capsys)
+    assert call(*trained_run.make_command(stage, model=model, output=tmp_path / "new/folder")) == 1
+    assert f"expected 10 classes in 64 dimensions, received {size[0]} in {size[1]}" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("stage", ["train-flow", "evaluate", "augment", "start-flow", "train-classifier"])
-def test_images_of_other_data_are_refused(complete, other, stage, tmp_path, capsys):
+def test_images_of_other_data_are_refused(complete_run, other, stage, tmp_path, capsys):
     changes = {
         "start-flow": {"flow": {"num_flows": [8, 8, 8], "num_blocks": [8, 4, 2], "hidden_channels": [128] * 3}},
         "train-classifier": {"classifier": {"train_on": "both"}},
     }.get(stage, {})
-    assert call(*complete.command(stage, data=other / "splits", output=tmp_path / "new/folder", **changes)) == 1
-    error_line(capsys)
+    assert (
+        call(*complete_run.make_command(stage, data=other / "splits", output=tmp_path / "new/folder", **changes)) == 1
+    )
+    read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_classifier_is_not_tested_on_images_of_other_classes(complete, other, tmp_path, capsys):
-    assert call(*complete.command("test-classifier", data=other / "splits", output=tmp_path / "new")) == 1
-    assert "expected 10 classes as in" in error_line(capsys)
+def test_a_classifier_is_not_tested_on_images_of_other_classes(complete_run, other, tmp_path, capsys):
+    assert call(*complete_run.make_command("test-classifier", data=other / "splits", output=tmp_path / "new")) == 1
+    assert "expected 10 classes as in" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("damage", ["{", '{"metrics": {}}'])
-def test_damaged_metrics_of_a_candidate_are_named(complete, damage, tmp_path, capsys):
+def test_damaged_metrics_of_a_candidate_are_named(complete_run, damage, tmp_path, capsys):
     candidate = tmp_path / "temperature=1"
     candidate.mkdir()
-    model = complete.of_temperature(CANDIDATE, 1) / "model.safetensors"
+    model = complete_run.locate_folder(CANDIDATE, 1) / "model.safetensors"
     (candidate / "model.safetensors").write_bytes(model.read_bytes())
     (candidate / "metrics.json").write_text(damage)
-    assert call(*complete.command("test-classifier", candidate, output=tmp_path / "new")) == 1
-    assert str(candidate / "metrics.json") in error_line(capsys)
+    assert call(*complete_run.make_command("test-classifier", candidate, output=tmp_path / "new")) == 1
+    assert str(candidate / "metrics.json") in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
@@ -155,19 +159,19 @@ def test_damaged_metrics_of_a_candidate_are_named(complete, damage, tmp_path, ca
         ("test-classifier", {"run": {"seed": 4}}, "expected inputs with seed = 4 like the run, received 3"),
     ],
 )
-def test_an_identity_of_another_run_is_refused(complete, stage, change, message, tmp_path, capsys):
-    assert call(*complete.command(stage, output=tmp_path / "new", **change)) == 1
-    assert message in error_line(capsys)
-    assert files_of(tmp_path) == set()
+def test_an_identity_of_another_run_is_refused(complete_run, stage, change, message, tmp_path, capsys):
+    assert call(*complete_run.make_command(stage, output=tmp_path / "new", **change)) == 1
+    assert message in read_error_line(capsys)
+    assert list_files(tmp_path) == set()
 
 
-def test_metrics_of_another_run_are_not_collected(trained, tmp_path, capsys):
-    other = {**trained.identity.to_json(), "lambda": 7}
-    content = (trained.folder / "metrics.json").read_text()
+def test_metrics_of_another_run_are_not_collected(trained_run, tmp_path, capsys):
+    other = {**trained_run.identity.to_json(), "lambda": 7}
+    content = (trained_run.folder / "metrics.json").read_text()
     write_atomically(tmp_path / "digits/mef/fpi/lambda=7/seed=3/metrics.json", content)
-    options = as_options(name="t", runs=[other], root=tmp_path, output=tmp_path / "new")
+    options = format_options(name="t", runs=[other], root=tmp_path, output=tmp_path / "new")
     assert call("collect", *options) == 1
-    line = error_line(capsys)
+    line = read_error_line(capsys)
     assert "expected the metrics of digits/mef/fpi/lambda=7/seed=3" in line
     assert "received those of digits/mef/fpi/lambda=100/seed=3" in line
     assert not (tmp_path / "new").exists()

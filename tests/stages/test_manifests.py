@@ -11,14 +11,14 @@ import pytest
 from nfpi.runtime.locks import LockedError, acquire, locked
 from nfpi.runtime.manifests import SUFFIX, write_manifest
 
-from .conftest import SmallRun, as_options, call, error_line, files_of, nfpi
+from .conftest import SmallRun, call, check_call, format_options, list_files, read_error_line
 
 
 @pytest.fixture
-def copy(complete, tmp_path) -> SmallRun:
+def copy(complete_run, tmp_path) -> SmallRun:
     """A run to be damaged."""
-    shutil.copytree(complete.root, tmp_path / "results")
-    return replace(complete, root=tmp_path / "results")
+    shutil.copytree(complete_run.root, tmp_path / "results")
+    return replace(complete_run, root=tmp_path / "results")
 
 
 def flip(path: Path) -> None:
@@ -53,16 +53,16 @@ def flip(path: Path) -> None:
 def test_one_flipped_bit_is_refused(copy, stage, file, tmp_path, capsys):
     path = Path(file.format(splits=copy.splits, initial=copy.initial, run=copy.folder))
     flip(path)
-    assert call(*copy.command(stage, output=tmp_path / "new")) == 1
-    assert str(path) in error_line(capsys)
+    assert call(*copy.make_command(stage, output=tmp_path / "new")) == 1
+    assert str(path) in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
 def test_renamed_classes_are_not_exported(copy, tmp_path, capsys):
     path = copy.splits / "test/meta.json"
     path.write_text(path.read_text().replace('"7"', '"seven"'))
-    assert call("export", *as_options(images=path.parent, format="imagefolder", output=tmp_path / "new")) == 1
-    assert f"{path}: expected what prepare-data wrote" in error_line(capsys)
+    assert call("export", *format_options(images=path.parent, format="imagefolder", output=tmp_path / "new")) == 1
+    assert f"{path}: expected what prepare-data wrote" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
@@ -70,30 +70,30 @@ def test_an_edited_digit_is_not_collected(copy, tmp_path, capsys):
     path = copy.folder / "metrics.json"
     text = path.read_text()
     path.write_text(text.replace('"nf_acc": ', '"nf_acc": 1', 1))
-    options = as_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=tmp_path / "new")
+    options = format_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=tmp_path / "new")
     assert call("collect", *options) == 1
-    assert str(path) in error_line(capsys)
+    assert str(path) in read_error_line(capsys)
 
 
 def test_a_cut_table_of_metrics_is_refused(copy, tmp_path, capsys):
     metrics = tmp_path / "metrics"
-    nfpi("collect", *as_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=metrics))
+    check_call("collect", *format_options(name="t", runs=[copy.identity.to_json()], root=copy.root, output=metrics))
     text = (metrics / "t.csv").read_text()
     (metrics / "t.csv").write_text(text[: text.rindex("\n", 0, len(text) // 2) + 1])
-    options = as_options(
+    options = format_options(
         name="t", metrics=metrics / "t.csv", reference="none", table={}, rows=[], output=tmp_path / "new"
     )
     assert call("table", *options) == 1
-    assert f"{metrics}/t.csv: expected what collect wrote" in error_line(capsys)
+    assert f"{metrics}/t.csv: expected what collect wrote" in read_error_line(capsys)
 
 
 def test_the_prior_of_another_initial_state_is_refused(copy, tmp_path, capsys):
     other = replace(copy, seed=4)
-    nfpi(*other.command("start-flow"))
-    nfpi(*other.command("fit-prior"))
-    arguments = copy.command("train-flow", prior=other.folder / "fit/prior.safetensors", output=tmp_path / "new")
+    check_call(*other.make_command("start-flow"))
+    check_call(*other.make_command("fit-prior"))
+    arguments = copy.make_command("train-flow", prior=other.folder / "fit/prior.safetensors", output=tmp_path / "new")
     assert call(*arguments) == 1
-    line = error_line(capsys)
+    line = read_error_line(capsys)
     assert "expected the same initial state as" in line
     assert str(other.folder / "fit") in line
     assert str(copy.initial) in line
@@ -101,30 +101,30 @@ def test_the_prior_of_another_initial_state_is_refused(copy, tmp_path, capsys):
 
 def test_a_model_of_other_images_is_refused(copy, tmp_path, capsys):
     images = {**copy.images, "split_seed": 5}
-    nfpi(*copy.command("prepare-data", dataset=images, output=tmp_path / "splits"))
+    check_call(*copy.make_command("prepare-data", dataset=images, output=tmp_path / "splits"))
     for stage in ("evaluate", "augment", "train-flow"):
-        assert call(*copy.command(stage, data=tmp_path / "splits", output=tmp_path / "new")) == 1
-        assert "expected the same data as" in error_line(capsys)
+        assert call(*copy.make_command(stage, data=tmp_path / "splits", output=tmp_path / "new")) == 1
+        assert "expected the same data as" in read_error_line(capsys)
 
 
 def test_the_train_split_is_not_taken_for_the_test_split(copy, tmp_path, capsys):
     shutil.rmtree(copy.splits / "test")
     shutil.copytree(copy.splits / "train", copy.splits / "test")
-    assert call(*copy.command("evaluate", output=tmp_path / "new")) == 1
-    assert f"{copy.splits}/test/meta.json: expected what prepare-data wrote" in error_line(capsys)
+    assert call(*copy.make_command("evaluate", output=tmp_path / "new")) == 1
+    assert f"{copy.splits}/test/meta.json: expected what prepare-data wrote" in read_error_line(capsys)
 
 
 def test_the_folder_of_another_weight_is_not_evaluated(copy, tmp_path, capsys):
     other = replace(copy, weight=7)
     shutil.copytree(copy.folder, other.folder)
-    assert call(*other.command("evaluate", output=tmp_path / "new")) == 1
-    assert "expected inputs with lambda = 7 like the run, received 100" in error_line(capsys)
+    assert call(*other.make_command("evaluate", output=tmp_path / "new")) == 1
+    assert "expected inputs with lambda = 7 like the run, received 100" in read_error_line(capsys)
 
 
 def test_verify_checks_all_files(copy, capsys):
     capsys.readouterr()
-    nfpi("verify", copy.root)
-    listed = len(files_of(copy.root))
+    check_call("verify", copy.root)
+    listed = len(list_files(copy.root))
     assert f"{copy.root}: {listed} files of" in capsys.readouterr().out
     flip(copy.folder / "predictions.npz")
     (copy.folder / "fit/fixed_point.csv").unlink()
@@ -137,14 +137,14 @@ def test_verify_checks_all_files(copy, capsys):
 
 def test_a_folder_without_results_is_not_verified(tmp_path, capsys):
     assert call("verify", tmp_path) == 1
-    assert "received one without a manifest" in error_line(capsys)
+    assert "received one without a manifest" in read_error_line(capsys)
 
 
 def test_a_second_writer_is_refused(copy, tmp_path, capsys):
     output = tmp_path / "new"
     with locked(output / ".model.lock", "train-flow"):
-        assert call(*copy.command("train-flow", output=output)) == 1
-    assert f"{output}: expected to train-flow alone, received another process" in error_line(capsys)
+        assert call(*copy.make_command("train-flow", output=output)) == 1
+    assert f"{output}: expected to train-flow alone, received another process" in read_error_line(capsys)
 
 
 @pytest.mark.parametrize("stage", ["prepare-data", "train-flow", "generate", "augment"])
@@ -160,7 +160,7 @@ def test_a_stage_is_locked_until_its_manifest_is_written(copy, stage, monkeypatc
         write_manifest(*arguments, **options)
 
     monkeypatch.setattr("nfpi.stages.execution.write_manifest", probe)
-    nfpi(*copy.command(stage))
+    check_call(*copy.make_command(stage))
     assert len(held) == 1
     assert not held[0].exists()
 
@@ -177,7 +177,7 @@ def test_what_is_damaged_before_the_manifest_is_written_does_not_agree_with_it(c
         write_manifest(path, *arguments, **options)
 
     monkeypatch.setattr("nfpi.stages.execution.write_manifest", damage)
-    nfpi(*copy.command(stage))
+    check_call(*copy.make_command(stage))
     assert call("verify", copy.root) == 1
     assert "images.npy: expected what" in capsys.readouterr().out
 
@@ -185,7 +185,7 @@ def test_what_is_damaged_before_the_manifest_is_written_does_not_agree_with_it(c
 def test_a_stage_that_is_killed_before_its_manifest_is_not_read(copy, tmp_path, monkeypatch, capsys):
     """Its files are those of the new run, its manifest is that of the old one."""
     monkeypatch.setattr("nfpi.stages.execution.write_manifest", lambda *_, **__: None)
-    nfpi(*copy.command("fit-prior", weight=50))
+    check_call(*copy.make_command("fit-prior", weight=50))
     assert (copy.folder / f"fit/prior{SUFFIX}").exists()
-    assert call(*copy.command("train-flow", output=tmp_path / "new")) == 1
-    assert "fit/prior.safetensors: expected what fit-prior wrote" in error_line(capsys)
+    assert call(*copy.make_command("train-flow", output=tmp_path / "new")) == 1
+    assert "fit/prior.safetensors: expected what fit-prior wrote" in read_error_line(capsys)

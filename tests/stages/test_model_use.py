@@ -14,7 +14,7 @@ from PIL import Image
 from nfpi import ClassConditionalFlow
 from nfpi.results.intervals import wilson_interval
 
-from .conftest import call, error_line, files_of
+from .conftest import call, list_files, read_error_line
 
 CLASSES = ["1", "a,b", "sea/gull"]
 FOLDERS = ["1", "a,b", "sea-gull"]
@@ -22,7 +22,7 @@ TINY = {"num_flows": [1], "num_blocks": [1], "hidden_channels": [8]}
 
 
 @pytest.fixture(scope="module")
-def trained(make_images, tmp_path_factory) -> Path:
+def trained_run(make_images, tmp_path_factory) -> Path:
     """A folder with a model of three classes, and 20 images of each as files."""
     folder = tmp_path_factory.mktemp("trained")
     images = make_images()
@@ -38,10 +38,10 @@ def trained(make_images, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def here(trained, tmp_path, monkeypatch) -> Path:
+def here(trained_run, tmp_path, monkeypatch) -> Path:
     """An empty folder to work in, beside the model and the images."""
     for name in ("model", "images"):
-        (tmp_path / name).symlink_to(trained / name)
+        (tmp_path / name).symlink_to(trained_run / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -96,7 +96,7 @@ def test_classify_prints_a_table_on_a_terminal(here, capsys, monkeypatch):
 def test_an_image_of_another_size_or_colour_is_named_or_converted(here, capsys):
     Image.new("RGB", (20, 16), (9, 9, 9)).save(here / "large.png")
     assert call("classify", "model", "images", "large.png", "--output", "t.csv") == 1
-    assert error_line(capsys) == (
+    assert read_error_line(capsys) == (
         "nfpi: error: large.png: expected 8×8 pixels in grey as in the model, received 20×16 pixels in colour; "
         "--resize converts"
     )
@@ -109,7 +109,9 @@ def test_an_unreadable_file_is_named(here, capsys):
     whole = next((here / "images/1").iterdir()).read_bytes()
     (here / "cut.png").write_bytes(whole[:50])
     assert call("classify", "model", "images", "cut.png") == 1
-    assert error_line(capsys).startswith("nfpi: error: cut.png: expected an image, received one that cannot be read")
+    assert read_error_line(capsys).startswith(
+        "nfpi: error: cut.png: expected an image, received one that cannot be read"
+    )
 
 
 # ---- score --------------------------------------------------------------------------------------------------
@@ -141,7 +143,7 @@ def test_score_prints_metrics_and_classes(here, capsys):
 def test_a_folder_of_no_class_is_named(here, capsys):
     (here / "other/dog").mkdir(parents=True)
     assert call("score", "model", "other") == 1
-    assert "other/dog: expected a folder for each class of the model (1, a,b, sea/gull)" in error_line(capsys)
+    assert "other/dog: expected a folder for each class of the model (1, a,b, sea/gull)" in read_error_line(capsys)
 
 
 # ---- sample -------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def test_sample_draws_a_picture_and_files(here):
     assert call("sample", "model", *options) == 0
     with Image.open(here / "grid.png") as picture:
         assert picture.format == "PNG"
-    assert files_of(here / "drawn") == {"1/00002.png", "1/00003.png", "sea-gull/00000.png", "sea-gull/00001.png"}
+    assert list_files(here / "drawn") == {"1/00002.png", "1/00003.png", "sea-gull/00000.png", "sea-gull/00001.png"}
     with Image.open(here / "drawn/1/00002.png") as image:
         assert (image.size, image.mode) == ((8, 8), "L")
 
@@ -184,7 +186,7 @@ def test_drawn_images_are_of_their_class(here):
 )
 def test_wrong_options_of_sample_are_one_line(here, capsys, options, message):
     assert call("sample", "model", *options) == 1
-    assert message in error_line(capsys)
+    assert message in read_error_line(capsys)
 
 
 # ---- augment-folder -----------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ def test_wrong_options_of_sample_are_one_line(here, capsys, options, message):
 def test_variants_lie_beside_each_other_under_the_names_of_their_images(here):
     assert call("augment-folder", "model", "images", "--output", "variants", "--nfa.variants", 2) == 0
     expected = {f"{file.parent.name}/{file.stem}_{index}.png" for file in model_and_images(here)[1] for index in (1, 2)}
-    assert files_of(here / "variants") == expected
+    assert list_files(here / "variants") == expected
 
 
 def test_variants_without_strength_are_the_images(here):
@@ -208,7 +210,7 @@ def test_variants_of_a_class_do_not_depend_on_the_others(here):
     shutil.copytree(here / "images/1", here / "some/1")
     for folder in ("images", "some"):
         assert call("augment-folder", "model", folder, "--output", f"{folder}-variants") == 0
-    for name in files_of(here / "some-variants"):
+    for name in list_files(here / "some-variants"):
         assert (here / "some-variants" / name).read_bytes() == (here / "images-variants" / name).read_bytes()
 
 
@@ -216,7 +218,7 @@ def test_a_class_of_one_image_is_named(here, capsys):
     (here / "few/1").mkdir(parents=True)
     shutil.copy(next((here / "images/1").iterdir()), here / "few/1")
     assert call("augment-folder", "model", "few", "--output", "variants") == 1
-    assert "few/1: expected at least two images to mix" in error_line(capsys)
+    assert "few/1: expected at least two images to mix" in read_error_line(capsys)
     assert not (here / "variants").exists()
 
 
@@ -236,7 +238,7 @@ def test_nothing_is_replaced_unless_asked_for(here, capsys, command):
     before = {path: path.stat().st_mtime_ns for path in [here / "out", *(here / "out").rglob("*")]}
     capsys.readouterr()
     assert call(*command) == 1
-    assert "out: expected an output that does not exist, received one that does" in error_line(capsys)
+    assert "out: expected an output that does not exist, received one that does" in read_error_line(capsys)
     assert before == {path: path.stat().st_mtime_ns for path in [here / "out", *(here / "out").rglob("*")]}
     assert call(*command, "--overwrite") == 0
 
@@ -245,15 +247,15 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(here, capsys):
     (here / "out").mkdir()
     (here / "out/thesis.tex").write_text("mine")
     assert call("sample", "model", "--folder", "out", "--overwrite") == 1
-    assert "received 'thesis.tex'" in error_line(capsys)
+    assert "received 'thesis.tex'" in read_error_line(capsys)
     assert (here / "out/thesis.tex").read_text() == "mine"
 
 
 def test_a_missing_or_damaged_model_is_one_line(here, capsys):
     assert call("classify", "./nowhere", "images") == 1
-    assert "nowhere" in error_line(capsys)
+    assert "nowhere" in read_error_line(capsys)
     shutil.copytree(here / "model", here / "cut", symlinks=False)
     weights = here / "cut/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
     assert call("classify", "./cut", "images") == 1
-    assert "cut/model.safetensors" in error_line(capsys)
+    assert "cut/model.safetensors" in read_error_line(capsys)

@@ -13,7 +13,7 @@ from nfpi.config import resolve
 from nfpi.config.datasets import DatasetBlock
 from nfpi.config.settings import Config
 
-from .conftest import ROOT, call, error_line
+from .conftest import ROOT, call, read_error_line
 
 
 def make_images(folder: Path, size: tuple[int, int] = (8, 8), classes: tuple[str, ...] = ("ant", "bee"), n: int = 12):
@@ -145,7 +145,7 @@ def test_no_file_is_overwritten(here, tmp_path, capsys):
     (here / "pets.yaml").write_text("seeds: [5]\n")
     images = make_images(tmp_path / "pets")
     assert call("new", images) == 1
-    assert error_line(capsys).startswith("nfpi: error: pets.yaml: expected a file that does not exist")
+    assert read_error_line(capsys).startswith("nfpi: error: pets.yaml: expected a file that does not exist")
     assert (here / "pets.yaml").read_text() == "seeds: [5]\n"
     assert call("new", images, "--output", "below/other.yaml") == 0
     assert (here / "below/other.yaml").is_file()
@@ -154,7 +154,7 @@ def test_no_file_is_overwritten(here, tmp_path, capsys):
 @pytest.mark.parametrize("output", ["pets.txt", "my pets.yaml", "pets"])
 def test_a_file_that_can_be_no_preset_is_refused(here, tmp_path, capsys, output):
     assert call("new", make_images(tmp_path / "pets"), "--output", output) == 1
-    assert error_line(capsys).startswith(f"nfpi: error: {output}: expected NAME.yaml")
+    assert read_error_line(capsys).startswith(f"nfpi: error: {output}: expected NAME.yaml")
     assert list(here.iterdir()) == []
 
 
@@ -166,5 +166,5 @@ def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):
         (make_images(tmp_path / "price $HOME"), "expected a path without variables or tilde"),
     ):
         assert call("new", place) == 1
-        assert message in error_line(capsys)
+        assert message in read_error_line(capsys)
     assert list(here.iterdir()) == []

@@ -22,9 +22,9 @@ from nfpi.runtime.tensors import load_tensors
 from .conftest import (
     STAGE,
     call,
-    error_line,
-    files_of,
-    nfpi,
+    check_call,
+    list_files,
+    read_error_line,
     read_json,
 )
 
@@ -46,14 +46,14 @@ def declared(stage: str, **options: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", OF_A_RUN)
-def test_a_stage_of_a_run_leaves_exactly_what_it_declares(complete, stage, tmp_path):
-    nfpi(*complete.command(stage, output=tmp_path / "new/folder"))
-    assert files_of(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
+def test_a_stage_of_a_run_leaves_exactly_what_it_declares(complete_run, stage, tmp_path):
+    check_call(*complete_run.make_command(stage, output=tmp_path / "new/folder"))
+    assert list_files(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
 
 
 def test_stages_of_tables_leave_exactly_what_they_declare(tables):
-    assert files_of(tables.parent / "metrics") == declared("collect", name="table2")
-    assert files_of(tables) == declared("table", name="table2")
+    assert list_files(tables.parent / "metrics") == declared("collect", name="table2")
+    assert list_files(tables) == declared("table", name="table2")
 
 
 def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypatch):
@@ -64,8 +64,8 @@ def test_stages_without_input_leave_exactly_what_they_declare(tmp_path, monkeypa
     monkeypatch.setattr("nfpi.benchmark.run.measure_scaling", lambda _: measured)
     monkeypatch.setattr("nfpi.stages.pretrained.published_weights", lambda _: {"weight": torch.zeros(2)})
     for stage in WITHOUT_INPUT:
-        nfpi(stage, "--output", tmp_path / stage)
-        assert files_of(tmp_path / stage) == declared(stage, model="eva02")
+        check_call(stage, "--output", tmp_path / stage)
+        assert list_files(tmp_path / stage) == declared(stage, model="eva02")
 
 
 def test_every_stage_is_asked_what_it_leaves():
@@ -97,41 +97,41 @@ def assert_marked(path: Path, fault: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("stage", AFTER_THE_FIT)
-def test_a_divergence_marks_all_outputs_of_the_stages_after_the_fit(diverged, stage, tmp_path):
-    fault = read_json(diverged.folder / "metrics.json")["diverged"]
-    nfpi(*diverged.command(stage, output=tmp_path / "new/folder"))
-    assert files_of(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
+def test_a_divergence_marks_all_outputs_of_the_stages_after_the_fit(diverged_run, stage, tmp_path):
+    fault = read_json(diverged_run.folder / "metrics.json")["diverged"]
+    check_call(*diverged_run.make_command(stage, output=tmp_path / "new/folder"))
+    assert list_files(tmp_path) == {f"new/folder/{file}" for file in declared(stage)}
     for file in declared(stage):
         if not file.endswith(SUFFIX):
             assert_marked(tmp_path / "new/folder" / file, fault)
 
 
-def test_a_fit_that_diverged_is_a_result_of_every_stage(diverged):
+def test_a_fit_that_diverged_is_a_result_of_every_stage(diverged_run):
     """It passes from the fit to the metrics of the flow and of the classifier."""
-    fault = read_json(diverged.folder / "metrics.json")["diverged"]
+    fault = read_json(diverged_run.folder / "metrics.json")["diverged"]
     assert fault.keys() == {"iteration", "class_index", "quantity", "lambda", "context"}
     assert fault["lambda"] == 1e6
     assert fault["context"]["seed"] == 3
     assert fault["context"]["prior"]["update"] == "exact"
     for file in ("fit/prior.safetensors", "model/config.json", "model/model.safetensors", "resnet18/metrics.json"):
-        assert_marked(diverged.folder / file, fault)
-    for temperature in diverged.temperatures:
-        assert_marked(diverged.of_temperature(GENERATED, temperature) / "meta.json", fault)
-        assert_marked(diverged.of_temperature(CANDIDATE, temperature) / "metrics.json", fault)
+        assert_marked(diverged_run.folder / file, fault)
+    for temperature in diverged_run.temperatures:
+        assert_marked(diverged_run.locate_folder(GENERATED, temperature) / "meta.json", fault)
+        assert_marked(diverged_run.locate_folder(CANDIDATE, temperature) / "metrics.json", fault)
 
 
-def test_a_fit_that_diverged_leaves_its_residuals(diverged, tmp_path):
-    nfpi(*diverged.command("fit-prior", output=tmp_path))
-    assert files_of(tmp_path) == declared("fit-prior")
-    fault = read_json(diverged.folder / "metrics.json")["diverged"]
+def test_a_fit_that_diverged_leaves_its_residuals(diverged_run, tmp_path):
+    check_call(*diverged_run.make_command("fit-prior", output=tmp_path))
+    assert list_files(tmp_path) == declared("fit-prior")
+    fault = read_json(diverged_run.folder / "metrics.json")["diverged"]
     assert_marked(tmp_path / "prior.safetensors", fault)
     header, *rows = (tmp_path / "fixed_point.csv").read_text().splitlines()
     assert header == "iteration,mean_residual,variance_residual"
     assert len(rows) < fault["iteration"]
 
 
-def test_a_run_that_diverged_leaves_the_files_of_one_that_did_not(complete, diverged):
-    assert files_of(diverged.folder) == files_of(complete.folder)
+def test_a_run_that_diverged_leaves_the_files_of_one_that_did_not(complete_run, diverged_run):
+    assert list_files(diverged_run.folder) == list_files(complete_run.folder)
 
 
 @pytest.mark.parametrize("stage", ["start-flow", "prepare-data"])
@@ -143,10 +143,10 @@ def test_every_declared_output_can_be_marked(stage, fault, tmp_path):
         assert_marked(file, fault.record)
 
 
-def test_there_is_nothing_to_export_of_a_fit_that_diverged(diverged, tmp_path, capsys):
-    images = diverged.of_temperature(GENERATED, 1)
+def test_there_is_nothing_to_export_of_a_fit_that_diverged(diverged_run, tmp_path, capsys):
+    images = diverged_run.locate_folder(GENERATED, 1)
     assert call("export", "--images", images, "--output", tmp_path / "png") == 1
-    assert "the fit of the class Gaussians diverged" in error_line(capsys)
+    assert "the fit of the class Gaussians diverged" in read_error_line(capsys)
     assert not (tmp_path / "png").exists()
 
 
@@ -165,7 +165,7 @@ LAST_WRITTEN = {
 
 
 @pytest.mark.parametrize(("stage", "function"), LAST_WRITTEN.items())
-def test_outputs_appear_together_or_not_at_all(complete, stage, function, tmp_path, monkeypatch, capsys):
+def test_outputs_appear_together_or_not_at_all(complete_run, stage, function, tmp_path, monkeypatch, capsys):
     """Where the last file of a stage cannot be written, those of an earlier run stay."""
     for file in declared(stage):
         write_atomically(tmp_path / "folder" / file, "earlier")
@@ -174,8 +174,8 @@ def test_outputs_appear_together_or_not_at_all(complete, stage, function, tmp_pa
         raise OSError(5, "Input/output error", "file")
 
     monkeypatch.setattr(function, fail)
-    assert call(*complete.command(stage, output=tmp_path / "folder")) == 1
+    assert call(*complete_run.make_command(stage, output=tmp_path / "folder")) == 1
     assert "nfpi: error: file: Input/output error" in capsys.readouterr().err
-    left = {file for file in files_of(tmp_path / "folder") if not file.startswith(".checkpoint-")}
+    left = {file for file in list_files(tmp_path / "folder") if not file.startswith(".checkpoint-")}
     assert left == declared(stage)
     assert all((tmp_path / "folder" / file).read_text() == "earlier" for file in left)

@@ -8,7 +8,7 @@ import pytest
 
 from nfpi.runtime.tensors import load_tensors
 
-from .conftest import call, error_line, files_of, nfpi, read_json
+from .conftest import call, check_call, list_files, read_error_line, read_json
 
 
 @pytest.fixture(autouse=True)
@@ -17,16 +17,18 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("auto", "32-true"), ("bf16-mixed", "bf16-mixed")])
-def test_results_say_in_what_their_flow_was_trained(trained, tmp_path, wanted, found):
-    nfpi(*trained.command("train-flow", training={"precision": wanted}, output=tmp_path))
+def test_results_say_in_what_their_flow_was_trained(trained_run, tmp_path, wanted, found):
+    check_call(*trained_run.make_command("train-flow", training={"precision": wanted}, output=tmp_path))
     assert read_json(tmp_path / "model/config.json")["training"]["precision"] == found
-    left, right = (load_tensors(folder / "model/model.safetensors")[0] for folder in (tmp_path, trained.folder))
+    left, right = (load_tensors(folder / "model/model.safetensors")[0] for folder in (tmp_path, trained_run.folder))
     assert all(tensor.equal(right[name]) for name, tensor in left.items()) == (found == "32-true")
-    nfpi(*trained.command("evaluate", model=tmp_path / "model", history=tmp_path / "log.csv", output=tmp_path))
+    check_call(
+        *trained_run.make_command("evaluate", model=tmp_path / "model", history=tmp_path / "log.csv", output=tmp_path)
+    )
     settings = read_json(tmp_path / "metrics.json")["settings"]
     assert settings["training"]["precision"] == found
     parts = [(part["after_step"], part["precision"]) for part in settings.get("precisions", [])]
-    begun = read_json(trained.folder / "model/config.json")["step"] // trained_epochs(trained.folder)
+    begun = read_json(trained_run.folder / "model/config.json")["step"] // trained_epochs(trained_run.folder)
     assert parts == ([(0, "32-true"), (begun, found)] if found != "32-true" else [])
 
 
@@ -35,8 +37,8 @@ def trained_epochs(folder: Path) -> int:
     return len((folder / "log.csv").read_text().splitlines()) - 1
 
 
-def test_results_say_in_what_their_classifier_was_trained(complete, tmp_path):
-    nfpi(*complete.command("train-classifier", classifier={"precision": "auto"}, output=tmp_path))
+def test_results_say_in_what_their_classifier_was_trained(complete_run, tmp_path):
+    check_call(*complete_run.make_command("train-classifier", classifier={"precision": "auto"}, output=tmp_path))
     assert read_json(tmp_path / "metrics.json")["settings"]["classifier"]["precision"] == "32-true"
     _, header = load_tensors(tmp_path / "model.safetensors")
     assert header["classifier"]["precision"] == "32-true"
@@ -50,7 +52,9 @@ def test_results_say_in_what_their_classifier_was_trained(complete, tmp_path):
         ("train-classifier", {"classifier": {"precision": "16-mixed"}}),
     ],
 )
-def test_a_precision_that_a_cpu_does_not_have_is_refused_in_one_line(complete, tmp_path, capsys, stage, settings):
-    assert call(*complete.command(stage, **settings, output=tmp_path)) == 1
-    assert "precision: expected auto or what this device (CPU) has, 32-true, bf16-mixed; received" in error_line(capsys)
-    assert files_of(tmp_path) == set()
+def test_a_precision_that_a_cpu_does_not_have_is_refused_in_one_line(complete_run, tmp_path, capsys, stage, settings):
+    assert call(*complete_run.make_command(stage, **settings, output=tmp_path)) == 1
+    assert "precision: expected auto or what this device (CPU) has, 32-true, bf16-mixed; received" in read_error_line(
+        capsys
+    )
+    assert list_files(tmp_path) == set()

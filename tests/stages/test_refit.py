@@ -10,7 +10,7 @@ from nfpi.data import read_image_set
 from nfpi.figures.curves import write_curves
 from nfpi.results.logs import read_column
 
-from .conftest import SmallRun, call, error_line, nfpi, read_json
+from .conftest import SmallRun, call, check_call, read_error_line, read_json
 
 REFIT = {"train_per_class": 20, "test_per_class": 8, "flip": False, "refit": True}
 
@@ -39,14 +39,14 @@ def test_the_log_has_no_validation_and_its_curves_are_drawn(refit):
     assert len(read_column(log, "train_bits_per_dim")) == 3
     assert read_column(log, "validation_bits_per_dim") == read_column(log, "validation_nf_acc") == []
     assert write_curves(refit.folder)
-    nfpi("page", refit.root)
+    check_call("page", refit.root)
     assert (refit.root / "index.html").is_file()
 
 
 def test_several_temperatures_cannot_be_compared(refit, capsys):
     two = replace(refit, temperatures=(0.8, 1))
     for stage in ("generate", "train-classifier"):
-        nfpi(*two.command(stage, temperature=0.8))
+        check_call(*two.make_command(stage, temperature=0.8))
     capsys.readouterr()
-    assert call(*two.command("test-classifier")) == 1
-    assert "expected validation_cnn_acc or validation_top1, received neither" in error_line(capsys)
+    assert call(*two.make_command("test-classifier")) == 1
+    assert "expected validation_cnn_acc or validation_top1, received neither" in read_error_line(capsys)

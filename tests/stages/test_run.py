@@ -17,7 +17,7 @@ from nfpi.results.predictions import Predictions, read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.randomness import make_generator
 
-from .conftest import IMAGE_SET, as_options, files_of, nfpi, read_json
+from .conftest import IMAGE_SET, check_call, format_options, list_files, read_json
 
 # ---- what is there at the end -------------------------------------------------------------------------------
 
@@ -39,27 +39,27 @@ RUN_FILES = {
 }
 
 
-def test_the_first_stages_share_their_results(begun):
+def test_the_first_stages_share_their_results(started_run):
     images = {f"{split}/{name}" for split in ("train", "validation", "test") for name in IMAGE_SET}
-    assert files_of(begun.splits) == images | {"data.manifest.json", "sources.npz"}
-    meta = read_json(begun.splits / "train/meta.json")
+    assert list_files(started_run.splits) == images | {"data.manifest.json", "sources.npz"}
+    meta = read_json(started_run.splits / "train/meta.json")
     assert set(meta["counts"].values()) == {20}
     assert meta["extra"]["flip"] is False
-    assert pd.read_csv(begun.initial / "log.csv")["epoch"].tolist() == [1]
+    assert pd.read_csv(started_run.initial / "log.csv")["epoch"].tolist() == [1]
 
 
-def test_a_run_leaves_its_files(complete):
-    assert files_of(complete.folder) == RUN_FILES
-    assert pd.read_csv(complete.folder / "log.csv")["epoch"].tolist() == [1, 2, 3]
-    fitted = pd.read_csv(complete.folder / "fit/fixed_point.csv")
+def test_a_run_leaves_its_files(complete_run):
+    assert list_files(complete_run.folder) == RUN_FILES
+    assert pd.read_csv(complete_run.folder / "log.csv")["epoch"].tolist() == [1, 2, 3]
+    fitted = pd.read_csv(complete_run.folder / "fit/fixed_point.csv")
     assert list(fitted) == ["iteration", "mean_residual", "variance_residual"]
     assert fitted["iteration"].tolist() == list(range(1, len(fitted) + 1))
     assert fitted.iloc[-1][["mean_residual", "variance_residual"]].max() <= 0.1
 
 
-def test_the_model_has_the_fitted_gaussians_and_says_how_it_was_made(complete):
-    model = ClassConditionalFlow.from_pretrained(complete.model)
-    fitted, header = load_prior(complete.folder / "fit/prior.safetensors")
+def test_the_model_has_the_fitted_gaussians_and_says_how_it_was_made(complete_run):
+    model = ClassConditionalFlow.from_pretrained(complete_run.model)
+    fitted, header = load_prior(complete_run.folder / "fit/prior.safetensors")
     assert torch.equal(model.prior.mean, fitted.mean)
     assert torch.equal(model.prior.variance, fitted.variance)
     assert (header["start"], header["seed"], header["lambda"], header["method"]) == ("data", 3, 100, "fixed_point")
@@ -73,8 +73,8 @@ def test_the_model_has_the_fitted_gaussians_and_says_how_it_was_made(complete):
 # ---- metrics and predictions --------------------------------------------------------------------------------
 
 
-def test_the_metrics_of_a_flow(complete):
-    record = read_json(complete.folder / "metrics.json")
+def test_the_metrics_of_a_flow(complete_run):
+    record = read_json(complete_run.folder / "metrics.json")
     assert set(record["metrics"]) == {
         *("nf_acc", "nf_top5", "bits_per_dim", "ece", "worst_class_acc"),
         *(f"validation_{name}" for name in ("nf_acc", "nf_top5", "bits_per_dim", "ece", "worst_class_acc")),
@@ -86,15 +86,15 @@ def test_the_metrics_of_a_flow(complete):
     assert record["settings"]["flow"]["settings"]["num_flows"] == [1]
     assert np.mean(record["per_class_accuracy"]) == pytest.approx(record["metrics"]["nf_acc"])  # classes of one size
     assert min(record["per_class_accuracy"]) == record["metrics"]["worst_class_acc"]
-    flow = ClassConditionalFlow.from_pretrained(complete.model).flow
+    flow = ClassConditionalFlow.from_pretrained(complete_run.model).flow
     assert record["metrics"]["parameters"] == sum(parameter.numel() for parameter in flow.parameters()) / 1e6
-    seconds = pd.read_csv(complete.folder / "log.csv")["seconds"]
+    seconds = pd.read_csv(complete_run.folder / "log.csv")["seconds"]
     assert record["metrics"]["hours"] == pytest.approx(seconds.sum() / 3600)
     assert record["metrics"]["seconds_per_epoch"] == pytest.approx(seconds.median())
 
 
-def test_the_metrics_of_a_classifier(complete):
-    tested = read_json(complete.folder / "resnet18/metrics.json")
+def test_the_metrics_of_a_classifier(complete_run):
+    tested = read_json(complete_run.folder / "resnet18/metrics.json")
     compared = tested["settings"]["compared"]
     assert set(compared) == {"temperature=0.8", "temperature=1"}
     metrics = tested["metrics"]
@@ -102,9 +102,9 @@ def test_the_metrics_of_a_classifier(complete):
     assert metrics["validation_cnn_acc"] == max(compared.values())
     assert f"temperature={metrics['temperature']:g}" == max(compared, key=lambda name: compared[name])
     assert 0 <= metrics["cnn_acc"] <= 100
-    assert tested["run"] == {**complete.identity.to_json(), "classifier": "resnet18"}
+    assert tested["run"] == {**complete_run.identity.to_json(), "classifier": "resnet18"}
     assert (tested["n"], tested["seed"]) == (80, 3)
-    trained = read_json(complete.of_temperature(CANDIDATE, 0.8) / "metrics.json")
+    trained = read_json(complete_run.locate_folder(CANDIDATE, 0.8) / "metrics.json")
     assert "run" not in trained
     assert trained["metrics"] == {"validation_cnn_acc": compared["temperature=0.8"]}
 
@@ -120,12 +120,12 @@ def assert_form(predictions: Predictions, count: int, classes: int) -> None:
         assert (values.shape, values.dtype) == (shape, dtype), name
 
 
-def test_predictions_of_a_flow_are_those_of_its_model(complete):
-    predictions = read_predictions(complete.folder / "predictions.npz")
+def test_predictions_of_a_flow_are_those_of_its_model(complete_run):
+    predictions = read_predictions(complete_run.folder / "predictions.npz")
     assert_form(predictions, 80, 10)
-    test = read_image_set(complete.splits / "test")
+    test = read_image_set(complete_run.splits / "test")
     assert np.array_equal(predictions.label, test.labels)
-    model = ClassConditionalFlow.from_pretrained(complete.model)
+    model = ClassConditionalFlow.from_pretrained(complete_run.model)
     log_prob = []
     with torch.no_grad():  # log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x| of the images with their noise
         for index, (images, _) in enumerate(load_batches(test, 100, seed=3)):
@@ -137,29 +137,29 @@ def test_predictions_of_a_flow_are_those_of_its_model(complete):
     np.testing.assert_allclose(predictions.log_prob, own.numpy(), rtol=1e-6)
     assert np.array_equal(predictions.predicted, expected.argmax(1).numpy())
     np.testing.assert_allclose(predictions.class_log_prob, expected.log_softmax(1).numpy(), rtol=2e-3, atol=1e-2)
-    metrics = read_json(complete.folder / "metrics.json")["metrics"]
+    metrics = read_json(complete_run.folder / "metrics.json")["metrics"]
     assert 100 * np.mean(predictions.predicted == predictions.label) == metrics["nf_acc"]
     bits = model.domain.bits_per_dim(torch.tensor(-float(own.mean()), dtype=torch.float64), 64)
     assert float(bits) == pytest.approx(metrics["bits_per_dim"], rel=1e-6)
 
 
-def test_predictions_of_a_classifier_are_its_log_softmax(complete):
-    predictions = read_predictions(complete.folder / "resnet18/predictions.npz")
+def test_predictions_of_a_classifier_are_its_log_softmax(complete_run):
+    predictions = read_predictions(complete_run.folder / "resnet18/predictions.npz")
     assert_form(predictions, 80, 10)
     assert (predictions.log_prob <= 0).all()
     probability = np.exp(predictions.class_log_prob.astype(np.float64))
     np.testing.assert_allclose(probability.sum(1), 1, atol=5e-3)
     own = predictions.class_log_prob[np.arange(80), predictions.label]
     np.testing.assert_allclose(own, predictions.log_prob, rtol=1e-3, atol=1e-3)
-    metrics = read_json(complete.folder / "resnet18/metrics.json")["metrics"]
+    metrics = read_json(complete_run.folder / "resnet18/metrics.json")["metrics"]
     assert 100 * np.mean(predictions.predicted == predictions.label) == metrics["cnn_acc"]
 
 
 # ---- generated images and the choice among their classifiers ------------------------------------------------
 
 
-def test_generated_images_are_balanced_and_of_the_flows_form(complete):
-    folder = complete.of_temperature(GENERATED, 0.8)
+def test_generated_images_are_balanced_and_of_the_flows_form(complete_run):
+    folder = complete_run.locate_folder(GENERATED, 0.8)
     images, labels = (np.load(folder / f"{name}.npy") for name in ("images", "labels"))
     assert images.shape == (40, 8, 8, 1)
     assert images.dtype == np.uint8
@@ -170,25 +170,25 @@ def test_generated_images_are_balanced_and_of_the_flows_form(complete):
 
 
 @pytest.mark.parametrize("best", ["0.8", "1"])
-def test_the_classifier_that_is_best_on_the_validation_split_is_tested(complete, best, tmp_path):
+def test_the_classifier_that_is_best_on_the_validation_split_is_tested(complete_run, best, tmp_path):
     for temperature in ("0.8", "1"):
         candidate = tmp_path / temperature
         candidate.mkdir()
-        model = complete.of_temperature(CANDIDATE, float(temperature)) / "model.safetensors"
+        model = complete_run.locate_folder(CANDIDATE, float(temperature)) / "model.safetensors"
         (candidate / "model.safetensors").write_bytes(model.read_bytes())
         accuracy = 70.0 if temperature == best else 60.0
         (candidate / "metrics.json").write_text(json.dumps({"metrics": {"validation_cnn_acc": accuracy}}))
-    nfpi(*complete.command("test-classifier", tmp_path / "0.8", tmp_path / "1", output=tmp_path))
+    check_call(*complete_run.make_command("test-classifier", tmp_path / "0.8", tmp_path / "1", output=tmp_path))
     record = read_json(tmp_path / "metrics.json")
     assert record["metrics"]["temperature"] == float(best)
     assert record["metrics"]["validation_cnn_acc"] == 70
     assert record["settings"]["compared"] == {"0.8": 70 if best == "0.8" else 60, "1": 70 if best == "1" else 60}
 
 
-def test_export_writes_images_that_other_programs_read(complete, tmp_path):
-    images = complete.of_temperature(GENERATED, 1)
-    nfpi("export", *as_options(images=images, format="imagefolder", output=tmp_path / "png"))
-    files = files_of(tmp_path / "png")
+def test_export_writes_images_that_other_programs_read(complete_run, tmp_path):
+    images = complete_run.locate_folder(GENERATED, 1)
+    check_call("export", *format_options(images=images, format="imagefolder", output=tmp_path / "png"))
+    files = list_files(tmp_path / "png")
     assert len(files) == 40
     assert {file.split("/")[0] for file in files} == {str(digit) for digit in range(10)}
 
@@ -196,14 +196,14 @@ def test_export_writes_images_that_other_programs_read(complete, tmp_path):
 # ---- tables of several runs ---------------------------------------------------------------------------------
 
 
-def test_a_table_shows_all_runs(complete, tables):
-    assert files_of(tables) == {f"table2.{suffix}" for suffix in ("csv", "md", "tex", "html", "manifest.json")}
+def test_a_table_shows_all_runs(complete_run, tables):
+    assert list_files(tables) == {f"table2.{suffix}" for suffix in ("csv", "md", "tex", "html", "manifest.json")}
     shown = pd.read_csv(tables / "table2.csv")
     assert shown["lambda"].tolist() == [100, 1e6]
-    metrics = read_json(complete.folder / "metrics.json")["metrics"]
+    metrics = read_json(complete_run.folder / "metrics.json")["metrics"]
     assert shown["nf_acc"][0] == metrics["nf_acc"]
     assert shown["bits_per_dim"][0] == metrics["bits_per_dim"]
-    assert shown["cnn_acc"][0] == read_json(complete.folder / "resnet18/metrics.json")["metrics"]["cnn_acc"]
+    assert shown["cnn_acc"][0] == read_json(complete_run.folder / "resnet18/metrics.json")["metrics"]["cnn_acc"]
     assert shown[["nf_acc", "bits_per_dim", "cnn_acc"]].iloc[1].isna().all()
     assert shown["status"][0] == "ok"
     assert "diverged" in shown["status"][1]

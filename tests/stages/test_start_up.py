@@ -33,32 +33,32 @@ def assert_imports_none_of(modules: tuple[str, ...], *commands: tuple[str, ...])
 
 
 @pytest.fixture
-def elsewhere(complete: SmallRun, tmp_path: Path) -> SmallRun:
+def elsewhere(complete_run: SmallRun, tmp_path: Path) -> SmallRun:
     """The same run, which writes its results anew."""
     splits = tmp_path / "digits/splits"
     splits.parent.mkdir()
-    splits.symlink_to(complete.splits)
-    return replace(complete, root=tmp_path)
+    splits.symlink_to(complete_run.splits)
+    return replace(complete_run, root=tmp_path)
 
 
 def test_stages_of_a_flow_import_none_of_the_libraries_that_others_need(elsewhere):
     """On a CPU in float32; an augmentation of the flow's images would need torchvision."""
     stages = ("start-flow", "fit-prior", "train-flow", "evaluate", "generate", "augment")
-    assert_imports_none_of(HEAVY, *(elsewhere.command(stage) for stage in stages))
+    assert_imports_none_of(HEAVY, *(elsewhere.make_command(stage) for stage in stages))
 
 
-def test_stages_of_a_resnet18_import_none_of_the_libraries_that_others_need(complete, tmp_path):
+def test_stages_of_a_resnet18_import_none_of_the_libraries_that_others_need(complete_run, tmp_path):
     """torchvision has the network, nothing else is wanted."""
-    trained = complete.command("train-classifier", output=tmp_path / "trained")
-    tested = complete.command("test-classifier", tmp_path / "trained", output=tmp_path / "tested")
+    trained = complete_run.make_command("train-classifier", output=tmp_path / "trained")
+    tested = complete_run.make_command("test-classifier", tmp_path / "trained", output=tmp_path / "tested")
     assert_imports_none_of(tuple(name for name in HEAVY if name != "torchvision"), trained, tested)
 
 
-def test_pixels_are_prepared_without_torch(complete, tmp_path):
+def test_pixels_are_prepared_without_torch(complete_run, tmp_path):
     """scikit-learn has the digits; it brings pandas along."""
     program = PROGRAM.replace('assert "torch" in', 'assert "torch" not in')
     modules = ("timm", "lightning_fabric", "matplotlib", "torchvision")
-    command = complete.command("prepare-data", output=tmp_path / "splits")
+    command = complete_run.make_command("prepare-data", output=tmp_path / "splits")
     arguments = [json.dumps([command]), json.dumps(modules)]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

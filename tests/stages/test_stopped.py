@@ -28,7 +28,7 @@ from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training import likelihood
 
-from .conftest import SmallRun, call, nfpi
+from .conftest import SmallRun, call, check_call
 
 SIGNALS = [signal.SIGKILL] * 5 + [signal.SIGTERM, signal.SIGUSR1]
 FLOW = {"num_flows": [1, 1], "num_blocks": [1, 0], "hidden_channels": [8, 8]}
@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
         generation={"per_class": 500, "batch_size": 25},
     )
     run.begin()
-    nfpi(*run.command("train-flow", prior=None))
+    check_call(*run.make_command("train-flow", prior=None))
     return run
 
 
@@ -89,7 +89,7 @@ STEP: dict[str, tuple[Any, str]] = {
 
 def command_of(run: SmallRun, name: str, output: Path) -> tuple[str, ...]:
     stage, changes = STAGES[name]
-    return run.command(stage, output=output, **({"prior": None} if stage == "train-flow" else {}), **changes)
+    return run.make_command(stage, output=output, **({"prior": None} if stage == "train-flow" else {}), **changes)
 
 
 def run_and_strike(arguments: tuple[str, ...], number: signal.Signals, steps: int, delay: float) -> tuple[int, str]:
@@ -177,7 +177,7 @@ def test_a_signal_is_answered_within_seconds(run, tmp_path, number, workers):
     Workers that lived on would hold stderr open, and with it the end of the run.
     """
     hours = {"epochs": 500, "checkpoint_minutes": 600, "evaluate_every": 500, "workers": workers}
-    arguments = run.command("train-flow", prior=None, training=hours, output=tmp_path / "flow")
+    arguments = run.make_command("train-flow", prior=None, training=hours, output=tmp_path / "flow")
     began = time.monotonic()
     status, text = run_and_strike(arguments, number, 9, 0.01)
     assert status == 75, text
@@ -195,6 +195,6 @@ def test_a_stage_without_checkpoints_stops_at_once_and_leaves_nothing(run, tmp_p
         name = {"prepare-data": "nfpi.data.prepare.write_image_set", "evaluate": "nfpi.evaluation.check_fit"}[stage]
         module, _, function = name.rpartition(".")
         setattr(importlib.import_module(module), function, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-        os._exit(call(*run.command(stage, output=tmp_path / "new")))
+        os._exit(call(*run.make_command(stage, output=tmp_path / "new")))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
     assert list(tmp_path.iterdir()) == []

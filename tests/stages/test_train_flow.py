@@ -13,7 +13,7 @@ from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior
 from nfpi.runtime.tensors import load_tensors
 
-from .conftest import STAGE, call, error_line, files_of, nfpi, read_json
+from .conftest import STAGE, call, check_call, list_files, read_error_line, read_json
 
 EVERY_STEP = {"checkpoint_minutes": 1e-9}
 FILES = set(STAGE["train-flow"].outputs.values())
@@ -30,20 +30,20 @@ def assert_same_models(one: Path, other: Path) -> None:
 # ---- a run that is cut --------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_training_resumes(trained, tmp_path, monkeypatch, capsys, cut_after):
-    command = trained.command("train-flow", training=EVERY_STEP, output=tmp_path)
+def test_an_interrupted_training_resumes(trained_run, tmp_path, monkeypatch, capsys, cut_after):
+    command = trained_run.make_command("train-flow", training=EVERY_STEP, output=tmp_path)
     with monkeypatch.context() as patch:
         assert cut_after(patch, 2) == []
         assert call(*command) == 130
     assert capsys.readouterr().err == "nfpi: stopped; run the same command again to resume\n"
-    assert all(name.startswith(".checkpoint-") for name in files_of(tmp_path))
+    assert all(name.startswith(".checkpoint-") for name in list_files(tmp_path))
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        nfpi(*command)
+        check_call(*command)
     assert made[0] == 7  # of steps 5 to 12, the first two were made before
-    assert files_of(tmp_path) == FILES
-    assert_same_models(tmp_path, trained.folder)
-    logs = [pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (tmp_path, trained.folder)]
+    assert list_files(tmp_path) == FILES
+    assert_same_models(tmp_path, trained_run.folder)
+    logs = [pd.read_csv(folder / "log.csv").drop(columns="seconds") for folder in (tmp_path, trained_run.folder)]
     pd.testing.assert_frame_equal(*logs, check_exact=True)
 
 
@@ -56,33 +56,39 @@ def test_an_interrupted_training_resumes(trained, tmp_path, monkeypatch, capsys,
     ],
     ids=["learning rate", "epochs", "how it is run"],
 )
-def test_a_checkpoint_is_used_by_trainings_of_the_same_result(trained, tmp_path, monkeypatch, change, first, cut_after):
+def test_a_checkpoint_is_used_by_trainings_of_the_same_result(
+    trained_run, tmp_path, monkeypatch, change, first, cut_after
+):
     with monkeypatch.context() as patch:
         cut_after(patch, 2)
-        assert call(*trained.command("train-flow", training=EVERY_STEP, output=tmp_path)) == 130
+        assert call(*trained_run.make_command("train-flow", training=EVERY_STEP, output=tmp_path)) == 130
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        nfpi(*trained.command("train-flow", training=EVERY_STEP | change, output=tmp_path))
+        check_call(*trained_run.make_command("train-flow", training=EVERY_STEP | change, output=tmp_path))
     assert made[0] == first
 
 
 # ---- what is seen of it while it runs -----------------------------------------------------------------------
 
 
-def test_what_is_seen_of_a_training_stands_beside_its_outputs(trained, tmp_path):
-    nfpi(*trained.command("train-flow", training={"sample_every_epochs": 2}, output=tmp_path))
-    assert files_of(tmp_path) == FILES | {"samples/epoch=0002.png"}
-    assert_same_models(tmp_path, trained.folder)
+def test_what_is_seen_of_a_training_stands_beside_its_outputs(trained_run, tmp_path):
+    check_call(*trained_run.make_command("train-flow", training={"sample_every_epochs": 2}, output=tmp_path))
+    assert list_files(tmp_path) == FILES | {"samples/epoch=0002.png"}
+    assert_same_models(tmp_path, trained_run.folder)
     assert "samples" not in (tmp_path / "model.manifest.json").read_text()
-    nfpi("verify", tmp_path)
+    check_call("verify", tmp_path)
 
 
-def test_what_tracks_a_training_and_is_not_installed_is_named_before_the_work(begun, tmp_path, monkeypatch, capsys):
+def test_what_tracks_a_training_and_is_not_installed_is_named_before_the_work(
+    started_run, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     for stage in ("start-flow", "train-flow"):
-        assert call(*begun.command(stage, training={"tracking": "tensorboard"}, output=tmp_path / stage)) == 1
-        assert "expected tensorboard (pip install 'nfpi[tracking]'), received none" in error_line(capsys)
-        assert files_of(tmp_path) == set()
+        assert (
+            call(*started_run.make_command(stage, training={"tracking": "tensorboard"}, output=tmp_path / stage)) == 1
+        )
+        assert "expected tensorboard (pip install 'nfpi[tracking]'), received none" in read_error_line(capsys)
+        assert list_files(tmp_path) == set()
 
 
 # ---- Gaussians that are learned, and random ones ------------------------------------------------------------
@@ -96,38 +102,40 @@ LEARN = {
 
 
 @pytest.fixture
-def learn(begun) -> Callable[..., tuple[str, ...]]:
+def learn(started_run) -> Callable[..., tuple[str, ...]]:
     """Arguments of a training that learns its Gaussians, from the initial ones."""
 
     def arguments(output: Path, how: str, weight: float = 50, **changes: object) -> tuple[str, ...]:
         learned = {"prior": None, "learn": LEARN[how] | changes, "weight": weight}
-        return begun.command("train-flow", training=EVERY_STEP, output=output, **learned)
+        return started_run.make_command("train-flow", training=EVERY_STEP, output=output, **learned)
 
     return arguments
 
 
 @pytest.mark.parametrize("how", LEARN)
 def test_a_training_that_learns_its_gaussians_resumes_and_writes_them(
-    begun, learn, how, tmp_path, monkeypatch, cut_after
+    started_run, learn, how, tmp_path, monkeypatch, cut_after
 ):
-    nfpi(*learn(tmp_path / "uncut", how))
+    check_call(*learn(tmp_path / "uncut", how))
     with monkeypatch.context() as patch:
         cut_after(patch, 2)
         assert call(*learn(tmp_path / "cut", how)) == 130
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        nfpi(*learn(tmp_path / "cut", how))
+        check_call(*learn(tmp_path / "cut", how))
     assert made[0] == 7
     assert_same_models(tmp_path / "cut", tmp_path / "uncut")
     model = ClassConditionalFlow.from_pretrained(tmp_path / "cut/model")
     assert (model.config["start"], model.seed, model.config["prior"]["lambda"]) == ("data", 3, 50)
     assert LEARN[how].items() <= model.config["prior"]["settings"].items()
-    initial, _ = load_prior(begun.initial / "prior.safetensors")
+    initial, _ = load_prior(started_run.initial / "prior.safetensors")
     assert (model.prior.mean - initial.mean).abs().max() > 0.01
     assert model.prior.variance.min() > (0.25 if how != "fits" else 0)
     log = pd.read_csv(tmp_path / "cut/log.csv")
     assert log["prior_loss"].isna().tolist() == [True, False, False]
-    nfpi(*begun.command("evaluate", model=tmp_path / "cut/model", history=None, run=None, output=tmp_path))
+    check_call(
+        *started_run.make_command("evaluate", model=tmp_path / "cut/model", history=None, run=None, output=tmp_path)
+    )
     record = read_json(tmp_path / "metrics.json")
     assert record["settings"]["prior"]["method"] == LEARN[how]["method"]
     assert "hours" not in record["metrics"]
@@ -140,13 +148,13 @@ def test_a_checkpoint_of_another_learner_is_not_used(learn, tmp_path, monkeypatc
         assert call(*learn(tmp_path, "epoch")) == 130
     with monkeypatch.context() as patch:
         made = cut_after(patch, 99)
-        nfpi(*learn(tmp_path, "epoch", **change))
+        check_call(*learn(tmp_path, "epoch", **change))
     assert made[0] == 5
 
 
-def test_gaussians_that_are_neither_fitted_nor_learned_stay(begun, tmp_path):
-    nfpi(*begun.command("train-flow", prior=None, output=tmp_path))
-    initial, _ = load_prior(begun.initial / "prior.safetensors")
+def test_gaussians_that_are_neither_fitted_nor_learned_stay(started_run, tmp_path):
+    check_call(*started_run.make_command("train-flow", prior=None, output=tmp_path))
+    initial, _ = load_prior(started_run.initial / "prior.safetensors")
     model = ClassConditionalFlow.from_pretrained(tmp_path / "model")
     assert model.prior.mean.equal(initial.mean)
     assert model.prior.variance.equal(initial.variance)
@@ -156,24 +164,26 @@ def test_gaussians_that_are_neither_fitted_nor_learned_stay(begun, tmp_path):
 
 def test_a_learner_that_cannot_be_is_refused_in_one_line(learn, tmp_path, capsys):
     assert call(*learn(tmp_path / "new", "released", every="step")) == 1
-    assert "objective: released needs all training latents" in error_line(capsys)
+    assert "objective: released needs all training latents" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()
 
 
-def test_methods_that_learn_do_not_fit_and_the_other_way_round(begun, tmp_path, capsys):
-    assert call(*begun.command("fit-prior", prior={"method": "gradient_descent"}, output=tmp_path / "new")) == 1
-    assert "prior: " in (line := error_line(capsys))
+def test_methods_that_learn_do_not_fit_and_the_other_way_round(started_run, tmp_path, capsys):
+    assert (
+        call(*started_run.make_command("fit-prior", prior={"method": "gradient_descent"}, output=tmp_path / "new")) == 1
+    )
+    assert "prior: " in (line := read_error_line(capsys))
     assert "expected a method that fits the Gaussians once, received gradient_descent" in line
     learn = {"prior": None, "learn": {"method": "fixed_point"}}
-    assert call(*begun.command("train-flow", output=tmp_path / "new", **learn)) == 1
-    assert "learn: " in (line := error_line(capsys))
+    assert call(*started_run.make_command("train-flow", output=tmp_path / "new", **learn)) == 1
+    assert "learn: " in (line := read_error_line(capsys))
     assert "expected a method that learns the Gaussians along with the flow, received fixed_point" in line
     assert not (tmp_path / "new").exists()
 
 
-def test_random_initial_means(begun, tmp_path):
+def test_random_initial_means(started_run, tmp_path):
     for seed in (3, 4):
-        nfpi(*begun.command("start-flow", start="random", seed=seed, output=tmp_path / str(seed)))
+        check_call(*started_run.make_command("start-flow", start="random", seed=seed, output=tmp_path / str(seed)))
     (one, header), (other, _) = (load_prior(tmp_path / f"{seed}/prior.safetensors") for seed in (3, 4))
     assert header == {"start": "random", "seed": 3, "lambda": 0.0}
     assert (one.variance == 1).all()

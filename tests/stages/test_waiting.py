@@ -17,7 +17,7 @@ from nfpi.runtime.checkpoints import Checkpointer
 from nfpi.runtime.tensors import load_tensors
 from nfpi.stages import execution
 
-from .conftest import TRAINING, SmallRun, call, nfpi
+from .conftest import TRAINING, SmallRun, call, check_call
 
 FORK = multiprocessing.get_context("fork")
 LATER = 3
@@ -36,7 +36,7 @@ class Jobs:
         """Start a job; its log."""
         log = self.folder / f"{len(self.processes)}.log"
         training = TRAINING | {"checkpoint_minutes": 1e-6} | changes
-        command = ("--log", log, *self.run.command("train-flow", prior=None, training=training))
+        command = ("--log", log, *self.run.make_command("train-flow", prior=None, training=training))
         process = FORK.Process(target=self._work, args=(command, rest))
         process.start()
         self.processes.append(process)
@@ -86,10 +86,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def jobs(begun: SmallRun, tmp_path: Path) -> Iterator[Jobs]:
-    shutil.copytree(begun.splits, replace(begun, root=tmp_path).splits)
-    shutil.copytree(begun.initial, replace(begun, root=tmp_path).initial)
-    jobs = Jobs(replace(begun, root=tmp_path, weight=0), tmp_path)
+def jobs(started_run: SmallRun, tmp_path: Path) -> Iterator[Jobs]:
+    shutil.copytree(started_run.splits, replace(started_run, root=tmp_path).splits)
+    shutil.copytree(started_run.initial, replace(started_run, root=tmp_path).initial)
+    jobs = Jobs(replace(started_run, root=tmp_path, weight=0), tmp_path)
     yield jobs
     for process in jobs.processes:
         process.kill()
@@ -99,7 +99,7 @@ def jobs(begun: SmallRun, tmp_path: Path) -> Iterator[Jobs]:
 def alone(jobs: Jobs, tmp_path: Path) -> bytes:
     """The weights of a training by itself."""
     output = tmp_path / "alone"
-    nfpi(*jobs.run.command("train-flow", prior=None, output=output))
+    check_call(*jobs.run.make_command("train-flow", prior=None, output=output))
     return (output / "model/model.safetensors").read_bytes()
 
 
@@ -143,5 +143,5 @@ def test_a_signal_ends_the_wait(jobs: Jobs) -> None:
 def test_by_hand_the_second_is_refused(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
     jobs.start(rest=True)
     wait_until((jobs.folder / "rests").exists)
-    assert call(*jobs.run.command("train-flow", prior=None)) == 1
+    assert call(*jobs.run.make_command("train-flow", prior=None)) == 1
     assert f"(process {jobs.processes[0].pid} on " in capsys.readouterr().err

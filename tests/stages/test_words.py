@@ -9,7 +9,7 @@ import pytest
 
 import nfpi.stages.execution
 
-from .conftest import call, error_line
+from .conftest import call, read_error_line
 
 ODD = ["3", "007", "1e5", "a,b.png", '"quoted".png', "back\\slash", "[x]", "null", "", "ä λ", "\udcff.png"]
 
@@ -76,7 +76,7 @@ def test_an_option_takes_several_words(parse, arguments):
 )
 def test_wrong_usage_is_one_line(capsys, arguments, message):
     assert call(*arguments) == 2
-    assert message in error_line(capsys)
+    assert message in read_error_line(capsys)
 
 
 @pytest.mark.parametrize("label", ["λ = 0", "NFπ", 'random means, Σ = "I"', "a\\b", "[x]", "{y}"])

@@ -1,4 +1,4 @@
-"""Snakemake runs for real here, in a copy of the workflow, and a stub stands in for the stages."""
+"""Real Snakemake in a copy of the workflow, whose stages are replaced by a stub."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Project:
 
     @property
     def tools(self) -> Path:
-        """Folder of the only commands that are found: neither a SLURM nor a GPU that happen to be here must matter."""
+        """Folder of the only commands on the path, so that a SLURM or a GPU of this machine does not matter."""
         tools = self.folder / "bin"
         if not tools.exists():
             tools.mkdir()
@@ -50,16 +50,16 @@ class Project:
         return tools
 
     def add_command(self, name: str, script: str) -> None:
-        """Let a Python script be found as a command."""
+        """Add a Python script to the commands."""
         command = self.tools / name
         command.write_text(f"#!{sys.executable}\n{script}")
         command.chmod(0o755)
 
     def use_real_stages(self) -> None:
-        """Let the stages do their work."""
+        """Replace the stub by the real stages."""
         self.add_command("nfpi", "import sys\nfrom nfpi.cli import main\nsys.exit(main())\n")
 
-    def snakemake(
+    def run_snakemake(
         self, *arguments: str, overlay: dict[str, Any] | None = None, check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; `overlay` is passed as --configfile."""
@@ -87,39 +87,39 @@ class Project:
             pytest.fail(f"snakemake {shlex.join(arguments)}\n{process.stdout}")
         return process
 
-    def plan(self, *arguments: str, overlay: dict[str, Any] | None = None) -> set[Job]:
-        """The jobs of a dry run, from the commands it prints; each must be there once."""
-        text = self.snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
+    def plan_jobs(self, *arguments: str, overlay: dict[str, Any] | None = None) -> set[Job]:
+        """Return the jobs of a dry run, from the commands that it prints; none may be printed twice."""
+        text = self.run_snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
         commands = re.findall(r"^Shell command: exec nfpi --log \S+ (.+)$", text, flags=re.MULTILINE)
-        jobs = Counter(job_of(*shlex.split(command)) for command in commands)
+        jobs = Counter(parse_job(*shlex.split(command)) for command in commands)
         assert not [job for job, times in jobs.items() if times > 1]
         total = re.search(r"^total +(\d+)$", text, flags=re.MULTILINE)
         targets = len(re.findall(r"^rule \w+:$", text, flags=re.MULTILINE))  # they run no command
         assert (int(total[1]) if total else 0) == len(jobs) + targets
         return set(jobs)
 
-    def refusal(self, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> str:
-        """The one line in which a dry run says why nothing is planned."""
-        process = self.snakemake(*arguments, "--dry-run", overlay=overlay, check=False, **environment)
+    def read_refusal(self, *arguments: str, overlay: dict[str, Any] | None = None, **environment: str) -> str:
+        """Return the one line in which a dry run that must fail says why."""
+        process = self.run_snakemake(*arguments, "--dry-run", overlay=overlay, check=False, **environment)
         assert process.returncode != 0
         (line,) = re.findall(r"^ *((?:config|ConfigError|made by an older version): .*)$", process.stdout, re.MULTILINE)
         return str(line)
 
     def write(self, name: str, content: str | dict[str, Any]) -> Path:
-        """Write a file of the project's: settings, or a text."""
+        """Write settings or a text to a file of the project."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
         return path
 
-    def calls(self) -> list[dict[str, Any]]:
-        """How the stub was called, in the order of completion."""
+    def read_calls(self) -> list[dict[str, Any]]:
+        """Return the recorded calls of the stub, in the order of completion."""
         path = self.folder / "calls.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def made(self) -> set[Job]:
-        """The jobs that ran."""
-        return {job_of(call["stage"], *call["arguments"]) for call in self.calls()}
+    def list_finished_jobs(self) -> set[Job]:
+        """Return the jobs of the recorded calls."""
+        return {parse_job(call["stage"], *call["arguments"]) for call in self.read_calls()}
 
     def forget_calls(self) -> None:
         """Start a new list of calls."""
@@ -127,25 +127,25 @@ class Project:
 
     @property
     def printed(self) -> str:
-        """What the call printed that `finished` comes from."""
+        """What the call that made `finished_project` printed."""
         return (self.folder / PRINTED).read_text()
 
     def copy(self, folder: Path) -> Project:
-        """The same state elsewhere: files with their dates, and what Snakemake remembers of them."""
+        """Copy the project with the dates of its files and Snakemake's records of them."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
 
 
-def job_of(stage: str, *arguments: str) -> Job:
-    """(stage, output below results/{preset}) of a call of nfpi."""
+def parse_job(stage: str, *arguments: str) -> Job:
+    """Return (stage, output below results/{preset}) of a call of nfpi."""
     output = arguments[arguments.index("--output") + 1]
     if stage in ("collect", "table", "figure"):  # many of them fill one folder
         output += "/" + arguments[arguments.index("--name") + 1]
     return stage, re.sub(r"^results/[^/]+/", "", output)
 
 
-def jobs_of_run(run: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:
-    """All jobs of a run with a ResNet18, its fit included where its Gaussians are fitted."""
+def list_jobs_of_run(run: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:
+    """List all jobs of a run with a ResNet18, with its fit if its Gaussians are fitted."""
     jobs = {("train-flow", run), ("evaluate", run), ("test-classifier", f"{run}/resnet18")}
     if "/baseline" not in run:
         jobs.add(("fit-prior", f"{run}/fit"))
@@ -155,35 +155,35 @@ def jobs_of_run(run: str, temperatures: Iterable[str] = ("1",)) -> set[Job]:
     return jobs
 
 
-def flow_of_run(run: str) -> set[Job]:
-    """Training and evaluation of a run's flow."""
+def list_flow_jobs_of_run(run: str) -> set[Job]:
+    """List the training and the evaluation of a run's flow."""
     return {("train-flow", run), ("evaluate", run)}
 
 
 CLAIMED = {"table1", "table3", "table4", "table5"}
-"""Tables that the claims of the demo compare rows of."""
+"""Tables of the demo whose rows its claims compare."""
 
 
-def collection(*tables: str) -> set[Job]:
-    """What follows when values of tables of the demo have changed, without figures."""
+def list_collection_jobs(*tables: str) -> set[Job]:
+    """List the jobs that follow changed values of tables of the demo, without figures."""
     claims = {("claims", "results/demo")} if CLAIMED.intersection(tables) else set()
     return claims | {job for name in tables for job in (("collect", f"metrics/{name}"), ("table", f"tables/{name}"))}
 
 
-COLLECTION: set[Job] = collection("table2") | {("figure", "figures/accuracy_against_weight")}
+COLLECTION: set[Job] = list_collection_jobs("table2") | {("figure", "figures/accuracy_against_weight")}
 DEMO_RUNS = [
     "digits/mef/baseline/lambda=0/seed=0",
     *(f"digits/mef/fpi/lambda={weight}/seed=0" for weight in ("1000", "10000", "30000", "100000")),
 ]
 DEMO: set[Job] = (
     {("prepare-data", "digits/splits"), ("start-flow", "digits/mef/initial/data/seed=0")}
-    | set().union(*map(jobs_of_run, DEMO_RUNS))
+    | set().union(*map(list_jobs_of_run, DEMO_RUNS))
     | COLLECTION
 )
 
 
-def clone(folder: Path) -> Project:
-    """What `git clone` brings of the workflow."""
+def clone_project(folder: Path) -> Project:
+    """Copy the files of the workflow that `git clone` would bring."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("Snakefile", "config.yaml", "environment.yml"):
         shutil.copy2(ROOT / name, folder)
@@ -196,7 +196,7 @@ def clone(folder: Path) -> Project:
 
 
 def make_images(folder: Path, side: int = 8, count: int = 3) -> Path:
-    """Splits train and test of two classes, with images of equal sizes in bytes."""
+    """Write splits train and test of two classes, all image files of the same number of bytes."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in ("ant", "bee"):
@@ -208,27 +208,27 @@ def make_images(folder: Path, side: int = 8, count: int = 3) -> Path:
 
 
 def make_plan(preset: str = "demo", **overrides: Any) -> Plan:
-    """The plan of a call with these settings, without Snakemake."""
+    """Make the plan of a call with these settings, without Snakemake."""
     return Plan(resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, **overrides}))
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Project:
+def fresh_project(tmp_path: Path) -> Project:
     """A clone in which nothing has run."""
-    return clone(tmp_path / "clone")
+    return clone_project(tmp_path / "clone")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which `snakemake table2` has run to its end; tests only plan in it."""
-    project = clone(tmp_path_factory.mktemp("finished") / "clone")
-    project.write(PRINTED, project.snakemake("table2").stdout)
+    project = clone_project(tmp_path_factory.mktemp("finished") / "clone")
+    project.write(PRINTED, project.run_snakemake("table2").stdout)
     return project
 
 
 @pytest.fixture(scope="session")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def complete_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which `snakemake all` has run to its end; tests only plan in it."""
-    project = clone(tmp_path_factory.mktemp("everything") / "clone")
-    project.snakemake("all")
+    project = clone_project(tmp_path_factory.mktemp("everything") / "clone")
+    project.run_snakemake("all")
     return project

@@ -65,7 +65,7 @@ def test_other_reasons_stay_as_they_are(text) -> None:
     assert describe_reason(text, "train_flow", WILDCARDS) == text
 
 
-def test_a_dry_run_names_the_setting_of_the_real_reason(finished: Project) -> None:
-    text = finished.snakemake("table2", "--dry-run", "--config", "training={epochs: 12}").stdout
+def test_a_dry_run_names_the_setting_of_the_real_reason(finished_project: Project) -> None:
+    text = finished_project.run_snakemake("table2", "--dry-run", "--config", "training={epochs: 12}").stdout
     assert "Reason: Settings have changed: training.epochs: 40 → 12\n" in text
     assert "Params have changed" not in text

@@ -7,7 +7,7 @@ from typing import Any
 
 from nfpi.workflow import Inputs, Params, Targets
 
-from .conftest import Job, Project, flow_of_run, jobs_of_run, make_plan
+from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan
 
 CLAIMS: Job = ("claims", "results/mine")
 ROWS: list[dict[str, Any]] = [
@@ -70,15 +70,17 @@ def test_claims_are_a_target_where_a_preset_has_some() -> None:
     assert "claims" not in Targets(make_plan(claims=without)).names
 
 
-def test_a_changed_claim_is_judged_again_and_nothing_else_is_made(fresh: Project) -> None:
+def test_a_changed_claim_is_judged_again_and_nothing_else_is_made(fresh_project: Project) -> None:
     preset = {"extends": "demo", "tables": MINE["tables"]}
     others: dict[str, Any] = dict.fromkeys(make_plan().config.claims)
-    fresh.write("mine.yaml", preset | {"claims": others | {"a": claim("max", test="mcnemar")}})
+    fresh_project.write("mine.yaml", preset | {"claims": others | {"a": claim("max", test="mcnemar")}})
     call = ("claims", "--config", "preset=mine.yaml")
-    fresh.snakemake(*call)
-    kept = jobs_of_run(RUN.format("baseline", 0))
-    assert fresh.made() >= {CLAIMS} | kept | flow_of_run(RUN.format("fpi", 1000))
-    assert not any(stage in ("collect", "table") for stage, _ in fresh.made())
-    assert fresh.plan(*call) == set()
-    fresh.write("mine.yaml", preset | {"claims": others | {"a": claim("max", test="mcnemar", smallest_effect=1)}})
-    assert fresh.plan(*call) == {CLAIMS}
+    fresh_project.run_snakemake(*call)
+    kept = list_jobs_of_run(RUN.format("baseline", 0))
+    assert fresh_project.list_finished_jobs() >= {CLAIMS} | kept | list_flow_jobs_of_run(RUN.format("fpi", 1000))
+    assert not any(stage in ("collect", "table") for stage, _ in fresh_project.list_finished_jobs())
+    assert fresh_project.plan_jobs(*call) == set()
+    fresh_project.write(
+        "mine.yaml", preset | {"claims": others | {"a": claim("max", test="mcnemar", smallest_effect=1)}}
+    )
+    assert fresh_project.plan_jobs(*call) == {CLAIMS}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Job, Project, clone, collection, flow_of_run, jobs_of_run
+from .conftest import Job, Project, clone_project, list_collection_jobs, list_flow_jobs_of_run, list_jobs_of_run
 
 PRIOR = """
 from nfpi.config import Settings
@@ -93,32 +93,34 @@ FPI, BASELINE = "digits/mef/fpi/lambda=10000/seed=0", "digits/mef/baseline/lambd
 MEASURED = "digits/mef/fpi/lambda=1000/seed=0"
 OF_REAL = "digits/no_flow/seed=0/tiny_of_real/augmentation=none"
 
-OF_PRIOR: set[Job] = flow_of_run(SIMPLEX) | {("fit-prior", f"{SIMPLEX}/fit")} | collection("with_prior")
+OF_PRIOR: set[Job] = (
+    list_flow_jobs_of_run(SIMPLEX) | {("fit-prior", f"{SIMPLEX}/fit")} | list_collection_jobs("with_prior")
+)
 OF_FLOW: set[Job] = (
-    set().union(*map(jobs_of_run, PLANAR))
+    set().union(*map(list_jobs_of_run, PLANAR))
     | {("start-flow", "digits/planar/initial/data/seed=0")}
-    | collection("with_flow")
+    | list_collection_jobs("with_flow")
 )
 OF_METRIC: set[Job] = {
     *(("evaluate", run) for run in (MEASURED, BASELINE)),
     ("test-classifier", f"{MEASURED}/resnet18"),
-} | collection("with_metric", "with_metric_of_flows")
+} | list_collection_jobs("with_metric", "with_metric_of_flows")
 OF_CLASSIFIER: set[Job] = {
     ("train-classifier", f"{FPI}/tiny/temperature=1"),
     ("test-classifier", f"{FPI}/tiny"),
     ("train-classifier", f"{OF_REAL}/trained"),
     ("test-classifier", OF_REAL),
-} | collection("with_classifier")
+} | list_collection_jobs("with_classifier")
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which all tables of a preset with extensions are made."""
-    project = clone(tmp_path_factory.mktemp("extended") / "clone")
+    project = clone_project(tmp_path_factory.mktemp("extended") / "clone")
     project.write("mine.yaml", PRESET)
     for name, content in FILES.items():
         project.write(name, content)
-    project.snakemake(*MINE)
+    project.run_snakemake(*MINE)
     return project
 
 
@@ -135,9 +137,12 @@ def test_what_extensions_add_is_made(extended: Project) -> None:
     shared = {("prepare-data", "digits/splits")} | {
         ("start-flow", f"digits/mef/initial/{start}/seed=0") for start in ("data", "identity")
     }
-    runs = set().union(*map(jobs_of_run, (FPI, BASELINE, MEASURED)))
-    assert extended.made() == shared | runs | OF_PRIOR | OF_FLOW | OF_METRIC | OF_CLASSIFIER | collection("plain")
-    assert "Nothing to be done" in extended.snakemake(*MINE, "--dry-run").stdout
+    runs = set().union(*map(list_jobs_of_run, (FPI, BASELINE, MEASURED)))
+    assert (
+        extended.list_finished_jobs()
+        == shared | runs | OF_PRIOR | OF_FLOW | OF_METRIC | OF_CLASSIFIER | list_collection_jobs("plain")
+    )
+    assert "Nothing to be done" in extended.run_snakemake(*MINE, "--dry-run").stdout
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_what_extensions_add_is_made(extended: Project) -> None:
     ids=list(FILES),
 )
 def test_a_change_makes_again_what_uses_the_file(changed: Project, expected: set[Job]) -> None:
-    assert changed.plan(*MINE) == expected
+    assert changed.plan_jobs(*MINE) == expected
 
 
 def test_a_changed_backbone_reaches_its_runs_though_their_initial_state_is_the_same(
@@ -157,14 +162,14 @@ def test_a_changed_backbone_reaches_its_runs_though_their_initial_state_is_the_s
     for name in FILES:
         project.write(name, f"{FILES[name]}\nCHANGED = True\n" if name == "flow.py" else FILES[name])
     state = "results/mine/digits/planar/initial/data/seed=0/state.safetensors"
-    project.snakemake(state, "--config", "preset=mine.yaml")  # cut after it
+    project.run_snakemake(state, "--config", "preset=mine.yaml")  # cut after it
     of_initial_state = {job for job in OF_FLOW if job[0] in ("start-flow", "fit-prior")}
-    assert project.plan(*MINE) == OF_FLOW - of_initial_state
+    assert project.plan_jobs(*MINE) == OF_FLOW - of_initial_state
 
 
 def test_a_setting_of_ones_own_makes_again_what_it_is_for(extended: Project) -> None:
-    assert extended.plan(*MINE, "priors={simplex: {radius: 20}}") == OF_PRIOR
-    assert extended.plan(*MINE, "flows={planar: {layers: 3}}") == OF_FLOW
+    assert extended.plan_jobs(*MINE, "priors={simplex: {radius: 20}}") == OF_PRIOR
+    assert extended.plan_jobs(*MINE, "flows={planar: {layers: 3}}") == OF_FLOW
 
 
 def test_files_that_are_moved_make_nothing_again(extended: Project, tmp_path: Path) -> None:
@@ -173,12 +178,12 @@ def test_files_that_are_moved_make_nothing_again(extended: Project, tmp_path: Pa
         (project.folder / "mine").mkdir(exist_ok=True)
         (project.folder / name).rename(project.folder / "mine" / name)
     project.write("mine.yaml", PRESET | {"extensions": [f"mine/{name}" for name in FILES]})
-    assert project.plan(*MINE) == set()
+    assert project.plan_jobs(*MINE) == set()
 
 
 def test_every_stage_that_reads_settings_loads_the_files(extended: Project) -> None:
     files = [str(extended.folder / name) for name in FILES]
-    for call in extended.calls():
+    for call in extended.read_calls():
         arguments = call["arguments"]
         loaded = [arguments[index + 1] for index, name in enumerate(arguments) if name == "--extensions"]
         assert loaded == ([] if call["stage"] == "collect" else files), call["stage"]
@@ -186,7 +191,7 @@ def test_every_stage_that_reads_settings_loads_the_files(extended: Project) -> N
 
 def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None:
     asked = set()
-    for call in extended.calls():
+    for call in extended.read_calls():
         if "--metrics" in call["arguments"] and call["stage"] != "table":
             arguments = call["arguments"]
             assert arguments[arguments.index("--metrics") + 1] == "brier"
@@ -197,7 +202,7 @@ def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None
 
 def test_a_prior_without_a_weight_takes_no_lambdas(extended: Project) -> None:
     row = {"dataset": "digits", "prior": "simplex", "lambdas": [1e4], "classifier": None}
-    message = extended.refusal(*MINE, overlay={"tables": {"with_prior": {"experiments": [row]}}})
+    message = extended.read_refusal(*MINE, overlay={"tables": {"with_prior": {"experiments": [row]}}})
     assert message.endswith("tables.with_prior: lambdas: expected none for prior 'simplex', received 10000")
 
 
@@ -215,14 +220,14 @@ def test_a_prior_without_a_weight_takes_no_lambdas(extended: Project) -> None:
     ],
     ids=["syntax", "import", "error", "taken name", "missing"],
 )
-def test_an_error_in_a_file_is_one_line(fresh: Project, content: str | None, message: str) -> None:
+def test_an_error_in_a_file_is_one_line(fresh_project: Project, content: str | None, message: str) -> None:
     if content is not None:
-        fresh.write("wrong.py", content)
-    line = fresh.refusal("table2", "--config", "extensions=[wrong.py]")
+        fresh_project.write("wrong.py", content)
+    line = fresh_project.read_refusal("table2", "--config", "extensions=[wrong.py]")
     assert re.fullmatch(rf"config: {message}", line)
 
 
-def test_an_unknown_method_names_those_there_are(fresh: Project) -> None:
-    fresh.write("prior.py", PRIOR)
-    line = fresh.refusal("table2", "--config", "extensions=[prior.py]", "priors={mine: {method: simplx}}")
+def test_an_unknown_method_names_those_there_are(fresh_project: Project) -> None:
+    fresh_project.write("prior.py", PRIOR)
+    line = fresh_project.read_refusal("table2", "--config", "extensions=[prior.py]", "priors={mine: {method: simplx}}")
     assert line.endswith("priors.mine.method: unknown prior method 'simplx' (did you mean 'simplex'?)")

@@ -18,7 +18,7 @@ import pytest
 
 from nfpi.cli import main
 
-from .conftest import Project, clone
+from .conftest import Project, clone_project
 
 TABLE = "results/demo/tables/table2.csv"
 RUN = Path("results/demo/digits/mef/fpi/lambda=100/seed=0")
@@ -39,7 +39,7 @@ TIMES = {"hours", "seconds_per_epoch", "seconds_per_1000_samples"}
 
 
 def project_with_real_stages(folder: Path) -> Project:
-    project = clone(folder)
+    project = clone_project(folder)
     project.write("overlay.yaml", SETTINGS)
     project.use_real_stages()
     return project
@@ -133,18 +133,18 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
 
     # what was killed still holds its lock on the folder: no other run comes between
     arguments = ("--cores", "2", TABLE, "--configfile", "overlay.yaml")
-    refused = project.snakemake(*arguments, check=False)
+    refused = project.run_snakemake(*arguments, check=False)
     assert refused.returncode != 0
     assert "lock" in refused.stdout
-    project.snakemake(*arguments, "--unlock")
-    project.snakemake(*arguments, OMP_NUM_THREADS="1")
+    project.run_snakemake(*arguments, "--unlock")
+    project.run_snakemake(*arguments, OMP_NUM_THREADS="1")
     assert checkpoint_time(folder) == 0
 
     # the same commands, one after the other
-    text = project.snakemake(*arguments, "--dry-run", "--forceall", "--printshellcmds").stdout
+    text = project.run_snakemake(*arguments, "--dry-run", "--forceall", "--printshellcmds").stdout
     commands = re.findall(r"^Shell command: exec nfpi --log \S+ (.+)$", text, flags=re.MULTILINE)
     assert len(commands) == 7
-    other = clone(tmp_path / "by hand").folder
+    other = clone_project(tmp_path / "by hand").folder
     monkeypatch.chdir(other)
     for command in in_order(commands):
         assert main(shlex.split(command)) == 0, command

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from .conftest import clone
+from .conftest import clone_project
 
 diffusers = pytest.importorskip("diffusers")
 ImageNetInfo = pytest.importorskip("timm.data").ImageNetInfo
@@ -74,10 +74,10 @@ def settings(folder: Path) -> dict[str, object]:
 def test_from_image_files_to_the_table(tmp_path: Path) -> None:
     image_folder(tmp_path / "images")
     autoencoder(tmp_path / "vae")
-    project = clone(tmp_path / "clone")
+    project = clone_project(tmp_path / "clone")
     project.write("overlay.yaml", settings(tmp_path))
     project.use_real_stages()
-    project.snakemake("table6", "--configfile", "overlay.yaml", "--cores", "2")
+    project.run_snakemake("table6", "--configfile", "overlay.yaml", "--cores", "2")
     results = project.folder / "results/demo"
     table = pd.read_csv(results / "tables/table6.csv")
     assert table["status"].tolist() == ["ok"] * 3
@@ -87,5 +87,5 @@ def test_from_image_files_to_the_table(tmp_path: Path) -> None:
     assert np.load(results / "imagenet/splits/train/images.npy").shape == (160, 8, 8, 4)
     variants = json.loads((results / "imagenet/mef/fpi/lambda=10/seed=0/augmented/meta.json").read_text())
     assert (variants["shape"], variants["dtype"]) == ([320, 8, 8, 4], "float16")
-    again = project.snakemake("table6", "--configfile", "overlay.yaml", "--dry-run").stdout
+    again = project.run_snakemake("table6", "--configfile", "overlay.yaml", "--dry-run").stdout
     assert "Nothing to be done" in again

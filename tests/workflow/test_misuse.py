@@ -25,8 +25,8 @@ INVALID = (
         ),
     ],
 )
-def test_a_call_with_a_wrong_option_ends_with_one_line(fresh: Project, arguments, line, form) -> None:
-    process = fresh.snakemake("table2", *form, *arguments, check=False)
+def test_a_call_with_a_wrong_option_ends_with_one_line(fresh_project: Project, arguments, line, form) -> None:
+    process = fresh_project.run_snakemake("table2", *form, *arguments, check=False)
     assert process.returncode != 0
     lines = [text for text in process.stdout.splitlines() if text.strip()]
     assert lines[1:] == [line]  # below the profile that was read
@@ -61,14 +61,16 @@ def test_other_errors_stay_as_they_are(text) -> None:
     assert describe_misuse(text, ["table2"]) is None
 
 
-def test_a_profile_without_its_plugin_is_refused_by_snakemake(fresh: Project) -> None:
+def test_a_profile_without_its_plugin_is_refused_by_snakemake(fresh_project: Project) -> None:
     hidden = """
 import pkgutil
 
 find = pkgutil.iter_modules
 pkgutil.iter_modules = lambda *args: (m for m in find(*args) if not m.name.startswith("snakemake_executor_plugin_"))
 """
-    fresh.write("hidden/sitecustomize.py", hidden)
-    process = fresh.snakemake("--profile", "slurm", "table2", check=False, PYTHONPATH=str(fresh.folder / "hidden"))
+    fresh_project.write("hidden/sitecustomize.py", hidden)
+    process = fresh_project.run_snakemake(
+        "--profile", "slurm", "table2", check=False, PYTHONPATH=str(fresh_project.folder / "hidden")
+    )
     assert process.returncode != 0
     assert "argument --executor/-e: invalid choice: 'slurm'" in process.stdout.splitlines()[-1]

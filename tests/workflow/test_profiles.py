@@ -16,39 +16,41 @@ ACCOUNT = {"IDRPROJ": "abc"}
 
 def folders(project: Project, *arguments: str, overlay: dict[str, Any] | None = None) -> set[str]:
     """Where a dry run would write."""
-    text = project.snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
+    text = project.run_snakemake(*arguments, "--dry-run", "--printshellcmds", overlay=overlay).stdout
     return set(re.findall(r"--output (results/\w+)/", text))
 
 
-def test_the_cluster_runs_the_papers_preset(fresh: Project) -> None:
-    assert folders(fresh, "--profile", "slurm", "table2") == {"results/paper"}
-    assert fresh.plan("--profile", "slurm", "table2") == fresh.plan("table2", "--config", "preset=paper")
+def test_the_cluster_runs_the_papers_preset(fresh_project: Project) -> None:
+    assert folders(fresh_project, "--profile", "slurm", "table2") == {"results/paper"}
+    assert fresh_project.plan_jobs("--profile", "slurm", "table2") == fresh_project.plan_jobs(
+        "table2", "--config", "preset=paper"
+    )
 
 
-def test_no_setting_of_the_user_loses_the_preset(fresh: Project) -> None:
-    assert folders(fresh, "--profile", "slurm", "table2", "--config", "seeds=[3]") == {"results/paper"}
+def test_no_setting_of_the_user_loses_the_preset(fresh_project: Project) -> None:
+    assert folders(fresh_project, "--profile", "slurm", "table2", "--config", "seeds=[3]") == {"results/paper"}
 
 
-def test_the_user_may_choose_another_preset(fresh: Project) -> None:
-    assert fresh.plan("--profile", "slurm", "table2", "--config", "preset=demo") == DEMO
+def test_the_user_may_choose_another_preset(fresh_project: Project) -> None:
+    assert fresh_project.plan_jobs("--profile", "slurm", "table2", "--config", "preset=demo") == DEMO
 
 
-def test_a_file_of_settings_goes_beside_the_profiles_own(fresh: Project) -> None:
+def test_a_file_of_settings_goes_beside_the_profiles_own(fresh_project: Project) -> None:
     overlay = {"seeds": [3]}
-    message = fresh.refusal("--profile", "slurm", "table2", overlay=overlay)
+    message = fresh_project.read_refusal("--profile", "slurm", "table2", overlay=overlay)
     assert "give both, as in --configfile slurm/settings.yaml mine.yaml" in message
-    fresh.write("mine.yaml", overlay)
+    fresh_project.write("mine.yaml", overlay)
     both = ("--profile", "slurm", "table2", "--configfile", "slurm/settings.yaml", "mine.yaml")
-    assert fresh.plan(*both) == fresh.plan("table2", "--config", "preset=paper", "seeds=[3]")
+    assert fresh_project.plan_jobs(*both) == fresh_project.plan_jobs("table2", "--config", "preset=paper", "seeds=[3]")
 
 
-def test_a_preset_of_the_users_own_keeps_the_profiles_settings(fresh: Project) -> None:
-    fresh.write("mine.yaml", {"extends": "paper", "seeds": [3]})
+def test_a_preset_of_the_users_own_keeps_the_profiles_settings(fresh_project: Project) -> None:
+    fresh_project.write("mine.yaml", {"extends": "paper", "seeds": [3]})
     mine = ("--profile", "slurm", "table2", "--config", "preset=mine.yaml")
-    assert folders(fresh, *mine) == {"results/mine"}
-    assert fresh.plan(*mine) == fresh.plan("table2", "--config", "preset=paper", "seeds=[3]")
-    of_profile = asked_by_job(fresh, "--profile", "jean-zay-h100", "table2", **ACCOUNT)
-    assert asked_by_job(fresh, "--profile", "jean-zay-h100", *mine[2:], **ACCOUNT) == of_profile
+    assert folders(fresh_project, *mine) == {"results/mine"}
+    assert fresh_project.plan_jobs(*mine) == fresh_project.plan_jobs("table2", "--config", "preset=paper", "seeds=[3]")
+    of_profile = asked_by_job(fresh_project, "--profile", "jean-zay-h100", "table2", **ACCOUNT)
+    assert asked_by_job(fresh_project, "--profile", "jean-zay-h100", *mine[2:], **ACCOUNT) == of_profile
 
 
 def test_the_profiles_differ_in_their_settings_only() -> None:
@@ -64,7 +66,7 @@ def test_the_profiles_differ_in_their_settings_only() -> None:
 
 def asked_by_job(project: Project, *arguments: str, **environment: str) -> dict[str, str]:
     """What jobs do, in two words → the options of sbatch that a dry run says; alike for all jobs that do it."""
-    text = project.snakemake(*arguments, "--dry-run", **environment).stdout
+    text = project.run_snakemake(*arguments, "--dry-run", **environment).stdout
     lines = set(re.findall(r"^Job \d+: (\w+ \w+).*\n  sbatch (.*)$", text, flags=re.MULTILINE))
     asked = dict(lines)
     assert len(asked) == len(lines)
@@ -82,9 +84,9 @@ ON_GPU = {
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh: Project, overlay: str) -> None:
+def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh_project: Project, overlay: str) -> None:
     gpu, hint, warned = ON_GPU[overlay], "--hint=nomultithread", "--signal=TERM@120"
-    assert asked_by_job(fresh, "--profile", overlay, "table2", **ACCOUNT) == {
+    assert asked_by_job(fresh_project, "--profile", overlay, "table2", **ACCOUNT) == {
         "Initialise mef": f"{gpu} --time=480 {hint} {warned}",
         "Fit the": f"--account=abc@cpu --partition=cpu_p1 --cpus-per-task=4 --time=60 {hint}",
         "Train mef": f"{gpu} --time=1200 {hint} {warned}",
@@ -95,43 +97,45 @@ def test_a_dry_run_says_what_jean_zay_is_asked_for(fresh: Project, overlay: str)
     }
 
 
-def test_any_other_cluster_is_asked_for_resources_alone(fresh: Project) -> None:
-    asked = asked_by_job(fresh, "--profile", "slurm", "table2")
+def test_any_other_cluster_is_asked_for_resources_alone(fresh_project: Project) -> None:
+    asked = asked_by_job(fresh_project, "--profile", "slurm", "table2")
     assert asked["Train mef"] == "--gres=gpu:1 --cpus-per-task=8 --time=1200 --mem=32000 --signal=TERM@120"
     assert asked["Evaluate mef"] == "--gres=gpu:1 --cpus-per-task=8 --time=60 --mem=16000"
     assert asked["Fit the"] == "--cpus-per-task=4 --time=60 --mem=8000"
 
 
-def test_downloads_and_tables_stay_on_the_login_node(fresh: Project) -> None:
-    text = fresh.snakemake("--profile", "slurm", "table2", "--dry-run").stdout
+def test_downloads_and_tables_stay_on_the_login_node(fresh_project: Project) -> None:
+    text = fresh_project.run_snakemake("--profile", "slurm", "table2", "--dry-run").stdout
     for message in ("Prepare cifar100", "Collect the metrics of table2", "Write table2", "Draw accuracy against λ"):
         assert re.search(rf"^Job \d+: {message}\nReason", text, flags=re.MULTILINE)
 
 
-def test_an_account_that_is_missing_is_named(fresh: Project) -> None:
-    message = fresh.refusal("--profile", "jean-zay-a100", "table2")
+def test_an_account_that_is_missing_is_named(fresh_project: Project) -> None:
+    message = fresh_project.read_refusal("--profile", "jean-zay-a100", "table2")
     assert message.endswith("cluster.account: environment variable $IDRPROJ is not set")
 
 
-def test_a_job_over_the_limit_is_refused_before_it_is_submitted(fresh: Project) -> None:
+def test_a_job_over_the_limit_is_refused_before_it_is_submitted(fresh_project: Project) -> None:
     setting = "resources={train_flow: {runtime: 1201}}"
-    message = fresh.refusal("--profile", "jean-zay-v100", "table2", "--config", setting, **ACCOUNT)
+    message = fresh_project.read_refusal("--profile", "jean-zay-v100", "table2", "--config", setting, **ACCOUNT)
     assert message.endswith(
         "resources.train_flow.runtime: expected at most 1200 minutes, the limit of the cluster's jobs, received 1201"
     )
 
 
-def test_a_longer_limit_takes_a_longer_qos(fresh: Project) -> None:
+def test_a_longer_limit_takes_a_longer_qos(fresh_project: Project) -> None:
     settings = ("resources={train_flow: {runtime: 3000}}", "cluster={max_runtime: 6000}")
-    asked = asked_by_job(fresh, "--profile", "jean-zay-v100", "table2", "--config", *settings, **ACCOUNT)
+    asked = asked_by_job(fresh_project, "--profile", "jean-zay-v100", "table2", "--config", *settings, **ACCOUNT)
     assert "--qos=qos_gpu-t4 --gres=gpu:1 --cpus-per-task=10 --time=3000" in asked["Train mef"]
     assert "--qos=qos_gpu-t3" in asked["Evaluate mef"]
 
 
-def test_results_may_lie_where_a_variable_says(fresh: Project) -> None:
+def test_results_may_lie_where_a_variable_says(fresh_project: Project) -> None:
     setting = "results=$NFPI_TEST_SCRATCH/here"
-    text = fresh.snakemake("table2", "--dry-run", "--config", setting, NFPI_TEST_SCRATCH="/some/where").stdout
+    text = fresh_project.run_snakemake(
+        "table2", "--dry-run", "--config", setting, NFPI_TEST_SCRATCH="/some/where"
+    ).stdout
     assert "/some/where/here/demo/tables/table2.csv" in text
-    assert fresh.refusal("table2", "--config", setting) == (
+    assert fresh_project.read_refusal("table2", "--config", setting) == (
         "config: results: environment variable $NFPI_TEST_SCRATCH is not set"
     )

@@ -25,34 +25,40 @@ def add_gpu(project: Project) -> None:
 
 
 def trainings_overlap(project: Project) -> bool:
-    first, second = sorted((call["begin"], call["end"]) for call in project.calls() if call["stage"] == "train-flow")
+    first, second = sorted(
+        (call["begin"], call["end"]) for call in project.read_calls() if call["stage"] == "train-flow"
+    )
     return second[0] < first[1]
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_two_trainings_share_a_machine_but_not_its_gpu(fresh: Project, gpu: bool) -> None:
+def test_two_trainings_share_a_machine_but_not_its_gpu(fresh_project: Project, gpu: bool) -> None:
     if gpu:
-        add_gpu(fresh)
-    fresh.snakemake(*TWO_FLOWS, "--cores", "2", overlay={"resources": {"train_flow": {"gpu": 4}}}, STUB_SECONDS="1")
-    assert trainings_overlap(fresh) is not gpu
-    called = [call for call in fresh.calls() if "--devices" in call["arguments"]]
+        add_gpu(fresh_project)
+    fresh_project.run_snakemake(
+        *TWO_FLOWS, "--cores", "2", overlay={"resources": {"train_flow": {"gpu": 4}}}, STUB_SECONDS="1"
+    )
+    assert trainings_overlap(fresh_project) is not gpu
+    called = [call for call in fresh_project.read_calls() if "--devices" in call["arguments"]]
     devices = {(call["stage"], call["arguments"][call["arguments"].index("--devices") + 1]) for call in called}
     assert devices == {("start-flow", "1"), ("train-flow", "4")}
 
 
-def test_a_gpu_that_is_hidden_does_not_count(fresh: Project) -> None:
-    add_gpu(fresh)
-    fresh.snakemake(*TWO_FLOWS, "--cores", "2", STUB_SECONDS="1", CUDA_VISIBLE_DEVICES="")
-    assert trainings_overlap(fresh)
+def test_a_gpu_that_is_hidden_does_not_count(fresh_project: Project) -> None:
+    add_gpu(fresh_project)
+    fresh_project.run_snakemake(*TWO_FLOWS, "--cores", "2", STUB_SECONDS="1", CUDA_VISIBLE_DEVICES="")
+    assert trainings_overlap(fresh_project)
 
 
-def test_cores_need_no_flag(fresh: Project) -> None:
-    process = fresh.snakemake("results/demo/digits/splits/train/meta.json", "--printshellcmds")
+def test_cores_need_no_flag(fresh_project: Project) -> None:
+    process = fresh_project.run_snakemake("results/demo/digits/splits/train/meta.json", "--printshellcmds")
     assert "Provided cores: " in process.stdout
 
 
-def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh: Project, tmp_path: Path) -> None:
-    add_gpu(fresh)
+def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(
+    fresh_project: Project, tmp_path: Path
+) -> None:
+    add_gpu(fresh_project)
     log = tmp_path / "jobs.jsonl"
     threads = 999  # more than this machine has
     overlay = {
@@ -60,8 +66,8 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
         "training": {"warmup_steps": 7},
         "cluster": {},
     }
-    fresh.write("presets_of_mine/quick.yaml", {"extends": "demo", "training": {"learning_rate": 0.007}})
-    fresh.snakemake(
+    fresh_project.write("presets_of_mine/quick.yaml", {"extends": "demo", "training": {"learning_rate": 0.007}})
+    fresh_project.run_snakemake(
         *models("quick", *RUNS, "baseline/lambda=0"),
         *("--executor", "recorder", "--jobs", "20", "--seconds-between-status-checks", "0"),
         *("--config", "preset=presets_of_mine/quick.yaml", "training={batch_size: 99}"),
@@ -76,6 +82,6 @@ def test_a_cluster_is_limited_neither_by_cores_nor_by_gpus_of_this_machine(fresh
     assert "prepare_data" not in {job["rule"] for job in jobs}  # it runs where the internet is
 
     # The Snakemake inside the job saw the same settings.
-    (start,) = [call for call in fresh.calls() if call["stage"] == "start-flow"]
+    (start,) = [call for call in fresh_project.read_calls() if call["stage"] == "start-flow"]
     training = json.loads(start["arguments"][start["arguments"].index("--training") + 1])
     assert (training["batch_size"], training["warmup_steps"], training["learning_rate"]) == (99, 7, 0.007)

@@ -6,16 +6,16 @@ from nfpi.runtime.locks import locked
 from nfpi.workflow.results_lock import LOCK
 
 
-def test_a_second_snakemake_is_refused_in_one_line(fresh):
-    root = fresh.folder / "results/demo"
+def test_a_second_snakemake_is_refused_in_one_line(fresh_project):
+    root = fresh_project.folder / "results/demo"
     root.mkdir(parents=True)
     with locked(root / LOCK, "make these results"):
-        assert fresh.snakemake("table2", "--dry-run").returncode == 0
-        process = fresh.snakemake("table2", check=False)
+        assert fresh_project.run_snakemake("table2", "--dry-run").returncode == 0
+        process = fresh_project.run_snakemake("table2", check=False)
     assert process.returncode == 1
     lines = [line for line in process.stdout.splitlines() if "expected to make these results alone" in line]
     assert len(lines) == 1
     assert "received another process that does (process " in lines[0]
     assert "Traceback" not in process.stdout
-    fresh.snakemake("table2")
+    fresh_project.run_snakemake("table2")
     assert not (root / LOCK).exists()

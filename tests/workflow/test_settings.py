@@ -29,9 +29,9 @@ from .conftest import ROOT, Project
         ("preset=papr", r"preset: unknown preset 'papr' \(did you mean 'paper'\?\)"),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_names_the_key(fresh: Project, setting: str, message: str) -> None:
-    assert re.search(message, fresh.refusal("table2", "--config", setting))
-    assert "Traceback" not in fresh.snakemake("table2", "--config", setting, check=False).stdout
+def test_a_wrong_setting_is_one_line_that_names_the_key(fresh_project: Project, setting: str, message: str) -> None:
+    assert re.search(message, fresh_project.read_refusal("table2", "--config", setting))
+    assert "Traceback" not in fresh_project.run_snakemake("table2", "--config", setting, check=False).stdout
 
 
 def test_the_paper_preset_has_the_papers_settings() -> None:

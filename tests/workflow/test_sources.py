@@ -18,7 +18,7 @@ from nfpi.data.sources import files
 from nfpi.runs import SPLITS
 from nfpi.workflow import Sources
 
-from .conftest import Project, clone, make_images, make_plan
+from .conftest import Project, clone_project, make_images, make_plan
 
 MINE = "mine/mef/baseline/lambda=0/seed=0"
 SEEN = {"dataset": "mine", "splits": "splits"}
@@ -43,9 +43,9 @@ def settings(folder: Path | str, **dataset: Any) -> dict[str, Any]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Path]:
     """A clone in which the table was made, and the images."""
     place = tmp_path_factory.mktemp("own")
-    project, images = clone(place / "clone"), make_images(place / "images")
-    project.snakemake("own", overlay=settings(images))
-    assert project.made() == ALL
+    project, images = clone_project(place / "clone"), make_images(place / "images")
+    project.run_snakemake("own", overlay=settings(images))
+    assert project.list_finished_jobs() == ALL
     return project, images
 
 
@@ -85,24 +85,24 @@ def exchange(one: Path, other: Path) -> None:
 
 def test_images_that_stay_are_not_read_again(made: tuple[Project, Path]) -> None:
     project, images = made
-    assert project.plan("own", overlay=settings(images)) == set()
+    assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
 def test_a_copy_elsewhere_is_the_same_data_set(copied: tuple[Project, Path]) -> None:
     project, images = copied
-    assert project.plan("own", overlay=settings(images)) == set()
+    assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_images_makes_all_again_once(copied: tuple[Project, Path], change: str) -> None:
     project, images = copied
     CHANGES[change](images)
-    assert project.plan("own", overlay=settings(images)) == ALL
-    assert project.plan("table2", overlay=settings(images)) & ALL == set()  # of other data sets
+    assert project.plan_jobs("own", overlay=settings(images)) == ALL
+    assert project.plan_jobs("table2", overlay=settings(images)) & ALL == set()  # of other data sets
     project.forget_calls()
-    project.snakemake("own", overlay=settings(images))
-    assert project.made() == ALL
-    assert project.plan("own", overlay=settings(images)) == set()
+    project.run_snakemake("own", overlay=settings(images))
+    assert project.list_finished_jobs() == ALL
+    assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
 def test_a_change_that_is_undone_makes_nothing_again(copied: tuple[Project, Path]) -> None:
@@ -110,28 +110,28 @@ def test_a_change_that_is_undone_makes_nothing_again(copied: tuple[Project, Path
     file = images / "train/bee/1.bmp"
     content = file.read_bytes()
     edit(images)
-    assert project.plan("own", overlay=settings(images)) == ALL
+    assert project.plan_jobs("own", overlay=settings(images)) == ALL
     file.write_bytes(content)
-    assert project.plan("own", overlay=settings(images)) == set()
+    assert project.plan_jobs("own", overlay=settings(images)) == set()
 
 
 def test_a_record_that_is_gone_makes_the_data_set_again(copied: tuple[Project, Path]) -> None:
     project, images = copied
     (project.folder / "results/demo/mine/splits/sources.npz").unlink()
-    assert ("prepare-data", "mine/splits") in project.plan("own", overlay=settings(images))
+    assert ("prepare-data", "mine/splits") in project.plan_jobs("own", overlay=settings(images))
 
 
-def test_an_archive_is_a_file_that_is_compared(fresh: Project, tmp_path: Path) -> None:
+def test_an_archive_is_a_file_that_is_compared(fresh_project: Project, tmp_path: Path) -> None:
     images = make_images(tmp_path / "images")
     archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", images))
-    project = fresh
-    project.snakemake("own", overlay=settings(archive))
+    project = fresh_project
+    project.run_snakemake("own", overlay=settings(archive))
     copy = tmp_path / "elsewhere.zip"
     copy.write_bytes(archive.read_bytes())
-    assert project.plan("own", overlay=settings(copy)) == set()
+    assert project.plan_jobs("own", overlay=settings(copy)) == set()
     CHANGES["added"](images)
     other = shutil.make_archive(str(tmp_path / "other"), "zip", images)
-    assert project.plan("own", overlay=settings(other)) == ALL
+    assert project.plan_jobs("own", overlay=settings(other)) == ALL
 
 
 @pytest.mark.parametrize(
@@ -154,44 +154,44 @@ def test_an_ill_formed_folder_is_refused_in_the_dry_run(
 ) -> None:
     project, images = copied
     form(images)
-    line = project.refusal("own", overlay=settings(images))
+    line = project.read_refusal("own", overlay=settings(images))
     assert line.startswith(f"ConfigError: datasets.mine: {images}")
     assert message in line
 
 
 @pytest.mark.parametrize("layout", ["train and test", "train and val", "class folders alone"])
-def test_each_layout_of_a_folder_is_planned(fresh: Project, tmp_path: Path, layout: str) -> None:
+def test_each_layout_of_a_folder_is_planned(fresh_project: Project, tmp_path: Path, layout: str) -> None:
     images = make_images(tmp_path / "images")
     if layout == "train and val":
         (images / "test").rename(images / "val")
     if layout == "class folders alone":
         images = images / "train"
-    assert fresh.plan("own", overlay=settings(images)) == ALL
+    assert fresh_project.plan_jobs("own", overlay=settings(images)) == ALL
 
 
 def test_a_new_preset_is_planned_as_it_was_written(
-    fresh: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fresh_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = make_images(tmp_path / "pets", count=12)
-    monkeypatch.chdir(fresh.folder)
+    monkeypatch.chdir(fresh_project.folder)
     assert main(["new", str(images)]) == 0
     command = capsys.readouterr().out.rpartition("run: snakemake ")[2].split()
     assert command == ["table2", "--config", "preset=pets"]
     runs = ["pets/mef/baseline/lambda=0/seed=0", *(f"pets/mef/fpi/lambda={n}/seed=0" for n in (1000, 3000, 10000))]
-    planned = fresh.plan(*command)
+    planned = fresh_project.plan_jobs(*command)
     assert {output for stage, output in planned if stage == "train-flow"} == set(runs)
     assert {("prepare-data", "pets/splits"), ("table", "tables/table2")} < planned
 
 
-def test_a_size_that_does_not_divide_is_refused_in_the_dry_run(fresh: Project, tmp_path: Path) -> None:
+def test_a_size_that_does_not_divide_is_refused_in_the_dry_run(fresh_project: Project, tmp_path: Path) -> None:
     images = make_images(tmp_path / "images", side=9)
-    line = fresh.refusal("own", overlay=settings(images))
+    line = fresh_project.read_refusal("own", overlay=settings(images))
     first = images / "train/ant/0.bmp"
     assert f"datasets.mine: {first}: expected width and height divisible by 4" in line
     assert line.endswith("for the 2 levels of flows.mef, or set image_size, received 9×9")
-    line = fresh.refusal("own", overlay=settings(images, image_size=10))
+    line = fresh_project.read_refusal("own", overlay=settings(images, image_size=10))
     assert "datasets.mine: image_size: expected" in line
-    assert fresh.plan("own", overlay=settings(images, image_size=12)) == ALL
+    assert fresh_project.plan_jobs("own", overlay=settings(images, image_size=12)) == ALL
 
 
 def test_a_published_size_that_does_not_divide_is_refused() -> None:

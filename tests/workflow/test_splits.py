@@ -26,7 +26,7 @@ def demo_of_seeds(*seeds: str) -> set[Job]:
 
 def data_of(project: Project, *arguments: str) -> dict[Job, str]:
     """The option `--data` of each job of a dry run that reads splits, and what makes them."""
-    text = project.snakemake(*arguments, "--dry-run", "--printshellcmds").stdout
+    text = project.run_snakemake(*arguments, "--dry-run", "--printshellcmds").stdout
     commands = [line for line in text.splitlines() if line.startswith("Shell command: ") and " --data " in line]
     found = {}
     for line in commands:
@@ -35,13 +35,13 @@ def data_of(project: Project, *arguments: str) -> dict[Job, str]:
     return found
 
 
-def test_each_seed_has_its_split_and_nothing_else_changes(fresh: Project) -> None:
-    assert fresh.plan("table2") == DEMO
-    assert fresh.plan("table2", *PER_SEED) == demo_of_seeds("0", "1")
+def test_each_seed_has_its_split_and_nothing_else_changes(fresh_project: Project) -> None:
+    assert fresh_project.plan_jobs("table2") == DEMO
+    assert fresh_project.plan_jobs("table2", *PER_SEED) == demo_of_seeds("0", "1")
 
 
-def test_every_stage_reads_the_split_of_its_seed(fresh: Project) -> None:
-    read = data_of(fresh, "table2", "table5", *PER_SEED)
+def test_every_stage_reads_the_split_of_its_seed(fresh_project: Project) -> None:
+    read = data_of(fresh_project, "table2", "table5", *PER_SEED)
     assert {stage for stage, _ in read} == {
         *("start-flow", "train-flow", "evaluate", "augment", "train-classifier", "test-classifier"),
     }
@@ -50,8 +50,8 @@ def test_every_stage_reads_the_split_of_its_seed(fresh: Project) -> None:
         assert data == f"results/demo/digits/splits/{seed}", output
 
 
-def test_one_split_of_all_seeds_lies_where_it_lay(fresh: Project) -> None:
-    read = data_of(fresh, "table2", "table5", "--config", "seeds=[0, 1]")
+def test_one_split_of_all_seeds_lies_where_it_lay(fresh_project: Project) -> None:
+    read = data_of(fresh_project, "table2", "table5", "--config", "seeds=[0, 1]")
     assert set(read.values()) == {"results/demo/digits/splits"}
 
 
@@ -62,24 +62,26 @@ def test_figures_show_the_split_of_the_first_seed() -> None:
         assert files["train"][0] == "results/demo/digits/splits/seed=3/train/images.npy"
 
 
-def test_splits_are_those_of_their_seed_alone(fresh: Project) -> None:
-    fresh.use_real_stages()
+def test_splits_are_those_of_their_seed_alone(fresh_project: Project) -> None:
+    fresh_project.use_real_stages()
     files = [f"results/demo/digits/splits/seed={seed}/data.manifest.json" for seed in (0, 1)]
-    fresh.snakemake(*files, *PER_SEED)
-    shutil.copytree(fresh.folder / "results/demo/digits/splits", own := fresh.folder / "own")
-    fresh.snakemake("results/demo/digits/splits/data.manifest.json", "--config", "datasets={digits: {split_seed: 1}}")
-    common = fresh.folder / "results/demo/digits/splits"
+    fresh_project.run_snakemake(*files, *PER_SEED)
+    shutil.copytree(fresh_project.folder / "results/demo/digits/splits", own := fresh_project.folder / "own")
+    fresh_project.run_snakemake(
+        "results/demo/digits/splits/data.manifest.json", "--config", "datasets={digits: {split_seed: 1}}"
+    )
+    common = fresh_project.folder / "results/demo/digits/splits"
     for split in ("train", "validation", "test"):
         for file in ("images.npy", "labels.npy", "meta.json"):
             assert (own / "seed=1" / split / file).read_bytes() == (common / split / file).read_bytes()
         assert not np.array_equal(images_of(own / "seed=0" / split), images_of(own / "seed=1" / split))
-    everything = load_digits(DatasetConfig(), fresh.folder).splits["train"][0]
+    all_images = load_digits(DatasetConfig(), fresh_project.folder).splits["train"][0]
     for seed in (0, 1):
         parts = [images_of(own / f"seed={seed}" / split) for split in ("train", "validation", "test")]
         assert sorted(image.tobytes() for part in parts for image in part) == sorted(
-            map(np.ndarray.tobytes, everything)
+            map(np.ndarray.tobytes, all_images)
         )
-    assert fresh.plan(*files, *PER_SEED) == set()  # they stay where those of all seeds are made
+    assert fresh_project.plan_jobs(*files, *PER_SEED) == set()  # they stay where those of all seeds are made
 
 
 def images_of(folder: Path) -> np.ndarray:
@@ -100,9 +102,12 @@ def test_a_seed_that_draws_no_split_is_refused() -> None:
         make_plan(datasets={"digits": {"split_seed": "per_seed"}}, seeds=[0, 2**32])
 
 
-def test_the_paper_is_found_beside_the_snakefile(fresh: Project, tmp_path: Path) -> None:
+def test_the_paper_is_found_beside_the_snakefile(fresh_project: Project, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    text = fresh.snakemake("table2", "--dry-run", "--printshellcmds", "--directory", str(elsewhere)).stdout
-    assert f"--reference {fresh.folder.resolve()}/workflow/reference/paper.csv" in text
-    assert "--reference workflow/reference/paper.csv" in fresh.snakemake("table2", "-n", "--printshellcmds").stdout
+    text = fresh_project.run_snakemake("table2", "--dry-run", "--printshellcmds", "--directory", str(elsewhere)).stdout
+    assert f"--reference {fresh_project.folder.resolve()}/workflow/reference/paper.csv" in text
+    assert (
+        "--reference workflow/reference/paper.csv"
+        in fresh_project.run_snakemake("table2", "-n", "--printshellcmds").stdout
+    )

@@ -24,7 +24,7 @@ import pytest
 
 from nfpi.cli import main
 
-from .conftest import Project, clone
+from .conftest import Project, clone_project
 from .test_killed import TIMES, processes_in
 
 KILLS = int(os.environ.get("NFPI_KILLS", "3"))
@@ -64,10 +64,10 @@ WAYS = ("all", "snakemake", "job")
 @pytest.fixture
 def calm(tmp_path: Path) -> Project:
     """A clone in which all was made undisturbed."""
-    project = clone(tmp_path / "calm")
+    project = clone_project(tmp_path / "calm")
     project.write("overlay.yaml", SETTINGS)
     project.use_real_stages()
-    project.snakemake(*TARGETS, "--cores", "1", "--configfile", "overlay.yaml", OMP_NUM_THREADS="1")
+    project.run_snakemake(*TARGETS, "--cores", "1", "--configfile", "overlay.yaml", OMP_NUM_THREADS="1")
     return project
 
 
@@ -94,8 +94,8 @@ def test_a_storm_of_kills_changes_nothing(calm: Project, storm: Project, capfd: 
         hit, text = kill_a_job(storm, rule, way, rng.uniform(0, 0.8 * longest(calm, rule)))
         printed += text
         killed[f"{rule} ({way})"] += hit
-    storm.snakemake(*TARGETS, "--configfile", "overlay.yaml", "--unlock")
-    printed += storm.snakemake(
+    storm.run_snakemake(*TARGETS, "--configfile", "overlay.yaml", "--unlock")
+    printed += storm.run_snakemake(
         *TARGETS, "--cores", "1", "--configfile", "overlay.yaml", "--retries", "5", OMP_NUM_THREADS="1"
     ).stdout
     with capfd.disabled():

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from .conftest import Job, Project, clone, collection, flow_of_run, jobs_of_run, make_images
+from .conftest import (
+    Job,
+    Project,
+    clone_project,
+    list_collection_jobs,
+    list_flow_jobs_of_run,
+    list_jobs_of_run,
+    make_images,
+)
 
 LATENT = "digits/mef/fpi/lambda=10000/seed=0"
 REAL = "digits/no_flow/seed=0"
@@ -26,16 +34,16 @@ def classifier(folder: str, name: str, augmentation: str) -> set[Job]:
 
 
 def plan(project: Project, **overlay: Any) -> set[Job]:
-    return project.plan("all", overlay=overlay)
+    return project.plan_jobs("all", overlay=overlay)
 
 
 @pytest.mark.parametrize("target", ["", "all", "table6", "figure1", "convergence_map"])
-def test_a_second_call_does_nothing(everything: Project, target: str) -> None:
-    assert "Nothing to be done" in everything.snakemake(*target.split(), "--dry-run").stdout
+def test_a_second_call_does_nothing(complete_project: Project, target: str) -> None:
+    assert "Nothing to be done" in complete_project.run_snakemake(*target.split(), "--dry-run").stdout
 
 
-def test_all_of_the_demo_is_made_once(everything: Project) -> None:
-    made = Counter(call["stage"] for call in everything.calls())
+def test_all_of_the_demo_is_made_once(complete_project: Project) -> None:
+    made = Counter(call["stage"] for call in complete_project.read_calls())
     backbones = 2 * 2  # Glow and the transformer, each at λ = 0 and one more
     assert made == {
         "prepare-data": 1,
@@ -55,8 +63,8 @@ def test_all_of_the_demo_is_made_once(everything: Project) -> None:
     }
 
 
-def test_the_paper_preset_plans_every_run_of_the_paper(fresh: Project) -> None:
-    text = fresh.snakemake("all", "--config", "preset=paper", "--dry-run", "--printshellcmds").stdout
+def test_the_paper_preset_plans_every_run_of_the_paper(fresh_project: Project) -> None:
+    text = fresh_project.run_snakemake("all", "--config", "preset=paper", "--dry-run", "--printshellcmds").stdout
     jobs = Counter(line.split()[6] for line in text.splitlines() if line.startswith("Shell command: exec nfpi "))
     backbones = 2 * 2  # CIFAR10 under Glow and the transformer
     fewer = 3 + 1  # rows of 500 and of 50 images a class
@@ -83,9 +91,9 @@ def test_the_paper_preset_plans_every_run_of_the_paper(fresh: Project) -> None:
     }
 
 
-def test_a_classifier_is_trained_anew_and_what_starts_from_it(everything: Project) -> None:
-    changed = plan(everything, classifiers={"eva02_pretrained": {"epochs": 3}})
-    assert changed == collection("table6") | classifier(REAL, "eva02_pretrained", "none") | set().union(
+def test_a_classifier_is_trained_anew_and_what_starts_from_it(complete_project: Project) -> None:
+    changed = plan(complete_project, classifiers={"eva02_pretrained": {"epochs": 3}})
+    assert changed == list_collection_jobs("table6") | classifier(REAL, "eva02_pretrained", "none") | set().union(
         *(classifier(REAL, "eva02", name) for name in ("none", "standard")),
         *(classifier(LATENT, "eva02", name) for name in ("nfa", "standard+nfa")),
     )
@@ -101,36 +109,38 @@ def test_a_classifier_is_trained_anew_and_what_starts_from_it(everything: Projec
     ids=["nfa", "standard", "no result"],
 )
 def test_an_augmentation_touches_the_classifiers_that_see_it(
-    everything: Project, setting: dict[str, Any], seen_by: list[tuple[str, str]]
+    complete_project: Project, setting: dict[str, Any], seen_by: list[tuple[str, str]]
 ) -> None:
-    changed = plan(everything, classifiers={"swin": setting})
+    changed = plan(complete_project, classifiers={"swin": setting})
     runs = [classifier(folder, "swin", augmentation) for folder, augmentation in seen_by]
-    assert changed == (set().union(*runs) | collection("table5") if runs else set())
+    assert changed == (set().union(*runs) | list_collection_jobs("table5") if runs else set())
 
 
-def test_latent_augmentation_touches_nothing_but_its_variants(everything: Project) -> None:
+def test_latent_augmentation_touches_nothing_but_its_variants(complete_project: Project) -> None:
     runs = [classifier(LATENT, name, both) for name in ("swin", "eva02") for both in ("nfa", "standard+nfa")]
-    assert plan(everything, nfa={"strength": 0.25}) == set().union(*runs) | collection("table5", "table6") | {
+    assert plan(complete_project, nfa={"strength": 0.25}) == set().union(*runs) | list_collection_jobs(
+        "table5", "table6"
+    ) | {
         ("augment", f"{LATENT}/augmented"),
         ("figure", "figures/figure2"),
     }
 
 
-def test_a_policy_of_gradient_descent_touches_its_own_flow(everything: Project) -> None:
+def test_a_policy_of_gradient_descent_touches_its_own_flow(complete_project: Project) -> None:
     runs = [f"digits/mef/nfgd_linear/lambda={weight}/seed=0" for weight in ("10000", "30000")]
-    changed = plan(everything, priors={"nfgd_linear": {"learning_rate": 0.2}})
-    assert changed == collection("table1") | set().union(*map(flow_of_run, runs))
+    changed = plan(complete_project, priors={"nfgd_linear": {"learning_rate": 0.2}})
+    assert changed == list_collection_jobs("table1") | set().union(*map(list_flow_jobs_of_run, runs))
 
 
-def test_a_new_row_is_a_line(everything: Project) -> None:
+def test_a_new_row_is_a_line(complete_project: Project) -> None:
     row = {"label": "averaged π", "dataset": "digits", "prior": "averaged", "lambdas": [1e3], "classifier": None}
     run = "digits/mef/averaged/lambda=1000/seed=0"
     changed = plan(
-        everything,
+        complete_project,
         priors={"averaged": {"scale": "average"}},
         tables={"mine": {"experiments": [row, {"dataset": "digits", "lambdas": [1e4], "classifier": None}]}},
     )
-    assert changed == collection("mine") | flow_of_run(run) | {("fit-prior", f"{run}/fit")}
+    assert changed == list_collection_jobs("mine") | list_flow_jobs_of_run(run) | {("fit-prior", f"{run}/fit")}
 
 
 @pytest.mark.parametrize(
@@ -143,11 +153,13 @@ def test_a_new_row_is_a_line(everything: Project) -> None:
         ("convergence_map", {"lambdas": [1e3]}),
     ],
 )
-def test_what_a_figure_shows_touches_that_figure(everything: Project, figure: str, settings: dict[str, Any]) -> None:
-    assert plan(everything, figures={figure: settings}) == {("figure", f"figures/{figure}")}
+def test_what_a_figure_shows_touches_that_figure(
+    complete_project: Project, figure: str, settings: dict[str, Any]
+) -> None:
+    assert plan(complete_project, figures={figure: settings}) == {("figure", f"figures/{figure}")}
 
 
-def test_two_backbones_in_one_table_are_trained_each(fresh: Project) -> None:
+def test_two_backbones_in_one_table_are_trained_each(fresh_project: Project) -> None:
     rows = [{"dataset": "digits", "flow": flow, "lambdas": [0, 1e4]} for flow in ("mef", "glow")]
     runs = [
         f"digits/{flow}/{where}/seed=0"
@@ -155,20 +167,20 @@ def test_two_backbones_in_one_table_are_trained_each(fresh: Project) -> None:
         for where in ("baseline/lambda=0", "fpi/lambda=10000")
     ]
     initial = {("start-flow", f"digits/{flow}/initial/data/seed=0") for flow in ("mef", "glow")}
-    planned = fresh.plan("mine", overlay={"tables": {"mine": {"experiments": rows}}})
-    assert planned == initial | {("prepare-data", "digits/splits")} | collection("mine") | set().union(
-        *map(jobs_of_run, runs)
+    planned = fresh_project.plan_jobs("mine", overlay={"tables": {"mine": {"experiments": rows}}})
+    assert planned == initial | {("prepare-data", "digits/splits")} | list_collection_jobs("mine") | set().union(
+        *map(list_jobs_of_run, runs)
     )
 
 
-def test_settings_of_a_backbone_touch_its_own_runs(everything: Project) -> None:
+def test_settings_of_a_backbone_touch_its_own_runs(complete_project: Project) -> None:
     runs = [f"digits/glow/{where}/seed=0" for where in ("baseline/lambda=0", "fpi/lambda=10000")]
     initial = ("start-flow", "digits/glow/initial/data/seed=0")
-    of_glow = set().union(*map(jobs_of_run, runs)) | collection("table7")
-    assert plan(everything, flows={"glow": {"training": {"batch_size": 64}}}) == of_glow | {initial}
-    assert plan(everything, flows={"glow": {"training": {"learning_rate": 2e-3}}}) == of_glow | {initial}
+    of_glow = set().union(*map(list_jobs_of_run, runs)) | list_collection_jobs("table7")
+    assert plan(complete_project, flows={"glow": {"training": {"batch_size": 64}}}) == of_glow | {initial}
+    assert plan(complete_project, flows={"glow": {"training": {"learning_rate": 2e-3}}}) == of_glow | {initial}
     fits = {job for job in of_glow if job[0] == "fit-prior"}
-    assert plan(everything, flows={"glow": {"training": {"epochs": 50}}}) == of_glow - fits
+    assert plan(complete_project, flows={"glow": {"training": {"epochs": 50}}}) == of_glow - fits
 
 
 MINE = "results/demo/tables/mine.csv"
@@ -177,14 +189,14 @@ MINE = "results/demo/tables/mine.csv"
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone in which a table of a data set's latents is made, beside the images; tests only plan in it."""
-    project = clone(tmp_path_factory.mktemp("encoded") / "clone")
+    project = clone_project(tmp_path_factory.mktemp("encoded") / "clone")
     images = make_images(project.folder / "a/images", side=32)
     shutil.copytree(images, project.folder / "b/images")
     make_images(project.folder / "a/others", side=32, count=4)
     for autoencoder, content in (("a/one", "1"), ("b/one", "1"), ("a/two", "2")):
         for name in ("config.json", "diffusion_pytorch_model.safetensors"):
             project.write(f"{autoencoder}/{name}", content)
-    project.snakemake(MINE, overlay=latents(project))
+    project.run_snakemake(MINE, overlay=latents(project))
     return project
 
 
@@ -210,6 +222,6 @@ def latents(project: Project, **changes: Any) -> dict[str, Any]:
 def test_latents_are_encoded_again_where_they_would_differ(
     encoded: Project, changes: dict[str, Any], stage: str | None
 ) -> None:
-    planned = stages(encoded.plan(MINE, overlay=latents(encoded, **changes)))
+    planned = stages(encoded.plan_jobs(MINE, overlay=latents(encoded, **changes)))
     first = ["encode-data", "start-flow", "fit-prior", "train-flow", "augment", "train-classifier", "test-classifier"]
     assert planned == Counter([*first[first.index(stage) :], "collect", "table"] if stage else [])

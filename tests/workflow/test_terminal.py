@@ -202,22 +202,22 @@ def test_of_a_progress_bar_only_the_last_state_is_shown(tmp_path) -> None:
 # ---- Snakemake itself -----------------------------------------------------------------------------------------
 
 
-def test_a_whole_call_is_short_and_ends_with_what_was_made(finished: Project) -> None:
-    lines = finished.printed.splitlines()
+def test_a_whole_call_is_short_and_ends_with_what_was_made(finished_project: Project) -> None:
+    lines = finished_project.printed.splitlines()
     assert len(lines) <= 80
     jobs = [line for line in lines if re.match(r" *\d+/34  [A-Z]", line)]
     assert len(jobs) == 34
     assert [line.split()[0] for line in lines[-3:]] == ["table:", "figure:", "page:"]
 
 
-def test_a_call_leaves_what_it_was_asked_for(finished: Project) -> None:
-    runs = read_planned(finished.folder / "results/demo")
+def test_a_call_leaves_what_it_was_asked_for(finished_project: Project) -> None:
+    runs = read_planned(finished_project.folder / "results/demo")
     assert [run.folder for run in runs if run.classifier is None] == DEMO_RUNS
     assert {run.of_flow.folder for run in runs if run.classifier is not None} == set(DEMO_RUNS)
 
 
-def test_a_failure_is_printed_last_and_without_its_command(fresh: Project) -> None:
-    printed = fresh.snakemake(STATE, "--retries", "1", check=False, STUB_FAILS=START).stdout
+def test_a_failure_is_printed_last_and_without_its_command(fresh_project: Project) -> None:
+    printed = fresh_project.run_snakemake(STATE, "--retries", "1", check=False, STUB_FAILS=START).stdout
     assert printed.count("FAILED after") == 2
     assert printed.count("trying again, attempt 2") == 1
     assert printed.endswith(f"    told to fail\n  log: {LOG}\n\n") or printed.endswith(
@@ -227,29 +227,33 @@ def test_a_failure_is_printed_last_and_without_its_command(fresh: Project) -> No
     assert "Traceback" not in printed
 
 
-def test_a_locale_without_the_letters_stops_nothing(fresh: Project) -> None:
+def test_a_locale_without_the_letters_stops_nothing(fresh_project: Project) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     target = "results/demo/digits/mef/baseline/lambda=0/seed=0/model/model.safetensors"
     for arguments in (["--dry-run"], []):
-        printed = fresh.snakemake(target, *arguments, **ascii_only).stdout
+        printed = fresh_project.run_snakemake(target, *arguments, **ascii_only).stdout
         assert "Train mef on digits: baseline, \\u03bb = 0" in printed
         assert "Traceback" not in printed
-    (log,) = (fresh.folder / ".snakemake/log").glob("*.log")
+    (log,) = (fresh_project.folder / ".snakemake/log").glob("*.log")
     assert "λ = 0" in log.read_text(encoding="utf-8")
 
 
-def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
-    environment = {"PATH": str(fresh.tools), "PYTHONPATH": str(STUBS), "XDG_CACHE_HOME": str(fresh.folder / ".cache")}
-    fresh.add_command(
+def test_ctrl_c_on_a_terminal_is_no_error(fresh_project: Project) -> None:
+    environment = {
+        "PATH": str(fresh_project.tools),
+        "PYTHONPATH": str(STUBS),
+        "XDG_CACHE_HOME": str(fresh_project.folder / ".cache"),
+    }
+    fresh_project.add_command(
         "nfpi",
         "import pathlib, signal, time\n"
         "signal.signal(signal.SIGINT, lambda *_: (time.sleep(3), exit(130)))\n"  # a stage saves its state first
-        f"pathlib.Path({str(fresh.folder / 'begun')!r}).touch()\ntime.sleep(60)\n",
+        f"pathlib.Path({str(fresh_project.folder / 'begun')!r}).touch()\ntime.sleep(60)\n",
     )
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "table2", "--cores", "2"],
-        cwd=fresh.folder,
+        cwd=fresh_project.folder,
         env={key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")} | environment,
         stdin=subprocess.DEVNULL,
         stdout=slave,
@@ -263,7 +267,7 @@ def test_ctrl_c_on_a_terminal_is_no_error(fresh: Project) -> None:
         chunk = read_to_end(master)
         assert chunk, printed
         printed += chunk
-    while not (fresh.folder / "begun").exists():
+    while not (fresh_project.folder / "begun").exists():
         assert process.poll() is None
         time.sleep(0.1)
     time.sleep(1)  # Snakemake has noted the job

@@ -1,4 +1,4 @@
-"""Imported in a process, it notes every attempt to reach another machine in the file $CONNECTIONS, and refuses it."""
+"""Refuse every attempt of this process to reach another machine, and record it in the file $CONNECTIONS."""
 
 import os
 import sys

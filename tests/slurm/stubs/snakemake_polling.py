@@ -1,4 +1,4 @@
-"""Snakemake, which here asks SLURM every second how its jobs are, so that tests need not wait."""
+"""Run Snakemake such that it queries SLURM every second, so that tests need not wait."""
 
 import snakemake_executor_plugin_slurm
 from snakemake.cli import main

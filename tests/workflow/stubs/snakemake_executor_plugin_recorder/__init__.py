@@ -1,6 +1,6 @@
-"""A cluster of unlimited size that notes what each job asks for.
+"""An executor that records what each job requests, as a cluster of unlimited size would receive it.
 
-`start_flow` runs as it would there, in a Snakemake of its own; the outputs of others are only touched.
+`start_flow` runs as on a cluster, in a Snakemake of its own; of other jobs, the outputs are only touched.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Executor(RemoteExecutor):
         await asyncio.sleep(0.2)
         for info in active_jobs:
             job = info.job
-            note = {
+            request = {
                 "rule": job.rule.name,
                 "threads": job.threads,
                 "gres": job.resources.get("gres"),
@@ -47,7 +47,7 @@ class Executor(RemoteExecutor):
                 "at_once": len(active_jobs),
             }
             with self.log.open("a") as log:
-                log.write(json.dumps(note) + "\n")
+                log.write(json.dumps(request) + "\n")
             if job.rule.name == "start_flow":
                 subprocess.run(self.format_job_exec(job), shell=True, check=True)
             else:
