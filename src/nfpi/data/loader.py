@@ -149,7 +149,7 @@ class BatchLoader:
     def _load_next(self) -> Batch:
         try:
             if self._batches is None:
-                self._batches = self._begin()
+                self._batches = self._begin_iteration()
             return next(self._batches)
         except BaseException as fault:
             self.close()
@@ -158,7 +158,7 @@ class BatchLoader:
                 raise
         raise original
 
-    def _begin(self) -> Iterator[Batch]:
+    def _begin_iteration(self) -> Iterator[Batch]:
         """Start making the batches of the plan, with new workers if there are none."""
         if self._loader is None:
             self._loader = DataLoader(

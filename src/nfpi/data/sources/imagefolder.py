@@ -90,7 +90,7 @@ def list_image_folder(root: Path) -> ImageFolder:
     with ThreadPoolExecutor(_THREADS) as pool:
         for split, place in places.items():
             prefix = "" if place == root else f"{place.name}/"
-            listed = list(pool.map(lambda name, place=place: _list_class(place / name), classes))
+            listed = list(pool.map(lambda name, place=place: _list_class_images(place / name), classes))
             names[split] = [
                 f"{prefix}{name}/{file}" for name, (files, _) in zip(classes, listed, strict=True) for file in files
             ]
@@ -136,7 +136,7 @@ def find_first_image(root: Path) -> Path:
     """
     place = find_split_folders(root)["train"]
     folder = place / list_classes(place)[0]
-    names, _ = _list_class(folder)
+    names, _ = _list_class_images(folder)
     return folder / names[0]
 
 
@@ -197,7 +197,7 @@ def read_image_files(
     return images, grey
 
 
-def _list_class(folder: Path) -> tuple[list[str], np.ndarray]:
+def _list_class_images(folder: Path) -> tuple[list[str], np.ndarray]:
     """Return the sorted names of the images in a folder, and their sizes and times of change, (N, 2)."""
     place = os.open(folder, os.O_RDONLY)  # avoids resolving the path of the folder for each file
     try:
