@@ -1,4 +1,4 @@
-"""Small images that a test can train on within a second, and trainings that are cut."""
+"""Small images that a test can train on within a second, interrupted trainings, and archives."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ sys.dont_write_bytecode = False
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Tensors this small gain nothing from more threads, and tests may run side by side."""
+    """Use one thread: tensors this small gain nothing from more, and tests may run side by side."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def make_images() -> Callable[..., ImageSet]:
-    """Labelled images in memory: a pattern for each class, noise around it, classes in random order."""
+    """Make labelled images in memory: a pattern for each class, with noise, in random order of classes."""
 
     def make(
         shape: tuple[int, int, int] = (1, 8, 8),
@@ -55,27 +55,27 @@ def make_images() -> Callable[..., ImageSet]:
 
 @pytest.fixture(scope="session")
 def cut_after() -> Callable[[pytest.MonkeyPatch, int], list[int]]:
-    """Interrupt the process after `saves` checkpoints; returns the steps they are saved at."""
+    """Interrupt the process after `saves` checkpoints; the returned list collects the steps of the checkpoints."""
 
     def cut(monkeypatch: pytest.MonkeyPatch, saves: int) -> list[int]:
-        made: list[int] = []
+        steps: list[int] = []
         save = Checkpoints.save
 
         def save_and_cut(checkpoints: Checkpoints, step: int, *content: object) -> None:
             save(checkpoints, step, *content)
-            made.append(step)
-            if len(made) == saves:
+            steps.append(step)
+            if len(steps) == saves:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(Checkpoints, "save", save_and_cut)
-        return made
+        return steps
 
     return cut
 
 
 @pytest.fixture(scope="session")
 def write_archive() -> Callable[[Path, str], None]:
-    """A zip or tar archive of one file of one byte, under any name inside the archive."""
+    """Write a zip or tar archive of one file of one byte, under any name inside the archive."""
 
     def write(archive: Path, name: str) -> None:
         if archive.suffix == ".zip":

@@ -22,7 +22,7 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture
-def resolved(tmp_path: Path) -> Callable[..., Resolved]:
+def resolve_demo(tmp_path: Path) -> Callable[..., Resolved]:
     """Resolve preset demo with a tiny flow, nothing prepared, and further settings."""
 
     def make(**overrides: Any) -> Resolved:
@@ -33,11 +33,11 @@ def resolved(tmp_path: Path) -> Callable[..., Resolved]:
 
 
 @pytest.fixture
-def subject(resolved: Callable[..., Resolved]) -> Callable[..., Subject]:
-    """The tiny flow on digits, on the CPU."""
+def make_subject(resolve_demo: Callable[..., Resolved]) -> Callable[..., Subject]:
+    """Make the subject of the checks: the tiny flow on digits, on the CPU."""
 
     def make(**overrides: Any) -> Subject:
-        found = resolved(**overrides)
+        found = resolve_demo(**overrides)
         return Subject(found.preset, found.config, find_workloads(found, "digits", "mef"), torch.device("cpu"))
 
     return make

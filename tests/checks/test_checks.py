@@ -37,22 +37,22 @@ def only(lines) -> Line:
     return line
 
 
-def test_a_rounded_product_fails(subject, monkeypatch):
-    assert only(check_float32(subject())).verdict == "ok"
+def test_a_rounded_product_fails(make_subject, monkeypatch):
+    assert only(check_float32(make_subject())).verdict == "ok"
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: torch.mm(a, b).bfloat16().to(a.dtype))
-    line = only(check_float32(subject()))
+    line = only(check_float32(make_subject()))
     assert line.verdict == "FAILED"
     assert "TF32" in line.text
 
 
-def test_a_precision_that_the_device_has_not_fails(subject):
-    found = {line.text: line.verdict for line in check_precision(subject(training={"precision": "tf32"}))}
+def test_a_precision_that_the_device_has_not_fails(make_subject):
+    found = {line.text: line.verdict for line in check_precision(make_subject(training={"precision": "tf32"}))}
     (failed,) = (text for text, verdict in found.items() if verdict == "FAILED")
     assert "training of mef on digits: precision: expected auto or what this device (CPU) has" in failed
 
 
-def test_a_flow_that_disagrees_with_float64_fails(subject, monkeypatch):
-    one = subject()
+def test_a_flow_that_disagrees_with_float64_fails(make_subject, monkeypatch):
+    one = make_subject()
     assert only(check_flow_precision(one)).verdict == "ok"
     forward = Coupling.forward
 
@@ -66,29 +66,29 @@ def test_a_flow_that_disagrees_with_float64_fails(subject, monkeypatch):
     assert "expected less than 0.0001" in line.text
 
 
-def test_a_series_that_is_too_short_fails(subject, monkeypatch):
-    assert only(check_bounds(subject())).verdict == "ok"
+def test_a_series_that_is_too_short_fails(make_subject, monkeypatch):
+    assert only(check_bounds(make_subject())).verdict == "ok"
     monkeypatch.setattr(SeriesCoupling, "bound_entries", lambda self: 0.01)
-    line = only(check_bounds(subject()))
+    line = only(check_bounds(make_subject()))
     assert line.verdict == "FAILED"
     assert "training.learning_rate" in line.text
 
 
-def test_series_that_double_are_slow(subject, monkeypatch):
-    line = only(check_bounds(subject()))
+def test_series_that_double_are_slow(make_subject, monkeypatch):
+    line = only(check_bounds(make_subject()))
     assert "terms per coupling at the beginning, " in line.text
     found = iter([[3, 4, 5], [3, 4, 5], [3, 8, 9]])  # the second one is that of the row of the log
     monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.count_products", lambda _: next(found))
-    line = only(check_bounds(subject()))
+    line = only(check_bounds(make_subject()))
     assert line.verdict == "slow"
     assert "3 to 5 terms per coupling at the beginning, 3 to 9 at the end" in line.text
     assert "training.learning_rate" in line.text
 
 
-def test_weights_that_diverge_in_the_last_step_fail(subject, monkeypatch):
+def test_weights_that_diverge_in_the_last_step_fail(make_subject, monkeypatch):
     found = iter([[3, 4, 5], [3, 4, 5], []])
     monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.count_products", lambda _: next(found))
-    line = only(check_bounds(subject()))
+    line = only(check_bounds(make_subject()))
     assert line.verdict == "FAILED"
     assert "a coupling cannot sum its series at the end: set a smaller training.learning_rate" in line.text
 
@@ -110,8 +110,8 @@ def test_the_error_of_a_short_series_is_a_bound_of_the_real_one():
     assert "bound_entries" not in vars(coupling)
 
 
-def test_a_checkpoint_that_was_altered_fails(subject, monkeypatch):
-    assert only(check_checkpoint(subject())).verdict == "ok"
+def test_a_checkpoint_that_was_altered_fails(make_subject, monkeypatch):
+    assert only(check_checkpoint(make_subject())).verdict == "ok"
     load = TrainingState.load
 
     def altered(*arguments):
@@ -120,10 +120,10 @@ def test_a_checkpoint_that_was_altered_fails(subject, monkeypatch):
         return state, header
 
     monkeypatch.setattr(TrainingState, "load", altered)
-    assert only(check_checkpoint(subject())).verdict == "FAILED"
+    assert only(check_checkpoint(make_subject())).verdict == "FAILED"
 
 
-def test_a_checkpoint_without_moments_fails(subject, monkeypatch):
+def test_a_checkpoint_without_moments_fails(make_subject, monkeypatch):
     load = TrainingState.load
 
     def altered(*arguments):
@@ -132,28 +132,28 @@ def test_a_checkpoint_without_moments_fails(subject, monkeypatch):
         return state, header
 
     monkeypatch.setattr(TrainingState, "load", altered)
-    assert only(check_checkpoint(subject())).verdict == "FAILED"
+    assert only(check_checkpoint(make_subject())).verdict == "FAILED"
 
 
-def test_a_step_that_finds_no_memory_fails(subject, monkeypatch):
-    assert only(check_memory(subject())).text.startswith("mef on digits, batches of 8 and 6: loss")
+def test_a_step_that_finds_no_memory_fails(make_subject, monkeypatch):
+    assert only(check_memory(make_subject())).text.startswith("mef on digits, batches of 8 and 6: loss")
 
     def step(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", step)
-    line = only(check_memory(subject()))
+    line = only(check_memory(make_subject()))
     assert line.verdict == "FAILED"
     assert "--training.batch-size" in line.text
 
 
-def test_a_loss_that_is_not_finite_fails(subject, monkeypatch):
+def test_a_loss_that_is_not_finite_fails(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", lambda *_: torch.tensor(torch.nan))
-    assert only(check_memory(subject())).verdict == "FAILED"
+    assert only(check_memory(make_subject())).verdict == "FAILED"
 
 
-def test_the_hours_of_a_preset_follow_from_the_time_of_a_step(subject, resolved):
-    one = subject()
+def test_the_hours_of_a_preset_follow_from_the_time_of_a_step(make_subject, resolve_demo):
+    one = make_subject()
     (workload,) = one.workloads
     one.seconds[workload.name] = 3600.0
     assert (workload.count, workload.steps_per_epoch) == (1150, 144)
@@ -161,9 +161,9 @@ def test_the_hours_of_a_preset_follow_from_the_time_of_a_step(subject, resolved)
     assert f"train_flow {hours:.3g} h for each of {workload.runs} runs" in next(check_hours(one)).text
 
 
-def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(subject):
+def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(make_subject):
     """By hand: runs, epochs and images of preset demo, at an hour an image or a step."""
-    one = subject()
+    one = make_subject()
     runs, epochs = one.main.runs, one.main.training.epochs
     classifiers = one.config.for_dataset("digits").classifiers
     assert compute_stage_hours(one)[0] == {}
@@ -185,8 +185,8 @@ def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(subject):
     assert compute_stage_hours(one)[0] == {}
 
 
-def test_stages_that_no_check_measured_are_named(subject):
-    one = subject()
+def test_stages_that_no_check_measured_are_named(make_subject):
+    one = make_subject()
     one.per_image["classifier_step", "swin", "digits"] = 1.0
     found = list(check_hours(one))
     assert [line.text.split(": about")[0] for line in found[:2]] == ["train_classifier: swin", "all stages"]
@@ -194,15 +194,15 @@ def test_stages_that_no_check_measured_are_named(subject):
     assert all(name in found[-1].text for name in ("generate", "augment", "train_flow: mef", "resnet18"))
 
 
-def test_both_directions_of_a_flow_are_timed(subject):
-    one = subject()
+def test_both_directions_of_a_flow_are_timed(make_subject):
+    one = make_subject()
     assert only(check_passes(one)).verdict == "ok"
     assert one.per_image.keys() == {("flow_forward", "mef", "digits"), ("flow_inverse", "mef", "digits")}
     assert all(seconds > 0 for seconds in one.per_image.values())
 
 
-def test_without_a_number_of_images_the_data_are_missing(subject):
-    one = subject()
+def test_without_a_number_of_images_the_data_are_missing(make_subject):
+    one = make_subject()
     one.workloads = [replace(one.main, count=None)]
     one.seconds[one.main.name] = 1.0
     line = next(check_hours(one))
@@ -211,27 +211,27 @@ def test_without_a_number_of_images_the_data_are_missing(subject):
 
 
 @pytest.mark.parametrize(("short", "batches"), [(0.0, [16]), (1e9, [16, 64])])
-def test_the_speed_of_a_step_is_that_of_the_whole_batch(subject, monkeypatch, short, batches):
+def test_the_speed_of_a_step_is_that_of_the_whole_batch(make_subject, monkeypatch, short, batches):
     """It is projected on a CPU, or measured if it is short."""
     monkeypatch.setattr(nfpi.checks.steps, "SHORT_STEP", short)
     monkeypatch.setattr(nfpi.checks.steps, "time_action", lambda *_: 1.0)
-    one = subject(training={"batch_size": 64})
+    one = make_subject(training={"batch_size": 64})
     lines = list(check_speed(one))
     assert all(f"batch {batch}: 1e+03 ms" in line.text for batch, line in zip(batches, lines, strict=True))
     assert one.seconds == {"mef on digits": 64 / batches[-1]}
 
 
 @pytest.mark.parametrize(("short", "batch"), [(0.0, 4), (1e9, 100)])
-def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(subject, monkeypatch, short, batch):
+def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(make_subject, monkeypatch, short, batch):
     monkeypatch.setattr(nfpi.checks.classifiers, "SHORT_STEP", short)
-    first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(subject().config).items()))])
+    first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(make_subject().config).items()))])
     monkeypatch.setattr(nfpi.checks.classifiers, "find_classifiers", lambda _: first)
-    line = only(check_classifiers(subject()))
+    line = only(check_classifiers(make_subject()))
     assert line.text.startswith(f"resnet18, batch {batch} of 8×8")
     assert ("whole batch of 100" in line.text) == (batch == 4)
 
 
-def test_a_memory_format_lasts_as_long_as_its_block(subject):
+def test_a_memory_format_lasts_as_long_as_its_block(make_subject):
     found = [import_module(f"nfpi.flows.{module.name}") for module in iter_modules(nfpi.flows.__path__)]
     modules = [module for module in found if hasattr(module, "choose_convolution_format")]  # inputs and kernels alike
     before = [module.choose_convolution_format for module in modules]
@@ -261,36 +261,36 @@ def test_peaks_stand_in_one_place():
     assert all(any(card.peaks is peaks for peaks in PEAKS.values()) for card in CARDS)
 
 
-def test_a_machine_that_other_processes_use_is_slow(subject, monkeypatch):
+def test_a_machine_that_other_processes_use_is_slow(make_subject, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 4)
     for load, verdict in ((1.6, "ok"), (2.6, "slow")):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
-        line = only(check_threads(subject()))
+        line = only(check_threads(make_subject()))
         assert line.verdict == verdict
     assert "load average 3: other processes make all times too long; wait, or set OMP_NUM_THREADS=1" in line.text
 
 
-def test_more_threads_than_cores_are_slow(subject, monkeypatch):
+def test_more_threads_than_cores_are_slow(make_subject, monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert only(check_threads(subject())).verdict == "ok"
+    assert only(check_threads(make_subject())).verdict == "ok"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 4)
-    line = only(check_threads(subject()))
+    line = only(check_threads(make_subject()))
     assert line.verdict == "slow"
     assert "OMP_NUM_THREADS=4" in line.text
 
 
-def test_more_workers_than_cores_are_slow(subject, monkeypatch):
+def test_more_workers_than_cores_are_slow(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 4)
-    line = only(check_threads(subject(training={"workers": 8})))
+    line = only(check_threads(make_subject(training={"workers": 8})))
     assert line.verdict == "slow"
     assert "training.workers: 3" in line.text
 
 
-def test_little_shared_memory_fails(subject, tmp_path, monkeypatch):
-    one = subject(training={"workers": 6, "batch_size": 100_000})
+def test_little_shared_memory_fails(make_subject, tmp_path, monkeypatch):
+    one = make_subject(training={"workers": 6, "batch_size": 100_000})
     assert only(check_shared_memory(one, tmp_path / "none")).verdict == "ok"
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(nfpi.checks.machine.shutil, "disk_usage", lambda _: usage(0, 0, 64 * 2**20))
@@ -300,23 +300,23 @@ def test_little_shared_memory_fails(subject, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("workers", "enough"), [(0, 5.0), (2, 1.2)])
-def test_a_loader_that_cannot_keep_up_is_slow(subject, monkeypatch, workers, enough):
+def test_a_loader_that_cannot_keep_up_is_slow(make_subject, monkeypatch, workers, enough):
     """Reading before a step adds to its time; workers read beside it."""
     monkeypatch.setattr(nfpi.checks.machine, "measure_reading_rate", lambda *_: 800.0)
     monkeypatch.setattr(nfpi.checks.machine, "count_cores", lambda: 8)
-    one = subject(training={"workers": workers})
+    one = make_subject(training={"workers": workers})
     for needed, verdict in ((800 / enough / 1.01, "ok"), (800 / enough * 1.01, "slow")):
         one.seconds[one.main.name] = 8 / needed
         line = only(check_loader(one))
         assert line.verdict == verdict
         assert ("training.workers: " in line.text) == (verdict == "slow")
         assert ("adds" in line.text) == (not workers)
-    one = subject(training={"workers": 7})
+    one = make_subject(training={"workers": 7})
     one.seconds[one.main.name] = 1e-9
     assert "ask for more cores" in only(check_loader(one)).text
 
 
-def test_reading_waits_neither_for_a_device_nor_for_batches_made_before(subject, monkeypatch):
+def test_reading_waits_neither_for_a_device_nor_for_batches_made_before(make_subject, monkeypatch):
     """Two workers make four batches ahead, and the first one starts them."""
     seconds, slow = iter(range(100)), iter([])
 
@@ -333,26 +333,26 @@ def test_reading_waits_neither_for_a_device_nor_for_batches_made_before(subject,
     monkeypatch.setattr(nfpi.checks.machine.TrainingData, "read", read)
     monkeypatch.setattr(nfpi.checks.machine.TrainingData, "stream", lambda *_: slow)
     monkeypatch.setattr(nfpi.checks.machine.time, "perf_counter", clock)
-    assert measure_reading_rate(subject(), 2) == 8 * 8
+    assert measure_reading_rate(make_subject(), 2) == 8 * 8
     assert events == [0, 1, 2, 3, 4, "clock", 5, 6, 7, 8, 9, 10, 11, 12, "clock"]
 
 
-def test_a_classifier_whose_loss_is_not_finite_fails(subject, monkeypatch):
-    first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(subject().config).items()))])
+def test_a_classifier_whose_loss_is_not_finite_fails(make_subject, monkeypatch):
+    first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(make_subject().config).items()))])
     monkeypatch.setattr(nfpi.checks.classifiers, "find_classifiers", lambda _: first)
     monkeypatch.setattr(nfpi.checks.classifiers, "SHORT_STEP", 0.0)
-    one = subject()
+    one = make_subject()
     assert only(check_classifiers(one)).verdict == "ok"
     assert one.per_image.keys() == {("classifier_step", "resnet18", "digits")}
     monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * torch.nan)
-    line = only(check_classifiers(subject()))
+    line = only(check_classifiers(make_subject()))
     assert line.verdict == "FAILED"
     assert line.text.startswith("resnet18, batch 4: ")
 
 
-def test_data_that_are_not_prepared_are_missing(subject, resolved, make_images):
-    assert only(check_data(subject())).verdict == "missing"
-    found = resolved()
+def test_data_that_are_not_prepared_are_missing(make_subject, resolve_demo, make_images):
+    assert only(check_data(make_subject())).verdict == "missing"
+    found = resolve_demo()
     images = make_images(classes=10)
     write_image_set(
         found.results / "demo/digits/splits/train",
@@ -362,38 +362,38 @@ def test_data_that_are_not_prepared_are_missing(subject, resolved, make_images):
         name="digits",
         flip=False,
     )
-    one = subject()
+    one = make_subject()
     assert only(check_data(one)).text == "digits: 200 training images (1, 8, 8), 10 classes"
     assert one.main.count == 200
 
 
-def test_a_folder_that_is_not_there_is_named(subject):
-    line = only(check_data(subject(datasets={"digits": {"folder": "/not/there"}})))
+def test_a_folder_that_is_not_there_is_named(make_subject):
+    line = only(check_data(make_subject(datasets={"digits": {"folder": "/not/there"}})))
     assert (line.verdict, "datasets.digits.folder: /not/there" in line.text) == ("missing", True)
 
 
-def test_weights_that_are_not_there_are_missing(subject):
-    line = only(check_weights(subject(classifiers={"resnet18": {"weights": "/not/there.safetensors"}})))
+def test_weights_that_are_not_there_are_missing(make_subject):
+    line = only(check_weights(make_subject(classifiers={"resnet18": {"weights": "/not/there.safetensors"}})))
     assert (line.verdict, "classifiers.resnet18.weights" in line.text) == ("missing", True)
 
 
-def test_an_autoencoder_that_is_not_there_is_missing(subject, tmp_path):
+def test_an_autoencoder_that_is_not_there_is_missing(make_subject, tmp_path):
     settings = {"source": "imagefolder", "folder": "x", "image_size": 64, "vae": "/not/there"}
-    one = subject(datasets={"digits": settings})
+    one = make_subject(datasets={"digits": settings})
     assert one.main.images.shape == (4, 8, 8)
     assert only(check_autoencoder(one)).verdict == "missing"
-    one = subject(datasets={"digits": settings | {"vae": str(tmp_path)}})
+    one = make_subject(datasets={"digits": settings | {"vae": str(tmp_path)}})
     assert only(check_autoencoder(one)).verdict == "FAILED"
 
 
-def test_an_account_is_named(subject):
-    assert list(check_account(subject())) == []
-    assert only(check_account(subject(cluster={}))).verdict == "missing"
-    assert only(check_account(subject(cluster={"account": "abc@v100"}))).text.endswith("abc@v100")
+def test_an_account_is_named(make_subject):
+    assert list(check_account(make_subject())) == []
+    assert only(check_account(make_subject(cluster={}))).verdict == "missing"
+    assert only(check_account(make_subject(cluster={"account": "abc@v100"}))).text.endswith("abc@v100")
 
 
-def test_steps_that_are_alike_are_measured_once(resolved):
-    found = resolved(preset="paper")
+def test_steps_that_are_alike_are_measured_once(resolve_demo):
+    found = resolve_demo(preset="paper")
     one = Subject(found.preset, found.config, find_workloads(found), torch.device("cpu"))
     alike = [workload for workload in one.workloads if workload.flow == "mef" and workload.images.shape == (3, 32, 32)]
     assert len(alike) > 2
@@ -402,15 +402,15 @@ def test_steps_that_are_alike_are_measured_once(resolved):
     assert one.seconds == {workload.name: 2.0 for workload in alike}
 
 
-def test_flows_of_a_preset_are_found_with_their_runs(resolved):
-    found = {workload.name: workload for workload in find_workloads(resolved())}
+def test_flows_of_a_preset_are_found_with_their_runs(resolve_demo):
+    found = {workload.name: workload for workload in find_workloads(resolve_demo())}
     assert {"mef on digits", "glow on digits", "transformer on digits"} <= found.keys()
     assert found["glow on digits"].runs == 2
 
 
-def test_a_step_is_timed_compiled_where_trainings_are(subject, monkeypatch):
+def test_a_step_is_timed_compiled_where_trainings_are(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.steps, "choose_compiler", lambda *_: "eager")
-    one = subject()
+    one = make_subject()
     lines = list(check_speed(one))
     assert [line.check for line in lines] == ["speed", "compile"]
     assert "compiled, in 32-true, batch 8" in lines[1].text

@@ -18,7 +18,7 @@ GIB = 2**30
 
 
 @pytest.fixture
-def on_h100(monkeypatch, subject):
+def on_h100(monkeypatch, make_subject):
     """The tiny flow on a processor that is called an H100 and has 80 GiB, of which 8 are used."""
     monkeypatch.setattr(Subject, "on_gpu", True)
     for name, value in {
@@ -30,7 +30,7 @@ def on_h100(monkeypatch, subject):
         "set_sync_debug_mode": None,
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
-    return subject
+    return make_subject
 
 
 def only(lines):

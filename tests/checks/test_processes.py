@@ -23,19 +23,19 @@ OTHER_WEIGHTS = TWO_DEVICES.replace(
 
 
 @pytest.mark.parametrize(("program", "verdict"), [(TWO_DEVICES, "ok"), (OTHER_WEIGHTS, "FAILED")])
-def test_two_processes_train_as_one(subject, program, verdict):
-    line = compare_processes(subject(), [sys.executable, "-c", program])
+def test_two_processes_train_as_one(make_subject, program, verdict):
+    line = compare_processes(make_subject(), [sys.executable, "-c", program])
     assert line.verdict == verdict, line.text
     assert "bits/dim" in line.text
 
 
-def test_a_training_that_fails_is_named(subject):
-    line = compare_processes(subject(), [sys.executable, "-c", "import sys; sys.exit('nfpi: error: no luck')"])
+def test_a_training_that_fails_is_named(make_subject):
+    line = compare_processes(make_subject(), [sys.executable, "-c", "import sys; sys.exit('nfpi: error: no luck')"])
     assert (line.verdict, line.text) == ("FAILED", "1 process: nfpi: error: no luck")
 
 
-def test_without_two_cards_nothing_is_trained(subject, monkeypatch):
+def test_without_two_cards_nothing_is_trained(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.processes, "count_visible_gpus", lambda: 1)
-    assert list(check_processes(subject())) == []
-    (line,) = check_processes(subject(resources={"train_flow": {"gpu": 4}}))
+    assert list(check_processes(make_subject())) == []
+    (line,) = check_processes(make_subject(resources={"train_flow": {"gpu": 4}}))
     assert (line.check, line.verdict) == ("processes", "missing")

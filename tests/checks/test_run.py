@@ -22,8 +22,8 @@ def no_gpu(monkeypatch):
     monkeypatch.setenv("NFPI_DEVICE", "cpu")
 
 
-def test_on_a_cpu_nothing_fails(resolved):
-    lines = list(run_checks(resolved(), "digits", "mef"))
+def test_on_a_cpu_nothing_fails(resolve_demo):
+    lines = list(run_checks(resolve_demo(), "digits", "mef"))
     assert [line for line in lines if line.verdict == "FAILED"] == []
     assert {"device", "flow", "series", "checkpoint", "step", "speed", "hours", "loader"} <= {
         line.check for line in lines if line.verdict == "ok"
@@ -37,45 +37,45 @@ def test_on_a_cpu_nothing_fails(resolved):
 
 
 @pytest.mark.parametrize("settings", [{}, {"cluster": {}, "resources": {"train_flow": {"gpu": 1}}}])
-def test_an_allocated_gpu_that_torch_cannot_use_fails_and_ends_the_list(resolved, monkeypatch, settings):
+def test_an_allocated_gpu_that_torch_cannot_use_fails_and_ends_the_list(resolve_demo, monkeypatch, settings):
     monkeypatch.delenv("NFPI_DEVICE")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
-    (line,) = run_checks(resolved(**settings))
+    (line,) = run_checks(resolve_demo(**settings))
     assert (line.check, line.verdict) == ("device", "FAILED")
     assert "expected a GPU" in line.text
 
 
-def test_a_promised_gpu_that_is_not_there_fails(resolved, monkeypatch):
+def test_a_promised_gpu_that_is_not_there_fails(resolve_demo, monkeypatch):
     monkeypatch.delenv("NFPI_DEVICE")
     monkeypatch.setattr(nfpi.checks.build, "count_visible_gpus", lambda: 0)
-    (line,) = run_checks(resolved(cluster={}, resources={"train_flow": {"gpu": 1}}))
+    (line,) = run_checks(resolve_demo(cluster={}, resources={"train_flow": {"gpu": 1}}))
     assert line.verdict == "FAILED"
     assert "asks the cluster for 1 GPU" in line.text
 
 
-def test_an_error_of_a_check_is_its_line_and_the_others_go_on(subject, monkeypatch):
-    def check_thing(subject):
+def test_an_error_of_a_check_is_its_line_and_the_others_go_on(make_subject, monkeypatch):
+    def check_thing(make_subject):
         raise RuntimeError("out\nof order")
         yield
 
-    assert list(run_check(check_thing, subject())) == [Line("thing", "FAILED", "RuntimeError: out of order")]
+    assert list(run_check(check_thing, make_subject())) == [Line("thing", "FAILED", "RuntimeError: out of order")]
 
 
-def test_a_signal_ends_the_list(subject):
-    def check_thing(subject):
+def test_a_signal_ends_the_list(make_subject):
+    def check_thing(make_subject):
         raise Interrupted("stopped")
         yield
 
     with pytest.raises(Interrupted):
-        list(run_check(check_thing, subject()))
+        list(run_check(check_thing, make_subject()))
 
 
-def test_a_flow_that_the_preset_does_not_train_is_refused(resolved):
+def test_a_flow_that_the_preset_does_not_train_is_refused(resolve_demo):
     with pytest.raises(
         ValueError, match="expected a flow that its tables train, received nope on any data set; it has"
     ):
-        list(run_checks(resolved(), flow="nope"))
+        list(run_checks(resolve_demo(), flow="nope"))
 
 
 @pytest.mark.parametrize(("verdict", "status"), [("ok", 0), ("slow", 0), ("missing", 0), ("FAILED", 1)])

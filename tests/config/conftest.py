@@ -44,7 +44,7 @@ class Project:
     folder: Path
 
     def write(self, file: str, content: Any) -> Path:
-        """A file, from settings or from its text."""
+        """Write settings or a text to a file."""
         path = self.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, allow_unicode=True))
@@ -57,14 +57,14 @@ class Project:
         presets: Mapping[str, Any] | None = None,
         **groups: Any,
     ) -> Resolved:
-        """What comes of it, with whole groups of config.yaml and whole presets replaced."""
+        """Resolve the settings, with some groups of config.yaml and some presets replaced as a whole."""
         config = self.write("config.yaml", copy.deepcopy(BASE) | groups)
         for name, content in (PRESETS | dict(presets or {})).items():
             self.write(f"presets/{name}.yaml", content)
         return resolve(config, self.folder / "presets", overrides)
 
-    def config(self, overrides: Mapping[str, Any] | None = None, **changes: Any) -> Config:
-        """Its settings."""
+    def resolve_config(self, overrides: Mapping[str, Any] | None = None, **changes: Any) -> Config:
+        """Resolve the settings, and return those of the call."""
         return self.resolve(overrides, **changes).config
 
 
@@ -76,7 +76,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Remove what a test registers when it ends."""
     known = [dict(registry._variants) for registry in REGISTRIES]
     yield
     for registry, variants in zip(REGISTRIES, known, strict=True):

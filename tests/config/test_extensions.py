@@ -46,7 +46,7 @@ def test_an_extension_registers_a_prior_that_the_config_uses(project):
             "tables": {"t": {"experiments": [{"dataset": "digits", "prior": "mine"}]}},
         },
     )
-    config = project.config({"preset": str(preset)})
+    config = project.resolve_config({"preset": str(preset)})
     assert config.priors["mine"].radius == 20
     assert config.priors["mine"].start == "identity"
     assert PRIORS.extract_settings(config.priors["mine"]).model_dump() == {"radius": 20.0}
@@ -59,7 +59,7 @@ def test_an_extension_registers_a_prior_that_the_config_uses(project):
 def test_zero_of_a_prior_that_keeps_the_initial_gaussians_then_is_the_baseline(project):
     text = SIMPLEX.replace("uses_weight=False", "uses_weight=True, keeps_initial_at_zero=True")
     path = project.write("simplex.py", text)
-    config = project.config(
+    config = project.resolve_config(
         extensions=[str(path)], priors={"fpi": {}, "mine": {"method": "simplex", "start": "random"}}
     )
     assert config.run("digits", "mef", "mine", 0, 1).prior == "baseline-random"
@@ -90,7 +90,7 @@ def test_a_setting_of_ones_own_is_checked_as_all_others(project):
 def test_a_metric_becomes_a_column_of_flows_and_of_classifiers_of_generated_images(project):
     path = project.write("brier.py", BRIER)
     tables = {"t": {"metrics": ["brier", "cnn_brier"], "experiments": [{"dataset": "digits", "lambdas": [0]}]}}
-    config = project.config(extensions=[str(path)], tables=tables)
+    config = project.resolve_config(extensions=[str(path)], tables=tables)
     assert config.tables["t"].metrics == ["brier", "cnn_brier"]
     assert (metric("brier").label, metric("cnn_brier").label, metric("cnn_brier").decimals) == ("Brier", "CNN Brier", 3)
     assert METRICS["brier"].build([], []) == 0.5
@@ -181,7 +181,7 @@ def test_files_add_up_along_presets_and_what_the_user_passes(project):
     project.write("parent/parent.yaml", content)
     extending = {"extends": "../parent/parent.yaml", "extensions": ["more.py", "../parent/simplex.py"]}
     preset = project.write("child/child.yaml", extending)
-    config = project.config({"preset": str(preset), "extensions": [str(passed)]})
+    config = project.resolve_config({"preset": str(preset), "extensions": [str(passed)]})
     assert [file.resolve() for file in config.extensions] == [parent, child, passed]
     assert config.priors["mine"].method == "simplex"
 
@@ -223,7 +223,7 @@ def test_the_schema_knows_what_is_registered(project):
 def test_a_variant_may_have_no_settings_of_its_own(project):
     text = "from nfpi.config import FLOWS\nFLOWS.register('plain', builder=lambda shape, settings: None)\n"
     path = project.write("mine.py", text)
-    config = project.config(
+    config = project.resolve_config(
         extensions=[str(path)], flows={"mef": {}, "p": {"kind": "plain", "training": {"epochs": 3}}}
     )
     assert config.flows["p"].model_dump() == {"kind": "plain", "training": {"epochs": 3}}

@@ -102,7 +102,7 @@ def test_only_named_blocks_are_replaced():
 
 
 def test_a_method_may_be_chosen_on_the_command_line(project):
-    config = project.config(
+    config = project.resolve_config(
         {"priors": {"fpi": {"method": "gradient_descent"}}}, priors={"fpi": {"alpha": 3, "update": "exact"}}
     )
     assert config.priors["fpi"].method == "gradient_descent"
@@ -134,11 +134,11 @@ def test_a_preset_may_extend_one_of_the_project_or_a_file_beside_it(project):
     assert resolved.config.seeds == [2]
     assert (resolved.config.training.epochs, resolved.config.training.batch_size) == (10, 7)
     assert list(resolved.config.tables) == ["table2"]
-    assert project.config({"preset": str(path), "seeds": [3]}).seeds == [3]
+    assert project.resolve_config({"preset": str(path), "seeds": [3]}).seeds == [3]
 
 
 def test_a_preset_of_the_project_may_extend_another(project):
-    config = project.config({"preset": "large"}, presets={"large": {"extends": "small", "seeds": [1, 2]}})
+    config = project.resolve_config({"preset": "large"}, presets={"large": {"extends": "small", "seeds": [1, 2]}})
     assert (config.training.epochs, config.seeds) == (10, [1, 2])
 
 
@@ -154,7 +154,7 @@ def test_paths_in_a_file_of_ones_own_are_relative_to_it(project, monkeypatch):
         "classifiers": {"swin": {"weights": "../swin.bin"}},
     }
     path = project.write("mine/sweep.yaml", content)
-    config = project.config({"preset": str(path)})
+    config = project.resolve_config({"preset": str(path)})
     mine = path.parent
     assert config.extensions == [mine / "extensions/empty.py"]
     assert config.datasets["digits"].vae == mine / "vae"
@@ -182,7 +182,7 @@ def test_a_text_is_a_path_where_its_setting_is_one(project):
         "priors": {"p": {"method": "s", "weights": "uniform", "means": "means.npy", "start": "identity"}},
         "datasets": {"folder": {"folder": "images"}, "weights": {"vae": "$HOME/vae"}},
     }
-    config = project.config({"preset": str(project.write("mine/sweep.yaml", content))})
+    config = project.resolve_config({"preset": str(project.write("mine/sweep.yaml", content))})
     mine = project.folder.resolve() / "mine"
     prior = config.priors["p"]
     assert (prior.weights, prior.means, prior.start) == ("uniform", mine / "means.npy", "identity")
@@ -197,7 +197,7 @@ def test_numbers_and_choices_may_be_texts_in_a_file_of_ones_own(project):
         "priors": {"fpi": {"update": "exact", "tolerance": "1e-4"}},
         "flows": {"mef": {"kind": "glow", "training": {"learning_rate": "1e-3"}}},
     }
-    config = project.config({"preset": str(project.write("mine/sweep.yaml", content))})
+    config = project.resolve_config({"preset": str(project.write("mine/sweep.yaml", content))})
     assert (config.training.learning_rate, config.training.epochs) == (1e-3, 7)
     assert (config.priors["fpi"].update, config.priors["fpi"].tolerance) == ("exact", 1e-4)
     assert config.resolve_training("digits", "mef").learning_rate == 1e-3
@@ -205,8 +205,8 @@ def test_numbers_and_choices_may_be_texts_in_a_file_of_ones_own(project):
 
 def test_paths_of_the_project_and_of_the_user_are_relative_to_where_the_call_is_made(project):
     vae = {"datasets": {"digits": {"vae": "models/vae"}}}
-    assert project.config(presets={"small": vae}).datasets["digits"].vae == Path("models/vae")
-    assert project.config(vae).datasets["digits"].vae == Path("models/vae")
+    assert project.resolve_config(presets={"small": vae}).datasets["digits"].vae == Path("models/vae")
+    assert project.resolve_config(vae).datasets["digits"].vae == Path("models/vae")
 
 
 FAULTS = {

@@ -23,7 +23,7 @@ def test_the_user_wins_over_the_preset_and_the_preset_over_the_rest(project):
     training = resolved.config.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (10, 64, 1e-2)
     assert resolved.config.seeds == [1999]
-    training = project.config({"training": {"epochs": 3, "learning_rate": 0.5}}).training
+    training = project.resolve_config({"training": {"epochs": 3, "learning_rate": 0.5}}).training
     assert (training.epochs, training.batch_size, training.learning_rate) == (3, 64, 0.5)
 
 
@@ -36,7 +36,7 @@ def test_the_user_chooses_the_preset_and_the_folder(project):
 
 
 def test_settings_cannot_be_changed_afterwards(project):
-    config = project.config()
+    config = project.resolve_config()
     with pytest.raises(ValidationError, match="frozen"):
         config.training.epochs = 3
 
@@ -46,13 +46,13 @@ def test_settings_cannot_be_changed_afterwards(project):
 
 def test_null_may_be_written_as_snakemakes_config_reads_it(project):
     overrides = {"tables": {"table2": {"experiments": [{"dataset": "digits", "lambdas": ["0"], "classifier": "null"}]}}}
-    (experiment,) = project.config(overrides).tables["table2"].experiments
+    (experiment,) = project.resolve_config(overrides).tables["table2"].experiments
     assert experiment.classifier is None
 
 
 def test_overrides_hold_for_their_data_set_only(project):
     overrides = {"classifiers": {"resnet18": {"epochs": 50}}, "flows": {"mef": {"coupling": "affine"}}}
-    config = project.config(
+    config = project.resolve_config(
         datasets={"other": {"overrides": overrides}, "digits": {}}, classifiers={"resnet18": {"batch_size": 7}}
     )
     other = config.for_dataset("other")
@@ -66,14 +66,14 @@ def test_overrides_hold_for_their_data_set_only(project):
 
 def test_an_override_may_choose_another_backbone(project):
     overrides = {"flows": {"mef": {"kind": "transformer", "width": 64}}}
-    flow = project.config(datasets={"digits": {"overrides": overrides}}).for_dataset("digits").flows["mef"]
+    flow = project.resolve_config(datasets={"digits": {"overrides": overrides}}).for_dataset("digits").flows["mef"]
     assert (flow.kind, flow.width) == ("transformer", 64)
 
 
 def test_a_training_is_that_of_all_then_of_the_backbone_then_of_the_data_set(project):
     overrides = {"training": {"learning_rate": 3.0, "warmup_steps": 3}}
     flows = {"mef": {}, "glow": {"kind": "glow", "training": {"learning_rate": 2.0, "ema_power": 0.5}}}
-    config = project.config(datasets={"digits": {}, "other": {"overrides": overrides}}, flows=flows)
+    config = project.resolve_config(datasets={"digits": {}, "other": {"overrides": overrides}}, flows=flows)
 
     def of(dataset: str, flow: str) -> tuple[float, float, int, int]:
         training = config.resolve_training(dataset, flow)
@@ -93,7 +93,7 @@ def test_a_folder_may_name_the_home_and_variables(project, monkeypatch):
         "other": {"folder": "~/${NFPI_TEST_SCRATCH}"},
         "third": {"folder": "plain"},
     }
-    config = project.config(datasets=datasets)
+    config = project.resolve_config(datasets=datasets)
     assert config.datasets["digits"].folder == Path("/scratch/me/digits")
     assert config.datasets["other"].folder == Path("/home/me//scratch/me")
     assert config.datasets["third"].folder == Path("plain")
@@ -103,7 +103,7 @@ def test_a_folder_may_name_the_home_and_variables(project, monkeypatch):
 
 
 def test_zero_of_a_fixed_point_is_shared_and_that_of_gradient_descent_its_own(project):
-    config = project.config()
+    config = project.resolve_config()
     places = {name: config.run("digits", "mef", name, 0, 1).prior for name in config.priors}
     assert places == {"fpi": "baseline", "mean_only": "baseline-identity", "nfgd": "nfgd", "repeated": "baseline"}
     assert config.run("digits", "mef", "fpi", 1.0, 1).prior == "fpi"
@@ -112,7 +112,7 @@ def test_zero_of_a_fixed_point_is_shared_and_that_of_gradient_descent_its_own(pr
 def test_a_setting_that_was_added_later_is_written_where_it_is_not_the_default(project):
     """Results that were made without it stay up to date: Snakemake compares settings as they are written."""
     blocks = {"fpi": {"isotropic_variance": False}, "mine": {"isotropic_variance": True}}
-    config = project.config({"priors": blocks})
+    config = project.resolve_config({"priors": blocks})
     assert "isotropic_variance" not in config.priors["fpi"].model_dump()
     assert config.priors["mine"].model_dump()["isotropic_variance"]
     assert FixedPointSettings.model_validate(FixedPointSettings().model_dump()) == FixedPointSettings()
@@ -120,7 +120,7 @@ def test_a_setting_that_was_added_later_is_written_where_it_is_not_the_default(p
 
 def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
     experiment = {"dataset": "digits", "lambdas": [7, 0, 7.0], "classifier": "resnet18"}
-    config = project.config(seeds=[1, 2], tables={"t": {"experiments": [experiment]}})
+    config = project.resolve_config(seeds=[1, 2], tables={"t": {"experiments": [experiment]}})
     (made,) = config.tables["t"].experiments
     assert made.weights == [0, 7]
     flow = {"dataset": "digits", "flow": "mef", "prior": "fpi", "weight": 7.0}
@@ -131,7 +131,9 @@ def test_a_seed_has_a_run_of_the_flow_and_one_of_the_classifier(project):
 
 def test_the_weight_of_a_figure_is_lambda_in_files_and_in_the_json_of_stages(project):
     figures = {"samples": {"dataset": "other", "lambda": "1e4"}}
-    config = project.config(figures=figures, datasets={"digits": {}, "other": {"overrides": {"nfa": {"axes": 3}}}})
+    config = project.resolve_config(
+        figures=figures, datasets={"digits": {}, "other": {"overrides": {"nfa": {"axes": 3}}}}
+    )
     figure = config.figures["samples"]
     assert figure.weight == 1e4
     dumped = json.loads(json.dumps(figure.model_dump(mode="json")))
@@ -398,14 +400,14 @@ def test_a_fault_of_a_preset_that_was_not_chosen_does_not_matter(project):
 
 def test_a_figure_that_its_prior_does_not_suit_matters_when_it_is_asked_for(project):
     figures = {"residuals": {"dataset": "digits", "lambdas": [1]}}
-    config = project.config({"priors": {"fpi": {"method": "gradient_descent"}}}, figures=figures)
+    config = project.resolve_config({"priors": {"fpi": {"method": "gradient_descent"}}}, figures=figures)
     with pytest.raises(ConfigError, match="expected a prior fitted by fixed-point iteration, received 'fpi'"):
         config.figures["residuals"].files(config, Layout(Path("results/small")))
 
 
 def test_null_leaves_a_figure_out(project):
     figures = {"figure1": {"dataset": "digits"}, "samples": {"dataset": "digits"}}
-    assert list(project.config({"figures": {"samples": None}}, figures=figures).figures) == ["figure1"]
+    assert list(project.resolve_config({"figures": {"samples": None}}, figures=figures).figures) == ["figure1"]
 
 
 @pytest.mark.parametrize(
@@ -439,8 +441,8 @@ def test_numbers_out_of_range_are_refused(model, values):
 def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
     expected = r"(Input should be less than \d+|expected a whole number from 0 to 2³² − 1, or per_seed)"
     with pytest.raises(ConfigError, match=rf"^preset small: {key}: {expected}, received \d+$"):
-        project.config(changes)
-    assert project.config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]
+        project.resolve_config(changes)
+    assert project.resolve_config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]
 
 
 # ---- nothing is chosen where nothing is held out --------------------------------------------------------------
@@ -449,7 +451,7 @@ def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
 def _refit(project, temperatures=(1.0,), best_only=True, **experiment):
     datasets = {"digits": {"refit": True, "overrides": {"generation": {"temperatures": list(temperatures)}}}}
     table = {"best_only": best_only, "experiments": [{"dataset": "digits", **experiment}]}
-    return project.config({"tables": {"table2": table}}, datasets=datasets)
+    return project.resolve_config({"tables": {"table2": table}}, datasets=datasets)
 
 
 def test_a_refit_is_for_what_is_chosen_already(project):
@@ -488,7 +490,7 @@ def test_what_is_not_measured_on_the_validation_split_chooses_nothing(project, b
     experiments = [{"dataset": "digits", "lambdas": [1, 2], "classifier": None} | experiment]
     table = {"best_by": best_by, "experiments": experiments}
     with pytest.raises(ConfigError, match=re.escape(fault)):
-        project.config(tables={"t": table}, classifiers=classifiers)
+        project.resolve_config(tables={"t": table}, classifiers=classifiers)
 
 
 @pytest.mark.parametrize("best_by", ["nf_acc", "bits_per_dim", "ece", "cnn_acc"])
@@ -498,10 +500,10 @@ def test_weights_may_be_chosen_by_what_is_measured_on_the_validation_split(proje
         {"dataset": "digits", "lambdas": [0], "classifier": None},  # nothing to choose
     ]
     datasets = {"digits": {"overrides": {"training": {"epochs": 3}}}}
-    config = project.config(tables={"t": {"best_by": best_by, "experiments": experiments}}, datasets=datasets)
+    config = project.resolve_config(tables={"t": {"best_by": best_by, "experiments": experiments}}, datasets=datasets)
     assert config.tables["t"].best_by == best_by
 
 
 def test_a_table_is_left_out_by_null(project):
-    (name,) = project.config().tables
-    assert project.config({"tables": {name: None}}).tables == {}
+    (name,) = project.resolve_config().tables
+    assert project.resolve_config({"tables": {name: None}}).tables == {}

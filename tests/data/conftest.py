@@ -42,6 +42,6 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
+def restored_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources without those that the test registers, once it has ended."""
     monkeypatch.setattr(SOURCES, "_variants", dict(SOURCES._variants))

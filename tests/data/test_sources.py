@@ -189,7 +189,7 @@ def test_real_jpeg_files(tmp_path):
 # ---- sources of the user's own --------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("restored_sources")
 def test_a_registered_source_is_prepared_like_the_others(tmp_path):
     @register_source("stripes")
     def load_stripes(config: DatasetConfig, download_folder: Path) -> SourceImages:
@@ -204,7 +204,7 @@ def test_a_registered_source_is_prepared_like_the_others(tmp_path):
         register_source("digits")(load_stripes)
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("restored_sources")
 def test_a_source_that_gives_something_else_is_refused(tmp_path):
     register_source("wrong")(lambda config, download_folder: (np.zeros(3), np.zeros(3)))
     register_source("testless")(lambda config, download_folder: SourceImages(["a"], {}))

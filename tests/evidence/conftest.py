@@ -1,4 +1,4 @@
-"""Results of a small preset, as its runs would leave them, without any training."""
+"""Results of a small preset, written without any training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
 N = 100
-"""Test images, each a percent."""
+"""Number of test images; each is one percent."""
 CONFIG: dict[str, Any] = {
     "datasets": {"animals": {}},
     "flows": {"mef": {}},
@@ -37,14 +37,14 @@ CONFIG: dict[str, Any] = {
 
 @dataclass
 class Results:
-    """results/{preset}, and the evidence of it."""
+    """results/{preset}, and the evidence gathered from it."""
 
     root: Path
     evidence: Path
     stored: StoredSettings
 
-    def make(self, seed: int, *, epochs: int = 2, without: tuple[float, ...] = (), shift: float = 0.0) -> None:
-        """Leave the runs of a seed; the largest λ diverged."""
+    def make_runs(self, seed: int, *, epochs: int = 2, without: tuple[float, ...] = (), shift: float = 0.0) -> None:
+        """Write the runs of a seed; the one of the largest λ diverged."""
         for run in list_runs(replace_seeds(self.stored.config, [seed])):
             if run.weight in without:
                 continue
@@ -55,7 +55,7 @@ class Results:
                 self.measure(run, epochs=epochs, shift=shift)
 
     def measure(self, run: Run, *, epochs: int = 2, shift: float = 0.0) -> None:
-        """Leave the metrics and predictions of a run."""
+        """Write the metrics and predictions of a run."""
         value = 80 + run.seed + (5 if run.weight else 0) + shift
         names = ("nf_acc", "validation_nf_acc") if run.classifier is None else ("cnn_acc", "validation_cnn_acc")
         write_metrics(
@@ -75,7 +75,7 @@ class Results:
         write_predictions(self.root / run.folder / "predictions.npz", labels, log_prob)
 
     def gather(self, **options: bool) -> GatheringSummary:
-        """Keep the evidence."""
+        """Gather the evidence."""
         return gather_evidence(self.root, self.evidence, self.stored, **options)
 
 

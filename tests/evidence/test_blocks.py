@@ -33,8 +33,8 @@ Between.
 
 @pytest.fixture
 def rebuilt(results: Results) -> RebuiltResults:
-    results.make(0)
-    results.make(1)
+    results.make_runs(0)
+    results.make_runs(1)
     results.gather()
     return RebuiltResults.read(results.evidence, REFERENCE)
 

@@ -22,7 +22,7 @@ FLOW = Run(dataset="animals", seed=0, flow="mef", prior="fpi", weight=1e4)
 
 
 def test_metrics_are_kept_as_they_are_and_predictions_without_what_no_table_needs(results: Results):
-    results.make(0)
+    results.make_runs(0)
     done = results.gather()
     assert (done.runs, done.missing, done.seeds) == (6, 0, [0])
     for run in done.added:
@@ -38,7 +38,7 @@ def test_metrics_are_kept_as_they_are_and_predictions_without_what_no_table_need
 
 
 def test_checksums_are_those_of_the_usual_command(results: Results):
-    results.make(0)
+    results.make_runs(0)
     results.gather()
     done = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=results.evidence, capture_output=True)
     assert done.returncode == 0
@@ -51,8 +51,8 @@ def test_checksums_are_those_of_the_usual_command(results: Results):
 def test_the_settings_rebuild_the_config_without_paths_of_the_machine(results: Results, tmp_path):
     settings = results.stored.config.model_dump() | {"datasets": {"animals": {"folder": "/somewhere/of/mine/images"}}}
     results.stored = type(results.stored).of("mine", type(results.stored.config).model_validate(settings))
-    results.make(0)
-    results.make(2)
+    results.make_runs(0)
+    results.make_runs(2)
     results.gather()
     found = read_settings(results.evidence)
     assert (found.preset, found.config.seeds) == ("mine", [0, 2])
@@ -61,10 +61,10 @@ def test_the_settings_rebuild_the_config_without_paths_of_the_machine(results: R
 
 
 def test_more_seeds_are_added_to_those_that_are_there(results: Results):
-    results.make(0)
+    results.make_runs(0)
     results.gather()
     shutil.rmtree(results.root)
-    results.make(1)
+    results.make_runs(1)
     done = results.gather()
     assert done.seeds == [0, 1]
     assert len(done.added) == 6
@@ -76,16 +76,16 @@ def test_more_seeds_are_added_to_those_that_are_there(results: Results):
 
 
 def test_runs_that_are_not_made_are_left_out_and_counted(results: Results):
-    results.make(0, without=(1e4,))
+    results.make_runs(0, without=(1e4,))
     done = results.gather()
     assert (done.runs, done.missing) == (4, 2)
 
 
 def test_a_run_of_other_settings_is_refused_and_nothing_changes(results: Results):
-    results.make(0)
+    results.make_runs(0)
     results.gather()
     before = (results.evidence / "SHA256SUMS").read_bytes()
-    results.make(0, epochs=3)
+    results.make_runs(0, epochs=3)
     with pytest.raises(EvidenceError, match=r"expected the settings of .*received others: training\.epochs"):
         results.gather()
     assert (results.evidence / "SHA256SUMS").read_bytes() == before
@@ -95,9 +95,9 @@ def test_a_run_of_other_settings_is_refused_and_nothing_changes(results: Results
 
 
 def test_another_seed_of_other_settings_is_refused(results: Results):
-    results.make(0)
+    results.make_runs(0)
     results.gather()
-    results.make(1, epochs=3)
+    results.make_runs(1, epochs=3)
     with pytest.raises(EvidenceError, match=r"seed=1.*: expected the settings of .*seed=0.*training\.epochs"):
         results.gather()
     results.gather(with_other_settings=True)
@@ -119,16 +119,16 @@ def test_a_run_of_another_seed_is_named_if_the_settings_differ_from_it_alone(res
 
 
 def test_other_values_under_the_same_settings_are_told(results: Results):
-    results.make(0)
+    results.make_runs(0)
     results.gather()
-    results.make(0, shift=1.0)
+    results.make_runs(0, shift=1.0)
     done = results.gather()
     assert len(done.changed) == len(done.replaced) == 4
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.npz"])
 def test_a_damaged_file_is_refused(results: Results, name):
-    results.make(0)
+    results.make_runs(0)
     path = results.root / FLOW.folder / name
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises((EvidenceError, MetricsError), match=name):
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_refused(results: Results, name):
 
 
 def test_predictions_of_other_images_are_refused(results: Results):
-    results.make(0)
+    results.make_runs(0)
     path = results.root / FLOW.folder / "metrics.json"
     path.write_text(path.read_text().replace('"n": 100', '"n": 99'))
     with pytest.raises(EvidenceError, match="expected predictions of 99 images, received 100"):
@@ -145,12 +145,12 @@ def test_predictions_of_other_images_are_refused(results: Results):
 
 
 def test_damaged_evidence_is_not_added_to(results: Results):
-    results.make(0)
+    results.make_runs(0)
     results.gather()
     path = results.evidence / FLOW.folder / "metrics.json"
     path.write_text(path.read_text().replace("85", "95"))
     shutil.rmtree(results.root)
-    results.make(1)
+    results.make_runs(1)
     with pytest.raises(EvidenceError, match=r"seed=0/metrics\.json: expected the checksum in SHA256SUMS"):
         results.gather()
 

@@ -40,8 +40,8 @@ def seal(folder: Path, name: str) -> None:
 @pytest.fixture
 def kept(results: Results) -> Results:
     """Evidence of two seeds, the results of which are gone."""
-    results.make(0)
-    results.make(1)
+    results.make_runs(0)
+    results.make_runs(1)
     results.gather()
     return results
 
@@ -68,14 +68,14 @@ def test_all_is_written_without_the_results(kept: Results, tmp_path):
 
 
 def test_runs_that_are_not_made_are_missing_in_the_table(results: Results):
-    results.make(0, without=(1e4,))
-    results.make(1, without=(0,))
+    results.make_runs(0, without=(1e4,))
+    results.make_runs(1, without=(0,))
     results.gather()
     table = read(results).make_table("table2")
     assert table["nf_acc_seeds"].fillna(0).tolist() == [1, 1, 0]
     shutil.rmtree(results.evidence)
     shutil.rmtree(results.root)
-    results.make(0, without=(1e4,))
+    results.make_runs(0, without=(1e4,))
     results.gather()
     assert read(results).make_table("table2")["status"].tolist()[1] == "missing"
 
@@ -138,7 +138,7 @@ def test_settings_of_another_version_are_refused(kept: Results, change, expected
 
 def test_the_extensions_that_settings_need_are_named(results: Results):
     results.stored = StoredSettings("mine", results.stored.config, ("mine.py",))
-    results.make(0)
+    results.make_runs(0)
     results.gather()
     path = results.evidence / "settings.json"
     text = json.loads(results.stored.to_text())
@@ -158,7 +158,7 @@ def test_a_folder_without_evidence_is_refused(tmp_path):
 
 def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys, caplog):
     caplog.set_level("INFO")
-    results.make(0)
+    results.make_runs(0)
     (results.root / "settings.json").write_text(results.stored.to_text())
     assert main(["evidence", str(results.root), "--output", str(results.evidence)]) == 0
     assert "6 runs of" in caplog.text

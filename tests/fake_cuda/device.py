@@ -1,7 +1,7 @@
 """A CUDA device that computes nothing, for a process that has not imported torch yet.
 
-The device exists for fake tensors only, which have a shape, a type and a device, and no values. So code paths of GPUs
-run on any machine, and show tensors that are on different devices and places where the host waits for the device.
+The device exists for fake tensors only, which have a shape, a type and a device, and no values. So the code paths of
+GPUs run on any machine, which reveals tensors on different devices and places where the host waits for the device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def install(hooks: Path) -> None:
-    """Let torch believe in one CUDA device.
+    """Make torch report one CUDA device.
 
     Args:
         hooks: the shared library of hooks.cpp.
@@ -25,11 +25,11 @@ def install(hooks: Path) -> None:
     libraries = Path(found.origin).parent / "lib"
     for library in (libraries / "libc10.so", libraries / "libtorch_cpu.so", hooks):
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-    _persuade_python()
+    _patch_python()
 
 
-def _persuade_python() -> None:
-    """Parts of torch that are written in Python and ask for themselves whether there is a GPU."""
+def _patch_python() -> None:
+    """Patch the parts of torch that check in Python whether there is a GPU."""
     import numpy as np
     import torch
     import torch.cuda.amp.common
@@ -42,13 +42,13 @@ def _persuade_python() -> None:
     _foreach_supported_types.append(FakeTensor)
     numpy = torch.Tensor.numpy
 
-    def zeros_of_fake(tensor: torch.Tensor, *args: object, **kwargs: object) -> np.ndarray:
+    def convert_to_numpy(tensor: torch.Tensor, *args: object, **kwargs: object) -> np.ndarray:
         if not isinstance(tensor, FakeTensor):
             return numpy(tensor, *args, **kwargs)  # type: ignore[arg-type]
         assert tensor.device.type == "cpu", "NumPy expected a tensor on the CPU"
         return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
-    torch.Tensor.numpy = zeros_of_fake  # type: ignore[method-assign, assignment]
+    torch.Tensor.numpy = convert_to_numpy  # type: ignore[method-assign, assignment]
 
 
 class _Event:

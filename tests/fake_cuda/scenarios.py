@@ -1,6 +1,7 @@
-"""What a GPU would run, on fake CUDA tensors: `python scenarios.py HOOKS` prints what each scenario counted, as JSON.
+"""Count what a GPU would run, on fake CUDA tensors.
 
-A scenario that fails, such as by tensors on different devices, has its error in place of counts.
+`python scenarios.py HOOKS` prints the counts of each scenario as JSON. If a scenario fails, e.g. because of
+tensors on different devices, its error is printed instead of its counts.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ DOMAIN = PixelDomain(0.05)
 
 
 class MixedPrecision(Device):
-    """Modules compute in bfloat16 where autocast says so, and give float32."""
+    """Modules compute under autocast to bfloat16, and return float32."""
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Wrap the module."""
@@ -71,8 +72,8 @@ class _InBfloat16(nn.Module):
 DEVICES = {"32-true": Device(CUDA), "bf16-mixed": MixedPrecision(CUDA)}
 
 
-def images(shape: tuple[int, int, int], count: int) -> ImageSet:
-    """Black images of classes in turn."""
+def make_images(shape: tuple[int, int, int], count: int) -> ImageSet:
+    """Make black images, of each class in turn."""
     channels, height, width = shape
     names = [str(index) for index in range(CLASSES)]
     pixels = np.zeros((count, height, width, channels), np.uint8)
@@ -80,12 +81,12 @@ def images(shape: tuple[int, int, int], count: int) -> ImageSet:
 
 
 class Scenario:
-    """Runs one scenario on fake tensors.
+    """One scenario on fake tensors.
 
     Attributes:
-        mode: in which tensors are fake.
-        counter: of the operations on the device.
-        saved: memory for the backward pass.
+        mode: mode in which tensors are fake.
+        counter: counter of the operations on the device.
+        saved: memory that is saved for the backward pass.
     """
 
     def __init__(self) -> None:
@@ -98,18 +99,18 @@ class Scenario:
         with self.mode, self.counter:
             yield
 
-    def flow(self, shape: tuple[int, int, int], settings: MatrixExponentialSettings) -> MatrixExponentialFlow:
-        """A flow on the device."""
+    def make_flow(self, shape: tuple[int, int, int], settings: MatrixExponentialSettings) -> MatrixExponentialFlow:
+        """Make a flow on the device."""
         flow = MatrixExponentialFlow(shape, **settings.model_dump())
         make_fake(flow, self.mode, CUDA)
         return flow
 
-    def prior(self, dimensions: int) -> GaussianPrior:
-        """Gaussians on the CPU, where they are read."""
+    def make_prior(self, dimensions: int) -> GaussianPrior:
+        """Make Gaussians on the CPU, where files are read to."""
         return GaussianPrior(torch.zeros(CLASSES, dimensions), torch.ones(CLASSES, dimensions))
 
-    def at_each_step(self, ending: Any, name: str) -> None:
-        """Close the counts of a step when this method, which ends it, has run."""
+    def record_each_step(self, ending: Any, name: str) -> None:
+        """Record the counts of each step when the method `name` of `ending`, which ends a step, has run."""
         method = getattr(ending, name)
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -120,15 +121,15 @@ class Scenario:
 
         setattr(ending, name, run)
 
-    def of_second_step(self) -> dict[str, Any]:
-        """Counts of the second step: the first one makes the optimizer's state, and the last one the epoch's row."""
+    def describe_second_step(self) -> dict[str, Any]:
+        """Return the counts of the second step: the first makes the optimizer's state, the last the epoch's row."""
         assert len(self._steps) == STEPS, f"expected {STEPS} steps, received {len(self._steps)}"
         counts, saved = self._steps[1]
         return {**describe(counts), "saved": saved}
 
 
 def describe(counts: Counts) -> dict[str, Any]:
-    """As JSON has it."""
+    """Return counts as a record of JSON."""
     return {
         "operations": len(counts.operations),
         "bytes": counts.bytes,
@@ -140,63 +141,65 @@ def describe(counts: Counts) -> dict[str, Any]:
 def train_flow(
     precision: str, shape: tuple[int, int, int] = (3, 8, 8), settings: Any = SMALL, batch: int = BATCH
 ) -> dict[str, Any]:
-    """Steps of the training loop: noise, forward, backward, optimizer, average."""
+    """Count a step of the training loop: noise, forward, backward, optimizer, average."""
     scenario, device = Scenario(), DEVICES[precision]
-    flow, config = scenario.flow(shape, settings), TrainingConfig(batch_size=batch, augmentation="none")
-    data = TrainingData(images(shape, STEPS * batch), None, config, CUDA)
-    prior = scenario.prior(flow.as_images(torch.empty(1, *shape)).numel())
+    flow, config = scenario.make_flow(shape, settings), TrainingConfig(batch_size=batch, augmentation="none")
+    data = TrainingData(make_images(shape, STEPS * batch), None, config, CUDA)
+    prior = scenario.make_prior(flow.as_images(torch.empty(1, *shape)).numel())
     with scenario.running(), scenario.saved.counting():
         state = TrainingState.new(flow, config, 0, data.steps_per_epoch)
-        scenario.at_each_step(state.average, "update")
+        scenario.record_each_step(state.average, "update")
         train_flow_steps(state, prior, data, 1, device, progress=False)
-    return scenario.of_second_step()
+    return scenario.describe_second_step()
 
 
 def use_flow(use: Callable[[MatrixExponentialFlow, GaussianPrior, ImageSet], object]) -> dict[str, Any]:
-    """What needs no gradients, on two batches of images."""
+    """Count a use of a flow without gradients, on two batches of images."""
     shape, scenario = (3, 8, 8), Scenario()
-    flow = scenario.flow(shape, SMALL).eval()
+    flow = scenario.make_flow(shape, SMALL).eval()
     with scenario.running():
-        use(flow, scenario.prior(3 * 8 * 8), images(shape, 2 * BATCH))
+        use(flow, scenario.make_prior(3 * 8 * 8), make_images(shape, 2 * BATCH))
     return describe(scenario.counter.counts)
 
 
 def evaluate(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
-    """NF-Acc and bits/dim."""
+    """Measure NF-Acc and bits/dim."""
     return evaluate_flow(flow, prior, image_set, batch_size=BATCH, seed=0, domain=DOMAIN, device=CUDA)
 
 
 def compute_statistics(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
-    """Statistics of latents."""
+    """Compute the statistics of the latents."""
     config = TrainingConfig(batch_size=BATCH, augmentation="none")
     return latent_statistics(flow, TrainingData(image_set, None, config, CUDA), 0)
 
 
 def sample(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
-    """Images of all classes."""
+    """Draw images of all classes."""
     labels = torch.from_numpy(np.array(image_set.labels))
     options: dict[str, Any] = {"temperature": 0.9, "seed": 0, "batch_size": BATCH, "domain": DOMAIN, "device": CUDA}
     return list(sample_images(flow, prior, labels, **options))
 
 
 def augment(flow: MatrixExponentialFlow, prior: GaussianPrior, image_set: ImageSet) -> object:
-    """Variants of images in latent space."""
+    """Make variants of images in latent space."""
     config = NfaConfig(axes=4, variants=2, batch_size=BATCH)
     indices = np.arange(len(image_set))
     return make_variants(flow, image_set, indices, config, seed=0, domain=DOMAIN, device=CUDA)
 
 
 def train_classifier(config: dict[str, Any], size: int = 32, precision: str = "32-true") -> dict[str, Any]:
-    """Steps of the classifiers' training loop with their standard augmentations of batches."""
+    """Count a step of a classifier's training loop with standard augmentations of batches."""
     scenario, shape = Scenario(), (3, size, size)
     settings = ClassifierConfig.model_validate({"epochs": 1, "batch_size": BATCH, **config})
-    data = ClassifierData(images(shape, STEPS * BATCH), images(shape, 0), settings, standard=settings.standard)
+    data = ClassifierData(
+        make_images(shape, STEPS * BATCH), make_images(shape, 0), settings, standard=settings.standard
+    )
     model = make_fake(build_classifier(settings, CLASSES, 3, size), scenario.mode, CUDA)
     with scenario.running(), scenario.saved.counting(), checkpointing(None, lambda: None) as checkpointer:
         state = ClassifierState.new(model, settings, 0, data.steps_per_epoch)
-        scenario.at_each_step(state.schedule, "step")
+        scenario.record_each_step(state.schedule, "step")
         train_classifier_steps(state, data, DEVICES[precision], checkpointer)
-    return scenario.of_second_step()
+    return scenario.describe_second_step()
 
 
 NO_CHANGE: dict[str, Any] = {"flip": False, "crop_padding": 0}
@@ -232,7 +235,7 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run all scenarios, or those that are named after the hooks."""
+    """Run the scenarios that the arguments after HOOKS name, or all."""
     found: dict[str, Any] = {}
     for name in sys.argv[2:] or SCENARIOS:
         try:

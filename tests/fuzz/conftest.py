@@ -1,6 +1,6 @@
-"""Real results of a tiny run: a file of every kind that lies between two stages.
+"""Real results of a tiny run: a file of every kind that one stage writes and another reads.
 
-The number of inputs and the seed of their damages are those of the environment: `NFPI_FUZZ_INPUTS=20000
+Environment variables set the number of damaged files and the seed: `NFPI_FUZZ_INPUTS=20000
 NFPI_FUZZ_SEED=7 pytest tests/fuzz -s`.
 """
 
@@ -24,16 +24,16 @@ from nfpi.priors import GaussianPrior
 SEED = int(os.environ.get("NFPI_FUZZ_SEED", "0"))
 SWIN = {"model": "swin", "architecture": {"embed_dim": 8, "depths": [1], "num_heads": [1]}, "epochs": 1}
 _MEMORY = 6 * 2**30
-"""bytes that a damaged file may make this process ask for, beyond what it has"""
+"""bytes that this process may allocate because of a damaged file"""
 
 
-def inputs(default: int) -> int:
-    """How many damaged files a test tries."""
+def count_inputs(default: int) -> int:
+    """Return the number of damaged files that a test tries."""
     return int(os.environ.get("NFPI_FUZZ_INPUTS", default))
 
 
 class TimeLimit(BaseException):
-    """What is tried takes too long."""
+    """A test of a damaged file takes too long."""
 
 
 @contextmanager
@@ -75,12 +75,12 @@ def table(run: SmallRun) -> Path:
     folder = run.root / "tables"
     identities = [run.identity.to_json(), run.tested.to_json()]
     check_call("collect", *format_options(name="table2", runs=identities, root=run.root, output=folder / "metrics"))
-    check_call("table", *table_options(run, folder, folder / "tables"))
+    check_call("table", *make_table_options(run, folder, folder / "tables"))
     return folder
 
 
-def table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
-    """Options of the stage that makes the table, from `folder`/metrics."""
+def make_table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
+    """Make the options of the stage that writes the table from `folder`/metrics."""
     return format_options(
         name="table2",
         table={"title": "Small", "metrics": ["nf_acc", "bits_per_dim", "cnn_acc"]},
@@ -93,7 +93,7 @@ def table_options(run: SmallRun, folder: Path, output: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def checkpoint(run: SmallRun) -> Path:
-    """A checkpoint in the form of the authors' release, of the same images."""
+    """A checkpoint in the format of the authors' release, for images of the same size."""
     torch.manual_seed(0)
     online, averaged = (MatrixExponentialFlow((1, 8, 8), [1], [1], [2]) for _ in range(2))
     for flow in (online, averaged):
@@ -108,7 +108,7 @@ def checkpoint(run: SmallRun) -> Path:
 
 @pytest.fixture(scope="package", autouse=True)
 def limited_memory() -> Iterator[None]:
-    """A damaged size must not fill the machine before it is refused."""
+    """Limit the memory, so that a damaged size cannot fill that of the machine."""
     with Path("/proc/self/statm").open() as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)

@@ -1,4 +1,4 @@
-"""Ways in which a file may be damaged: its bytes, or what it holds in its own form."""
+"""Damages of files: of the bytes of any file, or of the content of a file of a known format."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "U
 
 
 def flip_bits(rng: random.Random, content: bytes) -> bytes:
-    """One bit, or a few."""
+    """Flip one bit or a few."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 8))):
         changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
@@ -54,25 +54,25 @@ def flip_bits(rng: random.Random, content: bytes) -> bytes:
 
 
 def flip_bits_of_beginning(rng: random.Random, content: bytes) -> bytes:
-    """Bits of the first bytes, where headers are."""
+    """Flip bits of the first bytes, where headers are."""
     length = min(len(content), rng.choice((16, 128, 1024)))
     return flip_bits(rng, content[:length]) + content[length:]
 
 
 def truncate(rng: random.Random, content: bytes) -> bytes:
-    """What a full disk leaves."""
+    """Cut off the end, as a full disk does."""
     return content[: rng.choice((0, 1, len(content) // 2, len(content) - 1, rng.randrange(len(content))))]
 
 
 def zero_block(rng: random.Random, content: bytes) -> bytes:
-    """What a file system leaves after a power failure."""
+    """Replace a block by zeros, as a file system may do after a power failure."""
     start, length = rng.randrange(len(content)), rng.choice((1, 16, 512, 4096))
     block = content[start : start + length]
     return content[:start] + bytes(len(block)) + content[start + length :]
 
 
 def move_block(rng: random.Random, content: bytes) -> bytes:
-    """A block that is missing, doubled, or in another place."""
+    """Remove, double or move a block."""
     start, length = rng.randrange(len(content)), rng.choice((1, 16, 512))
     block, rest = content[start : start + length], content[:start] + content[start + length :]
     place = rng.randrange(len(rest) + 1)
@@ -80,7 +80,7 @@ def move_block(rng: random.Random, content: bytes) -> bytes:
 
 
 def append(rng: random.Random, content: bytes) -> bytes:
-    """More than there was: its own content again, or others."""
+    """Append the content of the file again, or other bytes."""
     return content + rng.choice((content, b"\x00", b"\n", b"\xff" * 100, rng.randbytes(64)))
 
 
@@ -94,7 +94,7 @@ def edit_json(rng: random.Random, content: bytes) -> bytes:
     """One or a few values, or keys, of a JSON text."""
     record = json.loads(content)
     for _ in range(rng.choice((1, 1, 1, 3))):
-        record = _edited(rng, record)
+        record = _edit_value(rng, record)
     text = json.dumps(record, indent=rng.choice((None, 2)))
     if rng.random() < 0.1:  # what the standard forbids, in the place of a number
         digits = [index for index, character in enumerate(text) if character.isdigit()]
@@ -104,9 +104,9 @@ def edit_json(rng: random.Random, content: bytes) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _edited(rng: random.Random, record: Any) -> Any:
-    """The same JSON with a change somewhere."""
-    places = list(_places(record))
+def _edit_value(rng: random.Random, record: Any) -> Any:
+    """Change a value or a key of a JSON, or replace it as a whole."""
+    places = list(_list_places(record))
     if not places or rng.random() < 0.03:
         return rng.choice((*_VALUES, *_NUMBERS))
     parent, key = rng.choice(places)
@@ -126,36 +126,36 @@ def _edited(rng: random.Random, record: Any) -> Any:
     return record
 
 
-def _places(record: Any) -> Any:
-    """All values of a JSON, each as its parent and its key."""
+def _list_places(record: Any) -> Any:
+    """Yield the parent and the key of every value in a JSON."""
     if isinstance(record, dict):
         for key in list(record):
             yield record, key
-            yield from _places(record[key])
+            yield from _list_places(record[key])
     elif isinstance(record, list):
         for index in range(len(record)):
             yield record, index
-            yield from _places(record[index])
+            yield from _list_places(record[index])
 
 
 # ---- of safetensors -----------------------------------------------------------------------------------------
 
 
 def edit_header(rng: random.Random, content: bytes) -> bytes:
-    """The JSON that a safetensors file of this project has in its header."""
-    metadata = _declared(content)["__metadata__"]
+    """Edit the JSON that this project stores in the header of a safetensors file."""
+    metadata = _read_declaration(content)["__metadata__"]
     text = edit_json(rng, metadata["nfpi"].encode())
     return save(load(content), {"nfpi": text.decode("utf-8", "replace")})
 
 
 def edit_tensors(rng: random.Random, content: bytes) -> bytes:
-    """Numbers, shapes, types or names of tensors, written anew."""
-    tensors, metadata = load(content), _declared(content).get("__metadata__")
+    """Change numbers, shapes, types or names of tensors, and write a valid file."""
+    tensors, metadata = load(content), _read_declaration(content).get("__metadata__")
     names = sorted(tensors)
     if not names:
         return content[:-1]
     name = rng.choice(names)
-    tensors[name] = _edited_tensor(rng, tensors[name])
+    tensors[name] = _edit_tensor(rng, tensors[name])
     change = rng.randrange(8)
     if change == 0:
         del tensors[name]
@@ -170,7 +170,7 @@ def edit_tensors(rng: random.Random, content: bytes) -> bytes:
     return save({key: value.clone().contiguous() for key, value in tensors.items()}, metadata)
 
 
-def _edited_tensor(rng: random.Random, tensor: torch.Tensor) -> torch.Tensor:
+def _edit_tensor(rng: random.Random, tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.clone()
     flat = tensor.view(-1)
     change = rng.randrange(7)
@@ -188,8 +188,8 @@ def _edited_tensor(rng: random.Random, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def edit_declaration(rng: random.Random, content: bytes) -> bytes:
-    """What a safetensors file says of its tensors: types, shapes, offsets."""
-    declared = _declared(content)
+    """Change the types, shapes or offsets that the header of a safetensors file declares."""
+    declared = _read_declaration(content)
     names = [name for name in declared if name != "__metadata__"]
     start = 8 + struct.unpack("<Q", content[:8])[0]
     if names and rng.random() < 0.5:
@@ -199,13 +199,13 @@ def edit_declaration(rng: random.Random, content: bytes) -> bytes:
         else:
             entry["shape"] = rng.choice((entry["shape"][::-1], [], [0], [-1], [2**62, 4], [*entry["shape"], 1]))
     else:
-        declared = _edited(rng, declared)
+        declared = _edit_value(rng, declared)
     text = json.dumps(declared).encode("utf-8", "surrogatepass")
     length = len(text) if rng.random() < 0.9 else rng.choice((0, 2**63, len(text) - 1, len(content)))
     return struct.pack("<Q", length) + text + content[start:]
 
 
-def _declared(content: bytes) -> dict[str, Any]:
+def _read_declaration(content: bytes) -> dict[str, Any]:
     length = struct.unpack("<Q", content[:8])[0]
     declared: dict[str, Any] = json.loads(content[8 : 8 + length])
     return declared
@@ -215,7 +215,7 @@ def _declared(content: bytes) -> dict[str, Any]:
 
 
 def edit_csv(rng: random.Random, content: bytes) -> bytes:
-    """Cells, rows or columns of a table."""
+    """Change cells, rows or columns of a table."""
     rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
     change = rng.randrange(7)
     row = rng.randrange(len(rows))
@@ -243,31 +243,26 @@ def edit_csv(rng: random.Random, content: bytes) -> bytes:
 
 
 def edit_array(rng: random.Random, content: bytes) -> bytes:
-    """The array of an npy file, written anew, or an archive in its place."""
+    """Change the array of an npy file, or write an archive in its place."""
     array = np.load(io.BytesIO(content))
     file = io.BytesIO()
     if rng.random() < 0.1:
         np.savez(file, array)
     else:
-        np.save(file, _edited_array(rng, array), allow_pickle=True)
+        np.save(file, _edit_array(rng, array), allow_pickle=True)
     return file.getvalue()
 
 
 def edit_array_header(rng: random.Random, content: bytes) -> bytes:
-    """The Python literal that an npy file has as its header, at its own length."""
+    """Change the Python literal in the header of an npy file, but not the length of the header."""
     length = 10 + struct.unpack("<H", content[8:10])[0]
     header = content[10:length].decode("latin1")
-    old = rng.choice(
-        [part for part in ("|u1", "<i8", "<f2", "False", "shape", "(", ")", ",", "descr") if part in header]
-    )
-    new = rng.choice(
-        ("(", "-", "None", "10**9", "|O8", "|V1", ">i8", "__import__('os')", "1e9", "99999999999", "True", "")
-    )
-    header = header.replace(old, new, 1).rstrip() + " "
+    old = rng.choice([part for part in _LITERALS if part in header])
+    header = header.replace(old, rng.choice(_OTHER_LITERALS), 1).rstrip() + " "
     return content[:10] + header.encode("latin1")[: length - 10].ljust(length - 11) + b"\n" + content[length:]
 
 
-def _edited_array(rng: random.Random, array: np.ndarray) -> np.ndarray:
+def _edit_array(rng: random.Random, array: np.ndarray) -> np.ndarray:
     array = array.copy()
     change = rng.randrange(6)
     if change == 0 and array.size:
@@ -279,7 +274,7 @@ def _edited_array(rng: random.Random, array: np.ndarray) -> np.ndarray:
 
 
 def edit_archive(rng: random.Random, content: bytes) -> bytes:
-    """Arrays of an npz file, written anew with right checksums."""
+    """Change arrays of an npz file, and write it with valid checksums."""
     arrays = dict(np.load(io.BytesIO(content)))
     if not arrays:
         return content[:-1]
@@ -290,14 +285,14 @@ def edit_archive(rng: random.Random, content: bytes) -> bytes:
     elif change == 1:
         arrays[name + "x"] = arrays.pop(name)
     else:
-        arrays[name] = _edited_array(rng, arrays[name])
+        arrays[name] = _edit_array(rng, arrays[name])
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
 
 
 def edit_member(rng: random.Random, content: bytes) -> bytes:
-    """Bytes of a member of a zip archive, under a right checksum."""
+    """Change bytes of a member of a zip archive, and write it with valid checksums."""
     source, file = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
     names = source.namelist()
     if not names:
@@ -316,7 +311,7 @@ def edit_member(rng: random.Random, content: bytes) -> bytes:
 
 
 def edit_checkpoint(rng: random.Random, content: bytes) -> bytes:
-    """The tensors of a checkpoint of torch, written anew."""
+    """Change the tensors of a checkpoint of torch, and write a valid file."""
     state = torch.load(io.BytesIO(content), weights_only=True)
     tensors = state["state_dict"]
     for _ in range(rng.choice((1, 1, 4))):
@@ -329,7 +324,7 @@ def edit_checkpoint(rng: random.Random, content: bytes) -> bytes:
         elif change == 2:
             tensors[name] = rng.choice(_VALUES)
         elif isinstance(tensors[name], torch.Tensor):
-            tensors[name] = _edited_tensor(rng, tensors[name])
+            tensors[name] = _edit_tensor(rng, tensors[name])
         if not tensors:
             break
     if rng.random() < 0.1:
@@ -339,7 +334,7 @@ def edit_checkpoint(rng: random.Random, content: bytes) -> bytes:
     return file.getvalue()
 
 
-OF_FORM: dict[str, tuple[Damage, ...]] = {
+OF_FORMAT: dict[str, tuple[Damage, ...]] = {
     ".json": (edit_json,),
     ".safetensors": (edit_header, edit_tensors, edit_declaration),
     ".csv": (edit_csv,),
@@ -347,7 +342,7 @@ OF_FORM: dict[str, tuple[Damage, ...]] = {
     ".npz": (edit_archive, edit_member),
     ".ckpt": (edit_checkpoint, edit_member),
 }
-"""Damages that leave the outer form whole, by the suffix of a file."""
+"""Damages of the content, by the suffix of a file; most leave the format valid."""
 
 
 def damage(rng: random.Random, suffix: str, content: bytes, others: list[bytes]) -> tuple[str, bytes]:
@@ -360,13 +355,13 @@ def damage(rng: random.Random, suffix: str, content: bytes, others: list[bytes])
         others: contents of other files, one of which may take its place.
 
     Returns:
-        how it was damaged, and the content; never the same.
+        the kind of damage, and the damaged content, which differs from `content`.
     """
     while True:
         if rng.random() < 0.04:
             name, changed = "swap", rng.choice(others)
         else:
-            chosen = rng.choice(OF_FORM[suffix] if rng.random() < 0.6 else BYTES)
+            chosen = rng.choice(OF_FORMAT[suffix] if rng.random() < 0.6 else BYTES)
             name, changed = chosen.__name__, chosen(rng, content)
         if changed != content:
             return name, changed

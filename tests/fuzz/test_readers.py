@@ -47,7 +47,7 @@ from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.tensors import load_tensors
 from nfpi.training.state import TrainingState
 
-from .conftest import SEED, TimeLimit, at_most, inputs
+from .conftest import SEED, TimeLimit, at_most, count_inputs
 from .damage import damage
 
 _SECONDS = 20
@@ -164,7 +164,7 @@ def readers(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pyte
 
 
 def test_a_damaged_file_is_refused_in_one_line_or_gives_sound_numbers(readers, tmp_path):
-    total = inputs(4000)
+    total = count_inputs(4000)
     others = [reader.file.read_bytes() for reader in readers]
     counts: Counter[str] = Counter()
     failures = []

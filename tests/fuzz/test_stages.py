@@ -27,7 +27,7 @@ from stages.conftest import SmallRun, call, format_options
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.manifests import SUFFIX
 
-from .conftest import SEED, TimeLimit, at_most, inputs, table_options
+from .conftest import SEED, TimeLimit, at_most, count_inputs, make_table_options
 from .damage import damage
 
 _SECONDS = 60
@@ -112,7 +112,7 @@ def steps(run: SmallRun, table: Path, checkpoint: Path, tmp_path_factory: pytest
             lambda output: ("collect", *format_options(name="table2", runs=identities, root=root, output=output)),
             tuple(metrics),
         ),
-        Step("table", lambda output: ("table", *table_options(run, tables, output)), tuple(collected)),
+        Step("table", lambda output: ("table", *make_table_options(run, tables, output)), tuple(collected)),
         figure("samples", {"dataset": "digits", "lambda": 100, "temperatures": [1.0]}, {}, "model", *model),
         figure("residuals", {"dataset": "digits", "lambdas": [100]}, {"prior": {}}, "iterations", *residuals),
         figure("accuracy_against_weight", {}, {}, "table", *tabulated),
@@ -182,7 +182,7 @@ def tried(places: list[tuple[int, Path]], outcome: Callable[[int, Path], str]) -
     others = [file.read_bytes() for _, file in places]
     counts: Counter[str] = Counter()
     failures = []
-    for index in range(inputs(400) // 2):
+    for index in range(count_inputs(400) // 2):
         number, file = places[index % len(places)]
         content = file.read_bytes()
         kind, damaged = damaged_or_missing(random.Random(f"{SEED} {index}"), file, content, others)

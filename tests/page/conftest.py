@@ -1,4 +1,4 @@
-"""A folder of results as a small preset leaves it, made without any training."""
+"""The folder of results of a small preset, written without any training."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ TITLE = "Accuracy <b>against</b> λ & more"
 BASELINE = Run(dataset="animals", seed=0, flow="mef", prior="baseline", weight=0.0)
 FITTED = replace(BASELINE, prior="fpi", weight=1e4)
 DIVERGED = replace(FITTED, weight=1e9)
-TAUGHT = replace(FITTED, classifier="resnet18")
+ON_GENERATED_IMAGES = replace(FITTED, classifier="resnet18")
 AUGMENTED = replace(FITTED, classifier="swin", augmentation="nfa")
-ALONE = Run(dataset="animals", seed=0, classifier="swin", augmentation="none")
+WITHOUT_FLOW = Run(dataset="animals", seed=0, classifier="swin", augmentation="none")
 FIGURES = {
     "samples": FigureDescription(title="samples", caption="Images at T < 1 & above.", pictures=["samples"]),
     "figure1": FigureDescription(title="figure 1", caption="Two panels.", pictures=["figure1", "figure1_full"]),
@@ -38,9 +38,9 @@ FIGURES = {
 VALUES = {
     BASELINE: {"nf_acc": 80.0, "validation_nf_acc": 78.0, "bits_per_dim": 3.21, "brier_of_mine": 0.5},
     FITTED: {"nf_acc": 95.0, "validation_nf_acc": 94.0, "bits_per_dim": 3.45, "hours": 1.5},
-    TAUGHT: {"cnn_acc": 90.0, "temperature": 0.9, "validation_cnn_acc": 91.0},
+    ON_GENERATED_IMAGES: {"cnn_acc": 90.0, "temperature": 0.9, "validation_cnn_acc": 91.0},
     AUGMENTED: {"top1": 85.0, "validation_top1": 86.0},
-    ALONE: {"top1": 75.0, "validation_top1": 74.0},
+    WITHOUT_FLOW: {"top1": 75.0, "validation_top1": 74.0},
 }
 
 
@@ -50,15 +50,15 @@ class Results:
 
     root: Path
 
-    def of(self, run: Run) -> Path:
-        """The folder of a run."""
+    def locate_run(self, run: Run) -> Path:
+        """Return the folder of a run."""
         return self.root / run.folder
 
     def measure(self, run: Run, **values: float) -> None:
-        """Leave the metrics and predictions of a run."""
+        """Write the metrics and predictions of a run."""
         settings = {"training": {"epochs": 2, "batch_size": 64}, "prior": {"lambda": run.weight}}
         write_metrics(
-            self.of(run) / "metrics.json",
+            self.locate_run(run) / "metrics.json",
             values,
             run=run,
             n=N,
@@ -71,30 +71,30 @@ class Results:
         labels = torch.arange(N) % len(CLASSES)
         log_prob = torch.randn(N, len(CLASSES), generator=generator)
         log_prob[torch.arange(N), labels] += 2
-        write_predictions(self.of(run) / "predictions.npz", labels, log_prob)
+        write_predictions(self.locate_run(run) / "predictions.npz", labels, log_prob)
 
     def log(self, folder: Path, column: str = "train_bits_per_dim") -> None:
-        """Leave the log of a training."""
+        """Write the log of a training."""
         write_log(folder / "log.csv", [{"epoch": epoch, column: 4.0 - epoch, "seconds": 1.0} for epoch in (1, 2)])
 
     def draw(self, name: str) -> None:
-        """Leave a picture."""
+        """Write a picture."""
         folder = self.root / "figures"
         folder.mkdir(exist_ok=True)
         Image.new("RGB", (1020, 400), "white").save(folder / f"{name}.png")
 
     def tabulate(self, name: str, title: str) -> None:
-        """Leave a table with two runs and one that diverged."""
+        """Write a table of two runs and one that diverged."""
         rows = [
-            _row(0.0, 80.0, False),
-            _row(1e4, 95.0, True),
-            {**_row(1e9, math.nan, False), "status": "diverged: mean of class 1 at iteration 2"},
+            _make_row(0.0, 80.0, False),
+            _make_row(1e4, 95.0, True),
+            {**_make_row(1e9, math.nan, False), "status": "diverged: mean of class 1 at iteration 2"},
         ]
         columns = table_columns(["nf_acc"])
         write_table(pd.DataFrame(rows, columns=list(columns)).astype(columns), self.root / "tables", name, title)
 
 
-def _row(weight: float, nf_acc: float, best: bool) -> dict[str, object]:
+def _make_row(weight: float, nf_acc: float, best: bool) -> dict[str, object]:
     row = {"experiment": 0, "row": "", "dataset": "animals", "flow": "mef", "prior": "fpi", "lambda": weight}
     row |= {"classifier": "", "augmentation": "", "images": N, "status": "ok", "validation": nf_acc, "best": best}
     row |= {"nf_acc": nf_acc, "nf_acc_std": math.nan, "nf_acc_low": nf_acc - 8, "nf_acc_high": nf_acc + 4}
@@ -103,24 +103,24 @@ def _row(weight: float, nf_acc: float, best: bool) -> dict[str, object]:
 
 
 def make_results(root: Path) -> Results:
-    """Flows at three λ, one of which diverged, and classifiers."""
+    """Write the results of flows at three λ, one of which diverged, and of classifiers."""
     results = Results(root)
     rng = np.random.default_rng(0)
 
-    def images(folder: Path) -> None:
+    def write_images(folder: Path) -> None:
         pixels = rng.integers(0, 256, (N, 8, 8, 3), np.uint8)
         write_image_set(folder, pixels, np.arange(N) % len(CLASSES), CLASSES, name="animals", flip=True)
 
-    images(root / "animals/splits/test")
+    write_images(root / "animals/splits/test")
     for run, values in VALUES.items():
         results.measure(run, **values)
     for run in (BASELINE, FITTED):
-        results.log(results.of(run))
-    results.log(results.of(TAUGHT) / "temperature=0.9", "train_loss")
-    results.log(results.of(AUGMENTED) / "trained", "train_loss")
-    images(results.of(FITTED) / "generated/temperature=0.9")
+        results.log(results.locate_run(run))
+    results.log(results.locate_run(ON_GENERATED_IMAGES) / "temperature=0.9", "train_loss")
+    results.log(results.locate_run(AUGMENTED) / "trained", "train_loss")
+    write_images(results.locate_run(FITTED) / "generated/temperature=0.9")
     fault = Diverged(2, 1, "mean", 1e9)
-    mark_diverged([results.of(DIVERGED) / name for name in ("metrics.json", "predictions.npz")], fault)
+    mark_diverged([results.locate_run(DIVERGED) / name for name in ("metrics.json", "predictions.npz")], fault)
     results.tabulate("table2", TITLE)
     for name in ("samples", "figure1", "figure1_full"):
         results.draw(name)
@@ -132,12 +132,12 @@ def make_results(root: Path) -> Results:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """All of it; tests only read it."""
+def finished_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The results; tests only read them."""
     return make_results(tmp_path_factory.mktemp("page") / "results/mine")
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
-    """The same, to be damaged."""
+    """The same results, to be damaged."""
     return make_results(tmp_path / "results/mine")

@@ -71,8 +71,10 @@ def open_page(page: Path, folder: Path, size: tuple[int, int]) -> tuple[dict[str
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
 @pytest.mark.parametrize("size", [LAPTOP, PHONE], ids=["laptop", "phone"])
-def test_everything_is_shown_and_nothing_goes_wrong(finished: Results, tmp_path: Path, size: tuple[int, int]) -> None:
-    found, messages = open_page(write_page(finished.root), tmp_path, size)
+def test_everything_is_shown_and_nothing_goes_wrong(
+    finished_results: Results, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    found, messages = open_page(write_page(finished_results.root), tmp_path, size)
     assert "CONSOLE" not in messages
     assert found["width"] == size[0]
     assert found["overflow"] <= 0, "the page itself does not scroll sideways"
@@ -88,9 +90,9 @@ def test_everything_is_shown_and_nothing_goes_wrong(finished: Results, tmp_path:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium")
-def test_an_error_of_a_script_would_be_seen(finished: Results, tmp_path: Path) -> None:
+def test_an_error_of_a_script_would_be_seen(finished_results: Results, tmp_path: Path) -> None:
     page = tmp_path / "broken.html"
-    text = write_page(finished.root).read_text(encoding="utf-8")
+    text = write_page(finished_results.root).read_text(encoding="utf-8")
     page.write_text(text.replace("</body>", "<script>throw new Error('seen')</script></body>"), encoding="utf-8")
     _, messages = open_page(page, tmp_path, LAPTOP)
     assert "CONSOLE" in messages

@@ -22,7 +22,7 @@ from nfpi.runtime.manifests import SUFFIX, write_manifest
 from nfpi.workflow import Plan
 from nfpi.workflow.page import write_page_at_end
 
-from .conftest import AUGMENTED, BASELINE, CLASSES, DIVERGED, FITTED, TAUGHT, TITLE, N, Results
+from .conftest import AUGMENTED, BASELINE, CLASSES, DIVERGED, FITTED, ON_GENERATED_IMAGES, TITLE, N, Results
 
 
 def text_of(path: Path) -> str:
@@ -48,8 +48,8 @@ def text_of(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def page(finished: Results) -> Path:
-    return write_page(finished.root)
+def page(finished_results: Results) -> Path:
+    return write_page(finished_results.root)
 
 
 def test_the_page_shows_numbers_tables_figures_and_runs(page):
@@ -97,10 +97,10 @@ def test_every_picture_has_a_description(page):
     assert all(re.search(r'alt="[^"]{10,}"', image) for image in images)
 
 
-def test_runs_stand_with_what_was_made_of_them(finished):
-    page = read_page(finished.root)
+def test_runs_stand_with_what_was_made_of_them(finished_results):
+    page = read_page(finished_results.root)
     shown = {run.recorded.run: run for flow in page.runs for run in flow.with_classifiers}
-    assert [run.recorded.run for run in shown[FITTED].classifiers] == [TAUGHT, AUGMENTED]
+    assert [run.recorded.run for run in shown[FITTED].classifiers] == [ON_GENERATED_IMAGES, AUGMENTED]
     assert len(shown[FITTED].curves) == len(shown[FITTED].samples) == 1
     agreement = shown[FITTED].agreement
     assert agreement.classes == CLASSES
@@ -113,14 +113,17 @@ def test_runs_stand_with_what_was_made_of_them(finished):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda results: (results.of(FITTED) / "metrics.json").write_text("{"), "metrics.json: expected JSON"),
-        (lambda results: (results.of(FITTED) / "predictions.npz").write_bytes(b"x"), "predictions.npz: expected"),
+        (lambda results: (results.locate_run(FITTED) / "metrics.json").write_text("{"), "metrics.json: expected JSON"),
+        (
+            lambda results: (results.locate_run(FITTED) / "predictions.npz").write_bytes(b"x"),
+            "predictions.npz: expected",
+        ),
         (lambda results: (results.root / "tables/table2.csv").write_text("a,b\n1,2\n"), "table2.csv: expected column"),
         (lambda results: (results.root / "figures/samples.png").write_bytes(b"PNG"), "samples.png: expected a picture"),
         (lambda results: (results.root / "figures/figure1_full.png").unlink(), "figure1_full.png: missing"),
         (lambda results: (results.root / FILE).write_text("[]"), f"{FILE}: expected a JSON object"),
         (
-            lambda results: (results.of(FITTED) / "generated/temperature=0.9/meta.json").write_text(""),
+            lambda results: (results.locate_run(FITTED) / "generated/temperature=0.9/meta.json").write_text(""),
             "temperature=0.9/meta.json: expected JSON",
         ),
     ],
@@ -136,7 +139,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_shown(results, damage, said):
 
 
 def test_a_number_that_is_not_what_a_stage_wrote_is_not_shown(results):
-    folder = results.of(FITTED)
+    folder = results.locate_run(FITTED)
     outputs = [folder / name for name in ("metrics.json", "predictions.npz")]
     manifest = folder / f"metrics{SUFFIX}"
     write_manifest(manifest, "evaluate", "metrics", outputs, timed=[], made_from={}, facts={}, digests={})

@@ -1,4 +1,4 @@
-"""Collected metrics as runs would have left them, and the rows of tables that name those runs."""
+"""Collected metrics as runs would leave them, and the table rows of those runs."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def reference() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def config_of() -> Callable[..., Config]:
-    """A config with one table, `t`, of these experiments."""
+def make_config() -> Callable[..., Config]:
+    """Make settings with one table, `t`, of these experiments."""
 
     def make(*experiments: Mapping[str, Any], seeds: tuple[int, ...] = (0,), **table: Any) -> Config:
         return Config.model_validate(
@@ -60,14 +60,14 @@ def config_of() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def rows_of(config_of: Callable[..., Config]) -> Callable[..., list[TableRow]]:
-    """The rows of a table of these experiments."""
-    return lambda *experiments, seeds=(0,): list_table_rows(config_of(*experiments, seeds=seeds), "t")
+def make_rows(make_config: Callable[..., Config]) -> Callable[..., list[TableRow]]:
+    """List the rows of a table of these experiments."""
+    return lambda *experiments, seeds=(0,): list_table_rows(make_config(*experiments, seeds=seeds), "t")
 
 
 @pytest.fixture(scope="session")
-def measured() -> Callable[..., Measured]:
-    """Rows of the collected table: what one run measured, or how it diverged."""
+def make_metric_rows() -> Callable[..., Measured]:
+    """Make the rows of one run in the collected table: its metrics, or its divergence."""
 
     def make(run: Run, status: str = "ok", **values: float) -> Measured:
         common = run.row() | {"n": 360, "status": status, "run": run.folder}
@@ -78,6 +78,6 @@ def measured() -> Callable[..., Measured]:
 
 
 @pytest.fixture(scope="session")
-def frame_of() -> Callable[..., pd.DataFrame]:
-    """The collected table of what several runs measured."""
+def make_frame() -> Callable[..., pd.DataFrame]:
+    """Make the collected table of several runs."""
     return lambda *runs: pd.DataFrame([row for rows in runs for row in rows], columns=list(COLUMNS)).astype(COLUMNS)

@@ -35,11 +35,11 @@ def comparison(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def judge(config_of, measured, frame_of, reference) -> Callable[..., pd.DataFrame]:
+def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[..., pd.DataFrame]:
     """Verdicts on one claim of these comparisons, from what the runs measured."""
 
     def make(values: Values, *comparisons: dict[str, Any], seeds: tuple[int, ...] = SEEDS, **more: Any) -> pd.DataFrame:
-        config: Config = config_of(OURS, THEIRS, seeds=seeds)
+        config: Config = make_config(OURS, THEIRS, seeds=seeds)
         rows = list_table_rows(config, "t")
         found = []
         for run in dict.fromkeys(run for row in rows for run in row.runs):
@@ -47,12 +47,14 @@ def judge(config_of, measured, frame_of, reference) -> Callable[..., pd.DataFram
             if value is None:
                 continue
             if isinstance(value, str):
-                found.append(measured(run, status=value))
+                found.append(make_metric_rows(run, status=value))
                 continue
             of_run = {name: number for name, number in value.items() if ("cnn" in name) == (run.classifier is not None)}
-            found.append(measured(run, **of_run))
+            found.append(make_metric_rows(run, **of_run))
         claim = {"number": 3, "statement": "Ours is better", "comparisons": list(comparisons) or [comparison()]}
-        evidence = Evidence(frame_of(*found), config.tables, {"t": rows}, reference, more.get("predictions", none_read))
+        evidence = Evidence(
+            make_frame(*found), config.tables, {"t": rows}, reference, more.get("predictions", none_read)
+        )
         return judge_claims({"c": Claim.model_validate(claim)}, evidence)
 
     return make
@@ -249,24 +251,26 @@ def test_a_row_whose_runs_all_diverged_has_run(judge, choice):
     assert row["first_diverged"] == 10
 
 
-def test_an_inner_lambda_of_lucky_seeds_is_not_chosen(config_of, measured, frame_of, reference):
-    config: Config = config_of(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
+def test_an_inner_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_rows, make_frame, reference):
+    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
     rows = list_table_rows(config, "t")
     found = []
     for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
         weight = float(run.weight or 0)
         lucky = weight == 100 and run.prior == "fpi"
         if lucky and run.seed < 9:
-            found.append(measured(run, status=DIVERGED))
+            found.append(make_metric_rows(run, status=DIVERGED))
         else:
-            found.append(measured(run, nf_acc=90 + noise(run.seed, weight), validation_nf_acc=99 if lucky else 90))
+            found.append(
+                make_metric_rows(run, nf_acc=90 + noise(run.seed, weight), validation_nf_acc=99 if lucky else 90)
+            )
     claim = Claim.model_validate(
         {
             "statement": "Ours is better",
             "comparisons": [comparison(first={"table": "t", "row": "ours", "lambda": "inner_best"})],
         }
     )
-    evidence = Evidence(frame_of(*found), config.tables, {"t": rows}, reference, none_read)
+    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
     assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
 
 

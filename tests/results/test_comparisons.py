@@ -120,11 +120,11 @@ EXPERIMENT = {"dataset": "digits", "lambdas": [1, 2, 3], "classifier": None}
 
 
 @pytest.fixture
-def table_of(measured, frame_of, reference, rows_of) -> Callable[..., pd.DataFrame]:
+def table_of(make_metric_rows, make_frame, reference, make_rows) -> Callable[..., pd.DataFrame]:
     def make(accuracies: list[float], root: Path | None, **settings: object) -> pd.DataFrame:
-        runs = [measured(run, nf_acc=value, ece=5.0) for run, value in zip(RUNS, accuracies, strict=False)]
+        runs = [make_metric_rows(run, nf_acc=value, ece=5.0) for run, value in zip(RUNS, accuracies, strict=False)]
         table = TableSettings.model_validate({"metrics": ["nf_acc"]} | settings)
-        return accuracy_table(frame_of(*runs), table, reference, rows_of(EXPERIMENT), root)
+        return accuracy_table(make_frame(*runs), table, reference, make_rows(EXPERIMENT), root)
 
     return make
 
@@ -167,10 +167,10 @@ def test_predictions_of_another_run_are_refused(table_of, predict, root):
         table_of(accuracies, root)
 
 
-def test_a_run_that_diverged_is_not_compared(measured, frame_of, reference, rows_of, predict, root):
+def test_a_run_that_diverged_is_not_compared(make_metric_rows, make_frame, reference, make_rows, predict, root):
     accuracies = [predict(run, slice(0, 4)) for run in RUNS[:2]]
-    runs = [measured(run, nf_acc=value) for run, value in zip(RUNS, accuracies, strict=False)]
-    frame = frame_of(*runs, measured(RUNS[2], "diverged: loss of the flow at step 4"))
-    table = accuracy_table(frame, TableSettings(metrics=["nf_acc"]), reference, rows_of(EXPERIMENT), root)
+    runs = [make_metric_rows(run, nf_acc=value) for run, value in zip(RUNS, accuracies, strict=False)]
+    frame = make_frame(*runs, make_metric_rows(RUNS[2], "diverged: loss of the flow at step 4"))
+    table = accuracy_table(frame, TableSettings(metrics=["nf_acc"]), reference, make_rows(EXPERIMENT), root)
     assert table["nf_acc_test"].tolist() == ["McNemar", "McNemar", ""]
     assert json.loads(table.to_json())["nf_acc_p"]["1"] == 1.0

@@ -31,7 +31,7 @@ LETTERS = "".join(map(chr, [*range(0xC0, 0x180), *range(0x391, 0x3A2), *range(0x
 """Latin letters of Europe, and Greek ones."""
 
 
-def tables_of(config: Config, table: str, measured: Any, reference: pd.DataFrame) -> pd.DataFrame:
+def tables_of(config: Config, table: str, make_metric_rows: Any, reference: pd.DataFrame) -> pd.DataFrame:
     """A table of a preset, as it would be if every run had been measured."""
     rows, rng = list_table_rows(config, table), np.random.default_rng(0)
     settings = TableSettings.model_validate(config.tables[table].model_dump(exclude={"experiments"}))
@@ -39,15 +39,15 @@ def tables_of(config: Config, table: str, measured: Any, reference: pd.DataFrame
     for run in dict.fromkeys(run for row in rows for run in row.runs):
         names = [name for name in settings.metrics if (name == "cnn_acc") == (run.classifier is not None)]
         of_run = dict(zip(names or settings.metrics, rng.uniform(10, 100, len(settings.metrics)), strict=False))
-        values += measured(run, **of_run, validation_nf_acc=50.0, validation_top1=50.0)
+        values += make_metric_rows(run, **of_run, validation_nf_acc=50.0, validation_top1=50.0)
     metrics = pd.DataFrame(values, columns=list(COLUMNS)).astype(COLUMNS)
     return accuracy_table(metrics, settings, reference, rows)
 
 
-def texts_of(preset: str, seeds: list[int], measured: Any, reference: pd.DataFrame) -> Iterator[str]:
+def texts_of(preset: str, seeds: list[int], make_metric_rows: Any, reference: pd.DataFrame) -> Iterator[str]:
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, "seeds": seeds}).config
     for name, table in config.tables.items():
-        yield to_latex(tables_of(config, name, measured, reference), table.title)
+        yield to_latex(tables_of(config, name, make_metric_rows, reference), table.title)
 
 
 def compile_latex(body: str, folder: Path) -> str:
@@ -71,8 +71,8 @@ needs_latex = pytest.mark.skipif(not has_latex(), reason="no pdflatex with bookt
 
 @needs_latex
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]], ids=["one seed", "three seeds"])
-def test_tables_of_all_presets_compile_and_are_no_wider_than_the_text(seeds, measured, reference, tmp_path):
-    texts = [text for preset in PRESETS for text in texts_of(preset, seeds, measured, reference)]
+def test_tables_of_all_presets_compile_and_are_no_wider_than_the_text(seeds, make_metric_rows, reference, tmp_path):
+    texts = [text for preset in PRESETS for text in texts_of(preset, seeds, make_metric_rows, reference)]
     assert len(texts) >= 16
     log = compile_latex("\n\n".join(rf"\noindent {text}" for text in texts), tmp_path)
     assert "Overfull" not in log
@@ -85,8 +85,10 @@ def test_letters_of_europe_and_greek_ones_need_no_package(tmp_path):
     compile_latex(text, tmp_path)
 
 
-def test_further_tabulars_of_a_table_begin_at_the_margin(measured, reference):
-    texts = [text for text in texts_of("paper", [0, 1, 2], measured, reference) if text.count(r"\begin{tabular}") > 1]
+def test_further_tabulars_of_a_table_begin_at_the_margin(make_metric_rows, reference):
+    texts = [
+        text for text in texts_of("paper", [0, 1, 2], make_metric_rows, reference) if text.count(r"\begin{tabular}") > 1
+    ]
     assert texts
     assert all(text.count("\\noindent\n\\begin{tabular}") == text.count(r"\begin{tabular}") - 1 for text in texts)
 

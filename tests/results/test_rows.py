@@ -12,8 +12,8 @@ from nfpi.runs import Run
 FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
 
 
-def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(rows_of):
-    rows = rows_of(
+def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(make_rows):
+    rows = make_rows(
         {**FLOW, "lambdas": [1e3, 0], "label": "x"}, {**FLOW, "lambdas": [5], "classifier": None}, seeds=(1, 2)
     )
     assert [(row.experiment, row.weight) for row in rows] == [(0, 0), (0, 1e3), (1, 5)]
@@ -32,8 +32,8 @@ def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(rows_of):
     assert (rows[2].classifier, rows[2].augmentation) == (None, None)
 
 
-def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(rows_of):
-    alone, augmented = rows_of(
+def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(make_rows):
+    alone, augmented = make_rows(
         {"dataset": "digits", "prior": None, "classifier": "swin"},
         {**FLOW, "lambdas": [10], "classifier": "swin", "augmentation": "nfa"},
     )
@@ -45,8 +45,8 @@ def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(rows_of):
     assert (augmented.flow, augmented.prior, augmented.weight) == ("mef", "fpi", 10)
 
 
-def test_rows_survive_json(rows_of):
-    rows = rows_of(
+def test_rows_survive_json(make_rows):
+    rows = make_rows(
         {**FLOW, "lambdas": [1e3, 0]},
         {"dataset": "digits", "prior": None, "classifier": "swin", "augmentation": "none"},
         {**FLOW, "flow": "glow", "lambdas": [10], "classifier": "swin", "augmentation": "standard+nfa"},

@@ -40,13 +40,13 @@ def taught(run: Run, classifier="resnet18") -> Run:
 
 
 @pytest.fixture(scope="module")
-def metrics(measured, frame_of) -> pd.DataFrame:
+def metrics(make_metric_rows, make_frame) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     runs = []
 
     def add(run, nf_acc, validation_nf_acc, cnn_acc):
-        runs.append(measured(run, nf_acc=nf_acc, validation_nf_acc=validation_nf_acc))
-        runs.append(measured(taught(run), cnn_acc=cnn_acc))
+        runs.append(make_metric_rows(run, nf_acc=nf_acc, validation_nf_acc=validation_nf_acc))
+        runs.append(make_metric_rows(taught(run), cnn_acc=cnn_acc))
 
     for prior, weight, seeds, low in (
         *(("baseline", 0, (0, 1, 2), 70), ("fpi", 3e5, (0, 1, 2), 90), ("fpi", 1e6, (0, 2), 80)),
@@ -54,15 +54,15 @@ def metrics(measured, frame_of) -> pd.DataFrame:
         for seed in seeds:
             add(flow_run(prior=prior, weight=weight, seed=seed), *rng.uniform(low, low + 5, 3))
     for run in (flow_run(weight=1e6, seed=1), *(flow_run(weight=3e6, seed=seed) for seed in range(3))):
-        runs += [measured(run, DIVERGED), measured(taught(run), DIVERGED)]
+        runs += [make_metric_rows(run, DIVERGED), make_metric_rows(taught(run), DIVERGED)]
     add(flow_run("digits_8x8", "baseline", 0), 94.4, 93.0, 88.0)
-    runs.append(measured(flow_run("digits_8x8", "fpi", 1000), nf_acc=97.0))
-    return frame_of(*runs)
+    runs.append(make_metric_rows(flow_run("digits_8x8", "fpi", 1000), nf_acc=97.0))
+    return make_frame(*runs)
 
 
 @pytest.fixture(scope="module")
-def rows(rows_of):
-    return rows_of(
+def rows(make_rows):
+    return make_rows(
         {"dataset": "digits_8x8", "lambdas": [1e3, 0]},
         {"dataset": "cifar10", "lambdas": [3e6, 3e5, 0, 1e6, 1e7, 300000]},
         seeds=(0, 1, 2),
@@ -119,9 +119,9 @@ def test_the_interval_is_students_over_seeds_and_wilsons_of_one_accuracy(table, 
     assert row["images"] == 360
 
 
-def test_one_value_that_is_no_share_of_the_images_has_no_interval(measured, frame_of, reference, rows_of):
-    rows = rows_of({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None})
-    metrics = frame_of(measured(flow_run("digits_8x8", "fpi", 1000), ece=3.0, nf_acc=100.0))
+def test_one_value_that_is_no_share_of_the_images_has_no_interval(make_metric_rows, make_frame, reference, make_rows):
+    rows = make_rows({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None})
+    metrics = make_frame(make_metric_rows(flow_run("digits_8x8", "fpi", 1000), ece=3.0, nf_acc=100.0))
     (row,) = accuracy_table(metrics, TableSettings(metrics=["ece", "nf_acc"]), reference, rows).to_dict("records")
     assert math.isnan(row["ece_low"])
     assert math.isnan(row["ece_high"])
@@ -142,34 +142,34 @@ def test_one_seed_has_no_deviation(table):
     assert math.isnan(row["nf_acc_std"])
 
 
-def test_best_is_chosen_on_the_validation_split(measured, frame_of, reference, rows_of):
-    metrics = frame_of(
-        measured(flow_run("digits", weight=1), nf_acc=99.0, validation_nf_acc=90.0),
-        measured(flow_run("digits", weight=2), nf_acc=90.0, validation_nf_acc=99.0),
+def test_best_is_chosen_on_the_validation_split(make_metric_rows, make_frame, reference, make_rows):
+    metrics = make_frame(
+        make_metric_rows(flow_run("digits", weight=1), nf_acc=99.0, validation_nf_acc=90.0),
+        make_metric_rows(flow_run("digits", weight=2), nf_acc=90.0, validation_nf_acc=99.0),
     )
-    frame = accuracy_table(metrics, BOTH, reference, rows_of({"dataset": "digits", "lambdas": [1, 2, 3]}))
+    frame = accuracy_table(metrics, BOTH, reference, make_rows({"dataset": "digits", "lambdas": [1, 2, 3]}))
     assert frame["best"].tolist() == [False, True, False]
 
 
-def test_no_validation_no_best(measured, frame_of, reference, rows_of):
-    metrics = frame_of(measured(flow_run("digits", weight=1), nf_acc=99.0))
+def test_no_validation_no_best(make_metric_rows, make_frame, reference, make_rows):
+    metrics = make_frame(make_metric_rows(flow_run("digits", weight=1), nf_acc=99.0))
     table = TableSettings(metrics=["nf_acc"], best_only=True)
-    frame = accuracy_table(metrics, table, reference, rows_of({"dataset": "digits", "lambdas": [1, 2]}))
+    frame = accuracy_table(metrics, table, reference, make_rows({"dataset": "digits", "lambdas": [1, 2]}))
     assert frame["best"].tolist() == [False, False]
 
 
-def test_only_the_best_weight_of_each_experiment(measured, frame_of, reference, rows_of):
-    metrics = frame_of(
-        measured(flow_run("digits", "baseline", 0), nf_acc=80.0, validation_nf_acc=80.0),
-        measured(flow_run("digits", weight=1), nf_acc=99.0, validation_nf_acc=90.0),
-        measured(flow_run("digits", weight=2), nf_acc=90.0, validation_nf_acc=99.0),
+def test_only_the_best_weight_of_each_experiment(make_metric_rows, make_frame, reference, make_rows):
+    metrics = make_frame(
+        make_metric_rows(flow_run("digits", "baseline", 0), nf_acc=80.0, validation_nf_acc=80.0),
+        make_metric_rows(flow_run("digits", weight=1), nf_acc=99.0, validation_nf_acc=90.0),
+        make_metric_rows(flow_run("digits", weight=2), nf_acc=90.0, validation_nf_acc=99.0),
     )
-    rows = rows_of({"dataset": "digits", "lambdas": [0]}, {"dataset": "digits", "lambdas": [1, 2]})
+    rows = make_rows({"dataset": "digits", "lambdas": [0]}, {"dataset": "digits", "lambdas": [1, 2]})
     frame = accuracy_table(metrics, TableSettings(best_only=True), reference, rows)
     assert frame["lambda"].tolist() == [0, 2]
 
 
-def test_divergence_is_a_status(table, metrics, reference, rows_of):
+def test_divergence_is_a_status(table, metrics, reference, make_rows):
     partly, wholly = row_of(table, "cifar10", 1e6), row_of(table, "cifar10", 3e6)
     assert partly["status"] == "1 of 3 seeds diverged"
     assert partly["nf_acc_seeds"] == 2
@@ -177,7 +177,7 @@ def test_divergence_is_a_status(table, metrics, reference, rows_of):
     assert wholly["status"] == "3 of 3 seeds diverged"
     assert math.isnan(wholly["nf_acc"])
     assert row_of(table, "cifar10", 3e5)["status"] == "ok"
-    rows = rows_of({"dataset": "cifar10", "lambdas": [3e6]}, seeds=(1,))
+    rows = make_rows({"dataset": "cifar10", "lambdas": [3e6]}, seeds=(1,))
     assert accuracy_table(metrics, BOTH, reference, rows).loc[0, "status"] == DIVERGED
 
 
@@ -197,10 +197,10 @@ def test_the_papers_numbers_stand_beside(table):
     assert math.isnan(row_of(table, "digits_8x8", 0)["nf_acc_difference"])
 
 
-def test_the_papers_numbers_are_those_of_its_backbone(measured, frame_of, reference, rows_of):
+def test_the_papers_numbers_are_those_of_its_backbone(make_metric_rows, make_frame, reference, make_rows):
     runs = [flow_run(flow=flow) for flow in ("mef", "glow")]
-    metrics = frame_of(*(measured(run, nf_acc=90.0 + index) for index, run in enumerate(runs)))
-    rows = rows_of(*({"dataset": "cifar10", "flow": flow, "lambdas": [3e5]} for flow in ("mef", "glow")))
+    metrics = make_frame(*(make_metric_rows(run, nf_acc=90.0 + index) for index, run in enumerate(runs)))
+    rows = make_rows(*({"dataset": "cifar10", "flow": flow, "lambdas": [3e5]} for flow in ("mef", "glow")))
     frame = accuracy_table(metrics, NF_ACC, reference, rows)
     assert frame["flow"].tolist() == ["mef", "glow"]
     assert frame["nf_acc"].tolist() == [90.0, 91.0]
@@ -208,55 +208,60 @@ def test_the_papers_numbers_are_those_of_its_backbone(measured, frame_of, refere
 
 
 @pytest.mark.parametrize(("prior", "expected"), [("fpi", 77.0), ("mean_only", 77.0), ("unit", 55.0)])
-def test_zero_is_read_from_the_run_of_the_priors_start(measured, frame_of, reference, rows_of, prior, expected):
-    metrics = frame_of(
-        measured(flow_run(prior=BASELINE["data"], weight=0), nf_acc=77.0),
-        measured(flow_run(prior=BASELINE["identity"], weight=0), nf_acc=55.0),
+def test_zero_is_read_from_the_run_of_the_priors_start(
+    make_metric_rows, make_frame, reference, make_rows, prior, expected
+):
+    metrics = make_frame(
+        make_metric_rows(flow_run(prior=BASELINE["data"], weight=0), nf_acc=77.0),
+        make_metric_rows(flow_run(prior=BASELINE["identity"], weight=0), nf_acc=55.0),
     )
-    frame = accuracy_table(metrics, NF_ACC, reference, rows_of({"dataset": "cifar10", "prior": prior, "lambdas": [0]}))
+    frame = accuracy_table(
+        metrics, NF_ACC, reference, make_rows({"dataset": "cifar10", "prior": prior, "lambdas": [0]})
+    )
     assert frame.loc[0, "prior"] == prior
     assert frame.loc[0, "nf_acc"] == expected
     assert frame["paper_nf_acc"].notna().tolist() == [prior != "unit"]
 
 
-def test_a_learned_prior_has_a_zero_of_its_own(measured, frame_of, reference, rows_of):
-    metrics = frame_of(
-        measured(flow_run("digits", "baseline", 0), nf_acc=70.0), measured(flow_run("digits", "gmm", 0), nf_acc=80.0)
+def test_a_learned_prior_has_a_zero_of_its_own(make_metric_rows, make_frame, reference, make_rows):
+    metrics = make_frame(
+        make_metric_rows(flow_run("digits", "baseline", 0), nf_acc=70.0),
+        make_metric_rows(flow_run("digits", "gmm", 0), nf_acc=80.0),
     )
-    frame = accuracy_table(metrics, NF_ACC, reference, rows_of({"dataset": "digits", "prior": "gmm", "lambdas": [0]}))
+    frame = accuracy_table(metrics, NF_ACC, reference, make_rows({"dataset": "digits", "prior": "gmm", "lambdas": [0]}))
     assert frame["nf_acc"].tolist() == [80.0]
 
 
-def test_a_prior_without_a_weight_shows_none(monkeypatch, measured, frame_of, reference, config_of):
+def test_a_prior_without_a_weight_shows_none(monkeypatch, make_metric_rows, make_frame, reference, make_config):
     monkeypatch.setattr(PRIORS, "_variants", dict(PRIORS._variants))
     PRIORS.register("simplex", Settings, uses_weight=False, learned=False)
-    config = config_of({"dataset": "digits", "lambdas": [0]})
+    config = make_config({"dataset": "digits", "lambdas": [0]})
     blocks = {name: block.model_dump() for name, block in config.priors.items()} | {"mine": {"method": "simplex"}}
     tables = {"t": {"experiments": [{"dataset": "digits", "prior": "mine", "classifier": None}]}}
     config = type(config).model_validate(config.model_dump() | {"priors": blocks, "tables": tables})
     rows = list_table_rows(config, "t")
     assert [run.folder for run in rows[0].runs] == ["digits/mef/mine/lambda=0/seed=0"]
-    frame = accuracy_table(frame_of(measured(rows[0].runs[0], nf_acc=80.0)), NF_ACC, reference, rows)
+    frame = accuracy_table(make_frame(make_metric_rows(rows[0].runs[0], nf_acc=80.0)), NF_ACC, reference, rows)
     assert frame["nf_acc"].tolist() == [80.0]
     assert frame["lambda"].isna().all()
 
 
-def test_an_experiment_without_classifier_has_no_cnn(metrics, reference, rows_of):
-    rows = rows_of({"dataset": "cifar10", "lambdas": [3e5], "classifier": None})
+def test_an_experiment_without_classifier_has_no_cnn(metrics, reference, make_rows):
+    rows = make_rows({"dataset": "cifar10", "lambdas": [3e5], "classifier": None})
     frame = accuracy_table(metrics, BOTH, reference, rows)
     assert frame[["cnn_acc", "cnn_acc_std", "cnn_acc_seeds", "paper_cnn_acc"]].isna().all(axis=None)
     assert frame["nf_acc"].notna().all()
 
 
-def test_a_metric_is_that_of_the_run_that_measured_it(measured, frame_of, reference, rows_of):
+def test_a_metric_is_that_of_the_run_that_measured_it(make_metric_rows, make_frame, reference, make_rows):
     run = flow_run("digits", weight=1)
-    metrics = frame_of(
-        measured(run, nf_acc=99.0, ece=3.0, hours=0.5),
-        measured(taught(run), cnn_acc=90.0, cnn_ece=5.0, temperature=0.9),
+    metrics = make_frame(
+        make_metric_rows(run, nf_acc=99.0, ece=3.0, hours=0.5),
+        make_metric_rows(taught(run), cnn_acc=90.0, cnn_ece=5.0, temperature=0.9),
     )
     names = ["ece", "cnn_ece", "temperature", "hours"]
     frame = accuracy_table(
-        metrics, TableSettings(metrics=names), reference, rows_of({"dataset": "digits", "lambdas": [1]})
+        metrics, TableSettings(metrics=names), reference, make_rows({"dataset": "digits", "lambdas": [1]})
     )
     assert frame.loc[0, names].tolist() == [3.0, 5.0, 0.9, 0.5]
 
@@ -274,19 +279,19 @@ def test_the_reference_may_repeat_itself_but_not_contradict_itself(metrics, refe
         accuracy_table(metrics, BOTH, pd.concat([reference, other]), rows)
 
 
-def test_classifiers_of_real_images_stand_beside_the_papers(measured, frame_of, reference, rows_of):
+def test_classifiers_of_real_images_stand_beside_the_papers(make_metric_rows, make_frame, reference, make_rows):
     alone = Run(dataset="imagenet", seed=0, classifier="eva02", augmentation="standard")
     flow = flow_run("imagenet", weight=3e7)
-    metrics = frame_of(
-        measured(alone, top1=80.0, top5=95.0, real_top1=90.0, validation_top1=81.0),
-        measured(
+    metrics = make_frame(
+        make_metric_rows(alone, top1=80.0, top5=95.0, real_top1=90.0, validation_top1=81.0),
+        make_metric_rows(
             replace(flow, classifier="eva02", augmentation="nfa"),
             **{"top1": 82.0, "top5": 96.0, "real_top1": 91.0, "validation_top1": 83.0},
         ),
-        measured(flow, nf_acc=50.0, validation_nf_acc=50.0),
+        make_metric_rows(flow, nf_acc=50.0, validation_nf_acc=50.0),
     )
     latent = {"dataset": "imagenet", "lambdas": [3e7], "classifier": "eva02"}
-    rows = rows_of(
+    rows = make_rows(
         {"label": "SA", "dataset": "imagenet", "prior": None, "classifier": "eva02"},
         {"label": "NFA", "augmentation": "nfa", **latent},
         {"label": "both", "augmentation": "standard+nfa", **latent},
@@ -301,12 +306,14 @@ def test_classifiers_of_real_images_stand_beside_the_papers(measured, frame_of, 
     assert frame["status"].tolist() == ["ok", "ok", "missing"]
 
 
-def test_cited_work_has_a_row_with_numbers_only_where_they_are_known(measured, frame_of, reference, rows_of):
+def test_cited_work_has_a_row_with_numbers_only_where_they_are_known(
+    make_metric_rows, make_frame, reference, make_rows
+):
     cited = reference[:1].assign(prior="", metric="nf_acc")
     known = pd.concat([reference, cited.assign(row="A", value=90.0), cited.assign(row="B", value=91.0)])
     table = TableSettings(metrics=["nf_acc"], literature=["A", "B", "C"])
-    metrics = frame_of(measured(flow_run("digits", weight=1), nf_acc=99.0))
-    frame = accuracy_table(metrics, table, known, rows_of({"dataset": "digits", "lambdas": [1]}))
+    metrics = make_frame(make_metric_rows(flow_run("digits", weight=1), nf_acc=99.0))
+    frame = accuracy_table(metrics, table, known, make_rows({"dataset": "digits", "lambdas": [1]}))
     assert frame["status"].tolist() == ["ok", "cited", "cited", "cited"]
     assert frame["experiment"].tolist() == [0, 1, 2, 3]
     assert frame["paper_nf_acc"].tolist()[1:3] == [90.0, 91.0]
@@ -327,11 +334,11 @@ def test_the_reference_is_complete_and_has_nothing_else(reference):
     assert (other[["flow", "prior"]] == "").all(axis=None)
 
 
-def test_every_number_of_the_paper_stands_in_its_cells_and_nowhere_else(reference, frame_of):
+def test_every_number_of_the_paper_stands_in_its_cells_and_nowhere_else(reference, make_frame):
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
     shown = {}
     for name, table in config.tables.items():
-        frame = accuracy_table(frame_of(), table, reference, list_table_rows(config, name))
+        frame = accuracy_table(make_frame(), table, reference, list_table_rows(config, name))
         for row in frame.to_dict("records"):
             for metric in table.metrics:
                 if not math.isnan(row[f"paper_{metric}"]):
@@ -373,13 +380,13 @@ def test_csv_gives_back_the_same_table_whatever_it_shows(metrics, reference, row
 # ---- the choice of λ -----------------------------------------------------------------------------------------
 
 
-def test_weights_are_chosen_by_the_metric_that_the_table_names(measured, frame_of, reference, rows_of):
+def test_weights_are_chosen_by_the_metric_that_the_table_names(make_metric_rows, make_frame, reference, make_rows):
     runs = []
     for weight, nf_acc, cnn_acc, bits in ((1, 99.0, 80.0, 3.0), (2, 95.0, 85.0, 2.0), (3, 90.0, 70.0, 1.0)):
         run = flow_run("digits", weight=weight)
-        runs.append(measured(run, nf_acc=50.0, validation_nf_acc=nf_acc, validation_bits_per_dim=bits))
-        runs.append(measured(taught(run), cnn_acc=100.0 - cnn_acc, validation_cnn_acc=cnn_acc))
-    rows, metrics = rows_of({"dataset": "digits", "lambdas": [1, 2, 3]}), frame_of(*runs)
+        runs.append(make_metric_rows(run, nf_acc=50.0, validation_nf_acc=nf_acc, validation_bits_per_dim=bits))
+        runs.append(make_metric_rows(taught(run), cnn_acc=100.0 - cnn_acc, validation_cnn_acc=cnn_acc))
+    rows, metrics = make_rows({"dataset": "digits", "lambdas": [1, 2, 3]}), make_frame(*runs)
     for best_by, chosen, value in (
         *((None, 1, 99.0), ("nf_acc", 1, 99.0)),
         *(("cnn_acc", 2, 85.0), ("bits_per_dim", 3, 1.0)),
@@ -390,21 +397,23 @@ def test_weights_are_chosen_by_the_metric_that_the_table_names(measured, frame_o
         assert row["chosen_by"] == f"validation_{best_by or 'nf_acc'}"
 
 
-def test_the_test_split_has_no_part_in_the_choice(measured, frame_of, reference, rows_of):
-    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]})
+def test_the_test_split_has_no_part_in_the_choice(make_metric_rows, make_frame, reference, make_rows):
+    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]})
 
     def chosen(first, second):
         runs = [flow_run("digits", weight=weight) for weight in (1, 2)]
         values = [{"nf_acc": first, "validation_nf_acc": 90.0}, {"nf_acc": second, "validation_nf_acc": 91.0}]
-        metrics = frame_of(*(measured(run, **of_run) for run, of_run in zip(runs, values, strict=True)))
+        metrics = make_frame(*(make_metric_rows(run, **of_run) for run, of_run in zip(runs, values, strict=True)))
         return accuracy_table(metrics, NF_ACC, reference, rows)["best"].tolist()
 
     assert chosen(1.0, 99.0) == chosen(99.0, 1.0) == [False, True]
 
 
-def test_a_choice_without_validation_values_is_refused(measured, frame_of, reference, rows_of):
-    metrics = frame_of(*(measured(flow_run("digits", weight=w), nf_acc=90.0, validation_nf_acc=90.0) for w in (1, 2)))
-    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]})
+def test_a_choice_without_validation_values_is_refused(make_metric_rows, make_frame, reference, make_rows):
+    metrics = make_frame(
+        *(make_metric_rows(flow_run("digits", weight=w), nf_acc=90.0, validation_nf_acc=90.0) for w in (1, 2))
+    )
+    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]})
     with pytest.raises(
         TableError, match=r"lambda=1/.*: best_by: expected validation_ece in metrics.json, received none"
     ):
@@ -412,24 +421,32 @@ def test_a_choice_without_validation_values_is_refused(measured, frame_of, refer
 
 
 @pytest.mark.parametrize(("lost", "best"), [((), [False, True]), ((2, 1), [True, False]), ((2,), [False, True])])
-def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(measured, frame_of, reference, rows_of, lost, best):
+def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(
+    make_metric_rows, make_frame, reference, make_rows, lost, best
+):
     runs = []
     for seed in range(3):
-        runs.append(measured(flow_run("digits", weight=1, seed=seed), nf_acc=90.0, validation_nf_acc=90.0))
+        runs.append(make_metric_rows(flow_run("digits", weight=1, seed=seed), nf_acc=90.0, validation_nf_acc=90.0))
         status = DIVERGED if seed in lost else "ok"
-        runs.append(measured(flow_run("digits", weight=2, seed=seed), status, nf_acc=95.0, validation_nf_acc=95.0))
-    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
-    frame = accuracy_table(frame_of(*runs), NF_ACC, reference, rows)
+        runs.append(
+            make_metric_rows(flow_run("digits", weight=2, seed=seed), status, nf_acc=95.0, validation_nf_acc=95.0)
+        )
+    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
+    frame = accuracy_table(make_frame(*runs), NF_ACC, reference, rows)
     assert frame["best"].tolist() == best
     assert frame["validation"].tolist() == [90.0, 95.0]
     assert frame["status"].tolist() == ["ok", f"{len(lost)} of 3 seeds diverged" if lost else "ok"]
 
 
-def test_where_all_weights_diverged_in_most_seeds_one_is_chosen_all_the_same(measured, frame_of, reference, rows_of):
-    runs = [measured(flow_run("digits", weight=w, seed=s), DIVERGED) for w in (1, 2) for s in (0, 1)]
-    runs += [measured(flow_run("digits", weight=w, seed=2), nf_acc=90.0, validation_nf_acc=90.0 + w) for w in (1, 2)]
-    rows = rows_of({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
-    assert accuracy_table(frame_of(*runs), NF_ACC, reference, rows)["best"].tolist() == [False, True]
+def test_where_all_weights_diverged_in_most_seeds_one_is_chosen_all_the_same(
+    make_metric_rows, make_frame, reference, make_rows
+):
+    runs = [make_metric_rows(flow_run("digits", weight=w, seed=s), DIVERGED) for w in (1, 2) for s in (0, 1)]
+    runs += [
+        make_metric_rows(flow_run("digits", weight=w, seed=2), nf_acc=90.0, validation_nf_acc=90.0 + w) for w in (1, 2)
+    ]
+    rows = make_rows({"dataset": "digits", "lambdas": [1, 2]}, seeds=(0, 1, 2))
+    assert accuracy_table(make_frame(*runs), NF_ACC, reference, rows)["best"].tolist() == [False, True]
 
 
 def test_a_table_of_an_older_version_can_be_read(table, tmp_path):

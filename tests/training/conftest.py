@@ -40,7 +40,7 @@ def device() -> Device:
     return make_device()
 
 
-def flow_of(data: TrainingData, **changes: object) -> dict[str, Any]:
+def describe_flow(data: TrainingData, **changes: object) -> dict[str, Any]:
     return {"kind": "matrix_exponential", "shape": list(data.train.shape), "settings": SETTINGS | changes}
 
 
@@ -64,38 +64,38 @@ def make_data(make_images: Callable[..., ImageSet]) -> Callable[..., TrainingDat
     return make
 
 
-def configured(data: TrainingData, **changes: object) -> TrainingData:
+def replace_config(data: TrainingData, **changes: object) -> TrainingData:
     return replace(data, config=TrainingConfig(**(data.config.model_dump() | changes)))
 
 
 def start(data: TrainingData, device: Device, kind: str = "data") -> InitialState:
-    return start_training(data, flow_of(data), kind, SEED, device)
+    return start_training(data, describe_flow(data), kind, SEED, device)
 
 
-def unsplit(data: TrainingData, device: Device, learned: LearnedConfig | None = None) -> TrainingState:
-    """All epochs in one go, under the initial Gaussians, which may be learned once `data` says so."""
-    begun = start(configured(data, fit_after_epochs=0), device)
+def train_in_one_go(data: TrainingData, device: Device, learned: LearnedConfig | None = None) -> TrainingState:
+    """Train all epochs in one go, from the initial Gaussians, which may be learned from the epoch that `data` sets."""
+    begun = start(replace_config(data, fit_after_epochs=0), device)
     return continue_training(begun.state, begun.prior, data, device, learned=learned)
 
 
 def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
-    """Bit for bit; the log too, but for the time it took."""
+    """Assert that two states are equal bit for bit, including the logs except for seconds."""
     assert one.step == other.step
     for name in ("flow", "averaged_flow", "optimizer"):
         left, right = getattr(one, name).state_dict(), getattr(other, name).state_dict()
         if name == "optimizer":
-            left, right = flat_moments(left), flat_moments(right)
+            left, right = flatten_moments(left), flatten_moments(right)
         assert left.keys() == right.keys()
         assert len(left) > 0
         for key, value in left.items():
             assert torch.equal(value, right[key]), f"{name}: {key}"
-    assert timeless(one.log) == timeless(other.log)
+    assert drop_seconds(one.log) == drop_seconds(other.log)
     assert torch.equal(one.epoch_nll, other.epoch_nll)
     assert_equal_learners(one.learner, other.learner)
 
 
 def assert_equal_learners(one: Learner | None, other: Learner | None) -> None:
-    """Gaussians, moments and counts, bit for bit; or none on both sides."""
+    """Assert that Gaussians, moments and counts are equal bit for bit, or both None."""
     if one is None or other is None:
         assert one is other
         return
@@ -103,7 +103,7 @@ def assert_equal_learners(one: Learner | None, other: Learner | None) -> None:
     assert type(one) is type(other)
     states_of = [lambda learner: learner.state_dict()]
     if isinstance(one, GaussianLearner):
-        states_of.append(lambda learner: flat_moments(learner.optimizer.state_dict()))
+        states_of.append(lambda learner: flatten_moments(learner.optimizer.state_dict()))
     for state_of in states_of:
         left, right = state_of(one), state_of(other)
         assert left.keys() == right.keys()
@@ -111,25 +111,25 @@ def assert_equal_learners(one: Learner | None, other: Learner | None) -> None:
             assert torch.equal(value, right[key]), f"learner: {key}"
 
 
-def flat_moments(state: dict) -> dict[str, torch.Tensor]:
+def flatten_moments(state: dict) -> dict[str, torch.Tensor]:
     return {f"{index}.{key}": value for index, moments in state["state"].items() for key, value in moments.items()}
 
 
-def timeless(log: list) -> list:
+def drop_seconds(log: list) -> list:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in log]
 
 
 class Cut(Exception):
-    """The machine is taken away."""
+    """The training is cut off."""
 
 
-def checkpoints_in(folder: Path, data: TrainingData) -> Checkpoints:
+def make_checkpoints(folder: Path, data: TrainingData) -> Checkpoints:
     return Checkpoints(folder, "f" * 64, data.config.checkpoint_minutes)
 
 
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a training with checkpoints after every step; it ends with the one of a given step, the given time over."""
+    """Cut a training off after the checkpoint of step `made`, when that step is saved for the `times`-th time."""
 
     def run(made: int, function: Callable[..., object], *arguments: object, times: int = 1, **options: object) -> None:
         save, left = Checkpoints.save, iter(range(times - 1))

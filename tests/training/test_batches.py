@@ -13,7 +13,7 @@ from nfpi.priors import (
 )
 from nfpi.training.batches import STATISTICS_EPOCH, latent_statistics
 
-from .conftest import SEED, assert_equal_states, configured, start, unsplit
+from .conftest import SEED, assert_equal_states, replace_config, start, train_in_one_go
 
 
 def test_statistics_are_those_of_the_latents_after_the_first_epochs(make_data, device):
@@ -60,4 +60,4 @@ def test_the_initialisation_takes_as_many_images_as_it_is_told(make_data, device
 
 def test_the_number_of_workers_changes_nothing(make_data, device):
     data = make_data((3, 8, 8), epochs=2, augmentation="released")
-    assert_equal_states(unsplit(configured(data, workers=2), device), unsplit(data, device))
+    assert_equal_states(train_in_one_go(replace_config(data, workers=2), device), train_in_one_go(data, device))

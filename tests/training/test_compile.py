@@ -18,7 +18,17 @@ from nfpi.training.likelihood import NegativeLogLikelihood
 from nfpi.training.loop import continue_training, start_training
 from nfpi.training.state import TrainingState
 
-from .conftest import CPU, LEARNED, SEED, assert_equal_states, checkpoints_in, configured, flow_of, start, unsplit
+from .conftest import (
+    CPU,
+    LEARNED,
+    SEED,
+    assert_equal_states,
+    describe_flow,
+    make_checkpoints,
+    replace_config,
+    start,
+    train_in_one_go,
+)
 
 
 class Backend:
@@ -45,8 +55,8 @@ def backend(monkeypatch) -> Backend:
 
 def train_small(data: TrainingData, device, learned=None) -> TrainingState:
     """Train a flow that is traced in a second."""
-    description = flow_of(data, num_flows=[1], num_blocks=[0], hidden_channels=[4])
-    begun = start_training(configured(data, fit_after_epochs=0), description, "data", SEED, device)
+    description = describe_flow(data, num_flows=[1], num_blocks=[0], hidden_channels=[4])
+    begun = start_training(replace_config(data, fit_after_epochs=0), description, "data", SEED, device)
     return continue_training(begun.state, begun.prior, data, device, learned=learned)
 
 
@@ -130,9 +140,9 @@ def test_a_training_with_held_bounds_is_resumed(make_data, device, tmp_path, cut
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     data = make_data()
     begun, again = start(data, device), start(data, device)
-    cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data))
-    state = continue_training(again.state, again.prior, data, device, checkpoints_in(tmp_path, data))
-    whole = unsplit(data, device)
+    cut(made, continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
+    state = continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data))
+    whole = train_in_one_go(data, device)
     assert_equal_states(state, whole)
     assert state.series_bounds == whole.series_bounds
     for flow in (state.flow, state.averaged_flow):  # afterwards the couplings read their own bounds

@@ -31,10 +31,10 @@ from .conftest import (
     SEED,
     assert_equal_learners,
     assert_equal_states,
-    checkpoints_in,
-    configured,
+    make_checkpoints,
+    replace_config,
     start,
-    unsplit,
+    train_in_one_go,
 )
 
 
@@ -47,7 +47,7 @@ def test_learning_in_parts_and_in_one_agree_bit_for_bit(make_data, device, tmp_p
     state, _ = TrainingState.load(tmp_path / "state.safetensors", data.config, data.steps_per_epoch, CPU)
     state = continue_training(state, begun.prior, data, device, learned=LEARNED[how])
     assert state.learner.steps == (3 - epochs_before) * (4 if how == "step" else 1)
-    assert_equal_states(state, unsplit(data, device, LEARNED[how]))
+    assert_equal_states(state, train_in_one_go(data, device, LEARNED[how]))
 
 
 @pytest.mark.parametrize("how", LEARNED)
@@ -62,12 +62,12 @@ def test_a_resumed_learner_equals_one_that_was_not_cut(make_data, device, tmp_pa
         begun.prior,
         data,
         device,
-        checkpoints_in(tmp_path, data),
+        make_checkpoints(tmp_path, data),
         learned=learned,
     )
-    checkpoints = checkpoints_in(tmp_path, data)
+    checkpoints = make_checkpoints(tmp_path, data)
     state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, unsplit(data, device, learned))
+    assert_equal_states(state, train_in_one_go(data, device, learned))
 
 
 def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device, tmp_path):
@@ -80,7 +80,7 @@ def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device
     begun.state.save(file, {})
     state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
     state = continue_training(state, begun.prior, data, device, learned=LEARNED["epoch"])
-    assert_equal_states(state, unsplit(data, device, LEARNED["epoch"]))
+    assert_equal_states(state, train_in_one_go(data, device, LEARNED["epoch"]))
 
 
 @pytest.mark.parametrize("how", ["epoch", "released"])
@@ -147,7 +147,7 @@ def test_the_validation_is_under_the_gaussians_as_they_are(make_data, device, mo
         return evaluate(flow, prior, *arguments, **options)
 
     monkeypatch.setattr(loop, "evaluate_flow", note)
-    state = unsplit(make_data(evaluate_every=1), device, LEARNED[how])
+    state = train_in_one_go(make_data(evaluate_every=1), device, LEARNED[how])
     assert len(seen) == 3
     assert not torch.equal(seen[1].mean, seen[2].mean)
     assert torch.equal(seen[2].mean, state.learner.prior.mean.float())
@@ -176,10 +176,10 @@ def test_step_sizes_run_from_the_first_step_to_the_end_of_training(make_data, de
     seen = []
     step = GaussianLearner.step
     monkeypatch.setattr(GaussianLearner, "step", lambda learner, u: (seen.append(u), step(learner, u))[1])
-    unsplit(make_data(epochs=5), device, LEARNED["epoch"])
+    train_in_one_go(make_data(epochs=5), device, LEARNED["epoch"])
     assert seen == [0.0, 0.25, 0.5, 0.75]
     seen.clear()
-    unsplit(make_data(), device, LEARNED["step"])
+    train_in_one_go(make_data(), device, LEARNED["step"])
     assert seen == [step / 8 for step in range(8)]
 
 
@@ -191,7 +191,7 @@ def test_gaussians_that_are_not_finite_name_epoch_class_and_quantity(make_data, 
     begun = start(data, device)
     mean = begun.prior.mean.clone()
     mean[2] = mean[1]
-    checkpoints = checkpoints_in(tmp_path, data) if checkpointed else None
+    checkpoints = make_checkpoints(tmp_path, data) if checkpointed else None
     with pytest.raises(TrainingDiverged) as error:
         continue_training(
             begun.state, GaussianPrior(mean, torch.ones_like(mean)), data, device, checkpoints, learned=LEARNED[how]
@@ -214,7 +214,7 @@ def test_an_objective_that_is_not_finite_is_named(make_data, device):
 @pytest.mark.parametrize("other", [None, GradientDescentConfig(weight=21.0)])
 def test_a_learner_goes_on_as_it_began(make_data, device, other):
     data = make_data()
-    state = unsplit(configured(data, epochs=2), device, LEARNED["epoch"])
+    state = train_in_one_go(replace_config(data, epochs=2), device, LEARNED["epoch"])
     with pytest.raises(ValueError, match="state: expected Gaussians learned by"):
         continue_training(state, start(data, device).prior, data, device, learned=other)
 
@@ -273,11 +273,11 @@ def test_a_resumed_training_with_fits_every_second_epoch_equals_one_that_was_not
 ):
     data, learned = make_data(epochs=5), RepeatedFixedPointConfig(weight=20.0, every_epochs=2)
     begun, again = start(data, device), start(data, device)
-    checkpoints = checkpoints_in(tmp_path, data)
+    checkpoints = make_checkpoints(tmp_path, data)
     cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, learned=learned)
-    checkpoints = checkpoints_in(tmp_path, data)
+    checkpoints = make_checkpoints(tmp_path, data)
     state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, unsplit(data, device, learned))
+    assert_equal_states(state, train_in_one_go(data, device, learned))
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
@@ -287,7 +287,7 @@ def test_a_fit_that_diverges_is_named_as_the_single_one_is(make_data, device, tm
     config = RepeatedFixedPointConfig(weight=1e5, update="exact")
     with pytest.raises(FixedPointDiverged) as single:
         fit_fixed_point(begun.statistics, config, begun.prior)
-    checkpoints = checkpoints_in(tmp_path, data) if checkpointed else None
+    checkpoints = make_checkpoints(tmp_path, data) if checkpointed else None
     with pytest.raises(TrainingDiverged) as error:
         continue_training(begun.state, begun.prior, data, device, checkpoints, learned=config)
     assert str(error.value) == f"training: epoch 2, step 4: {single.value} (seed 3)"

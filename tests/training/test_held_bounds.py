@@ -11,7 +11,7 @@ from nfpi.training import loop
 from nfpi.training.loop import continue_training
 from nfpi.training.state import TrainingState
 
-from .conftest import CPU, assert_equal_states, checkpoints_in, start
+from .conftest import CPU, assert_equal_states, make_checkpoints, start
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_a_step_that_exceeded_a_bound_is_answered_after_a_resume(make_data, devi
     data = make_data(learning_rate=1e-4)
     begun, again = start(data, device), start(data, device)
     SeriesBounds.watch.steps = 4
-    cut(6, continue_training, begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data))
+    cut(6, continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
     assert "longer series" not in caplog.text
     with caplog.at_level("INFO"):
-        continue_training(again.state, again.prior, data, device, checkpoints_in(tmp_path, data))
+        continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data))
     assert "step 8: longer series" in caplog.text
 
 

@@ -16,7 +16,16 @@ from nfpi.training.divergence import TrainingDiverged
 from nfpi.training.loop import continue_training, start_training
 from nfpi.training.state import TrainingState
 
-from .conftest import CPU, SEED, assert_equal_states, checkpoints_in, configured, flow_of, start, unsplit
+from .conftest import (
+    CPU,
+    SEED,
+    assert_equal_states,
+    describe_flow,
+    make_checkpoints,
+    replace_config,
+    start,
+    train_in_one_go,
+)
 
 
 @pytest.mark.parametrize("epochs_before_the_fit", [1, 2])
@@ -27,7 +36,7 @@ def test_split_and_unsplit_training_agree_bit_for_bit(make_data, device, shape, 
     assert begun.state.step == epochs_before_the_fit * data.steps_per_epoch
     state = continue_training(begun.state, begun.prior, data, device)
     assert state.step == 12
-    assert_equal_states(state, unsplit(data, device))
+    assert_equal_states(state, train_in_one_go(data, device))
 
 
 def test_every_weight_goes_on_from_the_same_start(make_data, device):
@@ -42,9 +51,9 @@ def test_another_prior_or_another_seed_makes_a_difference(make_data, device):
     begun = start(data, device)
     wider = GaussianPrior(begun.prior.mean, 2 * begun.prior.variance)
     state = continue_training(begun.state, wider, data, device)
-    reference = unsplit(data, device)
+    reference = train_in_one_go(data, device)
     assert_some_differ(state, reference)
-    other = start_training(data, flow_of(data), "data", SEED + 1, device)
+    other = start_training(data, describe_flow(data), "data", SEED + 1, device)
     assert_some_differ(other.state, start(data, device).state)
 
 
@@ -59,7 +68,7 @@ def test_the_global_generator_changes_nothing(make_data, device):
     for seed in (1, 2):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
-        states.append(unsplit(data, device))
+        states.append(train_in_one_go(data, device))
     assert_equal_states(*states)
 
 
@@ -84,7 +93,7 @@ def test_the_average_follows_its_formula_from_the_second_epoch_on(
     make_data, device, weights_at_steps, ema_decay, ema_power
 ):
     data = make_data(ema_decay=ema_decay, ema_power=ema_power)
-    state = unsplit(data, device)
+    state = train_in_one_go(data, device)
     weights = [weight.double() for weight, _ in weights_at_steps]
     assert len(weights) == 12
     average = weights[data.steps_per_epoch]
@@ -104,11 +113,11 @@ def test_the_average_is_the_weights_during_the_first_epoch(make_data, device):
 
 
 def test_learning_rates_warm_up_linearly(make_data, device, weights_at_steps):
-    state = unsplit(make_data(learning_rate=0.006, warmup_steps=6), device)
+    state = train_in_one_go(make_data(learning_rate=0.006, warmup_steps=6), device)
     assert [rate for _, rate in weights_at_steps] == pytest.approx([0.001 * min(6, n) for n in range(1, 13)])
     assert [row["learning_rate"] for row in state.log] == pytest.approx([0.004, 0.006, 0.006])
     weights_at_steps.clear()
-    unsplit(make_data(learning_rate=0.006, warmup_steps=0), device)
+    train_in_one_go(make_data(learning_rate=0.006, warmup_steps=0), device)
     assert {rate for _, rate in weights_at_steps} == {0.006}
 
 
@@ -122,10 +131,10 @@ def test_the_gradient_is_clipped_on_request(make_data, device, monkeypatch):
         return step(optimizer, *arguments, **options)
 
     monkeypatch.setattr(torch.optim.Adamax, "step", note)
-    unsplit(make_data(epochs=2), device)
+    train_in_one_go(make_data(epochs=2), device)
     assert min(norms) > 1
     norms.clear()
-    unsplit(make_data(epochs=2, gradient_clip=0.5), device)
+    train_in_one_go(make_data(epochs=2, gradient_clip=0.5), device)
     assert norms == pytest.approx([0.5] * len(norms), rel=1e-4)
 
 
@@ -152,14 +161,14 @@ def test_the_likelihood_falls_and_the_classes_separate(make_images, device):
 
 
 def test_validation_is_scored_when_it_is_due(make_data, device):
-    log = unsplit(make_data(epochs=5, evaluate_every=2), device).log
+    log = train_in_one_go(make_data(epochs=5, evaluate_every=2), device).log
     assert [row["epoch"] for row in log if row["validation_nf_acc"] is not None] == [2, 4, 5]
 
 
 def test_training_bits_per_dim_are_those_of_the_images_under_the_weights(make_data, device, monkeypatch):
     """With a step too small to move anything the mean over the epoch is the mean over the images."""
     data = make_data(learning_rate=1e-30, warmup_steps=0, augmentation="none")
-    begun = start(configured(data, fit_after_epochs=0), device)
+    begun = start(replace_config(data, fit_after_epochs=0), device)
     flow, prior = begun.state.flow, begun.prior
     total = 0.0
     with torch.no_grad():
@@ -215,9 +224,9 @@ def test_a_start_on_images_with_constant_pixels_stays_finite(make_images, device
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_a_loss_that_is_not_finite_names_step_and_settings(make_data, device, tmp_path, coupling, rate, checkpointed):
     data = make_data(learning_rate=rate, warmup_steps=0, gradient_clip=0)
-    flow = flow_of(data, coupling=coupling)
-    begun = start_training(configured(data, fit_after_epochs=0), flow, "data", SEED, device)
-    checkpoints = checkpoints_in(tmp_path, data) if checkpointed else None
+    flow = describe_flow(data, coupling=coupling)
+    begun = start_training(replace_config(data, fit_after_epochs=0), flow, "data", SEED, device)
+    checkpoints = make_checkpoints(tmp_path, data) if checkpointed else None
     with pytest.raises(TrainingDiverged) as error:
         continue_training(begun.state, begun.prior, data, device, checkpoints)
     message = str(error.value)

@@ -12,7 +12,7 @@ from nfpi.runtime.signals import Interrupted
 from nfpi.training import epoch_prior, likelihood, loop
 from nfpi.training.loop import continue_training, start_training
 
-from .conftest import LEARNED, SEED, Cut, assert_equal_states, checkpoints_in, flow_of, start, unsplit
+from .conftest import LEARNED, SEED, Cut, assert_equal_states, describe_flow, make_checkpoints, start, train_in_one_go
 
 
 @pytest.mark.parametrize(("made", "times"), [(5, 1), (8, 1), (8, 2), (9, 1), (12, 2)])
@@ -20,11 +20,11 @@ def test_a_resumed_run_equals_one_that_was_not_cut(make_data, device, tmp_path, 
     """Cut after `made` steps; an epoch has four, and one was trained before the fit. Its end is kept twice."""
     data = make_data()
     begun, again = start(data, device), start(data, device)
-    checkpoints = checkpoints_in(tmp_path, data)
+    checkpoints = make_checkpoints(tmp_path, data)
     cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, times=times)
-    checkpoints = checkpoints_in(tmp_path, data)
+    checkpoints = make_checkpoints(tmp_path, data)
     state = continue_training(again.state, again.prior, data, device, checkpoints)
-    assert_equal_states(state, unsplit(data, device))
+    assert_equal_states(state, train_in_one_go(data, device))
     assert checkpoints.step == 12
 
 
@@ -32,8 +32,8 @@ def test_a_resumed_run_equals_one_that_was_not_cut(make_data, device, tmp_path, 
 def test_a_resumed_start_equals_one_that_was_not_cut(make_data, device, tmp_path, cut, made):
     data = make_data(fit_after_epochs=2)
     whole = start(data, device)
-    cut(made, start_training, data, flow_of(data), "data", SEED, device, checkpoints_in(tmp_path, data))
-    resumed = start_training(data, flow_of(data), "data", SEED, device, checkpoints_in(tmp_path, data))
+    cut(made, start_training, data, describe_flow(data), "data", SEED, device, make_checkpoints(tmp_path, data))
+    resumed = start_training(data, describe_flow(data), "data", SEED, device, make_checkpoints(tmp_path, data))
     assert_equal_states(whole.state, resumed.state)
     for name in ("mean", "variance"):
         assert torch.equal(getattr(whole.prior, name), getattr(resumed.prior, name))
@@ -51,9 +51,9 @@ def test_a_run_cut_while_it_evaluates_goes_on_too(make_data, device, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(loop, "evaluate_flow", cut)
         with pytest.raises(Cut):
-            continue_training(begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data))
-    state = continue_training(again.state, again.prior, data, device, checkpoints_in(tmp_path, data))
-    assert_equal_states(state, unsplit(data, device))
+            continue_training(begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
+    state = continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data))
+    assert_equal_states(state, train_in_one_go(data, device))
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_a_signal_keeps_the_state_wherever_it_comes(make_data, device, tmp_path,
     if where == "evaluation":
         next(calls)  # there is one only
     with pytest.raises(Interrupted, match=rf"SIGUSR1: kept step \d+ in {tmp_path}"):
-        continue_training(begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data), learned=learned)
+        continue_training(begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data), learned=learned)
     monkeypatch.undo()
-    checkpoints = checkpoints_in(tmp_path, data)
+    checkpoints = make_checkpoints(tmp_path, data)
     assert checkpoints.load() is not None
     assert checkpoints.step == {"step": 7, "evaluation": 8, "statistics": 8}[where]
     state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
-    assert_equal_states(state, unsplit(data, device, learned))
+    assert_equal_states(state, train_in_one_go(data, device, learned))
 
 
 def test_between_epochs_no_checkpoint_comes_before_its_time(make_data, device, tmp_path, monkeypatch):
@@ -98,6 +98,6 @@ def test_between_epochs_no_checkpoint_comes_before_its_time(make_data, device, t
         made.append(step)
 
     monkeypatch.setattr(Checkpoints, "save", note)
-    continue_training(begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data))
+    continue_training(begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
     assert made
     assert {8, 12}.issuperset(made)

@@ -11,7 +11,7 @@ from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
 from nfpi.training.loop import continue_training, start_training
 from nfpi.training.state import TrainingState
 
-from .conftest import CPU, LEARNED, SEED, assert_equal_states, configured, start, unsplit
+from .conftest import CPU, LEARNED, SEED, assert_equal_states, replace_config, start, train_in_one_go
 
 
 def test_the_state_file_between_the_parts_changes_nothing(make_data, device, tmp_path):
@@ -23,7 +23,7 @@ def test_the_state_file_between_the_parts_changes_nothing(make_data, device, tmp
     assert header["start"] == "data"
     assert_equal_states(state, begun.state)
     state = continue_training(state, begun.prior, data, device)
-    assert_equal_states(state, unsplit(data, device))
+    assert_equal_states(state, train_in_one_go(data, device))
 
 
 def test_what_is_no_training_state_is_refused_in_one_line(make_data, device, tmp_path):
@@ -51,7 +51,7 @@ def test_a_state_of_a_flow_that_is_not_loaded_says_how_to_load_it(make_data, dev
 
 def test_a_learner_of_another_program_is_refused_in_one_line(make_data, device, tmp_path):
     data, file = make_data(), tmp_path / "state.safetensors"
-    state = unsplit(configured(data, epochs=2), device, LEARNED["epoch"])
+    state = train_in_one_go(replace_config(data, epochs=2), device, LEARNED["epoch"])
     state.save(file, {})
     tensors, header = load_tensors(file)
     header["learner"]["config"]["momentum"] = 0.9
@@ -84,7 +84,7 @@ def test_moments_of_other_optimizers_are_saved(make_data, device, tmp_path, opti
     state, _ = TrainingState.load(tmp_path / "state.safetensors", data.config, data.steps_per_epoch, CPU)
     assert_equal_states(state, begun.state)
     state = continue_training(state, begun.prior, data, device)
-    assert_equal_states(state, unsplit(data, device))
+    assert_equal_states(state, train_in_one_go(data, device))
 
 
 def test_moments_of_another_optimizer_are_refused_in_one_line(make_data, device, tmp_path):
@@ -111,5 +111,5 @@ def test_other_backbones_are_trained_and_saved(make_data, device, tmp_path, kind
 
 
 def unsplit_flow(data, device, flow):
-    begun = start_training(configured(data, fit_after_epochs=0), flow, "data", SEED, device)
+    begun = start_training(replace_config(data, fit_after_epochs=0), flow, "data", SEED, device)
     return continue_training(begun.state, begun.prior, data, device)

@@ -15,7 +15,7 @@ from nfpi.training.loop import continue_training
 from nfpi.training.state import TrainingState
 from nfpi.training.step import TrainingStep
 
-from .conftest import CPU, SEED, assert_equal_states, checkpoints_in, start
+from .conftest import CPU, SEED, assert_equal_states, make_checkpoints, start
 
 
 class OnGpu(Device):
@@ -69,9 +69,9 @@ def test_a_training_resumed_in_another_precision_records_both(make_data, device,
     data = make_data()
     begun, again = start(data, device), start(data, device)
     assert begun.state.precisions == [(0, "32-true")]
-    cut(6, continue_training, begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data))
+    cut(6, continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
     assert "precision" not in caplog.text
-    state = continue_training(again.state, again.prior, data, Bfloat16(), checkpoints_in(tmp_path, data))
+    state = continue_training(again.state, again.prior, data, Bfloat16(), make_checkpoints(tmp_path, data))
     assert state.precisions == [(0, "32-true"), (6, "bf16-mixed")]
     assert "training: resumed in precision bf16-mixed after step 6 in 32-true" in caplog.text
     state.save(tmp_path / "state", {})

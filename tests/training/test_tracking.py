@@ -21,7 +21,17 @@ from nfpi.sampling import balanced_labels, sample_images
 from nfpi.training import tracking
 from nfpi.training.loop import continue_training, start_training
 
-from .conftest import CPU, SEED, Cut, assert_equal_states, checkpoints_in, flow_of, start, timeless, unsplit
+from .conftest import (
+    CPU,
+    SEED,
+    Cut,
+    assert_equal_states,
+    describe_flow,
+    drop_seconds,
+    make_checkpoints,
+    start,
+    train_in_one_go,
+)
 
 needs_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")
 TRACKED = {"tracking": "tensorboard", "sample_every_epochs": 1}
@@ -50,12 +60,12 @@ def curves(log: list) -> dict[str, list[tuple[int, float]]]:
 @needs_tensorboard
 def test_a_training_that_is_tracked_is_the_same_bit_for_bit(make_data, device, tmp_path):
     data = make_data(**TRACKED)
-    begun = start_training(data, flow_of(data), "data", SEED, device, tracked=tmp_path / "initial")
+    begun = start_training(data, describe_flow(data), "data", SEED, device, tracked=tmp_path / "initial")
     torch.manual_seed(8)
     before = torch.get_rng_state()
     state = continue_training(begun.state, begun.prior, data, device, tracked=tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), before)
-    assert_equal_states(state, unsplit(make_data(), device))
+    assert_equal_states(state, train_in_one_go(make_data(), device))
     for folder, epochs in (("initial", [1]), ("run", [2, 3])):
         grids = sorted((tmp_path / folder / "samples").iterdir())
         assert [grid.name for grid in grids] == [f"epoch={epoch:04d}.png" for epoch in epochs]
@@ -87,10 +97,14 @@ def test_a_resumed_training_goes_on_with_its_curves(make_data, device, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save_and_cut)
         with pytest.raises(Cut):
-            continue_training(begun.state, begun.prior, data, device, checkpoints_in(tmp_path, data), tracked=tmp_path)
+            continue_training(
+                begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data), tracked=tmp_path
+            )
     assert scalars(tmp_path)["train_bits_per_dim"][-1][0] == 2
     time.sleep(1.1)  # files of events are read in the order of the seconds in their names
-    state = continue_training(again.state, again.prior, data, device, checkpoints_in(tmp_path, data), tracked=tmp_path)
+    state = continue_training(
+        again.state, again.prior, data, device, make_checkpoints(tmp_path, data), tracked=tmp_path
+    )
     assert len(list((tmp_path / "tracking").iterdir())) == 2
     assert scalars(tmp_path) == curves(state.log) | {"samples": [(2, 0.0), (3, 0.0)]}
 
@@ -136,7 +150,7 @@ def test_a_flow_that_cannot_be_sampled_yet_trains_on(make_data, device, tmp_path
     with caplog.at_level(logging.WARNING):
         state = continue_training(begun.state, begun.prior, data, device, tracked=tmp_path)
     assert "epoch 2: no samples (images stay not finite)" in caplog.text
-    assert timeless(state.log) == timeless(unsplit(make_data(), device).log)
+    assert drop_seconds(state.log) == drop_seconds(train_in_one_go(make_data(), device).log)
     assert not (tmp_path / "samples").exists()
 
 

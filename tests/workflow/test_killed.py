@@ -45,7 +45,7 @@ def project_with_real_stages(folder: Path) -> Project:
     return project
 
 
-def processes_in(folder: Path) -> dict[int, str]:
+def list_processes_in(folder: Path) -> dict[int, str]:
     """Running processes that work in the project's folder, with their commands."""
     found = {}
     for entry in Path("/proc").iterdir():
@@ -112,7 +112,9 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
 
     def jobs() -> set[int]:
         return {
-            pid for pid, command in processes_in(folder).items() if re.search(r"nfpi --log \S+ train-flow", command)
+            pid
+            for pid, command in list_processes_in(folder).items()
+            if re.search(r"nfpi --log \S+ train-flow", command)
         }
 
     with running(project) as snakemake:
@@ -121,7 +123,7 @@ def test_a_killed_workflow_gives_the_table_of_an_uninterrupted_one(tmp_path, mon
         second = job_at_work({first})
         os.kill(second, signal.SIGKILL)  # as by a machine without memory: the same
         job_at_work({first, second})
-        for pid in processes_in(folder):  # as by a power failure
+        for pid in list_processes_in(folder):  # as by a power failure
             os.kill(pid, signal.SIGKILL)
         output = snakemake.communicate(timeout=60)[0]
     assert "trying again, attempt 2" in output

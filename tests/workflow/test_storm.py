@@ -25,7 +25,7 @@ import pytest
 from nfpi.cli import main
 
 from .conftest import Project, clone_project
-from .test_killed import TIMES, processes_in
+from .test_killed import TIMES, list_processes_in
 
 KILLS = int(os.environ.get("NFPI_KILLS", "3"))
 SEED = int(os.environ.get("NFPI_STORM_SEED", "0"))
@@ -76,7 +76,7 @@ def storm(calm: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of it; nothing that was started there is left behind."""
     project = calm.copy(tmp_path / "storm")
     yield project
-    kill(processes_in(project.folder.resolve()))
+    kill(list_processes_in(project.folder.resolve()))
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes by /proc")
@@ -138,7 +138,7 @@ def kill_a_job(project: Project, rule: str, way: str, delay: float) -> tuple[boo
     elif way == "snakemake" and hit:
         kill([snakemake.pid])
     else:
-        kill(processes_in(folder))
+        kill(list_processes_in(folder))
     snakemake.wait(timeout=300)
     return hit, output.read_text()
 
@@ -149,7 +149,7 @@ def jobs_of(folder: Path, rule: str) -> list[int]:
     real = rule.endswith("_on_real")
     return [
         process
-        for process, command in processes_in(folder).items()
+        for process, command in list_processes_in(folder).items()
         if re.search(rf"nfpi --log \S+ {stage} ", command) and (real == ("swin" in command) or "classifier" not in rule)
     ]
 

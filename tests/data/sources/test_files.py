@@ -113,7 +113,7 @@ def test_fashion_mnist_is_its_four_files(tmp_path):
     assert found.names == [f"folder/{name}" for name in names]
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("restored_sources")
 def test_all_files_of_a_source_of_the_users_own_count(tmp_path):
     register_source("mine")(lambda config, download_folder: SourceImages([], {}))
     for name in ("a.bin", "below/b.csv", ".hidden"):
