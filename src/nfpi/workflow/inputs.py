@@ -65,7 +65,7 @@ class Inputs:
         return _make_pattern(names)
 
     def is_fitted(self, prior: str) -> bool:
-        """Return whether the Gaussians of a prior, named as on disk, are fitted once, before training continues."""
+        """Return whether the Gaussians of a prior (its name in paths) are fitted once, before training continues."""
         priors = self.plan.config.priors
         return prior in priors and not PRIORS[priors[prior].method].traits["learned"]
 
