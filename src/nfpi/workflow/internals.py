@@ -28,8 +28,8 @@ def use_this_machine(workflow: Any, cores: int) -> None:
 def prepare_submission(workflow: Any, jobs: Jobs) -> None:
     """On a cluster, add the options of sbatch to every rule's message, and make jobs wait while SLURM does not answer.
 
-    The messages are printed in dry runs, too. To be called after all rules are defined, when Snakemake knows which rules
-    are local.
+    The messages are printed in dry runs, too. To be called after all rules are defined, when Snakemake knows which
+    rules are local.
 
     Raises:
         ConfigError: jobs are submitted to a cluster, and --configfile replaces the settings of the profile.
