@@ -50,11 +50,11 @@ def _compose_introduction(preset: str) -> list[str]:
     return [
         "# Performance on GPUs",
         "",
-        "**Nothing on this page was run on a GPU: none was available.**",
-        "Hours and memory are computed from counted operations, to see where time goes and what to ask a cluster for.",
-        "[Measurements](measurements.md) has what was measured on CPUs.",
+        "**Nothing on this page was run on a GPU.**",
+        f"Hours and memory of preset `{preset}` with one seed are computed from counted operations.",
+        "Times measured on CPUs are in [Measurements](measurements.md).",
         "",
-        f"This command writes the page for preset `{preset}` with one seed (three minutes on one core):",
+        "This command writes the page (three minutes on one core):",
         "",
         "<!-- not run: minutes -->",
         "```bash",
@@ -83,10 +83,10 @@ def _compose_hours(projection: Projection) -> list[str]:
     return [
         "## Hours by stage",
         "",
-        "Hours of one GPU for all tables of the preset; a run that several tables share is counted once.",
-        "The precision in a column's title is that of training steps; other computations are in float32.",
+        "Hours on one GPU for all tables of the preset; a run that several tables share is counted once.",
+        "The precision in a column's title is that of training steps; everything else is computed in float32.",
         "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
-        "Not counted: reading and augmenting images (in parallel, on CPUs), the fit of priors (seconds), figures.",
+        "Reading and augmenting images, fitting priors (seconds) and figures are not counted.",
         "",
         *_format_table(head, rows),
     ]
@@ -124,9 +124,8 @@ def _compose_steps(projection: Projection) -> list[str]:
     return [
         "## A training step",
         "",
-        "The number of operations dispatched in eager mode is given as a sum: first those of the forward and backward "
-        "passes, then those of the optimizer and the weight average.",
-        "GB moved is what they read and write if nothing stays in a cache.",
+        "Operations dispatched in eager mode: those of forward and backward passes + optimizer and weight average.",
+        "GB moved: what these operations read and write if nothing stays in a cache.",
         "",
         *_format_table(head, rows),
     ]
@@ -153,6 +152,7 @@ def _compose_memory(projection: Projection) -> list[str]:
         f"A step fits if their sum is at most {100 * MEMORY_FRACTION:.0f} % of the card's memory; the rest is for "
         "temporary results, CUDA's context and fragmentation.",
         "Otherwise the cell gives the `accumulate` of a classifier, or the batch size of a flow, that fits.",
+        "The whole batch is computed at once, even if the preset sets `accumulate`.",
         "",
         *_format_table(head, rows),
     ]
@@ -180,18 +180,18 @@ def _compose_assumptions() -> list[str]:
     return [
         "## How it was computed",
         "",
-        "Each kind of batch runs once on fake tensors (shapes without values); each operation that would be "
-        "launched on a GPU is counted, with its FLOPs and the bytes that it reads and writes.",
+        "Each kind of batch runs once on fake tensors (shapes without values), to count the operations that a GPU "
+        "would run, their FLOPs, and the bytes that they read and write.",
         "An operation takes the larger of FLOPs / peak and bytes / bandwidth; a batch takes the sum over its "
         "operations, or the host's time to launch them if that is longer.",
-        "The time of a launch and the shares of the peaks that are reached are assumptions: "
+        "The launch times are assumed, and so are the rates that operations reach: "
         f"{100 * PEAK_FRACTION:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORE_FRACTION:.0f} % on tensor "
         f"cores (TF32, bfloat16), {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth.",
         "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules.",
-        "The number of terms in the series of a coupling is that for entries of S up to 0.2; with twice this bound, a "
-        "step takes about a third longer.",
-        "Nothing is compiled, and neither caches nor the inefficiency of small kernels are taken into account, so real "
-        "hours may differ by a factor of two.",
+        "The couplings' series have as many terms as entries of S up to 0.2 need; with twice this bound, a step takes "
+        "about a third longer.",
+        "Compilation, caches and the inefficiency of small kernels are not taken into account, so real hours may "
+        "differ by a factor of two.",
         "",
         *_format_table(head, rows),
     ]
