@@ -24,7 +24,7 @@ from nfpi.runtime.faults import describe_fault
         (
             RuntimeError("DataLoader worker (pid 31) is killed by signal: Killed. "),
             "train-flow",
-            "a worker process was killed, perhaps for its memory (DataLoader worker (pid 31) is killed by signal: "
+            "a worker process was killed, perhaps out of memory (DataLoader worker (pid 31) is killed by signal: "
             "Killed): try fewer workers",
         ),
         (

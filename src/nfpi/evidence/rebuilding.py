@@ -98,7 +98,7 @@ class RebuiltResults:
         for item in runs:
             name = f"{item.run.folder}/{METRICS}"
             if name not in listed:
-                raise EvidenceError(f"{folder / name}: expected a file that {SUMS} lists, received another one")
+                raise EvidenceError(f"{folder / name}: expected a file listed in {SUMS}, received one that is not")
             if item.fault:
                 raise EvidenceError(item.fault)
             if not item.divergence:

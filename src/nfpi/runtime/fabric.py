@@ -90,7 +90,7 @@ class FabricDevice(Device):
 
     def __init__(self, precision: str, count: int, kind: str) -> None:
         warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # not needed by one process
-        # the first 16-bit gradients may overflow; their step is skipped, and the schedule continues as intended
+        # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
         warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
         self._environment = OneMachine()
         plugins: list[Any] = [_make_precision_plugin(precision, kind)]
@@ -118,7 +118,7 @@ class FabricDevice(Device):
         return wrapped
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a loss, (), averaged over the processes."""
+        """Compute the gradients of a scalar loss, and average them over the processes."""
         self._fabric.backward(loss)
 
     def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
@@ -126,7 +126,7 @@ class FabricDevice(Device):
         self._fabric.clip_gradients(module, optimizer, max_norm=max_norm, error_if_nonfinite=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the scale of 16-bit gradients; empty in other precisions."""
+        """Return the state of float16's gradient scaler (`16-mixed`); empty in other precisions."""
         return self._fabric.strategy.precision.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ def describe_exhausted_resource(error: BaseException, stage: str) -> str | None:
     """
     text = " ".join(str(error).split())
     if isinstance(error, RuntimeError) and _LOST_WORKER.search(text):
-        return f"a worker process was killed, perhaps for its memory ({_keep_first_sentence(text)}): try fewer workers"
+        return f"a worker process was killed, perhaps out of memory ({_keep_first_sentence(text)}): try fewer workers"
     if _is_out_of_memory(error, text):
         option = f"a smaller {_BATCH_SIZES[stage]} or " if stage in _BATCH_SIZES else ""
         return f"out of memory ({_keep_first_sentence(text) or type(error).__name__}): try {option}a machine with more"

@@ -175,7 +175,7 @@ def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing
     text = errors.read().decode(errors="replace")
     if status < 0:
         sys.stderr.write(text)
-        print_error(f"process {rank} of this run was ended by {signal.Signals(-status).name}, perhaps for its memory")
+        print_error(f"process {rank} of this run was ended by {signal.Signals(-status).name}, perhaps out of memory")
     else:
         *before, last = text.splitlines() or [f"process {rank} of this run failed"]
         sys.stderr.write("".join(f"{line}\n" for line in before))
