@@ -300,7 +300,7 @@ def test_without_predictions_no_row_is_marked():
 def test_rows_that_were_not_compared_are_told_from_those_that_differ():
     frame = compared([math.nan, 0.01, math.nan])
     frame.loc[2, "nf_acc_test"] = ""
-    assert "Not compared in all rows: NF-Acc." in to_markdown(frame, "")
+    assert "Not tested in some rows: NF-Acc." in to_markdown(frame, "")
     assert "Not compared" not in to_markdown(compared([math.nan, 0.01]), "")
 
 

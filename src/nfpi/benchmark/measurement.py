@@ -72,7 +72,7 @@ def format_table(measurements: Sequence[Measurement], device: torch.device, repe
     lines = [
         f"Medians of {repeats} runs, alternating; {describe_device(device)}, torch {torch.__version__}.",
         "",
-        "| what | reference | ours | reference | ratio | target |",
+        "| what | compared with | ours | other | ratio | target |",
         "| :--- | :--- | ---: | ---: | ---: | :--- |",
     ]
     for m in measurements:

@@ -26,7 +26,7 @@ _DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
 """Columns that tables derive from metrics."""
 
 ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
-"""Accuracies that can be computed per image from predictions.npz, with the model that predicts."""
+"""Accuracies that can be computed per image from predictions.npz, and the kind of model that makes them."""
 
 METRICS = Registry("metric")
 """Builders compute a metric: (log_prob (N, K), labels (N,)) → float; metrics recorded by a stage have no builder.
@@ -122,7 +122,7 @@ def register_metric(
         raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
     if name.startswith(GENERATED_PREFIX) and name not in _NAMED_WITH_PREFIX:
         raise ConfigError(
-            f"metric '{name}': names with {GENERATED_PREFIX} are for classifiers of generated images: rename it"
+            f"metric '{name}': names with {GENERATED_PREFIX} are for classifiers trained on generated images: rename it"
         )
     traits = {
         "label": label,
@@ -151,11 +151,11 @@ register_metric("parameters", label="Parameters", unit="M", decimals=2)
 register_metric("hours", label="Training", unit="h", higher_is_better=False, decimals=2)
 register_metric("seconds_per_epoch", label="Epoch", unit="s", higher_is_better=False, decimals=2)
 register_metric("seconds_per_1000_samples", label="1000 samples", unit="s", higher_is_better=False, decimals=2)
-# metrics of a classifier of generated images
+# metrics of a classifier trained on generated images
 register_metric("cnn_acc", label="CNN-Acc", unit="%", higher_is_better=True, is_share=True)
 register_metric("validation_cnn_acc", label="Validation CNN-Acc", unit="%", higher_is_better=True)
 register_metric("temperature", label="T", decimals=2)
-# metrics of a classifier of real images
+# metrics of a classifier trained on real images
 register_metric("top1", label="Top-1", unit="%", higher_is_better=True, is_share=True)
 register_metric("top5", label="Top-5", unit="%", higher_is_better=True, is_share=True)
 register_metric("real_top1", label="ReaL top-1", unit="%", higher_is_better=True)

@@ -68,8 +68,8 @@ class BatchLoader:
         rank, world_size: index of this process, and number of processes that share each batch. All get the same number
             of batches; their shares differ by at most one image, and some are empty if the last batch has fewer than
             `world_size` images.
-        prepare: function of an iterator of requests that yields them completed, in the same order; it runs in the
-            calling process, some batches ahead.
+        prepare: function that takes an iterator of requests and yields them in the same order, with `given` set; it
+            runs in the calling process, some batches ahead.
 
     Raises:
         ValueError: a number is out of range.
@@ -105,7 +105,7 @@ class BatchLoader:
         self._source, self._workers, self._pin_memory = source, workers, pin_memory
         self._loader: DataLoader[Batch] | None = None
         self._batches: Iterator[Batch] | None = None
-        self._coming: tuple[int, int, int] | None = None  # seed, epoch, batch that the workers make next
+        self._coming: tuple[int, int, int] | None = None  # seed, epoch and batch at which workers began in advance
         self._epochs = 0
 
     def load_epoch(

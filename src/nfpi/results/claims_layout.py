@@ -29,8 +29,8 @@ NAME = "claims"
 """Name of the files, without suffix."""
 
 _GROUPS = {
-    "Difference": ("Difference", "Paper", "Matters from"),
-    "Test": ("p", "Seeds", "Verdict", "Would decide"),
+    "Difference": ("Difference", "Paper", "Threshold"),
+    "Test": ("p", "Seeds", "Verdict", "Seeds needed"),
 }
 """Groups of columns in LaTeX."""
 _SIDES = {"first": ("first", "second"), "second": ("second", "first")}
@@ -104,11 +104,11 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
             orient_paper_difference,
             markup,
         ),
-        _make_number_column("Matters from", rows, lambda row: f"{compute_threshold(row):g}", compute_threshold, markup),
+        _make_number_column("Threshold", rows, lambda row: f"{compute_threshold(row):g}", compute_threshold, markup),
         _make_number_column("p", rows, _format_p_value, lambda row: row["p_adjusted"], markup),
         _make_number_column("Seeds", rows, _format_seeds, lambda row: row["seeds"], markup),
         _make_text_column("Verdict", rows, lambda row: row["verdict"], markup),
-        _make_number_column("Would decide", rows, _format_seeds_needed, lambda row: row["seeds_needed"], markup),
+        _make_number_column("Seeds needed", rows, _format_seeds_needed, lambda row: row["seeds_needed"], markup),
     ]
     return [
         (TITLE, Table(_drop_empty_columns(claims), [False] * len(first_of_claim), [])),
@@ -238,12 +238,13 @@ def _drop_empty_columns(columns: list[Column]) -> list[Column]:
 def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     """Yield the notes that explain the table of comparisons."""
     yield (
-        "Difference: the mean over the seeds that both rows have, on the test split, with its 95 % interval; "
-        "positive if the claim holds."
+        "Difference: mean over the seeds that both sides have, on the test split, with its 95 % interval; positive if "
+        "the claim holds. Threshold: the smallest difference that supports the claim. Seeds needed: estimated for a "
+        "decision."
     )
     yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
     if (verdicts["direction"] == "not_less").any():
-        yield "For a claim of non-inferiority (not smaller), only a difference below zero matters."
+        yield "A negative threshold is one of non-inferiority: the claim holds if the whole interval lies above it."
     on_images = verdicts["test"].isin(["McNemar", "bootstrap"]) & (verdicts["metric"] != DIVERGENCE)
     if (on_images & (verdicts["seeds"] == 1)).any():
         yield "Verdicts from one seed concern only that seed: their intervals only include the choice of test images."

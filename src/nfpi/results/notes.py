@@ -109,7 +109,7 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
         yield f"All values differ from the {best} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
     others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
     if others:
-        yield f"Not compared in all rows: {', '.join(entry.label for entry in others)}."
+        yield f"Not tested in some rows: {', '.join(entry.label for entry in others)}."
 
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:

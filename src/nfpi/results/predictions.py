@@ -86,7 +86,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """
     try:
         with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}  # a member may be bytes
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # what is no array is read as bytes
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
@@ -104,7 +104,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
 def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
     """Raise MetricsError unless types and shapes are correct, numbers finite and classes in range."""
     images, classes = predictions.label.size, (0, *predictions.class_log_prob.shape)[-1]
-    most = classes or np.iinfo(np.int32).max
+    class_limit = classes or np.iinfo(np.int32).max
     for name, dtype in _TYPES.items():
         array: np.ndarray = getattr(predictions, name)
         shape = (images, classes) if name == _CLASS_LOG_PROB else (images,)
@@ -113,6 +113,6 @@ def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
             raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise MetricsError(f"{path}: {name}: expected finite numbers, received NaN or infinity")
-        if array.dtype.kind == "i" and images and not 0 <= array.min() <= array.max() < most:
+        if array.dtype.kind == "i" and images and not 0 <= array.min() <= array.max() < class_limit:
             received = f"{array.min()} to {array.max()}"
-            raise MetricsError(f"{path}: {name}: expected classes from 0 to {most - 1}, received {received}")
+            raise MetricsError(f"{path}: {name}: expected classes from 0 to {class_limit - 1}, received {received}")

@@ -16,7 +16,7 @@ class Device:
     """A device on which one process trains in float32.
 
     A training loop calls these methods instead of torch's, so that it also runs in mixed precision and in several
-    processes (:class:`nfpi.runtime.fabric.FabricDevice`).
+    processes, with the subclass :class:`nfpi.runtime.fabric.FabricDevice`.
 
     Args:
         device: device of this process.
@@ -56,7 +56,7 @@ class Device:
             torch.backends.cudnn.benchmark = before
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a loss, (); averaged over the processes."""
+        """Compute the gradients of a scalar loss, and average them over the processes."""
         loss.backward()
 
     def clip_gradients(self, module: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
@@ -64,7 +64,7 @@ class Device:
         nn.utils.clip_grad_norm_(module.parameters(), max_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that changes during training, i.e. the scale of 16-bit gradients; may be empty."""
+        """Return the state that changes during training, i.e. that of float16's gradient scaler; may be empty."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -131,7 +131,9 @@ def _summarize_variance_shares(axes: Mapping[int, PrincipalAxes], classes: Seque
     )
     unresolved = [classes[label] for label, found in sorted(axes.items()) if not found.converged]
     if unresolved:
-        logger.warning("the axes of %d classes are not converged, the first of '%s'", len(unresolved), unresolved[0])
+        logger.warning(
+            "the PCA axes of %d classes have not converged, e.g. those of class '%s'", len(unresolved), unresolved[0]
+        )
     return {"mean": mean, "classes": shares}
 
 

@@ -44,7 +44,7 @@ def make_executor_wait() -> None:
 
 
 def _wrap_submission(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Wrap a method that submits jobs to wait for the controller first; Snakemake calls it in a separate thread."""
+    """Return a method that waits for the controller, then calls `submit`; Snakemake calls it in a separate thread."""
 
     def wait_and_submit(self: Any, jobs: Any) -> None:
         warned = False
@@ -59,13 +59,13 @@ def _wrap_submission(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any],
 
 
 def _wrap_check(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    """Wrap the method that yields the active jobs to yield all of them while the controller does not answer."""
+    """Return a method that calls `check` if the controller answers, and otherwise yields all active jobs."""
 
     warned = False
 
     async def check_or_keep(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
         nonlocal warned
-        if not active_jobs:  # the thread that calls this may start before the executor is complete
+        if not active_jobs:  # this may be called before the executor's constructor has finished
             async for job in check(self, active_jobs):
                 yield job
             return
@@ -90,7 +90,7 @@ def _wrap_check(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callab
 
 
 def _wrap_cancellation(cancel: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wrap the method that cancels all jobs on Ctrl-C to end all waiting, too."""
+    """Return a method that ends all waiting, then calls `cancel`, which cancels all jobs on Ctrl-C."""
 
     def stop_waiting_and_cancel(self: Any) -> None:
         _cancelled.set()
