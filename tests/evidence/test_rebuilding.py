@@ -109,7 +109,7 @@ def test_truncated_predictions_are_refused_even_if_their_checksum_is_right(kept:
 
 def test_a_run_without_a_checksum_is_refused(kept: Results):
     shutil.copytree(kept.evidence / "animals/mef/fpi/lambda=10000", kept.evidence / "animals/mef/fpi/lambda=500")
-    with pytest.raises(EvidenceError, match=r"lambda=500.*expected a file that SHA256SUMS lists"):
+    with pytest.raises(EvidenceError, match=r"lambda=500.*expected a file listed in SHA256SUMS"):
         read(kept)
 
 

@@ -43,12 +43,12 @@ class Step:
 
     Attributes:
         name: of the stage, and what it does.
-        command: its arguments, for a folder of outputs.
+        make_command: returns its arguments for a folder of outputs.
         files: that it reads, and their manifests, below the folder of results.
     """
 
     name: str
-    command: Callable[[Path], tuple[object, ...]]
+    make_command: Callable[[Path], tuple[object, ...]]
     files: tuple[Path, ...]
 
 

@@ -205,7 +205,7 @@ def test_a_published_size_that_does_not_divide_is_refused() -> None:
 def test_a_process_that_runs_a_job_lists_no_files(tmp_path: Path) -> None:
     plan = make_plan(**settings(tmp_path / "nowhere"))
     job = Sources(plan, is_main_process=False)
-    assert (job.checked(SEEN), job.content(SEEN)) == ([], "")
+    assert (job.check_files(SEEN), job.compute_content_token(SEEN)) == ([], "")
     with pytest.raises(ConfigError, match="nowhere"):
         Sources(plan).check_files(SEEN)
 

@@ -10,7 +10,7 @@ from nfpi.stages.options.base import Command
 
 
 class KeepEvidence(Command):
-    """Keep metrics and predictions of all runs that tables contain.
+    """Keep metrics and predictions of all runs in tables.
 
     Also keeps the settings of the preset and a checksum of every file. Called again, it adds new runs, such as more
     seeds.
