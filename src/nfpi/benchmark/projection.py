@@ -152,7 +152,7 @@ def _compose_memory(projection: Projection) -> list[str]:
         f"A step fits if their sum is at most {100 * MEMORY_FRACTION:.0f} % of the card's memory; the rest is for "
         "temporary results, CUDA's context and fragmentation.",
         "Otherwise the cell gives the `accumulate` of a classifier, or the batch size of a flow, that fits.",
-        "The whole batch is computed at once, even if the preset sets `accumulate`.",
+        "The table is for the whole batch at once, even where the preset sets `accumulate`.",
         "",
         *_format_table(head, rows),
     ]

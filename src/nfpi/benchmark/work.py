@@ -96,6 +96,7 @@ def list_work(config: Config) -> list[Work]:
     found += [work for run in classifiers for work in _list_classifier_work(config, run)]
     augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
     found += [work for run in augmented for work in _list_augmentation_work(config, run)]
+    # only classifiers trained on generated images have no augmentation
     generated = {run.of_flow for run in classifiers if run.augmentation is None}
     found += [work for run in generated for work in _list_generation_work(config, run)]
     for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
@@ -104,7 +105,7 @@ def list_work(config: Config) -> list[Work]:
 
 
 def _identify_start(config: Config, run: Run) -> tuple[str, str, str, int]:
-    """Return data set, flow, start and seed, which identify the initial state of a flow."""
+    """Return data set, flow, setting `start` of the prior, and seed, which identify the initial state of a flow."""
     assert run.flow is not None
     assert run.prior is not None
     baselines = {prior: start for start, prior in BASELINE.items()}

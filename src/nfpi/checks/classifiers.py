@@ -77,14 +77,14 @@ def _time_steps(
     from nfpi.runtime.devices import make_device
 
     note = "" if config.weights is None and not config.pretrained else "; its published weights were not read"
-    random = config.model_copy(
+    trial = config.model_copy(
         update={
             **{"weights": None, "pretrained": False, "start_from": None, "workers": 0, "batch_size": batch},
             **{"epochs": 1, "repeats": 1, "warmup_epochs": 0, "normalization": "half"},
         }
     )
     torch.manual_seed(SEED)
-    model = build_classifier(random, classes, shape[0], shape[1])
+    model = build_classifier(trial, classes, shape[0], shape[1])
     steps = _STEPS if subject.on_gpu else _STEPS_ON_CPU
     images = make_random_images(shape, classes, steps * batch)
     empty = replace(images, images=images.images[:0], labels=np.zeros(0, np.int64))
@@ -92,7 +92,7 @@ def _time_steps(
 
     def train(count: int) -> float:
         some = replace(images, images=images.images[: count * batch], labels=images.labels[: count * batch])
-        data = ClassifierData(some, empty, random, get_preprocessing(random), random.standard, None)
+        data = ClassifierData(some, empty, trial, get_preprocessing(trial), trial.standard, None)
         synchronize(subject.device)
         began = time.perf_counter()
         trained = train_classifier(model, data, SEED, device)
@@ -110,5 +110,5 @@ def _time_steps(
         used = torch.cuda.max_memory_reserved() / 2**30
         text += f", {used:.1f} GiB at most"
     elif batch < config.batch_size:
-        text += f"; memory and time at the whole batch of {config.batch_size}: a GPU shows them"
+        text += f"; memory and time at the whole batch of {config.batch_size}: needs a GPU"
     return Line("classifier", "ok", text + note), seconds

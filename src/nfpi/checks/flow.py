@@ -99,7 +99,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
     after, bits = SeriesBounds(state.flow).count_products(), state.log[-1]["train_bits_per_dim"]
     text = f"{steps} steps of {subject.main.name} at a batch of {data.config.batch_size}, {bits:.3f} bits/dim"
     if not errors.calls:
-        yield Line("series", "ok", f"{text}; no coupling by a series")
+        yield Line("series", "ok", f"{text}; no coupling of this flow uses a series")
         return
     remedy = (
         f"set a smaller training.learning_rate (now {trainer.config.learning_rate:g}) or a longer warmup_steps "
@@ -110,7 +110,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
         return
     text += f"; {_format_range(before)} terms per coupling at the beginning, {_format_range(after)} at the end"
     if errors.largest > _TOLERANCE:
-        exceeded = f"a coupling's bound was exceeded, with a relative error of {errors.largest:.1g}"
+        exceeded = f"a series had too few terms, with a relative error of up to {errors.largest:.1g}"
         yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
     elif any(now >= 2 * then for then, now in zip(before, after, strict=True)):
         yield Line("series", "slow", f"{text}; every step now computes at least twice as many terms: {remedy}")
@@ -129,8 +129,8 @@ class SeriesErrors:
     """Context that records the truncation errors of the series of a flow's couplings.
 
     Attributes:
-        largest: largest bound of the relative error of a series that has too few terms, since the bound of |S_ij| that
-            its coupling used is below that of the current weights; 0 if there is none.
+        largest: largest relative truncation error (an upper bound) of a series with too few terms; 0 if there is none.
+            A series of S has too few if its coupling used a bound of |S_ij| below that of the current weights.
         calls: number of series whose length was chosen.
     """
 

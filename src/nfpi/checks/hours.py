@@ -69,8 +69,8 @@ def _project_trainings(subject: Subject) -> Iterator[Line]:
         first = workload.training.fit_after_epochs
         start, train = ((epochs * steps * seconds / 3600) for epochs in (first, workload.training.epochs - first))
         text = (
-            f"{workload.name}: {steps} steps an epoch of {about}{seconds:.3g} s: start_flow {start:.2g} h, train_flow "
-            f"{train:.3g} h for each of {workload.runs} runs"
+            f"{workload.name}: {steps} steps per epoch, {about}{seconds:.3g} s each: start_flow {start:.2g} h, "
+            f"train_flow {train:.3g} h for each of {workload.runs} runs"
         )
         if limit is not None and subject.on_gpu and train * 60 > _JOBS * limit.runtime:
             retries = math.ceil(train * 60 / limit.runtime)

@@ -184,7 +184,8 @@ def train_classifier(
     Args:
         model: normalised images (B, C, H, W) → (B, K) logits.
         data: images and settings; with 0 epochs the weights stay as they are.
-        seed: seed of the order of images, the standard augmentations, the choice of variants, and dropout.
+        seed: seed of the order of images, the standard augmentations, the choice of latent-augmented variants, and
+            dropout.
         device: device and precision.
         checkpoints: store of the training state, from which it is resumed; None: the state is not saved.
 

@@ -12,8 +12,9 @@ from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 
 Choice = Literal["best", "inner_best", "min", "max"]
-"""Choice among the λ of an experiment. best: selected by its table on the validation split; inner_best: selected by the
-comparison's metric on the validation split, without the smallest and the largest λ; min, max: smallest, largest."""
+"""Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
+one with the best value of the comparison's metric on the validation split, except the smallest and the largest λ; min,
+max: smallest, largest."""
 
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
@@ -51,7 +52,8 @@ class ComparedRow(Settings):
 
     table: Name | None = None
     row: str | None = None
-    """label of the experiment, or the name of its prior if it has no label; None: the table's only experiment"""
+    """label of the experiment, or the name of its prior or classifier if it has no label; None: the table's only
+    experiment"""
     dataset: Name | None = None
     """data set; needed only if experiments on several data sets have this label"""
     weight: Choice | NonNegativeFloat = Field("best", alias="lambda")
@@ -82,11 +84,12 @@ class ComparedRow(Settings):
         ]
         if len(matching) == 1:
             return matching[0]
-        asked = "any row" if self.row is None else f"row '{self.row}'"
+        asked = "row" if self.row is None else f"row '{self.row}'"
         asked += f" on '{self.dataset}'" if self.dataset is not None else ""
         if matching:
             raise ValueError(
-                f"expected one row of table '{self.table}', received {len(matching)} for {asked}: name row and dataset"
+                f"expected one row of table '{self.table}', received {len(matching)} for {asked}: "
+                "set `row` and `dataset`"
             )
         known = [] if self.row is None or self.row in names.values() else dict.fromkeys(names.values())
         raise ValueError(f"table '{self.table}' has no {asked}{suggest(str(self.row), known)}")
@@ -266,7 +269,7 @@ def check_claims(
 
 
 def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop inherited claims about rows that a later layer has removed from their table.
+    """Drop inherited claims about rows, or values of λ or metrics of rows, that a later layer has removed from a table.
 
     Claims whose tables no later layer changes are kept even if invalid, so that their fault is reported.
 

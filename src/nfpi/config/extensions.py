@@ -57,7 +57,7 @@ def load_extensions(files: Iterable[Path]) -> None:
 
 
 def _forget(path: Path) -> None:
-    """Unregister the variants of a file."""
+    """Unregister everything that a file registered."""
     _loaded.pop(path, None)
     for registry in REGISTRIES:
         registry.forget(path)

@@ -63,8 +63,8 @@ class TrainingConfig(Settings):
     evaluate_every: PositiveInt = 5
     """epochs between two evaluations on the validation split"""
     precision: Literal["auto", "32-true", "tf32", "bf16-mixed"] = "32-true"
-    """precision of training steps: float32, with convolutions in TF32, or with coupling networks in bfloat16; auto:
-    bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
+    """precision of training steps: float32 (32-true), convolutions in TF32 (tf32), coupling networks in bfloat16
+    (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
     compile: bool | Literal["auto"] = declare_added_setting("auto")
     """whether steps on a whole batch run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes"""
@@ -73,7 +73,7 @@ class TrainingConfig(Settings):
     checkpoint_minutes: PositiveFloat = 10.0
     """time between two checkpoints of a running training"""
     tracking: Literal["tensorboard"] | None = None
-    """additional log of the numbers in log.csv; tensorboard: event files in the folder tracking beside it"""
+    """additional log of the numbers in log.csv; tensorboard: event files in `tracking/` beside it"""
     sample_every_epochs: NonNegativeInt = 0
     """epochs between two grids of samples, samples/epoch=*.png beside log.csv; 0: no grids. Flows of an autoencoder's
     latents have no grids"""

@@ -22,7 +22,8 @@ def make_folder_names(classes: Sequence[str]) -> list[str]:
 def export_imagefolder(image_set: ImageSet, folder: Path) -> None:
     """Write an image set as `folder`/class/NNNNN.png, numbered by the index in the set.
 
-    Folders are named by :func:`make_folder_names`. An existing folder of these classes is replaced.
+    Folders are named by :func:`make_folder_names`. An existing `folder` that contains only
+    folders of these classes is replaced as a whole.
 
     Raises:
         DataError: the set contains latents, or images with neither 1 nor 3 channels, or folder names are not unique.

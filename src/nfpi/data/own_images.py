@@ -30,7 +30,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         elif path.is_file():
             files.append(path)
         else:
-            raise DataError(f"{path}: expected an image or a folder of images, received none")
+            raise DataError(f"{path}: expected an image or a folder of images, found nothing")
     return files
 
 
@@ -48,14 +48,14 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
         DataError: the folder is missing or has no subfolders, or a subfolder is empty or not named after a class.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder of images, received none")
+        raise DataError(f"{folder}: expected a folder, found none")
     index_of = {name: index for index, name in enumerate(make_folder_names(classes))}
     files: list[list[Path]] = [[] for _ in classes]
     for name in list_classes(folder):
         if name not in index_of:
             listed = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
             raise DataError(
-                f"{folder / name}: expected a folder for each class of the model ({listed}), received another"
+                f"{folder / name}: expected folders named after classes of the model ({listed}), received another name"
             )
         files[index_of[name]] = _list_images(folder / name, "*")
     return files

@@ -15,9 +15,9 @@ from nfpi.linalg import series_plan, truncation_error
 logger = logging.getLogger(__name__)
 
 _HEADROOM = 1.15
-"""Smallest ratio of a newly chosen bound to the bound of the weights."""
+"""Smallest ratio of a newly chosen bound to the current one."""
 _MARGIN = 1.05
-"""Ratio of a held bound to the bound of the weights below which new bounds are chosen."""
+"""Ratio of a held bound to the current one below which new bounds are chosen."""
 _SMALLEST = 2.0**-4
 _WORTH_A_WARNING = 1e-4
 
@@ -25,17 +25,18 @@ _WORTH_A_WARNING = 1e-4
 class SeriesBounds:
     """Bounds of |S_ij| that a flow's couplings hold during training, so that the lengths of their series rarely change.
 
-    The weights of a coupling bound |S_ij| by |rescale| + |reshift|. The held bound is at least 15 % larger, rounded up
-    to 2^k/C₂ or 1.5 · 2^k/C₂. At the beginning of an epoch, all are chosen again if one is less than 5 % above the
-    bound of the weights, or at least twice the value that would be chosen now. Thus few graphs are ever compiled. For a
-    flow without :class:`SeriesCoupling` layers, all methods are no-ops.
+    A coupling computes e^S of C₂×C₂ matrices S by a power series, whose length depends on a bound of |S_ij|: its
+    current weights give |rescale| + |reshift|. The held bound is at least 15 % larger than this current bound, rounded
+    up to 2^k/C₂ or 1.5 · 2^k/C₂. At the beginning of an epoch, all are chosen again if one is less than 5 % above the
+    current bound, or at least twice the value that would be chosen now. Thus few graphs are ever compiled. For a flow
+    without :class:`SeriesCoupling` layers, all methods are no-ops.
 
-    After every step, the bounds of the weights are recorded on the device, with five small operations and no
+    After every step, the current bounds are recorded on the device, with five small operations and no
     synchronisation; the host reads the record every few steps and, if a held bound was exceeded, chooses all again.
     Until then the series are too short: a norm r times as large multiplies their error, eps/4, by about r^{m+1} for m
     terms; for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far larger, these steps are
-    kept and their error is logged. Repeating them would need a copy of an older state on the device, and a bound that
-    20 steps at the usual learning rate cannot exceed would need twice as many terms.
+    kept and their error is logged. Repeating them would need a copy of an older state on the device. A bound too large
+    to be exceeded in 20 steps at the usual learning rate would need twice as many terms.
 
     Args:
         flow: flow whose couplings use the held bounds in training mode, until :meth:`release`.
@@ -44,7 +45,7 @@ class SeriesBounds:
 
     Attributes:
         held: held bounds, one per coupling; None: none are held.
-        largest: record, (number of couplings,): largest bounds of the weights since the last choice, updated in place;
+        largest: record, (number of couplings,): largest current bounds since the last choice, updated in place;
             None: no bounds are held.
     """
 
@@ -89,7 +90,7 @@ class SeriesBounds:
         return True
 
     def watch(self) -> None:
-        """Update the record with the bounds of the weights after a step, on the device."""
+        """Update the record with the current bounds after a step, on the device."""
         if self.largest is not None:
             torch.maximum(self.largest, self._compute_bounds(), out=self.largest)
 
@@ -106,7 +107,7 @@ class SeriesBounds:
             return False
         error = max(map(_estimate_error, self._couplings, self.largest.tolist(), self.held or ()))
         severity = logging.WARNING if error > _WORTH_A_WARNING else logging.INFO
-        logger.log(severity, "step %d: longer series; the last steps' had errors up to %.1g", step, error)
+        logger.log(severity, "step %d: longer series; those of the last steps had errors up to %.1g", step, error)
         self.largest.zero_()
         return self.choose()
 

@@ -72,7 +72,7 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
         classes: names of the classes; if their number differs from that in the file, classes are numbered.
 
     Raises:
-        MetricsError: the file does not contain predictions of all classes.
+        MetricsError: the file does not contain predictions, or they lack `class_log_prob`.
         OSError: the file cannot be read.
     """
     predictions = read_predictions(path)

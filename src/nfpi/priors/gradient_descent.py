@@ -66,9 +66,9 @@ class ValueRange:
 
 
 def mean_class_nll(prior: GaussianPrior, statistics: ClassStatistics) -> Tensor:
-    """Compute (1/N_i) Σ_n −log N(z_n; μ_i, v_i) = ½ Σ_d [log 2πv_i + (s_i + (m_i − μ_i)²) / v_i].
+    """Compute (1/N_i) Σ_n −log N(z_n; μ_i, v_i) = ½ Σ_d [log 2πv_i + (σ²_i + (m_i − μ_i)²) / v_i].
 
-    m_i and s_i are mean and variance of class i's latents; s_i has the divisor N_i.
+    m_i and σ²_i are mean and variance of class i's latents; σ²_i has the divisor N_i.
 
     Args:
         prior: K diagonal Gaussians.

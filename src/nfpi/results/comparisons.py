@@ -104,8 +104,9 @@ def compare_with_best(
         predictions: predictions for the test images.
 
     Returns:
-        For each row the columns `_test`, the name of the test, and `_p`, the p-value adjusted by Holm's method, of each
-        compared metric. The best row has no `_p`. If a test lacks predictions, `_test` is :data:`NO_PREDICTIONS`.
+        For each row and compared metric, the columns `{metric}_test`, the name of the test, and `{metric}_p`, the
+        p-value adjusted by Holm's method. The best row has no `{metric}_p`. If a test lacks predictions,
+        `{metric}_test` is :data:`NO_PREDICTIONS`.
 
     Raises:
         TableError: predictions are of different images, or contradict metrics.json.

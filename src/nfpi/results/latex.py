@@ -169,7 +169,7 @@ def _format_header(table: Table) -> list[str]:
 
 
 def _format_headings(column: Column) -> Sequence[str]:
-    """Return the two lines of the heading of a column outside of groups."""
+    """Return the two lines of the heading of a column that shares its group with no other, or has none."""
     return column.group or column.heading, column.unit
 
 

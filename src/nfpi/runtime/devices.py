@@ -22,8 +22,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     """Choose the best device, or `devices` GPUs if as many are available, and prepare this process for it.
 
-    The precision applies to training steps on the module that :meth:`Device.setup` returns. All else is float32; TF32
-    is off on GPUs, as it would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
+    The precision applies to training steps on the module that :meth:`Device.setup` returns. All else is float32
+    without TF32, which would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
 
     Args:
         precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
@@ -50,7 +50,7 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
 
 
 def prepare_process(device: torch.device) -> None:
-    """Prepare this process for computations on a device: without TF32 on GPUs, reproducible bit for bit on a CPU."""
+    """Prepare this process to compute on a device: without TF32 by default, reproducible bit for bit on a CPU."""
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False
     if device.type == "cpu":  # slower on other devices

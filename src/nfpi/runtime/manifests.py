@@ -40,7 +40,8 @@ class Manifest(BaseModel):
         product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
         files: SHA-256 of each output, by its path below the folder of the manifest.
         content: digest of the reproducible outputs, i.e. those without measured times.
-        made_from: `content` of all products that this one was made from, directly or not, by product.
+        made_from: `content` of the products that this one was made from, by product: the direct ones, and the indirect
+            ones that its stage requires to be the same for all inputs.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
         temporary: the `files` that are removed once the stage that reads them has ended.
     """
@@ -78,7 +79,7 @@ class Manifest(BaseModel):
         if file_digest(file) != self.files[name]:
             raise ManifestError(
                 f"{file}: expected what {self.stage} wrote, received another content: the file is damaged, or was "
-                f"changed, or {self.stage} did not end; make it again ({manifest_path.name})"
+                f"changed, or {self.stage} did not end; make it again (its digest is in {manifest_path.name})"
             )
         return self.files[name]
 
@@ -238,7 +239,8 @@ def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None) -> tu
 
     Args:
         files: all inputs of the stage.
-        common: products that must be the same for all inputs made from them; None: the inputs belong to different runs.
+        common: products that must be the same for all inputs made from them; None: the inputs belong to different runs,
+            so nothing is compared and no facts are returned.
 
     Returns:
         `made_from` and `facts` of its manifest.

@@ -54,7 +54,7 @@ class TrainingData:
         if smallest < self.processes.count:
             raise ValueError(
                 f"batch_size: expected batches of {self.processes.count} images at least, one for each device, "
-                f"received {smallest} in the last of an epoch of {len(self.train)}: try another batch_size"
+                f"received {smallest} in the last batch of an epoch of {len(self.train)} images: try another batch_size"
             )
 
     @cached_property
@@ -157,11 +157,11 @@ def latent_statistics(
     """Compute statistics of the latents of all training images, augmented and dequantised, in one pass in float32.
 
     Args:
-        flow: f of the latents z = f(x).
+        flow: f, which maps images x to latents z = f(x).
         data: training images; all its processes take part.
         seed: seed of the run; order, augmentations and noise are the same in every call.
         prior, nll_range: if both are given, the range is updated with −log p(x | y) of every image under the prior, in
-            nats, including the additive constant of bits/dim.
+            nats of the pixel values in [0, 256), as in bits/dim.
         next_epoch: the next epoch, whose first images are read in advance; None: not known.
     """
     dimensions = torch.Size(data.train.shape).numel()

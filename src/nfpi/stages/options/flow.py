@@ -228,10 +228,10 @@ class Augment(Stage):
     inputs = {"data": list_meta_files("train"), "model": MODEL}
 
     data: Path
-    """folder of the splits; variants are those of training image 0, then of image 1, …"""
+    """folder of the splits; the variants are written in the order of its training images"""
     model: Path
     """folder of the model"""
     nfa: NfaConfig = NfaConfig()
     displacement: Displacement = "mix"
-    """mix: move each latent towards another latent of its class (NFA); noise: as far in a random direction"""
+    """mix: move each latent towards another of its class (NFA); noise: by the same distance in a random direction"""
     seed: NonNegativeInt = 0
