@@ -188,8 +188,8 @@ def _compose_assumptions() -> list[str]:
         f"{100 * PEAK_FRACTION:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORE_FRACTION:.0f} % on tensor "
         f"cores (TF32, bfloat16), {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth.",
         "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules.",
-        "The couplings' series have as many terms as entries of S up to 0.2 need; with twice this bound, a step takes "
-        "about a third longer.",
+        "The power series of the couplings, e^S, have the number of terms that suffices if no |S_ij| exceeds 0.2; "
+        "for 0.4, a step takes about a third longer.",
         "Compilation, caches and the inefficiency of small kernels are not taken into account, so real hours may "
         "differ by a factor of two.",
         "",
