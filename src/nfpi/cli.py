@@ -74,7 +74,7 @@ class _Commands(BaseSettings):
 
     def cli_cmd(self) -> None:
         """Run the stage of the subcommand."""
-        from nfpi.stages.execution import execute  # slow, because it imports NumPy; --help does without
+        from nfpi.stages.execution import execute  # slow, because it imports NumPy; --help does not need it
 
         command = get_subcommand(self)
         assert isinstance(command, Command)

@@ -29,14 +29,14 @@ def register_classifier(
 ) -> Callable[[Builder], Builder]:
     """Register a function or class as the classifier `model: name` of config.yaml.
 
-    The builder is called with `(num_classes, in_channels, image_size, settings)` and returns a module with random
-    weights from torch's global generator, which maps normalised images (B, C, S, S) to logits (B, K). The model is
+    The builder is called with `(num_classes, in_channels, image_size, settings)` and returns a module that maps
+    normalised images (B, C, S, S) to logits (B, K), with random weights from torch's global generator. The model is
     trained, tested and saved like the other classifiers.
 
     Args:
         name: name of the model.
         settings: class of the settings under `architecture:`.
-        preprocessing: how images are normalised and resized; None: to [−1, 1], and centre-cropped.
+        preprocessing: how images are normalised and resized; None: normalised to [−1, 1], and centre-cropped.
 
     Raises:
         ConfigError: the name is taken.
@@ -60,7 +60,7 @@ def get_preprocessing(config: ClassifierConfig, dataset_statistics: tuple[RGB, R
     Args:
         config: model and normalisation.
         dataset_statistics: mean and standard deviation of the channels of the training images, for `normalization:
-            dataset`; None: not known, and the model's own are returned instead, which suffices for resizing.
+            dataset`; None: unknown; the model's own are then used, which is enough for resizing.
     """
     found = _get_trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
     preprocessing: Preprocessing = found if isinstance(found, Preprocessing) else found()
@@ -177,7 +177,7 @@ def build_trained(
 
 
 def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for sizes that contradict the weights, since such a model could exhaust time or memory to build.
+    """Raise ValueError for sizes that contradict the weights, since building such a model could exhaust time or memory.
 
     In the project's models no size or count exceeds both the largest dimension of a weight and the number of weights.
     """

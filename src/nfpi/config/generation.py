@@ -28,7 +28,7 @@ class GenerationConfig(Settings):
 
 
 Displacement = Literal["mix", "noise"]
-"""How latent augmentation moves a latent: towards another latent of its class, or as far in a random direction."""
+"""How latent augmentation moves a latent: towards another latent of its class, or equally far in a random direction."""
 
 
 class NfaConfig(Settings):

@@ -38,7 +38,7 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
 
     Raises:
         DataError: the folder or archive is missing, or the archive is damaged, unpacks to a far larger size, or has
-            members that are outside of its folder or neither files nor folders.
+            members that are outside of its folder or are neither files nor folders.
     """
     if folder is None:
         raise DataError("folder: expected a folder of class folders, or of train and test (or val), received none")
@@ -98,7 +98,7 @@ def _unzip(archive: Path, into: Path) -> None:
                     f"{archive}: expected files and folders, received '{member.filename}', which is neither"
                 )
         _check_size(archive, sum(member.file_size for member in members))
-        file.extractall(into)  # sets no modes
+        file.extractall(into)  # ignores the members' permissions
 
 
 def _untar(archive: Path, into: Path) -> None:
