@@ -86,7 +86,7 @@ def draw(settings: ConvergenceFigure, inputs: FigureInputs) -> Drawn:
 def compute_convergence(
     statistics: ClassStatistics, initial: GaussianPrior, settings: ConvergenceFigure
 ) -> Iterator[dict[str, Any]]:
-    """Fit for every λ, update, scale π, and choice of fitted moments, with defaults for other settings.
+    """Fit the Gaussians for every λ, update, scale π, and choice of fitted moments, other settings at their defaults.
 
     If only means are fitted, Σ = I, as in the paper; the other fits start at `initial`.
 
@@ -125,8 +125,8 @@ def compute_convergence(
 def draw_convergence_map(table: pd.DataFrame) -> Figure:
     """Draw the number of iterations to convergence by λ, update, scale π, and fitted moments.
 
-    Colour and number show the iterations; hatched cells did not converge in the maximum number; grey cells diverged,
-    and their letter names the quantity that failed first.
+    Colour and number show the iterations; hatched cells did not converge within the maximum number; grey cells
+    diverged, and their letter names the quantity that failed first.
 
     Args:
         table: table with the columns :data:`COLUMNS`.

@@ -1,9 +1,9 @@
 """Fixed-point iteration of Proposition 1 for the means and covariances of the classes (Eqs. 5-7).
 
-Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and v_i the
-mean and variance of class i's latents. The divisor of v_i is N − 1, or N as in Eq. 7 (`unbiased_variance`); with N, the
-fixed point of the exact update is a stationary point of Eq. 4. Means and covariances are updated simultaneously. Sums
-over pairs are products of the K×K kernel with K×D (or K×D²) matrices.
+Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and σ²_i the
+mean and variance of class i's latents, v_i the variance of its Gaussian. The divisor of σ²_i is N − 1, or N as in Eq. 7
+(`unbiased_variance`); with N, the fixed point of the exact update is a stationary point of Eq. 4. Means and covariances
+are updated simultaneously. Sums over pairs are computed as products of the K×K kernel with K×D (or K×D²) matrices.
 
 Isotropic covariances Σ_i = v_i I (`isotropic_variance`): the gradient of Eq. 4 with respect to a full Σ_i is
 ½ (A_i − Σ_i⁻¹ B_i Σ_i⁻¹), which is zero if Σ_i A_i Σ_i = B_i (Eq. 6). Restricted to Σ_i = v_i I it is
@@ -11,10 +11,10 @@ dL/dv_i = tr(∂L/∂Σ_i) = ½ (tr A_i − tr B_i / v_i²), so the stationary p
 
     v_i = (tr B_i / tr A_i)^{1/2},
 
-that is Eq. 6 with traces instead of matrices; A_i only needs a positive trace, and only class variances are needed, not
-covariances. The released update uses A′ = ΣAΣ instead of A, and its counterpart is v_i = (tr B_i / tr A′_i)^{1/2}. At
-λ = 0 the exact update yields the mean class variance v̄_i, and the released one v̄_i^{1/3} (as it does per dimension for
-diagonal covariances). The update of the means is unchanged.
+that is, Eq. 6 with traces instead of matrices; A_i only needs a positive trace, and only class variances are needed,
+not covariances. The released update uses A′ = ΣAΣ instead of A, and its counterpart is v_i = (tr B_i / tr A′_i)^{1/2}.
+At λ = 0 the exact update converges to the mean σ̄²_i of σ²_i over dimensions, and the released one to (σ̄²_i)^{1/3}; with
+diagonal covariances, the same holds per dimension. The update of the means is unchanged.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class FixedPointDiverged(Diverged):
 
     Attributes:
         iteration: number of the iteration, from 1.
-        class_index: index of the first class at which it did.
+        class_index: index of the first class at which this happened.
         quantity: name of the quantity.
         weight: λ.
         residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the preceding iterations.
@@ -208,7 +208,7 @@ def _diagonal_step(
     config: FixedPointConfig,
     iteration: int,
 ) -> GaussianPrior:
-    """Make one iteration with diagonal covariances; all arrays are K×D."""
+    """Make one iteration with diagonal covariances; means and variances are K×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
     # only differences of means matter: centring reduces cancellation
     centre = prior.mean.mean(0)
@@ -221,7 +221,7 @@ def _diagonal_step(
     pooled_precision = outward @ precision
 
     if config.fit_mean:
-        # Σ_i, Σ_j⁻¹ and Σ_j κ_ij Σ_j⁻¹ of Eq. 5, which the released code replaces by averages over dimensions
+        # of Eq. 5: Σ_i, Σ_j⁻¹, and the sum over j of κ_ij Σ_j⁻¹; the released code averages them over dimensions
         spread, tightness, pooled_tightness = variance, precision, pooled_precision
         if released and config.isotropic_mean_update:
             spread, tightness = variance.mean(1, keepdim=True), precision.mean(1, keepdim=True)
@@ -265,7 +265,7 @@ def _full_step(
     config: FixedPointConfig,
     iteration: int,
 ) -> GaussianPrior:
-    """Make one iteration of the exact update with full covariances; all arrays are K×D×D."""
+    """Make one iteration of the exact update with full covariances, K×D×D."""
     strength = config.weight / (len(kernel) * (len(kernel) - 1))
     assert prior.covariance is not None
     assert moments.covariance is not None
