@@ -26,7 +26,7 @@ class SettingsOfKind:
 
 
 def describe_kind(recorded: RecordedRun) -> str:
-    """Return the kind of a run: data set and backbone, or data set and classifier."""
+    """Return the kind of a run: data set and flow, or data set and classifier."""
     run = recorded.run
     return f"{run.dataset}, classifier {run.classifier}" if run.classifier else f"{run.dataset}, flow {run.flow}"
 

@@ -19,7 +19,7 @@ FILE = "settings.json"
 FORMAT = 1
 """Version of the format."""
 _MACHINE_SETTINGS = {"resources", "cluster", "extensions"}
-"""Settings that do not affect results, or contain paths of this machine."""
+"""Settings that do not affect results, or that contain paths of this machine."""
 
 
 class _Stored(Record):

@@ -70,7 +70,7 @@ class TrainingState:
         optimizer: optimizer of the flow, with its moments.
         seed: seed of the run.
         step: number of steps made.
-        epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; ().
+        epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; shape ().
         log: one row per epoch.
         learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
             fixed.
@@ -214,7 +214,7 @@ class TrainingState:
     def save(self, path: Path, header: Mapping[str, Any]) -> None:
         """Write the state, with further settings in the header.
 
-        The seconds of the log are left out, so that equal states are equal files.
+        The seconds of the log are left out, so that equal states give equal files.
         """
         tensors, own = self.serialize()
         own["log"] = [{**row, "seconds": None} for row in self.log]

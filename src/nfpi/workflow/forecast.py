@@ -1,4 +1,4 @@
-"""Estimate the time left for the jobs of a call from the times of earlier jobs of the same rules."""
+"""Estimate the time left for the jobs of a workflow call from the times of earlier jobs of the same rules."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from nfpi.workflow.tables import list_table_rows
 
 @dataclass(frozen=True)
 class Inputs:
-    """Input functions and wildcard constraints of the rules, named by what they return, as in `**inputs.…`."""
+    """Input functions and wildcard constraints of the rules; each method is named after what it returns."""
 
     plan: Plan
 
@@ -60,7 +60,7 @@ class Inputs:
         }
 
     def dataset_pattern(self, *, encoded: bool) -> str:
-        """Return a regular expression of the data sets that are encoded by an autoencoder, or of the others."""
+        """Return a regular expression that matches the data sets encoded by an autoencoder, or the others."""
         names = [name for name, dataset in self.plan.config.datasets.items() if (dataset.vae is not None) == encoded]
         return _make_pattern(names)
 
