@@ -21,7 +21,7 @@ MEMORY_FRACTION = 0.85
 
 @dataclass(frozen=True)
 class Card:
-    """One GPU and the processor beside it.
+    """One GPU, with the launch time of its host.
 
     Attributes:
         name: name of the card.
@@ -76,7 +76,7 @@ PEAKS: Mapping[str, Mapping[str, float]] = {
     "H100": {"float64": 34e12, "float32": 67e12, "tf32": 495e12, "bfloat16": 989e12, "float16": 989e12},
     "H200": {"float64": 34e12, "float32": 67e12, "tf32": 495e12, "bfloat16": 989e12, "float16": 989e12},
 }
-"""Operations per second in each arithmetic without sparsity, by the vendor's data sheets; SXM modules where not named
+"""Operations per second in each arithmetic without sparsity, by the vendor's data sheets; SXM modules unless named
 otherwise."""
 
 CARDS = (
@@ -84,7 +84,7 @@ CARDS = (
     Card("A100 80 GB", 80, 2.04e12, PEAKS["A100"], 7e-6),
     Card("H100 80 GB", 80, 3.35e12, PEAKS["H100"], 6e-6),
 )
-"""SXM modules, by the vendor's data sheets; the launch times are assumed for eager PyTorch on such nodes."""
+"""SXM modules, by the vendor's data sheets; the launch times are assumptions for eager PyTorch."""
 
 
 def find_peak(name: str, precision: str) -> float | None:

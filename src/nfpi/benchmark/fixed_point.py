@@ -21,7 +21,7 @@ from nfpi.priors.fixed_point import fit_fixed_point
 from nfpi.priors.statistics import ClassStatistics
 
 _ITERATIONS = 5
-"""Iterations of a timed fit; its convergence checks are included."""
+"""Iterations of a timed fit; the time includes its convergence checks."""
 
 
 def make_random_statistics(classes: int, dimensions: int) -> ClassStatistics:
@@ -117,7 +117,7 @@ def measure_fit(classes: int, dimensions: int) -> str:
 
 def _read_peak_memory() -> float:
     status = Path("/proc/self/status")
-    if status.is_file():  # on Linux getrusage returns the parent's peak where that was higher
+    if status.is_file():  # on Linux, getrusage returns the parent's peak if that was higher
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

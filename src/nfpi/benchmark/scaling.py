@@ -1,4 +1,4 @@
-"""A figure of the time of computations over the number of images, classes, dimensions and levels."""
+"""A figure of computation time against the number of images, classes, dimensions and levels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DIMENSIONS = (64, 512, 4096)
 
 @dataclass(frozen=True)
 class Scale:
-    """One panel.
+    """One panel of the figure.
 
     Args:
         against: quantity on the x-axis.
@@ -86,7 +86,7 @@ SCALES = (
 
 
 def measure_scaling(device: torch.device, scales: tuple[Scale, ...] = SCALES) -> pd.DataFrame:
-    """Time every size of every panel; return a frame with :data:`COLUMNS`. The fixed point runs on the CPU."""
+    """Time every size of every panel; return a frame with :data:`COLUMNS`. Fixed-point iterations run on the CPU."""
 
     def measure_rows() -> Iterator[tuple[str, str, int, float]]:
         for scale in scales:
