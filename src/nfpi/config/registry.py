@@ -1,8 +1,8 @@
 """Registries of the variants of a family (flows, priors, classifiers, ...), by their names in config.yaml.
 
 An entry holds the settings class and the builder of a variant. Built-in variants give their builder as
-`module:attribute`, imported when first used, so that reading a config stays fast. Users add variants by the decorators
-`register_prior`, `register_flow`, ... in a file listed under `extensions:`.
+`module:attribute`, imported when first used, so that reading a config stays fast. Users add variants with
+the decorators `register_prior`, `register_flow`, ... in a file listed under `extensions:`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _loading: list[Path] = []
 
 @contextmanager
 def registering_from(file: Path) -> Iterator[None]:
-    """Attribute all variants registered in the block to a user's file."""
+    """Attribute all variants registered within the context to a user's file."""
     _loading.append(file)
     try:
         yield
@@ -108,7 +108,7 @@ class Registry:
         return self._variants[name]
 
     def check_name(self, name: str) -> str:
-        """Return the name unchanged, as a pydantic validator; ValueError if it is unknown."""
+        """Return a known name unchanged, else raise ValueError; for use as a pydantic validator."""
         try:
             return self[name].name
         except ConfigError as error:
