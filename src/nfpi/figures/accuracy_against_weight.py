@@ -65,7 +65,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
         table: result of :func:`nfpi.results.tables.accuracy_table`.
 
     Raises:
-        FigureError: no row has a λ, or the table lacks all accuracies or another column.
+        FigureError: no row has a λ, or the table lacks both accuracies or another required column.
     """
     series = _select_series(table.columns)
     require_columns(table, (*COLUMNS, *(f"{name}_std" for name in series)), "an accuracy table")

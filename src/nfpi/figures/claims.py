@@ -26,16 +26,17 @@ from nfpi.results.markup import MARKDOWN
 from nfpi.results.shared import find_metric
 
 WIDTH = 2.2 * COLUMN_WIDTH
-"""Width of the figure, inches: that of a page."""
+"""Width of the figure in inches, that of a page."""
 _LINE = 0.165
-"""Height of a line, inches."""
+"""Height of a line in inches."""
 _HEAD = 0.75
-"""Height of the legend and the axis, inches."""
+"""Height of the legend and the axis in inches."""
 _LEFT, _RIGHT = 0.40, 0.66
-"""Left and right edge of the plot, as shares of the width; comparisons are named left of it, verdicts right."""
+"""Left and right edge of the plot, as shares of the width; comparisons are named to its left, verdicts to
+its right."""
 
 _FONT = 6.5
-"""Size of the text of a comparison, points."""
+"""Size of the text of a comparison in points."""
 _LETTERS = 60
 """Number of letters of size `_FONT` that fit left of the plot."""
 _PLAIN = replace(MARKDOWN, escape=str)

@@ -86,13 +86,13 @@ def augment_random_images(
 
 
 def compute_rms_changes(images: np.ndarray) -> np.ndarray:
-    """Compute the root mean square of the difference between each variant and its original.
+    """Compute the root mean square, over pixels and channels, of the difference between each variant and its original.
 
     Args:
         images: (images, 1 + variants, H, W, C), uint8, the original first.
 
     Returns:
-        (images, variants), in 8-bit levels, over pixels and channels.
+        (images, variants), in 8-bit levels.
     """
     difference = images[:, 1:].astype(np.float64) - images[:, :1]
     changes: np.ndarray = np.sqrt(np.square(difference).mean((2, 3, 4)))
@@ -140,7 +140,7 @@ def _tabulate_changes(classes: Sequence[str], changes: np.ndarray) -> pd.DataFra
 
 
 def _find_class_index(image_set: ImageSet, name: str) -> int:
-    """Return the index of the class with this name, or the name as an index."""
+    """Return the index of a class, given its name or the index itself as a string."""
     if name in image_set.classes:
         return image_set.classes.index(name)
     if name.isdecimal() and int(name) < image_set.num_classes:
