@@ -26,7 +26,7 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
         x: (B, C, H, W) in [−1, 1], with the dtype and the device of the parameters. Use at least two images, or a
             log-determinant of the wrong shape may go unnoticed.
         jacobian: whether to compare with the Jacobian; it is skipped for more than 64 dimensions.
-        tolerance: largest error, relative to the largest expected number or 1; None: 1e-6 in float64, else 0.02.
+        tolerance: largest error, relative to the largest expected number if above 1; None: 1e-6 in float64, else 0.02.
 
     Raises:
         FlowError: a check fails.

@@ -68,7 +68,7 @@ class MatrixExponentialConv1x1(Bijection):
 
 
 def compute_exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inverse: bool = False) -> list[Exponential]:
-    """Return e^A and tr A of several convolutions of the same size, or e^{−A} and −tr A.
+    """Return e^A and tr A of several convolutions of the same size, or e^{−A} and −tr A if `inverse`.
 
     On accelerators they are computed as one batch.
     """

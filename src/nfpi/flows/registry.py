@@ -18,7 +18,7 @@ from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state
 
 _COUNTS = ("num_flows", "num_blocks", "depth")
-"""Settings of the project's flows that count layers, each of which has a weight."""
+"""Settings of the built-in flows that count layers; every layer has at least one weight."""
 
 Builder = TypeVar("Builder", bound=Callable[..., ImageFlow])
 
