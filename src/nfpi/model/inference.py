@@ -5,7 +5,7 @@ every image. The methods of `ClassConditionalFlow` use this module instead, in w
 (C, H, W): an image then has one latent and one density, which do not depend on the other images of its batch.
 
 As the shared u is a random draw, the resulting bits/dim are an unbiased estimate of those with new noise for every
-image: on digits 6.282 with the shared draw and 6.288 with new noise. With the middle of the noise's range as u they
+image: on digits 6.282 with the shared draw and 6.288 with new noise. If u were the middle of the noise's range, they
 would be biased, on digits by 0.27 bits/dim, because a flow assigns higher density to it than to the noise of training.
 
 Results of one image in different batches agree up to float32 rounding, because convolution kernels depend on the batch
@@ -51,7 +51,7 @@ def strict_inference(flow: ImageFlow, nets: CompiledNets | None = None) -> Itera
 
     Args:
         flow: flow to put in evaluation mode; its previous mode is restored at the end.
-        nets: compiled networks that the flow uses within the context; None: it is not compiled.
+        nets: compiled networks that the flow uses within the context; None: the flow is not compiled.
     """
     training = flow.training
     flow.eval()
