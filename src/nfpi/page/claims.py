@@ -1,4 +1,4 @@
-"""Claims on a page."""
+"""The verdicts on claims, as shown on the page of results."""
 
 from __future__ import annotations
 
