@@ -58,8 +58,9 @@ COLUMNS = {
 }
 """Columns of the verdicts and their types; one row per comparison.
 
-`planned_seeds` is the number of seeds of the preset, and `seeds` is the number of seeds for which both rows have a
-value. `first_value`, `second_value` and `difference` (first − second, in the metric's unit) are means over `seeds`.
+`planned_seeds` is the number of seeds of the preset. `seeds` is the number of compared seeds: all for which both rows
+have a value, or one for McNemar's test of an accuracy. `first_value`, `second_value` and `difference` (first − second,
+in the metric's unit) are means over these seeds.
 `p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
 `seeds_needed` is given for inconclusive verdicts.
 """
@@ -215,9 +216,8 @@ def _compute_seeds_needed(comparison: ClaimComparison, result: Comparison, num_t
     """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
-    observed difference is farther from one of the two, and this distance, or the smallest effect if that is less,
-    determines the number of seeds. If the smallest effect is 0, the observed difference determines it. Claims of
-    non-inferiority use the smallest effect.
+    effect to detect is the distance of the observed difference from the farther of these two, but at most the smallest
+    effect, unless that is 0. For claims of non-inferiority it is the smallest effect.
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
     if comparison.direction == "not_less" or math.isnan(result.difference):

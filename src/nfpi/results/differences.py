@@ -20,10 +20,10 @@ class Differences:
     """Differences between two folders, as rows of text.
 
     Attributes:
-        runs: missing in one folder, or with different states: run, first, second.
-        settings: name, first, second, number of runs.
-        software: packages, commit and device: name, first, second, number of runs.
-        numbers: run, metric, first, second, second − first.
+        runs: runs that are missing in one folder, damaged, or in different states; rows of run, first, second.
+        settings: rows of name, first, second, number of runs.
+        software: packages, commit and device; rows of name, first, second, number of runs.
+        numbers: rows of run, metric, first, second, second − first.
         common: number of runs in both folders.
     """
 
