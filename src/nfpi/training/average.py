@@ -14,8 +14,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class WeightAverage(Generic[Module]):
     """Exponential moving average θ̄ ← d θ̄ + (1 − d) θ of a module's parameters and buffers.
 
-    The decay grows with the number n of steps since averaging began, d = min(decay, 1 − (1 + n)^−power); until then θ̄
-    is θ. Integer buffers are copied.
+    The decay grows with the number n of steps since averaging began, d = min(decay, 1 − (1 + n)^−power); before that, θ̄
+    equals θ. Integer buffers are copied.
 
     Args:
         module: module whose weights are averaged.
