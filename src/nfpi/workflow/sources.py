@@ -41,7 +41,7 @@ class Sources:
         Raises:
             ConfigError: the folder is missing or malformed, or a flow does not support the size of the images. If the
                 splits exist already, :meth:`compute_content_token` raises this instead: after an error here, Snakemake
-                would treat them as source files.
+                would treat the splits as source files.
         """
         found = self._find_token_or_error(wildcards)
         if isinstance(found, ConfigError) and not self._locate_splits(wildcards).exists():
