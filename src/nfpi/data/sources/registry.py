@@ -23,7 +23,7 @@ class SourceImages:
             "validation" if the source has them.
 
     Raises:
-        DataError: wrong dtype or shape of images or labels.
+        DataError: wrong dtype or shape of images, or wrong number of labels.
     """
 
     classes: list[str]
