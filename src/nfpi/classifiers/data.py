@@ -52,7 +52,7 @@ class ClassifierBatches:
     """Batches of 8-bit images, some replaced by variants, with standard augmentations of each.
 
     Args:
-        train: the images; row r·N + n of an epoch is image n in its repetition r.
+        train: the N images; index r·N + n of an epoch is image n in pass r.
         preprocessing: how decoded variants are resized.
         transform: standard augmentations of one image (C, H, W); None: they are not applied.
         repeats: R, the number of passes over the images per epoch.
@@ -127,7 +127,7 @@ class ClassifierData:
 
     @property
     def drops_last(self) -> bool:
-        """Whether the last batch is left out: batch normalisation has no variance for a single image."""
+        """Whether a last batch of one image is dropped, as it has no variance for batch normalisation."""
         return self._drawn > 1 and self._drawn % self.config.batch_size == 1
 
     @property
@@ -150,8 +150,8 @@ class ClassifierData:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Load the batches of an epoch, shuffled and augmented: 8-bit images (B, C, H, W) and labels (B,) on `device`.
 
-        An epoch is `repeats` passes over the images, one after another. Random numbers depend on (seed, epoch), the
-        pass and the image only: neither on `start_batch` nor on the workers, which live until :meth:`close`.
+        An epoch is `repeats` passes over the images, one after another. Random numbers depend only on
+        seed, epoch, pass and image, not on `start_batch` or the workers, which live until :meth:`close`.
 
         Args:
             seed: seed of the run.
@@ -188,7 +188,7 @@ class ClassifierData:
         )
         prepare = None
         if variants is not None and variants.decoder is not None:
-            # bfloat16 suffices for training images, where the device computes in it
+            # bfloat16 suffices for training images, if the device computes in it
             bfloat16 = choose_precision("auto", device) == "bf16-mixed"
             prepare = VariantDecoder(variants, batches.draw_rows, device, bfloat16)
         return BatchLoader(

@@ -33,8 +33,8 @@ class PriorBlock(Settings):
 
 PRIORS = BlockRegistry("prior method", "method", PriorBlock)
 """Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow rather
-than fitted once by the builder; `keeps_initial_at_zero`, whether experiments skip the fit at λ = 0 and share the run
-with the initial Gaussians, the paper's baseline (called directly, these methods do fit at λ = 0)."""
+than fitted once by the builder; `keeps_initial_at_zero`, whether experiments at λ = 0 keep the initial Gaussians
+instead of fitting them, and share the paper's baseline run (called directly, these methods do fit at λ = 0)."""
 
 PriorConfig = Annotated[SerializeAsAny[PriorBlock], BeforeValidator(PRIORS.validate), PRIORS]
 """A block of `priors:`: its method, `start`, and the settings of that method."""

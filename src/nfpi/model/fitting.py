@@ -138,7 +138,7 @@ def make_sets(
     name: str | None,
     seed: int,
 ) -> tuple[ImageSet, ImageSet | None]:
-    """Make the training and validation set of a fit, in memory.
+    """Make the training and validation sets of a fit, in memory.
 
     Raises:
         ValueError: images or labels are empty, of different lengths, or of unknown classes; a class has fewer than two
@@ -175,10 +175,12 @@ def make_sets(
 
 
 def _choose_class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
-    """Return the given class names, else the sorted names or indices in the labels; empty for invalid labels.
+    """Return the given class names, else the sorted names in the labels, or all indices up to the largest, as text.
+
+    Invalid labels give an empty list.
 
     Raises:
-        ValueError: names are not strings or not distinct, or an index is negative or not below the number of labels.
+        ValueError: `classes` are not distinct names, or an index is negative or not below the number of labels.
     """
     if isinstance(classes, Iterable) and not isinstance(classes, str):
         names = [str(name) for name in classes]
@@ -192,7 +194,7 @@ def _choose_class_names(labels: Any, classes: Sequence[str] | None) -> list[str]
         return sorted(set(map(str, found.ravel().tolist())))
     if found.size and found.dtype.kind in "iu":
         low, high = int(found.min()), int(found.max())
-        if low < 0 or high >= found.size:  # each class has at least one image
+        if low < 0 or high >= found.size:  # K classes need K images or more
             raise ValueError(
                 f"labels: expected indices of classes, 0 to K − 1, received {low if low < 0 else high}; for numbers "
                 "that are names: [str(label) for label in labels]"
