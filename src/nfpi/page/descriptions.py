@@ -1,4 +1,4 @@
-"""Titles and captions of the tables and figures of a preset, which are not in their files."""
+"""Titles and captions of a preset's tables and figures, stored apart from the tables and figures themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import Record, check_record, read_json_object
 
 FILE = "page.json"
-"""Name of the file in the folder of results."""
+"""Name of the file of titles and captions, in the folder of results."""
 
 
 class FigureDescription(Record):

@@ -22,7 +22,7 @@ class TableRow:
         prior: name of the prior; its runs may be in the folder of a baseline shared with other priors.
         weight: λ; None: no flow is involved.
         classifier: name of the classifier; None: only the flow is evaluated.
-        augmentation: augmentations of the images of a classifier of real images; None: no such classifier.
+        augmentation: augmentations of the images, if a classifier is trained on real images; else None.
         flow_runs: runs of the flow, one per seed; empty for a classifier of real images.
         classifier_runs: runs of the classifier, one per seed.
     """
@@ -53,7 +53,7 @@ class TableRow:
         return not self.flow_runs
 
     def with_seeds(self, seeds: Iterable[int]) -> TableRow:
-        """Return the same row with one run for each of these seeds instead."""
+        """Return a copy of the row with runs of these seeds instead of its own."""
 
         def reseed(runs: tuple[Run, ...]) -> tuple[Run, ...]:
             return tuple(replace(runs[0], seed=seed) for seed in seeds) if runs else ()

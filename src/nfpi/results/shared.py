@@ -18,7 +18,7 @@ def find_shared_dataset(frame: pd.DataFrame) -> str | None:
 
 
 def count_shared_seeds(frame: pd.DataFrame) -> int | None:
-    """Return the number of seeds that all values have in common; None if it varies, or there are no values."""
+    """Return the number of seeds per value; None if it varies, or there are no values."""
     columns = [f"{name}_seeds" for name in list_metrics(frame.columns)]
     counts = {int(count) for column in columns for count in frame[column].dropna()}
     return counts.pop() if len(counts) == 1 else None
@@ -34,7 +34,8 @@ def is_weight_chosen(frame: pd.DataFrame) -> bool:
     """Return whether some λ was chosen among several on the validation split."""
     if frame["candidates"].notna().any():
         return bool((frame["candidates"] > 1).any())
-    return bool(is_best(frame).any() or (frame["best"].any() and frame["lambda"].nunique() > 1))  # older version
+    # for tables of older versions, which have no column `candidates`
+    return bool(is_best(frame).any() or (frame["best"].any() and frame["lambda"].nunique() > 1))
 
 
 def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:
@@ -43,7 +44,7 @@ def is_compared(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def is_equal_to_best(frame: pd.DataFrame, name: str) -> pd.Series:
-    """Return which rows do not differ from the best one in a metric."""
+    """Return which rows do not differ significantly from the best one in a metric."""
     return is_compared(frame, name) & (frame[f"{name}_p"] >= SIGNIFICANCE_LEVEL)
 
 

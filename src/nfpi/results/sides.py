@@ -26,7 +26,7 @@ class Evidence:
     Attributes:
         metrics: result of :func:`nfpi.results.collect.collect` for all existing runs.
         tables: settings of the tables, by name.
-        rows: rows of these tables, at least those named by claims.
+        rows: rows by name of their table, at least the rows that claims name.
         reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
         read_predictions: function that reads the predictions of a run.
     """
@@ -66,7 +66,7 @@ class Side:
 
     @property
     def planned(self) -> int:
-        """Number of seeds of the preset."""
+        """Number of seeds that the preset plans for the row; 0 for a constant."""
         return len({run.seed for run in self.row.runs}) if self.row is not None else 0
 
 
