@@ -22,7 +22,7 @@ class FormatError(ValueError):
 class Record(BaseModel):
     """Model of the required keys of a JSON object; other keys are allowed.
 
-    Numbers must be finite, and neither strings nor booleans.
+    Numbers must be finite; strings and booleans are not accepted as numbers.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)

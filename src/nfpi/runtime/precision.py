@@ -13,7 +13,7 @@ _TENSOR_CORES = 8
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """Choose the precision of a training on a device.
+    """Choose the training precision on a device.
 
     `auto` is bf16-mixed on a GPU that computes bfloat16 in hardware, and float32 on all other devices. It never means
     TF32, as NVIDIA GPUs with TF32 (compute capability 8.0 and above) also have bfloat16. On a CPU, float32 is
@@ -39,7 +39,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def _list_precisions(device: torch.device) -> list[str]:
-    """Return the precisions that a device supports at full speed, and bf16-mixed on every CPU."""
+    """Return the precisions that a device supports at full speed; for CPUs, also bf16-mixed."""
     if device.type == "cpu":
         return ["32-true", "bf16-mixed"]
     if device.type != "cuda":
@@ -54,9 +54,9 @@ def _list_precisions(device: torch.device) -> list[str]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute in float32 without autocast and TF32, regardless of the training precision. Also a decorator.
+    """Compute in float32 without autocast or TF32, regardless of the training precision. Also a decorator.
 
-    The predictions, bits/dim, latents and images of a flow are computed so: bfloat16 in the coupling networks would
+    Predictions, bits/dim, latents and images of a flow are computed this way: bfloat16 in the coupling networks would
     change the inverse of a latent by up to a tenth of the pixel range.
     """
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()

@@ -44,7 +44,7 @@ class Jobs:
         return count_job_threads(self._get_resources(name), self.plan.config.cluster)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
-        """Return a params function for the number of GPUs of a job (not compared: see `params.UncomparedParam`)."""
+        """Return a params function for a job's number of devices (not compared: see `params.UncomparedParam`)."""
         return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
 
     def resources(
@@ -55,7 +55,7 @@ class Jobs:
         Args:
             name: key in `resources:`.
             gpu: number of GPUs instead of the one in `resources:`.
-            runtime: upper limit of the minutes in `resources:`.
+            runtime: upper limit of the runtime in `resources:`, in minutes.
         """
         resources = self._get_resources(name)
         resources = resources if gpu is None else resources.model_copy(update={"gpu": gpu})

@@ -80,7 +80,7 @@ class Targets:
                     raise ConfigError(f"{group}.{name}: another target has this name: choose another name")
 
     def reject_unknown(self, rules: Iterable[str]) -> Callable[[Wildcards], list[str]]:
-        """Make an input function that raises ConfigError with the known targets, for the rule of unknown ones.
+        """Make the input function of the rule for unknown targets, which raises ConfigError with the known ones.
 
         Args:
             rules: names of other targets.

@@ -42,7 +42,7 @@ class Command(BaseModel):
 
 
 ONE_RUN = ("data", "initial state", "prior", "model")
-"""products that all files of a run share, if they are made from them"""
+"""products that must be the same for all files of a run that are made from them"""
 
 
 class Stage(Command):
