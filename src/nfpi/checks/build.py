@@ -15,7 +15,7 @@ from nfpi.runtime.devices import count_visible_gpus, describe_device
 from nfpi.runtime.precision import choose_precision
 
 _TOLERANCE = 1e-5
-"""largest relative error of a product or a convolution in float32; TF32 has about 3e-4"""
+"""largest accepted relative error of a matrix product or convolution in float32; that of TF32 is about 3e-4"""
 
 
 def check_gpu_count(config: Config) -> Line | None:
@@ -71,7 +71,7 @@ def check_precision(subject: Subject) -> Iterator[Line]:
 
 
 def check_float32(subject: Subject) -> Iterator[Line]:
-    """Check that products and convolutions in float32 are not rounded to TF32 or less."""
+    """Check that matrix products and convolutions in float32 are not rounded to TF32 or less."""
     generator = torch.Generator().manual_seed(0)
     images, kernel = torch.randn(8, 64, 16, 16, generator=generator), torch.randn(64, 64, 3, 3, generator=generator)
     left, right = torch.randn(256, 512, generator=generator), torch.randn(512, 256, generator=generator)

@@ -1,4 +1,4 @@
-"""Checks of the user's inputs: prepared data, weights and an account; and of the autoencoder."""
+"""Checks of the user's inputs: account, prepared data, weights of classifiers, and autoencoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EVA02-B/14 (Fang et al., 2023), pretrained on ImageNet-22k and fine-tuned on ImageNet: Table 6 of the paper.
+"""EVA02-B/14 (Fang et al., 2023), pretrained on ImageNet-22k, fine-tuned on ImageNet: Table 6 of the replicated paper.
 
 The K = 1000 logits of the published weights are in the order of ImageNet's synsets sorted by name (n01440764 first),
 which is also the order of class folders. So labels of a data set in ImageNet's class folders need no conversion.
@@ -25,7 +25,7 @@ def eva02(num_classes: int, in_channels: int, image_size: int, settings: Eva02Se
 
     Args:
         num_classes: K.
-        in_channels: C of the images, (B, C, S, S) → (B, K) logits.
+        in_channels: C; the model maps images (B, C, S, S) to logits (B, K).
         image_size: S.
         settings: architecture.
     """

@@ -1,4 +1,4 @@
-"""Autoencoder (diffusers' AutoencoderKL) on whose latents a flow may be trained instead of pixels."""
+"""Autoencoder (diffusers' AutoencoderKL) on whose latents a flow may be trained instead of on pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_autoencoder(folder: Path, device: torch.device | str) -> AutoencoderKL:
     Nothing is downloaded.
 
     Raises:
-        DataError: diffusers is not installed, or the folder has other contents.
+        DataError: diffusers is not installed, or the folder does not contain such an autoencoder.
     """
     try:
         from diffusers import AutoencoderKL
@@ -69,7 +69,7 @@ def compute_latent_shape(autoencoder: AutoencoderKL, height: int, width: int) ->
 @torch.no_grad()
 @tensor_float32()
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """Encode images as the unscaled means of their latents.
+    """Encode images as the means of their latent distributions, unscaled.
 
     Convolutions are in TF32 on GPUs that support it: its mantissa has 10 bits like that of float16, the dtype in which
     latents are stored.

@@ -32,7 +32,7 @@ def to_pixels(images: Tensor, data: Mapping[str, Any], device: torch.device) -> 
     """Convert stored images to pixels; latents are decoded.
 
     Args:
-        images: (R, C, channels, H, W); uint8, or float16 latents of an autoencoder.
+        images: (R, C, channels, H, W), R rows of C images; uint8, or float16 latents of an autoencoder.
         data: description of a model's training images, see :class:`nfpi.model.trained.TrainedFlow`.
         device: device of the autoencoder.
 
@@ -158,7 +158,7 @@ def _compute_offsets(count: int, size: int, apart: Iterable[int], room: int = 0)
 
 
 def _arrange(images: np.ndarray, lefts: np.ndarray, tops: np.ndarray, room: int) -> np.ndarray:
-    """Arrange images (R, C, height, width, 3) to a mosaic (H, W, 3), with `room` below each row."""
+    """Arrange images (R, C, height, width, 3) into a mosaic (H, W, 3), with `room` below each row."""
     height, width = images.shape[2:4]
     mosaic = np.full((tops[-1] + height + room, lefts[-1] + width, 3), 255, np.uint8)
     for row, top in enumerate(tops):
