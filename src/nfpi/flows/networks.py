@@ -32,7 +32,7 @@ Scaled = tuple[Tensor, Tensor]
 """scaled kernel of a convolution, and its bias"""
 
 _HEAD_SCALE = 0.77
-"""scale after the first convolution of the released coupling nets, at the size of the paper's flow"""
+"""mean initial scale of a coupling net's first convolution in the released code, at the size of the paper's flow"""
 
 
 class NormalizedConv2d(nn.Module):
@@ -130,7 +130,7 @@ class ResidualNet(CouplingNet):
         in_channels, hidden_channels, out_channels: widths.
         num_blocks: residual blocks.
         initialization: `normal`, or `uniform` as in the released code: uniform kernels divided by the standard
-            deviation of their outputs, with scale 0.77 after the first convolution and 1 after the others.
+            deviation of their outputs, with scale 0.77 for the first convolution and 1 for the others.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class ResidualNet(CouplingNet):
 
     def _scale_kernels(self) -> Sequence[Scaled | None]:
         convolutions = self._list_convolutions()
-        if not should_stack_kernels(self.head.weight.device):  # scaled right before use, a kernel is still in the cache
+        if not should_stack_kernels(self.head.weight.device):  # a kernel scaled right before use is still in the cache
             return [None] * len(convolutions)
         return _scale_together(convolutions)
 
@@ -186,7 +186,7 @@ def _scale_together(convolutions: Sequence[NormalizedConv2d]) -> list[Scaled]:
 
 
 def scaled_kernels(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
-    """Let several nets use kernels scaled all at once within the context; no-op unless kernels are stacked."""
+    """Scale the kernels of several nets all at once, for use within the context; no-op unless kernels are stacked."""
     if nets and should_stack_kernels(nets[0].head.weight.device):
         return _using_kernels(nets)
     return nullcontext()

@@ -170,9 +170,9 @@ class TransformerCoupling(Bijection):
 class TransformerFlow(ImageFlow):
     """Couplings with transformer nets on the patches of an image.
 
-    A coupling splits either the channels in a random order, or the patches in a checkerboard, by rows or by columns.
-    The next split of the same kind exchanges the halves. Unlike in Jet, an actnorm comes first: it gives the latents of
-    a new flow the scale at which the class Gaussians are fitted.
+    A coupling splits either the channels in a random order, or the patches by checkerboard colour, by parity of
+    the row or by parity of the column. The next split of the same kind exchanges the halves. Unlike in Jet, an actnorm
+    comes first: it gives the latents of a new flow the scale at which the class Gaussians are fitted.
 
     Args:
         shape: (C, H, W) of the images; the patch size divides H and W.
@@ -224,7 +224,7 @@ class TransformerFlow(ImageFlow):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Initialise the actnorm to zero mean and unit variance per element; new couplings are the identity."""
+        """Initialise the actnorm to give each element zero mean and unit variance; new couplings are the identity."""
         self.check_images(x)
         return self.patches.inverse(initialize_through(self._list_parts(), x))[0]
 
@@ -237,7 +237,7 @@ def _pair_with_reverses(orders: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def _generate_token_orders(rows: int, columns: int) -> Iterator[Tensor]:
-    """Yield the patches ordered by checkerboard colour, by parity of the row and of the column, in turn."""
+    """Yield the patches ordered by checkerboard colour, by parity of the row, and by parity of the column, in turn."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     for place in cycle([row + column, row, column]):
         yield torch.argsort(place.flatten() % 2, stable=True)

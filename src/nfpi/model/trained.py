@@ -48,7 +48,7 @@ class _Training(Record):
 
 
 class _Config(Record):
-    """Required keys of a model's config."""
+    """Checked keys of a model's config."""
 
     data: _Data
     training: _Training
@@ -67,7 +67,7 @@ class TrainedFlow:
         flow: the flow f, with the averaged weights of its training.
         prior: K Gaussians in D = C·H·W dimensions, float64.
         config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
-            `start`, `step`, `prior` (method, λ and settings).
+            `start` (initial Gaussians), `step`, `prior` (method, λ and settings).
     """
 
     flow: ImageFlow
