@@ -63,7 +63,7 @@ def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTabl
 
 
 Groups = dict[Run, list[RecordedRun]]
-"""Runs that differ only in the seed, by the run with seed 0."""
+"""Recorded runs that differ only in the seed, keyed by the run with seed 0."""
 
 
 def _group_seeds(recorded: Iterable[RecordedRun]) -> Groups:

@@ -49,7 +49,7 @@ def embed_file(path: Path, description: str, caption: str = "") -> Picture:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size
             image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError):  # Pillow's errors of damaged files
+    except (UnidentifiedImageError, OSError, SyntaxError):  # Pillow's errors for damaged files
         raise ValueError(f"{path}: expected a picture, received something else") from None
     return Picture(_encode_as_uri(content), width, height, description, caption)
 
@@ -63,7 +63,7 @@ def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Pict
 
 
 def embed_generated_images(folder: Path, caption: str) -> Picture | None:
-    """Embed some images of a generated set, one column per class; None for latents.
+    """Embed some images of a generated set, one column per class; None for latents or an empty set.
 
     Raises:
         DataError: the set is damaged.
