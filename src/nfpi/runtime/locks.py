@@ -84,7 +84,7 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
                 noted.strip(),
             ) from None
         except OSError as error:
-            unheld = os.fstat(descriptor).st_size == 0  # else another process holds it: locks may fail for a while only
+            unheld = os.fstat(descriptor).st_size == 0  # else another process holds it: locking may fail only briefly
             os.close(descriptor)
             if unheld:
                 path.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
 
 @contextmanager
 def locked(path: Path, work: str, note: str = "", wait: Callable[[LockedError], None] | None = None) -> Iterator[None]:
-    """Hold the lock `path` during the block; folders created for it are then removed if empty.
+    """Hold the lock `path` during the block; afterwards, folders created for it are removed if empty.
 
     Args:
         path, work, note: see :func:`acquire`.

@@ -15,7 +15,7 @@ EXIT_STATUS = 75
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _GRACE = 1.0
-"""Seconds in which a second signal is a duplicate: clusters signal both a process and its group."""
+"""Seconds within which a second signal counts as a duplicate: clusters signal both a process and its group."""
 
 
 class Interrupted(Exception):
@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
     Attributes:
         signal_name: e.g. SIGTERM.
-        kept: description of the state that the next run resumes from; empty: it starts again.
+        kept: description of the state that the next run resumes from; empty: it starts from the beginning.
     """
 
     def __init__(self, signal_name: str) -> None:
@@ -104,7 +104,7 @@ def interruptible(at_once: bool = False) -> Iterator[Interruption]:
 
 @contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Block the signals that stop a process within the block; processes started in it inherit the signal mask."""
+    """During the block, hold back signals that stop a process; processes started in it inherit the signal mask."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -118,7 +118,7 @@ def signals_blocked() -> Iterator[None]:
 def leave_signals_to_parent(_: int = 0) -> None:
     """Make a worker process ignore signals that are sent to its whole group: its parent handles them.
 
-    SIGTERM from the parent itself still ends the worker, as multiprocessing ends its workers by this signal.
+    SIGTERM from the parent itself still ends the worker, since multiprocessing ends its workers by this signal.
     """
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS

@@ -49,7 +49,7 @@ def _run_stage(stage: Stage) -> None:
     if its inputs and options were the same; otherwise the stage runs, resuming from the last checkpoint.
 
     Raises:
-        ManifestError: an input is damaged, or two do not belong together.
+        ManifestError: an input is damaged, or two inputs do not belong together.
         LockedError: another process runs this stage, and this is not a job of the workflow.
         Diverged: the fit diverged, and the stage declares no outputs that could record it.
         OSError: the outputs cannot be written.
@@ -102,7 +102,7 @@ def _run_stage(stage: Stage) -> None:
 
 
 def _identify_manifest(stage: Stage) -> tuple[int, int] | None:
-    """Return inode and modification time of the manifest, a new file at every write; None: no manifest."""
+    """Return inode and modification time of the manifest, which is a new file at every write; None: no manifest."""
     path = stage.get_path(MANIFEST) if stage.product else Path()
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 

@@ -35,14 +35,14 @@ _MEANING = {
     "flip": " # false if mirroring changes the class of an image",
 }
 _MOST_SIZES = 10_000
-"""number of files, evenly spaced among all, whose size is read"""
+"""largest number of images, evenly spaced among all, whose size is read"""
 
 
 def write_preset(command: WritePreset) -> None:
     """Inspect the images, write the preset, and print the command that makes its table.
 
     Raises:
-        ConfigError: the file exists or has no valid preset name, or the path cannot be written as a setting.
+        ConfigError: the preset exists or has no valid name, or the folder's path has a variable or a tilde to expand.
         DataError: the folder is ill-formed, an image cannot be read, or a class has too few images.
     """
     name = _name_dataset(command.folder)
@@ -96,7 +96,7 @@ class _Images:
 
     @property
     def levels(self) -> int:
-        """Levels of the flow, each halving both sides: 3, as in the paper, for multiples of 8 from 32 on, else 2."""
+        """Levels of the flow, each halving both sides: 3, as in the paper, for multiples of 8 that are ≥ 32, else 2."""
         return 3 if min(self.shape) >= 32 and all(side % 8 == 0 for side in self.shape) else 2
 
     @property

@@ -20,7 +20,7 @@ SPLIT_OUTPUTS = {
 
 
 def list_meta_files(*splits: str) -> tuple[str, ...]:
-    """Return the meta.json of each split, the input by whose digests its other files are verified."""
+    """Return the path of each split's meta.json, whose digests verify the split's other files."""
     return tuple(f"{split}/{META}" for split in splits)
 
 
