@@ -52,7 +52,7 @@ class Projection:
     _steps: dict[object, Step] = field(default_factory=dict)
 
     def count_in_parallel(self, jobs: int) -> None:
-        """Count one batch of each kind in parallel, in this many processes (not on Windows).
+        """Count one batch of each kind in parallel, in `jobs` processes (not on Windows).
 
         Without this call, a batch is counted when its counts are first needed.
         """
@@ -61,7 +61,7 @@ class Projection:
             for precision in COUNTED_PRECISIONS if work.kind.endswith("_step") else ("",):
                 wanted.setdefault((*make_batch_key(work), precision), (work, precision))
         tasks = sorted(wanted.values(), key=lambda task: not task[0].kind.startswith("flow"))  # the longest first
-        # forked, because settings that a registry has made cannot be pickled
+        # forked, because settings whose class a registry creates cannot be pickled
         forked = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(jobs, forked, initializer=_adopt, initargs=(self,)) as pool:
             counted = pool.map(_count, *zip(*tasks, strict=True))
@@ -72,7 +72,7 @@ class Projection:
                     self._passes[make_batch_key(work)] = result
 
     def estimate_seconds(self, work: Work, card: Card, precision: str) -> float:
-        """Estimate the seconds of all batches on a GPU; `precision` is for training steps, all else is float32."""
+        """Estimate the seconds of all batches on a GPU; training steps run in `precision`, all else in float32."""
         if work.kind.endswith("_step"):
             return work.batches * card.estimate_seconds(self.get_step(work, precision).counts, precision)
         return work.batches * card.estimate_seconds(self.get_passes(work))
@@ -148,7 +148,7 @@ def _count(work: Work, precision: str) -> Step | Counts:
 
 
 def make_batch_key(work: Work) -> tuple[object, ...]:
-    """Return the key of everything that the counts of a batch depend on; the number of classes is not part of it."""
+    """Return a key of everything that a batch's counts depend on, with the number of classes only for classifiers."""
     classes = work.classes if work.kind.startswith("classifier") else 0
     return work.kind, work.subject, work.shape, classes, work.batch
 
