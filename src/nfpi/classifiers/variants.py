@@ -110,7 +110,7 @@ class VariantDecoder:
     bfloat16: bool = False
 
     def __call__(self, requests: Iterator[Request]) -> Iterator[Request]:
-        """Yield the requests with the decoded variants, uint8, of the images that are replaced, in order."""
+        """Yield the requests in order, each with the decoded variants, uint8, of its replaced images."""
         finish_previous: Callable[[], Request] | None = None
         for request in requests:
             finish = self._begin_decoding(request)
