@@ -26,7 +26,7 @@ _RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*$"
 
 CLASSIFIERS = Registry("classifier model")
 """Builders return a network with random weights: (num_classes, in_channels, image_size, settings) → a module that maps
-images (B, C, S, S) to logits (B, K). Traits, of which a `module:attribute` is imported when it is first used:
+images (B, C, S, S) to logits (B, K). Traits (a `module:attribute` is imported when first used):
 
 - `preprocessing`: how images are normalised and resized;
 - `weights_from`: builder of a network with given or published weights; its additional last argument is the weights;
