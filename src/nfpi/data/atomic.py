@@ -32,7 +32,7 @@ def replace_folder(
         names: files and folders that it may contain, besides hidden ones and its manifest; a folder with others is
             never replaced.
         fingerprint: digest of everything that the result depends on, in hexadecimal; None: never resume.
-        kept: glob pattern; subfolders of the old folder that match it are moved to the new one. None: none are.
+        kept: glob pattern; subfolders of the old folder that match it are moved to the new one. None: nothing is moved.
 
     Yields:
         The temporary folder.
@@ -65,7 +65,7 @@ def replace_folder(
 
 @contextmanager
 def _try_lock(folder: Path) -> Iterator[bool | None]:
-    """Try to lock a folder; yields whether this succeeded, None if the file system cannot lock folders."""
+    """Try to lock a folder; yield whether this succeeded, or None if the file system cannot lock folders."""
     descriptor = os.open(folder, os.O_RDONLY)
     acquired: bool | None = True
     try:

@@ -61,7 +61,7 @@ class ImageSet:
     """Labelled images.
 
     Args:
-        images: uint8 values in [0, 255], or float16 latents, (N, H, W, C); from disk a read-only memory map.
+        images: uint8 values in [0, 255], or float16 latents, (N, H, W, C); a read-only memory map if read from disk.
         labels: int64 in [0, K), (N,).
         meta: contents of `meta.json`.
     """
@@ -166,7 +166,7 @@ def _read_meta(file: Path) -> dict[str, Any]:
 
 
 def read_originals(folder: Path, meta: Mapping[str, Any]) -> list[str]:
-    """Read the names of the image files behind latents, in the order of the latents.
+    """Read the names of the image files that were encoded as latents, in the order of the latents.
 
     Raises:
         DataError: the list is missing or damaged, or has another length.
@@ -203,12 +203,12 @@ def check_labels(where: Path, labels: np.ndarray, num_classes: int) -> None:
 
 
 def _load(file: Path, **options: Any) -> np.ndarray:
-    """Open an npy file; unlike in `numpy.load`, npz archives are rejected."""
+    """Open an npy file; unlike `numpy.load`, reject npz archives."""
     try:
         with file.open("rb") as opened:
             np.lib.format.read_magic(opened)
         array: np.ndarray = np.load(file, allow_pickle=False, **options)
-    except Exception as error:  # NumPy reads a header as a literal of Python, which may fail in many ways
+    except Exception as error:  # NumPy reads a header as a Python literal, which may fail in many ways
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{file}: expected a whole npy file, received a damaged one ({reason})") from None
     return array
