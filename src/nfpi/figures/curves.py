@@ -29,7 +29,7 @@ _RESOLUTION = 200
 """Pixels per inch."""
 
 _TICK_STEPS = [1, 2, 5, 10]
-"""Allowed distances of ticks, up to a power of ten."""
+"""Allowed distances between ticks, times any power of ten."""
 
 
 class _Panel(NamedTuple):

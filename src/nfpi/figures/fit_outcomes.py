@@ -26,8 +26,8 @@ def fit_with_outcome(
         classes: names of the K classes; None: their indices.
 
     Returns:
-        The cells `lambda`, `outcome` (converged, not_converged, or diverged), `iterations` and, if it diverged,
-        `quantity` and `class`, those that failed first; and the Gaussians, None if the fit diverged.
+        The cells `lambda`, `outcome` (converged, not_converged, or diverged), `iterations` and, if the fit diverged,
+        the `quantity` and `class` that failed first; and the Gaussians, or None if the fit diverged.
     """
     cells: dict[str, Any] = {"lambda": config.weight}
     try:
