@@ -111,7 +111,7 @@ class AdditiveCoupling(_ResidualCoupling):
 
 
 class _BoundedExponent(torch.autograd.Function):
-    """S = r t + u with t = tanh(s x + b) of an array x and four numbers of shape (1,).
+    """S = r t + u with t = tanh(s x + b) of an array x and four numbers s, b, r and u of shape (1,).
 
     Backward, with G = ∂S: ∂r = Σ G t and ∂u = Σ G; with H = r G (1 − t²): ∂x = s H, ∂s = Σ H x and ∂b = Σ H. Autograd's
     own steps give the same bits with four more operations, multiplications by 1 that copy x and t.
@@ -172,7 +172,7 @@ class AffineCoupling(_BoundedCoupling):
 
 
 class SeriesCoupling(_BoundedCoupling):
-    """Base class of couplings that sum a series of the exponential, whose length follows from a bound of |S_ij|.
+    """Base class of couplings that sum the exponential series, up to a length that follows from a bound of |S_ij|.
 
     Reading the bound from a GPU synchronises with it at every coupling. Training may therefore keep the bound over many
     steps (:class:`nfpi.flows.series.SeriesBounds`), which also makes the length a constant of a compiled graph.
