@@ -35,7 +35,7 @@ COLUMNS = {
 """Columns of the table of costs and their types; `memory` is the maximum over the jobs, in GiB."""
 
 ALL = "all"
-"""Name of the rows of all tables, stages or devices."""
+"""Entry in the rows that sum over all tables, stages or devices."""
 
 _BENCHMARKS = "benchmarks"
 _NOT_RUNS = ("logs", _BENCHMARKS, "tables", "metrics", "figures")
@@ -110,7 +110,7 @@ def _read_metrics(folder: Path) -> Mapping[str, Any]:
 
 
 def _find_device(root: Path, folder: str, known: dict[str, str]) -> str:
-    """Return the device in the metrics.json of a job's folder, or of the nearest of two folders above it."""
+    """Return the device in the metrics.json of a job's folder, or else of its parent or grandparent."""
     place = PurePosixPath(folder)
     for candidate in (place, *place.parents[:2]):
         name = candidate.as_posix()
@@ -145,7 +145,7 @@ class Dependencies:
 
     @cached_property
     def _jobs(self) -> set[tuple[str, str]]:
-        """Pairs of a folder of a flow and a stage in it that the runs depend on."""
+        """Pairs (folder, stage) of the jobs of flows that the runs depend on."""
         needed = set()
         for run in self.runs:
             if run.flow is None:
@@ -156,7 +156,7 @@ class Dependencies:
 
     @cached_property
     def _folders(self) -> set[str]:
-        """Folders of which all jobs, at any depth, are needed by the runs."""
+        """Folders whose jobs, at any depth, are all needed by the runs."""
         needed = set()
         for run in self.runs:
             needed.add(f"{run.dataset}/{COMMON_SPLITS}")

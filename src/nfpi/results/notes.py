@@ -92,7 +92,7 @@ def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[str]:
-    """Yield notes on how rows were compared with the best one of each metric, and which were not."""
+    """Yield notes on how rows were compared with the best one of each metric, and on metrics not compared."""
     compared = [entry for entry in shown if is_compared(frame, entry.name).any()]
     if any((frame[f"{entry.name}_test"] == NO_PREDICTIONS).any() for entry in shown):
         yield "Where predictions of runs are missing, rows are not compared with the best one."
@@ -113,7 +113,7 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
 
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
-    """Return whether a metric with a better direction has values that were not compared."""
+    """Return whether a metric by which rows can be ranked has values that were not compared."""
     if entry.higher_is_better is None or entry.is_time:
         return False
     others = frame[entry.name].notna() & ~is_compared(frame, entry.name)
