@@ -83,7 +83,7 @@ def writes_log() -> bool:
 
 
 def print_error(message: str) -> None:
-    """Print the error message of a command that failed, as :func:`print_line` does."""
+    """Print the error message of a failed command with :func:`print_line`."""
     print_line(f"nfpi: error: {message}")
 
 
