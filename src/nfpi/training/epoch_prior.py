@@ -1,4 +1,4 @@
-"""The prior of an epoch of training: given, learned or fitted again every few epochs, or learned every step."""
+"""The prior of an epoch of training: given, updated between epochs, or learned at every step."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class FixedPrior:
         return self._prior
 
     def compute_loss(self, nll: Tensor) -> Tensor:
-        """Compute the loss, (), of a batch with these −log p(x | y), (B,)."""
+        """Compute the loss, (), of a batch from its −log p(x | y), (B,)."""
         return nll.mean()
 
     def step(self, progress: float) -> None:
         """Do nothing: the Gaussians are fixed."""
 
     def summarize_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
-        """Return the Gaussians and the value of their objective after an epoch with this mean of −log p(x | y)."""
+        """Return the Gaussians and the value of their objective after an epoch; `mean_nll`: mean of −log p(x | y)."""
         return self._prior, self._objective
 
 
@@ -67,7 +67,7 @@ class LearnedPrior:
         return _cast_for_flow(self._current, self._device)
 
     def compute_loss(self, nll: Tensor) -> Tensor:
-        """Compute the loss, (), of a batch with these −log p(x | y), (B,), under the last :meth:`get_gaussians`."""
+        """Compute the loss, (), of a batch from its −log p(x | y), (B,), under the last result of `get_gaussians`."""
         return nll.mean() + self._learner.repulsion(self._current).to(nll) / self._current.num_classes
 
     def step(self, progress: float) -> None:
@@ -77,7 +77,7 @@ class LearnedPrior:
         self._learner.step(progress)
 
     def summarize_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
-        """Return the Gaussians and the value of their objective after an epoch with this mean of −log p(x | y)."""
+        """Return the Gaussians and the value of their objective after an epoch; `mean_nll`: mean of −log p(x | y)."""
         prior = self._learner.prior
         repulsion = self._learner.repulsion(prior).item() / prior.num_classes
         return _cast_for_flow(prior, self._device), mean_nll + repulsion
@@ -90,10 +90,10 @@ def _cast_for_flow(prior: GaussianPrior, device: torch.device) -> GaussianPrior:
 def prepare_epoch_prior(
     state: TrainingState, given: GaussianPrior, data: TrainingData, interruption: Interruption
 ) -> FixedPrior | LearnedPrior:
-    """Make the fit or the step of the Gaussians that is due before the next epoch, and return the prior of this epoch.
+    """Make any fit or step of the Gaussians that is due before the next epoch, and return the prior of that epoch.
 
     The next epoch is the first one that is not in the log. A signal may interrupt the pass over the training images,
-    as it changes no state.
+    as the pass changes no state.
     """
     learner, learned_epochs = state.learner, len(state.log) - data.config.fit_after_epochs
     if learner is None or learned_epochs < 0:
@@ -146,7 +146,7 @@ def _compute_statistics(
     interruption: Interruption,
     nll_range: ValueRange | None = None,
 ) -> ClassStatistics:
-    """Compute the statistics that the Gaussians learn from, in one pass that a signal may interrupt."""
+    """Compute the statistics that the Gaussians are learned from, in one pass that a signal may interrupt."""
     try:
         with interruption.at_once():
             prior = _cast_for_flow(learner.prior, data.device)
@@ -156,6 +156,6 @@ def _compute_statistics(
 
 
 def compute_learning_progress(state: TrainingState, data: TrainingData) -> float:
-    """Compute the share of the steps after `fit_after_epochs` that are made."""
+    """Compute the share of the steps after `fit_after_epochs` that have been made."""
     before = data.config.fit_after_epochs * data.steps_per_epoch
     return (state.step - before) / (data.config.epochs * data.steps_per_epoch - before)

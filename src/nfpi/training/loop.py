@@ -217,9 +217,9 @@ def _train(
     progress: bool | None = None,
     epoch_after: int | None = None,
 ) -> TrainingState:
-    """Train until the log has `until_epoch` rows; the first images of `epoch_after`, the next one, are read in advance.
+    """Train until the log has `until_epoch` rows; the first images of the next epoch, `epoch_after`, are read ahead.
 
-    An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch without a row.
+    An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch that has no row.
     """
     config, steps_per_epoch, processes = data.config, data.steps_per_epoch, data.processes
     steps = config.epochs * steps_per_epoch
@@ -270,7 +270,7 @@ def _train(
                 prior_now = _close_epoch(
                     state, epoch_prior, step.count_products(), data, seconds, checkpointer.interruption
                 )
-                track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch
+                track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch again
                 checkpointer.save_if_due(epoch_ended=True)
                 epoch_began = time.monotonic()
     except ArithmeticError as fault:
