@@ -23,11 +23,11 @@ _BLOCKS = {
     "encode_data": "datasets.{dataset}",
     "table": "tables.{table}",
 }
-"""The block of config.yaml with the settings of each rule but those that draw figures."""
+"""The block of config.yaml with the settings of each rule, except for the rules that draw figures."""
 
 
 def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str:
-    """Rewrite Snakemake's reason to run a job, with changed settings as `training.epochs: 40 → 12`."""
+    """Rewrite Snakemake's reason for running a job, with changed settings in the form `training.epochs: 40 → 12`."""
     changes = find_changes(reason, rule, wildcards)
     if not changes:
         return reason
