@@ -1,7 +1,7 @@
 """Count the operations of a computation, their FLOPs and bytes, and the memory that autograd keeps for backward.
 
 Counts do not depend on the load of the machine and need no values: on fake tensors
-(:class:`torch._subclasses.fake_tensor.FakeTensorMode`) a step of any size is counted in seconds, without its memory.
+(:class:`torch._subclasses.fake_tensor.FakeTensorMode`), which take no memory, a step of any size is counted in seconds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Operation:
 
     Attributes:
         name: name in PyTorch with the overload, e.g. `aten.mm.default`.
-        flops: floating-point operations of products and convolutions; 0 for others, bound by memory bandwidth.
+        flops: floating-point operations of products and convolutions; 0 for others, all bound by memory bandwidth.
         bytes: bytes read and written, as if nothing stayed in a cache.
         dtype: dtype of its first floating-point input, in which products are computed.
     """
@@ -135,7 +135,7 @@ class OperationCounter(TorchDispatchMode):
         return out
 
     def _make_up_result(self, func: OpOverload, args: Sequence[Any]) -> Any:
-        """Make up the result of an operation whose result, or its shape, depends on missing values."""
+        """Make up the result of an operation whose values or shape depend on data that fake tensors lack."""
         packet, tensor = func.overloadpacket, args[0]
         if packet is aten._local_scalar_dense:
             if tensor.dtype is torch.bool:
@@ -167,7 +167,7 @@ def _makes_host_wait(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str,
     """Return whether the host waits for the device in an operation."""
     packet = func.overloadpacket
     if packet in _COPIES:
-        position = 2 if packet is aten.copy_ else len(args)  # of non_blocking, keyword-only in _to_copy
+        position = 2 if packet is aten.copy_ else len(args)  # index of non_blocking; keyword-only in _to_copy
         waits = not (kwargs.get("non_blocking", False) or (len(args) > position and args[position]))
         return not one_device and waits
     if packet is aten.index:
@@ -206,7 +206,7 @@ class SavedMemory:
         def pack(tensor: Tensor) -> Tensor:
             if not (isinstance(tensor, nn.Parameter) or (tensor.is_leaf and tensor.requires_grad)):
                 storage = tensor.untyped_storage()
-                self._kept[storage._cdata] = storage  # kept, so that no other storage gets its address
+                self._kept[storage._cdata] = storage  # kept alive, so that no other storage gets its address
             return tensor
 
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)

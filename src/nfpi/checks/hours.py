@@ -16,7 +16,7 @@ from nfpi.checks.subject import SHORT_STEP, Subject, Trainer, in_mode, release_m
 from nfpi.runtime.precision import full_precision
 
 _JOBS = 5
-"""times that a job is run under the cluster profiles, retries included"""
+"""number of times that a job is run under the cluster profiles, retries included"""
 _PREDICTION_SHARE = 1 / 3
 """time of a classifier's prediction, as a part of that of its training step on the same images"""
 

@@ -6,10 +6,10 @@ plans, it computes the current token, and compares it with that of its last call
 
 - names, sizes and times as recorded: the token of the record;
 - other names or sizes: a new token, a digest of names, sizes and times;
-- only other times: these files are read. If their SHA-256 is as recorded, the token is that of the record, and the new
-  times are stored, so that the files are not read again; otherwise it is a new token.
+- same names and sizes, other times: files whose time differs are read. If their SHA-256 is as recorded, the token is
+  that of the record, and the new times are stored, so that the files are not read again; otherwise it is a new token.
 
-So copied or touched files have the token of the record. The stage computes the token itself before it reads anything:
+So copied or touched files keep the token of the record. Each stage computes the token itself before it reads anything:
 the workflow need not pass it, and cluster jobs need not list the files to evaluate params. If files change after the
 workflow has planned, the tokens differ and the stage is run once more than needed; no change is missed, since the
 record has digests of what was read.
@@ -111,7 +111,7 @@ def list_source(config: DatasetConfig) -> SourceFiles:
     Files of published data sets are not listed, since they are verified by known digests whenever they are read.
 
     Raises:
-        DataError: a folder is missing, or has another structure than its source expects.
+        DataError: a folder is missing, or does not have the structure that its source expects.
     """
     roots: dict[str, Path] = {}
     names: list[str] = []
@@ -197,7 +197,7 @@ class SourceRecord:
 
 
 def compute_token(files: SourceFiles, folder: Path) -> str:
-    """Compute the token of files (see the module), reading those whose time differs from that in the record.
+    """Compute the token of files (see the top of this module), reading those whose time differs from the record's.
 
     Args:
         files: current state of the files.
