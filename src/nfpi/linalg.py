@@ -1,7 +1,7 @@
 """Matrix functions of flows and priors: the exponential, its action on vectors, powers, the geometric mean.
 
-A field of matrices holds one small matrix per pixel. It is stored with the pixels last, (B, C, C, P), so that each
-product runs over contiguous memory, and column by column: `field[b, j, i, p]` is S_ij at pixel p of image b.
+A field of matrices holds one small matrix per pixel, column by column: `field[b, j, i, p]` is S_ij at pixel p of image
+b. The pixels come last, (B, C, C, P), so that each product runs over contiguous memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def precise_device(device: torch.device) -> torch.device:
 
 
 def launches_operations(device: torch.device) -> bool:
-    """Return whether launching an operation is costly on a device, so that few large ones are faster; not on a CPU."""
+    """Return whether launching an operation is costly on a device (not on a CPU), so that few large ones are faster."""
     return device.type != "cpu" or _as_accelerator
 
 
@@ -48,14 +48,14 @@ def as_accelerator() -> Iterator[None]:
 
 
 def matrix_exponential(matrix: Tensor) -> Tensor:
-    """Compute e^A by a Taylor series of A/2⁸ squared eight times; no control flow depends on data.
+    """Compute e^A as the Taylor series of e^{A/2⁸}, squared eight times; no control flow depends on data.
 
     The relative error is about 1e-14 for ‖A‖ ≤ 16 and 2e-9 for ‖A‖ = 100. The arithmetic is float64 where the device
     has it, because the matrix is small and its error enters every pixel.
 
     Args:
         matrix: (C, C), or (n, C, C) for several matrices, which need no more operations than one. On a CPU, where
-            operations cost little to launch, each is computed separately, with the same bits as a single matrix.
+            operations cost little to launch, each is computed separately, bit for bit like a single matrix.
 
     Returns:
         The exponentials, of the same shape and dtype.
@@ -72,7 +72,7 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
 def _scale_and_square(
     matrix: Tensor, multiply: Callable[..., Tensor], multiply_and_add: Callable[..., Tensor]
 ) -> Tensor:
-    """Compute e^A by mm and addmm of (C, C), or bmm and baddbmm of (n, C, C)."""
+    """Compute e^A with mm and addmm for (C, C), or with bmm and baddbmm for (n, C, C)."""
     scaled = matrix / 2**_SQUARINGS
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     series = identity.expand_as(scaled)
@@ -84,7 +84,7 @@ def _scale_and_square(
 
 
 class _BatchedExponential(torch.autograd.Function):
-    """e^A of (n, C, C), whose gradient ∂A for G = ∂e^A is the upper right block of exp [[Aᵀ, G], [0, Aᵀ]].
+    """e^A for (n, C, C); if G is the gradient of e^A, that of A is the upper right block of exp [[Aᵀ, G], [0, Aᵀ]].
 
     One further exponential replaces a backward step for each product.
     """
@@ -107,8 +107,8 @@ class _BatchedExponential(torch.autograd.Function):
 def taylor_plan(norm: float, tolerance: float) -> tuple[int, int]:
     """Choose the number of terms m and of steps s of e^S x ≈ (T_m(S/s))^s x within `tolerance`, for ‖S‖ ≤ `norm`.
 
-    The remainder of T_m is at most θ^{m+1}/(m+1)! · 1/(1 − θ/(m+2)) with θ = norm/s. Steps keep θ ≤ 2, where the series
-    hardly cancels.
+    The remainder of T_m is at most θ^{m+1}/(m+1)! · 1/(1 − θ/(m+2)) with θ = norm/s. There are enough steps that θ ≤ 2,
+    where the terms hardly cancel.
 
     Raises:
         FloatingPointError: the norm is not finite, or so large that e^S overflows.
@@ -132,7 +132,7 @@ def series_plan(norm: float, dtype: torch.dtype) -> tuple[int, int]:
 def truncation_error(norm: float, terms: int, steps: int) -> float:
     """Bound the error of (T_m(S/s))^s x relative to ‖x‖ by s θ^{m+1}/(m+1)! · 1/(1 − θ/(m+2)), θ = ‖S‖/s.
 
-    The factor by which e^S may enlarge the errors of the first steps is left out. From θ = m + 2 on the bound is
+    The factor by which e^S may enlarge the errors of the first steps is left out. For θ ≥ m + 2 the bound is
     infinite.
     """
     theta = norm / steps
@@ -201,7 +201,7 @@ class _BatchedTaylorAction(_TaylorAction):
         powers = [gradient]
         for _ in partial:
             powers.append((field * powers[-1].unsqueeze(1)).sum(2))
-        # by Python numbers, not by a tensor, which the host would have to copy to the device
+        # divided by Python numbers: a tensor of them would have to be copied from the host to the device
         scaled_powers = torch.stack(torch._foreach_div(powers, [float(math.factorial(k)) for k in range(len(powers))]))
         vector_gradient = scaled_powers.sum(0)
         if not ctx.needs_input_grad[0]:
@@ -211,7 +211,7 @@ class _BatchedTaylorAction(_TaylorAction):
 
 
 def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
-    """Compute e^S x at every pixel by products of matrices and vectors only.
+    """Compute e^S x at every pixel, using only products of a matrix and a vector.
 
     Args:
         field: (B, C, C, P), S column by column.

@@ -61,7 +61,7 @@ _MARKER_SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
 """Sizes of markers with a smaller interior than the others, in points."""
 
 _FARTHEST = 0.4
-"""Maximum extent of the axes beyond the images and the samples before the fit, as a share of the extent of these."""
+"""Maximum extent of the axes beyond the images and the samples before the fit, as a share of their extent."""
 
 
 def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:
@@ -106,14 +106,14 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
     """Embed images, and sample their class Gaussians before and after the fit.
 
     The panel `images` (variant `both`) is the embedding. Each variant has the panels `data`, Gaussians with the class
-    moments of the embedding, and `small` and `large`, the Gaussians fitted from there with the small and the large λ:
+    moments of the embedding, and `small` and `large`, the Gaussians fitted to them with the small and the large λ:
 
     - `diagonal`: variances by the released update, without the pooled mean gaps, as in the authors' notebook of this
       figure;
     - `full`: covariances by the exact update. Its loss (Eq. 4) is not bounded below for λ > K α e^{1/α} / 2, which is
       55 for ten classes and α = 10, and few such fits converge.
 
-    All panels are drawn from the same noise, so that a sample can be followed from one panel to the next.
+    All samples are drawn with the same noise, so that a sample can be followed from one panel to the next.
 
     Args:
         image_set: training images, of which `settings.images` are taken at random, or all if there are fewer.

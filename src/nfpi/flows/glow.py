@@ -22,7 +22,7 @@ _LOGIT_OFFSET = 2.0
 
 
 class LowerUpperConv1x1(Bijection):
-    """1×1 convolution y = W x, parametrised as W = P L U, with log |det| = H·W·Σ log U_ii (Glow, Eqs. 10 and 11).
+    """1×1 convolution y = W x with W = P L U and log |det| = n Σ log U_ii for n pixels (Glow, Eqs. 10 and 11).
 
     P is a fixed signed permutation, L is lower triangular with ones on its diagonal, U is upper triangular with a
     positive diagonal. W is initialised to a random orthogonal matrix.

@@ -1,4 +1,4 @@
-"""Coupling networks of a flow compiled by torch.compile, for inference."""
+"""Compile the coupling networks of a flow with torch.compile, for inference."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class CompiledNets:
     def _compile(self, net: nn.Module) -> Net:
         key = (type(net), *(weight.shape for weight in net.parameters()))
         if key not in self._compiled:
-            # torch stops compiling after eight graphs of a code object: every structure has its own copy of the code
+            # torch compiles at most eight graphs of a code object, so every structure has its own copy of the code
             forward = FunctionType(_forward.__code__.replace(), globals())
             self._compiled[key] = torch.compile(forward, backend=BACKEND, fullgraph=True, dynamic=False)
         return self._compiled[key]
