@@ -58,8 +58,8 @@ class Markup:
         interval: notation of an interval, for the notes.
         interval_beside_std: whether means over seeds show their interval in addition to the standard deviation.
         weight: symbol λ.
-        arrows: symbols of the better direction of a metric.
-        equal: mark of a value that does not differ from the best one.
+        arrows: symbols of the better direction of a metric, by whether higher is better.
+        equal: mark of a value that does not differ significantly from the best one.
     """
 
     escape: Callable[[str], str]

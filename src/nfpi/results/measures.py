@@ -56,7 +56,7 @@ def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
     edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64, device=log_prob.device)
     bins = torch.bucketize(confidence, edges[1:-1])  # B_m: (m − 1) / 15 < confidence ≤ m / 15
     gaps = torch.zeros(_BINS, dtype=torch.float64, device=log_prob.device)
-    gaps.index_add_(0, bins, correct - confidence)  # Σ over B_m: |B_m| · (accuracy − confidence)
+    gaps.index_add_(0, bins, correct - confidence)  # the sum over B_m is |B_m| · (accuracy − confidence)
     return float(100 * gaps.abs().sum() / len(labels))
 
 

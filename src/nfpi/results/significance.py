@@ -1,4 +1,4 @@
-"""Paired significance tests over seeds and test images, and their required number of seeds.
+"""Paired significance tests over seeds and test images, and the number of seeds that they need.
 
 All comparisons are paired: the same seeds (with the same split, initial weights and order of images), the same test
 images. Differences are first − second, in the metric's unit. scipy and statsmodels are imported where they are used,
@@ -182,8 +182,8 @@ def _draw_images_of_each(
     """Draw images separately for each seed, and return the mean difference of each draw in percent, (draws,).
 
     Args:
-        plus, minus, images: number of images with the property only in the first, only in the second, and in total,
-            (seeds,).
+        plus, minus, images: number of images with the property only in the first, of those with it only in the
+            second, and of all images, (seeds,).
         drawn: indices of seeds, (draws, seeds).
         generator: draws the images.
     """
@@ -197,7 +197,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values by Holm's step-down method, in the same order; NaN is ignored and stays NaN."""
     adjusted = np.array(p_values, dtype=np.float64)
     known = ~np.isnan(adjusted)
-    # Not by statsmodels' multipletests, which runs the garbage collector at each call.
+    # statsmodels' multipletests is not used, as it runs the garbage collector at each call.
     order = np.flatnonzero(known)[np.argsort(adjusted[known], kind="stable")]
     steps = np.maximum.accumulate(adjusted[order] * np.arange(len(order), 0, -1))
     adjusted[order] = np.minimum(steps, 1.0)
@@ -238,7 +238,7 @@ def compute_seeds_needed(
 
 
 def _count_discordant(first_right: np.ndarray, second_right: np.ndarray) -> tuple[int, int, int]:
-    """Count the images with the property only in the first, only in the second, and in total."""
+    """Count the images with the property only in the first, those with it only in the second, and all images."""
     first, second = np.asarray(first_right), np.asarray(second_right)
     if first.dtype != bool or second.dtype != bool or first.ndim != 1 or first.shape != second.shape or not first.size:
         received = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"

@@ -112,7 +112,7 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())
                 logger.warning("%s: removed a damaged checkpoint (%s)", path, reason)
-                path.unlink()  # else the next save would replace the intact previous state by it
+                path.unlink()  # otherwise the next save would overwrite the intact previous state with it
                 continue
             self.step = int(header["step"])
             logger.info("%s: resuming from %s %d", path, self._unit, self.step)
@@ -137,7 +137,7 @@ Snapshot = tuple[int, Mapping[str, Tensor], Mapping[str, Any]]
 
 
 class Checkpointer:
-    """Saver of the state of a running loop.
+    """Saves the state of a running loop.
 
     Args:
         checkpoints: store of the states; None: they are not saved.

@@ -38,7 +38,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors, on the CPU, and the header of a file of :func:`save_tensors`.
+    """Read the tensors, onto the CPU, and the header of a file written by :func:`save_tensors`.
 
     Raises:
         FormatError: the file is missing, damaged or not of this project, or a number in it is not finite.

@@ -191,5 +191,5 @@ def _read_training_data(folder: Path, config: TrainingConfig, device: Device) ->
 
 
 def _select_metadata(train: ImageSet) -> dict[str, Any]:
-    """Return the metadata of the training images that later stages need."""
+    """Return the part of the training images' metadata that later stages need."""
     return {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}
