@@ -407,7 +407,7 @@ def test_latents_whose_inverse_overflows_are_drawn_again():
 
 def test_images_that_stay_not_finite_are_an_error(images):
     flow = Identity(COLOUR, lambda x: torch.arange(len(x)) == 0)
-    match = r"class 'class0': 1 of 5 augmented images stay not finite after 10 draws; try a smaller strength"
+    match = r"class 'class0': 1 of 5 augmented images are still not finite after 10 draws; try a smaller strength"
     with pytest.raises(FloatingPointError, match=match):
         variants_of(flow, images)
 

@@ -124,7 +124,7 @@ def test_latents_whose_inverse_overflows_are_drawn_again(prior):
 
 def test_images_that_stay_not_finite_are_an_error(prior):
     flow = Faulty(lambda z: torch.arange(len(z)) == 0)
-    message = r"sampling at temperature 0\.9: 1 of 6 images stay not finite after 10 draws; try a smaller temperature"
+    message = r"sampling at temperature 0\.9: 1 of 6 images are still not finite after 10 draws; try a smaller"
     with pytest.raises(FloatingPointError, match=message):
         sample(flow, prior, balanced_labels(3, 2), temperature=0.9)
 

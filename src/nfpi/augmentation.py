@@ -5,8 +5,8 @@ towards that of another random image of the class within their span, and f⁻¹ 
 
     z' = z + s V Vᵀ (z_partner − z),    variant = image + f⁻¹(z') − f⁻¹(z),
 
-with the mixing share s = strength · u, u ~ Beta(c, c), or s = strength. As f⁻¹(z) is the image with its dequantisation
-noise, the noise cancels, and s = 0 returns the image.
+with the mixing share s = strength · u, u ~ Beta(c, c), or the constant s = strength. As f⁻¹(z) is the image with its
+dequantisation noise, the noise cancels, and s = 0 returns the image.
 
 Mixing is compared with noise of the same norm (`displacement="noise"`): every variant has the same partner and share,
 but is displaced along ε ~ N(0, I) in the whole latent space instead of the span,
@@ -50,7 +50,8 @@ class PrincipalAxes:
 
     Attributes:
         directions: V, (D, A), orthonormal columns in the order of decreasing variance.
-        variance_share: share of the latents' variance that the axes explain, tr(Vᵀ S V) / tr S; 1 for constant latents.
+        variance_share: share of the latents' variance that the axes explain, tr(Vᵀ S V) / tr S with the scatter S of
+            :func:`class_axes`; 1 for constant latents.
         iterations: number of subspace iterations.
         converged: whether the share converged.
     """
@@ -70,8 +71,8 @@ def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generat
     are formed, block by block, so memory is one block and D · (A + 10) numbers.
 
     Args:
-        blocks: blocks of the N latents, each (B, D); iterated over repeatedly, so `z.split(B)` or another iterable that
-            can be iterated over again, but no generator.
+        blocks: blocks of the N latents, each (B, D), such as `z.split(B)`; iterated over several times, so a generator
+            does not work.
         num_axes: maximum number of axes.
         generator: random number generator of the test matrix, on the CPU.
 
@@ -171,7 +172,7 @@ def augment_images(
         device: device on which latents are computed and inverted.
         indices: images to augment; None: all.
         displacement: `mix`: towards the partner within the span of the axes; `noise`: as far in a random direction.
-        on_axes: called with the label and the axes of each class of these images.
+        on_axes: called with the label and the axes of each class that is augmented.
 
     Yields:
         Indices (B,) of images, and their variants (B, variants, C, H, W) in the domain's dtype, on the CPU.
@@ -294,7 +295,7 @@ class _ClassImages:
 
     @full_precision()
     def _invert(self, block: int, chosen: np.ndarray, variant: int, images: Tensor) -> Tensor:
-        """Compute f⁻¹(z') of the chosen latents (B,) of a block, each for its first draw with a finite inverse."""
+        """Compute f⁻¹(z') of the latents at the chosen places (B,) of a block; each keeps its first finite result."""
         rows = torch.from_numpy(block * self._config.batch_size + chosen)
         mixed = torch.empty_like(images)
         left = torch.arange(len(rows))
@@ -306,7 +307,7 @@ class _ClassImages:
             if not len(left):
                 return mixed
         raise FloatingPointError(
-            f"{self._name}: {len(left)} of {len(rows)} augmented images stay not finite after {_MAX_DRAWS} draws; "
+            f"{self._name}: {len(left)} of {len(rows)} augmented images are still not finite after {_MAX_DRAWS} draws; "
             "try a smaller strength"
         )
 
@@ -317,7 +318,7 @@ class _ClassImages:
         pairs = self._latents[rows], self._latents[partner], self._directions, share.to(self._latents)
         if self._displacement == "mix":
             return mix_in_span(*pairs)
-        # drawn for the whole block, so that the noise of an image does not depend on the choice of others
+        # drawn for the whole block, so that the noise of an image does not depend on which others are chosen
         generator = make_generator("cpu", *self._key, "direction", block, variant, attempt)
         noise = torch.randn(len(self._blocks[block]), self._latents.shape[1], generator=generator)
         return move_along(*pairs, noise[places].to(self._latents))

@@ -62,7 +62,7 @@ def sample_images(
                 break
             if draws == _MAX_DRAWS:
                 raise FloatingPointError(
-                    f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images stay not finite "
+                    f"sampling at temperature {temperature:g}: {len(bad)} of {len(chunk)} images are still not finite "
                     f"after {_MAX_DRAWS} draws; try a smaller temperature"
                 )
             x[bad] = _draw(flow, prior, chunk[bad], temperature, generator)

@@ -113,7 +113,7 @@ def test_initialisation_is_not_skipped_after_a_failure():
     [
         ({"shape": [1, 8, 7]}, "multiples of 2"),
         ({"shape": [3, 4, 4]}, "size mismatch for levels.0.0.actnorm.scale"),
-        ({"settings": TOO_DEEP}, "num_flows: expected at most 12, as many as weights"),
+        ({"settings": TOO_DEEP}, "num_flows: expected at most 12, the number of weight tensors"),
     ],
 )
 def test_weights_that_do_not_fit_are_named_with_their_file(tmp_path, change, message):

@@ -79,9 +79,9 @@ def test_runs_that_are_missing_diverged_or_damaged_are_listed(folders):
     mark_diverged([second / RUN.folder / "metrics.json"], Diverged(2, 1, "mean", 1e9))
     (first / TAUGHT.folder / "metrics.json").write_text("{")
     assert compare_results(first, second).runs == [
-        [RUN.folder, "there", "diverged: mean of class 1 at iteration 2"],
-        [TAUGHT.folder, "damaged", "there"],
-        [STRONGER.folder, "there", "missing"],
+        [RUN.folder, "present", "diverged: mean of class 1 at iteration 2"],
+        [TAUGHT.folder, "damaged", "present"],
+        [STRONGER.folder, "present", "missing"],
     ]
 
 
@@ -89,7 +89,7 @@ def test_a_diverged_training_is_listed_with_its_step(folders):
     first, second = folders
     fault = TrainingDiverged("the loss is not finite at step 40", 40, "loss of the flow")
     mark_diverged([second / RUN.folder / "metrics.json"], fault)
-    assert compare_results(first, second).runs == [[RUN.folder, "there", "diverged: loss of the flow at step 40"]]
+    assert compare_results(first, second).runs == [[RUN.folder, "present", "diverged: loss of the flow at step 40"]]
 
 
 def test_a_folder_without_runs_is_refused(folders, tmp_path, capsys):

@@ -142,14 +142,14 @@ def test_a_grid_has_a_class_a_row_of_what_the_averaged_flow_draws(make_data, dev
 
 def test_a_flow_that_cannot_be_sampled_yet_trains_on(make_data, device, tmp_path, monkeypatch, caplog):
     def overflow(*_: object, **__: object) -> None:
-        raise FloatingPointError("images stay not finite")
+        raise FloatingPointError("images are still not finite")
 
     monkeypatch.setattr(tracking, "sample_images", overflow)
     data = make_data(sample_every_epochs=2)
     begun = start(data, device)
     with caplog.at_level(logging.WARNING):
         state = continue_training(begun.state, begun.prior, data, device, tracked=tmp_path)
-    assert "epoch 2: no samples (images stay not finite)" in caplog.text
+    assert "epoch 2: no samples (images are still not finite)" in caplog.text
     assert drop_seconds(state.log) == drop_seconds(train_in_one_go(make_data(), device).log)
     assert not (tmp_path / "samples").exists()
 

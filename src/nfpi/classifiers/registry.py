@@ -110,7 +110,7 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
         if not config.epochs and num_classes != known:
             raise ValueError(
                 f"classifier: {config.model} without training (epochs: 0) expected the {known} classes of its "
-                f"weights, received images of {num_classes}"
+                f"weights, received images of {num_classes} classes"
             )
         return model
     if weights is None:

@@ -87,7 +87,7 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
         axes.axvline(0, color="black", linewidth=0.6, zorder=1)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("Difference, in the metric's unit; claimed: to the right of zero")
+        axes.set_xlabel("Difference in the metric's unit; right of zero supports the claim")
         _add_legend(figure, verdicts)
     return figure
 

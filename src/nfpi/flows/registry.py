@@ -139,4 +139,5 @@ def _require_possible(settings: Mapping[str, Any], weights: Mapping[str, Tensor]
         counts = settings.get(name, 0)
         for count in counts if isinstance(counts, list) else [counts]:
             if isinstance(count, int) and count > len(weights):
-                raise ValueError(f"{name}: expected at most {len(weights)}, as many as weights, received {count}")
+                expected = f"at most {len(weights)}, the number of weight tensors"
+                raise ValueError(f"{name}: expected {expected}, received {count}")

@@ -26,7 +26,7 @@ _LIMITS = """\
 - Probabilities of classes assume that all classes are equally frequent.
 - An image of none of the classes is still assigned to one. Bits/dim reveal only some of these images: \
 images simpler than the training images may be more likely than these.
-- Densities are those of images of the size above, with values from 0 to 255; they depend on how an image was \
+- Densities are those of images of the size and kind above; they depend on how an image was \
 resized and compressed.
 - Samples resemble the training images, including their biases and any private content.
 - Intervals cover the choice of the images, but not of the seed."""

@@ -230,7 +230,7 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
     if wanted is not None:
         precision = choose_precision(precision, wanted)
         if precision != "32-true":
-            raise ValueError(f"device: expected none with precision {precision}, which chooses it, received {wanted}")
+            raise ValueError(f"device: expected None with precision {precision}, received {wanted}")
     try:
         if wanted is None:
             chosen = make_device(precision)

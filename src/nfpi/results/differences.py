@@ -75,7 +75,7 @@ def _compare_states(first: Mapping[str, RecordedRun], second: Mapping[str, Recor
 def _describe_state(run: RecordedRun | None) -> str:
     if run is None:
         return "missing"
-    return run.divergence or ("damaged" if run.fault else "there")
+    return run.divergence or ("damaged" if run.fault else "present")
 
 
 def _count_differences(

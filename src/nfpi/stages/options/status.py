@@ -13,8 +13,8 @@ from nfpi.stages.options.base import Command
 class ShowStatus(Command):
     """Print the progress of the runs in a folder of results.
 
-    A run is waiting, running (with epoch and time left), stopped, failed (with its last line), diverged, or done (with
-    its main metric); the hours of each are printed too. Only reads files, so it works for running jobs of a cluster.
+    Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with its last
+    line), diverged, or done (with its main metric). The command only reads files, so it works while jobs of a cluster run.
     """
 
     command = "status"
