@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def bytes_outside_convolutions(flow: ImageFlow, batch: int) -> tuple[int, int]:
-    """Count the bytes that forward and backward of the likelihood read and write, except in convolutions, on a CPU.
+    """Count the bytes that forward and backward of the likelihood read and write outside convolutions, on a CPU.
 
     Args:
         flow: the flow, whose parameters become fake.
@@ -103,9 +103,10 @@ def _make_runner(graph: torch.fx.GraphModule) -> Callable[[list[Tensor]], Any]:
 
 
 def measure_compiled_step(device: torch.device, repeats: int) -> Iterator[Measurement]:
-    """Yield the bytes of a compiled training step of the paper's flow with one flow step a level, for any device.
+    """Yield the bytes of a compiled training step of the paper's flow with one flow step a level.
 
-    If the plan cannot be read in this version of PyTorch, a warning is logged and nothing is yielded.
+    The arguments are unused. If Inductor's plan cannot be read in this version of PyTorch, a warning is logged and
+    nothing is yielded.
     """
     settings = MatrixExponentialSettings()
     steps = settings.model_copy(update={"num_flows": [1] * len(settings.num_flows)})

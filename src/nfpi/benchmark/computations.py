@@ -102,7 +102,7 @@ def count_forward(
     Args:
         module: module that is called.
         shape: shape of its input, (B, C, H, W).
-        call: function of the module and the input whose operations are counted; None: the module's forward pass.
+        call: computation to count, a function of the module and its input; None: the module's forward pass.
     """
     mode, counter = make_fake_mode(), OperationCounter()
     make_fake(module, mode).eval()

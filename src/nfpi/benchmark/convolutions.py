@@ -139,7 +139,7 @@ def measure_inference(device: torch.device, repeats: int, batch: int = 32) -> It
         uses["predict, compiled"] = lambda: compiled.predict(images.images)
         uses["sample, compiled"] = lambda: compiled.sample(images.labels)
         targets += ["at most 1.10×"] * 2
-    # the warm-up run compiles
+    # networks are compiled in the warm-up run
     *times, bare_convolutions = measure_medians(device, repeats, *uses.values(), run_convolutions)
     for name, ours, target in zip(uses, times, targets, strict=True):
         reference = "the bare convolutions of its coupling nets"

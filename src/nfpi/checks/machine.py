@@ -20,7 +20,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 _BATCHES_AHEAD = 2
 """batches prefetched by each worker, torch's default"""
 _MARGIN_WITH_WORKERS, _MARGIN_WITHOUT_WORKERS = 1.2, 5.0
-"""Smallest ratio of the reading rate to the rate that the steps need: with workers, and without any."""
+"""Smallest sufficient ratio of the reading rate to the rate that the steps need, with and without workers."""
 _BATCHES = 8
 
 
@@ -56,7 +56,7 @@ def check_threads(subject: Subject) -> Iterator[Line]:
 
 
 def check_shared_memory(subject: Subject, folder: Path = _SHARED_MEMORY) -> Iterator[Line]:
-    """Compare /dev/shm with the batches that workers put there."""
+    """Compare the free space in /dev/shm with the size of the batches that workers put there."""
     training, images = subject.main.training, subject.main.images
     size = training.batch_size * images.images[:1].nbytes
     needed = training.workers * (_BATCHES_AHEAD + 1) * size / 2**20

@@ -185,7 +185,7 @@ def _find_own_format(trainer: Trainer) -> str:
 
 @contextmanager
 def in_format(memory_format: torch.memory_format) -> Iterator[None]:
-    """Use this memory format for the networks of couplings within the block, on any device."""
+    """Use this memory format for the networks of couplings within the `with` block, on any device."""
     modules: tuple[Any, ...] = (nfpi.flows.networks, nfpi.flows.kernels, nfpi.flows.glow)
     before = [module.choose_convolution_format for module in modules]
     try:
@@ -219,7 +219,7 @@ def check_synchronisations(subject: Subject) -> Iterator[Line]:
 
 
 def check_checkpoint(subject: Subject) -> Iterator[Line]:
-    """Save and load a training state, and compare the losses of its next two steps with those without the reload."""
+    """Save and load a training state, and compare the losses of the next two steps with and without reloading."""
     trainer = subject.trained
     x, labels = trainer.make_batch()
     trainer.step(x, labels)
