@@ -33,7 +33,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
-    except Exception as error:  # a damaged pickle may fail in any operation
+    except Exception as error:  # loading a damaged pickle may raise any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FormatError(f"{path}: expected a file of weights, received a damaged one ({reason})") from None
     for key in ("state_dict", "model"):  # common keys of checkpoints that contain more than weights

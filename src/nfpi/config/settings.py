@@ -87,7 +87,7 @@ class Config(Settings):
         return SPLITS_OF_SEED.format(seed=seed) if has_own else COMMON_SPLITS
 
     def run(self, dataset: str, flow: str, prior: str, weight: float, seed: int) -> Run:
-        """Return the run of a flow; at λ = 0, for priors that then keep the initial Gaussians, the shared baseline."""
+        """Return the run of a flow; at λ = 0, priors that then keep the initial Gaussians share the baseline's run."""
         block = self.priors[prior]
         if weight == 0 and PRIORS[block.method].traits.get("keeps_initial_at_zero", False):
             prior = BASELINE[block.start]
@@ -142,7 +142,7 @@ class Config(Settings):
         prior: str | None = None,
         classifier: str | None = None,
     ) -> list[Path]:
-        """Return the user's files that define the variants of these blocks; jobs that use them depend on the files."""
+        """Return the user's files that define what these blocks select; jobs that use the blocks depend on them."""
         files: list[Path | None] = []
         if dataset is not None:
             files.append(SOURCES[self.datasets[dataset].source].extension)

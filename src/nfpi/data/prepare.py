@@ -65,7 +65,7 @@ def make_extra(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
 
 
 def _get_held_out_shares(config: DatasetConfig) -> dict[Split, float]:
-    """Return the shares of training images to hold out for splits that the source lacks, in this order."""
+    """Return the shares of training images to hold out for splits that the source lacks; the test set comes first."""
     shares: dict[Split, float] = {"test": config.test_fraction}
     return shares if config.refit else shares | {"validation": config.validation_fraction}
 

@@ -25,7 +25,7 @@ COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual"
 
 _QUANTITIES = {"mean_residual": r"$\max_i\ \|δμ_i\|_2$", "variance_residual": r"$\max_i\ \|δv_i\|_2$"}
 _ENDS = {"converged": ("o", "converged"), "not_converged": (">", "not in {} iterations"), "diverged": ("X", "diverged")}
-"""Marker and label of how a fit ended."""
+"""Marker and label for each outcome of a fit."""
 
 
 def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:

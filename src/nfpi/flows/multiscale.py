@@ -60,8 +60,8 @@ class MultiscaleFlow(ImageFlow):
     """Levels of flow steps, each at half the resolution of the previous one.
 
     A level squeezes its input to (4C, H/2, W/2) and applies its steps. The first half of the channels passes to the
-    next level; at the end the latents of all levels are reassembled, so that z has the shape of the image. Subclasses
-    define the steps by `make_step`.
+    next level, and the rest are latents; at the end, the latents of all levels are reassembled, so that z has the shape
+    of the image. Subclasses define the steps by `make_step`.
 
     Args:
         shape: (C, H, W) of the images; H and W must be multiples of 2^levels.
@@ -152,7 +152,7 @@ class MultiscaleFlow(ImageFlow):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:
-        """Initialise the flow on data: every normalisation has zero mean and unit variance on this batch.
+        """Initialise the flow on data: on this batch, outputs of every normalisation have zero mean and unit variance.
 
         Args:
             x: (B, C, H, W) in [−1, 1], a few hundred images.

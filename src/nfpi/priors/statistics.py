@@ -10,7 +10,7 @@ class ClassStatistics:
     """Count, mean and unbiased variance (or covariance) of the latents of each class.
 
     It stores counts, means and sums of squared deviations, which can be merged (Chan, Golub and LeVeque, 1983), so that
-    the memory is K·D, independent of the number of latents. The arithmetic is float64.
+    memory, O(K D) or O(K D²) with covariances, does not depend on the number of latents. The arithmetic is float64.
 
     Args:
         count: (K,), number of latents of each class.
