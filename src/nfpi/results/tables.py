@@ -283,8 +283,8 @@ def _describe_outcome(diverged: list[str], seeds: int) -> str:
 def _index_reference(reference: pd.DataFrame) -> dict[Hashable, float]:
     """Index the paper's values of all tables.
 
-    The key of a flow is (data set, flow, prior as in paths, λ, classifier of generated images, metric), that of a
-    classifier of real images (data set, classifier, augmentation, metric).
+    The key of a flow is (data set, flow, prior as named in paths, λ, classifier of generated images, metric), that of
+    a classifier of real images (data set, classifier, augmentation, metric).
     """
     values: dict[Hashable, float] = {}
     for row in reference.dropna(subset=["value"]).to_dict("records"):

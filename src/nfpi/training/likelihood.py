@@ -27,7 +27,7 @@ def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, la
 
 
 class NegativeLogLikelihood(nn.Module):
-    """The negative log-likelihood as a module, which is wrapped for a device and may be compiled.
+    """The negative log-likelihood as a module that :meth:`nfpi.runtime.device.Device.setup` wraps; optionally compiled.
 
     The compiled computation, from images to likelihood, is a single graph. The flow itself is not modified: compilation
     affects neither the names of its weights, nor its copies, nor its evaluation. With several processes, each compiles

@@ -1,4 +1,4 @@
-"""The settings of a call, and the paths of inputs and outputs that follow from them.
+"""The settings of a call of Snakemake, and the paths of inputs and outputs that follow from them.
 
 Functions that Snakemake calls receive its wildcards, a mapping of strings. This package does not import Snakemake.
 """
@@ -55,9 +55,9 @@ def shorten_path(file: Path) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of one call, and the paths that follow from them.
+    """The settings of one call of Snakemake, and the paths that follow from them.
 
-    Methods that return named files are called as rules unpack them, `**plan.model()`.
+    Methods that return files by name have nouns as names, since rules unpack their results: `**plan.model()`.
 
     Args:
         resolved: preset, folder of results and settings.
@@ -169,5 +169,5 @@ class Plan:
         return self.fill_path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
 
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
-        """Make an input function of a file of the initial state; `name` is its name among the stage's outputs."""
+        """Make an input function of a file of the initial state; `name` is its name in `StartFlow.outputs`."""
         return lambda wildcards: f"{self.initial_folder(wildcards)}/{StartFlow.outputs[name]}"

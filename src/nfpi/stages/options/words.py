@@ -1,4 +1,4 @@
-"""Lists on the command line, as words (`--classes cat dog`, or files as arguments) or as JSON."""
+"""Lists on the command line, as words (`--classes cat dog`, or positional arguments) or as JSON."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
             single.append(argument)
         else:
             words.setdefault("", []).append(argument)
-    after = words.pop("", [])  # positional arguments after the single ones
+    after = words.pop("", [])  # positional arguments that follow those with a single value
     for name, values in words.items():
         others += [name, json.dumps(values)] if values else [name]
     if any(name in lists for name in positional):
