@@ -175,7 +175,7 @@ def test_a_divergence_is_one_line(images):
         ({"classes": ["a", "a", "b"]}, "classes: expected distinct names"),
         ({"flow": {"kind": "glow", "num_flow": 3}}, "flow: "),
         ({"seed": -1}, "seed"),
-        ({"training": {"precision": "bf16-mixed"}, "device": "cpu"}, "device: expected none with precision"),
+        ({"training": {"precision": "bf16-mixed"}, "device": "cpu"}, "device: expected None with precision"),
         (
             {"training": {"precision": "tf32"}, "device": "cpu"},
             "precision: expected auto or what this device (CPU) has",

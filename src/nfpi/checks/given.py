@@ -37,7 +37,7 @@ def check_data(subject: Subject) -> Iterator[Line]:
             )
             continue
         folder = subject.config.datasets[workload.dataset].folder
-        give = "where there is internet, `snakemake all --until prepare_data` with this preset"
+        give = "where there is internet, run `snakemake all --until prepare_data` with this preset"
         if folder is not None and not folder.exists():
             give = f"datasets.{workload.dataset}.folder: {folder} is not there"
         yield Line("data", "missing", f"{workload.dataset}: checked with random images {images.shape}; {give}")

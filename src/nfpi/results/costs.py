@@ -264,13 +264,13 @@ def lay_out_costs(frame: pd.DataFrame) -> Table:
     notes = list(_NOTES)
     if frame["unknown"].any():
         columns.append(make_number_column("Unknown", "unknown", 0))
-        notes.append("Unknown: jobs that are done and whose time was not noted; they count in none of the hours.")
+        notes.append("Unknown: finished jobs whose time was not recorded; no hours include them.")
     return Table(columns, (frame["stage"] == ALL).tolist(), notes)
 
 
 _NOTES = (
     "A job on which several tables depend is counted in the rows of each, and once in those of all.",
-    "Times and the memory of the host are those of the last attempt of each job; a training that was resumed counts "
-    "from there.",
+    "Times and the memory of the host are those of the last attempt of each job; of a resumed training only the "
+    "time since it was resumed counts.",
     "The device is that of the metrics in the folder of the job, or of the run that it is a part of.",
 )

@@ -44,7 +44,7 @@ class PrepareData(Stage):
 
 
 class EncodeData(Stage):
-    """Encode the splits of a data set by an autoencoder.
+    """Encode the splits of a data set with an autoencoder.
 
     For data sets with a `vae`. Resumes if stopped.
     """
