@@ -26,7 +26,7 @@ from nfpi.runtime.files import write_atomically, written_together
 Measure = Callable[[torch.device, int], Iterable[Measurement]]
 
 CPU_MEASURES: tuple[Measure, ...] = (measure_start_up, measure_fixed_point, measure_large_fit)
-"""Run on the CPU before `make_device` is called, as the fit of a prior does without it."""
+"""Run on the CPU before `make_device` is called, because the fit of a prior does not call it either."""
 DEVICE_MEASURES: tuple[Measure, ...] = (
     measure_actions,
     measure_training_step,
@@ -42,7 +42,7 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
 
     Args:
         output: the folder.
-        repeats: timed runs of each computation of a comparison, after a warm-up run.
+        repeats: number of timed runs of each side of a comparison, after a warm-up run.
     """
     torch.manual_seed(0)
     measurements: list[Measurement] = []

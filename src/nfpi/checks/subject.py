@@ -34,10 +34,10 @@ SEED = 0
 LARGEST_BATCH_ON_CPU = 16
 """largest batch size on a CPU, unless steps of the whole batch are short"""
 SHORT_STEP = 2.0
-"""longest step of the whole batch that is timed on a CPU, in seconds, projected from a smaller batch"""
+"""seconds, projected from a smaller batch, below which a step of the whole batch is also timed on a CPU"""
 _INITIALIZATION_IMAGES = 64
 _REPEATS, _LONG_WARM_UP = 3, 1.5
-"""number of timed actions after a warm-up, and seconds of a warm-up above which only one is timed"""
+"""number of timed runs of an action after a warm-up run, and seconds of the latter above which only one is timed"""
 
 
 @dataclass
@@ -49,9 +49,9 @@ class Subject:
         config: settings of the preset.
         workloads: flows that the preset trains; most checks use only the first one.
         device: device that the checks run on.
-        seconds: time of a training step of each workload at its full batch size; may be projected on a CPU.
-        per_image: seconds per image of other computations, by their kind (:attr:`nfpi.benchmark.work.Work.kind`), the
-            name of the flow or the classifier, and the data set.
+        seconds: time of a training step of each workload at its full batch size; on a CPU it may be a projection.
+        per_image: seconds per image of other computations; the key is their kind
+            (:attr:`nfpi.benchmark.work.Work.kind`), the name of the flow or the classifier, and the data set.
     """
 
     preset: str
@@ -165,7 +165,7 @@ class Trainer:
         return step, FixedPrior(self.prior, self.device.device)
 
     def discard_step(self) -> None:
-        """Discard the cached training step, after the state has been trained without it."""
+        """Discard the cached training step, once the state has been trained by another one."""
         vars(self).pop("_set_up", None)
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ JobName = Literal[
 RESUMED: frozenset[JobName] = frozenset(
     {"encode_data", "start_flow", "train_flow", "generate", "augment", "train_classifier"}
 )
-"""Stages that save their progress and resume when interrupted; the others start again."""
+"""Stages that save their progress and resume when interrupted; the others start from the beginning."""
 
 
 _WORD = r"[\w.,:@%+/=-]+"

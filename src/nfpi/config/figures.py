@@ -82,11 +82,11 @@ class FigureSettings(Settings):
         raise NotImplementedError
 
     def reads(self, config: RunsOfPreset) -> dict[str, Settings]:
-        """Return the settings of other groups that the figure depends on."""
+        """Return other blocks of settings that the figure depends on, by name."""
         return {}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Return the caption, completed by what depends on the preset: data set, counts, seed."""
+        """Return the caption, completed with what depends on the preset: data set, counts, seed."""
         return self.caption
 
 
@@ -136,7 +136,7 @@ class AccuracyFigure(FigureSettings):
         return {"table": [layout.path(f"tables/{self.table}.csv")]}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Complete the caption by the table and the seeds."""
+        """Complete the caption with the table and the seeds."""
         return f"{self.caption} From {self.table}; {_describe_seeds(config.seeds)}."
 
 
@@ -175,7 +175,7 @@ class EmbeddingFigure(FigureSettings):
         return {"train": list_split_files(config, layout, self.dataset, "train")}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Complete the caption by the numbers of images and samples, and the seed."""
+        """Complete the caption with the numbers of images and samples, and the seed."""
         return (
             f"{self.caption} {self.dataset}: up to {self.images} training images, {self.samples_per_class} samples a "
             f"class, perplexity {self.perplexity:g}, seed {self.seed}."
@@ -232,7 +232,7 @@ class AugmentationFigure(FlowFigure):
         return {"nfa": config.for_dataset(self.dataset).nfa}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Complete the caption by the strength of the augmentation, and the run."""
+        """Complete the caption with the strength of the augmentation, and the run."""
         nfa = config.for_dataset(self.dataset).nfa
         return f"{self.caption} {self.describe_run(config)}: {nfa.axes} axes, {describe_step(nfa)}."
 
@@ -265,7 +265,7 @@ class SamplesFigure(FlowFigure):
         return {"model": self.list_model_files(config, layout)}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Complete the caption by the run."""
+        """Complete the caption with the run."""
         return f"{self.caption} {self.describe_run(config)}; noises: {self.noises}."
 
 
@@ -296,7 +296,7 @@ class ResidualsFigure(FigureSettings):
         return {"prior": config.fixed_point_settings("figures.residuals", self.prior)}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Complete the caption by the runs."""
+        """Complete the caption with the runs."""
         return f"{self.caption} {self.dataset}, {self.flow}, {self.prior}, seed {config.seeds[0]}."
 
 
@@ -337,7 +337,7 @@ class ConvergenceFigure(FigureSettings):
         return {"statistics": [f"{folder}/statistics.safetensors"], "initial": [f"{folder}/prior.safetensors"]}
 
     def describe(self, config: RunsOfPreset) -> str:
-        """Complete the caption by the initial state."""
+        """Complete the caption with the initial state."""
         return f"{self.caption} {self.dataset}, {self.flow}, α = {self.alpha:g}, seed {config.seeds[0]}."
 
 
