@@ -23,8 +23,8 @@ class FlowScores:
     """Accuracies and densities of a flow on N images of K classes.
 
     Attributes:
-        nf_acc: percentage of images with argmax_y log p(x | y) = their label.
-        nf_top5: percentage of images with their label among the five likeliest classes.
+        nf_acc: percentage of images whose label is argmax_y log p(x | y).
+        nf_top5: percentage of images whose label is among the five likeliest classes.
         bits_per_dim: mean of −log₂ p(x | y) per dimension under the images' own classes, with p the density of pixels
             on the scale of their 256 levels, or of an autoencoder's unscaled latents.
         n: number of images.
@@ -100,7 +100,7 @@ def evaluate_flow(
     dimensions = torch.Size(image_set.shape).numel()
     bits = float(domain.bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
     log_prob = torch.cat(log_probs)
-    if log_prob.isnan().any():  # of any class, since topk ranks NaN first
+    if log_prob.isnan().any():  # even of another class, since topk ranks NaN first
         bits = math.nan
     if not math.isfinite(bits):
         raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")

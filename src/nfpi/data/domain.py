@@ -127,7 +127,7 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
         latent_noise: noise of latents, see :class:`LatentDomain`.
 
     Raises:
-        DataError: latents without spread, or with a scale that is not positive.
+        DataError: latents without a valid spread, or with a scale that is not positive and finite.
     """
     if meta.get("dtype", PixelDomain.dtype) == PixelDomain.dtype:
         return PixelDomain(grey_noise)

@@ -128,7 +128,7 @@ def encode_dataset(
                 "scale": scale,
                 "spread": (spread / scale).tolist(),
             }
-            # `names` are those that remain to be written after an interruption: the last rows
+            # After an interruption, `names` are only those still to be written, which are the last rows.
             write_split("train", extra, lambda names: _read_blocks(unscaled.array[len(unscaled.array) - len(names) :]))
         (partial / "unscaled.npy").unlink(missing_ok=True)
         Checkpoints(partial, fingerprint).clear()  # the progress of the unscaled latents
@@ -201,7 +201,7 @@ def _read_blocks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Encoder of image files in batches; threads read the next batch while one is encoded."""
+    """Encoder of image files in batches; threads read the next batch while the current one is encoded."""
 
     autoencoder: AutoencoderKL
     root: Path

@@ -1,4 +1,4 @@
-"""Read single image files by Pillow."""
+"""Read single image files with Pillow."""
 
 from __future__ import annotations
 

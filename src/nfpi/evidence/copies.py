@@ -95,7 +95,7 @@ def gather_evidence(
     contents = {name: content for item in chosen for name, content in _read_files(item, with_class_log_prob).items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
-    # Files to be written now are not verified: a killed call may have written some of them.
+    # Files to be written now are not verified: an earlier call that was killed may have written some of them.
     check_files(output, {name: digest for name, digest in earlier.items() if name not in (*digests, SETTINGS)})
     existing = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS}" in earlier}
     if not with_other_settings:
@@ -140,7 +140,7 @@ def _read_files(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes
 
 
 def check_predictions(item: RecordedRun) -> None:
-    """Check that the predictions of a run can be read, and that their number is that of the images in its metrics.
+    """Check that the predictions of a run can be read, and that there are `n` of them, as its metrics say.
 
     Raises:
         EvidenceError: the numbers differ.
@@ -154,7 +154,7 @@ def check_predictions(item: RecordedRun) -> None:
 
 
 def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedRun], output: Path) -> None:
-    """Check that each run has the settings of the run that it replaces, and of the runs of other seeds.
+    """Check that each run has the same settings as the run that it replaces and the runs of other seeds.
 
     Raises:
         EvidenceError: the settings differ.
