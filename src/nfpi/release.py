@@ -132,7 +132,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         verify_archive(path)
         with torch.serialization.safe_globals(_SAFE_GLOBALS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # errors are one line
+            warnings.simplefilter("ignore")  # so that only the one line of the error is printed
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None

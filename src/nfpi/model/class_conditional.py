@@ -75,8 +75,8 @@ class ClassConditionalFlow(SharedFlow):
     def compile(self) -> None:
         """Compile the coupling networks by :func:`torch.compile`, for all methods that pass images through the flow.
 
-        Each kind of network is compiled when it is first used, in seconds to minutes, for all batches of two images or
-        more. Results agree with those of the uncompiled model up to float32 rounding. Copies of the model are
+        Each kind of network is compiled at its first use, which takes seconds to minutes, once for all batches of two
+        or more images. Results agree with those of the uncompiled model up to float32 rounding. Copies of the model are
         not compiled.
 
         Raises:
@@ -138,7 +138,7 @@ class ClassConditionalFlow(SharedFlow):
             training: a mapping of the settings that differ from those of
                 :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
-            flip: whether mirrored images are still of their class, for augmentations that mirror.
+            flip: whether mirrored images still belong to their class; used by augmentations that mirror.
             name: name of the data set, for the model's card.
             seed: seed of all random numbers; the global generator of torch is not changed.
             device: device to train on; None: a GPU if available.
@@ -178,7 +178,7 @@ class ClassConditionalFlow(SharedFlow):
 
         Raises:
             FormatError: the file is missing or damaged, or holds something else.
-            ValueError: the number of classes differs.
+            ValueError: `classes` does not have K names.
         """
         flow, prior = load_release_checkpoint(checkpoint, averaged)
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
@@ -358,8 +358,8 @@ class ClassConditionalFlow(SharedFlow):
     ) -> np.ndarray:
         """Make variants of images by mixing latents of a class (NFA, §5.3), see :mod:`nfpi.augmentation`.
 
-        Principal axes are computed from the images of a class in `images`, and each image is mixed with others of its
-        class there: pass all images of a class at once.
+        The principal axes of a class are computed from its images in `images`, and each image is mixed only with
+        others of its class in `images`: pass all images of a class in one call.
 
         Args:
             images: (N, H, W, C), at least two of each class.

@@ -16,7 +16,7 @@ from nfpi.config.training import TrainingConfig
 S = TypeVar("S", bound=Settings)
 
 _SMALL, _MEDIUM = 16, 32
-"""sides, in pixels, up to which images get two and three levels"""
+"""longer sides, in pixels, up to which images get two levels (small) and three (medium)"""
 
 _EPOCHS = 24
 _TRAINING: dict[str, dict[str, Any]] = {
@@ -50,9 +50,9 @@ def choose_num_levels(height: int, width: int) -> int:
 def choose_default_settings(kind: str, height: int, width: int) -> dict[str, Any]:
     """Return the settings of a flow of this kind for images of this size.
 
-    The matrix-exponential flow of 8×8 images is that of the preset `demo`, those of 32×32 and 28×28 images those of
-    `cifar10_small` and `fashion_mnist_small`; for other sizes, :func:`choose_num_levels` gives the number of levels.
-    Kinds of extensions use their own defaults.
+    The matrix-exponential flow is that of the preset `demo` for 8×8 images, of `cifar10_small` for 32×32 and of
+    `fashion_mnist_small` for 28×28; for other sizes, :func:`choose_num_levels` gives the number of levels.
+    Kinds that extensions add have their own defaults.
     """
     small = max(height, width) <= _SMALL
     match kind:
@@ -99,8 +99,9 @@ def choose_training(
 ) -> TrainingConfig:
     """Return the training settings of a fit.
 
-    Defaults: 24 epochs in batches of 128, a warm-up of 100 steps but at most a quarter of all, augmentation `shift` for
-    images of more than 16 pixels and none for smaller ones, one evaluation at the end, else :class:`TrainingConfig`'s.
+    Defaults: 24 epochs in batches of 128; a warm-up of 100 steps, but at most a quarter of all; augmentation `shift` if
+    the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; a learning rate of 0.003 for Glow and
+    transformer flows. The others are those of :class:`TrainingConfig`.
 
     Args:
         training: settings that differ from the defaults, as under `training:` in config.yaml; or all settings.

@@ -84,7 +84,7 @@ def repulsion_kernel(kld: Tensor, alpha: float, scale: Scale) -> Tensor:
         kld: (K, K).
 
     Returns:
-        (K, K); infinite for identical classes if π is pairwise.
+        (K, K); not finite where KLD_ij = 0 (identical classes) if π is pairwise.
     """
     denominator = kld_scale(kld, scale) * alpha
     kernel = torch.exp(-kld / denominator) / denominator

@@ -68,7 +68,7 @@ class GaussianPrior:
         return GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
 
     def to_isotropic(self) -> GaussianPrior:
-        """Return the Gaussians with every covariance Σ_i replaced by (tr Σ_i / D) I, as diagonal ones."""
+        """Return Gaussians with diagonal covariances, every Σ_i replaced by (tr Σ_i / D) I."""
         average = self.variance.mean(1, keepdim=True)
         return GaussianPrior(self.mean, average.expand_as(self.mean).clone())
 
