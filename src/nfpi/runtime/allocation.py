@@ -61,9 +61,9 @@ def require_allocated_gpu(devices: int = 1) -> None:
 def has_kernels(built_for: Iterable[str], capability: tuple[int, int]) -> bool:
     """Return whether a build of torch has kernels for a GPU.
 
-    Kernels run on GPUs whose compute capability has the same major number and the same or a higher minor number
-    (`sm_80` on 8.6), PTX (`compute_80`) on all later GPUs. With the suffix `a` (`sm_90a`) both run on exactly that
-    capability only, with `f` on the same major number and the same or a higher minor number.
+    Kernels (`sm_80`) run on GPUs whose compute capability has the same major number and the same or a higher minor
+    number (8.6); PTX (`compute_80`) also runs on all later GPUs. With the suffix `a` (`sm_90a`), both run only on
+    exactly that capability; with `f`, on the same major number and the same or a higher minor number.
 
     Args:
         built_for: architectures, as `torch.cuda.get_arch_list` names them.

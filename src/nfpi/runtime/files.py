@@ -33,7 +33,7 @@ _written: ContextVar[Written | None] = ContextVar("written", default=None)
 
 @contextmanager
 def note_written() -> Iterator[Written]:
-    """Record the digests of the files that the block writes, and run :func:`run_after_commit` actions at its end.
+    """Record the digests of the files that the block writes, then run the :func:`run_after_commit` actions.
 
     After an error, the actions are dropped.
     """
@@ -109,7 +109,7 @@ def write_keeping_previous(path: Path, content: bytes | bytearray, previous: Pat
 
 @contextmanager
 def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
-    """Write a temporary file beside `path`, which the block renames; it is removed after an error."""
+    """Write a temporary file beside `path` for the block to rename; it is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # tempfile ignores the umask and makes files that only their owner can read; results are shared on a cluster
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -162,7 +162,7 @@ def sync(path: Path) -> None:
 
 
 def remove_remains(path: Path) -> None:
-    """Remove temporary files that a process killed in :func:`write_atomically` to `path` left behind."""
+    """Remove temporary files left behind by a process that was killed in :func:`write_atomically` for `path`."""
     for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         remains.unlink(missing_ok=True)
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(stage: Evaluate) -> None:
-    """Evaluate on the test split and a non-empty validation split, and time sampling."""
+    """Evaluate on the test split and, unless it is empty, the validation split; and time sampling."""
     began = time.monotonic()
     run = Run.from_json(stage.run) if stage.run is not None else None
     model = TrainedFlow.read(stage.model)
@@ -83,7 +83,7 @@ def _measure(scores: FlowScores, names: Iterable[str]) -> dict[str, float]:
 
 
 def _measure_sampling_time(model: TrainedFlow, count: int, device: torch.device) -> float:
-    """Measure the wall-clock time of 1000 samples from a batch of `count`, after a warm-up batch."""
+    """Return the wall-clock seconds per 1000 samples, measured on a batch of `count` after a warm-up batch."""
     labels = balanced_labels(model.prior.num_classes, -(-count // model.prior.num_classes))[:count]
     seconds = 0.0
     for _ in range(2):
@@ -114,7 +114,7 @@ def _read_training_time(history: Path | None) -> dict[str, Any]:
     """Return the hours of the training and the median time per epoch, if its log is given."""
     if history is None:
         return {}
-    seconds = read_column(history, "seconds")  # missing for an initial state
+    seconds = read_column(history, "seconds")  # its cells are empty for epochs of the initial state
     if not seconds:
         return {}
     return {"hours": sum(seconds) / 3600, "seconds_per_epoch": statistics.median(seconds)}

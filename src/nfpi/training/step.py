@@ -18,14 +18,14 @@ class TrainingStep:
     """The step of a training, set up on a device.
 
     Compiled steps, and those on GPUs, hold the bounds of the couplings' series over many steps
-    (:class:`nfpi.flows.series.SeriesBounds`). Other steps read them from the weights, at no cost on a CPU.
+    (:class:`nfpi.flows.series.SeriesBounds`). Other steps compute them from the weights, which is cheap on a CPU.
 
     Args:
         state: state of the training, updated in place by every step.
         config: training settings.
         device: device on which the flow is trained.
         steps: number of steps of the whole training.
-        batch: number of images of a batch in this process; other batches are not compiled.
+        batch: number of images of a batch in this process; batches of other sizes are not compiled.
         compiler: backend of :func:`torch.compile`; None: not compiled.
     """
 
@@ -62,7 +62,7 @@ class TrainingStep:
             x: (B, C, H, W) in [−1, 1].
             labels: (B,).
             weight: factor of −log p(x | y) in the loss.
-            progress: share of the steps with learned Gaussians that is done.
+            progress: share of the steps of learned Gaussians made so far, from 0 to 1.
 
         Returns:
             −log p(x | y) before the step, in nats, (B,).

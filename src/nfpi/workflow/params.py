@@ -33,7 +33,7 @@ _IGNORED_BY_CLAIMS = ("experiments", "title", "best_only", "metrics", "literatur
 
 @dataclass(frozen=True)
 class Params:
-    """Params functions of the rules, named by the settings, options or digests that they return."""
+    """Params functions of the rules, named after the settings, options or digests that they return."""
 
     plan: Plan
     inputs: Inputs
@@ -53,7 +53,7 @@ class Params:
         return as_json(self.plan.get_dataset_config(wildcards), without=ignored)
 
     def split_remark(self, wildcards: Wildcards, threads: int) -> str:
-        """Return the remark in messages on the seed of the split (not compared); empty if all seeds share it."""
+        """Return a remark for messages that names the seed of the split (not compared); empty if all seeds share it."""
         seed = parse_splits_seed(wildcards["splits"])
         return "" if seed is None else f", split of seed {seed}"
 
@@ -218,16 +218,16 @@ class Params:
     # ---- figures -------------------------------------------------------------------------------------------
 
     def figure(self, name: str) -> Param:
-        """Make a params function of the settings of a figure."""
+        """Make a params function that returns the settings of a figure."""
         return lambda wildcards: as_json(self.plan.config.figures[name])
 
     def files_of_figure(self, name: str) -> Param:
-        """Make a params function of the files that a figure is drawn from, by name."""
+        """Make a params function that returns the files that a figure is drawn from, by name."""
         files = self.inputs.files_of_figure(name)
         return lambda wildcards: json.dumps(files(wildcards))
 
     def settings_read_by_figure(self, name: str) -> Param:
-        """Make a params function of other blocks of settings that a figure depends on."""
+        """Make a params function that returns other blocks of settings that a figure depends on."""
 
         def read(wildcards: Wildcards) -> str:
             settings = self.plan.config.figures[name].reads(self.plan.config)
@@ -236,11 +236,11 @@ class Params:
         return read
 
     def code_of_figure(self, name: str) -> Param:
-        """Make a params function of the digest of the user's file that draws a figure, if any."""
+        """Make a params function that returns the digest of the user's file that draws a figure, if any."""
         return lambda wildcards: _compute_digests([FIGURES[name].extension])
 
     def caption(self, name: str) -> UncomparedParam:
-        """Make a params function of the caption of a figure in reports (not compared)."""
+        """Make a params function that returns the caption of a figure in reports (not compared)."""
         return lambda wildcards, threads: self.plan.config.figures[name].describe(self.plan.config)
 
     # ---- the user's extensions -----------------------------------------------------------------------------
@@ -250,11 +250,11 @@ class Params:
         return [text for file in self.plan.config.extensions for text in ("--extensions", file.as_posix())]
 
     def code(self, *groups: str) -> Callable[[Wildcards], str]:
-        """Make a params function of digests of the user's files that define the variants used.
+        """Make a params function that returns digests of the user's files that implement the named blocks.
 
         Args:
             groups: wildcards that name a block (`dataset`, `flow`, `prior`, `classifier`), or `metrics` for the metrics
-                of the run in tables.
+                of the run in tables and claims.
         """
 
         def compute(wildcards: Wildcards) -> str:
