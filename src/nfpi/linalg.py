@@ -31,7 +31,7 @@ def precise_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def launches_operations(device: torch.device) -> bool:
+def has_launch_overhead(device: torch.device) -> bool:
     """Return whether launching an operation is costly on a device (not on a CPU), so that few large ones are faster."""
     return device.type != "cpu" or _as_accelerator
 
@@ -63,7 +63,7 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
     precise = matrix.to(precise_dtype(matrix.device))
     if matrix.dim() == 2:
         return _scale_and_square(precise, torch.mm, torch.addmm).to(matrix.dtype)
-    if not launches_operations(matrix.device):
+    if not has_launch_overhead(matrix.device):
         return torch.stack([_scale_and_square(one, torch.mm, torch.addmm).to(matrix.dtype) for one in precise])
     exponential: Tensor = _BatchedExponential.apply(precise)  # type: ignore[no-untyped-call]
     return exponential.to(matrix.dtype)
@@ -224,7 +224,7 @@ def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
     terms, steps = series_plan(norm, vector.dtype)
     if steps > 1:
         field = field / steps
-    action = _BatchedTaylorAction if launches_operations(field.device) else _TaylorAction
+    action = _BatchedTaylorAction if has_launch_overhead(field.device) else _TaylorAction
     for _ in range(steps):
         vector = action.apply(field, vector, terms)  # type: ignore[no-untyped-call]
     return vector

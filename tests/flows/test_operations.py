@@ -25,7 +25,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 def as_on_accelerators() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (linalg, kernels, linear):
-            patch.setattr(module, "launches_operations", lambda device: True)
+            patch.setattr(module, "has_launch_overhead", lambda device: True)
         yield patch
 
 

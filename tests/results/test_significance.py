@@ -125,9 +125,9 @@ def test_bounds_are_possible_differences():
     ids=["lengths", "no bool", "empty"],
 )
 def test_other_arrays_are_refused(first, second):
-    with pytest.raises(ValueError, match="expected two bool arrays of one length, received"):
+    with pytest.raises(ValueError, match="expected two bool arrays of the same length, received"):
         mcnemar(first, second)
-    with pytest.raises(ValueError, match="expected two bool arrays of one length, received"):
+    with pytest.raises(ValueError, match="expected two bool arrays of the same length, received"):
         bootstrap([first], [second], same_images=True)
 
 

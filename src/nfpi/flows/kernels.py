@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nfpi.linalg import launches_operations
+from nfpi.linalg import has_launch_overhead
 from nfpi.runtime.precision import choose_convolution_format
 
 
 def should_stack_kernels(device: torch.device) -> bool:
     """Return whether to stack kernels and scale them together: on accelerators, unless a compiler fuses operations."""
-    return launches_operations(device) and not torch.compiler.is_compiling()
+    return has_launch_overhead(device) and not torch.compiler.is_compiling()
 
 
 def scale_kernels(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nfpi.flows.bijection import Bijection
 from nfpi.flows.initialization import is_initialization_skipped
-from nfpi.linalg import launches_operations, matrix_exponential
+from nfpi.linalg import has_launch_overhead, matrix_exponential
 
 Exponential = tuple[Tensor, Tensor]
 """e^A (C, C) and tr A ()"""
@@ -60,7 +60,7 @@ class MatrixExponentialConv1x1(Bijection):
         with torch.autocast(x.device.type, enabled=False):
             matrix, trace = exponential or (matrix_exponential(logarithm), logarithm.trace())
             pixels = x.flatten(2)
-            if launches_operations(x.device):  # equal to matmul, without its copies
+            if has_launch_overhead(x.device):  # equal to matmul, without its copies
                 mixed = torch.bmm(matrix.expand(len(x), -1, -1), pixels)
             else:
                 mixed = torch.matmul(matrix, pixels)
@@ -79,7 +79,7 @@ def compute_exponentials(convolutions: Sequence[MatrixExponentialConv1x1], inver
         logarithms = -logarithms
     with torch.autocast(logarithms.device.type, enabled=False):
         found = matrix_exponential(logarithms).unbind()
-        if launches_operations(logarithms.device):
+        if has_launch_overhead(logarithms.device):
             traces = list(logarithms.diagonal(dim1=1, dim2=2).sum(1).unbind())
         else:
             traces = [logarithm.trace() for logarithm in logarithms]

@@ -127,7 +127,9 @@ def bootstrap(
             with the same images have different numbers of them.
     """
     if len(first_right) != len(second_right):
-        raise ValueError(f"expected as many seeds of both, received {len(first_right)} and {len(second_right)}")
+        raise ValueError(
+            f"expected the same number of seeds for both, received {len(first_right)} and {len(second_right)}"
+        )
     counts = [_count_discordant(*pair) for pair in zip(first_right, second_right, strict=True)]
     if not counts:
         return Comparison(math.nan, *UNKNOWN, math.nan, "bootstrap", 0, math.nan)
@@ -166,7 +168,7 @@ def _draw_images(
         generator: draws the images.
     """
     if len({len(array) for array in first_right}) > 1:
-        raise ValueError("expected as many images at every seed, received different numbers")
+        raise ValueError("expected the same number of images for every seed, received different numbers")
     differences = np.stack([a.astype(np.int8) - b for a, b in zip(first_right, second_right, strict=True)], axis=1)
     # Images with the same differences at all seeds are interchangeable: only their counts are drawn.
     patterns, count = np.unique(differences, axis=0, return_counts=True)
@@ -242,5 +244,5 @@ def _count_discordant(first_right: np.ndarray, second_right: np.ndarray) -> tupl
     first, second = np.asarray(first_right), np.asarray(second_right)
     if first.dtype != bool or second.dtype != bool or first.ndim != 1 or first.shape != second.shape or not first.size:
         received = f"{first.dtype} {first.shape} and {second.dtype} {second.shape}"
-        raise ValueError(f"expected two bool arrays of one length, received {received}")
+        raise ValueError(f"expected two bool arrays of the same length, received {received}")
     return int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first)), first.size

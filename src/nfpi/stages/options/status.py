@@ -13,8 +13,9 @@ from nfpi.stages.options.base import Command
 class ShowStatus(Command):
     """Print the progress of the runs in a folder of results.
 
-    Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with its last
-    line), diverged, or done (with its main metric). The command only reads files, so it works while jobs of a cluster run.
+    Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with its
+    last line), diverged, or done (with its main metric). Only files are read, so the command works while jobs of a
+    cluster run.
     """
 
     command = "status"
