@@ -85,7 +85,7 @@ def parse_number(cell: str) -> float:
         ValueError: the cell is not a finite number.
     """
     if not _NUMBER.fullmatch(cell) or not math.isfinite(float(cell)):
-        raise ValueError(f"received {cell[:40]!r}, which is no finite number")
+        raise ValueError(f"received {cell[:40]!r}, which is not a finite number")
     return float(cell)
 
 
