@@ -65,7 +65,7 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
         return _scale_and_square(precise, torch.mm, torch.addmm).to(matrix.dtype)
     if not has_launch_overhead(matrix.device):
         return torch.stack([_scale_and_square(one, torch.mm, torch.addmm).to(matrix.dtype) for one in precise])
-    exponential: Tensor = _BatchedExponential.apply(precise)  # type: ignore[no-untyped-call]
+    exponential: Tensor = _BatchedExponential.apply(precise)
     return exponential.to(matrix.dtype)
 
 
@@ -226,7 +226,7 @@ def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
         field = field / steps
     action = _BatchedTaylorAction if has_launch_overhead(field.device) else _TaylorAction
     for _ in range(steps):
-        vector = action.apply(field, vector, terms)  # type: ignore[no-untyped-call]
+        vector = action.apply(field, vector, terms)
     return vector
 
 

@@ -142,9 +142,9 @@ def read_image_set(folder: Path, verify: bool = True) -> ImageSet:
         for file in (IMAGES, LABELS):
             _check_digest(folder / file, meta)
     counts = np.bincount(labels, minlength=len(meta["classes"])).tolist()
-    for (name, expected), received in zip(meta["counts"].items(), counts, strict=True):
-        if expected != received:
-            raise DataError(f"{folder / LABELS}: expected {expected} images of class {name!r}, received {received}")
+    for (name, expected), count in zip(meta["counts"].items(), counts, strict=True):
+        if expected != count:
+            raise DataError(f"{folder / LABELS}: expected {expected} images of class {name!r}, received {count}")
     return ImageSet(images, labels, meta)
 
 

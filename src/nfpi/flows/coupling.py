@@ -144,9 +144,7 @@ class _BoundedCoupling(_ResidualCoupling):
 
     def exponent(self, out: Tensor) -> Tensor:
         """Return the entries of S, bounded by |rescale| + |reshift|."""
-        exponent: Tensor = _BoundedExponent.apply(  # type: ignore[no-untyped-call]
-            out, self.scale, self.shift, self.rescale, self.reshift
-        )
+        exponent: Tensor = _BoundedExponent.apply(out, self.scale, self.shift, self.rescale, self.reshift)
         return exponent
 
 

@@ -46,7 +46,7 @@ def scale_kernels(
     kernels = list(weights)
     for group in places.values():
         parameters = [weights[place] for place in group] + [scales[place] for place in group]
-        scaled = _ScaledKernels.apply(channels_last, dtype, *parameters)  # type: ignore[no-untyped-call]
+        scaled = _ScaledKernels.apply(channels_last, dtype, *parameters)
         for place, kernel in zip(group, scaled, strict=True):
             kernels[place] = kernel
     biases = torch.cat(list(shifts)).to(dtype).split([len(shift) for shift in shifts]) if mixed else shifts
