@@ -163,7 +163,7 @@ def test_more_seeds_do_not_average_out_the_choice_of_images_that_they_share():
 
 def test_seeds_that_share_images_have_as_many():
     arrays = [np.array([True, False]), np.array([True])]
-    with pytest.raises(ValueError, match="as many images at every seed"):
+    with pytest.raises(ValueError, match="the same number of images for every seed"):
         bootstrap(arrays, arrays, same_images=True)
 
 
@@ -178,7 +178,7 @@ def test_the_bootstrap_of_one_seed_is_that_of_its_images(same_images):
 
 
 def test_as_many_seeds_of_both():
-    with pytest.raises(ValueError, match="as many seeds of both, received 1 and 0"):
+    with pytest.raises(ValueError, match="the same number of seeds for both, received 1 and 0"):
         bootstrap([np.array([True])], [], same_images=True)
     assert math.isnan(bootstrap([], [], same_images=True).p_value)
 
