@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from nfpi.augmentation import (
     PrincipalAxes,
     augment_images,
-    axes_of_class,
-    class_axes,
+    compute_class_axes,
+    compute_principal_axes,
     make_variants,
     mix_in_span,
     move_along,
 )
 from nfpi.config import NfaConfig
 from nfpi.config.generation import Displacement
-from nfpi.data import DataError, Domain, ImageSet, domain_of
+from nfpi.data import DataError, Domain, ImageSet, choose_domain
 from nfpi.flows import MatrixExponentialFlow
 from nfpi.runtime.randomness import make_generator
 
@@ -29,7 +29,7 @@ COLOUR = (3, 4, 4)
 
 
 def principal_axes(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> PrincipalAxes:
-    return class_axes(latents.split(rows), num_axes, make_generator(CPU, seed))
+    return compute_principal_axes(latents.split(rows), num_axes, make_generator(CPU, seed))
 
 
 def axes_of(latents: Tensor, num_axes: int, rows: int = 64, seed: int = 0) -> Tensor:
@@ -131,7 +131,7 @@ def test_latents_may_pass_by_without_being_kept():
             self.alive -= 1
 
     blocks = Blocks()
-    found = class_axes(blocks, 6, make_generator(CPU, 0))
+    found = compute_principal_axes(blocks, 6, make_generator(CPU, 0))
     gc.collect()
     axes = found.directions
     assert blocks.passes == found.iterations + 2
@@ -184,7 +184,7 @@ def made_flow(images: ImageSet, domain: Domain) -> MatrixExponentialFlow:
 
 
 def pixels(images: ImageSet, grey_noise: float = 0.05) -> Domain:
-    return domain_of(images.meta, grey_noise=grey_noise, latent_noise=0.05)
+    return choose_domain(images.meta, grey_noise=grey_noise, latent_noise=0.05)
 
 
 def latents_of_an_autoencoder(images: ImageSet) -> ImageSet:
@@ -433,4 +433,4 @@ def test_images_of_another_size_than_the_flow_are_refused(flow, make_images):
         variants_of(flow, make_images())
     device = torch.device("cpu")
     with pytest.raises(ValueError, match=message):
-        axes_of_class(flow, make_images(), 0, NfaConfig(), seed=0, domain=pixels(make_images()), device=device)
+        compute_class_axes(flow, make_images(), 0, NfaConfig(), seed=0, domain=pixels(make_images()), device=device)

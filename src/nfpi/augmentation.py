@@ -51,7 +51,7 @@ class PrincipalAxes:
     Attributes:
         directions: V, (D, A), orthonormal columns in the order of decreasing variance.
         variance_share: share of the latents' variance that the axes explain, tr(Vᵀ S V) / tr S with the scatter S of
-            :func:`class_axes`; 1 for constant latents.
+            :func:`compute_principal_axes`; 1 for constant latents.
         iterations: number of subspace iterations.
         converged: whether the share converged.
     """
@@ -62,7 +62,7 @@ class PrincipalAxes:
     converged: bool
 
 
-def class_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generator) -> PrincipalAxes:
+def compute_principal_axes(blocks: Iterable[Tensor], num_axes: int, generator: torch.Generator) -> PrincipalAxes:
     """Compute the leading principal axes of latents, read in blocks, by a randomized SVD.
 
     Subspace iteration from a Gaussian test matrix (Halko, Martinsson & Tropp 2011, Alg. 4.4) on the scatter
@@ -193,7 +193,7 @@ def augment_images(
 
 
 @torch.no_grad()
-def axes_of_class(
+def compute_class_axes(
     flow: ImageFlow,
     image_set: ImageSet,
     label: int,
@@ -272,7 +272,7 @@ class _ClassImages:
         if not torch.isfinite(self._latents).all():
             raise FloatingPointError(f"{self._name}: expected finite latents, received NaN or infinity")
         generator = make_generator("cpu", *self._key, "axes")
-        self.axes = class_axes(self._latents.split(config.batch_size), config.axes, generator)
+        self.axes = compute_principal_axes(self._latents.split(config.batch_size), config.axes, generator)
         self._directions = self.axes.directions.to(self._latents)
         self._draw_attempt = cache(partial(_draw_pairs, config, len(members), self._key))
 

@@ -48,7 +48,7 @@ def test_a_rounded_product_fails(make_subject, monkeypatch):
 def test_a_precision_that_the_device_has_not_fails(make_subject):
     found = {line.text: line.verdict for line in check_precision(make_subject(training={"precision": "tf32"}))}
     (failed,) = (text for text, verdict in found.items() if verdict == "FAILED")
-    assert "training of mef on digits: precision: expected auto or what this device (CPU) has" in failed
+    assert "training of mef on digits: precision: expected auto or one that this device (CPU) supports" in failed
 
 
 def test_a_flow_that_disagrees_with_float64_fails(make_subject, monkeypatch):
@@ -76,12 +76,12 @@ def test_a_series_that_is_too_short_fails(make_subject, monkeypatch):
 
 def test_series_that_double_are_slow(make_subject, monkeypatch):
     line = only(check_bounds(make_subject()))
-    assert "terms per coupling at the beginning, " in line.text
+    assert "products per coupling at the beginning, " in line.text
     found = iter([[3, 4, 5], [3, 4, 5], [3, 8, 9]])  # the second one is that of the row of the log
     monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.count_products", lambda _: next(found))
     line = only(check_bounds(make_subject()))
     assert line.verdict == "slow"
-    assert "3 to 5 terms per coupling at the beginning, 3 to 9 at the end" in line.text
+    assert "3 to 5 products per coupling at the beginning, 3 to 9 at the end" in line.text
     assert "training.learning_rate" in line.text
 
 
@@ -90,7 +90,9 @@ def test_weights_that_diverge_in_the_last_step_fail(make_subject, monkeypatch):
     monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.count_products", lambda _: next(found))
     line = only(check_bounds(make_subject()))
     assert line.verdict == "FAILED"
-    assert "a coupling cannot sum its series at the end: set a smaller training.learning_rate" in line.text
+    assert (
+        "an exponent of a coupling became too large for its series: set a smaller training.learning_rate" in line.text
+    )
 
 
 def test_the_error_of_a_short_series_is_a_bound_of_the_real_one():
@@ -189,7 +191,7 @@ def test_stages_that_no_check_measured_are_named(make_subject):
     one = make_subject()
     one.per_image["classifier_step", "swin", "digits"] = 1.0
     found = list(check_hours(one))
-    assert [line.text.split(": about")[0] for line in found[:2]] == ["train_classifier: swin", "all stages"]
+    assert [line.text.split(": about")[0] for line in found[:3]] == [*["train_classifier: swin"] * 2, "all stages"]
     assert (found[-1].verdict, "train_flow: mef, " in found[-1].text) == ("missing", False)
     assert all(name in found[-1].text for name in ("generate", "augment", "train_flow: mef", "resnet18"))
 

@@ -67,6 +67,17 @@ def test_a_training_longer_than_its_jobs_names_the_retries(on_h100):
     assert f"set --retries {-(-int(hours * 60) // 60)}" in line.text
 
 
+def test_a_classifier_that_trains_longer_than_its_jobs_names_the_retries(on_h100):
+    one = on_h100(resources={"train_classifier": {"runtime": 60, "gpu": 1}})
+    one.per_image["classifier_step", "swin", "digits"] = 1.0
+    swin = one.config.for_dataset("digits").classifiers["swin"]
+    hours = swin.epochs * -(-swin.repeats * 1150 // swin.batch_size) * swin.batch_size / 3600
+    (line,) = [one for one in check_hours(one) if "longest" in one.text]
+    assert line.verdict == "slow"
+    assert f"train_classifier: swin: {hours:.2g} h" in line.text
+    assert f"set --retries {-(-int(hours * 60) // 60)}" in line.text
+
+
 def test_a_step_that_waits_for_the_gpu_is_slow(on_h100, monkeypatch):
     assert only(check_synchronisations(on_h100())).verdict == "ok"
     step = Trainer.step

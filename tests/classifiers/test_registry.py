@@ -20,12 +20,12 @@ from nfpi.classifiers import (
     Preprocessing,
     build_classifier,
     build_trained,
-    classifier_scores,
     get_preprocessing,
     load_weights,
     published_weights,
     read_weights,
     register_classifier,
+    score_classifier,
     stored_preprocessing,
     train_classifier,
 )
@@ -341,7 +341,7 @@ def test_a_registered_model_is_trained_resumed_and_tested(tiny, make_images, tmp
     for model in (resumed, again):
         for name, value in whole.state_dict().items():
             assert torch.equal(model.state_dict()[name], value), name
-    scores = classifier_scores(again, images, preprocessing, torch.device("cpu"))
+    scores = score_classifier(again, images, preprocessing, torch.device("cpu"))
     assert scores.log_prob.shape == (60, 3)
 
 

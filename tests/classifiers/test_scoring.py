@@ -7,7 +7,7 @@ import pytest
 import torch
 from timm.data import ImageNetInfo, RealLabelsImagenet
 
-from nfpi.classifiers import Preprocessing, RealLabels, classifier_scores
+from nfpi.classifiers import Preprocessing, RealLabels, score_classifier
 from nfpi.classifiers.real_labels import find_real_labels
 from nfpi.data import ImageSet, Pixels
 
@@ -35,13 +35,13 @@ def images_of(labels: list[int], classes: list[str]) -> ImageSet:
 def test_top1_and_top5_count_by_hand():
     ranking = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]  # class 0 first, class 6 last
     images = images_of([0, 4, 5, 6], list("abcdefg"))
-    scores = classifier_scores(Fixed([ranking] * 4), images, Preprocessing(), CPU)
+    scores = score_classifier(Fixed([ranking] * 4), images, Preprocessing(), CPU)
     assert (scores.top1, scores.top5) == (25, 50)
     assert scores.real_top1 is None
 
 
 def test_among_three_classes_five_are_all():
-    scores = classifier_scores(Fixed([[1.0, 0.0, 0.0]] * 2), images_of([0, 2], list("abc")), Preprocessing(), CPU)
+    scores = score_classifier(Fixed([[1.0, 0.0, 0.0]] * 2), images_of([0, 2], list("abc")), Preprocessing(), CPU)
     assert (scores.top1, scores.top5) == (50, 100)
 
 
@@ -50,7 +50,7 @@ def test_log_probabilities_and_labels_are_those_of_the_images_in_order(make_imag
     images = make_images(per_class=401, noise=150)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    scores = classifier_scores(model, images, Preprocessing(), CPU)
+    scores = score_classifier(model, images, Preprocessing(), CPU)
     assert (scores.log_prob.shape, scores.log_prob.dtype) == ((1203, 3), torch.float32)
     torch.testing.assert_close(scores.log_prob.exp().sum(1), torch.ones(1203))
     x = torch.from_numpy(images.images).permute(0, 3, 1, 2) / 127.5 - 1
@@ -67,7 +67,7 @@ def test_accuracy_counts_every_image_once(make_images):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.tensor([0.0, 1.0, 0.5]).expand(len(x), 3)
 
-    assert classifier_scores(Constant(), images, Preprocessing(), CPU).top1 == pytest.approx(100 / 3)
+    assert score_classifier(Constant(), images, Preprocessing(), CPU).top1 == pytest.approx(100 / 3)
 
 
 def test_large_images_come_in_small_batches(make_images):
@@ -78,7 +78,7 @@ def test_large_images_come_in_small_batches(make_images):
             sizes.append(len(x))
             return torch.zeros(len(x), 3)
 
-    classifier_scores(Noting(), make_images((3, 448, 448), per_class=15), Preprocessing(), CPU)
+    score_classifier(Noting(), make_images((3, 448, 448), per_class=15), Preprocessing(), CPU)
     assert sizes == [41, 4]
 
 
@@ -86,7 +86,7 @@ def test_accuracy_is_measured_in_evaluation_mode(make_images):
     images = make_images()
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Dropout(0.5), torch.nn.Flatten()).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    first, second = (classifier_scores(model, images, Preprocessing(), CPU) for _ in range(2))
+    first, second = (score_classifier(model, images, Preprocessing(), CPU) for _ in range(2))
     assert first == second
     assert torch.equal(first.log_prob, second.log_prob)
     for key, value in model.state_dict().items():
@@ -106,7 +106,7 @@ def test_real_labels_by_hand(tmp_path):
             logits[row, k] = 10 - place
     files = [f"val/ILSVRC2012_val_{index:08d}.png" for index in (1, 2, 3, 4)]
     real = RealLabels(files, classes, tmp_path / "real.json")
-    scores = classifier_scores(
+    scores = score_classifier(
         Fixed(logits.tolist()), images_of([0, 0, 0, 1], classes), Preprocessing(), CPU, real_labels=real
     )
     assert scores.top1 == 25  # the second image

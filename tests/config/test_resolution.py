@@ -207,9 +207,9 @@ FAULTS = {
         {"classifiers": {"a": {"train_on": "real", "start_from": "b"}}},
         "classifiers.a.start_from: unknown classifier 'b'",
     ),
-    "weights for a classifier of generated images": (
+    "weights for a classifier trained on generated images": (
         {"classifiers": {"resnet18": {}, "eva02": {"model": "eva02", "pretrained": True}}},
-        "classifiers.eva02: start_from and pretrained are for classifiers of real images",
+        "classifiers.eva02: start_from and pretrained need train_on: real",
     ),
     "published weights of a model that has none": (
         {"classifiers": {"resnet18": {}, "swin": {"model": "swin", "train_on": "real", "pretrained": True}}},
@@ -481,7 +481,7 @@ def test_a_choice_where_nothing_is_held_out_is_refused_in_one_line(project):
         ("cnn_acc", {}, "tables.t: best_by: expected a metric that all its experiments measure, received cnn_acc"),
         (
             *("nf_acc", {"classifier": "swin", "augmentation": "nfa"}),
-            "tables.t: best_by: expected top1 for classifiers of real images, received nf_acc",
+            "tables.t: best_by: expected top1 for classifiers with train_on: real, received nf_acc",
         ),
     ],
 )

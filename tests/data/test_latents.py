@@ -20,7 +20,7 @@ from nfpi.config import DatasetConfig
 from nfpi.data import (
     DataError,
     ImageSetWriter,
-    domain_of,
+    choose_domain,
     encode_dataset,
     export_imagefolder,
     load_decoder,
@@ -147,7 +147,7 @@ def test_the_spread_is_each_elements_standard_deviation_over_the_training_set(se
         spread = np.array(image_set.meta["extra"]["spread"])
         assert spread.shape == (4, 8, 8)
         np.testing.assert_allclose(spread, expected, rtol=2e-3)
-    domain = domain_of(sets["train"].meta, grey_noise=0.0, latent_noise=0.05)
+    domain = choose_domain(sets["train"].meta, grey_noise=0.0, latent_noise=0.05)
     np.testing.assert_allclose(domain.spread, expected, rtol=2e-3)
 
 

@@ -178,7 +178,7 @@ def test_a_divergence_is_one_line(images):
         ({"training": {"precision": "bf16-mixed"}, "device": "cpu"}, "device: expected None with precision"),
         (
             {"training": {"precision": "tf32"}, "device": "cpu"},
-            "precision: expected auto or what this device (CPU) has",
+            "precision: expected auto or one that this device (CPU) supports",
         ),
     ],
 )

@@ -39,8 +39,8 @@ def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(make_rows)
     )
     assert alone.runs == (Run(dataset="digits", seed=0, classifier="swin", augmentation="standard"),)
     assert augmented.runs == (Run(**FLOW, weight=10, seed=0, classifier="swin", augmentation="nfa"),)
-    assert alone.is_of_real_images
-    assert augmented.is_of_real_images
+    assert alone.is_trained_on_real_images
+    assert augmented.is_trained_on_real_images
     assert (alone.flow, alone.prior, alone.weight) == (None, None, None)
     assert (augmented.flow, augmented.prior, augmented.weight) == ("mef", "fpi", 10)
 

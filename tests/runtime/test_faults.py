@@ -30,7 +30,8 @@ from nfpi.runtime.faults import describe_fault
         (
             OSError(122, "Disk quota exceeded", "/x"),
             "evaluate",
-            "/x: the quota is used up: free some, or write to another folder (results of config.yaml, --output)",
+            "/x: the quota is used up: free some of it, or write to another folder "
+            "(`results:` in config.yaml, or --output)",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_second_process_learns_who_holds_it(tmp_path, holder):
     with pytest.raises(LockedError) as caught, locked(tmp_path / "lock", "train"):
         pass
     line = str(caught.value)
-    assert line.startswith(f"{tmp_path}: expected to train alone, received another process that does")
+    assert line.startswith(f"{tmp_path}: expected no other process to train at the same time, received process")
     assert f"process {holder.pid} on {os.uname().nodename}, since 20" in line
 
 

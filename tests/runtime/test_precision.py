@@ -66,7 +66,8 @@ def test_a_gpu_trains_in_what_it_has_in_hardware(card, capability, best, missing
         with pytest.raises(ValueError, match=f"received {precision}$") as caught:
             choose_precision(precision, CUDA)
         assert str(caught.value).startswith(
-            "precision: expected auto or what this device (A card) has, 32-true, 16-mixed (classifiers); received"
+            "precision: expected auto or one that this device (A card) supports, "
+            "32-true, 16-mixed (only for classifiers); received"
         )
 
 
@@ -74,7 +75,7 @@ def test_a_cpu_trains_in_float32_unless_bfloat16_is_asked_for():
     assert choose_precision("auto", CPU) == choose_precision("32-true", CPU) == "32-true"
     assert choose_precision("bf16-mixed", CPU) == "bf16-mixed"
     for precision in ("16-mixed", "tf32"):
-        expected = rf"^precision: expected .*\(CPU\) has, 32-true, bf16-mixed; received {precision}$"
+        expected = rf"^precision: expected .*\(CPU\) supports, 32-true, bf16-mixed; received {precision}$"
         with pytest.raises(ValueError, match=expected):
             choose_precision(precision, CPU)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.data.domain import domain_of
+from nfpi.data.domain import choose_domain
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.data.writer import write_image_set
 from nfpi.flows.registry import build_flow
@@ -51,7 +51,7 @@ def root(tmp_path, request) -> Path:
     train = read_image_set(tmp_path / "train")
     flow = build_flow({"kind": "matrix_exponential", "shape": train.shape, "settings": FLOW})
     stored = torch.from_numpy(np.array(train.images)).permute(0, 3, 1, 2)
-    flow.initialize(domain_of(train.meta, **NOISE).to_flow(stored, make_generator("cpu", 0)))
+    flow.initialize(choose_domain(train.meta, **NOISE).to_flow(stored, make_generator("cpu", 0)))
     data = {key: train.meta[key] for key in ("name", "classes", "dtype", "extra")}
     prior = GaussianPrior(torch.zeros(3, 64), torch.ones(3, 64))
     config = {"seed": 3, "training": NOISE, "data": data}

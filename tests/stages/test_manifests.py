@@ -144,7 +144,7 @@ def test_a_second_writer_is_refused(copy, tmp_path, capsys):
     output = tmp_path / "new"
     with locked(output / ".model.lock", "train-flow"):
         assert call(*copy.make_command("train-flow", output=output)) == 1
-    assert f"{output}: expected to train-flow alone, received another process" in read_error_line(capsys)
+    assert f"{output}: expected no other process to train-flow at the same time, received" in read_error_line(capsys)
 
 
 @pytest.mark.parametrize("stage", ["prepare-data", "train-flow", "generate", "augment"])

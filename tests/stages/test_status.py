@@ -216,6 +216,23 @@ def test_log_has_that_of_slurm_too(root, capsys) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("run", "wildcards"),
+    [
+        ("digits/no_flow/seed=0/swin/augmentation=none", "digits_no_flow_0_swin_none"),
+        ("digits/mef/fpi/lambda=1000/seed=0/swin/augmentation=nfa", "digits_mef_fpi_lambda=1000_0_swin_nfa"),
+    ],
+)
+def test_log_has_slurms_of_a_classifier_of_real_images(root, run, wildcards, capsys) -> None:
+    """SLURM's folder is named by the wildcards of the rule's paths, in their order."""
+    log(root, "one\n", "train_classifier", run)
+    slurm = root.parent / f"slurm/rule_train_classifier_on_real/{wildcards}/17.log"
+    slurm.parent.mkdir(parents=True)
+    slurm.write_text("PREEMPTED\n")
+    assert call("log", root / run) == 0
+    assert "PREEMPTED" in capsys.readouterr().out
+
+
 def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
     path = log(root, "one\n")
 

@@ -105,7 +105,7 @@ def alone(jobs: Jobs, tmp_path: Path) -> bytes:
 
 def test_the_second_waits_and_takes_what_the_first_made(jobs: Jobs, alone: bytes) -> None:
     log = jobs.both_wait()
-    assert f"received another process that does (process {jobs.processes[0].pid} on " in log.read_text()
+    assert f"at the same time, received process {jobs.processes[0].pid} on " in log.read_text()
     jobs.go_on()
     assert [jobs.status(0), jobs.status(1)] == [0, 0]
     assert "the other process has made it" in log.read_text()

@@ -23,13 +23,13 @@ def change(module: nn.Module, generator: torch.Generator) -> None:
                 value += 1
 
 
-@pytest.mark.parametrize(("decay", "power", "first_step"), [(0.9999, 0.75, 4), (0.6, 0.75, 0), (0.9, 0.5, 9)])
-def test_it_is_timms_average_to_the_last_bit(decay, power, first_step):
+@pytest.mark.parametrize(("decay", "power", "update_after_step"), [(0.9999, 0.75, 4), (0.6, 0.75, 0), (0.9, 0.5, 9)])
+def test_it_is_timms_average_to_the_last_bit(decay, power, update_after_step):
     model_ema = pytest.importorskip("timm.utils.model_ema")
     module, generator = module_with_buffers(), torch.Generator().manual_seed(1)
-    average = WeightAverage(module, decay, power, first_step)
+    average = WeightAverage(module, decay, power, update_after_step)
     theirs = model_ema.ModelEmaV3(
-        module, decay=decay, use_warmup=True, warmup_gamma=1.0, warmup_power=power, update_after_step=first_step
+        module, decay=decay, use_warmup=True, warmup_gamma=1.0, warmup_power=power, update_after_step=update_after_step
     )
     for step in range(1, 25):
         change(module, generator)
@@ -42,7 +42,7 @@ def test_it_is_timms_average_to_the_last_bit(decay, power, first_step):
 
 def test_it_equals_the_weights_until_averaging_begins():
     module, generator = module_with_buffers(), torch.Generator().manual_seed(1)
-    average = WeightAverage(module, 0.9, 0.75, first_step=3)
+    average = WeightAverage(module, 0.9, 0.75, update_after_step=3)
     for step in range(1, 7):
         change(module, generator)
         average.update(step)
@@ -56,12 +56,12 @@ def test_it_equals_the_weights_until_averaging_begins():
     ("step", "decay"), [(1, 0), (10, 0), (11, 0), (12, 1 - 2**-0.75), (20, 1 - 10**-0.75), (9999, 0.9)]
 )
 def test_the_decay_grows_with_the_steps(step, decay):
-    assert WeightAverage(nn.Linear(1, 1), 0.9, 0.75, first_step=10).compute_decay(step) == pytest.approx(decay)
+    assert WeightAverage(nn.Linear(1, 1), 0.9, 0.75, update_after_step=10).compute_decay(step) == pytest.approx(decay)
 
 
 def test_weights_that_are_loaded_are_averaged_too():
     module = module_with_buffers()
-    average = WeightAverage(module, 0.9, 0.75, first_step=0)
+    average = WeightAverage(module, 0.9, 0.75, update_after_step=0)
     module.load_state_dict({name: value + 1 for name, value in module.state_dict().items()})
     average.module.load_state_dict({name: value - 1 for name, value in average.module.state_dict().items()})
     before, current = average.module[0].weight.clone(), module[0].weight
@@ -72,5 +72,5 @@ def test_weights_that_are_loaded_are_averaged_too():
 
 def test_the_average_is_in_evaluation_mode():
     module = module_with_buffers()
-    assert not WeightAverage(module, 0.9, 0.75, first_step=0).module.training
+    assert not WeightAverage(module, 0.9, 0.75, update_after_step=0).module.training
     assert module.training

@@ -15,7 +15,7 @@ def test_a_second_snakemake_is_refused_in_one_line(fresh_project):
     assert process.returncode == 1
     lines = [line for line in process.stdout.splitlines() if "expected to make these results alone" in line]
     assert len(lines) == 1
-    assert "received another process that does (process " in lines[0]
+    assert "at the same time, received process " in lines[0]
     assert "Traceback" not in process.stdout
     fresh_project.run_snakemake("table2")
     assert not (root / LOCK).exists()

@@ -43,5 +43,5 @@ def test_a_row_of_real_images_is_about_the_classifier() -> None:
     assert alone.runs == (Run(dataset="digits", seed=0, classifier="swin", augmentation="none"),)
     assert (alone.flow, alone.prior, alone.weight) == (None, None, None)
     assert augmented.runs == (Run(**FLOW, prior="fpi", weight=10, seed=0, classifier="swin", augmentation="nfa"),)
-    assert alone.is_of_real_images
-    assert augmented.is_of_real_images
+    assert alone.is_trained_on_real_images
+    assert augmented.is_trained_on_real_images

@@ -28,7 +28,7 @@ def stages(jobs: set[Job]) -> Counter[str]:
 
 
 def classifier(folder: str, name: str, augmentation: str) -> set[Job]:
-    """Training and test of a classifier of real images."""
+    """Training and test of a classifier trained on real images."""
     run = f"{folder}/{name}/augmentation={augmentation}"
     return {("train-classifier", f"{run}/trained"), ("test-classifier", run)}
 

@@ -87,6 +87,8 @@ def _compose_hours(projection: Projection) -> list[str]:
         "The precision in a column's title is that of training steps; everything else is computed in float32.",
         "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Reading and augmenting images, fitting priors (seconds) and figures are not counted.",
+        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers; `eva02_pretrained` is only "
+        "tested, not trained.",
         "",
         *_format_table(head, rows),
     ]

@@ -110,5 +110,5 @@ def _time_steps(
         used = torch.cuda.max_memory_reserved() / 2**30
         text += f", {used:.1f} GiB at most"
     elif batch < config.batch_size:
-        text += f"; memory and time at the whole batch of {config.batch_size}: needs a GPU"
+        text += f"; memory and time at the whole batch of {config.batch_size} are measured only on a GPU"
     return Line("classifier", "ok", text + note), seconds

@@ -85,7 +85,7 @@ def _compute_relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def check_bounds(subject: Subject) -> Iterator[Line]:
-    """Train a few steps with the training loop; check that no series had too few terms or doubled their number."""
+    """Train a few steps with the training loop; check that no series had too few terms or doubled its products."""
     trainer = subject.trained
     began = time.monotonic()
     trainer.step(*trainer.make_batch())
@@ -106,14 +106,18 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
         f"(now {trainer.config.warmup_steps})"
     )
     if not after:
-        yield Line("series", "FAILED", f"{text}; a coupling cannot sum its series at the end: {remedy}")
+        yield Line(
+            "series",
+            "FAILED",
+            f"{text}; an exponent of a coupling became too large for its series: {remedy}",
+        )
         return
-    text += f"; {_format_range(before)} terms per coupling at the beginning, {_format_range(after)} at the end"
+    text += f"; {_format_range(before)} products per coupling at the beginning, {_format_range(after)} at the end"
     if errors.largest > _TOLERANCE:
         exceeded = f"a series had too few terms, with a relative error of up to {errors.largest:.1g}"
         yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
     elif any(now >= 2 * then for then, now in zip(before, after, strict=True)):
-        yield Line("series", "slow", f"{text}; every step now computes at least twice as many terms: {remedy}")
+        yield Line("series", "slow", f"{text}; every step now computes at least twice as many products: {remedy}")
     elif errors.largest:
         yield Line("series", "ok", f"{text}; truncated with relative errors of at most {errors.largest:.1g}")
     else:
@@ -121,7 +125,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
 
 
 def _format_range(lengths: list[int]) -> str:
-    """Return the smallest and the largest number of terms, or the only one."""
+    """Return the smallest and the largest number of products, or the only one."""
     return " to ".join(map(str, sorted({min(lengths), max(lengths)})))
 
 

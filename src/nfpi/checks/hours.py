@@ -13,6 +13,7 @@ from nfpi.benchmark.batches import format_stage_name
 from nfpi.benchmark.work import Images, Work, list_work
 from nfpi.checks.report import Line
 from nfpi.checks.subject import SHORT_STEP, Subject, Trainer, in_mode, release_memory, time_action
+from nfpi.config import Resources
 from nfpi.runtime.precision import full_precision
 
 _JOBS = 5
@@ -52,7 +53,6 @@ def check_hours(subject: Subject) -> Iterator[Line]:
 
 def _project_trainings(subject: Subject) -> Iterator[Line]:
     """Yield the hours of a training of each workload, and how often it must be resumed under the profiles."""
-    limit = subject.config.resources.get("train_flow")
     for workload in subject.workloads:
         seconds, steps = subject.seconds.get(workload.name), workload.steps_per_epoch
         if seconds is None:
@@ -72,18 +72,29 @@ def _project_trainings(subject: Subject) -> Iterator[Line]:
             f"{workload.name}: {steps} steps per epoch, {about}{seconds:.3g} s each: start_flow {start:.2g} h, "
             f"train_flow {train:.3g} h for each of {workload.runs} runs"
         )
-        if limit is not None and subject.on_gpu and train * 60 > _JOBS * limit.runtime:
-            retries = math.ceil(train * 60 / limit.runtime)
-            text += f"; {_JOBS} jobs of {limit.runtime} minutes are not enough: set --retries {retries}"
-            yield Line("hours", "slow", text)
-        else:
-            yield Line("hours", "ok", text)
+        yield _judge_hours(subject, subject.config.resources.get("train_flow"), train, text)
+
+
+def _judge_hours(subject: Subject, limit: Resources | None, hours: float, text: str) -> Line:
+    """Return the line of a training, which advises more retries if the jobs of the cluster profiles are too short."""
+    if limit is None or not subject.on_gpu or hours * 60 <= _JOBS * limit.runtime:
+        return Line("hours", "ok", text)
+    retries = math.ceil(hours * 60 / limit.runtime)
+    text += f"; {_JOBS} jobs of {limit.runtime} minutes are not enough: set --retries {retries}"
+    return Line("hours", "slow", text)
 
 
 def _project_stages(subject: Subject) -> Iterator[Line]:
-    """Yield the hours of each stage, over all runs of the preset."""
+    """Yield the hours of each stage over all runs of the preset, and of the longest training of each classifier."""
     hours, unknown = compute_stage_hours(subject)
     about = "" if subject.on_gpu else "about "
+    longest: defaultdict[str, float] = defaultdict(float)
+    for work, seconds in _list_seconds(subject):
+        if work.kind == "classifier_step" and seconds is not None:
+            longest[format_stage_name(work)] = max(longest[format_stage_name(work)], seconds / 3600)
+    for stage, value in sorted(longest.items()):
+        text = f"{stage}: {about}{value:.2g} h for the longest of its trainings"
+        yield _judge_hours(subject, subject.config.resources.get("train_classifier"), value, text)
     for stage, value in hours.items():
         yield Line("hours", "ok", f"{stage}: {about}{value:.2g} h for all runs of the preset")
     if hours:
@@ -101,19 +112,23 @@ def compute_stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
     Returns:
         hours by the name of the stage, and the names of stages with a part that was not measured.
     """
-    names = {workload.name for workload in subject.workloads}
-    datasets = {workload.dataset for workload in subject.workloads}
     hours: defaultdict[str, float] = defaultdict(float)
     unknown = set()
-    for work in list_work(subject.config):
-        if work.dataset not in datasets or (work.kind.startswith("flow") and _format_workload_name(work) not in names):
-            continue
-        seconds = _estimate_seconds(subject, work)
+    for work, seconds in _list_seconds(subject):
         if seconds is None:
             unknown.add(format_stage_name(work))
         else:
             hours[format_stage_name(work)] += seconds / 3600
     return dict(sorted(hours.items())), unknown
+
+
+def _list_seconds(subject: Subject) -> Iterator[tuple[Work, float | None]]:
+    """Yield the work of the subject's data sets and flows, and the seconds that it takes; None: not known."""
+    names = {workload.name for workload in subject.workloads}
+    datasets = {workload.dataset for workload in subject.workloads}
+    for work in list_work(subject.config):
+        if work.dataset in datasets and (not work.kind.startswith("flow") or _format_workload_name(work) in names):
+            yield work, _estimate_seconds(subject, work)
 
 
 def _format_workload_name(work: Work) -> str:

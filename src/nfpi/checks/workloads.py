@@ -65,7 +65,7 @@ class Workload:
 
 
 def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | None = None) -> list[Workload]:
-    """Return a workload for each flow and data set that the tables of a preset train it on.
+    """Return one workload for each pair of a flow and a data set on which the tables of a preset train it.
 
     Args:
         resolved: settings.
@@ -100,7 +100,7 @@ def read_prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
 def make_random_images(
     shape: tuple[int, int, int], classes: int, count: int, name: str = "random", latents: bool = False
 ) -> ImageSet:
-    """Return random images (C, H, W), labelled with each class in turn: 8-bit pixels, or latents of an autoencoder."""
+    """Return random 8-bit images, or latents of an autoencoder, each (C, H, W), labelled with each class in turn."""
     generator = np.random.default_rng(0)
     channels, height, width = shape
     size = (count, height, width, channels)

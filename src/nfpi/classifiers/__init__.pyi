@@ -11,7 +11,7 @@ from .registry import published_weights as published_weights
 from .registry import register_classifier as register_classifier
 from .registry import stored_preprocessing as stored_preprocessing
 from .scoring import Scores as Scores
-from .scoring import classifier_scores as classifier_scores
+from .scoring import score_classifier as score_classifier
 from .training import ClassifierState as ClassifierState
 from .training import TrainedClassifier as TrainedClassifier
 from .training import train_classifier as train_classifier
@@ -33,7 +33,6 @@ __all__ = [
     "build_classifier",
     "build_trained",
     "channel_statistics",
-    "classifier_scores",
     "classifier_transform",
     "concatenate",
     "get_preprocessing",
@@ -42,6 +41,7 @@ __all__ = [
     "read_weights",
     "register_classifier",
     "resize_images",
+    "score_classifier",
     "stored_preprocessing",
     "train_classifier",
 ]

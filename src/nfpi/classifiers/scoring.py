@@ -37,7 +37,7 @@ class Scores:
 
 
 @torch.no_grad()
-def classifier_scores(
+def score_classifier(
     model: nn.Module,
     image_set: ImageSet,
     preprocessing: Preprocessing,

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from nfpi.classifiers.data import ClassifierData
 from nfpi.classifiers.memory import checkpoint_activations, fuse_attention
-from nfpi.classifiers.scoring import classifier_scores
+from nfpi.classifiers.scoring import score_classifier
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpointer, Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.device import Device
@@ -219,7 +219,7 @@ def train_classifier(
             if not len(data.validation):
                 return TrainedClassifier(model, state.log, None)
             with checkpointer.interruption.at_once():
-                scores = classifier_scores(
+                scores = score_classifier(
                     model, data.validation, data.preprocessing, device.device, workers=data.config.workers
                 )
     except ArithmeticError:
@@ -264,7 +264,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
             progress.update()
             if state.step % _STEPS_BETWEEN_CHECKS == 0:
                 _require_finite(state, config)
-            if state.step % steps_per_epoch:  # after the last step of an epoch, its row has yet to be logged
+            if state.step % steps_per_epoch:  # after the last step of an epoch it is saved below, with the log's row
                 checkpointer.save_if_due()
         _close_epoch(state, data, epoch + 1)
         checkpointer.save_if_due(epoch_ended=True)

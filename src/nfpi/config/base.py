@@ -28,7 +28,9 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """Limited to 63 bits, because tables store it as a signed 64-bit integer."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+"""Less than 1."""
 Share = Annotated[float, Field(ge=0, le=1)]
+"""At most 1."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -36,8 +38,8 @@ Split = Literal["train", "validation", "test"]
 Start = Literal["data", "isotropic", "identity", "random"]
 """Kind of initial Gaussians."""
 Augmentation = Literal["none", "standard", "nfa", "standard+nfa", "noise", "standard+noise"]
-"""Training augmentation of a classifier of real images: standard augmentations, latent augmentation (nfa, noise), or
-both."""
+"""Augmentation of the real images that a classifier is trained on: standard augmentations, latent augmentation (nfa,
+noise), or both."""
 
 
 class ConfigError(ValueError):

@@ -53,7 +53,7 @@ class Experiment(Settings):
     classifier: Name | None = "resnet18"
     """one of `classifiers:`; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
-    """training augmentation of a classifier of real images: none; standard, that of the classifier's settings; nfa,
+    """augmentation of the real images that a classifier is trained on: none; standard, that of its settings; nfa,
     latent augmentation by the flow; noise, its control with noise of the same size; or standard with one of these"""
 
     @property
@@ -82,7 +82,7 @@ class TableSettings(Settings):
     best_only: bool = False
     """whether there is one row per experiment, at the λ that is best on the validation split, or one per λ"""
     best_by: Annotated[MetricName, AfterValidator(_check_validation_metric)] | None = None
-    """metric that selects λ on the validation split; None: nf_acc, or top1 for classifiers of real images"""
+    """metric that selects λ on the validation split; None: nf_acc, or top1 for classifiers trained on real images"""
     metrics: Annotated[list[MetricName], Field(min_length=1), AfterValidator(_check_unique)] = ["nf_acc", "cnn_acc"]
     """columns of the table"""
     literature: list[str] = []

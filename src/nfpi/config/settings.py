@@ -199,7 +199,7 @@ class Config(Settings):
         for name, classifier in self.classifiers.items():
             other = classifier.start_from
             if classifier.train_on != "real" and (other is not None or classifier.pretrained):
-                raise ValueError(f"classifiers.{name}: start_from and pretrained are for classifiers of real images")
+                raise ValueError(f"classifiers.{name}: start_from and pretrained need train_on: real")
             if other is not None and other not in self.classifiers:
                 unknown = f"'{other}'{suggest(other, self.classifiers)}"
                 raise ValueError(f"classifiers.{name}.start_from: unknown classifier {unknown}")
@@ -258,7 +258,7 @@ class Config(Settings):
                 classifier = experiment.classifier
                 if classifier is not None and self.classifiers[classifier].train_on == "real":
                     if table.best_by != "top1":
-                        raise ValueError(f"{where} top1 for classifiers of real images, received {table.best_by}")
+                        raise ValueError(f"{where} top1 for classifiers with train_on: real, received {table.best_by}")
                 elif table.best_by == "top1" or (table.best_by == "cnn_acc" and experiment.classifier is None):
                     raise ValueError(f"{where} a metric that all its experiments measure, received {table.best_by}")
         return self

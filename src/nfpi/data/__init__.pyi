@@ -6,7 +6,7 @@ from .batches import num_batches as num_batches
 from .domain import Domain as Domain
 from .domain import LatentDomain as LatentDomain
 from .domain import PixelDomain as PixelDomain
-from .domain import domain_of as domain_of
+from .domain import choose_domain as choose_domain
 from .encode import encode_dataset as encode_dataset
 from .errors import DataError as DataError
 from .export import export_imagefolder as export_imagefolder
@@ -34,7 +34,7 @@ __all__ = [
     "SourceImages",
     "Transform",
     "augment_each",
-    "domain_of",
+    "choose_domain",
     "encode_dataset",
     "export_imagefolder",
     "load_batches",

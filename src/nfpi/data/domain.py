@@ -117,7 +117,7 @@ class LatentDomain(Domain):
         return nll / (num_dimensions * math.log(2)) + math.log2(self.scale)
 
 
-def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float) -> Domain:
+def choose_domain(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float) -> Domain:
     """Choose the domain of an image set.
 
     Args:
@@ -134,7 +134,9 @@ def domain_of(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: float
     try:
         spread = torch.tensor(meta["extra"]["spread"], dtype=torch.float32)  # MPS has no float64
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"{meta.get('name')}: expected latents with extra.spread, received none") from None
+        extra = meta.get("extra") or {}
+        received = repr(extra["spread"]) if "spread" in extra else "none"
+        raise DataError(f"{meta.get('name')}: expected extra.spread, (C, H, W) numbers, received {received}") from None
     if spread.ndim != 3:
         raise DataError(f"{meta.get('name')}: expected extra.spread (C, H, W), received {tuple(spread.shape)}")
     improper = spread[~(torch.isfinite(spread) & (spread >= 0))]

@@ -247,6 +247,7 @@ def _extract_original_error(fault: BaseException) -> Exception | None:
     """Return the error that a worker raised, without the traceback that torch adds; None if no worker raised it.
 
     torch puts the traceback into the message, of which the last line is the class and the message of the original.
+    None also for errors of other classes than those for bad input: their traceback is of use.
     """
     text = str(fault)
     if not isinstance(fault, (ValueError, ArithmeticError, OSError)) or "in DataLoader worker process" not in text:

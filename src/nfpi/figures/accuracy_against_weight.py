@@ -71,7 +71,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
     require_columns(table, (*COLUMNS, *(f"{name}_std" for name in series)), "an accuracy table")
     table = table[table["lambda"].notna()]
     if table.empty:
-        raise FigureError("expected at least one row with a λ, received an empty table")
+        raise FigureError("expected a table with at least one row with a λ, received none")
     panels = [rows for _, rows in table.groupby("experiment", sort=False)]
     with_spread = bool(table[[f"{name}_std" for name in series]].notna().any(axis=None))
     with matplotlib.rc_context(STYLE):
@@ -218,7 +218,7 @@ def _add_legend(figure: Figure, grid: np.ndarray, title: str | None) -> None:
     entries: dict[str, Artist] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries[label] = handle  # the last handle is that of λ > 0, with a line
+            entries[label] = handle  # handles of the same label look alike
     order = [metric(name).label for name in _SERIES] + [_DIVERGED, _PARTLY_DIVERGED]
     labels = sorted(entries, key=order.index)
     if labels:

@@ -113,8 +113,9 @@ class AdditiveCoupling(_ResidualCoupling):
 class _BoundedExponent(torch.autograd.Function):
     """S = r t + u with t = tanh(s x + b) of an array x and four numbers s, b, r and u of shape (1,).
 
-    Backward, with G = ∂S: ∂r = Σ G t and ∂u = Σ G; with H = r G (1 − t²): ∂x = s H, ∂s = Σ H x and ∂b = Σ H. Autograd's
-    own steps give the same bits with four more operations, multiplications by 1 that copy x and t.
+    Backward, with ∂v for the gradient of the loss with respect to v and G = ∂S: ∂r = Σ G t and ∂u = Σ G; with
+    H = r G (1 − t²): ∂x = s H, ∂s = Σ H x and ∂b = Σ H. Autograd alone gives the same bits, but its backward of
+    `addcmul` also multiplies by `value` = 1: four more operations, which copy x and t.
     """
 
     @staticmethod
@@ -143,7 +144,7 @@ class _BoundedCoupling(_ResidualCoupling):
         self.reshift = nn.Parameter(torch.zeros(1))
 
     def exponent(self, out: Tensor) -> Tensor:
-        """Return the entries of S, bounded by |rescale| + |reshift|."""
+        """Return the entries of S, or of W₁ and W₂ for an S of low rank, bounded by |rescale| + |reshift|."""
         exponent: Tensor = _BoundedExponent.apply(out, self.scale, self.shift, self.rescale, self.reshift)
         return exponent
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, field_validator
 
 from nfpi.config.base import NonNegativeFloat, Seed
-from nfpi.data.domain import Domain, domain_of
+from nfpi.data.domain import Domain, choose_domain
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import deserialize_prior, serialize_prior
@@ -105,7 +105,7 @@ class TrainedFlow:
     def domain(self) -> Domain:
         """Domain of the training images: pixels, or latents of an autoencoder."""
         training = self.config["training"]
-        return domain_of(self.data, grey_noise=training["grey_noise"], latent_noise=training["latent_noise"])
+        return choose_domain(self.data, grey_noise=training["grey_noise"], latent_noise=training["latent_noise"])
 
     @property
     def seed(self) -> int:

@@ -88,7 +88,7 @@ def select_flows(runs: Sequence[ShownRun]) -> list[ShownRun]:
 
 
 def select_classifiers_of_real_images(runs: Sequence[ShownRun]) -> list[ShownRun]:
-    """Select the runs of classifiers of real images, with or without latent augmentation."""
+    """Select the runs of classifiers trained on real images, with or without latent augmentation."""
     everything = [run for flow in runs for run in flow.with_classifiers]
     return [run for run in everything if run.recorded.run.augmentation is not None]
 
@@ -97,7 +97,7 @@ def lay_out_overview(runs: Sequence[ShownRun], metrics: Sequence[str]) -> Table:
     """Lay out a table of runs with links to their sections.
 
     Args:
-        runs: runs of flows, or of classifiers of real images.
+        runs: runs of flows, or of classifiers trained on real images.
         metrics: metrics to show, except for those that no run has.
     """
     columns = [
@@ -142,7 +142,7 @@ def _make_identity_column(heading: str, runs: Iterable[ShownRun], get_text: Call
 
 
 def _make_classifier_columns(runs: Sequence[ShownRun]) -> Iterator[Column]:
-    """Yield a column of CNN-Acc for each classifier of generated images."""
+    """Yield a column of CNN-Acc for each classifier trained on generated images."""
     by_name = [
         {item.recorded.run.classifier: item.recorded for item in _select_classifiers_of_generated_images(run)}
         for run in runs

@@ -158,7 +158,7 @@ def _lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]
     if flows:
         tables.append(("flows", "Flows, measured on the test split", lay_out_overview(flows, METRICS_OF_FLOWS)))
     if classifiers:
-        title = "Classifiers of real images, measured on the test split"
+        title = "Classifiers trained on real images, measured on the test split"
         tables.append(("classifiers", title, lay_out_overview(classifiers, METRICS_OF_CLASSIFIERS)))
     return tables
 

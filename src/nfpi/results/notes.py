@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nfpi.results.layout import Markup
 
 _FLOW_METRICS = ("nf_acc", "cnn_acc")
-"""Metrics that the paper reports for flows, not for classifiers of real images."""
+"""Metrics that the paper reports for flows, not for classifiers trained on real images."""
 _TESTS = {"paired t": "paired t test over seeds", "McNemar": "McNemar's exact test on the test images"}
 
 

@@ -19,11 +19,11 @@ class TableRow:
         label: label of the row.
         dataset: name of the data set.
         flow: name of the backbone; None: no flow is involved.
-        prior: name of the prior; its runs may be in the folder of a baseline shared with other priors.
+        prior: name of the prior; at λ = 0 its runs may be in a folder that several priors share (`nfpi.runs.BASELINE`).
         weight: λ; None: no flow is involved.
         classifier: name of the classifier; None: only the flow is evaluated.
         augmentation: augmentations of the images, if a classifier is trained on real images; else None.
-        flow_runs: runs of the flow, one per seed; empty for a classifier of real images.
+        flow_runs: runs of the flow, one per seed; empty for a classifier trained on real images.
         classifier_runs: runs of the classifier, one per seed.
     """
 
@@ -48,8 +48,8 @@ class TableRow:
         return self.flow_runs + self.classifier_runs
 
     @property
-    def is_of_real_images(self) -> bool:
-        """Whether the row is about a classifier of real images."""
+    def is_trained_on_real_images(self) -> bool:
+        """Whether the row is about a classifier trained on real images."""
         return not self.flow_runs
 
     def with_seeds(self, seeds: Iterable[int]) -> TableRow:
@@ -62,7 +62,7 @@ class TableRow:
         return replace(self, flow_runs=reseed(self.flow_runs), classifier_runs=reseed(self.classifier_runs))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as JSON values, with `lambda` for `weight`, as used in command lines."""
+        """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`."""
         record: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -84,7 +84,7 @@ class TableRow:
                 values[name] = tuple(Run.from_json(run) for run in values.get(name, ()))
             return cls(**values)
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"row of a table: expected its runs, received {dict(record)} ({error})") from None
+            raise ValueError(f"row of a table: expected its fields, received {dict(record)} ({error})") from None
 
 
 def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:
@@ -99,7 +99,7 @@ def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> li
     shown = set(metrics) & ACCURACIES.keys()
     runs_of: dict[tuple[str, str], list[Run]] = {}
     for row in rows:
-        measured = {"top1": row.classifier_runs} if row.is_of_real_images else {}
+        measured = {"top1": row.classifier_runs} if row.is_trained_on_real_images else {}
         if row.flow_runs:
             measured = {"nf_acc": row.flow_runs, "cnn_acc": row.classifier_runs}
         for name in sorted(shown & measured.keys()):

@@ -62,8 +62,8 @@ REFERENCE_COLUMNS = {
     "value": "float64",
     "source": "str",
 }
-"""Columns of the paper's numbers and their types; flow, prior and λ are empty for classifiers of real images, and
-classifier and augmentation too for cited work."""
+"""Columns of the paper's numbers and their types; flow, prior and λ are empty for classifiers trained on real images,
+and classifier and augmentation too for cited work."""
 
 _COUNT = "_seeds"
 
@@ -198,7 +198,7 @@ def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known:
     """Make one row, without comparisons."""
     measured, diverged, finished = split_by_outcome(metrics, row)
     seeds = measured["seed"].nunique()
-    chosen_by = "validation_top1" if row.is_of_real_images else "validation_nf_acc"
+    chosen_by = "validation_top1" if row.is_trained_on_real_images else "validation_nf_acc"
     if table.best_by is not None:
         chosen_by = f"{VALIDATION_PREFIX}{table.best_by}"
     validation = summarize(finished, chosen_by)
@@ -283,8 +283,8 @@ def _describe_outcome(diverged: list[str], seeds: int) -> str:
 def _index_reference(reference: pd.DataFrame) -> dict[Hashable, float]:
     """Index the paper's values of all tables.
 
-    The key of a flow is (data set, flow, prior as named in paths, λ, classifier of generated images, metric), that of
-    a classifier of real images (data set, classifier, augmentation, metric).
+    The key of a flow is (data set, flow, prior as named in paths, λ, classifier trained on generated images, metric),
+    that of a classifier trained on real images (data set, classifier, augmentation, metric).
     """
     values: dict[Hashable, float] = {}
     for row in reference.dropna(subset=["value"]).to_dict("records"):
@@ -302,7 +302,7 @@ def _index_reference(reference: pd.DataFrame) -> dict[Hashable, float]:
 
 def _find_reference_value(known: Mapping[Hashable, float], row: TableRow, name: str) -> float:
     """Return the paper's value of a metric of a row, NaN if there is none."""
-    if row.is_of_real_images:
+    if row.is_trained_on_real_images:
         return known.get((row.dataset, row.classifier, row.augmentation, name), math.nan)
     run = row.flow_runs[0]
     assert run.weight is not None

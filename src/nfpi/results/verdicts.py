@@ -9,16 +9,16 @@ Signs are such that the claim is d > 0 (reversed for `less`).
 | holds | p < 0.05 and d ≥ m |
 | too small to matter | p < 0.05 and 0 < d < m |
 | does not hold | p < 0.05 and d < 0, or h < m: an effect that matters is excluded |
-| inconclusive | otherwise, and with fewer than two common seeds, unless the test is over images |
+| inconclusive | otherwise, and always with fewer than two common seeds, except in a test over images |
 | not run | one of the rows has no runs |
 
 Non-inferiority (`not_less`) is judged by the interval only: it holds if l > −m and does not hold if h < −m. It is
 excluded from Holm's adjustment, since no difference is claimed.
 
-**Diverged runs** have no value. The difference is over the seeds for which both rows have one, and diverged seeds are
-counted. If all seeds of the first row diverged, the comparison does not hold; if all of the second did, it is
-inconclusive, as there is nothing to compare with. A comparison that holds with pairs for at most half of the seeds is
-made inconclusive, since seeds do not diverge at random.
+**Diverged runs** have no value. The difference is over the seeds for which both rows have one. If all seeds of the
+first row diverged, the comparison does not hold; if all of the second did, it is inconclusive, as there is nothing to
+compare with. A comparison that holds with pairs for at most half of the seeds is made inconclusive, since seeds do not
+diverge at random.
 
 **A claim** is
 
@@ -26,15 +26,15 @@ made inconclusive, since seeds do not diverge at random.
 |---|---|
 | not run | are all not run |
 | replicated | all hold |
-| replicated in part | all have runs; and either one holds, or one is too small to matter and none "does not hold" |
-| not replicated | are all decided, and the claim is not replicated in part |
+| replicated in part | have all run: one holds; or one is too small to matter, and none "does not hold" |
+| not replicated | each does not hold or is too small to matter, and at least one does not hold |
 | inconclusive | otherwise |
 
 With no effect at all, a claimed difference holds, or is too small to matter, with a probability of at most 2.5 %: the
-half of the two-sided level that lies in the claimed direction. Holm's adjustment bounds the probability that any such
-comparison of a claim does, and with it that of `replicated` and `replicated in part`, by 5 %. This bound does not apply
-to a claim with a comparison of non-inferiority, which is true if there is no effect, and whose verdict alone may make
-the claim `replicated in part`.
+half of the two-sided level that lies in the claimed direction. With Holm's adjustment, the probability that at least
+one such comparison of a claim does so is at most 5 %; so is the probability that the claim is `replicated` or
+`replicated in part`. This bound does not apply to a claim with a comparison of non-inferiority, which is true if there
+is no effect, and whose verdict alone may make the claim `replicated in part`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ class Device:
 
     Args:
         device: device of this process.
-        precision: precision of trainings, see :func:`nfpi.runtime.precision.choose_precision`.
+        precision: precision that the subclass trains in, see :func:`nfpi.runtime.precision.choose_precision`; only kept
+            here.
 
     Attributes:
         device, precision: as given.

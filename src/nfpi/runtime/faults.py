@@ -6,9 +6,9 @@ import errno
 import re
 
 _NO_SPACE = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the file is larger than what is allowed here (ulimit -f)",
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the quota is used up: free some of it",
+    errno.EFBIG: "the file is larger than the limit allows: raise it (ulimit -f)",
 }
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
 _LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
@@ -56,8 +56,7 @@ def describe_exhausted_resource(error: BaseException, stage: str) -> str | None:
         return f"out of memory ({_keep_first_sentence(text) or type(error).__name__}): try {option}a machine with more"
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         where = f"{error.filename}: " if error.filename else ""
-        what = _NO_SPACE[error.errno]
-        return f"{where}{what}: free some, or write to another folder (results of config.yaml, --output)"
+        return f"{where}{_NO_SPACE[error.errno]}, or write to another folder (`results:` in config.yaml, or --output)"
     return None
 
 

@@ -79,8 +79,8 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
             holder, _, noted = os.pread(descriptor, 500, 0).decode(errors="replace").partition("\n")
             os.close(descriptor)
             raise LockedError(
-                f"{path.parent}: expected to {work} alone, received another process that does "
-                f"({holder or 'it has just begun'})",
+                f"{path.parent}: expected no other process to {work} at the same time, received "
+                f"{holder or 'one that has just begun'}",
                 noted.strip(),
             ) from None
         except OSError as error:

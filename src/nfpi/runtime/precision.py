@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 _KINDS = ("cpu", "cuda", "mps")
-_TENSOR_CORES = 8
+_LOWEST_CAPABILITY = 8
 """lowest major compute capability of NVIDIA GPUs (A100) with bfloat16 and TF32"""
 
 
@@ -33,8 +33,10 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return "bf16-mixed" if device.type == "cuda" and "bf16-mixed" in usable else "32-true"
     if wanted not in usable:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-        known = ", ".join("16-mixed (classifiers)" if one == "16-mixed" else one for one in usable)
-        raise ValueError(f"precision: expected auto or what this device ({name}) has, {known}; received {wanted}")
+        known = ", ".join("16-mixed (only for classifiers)" if one == "16-mixed" else one for one in usable)
+        raise ValueError(
+            f"precision: expected auto or one that this device ({name}) supports, {known}; received {wanted}"
+        )
     return wanted
 
 
@@ -45,7 +47,7 @@ def _list_precisions(device: torch.device) -> list[str]:
     if device.type != "cuda":
         return ["32-true", "bf16-mixed", "16-mixed"]
     usable = ["32-true", "16-mixed"]
-    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] >= _TENSOR_CORES:
+    if torch.version.hip is None and torch.cuda.get_device_capability(device)[0] >= _LOWEST_CAPABILITY:
         usable.append("tf32")
     if torch.cuda.is_bf16_supported(including_emulation=False):
         usable.append("bf16-mixed")

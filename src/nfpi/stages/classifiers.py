@@ -13,7 +13,7 @@ from nfpi.classifiers.data import ClassifierData, concatenate, resize_images
 from nfpi.classifiers.preprocessing import channel_statistics
 from nfpi.classifiers.real_labels import find_real_labels
 from nfpi.classifiers.registry import build_classifier, build_trained, get_preprocessing, stored_preprocessing
-from nfpi.classifiers.scoring import classifier_scores
+from nfpi.classifiers.scoring import score_classifier
 from nfpi.classifiers.training import train_classifier
 from nfpi.classifiers.variants import Variants
 from nfpi.classifiers.weights import load_weights
@@ -187,7 +187,7 @@ def test(stage: TestClassifier) -> None:
         expected, received = header["size"]["num_classes"], images.num_classes
         raise ValueError(f"{stage.data}: expected {expected} classes as in {best}, received {received}")
     device = make_device().device
-    scores = classifier_scores(
+    scores = score_classifier(
         model.to(device),
         images,
         preprocessing,

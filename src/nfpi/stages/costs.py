@@ -50,7 +50,7 @@ def _find_dependencies(root: Path) -> dict[str, Dependencies]:
         return {}
     config = read_settings(root).config
     runs = {name: [run for row in list_table_rows(config, name) for run in row.runs] for name in config.tables}
-    starts = {start: name for name, start in BASELINE.items()} | {
+    starts = {name: start for start, name in BASELINE.items()} | {
         name: prior.start for name, prior in config.priors.items()
     }
     return {name: Dependencies(tuple(_add_fine_tuned_runs(config, members)), starts) for name, members in runs.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nfpi.augmentation import PrincipalAxes, augment_images, axes_of_class
+from nfpi.augmentation import PrincipalAxes, augment_images, compute_class_axes
 from nfpi.config import FLOWS
 from nfpi.data.store import read_image_set
 from nfpi.data.writer import ImageSetWriter
@@ -111,7 +111,7 @@ def augment(stage: Augment) -> None:
             progress.update(len(indices))
         for label in np.unique(train.labels).tolist():
             if label not in axes:
-                axes[label] = axes_of_class(
+                axes[label] = compute_class_axes(
                     flow, train, label, stage.nfa, seed=stage.seed, domain=domain, device=device
                 )
         writer.note(axes_variance_share=_summarize_variance_shares(axes, train.classes))

@@ -6,6 +6,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from string import Formatter
 
 from nfpi.results.progress import find_roots, is_running, list_logs, read_modification_time
 from nfpi.runs import Run, parse_run_folder
@@ -58,7 +59,8 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
     if not logs:  # Snakemake removes the log before the job is tried again
         return []
     log = logs[-1]
-    wildcards = "_".join(value for name, value in run.wildcards.items() if name != "source").replace("/", "_")
+    values = [run.wildcards[name] for _, name, _, _ in Formatter().parse(run.template) if name]
+    wildcards = "_".join(values).replace("/", "_")  # in the order of the rule's paths
     slurm = root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}*/*.log")
     return [*sorted(slurm, key=read_modification_time)[-1:], log]
 

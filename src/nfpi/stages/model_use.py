@@ -63,9 +63,10 @@ def score(command: Score) -> None:
     """
     _require_new(command.output, command.overwrite)
     model = _read_model(command.model)
-    files = find_labelled_images(command.folder, model.classes)
-    labels = np.repeat(np.arange(model.num_classes), [len(some) for some in files])
-    images = read_images([file for some in files for file in some], model.flow.shape, resize=command.resize)
+    files_by_class = find_labelled_images(command.folder, model.classes)
+    labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files_by_class])
+    files = [file for of_class in files_by_class for file in of_class]
+    images = read_images(files, model.flow.shape, resize=command.resize)
     found = model.evaluate(images, labels)
     right = model.predict(images) == labels
     per_class = {}
@@ -139,22 +140,22 @@ def augment_folder(command: AugmentFolder) -> None:
     _require_new(command.output, command.overwrite)
     model = _read_model(command.model)
     _require_png(model, command.model)
-    files = find_labelled_images(command.folder, model.classes)
-    for some in files:
-        if len(some) == 1:
-            raise ConfigError(f"{some[0].parent}: expected at least two images to mix, received one")
+    files_by_class = find_labelled_images(command.folder, model.classes)
+    for of_class in files_by_class:
+        if len(of_class) == 1:
+            raise ConfigError(f"{of_class[0].parent}: expected at least two images to mix, received one")
     names = make_folder_names(model.classes)
-    chosen = [label for label, some in enumerate(files) if some]
+    chosen = [label for label, of_class in enumerate(files_by_class) if of_class]
     with replace_folder(command.output, [names[label] for label in chosen]) as partial:
         for label in chosen:
-            images = read_images(files[label], model.flow.shape, resize=command.resize)
+            images = read_images(files_by_class[label], model.flow.shape, resize=command.resize)
             generator = make_generator("cpu", command.seed, "class", model.classes[label])
             made = model.augment(images, [label] * len(images), generator=generator, **command.nfa.model_dump())
             (partial / names[label]).mkdir()
-            for name, variants in zip(strip_suffixes(files[label]), made, strict=True):
+            for name, variants in zip(strip_suffixes(files_by_class[label]), made, strict=True):
                 for index, variant in enumerate(variants, 1):
                     _to_picture(variant).save(partial / names[label] / f"{name}_{index}.png")
-    count = command.nfa.variants * sum(len(some) for some in files)
+    count = command.nfa.variants * sum(len(some) for some in files_by_class)
     logger.info("wrote %d images in %s", count, command.output)
 
 

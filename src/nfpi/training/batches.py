@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfpi.config.training import TrainingConfig
 from nfpi.data.batches import ImageBatches, Transform
-from nfpi.data.domain import Domain, domain_of
+from nfpi.data.domain import Domain, choose_domain
 from nfpi.data.loader import BatchLoader, num_batches
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
@@ -61,7 +61,7 @@ class TrainingData:
     def domain(self) -> Domain:
         """Domain of the images: pixels or latents, with their noise."""
         config = self.config
-        return domain_of(self.train.meta, grey_noise=config.grey_noise, latent_noise=config.latent_noise)
+        return choose_domain(self.train.meta, grey_noise=config.grey_noise, latent_noise=config.latent_noise)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -95,7 +95,7 @@ class TrainingState:
     @classmethod
     def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
         """Make the state before the first step."""
-        average = WeightAverage(flow, config.ema_decay, config.ema_power, first_step=steps_per_epoch)
+        average = WeightAverage(flow, config.ema_decay, config.ema_power, update_after_step=steps_per_epoch)
         device = next(flow.parameters()).device
         return cls(flow, average, make_optimizer(flow, config), seed, 0, torch.zeros((), device=device))
 

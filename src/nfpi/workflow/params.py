@@ -127,7 +127,7 @@ class Params:
     def classifier_result_settings(self, wildcards: Wildcards) -> str:
         """Return the classifier settings that the result depends on, without those of unused augmentations."""
         unused = set(NOT_AFFECTING_RESULTS)
-        # rules for classifiers of generated images lack this wildcard, and use the standard augmentation
+        # rules for classifiers trained on generated images lack this wildcard, and use the standard augmentation
         augmentation = as_dict(wildcards).get("augmentation", "standard")
         if "standard" not in augmentation:
             unused.add("standard")
@@ -137,7 +137,7 @@ class Params:
         return as_json(classifier, without=unused)
 
     def classifier_options(self, wildcards: Wildcards) -> list[str]:
-        """Return the options of a classifier of real images that name its training images and initial weights."""
+        """Return the options that name training images and initial weights of a classifier trained on real images."""
         options = ["--augmentation", "standard" if "standard" in wildcards["augmentation"] else "none"]
         augmented = self.inputs.augmented_images(wildcards)
         if augmented:
@@ -288,7 +288,7 @@ class Params:
                 for run in row.flow_runs:
                     found.setdefault(run, set()).update(own)
                 for run in row.classifier_runs:
-                    found.setdefault(run, set()).update(own if row.is_of_real_images else of_generated)
+                    found.setdefault(run, set()).update(own if row.is_trained_on_real_images else of_generated)
         return found
 
 

@@ -10,7 +10,7 @@ from nfpi.stages.options.base import Command
 
 
 class KeepEvidence(Command):
-    """Keep metrics and predictions of all runs in tables.
+    """Copy metrics and predictions of all runs that the tables use.
 
     Also keeps the settings of the preset and a checksum of every file. Called again, it adds new runs, such as more
     seeds.
@@ -26,7 +26,7 @@ class KeepEvidence(Command):
     class_log_prob: bool = False
     """keep the probabilities of all classes in predictions.npz; no table needs them, and they triple the size"""
     with_other_settings: bool = False
-    """also keep runs whose settings differ from those in the evidence; they replace runs of the same seed"""
+    """also keep runs whose settings differ from those in the evidence; each replaces the earlier copy of that run"""
 
 
 class RebuildTables(Command):
