@@ -144,4 +144,4 @@ def test_by_hand_the_second_is_refused(jobs: Jobs, capsys: pytest.CaptureFixture
     jobs.start(rest=True)
     wait_until((jobs.folder / "rests").exists)
     assert call(*jobs.run.make_command("train-flow", prior=None)) == 1
-    assert f"(process {jobs.processes[0].pid} on " in capsys.readouterr().err
+    assert f"received process {jobs.processes[0].pid} on " in capsys.readouterr().err

@@ -13,7 +13,7 @@ def test_a_second_snakemake_is_refused_in_one_line(fresh_project):
         assert fresh_project.run_snakemake("table2", "--dry-run").returncode == 0
         process = fresh_project.run_snakemake("table2", check=False)
     assert process.returncode == 1
-    lines = [line for line in process.stdout.splitlines() if "expected to make these results alone" in line]
+    lines = [line for line in process.stdout.splitlines() if "expected no other process to make these results" in line]
     assert len(lines) == 1
     assert "at the same time, received process " in lines[0]
     assert "Traceback" not in process.stdout

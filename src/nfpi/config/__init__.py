@@ -1,9 +1,9 @@
 """All settings of the project: typed, frozen, and strict about unknown keys.
 
 `config.yaml` lists the paper's settings, and presets override some of them; :func:`resolve` combines both into a
-:class:`Config`. The same settings classes are used by the config, the command line and the numerical code; `FixedPointConfig` and
-`GradientDescentConfig` add λ to the settings of their method. Nothing heavy is imported here, since the command line and
-the Snakefile import this package on every call.
+:class:`Config`. The same settings classes are used by the config, the command line and the numerical code;
+`FixedPointConfig` and `GradientDescentConfig` add λ to the settings of their method. Nothing heavy is imported here,
+since the command line and the Snakefile import this package on every call.
 """
 
 from nfpi.config.base import (
