@@ -41,7 +41,7 @@ class FlowScores:
     labels: Tensor = field(compare=False, repr=False)
 
 
-def check_fit(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
+def check_shapes(flow: ImageFlow, prior: GaussianPrior, image_set: ImageSet) -> None:
     """Check that flow, prior and images agree in size and number of classes.
 
     Raises:
@@ -74,7 +74,7 @@ def evaluate_flow(
         ValueError: flow, prior and images do not fit together, or there are no images.
         FloatingPointError: a likelihood is not finite.
     """
-    check_fit(flow, prior, image_set)
+    check_shapes(flow, prior, image_set)
     if not len(image_set):
         raise ValueError("images: expected at least one to evaluate the flow on, received none")
     was_training = flow.training
@@ -100,7 +100,7 @@ def evaluate_flow(
     dimensions = torch.Size(image_set.shape).numel()
     bits = float(domain.bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
     log_prob = torch.cat(log_probs)
-    if log_prob.isnan().any():  # even of another class, since topk ranks NaN first
+    if log_prob.isnan().any():  # also if only that of a wrong class is NaN: topk ranks it first
         bits = math.nan
     if not math.isfinite(bits):
         raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")

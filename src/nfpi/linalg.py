@@ -54,8 +54,8 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
     has it, because the matrix is small and its error enters every pixel.
 
     Args:
-        matrix: (C, C), or (n, C, C) for several matrices, which need no more operations than one. On a CPU, where
-            operations cost little to launch, each is computed separately, bit for bit like a single matrix.
+        matrix: (C, C), or (n, C, C) for several matrices, computed together by as many operations as one. On a CPU,
+            where operations cost little to launch, they are computed one by one, bit for bit like a single matrix.
 
     Returns:
         The exponentials, of the same shape and dtype.

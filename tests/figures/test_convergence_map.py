@@ -74,7 +74,7 @@ def test_means_under_identity_have_one_update_only(table):
 def test_a_divergence_is_told_with_what_when_and_whose(table):
     exact = table[(table["fitted"] == "both") & (table["update"] == "exact") & (table["lambda"] == 1e6)]
     assert (exact["outcome"] == "diverged").all()
-    quantities = ["A (definiteness)", "repulsion kernel", "divergences (rounding)", "variance", "mean"]
+    quantities = ["A (not positive definite)", "repulsion kernel", "KLDs (below rounding error)", "variance", "mean"]
     assert exact["quantity"].isin(quantities).all()
     assert exact["class"].isin(list("0123")).all()
     assert (exact["iterations"] >= 1).all()
@@ -99,7 +99,7 @@ def labels(figure) -> list[str]:
 
 
 WEIGHTS = (1e2, 1e3, 1e4)
-LOST_A = {"quantity": "A (definiteness)", "class": "2", "outcome": "diverged"}
+LOST_A = {"quantity": "A (not positive definite)", "class": "2", "outcome": "diverged"}
 
 
 def fits(**changes) -> pd.DataFrame:

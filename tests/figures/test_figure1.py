@@ -205,7 +205,13 @@ def test_a_fit_without_end_is_named():
 
 
 def test_a_panel_that_diverged_says_so_in_place_of_samples(tmp_path):
-    lost = {"lambda": 100, "outcome": "diverged", "iterations": 7, "quantity": "A (definiteness)", "class": "dog"}
+    lost = {
+        "lambda": 100,
+        "outcome": "diverged",
+        "iterations": 7,
+        "quantity": "A (not positive definite)",
+        "class": "dog",
+    }
     diverged = pd.DataFrame(
         [{"dataset": "toy", "variant": "diagonal", "panel": "large", "x": np.nan, "y": np.nan, **lost}]
     )

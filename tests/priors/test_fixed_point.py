@@ -619,7 +619,7 @@ def test_released_update_diverges_too():
 def test_divergence_names_the_class_whose_matrix_is_no_longer_definite(kind):
     statistics, config = _statistics(kind), replace(EXACT, weight=1e4)
     fault = _divergence(statistics, config)
-    assert fault.quantity == "A (definiteness)"
+    assert fault.quantity == "A (not positive definite)"
     before = _prior_of(statistics)
     if fault.residuals:
         before = fit_fixed_point(statistics, replace(config, max_iterations=len(fault.residuals))).prior
@@ -669,7 +669,7 @@ def test_coinciding_classes_diverge_at_once(kind, seed):
     with pytest.raises(FixedPointDiverged, match="of class 1") as caught:
         fit_fixed_point(same, EXACT)
     assert (caught.value.iteration, caught.value.class_index) == (1, 1)
-    assert caught.value.quantity in ("repulsion kernel", "divergences (rounding)")
+    assert caught.value.quantity in ("repulsion kernel", "KLDs (below rounding error)")
     assert caught.value.residuals == []
 
 

@@ -43,13 +43,13 @@ def test_a_table_is_read_back_with_its_types(frame, tmp_path):
         ("name,value,count,index,best\na,inf,1,1,True\n", "column value: expected float64"),
         ("name,value,count,index,best\na,1_0,1,1,True\n", "column value: expected float64"),
         ("name,value,count,index,best\na,1,1,99999999999999999999,True\n", "column index: expected int64"),
-        ("name,value,count,index,best\na,1,1,1\n", "received 4 cells in row 1 of 5 columns"),
+        ("name,value,count,index,best\na,1,1,1\n", "expected 5 cells in each row, received 4 in row 1"),
         ("name,name\na,b\n", "distinct columns"),
         ("name,value\na,1", "may be truncated"),
         ('name,value\n"a,1\n', "expected a table"),
         ("", "expected a table, received an empty file"),
         ("\n\n", "expected a table, received an empty file"),
-        ("a,b\n1,2,3\n1,2,3,4\n", "expected a table"),
+        ("a,b\n1,2,3\n1,2,3,4\n", "expected 2 cells in each row"),
     ],
 )
 def test_another_table_is_refused_in_one_line(tmp_path, text, message):

@@ -192,7 +192,7 @@ def test_a_signal_is_answered_within_seconds(run, tmp_path, number, workers):
 def test_a_stage_without_checkpoints_stops_at_once_and_leaves_nothing(run, tmp_path, stage):
     child = os.fork()
     if child == 0:
-        name = {"prepare-data": "nfpi.data.prepare.write_image_set", "evaluate": "nfpi.evaluation.check_fit"}[stage]
+        name = {"prepare-data": "nfpi.data.prepare.write_image_set", "evaluate": "nfpi.evaluation.check_shapes"}[stage]
         module, _, function = name.rpartition(".")
         setattr(importlib.import_module(module), function, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
         os._exit(call(*run.make_command(stage, output=tmp_path / "new")))

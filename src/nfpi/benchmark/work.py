@@ -12,7 +12,7 @@ from nfpi.runs import BASELINE, Run
 from nfpi.workflow.tables import list_table_rows
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
-"""Traits assumed of the source `imagefolder`, as in preset paper; other sources are registered with their own."""
+"""Traits assumed of the source `imagefolder`, as in preset `paper`; other sources are registered with their own."""
 _TEST_IMAGES = {"imagefolder": 50_000}
 LATENT_CHANNELS, REDUCTION = 4, 8
 """Latent channels of Stable Diffusion's autoencoder, and its reduction of the side of an image."""
@@ -96,7 +96,7 @@ def list_work(config: Config) -> list[Work]:
     found += [work for run in classifiers for work in _list_classifier_work(config, run)]
     augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
     found += [work for run in augmented for work in _list_augmentation_work(config, run)]
-    # only classifiers trained on generated images have no augmentation
+    # `augmentation` is None exactly for classifiers trained on generated images
     generated = {run.of_flow for run in classifiers if run.augmentation is None}
     found += [work for run in generated for work in _list_generation_work(config, run)]
     for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
@@ -172,7 +172,7 @@ def _list_augmentation_work(config: Config, run: Run) -> Iterator[Work]:
     """Return the work of encoding all training images and decoding their variants."""
     assert run.flow is not None
     settings, train = config.for_dataset(run.dataset).nfa, Images.of(config.datasets[run.dataset]).train
-    # a batch has images of one class, so some are smaller (ImageNet: 500, 500, rest); all are counted as if full
+    # a batch has images of one class, so its last is smaller (ImageNet: 500, 500, rest); counted as if all were full
     yield _make_flow_work(config, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
     images = settings.variants * train
     yield _make_flow_work(config, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)

@@ -33,7 +33,6 @@ _FULL_MEMORY = 0.9
 _WORTHWHILE = 1.1
 """speed-up above which another setting is recommended"""
 _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
-_NEEDS_GPU = "needs a GPU"
 
 
 def check_memory(subject: Subject) -> Iterator[Line]:
@@ -57,7 +56,7 @@ def check_memory(subject: Subject) -> Iterator[Line]:
         if not all(map(math.isfinite, losses)):
             yield Line("step", "FAILED", f"{text}: not finite; set a smaller training.learning_rate")
         elif not subject.on_gpu:
-            yield Line("step", "ok", f"{text}; the memory at the whole batch: {_NEEDS_GPU}")
+            yield Line("step", "ok", f"{text}; not checked without a GPU: memory at the full batch size")
         else:
             yield _judge_memory(workload, text)
         del trainer
@@ -91,12 +90,12 @@ def check_speed(subject: Subject) -> Iterator[Line]:
                 )
             yield line
             release_memory()
-        full = workload.training.batch_size
-        whole = seconds[chosen] * full / batch
-        if batch < full and whole < SHORT_STEP:
-            line, whole = _time_steps(subject, workload, chosen, full, start)
+        full_batch = workload.training.batch_size
+        full_seconds = seconds[chosen] * full_batch / batch
+        if batch < full_batch and full_seconds < SHORT_STEP:
+            line, full_seconds = _time_steps(subject, workload, chosen, full_batch, start)
             yield line
-        subject.record_seconds(workload, whole)
+        subject.record_seconds(workload, full_seconds)
         best = min(seconds, key=lambda precision: seconds[precision])
         if seconds[best] * _WORTHWHILE < seconds[chosen]:
             faster = f"{best} is {seconds[chosen] / seconds[best]:.1f} × as fast as {chosen}"
@@ -125,7 +124,7 @@ def _time_steps(
     if peak is not None:
         text += f", {100 * flops / times[own] / peak:.0f} % of the card's peak"
     elif not subject.on_gpu:
-        text += f"; the share of a card's peak, and other precisions: {_NEEDS_GPU}"
+        text += "; not checked without a GPU: share of a card's peak, other precisions"
     if subject.on_gpu and times[own] > _WORTHWHILE * min(times.values()):
         return Line("speed", "slow", f"{text}; the other memory format is faster here: please report it"), times[own]
     return Line("speed", "ok", text), times[own]
@@ -145,14 +144,14 @@ def _time_compiled_steps(
     synchronize(subject.device)
     first = time.perf_counter() - began
     seconds = time_action(step, subject.device)
-    whole = seconds * workload.training.batch_size / batch
+    full_seconds = seconds * workload.training.batch_size / batch
     eager = subject.seconds[workload.name]
-    subject.record_seconds(workload, whole)
+    subject.record_seconds(workload, full_seconds)
     text = (
-        f"{workload.name} compiled, in {precision}, batch {batch}: {1000 * seconds:.3g} ms, {eager / whole:.2f} × as "
-        f"fast as not; {first:.0f} s for the first step"
+        f"{workload.name} compiled, in {precision}, batch {batch}: {1000 * seconds:.3g} ms, "
+        f"{eager / full_seconds:.2f} × as fast as uncompiled; {first:.0f} s for the first step"
     )
-    if whole > eager:
+    if full_seconds > eager:
         yield Line("compile", "slow", f"{text}: set training.compile: false")
     else:
         yield Line("compile", "ok", text)
@@ -200,7 +199,7 @@ def in_format(memory_format: torch.memory_format) -> Iterator[None]:
 def check_synchronisations(subject: Subject) -> Iterator[Line]:
     """Check that the host never waits for the GPU in a step."""
     if not subject.on_gpu:
-        yield Line("host", "missing", f"whether a step waits for the GPU: {_NEEDS_GPU}")
+        yield Line("host", "missing", "not checked without a GPU: whether a step waits for it")
         return
     trainer = subject.trained
     x, labels = trainer.make_batch()
@@ -231,7 +230,7 @@ def check_checkpoint(subject: Subject) -> Iterator[Line]:
     restored = Trainer(trainer.workload, trainer.config, trainer.device, state, trainer.prior)
     losses = [[one.step(x, labels).item() for _ in range(2)] for one in (trainer, restored)]
     difference = max(abs(a - b) / max(1.0, abs(a)) for a, b in zip(*losses, strict=True))
-    text = f"{size:.0f} MiB; losses after it {losses[0]}, from the file {losses[1]}"
+    text = f"{size:.0f} MiB; losses of the next two steps {losses[0]}, after reloading {losses[1]}"
     allowed = 0.0 if subject.device.type == "cpu" else 1e-3
     if difference <= allowed:
         yield Line("checkpoint", "ok", text)

@@ -269,7 +269,7 @@ def check_claims(
 
 
 def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop inherited claims about rows, or values of λ or metrics of rows, that a later layer has removed from a table.
+    """Drop inherited claims that need a row, a λ or a metric which a later layer has removed from a table.
 
     Claims whose tables no later layer changes are kept even if invalid, so that their fault is reported.
 

@@ -301,9 +301,9 @@ class ResidualsFigure(FigureSettings):
 
 
 DIVERGENCE_CAUSES = {
-    "A (definiteness)": ("A", "matrix A not positive"),
+    "A (not positive definite)": ("A", "matrix A not positive"),
     "repulsion kernel": ("κ", "kernel κ not finite"),
-    "divergences (rounding)": ("r", "KLDs below rounding error"),
+    "KLDs (below rounding error)": ("r", "KLDs below rounding error"),
     "mean": ("μ", "mean μ not finite"),
     "variance": ("v", "variance v not positive"),
 }

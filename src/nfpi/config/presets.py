@@ -79,6 +79,7 @@ def read_layers(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
         if "preset" in content or "results" in content:
             raise ConfigError(f"{file}: a preset cannot set preset or results")
         extended = content.pop("extends", None)
+        # paths in a user's file are relative to its folder
         chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
         file = None if extended is None else _find_file(str(extended), folder, chain[-1][0])
     return chain[0][0].stem, [content for _, content in reversed(chain)]

@@ -33,9 +33,9 @@ class TrainingConfig(Settings):
     """Training of the flow by maximum likelihood."""
 
     epochs: PositiveInt = 500
-    """passes over the training set, including those before the fit"""
+    """passes over the training set, including those before the prior is fitted"""
     fit_after_epochs: NonNegativeInt = 1
-    """epochs under the initial prior, before the fit"""
+    """epochs under the initial prior, before the prior is fitted"""
     batch_size: PositiveInt = 512
     optimizer: Literal["adamax", "adam", "adamw"] = "adamax"
     learning_rate: PositiveFloat = 1e-2
@@ -46,15 +46,15 @@ class TrainingConfig(Settings):
     """steps of linear warm-up"""
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: NonNegativeFloat = 0.0
-    """maximum norm of the gradient; 0: no clipping, as in the released runs"""
+    """maximum norm of the gradient; 0: no clipping, as in the authors' released code"""
     ema_decay: Fraction = 0.9999
     """largest decay of the exponential moving average: min(ema_decay, 1 − (1 + step)^−ema_power)"""
     ema_power: PositiveFloat = 0.75
     initialization_images: PositiveInt = 1024
     """augmented training images used for the data-dependent initialisation"""
     augmentation: Literal["none", "flip", "shift", "released"] = "released"
-    """augmentation of the flow's training images; released: flip, colour jitter, rotation by ±12°, crop; shift: pad and
-    crop, for digits"""
+    """augmentation of the flow's training images; released, as in the authors' code: flip, colour jitter, rotation by
+    ±12°, crop; shift: pad and crop, for digits"""
     grey_noise: NonNegativeFloat = 0.05
     """noise U[0, grey_noise), as a share of the value range, added to grey images on top of the dequantisation noise"""
     latent_noise: NonNegativeFloat = 0.05
@@ -66,7 +66,7 @@ class TrainingConfig(Settings):
     """precision of training steps: float32 (32-true), convolutions in TF32 (tf32), coupling networks in bfloat16
     (bf16-mixed); auto: bf16-mixed on GPUs that support it (A100, H100), otherwise 32-true"""
     compile: bool | Literal["auto"] = declare_added_setting("auto")
-    """whether steps on a whole batch run as one compiled graph; auto: on GPUs with Triton only;
+    """whether steps on batches of full size run as one compiled graph; auto: on GPUs with Triton only;
     the first step then takes minutes"""
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself"""

@@ -73,7 +73,7 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
     Args:
         paths: N files.
         shape: expected (C, H, W); C = 1: grey, C = 3: colour.
-        resize: whether to resize, centre-crop and convert images of another shape between grey and colour.
+        resize: whether to resize and centre-crop images of another size, and convert between grey and colour.
 
     Returns:
         (N, H, W, C), uint8.

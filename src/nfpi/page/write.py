@@ -116,7 +116,7 @@ def read_page(root: Path) -> Page:
         headlines=best,
         meanings=[
             *explain_metrics(headline.metric for headline in best),
-            *([WEIGHT] if any(map(_is_fitted, recorded)) else []),
+            *([WEIGHT] if any(map(_has_nonzero_weight, recorded)) else []),
         ],
         facts=_list_facts(recorded, costs),
         problems=_shorten_problems(problems, root),
@@ -132,7 +132,7 @@ def read_page(root: Path) -> Page:
     )
 
 
-def _is_fitted(item: RecordedRun) -> bool:
+def _has_nonzero_weight(item: RecordedRun) -> bool:
     return bool(item.run.weight)
 
 
@@ -145,7 +145,7 @@ def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
 
 
 def _list_missing(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
-    """Return the names of missing tables, and of missing figures if the preset is known."""
+    """Return the names of missing tables, and of missing figures if the preset's figures are known."""
     names = [table.name for table in tables if not table.is_made]
     if (root / FILE).is_file():
         names += [figure.name for figure in figures if not figure.is_made]

@@ -1,9 +1,10 @@
 """Fixed-point iteration of Proposition 1 for the means and covariances of the classes (Eqs. 5-7).
 
 Notation: K classes, D dimensions, c = λ / (K(K−1)), Δ_ij = μ_i − μ_j, κ the kernel of the repulsion, m_i and σ²_i the
-mean and variance of class i's latents, v_i the variance of its Gaussian. The divisor of σ²_i is N − 1, or N as in Eq. 7
-(`unbiased_variance`); with N, the fixed point of the exact update is a stationary point of Eq. 4. Means and covariances
-are updated simultaneously. Sums over pairs are computed as products of the K×K kernel with K×D (or K×D²) matrices.
+mean and variance of class i's latents, v_i the variance of its Gaussian, A_i and B_i the matrices of Eq. 7. The divisor
+of σ²_i is N − 1 with `unbiased_variance`, else N as in Eq. 7; with N, the fixed point of the exact update is a
+stationary point of Eq. 4. Means and covariances are updated simultaneously. Sums over pairs are computed as products of
+the K×K kernel with K×D (or K×D²) matrices.
 
 Isotropic covariances Σ_i = v_i I (`isotropic_variance`): the gradient of Eq. 4 with respect to a full Σ_i is
 ½ (A_i − Σ_i⁻¹ B_i Σ_i⁻¹), which is zero if Σ_i A_i Σ_i = B_i (Eq. 6). Restricted to Σ_i = v_i I it is
@@ -12,7 +13,8 @@ dL/dv_i = tr(∂L/∂Σ_i) = ½ (tr A_i − tr B_i / v_i²), so the stationary p
     v_i = (tr B_i / tr A_i)^{1/2},
 
 that is, Eq. 6 with traces instead of matrices; A_i only needs a positive trace, and only class variances are needed,
-not covariances. The released update uses A′ = ΣAΣ instead of A, and its counterpart is v_i = (tr B_i / tr A′_i)^{1/2}.
+not covariances. The update of the authors' code (`update: released`) has A′ = ΣAΣ in place of A, and
+v_i = (tr B_i / tr A′_i)^{1/2}.
 At λ = 0 the exact update converges to the mean σ̄²_i of σ²_i over dimensions, and the released one to (σ̄²_i)^{1/3}; with
 diagonal covariances, the same holds per dimension. The update of the means is unchanged.
 """
@@ -148,7 +150,7 @@ def fit_fixed_point(
             kernel = repulsion_kernel(kld, config.alpha, config.scale)
             _require(torch.isfinite(kernel).all(1), iteration, "repulsion kernel", config)
             resolved = _is_resolved(kld, config.scale, prior.num_dimensions)
-            _require(resolved.all(1), iteration, "divergences (rounding)", config)
+            _require(resolved.all(1), iteration, "KLDs (below rounding error)", config)
             updated = step(moments, prior, kernel, config, iteration)
             residuals.append(_compute_largest_change(updated, prior))
             prior = updated
@@ -221,7 +223,7 @@ def _diagonal_step(
     pooled_precision = outward @ precision
 
     if config.fit_mean:
-        # of Eq. 5: Σ_i, Σ_j⁻¹, and the sum over j of κ_ij Σ_j⁻¹; the released code averages them over dimensions
+        # Σ_i, Σ_j⁻¹ and Σ_j κ_ij Σ_j⁻¹ of Eq. 5; in the released code averaged over dimensions
         spread, tightness, pooled_tightness = variance, precision, pooled_precision
         if released and config.isotropic_mean_update:
             spread, tightness = variance.mean(1, keepdim=True), precision.mean(1, keepdim=True)
@@ -248,7 +250,7 @@ def _diagonal_step(
         b = torch.addcmul(data, variance.square(), pooled_precision, value=strength)
         if config.isotropic_variance:
             a, b = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
-        _require(a.amin(1) > 0, iteration, "A (definiteness)", config)
+        _require(a.amin(1) > 0, iteration, "A (not positive definite)", config)
         new_variance = (b / a).sqrt()
         if config.isotropic_variance:
             new_variance = new_variance.repeat(1, prior.num_dimensions)
@@ -300,15 +302,15 @@ def _full_step(
         for name, matrix in (("A", a), ("B", b)):
             finite = torch.isfinite(matrix).flatten(1).all(1)
             _require(finite, iteration, name, config)
-            _require(torch.linalg.cholesky_ex(matrix).info == 0, iteration, f"{name} (definiteness)", config)
+            _require(torch.linalg.cholesky_ex(matrix).info == 0, iteration, f"{name} (not positive definite)", config)
         try:
             new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
         except torch.linalg.LinAlgError as fault:
             # passed Cholesky, but singular up to rounding errors: report the class with the worst condition number
             worst = int((torch.linalg.cond(a) * torch.linalg.cond(b)).argmax())
-            raise FixedPointDiverged(iteration, worst, "covariance (definiteness)", config.weight) from fault
+            raise FixedPointDiverged(iteration, worst, "covariance (not positive definite)", config.weight) from fault
         definite = torch.linalg.cholesky_ex(new_covariance).info == 0
-        _require(definite, iteration, "covariance (definiteness)", config)
+        _require(definite, iteration, "covariance (not positive definite)", config)
 
     return GaussianPrior(new_mean, covariance=new_covariance)
 

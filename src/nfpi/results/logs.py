@@ -72,7 +72,7 @@ def read_cells(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]]
     ragged = next((index for index, row in enumerate(rows, 1) if len(row) != len(columns)), None)
     if ragged is not None:
         received = len(rows[ragged - 1])
-        raise CsvError(f"{path}: expected a table, received {received} cells in row {ragged} of {len(columns)} columns")
+        raise CsvError(f"{path}: expected {len(columns)} cells in each row, received {received} in row {ragged}")
     if not text.endswith("\n"):
         raise CsvError(f"{path}: expected a table whose last line is complete, received one that may be truncated")
     return columns, rows

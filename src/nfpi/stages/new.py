@@ -28,7 +28,8 @@ _PER_CLASS = 500
 _BATCH, _STEPS, _EPOCHS = 128, 1000, (10, 100)
 """batch size, steps of a training, and the limits of its epochs"""
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
-"""sides in pixels: the largest that is kept, the size of larger ones after resizing, and the divisor for two levels"""
+"""sides in pixels: the largest of images that are not resized, the largest after resizing, and a divisor of all sides, as
+two levels halve them twice"""
 _MEANING = {
     "train_per_class": " # without this line, all are used",
     "image_size": " # pixels; images are resized and cropped",
@@ -73,7 +74,7 @@ class _Images:
         folder: the image files.
         size: (H, W) of all images; None: sizes differ.
         smallest: length of the shortest side.
-        grey: whether all images are greyscale.
+        grey: whether the first training image of every class is greyscale.
     """
 
     folder: ImageFolder
@@ -190,7 +191,7 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
 
 def _quote_key(name: str) -> str:
     """Quote the name of a data set, unless YAML reads it as this string anyway."""
-    with suppress(ValueError):  # a date that does not exist
+    with suppress(ValueError):  # a name that looks like a date but is none, such as 2024-02-30
         if yaml.safe_load(name) == name:
             return name
     return json.dumps(name)

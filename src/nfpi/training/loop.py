@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from nfpi.config.base import Start
 from nfpi.config.priors import LearnedConfig
-from nfpi.evaluation import check_fit, evaluate_flow
+from nfpi.evaluation import check_shapes, evaluate_flow
 from nfpi.flows.check import check_flow
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
@@ -166,7 +166,7 @@ def continue_training(
         TrainingDiverged: the loss or a learned Gaussian is not finite.
         Interrupted: a signal asked to stop; the state is saved in the checkpoints.
     """
-    check_fit(state.flow, prior, data.train)
+    check_shapes(state.flow, prior, data.train)
     if state.step != len(state.log) * data.steps_per_epoch:
         raise ValueError(
             f"state: expected {len(state.log)} epochs of {data.steps_per_epoch} steps, received step {state.step}: "

@@ -9,8 +9,8 @@ plans, it computes the current token, and compares it with that of its last call
 - same names and sizes, other times: files whose time differs are read. If their SHA-256 is as recorded, the token is
   that of the record, and the new times are stored, so that the files are not read again; otherwise it is a new token.
 
-So copied or touched files keep the token of the record. Each stage computes the token itself before it reads anything:
-the workflow need not pass it, and cluster jobs need not list the files to evaluate params. If files change after the
+So copied or touched files keep the token of the record. Each stage computes the token itself before it reads anything,
+so it is not among Snakemake's params, for which every cluster job would list all files again. If files change after the
 workflow has planned, the tokens differ and the stage is run once more than needed; no change is missed, since the
 record has digests of what was read.
 
@@ -108,7 +108,7 @@ class SourceFiles:
 def list_source(config: DatasetConfig) -> SourceFiles:
     """List the files of a data set in a folder, and the files of its autoencoder.
 
-    Files of published data sets are not listed, since they are verified by known digests whenever they are read.
+    Files of sources with the trait `published` are not listed, since known digests verify them whenever they are read.
 
     Raises:
         DataError: a folder is missing, or does not have the structure that its source expects.
