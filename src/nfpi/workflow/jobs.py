@@ -44,7 +44,7 @@ class Jobs:
         return count_job_threads(self._get_resources(name), self.plan.config.cluster)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
-        """Return a params function for a job's number of devices (changes rerun nothing, see `params.UncomparedParam`)."""
+        """Return a params function for a job's number of devices (reruns nothing: `params.UncomparedParam`)."""
         return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
 
     def resources(
