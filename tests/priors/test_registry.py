@@ -111,6 +111,16 @@ def test_a_name_can_be_taken_once():
         register_prior("fixed_point")(lambda *_: None)
 
 
+def test_a_cell_of_a_notebook_may_be_run_again():
+    def fit_first(*_: object) -> None: ...
+    def fit_second(*_: object) -> None: ...
+
+    for fit_again in (fit_first, fit_second):
+        fit_again.__module__ = "__main__"
+        register_prior("from_a_cell", Circle)(fit_again)
+    assert PRIORS["from_a_cell"].build is fit_second
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [

@@ -52,6 +52,11 @@ class Variant:
     traits: dict[str, Any] = field(default_factory=dict)
     extension: Path | None = None
 
+    @property
+    def is_interactive(self) -> bool:
+        """Whether the variant was defined in an interactive session or notebook, where cells are run repeatedly."""
+        return self.extension is None and getattr(self.builder, "__module__", None) == "__main__"
+
     @cached_property
     def build(self) -> Callable[..., Any]:
         """The builder, imported."""
@@ -82,7 +87,7 @@ class Registry:
         builder: Callable[..., Any] | str | None = None,
         **traits: Any,
     ) -> Variant:
-        """Add a variant.
+        """Add a variant; one that was defined in an interactive session is replaced.
 
         Raises:
             ConfigError: the name is taken, or not valid in config.yaml and file names.
@@ -91,7 +96,7 @@ class Registry:
             raise ConfigError(f"{self.family} '{name}': expected a name of letters, digits and . _ + -")
         extension = _loading[-1] if _loading else None
         known = self._variants.get(name)
-        if known is not None:
+        if known is not None and not known.is_interactive:
             where = f" by {known.extension}" if known.extension else ""
             raise ConfigError(f"{self.family} '{name}' is registered already{where}")
         self._variants[name] = Variant(name, settings, builder, traits, extension)
