@@ -21,6 +21,7 @@ from nfpi.config.training import TrainingConfig
 from nfpi.flows.initialization import skip_initialization
 from nfpi.flows.matrix_exponential import MatrixExponentialFlow
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.defaults import standard_defaults
 from nfpi.runtime.tensors import FormatError, load_state, require_finite, verify_archive
 
 _ONLINE_PREFIX, _AVERAGED_PREFIX = "flow.", "ema.ema_model."
@@ -70,6 +71,7 @@ _SAFE_GLOBALS: list[Any] = [
 ]
 
 
+@standard_defaults()
 def load_release_checkpoint(path: Path | str, averaged: bool = True) -> tuple[MatrixExponentialFlow, GaussianPrior]:
     """Read the flow and the class Gaussians of a released checkpoint.
 

@@ -51,7 +51,7 @@ def sample_images(
         FloatingPointError: images are still infinite or NaN after several draws of their latents.
     """
     flow.eval()
-    prior = prior.to(dtype=torch.get_default_dtype()).to(device)
+    prior = prior.to(dtype=torch.float32).to(device)
     for index, chunk in enumerate(labels[start_batch * batch_size :].split(batch_size), start_batch):
         generator = make_generator(device, seed, "sample", index)
         chunk = chunk.to(device)

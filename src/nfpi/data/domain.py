@@ -32,7 +32,7 @@ class Domain(ABC):
             generator: source of the noise, on the device of the images; None: no noise.
 
         Returns:
-            (B, C, H, W), float.
+            (B, C, H, W), float32.
 
         Raises:
             DataError: wrong dtype or shape.
@@ -98,7 +98,7 @@ class LatentDomain(Domain):
         if images.shape[1:] != self.spread.shape:
             expected, received = tuple(self.spread.shape), tuple(images.shape[1:])
             raise DataError(f"latents: expected (C, H, W) = {expected} like their spread, received {received}")
-        x = images.to(torch.get_default_dtype())
+        x = images.to(torch.float32)
         if generator is not None and self.noise > 0:
             noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             x += noise.mul_(self.noise * self.spread.to(x))

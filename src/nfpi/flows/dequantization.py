@@ -21,9 +21,9 @@ def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: fl
             in the released code, since large parts of such images are constant.
 
     Returns:
-        (B, C, H, W), float, in [−1, 1), or in [−1, 1 + 2·grey_noise) with grey noise.
+        (B, C, H, W), float32, in [−1, 1), or in [−1, 1 + 2·grey_noise) with grey noise.
     """
-    x = images.to(torch.get_default_dtype())
+    x = images.to(torch.float32)
     if generator is not None:
         noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         # a sum near 256 has 16 binary places in float32: noise nearer to 1 would round up to the next level

@@ -14,6 +14,7 @@ from nfpi.config.flows import FLOWS
 from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.initialization import skip_initialization
+from nfpi.runtime.defaults import standard_defaults
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state
 
@@ -79,6 +80,7 @@ def build_flow(
         raise FormatError(f"{prefix}expected the weights of a flow, received others ({reason})") from None
 
 
+@standard_defaults()
 def _build(description: Mapping[str, Any]) -> ImageFlow:
     variant = FLOWS[description["kind"]]
     try:

@@ -24,6 +24,7 @@ from torch import Tensor
 from nfpi.data.domain import Domain
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.model.compilation import CompiledNets
+from nfpi.runtime.defaults import cpu_by_default
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.randomness import make_generator
 
@@ -47,7 +48,7 @@ def device_of(flow: ImageFlow) -> torch.device:
 
 @contextmanager
 def strict_inference(flow: ImageFlow, nets: CompiledNets | None = None) -> Iterator[None]:
-    """Disable gradients and compute in float32 within the context, regardless of the caller's precision.
+    """Disable gradients and compute in float32, regardless of the caller's precision and default device.
 
     Args:
         flow: flow to put in evaluation mode; its previous mode is restored at the end.
@@ -56,7 +57,8 @@ def strict_inference(flow: ImageFlow, nets: CompiledNets | None = None) -> Itera
     training = flow.training
     flow.eval()
     try:
-        with torch.no_grad(), full_precision(), nullcontext() if nets is None else nets.used_in(flow):
+        compiled = nullcontext() if nets is None else nets.used_in(flow)
+        with torch.no_grad(), full_precision(), cpu_by_default(), compiled:
             yield
     finally:
         flow.train(training)

@@ -84,7 +84,7 @@ class LearnedPrior:
 
 
 def _cast_for_flow(prior: GaussianPrior, device: torch.device) -> GaussianPrior:
-    return prior.to(dtype=torch.get_default_dtype()).to(device)  # in this order: MPS has no float64
+    return prior.to(dtype=torch.float32).to(device)  # in this order: MPS has no float64
 
 
 def prepare_epoch_prior(
