@@ -112,7 +112,7 @@ def test_samples_are_of_their_classes_and_follow_the_generator(fitted):
     first = fitted.sample(["class1", "class0"])
     torch.manual_seed(4)
     assert (fitted.sample([1, 0]) == first).all()
-    with pytest.raises(ValueError, match=r"^temperature: expected at least 0, received -1"):
+    with pytest.raises(ValueError, match=r"^temperature: expected a number of at least 0, received -1"):
         fitted.sample([0], -1)
 
 

@@ -21,7 +21,7 @@ from nfpi.model.compilation import CompiledNets
 from nfpi.model.fitting import Validation, fit_model
 from nfpi.model.hub import SharedFlow
 from nfpi.model.inference import choose_batch_size, decode_batches, device_of, encode_batches, strict_inference
-from nfpi.model.inputs import check_images, check_labels, check_latents, draw_seed
+from nfpi.model.inputs import check_images, check_labels, check_latents, check_temperature, draw_seed
 from nfpi.model.settings import parse_settings
 from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
@@ -122,7 +122,11 @@ class ClassConditionalFlow(SharedFlow):
     ) -> Self:
         """Initialise a flow on images, fit the class Gaussians to its latents, and train it under them.
 
-        Calls the same functions as the stages of the workflow, without writing files.
+        Calls the same functions as the stages of the workflow, without writing files. Called on a model, it returns a
+        new one, and leaves that model as it is.
+
+        Fits in several threads run one after the other. A fit uses torch's global random generator and restores it at
+        the end, so other threads must not use it meanwhile.
 
         Args:
             images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
@@ -136,9 +140,11 @@ class ClassConditionalFlow(SharedFlow):
                 config.yaml; None: chosen by the size of the images, see
                 :func:`nfpi.model.settings.choose_default_settings`.
             training: a mapping of the settings that differ from those of
-                :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`.
+                :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`. As no files are
+                written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
-            flip: whether mirrored images still belong to their class; used by augmentations that mirror.
+            flip: whether mirrored images still belong to their class, for augmentations that mirror; True for the
+                augmentation "flip".
             name: name of the data set, for the model's card.
             seed: seed of all random numbers; the global generator of torch is not changed.
             device: device to train on; None: a GPU if available.
@@ -178,7 +184,7 @@ class ClassConditionalFlow(SharedFlow):
 
         Raises:
             FormatError: the file is missing or damaged, or holds something else.
-            ValueError: `classes` does not have K names.
+            ValueError: `classes` does not have K distinct names.
         """
         flow, prior = load_release_checkpoint(checkpoint, averaged)
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
@@ -337,8 +343,7 @@ class ClassConditionalFlow(SharedFlow):
             ValueError: a label is not a class, or the temperature is not a number of at least 0.
             FloatingPointError: images are still infinite or NaN after several draws of their latents.
         """
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ValueError(f"temperature: expected at least 0, received {temperature}")
+        temperature = check_temperature(temperature)
         indices = torch.from_numpy(check_labels(labels, self.classes))
         with strict_inference(self.flow, self._compiled):
             drawn = sample_images(

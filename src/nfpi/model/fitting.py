@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,22 @@ from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.registry import fit
 from nfpi.runtime.allocation import require_allocated_gpu
+from nfpi.runtime.defaults import standard_defaults
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device, prepare_process
-from nfpi.runtime.precision import choose_precision
+from nfpi.runtime.divergence import Diverged
+from nfpi.runtime.precision import choose_precision, full_precision
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState
 
 Validation = float | tuple[Any, Any] | None
 """Share of the images to hold out, (images, labels), or None."""
+_FIT = RLock()
+"""held by a running fit, as fits change settings and generators of torch that all threads share"""
+_ADVICE_ON_NUMBERS = "; for numbers that are names: [str(label) for label in labels]"
+_FEW = 10
+"""Number of images of a class below which a divergence may be due to their small number."""
 
 
 class _Plain(Settings):
@@ -71,6 +79,8 @@ def fit_model(
     if training is None or isinstance(training, Mapping):
         training = {**block.training, **(training or {})}
     config = choose_training(training, epochs, block.kind, max(height, width), len(train))
+    if config.augmentation == "flip" and not plain.flip:
+        raise ValueError("flip: expected True, as training has augmentation 'flip', received False")
     method = choose_prior(prior)
     description = {
         "kind": block.kind,
@@ -79,8 +89,12 @@ def fit_model(
     }
     with _training_device(device, config.precision) as place:
         data = TrainingData(train, held_out, config, place.device)
-        initial = start_training(data, description, method.start, seed, place, progress=progress)
-        state, final, prior_config = _train(initial, data, place, method, plain.weight, progress)
+        try:
+            initial = start_training(data, description, method.start, seed, place, progress=progress)
+            state, final, prior_config = _train(initial, data, place, method, plain.weight, progress)
+        except Diverged as fault:
+            fault.message = f"{fault}{_describe_class(fault.class_index, train)}"
+            raise
     last = state.log[-1]
     validated = {
         "n": None if held_out is None else len(held_out),
@@ -128,6 +142,17 @@ def _train(
     return state, final, prior_config
 
 
+def _describe_class(index: int | None, train: ImageSet) -> str:
+    """Return what the message of a divergence adds on class `index`: its name, and the size of a small class."""
+    if index is None:
+        return ""
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    smallest = int(counts.argmin())
+    name = f"; class {index} is '{train.classes[index]}'" if train.classes[index] != str(index) else ""
+    few = f"; class '{train.classes[smallest]}' has only {counts[smallest]} training images"
+    return name + (few if counts[smallest] < _FEW else "")
+
+
 def make_sets(
     images: Any,
     labels: Any,
@@ -153,13 +178,14 @@ def make_sets(
         if len(validation) != 2:
             raise ValueError(f"validation: expected (images, labels), received {len(validation)} values")
         others = check_images(validation[0], (array.shape[3], *array.shape[1:3]), what="validation images")
-        held_out = ImageSet(others, check_labels(validation[1], names, len(others)), meta)
+        held_out = ImageSet(others, check_labels(validation[1], names, len(others), "validation labels"), meta)
     elif validation is not None:
-        if not isinstance(validation, int | float):
+        if isinstance(validation, bool) or not isinstance(validation, int | float | np.integer | np.floating):
             raise ValueError(
                 f"validation: expected a share between 0 and 1, or (images, labels), received {validation!r}"
             )
-        kept, left = _split(indices, validation, seed)
+        # 0.2 in float32 is 0.20000000298…, of which the decimal is meant
+        kept, left = _split(indices, float(str(validation)), seed)
         held_out = ImageSet(array[left], indices[left], meta)
         array, indices = array[kept], indices[kept]
     counts = np.bincount(indices, minlength=len(names))
@@ -167,9 +193,10 @@ def make_sets(
         raise ValueError(f"labels: expected two classes or more, received {len(names)}")
     if counts.min() < 2:
         poorest = int(counts.argmin())
+        unused = classes is None and not counts[poorest] and not are_class_names(to_array(labels, "labels"))
         raise ValueError(
             f"labels: expected at least two training images of each class, received {counts[poorest]} of "
-            f"'{names[poorest]}'"
+            f"'{names[poorest]}'{_ADVICE_ON_NUMBERS if unused else ''}"
         )
     return ImageSet(array, indices, meta), held_out
 
@@ -196,8 +223,8 @@ def _choose_class_names(labels: Any, classes: Sequence[str] | None) -> list[str]
         low, high = int(found.min()), int(found.max())
         if low < 0 or high >= found.size:  # K classes need K images or more
             raise ValueError(
-                f"labels: expected indices of classes, 0 to K − 1, received {low if low < 0 else high}; for numbers "
-                "that are names: [str(label) for label in labels]"
+                f"labels: expected indices of classes, 0 to K − 1, received {low if low < 0 else high}"
+                f"{_ADVICE_ON_NUMBERS}"
             )
         return [str(index) for index in range(high + 1)]
     return []  # rejected by check_labels
@@ -222,16 +249,17 @@ def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.
 
 @contextmanager
 def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
-    """Make the device of a fit; afterwards, restore the state of the process, including random generators."""
-    deterministic = torch.get_deterministic_debug_mode()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    tf32 = torch.backends.cudnn.allow_tf32
+    """Make the device of a fit; afterwards, restore the state of the process, including random generators.
+
+    Fits run one at a time. Gradients, precision, and the dtype and device of new tensors are those of a new process,
+    whatever the caller has set.
+    """
     wanted = None if device is None else torch.device(device)
     if wanted is not None:
         precision = choose_precision(precision, wanted)
         if precision != "32-true":
             raise ValueError(f"device: expected None with precision {precision}, received {wanted}")
-    try:
+    with _FIT, _settings_restored(), standard_defaults(), full_precision(), torch.inference_mode(False):
         if wanted is None:
             chosen = make_device(precision)
         else:
@@ -240,8 +268,18 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
             prepare_process(wanted)
             chosen = Device(wanted)
         gpus = [chosen.device] if chosen.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=gpus):
+        with torch.random.fork_rng(devices=gpus), torch.enable_grad():
             yield chosen
+
+
+@contextmanager
+def _settings_restored() -> Iterator[None]:
+    """Restore, after the context, the settings of torch that :func:`nfpi.runtime.devices.prepare_process` changes."""
+    deterministic = torch.get_deterministic_debug_mode()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
     finally:
         torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

@@ -10,16 +10,10 @@ import torch
 
 _CHANNELS = (1, 2, 3, 4)
 """possible numbers of channels of images of unknown size"""
-_ADVICE_ON_TYPES = {
-    "f": "; for values in [0, 1]: (255 * images).round().astype('uint8')",
-    "i": "; for values from 0 to 255: images.astype('uint8')",
-    "b": "; for black and white: 255 * images.astype('uint8')",
-}
-"""hints by the kind of a NumPy dtype"""
 
 
 def to_array(values: Any, what: str) -> np.ndarray:
-    """Convert a tensor on any device, or an array-like, to a NumPy array.
+    """Convert a tensor on any device, or an array-like, to a NumPy array; bfloat16, which NumPy lacks, to float32.
 
     Args:
         values: numbers or names.
@@ -30,7 +24,8 @@ def to_array(values: Any, what: str) -> np.ndarray:
     """
     try:
         if isinstance(values, torch.Tensor):
-            return np.asarray(values.detach().cpu().numpy())
+            values = values.detach().cpu()
+            return np.asarray((values.float() if values.dtype == torch.bfloat16 else values).numpy())
         return np.asarray(values)
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
@@ -57,8 +52,10 @@ def check_images(
     array = to_array(images, what)
     expected = "(N, H, W, C)" if shape is None else f"(N, {shape[1]}, {shape[2]}, {shape[0]})"
     if array.dtype.name != dtype:
-        advice = _ADVICE_ON_TYPES.get(array.dtype.kind, "") if dtype == "uint8" else ""
-        raise ValueError(f"{what}: expected {dtype}, received {array.dtype}{advice}")
+        tensor = isinstance(images, torch.Tensor)
+        received = str(images.dtype).removeprefix("torch.") if tensor else str(array.dtype)
+        advice = _suggest_conversion(array, tensor) if dtype == "uint8" else ""
+        raise ValueError(f"{what}: expected {dtype}, received {received}{advice}")
     found = tuple(array.shape)
     if array.ndim == 3 and (found[1:] == shape[1:] and shape[0] == 1 if shape else found[2] not in _CHANNELS):
         array = array[..., None]
@@ -72,10 +69,27 @@ def check_images(
     return array
 
 
+def _suggest_conversion(array: np.ndarray, tensor: bool) -> str:
+    """Suggest how to convert images with these values to uint8."""
+    to_uint8 = "to(torch.uint8)" if tensor else "astype('uint8')"
+    if array.dtype.kind == "b":
+        return f"; for black and white: 255 * images.{to_uint8}"
+    if array.dtype.kind not in "fiu" or not array.size:
+        return ""
+    low, high = float(array.min()), float(array.max())
+    if array.dtype.kind == "f" and 0 <= low <= high <= 1:
+        return f"; for values in [0, 1]: (255 * images).round().{to_uint8}"
+    if not 0 <= low <= high <= 255 or (array % 1).any():
+        return f"; for values from {low:g} to {high:g}: scale them to 0 … 255, then .round().{to_uint8}"
+    scaled = f", but if {high:g} is white: (255 / {high:g} * images).round().{to_uint8}" if 0 < high < 128 else ""
+    return f"; for values from 0 to 255: images.{to_uint8}{scaled}"
+
+
 def _suggest_correction(found: tuple[int, ...], shape: tuple[int, int, int] | None) -> str:
     """Suggest how to correct images of this shape."""
-    single = found in ((shape[1], shape[2], shape[0]), shape) if shape else len(found) == 3
-    if single:
+    if shape is None and len(found) == 3:
+        return "; for a single image: images[None]; for grey images: images[..., None]"
+    if shape and found in ((shape[1], shape[2], shape[0]), shape, shape[1:] if shape[0] == 1 else shape):
         return "; for a single image: images[None]"
     if len(found) == 2:
         return "; for images as rows: images.reshape(N, H, W, C)"
@@ -84,36 +98,39 @@ def _suggest_correction(found: tuple[int, ...], shape: tuple[int, int, int] | No
     return ""
 
 
-def check_labels(labels: Any, classes: Sequence[str], count: int | None = None) -> np.ndarray:
+def check_labels(labels: Any, classes: Sequence[str], count: int | None = None, what: str = "labels") -> np.ndarray:
     """Convert labels to class indices, (N,), int64.
 
     Args:
         labels: (N,), indices in [0, K) or names of classes; an array, a tensor or a list.
         classes: names of the K classes.
         count: N; None: any.
+        what: name of the labels in messages.
 
     Raises:
         ValueError: they have another shape or dtype, are empty, or are not of these classes.
     """
-    array = to_array(labels, "labels")
+    array = to_array(labels, what)
     if array.ndim != 1 or (count is not None and len(array) != count):
         expected = "(N,)" if count is None else f"({count},), one for each image"
-        raise ValueError(f"labels: expected {expected}, received {tuple(array.shape)}")
+        single = array.ndim == 0 and (array.dtype.kind in "iu" or are_class_names(array))
+        advice = f"; for a single one: [{array.item()!r}]" if single else ""
+        raise ValueError(f"{what}: expected {expected}, received {tuple(array.shape)}{advice}")
     if not len(array):
-        raise ValueError("labels: expected at least one, received none")
+        raise ValueError(f"{what}: expected at least one, received none")
     if array.dtype.kind in "iu":
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= len(classes):
-            raise ValueError(f"labels: expected 0 to {len(classes) - 1}, received {low if low < 0 else high}")
+            raise ValueError(f"{what}: expected 0 to {len(classes) - 1}, received {low if low < 0 else high}")
         return array.astype(np.int64)
     if not are_class_names(array):
         advice = "; for whole numbers: labels.astype(int)" if array.dtype.kind in "fb" else ""
-        raise ValueError(f"labels: expected indices or names of classes, received {array.dtype}{advice}")
+        raise ValueError(f"{what}: expected indices or names of classes, received {array.dtype}{advice}")
     index_of = {name: index for index, name in enumerate(classes)}
     unknown = next((name for name in array.tolist() if name not in index_of), None)
     if unknown is not None:
         some = ", ".join(map(str, classes[:10])) + (", …" if len(classes) > 10 else "")
-        raise ValueError(f"labels: expected classes of the model ({some}), received '{unknown}'")
+        raise ValueError(f"{what}: expected classes of the model ({some}), received '{unknown}'")
     return np.array([index_of[name] for name in array.tolist()], np.int64)
 
 
@@ -146,6 +163,14 @@ def check_latents(latents: Any, shape: tuple[int, int, int]) -> torch.Tensor:
     if not np.isfinite(array).all():
         raise ValueError("latents: expected finite numbers, received NaN or infinity")
     return torch.from_numpy(np.ascontiguousarray(array, np.float32)).view(-1, *shape)
+
+
+def check_temperature(temperature: Any) -> float:
+    """Return a temperature as a float; raises ValueError unless it is a finite number of at least 0."""
+    value = to_array(temperature, "temperature")
+    if value.ndim or value.dtype.kind not in "fiu" or not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"temperature: expected a number of at least 0, received {temperature!r}")
+    return float(value)
 
 
 def draw_seed(generator: torch.Generator | None) -> int:

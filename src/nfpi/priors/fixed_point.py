@@ -73,7 +73,10 @@ class FixedPointResult:
     def warn_unless_converged(self) -> Self:
         """Log a warning if the iteration did not converge, and return self."""
         if not self.converged:
-            logger.warning("not converged after %d iterations: the last Gaussians are used", self.iterations)
+            logger.warning(
+                "not converged after %d iterations: the last Gaussians are used; a smaller λ may converge",
+                self.iterations,
+            )
         return self
 
 
@@ -97,7 +100,7 @@ class FixedPointDiverged(Diverged):
         self.residuals: list[tuple[float, float]] = []
 
     def __str__(self) -> str:
-        return (
+        return self.message or (
             f"fixed-point iteration diverged at iteration {self.iteration}: {self.quantity} of class "
             f"{self.class_index} (λ = {self.weight:g}; a smaller λ may converge)"
         )
