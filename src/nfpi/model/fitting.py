@@ -26,7 +26,7 @@ from nfpi.runtime.defaults import standard_defaults
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device, prepare_process
 from nfpi.runtime.divergence import Diverged
-from nfpi.runtime.precision import choose_precision, full_precision
+from nfpi.runtime.precision import choose_precision, full_precision, outside_autocast
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
 from nfpi.training.state import TrainingState
@@ -259,7 +259,14 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
         precision = choose_precision(precision, wanted)
         if precision != "32-true":
             raise ValueError(f"device: expected None with precision {precision}, received {wanted}")
-    with _FIT, _settings_restored(), standard_defaults(), full_precision(), torch.inference_mode(False):
+    with (
+        _FIT,
+        _settings_restored(),
+        standard_defaults(),
+        full_precision(),
+        outside_autocast(),
+        torch.inference_mode(False),
+    ):
         if wanted is None:
             chosen = make_device(precision)
         else:

@@ -77,6 +77,24 @@ def full_precision() -> Iterator[None]:
 
 
 @contextmanager
+def outside_autocast() -> Iterator[None]:
+    """Leave, within the context, the blocks of :func:`torch.autocast` that the caller is in, even disabled ones.
+
+    Autocast keeps the weights that it has rounded until the outermost block ends. In a block around a whole training,
+    every step would compute with the weights of the first.
+    """
+    depth = torch.autocast_increment_nesting()
+    for _ in range(depth):
+        torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        for _ in range(depth - 1):
+            torch.autocast_increment_nesting()
+
+
+@contextmanager
 def tensor_float32() -> Iterator[None]:
     """Allow TF32 in float32 convolutions on GPUs that support it, but not in matrix products.
 
