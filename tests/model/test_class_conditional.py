@@ -171,6 +171,22 @@ def test_the_global_state_is_left_alone(fitted, images: ImageSet):
     fitted.flow.eval()
 
 
+def test_results_do_not_depend_on_the_state_that_the_caller_left_torch_in(fitted, images, state_of_caller):
+    def compute() -> list[np.ndarray]:
+        latents = fitted.encode(images.images)
+        generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+        drawn = fitted.sample([0, 1, 2], 0.5, generators[0])
+        variants = fitted.augment(images.images, images.labels, generator=generators[1], variants=1)
+        return [latents, fitted.decode(latents), fitted.log_prob(images.images), drawn, variants]
+
+    expected = compute()
+    with state_of_caller:
+        found = compute()
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert (one == other).all()
+
+
 def test_it_is_shown_in_one_line(fitted):
     assert repr(fitted) == "ClassConditionalFlow(flow='matrix_exponential', image=(8, 8, 1), num_classes=3)"
 

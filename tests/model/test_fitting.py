@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +133,49 @@ def test_a_fit_repeats_itself_and_leaves_the_global_state_alone(images):
     assert (one.encode(images.images) != third.encode(images.images)).any()
 
 
+def test_a_fit_does_not_depend_on_the_state_that_the_caller_left_torch_in(images, state_of_caller, tmp_path):
+    expected = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
+    before = torch.get_default_dtype()
+    with state_of_caller:
+        inside = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+        model = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
+        assert (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()) == inside
+        model.save_pretrained(tmp_path)
+        read = ClassConditionalFlow.from_pretrained(tmp_path)
+    assert torch.get_default_dtype() == before
+    for name, weights in expected.flow.state_dict().items():
+        for found in (model, read):
+            assert torch.equal(found.flow.state_dict()[name], weights), name
+    assert torch.equal(read.prior.mean, expected.prior.mean)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_mixed_precision_is_that_of_the_fit(images, enabled):
+    """Autocast around a whole fit would keep the rounded weights of its first step."""
+    mixed = QUICK | {"training": {"precision": "bf16-mixed"}}
+    expected = ClassConditionalFlow.fit(images.images, images.labels, **mixed)
+    with torch.autocast("cpu", enabled=enabled):
+        found = ClassConditionalFlow.fit(images.images, images.labels, **mixed)
+        assert torch.is_autocast_enabled("cpu") == enabled
+    assert (found.encode(images.images) == expected.encode(images.images)).all()
+
+
+def test_fits_in_threads_do_not_disturb_each_other(images):
+    augmented = QUICK | {"training": {"augmentation": "shift"}}
+
+    def fit(seed: int) -> np.ndarray:
+        return ClassConditionalFlow.fit(images.images, images.labels, seed=seed, **augmented).encode(images.images)
+
+    expected = [fit(seed) for seed in range(3)]
+    state, mode = torch.random.get_rng_state(), torch.get_deterministic_debug_mode()
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(fit, range(3)))
+    for one, other in zip(found, expected, strict=True):
+        assert (one == other).all()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.get_deterministic_debug_mode() == mode
+
+
 def test_the_bar_is_shown_where_it_is_wished(images, capsys):
     ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
     assert not capsys.readouterr().err
@@ -149,11 +193,42 @@ def test_a_divergence_is_one_line(images):
         )
 
 
+@pytest.mark.parametrize("method", [{"update": "exact"}, {"method": "repeated_fixed_point", "update": "exact"}])
+def test_a_divergence_names_its_class_and_a_small_one(images, method):
+    names = np.array(["wasp", "ant", "bee"])[images.labels]
+    few = np.sort(np.concatenate([np.flatnonzero(names != "ant"), np.flatnonzero(names == "ant")[:4]]))
+    for kept, advice in ((slice(None), ""), (few, "; class 'ant' has only 4 training images")):
+        with pytest.raises(Diverged) as error:
+            ClassConditionalFlow.fit(images.images[kept], names[kept], **QUICK | {"weight": 1e12, "prior": method})
+        name = ["ant", "bee", "wasp"][error.value.class_index]
+        assert str(error.value).endswith(f"; class {error.value.class_index} is '{name}'{advice}")
+
+
+def test_a_share_may_be_a_number_of_numpy(images):
+    for share in (np.float32(0.2), np.float64(0.2)):
+        model = ClassConditionalFlow.fit(images.images, images.labels, validation=share, **QUICK)
+        assert model.config["validation"]["n"] == 12
+
+
+def test_images_are_mirrored_where_the_caller_allows_it(images):
+    mirrored = QUICK | {"training": {"augmentation": "flip"}}
+    with pytest.raises(ValueError, match=r"^flip: expected True with augmentation 'flip'"):
+        ClassConditionalFlow.fit(images.images, images.labels, **mirrored)
+    model = ClassConditionalFlow.fit(images.images, images.labels, flip=True, **mirrored)
+    usual = ClassConditionalFlow.fit(images.images, images.labels, **QUICK)
+    assert (model.encode(images.images) != usual.encode(images.images)).any()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"labels": [0] * 60}, "expected two classes or more, received 1"),
         ({"labels": [0] * 30 + [2] * 30}, "at least two training images of each class, received 0 of '1'"),
+        (
+            {"labels": [1, 2] * 30},
+            "received 0 of '0'; for numbers that are names: [str(label) for label in labels]",
+        ),
+        ({"labels": ["a"] * 59 + ["b"]}, "at least two training images of each class, received 1 of 'b'"),
         ({"labels": [0, 1]}, "expected (60,), one for each image, received (2,)"),
         ({"labels": [-1, 0] * 30}, "expected indices of classes, 0 to K − 1, received -1"),
         ({"labels": [0, 10**12] * 30}, "expected indices of classes, 0 to K − 1, received 1000000000000"),
@@ -164,6 +239,11 @@ def test_a_divergence_is_one_line(images):
         ({"weight": None}, "weight: Input should be a valid number, received None"),
         ({"name": 3}, "name: Input should be a valid string, received 3"),
         ({"validation": "some"}, "validation: expected a share between 0 and 1, or (images, labels), received 'some'"),
+        ({"validation": True}, "validation: expected a share between 0 and 1, or (images, labels), received True"),
+        (
+            {"validation": (np.zeros((3, 8, 8, 1), np.uint8), [0, 1])},
+            "validation labels: expected (3,), one for each image, received (2,)",
+        ),
         ({"validation": (1, 2, 3)}, "validation: expected (images, labels), received 3 values"),
         ({"classes": 3}, "classes: expected the names of the classes, received 3"),
         ({"flow": 3}, "flow: expected settings by their names, received 3"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfpi.model.inputs import check_images, check_labels, check_latents
+from nfpi.model.inputs import check_images, check_labels, check_latents, check_temperature
 
 GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 CLASSES = ["ant", "bee", "cat"]
@@ -42,6 +42,27 @@ def test_images_become_arrays_with_channels_last(shape, known):
         (np.zeros((8, 8, 3), np.uint8), None, "received (8, 8, 3); for a single image: images[None]"),
         (np.zeros((8, 64), np.uint8), GREY, "received (8, 64); for images as rows"),
         (np.zeros((2, 8, 8, 3), int), COLOUR, "expected uint8, received int64; for values from 0 to 255"),
+        (np.full((2, 8, 8, 3), 0.5), None, "for values in [0, 1]: (255 * images).round().astype('uint8')"),
+        (torch.full((2, 8, 8, 3), 0.5), None, "for values in [0, 1]: (255 * images).round().to(torch.uint8)"),
+        (torch.full((2, 8, 8, 3), 200.0), None, "received float32; for values from 0 to 255: images.to(torch.uint8)"),
+        (
+            np.full((2, 8, 8), 16.0),
+            None,
+            "for values from 0 to 255: images.astype('uint8'), but if 16 is white: (255 / 16 * images)",
+        ),
+        (np.full((2, 8, 8), 2.5), None, "received float64; for values from 2.5 to 2.5: scale them to 0 … 255"),
+        (np.full((2, 8, 8), -1.0), None, "received float64; for values from -1 to -1: scale them to 0 … 255"),
+        (np.full((2, 8, 8), 65535, np.uint16), None, "received uint16; for values from 65535 to 65535: scale them"),
+        (np.ones((2, 8, 8), bool), None, "received bool; for black and white: 255 * images.astype('uint8')"),
+        (torch.ones(2, 8, 8, dtype=torch.bool), None, "for black and white: 255 * images.to(torch.uint8)"),
+        (torch.ones(2, 8, 8, dtype=torch.bfloat16), None, "expected uint8, received bfloat16; for values in [0, 1]"),
+        (np.zeros((0, 8, 8)), None, "expected uint8, received float64"),
+        (np.zeros((8, 8), np.uint8), GREY, "received (8, 8); for a single image: images[None]"),
+        (
+            np.zeros((60, 4, 4), np.uint8),
+            None,
+            "for a single image: images[None]; for grey images: images[..., None]",
+        ),
         ([[0, 1], [2]], None, "images: expected an array, received list"),
         (torch.zeros(2, 8, 8, 3, device="meta"), None, "images: expected an array, received Tensor"),
         (np.zeros((0, 8, 8, 3), np.uint8), COLOUR, "expected at least one, received (0, 8, 8, 3)"),
@@ -81,6 +102,8 @@ def test_labels_become_indices(labels):
         ([True, False], "expected indices or names of classes, received bool"),
         ([0, 1, 2], "expected (2,), one for each image, received (3,)"),
         ([[0, 1]], "received (1, 2)"),
+        (2, "received (); for a single one: [2]"),
+        ("bee", "received (); for a single one: ['bee']"),
     ],
 )
 def test_other_labels_are_refused(labels, message):
@@ -96,3 +119,19 @@ def test_latents_are_rows_or_images_of_finite_numbers():
     for wrong in (z[:, :10], z[:0], z * np.nan, z > 0):
         with pytest.raises(ValueError, match=r"^latents: "):
             check_latents(wrong, GREY)
+
+
+def test_latents_in_bfloat16_are_numbers():
+    assert check_latents(torch.ones(2, 64, dtype=torch.bfloat16), GREY).dtype == torch.float32
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8, np.float32(0.5), torch.tensor(0.5)])
+def test_temperatures_are_numbers(temperature):
+    assert check_temperature(temperature) == float(temperature)
+
+
+@pytest.mark.parametrize("temperature", ["0.8", None, -0.1, float("nan"), float("inf"), [0.8], True])
+def test_other_temperatures_are_refused(temperature):
+    with pytest.raises(ValueError, match=r"^temperature: expected a number of at least 0, received ") as error:
+        check_temperature(temperature)
+    assert str(error.value).endswith(repr(temperature))

@@ -36,6 +36,7 @@ Validation = float | tuple[Any, Any] | None
 _FIT = RLock()
 """held by a running fit, as fits change settings and generators of torch that all threads share"""
 _ADVICE_ON_NUMBERS = "; for numbers that are names: [str(label) for label in labels]"
+"""hint for integer labels that are not the indices 0 to K − 1"""
 _FEW = 10
 """Number of images of a class below which a divergence may be due to their small number."""
 
@@ -80,7 +81,9 @@ def fit_model(
         training = {**block.training, **(training or {})}
     config = choose_training(training, epochs, block.kind, max(height, width), len(train))
     if config.augmentation == "flip" and not plain.flip:
-        raise ValueError("flip: expected True, as training has augmentation 'flip', received False")
+        raise ValueError(
+            "flip: expected True with augmentation 'flip', which otherwise has no effect, received False"
+        )
     method = choose_prior(prior)
     description = {
         "kind": block.kind,
