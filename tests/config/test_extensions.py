@@ -110,6 +110,17 @@ def test_a_file_is_run_once_and_again_when_it_has_changed(project):
     assert metric("brier").decimals == 1
 
 
+def test_files_may_be_named_by_text_but_a_single_path_is_refused(project):
+    path = project.write("brier.py", BRIER)
+    load_extensions([str(path)])
+    assert METRICS["brier"].extension == path.resolve()
+    for single in (path, str(path)):
+        with pytest.raises(
+            ConfigError, match=r"expected a list of files, received one path; for one file: \[\".*py\"\]$"
+        ):
+            load_extensions(single)
+
+
 def test_what_a_file_no_longer_registers_is_gone(project):
     path = project.write("mine.py", SIMPLEX + BRIER)
     load_extensions([path])

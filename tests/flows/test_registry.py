@@ -162,6 +162,7 @@ def test_flow_of_a_file_that_is_not_loaded_says_how_to_load_it(tmp_path):
         build_flow(_small(kind="unheard"), build_flow(_small()).state_dict(), path)
     assert str(caught.value).startswith(f"{path}: unknown kind of flow 'unheard'")
     assert 'nfpi.config.load_extensions(["my_flow.py"])' in str(caught.value)
+    assert "nfpi --extensions my_flow.py" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -23,15 +23,21 @@ REGISTRIES: tuple[Registry, ...] = (FLOWS, PRIORS, CLASSIFIERS, SOURCES, METRICS
 _loaded: dict[Path, str] = {}
 
 
-def load_extensions(files: Iterable[Path]) -> None:
+def load_extensions(files: Iterable[Path | str]) -> None:
     """Load these extension files, and unload all others.
 
     A file is executed when it is first loaded, and again after it has changed; this registers what it defines.
 
+    Args:
+        files: paths of the files.
+
     Raises:
-        ConfigError: a file is missing or fails; one line with its name and the line number.
+        ConfigError: `files` is a single path; or a file is missing or fails, in one line with its name and the line
+            number.
     """
-    named = {file.resolve(): file for file in files}
+    if isinstance(files, str | Path):
+        raise ConfigError(f'extensions: expected a list of files, received one path; for one file: ["{files}"]')
+    named = {Path(file).resolve(): file for file in files}
     for path in _loaded.keys() - named.keys():
         _forget(path)
     for path, file in named.items():

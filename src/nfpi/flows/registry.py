@@ -117,7 +117,10 @@ def check_description(description: object, path: Path | None) -> None:
     try:
         variant = FLOWS[found.kind]
     except ConfigError as error:
-        advice = 'for a flow of your own load its file first: nfpi.config.load_extensions(["my_flow.py"])'
+        advice = (
+            'for a flow of your own load its file first: nfpi.config.load_extensions(["my_flow.py"]), in a shell '
+            "nfpi --extensions my_flow.py …"
+        )
         raise ConfigError(f"{prefix}{error}; {advice}") from None
     try:
         variant.settings.model_validate(found.settings)
