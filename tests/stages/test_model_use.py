@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nfpi import ClassConditionalFlow
+from nfpi.flows.registry import build_flow
+from nfpi.priors import GaussianPrior
 from nfpi.results.intervals import wilson_interval
 
 from .conftest import call, list_files, read_error_line
@@ -251,9 +254,28 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(here, capsys):
     assert (here / "out/thesis.tex").read_text() == "mine"
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("command", ["classify", "score", "sample", "augment-folder"])
+def test_a_model_of_other_channels_than_those_of_files_is_one_line(here, capsys, channels, command):
+    flow = build_flow({"kind": "matrix_exponential", "shape": [channels, 8, 8], "settings": TINY})
+    prior = GaussianPrior(torch.zeros(3, channels * 64), torch.ones(3, channels * 64))
+    data = {"name": None, "classes": CLASSES, "dtype": "uint8", "extra": {}}
+    config = {"seed": 0, "training": {"grey_noise": 0.0, "latent_noise": 0.0}, "data": data}
+    ClassConditionalFlow(flow, prior, config).save_pretrained("other")
+    options = {"classify": ["images"], "score": ["images"], "sample": ["--output", "a.png"]}
+    assert call(command, "other", *options.get(command, ["images", "--output", "out"])) == 1
+    message = f"other: expected a model of images of 1 or 3 channels, received {channels}"
+    assert message in read_error_line(capsys)
+
+
 def test_a_missing_or_damaged_model_is_one_line(here, capsys):
     assert call("classify", "./nowhere", "images") == 1
     assert "nowhere" in read_error_line(capsys)
+    for name in ("model/config.json", "model/model.safetensors"):
+        assert call("classify", name, "images") == 1
+        assert f"{name}: expected a folder with a model, received a file; its folder is model" in read_error_line(
+            capsys
+        )
     shutil.copytree(here / "model", here / "cut", symlinks=False)
     weights = here / "cut/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])

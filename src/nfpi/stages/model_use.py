@@ -104,7 +104,6 @@ def sample(command: Sample) -> None:
     if command.output is not None and command.output.suffix.lower() != ".png":
         raise ConfigError(f"--output: expected a file NAME.png, received {command.output}")
     model = _read_model(command.model)
-    _require_png(model, command.model)
     classes = command.classes or model.classes
     unknown = next((name for name in classes if name not in model.classes), None)
     if unknown is not None:
@@ -139,7 +138,6 @@ def augment_folder(command: AugmentFolder) -> None:
     """
     _require_new(command.output, command.overwrite)
     model = _read_model(command.model)
-    _require_png(model, command.model)
     files_by_class = find_labelled_images(command.folder, model.classes)
     for of_class in files_by_class:
         if len(of_class) == 1:
@@ -160,18 +158,15 @@ def augment_folder(command: AugmentFolder) -> None:
 
 
 def _read_model(name: str) -> ClassConditionalFlow:
-    """Load a model of pixels on the best available device; files listed in a manifest are verified."""
+    """Load a model of grey or colour pixels on the best available device; files listed in a manifest are verified."""
     for file in (CONFIG, WEIGHTS):
         find_product(Path(name) / file)  # raises if the file does not match its manifest
     model = ClassConditionalFlow.from_pretrained(name)
     if model.domain.dtype != "uint8":
         raise ConfigError(f"{name}: expected a model of 8-bit pixels, received one of latents of an autoencoder")
-    return model.to(make_device().device)
-
-
-def _require_png(model: ClassConditionalFlow, name: str) -> None:
-    if model.shape[2] not in (1, 3):
+    if model.shape[2] not in (1, 3):  # image files are read and written as grey or RGB
         raise ConfigError(f"{name}: expected a model of images of 1 or 3 channels, received {model.shape[2]}")
+    return model.to(make_device().device)
 
 
 def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -> None:
