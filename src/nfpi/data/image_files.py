@@ -86,8 +86,8 @@ def _describe_deep_channels(file: Image.Image) -> str:
     return ""
 
 
-def check_size(path: Path, image: np.ndarray, size: tuple[int, ...]) -> None:
-    """Raise DataError unless an image (H, W, 3) has this size (H, W)."""
+def check_size(path: Path, image: np.ndarray, size: tuple[int, ...], setting: str = "image_size") -> None:
+    """Raise DataError, which advises to set `setting`, unless an image (H, W, 3) has this size (H, W)."""
     if image.shape[:2] != size:
         expected, received = (f"{width}×{height}" for height, width in (size, image.shape[:2]))
-        raise DataError(f"{path}: expected {expected} pixels like the others (or set image_size), received {received}")
+        raise DataError(f"{path}: expected {expected} pixels like the others (or set {setting}), received {received}")

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import struct
 import zlib
@@ -8,7 +9,15 @@ import pytest
 from PIL import Image
 
 from nfpi.config import DatasetConfig
-from nfpi.data import DataError, export_imagefolder, load_source, prepare_dataset, read_image_set, write_image_set
+from nfpi.data import (
+    DataError,
+    export_imagefolder,
+    load_source,
+    prepare_dataset,
+    read_image_folder,
+    read_image_set,
+    write_image_set,
+)
 from nfpi.data.image_files import SUFFIXES, read_image, read_image_size
 from nfpi.data.sources.imagefolder import list_image_folder, read_image_files
 
@@ -44,6 +53,27 @@ def test_export_of_grey_images_and_odd_class_names(tmp_path):
     read, grey = read_image_files(tmp_path / "png", ["-./00001.png", "T-shirt-top/00000.png"])
     assert grey
     assert np.array_equal(read, np.repeat(images[::-1], 3, axis=3))
+
+
+def _write_greys(folder, *sizes):
+    for name, size in zip("ab", sizes, strict=True):
+        (folder / name).mkdir(parents=True)
+        Image.new("L", size).save(folder / name / "1.png")
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "4", (4, 4), True, 2**15])
+def test_a_size_of_no_image_is_one_line(tmp_path, size):
+    _write_greys(tmp_path / "png", (4, 4), (4, 4))
+    message = f"size: expected a whole number from 1 to 16384 or None, received {size!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_image_folder(tmp_path / "png", size=size)
+
+
+def test_images_of_two_sizes_name_the_argument(tmp_path):
+    _write_greys(tmp_path / "png", (4, 4), (6, 5))
+    with pytest.raises(DataError, match=r"1\.png: expected 4×4 pixels like the others \(or set size\), received 6×5"):
+        read_image_folder(tmp_path / "png")
+    assert read_image_folder(tmp_path / "png", size=np.int64(4))[0].shape == (2, 4, 4, 1)
 
 
 def test_export_refuses_latents(tmp_path):

@@ -169,7 +169,11 @@ def list_classes(folder: Path) -> list[str]:
 
 
 def read_image_files(
-    root: Path, names: Sequence[str], image_size: int | None = None, shape: tuple[int, int] | None = None
+    root: Path,
+    names: Sequence[str],
+    image_size: int | None = None,
+    shape: tuple[int, int] | None = None,
+    setting: str = "image_size",
 ) -> tuple[np.ndarray, bool]:
     """Read image files into memory.
 
@@ -178,6 +182,7 @@ def read_image_files(
         names: paths of the files relative to `root`.
         image_size: size S that images are resized and centre-cropped to; None: no resizing.
         shape: expected (H, W); None: that of the first image.
+        setting: name of `image_size` in errors.
 
     Returns:
         Images (N, H, W, 3), uint8, and whether all files are grey (equal channels).
@@ -191,7 +196,7 @@ def read_image_files(
     for index, name in enumerate(names):
         path = root / name
         image, mode = read_image(path, image_size)
-        check_size(path, image, images.shape[1:3])
+        check_size(path, image, images.shape[1:3], setting)
         images[index] = image
         grey &= mode == "L"
     return images, grey
