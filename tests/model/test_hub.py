@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import yaml
 from nfpi import ClassConditionalFlow
 from nfpi.model import TrainedFlow
 from nfpi.model.hub import is_hub_id
+from nfpi.priors import GaussianPrior
 from nfpi.runtime.formats import FormatError
 
 COMMIT = "1" * 40
@@ -67,11 +70,140 @@ def test_the_card_says_what_is_known(fitted, images, tmp_path):
     ]
 
 
-def test_a_card_that_is_there_is_kept(fitted, folder):
-    assert "Not measured." in (folder / "README.md").read_text(encoding="utf-8")
-    (folder / "README.md").write_text("mine", encoding="utf-8")
-    fitted.save_pretrained(folder)
-    assert (folder / "README.md").read_text(encoding="utf-8") == "mine"
+@pytest.mark.parametrize("name", ["toy", "Zürich: 'a' #1\n“b”"])
+def test_a_card_that_nobody_edited_is_replaced(fitted, folder, caplog, name):
+    card = folder / "README.md"
+    model = replace(fitted, config={**fitted.config, "data": {**fitted.data, "name": name}})
+    model.save_pretrained(folder)
+    assert "Not measured." in card.read_text(encoding="utf-8")
+    model.save_pretrained(folder, metrics={"n": 40, "nf_acc": 90.0, "bits_per_dim": 2.0}, license="mit")
+    text = card.read_text(encoding="utf-8")
+    assert "| test | 40 | 90.00 % (95 % interval" in text
+    model.save_pretrained(folder, metrics={"n": 40, "nf_acc": 90.0, "bits_per_dim": 2.0}, license="mit")
+    assert (card.read_text(encoding="utf-8"), caplog.messages) == (text, [])
+
+
+@pytest.mark.parametrize("edit", [lambda text: "mine", lambda text: text.replace("## Limits", "## My limits")])
+def test_an_edited_card_is_kept_with_a_warning(fitted, folder, caplog, edit):
+    card = folder / "README.md"
+    card.write_text(edit(card.read_text(encoding="utf-8")), encoding="utf-8")
+    before = card.read_text(encoding="utf-8")
+    fitted.save_pretrained(folder, license="mit")
+    assert card.read_text(encoding="utf-8") == before
+    assert [message.partition(", as")[0] for message in caplog.messages] == [f"{card}: kept"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": {}}, r"unexpected argument 'metric' without push_to_hub=True"),
+        ({"private": True}, r"unexpected argument 'private' without push_to_hub=True"),
+        ({"metric": {}, "push_to_hub": True}, r"unexpected argument 'metric'$"),
+    ],
+)
+def test_options_that_are_not_used_are_refused(fitted, tmp_path, options, message):
+    with pytest.raises(TypeError, match=message):
+        fitted.save_pretrained(tmp_path / "model", **options)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "row", "on_hub"),
+    [
+        ({"nf_acc": 90.0}, "| test |  | 90.00 % |  |  |  |", {"accuracy": 90.0}),
+        ({"ece": np.float32(1.5), "n": 7}, "| test | 7 |  |  | 1.50 % |  |", {"ece": 1.5}),
+        ({"nf_acc": float("nan"), "bits_per_dim": 2, "f1": "?"}, "| test |  |  | 2.000 |  |  |", {"bits_per_dim": 2.0}),
+        ({"n": 3, "worst_class_acc": 5.0}, "| test | 3 |  |  |  | 5.00 % |", {}),
+        ({}, "Not measured.", {}),
+    ],
+)
+def test_the_card_shows_the_metrics_that_are_given(fitted, metrics, row, on_hub):
+    card = fitted.generate_model_card(metrics=metrics)
+    assert row in card.text.splitlines()
+    assert {result.metric_type: result.metric_value for result in card.data.eval_results or ()} == on_hub
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"accuracy": 0.9}, "expected some of n, nf_acc, bits_per_dim, ece, worst_class_acc, .* received accuracy"),
+        ([1], "expected numbers by name, as evaluate returns, received list"),
+        ({"nf_acc": "high"}, "expected a number for nf_acc, received 'high'"),
+        ({"nf_acc": 101}, "expected a percentage, 0 to 100, for nf_acc, received 101"),
+    ],
+)
+def test_other_metrics_are_refused_before_anything_is_written(fitted, tmp_path, metrics, message):
+    with pytest.raises(ValueError, match=f"metrics: {message}"):
+        fitted.save_pretrained(tmp_path / "model", metrics=metrics)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "y, fitted by fixed-point iteration."),
+        (
+            {"prior": {"method": "fixed_point", "iterations": 9, "converged": False}},
+            "y, fitted by fixed-point iteration, which did not converge in 9 iterations.",
+        ),
+        ({"prior": {"method": "gradient_descent"}}, "y, learned along with f by gradient descent."),
+        ({"prior": {"method": "repeated_fixed_point"}}, "y, fitted by fixed-point iteration, repeatedly during"),
+        ({"prior": {"method": "simplex"}}, "y, fitted by the method `simplex`."),
+        ({"prior": {"lambda": 0.0}}, "y, kept at their initial values."),
+        ({"prior": {}, "start": "release"}, "y, read from a checkpoint of the paper's code."),
+    ],
+)
+def test_the_card_says_where_the_gaussians_are_from(fitted, changes, sentence):
+    model = replace(fitted, config=fitted.config | changes)
+    assert sentence in model.generate_model_card().text
+
+
+def make_double(model: ClassConditionalFlow) -> None:
+    model.flow.double()
+
+
+def add_class(model: ClassConditionalFlow) -> None:
+    more = torch.cat([model.prior.mean, model.prior.mean[:1]])
+    model.prior = GaussianPrior(more, torch.ones_like(more))
+
+
+def rename_class(model: ClassConditionalFlow) -> None:
+    names = ["a", "b", "a"]
+    model.config = {**model.config, "data": {**model.data, "classes": names}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (make_double, r"expected float32, received float64.*model\.flow\.float\(\)"),
+        (add_class, "prior: expected 3 classes in 64 dimensions, received 4 in 64"),
+        (rename_class, "classes: expected distinct names, received 'a' 2×"),
+        (lambda model: model.config.update(seed="one"), "expected the config of a model"),
+    ],
+)
+def test_a_model_that_could_not_be_read_is_not_written(fitted, folder, change, message):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = copy.deepcopy(fitted)
+    change(model)
+    with pytest.raises(ValueError, match=message):
+        model.write(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_names_of_classes_are_distinct(fitted):
+    data = {**fitted.data, "classes": ["a", "b", "b"]}
+    with pytest.raises(ValueError, match="classes: expected distinct names, received 'b' 2×"):
+        replace(fitted, config={**fitted.config, "data": data})
+
+
+def test_a_file_is_no_model(folder, monkeypatch):
+    (folder / "x.ckpt").touch()
+    monkeypatch.chdir(folder.parent)
+    for name in ("model/x.ckpt", folder / "x.ckpt"):
+        with pytest.raises(FormatError, match=r"x\.ckpt: expected a folder .* received a file; .*from_release$"):
+            ClassConditionalFlow.from_pretrained(name)
+    with pytest.raises(FormatError, match=r"received a file; its folder is model$"):
+        ClassConditionalFlow.from_pretrained("model/model.safetensors")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "flow.ckpt"])

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nfpi.data.writer import write_image_set
-from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import save_prior
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.runs import CANDIDATE
 from nfpi.runtime.files import write_atomically
+from nfpi.runtime.tensors import load_tensors, save_tensors
 
 from .conftest import call, format_options, list_files, read_error_line
 
@@ -106,9 +106,9 @@ def test_a_prior_of_other_data_is_refused(trained_run, other, prior, tmp_path, c
 @pytest.mark.parametrize("size", [(3, 64), (10, 48)], ids=["fewer classes", "other dimensions"])
 @pytest.mark.parametrize("stage", ["evaluate", "generate", "augment"])
 def test_a_model_whose_gaussians_are_of_other_data_is_refused(trained_run, model, stage, size, tmp_path, capsys):
-    whole = ClassConditionalFlow.from_pretrained(model)
-    object.__setattr__(whole, "prior", GaussianPrior(torch.zeros(size), torch.ones(size)))
-    whole.save_pretrained(model)
+    weights, header = load_tensors(model / "model.safetensors")
+    gaussians = {"prior.mean": torch.zeros(size), "prior.variance": torch.ones(size)}
+    save_tensors(model / "model.safetensors", weights | gaussians, header)
     assert call(*trained_run.make_command(stage, model=model, output=tmp_path / "new/folder")) == 1
     assert f"expected 10 classes in 64 dimensions, received {size[0]} in {size[1]}" in read_error_line(capsys)
     assert not (tmp_path / "new").exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -13,6 +15,12 @@ from nfpi.results.intervals import wilson_interval
 
 _TAGS = ["normalizing-flow", "class-conditional", "image-classification", "image-generation"]
 _LICENSE_OF_PACKAGE = "MIT"
+_MARK = "<!-- written by nfpi, sha256 of the text above: "
+"""last line of a card, which tells whether it was edited"""
+_DECIMALS = {"n": 0, "nf_acc": 2, "bits_per_dim": 3, "ece": 2, "worst_class_acc": 2}
+"""metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` that a card shows, in the order of its table"""
+_PERCENTAGES = {"nf_acc", "ece", "worst_class_acc"}
+_NAMES_ON_HUB = {"nf_acc": "accuracy", "bits_per_dim": "bits_per_dim", "ece": "ece"}
 
 _CITATION = """\
 @inproceedings{enescu2024learning,
@@ -37,24 +45,29 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
 
     Args:
         model: the model.
-        metrics: metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images; None: the card has only those of
-            validation images, if any.
+        metrics: metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images, some or all; None: the card has
+            only those of validation images, if any.
         license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
+
+    Raises:
+        ValueError: `metrics` has none of these metrics, or one that is not a number.
     """
+    _check_metrics(metrics)
     name = model.data["name"]
+    results = list(_make_results(metrics or {}, name or "images"))
     title = f"Class-conditional normalizing flow of {name or 'images'}"
     data = ModelCardData(
         license=license,
         library_name="nfpi",
         pipeline_tag="image-classification",
         tags=list(_TAGS),
-        model_name=title if metrics else None,
-        eval_results=list(_make_results(metrics, name or "images")) if metrics else None,
+        model_name=title if results else None,
+        eval_results=results or None,
     )
     parts = [
         f"# {title}",
         "log p(x | y) = log N(f(x); μ_y, Σ_y) + log |det ∂f/∂x|: an invertible network f and a Gaussian for each class "
-        "y, fitted by fixed-point iteration.\n"
+        f"y{_describe_method(model)}.\n"
         "The same weights classify images, give their densities and draw new ones.",
         "## Use",
         "```python\nfrom nfpi import ClassConditionalFlow\n\n"
@@ -76,7 +89,63 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         "## How to cite",
         f"```bibtex\n{_CITATION}\n```",
     ]
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+    text = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n\n"
+    card = ModelCard(text)
+    card.text += f"{_mark(card.content)}\n"
+    return card
+
+
+def is_unedited_card(text: str) -> bool:
+    """Return whether the text of a card is as :func:`make_card` made it."""
+    above, found, _ = text.rpartition(_MARK)
+    return bool(found) and text.rstrip() == above + _mark(above)
+
+
+def _mark(text: str) -> str:
+    return f"{_MARK}{hashlib.sha256(text.encode()).hexdigest()} -->"
+
+
+def _check_metrics(metrics: Mapping[str, Any] | None) -> None:
+    """Raise ValueError unless metrics are None, empty, or numbers by name of which some are known."""
+    if metrics is None:
+        return
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f"metrics: expected numbers by name, as evaluate returns, received {type(metrics).__name__}")
+    if metrics and not metrics.keys() & _DECIMALS.keys():
+        expected, received = (", ".join(map(str, names)) for names in (_DECIMALS, metrics))
+        raise ValueError(f"metrics: expected some of {expected}, as evaluate returns, received {received}")
+    for name in [name for name in _DECIMALS if name in metrics]:
+        value = metrics[name]
+        if not isinstance(value, Real):
+            raise ValueError(f"metrics: expected a number for {name}, received {value!r}")
+        if name in _PERCENTAGES and (float(value) < 0 or float(value) > 100):  # NaN is "not measured"
+            raise ValueError(f"metrics: expected a percentage, 0 to 100, for {name}, received {value}")
+
+
+def _select_known(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Select the finite numbers of known metrics."""
+    known = {name: metrics.get(name) for name in _DECIMALS}
+    return {name: float(value) for name, value in known.items() if isinstance(value, Real) and math.isfinite(value)}
+
+
+def _describe_method(model: TrainedFlow) -> str:
+    """Describe how the Gaussians were obtained, as the end of a sentence."""
+    if model.config.get("start") == "release":
+        return ", read from a checkpoint of the paper's code"
+    prior = model.config.get("prior", {})
+    match prior.get("method"):
+        case None:
+            return ", kept at their initial values" if prior else ""
+        case "fixed_point" if prior.get("converged") is False:
+            return f", fitted by fixed-point iteration, which did not converge in {prior['iterations']} iterations"
+        case "fixed_point":
+            return ", fitted by fixed-point iteration"
+        case "repeated_fixed_point":
+            return ", fitted by fixed-point iteration, repeatedly during the training of f"
+        case "gradient_descent":
+            return ", learned along with f by gradient descent"
+        case method:
+            return f", fitted by the method `{method}`"
 
 
 def _describe_data(model: TrainedFlow) -> Iterator[tuple[str, str]]:
@@ -99,7 +168,8 @@ def _describe_settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:
     yield "Parameters", f"{parameters / 1e6:.2f} M"
     prior = config.get("prior", {})
     if prior:
-        yield "Gaussians", f"method {prior.get('method')}, λ = {prior.get('lambda', 0):g}, start {config.get('start')}"
+        method, weight = prior.get("method", "none"), prior.get("lambda", 0)
+        yield "Gaussians", f"method {method}, λ = {weight:g}, start {config.get('start')}"
     training = config.get("training", {})
     if training.get("epochs"):
         names = ("epochs", "batch_size", "optimizer", "learning_rate", "augmentation")
@@ -108,19 +178,20 @@ def _describe_settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:
 
 
 def _format_metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> str:
-    """Format the known metrics as a table with one row per image set."""
+    """Format the known metrics as a table with one row per image set; cells of the others are empty."""
     rows = []
-    known = {"validation": model.config.get("validation"), "test": metrics}
-    for split, values in known.items():
-        if not values or values.get("nf_acc") is None:
+    for split, values in {"validation": model.config.get("validation"), "test": metrics}.items():
+        known = _select_known(values or {})
+        if not known.keys() - {"n"}:
             continue
-        low, high = wilson_interval(values["nf_acc"], values["n"])
-        accuracy = f"{values['nf_acc']:.2f} % (95 % interval {low:.2f} to {high:.2f})"
-        calibration = f"{values['ece']:.2f} %" if math.isfinite(values.get("ece", math.nan)) else ""
-        worst = f"{values['worst_class_acc']:.2f} % (`{values['worst_class']}`)" if "worst_class" in values else ""
-        rows.append(
-            f"| {split} | {values['n']} | {accuracy} | {values['bits_per_dim']:.3f} | {calibration} | {worst} |"
-        )
+        cells = {name: f"{value:.{_DECIMALS[name]}f}" for name, value in known.items()}
+        cells |= {name: f"{cells[name]} %" for name in cells.keys() & _PERCENTAGES}
+        if "nf_acc" in known and known.get("n", 0) >= 1:
+            low, high = wilson_interval(known["nf_acc"], int(known["n"]))
+            cells["nf_acc"] += f" (95 % interval {low:.2f} to {high:.2f})"
+        if values and "worst_class_acc" in known and "worst_class" in values:
+            cells["worst_class_acc"] += f" (`{values['worst_class']}`)"
+        rows.append(f"| {' | '.join([split, *(cells.get(name, '') for name in _DECIMALS)])} |")
     if not rows:
         return "Not measured."
     header = "| images | n | accuracy | bits/dim | calibration error | worst class |"
@@ -129,14 +200,16 @@ def _format_metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> st
 
 def _make_results(metrics: Mapping[str, Any], name: str) -> Iterator[EvalResult]:
     """Convert metrics to entries of the hub's model index."""
-    for kind, key in (("accuracy", "nf_acc"), ("bits_per_dim", "bits_per_dim"), ("ece", "ece")):
+    for key, value in _select_known(metrics).items():
+        if key not in _NAMES_ON_HUB:
+            continue
         yield EvalResult(
             task_type="image-classification",
             dataset_type=name,
             dataset_name=name,
             dataset_split="test",
-            metric_type=kind,
-            metric_value=round(float(metrics[key]), 4),
+            metric_type=_NAMES_ON_HUB[key],
+            metric_value=round(value, 4),
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,12 +13,14 @@ from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import HfHubHTTPError, validate_repo_id
 
-from nfpi.model.card import make_card
+from nfpi.model.card import is_unedited_card, make_card
 from nfpi.model.trained import CONFIG, WEIGHTS, TrainedFlow
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 
 CARD = "README.md"
+
+logger = logging.getLogger(__name__)
 
 
 class SharedFlow(TrainedFlow, ModelHubMixin):
@@ -30,28 +34,39 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         license: str | None = None,
         repo_id: str | None = None,
         push_to_hub: bool = False,
+        config: object = None,
+        model_card_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> str | None:
         """Write config.json, model.safetensors and README.md, the model's card, into a folder.
 
-        An existing README.md is kept. The workflow's `model/` is such a folder, without a card.
+        An existing README.md is replaced if it was written by this method and not edited since; otherwise it is kept,
+        with a warning. The workflow's `model/` is such a folder, without a card.
 
         Args:
             save_directory: the folder.
-            metrics: metrics of :meth:`evaluate`, for the card.
+            metrics: metrics of :meth:`evaluate` on test images, for the card.
             license: licence of the weights, for the card, e.g. "mit".
             repo_id: id of the repository to push to; None: the folder's name.
             push_to_hub: whether to push the model as well.
-            options: options of :meth:`push_to_hub`.
+            config: ignored, as the model writes its own; an argument of :class:`huggingface_hub.ModelHubMixin`.
+            model_card_kwargs: further arguments of :meth:`generate_model_card`.
+            options: options of :meth:`push_to_hub`; only with `push_to_hub`.
 
         Returns:
             URL of the commit if the model was pushed.
+
+        Raises:
+            TypeError: an option is unknown, or is one of :meth:`push_to_hub` although the model is not pushed.
+            ValueError: the metrics are not those of :meth:`evaluate`, or :meth:`from_pretrained` would refuse the
+                model; nothing is written.
         """
+        _require_known(options, push_to_hub)
         folder = Path(save_directory)
-        card_options = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
+        card_options = {"metrics": metrics, "license": license, **(model_card_kwargs or {})}
+        card = self.generate_model_card(**card_options).content
         self._save_pretrained(folder)
-        if not (folder / CARD).exists():
-            write_atomically(folder / CARD, self.generate_model_card(**card_options).content)
+        _write_card(folder / CARD, card)
         if not push_to_hub:
             return None
         return self.push_to_hub(repo_id or folder.name, **card_options, **options)
@@ -78,6 +93,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             URL of the commit.
         """
         card_options = {"metrics": metrics, "license": license, **(options.pop("model_card_kwargs", None) or {})}
+        self.generate_model_card(**card_options)  # invalid metrics are an error before the repository is created
         return str(super().push_to_hub(repo_id, model_card_kwargs=card_options, **options))
 
     @classmethod
@@ -111,7 +127,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             Diverged: the files record a fit that diverged.
         """
         name = pretrained_model_name_or_path
-        if Path(name).is_dir() or not is_hub_id(name):
+        if Path(name).exists() or not is_hub_id(name):
             return cls.read(name)
         return cls._from_pretrained(
             model_id=str(name),
@@ -125,6 +141,23 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
         return cls.read(download_model(model_id, **options))
+
+
+def _require_known(options: Mapping[str, Any], push_to_hub: bool) -> None:
+    """Raise TypeError for an option that :meth:`SharedFlow.save_pretrained` would not use."""
+    known = set(signature(ModelHubMixin.push_to_hub).parameters) if push_to_hub else set()
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        where = "" if push_to_hub else " without push_to_hub=True"
+        raise TypeError(f"save_pretrained: unexpected argument '{unknown}'{where}")
+
+
+def _write_card(path: Path, content: str) -> None:
+    """Write a card, unless the file holds one that was edited or written by someone else; this is logged."""
+    if path.exists() and not is_unedited_card(path.read_text(encoding="utf-8", errors="replace")):
+        logger.warning("%s: kept, as it was edited or not written by nfpi; without it, a new card is written", path)
+        return
+    write_atomically(path, content)
 
 
 def is_hub_id(name: Path | str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -75,11 +77,22 @@ class TrainedFlow:
     config: dict[str, Any]
 
     def __post_init__(self) -> None:
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        """Check that the names of the classes are distinct, and that the prior has as many classes.
+
+        Raises:
+            ValueError: they are not, or the prior has another number of classes or dimensions.
+        """
+        repeated = next((name for name, count in Counter(self.classes).items() if count > 1), None)
+        if repeated is not None:
+            raise ValueError(f"classes: expected distinct names, received '{repeated}' {self.classes.count(repeated)}×")
         expected = (len(self.classes), math.prod(self.flow.shape))
         received = (self.prior.num_classes, self.prior.num_dimensions)
         if received != expected:
             raise ValueError(
-                f"model: expected {expected[0]} classes in {expected[1]} dimensions, "
+                f"prior: expected {expected[0]} classes in {expected[1]} dimensions, "
                 f"received {received[0]} in {received[1]}"
             )
 
@@ -122,24 +135,36 @@ class TrainedFlow:
             raise ValueError(f"{where}: expected the classes of the model, {self.classes}, received {classes}")
 
     def write(self, folder: Path | str) -> None:
-        """Write config.json and model.safetensors, together or not at all."""
+        """Write config.json and model.safetensors, together or not at all.
+
+        Raises:
+            ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
+                classes.
+        """
         folder = Path(folder)
-        tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
+        self._check_classes()
+        weights = self.flow.state_dict()
+        _require_loadable(self.flow, weights)
+        tensors = {f"flow.{name}": value for name, value in weights.items()}
         tensors |= {f"prior.{name}": value for name, value in serialize_prior(self.prior).items()}
         config = {"format": _FORMAT, "flow": self.flow.description, **self.config}
+        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
+        check_record(_Config, json.loads(text), None, "the config of a model")
         with written_together():
             save_tensors(folder / WEIGHTS, tensors, {"format": _FORMAT})
-            write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            write_atomically(folder / CONFIG, text + "\n")
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
         """Read a model from a folder written by :meth:`write`, onto the CPU.
 
         Raises:
-            FormatError: a file is missing, damaged, or of another format; or the weights are a pickle.
+            FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
+                a pickle.
             Diverged: the files record a fit that diverged.
         """
         folder = Path(folder)
+        _refuse_files(folder)
         _refuse_pickles(folder)
         path = folder / CONFIG
         try:
@@ -169,6 +194,31 @@ class TrainedFlow:
         except ValueError as error:
             raise FormatError(f"{path}: expected the config of {WEIGHTS}, received another ({error})") from None
         return model
+
+
+def _require_loadable(flow: ImageFlow, weights: Mapping[str, torch.Tensor]) -> None:
+    """Check that weights that are not all float32 can be loaded again, as they can for some flows of users.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point()):
+        return
+    try:
+        build_flow(flow.description, weights)
+    except FormatError as error:
+        raise ValueError(f"flow: {error}; model.flow.float() makes all weights float32") from None
+
+
+def _refuse_files(path: Path) -> None:
+    """Raise FormatError for the path of a file, and say what reads it."""
+    if not path.is_file():
+        return
+    if path.name in (CONFIG, WEIGHTS):
+        advice = f"its folder is {path.parent}"
+    else:
+        advice = "for a checkpoint of the paper's code: ClassConditionalFlow.from_release"
+    raise FormatError(f"{path}: expected a folder with a model, received a file; {advice}")
 
 
 def _refuse_pickles(folder: Path) -> None:
