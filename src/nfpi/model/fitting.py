@@ -81,9 +81,7 @@ def fit_model(
         training = {**block.training, **(training or {})}
     config = choose_training(training, epochs, block.kind, max(height, width), len(train))
     if config.augmentation == "flip" and not plain.flip:
-        raise ValueError(
-            "flip: expected True with augmentation 'flip', which otherwise has no effect, received False"
-        )
+        raise ValueError("flip: expected True with augmentation 'flip', which otherwise has no effect, received False")
     method = choose_prior(prior)
     description = {
         "kind": block.kind,
