@@ -122,6 +122,9 @@ def test_comparisons_of_another_form_are_one_line(comparisons):
     [
         ({"first": {"table": "tabel3"}}, "first: unknown table 'tabel3' (did you mean 'table3'?)"),
         ({"first": OURS | {"row": "#4 KLD"}}, "table 'table3' has no row '#4 KLD' (did you mean '#4 KLD on μ and Σ'?)"),
+        ({"first": OURS | {"row": "xyz"}}, "has no row 'xyz' (known: #1 w/o KLD (λ = 0), #2 KLD on μ only, #3 "),
+        ({"first": OURS | {"dataset": "cifar10"}}, "has no row '#4 KLD on μ and Σ' on 'cifar10', only on 'digits'; "),
+        ({"first": {"table": "table3", "dataset": "x"}}, "table 'table3' has no row on 'x', only on 'digits'; "),
         ({"first": {"table": "table3"}}, "expected one row of table 'table3', received 4 for row: set"),
         ({"first": OURS | {"lambda": 5}}, "lambda: expected a λ of the experiment (10000, 30000), received 5"),
         ({"first": OURS | {"lambda": "inner_best"}}, "inner_best needs at least three λ"),
@@ -177,9 +180,14 @@ def test_the_presets_have_claims(preset):
 def test_a_claim_about_a_table_that_is_replaced_is_left_out_unless_its_rows_are_there():
     experiments = [{"label": "mine", "dataset": "digits", "lambdas": [1], "classifier": None}]
     settings = {"preset": "demo", "tables": {"table3": {"experiments": experiments}}}
-    claims = resolve(ROOT / "config.yaml", ROOT / "presets", settings).config.claims
+    resolved = resolve(ROOT / "config.yaml", ROOT / "presets", settings)
+    claims = resolved.config.claims
     assert "ablation" not in claims
     assert "gradient_descent" in claims
+    assert resolved.dropped_claims == {
+        "repulsion": "comparisons.0.first: table 'table3' has no row '#4 KLD on μ and Σ' (known: mine)",
+        "ablation": "comparisons.0.first: table 'table3' has no row '#3 KLD on Σ only' (known: mine)",
+    }
     comparison = {"first": OURS, "second": THEIRS, "smallest_effect": 0.5}
     own = {"statement": "Ours is better", "comparisons": [comparison]}
     with pytest.raises(ConfigError, match="table 'table3' has no row '#4 KLD on μ and Σ'"):

@@ -91,3 +91,13 @@ def test_an_unknown_target_names_those_there_are(target: str, message: str) -> N
     refuse = make_targets("cifar10_small", figures={"samples": None}).reject_unknown(["benchmark"])
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}.*benchmark"):
         refuse({"target": target})
+
+
+def test_claims_that_were_dropped_are_told_where_none_is_left() -> None:
+    others = dict.fromkeys(claim for claim in make_plan().config.claims if claim != "repulsion")
+    refuse = make_targets(tables={"table3": TABLE}, claims=others).reject_unknown([])
+    message = "has no target 'claims': inherited claims were dropped, such as repulsion (comparisons.0.first: table "
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        refuse({"target": "claims"})
+    with pytest.raises(ConfigError, match=r"has no target 'claims' \(known: "):
+        make_targets(claims=dict.fromkeys(make_plan().config.claims)).reject_unknown([])({"target": "claims"})

@@ -91,8 +91,16 @@ class ComparedRow(Settings):
                 f"expected one row of table '{self.table}', received {len(matching)} for {asked}: "
                 "set `row` and `dataset`"
             )
-        known = [] if self.row is None or self.row in names.values() else dict.fromkeys(names.values())
-        raise ValueError(f"table '{self.table}' has no {asked}{suggest(str(self.row), known)}")
+        raise ValueError(f"table '{self.table}' has no {asked}{self._suggest(experiments)}")
+
+    def _suggest(self, experiments: Mapping[int, ExperimentIdentity]) -> str:
+        """Return the data sets of the row if only the data set is wrong, otherwise the nearest row or all rows."""
+        rows = [(name_of(experiment), experiment.dataset) for experiment in experiments.values()]
+        datasets = dict.fromkeys(dataset for name, dataset in rows if self.row in (None, name))
+        if datasets:
+            return f", only on {' and '.join(repr(dataset) for dataset in datasets)}"
+        on_dataset = [name for name, dataset in rows if self.dataset in (None, dataset)]
+        return suggest(str(self.row), dict.fromkeys(on_dataset or [name for name, _ in rows]))
 
 
 class ClaimComparison(Settings):
@@ -246,29 +254,38 @@ def check_claims(
         ValueError: a row does not; the message names the comparison.
     """
     for name, claim in claims.items():
-        for index, comparison in enumerate(claim.comparisons):
-            where = f"claims.{name}.comparisons.{index}"
-            experiments = []
-            for side in ("first", "second"):
-                row: ComparedRow = getattr(comparison, side)
-                if row.table is None:
-                    continue
-                if row.table not in tables:
-                    raise ValueError(f"{where}.{side}: unknown table '{row.table}'{suggest(row.table, tables)}")
-                in_table = tables[row.table].experiments
-                try:
-                    experiments.append(in_table[row.find_index(dict(enumerate(in_table)))])
-                    _check_weight(row, experiments[-1].weights)
-                    _check_metric(comparison.metric, experiments[-1])
-                except ValueError as error:
-                    remedy = f"`claims: {{{name}: null}}` removes the claim"
-                    raise ValueError(f"{where}.{side}: {error}; {remedy}") from None
-            if len({experiment.dataset for experiment in experiments}) > 1:
-                on = " and ".join(experiment.dataset for experiment in experiments)
-                raise ValueError(f"{where}: expected rows on one data set, received {on}")
+        try:
+            _check_claim(claim, tables)
+        except ValueError as error:
+            raise ValueError(f"claims.{name}.{error}; `claims: {{{name}: null}}` removes the claim") from None
 
 
-def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]) -> dict[str, Any]:
+def _check_claim(claim: Claim, tables: Mapping[str, Table]) -> None:
+    """Check the rows of one claim; raises ValueError, whose message names the comparison."""
+    for index, comparison in enumerate(claim.comparisons):
+        where = f"comparisons.{index}"
+        experiments = []
+        for side in ("first", "second"):
+            row: ComparedRow = getattr(comparison, side)
+            if row.table is None:
+                continue
+            if row.table not in tables:
+                raise ValueError(f"{where}.{side}: unknown table '{row.table}'{suggest(row.table, tables)}")
+            in_table = tables[row.table].experiments
+            try:
+                experiments.append(in_table[row.find_index(dict(enumerate(in_table)))])
+                _check_weight(row, experiments[-1].weights)
+                _check_metric(comparison.metric, experiments[-1])
+            except ValueError as error:
+                raise ValueError(f"{where}.{side}: {error}") from None
+        if len({experiment.dataset for experiment in experiments}) > 1:
+            on = " and ".join(experiment.dataset for experiment in experiments)
+            raise ValueError(f"{where}: expected rows on one data set, received {on}")
+
+
+def drop_outdated_claims(
+    layers: Sequence[Mapping[str, Any]], merged: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Drop inherited claims that need a row, a λ or a metric which a later layer has removed from a table.
 
     Claims whose tables no later layer changes are kept even if invalid, so that their fault is reported.
@@ -278,35 +295,38 @@ def drop_outdated_claims(layers: Sequence[Mapping[str, Any]], merged: Mapping[st
         merged: all layers merged.
 
     Returns:
-        `merged` without the dropped claims.
+        `merged` without the dropped claims, and for each dropped claim, what is missing.
     """
     claims = merged.get("claims")
     if not isinstance(claims, Mapping) or not isinstance(merged.get("tables"), Mapping):
-        return dict(merged)
-    kept = {}
+        return dict(merged), {}
+    kept, dropped = {}, {}
     for name, claim in claims.items():
         last = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
         later = {table for layer in layers[last + 1 :] for table in layer.get("tables") or {}}
-        if not later or _is_possible(claim, merged["tables"], later):
+        missing = _find_missing(claim, merged["tables"], later) if later else ""
+        if missing:
+            dropped[name] = missing
+        else:
             kept[name] = claim
-    return {**merged, "claims": kept}
+    return {**merged, "claims": kept}, dropped
 
 
-def _is_possible(raw: Any, tables: Mapping[str, Any], changed: Container[str]) -> bool:
-    """Return whether all rows of a claim exist, or none of its tables was changed."""
+def _find_missing(raw: Any, tables: Mapping[str, Any], changed: Container[str]) -> str:
+    """Describe what a claim needs and its tables lack; empty if nothing, or if none of its tables was changed."""
     try:
         claim = Claim.model_validate(raw)
         named = {str(row.table) for comparison in claim.comparisons for row in comparison.rows}
         if not any(name in changed for name in named):
-            return True
+            return ""
         known = {name: Table.model_validate(tables[name]) for name in named if tables.get(name) is not None}
     except ValidationError:
-        return True  # reported when the merged settings are validated
+        return ""  # reported when the merged settings are validated
     try:
-        check_claims({"": claim}, known)
-    except ValueError:
-        return False
-    return True
+        _check_claim(claim, known)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _check_weight(row: ComparedRow, weights: list[float]) -> None:

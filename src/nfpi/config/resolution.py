@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,14 @@ class Resolved:
         preset: name of the preset.
         results: folder of all results.
         config: settings.
+        dropped_claims: for each inherited claim that was dropped because the preset's tables lack one of its rows,
+            what is missing.
     """
 
     preset: str
     results: Path
     config: Config
+    dropped_claims: Mapping[str, str] = field(default_factory=dict)
 
 
 def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:
@@ -99,7 +102,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
         for file in (file for layer in layers for file in _Extensions.list_files(layer)):
             extensions.setdefault(file.resolve(), file)
         load_extensions(extensions.values())
-        merged = drop_outdated_claims(layers, merge(*layers))
+        merged, dropped = drop_outdated_claims(layers, merge(*layers))
         config = Config.model_validate(merged | {"extensions": list(extensions.values())})
         for dataset in config.datasets:
             where = f"preset {name}: datasets.{dataset}.overrides: "
@@ -110,7 +113,7 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         raise ConfigError(f"{where}{explain(error)}") from None
     _check_selections(name, config)
-    return Resolved(name, choice.results, config)
+    return Resolved(name, choice.results, config, dropped)
 
 
 def _check_selections(preset: str, config: Config) -> None:

@@ -88,8 +88,12 @@ class Targets:
         known = ["all", *self.names, *rules]
 
         def raise_unknown(wildcards: Wildcards) -> list[str]:
-            name = wildcards["target"]
-            hint = ": name it under `figures:`" if name in FIGURES else suggest(name, known)
+            name, dropped = wildcards["target"], self.plan.resolved.dropped_claims
+            if name == CLAIMS and dropped:
+                claim, missing = list(dropped.items())[-1]
+                hint = f": inherited claims were dropped, such as {claim} ({missing})"
+            else:
+                hint = ": name it under `figures:`" if name in FIGURES else suggest(name, known)
             targets = "" if "known:" in hint else f"; targets: {', '.join(known)}"
             raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}{targets}")
 
