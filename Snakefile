@@ -50,6 +50,7 @@ from nfpi.workflow.internals import (
 )
 from nfpi.workflow.page import write_page_at_end
 from nfpi.workflow.plan import shorten_path
+from nfpi.workflow.provenance import check_provenance, note_provenance
 from nfpi.workflow.records import record_planned_runs, record_settings
 from nfpi.workflow.terminal import announce
 
@@ -65,6 +66,14 @@ except ConfigError as error:
 older = find_older_results(plan.layout.root)
 if older is not None:
     raise WorkflowError(describe_older_results(older))
+
+if workflow.is_main_process:
+    try:
+        warning = check_provenance(plan)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+    if warning is not None:
+        logger.warning(warning)
 
 inputs, jobs, targets = Inputs(plan), Jobs(plan), Targets(plan)
 params, sources = Params(plan, inputs), Sources(plan, is_main_process=workflow.is_main_process)
@@ -114,6 +123,7 @@ onstart:
         lock_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
+    note_provenance(plan)
     record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)
     log_in_utf_8(logger)

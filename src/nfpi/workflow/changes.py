@@ -48,7 +48,7 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
         block = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
         block = "flows.{flow}" if block == "training" and {"kind"} & (old.keys() | new.keys()) else block
         prefix = f"{block.format_map(_Wildcards(wildcards))}." if block else ""
-        changes += _list_differences(old, new, prefix)
+        changes += list_differences(old, new, prefix)
     return list(dict.fromkeys(changes))
 
 
@@ -75,12 +75,12 @@ def _parse_settings(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _list_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Yield each setting that differs, as `name: old → new`."""
+def list_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield each setting that differs, as `name: old → new`, with a prefix of its name."""
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            yield from _list_differences(before, now, f"{prefix}{key}.")
+            yield from list_differences(before, now, f"{prefix}{key}.")
         elif before != now:
             yield f"{prefix}{key}: {_format_value(before)} → {_format_value(now)}"
 
