@@ -233,6 +233,16 @@ def test_log_has_slurms_of_a_classifier_of_real_images(root, run, wildcards, cap
     assert "PREEMPTED" in capsys.readouterr().out
 
 
+def test_of_a_run_of_several_presets_the_newest_log_is_shown(root, capsys, monkeypatch) -> None:
+    other = root.parent / "other"
+    write_planned(other, [FLOW])
+    os.utime(log(root, "of demo\n"), (1, 1))
+    log(other, "of other\n")
+    monkeypatch.chdir(root.parents[1])
+    assert call("log", RUN) == 0
+    assert "of other" in capsys.readouterr().out
+
+
 def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
     path = log(root, "one\n")
 

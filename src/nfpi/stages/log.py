@@ -46,11 +46,15 @@ def _find_run(command: ShowLog) -> tuple[Path, Run]:
     candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / "logs").is_dir()]
     with suppress(FileNotFoundError):
         candidates += [(root, name) for root in find_roots(command.results)]
-    for root, folder in candidates:
-        run = parse_run_folder(folder.as_posix())
-        if run is not None and list_logs(root, run):
-            return root, run
-    raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
+    found = [
+        (read_modification_time(logs[-1]), root, run)
+        for root, folder in candidates
+        if (run := parse_run_folder(folder.as_posix())) is not None and (logs := list_logs(root, run))
+    ]
+    if not found:
+        raise FileNotFoundError(f"{name}: expected a run with a log, received none (nfpi status lists runs)")
+    _, root, run = max(found, key=lambda item: item[0])  # several presets may have the run
+    return root, run
 
 
 def _find_last_logs(root: Path, run: Run) -> list[Path]:
