@@ -87,6 +87,12 @@ def test_what_was_not_run_has_a_line_without_a_mark():
     assert texts(figure).count("not run") == 2  # of the claim and of the comparison
 
 
+def test_comparisons_on_several_data_sets_name_theirs():
+    assert "NF-Acc: ours − theirs" in texts(draw_claims(verdicts({})))
+    written = texts(draw_claims(verdicts({}, {"dataset": "cifar10"})))
+    assert {"NF-Acc on digits: ours − theirs", "NF-Acc on cifar10: ours − theirs"} <= set(written)
+
+
 def test_the_legend_has_the_verdicts_that_there_are():
     figure = draw_claims(verdicts({}, {"verdict": "does not hold", "paper_difference": 1.0}))
     names = [text.get_text() for text in figure.legends[0].get_texts()]

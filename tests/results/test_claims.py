@@ -238,6 +238,29 @@ def test_files_of_all_forms(judge, tmp_path):
     assert "+16.3" in text
 
 
+def test_rows_on_several_data_sets_are_told_apart(judge):
+    frame = judge(lambda *run: DIVERGED if run[2] == 4 else effect(4.0)(*run), comparison(), comparison())
+    assert "Data set" not in claims_to_markdown(frame)
+    frame.loc[1, "dataset"] = "other"
+    text = claims_to_markdown(frame)
+    assert "| Claim | Compared | Data set | Metric |" in text
+    assert "| ours, λ = 100 − theirs | digits | NF-Acc" in text
+    assert "| ours, λ = 100 − theirs | other | NF-Acc" in text
+    assert "1 of 10 seeds of ours, λ = 100 on other diverged." in text
+    assert "other" in claims_to_latex(frame)
+    assert "other" in claims_to_html(frame)
+
+
+def test_the_title_names_the_paper_if_it_makes_all_claims(judge):
+    frame = judge(effect(4.0))
+    title = "Claims, and whether the runs support them"
+    assert f"**{title}**" in claims_to_markdown(frame)
+    assert f"<title>{title}</title>" in claims_to_html(frame)
+    assert f"**{title.replace(',', ' of the paper,')}**" in claims_to_markdown(frame.assign(paper="§5"))
+    both = pd.concat([frame, frame.assign(claim="d", paper="§5")], ignore_index=True)
+    assert f"**{title}**" in claims_to_markdown(both)
+
+
 # ---- λ that diverged, and what seeds share -------------------------------------------------------------------
 
 

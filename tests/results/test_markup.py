@@ -301,6 +301,9 @@ def test_rows_that_were_not_compared_are_told_from_those_that_differ():
     frame = compared([math.nan, 0.01, math.nan])
     frame.loc[2, "nf_acc_test"] = ""
     assert "Not tested in some rows: NF-Acc." in to_markdown(frame, "")
+    of_two = frame_of_rows(*(row | value("ece", 3.0) for row in frame.to_dict("records")), metrics=["nf_acc", "ece"])
+    of_two["nf_acc_test"], of_two["nf_acc_p"] = frame["nf_acc_test"], frame["nf_acc_p"]
+    assert "Not tested: ECE. Not tested in some rows: NF-Acc." in to_markdown(of_two, "")
     assert "Not compared" not in to_markdown(compared([math.nan, 0.01]), "")
 
 

@@ -119,6 +119,28 @@ def test_the_interval_is_students_over_seeds_and_wilsons_of_one_accuracy(table, 
     assert row["images"] == 360
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "bounds"),
+    [
+        ("validation_nf_acc", (95.0, 99.9), (None, 100)),
+        ("ece", (0.1, 4.0), (0, None)),
+        ("seconds_per_epoch", (0.1, 4.0), (0, None)),
+        ("bits_per_dim", (0.1, 4.0), (None, None)),
+        ("nf_acc", (-30.0, 120.0), (None, None)),  # not a share of anything
+    ],
+)
+def test_an_interval_ends_where_values_do(make_metric_rows, make_frame, reference, make_rows, name, values, bounds):
+    rows = make_rows({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None}, seeds=[0, 1])
+    found = [
+        make_metric_rows(flow_run("digits_8x8", "fpi", 1000, seed), **{name: number})
+        for seed, number in enumerate(values)
+    ]
+    (row,) = accuracy_table(make_frame(*found), TableSettings(metrics=[name]), reference, rows).to_dict("records")
+    expected = stats.t.interval(0.95, 1, np.mean(values), stats.sem(values))
+    for bound, limit, unlimited in zip(("low", "high"), bounds, expected, strict=True):
+        assert row[f"{name}_{bound}"] == pytest.approx(unlimited if limit is None else limit)
+
+
 def test_one_value_that_is_no_share_of_the_images_has_no_interval(make_metric_rows, make_frame, reference, make_rows):
     rows = make_rows({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None})
     metrics = make_frame(make_metric_rows(flow_run("digits_8x8", "fpi", 1000), ece=3.0, nf_acc=100.0))

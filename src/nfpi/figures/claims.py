@@ -19,6 +19,7 @@ from nfpi.results.claims_layout import (
     compute_threshold,
     describe_comparison,
     format_difference,
+    has_several_datasets,
     orient_difference,
     orient_paper_difference,
 )
@@ -83,7 +84,7 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
             if kind == "claim":
                 _write_claim(axes, place, row)
             else:
-                _draw_comparison(axes, place, row)
+                _draw_comparison(axes, place, row, with_dataset=has_several_datasets(verdicts))
         axes.axvline(0, color="black", linewidth=0.6, zorder=1)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
@@ -123,7 +124,7 @@ def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
     axes.text(right - 0.01, place, row["claim_verdict"], fontweight="bold", ha="right", color=colour, **common)
 
 
-def _draw_comparison(axes: Axes, place: int, row: dict[str, Any]) -> None:
+def _draw_comparison(axes: Axes, place: int, row: dict[str, Any], *, with_dataset: bool) -> None:
     colour, marker, filling = _VERDICTS[row["verdict"]]
     difference, low, high = orient_difference(row)
     edge = compute_threshold(row)
@@ -140,7 +141,8 @@ def _draw_comparison(axes: Axes, place: int, row: dict[str, Any]) -> None:
     left, right = _compute_edges()
     entry = find_metric(row["metric"])
     common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": _FONT}
-    compared = _shorten(f"{entry.label}: {describe_comparison(row, _PLAIN)}", 80)
+    measured = f"{entry.label} on {row['dataset']}" if with_dataset else entry.label
+    compared = _shorten(f"{measured}: {describe_comparison(row, _PLAIN)}", 80)
     smaller = {"fontsize": _FONT * min(1.0, _LETTERS / len(compared))}
     axes.text(left + 0.025, place, compared, **common | smaller)
     unit = f" {entry.unit}" if entry.unit and not math.isnan(difference) else ""

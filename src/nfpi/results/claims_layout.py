@@ -23,7 +23,8 @@ from nfpi.results.markup import MARKDOWN, table_to_markdown
 from nfpi.results.shared import find_metric
 from nfpi.runtime.files import write_atomically, written_together
 
-TITLE = "Claims of the paper, and whether the runs support them"
+_TITLE = "Claims, and whether the runs support them"
+_TITLE_OF_PAPER = "Claims of the paper, and whether the runs support them"
 COMPARISONS_TITLE = "Comparisons that decide the claims"
 NAME = "claims"
 """Name of the files, without suffix."""
@@ -75,7 +76,7 @@ def claims_to_latex(verdicts: pd.DataFrame) -> str:
 def claims_to_html(verdicts: pd.DataFrame) -> str:
     """Return the tables of claims and of comparisons as a self-contained HTML document."""
     tables = lay_out_claims(verdicts, HTML)
-    return load_templates("nfpi.results").get_template("document.html").render(tables=tables, title=TITLE)
+    return load_templates("nfpi.results").get_template("document.html").render(tables=tables, title=tables[0][0])
 
 
 def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Table]]:
@@ -88,6 +89,7 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
         _make_text_column("In the paper", first_of_claim, lambda row: row["paper"], markup),
         _make_text_column("Verdict", first_of_claim, lambda row: row["claim_verdict"], markup),
     ]
+    with_dataset = has_several_datasets(verdicts)
     comparisons = [
         _make_text_column("Claim", rows, _name_of_claim, markup),
         Column(
@@ -95,6 +97,7 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
             [describe_comparison(row, markup) for row in rows],
             [describe_comparison(row, MARKDOWN) for row in rows],
         ),
+        _make_text_column("Data set", rows, lambda row: row["dataset"] if with_dataset else "", markup),
         _make_text_column("Metric", rows, lambda row: _format_label(find_metric(row["metric"])), markup),
         _make_number_column("Difference", rows, format_difference, lambda row: orient_difference(row)[0], markup),
         _make_number_column(
@@ -111,12 +114,22 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
         _make_number_column("Seeds needed", rows, _format_seeds_needed, lambda row: row["seeds_needed"], markup),
     ]
     return [
-        (TITLE, Table(_drop_empty_columns(claims), [False] * len(first_of_claim), [])),
+        (_choose_title(verdicts), Table(_drop_empty_columns(claims), [False] * len(first_of_claim), [])),
         (
             COMPARISONS_TITLE,
             Table(_drop_empty_columns(comparisons), [False] * len(rows), list(_compose_notes(verdicts))),
         ),
     ]
+
+
+def has_several_datasets(verdicts: pd.DataFrame) -> bool:
+    """Return whether the comparisons are on several data sets, so that each is shown with its own."""
+    return verdicts["dataset"].nunique() > 1
+
+
+def _choose_title(verdicts: pd.DataFrame) -> str:
+    """Return the title of the claims, which are the paper's if each names a place in it."""
+    return _TITLE_OF_PAPER if (verdicts["paper"] != "").all() else _TITLE
 
 
 # ---- comparisons, with signs such that the claim is a positive difference ------------------------------------------
@@ -253,5 +266,6 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
         for side in ("first", "second"):
             if row[f"{side}_diverged"]:
                 at = _describe_side(row, side, MARKDOWN)
+                at += f" on {row['dataset']}" if has_several_datasets(verdicts) else ""
                 diverged[f"{row[f'{side}_diverged']} of {row['planned_seeds']} seeds of {at} diverged."] = None
     yield from diverged

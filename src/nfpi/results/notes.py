@@ -108,8 +108,12 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
     else:
         yield f"All values differ from the {best} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
     others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
-    if others:
-        yield f"Not tested in some rows: {', '.join(entry.label for entry in others)}."
+    for where, entries in (
+        ("", [entry for entry in others if entry not in compared]),
+        (" in some rows", [entry for entry in others if entry in compared]),
+    ):
+        if entries:
+            yield f"Not tested{where}: {', '.join(entry.label for entry in entries)}."
 
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:

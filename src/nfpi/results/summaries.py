@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from nfpi.config.metrics import metric
+from nfpi.config.metrics import Metric, metric
 from nfpi.results.intervals import UNKNOWN, t_interval, wilson_interval
 from nfpi.results.rows import TableRow
 
@@ -91,9 +91,20 @@ def summarize(measured: pd.DataFrame, name: str) -> Summary:
 
 def _compute_interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
     """Compute the 95 % interval of a mean over seeds, or of a single accuracy."""
+    entry = metric(name)
     if values.size > 1:
         low, high = t_interval(values)
-        return (max(low, 0.0), min(high, 100.0)) if metric(name).is_share else (low, high)
-    if not metric(name).is_share or images.isna().any():
+        lowest, highest = _find_range(entry)
+        if values.min() < lowest or values.max() > highest:  # not a share, but for example a change in percent
+            return low, high
+        return max(low, lowest), min(high, highest)
+    if not entry.is_share or images.isna().any():
         return UNKNOWN
     return wilson_interval(float(values[0]), int(images.iloc[0]))
+
+
+def _find_range(entry: Metric) -> tuple[float, float]:
+    """Return the smallest and the largest possible value of a percentage or a time; unbounded for other metrics."""
+    if entry.unit == "%":
+        return 0.0, 100.0
+    return (0.0 if entry.is_time else -math.inf), math.inf
