@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from nfpi.config import load_extensions
 from nfpi.results.records import MetricsError, config_hash, read_record, write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
@@ -49,6 +51,17 @@ def test_a_record_says_whose_it_is_and_what_it_came_from(tmp_path):
     assert {"python", "torch", "nfpi"} <= set(record["versions"])
     assert record["settings"] == COMMON["settings"]
     assert read_record(tmp_path / "metrics.json") == record
+
+
+def test_a_record_has_the_digests_of_the_users_files(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("# a prior of one's own")
+    load_extensions([file])
+    try:
+        versions = write(tmp_path / "metrics.json", {"nf_acc": 99.2})["versions"]
+    finally:
+        load_extensions([])
+    assert versions["mine.py"] == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def test_the_accuracy_of_each_class_may_be_unknown(tmp_path):

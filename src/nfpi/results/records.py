@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import reprlib
 import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config.base import NonNegativeFloat, NonNegativeInt, Seed
+from nfpi.config.extensions import get_loaded_versions
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
@@ -84,7 +86,7 @@ def write_metrics(
         "n": int(n),
         "seed": int(seed),
         "settings": json.loads(_serialize(settings)),
-        "versions": _read_versions(),
+        "versions": _read_versions() | get_loaded_versions(),
         "git_commit": _read_git_commit(),
         "device": str(device),
         "seconds": to_finite_float(seconds, f"{path}: seconds"),
@@ -142,8 +144,11 @@ def to_finite_float(value: Any, what: str) -> float:
     """
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise MetricsError(f"{what}: expected a finite number, received {value!r}") from None
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        shape = getattr(value, "shape", None)
+        kind = type(value).__name__
+        received = reprlib.repr(value) if shape is None else f"a value of type {kind} and shape {tuple(shape)}"
+        raise MetricsError(f"{what}: expected a finite number, received {received}") from None
     if not math.isfinite(number):
         raise MetricsError(f"{what}: expected a finite number, received {number}")
     return number
