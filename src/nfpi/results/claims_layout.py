@@ -124,7 +124,7 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
 
 def has_several_datasets(verdicts: pd.DataFrame) -> bool:
     """Return whether the comparisons are on several data sets, so that each is shown with its own."""
-    return verdicts["dataset"].nunique() > 1
+    return len(verdicts["dataset"].unique()) > 1
 
 
 def _choose_title(verdicts: pd.DataFrame) -> str:
