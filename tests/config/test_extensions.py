@@ -17,6 +17,7 @@ from nfpi.config import (
     load_extensions,
     metric,
 )
+from nfpi.config.extensions import REGISTRIES
 
 SIMPLEX = '''
 from nfpi.config import PRIORS, Settings
@@ -75,6 +76,20 @@ def test_a_prior_without_a_weight_takes_none(project):
             priors={"fpi": {}, "mine": {"method": "simplex"}},
             tables={"t": {"experiments": [experiment]}},
         )
+
+
+def test_a_prior_with_a_weight_needs_one_and_says_how_to_do_without(project):
+    path = project.write("simplex.py", SIMPLEX.replace("uses_weight=False", "uses_weight=True"))
+    with pytest.raises(ConfigError) as error:
+        project.resolve(
+            extensions=[str(path)],
+            priors={"fpi": {}, "mine": {"method": "simplex"}},
+            tables={"t": {"experiments": [{"dataset": "digits", "prior": "mine", "label": "far"}]}},
+        )
+    assert str(error.value).endswith(
+        "tables.t: lambdas: expected at least one for prior 'mine' on 'digits' in the row 'far', received none "
+        '(a method without λ: @register_prior("simplex", …, uses_weight=False))'
+    )
 
 
 def test_a_setting_of_ones_own_is_checked_as_all_others(project):
@@ -138,6 +153,28 @@ FAULTS = {
         "from nfpi.config import register_metric\nregister_metric('nf_acc', label='x')\n",
         "mine.py:2: ConfigError: metric 'nf_acc' is registered already",
     ),
+    "end of the program": ("import sys\nsys.exit(3)\n", "mine.py:2: SystemExit: 3"),
+    "end of the program without a status": ("exit()\n", "mine.py:1: SystemExit"),
+    "settings that are none": (
+        "from nfpi.config import PRIORS\nPRIORS.register('s', dict)\n",
+        "mine.py:2: ConfigError: prior method 's': expected a subclass of nfpi.config.Settings, received the class "
+        "dict",
+    ),
+    "arguments that are missing": (
+        "from nfpi.config import PRIORS\ndef f(statistics, initial: int = 1): ...\nPRIORS.register('s', builder=f)\n",
+        "mine.py:3: ConfigError: prior method 's': expected a function or class called with (statistics, initial, "
+        "weight, settings), received one of (statistics, initial=1): too many positional arguments",
+    ),
+    "builder that is no function": (
+        "from nfpi.config import SOURCES\nSOURCES.register('s', builder=3)\n",
+        "mine.py:2: ConfigError: source 's': expected a function or class called with (config, download_folder), "
+        "received 3",
+    ),
+    "arguments of a metric": (
+        "from nfpi.config import register_metric\n@register_metric('m', label='M')\ndef f(log_prob): ...\n",
+        "mine.py:2: ConfigError: metric 'm': expected a function or class called with (log_prob, labels), received one "
+        "of (log_prob): too many positional arguments",
+    ),
     "setting that every block has": (
         "from nfpi.config import PRIORS, Settings\nclass S(Settings):\n    start: int = 1\nPRIORS.register('s', S)\n",
         "mine.py:4: ConfigError: prior method 's': every block has the setting 'start' already: rename it",
@@ -152,6 +189,38 @@ def test_a_fault_is_one_line_with_file_and_line_number(project, text, message):
         project.resolve(extensions=[str(path)])
     assert str(error.value).startswith(f"{path.parent}/{message}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "decorator"),
+    [
+        ("nfpi.priors", "register_prior"),
+        ("nfpi.flows", "register_flow"),
+        ("nfpi.classifiers", "register_classifier"),
+        ("nfpi.data", "register_source"),
+    ],
+)
+def test_a_decorator_without_parentheses_is_refused(project, module, decorator):
+    text = f"from {module} import {decorator}\n@{decorator}\n"
+    for defined, received in (("def f(*arguments): ...\n", "function f"), ("class F: ...\n", "class F")):
+        path = project.write("mine.py", text + defined)
+        with pytest.raises(ConfigError) as error:
+            load_extensions([path])
+        expected = f'{decorator}: expected a name, received the {received}: write @{decorator}("name") above'
+        assert f"mine.py:2: ConfigError: {expected}" in str(error.value)
+
+
+def test_a_metric_named_by_a_function_is_refused(project):
+    text = "from nfpi.config import register_metric\nregister_metric(max, label='Mine')\n"
+    with pytest.raises(ConfigError, match=r'register_metric: expected a name, .* write @register_metric\("name"\)'):
+        load_extensions([project.write("mine.py", text)])
+
+
+def test_every_builder_of_the_project_takes_the_arguments_of_its_family():
+    for registry in REGISTRIES:
+        for name in registry:
+            if registry[name].builder is not None:
+                registry._check_builder(name, registry[name].build)
 
 
 def test_a_file_that_failed_registers_nothing_twice(project):

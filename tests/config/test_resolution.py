@@ -263,7 +263,10 @@ FAULTS = {
         {"tables": experiment(lambdas=["large"])},
         "tables.table2.experiments.0.lambdas.0: Input should be a valid number",
     ),
-    "no weight": ({"tables": experiment(lambdas=[])}, "tables.table2: lambdas: expected at least one, received none"),
+    "no weight": (
+        {"tables": experiment(lambdas=[])},
+        "tables.table2: lambdas: expected at least one for prior 'fpi' on 'digits', received none",
+    ),
     "unknown data set": (
         {"tables": experiment(dataset="digit")},
         "tables.table2: unknown dataset 'digit' (did you mean 'digits'?)",

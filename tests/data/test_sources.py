@@ -225,3 +225,38 @@ def test_a_source_that_gives_something_else_is_refused(tmp_path):
 def test_images_and_labels_of_another_form_are_refused(images, labels, match):
     with pytest.raises(DataError, match=match):
         SourceImages(["a"], {"train": (images, labels)})
+
+
+IMAGES, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.arange(4) % 2
+
+
+@pytest.mark.parametrize(
+    ("classes", "splits", "message"),
+    [
+        (["a", "b"], {"valid": (IMAGES, LABELS)}, "source: splits: unknown split 'valid' (did you mean 'validation'?)"),
+        (
+            ["a", "b"],
+            {"train": (IMAGES, np.array(list("abab")))},
+            "source: train: expected integer labels, received <U1",
+        ),
+        (["a", "b"], {"train": (IMAGES, LABELS + 1)}, "source: train: expected labels from 0 to 1, received 1 to 2"),
+        (
+            ["a", "b"],
+            {"train": (IMAGES, LABELS.tolist())},
+            "expected NumPy arrays (images, labels), received (ndarray, list)",
+        ),
+        (["a", "b"], {"train": IMAGES}, "expected NumPy arrays (images, labels), received (ndarray)"),
+        ([0, 1], {"train": (IMAGES, LABELS)}, "source: classes: expected names as text, received 0"),
+        (["a", "a"], {"train": (IMAGES, LABELS)}, "source: classes: expected distinct names, received ['a', 'a']"),
+        (
+            ["a", "b"],
+            {"train": (IMAGES, LABELS), "test": (IMAGES[:, :6, :6], LABELS)},
+            "source: test: expected images (H, W, C) = (8, 8, 1) as in train, received (6, 6, 1)",
+        ),
+    ],
+    ids=["split", "text", "range", "list", "no labels", "numbers as names", "twice", "sizes"],
+)
+def test_splits_and_classes_of_another_form_are_refused(classes, splits, message):
+    with pytest.raises(DataError) as error:
+        SourceImages(classes, splits)
+    assert message in str(error.value)

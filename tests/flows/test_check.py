@@ -6,6 +6,7 @@ from torch import nn
 
 from nfpi.config import Settings
 from nfpi.flows import FlowError, ImageFlow, check_flow
+from nfpi.flows.bijection import Bijection
 
 SHAPE = (1, 2, 3)
 
@@ -100,6 +101,25 @@ def test_flow_is_left_as_it_was(training):
     assert flow.training == training
     assert flow.log_scale.grad is None
     assert flow.log_scale.requires_grad
+
+
+def test_missing_inverse_is_named():
+    class NoInverse(_Doubling):
+        inverse = ImageFlow.inverse
+
+    with pytest.raises(FlowError, match="NoInverse: expected a class with a method inverse, received NoInverse"):
+        check_flow(NoInverse(), _images())
+
+
+def test_missing_inverse_of_a_part_is_named():
+    class Part(Bijection): ...
+
+    class Whole(_Doubling):
+        def inverse(self, z):
+            return Part().inverse(z)
+
+    with pytest.raises(NotImplementedError, match="Part: expected a method inverse, received none"):
+        check_flow(Whole(), _images())
 
 
 def test_images_of_another_shape_are_refused():

@@ -72,6 +72,24 @@ def test_kind_of_an_own_class_made_by_hand(registered):
     assert _Shift((1, 2, 2), _ShiftSettings()).description["kind"] == "shift"
 
 
+def test_class_without_an_inverse_is_refused_when_it_is_registered(registered):
+    class NoInverse(ImageFlow):
+        def forward(self, x):
+            return x, x.new_zeros(len(x))
+
+    class NoForward(_Shift):
+        forward = ImageFlow.forward
+
+    for kind, missing in ((NoInverse, "inverse"), (NoForward, "forward")):
+        expected = f"flow 'mine': expected a class with a method {missing}, received {kind.__name__} without one"
+        with pytest.raises(FlowError, match=expected):
+            registered("mine", _ShiftSettings)(kind)
+        assert "mine" not in FLOWS
+    registered("made", _ShiftSettings)(lambda shape, settings: NoInverse(shape, settings))
+    with pytest.raises(FlowError, match="flow 'made': expected a class with a method inverse, received NoInverse"):
+        build_flow({"kind": "made", "shape": [1, 2, 2], "settings": {}})
+
+
 def test_name_that_is_taken_is_refused(registered):
     with pytest.raises(ConfigError, match="kind of flow 'glow' is registered already"):
         registered("glow", _ShiftSettings)(_Shift)

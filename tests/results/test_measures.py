@@ -112,6 +112,14 @@ def test_a_metric_that_is_no_number_is_refused(monkeypatch):
     METRICS.set_builder("mine", lambda log_prob, labels: log_prob.sum() * math.nan)
     with pytest.raises(MetricsError, match="metric 'mine': expected a finite number, received nan"):
         compute_metrics(["mine"], *drawn(10, 3, 0))
+    METRICS.set_builder("mine", lambda log_prob, labels: log_prob.max(1).values)
+    with pytest.raises(
+        MetricsError, match=r"expected a finite number, received a value of type Tensor and shape \(10,\)$"
+    ):
+        compute_metrics(["mine"], *drawn(10, 3, 0))
+    METRICS.set_builder("mine", lambda log_prob, labels: labels.tolist())
+    with pytest.raises(MetricsError, match=r"expected a finite number, received \[.*\.\.\.\]$"):
+        compute_metrics(["mine"], *drawn(10, 3, 0))
 
 
 @pytest.mark.parametrize(("log_prob", "labels"), [((4, 3), (5,)), ((4,), (4,)), ((4, 3), (4, 1)), ((0, 3), (0,))])

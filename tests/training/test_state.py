@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nfpi.config import ConfigError
+from nfpi.config import ConfigError, Settings, TrainingConfig
+from nfpi.flows import ImageFlow
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.tensors import FormatError, load_tensors, save_tensors
 from nfpi.training.loop import continue_training, start_training
@@ -113,3 +114,14 @@ def test_other_backbones_are_trained_and_saved(make_data, device, tmp_path, kind
 def unsplit_flow(data, device, flow):
     begun = start_training(replace_config(data, fit_after_epochs=0), flow, "data", SEED, device)
     return continue_training(begun.state, begun.prior, data, device)
+
+
+def test_a_flow_without_parameters_is_refused_in_one_line():
+    class Flip(ImageFlow):
+        def forward(self, x):
+            return x.flip(3), x.new_zeros(len(x))
+
+        inverse = forward
+
+    with pytest.raises(ValueError, match=r"^Flip: expected parameters to train \(nn\.Parameter\), received none$"):
+        TrainingState.new(Flip((1, 2, 2), Settings()), TrainingConfig(), 0, 1)

@@ -39,13 +39,15 @@ def register_classifier(
         preprocessing: how images are normalised and resized; None: normalised to [−1, 1], and centre-cropped.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken; or the builder has other arguments.
 
     Examples:
         >>> @register_classifier("linear")
         ... def linear(num_classes, in_channels, image_size, settings):
         ...     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
     """
+
+    CLASSIFIERS.require_name(name)
 
     def register(builder: Builder) -> Builder:
         CLASSIFIERS.register(name, settings, builder, preprocessing=preprocessing or Preprocessing())

@@ -56,7 +56,7 @@ def load_extensions(files: Iterable[Path | str]) -> None:
             with registering_from(path):
                 # not by the import system, which writes __pycache__ and misses a second edit within one second
                 exec(compile(path.read_bytes(), path, "exec"), vars(module))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit would end the workflow without a message
             _forget(path)
             raise ConfigError(describe_extension_fault(error, [path]) or f"{path}: {error}") from error
         _loaded[path] = digest
@@ -67,6 +67,11 @@ def _forget(path: Path) -> None:
     _loaded.pop(path, None)
     for registry in REGISTRIES:
         registry.forget(path)
+
+
+def get_loaded_versions() -> dict[str, str]:
+    """Return the first digits of the SHA-256 of each loaded file, by file name."""
+    return {path.name: digest[:12] for path, digest in sorted(_loaded.items())}
 
 
 def list_loaded_digests() -> list[str]:
@@ -87,10 +92,10 @@ def describe_extension_fault(error: BaseException, files: Iterable[Path] | None 
         files: the user's files; None: all loaded files.
     """
     known = {str(path) for path in (files if files is not None else _loaded)}
-    reason = " ".join(str(error).split())
+    reason = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     if isinstance(error, SyntaxError) and error.filename in known:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in known:
-            return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {reason}"
+            return f"{frame.filename}:{frame.lineno}: {reason}"
     return None

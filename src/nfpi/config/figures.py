@@ -90,7 +90,7 @@ class FigureSettings(Settings):
         return self.caption
 
 
-FIGURES = Registry("figure")
+FIGURES = Registry("figure", "register_figure", ("settings", "inputs"))
 """Builders are called with the settings and a :class:`nfpi.figures.FigureInputs`, and return a
 :class:`nfpi.figures.Drawn`."""
 

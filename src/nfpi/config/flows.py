@@ -19,7 +19,7 @@ class FlowBlock(Settings):
     """training settings that differ for this backbone"""
 
 
-FLOWS = BlockRegistry("kind of flow", "kind", FlowBlock)
+FLOWS = BlockRegistry("kind of flow", "kind", FlowBlock, "register_flow", ("shape", "settings"))
 
 FlowConfig = Annotated[SerializeAsAny[FlowBlock], BeforeValidator(FLOWS.validate), FLOWS]
 """A block of `flows:`: its kind, the settings of that kind, and `training`."""

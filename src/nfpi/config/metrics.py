@@ -28,7 +28,7 @@ _DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
 ACCURACIES = {"nf_acc": "flow", "cnn_acc": "classifier", "top1": "classifier"}
 """Accuracies that can be computed per image from predictions.npz, and the kind of model that makes them."""
 
-METRICS = Registry("metric")
+METRICS = Registry("metric", "register_metric", ("log_prob", "labels"))
 """Builders compute a metric: (log_prob (N, K), labels (N,)) → float; metrics recorded by a stage have no builder.
 Traits: the attributes of :class:`Metric`."""
 
@@ -116,8 +116,9 @@ def register_metric(
     the test split. `is_share` marks a percentage of these images, for which tables show a 95 % interval.
 
     Raises:
-        ConfigError: the name is taken, or has another meaning in tables.
+        ConfigError: the name is taken, or has another meaning in tables; or the function has other arguments.
     """
+    METRICS.require_name(name)
     if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
         raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
     if name.startswith(GENERATED_PREFIX) and name not in _NAMED_WITH_PREFIX:

@@ -31,7 +31,9 @@ class PriorBlock(Settings):
     identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
 
 
-PRIORS = BlockRegistry("prior method", "method", PriorBlock)
+PRIORS = BlockRegistry(
+    "prior method", "method", PriorBlock, "register_prior", ("statistics", "initial", "weight", "settings")
+)
 """Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow rather
 than fitted once by the builder; `keeps_initial_at_zero`, whether experiments at λ = 0 keep the initial Gaussians
 instead of fitting them, and share the paper's baseline run (called directly, these methods do fit at λ = 0)."""

@@ -8,8 +8,10 @@ the decorators `register_prior`, `register_flow`, ... in a file listed under `ex
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
-from collections.abc import Callable, Iterator
+import reprlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -74,10 +76,12 @@ class Registry:
 
     Args:
         family: name of the family in messages, e.g. `prior method`.
+        decorator: name of the decorator by which users register a variant, e.g. `register_prior`.
+        arguments: names of the arguments that builders are called with, by position.
     """
 
-    def __init__(self, family: str) -> None:
-        self.family = family
+    def __init__(self, family: str, decorator: str, arguments: Sequence[str]) -> None:
+        self.family, self.decorator, self.arguments = family, decorator, tuple(arguments)
         self._variants: dict[str, Variant] = {}
 
     def register(
@@ -90,10 +94,13 @@ class Registry:
         """Add a variant; one that was defined in an interactive session is replaced.
 
         Raises:
-            ConfigError: the name is taken, or not valid in config.yaml and file names.
+            ConfigError: the name is taken, or not valid in config.yaml and file names; or the settings or the builder
+                are not those of a variant.
         """
         if not re.fullmatch(NAME, name):
             raise ConfigError(f"{self.family} '{name}': expected a name of letters, digits and . _ + -")
+        self._check_settings(name, settings)
+        self._check_builder(name, builder)
         extension = _loading[-1] if _loading else None
         known = self._variants.get(name)
         if known is not None and not known.is_interactive:
@@ -101,6 +108,38 @@ class Registry:
             raise ConfigError(f"{self.family} '{name}' is registered already{where}")
         self._variants[name] = Variant(name, settings, builder, traits, extension)
         return self._variants[name]
+
+    def require_name(self, name: object) -> None:
+        """Raise ConfigError unless a name is text; it is a function or class if the decorator has no parentheses."""
+        if not isinstance(name, str):
+            raise ConfigError(
+                f"{self.decorator}: expected a name, received {_describe(name)}: "
+                f'write @{self.decorator}("name") above a function or class'
+            )
+
+    def _check_settings(self, name: str, settings: type[Settings]) -> None:
+        if not (isinstance(settings, type) and issubclass(settings, Settings)):
+            expected = f"{self.family} '{name}': expected a subclass of nfpi.config.Settings"
+            raise ConfigError(f"{expected}, received {_describe(settings)}")
+
+    def _check_builder(self, name: str, builder: object) -> None:
+        """Check that a builder can be called with the arguments of this family."""
+        if builder is None or isinstance(builder, str):
+            return
+        expected = f"{self.family} '{name}': expected a function or class called with ({', '.join(self.arguments)})"
+        if not callable(builder):
+            raise ConfigError(f"{expected}, received {_describe(builder)}")
+        try:
+            signature = inspect.signature(builder)
+        except (TypeError, ValueError):  # some compiled functions have none
+            return
+        try:
+            signature.bind(*self.arguments)
+        except TypeError as error:
+            received = ", ".join(
+                str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values()
+            )
+            raise ConfigError(f"{expected}, received one of ({received}): {error}") from None
 
     def __getitem__(self, name: str) -> Variant:
         """Return the variant of this name.
@@ -126,12 +165,25 @@ class Registry:
         return iter(self._variants)
 
     def set_builder(self, name: str, builder: Callable[..., Any]) -> None:
-        """Set the builder of a variant that was registered without one."""
+        """Set the builder of a variant that was registered without one.
+
+        Raises:
+            ConfigError: unknown name, or the builder cannot be called with the arguments of this family.
+        """
+        self._check_builder(name, builder)
         self._variants[name] = replace(self[name], builder=builder)
 
     def forget(self, extension: Path) -> None:
         """Remove all variants registered by a user's file."""
         self._variants = {name: entry for name, entry in self._variants.items() if entry.extension != extension}
+
+
+def _describe(value: object) -> str:
+    """Describe what was passed in place of another thing: a function or class by its name, others by their value."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = getattr(value, "__name__", None)
+    return f"the function {name}" if callable(value) and name else reprlib.repr(value)
 
 
 B = TypeVar("B", bound=Settings)
@@ -146,30 +198,20 @@ class BlockRegistry(Registry, Generic[B]):
         family: name of the family in messages.
         key: the setting that selects the variant, e.g. `method`.
         common: class of the common settings; its default of `key` is the default variant.
+        decorator, arguments: as in :class:`Registry`.
     """
 
-    def __init__(self, family: str, key: str, common: type[B]) -> None:
-        super().__init__(family)
+    def __init__(self, family: str, key: str, common: type[B], decorator: str, arguments: Sequence[str]) -> None:
+        super().__init__(family, decorator, arguments)
         self.key, self.common = key, common
         self.default: str = common.model_fields[key].default
         self._blocks: dict[str, tuple[Variant, type[B]]] = {}
 
-    def register(
-        self,
-        name: str,
-        settings: type[Settings] = Settings,
-        builder: Callable[..., Any] | str | None = None,
-        **traits: Any,
-    ) -> Variant:
-        """Add a variant.
-
-        Raises:
-            ConfigError: the name is taken or invalid, or a setting has the name of a common one.
-        """
+    def _check_settings(self, name: str, settings: type[Settings]) -> None:
+        super()._check_settings(name, settings)
         clash = settings.model_fields.keys() & self.common.model_fields.keys()
         if clash:
             raise ConfigError(f"{self.family} '{name}': every block has the setting '{min(clash)}' already: rename it")
-        return super().register(name, settings, builder, **traits)
 
     def get_block_type(self, name: str) -> type[B]:
         """Return the settings class of blocks that select this variant."""

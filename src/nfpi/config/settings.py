@@ -216,9 +216,15 @@ class Config(Settings):
         for table, experiment in self.iterate_experiments():
             where = f"tables.{table}"
             if experiment.prior is not None:
-                uses_weight = PRIORS[self.priors[experiment.prior].method].traits["uses_weight"]
+                method = PRIORS[self.priors[experiment.prior].method]
+                uses_weight = method.traits["uses_weight"]
                 if uses_weight and not experiment.lambdas:
-                    raise ValueError(f"{where}: lambdas: expected at least one, received none")
+                    row = f" in the row '{experiment.label}'" if experiment.label else ""
+                    cure = f' (a method without λ: @register_prior("{method.name}", …, uses_weight=False))'
+                    raise ValueError(
+                        f"{where}: lambdas: expected at least one for prior '{experiment.prior}' on "
+                        f"'{experiment.dataset}'{row}, received none{cure if method.extension else ''}"
+                    )
                 if not uses_weight and experiment.lambdas:
                     received = ", ".join(f"{weight:g}" for weight in experiment.lambdas)
                     raise ValueError(

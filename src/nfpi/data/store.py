@@ -192,7 +192,7 @@ def _check_digest(file: Path, meta: Mapping[str, Any]) -> None:
         raise DataError(f"{file}: expected sha256 {known}, received {actual}")
 
 
-def check_labels(where: Path, labels: np.ndarray, num_classes: int) -> None:
+def check_labels(where: Path | str, labels: np.ndarray, num_classes: int) -> None:
     """Raise DataError, naming `where`, unless labels are integers in [0, K)."""
     if labels.dtype.kind not in "iu":
         raise DataError(f"{where}: expected integer labels, received {labels.dtype}")

@@ -27,7 +27,7 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
 
     Raises:
         TypeError: the settings class is not a subclass of FigureSettings.
-        ConfigError: the name is taken.
+        ConfigError: the name is taken; or the function has other arguments.
 
     Examples:
         >>> class Residual(FigureSettings):
@@ -41,8 +41,10 @@ def register_figure(name: str, settings: type[FigureSettings]) -> Callable[[Draw
         ...     figure.subplots().plot(read_csv(inputs.file("iterations"))["mean_residual"])
         ...     return Drawn({"residual": figure})
     """
-    if not issubclass(settings, FigureSettings):
-        raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {settings.__name__}")
+    FIGURES.require_name(name)
+    if not (isinstance(settings, type) and issubclass(settings, FigureSettings)):
+        received = getattr(settings, "__name__", repr(settings))
+        raise TypeError(f"figure '{name}': expected a subclass of FigureSettings, received {received}")
 
     def register(draw: Draw) -> Draw:
         FIGURES.register(name, settings, draw)

@@ -18,11 +18,11 @@ class Bijection(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return y = f(x) and log |det ∂y/∂x|."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: expected a method forward, received none")
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return x = f⁻¹(y) and log |det ∂x/∂y|."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: expected a method inverse, received none")
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfpi.flows.bijection import Bijection
 from nfpi.flows.image_flow import ImageFlow
 
 _LARGEST_JACOBIAN = 64
@@ -12,6 +13,16 @@ _LARGEST_JACOBIAN = 64
 
 class FlowError(ValueError):
     """A backbone has wrong shapes, a wrong inverse or wrong log-determinants."""
+
+
+def require_directions(kind: type[ImageFlow], name: str = "") -> None:
+    """Raise FlowError unless a class of backbones, called `name` in the message, has both `forward` and `inverse`."""
+    for direction in ("forward", "inverse"):
+        if getattr(kind, direction) is getattr(Bijection, direction):
+            named = f"flow '{name}'" if name else kind.__name__
+            raise FlowError(
+                f"{named}: expected a class with a method {direction}, received {kind.__name__} without one"
+            )
 
 
 def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: float | None = None) -> None:
@@ -32,6 +43,7 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
         FlowError: a check fails.
         ValueError: the images are not of the flow's shape.
     """
+    require_directions(type(flow), flow.kind)
     flow.check_images(x)
     if tolerance is None:
         tolerance = 1e-6 if x.dtype == torch.float64 else 0.02

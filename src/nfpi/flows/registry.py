@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nfpi.config.base import ConfigError, PositiveInt, Settings, explain
 from nfpi.config.flows import FLOWS
-from nfpi.flows.check import FlowError
+from nfpi.flows.check import FlowError, require_directions
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.initialization import skip_initialization
 from nfpi.runtime.defaults import standard_defaults
@@ -32,7 +32,8 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
         settings: settings class of the kind.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken; or the class or function has other arguments.
+        FlowError: a class has no `forward` or no `inverse`.
 
     Examples:
         >>> from nfpi.config import Settings
@@ -42,10 +43,15 @@ def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[B
         ... class PlanarFlow(ImageFlow): ...
     """
 
+    FLOWS.require_name(kind)
+
     def register(builder: Builder) -> Builder:
+        backbone = builder if isinstance(builder, type) and issubclass(builder, ImageFlow) else None
+        if backbone is not None:
+            require_directions(backbone, kind)
         FLOWS.register(kind, settings, builder)
-        if isinstance(builder, type) and issubclass(builder, ImageFlow):
-            builder.kind = kind
+        if backbone is not None:
+            backbone.kind = kind
         return builder
 
     return register
@@ -64,7 +70,7 @@ def build_flow(
     Raises:
         ConfigError: the kind is unknown, perhaps because the file that registers it was not loaded.
         ValueError: the settings or the shape are invalid.
-        FlowError: the builder does not return an ImageFlow of this shape.
+        FlowError: the builder does not return an ImageFlow of this shape, with `forward` and `inverse`.
         FormatError: weights are given, and they or the description are invalid.
     """
     if weights is None:
@@ -93,6 +99,7 @@ def _build(description: Mapping[str, Any]) -> ImageFlow:
         raise FlowError(
             f"flow '{variant.name}': expected its builder to return an ImageFlow, received {type(flow).__name__}"
         )
+    require_directions(type(flow), variant.name)
     if flow.shape != shape:
         raise FlowError(f"flow '{variant.name}': expected images of shape {shape}, received a flow of {flow.shape}")
     flow.kind, flow.settings = variant.name, settings

@@ -30,13 +30,15 @@ def register_prior(
         uses_weight: whether the method depends on λ; otherwise `weight` is 0 and experiments need no `lambdas`.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken; or the function has other arguments.
 
     Examples:
         >>> @register_prior("class_means", uses_weight=False)
         ... def fit_class_means(statistics, initial, weight, settings):
         ...     return GaussianPrior(statistics.mean, torch.ones_like(statistics.mean))
     """
+
+    PRIORS.require_name(name)
 
     def register(builder: Builder) -> Builder:
         PRIORS.register(name, settings, builder, uses_weight=uses_weight, learned=False)

@@ -94,10 +94,17 @@ class TrainingState:
 
     @classmethod
     def new(cls, flow: ImageFlow, config: TrainingConfig, seed: int, steps_per_epoch: int) -> TrainingState:
-        """Make the state before the first step."""
+        """Make the state before the first step.
+
+        Raises:
+            ValueError: the flow has no parameters.
+        """
+        first = next(flow.parameters(), None)
+        if first is None:
+            name = f"flow '{flow.kind}'" if flow.kind else type(flow).__name__
+            raise ValueError(f"{name}: expected parameters to train (nn.Parameter), received none")
         average = WeightAverage(flow, config.ema_decay, config.ema_power, update_after_step=steps_per_epoch)
-        device = next(flow.parameters()).device
-        return cls(flow, average, make_optimizer(flow, config), seed, 0, torch.zeros((), device=device))
+        return cls(flow, average, make_optimizer(flow, config), seed, 0, torch.zeros((), device=first.device))
 
     @property
     def averaged_flow(self) -> ImageFlow:

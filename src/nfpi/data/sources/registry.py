@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from nfpi.config.base import Split
+from nfpi.config.base import Split, suggest
 from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.data.errors import DataError
+from nfpi.data.store import check_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,25 +21,50 @@ class SourceImages:
 
     Args:
         classes: names of the K classes.
-        splits: images (N, H, W, C), uint8, and labels (N,), int64 in [0, K), of each split: "train", and "test" and
-            "validation" if the source has them.
+        splits: images (N, H, W, C), uint8, all of one shape (H, W, C), and labels (N,), integers in [0, K), of each
+            split: "train", and "test" and "validation" if the source has them.
 
     Raises:
-        DataError: wrong dtype or shape of images, or wrong number of labels.
+        DataError: names of classes or splits, images or labels are not of this form.
     """
 
     classes: list[str]
     splits: dict[Split, tuple[np.ndarray, np.ndarray]]
 
     def __post_init__(self) -> None:
-        for split, (images, labels) in self.splits.items():
-            if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
-                received = f"{images.shape} of {images.dtype}"
+        for name in self.classes:
+            if not isinstance(name, str):
                 raise DataError(
-                    f"source: {split}: expected images (N, H, W, C) of uint8, C = 1 or 3, received {received}"
+                    f"source: classes: expected names as text, received {name!r}: [str(name) for name in …]"
                 )
-            if labels.shape != images.shape[:1]:
-                raise DataError(f"source: {split}: expected {len(images)} labels, received {labels.shape}")
+        if len(set(self.classes)) != len(self.classes):
+            raise DataError(f"source: classes: expected distinct names, received {list(self.classes)}")
+        first = None
+        for split, arrays in self.splits.items():
+            if split not in get_args(Split):
+                raise DataError(f"source: splits: unknown split '{split}'{suggest(str(split), get_args(Split))}")
+            shape = _check_arrays(split, arrays, len(self.classes))
+            first = first or (split, shape)
+            if shape != first[1]:
+                expected = f"images (H, W, C) = {first[1]} as in {first[0]}"
+                raise DataError(f"source: {split}: expected {expected}, received {shape}")
+
+
+def _check_arrays(split: Split, arrays: object, num_classes: int) -> tuple[int, ...]:
+    """Check the images and labels of a split of a source of K classes, and return the shape (H, W, C) of an image."""
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2 or not all(isinstance(x, np.ndarray) for x in arrays):
+        types = [type(x).__name__ for x in arrays] if isinstance(arrays, (tuple, list)) else [type(arrays).__name__]
+        received = f"({', '.join(types)})"
+        raise DataError(f"source: {split}: expected NumPy arrays (images, labels), received {received}")
+    images, labels = arrays
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
+        received = f"{images.shape} of {images.dtype}"
+        raise DataError(f"source: {split}: expected images (N, H, W, C) of uint8, C = 1 or 3, received {received}")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"source: {split}: expected {len(images)} labels, received {labels.shape}")
+    check_labels(f"source: {split}", labels, num_classes)
+    shape: tuple[int, ...] = images.shape[1:]
+    return shape
 
 
 Loader = Callable[[DatasetConfig, Path], SourceImages]
@@ -48,7 +75,7 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
     """Register a function (config, download_folder) as the source `name`, selected by `source:` in config.yaml.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken; or the function has other arguments.
 
     Examples:
         >>> @register_source("noise")
@@ -56,6 +83,8 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
         ...     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), np.uint8)
         ...     return SourceImages(["odd", "even"], {"train": (images, np.arange(100) % 2)})
     """
+
+    SOURCES.require_name(name)
 
     def register(load: Loader) -> Loader:
         SOURCES.register(name, DatasetConfig, load)
