@@ -33,8 +33,9 @@ def settings(preset: Path) -> Config:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """An empty folder to work in."""
+    """A folder to work in, with no file but that of the workflow."""
     (tmp_path / "here").mkdir()
+    (tmp_path / "here/Snakefile").touch()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here"
 
@@ -118,6 +119,13 @@ def test_any_name_of_a_folder_gives_a_data_set(here, tmp_path, folder, dataset):
     assert config.datasets[dataset].folder == images
 
 
+def test_outside_a_clone_the_command_says_where_to_run_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call("new", make_images(tmp_path / "my pets")) == 0
+    command = f"snakemake table2 --config preset={tmp_path}/my-pets.yaml"
+    assert capsys.readouterr().out.splitlines()[1] == f"run at the root of a clone of the project: {command}"
+
+
 def test_the_folder_that_one_is_in_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(make_images(tmp_path / "pets"))
     assert call("new", ".", "--output", tmp_path / "mine.yaml") == 0
@@ -155,16 +163,17 @@ def test_no_file_is_overwritten(here, tmp_path, capsys):
 def test_a_file_that_can_be_no_preset_is_refused(here, tmp_path, capsys, output):
     assert call("new", make_images(tmp_path / "pets"), "--output", output) == 1
     assert read_error_line(capsys).startswith(f"nfpi: error: {output}: expected NAME.yaml")
-    assert list(here.iterdir()) == []
+    assert [path.name for path in here.iterdir()] == ["Snakefile"]
 
 
 def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
     for place, message in (
         (tmp_path / "nowhere", "expected a folder of images, received none"),
-        (here, "expected a folder for each class, received an empty folder"),
+        (tmp_path / "empty", "expected a folder for each class, received an empty folder"),
         (make_images(tmp_path / "few", n=2), "few: expected"),
         (make_images(tmp_path / "price $HOME"), "expected a path without variables or tilde"),
     ):
         assert call("new", place) == 1
         assert message in read_error_line(capsys)
-    assert list(here.iterdir()) == []
+    assert [path.name for path in here.iterdir()] == ["Snakefile"]

@@ -60,10 +60,8 @@ def write_preset(command: WritePreset) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("x", encoding="utf-8") as file:
         file.write(text)
-    in_project = output.parent.resolve() == presets.resolve() and not _is_number_or_boolean(output.stem)
-    preset = output.stem if in_project else str(output)
     print(f"{output}: {images.summary}")
-    print(f"run: snakemake table2 --config preset={shlex.quote(preset)}")
+    print(_describe_command(output, presets))
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,16 @@ def _name_dataset(folder: Path) -> str:
         stem = stem.partition(".")[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem).strip("-_.+") or "images"
     return f"{name}-images" if name in SOURCES else name
+
+
+def _describe_command(output: Path, presets: Path) -> str:
+    """Return the command that makes the table, and where to run it if the working folder is not a clone."""
+    where, preset = "run", str(output)
+    if not Path("Snakefile").is_file():
+        where, preset = "run at the root of a clone of the project", str(output.resolve())
+    elif output.parent.resolve() == presets.resolve() and not _is_number_or_boolean(output.stem):
+        preset = output.stem
+    return f"{where}: snakemake table2 --config preset={shlex.quote(preset)}"
 
 
 def _is_number_or_boolean(name: str) -> bool:
