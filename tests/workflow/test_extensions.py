@@ -37,6 +37,11 @@ class PlanarSettings(Settings):
 @register_flow("planar", PlanarSettings)
 class PlanarFlow(ImageFlow):
     """Nothing is built of it here."""
+
+    def forward(self, x):
+        raise NotImplementedError
+
+    inverse = forward
 '''
 METRIC = """
 from nfpi.results import register_metric
