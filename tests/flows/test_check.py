@@ -111,6 +111,16 @@ def test_missing_inverse_is_named():
         check_flow(NoInverse(), _images())
 
 
+def test_inverse_with_other_arguments_is_named():
+    class Conditional(_Doubling):
+        def inverse(self, z, labels):
+            return super().inverse(z)
+
+    expected = "Conditional: expected inverse to be called with images alone: missing a required argument: 'labels'"
+    with pytest.raises(FlowError, match=expected):
+        check_flow(Conditional(), _images())
+
+
 def test_missing_inverse_of_a_part_is_named():
     class Part(Bijection): ...
 

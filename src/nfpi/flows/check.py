@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor
 
@@ -16,13 +18,19 @@ class FlowError(ValueError):
 
 
 def require_directions(kind: type[ImageFlow], name: str = "") -> None:
-    """Raise FlowError unless a class of backbones, called `name` in the message, has both `forward` and `inverse`."""
+    """Raise FlowError unless a class of backbones, called `name` in the message, has `forward(x)` and `inverse(z)`."""
+    named = f"flow '{name}'" if name else kind.__name__
     for direction in ("forward", "inverse"):
-        if getattr(kind, direction) is getattr(Bijection, direction):
-            named = f"flow '{name}'" if name else kind.__name__
+        method = getattr(kind, direction)
+        if method is getattr(Bijection, direction):
             raise FlowError(
                 f"{named}: expected a class with a method {direction}, received {kind.__name__} without one"
             )
+        if inspect.isfunction(method):
+            try:
+                inspect.signature(method).bind("self", "images")
+            except TypeError as error:
+                raise FlowError(f"{named}: expected {direction} to be called with images alone: {error}") from None
 
 
 def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: float | None = None) -> None:
