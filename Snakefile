@@ -123,7 +123,7 @@ onstart:
         lock_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
-    note_provenance(plan)
+    note_provenance(plan, remembered=workflow.touch and workflow.dag_settings.forceall)
     record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)
     log_in_utf_8(logger)

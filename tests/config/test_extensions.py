@@ -210,12 +210,6 @@ def test_a_decorator_without_parentheses_is_refused(project, module, decorator):
         assert f"mine.py:2: ConfigError: {expected}" in str(error.value)
 
 
-def test_a_metric_named_by_a_function_is_refused(project):
-    text = "from nfpi.config import register_metric\nregister_metric(max, label='Mine')\n"
-    with pytest.raises(ConfigError, match=r'register_metric: expected a name, .* write @register_metric\("name"\)'):
-        load_extensions([project.write("mine.py", text)])
-
-
 def test_every_builder_of_the_project_takes_the_arguments_of_its_family():
     for registry in REGISTRIES:
         for name in registry:

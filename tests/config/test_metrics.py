@@ -44,6 +44,12 @@ def test_a_decorated_function_stays_a_function():
         register_metric("mine", label="Mine")
 
 
+def test_a_refused_function_leaves_its_name_free():
+    with pytest.raises(ConfigError, match="called with"):
+        register_metric("refused", label="Refused")(lambda log_prob: 1.0)
+    register_metric("refused", label="Refused")(lambda log_prob, labels: 1.0)
+
+
 NO_METRICS = ("validation", "lambda", "status", "best", "nf_acc_seeds", "mine_std", "mine_difference", "paper_mine")
 
 

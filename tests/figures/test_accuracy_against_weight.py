@@ -187,7 +187,7 @@ def test_a_table_without_a_weight_is_drawn_as_a_notice(tmp_path):
 
 
 def test_nothing_to_draw_is_an_error():
-    with pytest.raises(FigureError, match="empty"):
+    with pytest.raises(FigureError, match="at least one row with a λ"):
         draw_accuracy(DEMO[:0])
     with pytest.raises(FigureError, match="column status is missing"):
         draw_accuracy(DEMO.drop(columns="status"))

@@ -7,6 +7,7 @@ from torch import nn
 from nfpi.config import Settings
 from nfpi.flows import FlowError, ImageFlow, check_flow
 from nfpi.flows.bijection import Bijection
+from nfpi.flows.check import require_directions
 
 SHAPE = (1, 2, 3)
 
@@ -119,6 +120,23 @@ def test_inverse_with_other_arguments_is_named():
     expected = "Conditional: expected inverse to be called with images alone: missing a required argument: 'labels'"
     with pytest.raises(FlowError, match=expected):
         check_flow(Conditional(), _images())
+
+
+def test_directions_may_be_attributes_or_static():
+    class Assigned(_Doubling):
+        def __init__(self):
+            super().__init__()
+            double = _Doubling()
+            self.inverse = lambda z: double.inverse(z)
+
+    class Static(_Doubling):
+        @staticmethod
+        def inverse(z):
+            return _Doubling().inverse(z)
+
+    require_directions(Static)
+    for kind in (Assigned, Static):
+        check_flow(kind(), _images())
 
 
 def test_missing_inverse_of_a_part_is_named():

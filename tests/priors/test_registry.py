@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -111,7 +112,9 @@ def test_a_name_can_be_taken_once():
         register_prior("fixed_point")(lambda *_: None)
 
 
-def test_a_cell_of_a_notebook_may_be_run_again():
+def test_a_cell_of_a_notebook_may_be_run_again(monkeypatch):
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+
     def fit_first(*_: object) -> None: ...
     def fit_second(*_: object) -> None: ...
 

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
+UNKNOWN = "moved or copied here, or made with another .snakemake folder"
 CHANGED = {"evaluation": {"batch_size": 77}}
 
 
-def test_changed_settings_of_moved_results_are_refused_not_ignored(fresh_project):
+def test_changed_settings_of_moved_results_are_refused_until_snakemake_remembers_them(fresh_project):
     results = fresh_project.folder / "results"
     fresh_project.run_snakemake("table4")
     other = fresh_project.run_snakemake("table4", "--dry-run", overlay=CHANGED)
     assert "evaluation.batch_size" in other.stdout  # known here: the change reruns the evaluations
 
-    preset = fresh_project.write("renamed.yaml", {"extends": "demo"})
+    fresh_project.write("renamed.yaml", {"extends": "demo"})
     (results / "demo").rename(results / "renamed")
-    renamed = (f"preset={preset.name}",)
-    same = fresh_project.run_snakemake("table4", "--config", *renamed)
-    assert "results/renamed: moved or copied here" in same.stdout
-    assert "are not noticed" in same.stdout
+    renamed = ("--config", "preset=renamed.yaml")
+    same = fresh_project.run_snakemake("table4", "--forcerun", "evaluate", *renamed)  # new jobs change nothing
+    assert f"results/renamed: {UNKNOWN}" in same.stdout
 
     fresh_project.write("renamed.yaml", {"extends": "demo", **CHANGED})
-    refused = fresh_project.run_snakemake("table4", "--config", *renamed, check=False)
+    refused = fresh_project.run_snakemake("table4", *renamed, check=False)
     assert refused.returncode == 1
-    (line,) = [line for line in refused.stdout.splitlines() if "results/renamed: moved or copied here" in line]
-    assert "(evaluation.batch_size: " in line
-    assert " → 77)" in line
+    (line,) = [line for line in refused.stdout.splitlines() if UNKNOWN in line]
+    assert "these differ from its last call: evaluation.batch_size: " in line
     assert "Traceback" not in refused.stdout
 
-    (results / "renamed/settings.json").unlink()  # the files are kept as they are
-    assert "moved or copied" not in fresh_project.run_snakemake("table4", "--config", *renamed).stdout
+    fresh_project.write("renamed.yaml", {"extends": "demo"})
+    before = fresh_project.read_calls()
+    fresh_project.run_snakemake("table4", "--touch", "--forceall", *renamed)
+    assert fresh_project.read_calls() == before  # runs nothing
+    fresh_project.write("renamed.yaml", {"extends": "demo", **CHANGED})
+    known = fresh_project.run_snakemake("table4", "--dry-run", *renamed)
+    assert UNKNOWN not in known.stdout
+    assert "evaluation.batch_size" in known.stdout
+
+
+def test_settings_on_which_no_file_depends_may_change(fresh_project):
+    fresh_project.run_snakemake("table4")
+    shutil.rmtree(fresh_project.folder / ".snakemake")
+    changes = {
+        "seeds": [0, 1],
+        "training": {"workers": 1},
+        "classifiers": {"resnet18": {"checkpoint_minutes": 3}},
+        "priors": {"new": {"alpha": 3}},
+        "figures": {"residuals": None},
+    }
+    assert UNKNOWN in fresh_project.run_snakemake("table4", "--dry-run", overlay=changes).stdout
 
 
 def test_a_copy_and_its_original_are_told_apart(fresh_project):
@@ -39,15 +56,15 @@ def test_a_copy_and_its_original_are_told_apart(fresh_project):
     fresh_project.run_snakemake("table4")
     shutil.copytree(results / "demo", results / "copied")
     copied = ("--config", "preset=copied.yaml")
-    assert "results/copied: moved or copied here" in fresh_project.run_snakemake("table4", *copied).stdout
-    assert "moved or copied" not in fresh_project.run_snakemake("table4").stdout
-    fresh_project.run_snakemake("table4", "--forcerun", "evaluate", *copied)  # now noted here, too
+    assert f"results/copied: {UNKNOWN}" in fresh_project.run_snakemake("table4", "--dry-run", *copied).stdout
+    fresh_project.run_snakemake("table4", "--touch", "--forceall", *copied)
     for call in ((), copied):
-        assert "moved or copied" not in fresh_project.run_snakemake("table4", *call).stdout
+        assert UNKNOWN not in fresh_project.run_snakemake("table4", *call).stdout
 
 
 def test_results_without_an_identifier_are_used_as_before(fresh_project):
     fresh_project.run_snakemake("table4")
     (fresh_project.folder / "results/demo/.snakemake_id").unlink()
-    assert "moved or copied" not in fresh_project.run_snakemake("table4", overlay=CHANGED).stdout
-    assert json.loads((fresh_project.folder / "results/demo/settings.json").read_text())["settings"]["evaluation"]
+    shutil.rmtree(fresh_project.folder / ".snakemake/nfpi")
+    assert UNKNOWN not in fresh_project.run_snakemake("table4", overlay=CHANGED).stdout
+    assert (fresh_project.folder / "results/demo/.snakemake_id").is_file()

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -70,8 +71,12 @@ def _forget(path: Path) -> None:
 
 
 def get_loaded_versions() -> dict[str, str]:
-    """Return the first digits of the SHA-256 of each loaded file, by file name."""
-    return {path.name: digest[:12] for path, digest in sorted(_loaded.items())}
+    """Return the first digits of the SHA-256 of each loaded file, by its name, with its folder's if two are equal."""
+    names = Counter(path.name for path in _loaded)
+    return {
+        path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}": digest[:12]
+        for path, digest in sorted(_loaded.items())
+    }
 
 
 def list_loaded_digests() -> list[str]:

@@ -118,7 +118,6 @@ def register_metric(
     Raises:
         ConfigError: the name is taken, or has another meaning in tables; or the function has other arguments.
     """
-    METRICS.require_name(name)
     if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
         raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
     if name.startswith(GENERATED_PREFIX) and name not in _NAMED_WITH_PREFIX:
@@ -135,7 +134,11 @@ def register_metric(
     METRICS.register(name, Settings, function, **traits)
 
     def decorate(decorated: Callable[..., float]) -> Callable[..., float]:
-        METRICS.set_builder(name, decorated)
+        try:
+            METRICS.set_builder(name, decorated)
+        except ConfigError:
+            METRICS.remove(name)
+            raise
         return decorated
 
     return decorate

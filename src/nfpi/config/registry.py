@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 import reprlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -57,7 +58,8 @@ class Variant:
     @property
     def is_interactive(self) -> bool:
         """Whether the variant was defined in an interactive session or notebook, where cells are run repeatedly."""
-        return self.extension is None and getattr(self.builder, "__module__", None) == "__main__"
+        is_session = not hasattr(sys.modules["__main__"], "__file__")
+        return is_session and self.extension is None and getattr(self.builder, "__module__", None) == "__main__"
 
     @cached_property
     def build(self) -> Callable[..., Any]:
@@ -131,7 +133,7 @@ class Registry:
             raise ConfigError(f"{expected}, received {_describe(builder)}")
         try:
             signature = inspect.signature(builder)
-        except (TypeError, ValueError):  # some compiled functions have none
+        except (TypeError, ValueError, NameError):  # compiled functions may have none; annotations may be unknown names
             return
         try:
             signature.bind(*self.arguments)
@@ -172,6 +174,10 @@ class Registry:
         """
         self._check_builder(name, builder)
         self._variants[name] = replace(self[name], builder=builder)
+
+    def remove(self, name: str) -> None:
+        """Remove a variant."""
+        del self._variants[name]
 
     def forget(self, extension: Path) -> None:
         """Remove all variants registered by a user's file."""

@@ -291,9 +291,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
 
 def _describe_divergence(row: pd.Series, num_classes: int) -> str:
     """Describe why a fit diverged, and whether its loss is unbounded."""
-    _, meaning = DIVERGENCE_CAUSES.get(
-        row["quantity"], ("", row["quantity"].replace(" (not positive definite)", " not positive definite"))
-    )
+    _, meaning = DIVERGENCE_CAUSES.get(row["quantity"], ("", row["quantity"]))
     text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {row['class']})"
     bound = num_classes * _ALPHA * math.exp(1 / _ALPHA) / 2
     if row["variant"] == "full" and row["lambda"] > bound:

@@ -17,20 +17,23 @@ class FlowError(ValueError):
     """A backbone has wrong shapes, a wrong inverse or wrong log-determinants."""
 
 
-def require_directions(kind: type[ImageFlow], name: str = "") -> None:
-    """Raise FlowError unless a class of backbones, called `name` in the message, has `forward(x)` and `inverse(z)`."""
+def require_directions(flow: ImageFlow | type[ImageFlow], name: str = "") -> None:
+    """Raise FlowError unless a backbone or its class, `name` in the message, has `forward(x)` and `inverse(z)`."""
+    kind = flow if isinstance(flow, type) else type(flow)
     named = f"flow '{name}'" if name else kind.__name__
     for direction in ("forward", "inverse"):
-        method = getattr(kind, direction)
-        if method is getattr(Bijection, direction):
+        method, base = getattr(flow, direction), getattr(Bijection, direction)
+        if getattr(method, "__func__", method) is base:
             raise FlowError(
                 f"{named}: expected a class with a method {direction}, received {kind.__name__} without one"
             )
-        if inspect.isfunction(method):
-            try:
-                inspect.signature(method).bind("self", "images")
-            except TypeError as error:
-                raise FlowError(f"{named}: expected {direction} to be called with images alone: {error}") from None
+        is_bound = flow is not kind or not inspect.isfunction(inspect.getattr_static(kind, direction))
+        try:
+            inspect.signature(method).bind(*([] if is_bound else ["self"]), "images")
+        except (ValueError, NameError):  # the signature is not known
+            continue
+        except TypeError as error:
+            raise FlowError(f"{named}: expected {direction} to be called with images alone: {error}") from None
 
 
 def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: float | None = None) -> None:
@@ -51,7 +54,7 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
         FlowError: a check fails.
         ValueError: the images are not of the flow's shape.
     """
-    require_directions(type(flow), flow.kind)
+    require_directions(flow, flow.kind)
     flow.check_images(x)
     if tolerance is None:
         tolerance = 1e-6 if x.dtype == torch.float64 else 0.02

@@ -99,7 +99,7 @@ def _build(description: Mapping[str, Any]) -> ImageFlow:
         raise FlowError(
             f"flow '{variant.name}': expected its builder to return an ImageFlow, received {type(flow).__name__}"
         )
-    require_directions(type(flow), variant.name)
+    require_directions(flow, variant.name)
     if flow.shape != shape:
         raise FlowError(f"flow '{variant.name}': expected images of shape {shape}, received a flow of {flow.shape}")
     flow.kind, flow.settings = variant.name, settings

@@ -128,6 +128,10 @@ def _select_known(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in known.items() if isinstance(value, Real) and math.isfinite(value)}
 
 
+def _format_iterations(prior: Mapping[str, Any]) -> str:
+    return f" in {prior['iterations']} iterations" if "iterations" in prior else ""
+
+
 def _describe_method(model: TrainedFlow) -> str:
     """Describe how the Gaussians were obtained, as the end of a sentence."""
     if model.config.get("start") == "release":
@@ -137,7 +141,7 @@ def _describe_method(model: TrainedFlow) -> str:
         case None:
             return ", kept at their initial values" if prior else ""
         case "fixed_point" if prior.get("converged") is False:
-            return f", fitted by fixed-point iteration, which did not converge in {prior['iterations']} iterations"
+            return f", fitted by fixed-point iteration, which did not converge{_format_iterations(prior)}"
         case "fixed_point":
             return ", fitted by fixed-point iteration"
         case "repeated_fixed_point":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -39,6 +40,15 @@ _ADVICE_ON_NUMBERS = "; for numbers that are names: [str(label) for label in lab
 """hint for integer labels that are not the indices 0 to K − 1"""
 _FEW = 10
 """Number of images of a class below which a divergence may be due to their small number."""
+
+
+def _renew_lock() -> None:
+    """Replace the lock in a forked process, in which a fit of another thread does not go on to release it."""
+    global _FIT
+    _FIT = RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class _Plain(Settings):
@@ -285,10 +295,8 @@ def _settings_restored() -> Iterator[None]:
     """Restore, after the context, the settings of torch that :func:`nfpi.runtime.devices.prepare_process` changes."""
     deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    tf32 = torch.backends.cudnn.allow_tf32
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        torch.backends.cudnn.allow_tf32 = tf32

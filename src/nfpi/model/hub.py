@@ -155,7 +155,10 @@ def _require_known(options: Mapping[str, Any], push_to_hub: bool) -> None:
 def _write_card(path: Path, content: str) -> None:
     """Write a card, unless the file holds one that was edited or written by someone else; this is logged."""
     if path.exists() and not is_unedited_card(path.read_text(encoding="utf-8", errors="replace")):
-        logger.warning("%s: kept, as it was edited or not written by nfpi; without it, a new card is written", path)
+        logger.warning(
+            "%s: kept, as it was edited, or not written by this version of nfpi; without it, a new card is written",
+            path,
+        )
         return
     write_atomically(path, content)
 

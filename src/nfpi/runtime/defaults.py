@@ -13,7 +13,7 @@ def standard_defaults() -> Iterator[None]:
     """Make tensors in float32 on the CPU within the context, where no dtype or device is given. Also a decorator.
 
     A caller may have set others by :func:`torch.set_default_dtype` or :func:`torch.set_default_device`. The dtype
-    applies to all threads, the device to the current one.
+    applies to all threads, so two contexts in threads may end each other early; the device to the current one.
     """
     dtype = torch.get_default_dtype()
     if dtype != torch.float32:

@@ -2,16 +2,20 @@
 
 Snakemake remembers in `.snakemake`, by path, with which settings a file was made. Of files in another place it knows
 nothing, and takes them as up to date whatever the settings are. So a folder results/{preset} has an identifier, which
-is noted in `.snakemake` together with its path.
+is noted in `.snakemake` for the path of the folder.
+
+`snakemake all --touch --forceall` runs nothing, and makes Snakemake remember the files with the settings of that call.
 """
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from nfpi.config import ConfigError
+from nfpi.config import NOT_AFFECTING_RESULTS, ConfigError
 from nfpi.results.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
@@ -20,52 +24,75 @@ from nfpi.workflow.plan import Plan
 
 _IDENTIFIER = ".snakemake_id"
 _NOTES = Path(".snakemake/nfpi")
-_MOST_CHANGES = 5
+_NAMED_BLOCKS = ("datasets", "flows", "priors", "classifiers")
+_BLOCKS = (*_NAMED_BLOCKS, "training", "evaluation", "generation", "nfa")
+"""blocks of config.yaml that runs are made with, the first of which have an entry for each name"""
+_LONGEST_LIST = 200
+"""characters of a list of changes"""
 
 
 def check_provenance(plan: Plan) -> str | None:
     """Check that Snakemake knows the settings that the results of a preset were made with.
 
-    Args:
-        plan: settings and paths of the call.
-
     Returns:
-        A warning if it does not, but the settings are those of the last call; otherwise None.
+        A warning if it does not, but the settings of runs are those of the last call; otherwise None.
 
     Raises:
-        ConfigError: it does not, and settings differ from those of the last call.
+        ConfigError: it does not, and settings of runs differ from those of the last call.
     """
     root = plan.layout.root
     if not (root / _IDENTIFIER).is_file() or not (root / FILE).is_file() or _is_noted(root):
         return None
-    fault = f"{root}: moved or copied here, or made with another .snakemake folder"
+    fault = f"{root}: moved or copied here, or made with another .snakemake folder: changed settings are not noticed"
+    remedy = "`snakemake all --touch --forceall` makes Snakemake remember its files with the present settings"
     try:
         before, now = read_settings(root), StoredSettings.of(plan.preset, plan.config)
     except FormatError as error:
-        return f"{fault}; and {error}"
-    changes = list(islice(list_differences(before.to_json()["settings"], now.to_json()["settings"]), _MOST_CHANGES + 1))
+        return f"{fault}; {error}"
+    changes = ", ".join(_list_changes(before.to_json()["settings"], now.to_json()["settings"]))
     if not changes:
-        return f"{fault}: changes since its last call, of images or extensions, are not noticed"
-    listed = ", ".join([*changes[:_MOST_CHANGES], *["…"] * (len(changes) > _MOST_CHANGES)])
-    raise ConfigError(
-        f"{fault}, so that Snakemake cannot tell which files depend on changed settings ({listed}): move it back, "
-        f"delete it to make all again, or delete {root / FILE} to keep its files as they are"
-    )
+        return f"{fault}; {remedy}"
+    listed = changes if len(changes) <= _LONGEST_LIST else f"{changes[:_LONGEST_LIST]}…"
+    raise ConfigError(f"{fault}, but these differ from its last call: {listed}; with those of its last call, {remedy}")
 
 
-def note_provenance(plan: Plan) -> None:
-    """Note that results of a preset are made from here, for the next call."""
+def note_provenance(plan: Plan, remembered: bool) -> None:
+    """Note that Snakemake knows the settings of results, if they are new or if it remembers them from now on.
+
+    Args:
+        plan: settings and paths of the call.
+        remembered: whether the call is one with `--touch --forceall`.
+    """
     root = plan.layout.root
-    if not _is_noted(root):
-        identifier = uuid.uuid4().hex  # a new one, as the folder may be a copy
-        write_atomically(root / _IDENTIFIER, identifier)
+    path = root / _IDENTIFIER
+    if remembered or not path.is_file():
+        if not path.is_file():
+            write_atomically(path, uuid.uuid4().hex)
         _NOTES.mkdir(parents=True, exist_ok=True)
-        write_atomically(_NOTES / identifier, root.as_posix())
+        write_atomically(_locate_note(root), path.read_text())
 
 
 def _is_noted(root: Path) -> bool:
-    """Return whether `.snakemake` has the identifier and the path of a folder."""
     try:
-        return (_NOTES / (root / _IDENTIFIER).read_text()).read_text() == root.as_posix()
+        return _locate_note(root).read_text() == (root / _IDENTIFIER).read_text()
     except OSError:
         return False
+
+
+def _locate_note(root: Path) -> Path:
+    return _NOTES / hashlib.sha256(root.as_posix().encode()).hexdigest()[:16]
+
+
+def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the changed settings that files may depend on; of a new entry, such as a prior, none do."""
+    for block in _BLOCKS:
+        old, new = (_drop_without_effect(settings[block]) for settings in (before, now))
+        if block in _NAMED_BLOCKS:
+            old, new = ({name: one[name] for name in one if name in other} for one, other in ((old, new), (new, old)))
+        yield from list_differences(old, new, f"{block}.")
+
+
+def _drop_without_effect(block: Any) -> Any:
+    if not isinstance(block, Mapping):
+        return block
+    return {key: _drop_without_effect(value) for key, value in block.items() if key not in NOT_AFFECTING_RESULTS}

@@ -89,12 +89,15 @@ class Targets:
 
         def raise_unknown(wildcards: Wildcards) -> list[str]:
             name, dropped = wildcards["target"], self.plan.resolved.dropped_claims
+            targets = f"; targets: {', '.join(known)}"
             if name == CLAIMS and dropped:
                 claim, missing = list(dropped.items())[-1]
                 hint = f": inherited claims were dropped, such as {claim} ({missing})"
+            elif name in FIGURES:
+                hint = ": name it under `figures:`"
             else:
-                hint = ": name it under `figures:`" if name in FIGURES else suggest(name, known)
-            targets = "" if "known:" in hint else f"; targets: {', '.join(known)}"
+                hint = suggest(name, known)
+                targets = "" if "known:" in hint else targets
             raise ConfigError(f"preset {self.plan.preset} has no target '{name}'{hint}{targets}")
 
         return raise_unknown

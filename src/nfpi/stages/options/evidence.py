@@ -10,7 +10,7 @@ from nfpi.stages.options.base import Command
 
 
 class KeepEvidence(Command):
-    """Copy metrics and predictions of all runs that the tables use.
+    """Copy the metrics and predictions that tables use.
 
     Also keeps the settings of the preset and a checksum of every file. Called again, it adds new runs, such as more
     seeds.
