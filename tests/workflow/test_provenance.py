@@ -24,7 +24,7 @@ def test_changed_settings_of_moved_results_are_refused_until_snakemake_remembers
     refused = fresh_project.run_snakemake("table4", *renamed, check=False)
     assert refused.returncode == 1
     (line,) = [line for line in refused.stdout.splitlines() if UNKNOWN in line]
-    assert "these differ from its last call: evaluation.batch_size: " in line
+    assert "the changed settings (evaluation.batch_size: " in line
     assert "Traceback" not in refused.stdout
 
     fresh_project.write("renamed.yaml", {"extends": "demo"})

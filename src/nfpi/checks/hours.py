@@ -137,21 +137,21 @@ def _format_workload_name(work: Work) -> str:
 
 def _estimate_seconds(subject: Subject, work: Work) -> float | None:
     """Return the seconds of all batches; None: not known."""
-    images = _compute_share_of_images(subject, work.dataset)
-    if images is None:
+    ratio = _compute_image_ratio(subject, work.dataset)
+    if ratio is None:
         return None
-    count = images * work.batches
+    batches = ratio * work.batches
     if work.kind == "flow_step":
         step = subject.seconds.get(_format_workload_name(work))
-        return None if step is None else count * step
+        return None if step is None else batches * step
     if work.kind == "classifier_forward":
         each = subject.per_image.get(("classifier_step", work.subject, work.dataset))
-        return None if each is None else count * work.batch * each * _PREDICTION_SHARE
+        return None if each is None else batches * work.batch * each * _PREDICTION_SHARE
     each = subject.per_image.get((work.kind, work.subject, work.dataset))
-    return None if each is None else count * work.batch * each
+    return None if each is None else batches * work.batch * each
 
 
-def _compute_share_of_images(subject: Subject, dataset: str) -> float | None:
+def _compute_image_ratio(subject: Subject, dataset: str) -> float | None:
     """Return the number of prepared images divided by the number that `list_work` assumes; None: not known."""
     counts = {workload.dataset: workload.count for workload in subject.workloads}
     found = counts[dataset]

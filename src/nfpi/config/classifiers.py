@@ -126,7 +126,7 @@ class ClassifierConfig(Settings):
     pretrained: bool = False
     """whether to start from the weights published by timm"""
     start_from: Name | None = None
-    """another classifier of the config, trained without augmentation, whose weights are fine-tuned"""
+    """another classifier of the config, whose weights from its run with `augmentation: none` are fine-tuned"""
     image_size: PositiveInt | None = None
     """size that images are resized to (bicubic); None: no resizing"""
     normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = declare_added_setting(

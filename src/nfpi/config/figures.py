@@ -249,9 +249,8 @@ class SamplesFigure(FlowFigure):
 
     title = "samples"
     caption = (
-        "Images drawn from the flow, a column for each class, a block of rows for each temperature T "
-        "(z = μ + T Σ^(1/2) ε) and in it a row for each noise ε. Each image of a block has its own noise, which is the "
-        "same in all blocks."
+        "Images drawn from the flow, a column for each class and a block of rows for each temperature T "
+        "(z = μ + T Σ^(1/2) ε). Images at the same place in different blocks have the same noise ε."
     )
 
     classes: PositiveInt = 10
@@ -266,7 +265,7 @@ class SamplesFigure(FlowFigure):
 
     def describe(self, config: RunsOfPreset) -> str:
         """Complete the caption with the run."""
-        return f"{self.caption} {self.describe_run(config)}; noises: {self.noises}."
+        return f"{self.caption} {self.describe_run(config)}; images per class and temperature: {self.noises}."
 
 
 class ResidualsFigure(FigureSettings):

@@ -50,8 +50,8 @@ class FixedPointSettings(Settings):
     scale: Literal["pairwise", "average"] = "pairwise"
     """π of Eq. 3: the KLD of each pair (Eq. 9), or the mean over all pairs (Eq. 10)"""
     update: Literal["released", "exact"] = "released"
-    """`exact`: Eqs. 5-7 as derived from Eq. 4; `released`: the authors' code, with A′ = ΣAΣ instead of A, class
-    variances about the class mean, and the two deviations below (diagonal covariances only)"""
+    """`exact`: Eqs. 5-7 as derived from Eq. 4; `released` (diagonal covariances only): the authors' code, with A′ = ΣAΣ
+    instead of A, class variances about the class mean, `isotropic_mean_update` and `pooled_mean_gaps`"""
     fit_mean: bool = True
     """whether means are fitted; otherwise they keep their initial values"""
     fit_variance: bool = True
@@ -63,7 +63,7 @@ class FixedPointSettings(Settings):
     isotropic_mean_update: bool = True
     """released update: whether the mean update averages Σ_i and Σ_j⁻¹ over the dimensions"""
     pooled_mean_gaps: bool = True
-    """released update: whether A uses Σ_i Δ_ij² instead of Δ_ij²"""
+    """released update: whether A uses the sum of Δ_kj² over all classes k instead of Δ_ij²"""
     tolerance: NonNegativeFloat = 0.1
     """the iteration converges when max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ (Frobenius for matrices) are at most this"""
     max_iterations: PositiveInt = 1000
@@ -90,7 +90,7 @@ class GradientDescentSettings(Settings):
     every: Literal["epoch", "step"] = "epoch"
     """one step per epoch on all training latents, or one per training step of the flow on its batch"""
     objective: Literal["equation_4", "released"] = "equation_4"
-    """NLL + λ L_KLD (Eq. 4), or the released code's range-normalised NLL − w·KLD (every epoch only)"""
+    """NLL + λ L_KLD (Eq. 4), or, only with `every: epoch`, the released code's range-normalised NLL − w·KLD (no λ)"""
     alpha: PositiveFloat = 10.0
     """α of Eq. 3"""
     scale: Literal["pairwise", "average"] = "pairwise"
@@ -104,7 +104,7 @@ class GradientDescentSettings(Settings):
     final_learning_rate: PositiveFloat = 0.001
     """η₁"""
     power: PositiveFloat = 1.0
-    """1: linear; > 1: sublinear, the step size changes slowly at first; < 1: superlinear"""
+    """1: linear; > 1: the step size changes slowly at first (the paper's "sublinear"); < 1: fast ("superlinear")"""
     variance_range: PositiveFloat = 1.0
     """a, the width of the range of variances"""
     variance_slope: PositiveFloat = 1.0

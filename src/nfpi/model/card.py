@@ -182,7 +182,7 @@ def _describe_settings(model: TrainedFlow) -> Iterator[tuple[str, str]]:
 
 
 def _format_metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> str:
-    """Format the known metrics as a table with one row per image set; cells of the others are empty."""
+    """Format the known metrics as a table with one row per image set; cells of unknown values are empty."""
     rows = []
     for split, values in {"validation": model.config.get("validation"), "test": metrics}.items():
         known = _select_known(values or {})

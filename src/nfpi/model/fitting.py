@@ -154,7 +154,7 @@ def _train(
 
 
 def _describe_class(index: int | None, train: ImageSet) -> str:
-    """Return what the message of a divergence adds on class `index`: its name, and the size of a small class."""
+    """Return what a message of divergence adds: the name of class `index`, and the smallest class if it is small."""
     if index is None:
         return ""
     counts = np.bincount(train.labels, minlength=len(train.classes))
@@ -195,7 +195,7 @@ def make_sets(
             raise ValueError(
                 f"validation: expected a share between 0 and 1, or (images, labels), received {validation!r}"
             )
-        # 0.2 in float32 is 0.20000000298…, of which the decimal is meant
+        # float(np.float32(0.2)) is 0.20000000298…; its text is the 0.2 that was meant
         kept, left = _split(indices, float(str(validation)), seed)
         held_out = ImageSet(array[left], indices[left], meta)
         array, indices = array[kept], indices[kept]

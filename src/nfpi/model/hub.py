@@ -156,7 +156,7 @@ def _write_card(path: Path, content: str) -> None:
     """Write a card, unless the file holds one that was edited or written by someone else; this is logged."""
     if path.exists() and not is_unedited_card(path.read_text(encoding="utf-8", errors="replace")):
         logger.warning(
-            "%s: kept, as it was edited, or not written by this version of nfpi; without it, a new card is written",
+            "%s: kept: edited, or not written by this version of nfpi; delete it and save again for a new card",
             path,
         )
         return

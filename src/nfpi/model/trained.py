@@ -192,12 +192,12 @@ class TrainedFlow:
             model = cls(flow, prior, config)
             _ = model.domain
         except ValueError as error:
-            raise FormatError(f"{path}: expected the config of {WEIGHTS}, received another ({error})") from None
+            raise FormatError(f"{path}: expected a config that matches {WEIGHTS}, received another ({error})") from None
         return model
 
 
 def _require_loadable(flow: ImageFlow, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights that are not all float32 can be loaded again, as they can for some flows of users.
+    """Check that weights that are not all float32 can be loaded again; only some flows of users allow it.
 
     Raises:
         ValueError: they cannot.

@@ -157,7 +157,8 @@ def _describe_side(row: dict[str, Any], side: str, markup: Markup) -> str:
     if not name:
         return markup.escape(f"{row[f'{side}_value']:g}")
     at = "" if math.isnan(weight) else f", {markup.weight} = {typeset_weight(weight, markup)}"
-    return f"{markup.escape(name)}{at}"
+    text = f"{markup.escape(name)}{at}"
+    return f"({text})" if " + " in name else text
 
 
 def count_difference_decimals(row: dict[str, Any]) -> int:
@@ -251,9 +252,9 @@ def _drop_empty_columns(columns: list[Column]) -> list[Column]:
 def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     """Yield the notes that explain the table of comparisons."""
     yield (
-        "Difference: mean over the seeds that both sides have, on the test split, with its 95 % interval; positive if "
-        "the claim holds. Threshold: the smallest difference that supports the claim. Seeds needed: estimated for a "
-        "decision."
+        "Difference: mean over the seeds that both sides have, on the test split, with its 95 % interval; a positive "
+        "one favours the claim. Threshold: the smallest difference that supports the claim. Seeds needed: an estimate "
+        "of the number of seeds in all that would decide the comparison."
     )
     yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
     if (verdicts["direction"] == "not_less").any():

@@ -43,21 +43,24 @@ def check_provenance(plan: Plan) -> str | None:
     root = plan.layout.root
     if not (root / _IDENTIFIER).is_file() or not (root / FILE).is_file() or _is_noted(root):
         return None
-    fault = f"{root}: moved or copied here, or made with another .snakemake folder: changed settings are not noticed"
-    remedy = "`snakemake all --touch --forceall` makes Snakemake remember its files with the present settings"
+    fault = f"{root}: moved or copied here, or made with another .snakemake folder"
+    touch = "snakemake all --touch --forceall"
     try:
         before, now = read_settings(root), StoredSettings.of(plan.preset, plan.config)
     except FormatError as error:
-        return f"{fault}; {error}"
+        return f"{fault}: changed settings are not noticed; {error}"
     changes = ", ".join(_list_changes(before.to_json()["settings"], now.to_json()["settings"]))
     if not changes:
-        return f"{fault}; {remedy}"
+        return f"{fault}: changed settings are not noticed until `{touch}` was run once with unchanged ones"
     listed = changes if len(changes) <= _LONGEST_LIST else f"{changes[:_LONGEST_LIST]}…"
-    raise ConfigError(f"{fault}, but these differ from its last call: {listed}; with those of its last call, {remedy}")
+    raise ConfigError(
+        f"{fault}, so that Snakemake cannot tell which files depend on the changed settings ({listed}): set them back, "
+        f"run `{touch}` once, and change them again"
+    )
 
 
 def note_provenance(plan: Plan, remembered: bool) -> None:
-    """Note that Snakemake knows the settings of results, if they are new or if it remembers them from now on.
+    """Record that Snakemake knows the settings of results, because they are new or this call makes it remember them.
 
     Args:
         plan: settings and paths of the call.
@@ -84,7 +87,7 @@ def _locate_note(root: Path) -> Path:
 
 
 def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the changed settings that files may depend on; of a new entry, such as a prior, none do."""
+    """Yield the changed settings that files may depend on, without entries that only one side has, as a new prior."""
     for block in _BLOCKS:
         old, new = (_drop_without_effect(settings[block]) for settings in (before, now))
         if block in _NAMED_BLOCKS:

@@ -35,7 +35,7 @@ class SourceImages:
         for name in self.classes:
             if not isinstance(name, str):
                 raise DataError(
-                    f"source: classes: expected names as text, received {name!r}: [str(name) for name in …]"
+                    f"source: classes: expected names as text, received {name!r}; use [str(name) for name in …]"
                 )
         if len(set(self.classes)) != len(self.classes):
             raise DataError(f"source: classes: expected distinct names, received {list(self.classes)}")
