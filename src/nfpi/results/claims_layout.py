@@ -253,9 +253,10 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     """Yield the notes that explain the table of comparisons."""
     yield (
         "Difference: mean over the seeds that both sides have, on the test split, with its 95 % interval; a positive "
-        "one favours the claim. Threshold: the smallest difference that supports the claim. Seeds needed: an estimate "
-        "of the number of seeds in all that would decide the comparison."
+        "one favours the claim. Threshold: the smallest difference that supports the claim."
     )
+    if verdicts["seeds_needed"].notna().any():
+        yield "Seeds needed: an estimate of the number of seeds in all that would decide the comparison."
     yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
     if (verdicts["direction"] == "not_less").any():
         yield "A negative threshold is one of non-inferiority: the claim holds if the whole interval lies above it."
