@@ -90,7 +90,7 @@ def test_an_edited_card_is_kept_with_a_warning(fitted, folder, caplog, edit):
     before = card.read_text(encoding="utf-8")
     fitted.save_pretrained(folder, license="mit")
     assert card.read_text(encoding="utf-8") == before
-    assert [message.partition(", as")[0] for message in caplog.messages] == [f"{card}: kept"]
+    assert [message.partition(": edited")[0] for message in caplog.messages] == [f"{card}: kept"]
 
 
 @pytest.mark.parametrize(
