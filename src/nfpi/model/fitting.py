@@ -43,7 +43,7 @@ _FEW = 10
 
 
 def _renew_lock() -> None:
-    """Replace the lock in a forked process, in which a fit of another thread does not go on to release it."""
+    """Replace the lock in a forked process, in which no fit of another thread runs that could release it."""
     global _FIT
     _FIT = RLock()
 
