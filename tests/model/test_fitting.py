@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -15,7 +17,7 @@ from stages.conftest import SmallRun
 
 from nfpi import ClassConditionalFlow
 from nfpi.data import ImageSet, read_image_folder, read_image_set
-from nfpi.model import TrainedFlow
+from nfpi.model import TrainedFlow, fitting
 from nfpi.runtime.allocation import DeviceError
 from nfpi.runtime.divergence import Diverged
 
@@ -299,3 +301,24 @@ def test_a_folder_of_splits_is_refused_and_one_of_them_read(images, tmp_path):
 
 def test_a_model_is_a_record_that_can_be_replaced(fitted):
     assert replace(fitted, config={**fitted.config, "seed": 4}).seed == 4
+
+
+def test_a_forked_process_does_not_wait_for_a_fit_of_its_parent():
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with fitting._FIT:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(0 if fitting._FIT.acquire(timeout=5) else 1)
+    )
+    child.start()
+    child.join()
+    done.set()
+    thread.join()
+    assert child.exitcode == 0
