@@ -47,6 +47,11 @@ def as_accelerator() -> Iterator[None]:
         _as_accelerator = before
 
 
+def is_symmetric(matrices: Tensor, tolerance: float) -> bool:
+    """Return whether matrices, (…, C, C), are symmetric up to `tolerance` times their largest absolute value."""
+    return float((matrices - matrices.mT).abs().max()) <= tolerance * float(matrices.abs().max())
+
+
 def matrix_exponential(matrix: Tensor) -> Tensor:
     """Compute e^A as the Taylor series of e^{A/2⁸}, squared eight times; no control flow depends on data.
 

@@ -169,6 +169,24 @@ def test_a_claim_of_a_preset_that_is_extended_can_be_left_out():
     assert "gradient_descent" in config.claims
 
 
+def test_all_inherited_claims_can_be_left_out_at_once():
+    comparison = {"first": OURS, "second": THEIRS, "smallest_effect": 0.5}
+    own = {"statement": "Ours is better", "comparisons": [comparison]}
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"claims": {"*": None, "mine": own}}).config
+    assert list(config.claims) == ["mine"]
+    assert resolve(ROOT / "config.yaml", ROOT / "presets", {"claims": {"*": "null"}}).config.claims == {}
+
+
+def test_claims_about_tables_that_are_all_left_out_are_dropped():
+    experiments = [{"label": "mine", "dataset": "digits", "lambdas": [1], "classifier": None}]
+    figures = {"accuracy_against_weight": None}
+    settings = {"tables": {"*": None, "own": {"experiments": experiments}}, "figures": figures}
+    resolved = resolve(ROOT / "config.yaml", ROOT / "presets", settings)
+    assert list(resolved.config.tables) == ["own"]
+    assert resolved.config.claims == {}
+    assert resolved.dropped_claims["repulsion"] == "comparisons.0.first: unknown table 'table3'"
+
+
 @pytest.mark.parametrize("preset", ["demo", "digits", "paper", "cifar10_small", "fashion_mnist_small"])
 def test_the_presets_have_claims(preset):
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset}).config

@@ -68,7 +68,10 @@ def test_improper_gaussians_are_not_written(prior, full_prior, tmp_path):
     flat = GaussianPrior(prior.mean, prior.variance.index_fill(1, torch.tensor([2]), 0.0))
     indefinite = full_prior.covariance.clone()
     indefinite[1] = -torch.eye(4)
+    asymmetric = full_prior.covariance.clone()
+    asymmetric[0, 0, 1] += 1
     for wrong, message in (
+        (GaussianPrior(prior.mean, covariance=asymmetric), "class 0 is not symmetric"),
         (flat, "variance is not positive and finite in class 0"),
         (GaussianPrior(prior.mean, covariance=indefinite), "class 1"),
     ):

@@ -171,3 +171,13 @@ def test_shapes_that_do_not_fit_are_refused(arguments, message):
 def test_means_that_are_no_matrix_are_refused():
     with pytest.raises(ValueError, match=r"mean: expected \(K, D\), received \(4,\)"):
         GaussianPrior(torch.zeros(4), torch.ones(4))
+
+
+@pytest.mark.parametrize("value", [0.5, torch.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_check_names_the_class_whose_covariance_is_not_symmetric(value, dtype):
+    prior = _prior("full").to(dtype=dtype)
+    prior.check()
+    prior.covariance[1, 0, 3] += value  # above the diagonal, where Cholesky's decomposition does not look
+    with pytest.raises(ValueError, match="prior: covariance of class 1 is not symmetric"):
+        prior.check()

@@ -89,7 +89,7 @@ def test_a_table_is_not_called_like_another_target(fresh_project: Project, name:
         (
             "figure2",
             "fashion_mnist_small",
-            "preset fashion_mnist_small has no target 'figure2': name it under `figures:`; targets: all, table1, "
+            "preset fashion_mnist_small has no target 'figure2': add it under `figures:`; targets: all, table1, "
             "table2, table3, table4, accuracy_against_weight, samples, residuals, claims, benchmark",
         ),
     ],

@@ -83,7 +83,7 @@ def test_other_names_are_free() -> None:
         ("xyz", "preset cifar10_small has no target 'xyz' (known: all, table1, table2, table3, table4, "),
         (
             "samples",
-            "preset cifar10_small has no target 'samples': name it under `figures:`; targets: all, table1, table2, ",
+            "preset cifar10_small has no target 'samples': add it under `figures:`; targets: all, table1, table2, ",
         ),
     ],
 )

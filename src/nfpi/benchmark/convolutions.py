@@ -149,7 +149,7 @@ def measure_inference(device: torch.device, repeats: int, batch: int = 32) -> It
 def record_convolutions(
     flow: MatrixExponentialFlow, x: Tensor
 ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor, int]]]:
-    """Copy the inputs of the coupling nets, and (input, weight, bias, padding) of every convolution."""
+    """Copy the inputs of the coupling nets, and (input, weight, zeros as bias, padding) of every convolution."""
     inputs: list[Tensor] = []
     convolutions: list[tuple[Tensor, Tensor, Tensor, int]] = []
 

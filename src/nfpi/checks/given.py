@@ -20,7 +20,7 @@ def check_account(subject: Subject) -> Iterator[Line]:
     """Name the account that the jobs of a cluster are charged to."""
     cluster = subject.config.cluster
     if cluster is not None and cluster.account is None:
-        yield Line("account", "missing", "cluster.account: jobs are charged to your default account; set another one")
+        yield Line("account", "missing", "cluster.account: not set, so jobs are charged to your default account")
     elif cluster is not None:
         yield Line("account", "ok", f"jobs are charged to {cluster.account}")
 
@@ -37,10 +37,10 @@ def check_data(subject: Subject) -> Iterator[Line]:
             )
             continue
         folder = subject.config.datasets[workload.dataset].folder
-        give = "where there is internet, run `snakemake all --until prepare_data` with this preset"
+        hint = "where there is internet, run `snakemake all --until prepare_data` with this preset"
         if folder is not None and not folder.exists():
-            give = f"datasets.{workload.dataset}.folder: {folder} is not there"
-        yield Line("data", "missing", f"{workload.dataset}: checked with random images {images.shape}; {give}")
+            hint = f"datasets.{workload.dataset}.folder: {folder} is not there"
+        yield Line("data", "missing", f"{workload.dataset}: checked with random images {images.shape}; {hint}")
 
 
 def check_weights(subject: Subject) -> Iterator[Line]:

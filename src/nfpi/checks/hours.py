@@ -100,7 +100,7 @@ def _project_stages(subject: Subject) -> Iterator[Line]:
     if hours:
         yield Line("hours", "ok", f"all stages: {about}{sum(hours.values()):.3g} h, on one device of this kind")
     if unknown:
-        yield Line("hours", "missing", f"not counted, as no check measured it: {', '.join(sorted(unknown))}")
+        yield Line("hours", "missing", f"not counted, as no check measured that part of: {', '.join(sorted(unknown))}")
 
 
 def compute_stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:

@@ -47,7 +47,7 @@ def check_threads(subject: Subject) -> Iterator[Line]:
     if threads > found:
         yield Line("threads", "slow", f"{text}: set OMP_NUM_THREADS={found}")
     elif workers > found:
-        yield Line("threads", "slow", f"{text}: set training.workers: {max(found - 1, 0)}, or ask for more threads")
+        yield Line("threads", "slow", f"{text}: set training.workers: {max(found - 1, 0)}, or ask for more cores")
     elif load + threads > machine:
         remedy = f"wait, or set OMP_NUM_THREADS={max(machine - load, 1)}"
         yield Line("threads", "slow", f"{text}, load average {load}: other processes make all times too long; {remedy}")

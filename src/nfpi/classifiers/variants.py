@@ -94,8 +94,8 @@ def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch
 class VariantDecoder:
     """Decoder of variants that works one batch ahead.
 
-    It starts to decode the variants of the next batch before it waits for those of the current one. This work is queued
-    on the device between two steps of the training, and neither waits for the other.
+    It starts to decode the variants of the next batch before it waits for those of the current one. On a GPU this
+    work is queued between two training steps, and the CPU prepares the next step meanwhile.
 
     Args:
         variants: latents, with their decoder.

@@ -54,8 +54,12 @@ def declare_added_setting(default: Any) -> Any:
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
+ALL_INHERITED = "*"
+"""Name that stands, with null as its block, for all blocks inherited from other presets."""
+
+
 class _NullableBlocks:
-    """Annotation of a mapping of named blocks: null removes a block inherited from another preset."""
+    """Annotation of a mapping of named blocks: null removes a block inherited from another preset, `"*": null` all."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._drop_nulls, handler(source))
@@ -64,7 +68,8 @@ class _NullableBlocks:
         described = handler(schema)
         by_pattern = described["patternProperties"]
         return described | {
-            "patternProperties": {name: {"anyOf": [block, {"type": "null"}]} for name, block in by_pattern.items()}
+            "properties": {ALL_INHERITED: {"type": "null"}},
+            "patternProperties": {name: {"anyOf": [block, {"type": "null"}]} for name, block in by_pattern.items()},
         }
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeGuard
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from nfpi.config.base import NULLABLE_BLOCKS, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
+from nfpi.config.base import ALL_INHERITED, NULLABLE_BLOCKS, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
 from nfpi.config.metrics import ACCURACIES
 
@@ -236,7 +236,7 @@ def _is_row_without_table(row: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 Claims = Annotated[dict[Name, Claim], NULLABLE_BLOCKS]
-"""Claims by name; null removes a claim inherited from another preset."""
+"""Claims by name; null removes a claim inherited from another preset, `"*": null` all of them."""
 
 
 def name_of(experiment: ExperimentIdentity) -> str:
@@ -304,6 +304,8 @@ def drop_outdated_claims(
     for name, claim in claims.items():
         last = max(index for index, layer in enumerate(layers) if name in (layer.get("claims") or {}))
         later = {table for layer in layers[last + 1 :] for table in layer.get("tables") or {}}
+        if ALL_INHERITED in later:
+            later |= {table for layer in layers for table in layer.get("tables") or {}}
         missing = _find_missing(claim, merged["tables"], later) if later else ""
         if missing:
             dropped[name] = missing

@@ -46,7 +46,7 @@ def _check_name(text: str) -> str:
 
 
 def _check_expression(text: str) -> str:
-    return _check_pattern(text, _EXPRESSION, "features of nodes joined by & | , or in brackets")
+    return _check_pattern(text, _EXPRESSION, "node features joined by '&', '|' or ',', or in brackets")
 
 
 def _check_pattern(text: str, pattern: str, expected: str) -> str:

@@ -74,10 +74,10 @@ class DatasetConfig(DatasetBlock):
 
 SOURCES = Registry("source", "register_source", ("config", "download_folder"))
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
-Traits: `published`, whether the files are checked against known digests, so that moving the folder does not change the
-data set; `size`, the image size, if it is known. Sources whose content is known before they are read also have
-`channels`, `classes` (their number), `images` (the number of images from which the validation split is taken), and
-`test_split=False` if the test split is taken from the same images."""
+Traits: `published`, whether the files are checked against known digests, so that the folder's path is no part of the
+data set's identity; `size`, the image size, if it is known. Sources whose content is known before they are read also
+have `channels`, `classes` (their number), `images` (the number of images from which the validation split is taken),
+and `test_split=False` if the test split is taken from the same images."""
 
 SOURCES.register(
     "digits",

@@ -96,4 +96,4 @@ class Table(TableSettings):
 
 
 Tables = Annotated[dict[Name, Table], NULLABLE_BLOCKS]
-"""Tables by name; null removes a table inherited from another preset."""
+"""Tables by name; null removes a table inherited from another preset, `"*": null` all of them."""

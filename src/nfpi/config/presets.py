@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nfpi.config.base import NAME, ConfigError, TextOfFile, suggest
+from nfpi.config.base import ALL_INHERITED, NAME, ConfigError, TextOfFile, suggest
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
 from nfpi.config.registry import BlockRegistry
@@ -18,13 +18,17 @@ from nfpi.config.registry import BlockRegistry
 _BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
 """Groups of settings whose blocks each select a variant."""
 
+_REMOVABLE = ("tables", "claims")
+"""Groups of settings whose inherited blocks :data:`ALL_INHERITED` removes."""
+
 
 def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of `base` with the overlays applied: mappings are merged by key, anything else is replaced.
 
     If an overlay selects another variant (`kind:`, `method:`) in a block of `flows:` or `priors:`, it replaces the
     whole block, since the variants have different settings. The same applies to the `architecture:` of a
-    classifier whose overlay selects another `model:`.
+    classifier whose overlay selects another `model:`. `"*": null` in an overlay's `tables:` or `claims:` removes those
+    of `base` and of the overlays before it.
     """
     merged = copy.deepcopy(dict(base))
     for overlay in overlays:
@@ -37,6 +41,9 @@ def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[
     merged = dict(base)
     if _is_block_of("classifiers", where) and overlay.get("model", base.get("model")) != base.get("model"):
         merged.pop("architecture", None)
+    if len(where) == 1 and where[0] in _REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
+        merged = {}
+        overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}
     for key, value in overlay.items():
         known = merged.get(key)
         if not isinstance(known, Mapping) or not isinstance(value, Mapping):

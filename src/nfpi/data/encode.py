@@ -162,7 +162,7 @@ def _make_record(files: SourceFiles, encoded: set[str], known: dict[str, bytes])
             digests[index] = known[rest]
         elif root == VAE or name == FOLDER or rest in encoded:
             unread.append(index)
-    digests.update(zip(unread, files.compute_digests(unread, "note files"), strict=True))
+    digests.update(zip(unread, files.compute_digests(unread, "hash files"), strict=True))
     return SourceRecord.of(files, digests)
 
 
@@ -225,7 +225,7 @@ class _Encoder:
                 batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))
                 if not torch.isfinite(batch).all():
                     where = self.root / names[progress.n]
-                    raise DataError(f"{where}: expected finite latents of its batch, received NaN or infinity")
+                    raise DataError(f"{where}: expected finite latents, received others in the batch that begins here")
                 yield batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()
                 progress.update(len(images))
 

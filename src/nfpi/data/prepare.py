@@ -48,7 +48,7 @@ def prepare_dataset(name: str, config: DatasetConfig, output: Path, download_fol
     files = list_source(config)
     source = load_source(config, download_folder)
     everything = range(len(files.names))
-    record = SourceRecord.of(files, dict(zip(everything, files.compute_digests(everything, "note files"), strict=True)))
+    record = SourceRecord.of(files, dict(zip(everything, files.compute_digests(everything, "hash files"), strict=True)))
     assigned = assign_splits(name, config, {split: y for split, (_, y) in source.splits.items()}, source.classes)
     settings = make_extra(config, assigned)
     with replace_folder(output, OUTPUTS, kept=SEED_FOLDERS) as partial:

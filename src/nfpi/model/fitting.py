@@ -36,14 +36,14 @@ Validation = float | tuple[Any, Any] | None
 """Share of the images to hold out, (images, labels), or None."""
 _FIT = RLock()
 """held by a running fit, as fits change settings and generators of torch that all threads share"""
-_ADVICE_ON_NUMBERS = "; for numbers that are names: [str(label) for label in labels]"
+_ADVICE_ON_NUMBERS = "; if the numbers are names of classes, pass [str(label) for label in labels]"
 """hint for integer labels that are not the indices 0 to K − 1"""
 _FEW = 10
 """Number of images of a class below which a divergence may be due to their small number."""
 
 
 def _renew_lock() -> None:
-    """Replace the lock in a forked process, in which no fit of another thread runs that could release it."""
+    """Replace the lock in a forked process, where a thread that held it at the fork does not exist to release it."""
     global _FIT
     _FIT = RLock()
 
@@ -215,7 +215,7 @@ def make_sets(
 def _choose_class_names(labels: Any, classes: Sequence[str] | None) -> list[str]:
     """Return the given class names, else the sorted names in the labels, or all indices up to the largest, as text.
 
-    Invalid labels give an empty list.
+    Empty labels, and labels that are neither names nor integers, give an empty list.
 
     Raises:
         ValueError: `classes` are not distinct names, or an index is negative or not below the number of labels.
@@ -242,7 +242,7 @@ def _choose_class_names(labels: Any, classes: Sequence[str] | None) -> list[str]
 
 
 def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into kept and held-out ones, stratified by class and sorted."""
+    """Split the positions of images into kept and held-out ones, both sorted, stratified by class."""
     from sklearn.model_selection import train_test_split
 
     if not 0 < share < 1:

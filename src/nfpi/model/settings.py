@@ -16,7 +16,7 @@ from nfpi.config.training import TrainingConfig
 S = TypeVar("S", bound=Settings)
 
 _SMALL, _MEDIUM = 16, 32
-"""longer sides, in pixels, up to which images get two levels (small) and three (medium)"""
+"""largest lengths of an image's longer side, in pixels, for two levels (small) and for three (medium)"""
 
 _EPOCHS = 24
 _TRAINING: dict[str, dict[str, Any]] = {
@@ -139,7 +139,7 @@ def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlo
     """Return the settings of the prior of a fit.
 
     Args:
-        prior: name of a method; or settings, as under `priors:` in config.yaml; None: the fixed point.
+        prior: name of a method; or settings, as under `priors:` in config.yaml; None: the fixed-point iteration.
 
     Raises:
         ValueError: the method or a setting is unknown, or a setting is out of range.
@@ -171,4 +171,4 @@ def parse_settings(model: type[S], values: Mapping[str, Any]) -> S:
 
 def _require_mapping(block: Any, what: str) -> None:
     if not isinstance(block, Mapping):
-        raise ValueError(f"{what}: expected settings by their names, received {block!r}")
+        raise ValueError(f"{what}: expected a mapping of settings, received {block!r}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nfpi.config.base import Seed
+from nfpi.linalg import is_symmetric
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.formats import FormatError, Record, check_record
@@ -30,7 +31,7 @@ def serialize_prior(prior: GaussianPrior) -> dict[str, Tensor]:
     """Return the mean, and the variance or covariance, by name.
 
     Raises:
-        ValueError: a mean is not finite, or a variance is not positive.
+        ValueError: a mean is not finite, or a covariance not symmetric or not positive definite.
     """
     prior.check()
     second = {"covariance": prior.covariance} if prior.covariance is not None else {"variance": prior.variance}
@@ -51,15 +52,17 @@ def deserialize_prior(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrio
         _check_names(tensors, {"mean"}, {"mean", "variance", "covariance"})
         prior = GaussianPrior(tensors["mean"], tensors.get("variance"), tensors.get("covariance"))
         prior.check()
-        if prior.covariance is not None:
-            _check_symmetry(prior.covariance)
     except ValueError as error:
         raise FormatError(f"{path}: expected class Gaussians, received others ({error})") from None
     return prior
 
 
 def save_prior(path: Path, prior: GaussianPrior, header: Mapping[str, Any]) -> None:
-    """Write class Gaussians; ValueError if one is not finite or not positive definite."""
+    """Write class Gaussians.
+
+    Raises:
+        ValueError: a mean is not finite, or a covariance not symmetric or not positive definite.
+    """
     save_tensors(path, serialize_prior(prior), header)
 
 
@@ -126,14 +129,10 @@ def _check_consistency(tensors: Mapping[str, Tensor]) -> None:
         return
     if covariance.shape != (*mean.shape, mean.shape[1]):
         raise ValueError(f"covariance: not of shape (K, D, D) but {tuple(covariance.shape)}")
-    _check_symmetry(covariance)
+    if not is_symmetric(covariance, _ROUNDING):
+        raise ValueError("covariance: not symmetric")
     if not torch.allclose(covariance.diagonal(dim1=1, dim2=2), variance, rtol=_ROUNDING):
         raise ValueError("variance: not the diagonal of the covariance")
     eigenvalues = torch.linalg.eigvalsh(covariance)
     if bool((eigenvalues[:, 0] < -_ROUNDING * eigenvalues[:, -1]).any()):
         raise ValueError("covariance: a variance along some direction is negative")
-
-
-def _check_symmetry(covariance: Tensor) -> None:
-    if not torch.allclose(covariance, covariance.mT, rtol=_ROUNDING, atol=_ROUNDING * float(covariance.abs().max())):
-        raise ValueError("covariance: not symmetric")

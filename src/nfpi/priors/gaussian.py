@@ -8,7 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfpi.linalg import precise_dtype
+from nfpi.linalg import is_symmetric, precise_dtype
+
+_ASYMMETRY = 1e-5
+"""Largest asymmetry of a covariance, relative to its largest element; rounding in float32 causes about 1e-6."""
 
 
 class GaussianPrior:
@@ -73,10 +76,11 @@ class GaussianPrior:
         return GaussianPrior(self.mean, average.expand_as(self.mean).clone())
 
     def check(self) -> None:
-        """Check that means are finite and covariances positive definite.
+        """Check that means are finite and covariances symmetric and positive definite.
 
         Raises:
-            ValueError: a mean is not finite or a covariance is not positive definite; the class is named.
+            ValueError: a mean is not finite, or a covariance not symmetric or not positive definite, of a class that is
+                named.
         """
         for name, valid in (
             ("mean is not finite", torch.isfinite(self.mean).all(1)),
@@ -85,9 +89,12 @@ class GaussianPrior:
             if not valid.all():
                 raise ValueError(f"prior: {name} in class {int((~valid).nonzero()[0, 0])}")
         if self.covariance is not None:
-            info = torch.linalg.cholesky_ex(self.covariance).info
+            info = torch.linalg.cholesky_ex(self.covariance).info  # reads one triangle only
             if info.any():
                 raise ValueError(f"prior: covariance of class {int(info.nonzero()[0, 0])} is not positive definite")
+            for index, covariance in enumerate(self.covariance):
+                if not is_symmetric(covariance, _ASYMMETRY):
+                    raise ValueError(f"prior: covariance of class {index} is not symmetric")
 
     @cached_property
     def _inverse_deviation(self) -> Tensor:

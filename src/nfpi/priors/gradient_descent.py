@@ -26,8 +26,9 @@ __all__ = [
 
 # initial variances keep this distance, as a share of a, from the ends of (c, a + c), where the sigmoid is flat
 _MARGIN = 0.01
-# in the released code: weight w of the divergences at the first epoch and from the hundredth on; margin of its ranges
+# in the released code: weight w of the divergences at the first epoch and from the hundredth on
 _FIRST_KLD_WEIGHT, _LAST_KLD_WEIGHT, _KLD_WEIGHT_EPOCHS = 50.0, 25.0, 100
+# in the released code: share of the absolute values of its ends by which a range is wider
 _WIDENING = 0.2
 
 

@@ -120,7 +120,7 @@ def _estimate_column_width(column: Column, is_in_group: bool, factor: float, bes
     headings = [_ABBREVIATIONS.get(column.heading, column.heading)] if is_in_group else _format_headings(column)
     cells = [_estimate_cell_width(cell) * (_BOLD if bold else 1) for cell, bold in zip(column.cells, best, strict=True)]
     width = factor * max(*map(_estimate_cell_width, headings), *cells, 0.0)
-    return width if column.is_numeric else min(width, _LONGEST_LABEL * TEXT_WIDTH)
+    return min(width, _LONGEST_LABEL * TEXT_WIDTH) if _is_long(column) else width
 
 
 def _estimate_cell_width(cell: str) -> float:
@@ -169,7 +169,7 @@ def _format_header(table: Table) -> list[str]:
 
 
 def _format_headings(column: Column) -> Sequence[str]:
-    """Return the two lines of the heading of a column that shares its group with no other, or has none."""
+    """Return the two lines of the heading of a column that is alone in its group, or has no group."""
     return column.group or column.heading, column.unit
 
 

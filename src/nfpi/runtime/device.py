@@ -20,8 +20,8 @@ class Device:
 
     Args:
         device: device of this process.
-        precision: precision that the subclass trains in, see :func:`nfpi.runtime.precision.choose_precision`; only kept
-            here.
+        precision: precision that the subclass trains in, see :func:`nfpi.runtime.precision.choose_precision`; this
+            class stores it without using it.
 
     Attributes:
         device, precision: as given.

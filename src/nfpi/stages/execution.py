@@ -40,7 +40,7 @@ def execute(command: Command) -> None:
 
 
 def _run_stage(stage: Stage) -> None:
-    """Run a stage, and write its manifest; if an input records a divergence, the outputs record it too.
+    """Run a stage, and write its manifest; if the fit diverged, here or in an earlier stage, the outputs record it.
 
     The outputs appear together, followed by the manifest; no other stage reads them before that.
 

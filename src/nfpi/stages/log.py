@@ -64,7 +64,7 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
         return []
     log = logs[-1]
     values = [run.wildcards[name] for _, name, _, _ in Formatter().parse(run.template) if name]
-    wildcards = "_".join(values).replace("/", "_")  # in the order of the rule's paths
+    wildcards = "_".join(values).replace("/", "_")  # as the SLURM executor names its folders of logs
     slurm = root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}*/*.log")
     return [*sorted(slurm, key=read_modification_time)[-1:], log]
 

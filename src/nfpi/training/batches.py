@@ -161,7 +161,7 @@ def latent_statistics(
         data: training images; all its processes take part.
         seed: seed of the run; order, augmentations and noise are the same in every call.
         prior, nll_range: if both are given, the range is updated with −log p(x | y) of every image under the prior, in
-            nats, with the density of pixel values in [0, 256), as in bits/dim.
+            nats; as for bits/dim, p is the density of pixel values in [0, 256).
         next_epoch: the next epoch, whose first images are read in advance; None: not known.
     """
     dimensions = torch.Size(data.train.shape).numel()

@@ -74,8 +74,9 @@ class TrainingState:
         log: one row per epoch.
         learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
             fixed.
-        series_bounds: one bound per coupling (:class:`nfpi.flows.series.SeriesBounds`); None: no bounds are held.
-        series_largest: largest bounds of the weights since `series_bounds` were chosen, (number of couplings,).
+        series_bounds: one bound per coupling (:class:`nfpi.flows.series.SeriesBounds`); None: none are chosen.
+        series_largest: for each coupling, the largest bound of its weights in the steps since `series_bounds` were
+            chosen, (number of couplings,).
         precisions: pairs (number of preceding steps, precision of the steps that follow); several if the training was
             resumed on another kind of device.
     """
@@ -116,7 +117,9 @@ class TrainingState:
         self.precisions = [part for part in self.precisions if part[0] < self.step]
         before = self.precisions[-1][1] if self.precisions else None
         if before is not None and before != precision:
-            logger.warning("training: resumed in precision %s after step %d in %s", precision, self.step, before)
+            logger.warning(
+                "training: resumed after step %d in precision %s, before in %s", self.step, precision, before
+            )
         if before != precision:
             self.precisions.append((self.step, precision))
 
@@ -275,7 +278,7 @@ def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: 
             raise ValueError(f"{key}: expected {tuple(parameters[name].shape)}, received {tuple(value.shape)}")
         state.setdefault(index_of[name], {})[moment] = value
     if len({frozenset(moments) for moments in state.values()}) > 1:
-        raise ValueError("moments: expected the same of every parameter, some are missing")
+        raise ValueError("moments: expected the same kinds for every parameter, some are missing")
     if state:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 

@@ -65,7 +65,7 @@ class Inputs:
         return _make_pattern(names)
 
     def is_fitted(self, prior: str) -> bool:
-        """Return whether the Gaussians of a prior (its name in paths) are fitted once, before training continues."""
+        """Return whether the Gaussians of a prior, named as in paths, are fitted once, to the initial state."""
         priors = self.plan.config.priors
         return prior in priors and not PRIORS[priors[prior].method].traits["learned"]
 
@@ -138,7 +138,7 @@ class Inputs:
         ]
 
     def predictions_of_table(self, wildcards: Wildcards) -> list[str]:
-        """Return the predictions of the runs that a table compares image by image; empty for several seeds."""
+        """Return the predictions of the runs that a table compares image by image: none if it has several seeds."""
         metrics = self.plan.config.tables[wildcards["table"]].metrics
         runs = list_runs_to_compare(list_table_rows(self.plan.config, wildcards["table"]), metrics)
         return [f"{self.plan.layout.of(run)}/{Evaluate.outputs['predictions']}" for run in runs]

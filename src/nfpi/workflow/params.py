@@ -182,7 +182,7 @@ class Params:
         return json.dumps({name: claim.model_dump(mode="json") for name, claim in claims.items()})
 
     def tables_of_claims(self, wildcards: Wildcards) -> str:
-        """Return the settings of the claims' tables that the choice of λ depends on."""
+        """Return, for each table that claims use, its settings that the choice of λ depends on."""
         tables = self.plan.config.tables
         return json.dumps(
             {name: json.loads(as_json(tables[name], without=_IGNORED_BY_CLAIMS)) for name in self._claimed_rows}
@@ -279,9 +279,9 @@ class Params:
         found: dict[Run, set[str]] = {}
         for table, settings in self.plan.config.tables.items():
             names = [*_list_metrics(settings), *self._list_claimed_metrics(table)]
-            of_generated = {find_registered_name(name) for name in names if name.startswith(GENERATED_PREFIX)}
-            own = {find_registered_name(name) for name in names if not name.startswith(GENERATED_PREFIX)}
-            own, of_generated = set(filter(_is_own_metric, own)), set(filter(_is_own_metric, of_generated))
+            prefixed = [name for name in names if name.startswith(GENERATED_PREFIX)]
+            of_generated = set(filter(_is_own_metric, map(find_registered_name, prefixed)))
+            own = set(filter(_is_own_metric, map(find_registered_name, set(names) - set(prefixed))))
             if not own | of_generated:
                 continue
             for row in list_table_rows(self.plan.config, table):

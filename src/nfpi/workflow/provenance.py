@@ -26,7 +26,7 @@ _IDENTIFIER = ".snakemake_id"
 _NOTES = Path(".snakemake/nfpi")
 _NAMED_BLOCKS = ("datasets", "flows", "priors", "classifiers")
 _BLOCKS = (*_NAMED_BLOCKS, "training", "evaluation", "generation", "nfa")
-"""blocks of config.yaml that runs are made with, the first of which have an entry for each name"""
+"""blocks of config.yaml that runs are made with; the `_NAMED_BLOCKS` have an entry for each name"""
 _LONGEST_LIST = 200
 """characters of a list of changes"""
 
@@ -87,7 +87,7 @@ def _locate_note(root: Path) -> Path:
 
 
 def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the changed settings that files may depend on, without entries that only one side has, as a new prior."""
+    """Yield the changed settings that files may depend on, except entries on one side only, such as a new prior."""
     for block in _BLOCKS:
         old, new = (_drop_without_effect(settings[block]) for settings in (before, now))
         if block in _NAMED_BLOCKS:

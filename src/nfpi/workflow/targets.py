@@ -94,7 +94,7 @@ class Targets:
                 claim, missing = list(dropped.items())[-1]
                 hint = f": inherited claims were dropped, such as {claim} ({missing})"
             elif name in FIGURES:
-                hint = ": name it under `figures:`"
+                hint = ": add it under `figures:`"
             else:
                 hint = suggest(name, known)
                 targets = "" if "known:" in hint else targets

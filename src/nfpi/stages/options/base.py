@@ -42,7 +42,7 @@ class Command(BaseModel):
 
 
 ONE_RUN = ("data", "initial state", "prior", "model")
-"""products that must be the same for all files of a run that are made from them"""
+"""kinds of product of which a run has only one: all its files that depend on such a product depend on the same one"""
 
 
 class Stage(Command):
@@ -57,8 +57,8 @@ class Stage(Command):
         timed: names of outputs that hold measured times, which differ at every run.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
-        common: products that must be the same for all inputs made from them; None: the inputs belong to different
-            runs.
+        common: kinds of product: all inputs that depend on such a product must depend on the same one; None: the inputs
+            belong to different runs.
         replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
     """
 

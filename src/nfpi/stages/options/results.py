@@ -65,7 +65,7 @@ class MakeTable(Stage):
     reference: Path
     """the paper's numbers (csv)"""
     root: Path | None = None
-    """folder of the runs, results/{preset}; a table of one seed compares their predictions"""
+    """folder of the runs, results/{preset}; a table whose runs have a single seed compares their predictions"""
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics, and the predictions that exist."""
