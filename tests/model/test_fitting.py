@@ -228,7 +228,7 @@ def test_images_are_mirrored_where_the_caller_allows_it(images):
         ({"labels": [0] * 30 + [2] * 30}, "at least two training images of each class, received 0 of '1'"),
         (
             {"labels": [1, 2] * 30},
-            "received 0 of '0'; for numbers that are names: [str(label) for label in labels]",
+            "received 0 of '0'; if the numbers are names of classes, pass [str(label) for label in labels]",
         ),
         ({"labels": ["a"] * 59 + ["b"]}, "at least two training images of each class, received 1 of 'b'"),
         ({"labels": [0, 1]}, "expected (60,), one for each image, received (2,)"),
