@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from nfpi.benchmark.cards import BANDWIDTH_FRACTION, CARDS, PEAK_FRACTION, TENSOR_CORE_FRACTION, Card
 from nfpi.benchmark.computations import Step
 from nfpi.benchmark.counting import Counts, Operation
-from nfpi.benchmark.projection import _describe_fit, main
+from nfpi.benchmark.projection import _compose_hours, _describe_fit, _format_memory, main
 from nfpi.benchmark.work import Images, Work, list_work
 from nfpi.config.resolution import resolve
 
@@ -79,9 +80,23 @@ def test_the_page_says_that_nothing_was_run_and_sums_the_stages(tmp_path, monkey
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     for stage in ("start_flow", "evaluate", "generate", "**all**"):
         assert any(row.startswith(f"| {stage} |") for row in rows), stage
-    steps = [row for row in rows if row.startswith("| mef, 1×8×8")]
-    assert len(steps) == 2 * 2  # two precisions, of the step and of its memory
-    assert sum("fits" in row for row in steps) == 2
+    assert sum(row.startswith("| mef, 1×8×8") for row in rows) == 1
+
+
+def test_small_stages_share_a_row_and_are_part_of_the_sum():
+    hours = {"train_flow: mef": 198.0, "evaluate": 1.0, "generate": 1.0}
+    projection = SimpleNamespace(estimate_hours=lambda card, precision: hours)
+    rows = [line.split(" | ") for line in _compose_hours(projection) if line.startswith("| ")]
+    found = {row[0].removeprefix("| "): row[1] for row in rows}
+    assert [found[name] for name in ("train_flow: mef", "all other stages", "**all**")] == ["198", "2.0", "**200**"]
+    assert "evaluate" not in found
+
+
+def test_a_step_that_does_not_fit_a_card_says_on_which_and_what_would():
+    step = Step(Counts(), Counts(), saved=40 * 2**30, state=2**30)
+    work = Work("train_flow", "flow_step", "mef", (3, 32, 32), 10, 512, 1, "cifar10")
+    assert _format_memory(step, "32-true", work) == f"41.0 (V100 32 GB: batch {int(512 * (0.85 * 32 - 1) / 40)})"
+    assert _format_memory(step, "bf16-mixed", work) == "41.0"
 
 
 def test_what_does_not_fit_says_what_would():

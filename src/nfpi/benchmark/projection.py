@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from nfpi.benchmark.batches import Projection, make_batch_key
+from nfpi.benchmark.batches import COUNTED_PRECISIONS, Projection, make_batch_key
 from nfpi.benchmark.cards import (
     BANDWIDTH_FRACTION,
     CARDS,
@@ -31,6 +31,8 @@ from nfpi.runtime.files import write_atomically
 
 GIB = 2**30
 LARGEST_ACCUMULATE = 64
+SMALLEST_SHARE = 0.01
+"""share of the hours on the first card from which a stage has a row of its own"""
 
 
 def compose_page(projection: Projection, preset: str) -> str:
@@ -40,7 +42,6 @@ def compose_page(projection: Projection, preset: str) -> str:
             *_compose_introduction(preset),
             *_compose_hours(projection),
             *_compose_steps(projection),
-            *_compose_memory(projection),
             *_compose_assumptions(),
         ]
     )
@@ -65,7 +66,7 @@ def _compose_introduction(preset: str) -> list[str]:
 
 
 def _list_columns() -> list[tuple[Card, str]]:
-    return [(card, precision) for card in CARDS for precision in card.precisions]
+    return [(card, precision) for card in CARDS for precision in COUNTED_PRECISIONS if precision in card.precisions]
 
 
 def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -76,9 +77,14 @@ def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
 def _compose_hours(projection: Projection) -> list[str]:
     columns = _list_columns()
     hours = [projection.estimate_hours(card, precision) for card, precision in columns]
+    totals = [sum(column.values()) for column in hours]
     stages = sorted(hours[0], key=lambda stage: -hours[0][stage])
-    rows = [[stage, *(_format_hours(column[stage]) for column in hours)] for stage in stages]
-    rows.append(["**all**", *(f"**{_format_hours(sum(column.values()))}**" for column in hours)])
+    large = [stage for stage in stages if hours[0][stage] >= SMALLEST_SHARE * totals[0]]
+    rest = [total - sum(column[stage] for stage in large) for column, total in zip(hours, totals, strict=True)]
+    rows = [[stage, *(_format_hours(column[stage]) for column in hours)] for stage in large]
+    if len(large) < len(stages):
+        rows.append(["all other stages", *map(_format_hours, rest)])
+    rows.append(["**all**", *(f"**{_format_hours(total)}**" for total in totals)])
     head = ["stage", *(f"{card.name}, {precision}" for card, precision in columns)]
     return [
         "## Hours by stage",
@@ -87,8 +93,7 @@ def _compose_hours(projection: Projection) -> list[str]:
         "The precision in a column's title is that of training steps; everything else is computed in float32.",
         "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Reading and augmenting images, fitting priors (seconds) and figures are not counted.",
-        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers; `eva02_pretrained` is only "
-        "tested, not trained.",
+        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers.",
         "",
         *_format_table(head, rows),
     ]
@@ -110,26 +115,27 @@ def _format_title(work: Work) -> str:
 
 
 def _compose_steps(projection: Projection) -> list[str]:
-    rows = []
+    columns = _list_columns()
+    titles: dict[tuple[str, ...], str] = {}  # of each row of numbers the first, in place of equal rows
     for work in _drop_equal_titles(_select_training_steps(projection)):
-        for precision in ("32-true", "bf16-mixed"):
-            step = projection.get_step(work, precision)
-            counts = step.counts
-            times = [
-                f"{1e3 * card.estimate_seconds(counts, precision):.0f}" if precision in card.precisions else ""
-                for card in CARDS
-            ]
-            operations = f"{len(step.passes.operations)} + {len(step.update.operations)}"
-            cells = [operations, f"{counts.flops / 1e12:.2f}", f"{counts.bytes / 1e9:.0f}"]
-            rows.append([f"{_format_title(work)}, {precision}", *cells, *times])
-    head = ["training step", "operations", "TFLOP", "GB moved", *(f"{card.name} (ms)" for card in CARDS)]
+        steps = {precision: projection.get_step(work, precision) for precision in COUNTED_PRECISIONS}
+        seconds = [card.estimate_seconds(steps[precision].counts, precision) for card, precision in columns]
+        memory = [_format_memory(steps[precision], precision, work) for precision in COUNTED_PRECISIONS]
+        titles.setdefault((*(f"{1e3 * value:.0f}" for value in seconds), *memory), _format_title(work))
+    head = ["training step", *(f"{card.name}, {precision} (ms)" for card, precision in columns)]
+    head += [f"memory, {precision} (GiB)" for precision in COUNTED_PRECISIONS]
     return [
         "## A training step",
         "",
-        "Operations dispatched in eager mode: those of forward and backward passes + optimizer and weight average.",
-        "GB moved: what these operations read and write if nothing stays in a cache.",
+        "Time of a step in eager mode, and its memory: what autograd keeps for the backward pass, weights, gradients, "
+        "averaged weights and moments.",
+        f"A step fits if this memory is at most {100 * MEMORY_FRACTION:.0f} % of the card's; the rest is for temporary "
+        "results, CUDA's context and fragmentation.",
+        "Otherwise the cell names the card, and the batch size of a flow or the `accumulate` of a classifier that "
+        "fits.",
+        "The memory is for the whole batch at once, even where the preset sets `accumulate`.",
         "",
-        *_format_table(head, rows),
+        *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
     ]
 
 
@@ -138,26 +144,11 @@ def _drop_equal_titles(works: Sequence[Work]) -> list[Work]:
     return list({_format_title(work): work for work in reversed(works)}.values())[::-1]
 
 
-def _compose_memory(projection: Projection) -> list[str]:
-    rows = []
-    for work in _drop_equal_titles(_select_training_steps(projection)):
-        for precision in ("32-true", "bf16-mixed"):
-            step = projection.get_step(work, precision)
-            fitting = [_describe_fit(step, card, work) if precision in card.precisions else "" for card in CARDS]
-            amounts = [f"{step.saved / GIB:.1f}", f"{step.state / GIB:.2f}"]
-            rows.append([f"{_format_title(work)}, {precision}", *amounts, *fitting])
-    head = ["training step", "kept for backward (GiB)", "weights and moments (GiB)", *(card.name for card in CARDS)]
-    return [
-        "## Memory",
-        "",
-        '"Kept for backward" is what autograd stores; "weights and moments" include gradients and averaged weights.',
-        f"A step fits if their sum is at most {100 * MEMORY_FRACTION:.0f} % of the card's memory; the rest is for "
-        "temporary results, CUDA's context and fragmentation.",
-        "Otherwise the cell gives the `accumulate` of a classifier, or the batch size of a flow, that fits.",
-        "The table is for the whole batch at once, even where the preset sets `accumulate`.",
-        "",
-        *_format_table(head, rows),
-    ]
+def _format_memory(step: Step, precision: str, work: Work) -> str:
+    """Return the memory of a step in GiB, and what fits the cards that it does not fit."""
+    fitting = {card.name: _describe_fit(step, card, work) for card in CARDS if precision in card.precisions}
+    remedies = [f"{card}: {remedy}" for card, remedy in fitting.items() if remedy != "fits"]
+    return f"{(step.saved + step.state) / GIB:.1f}" + "".join(f" ({remedy})" for remedy in remedies)
 
 
 def _describe_fit(step: Step, card: Card, work: Work) -> str:
@@ -173,7 +164,7 @@ def _describe_fit(step: Step, card: Card, work: Work) -> str:
 
 
 def _compose_assumptions() -> list[str]:
-    arithmetics = (*PRECISIONS.values(), "float64")
+    arithmetics = (*(PRECISIONS[name] for name in COUNTED_PRECISIONS), "float64")
     head = ["card", "memory (GB)", "bandwidth (TB/s)", *arithmetics, "launch (µs)"]
     rows = []
     for card in CARDS:
@@ -187,13 +178,14 @@ def _compose_assumptions() -> list[str]:
         "An operation takes the larger of FLOPs / peak and bytes / bandwidth; a batch takes the sum over its "
         "operations, or the host's time to launch them if that is longer.",
         "The launch times are assumed, and so are the rates that operations reach: "
-        f"{100 * PEAK_FRACTION:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORE_FRACTION:.0f} % on tensor "
-        f"cores (TF32, bfloat16), {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth.",
-        "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules.",
+        f"{100 * PEAK_FRACTION:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORE_FRACTION:.0f} % in "
+        f"bfloat16, {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth.",
         "The power series of the couplings, e^S, have the number of terms that suffices if no |S_ij| exceeds 0.2; "
         "for 0.4, a step takes about a third longer.",
         "Compilation, caches and the inefficiency of small kernels are not taken into account, so real hours may "
         "differ by a factor of two.",
+        "",
+        "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules:",
         "",
         *_format_table(head, rows),
     ]
