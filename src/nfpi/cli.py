@@ -34,7 +34,7 @@ from tqdm import tqdm
 from nfpi import __version__
 from nfpi.config import ConfigError, describe_extension_fault, explain, load_extensions, suggest
 from nfpi.runtime.faults import describe_exhausted_resource, describe_fault
-from nfpi.runtime.job_log import RANK_AND_PORT, print_error, run_with_log
+from nfpi.runtime.job_log import is_first_process, print_error, run_with_log
 from nfpi.runtime.signals import EXIT_STATUS, Interrupted, interruptible
 from nfpi.stages.options import COMMANDS, Command, Stage
 from nfpi.stages.options.words import has_words, join_words
@@ -49,7 +49,7 @@ _MAX_NAMED_FILES = 4
 
 
 class _Commands(BaseSettings):
-    """Normalizing flows with fixed-point Gaussian-mixture priors, one subcommand per stage.
+    """Normalizing flows whose class Gaussians are fitted by fixed-point iteration, one subcommand per stage.
 
     Before the subcommand: --version; --extensions FILE (may be repeated) loads your own priors, flows, metrics or
     classifiers from a Python file; --log FILE appends the output to a file.
@@ -122,8 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), _USAGE_ERROR_STATUS)
     arguments = arguments or ["--help"]
     # of the processes of a training on several devices, only the first writes the log
-    is_first_process = RANK_AND_PORT not in os.environ
-    log = known.log if is_first_process else None
+    log = known.log if is_first_process() else None
     return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
 
 

@@ -163,7 +163,7 @@ FAULTS = {
     "arguments that are missing": (
         "from nfpi.config import PRIORS\ndef f(statistics, initial: int = 1): ...\nPRIORS.register('s', builder=f)\n",
         "mine.py:3: ConfigError: prior method 's': expected a function or class called with (statistics, initial, "
-        "weight, settings), received one of (statistics, initial=1): too many positional arguments",
+        "weight, settings), received one with the parameters (statistics, initial=1): too many positional arguments",
     ),
     "builder that is no function": (
         "from nfpi.config import SOURCES\nSOURCES.register('s', builder=3)\n",

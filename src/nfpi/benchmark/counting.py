@@ -115,7 +115,7 @@ class OperationCounter(TorchDispatchMode):
         except (DataDependentOutputException, DynamicOutputShapeException):
             out = self._make_up_result(func, args)
         if func.overloadpacket is aten.any:
-            out.nfpi_reads_false = True  # checks ask whether any value is infinite or NaN
+            out.nfpi_reads_false = True  # made up as False, unlike other booleans: checks ask for infinity or NaN
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         tensors = [*inputs, *(value for value in tree_leaves(out) if isinstance(value, Tensor))]
         on_device = [tensor.device.type == self._device.type for tensor in tensors]

@@ -20,8 +20,8 @@ _TOLERANCE = 1e-5
 
 def check_gpu_count(config: Config) -> Line | None:
     """Return a line if this job sees fewer GPUs than its settings ask the cluster for, otherwise None."""
-    line = config.resources.get("train_flow")
-    promised = 0 if line is None or config.cluster is None or uses_cpu_on_purpose() else line.gpu
+    resources = config.resources.get("train_flow")
+    promised = 0 if resources is None or config.cluster is None or uses_cpu_on_purpose() else resources.gpu
     found = count_visible_gpus()
     if promised and not found:
         return Line(

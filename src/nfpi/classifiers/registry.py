@@ -62,7 +62,7 @@ def get_preprocessing(config: ClassifierConfig, dataset_statistics: tuple[RGB, R
     Args:
         config: model and normalisation.
         dataset_statistics: mean and standard deviation of the channels of the training images, for `normalization:
-            dataset`; None: unknown; the model's own are then used, which is enough for resizing.
+            dataset`; None: unknown; the result, with the model's own, is then for resizing only.
     """
     found = _get_trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
     preprocessing: Preprocessing = found if isinstance(found, Preprocessing) else found()
@@ -181,7 +181,8 @@ def build_trained(
 def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapping[str, Tensor]) -> None:
     """Raise ValueError for sizes that contradict the weights, since building such a model could exhaust time or memory.
 
-    In the project's models no size or count exceeds both the largest dimension of a weight and the number of weights.
+    In the project's models no integer setting exceeds both the largest dimension of a weight tensor and the number of
+    weight tensors.
     """
     if config.image_size not in (None, size.image_size):
         raise ValueError(f"image_size: expected {size.image_size} as in size, received {config.image_size}")
@@ -192,7 +193,7 @@ def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapp
     for name, value in known.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > largest:
-                raise ValueError(f"{name}: expected at most {largest}, the largest size of a weight, received {number}")
+                raise ValueError(f"{name}: expected at most {largest} for these weights, received {number}")
 
 
 def published_weights(model: str) -> dict[str, Tensor]:
@@ -247,9 +248,9 @@ def _make_architecture_error(
     variant: Variant, size: tuple[int, int, int], settings: Settings, error: Exception
 ) -> ValueError:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    known = "{} classes of {} channels and {} pixels a side".format(*size)
+    images = "{} classes of images with {} channels and {} pixels a side".format(*size)
     architecture = settings.model_dump(exclude_unset=True)
     return ValueError(
-        f"classifier: expected a possible {variant.name} for {known}, "
+        f"classifier: expected a possible {variant.name} for {images}, "
         f"received the architecture {architecture} ({reason})"
     )

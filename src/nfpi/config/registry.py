@@ -96,8 +96,8 @@ class Registry:
         """Add a variant; one that was defined in an interactive session is replaced.
 
         Raises:
-            ConfigError: the name is taken, or not valid in config.yaml and file names; or the settings or the builder
-                are not those of a variant.
+            ConfigError: the name is taken, or not valid in config.yaml and file names; or `settings` is no
+                subclass of Settings, or the builder cannot be called with the arguments of this family.
         """
         if not re.fullmatch(NAME, name):
             raise ConfigError(f"{self.family} '{name}': expected a name of letters, digits and . _ + -")
@@ -141,7 +141,7 @@ class Registry:
             received = ", ".join(
                 str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values()
             )
-            raise ConfigError(f"{expected}, received one of ({received}): {error}") from None
+            raise ConfigError(f"{expected}, received one with the parameters ({received}): {error}") from None
 
     def __getitem__(self, name: str) -> Variant:
         """Return the variant of this name.

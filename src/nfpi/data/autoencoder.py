@@ -104,8 +104,8 @@ def load_decoder(meta: Mapping[str, Any], device: torch.device | str) -> Callabl
     """Load the decoder of stored latents.
 
     Args:
-        meta: `meta` of a set of latents, or `data` of a model trained on one. `extra.vae` is the folder of the
-            autoencoder, `extra.scale` the divisor of the stored latents.
+        meta: metadata of a set of latents, or those that a model trained on it has under `data`. `extra.vae` is the
+            folder of the autoencoder; latents were divided by `extra.scale` before they were stored.
         device: device of the autoencoder.
 
     Returns:

@@ -15,7 +15,7 @@ from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.sources.files import RECORD, SourceRecord, list_source
 from nfpi.data.sources.registry import load_source
-from nfpi.data.store import EMPTY_SPLIT
+from nfpi.data.store import MAY_BE_EMPTY
 from nfpi.data.writer import write_image_set
 
 FEWEST_PER_CLASS: dict[Split, int] = {"train": 2, "validation": 1, "test": 1}
@@ -100,7 +100,7 @@ def assign_splits(
             kept, held_out = _hold_out(name, labels["train"][train], fraction, config.split_seed)
             splits["train"], splits[split] = ("train", train[kept]), ("train", train[held_out])
     if config.refit:
-        splits["validation"] = ("train", np.empty(0, np.int64))
+        splits[MAY_BE_EMPTY] = ("train", np.empty(0, np.int64))
     limits: dict[Split, int | None] = {"train": config.train_per_class, "test": config.test_per_class}
     for split, limit in limits.items():
         if limit is not None:
@@ -108,7 +108,7 @@ def assign_splits(
             chosen = _choose_per_class(labels[origin][indices], limit, config.split_seed)
             splits[split] = origin, indices[chosen]
     for split, (origin, indices) in splits.items():
-        if split == EMPTY_SPLIT and config.refit:
+        if split == MAY_BE_EMPTY and config.refit:
             continue
         _check_counts(name, split, labels[origin][indices], classes)
     return splits

@@ -26,13 +26,21 @@ IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
 FILES = (IMAGES, LABELS, META)
 ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")
-EMPTY_SPLIT: Split = "validation"
+MAY_BE_EMPTY: Split = "validation"
 """The only split that may be empty, namely if the data set is prepared with `refit`."""
 KEYS = ("name", "split", "classes", "counts", "shape", "dtype", "sha256", "extra")
 
 
 class _Extra(Record):
-    """The checked part of `extra`, which is read by stages."""
+    """The fields of `extra` that later stages read; others are not checked.
+
+    Attributes:
+        flip: whether mirrored images keep their class; :attr:`ImageSet.flip` requires it.
+        temperature: temperature of generated images.
+        variants: number of variants of each image.
+        of: for variants, the digests of the image set whose images they replace.
+        vae, image_folder, scale: autoencoder, images and divisor of latents.
+    """
 
     flip: bool = True
     temperature: PositiveFloat | None = None
@@ -158,7 +166,7 @@ def _read_meta(file: Path) -> dict[str, Any]:
         check_record(_Meta, meta, file, "the description of an image set")
     except FormatError as error:
         raise DataError(str(error)) from None
-    if not all(meta["shape"][1:]) or not (meta["shape"][0] or meta["split"] == EMPTY_SPLIT):
+    if not all(meta["shape"][1:]) or not (meta["shape"][0] or meta["split"] == MAY_BE_EMPTY):
         raise DataError(f"{file}: expected images of shape (N, H, W, C), all positive, received {meta['shape']}")
     if list(meta["counts"]) != meta["classes"]:
         raise DataError(f"{file}: expected counts of the classes {meta['classes']}, received {list(meta['counts'])}")

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from nfpi.data.atomic import replace_folder
 from nfpi.data.errors import DataError
 from nfpi.data.rows import LabelledRows
-from nfpi.data.store import DTYPES, EMPTY_SPLIT, FILES, IMAGES, KEYS, LABELS, META, ORIGINALS, check_labels
+from nfpi.data.store import DTYPES, FILES, IMAGES, KEYS, LABELS, MAY_BE_EMPTY, META, ORIGINALS, check_labels
 from nfpi.runtime.files import file_digest, note_digest, sync
 from nfpi.runtime.signals import Interrupted
 
@@ -55,7 +55,7 @@ class ImageSetWriter:
     ) -> None:
         self.folder = Path(folder)
         shape = (length, *map(int, shape))
-        fewest = 0 if split == EMPTY_SPLIT else 1
+        fewest = 0 if split == MAY_BE_EMPTY else 1
         if len(shape) != 4 or length < fewest or min(shape[1:]) < 1:
             raise DataError(f"{folder}: expected images of shape (N, H, W, C), all positive, received {shape}")
         if np.dtype(dtype).name not in DTYPES:

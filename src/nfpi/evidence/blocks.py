@@ -1,7 +1,7 @@
 """Blocks of Markdown files that are generated from evidence.
 
 A block begins with `<!-- evidence: PRESET/TABLE -->` and ends with `<!-- end -->`. TABLE is a table of the preset or
-`claims`. `TABLE short` is the table without the paper's values, title and notes.
+`claims`. For tables, `TABLE short` leaves out the paper's values, title and notes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def find_blocks(path: Path) -> list[Block]:
 
 
 def render_block(block: Block, read: Callable[[str], RebuiltResults]) -> str:
-    """Return the current text of a block.
+    """Generate the text of a block from the evidence.
 
     Args:
         block: the block.
@@ -87,7 +87,7 @@ def render_block(block: Block, read: Callable[[str], RebuiltResults]) -> str:
     if name == CLAIMS and not block.is_short:
         return claims_to_markdown(evidence.judge_claims()).strip("\n")
     if name not in tables:
-        known = ", ".join([*tables, *([CLAIMS] if evidence.config.claims else [])])
+        known = ", ".join([*tables, *([CLAIMS] if evidence.config.claims and not block.is_short else [])])
         where = f"{block.path}:{block.begin + 1}"
         raise EvidenceError(f"{where}: expected a table of the evidence of {preset} ({known}), received '{name}'")
     frame = evidence.make_table(name)
@@ -95,7 +95,7 @@ def render_block(block: Block, read: Callable[[str], RebuiltResults]) -> str:
 
 
 def find_outdated_blocks(path: Path, read: Callable[[str], RebuiltResults]) -> list[tuple[Block, str]]:
-    """Return the outdated blocks of a file, with their current texts."""
+    """Return the outdated blocks of a file, each with the text that should replace its own."""
     rendered = [(block, render_block(block, read)) for block in find_blocks(path)]
     return [(block, text) for block, text in rendered if block.text != text]
 

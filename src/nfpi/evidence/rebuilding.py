@@ -47,7 +47,7 @@ def find_evidence(folder: Path) -> list[Path]:
     folders = sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
     if not folders:
         raise EvidenceError(
-            f"{folder}: expected a folder written by `nfpi evidence`, or a folder of several, received none"
+            f"{folder}: expected a folder written by `nfpi evidence`, or one with such folders, received neither"
         )
     return folders
 

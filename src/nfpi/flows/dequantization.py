@@ -17,8 +17,8 @@ def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: fl
     Args:
         images: (B, C, H, W), uint8.
         generator: random number generator of u, on the device of the images; None: no noise, x = 2·image/256 − 1.
-        grey_noise: amplitude of additional uniform noise for single-channel images, as a share of the value range; as
-            in the released code, since large parts of such images are constant.
+        grey_noise: amplitude of additional uniform noise for single-channel images, as a share of the value range, as
+            in the code released with the paper; large parts of such images are constant.
 
     Returns:
         (B, C, H, W), float32, in [−1, 1), or in [−1, 1 + 2·grey_noise) with grey noise.

@@ -14,7 +14,7 @@ from nfpi.flows.bijection import Bijection
 from nfpi.flows.coupling import make_coupling
 from nfpi.flows.linear import Exponential, MatrixExponentialConv1x1, compute_exponentials
 from nfpi.flows.multiscale import FlowStep, MultiscaleFlow
-from nfpi.flows.networks import ResidualNet, scaled_kernels
+from nfpi.flows.networks import ResidualNet, scaled_weights
 
 
 class MatrixExponentialStep(FlowStep):
@@ -93,9 +93,9 @@ class MatrixExponentialFlow(MultiscaleFlow):
         )
 
     def apply_level(self, steps: Sequence[Bijection], x: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the steps; the matrix exponentials and the nets' kernels of all steps are computed together."""
+        """Apply the steps; matrix exponentials and the nets' scaled weights are computed for all steps at once."""
         found = compute_exponentials(_list_convolutions(steps))
-        with scaled_kernels(_list_nets(steps)):
+        with scaled_weights(_list_nets(steps)):
             for step, exponential in zip(steps, found, strict=True):
                 x, change = step(x, exponential)
                 log_abs_det = log_abs_det + change
@@ -104,7 +104,7 @@ class MatrixExponentialFlow(MultiscaleFlow):
     def invert_level(self, steps: Sequence[Bijection], y: Tensor, log_abs_det: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the inverses in reverse order, with the same shared computations."""
         found = compute_exponentials(_list_convolutions(steps), inverse=True)
-        with scaled_kernels(_list_nets(steps)):
+        with scaled_weights(_list_nets(steps)):
             for step, exponential in zip(reversed(steps), reversed(found), strict=True):
                 y, change = step.inverse(y, exponential)  # type: ignore[call-arg]
                 log_abs_det = log_abs_det + change

@@ -185,7 +185,7 @@ def _scale_together(convolutions: Sequence[NormalizedConv2d]) -> list[Scaled]:
     return scale_kernels(weights, scales, [conv.shift for conv in convolutions])
 
 
-def scaled_kernels(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
+def scaled_weights(nets: Sequence[ResidualNet]) -> AbstractContextManager[None]:
     """Scale the kernels of several nets all at once, for use within the context; no-op unless kernels are stacked."""
     if nets and should_stack_kernels(nets[0].head.weight.device):
         return _using_kernels(nets)

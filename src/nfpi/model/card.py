@@ -45,8 +45,8 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
 
     Args:
         model: the model.
-        metrics: metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images, some or all; None: the card has
-            only those of validation images, if any.
+        metrics: some or all of the metrics of :meth:`nfpi.ClassConditionalFlow.evaluate` on test images; None: the card
+            has only the metrics on validation images, if any.
         license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
 
     Raises:

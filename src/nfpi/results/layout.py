@@ -254,7 +254,7 @@ def _make_metric_columns(
         spread = Spread(row[name], row[f"{name}_std"], row[f"{name}_low"], row[f"{name}_high"], decimals)
         ours.append(_format_value(spread, seeds if with_count else None, markup, is_equal=mark))
         differences.append(_format_difference(row[f"{name}_difference"], decimals, markup))
-    paper = ["" if pd.isna(value) else format_weight(value) for value in frame[f"paper_{name}"]]
+    paper = ["" if pd.isna(value) else f"{value:.10g}" for value in frame[f"paper_{name}"]]
     yield Column("ours", ours, _make_sort_keys(frame[name]), is_numeric=True, group=label, unit=unit)
     yield Column("paper", paper, _make_sort_keys(frame[f"paper_{name}"]), is_numeric=True, group=label, unit=unit)
     yield Column(

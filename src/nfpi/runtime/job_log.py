@@ -25,6 +25,11 @@ RANK_AND_PORT = "NFPI_PROCESS"
 _ATTEMPT = re.compile(r"^attempt \d+ of ", re.MULTILINE)
 
 
+def is_first_process() -> bool:
+    """Return whether this is the only process of a training, or the one that started the others."""
+    return RANK_AND_PORT not in os.environ
+
+
 class JobLog:
     """Writer of the log of this process.
 

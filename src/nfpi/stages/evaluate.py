@@ -13,7 +13,7 @@ import torch
 
 from nfpi.config import Split
 from nfpi.config.metrics import VALIDATION_PREFIX, list_computed_metrics
-from nfpi.data.store import EMPTY_SPLIT, read_image_set
+from nfpi.data.store import MAY_BE_EMPTY, read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model.trained import TrainedFlow
 from nfpi.results.logs import read_column
@@ -48,7 +48,7 @@ def evaluate(stage: Evaluate) -> None:
             device=device,
         )
         for split in splits
-        if len(images := read_image_set(stage.data / split)) or split != EMPTY_SPLIT
+        if len(images := read_image_set(stage.data / split)) or split != MAY_BE_EMPTY
     }
     test, validation = scores["test"], scores.get("validation")
     metrics = {

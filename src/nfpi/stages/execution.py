@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from nfpi.config.extensions import list_loaded_digests
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import note_written, remove_remains, require_writable, written_together
-from nfpi.runtime.job_log import RANK_AND_PORT, print_line, writes_log
+from nfpi.runtime.job_log import is_first_process, print_line, writes_log
 from nfpi.runtime.locks import LockedError, locked
 from nfpi.runtime.manifests import (
     ManifestError,
@@ -33,7 +32,7 @@ _RETRY_SECONDS = 2.0
 
 def execute(command: Command) -> None:
     """Run a command."""
-    if isinstance(command, Stage) and RANK_AND_PORT not in os.environ:
+    if isinstance(command, Stage) and is_first_process():
         _run_stage(command)
     else:  # not a stage, or a further process of a training, which writes no files
         command.load_function()(command)

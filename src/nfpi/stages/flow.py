@@ -146,7 +146,7 @@ def train_flow(stage: TrainFlow) -> None:
         "data": _select_metadata(data.train),
         "devices": processes.count,
     }
-    if len(state.precisions) > 1:  # `training.precision` is that of the last part
+    if len(state.precisions) > 1:  # it changed when the training was resumed; `training.precision` is the last
         config["precisions"] = state.precision_parts
     with written_together():
         write_log(stage.get_path("history"), state.log)
@@ -157,7 +157,7 @@ def train_flow(stage: TrainFlow) -> None:
 def _keep_divergence(
     stage: StartFlow | TrainFlow, fault: TrainingDiverged, device: Device, checkpoints: Checkpoints
 ) -> None:
-    """Write the log of a diverged training, and outputs that record the divergence, as a rerun would diverge again.
+    """Write the log of a diverged training, and outputs that record the divergence: a rerun would diverge again.
 
     Raises:
         ArithmeticError: in all processes but the first, which writes the files.

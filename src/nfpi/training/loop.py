@@ -1,9 +1,9 @@
 """The training loop: initial state, statistics of the latents, and epochs under a fixed or a learned prior.
 
-A run is split in two so that every λ shares its beginning: :func:`start_training` initialises the flow and the prior
-and trains the first epochs, :func:`continue_training` resumes from the state it returns, under the fitted prior or one
-that is learned along with the flow. All randomness depends only on the seed of the run, the epoch and the batch, so on
-a CPU a split run equals an unsplit one bit for bit.
+A run is split in two so that the runs of all λ share their first epochs: :func:`start_training` initialises the flow and the
+prior and trains the first epochs, :func:`continue_training` resumes from the state it returns, under the fitted prior
+or one that is learned along with the flow. All randomness depends only on the seed of the run, the epoch and the batch,
+so on a CPU a split run equals an unsplit one bit for bit.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def start_training(
             )
             try:
                 statistics = latent_statistics(state.flow, data, seed)
-            except ArithmeticError:  # after the last step, the series of a coupling cannot be summed
+            except ArithmeticError:  # the last step left weights for which the matrix exponential overflows
                 fault = make_loss_error(state.step, seed, data.config)
                 fault.log = state.log
                 raise fault from None
@@ -217,7 +217,7 @@ def _train(
     progress: bool | None = None,
     epoch_after: int | None = None,
 ) -> TrainingState:
-    """Train until the log has `until_epoch` rows; the first images of the next epoch, `epoch_after`, are read ahead.
+    """Train until the log has `until_epoch` rows; while the last epoch ends, images of `epoch_after` are read ahead.
 
     An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch that has no row.
     """
@@ -268,7 +268,7 @@ def _train(
                     checkpointer.save_if_due()
                 seconds = time.monotonic() - epoch_began
                 prior_now = _close_epoch(
-                    state, epoch_prior, step.count_products(), data, seconds, checkpointer.interruption
+                    state, epoch_prior, step.list_series_lengths(), data, seconds, checkpointer.interruption
                 )
                 track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch again
                 checkpointer.save_if_due(epoch_ended=True)

@@ -15,8 +15,8 @@ from nfpi.workflow.slurm import make_executor_wait
 def use_this_machine(workflow: Any, cores: int) -> None:
     """Run one GPU job at a time on this machine; without --cores and --jobs, use all its cores.
 
-    A profile cannot set this: its cores would also limit the threads of cluster jobs to those of the login node, and it
-    does not know whether this machine has a GPU.
+    A profile cannot set this: `cores` in a profile would also limit the threads of cluster jobs to the cores of the
+    login node, and a profile does not know whether this machine has a GPU.
     """
     if "local_gpu" not in workflow.global_resources and has_gpu():
         workflow.global_resources["local_gpu"] = 1
@@ -26,7 +26,7 @@ def use_this_machine(workflow: Any, cores: int) -> None:
 
 
 def prepare_submission(workflow: Any, jobs: Jobs) -> None:
-    """On a cluster, add the options of sbatch to every rule's message, and make jobs wait while SLURM does not answer.
+    """On a cluster, add sbatch's options to every rule's message, and make Snakemake wait while SLURM does not answer.
 
     The messages are printed in dry runs, too. To be called after all rules are defined, when Snakemake knows which
     rules are local.
@@ -42,7 +42,7 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
     elif workflow.resource_settings.nodes is not None and workflow.config_settings.configfiles:
         raise ConfigError(
             "--configfile replaces the settings of the profile: give both, as in --configfile slurm/settings.yaml "
-            "mine.yaml, or use --config preset=mine.yaml (to do without the profile's settings, set cluster: {})"
+            "mine.yaml, or use --config preset=mine.yaml (to ignore the profile's settings, add cluster: {} to the file)"
         )
 
 
@@ -52,7 +52,7 @@ def list_rules(workflow: Any) -> list[str]:
 
 
 def find_timed_rules(workflow: Any) -> dict[str, str]:
-    """Find the rules that run a command; return, by rule, the name that its times are recorded under."""
+    """Return, for each rule that records its times, the stem of the files that they are in."""
     return {rule.name: Path(str(rule.benchmark)).stem for rule in workflow.rules if rule.benchmark}
 
 
