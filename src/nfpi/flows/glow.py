@@ -139,7 +139,7 @@ class GlowCoupling(Coupling):
 
     @staticmethod
     def count_parameters(channels: int) -> int:
-        """Return 2 C₂, for t and r."""
+        """Return the number of parameters of C₂ = `channels` channels: 2 C₂, for t and r."""
         return 2 * channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ class GlowCoupling(Coupling):
 class GlowFlow(MultiscaleFlow):
     """Glow; each step is an actnorm with one scale and shift per channel, a 1×1 convolution and an affine coupling.
 
-    As in the paper's flow, the latents of all levels are reassembled to the shape of the image and have one prior,
+    As in :class:`nfpi.flows.MatrixExponentialFlow`, the latents of all levels are reassembled to the shape of the image and have one prior,
     instead of Glow's learned prior at every split.
 
     Args:

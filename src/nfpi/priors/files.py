@@ -25,6 +25,7 @@ class _Header(Record):
 
     seed: Seed | None = None
     start: str | None = None
+    """kind of initial Gaussians"""
 
 
 def serialize_prior(prior: GaussianPrior) -> dict[str, Tensor]:
@@ -79,7 +80,7 @@ def load_prior(path: Path) -> tuple[GaussianPrior, dict[str, Any]]:
 
 
 def save_statistics(path: Path, statistics: ClassStatistics, header: Mapping[str, Any]) -> None:
-    """Write class statistics; ValueError if a class has no variance."""
+    """Write class statistics; ValueError if a class has fewer than two latents, or a constant dimension."""
     statistics.check()
     tensors = {"count": statistics.count, "mean": statistics.mean, "variance": statistics.variance}
     if statistics.covariance is not None:
@@ -88,7 +89,7 @@ def save_statistics(path: Path, statistics: ClassStatistics, header: Mapping[str
 
 
 def load_statistics(path: Path) -> ClassStatistics:
-    """Read class statistics in which every class has a variance.
+    """Read class statistics in which all variances are positive.
 
     Raises:
         FormatError: the file is missing, damaged, or has other contents.

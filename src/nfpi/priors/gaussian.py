@@ -1,4 +1,4 @@
-"""Class Gaussians: densities and sampling."""
+"""One Gaussian per class: densities and sampling."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class GaussianPrior:
         """Check that means are finite and covariances symmetric and positive definite.
 
         Raises:
-            ValueError: a mean is not finite, or a covariance not symmetric or not positive definite, of a class that is
-                named.
+            ValueError: a class, which the message names, has a mean that is not finite, or a covariance that is not
+                symmetric or not positive definite.
         """
         for name, valid in (
             ("mean is not finite", torch.isfinite(self.mean).all(1)),
@@ -161,13 +161,13 @@ class GaussianPrior:
         Returns:
             (B,).
         """
-        deviation = z.flatten(1) - self.mean[labels]
+        difference = z.flatten(1) - self.mean[labels]
         if self.covariance is None:
-            scaled = deviation * self._inverse_deviation[labels]
+            scaled = difference * self._inverse_deviation[labels]
         else:
-            scaled = torch.linalg.solve_triangular(self._cholesky[labels], deviation.unsqueeze(2), upper=False).squeeze(
-                2
-            )
+            scaled = torch.linalg.solve_triangular(
+                self._cholesky[labels], difference.unsqueeze(2), upper=False
+            ).squeeze(2)
         return -0.5 * scaled.square().sum(1) - self._log_normalizer[labels]
 
     def sample(self, labels: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:

@@ -2,14 +2,14 @@
 
 **A comparison** has the mean paired difference d = first − second, its 95 % interval [l, h], the two-sided p-value,
 adjusted by Holm's method over the claim's comparisons that claim a difference, and the smallest effect that matters, m.
-Signs are such that the claim is d > 0 (reversed for `less`).
+For a comparison `less` d is second − first, so that the claim is always d > 0.
 
 | verdict | when |
 |---|---|
 | holds | p < 0.05 and d ≥ m |
 | too small to matter | p < 0.05 and 0 < d < m |
 | does not hold | p < 0.05 and d < 0, or h < m: an effect that matters is excluded |
-| inconclusive | otherwise, and always with fewer than two common seeds, except in a test over images |
+| inconclusive | otherwise; also with fewer than two common seeds, unless test images are compared |
 | not run | one of the rows has no runs |
 
 Non-inferiority (`not_less`) is judged by the interval only: it holds if l > −m and does not hold if h < −m. It is
@@ -26,7 +26,7 @@ diverge at random.
 |---|---|
 | not run | are all not run |
 | replicated | all hold |
-| replicated in part | have all run: one holds; or one is too small to matter, and none "does not hold" |
+| replicated in part | have all run, and some hold, or some are too small to matter and none "does not hold" |
 | not replicated | each does not hold or is too small to matter, and at least one does not hold |
 | inconclusive | otherwise |
 

@@ -84,7 +84,7 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
                 noted.strip(),
             ) from None
         except OSError as error:
-            unheld = os.fstat(descriptor).st_size == 0  # else another process holds it: locking may fail only briefly
+            unheld = os.fstat(descriptor).st_size == 0  # else it names a holder: locks may fail only briefly
             os.close(descriptor)
             if unheld:
                 path.unlink(missing_ok=True)

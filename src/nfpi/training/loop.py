@@ -1,9 +1,9 @@
 """The training loop: initial state, statistics of the latents, and epochs under a fixed or a learned prior.
 
-A run is split in two so that the runs of all λ share their first epochs: :func:`start_training` initialises the flow and the
-prior and trains the first epochs, :func:`continue_training` resumes from the state it returns, under the fitted prior
-or one that is learned along with the flow. All randomness depends only on the seed of the run, the epoch and the batch,
-so on a CPU a split run equals an unsplit one bit for bit.
+A run is split in two so that the runs of all λ share their first epochs: :func:`start_training` initialises the flow
+and the prior and trains the first epochs, :func:`continue_training` resumes from the state it returns, under the fitted
+prior or one that is learned along with the flow. All randomness depends only on the seed of the run, the epoch and the
+batch, so on a CPU a split run equals an unsplit one bit for bit.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from nfpi.training.state import TrainingState
 class TrainingStep:
     """The step of a training, set up on a device.
 
-    Compiled steps, and those on GPUs, hold the bounds of the couplings' series over many steps
-    (:class:`nfpi.flows.series.SeriesBounds`). Other steps compute them from the weights, which is cheap on a CPU.
+    Compiled steps, and those on GPUs, keep the bounds that determine the lengths of the couplings' series over many
+    steps (:class:`nfpi.flows.series.SeriesBounds`). Other steps compute them from the weights, which is cheap on a CPU.
 
     Args:
         state: state of the training, updated in place by every step.
@@ -91,13 +91,13 @@ class TrainingStep:
         return nll.detach()
 
     def choose_bounds(self, epoch_begins: bool) -> None:
-        """Choose bounds if an epoch begins or none are held; no-op if the steps do not hold bounds."""
+        """Choose bounds if an epoch begins or none are chosen yet; no-op if every step computes them."""
         if self._holds_bounds and (epoch_begins or self._bounds.held is None) and self._bounds.choose():
             self._objective.forget_graphs()
         self._record_bounds()
 
     def renew_exceeded_bounds(self) -> None:
-        """Choose bounds again if the weights have exceeded one."""
+        """Choose bounds again if the weights have exceeded any of them."""
         if self._bounds.renew_exceeded(self._state.step):
             self._objective.forget_graphs()
             self._record_bounds()

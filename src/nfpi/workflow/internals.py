@@ -42,7 +42,7 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
     elif workflow.resource_settings.nodes is not None and workflow.config_settings.configfiles:
         raise ConfigError(
             "--configfile replaces the settings of the profile: give both, as in --configfile slurm/settings.yaml "
-            "mine.yaml, or use --config preset=mine.yaml (to ignore the profile's settings, add cluster: {} to the file)"
+            "mine.yaml, or use --config preset=mine.yaml (to ignore the profile's settings, add cluster: {} to it)"
         )
 
 
