@@ -49,12 +49,12 @@ class Experiment(Settings):
     prior: Name | None = "fpi"
     """one of `priors:`; None: no flow, only a classifier trained on real images"""
     lambdas: list[NonNegativeFloat] = []
-    """weights λ of the repulsion (Eq. 4); 0: a fixed-point prior keeps its initial Gaussians; empty: a prior without λ"""
+    """weights λ of the repulsion (Eq. 4); at 0 a fixed-point prior keeps its initial Gaussians; empty: no λ"""
     classifier: Name | None = "resnet18"
     """one of `classifiers:`; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
     """augmentation of the real images that a classifier is trained on: none; standard, that of its settings; nfa,
-    latent augmentation by the flow; noise, latent noise of the same norm as nfa's changes; or standard with one of these"""
+    latent augmentation by the flow; noise, latent noise of the same norm; or standard with one of these"""
 
     @property
     def weights(self) -> list[float]:

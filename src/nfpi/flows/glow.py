@@ -158,8 +158,8 @@ class GlowCoupling(Coupling):
 class GlowFlow(MultiscaleFlow):
     """Glow; each step is an actnorm with one scale and shift per channel, a 1×1 convolution and an affine coupling.
 
-    As in :class:`nfpi.flows.MatrixExponentialFlow`, the latents of all levels are reassembled to the shape of the image and have one prior,
-    instead of Glow's learned prior at every split.
+    As in :class:`nfpi.flows.MatrixExponentialFlow`, the latents of all levels are reassembled to the shape of the image
+    and have one prior, instead of Glow's learned prior at every split.
 
     Args:
         shape: (C, H, W) of the images; H and W must be multiples of 2^levels.
