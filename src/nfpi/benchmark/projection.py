@@ -90,10 +90,11 @@ def _compose_hours(projection: Projection) -> list[str]:
         "## Hours by stage",
         "",
         "Hours on one GPU for all tables of the preset; a run that several tables share is counted once.",
-        "The precision in a column's title is that of training steps; everything else is computed in float32.",
+        "The precision in a column's title is that of training steps; everything else is counted in float32.",
         "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Reading and augmenting images, fitting priors (seconds) and figures are not counted.",
-        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers.",
+        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers, which takes less time on "
+        "an A100 or H100, as it is in bfloat16 there.",
         "",
         *_format_table(head, rows),
     ]
@@ -165,7 +166,7 @@ def _describe_fit(step: Step, card: Card, work: Work) -> str:
 
 def _compose_assumptions() -> list[str]:
     arithmetics = (*(PRECISIONS[name] for name in COUNTED_PRECISIONS), "float64")
-    head = ["card", "memory (GB)", "bandwidth (TB/s)", *arithmetics, "launch (µs)"]
+    head = ["card", "memory (GiB)", "bandwidth (TB/s)", *arithmetics, "launch (µs)"]
     rows = []
     for card in CARDS:
         peaks = [f"{card.peaks[name] / 1e12:g}" if name in card.peaks else "" for name in arithmetics]
