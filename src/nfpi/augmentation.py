@@ -8,7 +8,7 @@ towards that of another random image of the class within their span, and f⁻¹ 
 with the mixing share s = strength · u, u ~ Beta(c, c), or the constant s = strength. As f⁻¹(z) is the image with its
 dequantisation noise, the noise cancels, and s = 0 returns the image.
 
-Mixing is compared with noise of the same norm (`displacement="noise"`): every variant has the same partner and share,
+Mixing is compared with noise of the same norm (`displacement="noise"`): every variant keeps its partner and share,
 but is displaced along ε ~ N(0, I) in the whole latent space instead of the span,
 
     z' = z + ‖s V Vᵀ (z_partner − z)‖ ε / ‖ε‖.

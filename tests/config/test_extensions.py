@@ -173,7 +173,7 @@ FAULTS = {
     "arguments of a metric": (
         "from nfpi.config import register_metric\n@register_metric('m', label='M')\ndef f(log_prob): ...\n",
         "mine.py:2: ConfigError: metric 'm': expected a function or class called with (log_prob, labels), received one "
-        "of (log_prob): too many positional arguments",
+        "with the parameters (log_prob): too many positional arguments",
     ),
     "setting that every block has": (
         "from nfpi.config import PRIORS, Settings\nclass S(Settings):\n    start: int = 1\nPRIORS.register('s', S)\n",

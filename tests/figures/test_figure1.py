@@ -254,7 +254,7 @@ def test_many_classes_have_no_legend(tmp_path):
 
 
 def test_other_tables_are_refused():
-    with pytest.raises(FigureError, match="variant full, received none with data"):
+    with pytest.raises(FigureError, match="variant full, received no rows of data"):
         draw_gaussians(table(), "full")
     with pytest.raises(FigureError, match="column quantity is missing"):
         draw_gaussians(table().drop(columns="quantity"), "diagonal")

@@ -56,7 +56,7 @@ def test_a_model_and_its_images_are_read(model_files, train_files):
     drawn = draw(settings(["class2", "0"]), inputs)
     figure = drawn.pictures["figure2"]
     (axes,) = figure.axes
-    assert figure.get_supxlabel() == "4 axes, s = 0.5 u, u ~ Beta(1, 1); Δ: RMS change, of 255"
+    assert figure.get_supxlabel() == "4 axes, s = 0.5 u, u ~ Beta(1, 1); Δ: RMS change on the scale 0 to 255"
     assert list(drawn.table["class"]) == ["class2"] * 3 + ["class0"] * 3
     notes = [text.get_text() for text in axes.texts if text.get_text()]
     assert notes == [f"Δ {change:.3g}" for change in drawn.table["rms_change"]]

@@ -163,7 +163,7 @@ def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
             "run\tstate\tresult\ttime (h)\tdetail",
             f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00",
             f"{RUN}\tdone\tNF-Acc 93.0 %\t0.00",
-            f"best on the validation split of digits: NF-Acc 93.0 %, {RUN}",
+            f"best run on digits, chosen on the validation split: {RUN}, NF-Acc 93.0 %",
         ]
 
 

@@ -188,7 +188,7 @@ def test_a_size_that_does_not_divide_is_refused_in_the_dry_run(fresh_project: Pr
     line = fresh_project.read_refusal("own", overlay=settings(images))
     first = images / "train/ant/0.bmp"
     assert f"datasets.mine: {first}: expected width and height divisible by 4" in line
-    assert line.endswith("for the 2 levels of flows.mef, or set image_size, received 9×9")
+    assert line.endswith("for the 2 levels of flows.mef, received 9×9; image_size resizes the images")
     line = fresh_project.read_refusal("own", overlay=settings(images, image_size=10))
     assert "datasets.mine: image_size: expected" in line
     assert fresh_project.plan_jobs("own", overlay=settings(images, image_size=12)) == ALL

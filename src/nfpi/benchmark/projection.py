@@ -32,7 +32,7 @@ from nfpi.runtime.files import write_atomically
 GIB = 2**30
 LARGEST_ACCUMULATE = 64
 SMALLEST_SHARE = 0.01
-"""share of the hours on the first card from which a stage has a row of its own"""
+"""smallest share of the hours, on the first card, of a stage with a row of its own"""
 
 
 def compose_page(projection: Projection, preset: str) -> str:
@@ -93,8 +93,8 @@ def _compose_hours(projection: Projection) -> list[str]:
         "The precision in a column's title is that of training steps; everything else is counted in float32.",
         "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Reading and augmenting images, fitting priors (seconds) and figures are not counted.",
-        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers, which takes less time on "
-        "an A100 or H100, as it is in bfloat16 there.",
+        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers; it is in bfloat16 on an "
+        "A100 or H100, and takes less time than listed.",
         "",
         *_format_table(head, rows),
     ]
@@ -117,7 +117,7 @@ def _format_title(work: Work) -> str:
 
 def _compose_steps(projection: Projection) -> list[str]:
     columns = _list_columns()
-    titles: dict[tuple[str, ...], str] = {}  # of each row of numbers the first, in place of equal rows
+    titles: dict[tuple[str, ...], str] = {}  # by numbers: of steps with equal ones, the first is shown
     for work in _drop_equal_titles(_select_training_steps(projection)):
         steps = {precision: projection.get_step(work, precision) for precision in COUNTED_PRECISIONS}
         seconds = [card.estimate_seconds(steps[precision].counts, precision) for card, precision in columns]
@@ -146,7 +146,7 @@ def _drop_equal_titles(works: Sequence[Work]) -> list[Work]:
 
 
 def _format_memory(step: Step, precision: str, work: Work) -> str:
-    """Return the memory of a step in GiB, and what fits the cards that it does not fit."""
+    """Return the memory of a step in GiB, and for each card that it does not fit, what does."""
     fitting = {card.name: _describe_fit(step, card, work) for card in CARDS if precision in card.precisions}
     remedies = [f"{card}: {remedy}" for card, remedy in fitting.items() if remedy != "fits"]
     return f"{(step.saved + step.state) / GIB:.1f}" + "".join(f" ({remedy})" for remedy in remedies)
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     parser.add_argument("--config", type=Path, default=Path("config.yaml"))
     parser.add_argument("--presets", type=Path, default=Path("presets"))
-    parser.add_argument("--jobs", type=int, default=1, help="processes that count")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes that count operations")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(0)

@@ -34,7 +34,7 @@ DEVICE_MEASURES: tuple[Measure, ...] = (
     measure_counts,
     measure_compiled_step,
 )
-"""Run on the best device after `make_device`, which lets the process keep freed memory, as in training."""
+"""Run on the best device after `make_device`, which makes the process keep freed host memory, as in training."""
 
 
 def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:

@@ -34,10 +34,10 @@ SEED = 0
 LARGEST_BATCH_ON_CPU = 16
 """largest batch size on a CPU, unless steps of the whole batch are short"""
 SHORT_STEP = 2.0
-"""seconds, projected from a smaller batch, below which a step of the whole batch is also timed on a CPU"""
+"""on a CPU, a step of the whole batch is timed only if a smaller batch projects fewer seconds than this"""
 _INITIALIZATION_IMAGES = 64
 _REPEATS, _LONG_WARM_UP = 3, 1.5
-"""number of timed runs of an action after a warm-up run, and seconds of the latter above which only one is timed"""
+"""number of timed runs of an action; if the warm-up run before them takes more seconds than this, it is one"""
 
 
 @dataclass

@@ -132,7 +132,7 @@ def _check_selections(preset: str, config: Config) -> None:
 
 
 def _parse_nulls(value: Any) -> Any:
-    """Replace the string `null` by None: Snakemake's --config parses values in braces as strings."""
+    """Replace the string `null` by None: in `--config 'a={b: null}'`, Snakemake leaves the values in braces strings."""
     if isinstance(value, Mapping):
         return {key: _parse_nulls(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -61,7 +61,7 @@ _MARKER_SIZES = {"*": 8.0, "P": 6.5, "X": 6.5}
 """Sizes of markers with a smaller interior than the others, in points."""
 
 _FARTHEST = 0.4
-"""Maximum extent of the axes beyond the images and the samples before the fit, as a share of their extent."""
+"""How far the axes may reach beyond the points of the panels `images` and `data`, as a share of their range."""
 
 
 def draw(settings: EmbeddingFigure, inputs: FigureInputs) -> Drawn:
@@ -108,8 +108,8 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
     The panel `images` (variant `both`) is the embedding. Each variant has the panels `data`, Gaussians with the class
     moments of the embedding, and `small` and `large`, the Gaussians fitted to them with the small and the large λ:
 
-    - `diagonal`: variances by the released update, without the pooled mean gaps, as in the authors' notebook of this
-      figure;
+    - `diagonal`: variances by the update of the released code without its pooled mean gaps, as in the authors' notebook
+      of this figure;
     - `full`: covariances by the exact update. Its loss (Eq. 4) is not bounded below for λ > K α e^{1/α} / 2, which is
       55 for ten classes and α = 10, and few such fits converge.
 
@@ -202,7 +202,7 @@ def draw_gaussians(table: pd.DataFrame, variant: Variant) -> Figure:
     for name, rows in zip(_PANELS, panels, strict=True):
         if rows.empty:
             raise FigureError(
-                f"expected the panels {', '.join(_PANELS)} of variant {variant}, received none with {name}"
+                f"expected the panels {', '.join(_PANELS)} of variant {variant}, received no rows of {name}"
             )
     classes = panels[0]["class"].unique().tolist()
     x_limits, y_limits = _compute_limits(shown, pd.concat(panels[:2]))

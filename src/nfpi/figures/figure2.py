@@ -109,7 +109,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
         nfa: settings of the latent augmentation.
 
     Raises:
-        FigureError: inconsistent numbers of rows, or images that are not pixels.
+        FigureError: inconsistent numbers of rows, or images that are not uint8.
     """
     variants = images.shape[1] - 1
     columns = [
@@ -123,7 +123,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
         "Class",
         "",
         notes=[["", *(f"Δ {change:.3g}" for change in image_changes)] for image_changes in changes],
-        footnote=f"{nfa.axes} axes, {describe_step(nfa)}; Δ: RMS change, of 255",
+        footnote=f"{nfa.axes} axes, {describe_step(nfa)}; Δ: RMS change on the scale 0 to 255",
         first_apart=True,
     )
 

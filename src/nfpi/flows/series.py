@@ -15,9 +15,9 @@ from nfpi.linalg import series_plan, truncation_error
 logger = logging.getLogger(__name__)
 
 _HEADROOM = 1.15
-"""Smallest ratio of a newly chosen bound to the current one."""
+"""Smallest ratio of a newly chosen bound to the bound of the current weights."""
 _MARGIN = 1.05
-"""Ratio of a held bound to the current one below which new bounds are chosen."""
+"""Ratio of a held bound to the bound of the current weights below which new bounds are chosen."""
 _SMALLEST = 2.0**-4
 _WORTH_A_WARNING = 1e-4
 
@@ -25,18 +25,18 @@ _WORTH_A_WARNING = 1e-4
 class SeriesBounds:
     """Bounds of |S_ij| that a flow's couplings hold during training, so that the lengths of their series rarely change.
 
-    A coupling computes e^S of C₂×C₂ matrices S by a power series, whose length depends on a bound of |S_ij|: its
-    current weights give |rescale| + |reshift|. The held bound is at least 15 % larger than this current bound, rounded
-    up to 2^k/C₂ or 1.5 · 2^k/C₂. At the beginning of an epoch, all are chosen again if one is less than 5 % above the
-    current bound, or at least twice the value that would be chosen now. Thus few graphs are ever compiled. For a flow
-    without :class:`SeriesCoupling` layers, all methods are no-ops.
+    A coupling computes e^S of C₂×C₂ matrices S by a power series, whose length depends on a bound of |S_ij|. The
+    coupling's current weights give the bound |rescale| + |reshift|. The held bound is at least 15 % larger than this
+    current bound, rounded up to 2^k/C₂ or 1.5 · 2^k/C₂. At the beginning of an epoch, all are chosen again if one is
+    less than 5 % above the current bound, or at least twice the value that would be chosen now. Thus few graphs are
+    ever compiled. For a flow without :class:`SeriesCoupling` layers, all methods are no-ops.
 
-    After every step, the current bounds are recorded on the device, with five small operations and no
-    synchronisation; the host reads the record every few steps and, if a held bound was exceeded, chooses all again.
-    Until then the series are too short: a norm r times as large multiplies their error, eps/4, by about r^{m+1} for m
-    terms; for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far larger, these steps are
-    kept and their error is logged. Repeating them would need a copy of an older state on the device. A bound too large
-    to be exceeded in 20 steps at the usual learning rate would need twice as many terms.
+    After every step, the current bounds are recorded on the device, with five small operations and no synchronisation;
+    the host reads the record every 20 steps and, if a held bound was exceeded, chooses all again. Until then the series
+    are too short: if the norm is r times the one for which m terms were chosen, their error grows from eps/4 by a
+    factor of about r^{m+1}: for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far
+    larger, these steps are kept and their error is logged. Repeating them would need a copy of an older state on the
+    device. A bound that cannot be exceeded in 20 steps at the usual learning rate would need twice as many terms.
 
     Args:
         flow: flow whose couplings use the held bounds in training mode, until :meth:`release`.
@@ -107,7 +107,12 @@ class SeriesBounds:
             return False
         error = max(map(_estimate_error, self._couplings, self.largest.tolist(), self.held or ()))
         severity = logging.WARNING if error > _WORTH_A_WARNING else logging.INFO
-        logger.log(severity, "step %d: longer series; those of the last steps had errors up to %.1g", step, error)
+        logger.log(
+            severity,
+            "step %d: longer series of the couplings; in the last steps they had errors up to %.1g",
+            step,
+            error,
+        )
         self.largest.zero_()
         return self.choose()
 
@@ -129,6 +134,7 @@ class SeriesBounds:
 
 
 def _plan_series(coupling: SeriesCoupling, bound: float) -> tuple[int, int]:
+    """Return the degree of the polynomial of a step, and the number of steps."""
     return series_plan(coupling.bound_series_norm(bound), coupling.rescale.dtype)
 
 
@@ -138,7 +144,7 @@ def _choose_bound(coupling: SeriesCoupling, bound: float) -> float:
     wanted = max(_SMALLEST, _HEADROOM * channels * bound)
     octave = 2.0 ** math.floor(math.log2(wanted))
     rounded = next(octave * factor for factor in (1.0, 1.5, 2.0) if octave * factor >= wanted)
-    # slightly smaller: the series has ⌈norm / 2⌉ steps, so a rounding error above an even norm would add one
+    # slightly smaller: e^S is applied in ⌈norm / 2⌉ steps, so a rounding error above an even norm would add one
     return rounded * (1 - 1e-9) / channels
 
 

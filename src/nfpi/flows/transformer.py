@@ -171,8 +171,8 @@ class TransformerFlow(ImageFlow):
     """Couplings with transformer nets on the patches of an image.
 
     A coupling splits either the channels in a random order, or the patches by checkerboard colour, by parity of
-    the row or by parity of the column. The next split of the same kind exchanges the halves. Unlike in Jet, an actnorm
-    comes first: it gives the latents of a new flow the scale at which the class Gaussians are fitted.
+    the row or by parity of the column. Two successive splits of the same axis differ in that the halves are exchanged.
+    Unlike in Jet, an actnorm comes first, so that the latents of a new flow have zero mean and unit variance.
 
     Args:
         shape: (C, H, W) of the images; the patch size divides H and W.

@@ -27,7 +27,7 @@ from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
 
 Images = Any
-"""uint8 (N, H, W, C), an array or a tensor; grey images also (N, H, W). (float16 for a flow of latents.)"""
+"""uint8 (N, H, W, C), an array or a tensor; grey images also (N, H, W). (Latents of an autoencoder: float16.)"""
 Labels = Any
 """(N,), indices in [0, K) or names of classes; an array, a tensor or a list."""
 
@@ -143,10 +143,10 @@ class ClassConditionalFlow(SharedFlow):
                 :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`. As no files are
                 written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
-            flip: whether mirrored images still belong to their class, for augmentations that mirror; True for the
-                augmentation "flip".
+            flip: whether mirrored images still belong to their class, for augmentations that mirror; the
+                augmentation "flip" implies it.
             name: name of the data set, for the model's card.
-            seed: seed of all random numbers; the global generator of torch is not changed.
+            seed: seed of all random numbers.
             device: device to train on; None: a GPU if available.
             progress: whether to show a progress bar.
 

@@ -139,7 +139,7 @@ class TrainedFlow:
 
         Raises:
             ValueError: :meth:`read` would refuse the files, e.g. because weights are float64, or the prior has more
-                classes.
+                classes than there are names.
         """
         folder = Path(folder)
         self._check_classes()
@@ -197,7 +197,7 @@ class TrainedFlow:
 
 
 def _require_loadable(flow: ImageFlow, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights that are not all float32 can be loaded again; only some flows of users allow it.
+    """Check that weights can be loaded again: those in other dtypes than float32 only into some flows of extensions.
 
     Raises:
         ValueError: they cannot.

@@ -217,7 +217,7 @@ def _compute_seeds_needed(comparison: ClaimComparison, result: Comparison, num_t
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
     effect to detect is the distance of the observed difference from the farther of these two, but at most the smallest
-    effect, unless that is 0. For claims of non-inferiority it is the smallest effect.
+    effect if this is not 0. For claims of non-inferiority, the effect to detect is the smallest effect.
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
     if comparison.direction == "not_less" or math.isnan(result.difference):

@@ -252,8 +252,8 @@ def _drop_empty_columns(columns: list[Column]) -> list[Column]:
 def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     """Yield the notes that explain the table of comparisons."""
     yield (
-        "Difference: mean over the seeds that both sides have, on the test split, with its 95 % interval; a positive "
-        "one favours the claim. Threshold: the smallest difference that supports the claim."
+        "Difference: mean over the seeds that both sides have, on the test split, with its unadjusted 95 % interval; a "
+        "positive one favours the claim. Threshold: the smallest difference that supports the claim."
     )
     if verdicts["seeds_needed"].notna().any():
         yield "Seeds needed: an estimate of the number of seeds in all that would decide the comparison."

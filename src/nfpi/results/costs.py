@@ -272,5 +272,5 @@ _NOTES = (
     "A job on which several tables depend is counted in the rows of each, and once in those of all.",
     "Times and the memory of the host are those of the last attempt of each job; of a resumed training only the "
     "time since it was resumed counts.",
-    "The device is that of the metrics in the folder of the job, or of the run that it is a part of.",
+    "The device is that in metrics.json of the job's folder or, if it has none, of its run's folder.",
 )

@@ -49,7 +49,7 @@ def compose_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> l
         sentences += _describe_choice(frame)
     sentences += _describe_comparisons(frame, shown)
     if (frame["status"] == "cited").any():
-        sentences.append("Rows without λ and seeds are cited, with numbers where a source is known.")
+        sentences.append("Rows without λ and seeds are cited; they have values where a source is known.")
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
     if compared:
         in_points = ", in points" if all(entry.unit == "%" for entry in compared) else ""
@@ -80,7 +80,10 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
     if over_seeds and markup.interval_beside_std:
         yield f"{markup.interval}: 95 % interval of the mean over seeds (Student's t)."
     if over_seeds:
-        yield "The spread over seeds does not include the choice of test images, unless each seed has its own split."
+        yield (
+            "The spread over seeds does not include that due to the choice of test images, unless each seed has its "
+            "own split."
+        )
 
 
 def _describe_choice(frame: pd.DataFrame) -> Iterator[str]:
@@ -118,7 +121,7 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
 
 def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
     """Return whether a metric by which rows can be ranked has values that were not compared."""
-    if entry.higher_is_better is None or entry.is_time:
+    if entry.higher_is_better is None:
         return False
     others = frame[entry.name].notna() & ~is_compared(frame, entry.name)
     several = frame[frame[entry.name].notna()].groupby("dataset").size() > 1

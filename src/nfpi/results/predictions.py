@@ -86,7 +86,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """
     try:
         with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}  # what is no array is read as bytes
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # bytes, if a member of the file is no array
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive raises many types: zip, zlib, array header

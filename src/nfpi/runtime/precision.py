@@ -78,10 +78,10 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def outside_autocast() -> Iterator[None]:
-    """Leave, within the context, the blocks of :func:`torch.autocast` that the caller is in, even disabled ones.
+    """Let a block of :func:`torch.autocast` in the context count as outermost, even if the caller is in another one.
 
     Autocast keeps the weights that it has rounded until the outermost block ends. In a block around a whole training,
-    every step would compute with the weights of the first.
+    every step would compute with the weights of the first. Whether autocast is enabled does not change.
     """
     depth = torch.autocast_increment_nesting()
     for _ in range(depth):
@@ -98,7 +98,7 @@ def outside_autocast() -> Iterator[None]:
 def tensor_float32() -> Iterator[None]:
     """Allow TF32 in float32 convolutions on GPUs that support it, but not in matrix products.
 
-    The 1×1 convolutions of a flow are matrix products, and stay exact.
+    The 1×1 convolutions of a flow are computed as matrix products, so they stay in full float32.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True

@@ -30,7 +30,7 @@ def keep_evidence(command: KeepEvidence) -> None:
         with_class_log_prob=command.class_log_prob,
         with_other_settings=command.with_other_settings,
     )
-    missing = f", {done.missing} runs of the tables are not made" if done.missing else ""
+    missing = f", {done.missing} runs that the tables need are missing" if done.missing else ""
     logger.info(
         "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",
         command.output,

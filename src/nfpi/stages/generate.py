@@ -71,10 +71,10 @@ def augment(stage: Augment) -> None:
     model.require_classes(train.classes, stage.data)
     device, domain, variants = make_device().device, model.domain, stage.nfa.variants
     channels, height, width = train.shape
-    inputs = {"nfa": stage.nfa.model_dump(), "seed": stage.seed, "data": train.meta["sha256"]}
-    settings = stage.nfa.model_dump(exclude={"batch_size"}) | {"seed": stage.seed, "of": train.meta["sha256"]}
+    fingerprinted = {"nfa": stage.nfa.model_dump(), "seed": stage.seed, "data": train.meta["sha256"]}
+    recorded = stage.nfa.model_dump(exclude={"batch_size"}) | {"seed": stage.seed, "of": train.meta["sha256"]}
     if stage.displacement != "mix":
-        for record in (inputs, settings):
+        for record in (fingerprinted, recorded):
             record["displacement"] = stage.displacement
     axes: dict[int, PrincipalAxes] = {}
     with (
@@ -86,8 +86,8 @@ def augment(stage: Augment) -> None:
             name=train.meta["name"],
             split="augmented",
             dtype=domain.dtype,
-            fingerprint=config_hash({**inputs, **_compute_model_digests(model, stage.model)}),
-            **{**model.data["extra"], **settings},
+            fingerprint=config_hash({**fingerprinted, **_compute_model_digests(model, stage.model)}),
+            **{**model.data["extra"], **recorded},
         ) as writer,
         tqdm(total=len(train), desc="augment", unit="image", disable=None) as progress,
     ):

@@ -56,7 +56,7 @@ def _describe_best(runs: list[Progress]) -> Iterator[str]:
                 best = max(rivals, key=lambda run: run.metrics[chosen_by])
                 entry = find_metric(name)
                 value = f"{entry.label} {format_measurement(best.metrics[name], entry)}"
-                yield f"best on the validation split of {dataset}: {value}, {best.run.folder}"
+                yield f"best run on {dataset}, chosen on the validation split: {best.run.folder}, {value}"
 
 
 def _print_table(runs: list[Progress]) -> None:

@@ -160,7 +160,7 @@ class Plan:
         return self.outputs(stage, template)[MANIFEST]
 
     def start_of(self, prior: str) -> str:
-        """Return the initial Gaussians (`start`) of a prior, given by its name or by its folder in `BASELINE`."""
+        """Return the kind of a prior's initial Gaussians, `start`; a baseline is given by its folder in paths."""
         starts = {baseline: start for start, baseline in BASELINE.items()}
         return starts[prior] if prior in starts else self.config.priors[prior].start
 

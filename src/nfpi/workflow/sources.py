@@ -21,7 +21,7 @@ class Sources:
     """Input and params functions of the rules that read the user's files.
 
     Only Snakemake's main process reads the files, once per invocation, in the input function :meth:`check_files`:
-    Snakemake calls input functions before any job runs, but may call params functions only after the job. Job
+    Snakemake calls input functions before any job runs, but sometimes params functions not until the job has ended. Job
     processes, on a cluster or this machine, evaluate the Snakefile again but do not compare params, so they read no
     files.
 
@@ -105,10 +105,10 @@ class Sources:
             divisor, what = _find_divisor(flows[flow])
             if any(side % divisor for side in size):
                 height, width = size
-                hint = ", or set image_size" if config.source == "imagefolder" else ""
+                hint = "; image_size resizes the images" if config.source == "imagefolder" else ""
                 raise ConfigError(
                     f"datasets.{name}: {where}: expected width and height divisible by {divisor}, for {what} of "
-                    f"flows.{flow}{hint}, received {width}×{height}"
+                    f"flows.{flow}, received {width}×{height}{hint}"
                 )
 
     def _list_flows(self, dataset: str) -> Iterator[str]:

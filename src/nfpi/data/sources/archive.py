@@ -125,8 +125,8 @@ def _check_size(archive: Path, size: int) -> None:
     most = max(ALWAYS_ALLOWED_BYTES, LARGEST_GROWTH * archive.stat().st_size)
     if size > most:
         raise DataError(
-            f"{archive}: expected to unpack up to {most} bytes ({LARGEST_GROWTH} times its own), received {size} or "
-            "more: unpack it yourself and name the folder"
+            f"{archive}: expected at most {most} bytes when unpacked, received {size} or more: "
+            "unpack it yourself and name the folder"
         )
 
 

@@ -154,7 +154,7 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
 
 
 def list_classes(folder: Path) -> list[str]:
-    """Return the sorted names of the class folders in `folder`, which labels index.
+    """Return the names of the class folders in `folder`, sorted; a label is an index into them.
 
     Raises:
         DataError: there are no class folders, or a name is not UTF-8.
@@ -185,7 +185,7 @@ def read_image_files(
         setting: name of `image_size` in errors.
 
     Returns:
-        Images (N, H, W, 3), uint8, and whether all files are grey (equal channels).
+        Images (N, H, W, 3), uint8, with equal channels of grey files; and whether all files are grey.
 
     Raises:
         DataError: an image cannot be read, has another size, or more than 8 bits.

@@ -88,6 +88,6 @@ class TestClassifier(Stage):
     def finish(self) -> None:
         """Remove the weights that are not to be kept."""
         for folder in self.candidates:
-            manifest = folder / TrainClassifier.outputs[MANIFEST]  # an output of every stage with a product
+            manifest = folder / TrainClassifier.outputs[MANIFEST]  # every stage with a product has one
             if manifest.is_file():
                 remove_temporary(manifest)
