@@ -139,7 +139,7 @@ def test_it_is_read_in_a_few_minutes():
 def test_the_schema_in_the_repository_is_that_of_the_settings():
     path = ROOT / "workflow/schemas/config.schema.json"
     assert path.read_text(encoding="utf-8") == json.dumps(build_json_schema(), indent=2, ensure_ascii=False) + "\n", (
-        "write it anew: nfpi schema"
+        "write it anew: nfpi schema --output workflow/schemas"
     )
 
 

@@ -413,6 +413,14 @@ def test_null_leaves_a_figure_out(project):
     assert list(project.resolve_config({"figures": {"samples": None}}, figures=figures).figures) == ["figure1"]
 
 
+def test_all_inherited_figures_can_be_left_out_at_once(project):
+    figures = {"figure1": {"dataset": "digits"}, "samples": {"dataset": "digits"}}
+    assert project.resolve_config({"figures": {"*": None}}, figures=figures).figures == {}
+    settings = {"figures": {"*": None, "figure1": {"dataset": "digits"}}}
+    assert list(project.resolve_config(settings, figures=figures).figures) == ["figure1"]
+    assert project.resolve_config(figures={"*": None}).figures == {}
+
+
 @pytest.mark.parametrize(
     ("model", "values"),
     [

@@ -18,7 +18,7 @@ from nfpi.config.registry import BlockRegistry
 _BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
 """Groups of settings whose blocks each select a variant."""
 
-_REMOVABLE = ("tables", "claims")
+_REMOVABLE = ("tables", "figures", "claims")
 """Groups of settings whose inherited blocks :data:`ALL_INHERITED` removes."""
 
 
@@ -27,8 +27,8 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, An
 
     If an overlay selects another variant (`kind:`, `method:`) in a block of `flows:` or `priors:`, it replaces the
     whole block, since the variants have different settings. The same applies to the `architecture:` of a
-    classifier whose overlay selects another `model:`. `"*": null` in an overlay's `tables:` or `claims:` removes those
-    of `base` and of the overlays before it.
+    classifier whose overlay selects another `model:`. `"*": null` in an overlay's `tables:`, `figures:` or
+    `claims:` removes those of `base` and of the overlays before it.
     """
     merged = copy.deepcopy(dict(base))
     for overlay in overlays:

@@ -8,36 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from nfpi.page.pictures import Picture, embed_array
-from nfpi.results.intervals import wilson_interval
-from nfpi.results.predictions import Predictions, read_predictions
+from nfpi.results.calibration import Bin, compute_bins
+from nfpi.results.predictions import read_predictions
 from nfpi.results.records import MetricsError
 
 _LARGEST_TABLE = 16
 """Maximum number of classes for which the confusion matrix is a table of counts; otherwise it is a picture."""
-_BINS = 15
-"""Number of bins of the confidence, as in the ECE."""
 _SHOWN_MISTAKES = 5
 """Maximum number of pairs of class and prediction that are listed as mistakes."""
-
-
-@dataclass(frozen=True)
-class Bin:
-    """Images whose confidence is in one bin.
-
-    Attributes:
-        low, high: bounds of the bin, from 0 to 1.
-        n: number of images.
-        confidence: mean confidence.
-        accuracy: share of correct predictions.
-        interval: 95 % interval of the accuracy.
-    """
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
-    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -89,7 +67,9 @@ def read_agreement(path: Path, classes: list[str]) -> Agreement:
     mistakes = [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
     is_table = num_classes <= _LARGEST_TABLE
     picture = None if is_table else _draw_counts(counts)
-    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, _compute_calibration(predictions))
+    confidence = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
+    bins = compute_bins(confidence, predictions.label == predictions.predicted)
+    return Agreement(names, counts.tolist() if is_table else [], picture, mistakes, bins)
 
 
 def _draw_counts(counts: np.ndarray) -> Picture:
@@ -101,19 +81,3 @@ def _draw_counts(counts: np.ndarray) -> Picture:
         pixels.round().astype(np.uint8),
         f"Confusion matrix of {len(counts)} classes: a row for each class, a column for each prediction",
     )
-
-
-def _compute_calibration(predictions: Predictions) -> list[Bin]:
-    """Compute the accuracy in bins of the confidence, max_y p(y | x)."""
-    probability = np.exp(predictions.class_log_prob.max(1).astype(np.float64)).clip(0, 1)
-    edges = np.linspace(0, 1, _BINS + 1)
-    bin_indices = np.searchsorted(edges[1:-1], probability)
-    is_correct = predictions.label == predictions.predicted
-    bins = []
-    for index in np.unique(bin_indices):
-        members = bin_indices == index
-        n, accuracy = int(members.sum()), float(is_correct[members].mean())
-        low, high = wilson_interval(100 * accuracy, n)
-        confidence = float(probability[members].mean())
-        bins.append(Bin(edges[index], edges[index + 1], n, confidence, accuracy, (low / 100, high / 100)))
-    return bins

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nfpi.results.calibration import BINS
+
 _MEANINGS = {
     "nf_acc": "NF-Acc: share of test images whose class has the largest log p(x | y) under the flow.",
     "nf_top5": "NF top-5: share of test images whose class is among the five with the largest log p(x | y).",
@@ -12,7 +14,7 @@ _MEANINGS = {
     "top1": "Top-1: accuracy of a classifier trained on real images.",
     "top5": "Top-5: share of images whose class is among the five most probable ones.",
     "real_top1": "ReaL: accuracy on the labels of ImageNet-ReaL.",
-    "ece": "ECE: expected calibration error, 15 bins.",
+    "ece": f"ECE: expected calibration error, {BINS} bins.",
     "worst_class_acc": "Worst class: lowest accuracy of a class.",
     "parameters": "Parameters: number of parameters of the flow, in millions.",
     "hours": "Training: hours of training after the fit of the prior, without validation.",

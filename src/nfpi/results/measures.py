@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from nfpi.config.metrics import METRICS
+from nfpi.results.calibration import BINS, assign_bins
 from nfpi.results.records import MetricsError, to_finite_float
-
-_BINS = 15
 
 
 def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
@@ -41,21 +40,17 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
 
 
 def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
-    """Compute ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent, with 15 bins B_m of equal width.
-
-    Images are binned by their confidence, the largest posterior max_y p(y | x) (Guo et al., 2017, "On calibration of
-    modern neural networks").
+    """Compute ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent, with the bins B_m of :mod:`nfpi.results.calibration`.
 
     Args:
         log_prob: (N, K).
         labels: indices of classes, (N,).
     """
     _check(log_prob, labels)
-    confidence, predicted = log_prob.double().softmax(1).max(1)
+    confidence, predicted = log_prob.detach().double().softmax(1).max(1)
     correct = (predicted == labels).double()
-    edges = torch.linspace(0, 1, _BINS + 1, dtype=torch.float64, device=log_prob.device)
-    bins = torch.bucketize(confidence, edges[1:-1])  # B_m: (m − 1) / 15 < confidence ≤ m / 15
-    gaps = torch.zeros(_BINS, dtype=torch.float64, device=log_prob.device)
+    bins = torch.from_numpy(assign_bins(confidence.cpu().numpy())).to(log_prob.device)
+    gaps = torch.zeros(BINS, dtype=torch.float64, device=log_prob.device)
     gaps.index_add_(0, bins, correct - confidence)  # the sum over B_m is |B_m| · (accuracy − confidence)
     return float(100 * gaps.abs().sum() / len(labels))
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import VALIDATION_PREFIX, metric
+from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, list_computed_metrics, metric
 from nfpi.results.comparisons import RunPredictions, compare_with_best
 from nfpi.results.csv_files import read_csv, read_header
 from nfpi.results.rows import TableRow, list_runs_to_compare
@@ -48,6 +48,7 @@ from.
 _ADDED = ("chosen_by", "candidates")
 _ADDED_SUFFIXES = ("_test", "_p")
 """Columns and suffixes of columns that tables of older versions lack."""
+_MEASURE_AGAIN = "repeat the evaluations: add `-R evaluate test_classifier test_classifier_on_real` to snakemake's call"
 
 REFERENCE_COLUMNS = {
     "table": "str",
@@ -197,6 +198,8 @@ class _Row:
 def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known: Mapping[Hashable, float]) -> _Row:
     """Make one row, without comparisons."""
     measured, diverged, finished = split_by_outcome(metrics, row)
+    for name in table.metrics:
+        _require_metric(finished, name)
     seeds = measured["seed"].nunique()
     chosen_by = "validation_top1" if row.is_trained_on_real_images else "validation_nf_acc"
     if table.best_by is not None:
@@ -232,6 +235,22 @@ def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known:
     return _Row(cells, summaries, validation, len(diverged) / seeds if seeds else 0.0, row.runs[-1].folder)
 
 
+def _require_metric(finished: pd.DataFrame, name: str) -> None:
+    """Check that runs have a metric of the project if they have others that are computed from the same predictions.
+
+    Raises:
+        TableError: a run was evaluated before the metric was added to the project.
+    """
+    prefix = GENERATED_PREFIX if name.startswith(GENERATED_PREFIX) else ""
+    computed = {f"{prefix}{metric}" for metric in list_computed_metrics()}
+    if name not in computed:
+        return
+    for run, rows in finished.groupby("run"):
+        names = set(rows["metric"])
+        if name not in names and names & computed:
+            raise TableError(f"{run}: expected {name} in metrics.json, received none: {_MEASURE_AGAIN}")
+
+
 def _mark_best(experiment_rows: list[_Row], *, must_have_values: bool) -> None:
     """Mark the row that is best on the validation split, the first of equal ones.
 
@@ -243,7 +262,7 @@ def _mark_best(experiment_rows: list[_Row], *, must_have_values: bool) -> None:
         for row in experiment_rows:
             if not row.validation.count and any(summary.count for summary in row.summaries.values()):
                 expected = f"expected {row.cells['chosen_by']} in metrics.json"
-                raise TableError(f"{row.folder}: best_by: {expected}, received none: measure it again")
+                raise TableError(f"{row.folder}: best_by: {expected}, received none: {_MEASURE_AGAIN}")
     for row in experiment_rows:
         row.cells["candidates"] = len(scored)
     steady = [row for row in scored if row.diverged <= 0.5] or scored
