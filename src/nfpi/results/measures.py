@@ -40,7 +40,9 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
 
 
 def expected_calibration_error(log_prob: Tensor, labels: Tensor) -> float:
-    """Compute ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent, with the bins B_m of :mod:`nfpi.results.calibration`.
+    """Compute ECE = Σ_m |B_m| / N · |accuracy(B_m) − confidence(B_m)| in percent.
+
+    The bins B_m of the confidence are those of :mod:`nfpi.results.calibration`: 15 of equal width.
 
     Args:
         log_prob: (N, K).
