@@ -20,6 +20,7 @@ from nfpi.results.significance import holm
 from nfpi.results.summaries import Summary, TableError
 from nfpi.results.tables import accuracy_table
 from nfpi.runs import Run
+from nfpi.runtime.divergence import Diverged, mark_diverged
 
 NONE = RunPredictions(None, ())
 IMAGES = 200
@@ -164,6 +165,14 @@ def test_predictions_of_another_run_are_refused(table_of, predict, root):
     accuracies = [predict(run, slice(0, 4)) for run in RUNS]
     accuracies[1] = 75.0
     with pytest.raises(TableError, match=r"lambda=2/.*: expected 75.00 % correct as in metrics.json, received 98.00 %"):
+        table_of(accuracies, root)
+
+
+def test_a_run_that_diverged_after_its_metrics_were_collected_is_refused(table_of, predict, root):
+    accuracies = [predict(run, slice(0, 4)) for run in RUNS]
+    files = [root / RUNS[1].folder / name for name in ("metrics.json", "predictions.npz")]
+    mark_diverged(files, Diverged(3, 2, "variance", 2.0))
+    with pytest.raises(TableError, match=r"lambda=2/.*: expected 98.00 % correct, .* diverged at iteration 3"):
         table_of(accuracies, root)
 
 

@@ -13,6 +13,7 @@ from nfpi.results.predictions import read_predictions, shorten_predictions, writ
 from nfpi.results.records import MetricsError
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import write_atomically
+from nfpi.runtime.formats import FormatError
 
 LOG_PROB = torch.tensor([[-100.0, -102.5, -300.0], [5.0, 7.0, -1e6], [0.0, 0.0, 1.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 2, 1])
@@ -43,11 +44,27 @@ def test_nan_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_divergence_and_a_damaged_file_are_named(tmp_path):
+def test_a_divergence_is_raised_again(tmp_path):
+    fault = Diverged(3, 2, "variance", 1e6)
+    mark_diverged([tmp_path / "metrics.json", tmp_path / "predictions.npz"], fault)
+    with pytest.raises(Diverged) as error:
+        read_predictions(tmp_path / "predictions.npz")
+    assert error.value.record == fault.record
+
+
+@pytest.mark.parametrize("metrics", [None, "{}", "no JSON"])
+def test_a_divergence_that_no_metrics_describe_is_an_error_of_the_file(metrics, tmp_path):
     path = tmp_path / "predictions.npz"
     mark_diverged([path], Diverged(3, 2, "variance", 1e6))
-    with pytest.raises(MetricsError, match="diverged"):
+    if metrics is not None:
+        (tmp_path / "metrics.json").write_text(metrics)
+    with pytest.raises((MetricsError, FormatError)) as error:
         read_predictions(path)
+    assert str(tmp_path / ("metrics.json" if metrics == "no JSON" else "predictions.npz")) in str(error.value)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "predictions.npz"
     for content in (b"", b"PK\x03\x04", b"text"):
         write_atomically(path, content)
         with pytest.raises(MetricsError, match="expected predictions") as error:

@@ -23,6 +23,7 @@ from nfpi.config.metrics import ACCURACIES, metric
 from nfpi.results.predictions import read_predictions
 from nfpi.results.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.summaries import Summary, TableError
+from nfpi.runtime.divergence import Diverged
 
 NO_PREDICTIONS = "no predictions"
 """Name recorded instead of a test whose predictions are missing."""
@@ -58,7 +59,7 @@ class RunPredictions:
             accuracy: accuracy of the run in metrics.json, in percent.
 
         Raises:
-            TableError: the predictions have other labels or another accuracy.
+            TableError: the predictions have other labels or another accuracy, or the run diverged.
             MetricsError: the file does not contain predictions.
         """
         if self.root is None:
@@ -69,7 +70,12 @@ class RunPredictions:
         return self._correct[folder]
 
     def _read(self, dataset: str, path: Path, accuracy: float) -> np.ndarray:
-        predictions = read_predictions(path)
+        try:
+            predictions = read_predictions(path)
+        except Diverged as fault:  # passed on, it would mark the table itself as diverged
+            raise TableError(
+                f"{path}: expected {accuracy:.2f} % correct, received a run that diverged: {fault}"
+            ) from None
         other, labels = self._labels.setdefault(dataset, (path, predictions.label))
         if not np.array_equal(labels, predictions.label):
             raise TableError(f"{path}: expected the labels of {other}, image by image, received different ones")

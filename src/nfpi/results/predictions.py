@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfpi.results.records import MetricsError
+from nfpi.runtime.divergence import raise_if_marked
 from nfpi.runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """Read a file of :func:`write_predictions` or :func:`shorten_predictions`.
 
     Raises:
-        MetricsError: the file has other contents, or the run diverged.
+        Diverged: the run diverged, as the metrics.json beside the file says.
+        MetricsError: the file has other contents, or marks a divergence that no metrics.json beside it describes.
+        FormatError: the file marks a divergence, and the metrics.json beside it is damaged.
         OSError: the file cannot be read.
     """
     try:
@@ -92,7 +95,8 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
-    if not arrays:
+    if not arrays:  # the mark of a divergence
+        raise_if_marked(Path(path).with_name("metrics.json"))
         raise MetricsError(f"{path}: the run diverged: there are no predictions")
     if arrays.keys() != _TYPES.keys():
         raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")
