@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from timm.data import ImageNetInfo
 
+from nfpi.config import list_computed_metrics
 from nfpi.data.writer import ImageSetWriter, write_image_set
 from nfpi.results.predictions import read_predictions
 from nfpi.runtime.devices import make_device
@@ -92,7 +93,7 @@ def test_of_real_images_top1_and_top5_are_tested(root, tmp_path):
     assert pd.read_csv(tmp_path / "real/log.csv")["epoch"].tolist() == [1, 2]
     assert test(root, tmp_path / "test", tmp_path / "real") == 0
     tested = read_json(tmp_path / "test/metrics.json")
-    assert set(tested["metrics"]) == {"top1", "top5", "validation_top1", "ece", "worst_class_acc"}
+    assert set(tested["metrics"]) == {"top1", "top5", "validation_top1", *list_computed_metrics()}
     assert tested["metrics"]["top5"] == 100  # three classes
     assert tested["metrics"]["validation_top1"] == trained["metrics"]["validation_top1"]
     assert (tested["n"], tested["settings"]["name"]) == (21, "small")
@@ -145,7 +146,8 @@ def test_of_generated_images_cnn_acc_is_tested(root, train_on, images, tmp_path)
     assert trained["settings"]["images"] == images
     assert test(root, tmp_path / "test", tmp_path / "0.8") == 0
     metrics = read_json(tmp_path / "test/metrics.json")["metrics"]
-    assert set(metrics) == {"cnn_acc", "cnn_ece", "cnn_worst_class_acc", "validation_cnn_acc", "temperature"}
+    computed = {f"cnn_{name}" for name in list_computed_metrics()}
+    assert set(metrics) == {"cnn_acc", "validation_cnn_acc", "temperature"} | computed
     assert metrics["temperature"] == 0.8
 
 
@@ -337,7 +339,7 @@ def test_a_classifier_sees_files_and_decoded_variants(of_latents, decoded, tmp_p
     assert train(of_latents, tmp_path / "c", settings, augmented=of_latents / "augmented") == 0
     assert 6 < sum(decoded) < 30  # of 36 images seen, half
     assert test(of_latents, tmp_path / "test", tmp_path / "c") == 0
-    usual = {"top1", "top5", "validation_top1", "ece", "worst_class_acc"}
+    usual = {"top1", "top5", "validation_top1", *list_computed_metrics()}
     assert set(read_json(tmp_path / "test/metrics.json")["metrics"]) == usual
     assert test(of_latents, tmp_path / "test", tmp_path / "c", real_labels=True) == 0
     assert set(read_json(tmp_path / "test/metrics.json")["metrics"]) == usual | {"real_top1", "real_top5"}
