@@ -126,6 +126,14 @@ def main(arguments: list[str] | None = None) -> int:
     return run_with_log(log, arguments[0], lambda: _run(arguments, known.extensions))
 
 
+def _find_missing_option(error: ValidationError, command: str) -> str:
+    """Return the first required option that was not given; empty if the arguments have another fault, too."""
+    faults = error.errors(include_url=False)
+    if any(fault["type"] != "missing" or fault["loc"][:-1] != (command,) for fault in faults):
+        return ""
+    return "--" + str(faults[0]["loc"][-1]).replace("_", "-")
+
+
 def _run(arguments: list[str], extensions: list[Path]) -> int:
     """Run a subcommand, and return the exit status."""
     logging.basicConfig(
@@ -151,6 +159,9 @@ def _run(arguments: list[str], extensions: list[Path]) -> int:
                 raise
             sys.stdout.flush()  # at exit, it would be too late to handle a pipe that its reader has closed
     except ValidationError as error:
+        missing = _find_missing_option(error, first)
+        if missing:
+            return _fail(f"{first}: {missing} is required (see nfpi {first} --help)", _USAGE_ERROR_STATUS)
         return _fail(explain(error))
     except ConfigError as error:
         if os.environ.get("NFPI_TRACEBACK"):

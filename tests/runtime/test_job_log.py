@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 FAILING = ("evaluate", "--data", "d", "--output", "o")
-LINE = "nfpi: error: evaluate.model: Field required\n"
+LINE = "nfpi: error: evaluate: --model is required (see nfpi evaluate --help)\n"
 
 
 def run(log: Path, *arguments: str, limit: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def test_the_log_of_a_job_has_all_attempts_with_their_numbers(tmp_path):
     for _ in range(2):
         log.unlink(missing_ok=True)  # as Snakemake does before it tries a job again
         done = run(log, *FAILING)
-        assert (done.returncode, done.stdout, done.stderr) == (1, "", LINE)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", LINE)
     first, said, second, again = log.read_text().splitlines(keepends=True)
     assert (said, again) == (LINE, LINE)
     for number, line in enumerate((first, second), 1):
@@ -77,7 +77,7 @@ sys.exit(run_with_log(Path("job.log"), "work", work))
 @pytest.mark.parametrize("limit", [0, 60])
 def test_a_log_that_cannot_be_written_gives_way_to_stderr(tmp_path, limit):
     done = run(tmp_path / "stage.log", *FAILING, limit=limit)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.endswith(LINE)
     assert done.stderr.count("nfpi: error") == 1
 
@@ -90,5 +90,5 @@ def test_a_log_that_cannot_be_opened_gives_way_to_stderr(tmp_path):
         text=True,
         cwd=tmp_path,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == "nfpi: file/stage.log: no log is written: File exists\n" + LINE

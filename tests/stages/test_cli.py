@@ -205,7 +205,6 @@ TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output
             (*START, "--flow", '{"kind": "gllow"}'),
             "start-flow.flow.kind: unknown kind of flow 'gllow' (did you mean 'glow'?)",
         ),
-        (("start-flow", "--output", "o"), "data: Field required"),
         ((*FIT, "--weight=-1"), "weight: Input should be greater than or equal to 0, received '-1'"),
         ((*FIT, "--weight=x"), "weight: Input should be a valid number"),
         (
@@ -244,6 +243,7 @@ def test_a_wrong_setting_is_one_line(arguments, message, tmp_path, monkeypatch, 
         ),
         ((*START, "--training.batch_size", "3"), "(did you mean '--training.batch-size'?)"),
         ((*START, "--extensions"), "argument --extensions: expected one argument"),
+        (("start-flow", "--output", "o"), "start-flow: --data is required (see nfpi start-flow --help)"),
     ],
 )
 def test_wrong_usage_is_one_line_with_the_nearest_name(arguments, message, capsys):
