@@ -55,7 +55,7 @@ def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     expected = DatasetBlock(source="imagefolder", folder=images, validation_fraction=0.1)
     assert config.datasets["pets"] == expected
     (experiment,) = config.tables["table2"].experiments
-    assert (experiment.dataset, experiment.lambdas) == ("pets", [0, 300, 1000, 3000])
+    assert (experiment.dataset, experiment.lambdas) == ("pets", [0, 100, 300, 1000])
     assert set(config.tables) == {"table2"}
     assert {figure.dataset for figure in config.figures.values() if hasattr(figure, "dataset")} == {"pets"}
 

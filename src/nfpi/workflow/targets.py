@@ -93,6 +93,8 @@ class Targets:
             if name == CLAIMS and dropped:
                 claim, missing = list(dropped.items())[-1]
                 hint = f": inherited claims were dropped, such as {claim} ({missing})"
+            elif name == CLAIMS:
+                hint = ": it has no claims"
             elif name in FIGURES:
                 hint = ": add it under `figures:`"
             else:
