@@ -182,7 +182,8 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
         ),
         f"flows: # {levels} levels, each of which halves width and height of {width}×{height} pixels",
         f"  mef: {{num_flows: {[4] * levels}, num_blocks: {[2, 1, 1][:levels]}, hidden_channels: {[48] * levels}}}",
-        f"training: {{epochs: {epochs}, batch_size: {_BATCH}, warmup_steps: 100, augmentation: flip}} # fewer epochs: also fewer warmup_steps",
+        f"training: {{epochs: {epochs}, batch_size: {_BATCH}, warmup_steps: 100, augmentation: flip}}"
+        " # fewer epochs: also fewer warmup_steps",
         f"generation: {{temperatures: [0.7, 1.0], per_class: {_PER_CLASS}}}",
         f"classifiers: {{resnet18: {{epochs: 5, standard: {{crop_padding: {min(height, width) // 8}}}}}}}",
         "tables:",
