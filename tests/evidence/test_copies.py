@@ -15,6 +15,7 @@ from nfpi.results.predictions import read_predictions
 from nfpi.results.records import MetricsError
 from nfpi.results.settings import read_settings
 from nfpi.runs import Run
+from nfpi.runtime.manifests import write_manifest
 
 from .conftest import Results
 
@@ -142,6 +143,52 @@ def test_predictions_of_other_images_are_refused(results: Results):
     path.write_text(path.read_text().replace('"n": 100', '"n": 99'))
     with pytest.raises(EvidenceError, match="expected predictions of 99 images, received 100"):
         results.gather()
+
+
+def write_run_manifest(results: Results, run: Run, **made_from: str) -> None:
+    """Write the manifest of a run that `evaluate` would write."""
+    folder = results.root / run.folder
+    outputs = [folder / "metrics.json", folder / "predictions.npz"]
+    path = folder / "metrics.manifest.json"
+    write_manifest(path, "evaluate", "metrics", outputs, timed=[], made_from=made_from, facts={}, digests={})
+
+
+def test_runs_of_one_data_set_made_from_other_images_are_refused_by_name_and_nothing_is_written(results: Results):
+    results.make_runs(0)
+    baseline, second = Run(dataset="animals", seed=0, flow="mef", prior="baseline", weight=0), replace(FLOW, seed=1)
+    results.measure(second)
+    write_run_manifest(results, baseline, data="a")
+    write_run_manifest(results, FLOW, data="a")
+    write_run_manifest(results, second, data="b")
+    with pytest.raises(
+        EvidenceError, match=r"seed=1: expected the same data set as .*seed=0, .*snakemake all"
+    ) as fault:
+        results.gather()
+    assert len(str(fault.value).splitlines()) == 1
+    assert not results.evidence.exists()
+    write_run_manifest(results, second, data="a")
+    assert results.gather().seeds == [0, 1]
+
+
+def test_each_seed_of_own_splits_has_its_own_images(results: Results):
+    settings = results.stored.config.model_dump() | {"datasets": {"animals": {"split_seed": "per_seed"}}}
+    results.stored = replace(results.stored, config=type(results.stored.config).model_validate(settings))
+    baseline, second = Run(dataset="animals", seed=0, flow="mef", prior="baseline", weight=0), replace(FLOW, seed=1)
+    for run, data in ((baseline, "a"), (FLOW, "a"), (second, "b")):
+        results.measure(run)
+        write_run_manifest(results, run, data=data)
+    assert results.gather().seeds == [0, 1]
+    write_run_manifest(results, baseline, data="b")
+    with pytest.raises(EvidenceError, match=r"lambda=10000/seed=0: expected the same data set as .*baseline/"):
+        results.gather()
+
+
+def test_runs_whose_manifests_name_no_data_set_are_accepted(results: Results):
+    results.make_runs(0)
+    write_run_manifest(results, FLOW)
+    results.measure(replace(FLOW, seed=1))
+    write_run_manifest(results, replace(FLOW, seed=1), data="a")
+    assert results.gather().seeds == [0, 1]
 
 
 def test_damaged_evidence_is_not_added_to(results: Results):

@@ -82,7 +82,8 @@ def gather_evidence(
         with_other_settings: whether to accept runs whose settings differ from those of the existing evidence.
 
     Raises:
-        EvidenceError: there are no runs, a run is damaged or has other settings, or the evidence is damaged.
+        EvidenceError: there are no runs, a run is damaged or has other settings, runs of one data set were made from
+            different images, or the evidence is damaged.
         FormatError: settings.json of the evidence is of another version.
         MetricsError: predictions are damaged.
         OSError: a file cannot be read or written.
@@ -92,6 +93,7 @@ def gather_evidence(
     chosen = [recorded[run] for run in wanted if run in recorded]
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
+    _check_data(chosen, stored.config)
     contents = {name: content for item in chosen for name, content in _read_files(item, with_class_log_prob).items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
@@ -151,6 +153,26 @@ def check_predictions(item: RecordedRun) -> None:
     received = read_predictions(path).label.size
     if received != expected:
         raise EvidenceError(f"{path}: expected predictions of {expected} images, received {received}")
+
+
+def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
+    """Check that all runs of the same splits were made from the same images, as far as they have manifests.
+
+    Tables compare predictions image by image, and equal labels do not show that the images are equal.
+
+    Raises:
+        EvidenceError: two runs were made from different images; both are named.
+    """
+    first: dict[tuple[str, str], RecordedRun] = {}
+    for item in chosen:
+        if "data" not in item.made_from:
+            continue
+        other = first.setdefault((item.run.dataset, config.splits_of(item.run.dataset, item.run.seed)), item)
+        if item.made_from["data"] != other.made_from["data"]:
+            raise EvidenceError(
+                f"{item.folder}: expected the same data set as {other.folder}, received what was made from another "
+                "one; `snakemake all` makes the older of the two again"
+            )
 
 
 def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedRun], output: Path) -> None:

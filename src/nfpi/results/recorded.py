@@ -26,12 +26,14 @@ class RecordedRun:
         folder: path of the folder.
         record: contents of metrics.json; empty if it cannot be read.
         fault: one line that says why metrics.json cannot be read, or that it contradicts its manifest; else empty.
+        made_from: what the manifest of metrics.json says it was made from; empty without a manifest, as in evidence.
     """
 
     run: Run
     folder: Path
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
     fault: str = ""
+    made_from: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -76,8 +78,9 @@ def _find_metrics_files(root: Path) -> Iterator[tuple[Path, Run]]:
 
 def _read_run(path: Path, run: Run) -> RecordedRun:
     try:
-        find_product(path)  # raises if the file does not match its manifest
-        return RecordedRun(run, path.parent, read_record(path))
+        product = find_product(path)  # raises if the file does not match its manifest
+        made_from = product.manifest.made_from if product else {}
+        return RecordedRun(run, path.parent, read_record(path), made_from=made_from)
     except (ManifestError, MetricsError, OSError) as error:
         return RecordedRun(run, path.parent, fault=" ".join(str(error).split()))
 
