@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,24 @@ def test_every_stage_that_reads_settings_loads_the_files(extended: Project) -> N
         arguments = call["arguments"]
         loaded = [arguments[index + 1] for index, name in enumerate(arguments) if name == "--extensions"]
         assert loaded == ([] if call["stage"] == "collect" else files), call["stage"]
+
+
+def test_every_command_loads_the_files(fresh_project: Project) -> None:
+    """Rules that no target needs are requested by name."""
+    fresh_project.write("mine.yaml", PRESET)
+    for name, content in FILES.items():
+        fresh_project.write(name, content)
+    printed = fresh_project.run_snakemake(
+        *("all", "costs", "--dry-run", "--printshellcmds", "--config", "preset=mine.yaml")
+    ).stdout
+    stages = set()
+    for command in re.findall(r"^Shell command: exec nfpi --log \S+ (.+)$", printed, re.MULTILINE):
+        stage, *arguments = shlex.split(command)
+        loaded = [value for name, value in itertools.pairwise(arguments) if name == "--extensions"]
+        files = [] if stage == "collect" else [str(fresh_project.folder / name) for name in FILES]
+        assert loaded == files, command
+        stages.add(stage)
+    assert stages >= {"evaluate", "table", "claims", "figure", "costs"}
 
 
 def test_a_metric_is_asked_for_where_a_table_shows_it(extended: Project) -> None:

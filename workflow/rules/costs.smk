@@ -10,7 +10,8 @@ rule costs:
         ENVIRONMENT
     params:
         root=plan.layout.root,
+        extensions=params.extension_options,
     message:
         "Add up times and memory"
     shell:
-        "exec nfpi --log {log:q} costs {params.root:q} --output {params.root:q}"
+        "exec nfpi --log {log:q} costs {params.root:q} {params.extensions:q} --output {params.root:q}"
