@@ -99,6 +99,20 @@ def test_metrics_are_computed_by_their_names():
     }
 
 
+def test_a_metric_that_works_in_place_changes_nothing_else(monkeypatch):
+    def overwrite(log_prob, labels):
+        return float(log_prob.exp_().sum() + labels.zero_().sum())
+
+    monkeypatch.setitem(METRICS._variants, "mine", METRICS["ece"])
+    METRICS.set_builder("mine", overwrite)
+    log_prob, labels = drawn(100, 3, 0)
+    before = log_prob.clone(), labels.clone()
+    values = compute_metrics(["mine", "ece"], log_prob, labels)
+    assert torch.equal(log_prob, before[0])
+    assert torch.equal(labels, before[1])
+    assert values["ece"] == expected_calibration_error(log_prob, labels)
+
+
 def test_what_is_recorded_or_unknown_is_not_computed():
     log_prob, labels = drawn(10, 3, 0)
     with pytest.raises(MetricsError, match="metric 'hours': expected one that is computed"):

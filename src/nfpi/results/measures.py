@@ -19,6 +19,8 @@ from nfpi.results.records import MetricsError, to_finite_float
 def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> dict[str, float]:
     """Compute metrics.
 
+    Each function receives copies of the tensors, so that one that works in place changes nothing else.
+
     Args:
         names: names of computed metrics (:func:`nfpi.config.list_computed_metrics`).
         log_prob: (N, K).
@@ -35,7 +37,7 @@ def compute_metrics(names: Iterable[str], log_prob: Tensor, labels: Tensor) -> d
         entry = METRICS[name]
         if entry.builder is None:
             raise MetricsError(f"metric '{name}': expected one that is computed, received one that stages record")
-        values[name] = to_finite_float(entry.build(log_prob, labels), f"metric '{name}'")
+        values[name] = to_finite_float(entry.build(log_prob.clone(), labels.clone()), f"metric '{name}'")
     return values
 
 
