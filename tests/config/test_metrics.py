@@ -28,6 +28,16 @@ def test_an_unknown_metric_is_refused(name):
         metric(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("cnn_magrin", "cnn_margin"), ("magrin", "margin"), ("cnn_ac", "cnn_acc"), ("cnn_ecce", "cnn_ece")],
+)
+def test_the_nearest_name_of_a_misspelt_metric_is_suggested(name, meant):
+    register_metric("margin", lambda log_prob, labels: 0.0, label="Margin")
+    with pytest.raises(ConfigError, match=rf"unknown metric '{name}' \(did you mean '{meant}'\?\)"):
+        metric(name)
+
+
 def test_those_of_the_project_are_always_computed_and_the_users_when_they_are_shown():
     assert list_computed_metrics() == ["ece", "worst_class_acc"]
     assert list_computed_metrics(["mine", "ece"]) == ["ece", "worst_class_acc", "mine"]

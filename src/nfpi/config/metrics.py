@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nfpi.config.base import ConfigError, Settings
+from nfpi.config.base import ConfigError, Settings, suggest
 from nfpi.config.registry import Registry
 
 GENERATED_PREFIX = "cnn_"
@@ -70,6 +70,9 @@ def metric(name: str) -> Metric:
         ConfigError: unknown metric.
     """
     base = find_registered_name(name)
+    if base not in METRICS:
+        generated = [f"{GENERATED_PREFIX}{known}" for known in METRICS if METRICS[known].builder is not None]
+        raise ConfigError(f"unknown metric '{name}'{suggest(name, [*METRICS, *generated])}")
     traits = METRICS[base].traits
     if base == name:
         return Metric(name, **traits)
