@@ -57,6 +57,14 @@ def test_reading_a_marked_file_raises_the_divergence_again(fault, tmp_path, file
     assert error.value.record == again.record
 
 
+@pytest.mark.parametrize("kind", [Diverged, FixedPointDiverged])
+def test_a_smaller_weight_is_advised_only_if_there_is_one(kind):
+    assert str(kind(3, 2, "variance", 1e4)).endswith(
+        " diverged at iteration 3: variance of class 2 (λ = 10000; a smaller λ may converge)"
+    )
+    assert str(kind(3, 2, "variance", 0.0)).endswith(" diverged at iteration 3: variance of class 2 (λ = 0)")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -100,10 +100,7 @@ class FixedPointDiverged(Diverged):
         self.residuals: list[tuple[float, float]] = []
 
     def __str__(self) -> str:
-        return self.message or (
-            f"fixed-point iteration diverged at iteration {self.iteration}: {self.quantity} of class "
-            f"{self.class_index} (λ = {self.weight:g}; a smaller λ may converge)"
-        )
+        return self.message or f"fixed-point iteration {self.describe_fit()}"
 
 
 def fit_fixed_point(

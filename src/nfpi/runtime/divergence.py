@@ -50,9 +50,14 @@ class Diverged(ArithmeticError):
     def __str__(self) -> str:
         if self.message or self.weight is None:
             return self.message or f"diverged at iteration {self.iteration}: {self.quantity}"
+        return f"the fit of the class Gaussians {self.describe_fit()}"
+
+    def describe_fit(self) -> str:
+        """Say where a fit diverged, at which λ, and, unless λ is 0, that a smaller one may converge."""
+        advice = "; a smaller λ may converge" if self.weight else ""
         return (
-            f"the fit of the class Gaussians diverged at iteration {self.iteration}: {self.quantity} of class "
-            f"{self.class_index} (λ = {self.weight:g}; a smaller λ may converge)"
+            f"diverged at iteration {self.iteration}: {self.quantity} of class {self.class_index} "
+            f"(λ = {self.weight:g}{advice})"
         )
 
     @property
