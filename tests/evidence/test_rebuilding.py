@@ -170,3 +170,15 @@ def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys, caplo
     assert "| 10⁴ | 85 | 85 |" in document.read_text().replace("**", "")
     assert main(["tables", str(results.evidence)]) == 1
     assert "expected --output or --update" in capsys.readouterr().err
+
+
+def test_a_block_of_a_preset_without_a_folder_is_refused_before_anything_is_written(results: Results, tmp_path, capsys):
+    results.make_runs(0)
+    results.gather()
+    folder = results.evidence.rename(tmp_path / "ev")
+    document = tmp_path / "README.md"
+    document.write_text("<!-- evidence: mine/table2 -->\n<!-- end -->\n")
+    assert main(["tables", str(folder), "--output", str(tmp_path / "out"), "--update", str(document)]) == 1
+    expected = f"{folder}: expected the evidence of preset mine in a folder named mine, received ev\n"
+    assert capsys.readouterr().err.endswith(expected)
+    assert not (tmp_path / "out").exists()

@@ -55,16 +55,20 @@ def rebuild_tables(command: RebuildTables) -> None:
     def read_results(preset: str) -> RebuiltResults:
         if preset not in by_preset:
             known = ", ".join(by_preset)
-            raise EvidenceError(f"{command.evidence}: expected evidence of {preset}, received that of {known}")
+            raise EvidenceError(
+                f"{command.evidence}: expected the evidence of preset {preset} in a folder named {preset}, "
+                f"received {known}"
+            )
         return RebuiltResults.read(by_preset[preset], reference)
 
+    # before anything is written, since a block may name evidence that is not there
+    filled = {path: fill_blocks(path, read_results) for path in command.update}
     if command.output is not None:
         for preset, folder in by_preset.items():
             output = command.output if folder == command.evidence else command.output / preset
             read_results(preset).write(output)
             logger.info("%s", read_results(preset).describe())
             logger.info("wrote %s", output)
-    filled = {path: fill_blocks(path, read_results) for path in command.update}
     for path, (text, changed) in filled.items():
         if changed:
             write_atomically(path, text)
