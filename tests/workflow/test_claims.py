@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
+from nfpi.evidence.copies import gather_evidence, list_runs
+from nfpi.evidence.rebuilding import RebuiltResults
+from nfpi.results.claims_layout import write_claims
+from nfpi.results.predictions import write_predictions
+from nfpi.results.records import write_metrics
+from nfpi.results.settings import StoredSettings
+from nfpi.runs import Run
+from nfpi.stages.claims import judge
+from nfpi.stages.options import JudgeClaims
 from nfpi.workflow import Inputs, Params, Targets
 
 from .conftest import Job, Project, list_flow_jobs_of_run, list_jobs_of_run, make_plan
 
+REFERENCE = Path(__file__).parents[2] / "workflow/reference/paper.csv"
 CLAIMS: Job = ("claims", "results/mine")
 ROWS: list[dict[str, Any]] = [
     {"label": "ours", "dataset": "digits", "lambdas": [10, 100, 1000], "classifier": None},
@@ -62,6 +76,36 @@ def test_a_command_names_the_runs_of_one_seed_alone() -> None:
     assert json.loads(params.seeds({})) == list(range(10))
     length = sum(len(text) for text in (params.rows_of_claims({}), params.claims({}), params.tables_of_claims({})))
     assert length < 2**17  # what Linux lets one argument be: Snakemake hands the whole command to bash as one
+
+
+def write_run(root: Path, run: Run) -> None:
+    """Write the metrics and predictions of a flow, best at λ = 100."""
+    value = 80 + run.seed + {0: 0, 10: 2, 100: 5, 1000: 3}[int(run.weight or 0)] + run.seed * (run.weight or 0) / 1e4
+    metrics = {"nf_acc": value, "validation_nf_acc": value}
+    about: dict[str, Any] = {"run": run, "n": 4, "seed": run.seed, "settings": {}, "device": "cpu", "seconds": 1.0}
+    write_metrics(root / run.folder / "metrics.json", metrics, **about)
+    write_predictions(root / run.folder / "predictions.npz", torch.arange(4), torch.eye(4))
+
+
+@pytest.mark.parametrize("choice", ["max", "min", 100, "best", "inner_best"])
+def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path, choice: str | float) -> None:
+    rows = [{**row, "classifier": None} for row in ROWS]
+    others: dict[str, Any] = dict.fromkeys(make_plan().config.claims)
+    tables = {"*": None, "mine": {"metrics": ["nf_acc"], "experiments": rows}}
+    plan = make_plan(tables=tables, figures={"*": None}, claims=others | {"a": claim(choice)}, seeds=[0, 1])
+    params, root = Params(plan, Inputs(plan)), tmp_path / "mine"
+    for run in list_runs(plan.config):
+        write_run(root, run)
+    options = {"claims": params.claims({}), "tables": params.tables_of_claims({}), "rows": params.rows_of_claims({})}
+    values = {name: json.loads(text) for name, text in options.items()} | {"seeds": plan.config.seeds}
+    judge(JudgeClaims(**values, root=root, reference=REFERENCE, output=tmp_path / "judged"))
+    gather_evidence(root, tmp_path / "evidence", StoredSettings.of("mine", plan.config))
+    rebuilt = RebuiltResults.read(tmp_path / "evidence", REFERENCE)
+    write_claims(rebuilt.judge_claims(), tmp_path / "rebuilt")
+    for name in ("claims.csv", "claims.md", "claims.tex", "claims.html"):
+        assert (tmp_path / "judged" / name).read_bytes() == (tmp_path / "rebuilt" / name).read_bytes()
+    chosen = {"max": "10³", "min": "10", 100: "100", "best": "100", "inner_best": "100"}[choice]
+    assert f"ours, λ = {chosen} − kept" in (tmp_path / "judged/claims.md").read_text()
 
 
 def test_claims_are_a_target_where_a_preset_has_some() -> None:

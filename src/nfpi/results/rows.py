@@ -21,6 +21,7 @@ class TableRow:
         flow: name of the backbone; None: no flow is involved.
         prior: name of the prior; at λ = 0 its runs may be in a folder that several priors share (`nfpi.runs.BASELINE`).
         weight: λ; None: no flow is involved.
+        has_other_weights: whether the experiment has further λ, so that its label alone does not identify the row.
         classifier: name of the classifier; None: only the flow is evaluated.
         augmentation: augmentations of the images, if a classifier is trained on real images; else None.
         flow_runs: runs of the flow, one per seed; empty for a classifier trained on real images.
@@ -33,6 +34,7 @@ class TableRow:
     flow: str | None = None
     prior: str | None = None
     weight: float | None = None
+    has_other_weights: bool = False
     classifier: str | None = None
     augmentation: str | None = None
     flow_runs: tuple[Run, ...] = ()

@@ -103,7 +103,7 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
     else:
         of_metric = select_values(finished, name)
         values = {int(seed): float(value) for seed, value in zip(of_metric["seed"], of_metric["value"], strict=True)}
-    weight = row.weight if row.weight is not None and len(candidates) > 1 else math.nan
+    weight = row.weight if row.weight is not None and row.has_other_weights else math.nan
     return Side(label, weight, values, seeds_diverged, float(line[f"paper_{name}"]), row)
 
 

@@ -29,6 +29,7 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
                     flow=experiment.flow if experiment.prior is not None else None,
                     prior=experiment.prior,
                     weight=weight if experiment.lambdas else None,
+                    has_other_weights=len(weights) > 1,
                     classifier=experiment.classifier,
                     augmentation=experiment.augmentation if experiment.classifier is not None else None,
                     flow_runs=of_flow,
