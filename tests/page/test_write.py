@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,10 +16,14 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.config import resolve
+from nfpi.data.store import read_image_set
 from nfpi.page.costs import Cost, lay_out_costs
 from nfpi.page.descriptions import FILE
 from nfpi.page.write import read_page, write_page
-from nfpi.runtime.manifests import SUFFIX, write_manifest
+from nfpi.results import recorded
+from nfpi.results.recorded import OUTDATED, find_runs
+from nfpi.runs import Run
+from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
 from nfpi.workflow import Plan
 from nfpi.workflow.page import write_page_at_end
 
@@ -151,6 +156,106 @@ def test_a_number_that_is_not_what_a_stage_wrote_is_not_shown(results):
     assert "97 %" not in text
     path.unlink()
     assert f"{FITTED.folder}/metrics.json: expected what evaluate wrote" in text_of(write_page(results.root))
+
+
+def prepare_splits(results: Results, first_class: str) -> str:
+    """Write the manifest of splits whose first class has this name, and return their digest."""
+    splits = results.root / "animals/splits"
+    meta = splits / "test/meta.json"
+    first, *_ = read_image_set(splits / "test", verify=False).classes
+    meta.write_text(meta.read_text().replace(first, first_class))
+    path = splits / f"data{SUFFIX}"
+    write_manifest(path, "prepare-data", "data", [meta], timed=[], made_from={}, facts={}, digests={})
+    return read_manifest(path).content
+
+
+def record_data(results: Results, run: Run, data: str) -> None:
+    """Write the manifest of the metrics of a run made from this data set."""
+    folder = results.locate_run(run)
+    outputs, made_from = [folder / name for name in ("metrics.json", "predictions.npz")], {"data": data}
+    manifest = folder / f"metrics{SUFFIX}"
+    write_manifest(manifest, "evaluate", "metrics", outputs, timed=[], made_from=made_from, facts={}, digests={})
+
+
+@pytest.fixture
+def outdated(results: Results) -> Results:
+    """Two runs made before a class was renamed, one made after it, and others of which it is unknown."""
+    before, after = prepare_splits(results, "ant"), prepare_splits(results, "wasp")
+    for run, data in {FITTED: before, ON_GENERATED_IMAGES: before, BASELINE: after}.items():
+        record_data(results, run, data)
+    return results
+
+
+def test_an_outdated_run_has_no_classes_of_the_present_data_set(outdated):
+    page = read_page(outdated.root)
+    shown = {run.recorded.run: run for flow in page.runs for run in flow.with_classifiers}
+    for run in (FITTED, ON_GENERATED_IMAGES):
+        assert (shown[run].agreement, shown[run].samples, shown[run].remark) == (None, [], OUTDATED)
+    for run in (BASELINE, AUGMENTED):
+        assert shown[run].agreement.classes == ["wasp", *CLASSES[1:]]
+        assert shown[run].remark == ""
+    html = write_page(outdated.root).read_text(encoding="utf-8")
+    _, _, section = html.partition(f'<details class="run" id="{shown[ON_GENERATED_IMAGES].id}">')
+    section, _, _ = section.partition("</details>")
+    assert OUTDATED in section
+    assert "wasp" not in section
+
+
+def test_outdated_runs_are_marked_and_named_at_the_head(outdated):
+    page = read_page(outdated.root)
+    assert page.problems == [f"2 runs, each {OUTDATED}"]
+    ((_, _, flows), _) = page.overviews
+    (status,) = [column.cells for column in flows.columns if column.heading == "Status"]
+    assert status == ["", "outdated", "diverged: mean of class 1 at iteration 2"]
+    text = text_of(write_page(outdated.root))
+    assert "Missing, damaged or outdated" in text
+    assert "NF-Acc on animals 80 %" in text, "the best run that is up to date"
+
+
+def test_a_page_of_runs_that_are_up_to_date_is_the_same_as_without_manifests(results):
+    data = prepare_splits(results, CLASSES[0])
+    page = write_page(results.root)
+    before = page.read_bytes()
+    record_data(results, FITTED, data)
+    assert write_page(results.root).read_bytes() == before
+
+
+def test_a_run_is_not_outdated_while_the_manifest_of_its_data_set_is_missing_or_damaged(outdated):
+    manifest = outdated.root / f"animals/splits/data{SUFFIX}"
+    assert sum(item.is_outdated for item in find_runs(outdated.root)) == 2
+    manifest.write_text("{")
+    assert not any(item.is_outdated for item in find_runs(outdated.root))
+    manifest.unlink()
+    assert not any(item.is_outdated for item in find_runs(outdated.root))
+
+
+def test_a_run_is_compared_with_the_splits_of_its_own_seed(results):
+    data = prepare_splits(results, CLASSES[0])
+    splits = results.root / "animals/splits"
+    for name in ("test", f"data{SUFFIX}"):
+        target = splits / "seed=0" / name
+        target.parent.mkdir(exist_ok=True)
+        (splits / name).rename(target)
+    record_data(results, FITTED, data)
+    record_data(results, BASELINE, "of other images")
+    assert [item.run for item in find_runs(results.root) if item.is_outdated] == [BASELINE]
+
+
+def test_classes_are_those_of_the_splits_that_a_run_was_made_from(results):
+    splits = results.root / "animals/splits"
+    prepare_splits(results, "wasp")
+    shutil.copytree(splits, splits / "seed=0")  # left from a call in which each seed had its own splits
+    record_data(results, FITTED, prepare_splits(results, "hornet"))
+    shown = {run.recorded.run: run for run in read_page(results.root).runs}
+    assert shown[FITTED].remark == ""
+    assert shown[FITTED].agreement.classes == ["hornet", *CLASSES[1:]]
+
+
+def test_the_manifest_of_each_data_set_is_read_once(outdated, monkeypatch):
+    paths = []
+    monkeypatch.setattr(recorded, "read_manifest", lambda path: paths.append(path) or read_manifest(path))
+    find_runs(outdated.root)
+    assert len(paths) == len(set(paths)) == 2, "of the seed, and of all seeds"
 
 
 def test_a_file_whose_name_is_not_utf8_does_not_hinder_the_page(results):

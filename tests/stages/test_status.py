@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from nfpi.results.planned import read_planned, write_planned
 from nfpi.results.progress import read_progress
 from nfpi.runs import Run
 from nfpi.runtime.locks import locked, read_holder
+from nfpi.runtime.manifests import SUFFIX, write_manifest
 
 from .conftest import call
 
@@ -165,6 +167,37 @@ def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
             f"{RUN}\tdone\tNF-Acc 93.0 %\t0.00",
             f"best run on digits, chosen on the validation split: {RUN}, NF-Acc 93.0 %",
         ]
+
+
+def test_an_outdated_run_is_counted_apart_and_is_not_the_best(root, capsys) -> None:
+    measure(root, BASELINE, nf_acc=94.0, validation_nf_acc=95.0)
+    measure(root, FLOW, nf_acc=93.0, validation_nf_acc=96.0)
+    other = replace(FLOW, weight=10.0)
+    measure(root, other, nf_acc=92.0, validation_nf_acc=94.0)
+    images = root / "digits/splits/test/images.npy"
+    images.parent.mkdir(parents=True)
+
+    def record(path: Path, product: str, output: Path, **made_from: str) -> str:
+        write_manifest(path, "a-stage", product, [output], timed=[], made_from=made_from, facts={}, digests={})
+        return json.loads(path.read_text())["content"]
+
+    splits = root / f"digits/splits/data{SUFFIX}"
+    images.write_bytes(b"of three images")
+    before = record(splits, "data", images)
+    images.write_bytes(b"of two images")
+    after = record(splits, "data", images)
+    for run, data in {FLOW: before, BASELINE: after}.items():
+        record(root / run.folder / f"metrics{SUFFIX}", "metrics", root / run.folder / "metrics.json", data=data)
+    assert call("status", root) == 0
+    outdated = "made from other images than the present data set: `snakemake all` makes it again"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{root}: 2 done, 1 outdated, 0.00 h",
+        "run\tstate\tresult\ttime (h)\tdetail",
+        f"{OTHER}\tdone\tNF-Acc 94.0 %\t0.00",
+        f"{RUN}\toutdated\t\t0.00\t{outdated}",
+        f"{other.folder}\tdone\tNF-Acc 92.0 %\t0.00",
+        f"best run on digits, chosen on the validation split: {OTHER}, NF-Acc 94.0 %",
+    ]
 
 
 def test_status_looks_into_results_by_itself(root, capsys, monkeypatch) -> None:

@@ -28,7 +28,7 @@ from nfpi.page.settings import SettingsOfKind, compare_settings, list_differing_
 from nfpi.page.tables import ShownTable, read_tables
 from nfpi.results.html import load_templates
 from nfpi.results.layout import Table
-from nfpi.results.recorded import RecordedRun, find_runs
+from nfpi.results.recorded import OUTDATED, RecordedRun, find_runs
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
@@ -49,7 +49,8 @@ class Page:
         headlines: main results.
         meanings: explanations of their metrics and of λ.
         facts: names and values of properties of all runs.
-        problems: one line per missing or damaged file.
+        problems: one line per missing or damaged file, and one if there are outdated runs.
+        title_of_problems: heading of these lines.
         claims, tables, figures, runs: contents of the sections.
         not_made: names of the preset's tables and figures not made yet.
         overviews: id, title and table of each overview of runs.
@@ -62,6 +63,7 @@ class Page:
     meanings: list[str]
     facts: list[tuple[str, str]]
     problems: list[str]
+    title_of_problems: str
     claims: ShownClaims
     tables: list[ShownTable]
     figures: list[ShownFigure]
@@ -106,7 +108,9 @@ def read_page(root: Path) -> Page:
     figures = read_figures(root, described.figures)
     runs = show_runs(root, recorded, lambda item: list_differing_settings(item, kinds))
     costs = read_costs(root)
-    best = select_headlines(recorded, tables)
+    outdated = sum(item.is_outdated for item in recorded)
+    best = select_headlines([item for item in recorded if not item.is_outdated], tables)
+    problems += [_describe_outdated(outdated)] if outdated else []
     problems += [claims.fault] if claims.fault else []
     problems += [table.fault for table in tables if table.fault]
     problems += [fault for figure in figures for fault in figure.faults]
@@ -120,6 +124,7 @@ def read_page(root: Path) -> Page:
         ],
         facts=_list_facts(recorded, costs),
         problems=_shorten_problems(problems, root),
+        title_of_problems="Missing, damaged or outdated" if outdated else "Missing or damaged",
         claims=claims,
         tables=[table for table in tables if table.is_made],
         figures=[figure for figure in figures if figure.is_made],
@@ -176,6 +181,11 @@ def _list_facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[
         ("Commit", ", ".join(dict.fromkeys(_shorten_commit(item.record.get("git_commit")) for item in recorded))),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _describe_outdated(count: int) -> str:
+    """Return one line for all outdated runs."""
+    return f"1 run: {OUTDATED}" if count == 1 else f"{count} runs, each {OUTDATED}"
 
 
 def _shorten_problems(problems: Sequence[str], root: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from nfpi.results.planned import FILE, read_planned
-from nfpi.results.recorded import RecordedRun, find_runs
+from nfpi.results.recorded import OUTDATED, RecordedRun, find_runs
 from nfpi.results.times import read_seconds
 from nfpi.runs import VARIANTS, Run, parse_run_folder
 from nfpi.runtime.durations import format_duration
@@ -36,7 +36,7 @@ class Progress:
 
     Attributes:
         run: identity of the run.
-        state: `waiting`, `running`, `stopped`, `failed`, `diverged`, `damaged` or `done`.
+        state: `waiting`, `running`, `stopped`, `failed`, `diverged`, `damaged`, `outdated` or `done`.
         detail: stage, epoch and remaining time of a running run, last line of the log of a failed one, ...
         metrics: metrics of the run; empty unless it is done.
         seconds: total time of its finished jobs.
@@ -103,6 +103,8 @@ def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> P
         return Progress(run, "damaged", recorded.fault, {}, seconds)
     if recorded.divergence:
         return Progress(run, "diverged", recorded.divergence.removeprefix("diverged: "), {}, seconds)
+    if recorded.is_outdated:
+        return Progress(run, "outdated", OUTDATED, {}, seconds)
     return Progress(run, "done", "", recorded.metrics, seconds)
 
 

@@ -18,7 +18,14 @@ from nfpi.stages.options import ShowStatus
 _HEADING = ("run", "state", "result", "time (h)", "detail")
 _SHOWN = {"nf_acc": "validation_nf_acc", "cnn_acc": "validation_cnn_acc", "top1": "validation_top1"}
 """main metrics of runs → validation metrics by which the best run is chosen"""
-_STYLES = {"running": "cyan", "done": "green", "failed": "bold red", "damaged": "bold red", "diverged": "yellow"}
+_STYLES = {
+    "running": "cyan",
+    "done": "green",
+    "failed": "bold red",
+    "damaged": "bold red",
+    "diverged": "yellow",
+    "outdated": "yellow",
+}
 
 
 def show_status(command: ShowStatus) -> None:

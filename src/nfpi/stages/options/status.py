@@ -14,8 +14,8 @@ class ShowStatus(Command):
     """Print the progress of the runs in a folder of results.
 
     Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with its
-    last line), diverged, or done (with its main metric). Only files are read, so the command works while jobs of a
-    cluster run.
+    last line), diverged, damaged, outdated (made from other images than the present data set), or done (with its main
+    metric). Only files are read, so the command works while jobs of a cluster run.
     """
 
     command = "status"
