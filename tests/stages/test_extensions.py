@@ -224,6 +224,19 @@ def test_an_error_in_a_users_file_is_one_line_with_file_and_line(complete_run, w
     assert not (tmp_path / "new").exists()
 
 
+def test_a_flow_that_training_shows_to_be_wrong_is_one_line(of_flow, write, tmp_path, capsys):
+    text = FLOW.replace("self.log_scale.data.fill_(-x.std().log())", "pass").replace("z * (-self", "z * (+self")
+    file = write(text, name="stage_wrong", forward="")
+    training = {"batch_size": 15, "learning_rate": 0.1, "warmup_steps": 0}
+    command = of_flow("stage_wrong").make_command(
+        "start-flow", start="identity", training=training, output=tmp_path / "new"
+    )
+    assert call(*command, "--extensions", file) == 1
+    line = read_error_line(capsys)
+    expected = "training: after epoch 1: flow 'stage_wrong': expected inverse(z) = x, received images that differ by up"
+    assert line.startswith(f"nfpi: error: {expected}"), line
+
+
 def test_what_a_users_code_gives_is_checked(trained_run, write, tmp_path, capsys):
     file = write(METRIC, name="stage_nan", value='float("nan")')
     assert (

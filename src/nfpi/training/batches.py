@@ -133,15 +133,22 @@ class TrainingData:
         return training_transform(self.config.augmentation, self.train.shape, self.train.flip)
 
 
-def draw_initialization_images(data: TrainingData, seed: int) -> Tensor:
-    """Draw the images of the data-dependent initialisation, (B, C, H, W), the same in every process."""
+def draw_initialization_images(data: TrainingData, seed: int, most: int | None = None) -> Tensor:
+    """Draw the images of the data-dependent initialisation, (B, C, H, W), the same in every process.
+
+    Args:
+        data: training images; the setting `initialization_images` is their number.
+        seed: seed of the run.
+        most: number of the first of these images to draw, instead of all; None: all.
+    """
+    count = data.config.initialization_images if most is None else min(data.config.initialization_images, most)
     drawn: list[Tensor] = []
     with closing(replace(data, processes=ALONE)) as alone:
         for x, _ in alone.stream(seed, INITIALIZATION_EPOCH):
             drawn.append(x)
-            if sum(map(len, drawn)) >= data.config.initialization_images:
+            if sum(map(len, drawn)) >= count:
                 break
-    return torch.cat(drawn)[: data.config.initialization_images]
+    return torch.cat(drawn)[:count]
 
 
 @torch.no_grad()

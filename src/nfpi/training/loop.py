@@ -23,9 +23,6 @@ from tqdm import tqdm
 from nfpi.config.base import Start
 from nfpi.config.priors import LearnedConfig
 from nfpi.evaluation import check_shapes, evaluate_flow
-from nfpi.flows.check import check_flow
-from nfpi.flows.image_flow import ImageFlow
-from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.initial import initial_prior
@@ -35,7 +32,7 @@ from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
-from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, draw_initialization_images, latent_statistics
+from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
 from nfpi.training.divergence import TrainingDiverged, make_loss_error, require_finite
 from nfpi.training.epoch_prior import (
     FixedPrior,
@@ -44,6 +41,7 @@ from nfpi.training.epoch_prior import (
     is_pass_due_before,
     prepare_epoch_prior,
 )
+from nfpi.training.initial_flow import check_trained_flow, initialize_flow
 from nfpi.training.optimizers import compute_learning_rate
 from nfpi.training.state import LogRow, TrainingState, make_learner
 from nfpi.training.step import TrainingStep
@@ -52,7 +50,6 @@ from nfpi.training.tracking import tracking
 logger = logging.getLogger(__name__)
 
 _STEPS_BETWEEN_CHECKS = 20
-_CHECKED_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,8 @@ def start_training(
         progress: whether a bar shows the steps; None: on a terminal only.
 
     Raises:
-        FlowError: the flow fails :func:`nfpi.flows.check.check_flow`.
+        FlowError: the flow fails :func:`nfpi.flows.check.check_flow` before these epochs or, if an extension registered
+            it, after them.
         TrainingDiverged: the loss is not finite.
         Interrupted: a signal asked to stop; the state is saved in the checkpoints.
     """
@@ -104,7 +102,7 @@ def start_training(
             prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
         else:
             torch.manual_seed(derive_seed(seed, "weights"))
-            new_flow = _initialize_flow(flow, data, seed)
+            new_flow = initialize_flow(flow, data, seed)
             statistics = latent_statistics(new_flow, data, seed, next_epoch=0 if data.config.fit_after_epochs else None)
             prior = initial_prior(statistics, start, seed)
             state = TrainingState.new(new_flow, data.config, seed, data.steps_per_epoch)
@@ -129,6 +127,7 @@ def start_training(
                 fault = make_loss_error(state.step, seed, data.config)
                 fault.log = state.log
                 raise fault from None
+            check_trained_flow(state, data)  # latents are finite: a divergence is not taken for wrong formulas
         return InitialState(state, prior, statistics)
 
 
@@ -182,16 +181,6 @@ def continue_training(
         raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
     with closing(data):
         return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked, progress=progress)
-
-
-def _initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
-    """Build a flow, initialise it on images, and check its shapes, inverse and log-determinants on some of them."""
-    flow = build_flow(description).to(data.device)
-    images = draw_initialization_images(data, seed)
-    with torch.no_grad():
-        flow.initialize(images)
-    check_flow(flow, images[:_CHECKED_IMAGES], jacobian=False)
-    return flow
 
 
 def _resume(checkpoints: Checkpoints | None, data: TrainingData) -> tuple[TrainingState, Mapping[str, Tensor]] | None:
