@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nfpi.cli import main
+from nfpi.config import hash_extension, load_extensions
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.collect import collect
@@ -182,3 +183,39 @@ def test_a_block_of_a_preset_without_a_folder_is_refused_before_anything_is_writ
     expected = f"{folder}: expected the evidence of preset mine in a folder named mine, received ev\n"
     assert capsys.readouterr().err.endswith(expected)
     assert not (tmp_path / "out").exists()
+
+
+def test_both_commands_warn_of_an_extension_that_has_changed(results: Results, tmp_path, caplog):
+    mine, other = tmp_path / "mine.py", tmp_path / "other.py"
+    digests = []
+    try:
+        for seed, text in enumerate(("A = 1\n", "A = 2\n", "A = 3\n")):
+            mine.write_text(text)
+            other.write_text("B = 1\n")
+            load_extensions([mine, other])
+            digests.append(hash_extension(mine)[:12])
+            if seed < 2:
+                results.make_runs(seed, without=(1e9,))
+    finally:
+        load_extensions([])
+    (results.root / "settings.json").write_text(results.stored.to_text())
+    loaded = ["--extensions", str(mine), "--extensions", str(other)]
+    expected = (
+        f"{results.evidence}: mine.py: expected the file of the runs, with digest {digests[0]} (4 of 8 runs) and "
+        f"{digests[1]} (4 of 8 runs), received digest {digests[2]}"
+    )
+    gather = ["evidence", str(results.root), "--output", str(results.evidence)]
+    rebuild = ["tables", str(results.evidence), "--output", str(tmp_path / "out")]
+    for command, made in ((gather, results.evidence / "SHA256SUMS"), (rebuild, tmp_path / "out/tables/table2.md")):
+        caplog.clear()
+        assert main([*loaded, *command]) == 0
+        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [expected]
+        assert made.is_file()
+    mine.write_text("A = 1\n")
+    caplog.clear()
+    assert main([*loaded, *rebuild]) == 0
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"digest {digests[1]} (4 of 8 runs), received digest {digests[0]}" in record.getMessage()
+    caplog.clear()
+    assert main(rebuild) == 0
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

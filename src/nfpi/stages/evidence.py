@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from nfpi.config import ConfigError, list_built_in_presets, resolve
 from nfpi.evidence.blocks import fill_blocks
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.copies import gather_evidence
+from nfpi.evidence.extensions import describe_changed_extensions
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
+from nfpi.results.recorded import RecordedRun, find_runs
 from nfpi.results.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.options import KeepEvidence, RebuildTables
@@ -30,6 +33,7 @@ def keep_evidence(command: KeepEvidence) -> None:
         with_class_log_prob=command.class_log_prob,
         with_other_settings=command.with_other_settings,
     )
+    _warn_of_changed_extensions(command.output, find_runs(command.output))
     missing = f", {done.missing} runs that the tables need are missing" if done.missing else ""
     logger.info(
         "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",
@@ -59,7 +63,9 @@ def rebuild_tables(command: RebuildTables) -> None:
                 f"{command.evidence}: expected the evidence of preset {preset} in a folder named {preset}, "
                 f"received {known}"
             )
-        return RebuiltResults.read(by_preset[preset], reference)
+        results = RebuiltResults.read(by_preset[preset], reference)
+        _warn_of_changed_extensions(results.folder, results.runs)
+        return results
 
     # before anything is written, since a block may name evidence that is not there
     filled = {path: fill_blocks(path, read_results) for path in command.update}
@@ -73,6 +79,11 @@ def rebuild_tables(command: RebuildTables) -> None:
         if changed:
             write_atomically(path, text)
         logger.info("%s: %d blocks changed", path, changed)
+
+
+def _warn_of_changed_extensions(folder: Path, runs: Sequence[RecordedRun]) -> None:
+    for line in describe_changed_extensions(runs):
+        logger.warning("%s: %s", folder, line)
 
 
 def _find_settings(root: Path) -> StoredSettings:
