@@ -21,6 +21,7 @@ N = 100
 """Number of test images; each is one percent."""
 CONFIG: dict[str, Any] = {
     "datasets": {"animals": {}},
+    "training": {"epochs": 2},
     "flows": {"mef": {}},
     "priors": {"fpi": {}},
     "classifiers": {"resnet18": {}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,7 +80,8 @@ def gather_evidence(
         output: folder of the evidence.
         stored: settings of the preset; instead of its seeds, those of the runs in `root` are used, if any.
         with_class_log_prob: whether to keep the probabilities of all classes, which take two thirds of the bytes.
-        with_other_settings: whether to accept runs whose settings differ from those of the existing evidence.
+        with_other_settings: whether to accept runs whose settings differ from those of the existing evidence, or from
+            those in settings.json of `root`.
 
     Raises:
         EvidenceError: there are no runs, a run is damaged or has other settings, runs of one data set were made from
@@ -94,6 +96,8 @@ def gather_evidence(
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")
     _check_data(chosen, stored.config)
+    if not with_other_settings and (root / SETTINGS).is_file():
+        _check_training(chosen, stored.config, root / SETTINGS)
     contents = {name: content for item in chosen for name, content in _read_files(item, with_class_log_prob).items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
@@ -172,6 +176,31 @@ def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
             raise EvidenceError(
                 f"{item.folder}: expected the same data set as {other.folder}, received what was made from another "
                 "one; `snakemake all` makes the older of the two again"
+            )
+
+
+def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -> None:
+    """Check that the flows were trained with the settings of the last call of the workflow.
+
+    Otherwise, the settings were changed, and not all runs were made again: a table would mix both. The precision is not
+    compared, as runs record the one that `auto` chose on their device.
+
+    Raises:
+        EvidenceError: a setting that the run recorded has another value now.
+    """
+    ignored = {"precision", *_NOT_AFFECTING_METRICS}
+    for item in chosen:
+        if item.run.flow is None:
+            continue
+        present = config.resolve_training(item.run.dataset, item.run.flow).model_dump(mode="json", exclude=ignored)
+        names = {name: f"training.{name}" for name in present}
+        recorded = {name: json.loads(item.settings[key]) for name, key in names.items() if key in item.settings}
+        differing = [name for name, value in recorded.items() if value != present[name]]
+        if differing:
+            name = differing[0]
+            raise EvidenceError(
+                f"{item.folder}: expected the settings in {path}, training.{name}: {present[name]}, received "
+                f"{recorded[name]}; `snakemake all` makes the run again, --with-other-settings accepts it"
             )
 
 
