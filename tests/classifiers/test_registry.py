@@ -100,7 +100,7 @@ def test_an_architecture_is_laid_over_the_papers():
 )
 def test_an_impossible_architecture_is_refused_in_one_line(model, architecture):
     with pytest.raises(
-        ValueError, match=f"expected a possible {model} for 3 classes of 3 .*received the arch"
+        ValueError, match=f"expected a possible {model} for 3 classes of images with 3 .*received the arch"
     ) as error:
         build(model, architecture=architecture)
     for name, value in architecture.items():

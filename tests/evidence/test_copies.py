@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nfpi.evidence import copies
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
 from nfpi.results.predictions import read_predictions
 from nfpi.results.records import MetricsError
@@ -210,6 +211,17 @@ def test_a_run_that_was_not_made_again_after_a_change_of_the_training_is_refused
     assert len(str(fault.value).splitlines()) == 1
     assert not results.evidence.exists()
     assert results.gather(with_other_settings=True).runs == 6
+
+
+def test_an_added_setting_that_is_not_recorded_had_its_default(results: Results, monkeypatch: pytest.MonkeyPatch):
+    others = set(copies._NOT_AFFECTING_METRICS) - {"compile"}
+    monkeypatch.setattr(copies, "_NOT_AFFECTING_METRICS", others)  # as if compiled trainings gave other metrics
+    results.make_runs(0, epochs=3)
+    store_training(results, {}, epochs=3)
+    assert results.gather().runs == 6
+    store_training(results, {}, epochs=3, compile=True)
+    with pytest.raises(EvidenceError, match=r"training\.compile: True, received auto; "):
+        results.gather()
 
 
 def test_the_training_is_compared_as_the_flow_overrides_it_and_without_what_depends_on_the_device(results: Results):

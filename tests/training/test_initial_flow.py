@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from nfpi.config.flows import FLOWS
 from nfpi.config.registry import registering_from
-from nfpi.flows import FlowError, ImageFlow, register_flow
+from nfpi.flows import FlowError, ImageFlow, check_flow, register_flow
 from nfpi.training.batches import TrainingData, draw_initialization_images
 from nfpi.training.divergence import TrainingDiverged
 from nfpi.training.loop import InitialState, start_training
@@ -47,6 +48,17 @@ class WrongLogDeterminant(Scaling):
         return x, -log_abs_det
 
 
+class Shifted(Scaling):
+    """z = exp(s) x + 10⁸ s, which float32 rounds coarsely once s is not 0."""
+
+    def forward(self, x):
+        z, log_abs_det = super().forward(x)
+        return z + 1e8 * self.log_scale, log_abs_det
+
+    def inverse(self, z):
+        return super().inverse(z - 1e8 * self.log_scale)
+
+
 WRONG = {
     WrongInverse: r"expected inverse\(z\) = x, received images that differ by up to \d",
     WrongLogDeterminant: "expected the log-determinant of inverse to be minus that of forward, received ",
@@ -75,6 +87,15 @@ def test_formulas_that_training_shows_to_be_wrong_are_reported(make_data, begin,
     with pytest.raises(FlowError, match=f"^training: after epoch {epochs}: flow 'scaling': {WRONG[wrong]}") as caught:
         begin(wrong, make_data(fit_after_epochs=epochs, **LEARNING))
     assert "\n" not in str(caught.value)
+
+
+def test_rounding_in_float32_is_not_taken_for_wrong_formulas(make_data, begin):
+    data = make_data(**LEARNING)
+    flow = begin(Shifted, data).state.flow
+    images = draw_initialization_images(data, SEED, 4)
+    with pytest.raises(FlowError, match=r"expected inverse\(z\) = x"):
+        check_flow(flow, images, jacobian=False)
+    check_flow(deepcopy(flow).double(), images.double(), jacobian=False)
 
 
 def test_they_are_reported_by_a_training_that_resumes_at_its_end(make_data, begin, tmp_path, cut):

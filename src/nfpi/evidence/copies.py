@@ -169,13 +169,13 @@ def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
     """
     first: dict[tuple[str, str], RecordedRun] = {}
     for item in chosen:
-        if "data" not in item.made_from:
+        if not item.data:
             continue
         other = first.setdefault((item.run.dataset, config.splits_of(item.run.dataset, item.run.seed)), item)
-        if item.made_from["data"] != other.made_from["data"]:
+        if item.data != other.data:
             raise EvidenceError(
                 f"{item.folder}: expected the same data set as {other.folder}, received what was made from another "
-                "one; `snakemake all` makes the older of the two again"
+                "one; `snakemake all` with its seed makes the older of the two again"
             )
 
 
@@ -192,16 +192,20 @@ def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -
     for item in chosen:
         if item.run.flow is None:
             continue
-        present = config.resolve_training(item.run.dataset, item.run.flow).model_dump(mode="json", exclude=ignored)
-        names = {name: f"training.{name}" for name in present}
-        recorded = {name: json.loads(item.settings[key]) for name, key in names.items() if key in item.settings}
-        differing = [name for name, value in recorded.items() if value != present[name]]
-        if differing:
-            name = differing[0]
-            raise EvidenceError(
-                f"{item.folder}: expected the settings in {path}, training.{name}: {present[name]}, received "
-                f"{recorded[name]}; `snakemake all` makes the run again, --with-other-settings accepts it"
-            )
+        training, recorded = config.resolve_training(item.run.dataset, item.run.flow), item.settings
+        present = training.model_dump(mode="json", exclude=ignored)
+        for name, info in type(training).model_fields.items():
+            key = f"training.{name}"
+            if name in ignored or (key not in recorded and info.exclude_if is None):
+                continue
+            # an added setting is left out, here and in the record, where it has its default
+            expected = present.get(name, info.default)
+            received = json.loads(recorded[key]) if key in recorded else info.default
+            if received != expected:
+                raise EvidenceError(
+                    f"{item.folder}: expected the settings in {path}, {key}: {expected}, received {received}; "
+                    "`snakemake all` with its seed makes the run again, --with-other-settings accepts it"
+                )
 
 
 def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedRun], output: Path) -> None:

@@ -32,9 +32,9 @@ class SeriesBounds:
     ever compiled. For a flow without :class:`SeriesCoupling` layers, all methods are no-ops.
 
     After every step, the current bounds are recorded on the device, with five small operations and no synchronisation;
-    the host reads the record every 20 steps and, if a held bound was exceeded, chooses all again. Until then the series
-    are too short: if the norm is r times the one for which m terms were chosen, their error grows from eps/4 by a
-    factor of about r^{m+1}: for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far
+    the host reads the record every few steps and, if a held bound was exceeded, chooses all again. Until then the
+    series are too short: if the norm is r times the one for which m terms were chosen, their error grows from eps/4 by
+    a factor of about r^{m+1}: for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far
     larger, these steps are kept and their error is logged. Repeating them would need a copy of an older state on the
     device. A bound that cannot be exceeded in 20 steps at the usual learning rate would need twice as many terms.
 

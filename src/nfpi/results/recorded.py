@@ -13,7 +13,7 @@ from nfpi.results.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product, read_manifest
 
-OUTDATED = "made from other images than the present data set: `snakemake all` makes it again"
+OUTDATED = "made from other images than the present data set: `snakemake all` with its seed makes it again"
 """Explanation of an outdated run."""
 
 _NOT_SETTINGS = ("compared", "classes")

@@ -39,7 +39,7 @@ class Manifest(BaseModel):
         stage: name of the subcommand.
         product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
         files: SHA-256 of each output, by its path below the folder of the manifest.
-        content: digest of the reproducible outputs, i.e. those without measured times.
+        content: digest of the reproducible outputs, i.e. those without times.
         made_from: `content` of the products that the outputs were made from, by their `product`: of the direct inputs,
             and of those indirect ones that must be the same for all inputs.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
@@ -116,7 +116,7 @@ def write_manifest(
         stage: name of the subcommand.
         product: kind of the outputs.
         outputs: all files that the stage wrote, below the folder of the manifest.
-        timed: outputs that hold measured times, which differ at every run.
+        timed: outputs that hold times, which differ between equal results.
         made_from, facts: see :class:`Manifest`.
         digests: known SHA-256 of outputs, by absolute path.
         temporary: outputs that are removed once the stage that reads them has ended.

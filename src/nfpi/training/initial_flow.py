@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from nfpi.training.batches import TrainingData, draw_initialization_images
 from nfpi.training.state import TrainingState
 
 _CHECKED_IMAGES = 4
+_TOLERANCE = 0.02
+"""largest relative error in float64, as in float32"""
 
 
 def initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:
@@ -51,8 +54,21 @@ def check_trained_flow(state: TrainingState, data: TrainingData) -> None:
         return
     images = draw_initialization_images(data, state.seed, _CHECKED_IMAGES)
     gpus = [data.device] if data.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=gpus):  # a flow may draw random numbers
+    with torch.random.fork_rng(devices=gpus):  # a flow may draw random numbers
+        try:
             check_flow(flow, images, jacobian=False)
-    except FlowError as fault:
-        raise FlowError(f"training: after epoch {len(state.log)}: {fault}") from None
+        except FlowError as fault:
+            if not _passes_in_float64(flow, images):
+                raise FlowError(
+                    f"training: after epoch {len(state.log)}: {fault} (a wrong formula, or, with a learning rate that "
+                    "is too large, weights with which the flow cannot be inverted)"
+                ) from None
+
+
+def _passes_in_float64(flow: ImageFlow, images: torch.Tensor) -> bool:
+    """Return whether a flow passes the check in float64, so that only rounding in float32 made it fail."""
+    try:
+        check_flow(deepcopy(flow).double(), images.double(), jacobian=False, tolerance=_TOLERANCE)
+    except (FlowError, RuntimeError, TypeError):  # TypeError: the device has no float64
+        return False
+    return True

@@ -257,7 +257,7 @@ def _train(
                     checkpointer.save_if_due()
                 seconds = time.monotonic() - epoch_began
                 prior_now = _close_epoch(
-                    state, epoch_prior, step.list_series_lengths(), data, seconds, checkpointer.interruption
+                    state, epoch_prior, step.count_products(), data, seconds, checkpointer.interruption
                 )
                 track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch again
                 checkpointer.save_if_due(epoch_ended=True)

@@ -106,8 +106,8 @@ class TrainingStep:
         """Let every coupling compute its own bound again."""
         self._bounds.release()
 
-    def list_series_lengths(self) -> list[int]:
-        """Return the number of terms of each coupling's series; empty if the weights have diverged."""
+    def count_products(self) -> list[int]:
+        """Count the matrix-vector products of each coupling's series; empty if the weights have diverged."""
         return self._bounds.count_products()
 
     def _record_bounds(self) -> None:

@@ -34,6 +34,7 @@ class PrepareData(Stage):
     work = "nfpi.stages.data:prepare_data"
     outputs = SPLIT_OUTPUTS
     product = "data"
+    timed = ("sources",)
     replaces_folder = True
 
     name: Name = "digits"
@@ -53,6 +54,7 @@ class EncodeData(Stage):
     work = "nfpi.stages.pretrained:encode_data"
     outputs = SPLIT_OUTPUTS | {f"{split}_files": f"{split}/files.json" for split in _SPLITS}
     product = "data"
+    timed = ("sources",)
     replaces_folder = True
 
     name: Name
