@@ -41,7 +41,7 @@ from nfpi.workflow.results_lock import lock_results
 from nfpi.workflow.conda import request_cuda_build
 from nfpi.workflow.summary import show_results
 from nfpi.workflow.internals import (
-    find_timed_rules,
+    find_rules_with_jobs,
     list_requested_targets,
     list_rules,
     log_in_utf_8,
@@ -127,7 +127,7 @@ onstart:
     record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)
     log_in_utf_8(logger)
-    announce(logger, plan.layout.root, find_timed_rules(workflow))
+    announce(logger, plan.layout.root, find_rules_with_jobs(workflow))
 
 
 onsuccess:

@@ -6,8 +6,9 @@ pixels, in about two minutes on one core, and writes
 - unknown_images.csv and .png: how well bits/dim distinguish images of unknown kinds from test images;
 - walk.png: walks between two images of a class, in the latent space and in pixels;
 
-and prints the accuracy of a support-vector machine trained on sampled images. Fashion-MNIST is Debian's package
-`dataset-fashion-mnist`, or the four files of that name in a folder.
+and prints the table, how likely images half way between two of a class are, the accuracy of a support-vector machine
+trained on sampled images, and how many class means are likelier than the median test image. Fashion-MNIST is read from
+Debian's package `dataset-fashion-mnist`, or from a folder with its four idx files (`--fashion`).
 """
 
 import argparse
@@ -67,7 +68,7 @@ def fit_or_read(name: str, folder: Path | None, images: np.ndarray, labels: np.n
 
 
 def unknown_images(test: np.ndarray, name: str, others: np.ndarray) -> dict[str, np.ndarray]:
-    """Make sets of images that belong to no class of a model: other objects, noise, and altered test images."""
+    """Make sets of images unlike the training images of a model: other objects, noise, and altered test images."""
     generator = np.random.default_rng(0)
     blurred = [Image.fromarray(image[..., 0]).filter(ImageFilter.GaussianBlur(1)) for image in test]
     return {
@@ -114,9 +115,9 @@ def draw_curves(models: dict[str, tuple[ClassConditionalFlow, np.ndarray, dict[s
                 area = roc_auc_score(unknown, scores)
                 axes.plot(100 * false, 100 * true, color=colour, lw=1.2, label=f"{name} {area:.2f}", clip_on=False)
             axes.plot([0, 100], [0, 100], color="0.7", lw=0.6, ls=":")
-            axes.set(title=title, xlabel="test images refused (%)", xlim=(0, 100), ylim=(0, 100), box_aspect=1)
+            axes.set(title=title, xlabel="test images rejected (%)", xlim=(0, 100), ylim=(0, 100), box_aspect=1)
             axes.legend(title="area under the curve", frameon=False, loc="lower right", fontsize=6, title_fontsize=6)
-        figure.axes[0].set_ylabel("unknown images refused (%)")
+        figure.axes[0].set_ylabel("unknown images rejected (%)")
     return figure
 
 
@@ -153,7 +154,9 @@ def describe_half_ways(model: ClassConditionalFlow, images: np.ndarray, labels: 
     for place, name in ((1, "latents"), (2, "pixels")):
         half = np.stack([both[place][STEPS // 2] for both in walks])
         right = 100 * (model.predict(half) == truth).mean()
-        found.append(f"of {name} {model.bits_per_dim(half).mean():.2f} bits/dim, {right:.1f} % of the class")
+        found.append(
+            f"in {name} {model.bits_per_dim(half).mean():.2f} bits/dim, {right:.1f} % classified as their class"
+        )
     return f"half way between {len(walks)} pairs: " + "; ".join(found)
 
 
@@ -184,9 +187,11 @@ def main() -> None:
     """Fit or read the models, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of the figures and the table")
-    parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
+    parser.add_argument(
+        "--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), help="folder with the four idx files"
+    )
     parser.add_argument("--models", type=Path, help="folder in which models are saved, to be read the next time")
-    parser.add_argument("--epochs", type=int, help="epochs of each fit, fewer for a trial")
+    parser.add_argument("--epochs", type=int, help="epochs of each fit, not of models in --models")
     options = parser.parse_args()
     digits, fashion = read_digits(), read_fashion(options.fashion)
     models = {

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from nfpi.data import ImageSet
 from nfpi.runtime.checkpoints import Checkpoints
@@ -21,6 +22,9 @@ from nfpi.runtime.checkpoints import Checkpoints
 for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
 sys.dont_write_bytecode = False
+
+settings.register_profile("without clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("without clock")  # a busy machine must not fail a test
 
 
 @pytest.fixture(scope="session", autouse=True)

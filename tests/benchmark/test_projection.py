@@ -107,3 +107,4 @@ def test_what_does_not_fit_says_what_would():
     assert _describe_fit(large, CARD, flow) == f"batch {int(512 * (0.85 * 10 - 1) / 16)}"
     assert _describe_fit(large, CARD, classifier) == "accumulate: 4"
     assert _describe_fit(large, replace(CARD, memory=1), classifier) == "does not fit"
+    assert _describe_fit(replace(large, saved=2**50), CARD, flow) == "does not fit"

@@ -229,7 +229,7 @@ def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(make_subject, mon
     first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(make_subject().config).items()))])
     monkeypatch.setattr(nfpi.checks.classifiers, "find_classifiers", lambda _: first)
     line = only(check_classifiers(make_subject()))
-    assert line.text.startswith(f"resnet18, batch {batch} of 8×8")
+    assert line.text.startswith(f"resnet18, 10 classes, batch {batch} of 8×8")
     assert ("whole batch of 100" in line.text) == (batch == 4)
 
 

@@ -282,6 +282,22 @@ def test_loading_names_the_file_and_the_first_difference():
         load_weights(build("resnet18"), {}, Path("model.safetensors"))
 
 
+@pytest.mark.parametrize("classes", [3, 7])
+def test_weights_that_lack_parameters_of_the_model_are_refused(classes, tmp_path):
+    """timm accepts them silently if the number of classes differs, and then the parameters stay random."""
+    prefixed = {f"module.{name}": value for name, value in build("eva02").state_dict().items()}
+    save_file(prefixed, tmp_path / "w.safetensors")
+    with pytest.raises(FormatError, match=r"w.safetensors: expected the weights of this classifier.*missing cls_token"):
+        build("eva02", classes=classes, weights=tmp_path / "w.safetensors")
+
+
+def test_weights_without_training_need_a_head(tmp_path):
+    body = {name: value for name, value in build("eva02").state_dict().items() if not name.startswith("head.")}
+    save_file(body, tmp_path / "w.safetensors")
+    with pytest.raises(FormatError, match=r"w.safetensors: without training .* expected head.weight, received none"):
+        build("eva02", weights=tmp_path / "w.safetensors", epochs=0)
+
+
 def test_weights_without_training_need_the_classes_that_they_were_trained_on(tmp_path):
     path = save(build("eva02", classes=5), tmp_path / "w.safetensors")
     assert build("eva02", classes=5, weights=path, epochs=0).head.weight.shape == (5, 16)

@@ -105,7 +105,13 @@ def test_global_generators_are_restored():
 
 @pytest.mark.parametrize("policy", ["rand-m0-mstd1", "rand-m10-mstd1-inc1"])
 def test_rand_augment_stays_in_the_range_of_its_operations(policy):
-    change = RandAugment(policy, (1, 8, 8), (0.5, 0.5, 0.5))
+    change = RandAugment(policy, 1, (0.1, 0.5, 0.9))
     torch.manual_seed(0)
     for _ in range(400):
         assert change(torch.randint(0, 256, (1, 8, 8), dtype=torch.uint8)).shape == (1, 8, 8)
+
+
+def test_rand_augment_fills_grey_images_with_one_grey():
+    """The colour of published weights differs between channels, of which a grey image keeps the first."""
+    change = RandAugment("rand-m10-n4-p1.0", 1, (0.2, 0.5, 0.8)).change
+    assert {operation.kwargs["fillcolor"] for operation in change.ops} == {(128, 128, 128)}

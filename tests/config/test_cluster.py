@@ -34,6 +34,7 @@ def test_no_job_asks_for_more_than_the_limit():
     line = Resources(gpu=1, runtime=800)
     assert compute_job_resources("evaluate", line, Cluster(max_runtime=1200), 2)["runtime"] == 1200
     assert compute_job_resources("evaluate", line, Cluster(qos={"long": 1000}), 2)["runtime"] == 1000
+    assert compute_job_resources("evaluate", Resources(runtime=800), Cluster(qos={"long": 1000}), 2)["runtime"] == 1600
     both = Cluster(max_runtime=1200, qos={"short": 120, "long": 6000})
     assert compute_job_resources("evaluate", line, both, 2)["runtime"] == 1200
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,32 @@ def test_zero_of_a_fixed_point_is_shared_and_that_of_gradient_descent_its_own(pr
     places = {name: config.run("digits", "mef", name, 0, 1).prior for name in config.priors}
     assert places == {"fpi": "baseline", "mean_only": "baseline-identity", "nfgd": "nfgd", "repeated": "baseline"}
     assert config.run("digits", "mef", "fpi", 1.0, 1).prior == "fpi"
+
+
+def test_a_run_continues_from_the_initial_gaussians_of_its_prior(project):
+    config = project.resolve_config()
+    starts = {"fpi": "data", "mean_only": "identity", "nfgd": "data", "repeated": "data"}
+    assert {name: config.start_of(name) for name in config.priors} == starts
+    for name, start in starts.items():
+        assert config.start_of(str(config.run("digits", "mef", name, 0, 1).prior)) == start
+        assert config.start_of(str(config.run("digits", "mef", name, 1.0, 1).prior)) == start
+
+
+def test_a_classifier_is_fine_tuned_from_the_run_without_augmentation_of_the_one_that_it_names(project):
+    real = {"model": "swin", "train_on": "real"}
+    config = project.resolve_config(
+        {
+            "classifiers": {"swin": real, "tuned": real | {"start_from": "swin"}},
+            "datasets": {"other": {"overrides": {"classifiers": {"tuned": {"start_from": None}}}}},
+        }
+    )
+    flow = Run(dataset="digits", seed=3, flow="mef", prior="fpi", weight=1e3)
+    first = Run(dataset="digits", seed=3, classifier="swin", augmentation="none")
+    assert config.fine_tuned_from(replace(flow, classifier="tuned", augmentation="nfa")) == first
+    assert config.fine_tuned_from(replace(first, classifier="tuned", augmentation="standard")) == first
+    assert config.fine_tuned_from(replace(first, dataset="other", classifier="tuned")) is None
+    assert config.fine_tuned_from(first) is None
+    assert config.fine_tuned_from(flow) is None
 
 
 def test_a_setting_that_was_added_later_is_written_where_it_is_not_the_default(project):

@@ -14,12 +14,12 @@ from nfpi.config import hash_extension, load_extensions
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
 from nfpi.results.collect import collect
+from nfpi.results.rows import list_table_rows
 from nfpi.results.settings import StoredSettings
 from nfpi.results.tables import accuracy_table, read_reference
 from nfpi.runs import Run
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError
-from nfpi.workflow.tables import list_table_rows
 
 from .conftest import Results
 

@@ -149,3 +149,35 @@ def test_kernel_of_coinciding_classes_is_not_finite():
     assert not kernel[0, 1].isfinite()
     assert not kernel[1, 0].isfinite()
     assert not kernel.diagonal().any()
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf, None])
+def test_alpha_that_is_not_positive_is_refused(alpha):
+    prior = _prior("diagonal")
+    for compute in (separation_loss, lambda prior, alpha: repulsion_kernel(pairwise_kld(prior), alpha, "average")):
+        with pytest.raises(ValueError, match=f"^alpha: expected a finite number above 0, received {alpha}$"):
+            compute(prior, alpha)
+
+
+@pytest.mark.parametrize("scale", ["mean", "Average", None])
+def test_unknown_scales_are_refused(scale):
+    prior = _prior("diagonal")
+    kld = pairwise_kld(prior)
+    for compute in (
+        lambda: separation_loss(prior, 10.0, scale),
+        lambda: repulsion_kernel(kld, 10.0, scale),
+        lambda: kld_scale(kld, scale),
+    ):
+        with pytest.raises(ValueError, match=f"^scale: expected 'pairwise' or 'average', received {scale!r}$"):
+            compute()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_single_class_has_no_pairs(kind, scale):
+    prior = _prior(kind, classes=1)
+    mean = prior.mean.requires_grad_()
+    loss = separation_loss(prior, 10.0, scale)
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, mean)
+    assert not gradient.any()

@@ -1,3 +1,6 @@
+import math
+import re
+
 import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal
@@ -181,3 +184,122 @@ def test_check_names_the_class_whose_covariance_is_not_symmetric(value, dtype):
     prior.covariance[1, 0, 3] += value  # above the diagonal, where Cholesky's decomposition does not look
     with pytest.raises(ValueError, match="prior: covariance of class 1 is not symmetric"):
         prior.check()
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance", "message"),
+    [
+        (torch.zeros(0, 4), torch.ones(0, 4), r"mean: expected \(K, D\) with K ≥ 1 and D ≥ 1, received \(0, 4\)"),
+        (torch.zeros(3, 0), torch.ones(3, 0), r"mean: expected \(K, D\) with K ≥ 1 and D ≥ 1, received \(3, 0\)"),
+        (torch.zeros(3, 4).long(), torch.ones(3, 4), "mean: expected floating-point numbers, received torch.int64"),
+        (torch.zeros(3, 4), torch.ones(3, 4).long(), "variance: expected floating-point numbers, received torch.int64"),
+    ],
+)
+def test_tensors_that_hold_no_gaussians_are_refused(mean, variance, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        GaussianPrior(mean, variance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(5, 1), (5, 3), (5,), (4,), (5, 1, 2, 3), (1, 5, 4), ()])
+def test_latents_of_another_size_are_refused(kind, shape):
+    prior = _prior(kind)
+    received = rf"\(B, D\) or \(B, C, H, W\), received shape {re.escape(str(shape))}"
+    for compute in (prior.log_prob, lambda z: prior.log_prob_of(z, torch.zeros(5, dtype=torch.long))):
+        with pytest.raises(ValueError, match=f"^latents: expected D = 4 dimensions, {received}$"):
+            compute(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(1,), (4,), (5, 1), ()])
+def test_labels_of_another_shape_than_the_latents_are_refused(kind, shape):
+    expected = rf"\(5,\), one for each latent, received shape {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=f"^labels: expected {expected}$"):
+        _prior(kind).log_prob_of(_latents(5, 4), torch.zeros(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_of_no_class_are_refused(kind, label):
+    prior, labels = _prior(kind), torch.tensor([0, label, 2])
+    for use in (prior.sample, lambda labels: prior.log_prob_of(_latents(3, 4), labels)):
+        with pytest.raises(ValueError, match=f"^labels: expected 0 to 2, received {label}$"):
+            use(labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_integer_labels_of_any_dtype_are_indices(kind, dtype):
+    """Indexing takes uint8 for a mask."""
+    prior, labels, z = _prior(kind), torch.tensor([1, 0, 2]), _latents(3, 4)
+    assert torch.equal(prior.log_prob_of(z, labels.to(dtype)), prior.log_prob_of(z, labels))
+    samples = (
+        prior.sample(chosen, generator=torch.Generator().manual_seed(0)) for chosen in (labels.to(dtype), labels)
+    )
+    assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([True, False, True]), torch.tensor([0.0, 1.0, 2.0])])
+def test_labels_that_are_no_integers_are_refused(labels):
+    prior = _prior("diagonal")
+    for use in (prior.sample, lambda labels: prior.log_prob_of(_latents(3, 4), labels)):
+        with pytest.raises(ValueError, match=f"^labels: expected integers, received {labels.dtype}$"):
+            use(labels)
+
+
+def test_labels_of_samples_are_a_vector():
+    for shape in ((2, 1), ()):
+        expected = rf"\(B,\), received shape {re.escape(str(shape))}"
+        with pytest.raises(ValueError, match=f"^labels: expected {expected}$"):
+            _prior("diagonal").sample(torch.zeros(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf, "1", None, torch.ones(4)])
+def test_temperatures_that_are_none_are_refused(temperature):
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"^temperature: expected a number of at least 0, received"):
+        _prior("diagonal").sample(torch.tensor([0, 1]), temperature)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_latents_and_no_labels_are_a_batch_too(kind):
+    prior, labels = _prior(kind), torch.zeros(0, dtype=torch.long)
+    assert prior.log_prob(torch.zeros(0, 4)).shape == (0, 3)
+    assert prior.log_prob_of(torch.zeros(0, 1, 2, 2), labels).shape == (0,)
+    assert prior.sample(labels).shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("classes", "dimensions"), [(1, 1), (1, 4), (3, 1)])
+def test_one_class_and_one_dimension(kind, classes, dimensions):
+    prior = _prior(kind, classes, dimensions)
+    z, labels = _latents(5, dimensions), torch.arange(5) % classes
+    expected = torch.stack([distribution.log_prob(z) for distribution in _distributions(prior)], 1)
+    torch.testing.assert_close(prior.log_prob(z), expected, rtol=1e-11, atol=1e-11)
+    own = expected.gather(1, labels[:, None]).squeeze(1)
+    torch.testing.assert_close(prior.log_prob_of(z, labels), own, rtol=1e-11, atol=1e-11)
+    assert prior.sample(labels).shape == (5, dimensions)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checks_break_no_graph(kind):
+    """`fullgraph` raises where a graph breaks."""
+    prior, z, labels = _prior(kind), _latents(5, 1, 2, 2), torch.tensor([2, 0, 0, 1, 2])
+    prior.precompute()
+    prior.sample(labels)  # fills the caches
+    for compute in (prior.log_prob_of, lambda z, labels: prior.log_prob(z)):
+        compiled = torch.compile(compute, backend="eager", fullgraph=True, dynamic=False)
+        torch.testing.assert_close(compiled(z, labels), compute(z, labels))
+    compiled = torch.compile(prior.sample, backend="eager", fullgraph=True, dynamic=False)
+    assert compiled(labels, 0.5).shape == (5, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_likelihoods_read_no_values_on_an_accelerator(kind):
+    """Tensors of the meta device have no values: reading one is an error."""
+    prior = _prior(kind).to("meta")
+    z, labels = torch.zeros(5, 4, device="meta"), torch.zeros(5, dtype=torch.long, device="meta")
+    prior.precompute()
+    assert prior.log_prob(z).shape == (5, 3)
+    assert prior.log_prob_of(z, labels).shape == (5,)

@@ -18,7 +18,7 @@ from nfpi.priors import (
     ValueRange,
     fit_fixed_point,
 )
-from nfpi.priors.gradient_descent import mean_class_nll, released_objective
+from nfpi.priors.gradient_descent import mean_class_nll, released_objective, repulsion
 
 COUNTS = (5, 9, 3, 12)
 SCALES = ["pairwise", "average"]
@@ -343,3 +343,48 @@ def test_gaussians_that_cannot_be_learned_are_refused():
     learner = GaussianLearner(one, GradientDescentConfig(weight=0.0))
     learner.descend(ClassStatistics(torch.tensor([5]), torch.ones(1, 2), torch.ones(1, 2)), 0.0)
     assert torch.isfinite(learner.prior.mean).all()
+
+
+@pytest.mark.parametrize("objective", ["equation_4", "released"])
+def test_statistics_of_other_shapes_are_not_broadcast(objective):
+    learner = GaussianLearner(_prior(), GradientDescentConfig(weight=1.0, objective=objective))
+    nll_range = ValueRange().update(torch.tensor([1.0, 2.0]))
+    for shape in ((1, 3), (4, 1)):
+        statistics = ClassStatistics(torch.full(shape[:1], 5), torch.zeros(shape), torch.ones(shape))
+        message = rf"^statistics: expected \(K, D\) = \(4, 3\), received \({shape[0]}, {shape[1]}\)$"
+        with pytest.raises(ValueError, match=message):
+            learner.descend(statistics, 0.0, nll_range)
+    assert learner.steps == 0
+
+
+@pytest.mark.parametrize("objective", ["equation_4", "released"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_class_without_a_variance_is_refused(objective, count):
+    """One step on it would leave NaN in the means."""
+    z, y = _latents()
+    keep = (y != 2) | (torch.cumsum(y == 2, 0) <= count)
+    statistics = ClassStatistics.from_latents(z[keep], y[keep], num_classes=4)
+    learner = GaussianLearner(_prior(), GradientDescentConfig(weight=1.0, objective=objective))
+    with pytest.raises(ValueError, match=f"class 2: its variance needs at least 2 samples, received {count}"):
+        learner.descend(statistics, 0.0, ValueRange().update(torch.tensor([1.0, 2.0])))
+    assert learner.steps == 0
+
+
+def test_statistics_do_not_give_the_likelihood_of_full_covariances():
+    prior = GaussianPrior(torch.zeros(4, 3), covariance=torch.eye(3).expand(4, 3, 3))
+    with pytest.raises(ValueError, match="expected diagonal covariances, received full ones"):
+        mean_class_nll(prior, _statistics())
+
+
+def test_a_single_class_has_no_repulsion():
+    prior = _prior(classes=1)
+    statistics = ClassStatistics(torch.tensor([5]), torch.ones(1, 3), torch.ones(1, 3))
+    nll_range = ValueRange().update(torch.tensor([1.0, 2.0]))
+    for compute in (lambda: repulsion(prior, 1.0), lambda: released_objective(prior, statistics, nll_range, 50.0)):
+        with pytest.raises(ValueError, match="the repulsion needs at least 2 classes, received 1"):
+            compute()
+
+
+def test_a_range_is_not_one_of_no_values():
+    with pytest.raises(ValueError, match=r"^range: expected at least one value, received none$"):
+        ValueRange().update(torch.zeros(0))

@@ -154,3 +154,28 @@ def test_initial_gaussians(statistics, start):
     isotropic = statistics.variance.mean(1, keepdim=True).expand(3, 4)
     expected = {"data": statistics.variance, "isotropic": isotropic}.get(start, torch.ones(3, 4, dtype=torch.float64))
     assert torch.equal(prior.variance, expected)
+
+
+@pytest.mark.parametrize("start", ["unit", "Data", None])
+def test_unknown_starts_are_refused(statistics, start):
+    message = f"^start: expected one of data, isotropic, identity, random, received {start!r}$"
+    with pytest.raises(ValueError, match=message):
+        initial_prior(statistics, start, 3)
+
+
+def test_repeated_fits_have_no_full_covariances():
+    """The off-diagonal elements would be dropped."""
+    z, y = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    full = ClassStatistics.from_latents(z, y, covariance=True)
+    learner = make_learner(
+        gaussians(full), make_learned_config("repeated_fixed_point", weight=3.0, update="exact"), torch.device("cpu")
+    )
+    before = learner.prior
+    with pytest.raises(ValueError, match="expected statistics without covariances, received full ones"):
+        learner.fit(full)
+    assert torch.equal(learner.prior.variance, before.variance)
+    assert learner.steps == 0
+    isotropic = make_learned_config("repeated_fixed_point", weight=3.0, update="exact", isotropic_variance=True)
+    learner = make_learner(gaussians(full), isotropic, torch.device("cpu"))
+    learner.fit(full)
+    assert learner.steps == 1

@@ -12,10 +12,9 @@ import pytest
 
 from nfpi.config import Config
 from nfpi.results.collect import COLUMNS
-from nfpi.results.rows import TableRow
+from nfpi.results.rows import TableRow, list_table_rows
 from nfpi.results.tables import read_reference
 from nfpi.runs import Run
-from nfpi.workflow.tables import list_table_rows
 
 PAPER = Path(__file__).parents[2] / "workflow" / "reference" / "paper.csv"
 PRIORS: dict[str, Any] = {

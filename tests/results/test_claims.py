@@ -14,10 +14,10 @@ from nfpi.config.claims import Claim
 from nfpi.results.claims import judge_claims
 from nfpi.results.claims_layout import claims_to_html, claims_to_latex, claims_to_markdown, read_claims, write_claims
 from nfpi.results.predictions import Predictions
+from nfpi.results.rows import list_table_rows
 from nfpi.results.sides import Evidence
 from nfpi.results.tables import TableError
 from nfpi.runs import Run
-from nfpi.workflow.tables import list_table_rows
 
 SEEDS = tuple(range(10))
 OURS = {"dataset": "digits", "label": "ours", "lambdas": [10, 100, 1000], "classifier": "resnet18"}
@@ -274,7 +274,8 @@ def test_a_row_whose_runs_all_diverged_has_run(judge, choice):
     assert row["first_diverged"] == 10
 
 
-def test_an_inner_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_rows, make_frame, reference):
+@pytest.mark.parametrize("choice", ["best", "inner_best"])
+def test_a_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_rows, make_frame, reference, choice):
     config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
     rows = list_table_rows(config, "t")
     found = []
@@ -285,16 +286,40 @@ def test_an_inner_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_r
             found.append(make_metric_rows(run, status=DIVERGED))
         else:
             found.append(
-                make_metric_rows(run, nf_acc=90 + noise(run.seed, weight), validation_nf_acc=99 if lucky else 90)
+                make_metric_rows(
+                    run,
+                    nf_acc=90 + noise(run.seed, weight),
+                    validation_nf_acc=99 if lucky else 95 if weight == 10 else 90,
+                )
             )
     claim = Claim.model_validate(
         {
             "statement": "Ours is better",
-            "comparisons": [comparison(first={"table": "t", "row": "ours", "lambda": "inner_best"})],
+            "comparisons": [comparison(first={"table": "t", "row": "ours", "lambda": choice})],
         }
     )
     evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
     assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
+
+
+def test_no_number_of_seeds_is_given_where_only_diverged_runs_prevent_a_verdict(judge):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" and weight == 100 and seed < 5 else effect(4.0)(prior, weight, seed)
+
+    row = only(judge(values))
+    assert (row["verdict"], row["first_diverged"]) == ("inconclusive", 5)
+    assert pd.isna(row["seeds_needed"])
+
+
+def test_other_comparisons_do_not_change_the_seeds_that_non_inferiority_needs(judge):
+    """It is judged by its unadjusted interval."""
+    one = comparison(direction="not_less")
+    alone, *_ = judge(effect(-0.2), one, seeds=(0, 1, 2)).to_dict("records")
+    beside, *_ = judge(effect(-0.2), one, comparison(), comparison(smallest_effect=2), seeds=(0, 1, 2)).to_dict(
+        "records"
+    )
+    assert alone["verdict"] == beside["verdict"] == "inconclusive"
+    assert alone["seeds_needed"] == beside["seeds_needed"] > 3
 
 
 def test_an_effect_of_any_size_needs_seeds_for_the_one_that_was_found(judge):

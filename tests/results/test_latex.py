@@ -15,8 +15,8 @@ import pytest
 from nfpi.config import Config, TableSettings, resolve
 from nfpi.results.collect import COLUMNS
 from nfpi.results.latex import escape, to_latex
+from nfpi.results.rows import list_table_rows
 from nfpi.results.tables import accuracy_table
-from nfpi.workflow.tables import list_table_rows
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
@@ -31,23 +31,31 @@ LETTERS = "".join(map(chr, [*range(0xC0, 0x180), *range(0x391, 0x3A2), *range(0x
 """Latin letters of Europe, and Greek ones."""
 
 
-def tables_of(config: Config, table: str, make_metric_rows: Any, reference: pd.DataFrame) -> pd.DataFrame:
-    """A table of a preset, as it would be if every run had been measured."""
+def tables_of(
+    config: Config, table: str, make_metric_rows: Any, reference: pd.DataFrame, *, first_diverged: bool
+) -> pd.DataFrame:
+    """A table of a preset, as it would be if every run had been measured, or the first had diverged."""
     rows, rng = list_table_rows(config, table), np.random.default_rng(0)
     settings = TableSettings.model_validate(config.tables[table].model_dump(exclude={"experiments"}))
     values: list[dict[str, Any]] = []
     for run in dict.fromkeys(run for row in rows for run in row.runs):
         names = [name for name in settings.metrics if (name == "cnn_acc") == (run.classifier is not None)]
+        if first_diverged and run == rows[0].runs[0]:
+            values += make_metric_rows(run, status="diverged: variance of class 2 at iteration 3")
+            continue
         of_run = dict(zip(names or settings.metrics, rng.uniform(10, 100, len(settings.metrics)), strict=False))
         values += make_metric_rows(run, **of_run, validation_nf_acc=50.0, validation_top1=50.0)
     metrics = pd.DataFrame(values, columns=list(COLUMNS)).astype(COLUMNS)
     return accuracy_table(metrics, settings, reference, rows)
 
 
-def texts_of(preset: str, seeds: list[int], make_metric_rows: Any, reference: pd.DataFrame) -> Iterator[str]:
+def texts_of(
+    preset: str, seeds: list[int], make_metric_rows: Any, reference: pd.DataFrame, *, first_diverged: bool = False
+) -> Iterator[str]:
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": preset, "seeds": seeds}).config
     for name, table in config.tables.items():
-        yield to_latex(tables_of(config, name, make_metric_rows, reference), table.title)
+        frame = tables_of(config, name, make_metric_rows, reference, first_diverged=first_diverged)
+        yield to_latex(frame, table.title)
 
 
 def compile_latex(body: str, folder: Path) -> str:
@@ -70,12 +78,31 @@ needs_latex = pytest.mark.skipif(not has_latex(), reason="no pdflatex with bookt
 
 
 @needs_latex
+@pytest.mark.parametrize("first_diverged", [False, True], ids=["all measured", "one diverged"])
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]], ids=["one seed", "three seeds"])
-def test_tables_of_all_presets_compile_and_are_no_wider_than_the_text(seeds, make_metric_rows, reference, tmp_path):
-    texts = [text for preset in PRESETS for text in texts_of(preset, seeds, make_metric_rows, reference)]
+def test_tables_of_all_presets_compile_and_are_no_wider_than_the_text(
+    seeds, first_diverged, make_metric_rows, reference, tmp_path
+):
+    texts = [
+        text
+        for preset in PRESETS
+        for text in texts_of(preset, seeds, make_metric_rows, reference, first_diverged=first_diverged)
+    ]
     assert len(texts) >= 16
     log = compile_latex("\n\n".join(rf"\noindent {text}" for text in texts), tmp_path)
     assert "Overfull" not in log
+
+
+@needs_latex
+def test_a_long_bold_label_is_not_justified(make_config, make_metric_rows, make_frame, reference, tmp_path):
+    label = "a label of several words that is broken into lines because it is too long for one"
+    config = make_config({"dataset": "digits", "label": label, "lambdas": [10, 100], "classifier": None}, seeds=(0,))
+    rows = list_table_rows(config, "t")
+    runs = [run for row in rows for run in row.runs]
+    found = [make_metric_rows(run, nf_acc=90.0, validation_nf_acc=50.0 + index) for index, run in enumerate(runs)]
+    text = to_latex(accuracy_table(make_frame(*found), config.tables["t"], reference, rows), "")
+    assert r"\textbf" in text
+    assert "Underfull" not in compile_latex(text, tmp_path)
 
 
 @needs_latex

@@ -14,7 +14,7 @@ FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
 
 def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(make_rows):
     rows = make_rows(
-        {**FLOW, "lambdas": [1e3, 0], "label": "x"}, {**FLOW, "lambdas": [5], "classifier": None}, seeds=(1, 2)
+        {**FLOW, "lambdas": [1e3, 0, "1e3"], "label": "x"}, {**FLOW, "lambdas": [5], "classifier": None}, seeds=(1, 2)
     )
     assert [(row.experiment, row.weight) for row in rows] == [(0, 0), (0, 1e3), (1, 5)]
     assert rows[0].flow_runs == tuple(
@@ -30,6 +30,12 @@ def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(make_rows):
         "standard",
     )
     assert (rows[2].classifier, rows[2].augmentation) == (None, None)
+
+
+def test_a_row_of_a_flow_alone_has_the_runs_of_its_backbone(make_rows):
+    (row,) = make_rows({"dataset": "digits", "flow": "glow", "lambdas": [10], "classifier": None, "label": "Glow"})
+    assert row.runs == (Run(dataset="digits", flow="glow", prior="fpi", weight=10, seed=0),)
+    assert (row.flow, row.label, row.classifier, row.augmentation) == ("glow", "Glow", None, None)
 
 
 def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(make_rows):

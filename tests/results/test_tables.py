@@ -14,6 +14,7 @@ from scipy import stats
 from nfpi.config import PRIORS, Settings, TableSettings, resolve
 from nfpi.results.csv_files import write_csv
 from nfpi.results.logs import CsvError
+from nfpi.results.rows import list_table_rows
 from nfpi.results.tables import (
     ROW_COLUMNS,
     TableError,
@@ -23,7 +24,6 @@ from nfpi.results.tables import (
     table_columns,
 )
 from nfpi.runs import BASELINE, Run
-from nfpi.workflow.tables import list_table_rows
 
 ROOT = Path(__file__).parents[2]
 DIVERGED = "diverged: variance of class 2 at iteration 3"
@@ -171,6 +171,21 @@ def test_best_is_chosen_on_the_validation_split(make_metric_rows, make_frame, re
     )
     frame = accuracy_table(metrics, BOTH, reference, make_rows({"dataset": "digits", "lambdas": [1, 2, 3]}))
     assert frame["best"].tolist() == [False, True, False]
+
+
+def test_a_weight_at_which_most_seeds_diverged_is_not_the_best(make_metric_rows, make_frame, reference, make_rows):
+    of_seeds = [flow_run("digits", weight=1, seed=seed) for seed in range(4)]
+    lucky = [make_metric_rows(run, DIVERGED) for run in of_seeds[:3]]
+    lucky.append(make_metric_rows(of_seeds[3], nf_acc=99.0, validation_nf_acc=99.0))
+    steady = [
+        make_metric_rows(flow_run("digits", weight=2, seed=seed), nf_acc=95.0, validation_nf_acc=95.0)
+        for seed in range(4)
+    ]
+    rows = make_rows({"dataset": "digits", "lambdas": [1, 2], "classifier": None}, seeds=range(4))
+    frame = accuracy_table(make_frame(*lucky, *steady), NF_ACC, reference, rows)
+    assert frame["best"].tolist() == [False, True]
+    alone = accuracy_table(make_frame(*lucky), NF_ACC, reference, rows)
+    assert alone["best"].tolist() == [True, False]
 
 
 def test_no_validation_no_best(make_metric_rows, make_frame, reference, make_rows):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -180,6 +182,26 @@ def test_full_precision_ends_as_it_began(restored):
         assert F.conv2d(x, kernel).dtype == torch.bfloat16
     assert torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "medium"
+
+
+_NEWER_INTERFACE = """
+import torch
+from nfpi.runtime.precision import choose_convolution_format, full_precision, tensor_float32
+torch.backends.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
+torch.backends.cuda.matmul.fp32_precision = "tf32"
+with full_precision():
+    print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+with tensor_float32():
+    print(torch.backends.cudnn.conv.fp32_precision, choose_convolution_format(torch.device("cuda")))
+print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch has no newer interface")
+def test_callers_may_set_precisions_by_torchs_newer_interface():
+    """In a process of its own, as torch refuses the older interface from then on."""
+    done = subprocess.run([sys.executable, "-c", _NEWER_INTERFACE], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["ieee ieee", "tf32 torch.channels_last", "tf32 tf32"], done.stderr
 
 
 def test_tf32_ends_as_it_began(restored):

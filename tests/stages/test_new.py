@@ -97,6 +97,27 @@ def test_of_many_images_some_are_taken(here, tmp_path):
     assert settings(here / "pets.yaml").datasets["pets"].train_per_class == 500
 
 
+def test_all_images_are_taken_where_few_are_left_for_training(here, tmp_path):
+    images = make_images(tmp_path / "pets")
+    for index in range(12, 520):
+        shutil.copy(images / "ant/0.png", images / f"ant/{index}.png")
+    assert call("new", images) == 0
+    assert settings(here / "pets.yaml").datasets["pets"].train_per_class is None
+
+
+def test_the_warm_up_is_a_small_part_of_a_training(here, tmp_path):
+    assert call("new", make_images(tmp_path / "pets")) == 0
+    training = settings(here / "pets.yaml").training
+    assert (training.epochs, training.warmup_steps) == (100, 10)  # one step an epoch
+
+
+@pytest.mark.parametrize("output", ["presets/pets.yml", "presets/null.yaml"])
+def test_a_preset_whose_name_is_not_read_as_its_file_is_named_by_its_path(here, tmp_path, capsys, output):
+    (here / "presets").mkdir()
+    assert call("new", make_images(tmp_path / "pets"), "--output", output) == 0
+    assert capsys.readouterr().out.endswith(f"run: snakemake table2 --config preset={output}\n")
+
+
 @pytest.mark.parametrize(
     ("folder", "dataset"),
     [

@@ -17,6 +17,7 @@ import pytest
 from nfpi.results.planned import read_planned, write_planned
 from nfpi.results.progress import read_progress
 from nfpi.runs import Run
+from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.locks import locked, read_holder
 from nfpi.runtime.manifests import SUFFIX, write_manifest
 
@@ -169,6 +170,31 @@ def test_status_is_a_table_with_the_best_numbers(root, capsys) -> None:
         ]
 
 
+def test_the_best_lambda_is_chosen_over_seeds_as_in_tables(root, capsys) -> None:
+    lucky = [replace(FLOW, weight=1.0, seed=seed) for seed in range(4)]
+    steady = [replace(FLOW, weight=2.0, seed=seed) for seed in range(4)]
+    for run in lucky[:3]:
+        mark_diverged([root / run.folder / "metrics.json"], Diverged(3, 2, "variance", 1.0))
+    measure(root, lucky[3], nf_acc=99.0, validation_nf_acc=99.0)
+    for run in steady:
+        measure(root, run, nf_acc=94.0 + run.seed, validation_nf_acc=95.0)
+    best = "best runs on digits, chosen on the validation split: digits/mef/fpi/lambda={}/seed=*, NF-Acc {}"
+    assert call("status", root) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == best.format(2, "95.5 % (mean of 4 seeds)")
+    for run in steady[1:]:
+        (root / run.folder / "metrics.json").unlink()
+        mark_diverged([root / run.folder / "metrics.json"], Diverged(3, 2, "variance", 2.0))
+    assert call("status", root) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == best.format(1, "99.0 % (1 seed, 3 diverged)")
+
+
+def test_one_lambda_is_not_the_best_of_several(root, capsys) -> None:
+    for seed in range(2):
+        measure(root, replace(FLOW, seed=seed), nf_acc=93.0, validation_nf_acc=96.0)
+    assert call("status", root) == 0
+    assert "best" not in capsys.readouterr().out
+
+
 def test_an_outdated_run_is_counted_apart_and_is_not_the_best(root, capsys) -> None:
     measure(root, BASELINE, nf_acc=94.0, validation_nf_acc=95.0)
     measure(root, FLOW, nf_acc=93.0, validation_nf_acc=96.0)
@@ -189,7 +215,9 @@ def test_an_outdated_run_is_counted_apart_and_is_not_the_best(root, capsys) -> N
     for run, data in {FLOW: before, BASELINE: after}.items():
         record(root / run.folder / f"metrics{SUFFIX}", "metrics", root / run.folder / "metrics.json", data=data)
     assert call("status", root) == 0
-    outdated = "made from other images than the present data set: `snakemake all` with its seed makes it again"
+    outdated = (
+        "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
+    )
     assert capsys.readouterr().out.splitlines() == [
         f"{root}: 2 done, 1 outdated, 0.00 h",
         "run\tstate\tresult\ttime (h)\tdetail",

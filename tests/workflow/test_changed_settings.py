@@ -35,6 +35,9 @@ def reason(before: list[str], now: list[str], more: str = "") -> str:
         ("fit_prior", {"tolerance": 0.1}, {"tolerance": 0.2}, "priors.fpi.tolerance: 0.1 → 0.2"),
         ("fit_prior", {"damping": {"first": 1}}, {"damping": {"first": 2}}, "priors.fpi.damping.first: 1 → 2"),
         ("draw_figure1", {"points": 3}, {"points": None}, "figures.figure1.points: 3 → null"),
+        ("train_flow", {"method": "gmm", "rate": 1}, {"method": "gmm", "rate": 2}, "priors.fpi.rate: 1 → 2"),
+        ("draw_figure2", {"nfa": {"axes": 3}}, {"nfa": {"axes": 4}}, "nfa.axes: 3 → 4"),
+        ("judge_claims", {"one": {"metric": "a"}}, {"one": {"metric": "b"}}, "claims.one.metric: a → b"),
         ("evaluate", {"batch_size": 3, "bins": 5}, {"bins": 5}, "evaluation.batch_size: 3 → null"),
     ],
 )
@@ -49,6 +52,17 @@ def test_what_follows_in_a_reason_is_kept() -> None:
     assert describe_reason(text, "train_flow", WILDCARDS) == (
         "Settings have changed: training.epochs: 1 → 2; Input files updated by another job: a.csv"
     )
+
+
+def test_other_params_that_changed_too_are_mentioned() -> None:
+    text = reason(['{"epochs": 1}', "3 files"], ['{"epochs": 2}', "4 files"])
+    described = describe_reason(text, "train_flow", WILDCARDS)
+    assert described == "Settings and other params have changed: training.epochs: 1 → 2"
+
+
+def test_changed_input_files_of_a_figure_are_no_settings() -> None:
+    text = reason(['{"model": "a/b"}'], ['{"model": "a/c"}'])
+    assert find_changes(text, "draw_figure2", WILDCARDS) == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 rule benchmark:
-    """Measure the speed of the mathematics relative to plain implementations, both sides of a ratio in one run."""
+    """Measure speed and memory relative to reference implementations, which are timed in the same run."""
     output:
         **plan.shared_outputs(Benchmark, "benchmark"),
     log:

@@ -55,7 +55,7 @@ def _compose_introduction(preset: str) -> list[str]:
         f"Hours and memory of preset `{preset}` with one seed are computed from counted operations.",
         "Times measured on CPUs are in [Measurements](measurements.md).",
         "",
-        "This command writes the page (three minutes on one core):",
+        "This command writes the page (about three minutes on one core for preset `paper`):",
         "",
         "<!-- not run: minutes -->",
         "```bash",
@@ -63,6 +63,12 @@ def _compose_introduction(preset: str) -> list[str]:
         "```",
         "",
     ]
+
+
+_DECODING = (
+    "`train_classifier: autoencoder` is the decoding of stored latents for classifiers; it is in bfloat16 on an "
+    "A100 or H100, and takes less time than listed."
+)
 
 
 def _list_columns() -> list[tuple[Card, str]]:
@@ -93,8 +99,7 @@ def _compose_hours(projection: Projection) -> list[str]:
         "The precision in a column's title is that of training steps; everything else is counted in float32.",
         "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
         "Reading and augmenting images, fitting priors (seconds) and figures are not counted.",
-        "`train_classifier: autoencoder` is the decoding of stored latents for classifiers; it is in bfloat16 on an "
-        "A100 or H100, and takes less time than listed.",
+        *([_DECODING] if any(stage.endswith(": autoencoder") and "train" in stage for stage in stages) else []),
         "",
         *_format_table(head, rows),
     ]
@@ -117,7 +122,7 @@ def _format_title(work: Work) -> str:
 
 def _compose_steps(projection: Projection) -> list[str]:
     columns = _list_columns()
-    titles: dict[tuple[str, ...], str] = {}  # by numbers: of steps with equal ones, the first is shown
+    titles: dict[tuple[str, ...], str] = {}  # title by the other cells of its row
     for work in _drop_equal_titles(_select_training_steps(projection)):
         steps = {precision: projection.get_step(work, precision) for precision in COUNTED_PRECISIONS}
         seconds = [card.estimate_seconds(steps[precision].counts, precision) for card, precision in columns]
@@ -135,6 +140,7 @@ def _compose_steps(projection: Projection) -> list[str]:
         "Otherwise the cell names the card, and the batch size of a flow or the `accumulate` of a classifier that "
         "fits.",
         "The memory is for the whole batch at once, even where the preset sets `accumulate`.",
+        "Steps with equal numbers are listed once, by the first name.",
         "",
         *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
     ]
@@ -158,9 +164,10 @@ def _describe_fit(step: Step, card: Card, work: Work) -> str:
     if step.saved <= room:
         return "fits"
     if work.kind == "flow_step":
-        return f"batch {max(0, int(work.batch * room / step.saved))}"
-    parts = (parts for parts in range(2, LARGEST_ACCUMULATE + 1) if work.batch % parts == 0)
-    accumulate = next((number for number in parts if step.saved / number <= room), None)
+        batch = int(work.batch * room / step.saved)
+        return f"batch {batch}" if batch >= 1 else "does not fit"
+    divisors = (number for number in range(2, LARGEST_ACCUMULATE + 1) if work.batch % number == 0)
+    accumulate = next((number for number in divisors if step.saved / number <= room), None)
     return f"accumulate: {accumulate}" if accumulate is not None else "does not fit"
 
 

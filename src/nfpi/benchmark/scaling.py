@@ -64,22 +64,22 @@ def _time_evaluation(images: int, device: torch.device) -> float:
     return measure_medians(device, _REPEATS, evaluate)[0]
 
 
-def _time_training_step(levels: int, device: torch.device) -> float:
+def _time_passes(levels: int, device: torch.device) -> float:
     flow, x = _build_flow(levels).to(device), torch.rand(_BATCH, 3, _SIDE, _SIDE, device=device)
     labels, dimensions = torch.zeros(_BATCH, dtype=torch.int64, device=device), x[0].numel()
     prior = GaussianPrior(torch.zeros(10, dimensions), torch.ones(10, dimensions)).to(device)
     flow.initialize(x)
 
-    def step() -> None:
+    def run_passes() -> None:
         flow.zero_grad()
         negative_log_likelihood(flow, prior, x, labels).mean().backward()
 
-    return measure_medians(device, _REPEATS, step)[0]
+    return measure_medians(device, _REPEATS, run_passes)[0]
 
 
 SCALES = (
     Scale("images", "evaluation of a small flow", (32, 128, 512), _time_evaluation, 1),
-    Scale("levels", "training step of a small flow", (1, 2, 3, 4, 5), _time_training_step, None),
+    Scale("levels", "forward and backward pass of a small flow", (1, 2, 3, 4, 5), _time_passes, None),
     Scale("classes", "fixed-point iteration, D = 1024", (10, 100, 1000), lambda k, _: time_iteration(k, 1024), 2),
     Scale("dimensions", "fixed-point iteration, K = 100", _DIMENSIONS, lambda d, _: time_iteration(100, d), 1),
 )

@@ -8,8 +8,8 @@ from math import ceil
 
 from nfpi.config import PRIORS, SOURCES, Config
 from nfpi.config.datasets import DatasetBlock
-from nfpi.runs import BASELINE, Run
-from nfpi.workflow.tables import list_table_rows
+from nfpi.results.rows import list_table_rows
+from nfpi.runs import Run
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
 """Traits assumed of the source `imagefolder`, as in preset `paper`; other sources are registered with their own."""
@@ -108,9 +108,7 @@ def _identify_start(config: Config, run: Run) -> tuple[str, str, str, int]:
     """Return data set, flow, setting `start` of the prior, and seed, which identify the initial state of a flow."""
     assert run.flow is not None
     assert run.prior is not None
-    baselines = {prior: start for start, prior in BASELINE.items()}
-    start = baselines[run.prior] if run.prior in baselines else config.priors[run.prior].start
-    return run.dataset, run.flow, start, run.seed
+    return run.dataset, run.flow, config.start_of(run.prior), run.seed
 
 
 def _make_flow_work(config: Config, dataset: str, flow: str, stage: str, kind: str, batch: int, images: int) -> Work:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from nfpi.benchmark.measurement import synchronize
+from nfpi.benchmark.work import REDUCTION
 from nfpi.checks.report import Line, format_error
 from nfpi.checks.subject import SEED, SHORT_STEP, Subject, release_memory
-from nfpi.checks.workloads import make_random_images
+from nfpi.checks.workloads import infer_shape, make_random_images
 from nfpi.config import ClassifierConfig, Config
 from nfpi.runtime.faults import describe_exhausted_resource
 
@@ -36,6 +37,8 @@ def check_classifiers(subject: Subject) -> Iterator[Line]:
     """Train each classifier on random images for a few steps, once for each size of images and number of classes."""
     measured: dict[str, float] = {}
     for (name, dataset), config in find_classifiers(subject.config).items():
+        if subject.dataset not in (None, dataset):
+            continue
         shape, classes = _find_shape_and_classes(subject, dataset, config)
         key = json.dumps([name, config.model_dump(mode="json"), shape, classes])
         if key not in measured:
@@ -61,10 +64,13 @@ def _find_shape_and_classes(
     subject: Subject, dataset: str, config: ClassifierConfig
 ) -> tuple[tuple[int, int, int], int]:
     """Return (C, H, W) and the number of classes of a classifier's images."""
-    known = {workload.dataset: workload.images for workload in subject.workloads}.get(dataset, subject.main.images)
-    size = config.image_size or known.shape[1]
-    channels = 3 if subject.config.datasets[dataset].vae is not None else known.shape[0]
-    return (channels, size, size), known.num_classes
+    block = subject.config.datasets[dataset]
+    known = {workload.dataset: workload.images for workload in subject.workloads}.get(dataset)
+    (channels, *size), classes = (known.shape, known.num_classes) if known is not None else infer_shape(block)
+    if block.vae is not None:  # known are latents, which the classifier receives decoded
+        channels, size = 3, [REDUCTION * side for side in size]
+    height, width = [config.image_size] * 2 if config.image_size else size
+    return (channels, height, width), classes
 
 
 def _time_steps(
@@ -76,7 +82,8 @@ def _time_steps(
     from nfpi.classifiers.training import train_classifier
     from nfpi.runtime.devices import make_device
 
-    note = "" if config.weights is None and not config.pretrained else "; its published weights were not read"
+    has_random_weights = config.weights is None and config.start_from is None and not config.pretrained
+    note = "" if has_random_weights else "; its pretrained weights were not read"
     trial = config.model_copy(
         update={
             **{"weights": None, "pretrained": False, "start_from": None, "workers": 0, "batch_size": batch},
@@ -104,7 +111,8 @@ def _time_steps(
     train(1)
     seconds = train(steps)
     text = (
-        f"{name}, batch {batch} of {shape[1]}×{shape[2]} pixels in {device.precision}: {1000 * seconds:.3g} ms a step"
+        f"{name}, {classes} classes, batch {batch} of {shape[2]}×{shape[1]} pixels in {device.precision}: "
+        f"{1000 * seconds:.3g} ms a step"
     )
     if subject.on_gpu:
         used = torch.cuda.max_memory_reserved() / 2**30

@@ -12,7 +12,7 @@ from nfpi.checks.report import Line, format_error
 from nfpi.checks.subject import Subject, release_memory
 from nfpi.data.errors import DataError
 
-_IMAGES, _ON_CPU = 16, 2
+_IMAGES_ON_GPU, _IMAGES_ON_CPU = 16, 2
 """Numbers of images that the autoencoder is checked with, on a GPU and on a CPU."""
 
 
@@ -37,8 +37,10 @@ def check_data(subject: Subject) -> Iterator[Line]:
             )
             continue
         folder = subject.config.datasets[workload.dataset].folder
-        hint = "where there is internet, run `snakemake all --until prepare_data` with this preset"
-        if folder is not None and not folder.exists():
+        hint = "run `snakemake all --until prepare_data` with this preset"
+        if folder is None:
+            hint = f"where there is internet, {hint}"
+        elif not folder.exists():
             hint = f"datasets.{workload.dataset}.folder: {folder} is not there"
         yield Line("data", "missing", f"{workload.dataset}: checked with random images {images.shape}; {hint}")
 
@@ -66,14 +68,15 @@ def check_autoencoder(subject: Subject) -> Iterator[Line]:
 
 
 def _check_one_autoencoder(subject: Subject, dataset: str) -> Line:
-    from nfpi.data.autoencoder import decode, encode, load_autoencoder
+    from nfpi.data.autoencoder import compute_latent_shape, decode, encode, load_autoencoder
 
     block = subject.config.datasets[dataset]
     assert block.vae is not None
-    count, size = (_IMAGES if subject.on_gpu else _ON_CPU), block.image_size or 256
+    count, size = (_IMAGES_ON_GPU if subject.on_gpu else _IMAGES_ON_CPU), block.image_size or 256
     release_memory()
     try:
         autoencoder = load_autoencoder(block.vae, subject.device)
+        compute_latent_shape(autoencoder, size, size)
     except DataError as error:
         return Line("autoencoder", "FAILED", format_error(error))
     images = torch.randint(256, (count, 3, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -75,7 +75,9 @@ def run_checks(resolved: Resolved, dataset: str | None = None, flow: str | None 
         yield lack
         if lack.verdict == "FAILED":
             return
-    subject = Subject(resolved.preset, resolved.config, find_workloads(resolved, dataset, flow), device)
+    subject = Subject(
+        resolved.preset, resolved.config, find_workloads(resolved, dataset, flow), device, dataset=dataset
+    )
     for check in CHECKS:
         yield from run_check(check, subject)
 
@@ -89,7 +91,7 @@ def run_check(check: Check, subject: Subject) -> Iterator[Line]:
         raise
     except Exception as error:
         name = check.__name__.removeprefix("check_").replace("_", " ")
-        text = describe_fault(error, "train-flow") or f"{type(error).__name__}: {format_error(error)}"
+        text = describe_fault(error, "check-device") or f"{type(error).__name__}: {format_error(error)}"
         yield Line(name, "FAILED", text)
     finally:
         release_memory()

@@ -41,6 +41,7 @@ def check_memory(subject: Subject) -> Iterator[Line]:
         batch = subject.limit_batch_size(workload.training.batch_size)
         last = (workload.count or 0) % workload.training.batch_size
         last = min(last, batch - 1) if last else batch // 2 + 1
+        trainer = None  # also one whose step failed
         release_memory()
         try:
             trainer = Trainer.new(workload, batch)
@@ -59,7 +60,6 @@ def check_memory(subject: Subject) -> Iterator[Line]:
             yield Line("step", "ok", f"{text}; not checked without a GPU: memory at the full batch size")
         else:
             yield _judge_memory(workload, text)
-        del trainer
 
 
 def _judge_memory(workload: Workload, text: str) -> Line:
@@ -172,14 +172,14 @@ def _list_precisions(device: torch.device, chosen: str) -> list[str]:
 def _find_own_format(trainer: Trainer) -> str:
     """Return the name of the memory format that trainings use in the trainer's precision."""
     kind = trainer.device.device.type
-    rounded = torch.backends.cudnn.allow_tf32
+    before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = trainer.device.precision == "tf32"
     try:
         with torch.autocast(kind, torch.bfloat16, enabled=trainer.device.precision == "bf16-mixed"):
-            taken = choose_convolution_format(trainer.device.device)
+            chosen = choose_convolution_format(trainer.device.device)
     finally:
-        torch.backends.cudnn.allow_tf32 = rounded
-    return next(name for name, one in _FORMATS.items() if one == taken)
+        torch.backends.cudnn.allow_tf32 = before
+    return next(name for name, one in _FORMATS.items() if one == chosen)
 
 
 @contextmanager
@@ -229,10 +229,9 @@ def check_checkpoint(subject: Subject) -> Iterator[Line]:
         state, _ = TrainingState.load(path, trainer.config, 1, trainer.device.device)
     restored = Trainer(trainer.workload, trainer.config, trainer.device, state, trainer.prior)
     losses = [[one.step(x, labels).item() for _ in range(2)] for one in (trainer, restored)]
-    difference = max(abs(a - b) / max(1.0, abs(a)) for a, b in zip(*losses, strict=True))
     text = f"{size:.0f} MiB; losses of the next two steps {losses[0]}, after reloading {losses[1]}"
     allowed = 0.0 if subject.device.type == "cpu" else 1e-3
-    if difference <= allowed:
+    if all(abs(a - b) <= allowed * max(1.0, abs(a)) for a, b in zip(*losses, strict=True)):  # false for NaN
         yield Line("checkpoint", "ok", text)
     else:
         yield Line("checkpoint", "FAILED", f"{text}: expected the same; please report it")

@@ -52,6 +52,7 @@ class Subject:
         seconds: time of a training step of each workload at its full batch size; on a CPU it may be a projection.
         per_image: seconds per image of other computations; the key is their kind
             (:attr:`nfpi.benchmark.work.Work.kind`), the name of the flow or the classifier, and the data set.
+        dataset: the only data set whose classifiers are checked; None: all.
     """
 
     preset: str
@@ -60,6 +61,7 @@ class Subject:
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
     per_image: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    dataset: str | None = None
 
     @property
     def on_gpu(self) -> bool:

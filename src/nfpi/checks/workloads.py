@@ -133,7 +133,7 @@ def _make_workload(resolved: Resolved, dataset: str, flow: str) -> Workload:
     images = read_prepared_images(resolved, dataset)
     prepared = images is not None
     if images is None:
-        shape, classes = _infer_shape(block)
+        shape, classes = infer_shape(block)
         images = make_random_images(
             shape, classes, max(_IMAGES, 2 * training.batch_size), dataset, block.vae is not None
         )
@@ -157,7 +157,7 @@ def _count_runs(config: Config, dataset: str, flow: str) -> int:
     return len(folders)
 
 
-def _infer_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
+def infer_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
     """Return (C, H, W) of a flow's input and the number of classes, before the data set is prepared."""
     traits = SOURCES[block.source].traits
     size = traits.get("size") or block.image_size or _UNKNOWN_SIZE

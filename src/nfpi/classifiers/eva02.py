@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import timm
+import torch
 from timm.models import get_pretrained_cfg
+from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import Preprocessing
@@ -44,9 +46,14 @@ def pretrained_eva02(
     Args:
         num_classes, in_channels, image_size, settings: see :func:`eva02`.
         weights: state_dict; None: the published weights, from timm's cache or the hub.
+
+    Raises:
+        ValueError: the given weights lack a parameter of the model other than those of its head.
     """
     architecture = settings.model_dump(exclude_none=True)
-    if weights is not None:  # timm relies on declared sizes, not on the shapes of the weights
+    if weights is not None:
+        _require_parameters(weights, num_classes, in_channels, image_size, settings)
+        # timm relies on declared sizes, not on the shapes of the weights
         head, stem = weights.get("head.weight"), weights.get("patch_embed.proj.weight")
         architecture["pretrained_cfg_overlay"] = {
             "state_dict": dict(weights),
@@ -56,6 +63,18 @@ def pretrained_eva02(
     return timm.create_model(
         NAME, pretrained=True, num_classes=num_classes, in_chans=in_channels, img_size=image_size, **architecture
     )
+
+
+def _require_parameters(
+    weights: Mapping[str, Tensor], num_classes: int, in_channels: int, image_size: int, settings: Eva02Settings
+) -> None:
+    """Raise ValueError if weights lack a parameter, which timm accepts from weights for another number of classes."""
+    with torch.device("meta"):
+        expected = eva02(num_classes, in_channels, image_size, settings)
+    known = checkpoint_filter_fn(dict(weights), expected)
+    missing = [name for name, _ in expected.named_parameters() if name not in known and not name.startswith("head.")]
+    if missing:
+        raise ValueError(f"missing {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
 
 
 def get_eva02_preprocessing() -> Preprocessing:

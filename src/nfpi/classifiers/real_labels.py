@@ -41,7 +41,8 @@ class RealLabels:
             *(("a class", name, synsets) for name in classes),
         ):
             if name not in known:
-                raise ValueError(f"real_labels: expected {kind} of ImageNet's validation set, received '{name}'")
+                received = files[names.index(name)] if kind == "a file" else name
+                raise ValueError(f"real_labels: expected {kind} of ImageNet's validation set, received '{received}'")
         self._columns = torch.tensor([synsets.index(name) for name in classes])
 
     def add(self, logits: Tensor) -> None:
@@ -53,14 +54,17 @@ class RealLabels:
     def accuracy(self, k: int) -> float:
         """Return the percentage of images for which a ReaL label is among the k ∈ {1, 5} largest logits.
 
-        Images without ReaL labels are left out.
+        Images without ReaL labels are left out. K ≥ k, else classes that the model lacks count as its predictions.
         """
         accuracy: float = self._scorer.get_accuracy(k)
         return accuracy
 
 
 def find_real_labels(pixels: Pixels) -> RealLabels | None:
-    """Find the ReaL labels of images by the names of their files; None, with a warning, if these are not known.
+    """Find the ReaL labels of images by the names of their files.
+
+    Returns:
+        The labels; None, with a warning, if the names are not known, as for sets that are stored as pixels.
 
     Raises:
         ValueError: a file or a class is not one of ImageNet's validation set.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
@@ -62,7 +63,8 @@ def get_preprocessing(config: ClassifierConfig, dataset_statistics: tuple[RGB, R
     Args:
         config: model and normalisation.
         dataset_statistics: mean and standard deviation of the channels of the training images, for `normalization:
-            dataset`; None: unknown; the result, with the model's own, is then for resizing only.
+            dataset`, which other values ignore. None with `dataset`: the result has the model's own mean and std, so
+            only its resizing may be used.
     """
     found = _get_trait(CLASSIFIERS[config.model], "preprocessing", Preprocessing())
     preprocessing: Preprocessing = found if isinstance(found, Preprocessing) else found()
@@ -97,7 +99,8 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
         image_size: S.
 
     Raises:
-        ValueError: the architecture is impossible, or there are no published weights of the model.
+        ValueError: the architecture is impossible, there are no published weights of the model, or a model that is not
+            trained (`epochs: 0`) has weights for another number of classes.
         FormatError: the file of weights is missing, damaged, or of another architecture.
         OSError: the published weights cannot be obtained.
     """
@@ -106,8 +109,10 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
     if weights is None and not config.pretrained:
         return _build(variant, size, config.settings)
     if "weights_from" in variant.traits:
-        model = _build_pretrained(variant, size, config.settings, weights)
+        model = _build_pretrained(variant, size, config.settings, weights, config.weights)
         head = weights.get("head.weight") if weights is not None else None
+        if weights is not None and head is None and not config.epochs:
+            raise FormatError(f"{config.weights}: without training (epochs: 0) expected head.weight, received none")
         known = len(head) if head is not None else variant.traits["published"]["num_classes"]
         if not config.epochs and num_classes != known:
             raise ValueError(
@@ -182,7 +187,8 @@ def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapp
     """Raise ValueError for sizes that contradict the weights, since building such a model could exhaust time or memory.
 
     In the project's models no integer setting exceeds both the largest dimension of a weight tensor and the number of
-    weight tensors.
+    weight tensors. The image size is limited by :class:`_Size`, and by the patches of a model that embeds the position
+    of each.
     """
     if config.image_size not in (None, size.image_size):
         raise ValueError(f"image_size: expected {size.image_size} as in size, received {config.image_size}")
@@ -190,6 +196,8 @@ def _require_possible_sizes(config: ClassifierConfig, size: _Size, weights: Mapp
         return
     largest = max([len(weights), *(side for weight in weights.values() for side in weight.shape)])
     known = {**size.model_dump(exclude={"image_size"}), **config.settings.model_dump()}
+    if "pos_embed" in weights and known.get("patch_size"):
+        known["patches"] = (size.image_size // known["patch_size"]) ** 2
     for name, value in known.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > largest:
@@ -208,7 +216,7 @@ def published_weights(model: str) -> dict[str, Tensor]:
         raise ValueError(f"classifier: {model} has no published weights")
     published = variant.traits["published"]
     size = (published["num_classes"], 3, published["image_size"])
-    return _build_pretrained(variant, size, variant.settings(), None).state_dict()
+    return _build_pretrained(variant, size, variant.settings(), None, None).state_dict()
 
 
 def _get_trait(variant: Variant, name: str, default: Any = None) -> Any:
@@ -231,12 +239,22 @@ def _build(variant: Variant, size: tuple[int, int, int], settings: Settings) -> 
 
 
 def _build_pretrained(
-    variant: Variant, size: tuple[int, int, int], settings: Settings, weights: dict[str, Tensor] | None
+    variant: Variant,
+    size: tuple[int, int, int],
+    settings: Settings,
+    weights: dict[str, Tensor] | None,
+    path: Path | None,
 ) -> nn.Module:
-    """Build a model with the given weights, or with the published ones."""
+    """Build a model with the weights in the file `path`, or, if both are None, with the published ones."""
+    if weights is not None:
+        with torch.device("meta"):
+            _build(variant, size, settings)  # raises the errors of the architecture, so later ones are of the weights
     try:
         model: nn.Module = _get_trait(variant, "weights_from")(*size, settings, weights)
     except Exception as error:  # the hub's errors have no common base
+        if path is not None and isinstance(error, _ARCHITECTURE_ERRORS):
+            reason = " ".join(str(error).split())[:300]
+            raise FormatError(f"{path}: expected the weights of this classifier, received others ({reason})") from None
         if isinstance(error, OSError) or not isinstance(error, _ARCHITECTURE_ERRORS):
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise OSError(f"classifier: published weights of {variant.name} cannot be obtained ({reason})") from None

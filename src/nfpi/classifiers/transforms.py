@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def classifier_transform(
     if standard.auto_augment:
         steps.append(v2.AutoAugment(v2.AutoAugmentPolicy(standard.auto_augment)))
     if standard.rand_augment:
-        steps.append(RandAugment(standard.rand_augment, shape, fill))
+        steps.append(RandAugment(standard.rand_augment, shape[0], fill))
     return compose(flip and standard.flip, *steps)  # mirroring comes first
 
 
@@ -103,17 +104,16 @@ class RandAugment:
     Args:
         policy: timm's notation, e.g. `rand-m9-mstd0.5-inc1`: magnitude 9 with standard deviation 0.5, and operations
             whose severity increases with the magnitude.
-        shape: (C, H, W); translations reach up to 0.45 of the shorter side.
-        fill: colour in [0, 1] beyond the image's edge.
+        channels: C.
+        fill: colour in [0, 1] beyond the image's edge; its mean for grey images.
     """
 
-    def __init__(self, policy: str, shape: Shape, fill: Sequence[float]) -> None:
+    def __init__(self, policy: str, channels: int, fill: Sequence[float]) -> None:
         from timm.data.auto_augment import rand_augment_transform  # slow to import, and rarely used
 
-        colour = tuple(round(255 * value) for value in fill)
-        self.change = rand_augment_transform(
-            policy, {"translate_const": int(0.45 * min(shape[1:])), "img_mean": colour}
-        )
+        if channels == 1:
+            fill = [fmean(fill)] * 3  # the operations require RGB, whose three channels must stay equal
+        self.change = rand_augment_transform(policy, {"img_mean": tuple(round(255 * value) for value in fill)})
         for operation in self.change.ops:
             if operation.name.startswith("Posterize"):
                 operation.level_fn = partial(_keep_at_least_one_bit, operation.level_fn)
@@ -122,7 +122,6 @@ class RandAugment:
         """Augment one image, keeping its shape."""
         channels = len(image)
         with seed_globals(int(torch.randint(2**32, ()))):
-            # the operations require RGB; three equal channels stay equal
             changed = self.change(functional.to_pil_image(image.expand(3, -1, -1)))
         pixels: Tensor = functional.pil_to_tensor(changed)
         return pixels[:channels]

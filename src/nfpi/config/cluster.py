@@ -57,6 +57,9 @@ def _check_pattern(text: str, pattern: str, expected: str) -> str:
 
 def _check_options(text: str) -> str:
     """Check that the options contain nothing that the shell of the submitting machine would expand."""
+    text = text.strip()  # a block of YAML ends with a line break
+    if "\n" in text:
+        raise ValueError(f"expected one line of options of sbatch, received {text!r}")
     special = _EXPANDED.search(_QUOTED.sub("", text))
     if special:
         raise ValueError(
@@ -91,7 +94,7 @@ class Cluster(Settings):
     qos: dict[Name, PositiveInt] = {}
     """time limits (minutes) of the QoS of jobs with GPUs; a job uses the shortest QoS that it fits into"""
     max_runtime: PositiveInt | None = None
-    """maximum runtime of a job, in minutes; longer work is resumed in the next job"""
+    """maximum runtime of a job, in minutes; trainings, generation and augmentation are resumed in the next job"""
     cores_per_gpu: PositiveInt | None = None
     """cores allocated with each GPU; None: a job requests the threads of its stage"""
     ask_memory: bool = True
@@ -101,11 +104,10 @@ class Cluster(Settings):
     options: Annotated[str, AfterValidator(_check_options)] = ""
     """further options of sbatch; quote values that contain special characters of a shell"""
 
-    @property
-    def longest(self) -> int | None:
-        """Maximum runtime of a job in minutes, if there is a limit."""
+    def find_longest_runtime(self, has_gpu: bool) -> int | None:
+        """Return the maximum runtime in minutes of a job with or without GPUs; None: there is no limit."""
         limits = [self.max_runtime] if self.max_runtime else []
-        return min([*limits, *([max(self.qos.values())] if self.qos else [])], default=None)
+        return min([*limits, *([max(self.qos.values())] if self.qos and has_gpu else [])], default=None)
 
     def choose_qos(self, minutes: int) -> str | None:
         """Return the shortest QoS that a job of this length fits into."""
@@ -145,7 +147,8 @@ def compute_job_resources(
 def _compute_slurm_resources(
     stage: JobName, resources: Resources, cluster: Cluster, times: int
 ) -> dict[str, int | str | None]:
-    runtime = min(times * resources.runtime, cluster.longest or times * resources.runtime)
+    runtime = times * resources.runtime
+    runtime = min(runtime, cluster.find_longest_runtime(resources.gpu > 0) or runtime)
     warning = f"--signal=TERM@{cluster.warn_seconds}" if stage in RESUMED and cluster.warn_seconds else ""
     requests: dict[str, int | str | None] = {
         "cpus_per_task": count_job_threads(resources, cluster),

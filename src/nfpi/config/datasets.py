@@ -13,7 +13,7 @@ Overridden = Literal["flows", "training", "generation", "nfa", "classifiers"]
 
 
 PER_SEED: Literal["per_seed"] = "per_seed"
-"""Value of `split_seed`: the runs of each seed have their own split, drawn with that seed."""
+"""Value of `split_seed`: the runs of each seed have their own splits, drawn with that seed."""
 
 SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
 """Limited to the seeds accepted by scikit-learn and NumPy."""
@@ -33,16 +33,17 @@ class DatasetBlock(Settings):
     source: Annotated[str, AfterValidator(lambda name: SOURCES.check_name(name))] = "digits"
     """digits, fashion_mnist, cifar10, cifar100, imagefolder, or a source registered by the user"""
     folder: LocalPath | None = None
-    """folder of the files (torchvision's layout, or split/class/image); None: download them"""
+    """folder of the files in torchvision's layout, or for imagefolder a folder or archive of split/class/image or
+    class/image; None: download them (not imagefolder)"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """share of the training images held out for model selection, stratified"""
     refit: bool = declare_added_setting(False)
     """whether the validation images are used for training too, which makes model selection impossible"""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """share held out for testing if the source has no test split (digits)"""
+    """share held out for testing if the source has no test split (digits, or an image folder class/image)"""
     split_seed: Annotated[SplitSeed | Literal["per_seed"], WrapValidator(_check_split_seed)] = 0
     """seed of the random choice of held-out images and of the images kept per class; per_seed: the runs of each seed
-    have their own split, drawn with that seed"""
+    have their own splits, drawn with that seed"""
     train_per_class: PositiveInt | None = None
     """training images kept per class, validation not included; None: all"""
     test_per_class: PositiveInt | None = None
@@ -61,12 +62,12 @@ class DatasetBlock(Settings):
     """settings of other groups that differ for this data set"""
 
     def with_split_seed(self, seed: int) -> DatasetConfig:
-        """Return the settings of the split drawn with this seed."""
+        """Return the settings of the data set whose splits are drawn with this seed."""
         return DatasetConfig.model_validate(self.model_dump() | {"split_seed": seed})
 
 
 class DatasetConfig(DatasetBlock):
-    """Settings of one split of a data set."""
+    """Settings of a data set whose splits are drawn with one seed."""
 
     split_seed: SplitSeed = 0
     """seed of the random choice of held-out images and of the images kept per class"""

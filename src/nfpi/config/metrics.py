@@ -20,8 +20,11 @@ _OTHER_COLUMNS = (
     *("status", "diverged", "validation", "chosen_by", "candidates", "best", "metric", "value", "images"),
 )
 """Columns of result tables that are not metrics."""
-_NAMED_WITH_PREFIX = ("cnn_acc",)
-"""Registered metrics whose own name begins with GENERATED_PREFIX."""
+_NAMED_WITH_PREFIX = (
+    *("cnn_acc", "validation_nf_acc", "validation_nf_top5", "validation_bits_per_dim", "validation_cnn_acc"),
+    "validation_top1",
+)
+"""Registered metrics whose own name begins with GENERATED_PREFIX or VALIDATION_PREFIX."""
 _DERIVED = re.compile(r"paper_.*|.*_(std|low|high|seeds|difference|p|test)")
 """Columns that tables derive from metrics."""
 
@@ -71,8 +74,9 @@ def metric(name: str) -> Metric:
     """
     base = find_registered_name(name)
     if base not in METRICS:
-        generated = [f"{GENERATED_PREFIX}{known}" for known in METRICS if METRICS[known].builder is not None]
-        raise ConfigError(f"unknown metric '{name}'{suggest(name, [*METRICS, *generated])}")
+        computed = [known for known in METRICS if METRICS[known].builder is not None]
+        derived = [f"{prefix}{known}" for known in computed for prefix in (GENERATED_PREFIX, VALIDATION_PREFIX)]
+        raise ConfigError(f"unknown metric '{name}'{suggest(name, [*METRICS, *derived])}")
     traits = METRICS[base].traits
     if base == name:
         return Metric(name, **traits)
@@ -116,17 +120,21 @@ def register_metric(
     ```
 
     The function receives log p(x | y) of a flow or the log-softmax of a classifier, (N, K), and the labels, (N,), of
-    the test split. `is_share` marks a percentage of these images, for which tables show a 95 % interval.
+    the test split and, for a flow, of the validation split. `is_share` marks a percentage of the test images, for which
+    tables show a 95 % interval.
 
     Raises:
         ConfigError: the name is taken, or has another meaning in tables; or the function has other arguments.
     """
+    METRICS.require_name(name)
     if name in _OTHER_COLUMNS or _DERIVED.fullmatch(name):
         raise ConfigError(f"metric '{name}': this name is reserved for a column of tables: rename it")
-    if name.startswith(GENERATED_PREFIX) and name not in _NAMED_WITH_PREFIX:
-        raise ConfigError(
-            f"metric '{name}': names with {GENERATED_PREFIX} are for classifiers trained on generated images: rename it"
-        )
+    for prefix, use in (
+        (GENERATED_PREFIX, "classifiers trained on generated images"),
+        (VALIDATION_PREFIX, "values on the validation split"),
+    ):
+        if name.startswith(prefix) and name not in _NAMED_WITH_PREFIX:
+            raise ConfigError(f"metric '{name}': names with {prefix} are for {use}: rename it")
     traits = {
         "label": label,
         "unit": unit,

@@ -93,6 +93,24 @@ class Config(Settings):
             prior = BASELINE[block.start]
         return Run(dataset=dataset, flow=flow, prior=prior, weight=weight, seed=seed)
 
+    def start_of(self, prior: str) -> str:
+        """Return the kind of a prior's initial Gaussians, `start`.
+
+        Args:
+            prior: name of the prior in paths, which at λ = 0 may be that of a baseline (`nfpi.runs.BASELINE`).
+        """
+        starts = {baseline: start for start, baseline in BASELINE.items()}
+        return starts[prior] if prior in starts else self.priors[prior].start
+
+    def fine_tuned_from(self, run: Run) -> Run | None:
+        """Return the run whose classifier is fine-tuned in this run (`start_from`); None: there is none."""
+        if run.classifier is None:
+            return None
+        other = self.for_dataset(run.dataset).classifiers[run.classifier].start_from
+        if other is None:
+            return None
+        return Run(dataset=run.dataset, seed=run.seed, classifier=other, augmentation="none")
+
     def learns_from_real_images(self, experiment: Experiment) -> bool:
         """Return whether the experiment has a classifier trained on real images."""
         name = experiment.classifier
@@ -271,8 +289,8 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _check_runtimes(self) -> Config:
-        longest = self.cluster.longest if self.cluster else None
         for job, resources in self.resources.items():
+            longest = self.cluster.find_longest_runtime(resources.gpu > 0) if self.cluster else None
             if longest is not None and resources.runtime > longest:
                 raise ValueError(
                     f"resources.{job}.runtime: expected at most {longest} minutes, the limit of the cluster's jobs, "

@@ -18,7 +18,7 @@ _GREY = "L"
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """List the given files, whatever their suffixes, and the image files in the given folders, sorted.
+    """List the given files, whatever their suffixes, and the image files in the given folders, those of each sorted.
 
     Raises:
         DataError: a file or folder is missing, or a folder has no images.
@@ -53,7 +53,7 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
     files: list[list[Path]] = [[] for _ in classes]
     for name in list_classes(folder):
         if name not in index_of:
-            listed = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
+            listed = ", ".join(list(index_of)[:10]) + (", …" if len(classes) > 10 else "")
             raise DataError(
                 f"{folder / name}: expected folders named after classes of the model ({listed}), received another name"
             )

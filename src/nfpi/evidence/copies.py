@@ -14,12 +14,12 @@ from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
 from nfpi.results.predictions import read_predictions, shorten_predictions
 from nfpi.results.recorded import RecordedRun, find_runs
+from nfpi.results.rows import list_table_rows
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import StoredSettings, read_settings
 from nfpi.results.shared import find_metric
 from nfpi.runs import Run
 from nfpi.runtime.files import write_atomically, written_together
-from nfpi.workflow.tables import list_table_rows
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 _NOT_AFFECTING_METRICS = {"devices", *NOT_AFFECTING_RESULTS}

@@ -25,12 +25,12 @@ from nfpi.results.csv_files import write_csv
 from nfpi.results.markup import write_table
 from nfpi.results.predictions import Predictions, read_predictions
 from nfpi.results.recorded import RecordedRun, find_runs
+from nfpi.results.rows import list_table_rows
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import read_settings
 from nfpi.results.sides import Evidence as EvidenceOfClaims
 from nfpi.results.tables import accuracy_table, read_reference
 from nfpi.runs import Layout, Run
-from nfpi.workflow.tables import list_table_rows
 
 _REFERENCE = "workflow/reference/paper.csv"
 _SHOWN_VALUES = 4

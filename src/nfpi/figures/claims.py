@@ -63,8 +63,8 @@ _CLAIM_COLOURS = {
 def draw_claims(verdicts: pd.DataFrame) -> Figure:
     """Draw one line per comparison, below the statement of its claim.
 
-    Signs are such that support for a claim is right of zero. The axis is linear up to 1 and logarithmic beyond, in the
-    unit of each comparison's metric. The shaded range covers differences that do not matter.
+    Signs are such that a positive difference favours the claim. The axis is linear up to 1 and logarithmic beyond, in
+    the unit of each comparison's metric. The shaded range covers differences that do not matter.
 
     Args:
         verdicts: result of :func:`nfpi.results.claims.judge_claims`, at least one row.
@@ -88,7 +88,7 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
         axes.axvline(0, color="black", linewidth=0.6, zorder=1)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("Difference in the metric's unit; right of zero supports the claim")
+        axes.set_xlabel("Difference in the metric's unit; a positive one favours the claim")
         _add_legend(figure, verdicts)
     return figure
 

@@ -56,6 +56,8 @@ class ImageFlow(Bijection):
             ValueError: z has another shape.
         """
         if z.dim() == 2 and z.shape[1] == math.prod(self.shape):
-            z = z.view(len(z), *self.shape)
-        self.check_images(z)
+            return z.view(len(z), *self.shape)
+        if z.dim() != 4 or tuple(z.shape[1:]) != self.shape:
+            expected = f"(B, {math.prod(self.shape)}) or (B, {', '.join(map(str, self.shape))})"
+            raise ValueError(f"expected latents {expected}, received {tuple(z.shape)}")
         return z

@@ -76,6 +76,8 @@ def _suggest_conversion(array: np.ndarray, tensor: bool) -> str:
         return f"; for black and white: 255 * images.{to_uint8}"
     if array.dtype.kind not in "fiu" or not array.size:
         return ""
+    if not np.isfinite(array).all():
+        return "; they contain NaN or infinity"
     low, high = float(array.min()), float(array.max())
     if array.dtype.kind == "f" and 0 <= low <= high <= 1:
         return f"; for values in [0, 1]: (255 * images).round().{to_uint8}"
@@ -124,7 +126,8 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None, 
             raise ValueError(f"{what}: expected 0 to {len(classes) - 1}, received {low if low < 0 else high}")
         return array.astype(np.int64)
     if not are_class_names(array):
-        advice = "; for whole numbers: labels.astype(int)" if array.dtype.kind in "fb" else ""
+        converted = "labels.long()" if isinstance(labels, torch.Tensor) else "np.asarray(labels).astype(int)"
+        advice = f"; for whole numbers: {converted}" if array.dtype.kind in "fb" else ""
         raise ValueError(f"{what}: expected indices or names of classes, received {array.dtype}{advice}")
     index_of = {name: index for index, name in enumerate(classes)}
     unknown = next((name for name in array.tolist() if name not in index_of), None)
@@ -160,9 +163,11 @@ def check_latents(latents: Any, shape: tuple[int, int, int]) -> torch.Tensor:
         raise ValueError(f"latents: expected {expected}, received {tuple(array.shape)}")
     if not len(array):
         raise ValueError("latents: expected at least one, received none")
+    with np.errstate(over="ignore"):  # infinity is reported below
+        array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
-        raise ValueError("latents: expected finite numbers, received NaN or infinity")
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).view(-1, *shape)
+        raise ValueError("latents: expected finite numbers in float32, received NaN or infinity")
+    return torch.from_numpy(array).view(-1, *shape)
 
 
 def check_temperature(temperature: Any) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from nfpi.results.costs import read_jobs
 from nfpi.results.layout import Column, Table
 
-_MB_PER_GB = 1024
+_MIB_PER_GIB = 1024
 _SHOWN_IN_MINUTES = 2 * 3600
 """Seconds below which the time of all jobs is shown in minutes."""
 
@@ -23,7 +23,7 @@ class Cost:
         jobs: number of jobs.
         seconds: total time.
         longest: time of the longest job, in seconds.
-        memory: maximum memory of a job, in MB.
+        memory: maximum memory of a job, in MiB.
     """
 
     stage: str
@@ -62,6 +62,6 @@ def lay_out_costs(costs: list[Cost]) -> Table:
         make_numeric_column("Jobs", "", [cost.jobs for cost in costs], 0),
         make_numeric_column("All jobs", "(min)" if is_short else "(h)", total, 1 if is_short else 2),
         make_numeric_column("Longest job", "(min)", [cost.longest / 60 for cost in costs], 1),
-        make_numeric_column("Most memory", "(GB)", [cost.memory / _MB_PER_GB for cost in costs], 1),
+        make_numeric_column("Most memory", "(GiB)", [cost.memory / _MIB_PER_GIB for cost in costs], 1),
     ]
     return Table(columns, [False] * len(costs), ["Wall-clock time of the last run of each job."])

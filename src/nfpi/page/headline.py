@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from statistics import fmean, stdev
@@ -16,6 +17,7 @@ from nfpi.results.html import HTML
 from nfpi.results.intervals import wilson_interval
 from nfpi.results.layout import count_decimals, typeset_weight
 from nfpi.results.recorded import RecordedRun
+from nfpi.results.summaries import Score, choose_best
 from nfpi.runs import BASELINE, Run
 
 
@@ -42,12 +44,15 @@ def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTabl
     """Select the main results of each data set.
 
     These are the accuracies of the best flow, of the classifiers trained on its samples, and of the best classifier
-    trained on real images; the best have the highest accuracy on the validation split.
+    trained on real images; the best are chosen on the validation split as in tables
+    (:func:`nfpi.results.summaries.choose_best`).
     """
     shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):
-        groups = _group_seeds(item for item in recorded if item.run.dataset == dataset and item.metrics)
-        flow = _find_best_run(groups, "validation_nf_acc")
+        of_dataset = [item for item in recorded if item.run.dataset == dataset]
+        groups = _group_seeds(item for item in of_dataset if item.metrics)
+        diverged = Counter(replace(item.run, seed=0) for item in of_dataset if item.divergence)
+        flow = _find_best_run(groups, diverged, "validation_nf_acc")
         if flow is not None:
             shown.append(_make_headline("nf_acc", flow, groups, tables))
             learners = [run for run in groups if run.classifier and run.augmentation is None and run.of_flow == flow]
@@ -56,14 +61,14 @@ def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTabl
                 for run in learners
                 if "cnn_acc" in groups[run][0].metrics
             ]
-        of_real_images = _find_best_run(groups, "validation_top1")
+        of_real_images = _find_best_run(groups, diverged, "validation_top1")
         if of_real_images is not None:
             shown.append(_make_headline("top1", of_real_images, groups, tables))
     return shown
 
 
 Groups = dict[Run, list[RecordedRun]]
-"""Recorded runs that differ only in the seed, keyed by the run with seed 0."""
+"""Runs with metrics that differ only in the seed, keyed by the run with seed 0."""
 
 
 def _group_seeds(recorded: Iterable[RecordedRun]) -> Groups:
@@ -81,11 +86,13 @@ def _compute_mean(members: Iterable[RecordedRun], name: str) -> float:
     return fmean(_list_values(members, name) or [math.nan])
 
 
-def _find_best_run(groups: Groups, name: str) -> Run | None:
-    """Return the run that is best on the validation split; the first of several equally good runs."""
-    scores = {run: _compute_mean(members, name) for run, members in groups.items()}
-    known = {run: score for run, score in scores.items() if not math.isnan(score)}
-    return max(known, key=lambda run: known[run]) if known else None
+def _find_best_run(groups: Groups, diverged: Mapping[Run, int], name: str) -> Run | None:
+    """Return the run that is best on the validation split, by the number of diverged seeds and the mean of others."""
+    runs = list(groups)
+    count = {run: diverged.get(run, 0) for run in runs}
+    scores = [Score(_compute_mean(groups[run], name), count[run], count[run] + len(groups[run])) for run in runs]
+    best = choose_best(scores, higher_is_better=metric(name).higher_is_better)
+    return None if best is None else runs[best]
 
 
 def _make_headline(name: str, run: Run, groups: Groups, tables: Sequence[ShownTable]) -> Headline:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.inputs import is_finite_number
 
 Scale = Literal["pairwise", "average"]
 
@@ -51,7 +52,12 @@ def kld_scale(kld: Tensor, scale: Scale) -> Tensor:
 
     Returns:
         (K, K), with an arbitrary 1 on the diagonal.
+
+    Raises:
+        ValueError: unknown scale.
     """
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale: expected 'pairwise' or 'average', received {scale!r}")
     classes = len(kld)
     identity = torch.eye(classes, dtype=torch.bool, device=kld.device)
     if scale == "average":
@@ -66,12 +72,16 @@ def separation_loss(prior: GaussianPrior, alpha: float = 10.0, scale: Scale = "p
 
     Args:
         prior: K Gaussians.
-        alpha: α.
+        alpha: α > 0.
         scale: definition of π.
 
     Returns:
         ().
+
+    Raises:
+        ValueError: α is not a finite positive number, or unknown scale.
     """
+    _check_alpha(alpha)
     kld = pairwise_kld(prior)
     terms = torch.exp(-kld / (kld_scale(kld, scale).detach() * alpha))
     return terms.sum() - terms.diagonal().sum()
@@ -85,7 +95,16 @@ def repulsion_kernel(kld: Tensor, alpha: float, scale: Scale) -> Tensor:
 
     Returns:
         (K, K); not finite where KLD_ij = 0 (identical classes) if π is pairwise.
+
+    Raises:
+        ValueError: α is not a finite positive number, or unknown scale.
     """
+    _check_alpha(alpha)
     denominator = kld_scale(kld, scale) * alpha
     kernel = torch.exp(-kld / denominator) / denominator
     return kernel.masked_fill(torch.eye(len(kld), dtype=torch.bool, device=kld.device), 0.0)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not (is_finite_number(alpha) and alpha > 0):
+        raise ValueError(f"alpha: expected a finite number above 0, received {alpha!r}")

@@ -99,8 +99,8 @@ def load_statistics(path: Path) -> ClassStatistics:
     check_record(_Header, header, path, "class statistics with their origin")
     try:
         _check_names(tensors, {"count", "mean", "variance"}, {"count", "mean", "variance", "covariance"})
-        _check_consistency(tensors)
         statistics = ClassStatistics(**tensors)
+        _check_consistency(tensors)
         statistics.check()
     except ValueError as error:
         raise FormatError(f"{path}: expected class statistics, received others ({error})") from None
@@ -118,18 +118,12 @@ def _check_names(tensors: Mapping[str, Tensor], required: set[str], known: set[s
 
 
 def _check_consistency(tensors: Mapping[str, Tensor]) -> None:
-    """Check the invariants of :class:`ClassStatistics` that its constructor does not check."""
-    count, mean, variance = (tensors[name] for name in ("count", "mean", "variance"))
-    if count.dim() != 1 or bool((count != count.round()).any()):
+    """Check the invariants of :class:`ClassStatistics` on values, which its constructor does not check."""
+    count, variance, covariance = tensors["count"], tensors["variance"], tensors.get("covariance")
+    if bool((count != count.round()).any()):
         raise ValueError("count: not K whole numbers")
-    if mean.dim() != 2 or len(mean) != len(count) or variance.shape != mean.shape:
-        shapes = tuple(count.shape), tuple(mean.shape), tuple(variance.shape)
-        raise ValueError(f"count, mean and variance: not of shapes (K,), (K, D) and (K, D) but {shapes}")
-    covariance = tensors.get("covariance")
     if covariance is None:
         return
-    if covariance.shape != (*mean.shape, mean.shape[1]):
-        raise ValueError(f"covariance: not of shape (K, D, D) but {tuple(covariance.shape)}")
     if not is_symmetric(covariance, _ROUNDING):
         raise ValueError("covariance: not symmetric")
     if not torch.allclose(covariance.diagonal(dim1=1, dim2=2), variance, rtol=_ROUNDING):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nfpi.linalg import is_symmetric, precise_dtype
+from nfpi.priors.inputs import check_label_range, check_labels, check_latents, is_finite_number
 
 _ASYMMETRY = 1e-5
 """Largest asymmetry of a covariance, relative to its largest element; rounding in float32 causes about 1e-6."""
@@ -23,7 +24,8 @@ class GaussianPrior:
         covariance: (K, D, D), the Σ_i themselves.
 
     Raises:
-        ValueError: shapes are inconsistent, or both or neither of variance and covariance are given.
+        ValueError: shapes are inconsistent, there is no class or no dimension, numbers are not floating-point, or both
+            or neither of variance and covariance are given.
     """
 
     def __init__(self, mean: Tensor, variance: Tensor | None = None, covariance: Tensor | None = None) -> None:
@@ -35,6 +37,11 @@ class GaussianPrior:
             raise ValueError(f"variance: expected {tuple(mean.shape)}, received {tuple(variance.shape)}")
         if covariance is not None and covariance.shape != (*mean.shape, mean.shape[1]):
             raise ValueError(f"covariance: expected {(*mean.shape, mean.shape[1])}, received {tuple(covariance.shape)}")
+        if not mean.numel():
+            raise ValueError(f"mean: expected (K, D) with K ≥ 1 and D ≥ 1, received {tuple(mean.shape)}")
+        for name, tensor in (("mean", mean), ("variance", variance), ("covariance", covariance)):
+            if tensor is not None and not tensor.is_floating_point():
+                raise ValueError(f"{name}: expected floating-point numbers, received {tensor.dtype}")
         self.mean = mean
         self._variance = variance
         self.covariance = covariance
@@ -126,8 +133,11 @@ class GaussianPrior:
 
         Returns:
             (B, K).
+
+        Raises:
+            ValueError: the latents have another shape.
         """
-        z = z.flatten(1)
+        z = check_latents(z, self.num_dimensions)
         dtype = precise_dtype(z.device)
         mean, normalizer = self.mean.to(dtype), self._log_normalizer.to(dtype)
         centre = mean.mean(0)
@@ -156,12 +166,19 @@ class GaussianPrior:
 
         Args:
             z: (B, D) or (B, C, H, W).
-            labels: (B,).
+            labels: (B,), integers in [0, K). On a GPU, their values are not checked, as this would wait for it.
 
         Returns:
             (B,).
+
+        Raises:
+            ValueError: latents or labels have another shape, or labels are not integers or, on the CPU, out of range.
         """
-        difference = z.flatten(1) - self.mean[labels]
+        z = check_latents(z, self.num_dimensions)
+        labels = check_labels(labels, len(z))
+        if labels.device.type == "cpu":
+            check_label_range(labels, self.num_classes)
+        difference = z - self.mean[labels]
         if self.covariance is None:
             scaled = difference * self._inverse_deviation[labels]
         else:
@@ -174,13 +191,21 @@ class GaussianPrior:
         """Draw z = μ_y + T Σ_y^{1/2} ε with ε ~ N(0, I).
 
         Args:
-            labels: (B,), the class of each sample.
-            temperature: T, factor of the standard deviations.
+            labels: (B,), the class of each sample, integers in [0, K).
+            temperature: T ≥ 0, factor of the standard deviations.
             generator: random number generator on the device of the prior; None: torch's default.
 
         Returns:
             (B, D).
+
+        Raises:
+            ValueError: labels have another shape, are not integers or out of range, or the temperature is not a finite
+                number of at least 0.
         """
+        labels = check_labels(labels)
+        check_label_range(labels, self.num_classes)
+        if not (is_finite_number(temperature) and temperature >= 0):
+            raise ValueError(f"temperature: expected a number of at least 0, received {temperature!r}")
         noise = torch.randn(
             len(labels),
             self.num_dimensions,

@@ -47,7 +47,12 @@ class ValueRange:
 
         Returns:
             self.
+
+        Raises:
+            ValueError: there are no values.
         """
+        if not values.numel():
+            raise ValueError("range: expected at least one value, received none")
         ends = torch.stack(values.detach().aminmax())
         if self.ends is not None:
             ends = torch.stack([torch.minimum(self.ends[0], ends[0]), torch.maximum(self.ends[1], ends[1])])
@@ -77,14 +82,28 @@ def mean_class_nll(prior: GaussianPrior, statistics: ClassStatistics) -> Tensor:
 
     Returns:
         (K,), nats.
+
+    Raises:
+        ValueError: shapes are inconsistent, covariances are full, or a class has fewer than two latents.
     """
+    if prior.is_full:
+        raise ValueError("likelihood of class statistics: expected diagonal covariances, received full ones")
+    if statistics.mean.shape != prior.mean.shape:
+        expected, received = tuple(prior.mean.shape), tuple(statistics.mean.shape)
+        raise ValueError(f"statistics: expected (K, D) = {expected}, received {received}")
+    statistics.check_counts()
     biased = statistics.variance * ((statistics.count - 1) / statistics.count)[:, None]
     distance = (biased + (statistics.mean - prior.mean).square()) / prior.variance
     return 0.5 * ((2 * torch.pi * prior.variance).log() + distance).sum(1)
 
 
 def repulsion(prior: GaussianPrior, weight: float, alpha: float = 10.0, scale: Scale = "pairwise") -> Tensor:
-    """Compute λ L_KLD = λ/(K(K−1)) Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eqs. 3 and 4, without gradients through π."""
+    """Compute λ L_KLD = λ/(K(K−1)) Σ_{i≠j} exp(−KLD_ij / (π_ij α)), Eqs. 3 and 4, without gradients through π.
+
+    Raises:
+        ValueError: there is only one class, α is not a finite positive number, or unknown scale.
+    """
+    _require_pairs(prior)
     classes = prior.num_classes
     return weight / (classes * (classes - 1)) * separation_loss(prior, alpha, scale)
 
@@ -105,12 +124,21 @@ def released_objective(
 
     Returns:
         ().
+
+    Raises:
+        ValueError: there is only one class, shapes are inconsistent, or a class has fewer than two latents.
     """
+    _require_pairs(prior)
     kld = pairwise_kld(prior)
     each_class = (kld.sum(0) + kld.sum(1)) / (prior.num_classes - 1)
     nll = (mean_class_nll(prior, statistics) * statistics.count).sum() / statistics.count.sum()
     separation = kld.sum() / (prior.mean.numel() * ValueRange().update(each_class).width)
     return nll / nll_range.width - kld_weight * separation
+
+
+def _require_pairs(prior: GaussianPrior) -> None:
+    if prior.num_classes < 2:
+        raise ValueError(f"the repulsion needs at least 2 classes, received {prior.num_classes}")
 
 
 class GaussianLearner(nn.Module):
@@ -136,8 +164,8 @@ class GaussianLearner(nn.Module):
         super().__init__()
         if initial.is_full:
             raise ValueError("gradient descent: expected diagonal covariances, received full ones")
-        if initial.num_classes < 2 and (config.weight > 0 or config.objective == "released"):
-            raise ValueError(f"the repulsion needs at least 2 classes, received {initial.num_classes}")
+        if config.weight > 0 or config.objective == "released":
+            _require_pairs(initial)
         initial.check()
         mean, variance = (tensor.detach().to(torch.float64, copy=True) for tensor in (initial.mean, initial.variance))
         if config.fit_variance:
@@ -177,6 +205,10 @@ class GaussianLearner(nn.Module):
         Args:
             statistics: statistics of all training latents.
             nll_range: range of −log p(x | y) of their images; required by the released objective.
+
+        Raises:
+            ValueError: the statistics are those of other classes or dimensions, a class has fewer than two latents, or
+                the range is missing.
         """
         prior = self()
         if self.config.objective == "equation_4":

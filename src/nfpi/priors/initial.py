@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 
 from nfpi.config.base import Start
@@ -24,8 +26,10 @@ def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> Gauss
         K diagonal Gaussians, float64.
 
     Raises:
-        ValueError: a class has no variance.
+        ValueError: unknown start, or a class has no variance.
     """
+    if start not in get_args(Start):
+        raise ValueError(f"start: expected one of {', '.join(get_args(Start))}, received {start!r}")
     statistics.check()
     mean = statistics.mean
     if start == "random":

@@ -57,12 +57,17 @@ class RepeatedFixedPoint(nn.Module):
         """Fit the Gaussians, starting from the current ones, see :func:`nfpi.priors.fit_fixed_point`.
 
         Args:
-            statistics: statistics of all training latents under the current flow.
+            statistics: statistics of all training latents under the current flow; without covariances, unless the
+                Gaussians are isotropic.
 
         Raises:
+            ValueError: the fit would have full covariances, shapes are inconsistent, or a class has fewer than two
+                latents.
             FixedPointDiverged: the iteration diverged; the Gaussians are unchanged.
         """
         config = self.config
+        if statistics.covariance is not None and not config.isotropic_variance:
+            raise ValueError("repeated fixed point: expected statistics without covariances, received full ones")
         result = fit_fixed_point(statistics, config, self.prior).warn_unless_converged()
         self.mean, self.variance = result.prior.mean, result.prior.variance
         separation = repulsion(result.prior, config.weight, config.alpha, config.scale)

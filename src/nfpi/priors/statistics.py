@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nfpi.priors.inputs import check_label_range, check_labels, check_latents
+
 
 class ClassStatistics:
     """Count, mean and unbiased variance (or covariance) of the latents of each class.
@@ -17,11 +19,16 @@ class ClassStatistics:
         mean: (K, D).
         variance: (K, D), with divisor N − 1.
         covariance: (K, D, D), with divisor N − 1, instead of or in addition to the variance.
+
+    Raises:
+        ValueError: shapes are inconsistent, there is no class or no dimension, or neither variance nor covariance is
+            given.
     """
 
     def __init__(
         self, count: Tensor, mean: Tensor, variance: Tensor | None = None, covariance: Tensor | None = None
     ) -> None:
+        _check_shapes(count, mean, variance, covariance)
         if variance is None:
             if covariance is None:
                 raise ValueError("expected variance or covariance")
@@ -35,9 +42,6 @@ class ClassStatistics:
         if covariance is not None:
             defined = torch.where(freedom[:, None, None] > 0, covariance.to(torch.float64), 0.0)
             self._scatter = defined * freedom[:, None, None]
-        for name, tensor in (("mean", self.mean), ("variance", self._squares)):
-            if tensor.dim() != 2 or len(tensor) != len(self.count):
-                raise ValueError(f"{name}: expected ({len(self.count)}, D), received {tuple(tensor.shape)}")
 
     @classmethod
     def empty(
@@ -47,7 +51,13 @@ class ClassStatistics:
         covariance: bool = False,
         device: torch.device | str = "cpu",
     ) -> ClassStatistics:
-        """Create statistics without any latents."""
+        """Create statistics without any latents.
+
+        Raises:
+            ValueError: there is no class or no dimension.
+        """
+        if num_classes < 1 or num_dimensions < 1:
+            raise ValueError(f"statistics: expected K ≥ 1 and D ≥ 1, received {num_classes} and {num_dimensions}")
         zeros = torch.zeros(num_classes, num_dimensions, dtype=torch.float64, device=device)
         full = zeros.new_zeros(num_classes, num_dimensions, num_dimensions) if covariance else None
         return cls(zeros.new_zeros(num_classes), zeros, zeros.clone(), full)
@@ -60,12 +70,23 @@ class ClassStatistics:
 
         Args:
             z: (N, D) or (N, C, H, W).
-            y: (N,), labels.
+            y: (N,), labels, integers in [0, K).
             num_classes: K; None: the largest label plus one.
             covariance: whether to compute full covariances.
+
+        Raises:
+            ValueError: latents or labels have another shape, labels are not integers or out of range, or there are none
+                to tell K.
+            FloatingPointError: a latent is not finite.
         """
-        classes = num_classes if num_classes is not None else int(y.max()) + 1
-        return cls.empty(classes, z.flatten(1).shape[1], covariance, z.device).update(z, y)
+        if z.dim() < 2:
+            raise ValueError(f"latents: expected (N, D) or (N, C, H, W), received shape {tuple(z.shape)}")
+        y = check_labels(y, len(z))
+        if num_classes is None:
+            if not len(y):
+                raise ValueError("labels: expected at least one, or the number of classes, received none")
+            num_classes = max(1, int(y.max()) + 1)
+        return cls.empty(num_classes, z.flatten(1).shape[1], covariance, z.device).update(z, y)
 
     @property
     def num_classes(self) -> int:
@@ -90,21 +111,19 @@ class ClassStatistics:
 
         Args:
             z: (B, D) or (B, C, H, W).
-            y: (B,), labels.
+            y: (B,), labels, integers in [0, K).
 
         Returns:
             self.
 
         Raises:
-            ValueError: a label is out of range or the latents have another size.
+            ValueError: latents or labels have another shape, or labels are not integers or out of range.
             FloatingPointError: a latent is not finite.
         """
-        z = z.detach().flatten(1).to(self.mean.device).to(torch.float64)  # in this order: MPS has no float64
-        y = y.to(self.mean.device)
-        if z.shape[1] != self.mean.shape[1]:
-            raise ValueError(f"latents: expected D = {self.mean.shape[1]}, received {z.shape[1]}")
-        if len(y) and (int(y.min()) < 0 or int(y.max()) >= self.num_classes):
-            raise ValueError(f"labels: expected 0…{self.num_classes - 1}, received {int(y.min())}…{int(y.max())}")
+        z = check_latents(z.detach(), self.mean.shape[1])
+        y = check_labels(y, len(z)).to(self.mean.device)
+        check_label_range(y, self.num_classes)
+        z = z.to(self.mean.device).to(torch.float64)  # in this order: MPS has no float64
         if not torch.isfinite(z).all():
             raise FloatingPointError("latents: a value is not finite")
         if not len(y):
@@ -156,14 +175,37 @@ class ClassStatistics:
         Raises:
             ValueError: a class has fewer than two latents or a constant dimension, or a number is not finite.
         """
-        for name, tensor in (("count", self.count), ("mean", self.mean), ("variance", self._squares)):
-            if not tensor.isfinite().all():
+        named = (("count", self.count), ("mean", self.mean), ("variance", self._squares), ("covariance", self._scatter))
+        for name, tensor in named:
+            if tensor is not None and not tensor.isfinite().all():
                 raise ValueError(f"{name}: a number is not finite")
-        if bool((self.count < 2).any()):
-            worst = int(self.count.argmin())
-            raise ValueError(f"class {worst}: its variance needs at least 2 samples, received {int(self.count[worst])}")
+        self.check_counts()
         flat = (self._squares <= 0).nonzero()
         if len(flat):
             place, variance = tuple(flat[0].tolist()), float(self.variance[tuple(flat[0])])
             reason = "does not vary (variance 0)" if variance == 0 else f"has the variance {variance:g}"
             raise ValueError(f"class {place[0]}: dimension {place[1]} {reason}")
+
+    def check_counts(self) -> None:
+        """Check that all classes have a variance.
+
+        Raises:
+            ValueError: a class has fewer than two latents.
+        """
+        if bool((self.count < 2).any()):
+            worst = int(self.count.argmin())
+            raise ValueError(f"class {worst}: its variance needs at least 2 samples, received {int(self.count[worst])}")
+
+
+def _check_shapes(count: Tensor, mean: Tensor, variance: Tensor | None, covariance: Tensor | None) -> None:
+    """Raise ValueError unless the shapes are (K,), (K, D), (K, D) and (K, D, D) with K and D of at least 1."""
+    if count.dim() != 1 or not len(count):
+        raise ValueError(f"count: expected (K,) with K ≥ 1, received {tuple(count.shape)}")
+    if mean.dim() != 2 or len(mean) != len(count) or not mean.numel():
+        raise ValueError(f"mean: expected ({len(count)}, D), received {tuple(mean.shape)}")
+    for name, tensor, expected in (
+        ("variance", variance, mean.shape),
+        ("covariance", covariance, (*mean.shape, mean.shape[1])),
+    ):
+        if tensor is not None and tensor.shape != expected:
+            raise ValueError(f"{name}: expected {tuple(expected)}, received {tuple(tensor.shape)}")

@@ -111,7 +111,8 @@ def _make_row(
     common = _find_common_seeds(first, second)
     if result.test == "McNemar" and comparison.metric != DIVERGENCE:
         common = common[:1]  # only the images of one seed are compared
-    verdict = _judge_comparison(first, second, comparison, result, p_adjusted)
+    of_seeds = _judge_values(comparison, result, p_adjusted)
+    verdict = _consider_diverged(of_seeds, first, second, comparison)
     paper = comparison.paper_difference
     return {
         "dataset": first.row.dataset if first.row is not None else "",
@@ -131,13 +132,14 @@ def _make_row(
         "std": result.std,
         "p_value": result.p_value,
         "p_adjusted": p_adjusted,
-        "seeds": result.seeds if common else 0,
+        "seeds": result.seeds,
         "planned_seeds": first.planned,
         "first_diverged": len(first.diverged),
         "second_diverged": len(second.diverged),
         "paper_difference": first.paper - second.paper if paper is None else paper,
         "verdict": verdict,
-        "seeds_needed": _compute_seeds_needed(comparison, result, num_tests) if verdict == "inconclusive" else None,
+        # None if only diverged runs make the comparison inconclusive, which more seeds may not change
+        "seeds_needed": _compute_seeds_needed(comparison, result, num_tests) if of_seeds == "inconclusive" else None,
     }
 
 
@@ -192,16 +194,17 @@ def _find_run(side: Side, name: str, seed: int) -> Run:
     return next(run for run in runs if run.seed == seed)
 
 
-def _judge_comparison(
-    first: Side, second: Side, comparison: ClaimComparison, result: Comparison, p_adjusted: float
-) -> Verdict:
-    """Return the verdict of one comparison."""
+def _judge_values(comparison: ClaimComparison, result: Comparison, p_adjusted: float) -> Verdict:
+    """Return the verdict of one comparison from the seeds that both sides have."""
     sign = -1.0 if comparison.direction == "less" else 1.0
     low, high = sorted((sign * result.low, sign * result.high))
     if comparison.direction == "not_less":
-        verdict = judge_non_inferiority(low, high, comparison.smallest_effect)
-    else:
-        verdict = judge_difference(sign * result.difference, high, p_adjusted, comparison.smallest_effect)
+        return judge_non_inferiority(low, high, comparison.smallest_effect)
+    return judge_difference(sign * result.difference, high, p_adjusted, comparison.smallest_effect)
+
+
+def _consider_diverged(verdict: Verdict, first: Side, second: Side, comparison: ClaimComparison) -> Verdict:
+    """Return the verdict of one comparison that also considers its diverged runs."""
     ran = first.ran if second.constant is not None else first.ran & second.ran
     return judge_with_diverged(
         verdict,
@@ -217,10 +220,13 @@ def _compute_seeds_needed(comparison: ClaimComparison, result: Comparison, num_t
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
     effect to detect is the distance of the observed difference from the farther of these two, but at most the smallest
-    effect if this is not 0. For claims of non-inferiority, the effect to detect is the smallest effect.
+    effect if this is not 0. For claims of non-inferiority, which are judged by unadjusted intervals, the effect to
+    detect is the smallest effect.
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
-    if comparison.direction == "not_less" or math.isnan(result.difference):
+    if comparison.direction == "not_less":
+        needed = compute_seeds_needed(result.std, smallest, level=SIGNIFICANCE_LEVEL)
+    elif math.isnan(result.difference):
         needed = compute_seeds_needed(result.std, smallest, level=level)
     else:
         difference = -result.difference if comparison.direction == "less" else result.difference

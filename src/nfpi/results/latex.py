@@ -27,8 +27,11 @@ _BOLD = 1.15
 """Relative width of a bold letter."""
 _GAP = 3.0
 r"""Half the space between columns, in points (``\tabcolsep``)."""
-_LONGEST_LABEL = 0.4
-"""Maximum width of a column of text, as a share of the text width; longer cells are broken into lines."""
+_LABEL_WIDTHS = (0.4, 0.3, 0.25, 0.2)
+"""Maximum widths of a column of text, as shares of the text width; longer cells are broken into lines. The first with
+which a table fits is used."""
+_SAFE = 0.95
+"""Share of the text width that labels are narrowed to, as widths are estimated."""
 
 _ABBREVIATIONS = {"difference": "diff."}
 """Abbreviated headings of columns in a group."""
@@ -55,7 +58,7 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
     r"""Return the table as LaTeX for ``\input``, in ASCII, at most as wide as the text.
 
     The font is the largest in which the table fits; if even the smallest is too wide, the metrics are split over
-    several tabulars, one below the other. The only required package is booktabs.
+    several tabulars, one below the other, and labels are broken into more lines. The only required package is booktabs.
 
     Raises:
         TableError: a column is missing.
@@ -65,7 +68,7 @@ def to_latex(frame: pd.DataFrame, title: str) -> str:
 
 def table_to_latex(table: Table, title: str) -> str:
     """Return a laid-out table as LaTeX, see :func:`to_latex`."""
-    size, panels = _fit_to_text_width(table)
+    size, panels, label_width = _fit_to_text_width(table)
     lines = [
         *_format_comments(title),
         *_format_comments(" ".join(table.notes)),
@@ -74,7 +77,7 @@ def table_to_latex(table: Table, title: str) -> str:
     ]
     for index, panel in enumerate(panels):
         lines += [r"\par\medskip\noindent"] if index else []
-        lines += _format_tabular(panel)
+        lines += _format_tabular(panel, label_width)
     return "\n".join([*lines, r"\endgroup"]) + "\n"
 
 
@@ -86,11 +89,21 @@ def escape(text: str) -> str:
 # ---- widths ------------------------------------------------------------------------------------------------
 
 
-def _fit_to_text_width(table: Table) -> tuple[str, list[Table]]:
-    """Choose the font size, and split the table into tabulars that fit the width of the text."""
+def _fit_to_text_width(table: Table) -> tuple[str, list[Table], float]:
+    """Choose the font size and the width of labels, and split the table into tabulars no wider than the text."""
     for size, factor in _SIZES.items():
-        if _estimate_width(table, factor) <= TEXT_WIDTH:
-            return size, [table]
+        if _estimate_width(table, factor, _LABEL_WIDTHS[0]) <= TEXT_WIDTH:
+            return size, [table], _LABEL_WIDTHS[0]
+    size, factor = list(_SIZES.items())[-1]
+    for label_width in _LABEL_WIDTHS:
+        panels = _split_metrics(table, factor, label_width)
+        if all(_estimate_width(panel, factor, label_width) <= _SAFE * TEXT_WIDTH for panel in panels):
+            break
+    return size, panels, label_width
+
+
+def _split_metrics(table: Table, factor: float, label_width: float) -> list[Table]:
+    """Split the metrics of a table over several tabulars, as few as the width of the text permits."""
     run_columns = [column for column in table.columns if not column.group]
     panels: list[Table] = []
     for columns in table.groups:
@@ -98,36 +111,38 @@ def _fit_to_text_width(table: Table) -> tuple[str, list[Table]]:
             continue
         if panels:
             wider = replace(panels[-1], columns=[*panels[-1].columns, *columns])
-            if _estimate_width(wider, factor) <= TEXT_WIDTH:
+            if _estimate_width(wider, factor, label_width) <= TEXT_WIDTH:
                 panels[-1] = wider
                 continue
         panels.append(replace(table, columns=[*run_columns, *columns]))
-    return size, panels or [table]
+    return panels or [table]
 
 
-def _estimate_width(table: Table, factor: float) -> float:
+def _estimate_width(table: Table, factor: float, label_width: float) -> float:
     """Estimate the width of a tabular, in points."""
     total = 0.0
     for columns in table.groups:
         is_group = len(columns) > 1
-        widths = [_estimate_column_width(column, is_group, factor, table.best) for column in columns]
+        widths = [_estimate_column_width(column, is_group, factor, table.best, label_width) for column in columns]
         group_width = factor * _estimate_cell_width(columns[0].name) if is_group else 0.0
         total += max(sum(widths), group_width)
     return 1.04 * total + 2 * _GAP * (len(table.columns) - 1)
 
 
-def _estimate_column_width(column: Column, is_in_group: bool, factor: float, best: Sequence[bool]) -> float:
+def _estimate_column_width(
+    column: Column, is_in_group: bool, factor: float, best: Sequence[bool], label_width: float
+) -> float:
     headings = [_ABBREVIATIONS.get(column.heading, column.heading)] if is_in_group else _format_headings(column)
     cells = [_estimate_cell_width(cell) * (_BOLD if bold else 1) for cell, bold in zip(column.cells, best, strict=True)]
     width = factor * max(*map(_estimate_cell_width, headings), *cells, 0.0)
-    return min(width, _LONGEST_LABEL * TEXT_WIDTH) if _is_long(column) else width
+    return min(width, label_width * TEXT_WIDTH) if _is_long(column, label_width) else width
 
 
 def _estimate_cell_width(cell: str) -> float:
     """Estimate the width of a cell at normal size, in points."""
     value, _, interval = cell.partition(r"\(^{")
-    above = interval.partition("}")[0]
-    return sum(_WIDTHS.get(letter, 5.0) for letter in _replace_commands(value)) + 4.0 * len(above)
+    above, behind = interval.partition("}")[0], interval.partition(r"\)")[2]
+    return sum(_WIDTHS.get(letter, 5.0) for letter in _replace_commands(value + behind)) + 4.0 * len(above)
 
 
 def _replace_commands(cell: str) -> str:
@@ -139,13 +154,15 @@ def _replace_commands(cell: str) -> str:
 # ---- tabulars ----------------------------------------------------------------------------------------
 
 
-def _format_tabular(table: Table) -> list[str]:
-    lines = [rf"\begin{{tabular}}{{@{{}}{''.join(map(_choose_alignment, table.columns))}@{{}}}}", r"\toprule"]
+def _format_tabular(table: Table, label_width: float) -> list[str]:
+    alignments = "".join(_choose_alignment(column, label_width) for column in table.columns)
+    lines = [rf"\begin{{tabular}}{{@{{}}{alignments}@{{}}}}", r"\toprule"]
     lines += _format_header(table)
     lines.append(r"\midrule")
     for cells, best in zip(table.rows, table.best, strict=True):
-        row = [_allow_line_breaks(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
-        lines.append(" & ".join(rf"\textbf{{{cell}}}" if best and cell else cell for cell in row) + r" \\")
+        row = [rf"\textbf{{{cell}}}" if best and cell else cell for cell in cells]
+        row = [_allow_line_breaks(column, cell, label_width) for column, cell in zip(table.columns, row, strict=True)]
+        lines.append(" & ".join(row) + r" \tabularnewline")  # \raggedright gives \\ another meaning
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
@@ -173,20 +190,20 @@ def _format_headings(column: Column) -> Sequence[str]:
     return column.group or column.heading, column.unit
 
 
-def _choose_alignment(column: Column) -> str:
+def _choose_alignment(column: Column, label_width: float) -> str:
     if column.is_numeric:
         return "r"
-    return rf"p{{{_LONGEST_LABEL}\linewidth}}" if _is_long(column) else "l"
+    return rf"p{{{label_width}\linewidth}}" if _is_long(column, label_width) else "l"
 
 
-def _is_long(column: Column) -> bool:
-    """Return whether a column of text is broken into lines at every font size."""
+def _is_long(column: Column, label_width: float) -> bool:
+    """Return whether a column of text is too wide for one line even at the smallest size; it is broken at all sizes."""
     width = min(_SIZES.values()) * max(map(_estimate_cell_width, column.cells))
-    return not column.is_numeric and width > _LONGEST_LABEL * TEXT_WIDTH
+    return not column.is_numeric and width > label_width * TEXT_WIDTH
 
 
-def _allow_line_breaks(column: Column, cell: str) -> str:
-    return rf"\raggedright {cell}" if cell and _is_long(column) else cell
+def _allow_line_breaks(column: Column, cell: str, label_width: float) -> str:
+    return rf"\raggedright {cell}" if cell and _is_long(column, label_width) else cell
 
 
 def _format_comments(text: str) -> Iterable[str]:

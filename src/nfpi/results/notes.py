@@ -49,10 +49,10 @@ def compose_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> l
         sentences += _describe_choice(frame)
     sentences += _describe_comparisons(frame, shown)
     if (frame["status"] == "cited").any():
-        sentences.append("Rows without λ and seeds are cited; they have values where a source is known.")
+        sentences.append("Cited rows have only published values, where a source is known.")
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
     if compared:
-        in_points = ", in points" if all(entry.unit == "%" for entry in compared) else ""
+        in_points = ", in percentage points" if all(entry.unit == "%" for entry in compared) else ""
         of_flows = " (large flow, 500 epochs)" if {*_FLOW_METRICS} & {entry.name for entry in compared} else ""
         sentences.append(f"Difference: ours − the paper's{of_flows}{in_points}.")
     return sentences
@@ -65,7 +65,7 @@ def _describe_runs(frame: pd.DataFrame, names: list[str]) -> str:
         return f"One run per row{where} (n = 1 seed)."
     if frame[[f"{name}_std" for name in names]].notna().any(axis=None):
         return f"Mean ± standard deviation over n {'seeds' if seeds is None else f'= {seeds} seeds'}{where}."
-    return f"Measured{where}."
+    return f"Measured{where}." if frame[names].notna().any(axis=None) else f"No results{where} yet."
 
 
 def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -> Iterator[str]:
@@ -104,12 +104,12 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
     tests = dict.fromkeys(
         test for entry in compared for test in frame.loc[is_compared(frame, entry.name), f"{entry.name}_test"]
     )
-    best = "best row of its column" + ("" if find_shared_dataset(frame) is not None else " on its data set")
-    how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows"
+    where = "" if find_shared_dataset(frame) is not None else " on its data set"
+    how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows and all metrics"
     if any(is_equal_to_best(frame, entry.name).any() for entry in compared):
-        yield f"†: does not differ from the {best} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
+        yield f"†: does not differ from the best of its column{where} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
     else:
-        yield f"All values differ from the {best} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
+        yield f"Each other value differs from the best of its column{where} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
     others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
     for where, entries in (
         ("", [entry for entry in others if entry not in compared]),
@@ -123,6 +123,6 @@ def _has_uncompared_rows(frame: pd.DataFrame, entry: Metric) -> bool:
     """Return whether a metric by which rows can be ranked has values that were not compared."""
     if entry.higher_is_better is None:
         return False
-    others = frame[entry.name].notna() & ~is_compared(frame, entry.name)
-    several = frame[frame[entry.name].notna()].groupby("dataset").size() > 1
-    return bool(others.any() and several.any())
+    known = frame[entry.name].notna()
+    rows_on_dataset = known.groupby(frame["dataset"]).transform("sum")
+    return bool((known & ~is_compared(frame, entry.name) & (rows_on_dataset > 1)).any())

@@ -13,11 +13,11 @@ from nfpi.results.records import MetricsError, describe_divergence, read_record
 from nfpi.runs import COMMON_SPLITS, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product, read_manifest
 
-OUTDATED = "made from other images than the present data set: `snakemake all` with its seed makes it again"
+OUTDATED = "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
 """Explanation of an outdated run."""
 
-_NOT_SETTINGS = ("compared", "classes")
-"""Keys of a record's `settings` that hold measurements or data, not settings."""
+_NOT_SETTINGS = ("compared", "data.classes")
+"""Dotted names of a record's `settings` that hold measurements or data, not settings."""
 _FILE = "metrics.json"
 _DATA = "data"
 """Product of the stages that write the splits of a data set."""
@@ -133,7 +133,7 @@ def _flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     if not isinstance(settings, Mapping):
         return
     for key, value in settings.items():
-        if key in _NOT_SETTINGS:
+        if f"{prefix}{key}" in _NOT_SETTINGS:
             continue
         if isinstance(value, Mapping) and value:
             yield from _flatten(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Rows of a table, with the runs that they summarise."""
+"""Rows of the tables of the config, with the runs that they summarise."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from nfpi.config.metrics import ACCURACIES
+from nfpi.config.settings import Config
 from nfpi.runs import Run, name_in_files, name_in_python
 
 
@@ -87,6 +88,37 @@ class TableRow:
             return cls(**values)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"row of a table: expected its fields, received {dict(record)} ({error})") from None
+
+
+def list_table_rows(config: Config, table: str) -> list[TableRow]:
+    """Return one row for each experiment and λ, by ascending λ, including those that `best_only` hides.
+
+    Args:
+        config: the settings.
+        table: name of a table.
+    """
+    rows = []
+    for index, experiment in enumerate(config.tables[table].experiments):
+        weights: Sequence[float | None] = experiment.weights or [None]
+        for weight in weights:
+            pairs = config.list_runs(experiment, weight)
+            of_flow = () if config.learns_from_real_images(experiment) else tuple(flow for flow, _ in pairs)
+            rows.append(
+                TableRow(
+                    experiment=index,
+                    label=experiment.label,
+                    dataset=experiment.dataset,
+                    flow=experiment.flow if experiment.prior is not None else None,
+                    prior=experiment.prior,
+                    weight=weight if experiment.lambdas else None,
+                    has_other_weights=len(weights) > 1,
+                    classifier=experiment.classifier,
+                    augmentation=experiment.augmentation if experiment.classifier is not None else None,
+                    flow_runs=of_flow,
+                    classifier_runs=tuple(classifier for _, classifier in pairs if classifier is not None),
+                )
+            )
+    return rows
 
 
 def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from nfpi.config.claims import DIVERGENCE, ComparedRow, name_of
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import METRICS, metric
+from nfpi.config.metrics import METRICS, VALIDATION_PREFIX, metric
 from nfpi.results.predictions import Predictions
 from nfpi.results.rows import TableRow
-from nfpi.results.summaries import TableError, select_values, split_by_outcome
+from nfpi.results.summaries import Score, TableError, choose_best, select_values, split_by_outcome
 from nfpi.results.tables import accuracy_table
 from nfpi.runs import Run
 
@@ -124,11 +124,8 @@ def _choose_row(
         return best or (by_weight[0] if len(by_weight) == 1 else _choose_first_if_all_diverged(by_weight, evidence))
     if compared.weight == "inner_best":
         inner = by_weight[1:-1]
-        scored = [(_compute_validation_score(*pair, name, evidence), pair) for pair in inner]
-        known = [(score, pair) for score, pair in scored if not math.isnan(score)]
-        # As in tables: if most seeds diverged, the mean over the others is biased.
-        steady = [(score, pair) for score, pair in known if _compute_diverged_share(pair[0], evidence) <= 0.5] or known
-        return max(steady, key=lambda pair: pair[0])[1] if steady else _choose_first_if_all_diverged(inner, evidence)
+        index = _choose_by_validation(inner, name, evidence)
+        return inner[index] if index is not None else _choose_first_if_all_diverged(inner, evidence)
     return next((pair for pair in by_weight if (pair[0].weight or 0.0) == compared.weight), None)
 
 
@@ -136,24 +133,28 @@ def _choose_first_if_all_diverged(
     candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
     """Return the first row if all rows diverged at all seeds; None if a run did not diverge, or there are no runs."""
-    return candidates[0] if all(_compute_diverged_share(row, evidence) == 1 for row, _ in candidates) else None
+    return candidates[0] if all(_is_diverged(row, evidence) for row, _ in candidates) else None
 
 
-def _compute_diverged_share(row: TableRow, evidence: Evidence) -> float:
-    """Return the share of diverged runs; 0 without runs."""
-    measured, diverged, _ = split_by_outcome(evidence.metrics, row)
-    seeds: int = measured["seed"].nunique()
-    return len(diverged) / max(1, seeds)
+def _is_diverged(row: TableRow, evidence: Evidence) -> bool:
+    """Return whether a row has runs, and all diverged."""
+    _, diverged, finished = split_by_outcome(evidence.metrics, row)
+    return finished.empty and not diverged.empty
 
 
-def _compute_validation_score(row: TableRow, line: dict[Any, Any], name: str, evidence: Evidence) -> float:
-    """Return the validation score (higher is better) of an inner λ.
+def _choose_by_validation(
+    candidates: list[tuple[TableRow, dict[Any, Any]]], name: str, evidence: Evidence
+) -> int | None:
+    """Return the index of the row that is best on the validation split; None if no row has a value there.
 
-    It is the compared metric on the validation split, or if there is none, the metric by which the table chooses λ.
+    λ is chosen by the compared metric on the validation split, or if there is none, by that of the table.
     """
-    on_validation = f"validation_{name}"
-    chosen_by, mean = line["chosen_by"], float(line["validation"])
-    if on_validation in METRICS:
-        _, _, finished = split_by_outcome(evidence.metrics, row)
-        chosen_by, mean = on_validation, float(select_values(finished, on_validation)["value"].mean())
-    return -mean if metric(chosen_by).higher_is_better is False else mean
+    chosen_by, is_of_table = f"{VALIDATION_PREFIX}{name}", False
+    if chosen_by not in METRICS:
+        chosen_by, is_of_table = candidates[0][1]["chosen_by"], True  # the same for all λ of an experiment
+    scores = []
+    for row, line in candidates:
+        measured, diverged, finished = split_by_outcome(evidence.metrics, row)
+        mean = line["validation"] if is_of_table else select_values(finished, chosen_by)["value"].mean()
+        scores.append(Score(float(mean), len(diverged), measured["seed"].nunique()))
+    return choose_best(scores, higher_is_better=metric(chosen_by).higher_is_better)

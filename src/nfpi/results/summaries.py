@@ -1,9 +1,9 @@
-"""Summary of a metric over the seeds of a row: values, mean, standard deviation and 95 % confidence interval."""
+"""Summary of a metric over seeds: values, mean, standard deviation and 95 % interval; choice of the best λ by it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,40 @@ class Summary:
     def count(self) -> int | None:
         """Number of seeds; None without values."""
         return len(self.values) or None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score of one λ, over its seeds.
+
+    Attributes:
+        mean: mean of the metric by which λ is chosen, over the seeds that did not diverge; NaN without values.
+        diverged: number of seeds that diverged.
+        ended: number of seeds that diverged or have metrics.
+    """
+
+    mean: float
+    diverged: int
+    ended: int
+
+
+def choose_best(scores: Sequence[Score], *, higher_is_better: bool | None) -> int | None:
+    """Choose the best of several λ.
+
+    A λ at which more than half of the seeds diverged is chosen only if no other λ is left: the mean over its remaining
+    seeds is biased.
+
+    Args:
+        scores: scores of the λ.
+        higher_is_better: direction of the metric; None counts as true.
+
+    Returns:
+        The index of the best score, the first of equal ones; None if no λ has a score.
+    """
+    known = [index for index, score in enumerate(scores) if not math.isnan(score.mean)]
+    steady = [index for index in known if scores[index].diverged <= 0.5 * scores[index].ended]
+    sign = -1 if higher_is_better is False else 1
+    return max(steady or known, key=lambda index: sign * scores[index].mean, default=None)
 
 
 def split_by_outcome(metrics: pd.DataFrame, row: TableRow) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -19,7 +19,7 @@ from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, list_comput
 from nfpi.results.comparisons import RunPredictions, compare_with_best
 from nfpi.results.csv_files import read_csv, read_header
 from nfpi.results.rows import TableRow, list_runs_to_compare
-from nfpi.results.summaries import Summary, TableError, split_by_outcome, summarize
+from nfpi.results.summaries import Score, Summary, TableError, choose_best, split_by_outcome, summarize
 from nfpi.runs import format_weight
 
 ROW_COLUMNS = {
@@ -112,8 +112,7 @@ def accuracy_table(
     """Make a table of metrics over seeds beside the paper's numbers, followed by the cited work.
 
     A row whose runs have no metrics has the status `missing`. Diverged seeds are counted in `status`, and excluded from
-    means and from the choice of λ; a λ at which more than half of the seeds diverged is chosen only if no other λ is
-    left.
+    means; λ is chosen by :func:`nfpi.results.summaries.choose_best`.
 
     Args:
         metrics: result of :func:`nfpi.results.collect.collect`, in any order.
@@ -187,14 +186,16 @@ class _Row:
         cells: cells by column.
         summaries: summaries of its metrics, by name.
         validation: summary of the validation metric by which λ is chosen.
-        diverged: share of diverged seeds.
+        ended: number of seeds with metrics or a divergence.
+        diverged: number of diverged seeds.
         folder: folder of one of its runs, for error messages.
     """
 
     cells: dict[str, Any]
     summaries: dict[str, Summary]
     validation: Summary
-    diverged: float
+    ended: int
+    diverged: int
     folder: str
 
 
@@ -235,7 +236,7 @@ def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known:
             f"paper_{name}": paper,
             f"{name}_difference": ours.mean - paper,
         }
-    return _Row(cells, summaries, validation, len(diverged) / seeds if seeds else 0.0, row.runs[-1].folder)
+    return _Row(cells, summaries, validation, seeds, len(diverged), row.runs[-1].folder)
 
 
 def _require_metric(finished: pd.DataFrame, name: str) -> None:
@@ -255,7 +256,7 @@ def _require_metric(finished: pd.DataFrame, name: str) -> None:
 
 
 def _mark_best(experiment_rows: list[_Row], *, must_have_values: bool) -> None:
-    """Mark the row that is best on the validation split, the first of equal ones.
+    """Mark the row that is best on the validation split.
 
     Raises:
         TableError: with `must_have_values`, a row has metrics but no validation value.
@@ -268,10 +269,13 @@ def _mark_best(experiment_rows: list[_Row], *, must_have_values: bool) -> None:
                 raise TableError(f"{row.folder}: best_by: {expected}, received none: {_MEASURE_AGAIN}")
     for row in experiment_rows:
         row.cells["candidates"] = len(scored)
-    steady = [row for row in scored if row.diverged <= 0.5] or scored
-    if steady:
-        sign = -1 if metric(steady[0].cells["chosen_by"]).higher_is_better is False else 1
-        max(steady, key=lambda row: sign * row.validation.mean).cells["best"] = True
+    if not scored:
+        return
+    higher_is_better = metric(scored[0].cells["chosen_by"]).higher_is_better
+    scores = [Score(row.validation.mean, row.diverged, row.ended) for row in scored]
+    best = choose_best(scores, higher_is_better=higher_is_better)
+    if best is not None:
+        scored[best].cells["best"] = True
 
 
 def _make_cited_rows(label: str, reference: pd.DataFrame) -> list[dict[str, Any]]:

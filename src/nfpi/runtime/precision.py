@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,8 +16,8 @@ _LOWEST_CAPABILITY = 8
 def choose_precision(wanted: str, device: torch.device) -> str:
     """Choose the training precision on a device.
 
-    `auto` is bf16-mixed on a GPU that computes bfloat16 in hardware, and float32 on all other devices. It never means
-    TF32, as NVIDIA GPUs with TF32 (compute capability 8.0 and above) also have bfloat16. On a CPU, float32 is
+    `auto` is bf16-mixed on a CUDA GPU that computes bfloat16 in hardware, and float32 on all other devices. It never
+    means TF32, as NVIDIA GPUs with TF32 (compute capability 8.0 and above) also have bfloat16. On a CPU, float32 is
     reproducible bit for bit; bf16-mixed must be requested, and is faster only with AVX512-BF16 or AMX.
 
     Args:
@@ -61,19 +62,15 @@ def full_precision() -> Iterator[None]:
     Predictions, bits/dim, latents and images of a flow are computed this way: bfloat16 in the coupling networks would
     change the inverse of a latent by up to a tenth of the pixel range.
     """
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     mixed = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    for kind in mixed:
-        torch.set_autocast_enabled(kind, False)
-    try:
-        yield
-    finally:
+    with _set_float32_precision(tf32_convolutions=False, products="highest"):
         for kind in mixed:
-            torch.set_autocast_enabled(kind, True)
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
+            torch.set_autocast_enabled(kind, False)
+        try:
+            yield
+        finally:
+            for kind in mixed:
+                torch.set_autocast_enabled(kind, True)
 
 
 @contextmanager
@@ -100,12 +97,51 @@ def tensor_float32() -> Iterator[None]:
 
     The 1×1 convolutions of a flow are computed as matrix products, so they stay in full float32.
     """
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = True
+    with _set_float32_precision(tf32_convolutions=True):
+        yield
+
+
+@contextmanager
+def _set_float32_precision(*, tf32_convolutions: bool, products: str | None = None) -> Iterator[None]:
+    """Set the precision of float32 convolutions, and that of matrix products unless `products` is None.
+
+    torch has two interfaces for it, and refuses to read the older one once a caller has used the newer one.
+    """
+    try:
+        before = (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())
+    except RuntimeError:
+        before = None
+    if before is None:
+        kinds: Any = torch.backends  # its newer settings have no type hints
+        backends = [(kinds.cudnn.conv, "tf32" if tf32_convolutions else "ieee")]
+        if products is not None:
+            backends += [(one, "ieee") for one in (kinds.cuda.matmul, kinds.mkldnn.matmul, kinds.mkldnn.conv)]
+        earlier = [backend.fp32_precision for backend, _ in backends]
+        for backend, value in backends:
+            backend.fp32_precision = value
+        try:
+            yield
+        finally:
+            for (backend, _), value in zip(backends, earlier, strict=True):
+                backend.fp32_precision = value
+        return
+    torch.backends.cudnn.allow_tf32 = tf32_convolutions
+    if products is not None:
+        torch.set_float32_matmul_precision(products)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
+def _are_convolutions_tf32() -> bool:
+    """Return whether float32 convolutions may be computed in TF32 on a GPU."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # set by torch's newer interface
+        kinds: Any = torch.backends
+        return bool(kinds.cudnn.conv.fp32_precision == "tf32")
 
 
 def choose_convolution_format(device: torch.device) -> torch.memory_format:
@@ -116,5 +152,5 @@ def choose_convolution_format(device: torch.device) -> torch.memory_format:
     """
     if device.type == "cpu" or torch.is_autocast_enabled(device.type):
         return torch.channels_last
-    rounded = device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    rounded = device.type == "cuda" and _are_convolutions_tf32()
     return torch.channels_last if rounded else torch.contiguous_format

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nfpi.config.settings import Config
 from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.csv_files import write_csv
 from nfpi.results.markup import table_to_markdown
+from nfpi.results.rows import list_table_rows
 from nfpi.results.settings import FILE, read_settings
 from nfpi.runs import BASELINE, Run
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.stages.options import ShowCosts
-from nfpi.workflow.tables import list_table_rows
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +50,14 @@ def _find_dependencies(root: Path) -> dict[str, Dependencies]:
         return {}
     config = read_settings(root).config
     runs = {name: [run for row in list_table_rows(config, name) for run in row.runs] for name in config.tables}
-    starts = {name: start for start, name in BASELINE.items()} | {
-        name: prior.start for name, prior in config.priors.items()
-    }
+    starts = {prior: config.start_of(prior) for prior in (*BASELINE.values(), *config.priors)}
     return {name: Dependencies(tuple(_add_fine_tuned_runs(config, members)), starts) for name, members in runs.items()}
 
 
-def _add_fine_tuned_runs(config: Config, runs: Iterable[Run]) -> Iterable[Run]:
+def _add_fine_tuned_runs(config: Config, runs: Iterable[Run]) -> Iterator[Run]:
     """Yield the runs, each followed by the run of the classifier that it fine-tunes, if any."""
     for run in runs:
         yield run
-        if run.classifier is None:
-            continue
-        other = config.for_dataset(run.dataset).classifiers[run.classifier].start_from
+        other = config.fine_tuned_from(run)
         if other is not None:
-            yield Run(dataset=run.dataset, seed=run.seed, classifier=other, augmentation="none")
+            yield other

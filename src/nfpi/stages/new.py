@@ -127,17 +127,17 @@ def _describe_command(output: Path, presets: Path) -> str:
     where, preset = "run", str(output)
     if not Path("Snakefile").is_file():
         where, preset = "run at the root of a clone of the project", str(output.resolve())
-    elif output.parent.resolve() == presets.resolve() and not _is_number_or_boolean(output.stem):
+    elif output.parent.resolve() == presets.resolve() and output.suffix == ".yaml" and _is_read_as_text(output.stem):
         preset = output.stem
     return f"{where}: snakemake table2 --config preset={shlex.quote(preset)}"
 
 
-def _is_number_or_boolean(name: str) -> bool:
-    """Return whether YAML reads `NAME` of `--config preset=NAME` as a number or boolean, which is invalid."""
+def _is_read_as_text(name: str) -> bool:
+    """Return whether `NAME` in `--config preset=NAME` stays text, unlike numbers, True, False and null."""
     with suppress(ValueError):
         float(name)
-        return True
-    return name in ("True", "False")
+        return False
+    return name not in ("True", "False", "null")
 
 
 def _inspect(folder: ImageFolder) -> _Images:
@@ -151,8 +151,6 @@ def _inspect(folder: ImageFolder) -> _Images:
 def _compose(name: str, folder: Path, images: _Images) -> str:
     """Compose the text of the preset."""
     dataset: dict[str, Any] = {"folder": str(folder), "validation_fraction": _VALIDATION}
-    if images.per_class.max() > _PER_CLASS:
-        dataset["train_per_class"] = _PER_CLASS
     if images.image_size:
         dataset["image_size"] = images.image_size
     dataset["flip"] = True
@@ -161,15 +159,18 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
         raise ConfigError(
             f"{folder}: expected a path without variables or tilde, received one that expands to {config.folder}"
         )
-    assigned = assign_splits(name, config, images.folder.labels, images.folder.classes)
-    splits = {split: len(indices) for split, (_, indices) in assigned.items()}
-    epochs = min(max(_STEPS // -(-splits["train"] // _BATCH), _EPOCHS[0]), _EPOCHS[1])
+    counts = _count_images(name, config, images.folder)
+    if counts["train"].max() > _PER_CLASS:
+        dataset["train_per_class"] = _PER_CLASS
+        counts = _count_images(name, config.model_copy(update={"train_per_class": _PER_CLASS}), images.folder)
+    splits = {split: count.sum() for split, count in counts.items()}
+    steps = -(-splits["train"] // _BATCH)
+    epochs = min(max(_STEPS // steps, _EPOCHS[0]), _EPOCHS[1])
     height, width = images.shape
     weights = _choose_weights(len(images.folder.classes), height * width * (1 if images.grey else 3))
     levels, key = images.levels, _quote_key(name)
     lines = [
-        f"# {images.summary[0].upper()}{images.summary[1:]}: train {splits['train']}, "
-        f"validation {splits['validation']}, test {splits['test']}.",
+        f"# {images.summary}: train {splits['train']}, validation {splits['validation']}, test {splits['test']}.",
         "# A small flow. config.yaml has all other settings, and explains each of them.",
         "",
         "seeds: [0]",
@@ -182,7 +183,8 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
         ),
         f"flows: # {levels} levels, each of which halves width and height of {width}×{height} pixels",
         f"  mef: {{num_flows: {[4] * levels}, num_blocks: {[2, 1, 1][:levels]}, hidden_channels: {[48] * levels}}}",
-        f"training: {{epochs: {epochs}, batch_size: {_BATCH}, warmup_steps: 100, augmentation: flip}}"
+        f"training: {{epochs: {epochs}, batch_size: {_BATCH}, warmup_steps: {min(100, epochs * steps // 10)}, "
+        "augmentation: flip}"
         " # fewer epochs: also fewer warmup_steps",
         f"generation: {{temperatures: [0.7, 1.0], per_class: {_PER_CLASS}}}",
         f"classifiers: {{resnet18: {{epochs: 5, standard: {{crop_padding: {min(height, width) // 8}}}}}}}",
@@ -198,6 +200,15 @@ def _compose(name: str, folder: Path, images: _Images) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _count_images(name: str, config: DatasetConfig, folder: ImageFolder) -> dict[str, np.ndarray]:
+    """Count the images per class, (K,), of each split."""
+    assigned = assign_splits(name, config, folder.labels, folder.classes)
+    return {
+        split: np.bincount(folder.labels[origin][indices], minlength=len(folder.classes))
+        for split, (origin, indices) in assigned.items()
+    }
+
+
 def _quote_key(name: str) -> str:
     """Quote the name of a data set, unless YAML reads it as this string anyway."""
     with suppress(ValueError):  # a name that looks like a date but is none, such as 2024-02-30
@@ -207,9 +218,10 @@ def _quote_key(name: str) -> str:
 
 
 def _choose_weights(classes: int, dimensions: int) -> list[str]:
-    """Choose three λ of 1, 3, 10, 30, … up to 10 K D, near which the best ones of digits, CIFAR10 and CIFAR100 lie.
+    """Choose three consecutive λ of 1, 3, 10, 30, …, the largest of them the nearest to 10 K D on a logarithmic scale.
 
-    With few images per class or few classes, fits diverge at 10 K D and above.
+    The best λ of digits, CIFAR10 and CIFAR100 are near it. With few classes or few images per class, the fit of the
+    largest may diverge; its row of the table then says so.
     """
     largest = round(2 * math.log10(10 * classes * dimensions))
     return [f"{(1, 3)[step % 2]}e{step // 2}" for step in (largest - 2, largest - 1, largest)]

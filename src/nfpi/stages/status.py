@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,6 +15,8 @@ from rich.table import Table
 from nfpi.results.layout import format_measurement
 from nfpi.results.progress import Progress, find_roots, read_progress
 from nfpi.results.shared import find_metric
+from nfpi.results.summaries import Score, choose_best
+from nfpi.runs import Run
 from nfpi.stages.options import ShowStatus
 
 _HEADING = ("run", "state", "result", "time (h)", "detail")
@@ -55,15 +59,35 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
 
 
 def _describe_best(runs: list[Progress]) -> Iterator[str]:
-    """Describe the best run of each data set, chosen on the validation split."""
+    """Describe the best runs of each data set over all seeds, chosen on the validation split as in tables."""
+    diverged = Counter(replace(run.run, seed=0) for run in runs if run.state == "diverged")
     for dataset in dict.fromkeys(run.run.dataset for run in runs):
         for name, chosen_by in _SHOWN.items():
-            rivals = [run for run in runs if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys()]
-            if len(rivals) > 1:
-                best = max(rivals, key=lambda run: run.metrics[chosen_by])
-                entry = find_metric(name)
-                value = f"{entry.label} {format_measurement(best.metrics[name], entry)}"
-                yield f"best run on {dataset}, chosen on the validation split: {best.run.folder}, {value}"
+            rivals: dict[Run, list[Progress]] = {}
+            for run in runs:
+                if run.run.dataset == dataset and {name, chosen_by} <= run.metrics.keys():
+                    rivals.setdefault(replace(run.run, seed=0), []).append(run)
+            scores = [
+                Score(fmean(run.metrics[chosen_by] for run in seeds), diverged[key], len(seeds) + diverged[key])
+                for key, seeds in rivals.items()
+            ]
+            best = choose_best(scores, higher_is_better=find_metric(chosen_by).higher_is_better)
+            if best is not None and len(rivals) > 1:
+                key = list(rivals)[best]
+                yield _describe_seeds(rivals[key], diverged[key], name)
+
+
+def _describe_seeds(done: list[Progress], diverged: int, name: str) -> str:
+    """Describe runs that differ only in the seed by the mean of a metric; the folder of several has seed=*."""
+    run, entry = done[0].run, find_metric(name)
+    where, folder, count = f"on {run.dataset}, chosen on the validation split", run.folder, ""
+    several = len(done) + diverged > 1
+    if several:
+        folder = run.template.format(**run.wildcards | {"seed": "*"})
+        count = f"mean of {len(done)} seeds" if len(done) > 1 else "1 seed"
+        count = f" ({count}, {diverged} diverged)" if diverged else f" ({count})"
+    value = f"{entry.label} {format_measurement(fmean(item.metrics[name] for item in done), entry)}"
+    return f"best {'runs' if several else 'run'} {where}: {folder}, {value}{count}"
 
 
 def _print_table(runs: list[Progress]) -> None:

@@ -91,7 +91,7 @@ def tracking(
 
 
 def _open_events(folder: Path, log: Sequence[LogRow], resumed: bool) -> TensorBoardLogger:
-    """Open the event file, and add epochs of the log that it lacks."""
+    """Open an event file; if there is none of this training yet, add the previous epochs of the log."""
     from lightning_fabric.loggers import TensorBoardLogger
 
     written = len(log) if resumed and any(folder.glob(f"{EVENTS}/*")) else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ _BLOCKS = {
     "prepare_data": "datasets.{dataset}",
     "encode_data": "datasets.{dataset}",
     "table": "tables.{table}",
+    "judge_claims": "claims",
 }
 """The block of config.yaml with the settings of each rule, except for the rules that draw figures."""
 
@@ -31,7 +33,11 @@ def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str
     changes = find_changes(reason, rule, wildcards)
     if not changes:
         return reason
-    return _CHANGED_PARAMS.sub(lambda _: f"Settings have changed: {', '.join(changes)}", reason)
+    found = _CHANGED_PARAMS.search(reason)
+    assert found is not None
+    before, now = ([text for text in _find_strings(part) if not _parse_settings(text)] for part in found.groups())
+    others = " and other params" if Counter(before) != Counter(now) else ""  # Snakemake lists them in any order
+    return _CHANGED_PARAMS.sub(lambda _: f"Settings{others} have changed: {', '.join(changes)}", reason)
 
 
 def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[str]:
@@ -45,11 +51,25 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
     changes: list[str] = []
     for old in before:
         new = max(now, key=lambda other: len(old.keys() & other.keys()))  # Snakemake lists them in any order
-        block = _BLOCKS.get(rule, f"figures.{rule.removeprefix('draw_')}" if rule.startswith("draw_") else "")
-        block = "flows.{flow}" if block == "training" and {"kind"} & (old.keys() | new.keys()) else block
-        prefix = f"{block.format_map(_Wildcards(wildcards))}." if block else ""
-        changes += list_differences(old, new, prefix)
+        block = _find_block(rule, new)
+        if block is not None:
+            prefix = f"{block.format_map(_Wildcards(wildcards))}." if block else ""
+            changes += list_differences(old, new, prefix)
     return list(dict.fromkeys(changes))
+
+
+def _find_block(rule: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the block of config.yaml of a rule's settings; empty: several blocks; None: they are file names."""
+    if "method" in settings:
+        return "priors.{prior}"
+    if rule.startswith("draw_"):
+        values = list(settings.values())
+        files = [name for value in values for name in (value if isinstance(value, list) else [value])]
+        if all(isinstance(name, str) and "/" in name for name in files):
+            return None
+        return "" if all(isinstance(value, dict) for value in values) else f"figures.{rule.removeprefix('draw_')}"
+    block = _BLOCKS.get(rule, "")
+    return "flows.{flow}" if block == "training" and "kind" in settings else block
 
 
 class _Wildcards(dict[str, str]):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from nfpi.config import ComparedRow, Config
 from nfpi.config.metrics import ACCURACIES
-from nfpi.results.rows import TableRow
+from nfpi.results.rows import TableRow, list_table_rows
 from nfpi.runs import Run
-from nfpi.workflow.tables import list_table_rows
 
 
 def select_claimed_rows(config: Config) -> dict[str, list[TableRow]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nfpi.config import CLASSIFIERS, PRIORS, Augmentation
-from nfpi.results.rows import list_runs_to_compare
+from nfpi.results.rows import list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,
     BASELINE,
@@ -28,7 +28,6 @@ from nfpi.stages.options import Augment, Evaluate, FitPrior, TrainClassifier
 from nfpi.stages.options.base import MANIFEST
 from nfpi.workflow.claims import list_claimed_runs, list_runs_compared_by_image
 from nfpi.workflow.plan import Plan, Wildcards, as_dict
-from nfpi.workflow.tables import list_table_rows
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,10 @@ class Inputs:
 
     def weights_to_fine_tune(self, wildcards: Wildcards) -> list[str]:
         """Return the weights and manifest of the classifier that this one is fine-tuned from, if any."""
-        other = self.plan.config.for_dataset(wildcards["dataset"]).classifiers[wildcards["classifier"]].start_from
-        if not other:
+        other = self.plan.config.fine_tuned_from(Run.from_wildcards(as_dict(wildcards)))
+        if other is None:
             return []
-        where = {"source": NO_FLOW, "classifier": other, "augmentation": "none"}
-        folder = self.plan.fill_path(TRAINED_CLASSIFIER, wildcards, **where)
+        folder = self.plan.fill_path(TRAINED_CLASSIFIER, other.wildcards)
         return [f"{folder}/{TrainClassifier.outputs[name]}" for name in ("model", MANIFEST)]
 
     def published_weights(self, wildcards: Wildcards) -> list[str]:

@@ -51,9 +51,13 @@ def list_rules(workflow: Any) -> list[str]:
     return [rule.name for rule in workflow.rules]
 
 
-def find_timed_rules(workflow: Any) -> dict[str, str]:
-    """Return, for each rule that records its times, the stem of the files that they are in."""
-    return {rule.name: Path(str(rule.benchmark)).stem for rule in workflow.rules if rule.benchmark}
+def find_rules_with_jobs(workflow: Any) -> dict[str, str]:
+    """Return, for each rule that runs a command, the stem of the files that its times are in, or its name if none."""
+    return {
+        rule.name: Path(str(rule.benchmark)).stem if rule.benchmark else rule.name
+        for rule in workflow.rules
+        if rule.message
+    }
 
 
 def log_in_utf_8(logger: logging.Logger) -> None:

@@ -17,7 +17,6 @@ from nfpi.config import Config, ConfigError, DatasetConfig, Resolved
 from nfpi.config.datasets import PER_SEED
 from nfpi.config.figures import IMAGE_SET
 from nfpi.runs import (
-    BASELINE,
     COMMON_SPLITS,
     FLOW_RUN,
     GENERATED,
@@ -159,14 +158,9 @@ class Plan:
         """Return the manifest of a stage in the folder of a path template."""
         return self.outputs(stage, template)[MANIFEST]
 
-    def start_of(self, prior: str) -> str:
-        """Return the kind of a prior's initial Gaussians, `start`; a baseline is given by its folder in paths."""
-        starts = {baseline: start for start, baseline in BASELINE.items()}
-        return starts[prior] if prior in starts else self.config.priors[prior].start
-
     def initial_folder(self, wildcards: Wildcards) -> str:
         """Return the folder of the initial state that a run continues from."""
-        return self.fill_path(INITIAL, wildcards, start=self.start_of(wildcards["prior"]))
+        return self.fill_path(INITIAL, wildcards, start=self.config.start_of(wildcards["prior"]))
 
     def initial_file(self, name: str) -> Callable[[Wildcards], str]:
         """Make an input function of a file of the initial state; `name` is its name in `StartFlow.outputs`."""

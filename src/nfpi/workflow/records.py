@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from nfpi.results.planned import write_planned
+from nfpi.results.rows import list_table_rows
 from nfpi.results.settings import StoredSettings, write_settings
 from nfpi.workflow.claims import list_claimed_runs
 from nfpi.workflow.plan import Plan
-from nfpi.workflow.tables import list_table_rows
 from nfpi.workflow.targets import CLAIMS
 
 
 def record_planned_runs(plan: Plan, requested: Collection[str]) -> None:
-    """Write the list of the runs behind the requested tables and claims, for `nfpi status`.
+    """Write the list of the runs behind the requested tables, their figures and the claims, for `nfpi status`.
 
     Args:
         plan: settings and paths of the call.
-        requested: targets of the call; empty: all. If there are neither tables nor claims, nothing is written.
+        requested: targets of the call; empty: all. If none of them is a table, the figure of a table or the claims, the
+            list of an earlier call is kept.
     """
-    names = [name for name in plan.config.tables if not requested or "all" in requested or name in requested]
+    names = [
+        name
+        for name in plan.config.tables
+        if not requested or not {"all", name, *plan.config.list_table_figures(name)}.isdisjoint(requested)
+    ]
     runs = [run for name in names for row in list_table_rows(plan.config, name) for run in row.runs]
     runs += list_claimed_runs(plan.config) if CLAIMS in requested else []
     if runs:

@@ -47,8 +47,8 @@ _NOISE = re.compile(
 _INTERRUPTED = "Terminating processes on user request"
 _RESTARTED = re.compile(r"Trying to restart job (\d+)\.")
 _SUBMITTED = re.compile(r"Job (\d+) has been submitted with SLURM jobid (\S+) \(log: (.+)\)\.")
-_NOTE = re.compile(r" \((?:check log file|send to storage|retrieve from storage|temporary|temp)[^)]*\)$")
-"""Remark that Snakemake adds to file names."""
+_NOTE = re.compile(r" \(send to storage\)$")
+"""Remark that Snakemake adds to the names of log files."""
 
 
 class OutputSettings(Protocol):
@@ -93,12 +93,12 @@ def make_output(settings: OutputSettings, handler: logging.Handler) -> Output:
 
 
 def announce(logger: logging.Logger, results: Path, stages: Mapping[str, str]) -> None:
-    """Send the folder of results and the timed rules to the output, before the first job.
+    """Send the folder of results and the rules with jobs to the output, before the first job.
 
     Args:
         logger: Snakemake's logger.
         results: folder results/{preset}.
-        stages: for each rule with a command, the name under which the times of its jobs are recorded.
+        stages: for each rule with jobs, the name under which their times are recorded.
     """
     logger.info("", extra={"nfpi_announcement": (results, dict(stages))})
 
@@ -134,8 +134,9 @@ class _Job:
         message: description of the job.
         log: paths of its log.
         times: file in which its time is recorded; None: it is not recorded.
-        began: time of its start, in seconds of `JobLines.clock`.
+        began: time of its start, or of its submission to a cluster, in seconds of `JobLines.clock`.
         attempt: number of the attempt, from 1.
+        is_submitted: whether it was submitted to a cluster.
     """
 
     rule: str
@@ -144,6 +145,7 @@ class _Job:
     times: Path | None
     began: float
     attempt: int = 1
+    is_submitted: bool = False
 
 
 @dataclass
@@ -254,7 +256,8 @@ class JobLines:
         job.log = [path for path in (Path(_NOTE.sub("", str(name))) for name in record.log) if path.exists()] or job.log
         self._failed[record.jobid] = job
         self._forecast.record_end(job.rule, None)
-        self._print_job(job, f"FAILED after {format_duration(self.clock() - job.began)}")
+        since = " since its submission" if job.is_submitted else ""
+        self._print_job(job, f"FAILED after {format_duration(self.clock() - job.began)}{since}")
 
     def _handle_restart(self, job_id: int) -> None:
         job = self._failed.pop(job_id, None)
@@ -295,6 +298,7 @@ class JobLines:
     def _handle_submission(self, job_id: int, cluster_id: str) -> None:
         job = self._running.get(job_id)
         if job is not None:
+            job.is_submitted = True
             self._print_job(job, f"submitted as SLURM job {cluster_id}; log: {', '.join(map(str, job.log))}")
 
     def _print(self, text: str) -> None:

@@ -53,6 +53,10 @@ def _describe_fault(kind: type[CIFAR10], folder: Path) -> str:
     meta = (kind.meta["filename"], kind.meta["md5"])
     for name, md5 in (*kind.train_list, *kind.test_list, meta):
         file = folder / kind.base_folder / name
-        if not check_integrity(file, md5):
+        try:
+            intact = check_integrity(file, md5)
+        except OSError as error:
+            return f"{file}: expected a file that can be read, received an error ({error.strerror})"
+        if not intact:
             return f"{file}: expected a file with md5 {md5}, received {'another' if file.is_file() else 'none'}"
     return f"{folder}: expected the files of {kind.__name__}, received some that torchvision cannot read"

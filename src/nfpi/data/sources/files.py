@@ -6,13 +6,14 @@ plans, it computes the current token, and compares it with that of its last call
 
 - names, sizes and times as recorded: the token of the record;
 - other names or sizes: a new token, a digest of names, sizes and times;
-- same names and sizes, other times: files whose time differs are read. If their SHA-256 is as recorded, the token is
-  that of the record, and the new times are stored, so that the files are not read again; otherwise it is a new token.
+- same names and sizes, other times: files that were used and whose time differs are read. If their SHA-256 is as
+  recorded, the token is that of the record, and the new times are stored, so that the files are not read again;
+  otherwise it is a new token.
 
-So copied or touched files keep the token of the record. Each stage computes the token itself before it reads anything,
-so it is not among Snakemake's params, for which every cluster job would list all files again. If files change after the
-workflow has planned, the tokens differ and the stage is run once more than needed; no change is missed, since the
-record has digests of what was read.
+So copied or touched files keep the token of the record. Snakemake compares the token as a param of these rules, which
+only its main process computes; the stage is not given it, but computes its own before it reads anything. If files
+change after the workflow has planned, the tokens differ and the stage is run once more than needed; no change is
+missed, since the record has digests of what was read.
 
 Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others with
 the same size and `mtime`.
@@ -188,7 +189,7 @@ class SourceRecord:
                 record = cls(str(arrays["token"]), arrays["names"].tobytes(), arrays["status"], arrays["sha256"])
             if record.status.shape != (len(record.digests), 2) or record.digests.shape[1:] != (32,):
                 raise ValueError(f"{record.status.shape} and {record.digests.shape}")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{file}: expected a record of source files, received a damaged one ({reason}): remove it"
@@ -228,7 +229,7 @@ def _read_times(folder: Path, count: int) -> np.ndarray:
     """Read the times of the files when they were last found to be unchanged."""
     try:
         times: np.ndarray = np.load(folder / _TIMES_FILE, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # NumPy parses the header as a Python literal, which fails in many ways
         return np.zeros(count, np.int64)
     return times if times.shape == (count,) and times.dtype == np.int64 else np.zeros(count, np.int64)
 

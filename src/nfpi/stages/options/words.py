@@ -48,7 +48,7 @@ def join_words(command: type[Command], arguments: Sequence[str]) -> list[str]:
         arguments: arguments after the name of the command.
 
     Returns:
-        The arguments, in an order that argparse parses in the same way.
+        The arguments, reordered without a change of meaning: positional ones first, or last after a `--`.
     """
     fields = command.model_fields
     lists = {name for name, field in fields.items() if _WORD_BY_WORD in field.metadata}

@@ -1,0 +1,52 @@
+"""Main results, chosen among runs of several seeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from nfpi.page.headline import select_headlines
+from nfpi.results.recorded import RecordedRun
+
+from .conftest import FITTED, ON_GENERATED_IMAGES, WITHOUT_FLOW, N
+
+LUCKY, STEADY = replace(FITTED, weight=1.0), replace(FITTED, weight=2.0)
+DIVERGENCE = {"iteration": 3, "class_index": 2, "quantity": "variance", "lambda": 1.0, "context": {}}
+
+
+def record(run, seed, **metrics):
+    record = {"metrics": metrics, "n": N} if metrics else {"diverged": DIVERGENCE}
+    return RecordedRun(replace(run, seed=seed), Path(), record)
+
+
+def record_seeds(run, value, *, name="nf_acc", diverged=()):
+    values = {name: value, f"validation_{name}": value}
+    return [record(run, seed, **({} if seed in diverged else values)) for seed in range(4)]
+
+
+def test_a_flow_of_which_most_seeds_diverged_is_not_the_main_result():
+    lucky, steady = record_seeds(LUCKY, 99.0, diverged=(0, 1, 2)), record_seeds(STEADY, 95.0)
+    (headline,) = select_headlines([*lucky, *steady], [])
+    assert headline.value == "95.0 %"
+    assert "λ = 2" in headline.of
+    assert headline.notes[0].startswith("mean of 4 seeds")
+    (headline,) = select_headlines(lucky, [])
+    assert "λ = 1" in headline.of, "no other is left"
+
+
+def test_the_classifier_of_samples_is_that_of_the_main_flow():
+    flows = [*record_seeds(LUCKY, 99.0, diverged=(0, 1, 2)), *record_seeds(STEADY, 95.0)]
+    taught = [
+        item
+        for weight, value in ((1.0, 90.0), (2.0, 80.0))
+        for item in record_seeds(replace(ON_GENERATED_IMAGES, weight=weight), value, name="cnn_acc")
+    ]
+    _, headline = select_headlines([*flows, *taught], [])
+    assert (headline.metric, headline.value) == ("cnn_acc", "80.0 %")
+
+
+def test_a_classifier_of_which_most_seeds_diverged_is_not_the_main_result():
+    other = replace(WITHOUT_FLOW, augmentation="standard")
+    lucky = record_seeds(WITHOUT_FLOW, 99.0, name="top1", diverged=(0, 1, 2))
+    (headline,) = select_headlines([*lucky, *record_seeds(other, 95.0, name="top1")], [])
+    assert (headline.metric, headline.value) == ("top1", "95.0 %")
