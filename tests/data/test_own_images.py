@@ -45,7 +45,7 @@ def test_labelled_images_lie_in_folders_called_as_classes(tmp_path):
     assert [[path.name for path in of_class] for of_class in found] == [[], ["1.png"], ["2.png"]]
     save(tmp_path / "dog/1.png", 4, 6)
     with pytest.raises(
-        DataError, match=r"dog: expected folders named after classes of the model \(bee, cat, sea/gull\)"
+        DataError, match=r"dog: expected folders named after classes of the model \(bee, cat, sea-gull\)"
     ):
         find_labelled_images(tmp_path, ["bee", "cat", "sea/gull"])
 

@@ -146,7 +146,7 @@ def test_the_extensions_that_settings_need_are_named(results: Results):
     text["settings"]["priors"]["fpi"] = {"method": "of_mine"}
     path.write_text(json.dumps(text))
     seal(results.evidence, "settings.json")
-    with pytest.raises(FormatError, match=r"of_mine.*load mine\.py with --extensions"):
+    with pytest.raises(FormatError, match=r"of_mine.*load its extensions: nfpi --extensions mine\.py …"):
         read(results)
 
 

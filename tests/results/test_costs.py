@@ -14,7 +14,7 @@ from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.records import write_metrics
 from nfpi.results.settings import StoredSettings, write_settings
 from nfpi.runs import Run
-from nfpi.runtime.manifests import write_manifest
+from nfpi.runtime.manifests import SUFFIX, write_manifest
 
 FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1e4)
 OTHER = replace(FLOW, weight=1e5)
@@ -117,6 +117,24 @@ def test_the_command_prints_and_writes_them(root, capsys):
     assert "| table2 | train_flow | a GPU | 2 | 2.00 |" in printed
     assert (root / "costs.md").read_text() == printed
     assert (root / "costs.csv").read_text().startswith("table,stage,device,jobs,hours,cpu_hours,memory,unknown\n")
+
+
+def test_the_claims_are_one_job(root):
+    """Their manifest is in the folder of results, and their times in a folder of their own."""
+    (root / "claims.csv").write_text("claim\n")
+    path = root / f"claims{SUFFIX}"
+    write_manifest(path, "claims", "claims", [root / "claims.csv"], timed=[], made_from={}, facts={}, digests={})
+    times = root / "benchmarks/claims/claims.tsv"
+    times.parent.mkdir(parents=True)
+    times.write_text("s\tmax_rss\n3\t1\n")
+    assert [(job.folder, job.seconds) for job in read_jobs(root) if job.stage == "claims"] == [("claims", 3)]
+
+
+def test_the_parent_of_results_is_refused(root, capsys):
+    (root / "logs").mkdir()
+    for command in ("costs", "page"):
+        assert main([command, str(root.parent)]) == 1
+        assert f"expected the results of one preset, such as {root}, received their parent" in capsys.readouterr().err
 
 
 def test_where_nothing_has_ended_it_says_so(tmp_path, capsys):

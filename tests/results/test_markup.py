@@ -63,7 +63,7 @@ def test_four_files_are_written(table, tmp_path):
         f"table2.{form}" for form in ("csv", "html", "md", "tex")
     ]
     assert (tmp_path / "table2.csv").read_text().splitlines()[-1] == (
-        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,,missing,,,,False" + 18 * ","
+        "1,,cifar10,mef,fpi,10000000.0,resnet18,standard,,missing,,,,False" + 19 * ","
     )
 
 

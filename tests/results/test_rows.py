@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from nfpi.results.rows import TableRow
+from nfpi.config import Config
+from nfpi.config.datasets import DatasetBlock
+from nfpi.results.rows import TableRow, compute_split_ratio, list_table_rows
 from nfpi.runs import Run
 
 FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
@@ -60,6 +62,35 @@ def test_rows_survive_json(make_rows):
     )
     assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
     assert rows[1].to_json()["lambda"] == 1e3
+
+
+PER_SEED = {"split_seed": "per_seed"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({**PER_SEED, "test_fraction": 0.2, "validation_fraction": 0.2}, 0.2 / 0.64),
+        ({**PER_SEED, "test_fraction": 0.2, "validation_fraction": 0.2, "refit": True}, 0.25),
+        ({"test_fraction": 0.2, "split_seed": 3}, 0.0),
+        ({**PER_SEED, "source": "cifar10"}, 0.0),
+        ({**PER_SEED, "source": "imagefolder", "folder": "x", "test_fraction": 0.5, "validation_fraction": 0.5}, 2.0),
+        ({**PER_SEED, "source": "imagefolder", "folder": "x", "real_labels": True}, 0.0),
+    ],
+    ids=["digits", "refit", "common splits", "a test split", "unknown", "ImageNet"],
+)
+def test_splits_overlap_if_seeds_draw_them_from_the_same_images(settings, expected):
+    assert compute_split_ratio(DatasetBlock(**settings)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_row_has_the_ratio_of_its_data_set_and_leaves_it_out_of_json_if_0(make_config):
+    config = make_config({**FLOW, "lambdas": [1]}, {**FLOW, "dataset": "digits_8x8", "lambdas": [1]})
+    own = config.model_dump() | {"datasets": {"digits": {}, "digits_8x8": PER_SEED}}
+    rows = list_table_rows(Config.model_validate(own), "t")
+    assert [row.split_ratio for row in rows] == pytest.approx([0, 0.2 / 0.8 / 0.95])
+    assert "split_ratio" not in rows[0].to_json()
+    assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
+    assert rows[1].with_seeds([4, 5]).split_ratio == rows[1].split_ratio
 
 
 @pytest.mark.parametrize(

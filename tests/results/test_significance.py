@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nfpi.results.significance import bootstrap, compute_seeds_needed, holm, mcnemar, paired_t
+from nfpi.results.intervals import t_interval
+from nfpi.results.significance import _compute_power, bootstrap, compute_seeds_needed, holm, mcnemar, paired_t
 
 NAN = math.nan
 
@@ -68,6 +69,41 @@ def test_equal_accuracies_on_few_images_are_no_false_alarm():
     values = 100 * rng.binomial(100, 0.98, (draws, 2, 2)) / 100  # of rows that do not differ, on two seeds
     found = [paired_t(dict(enumerate(a)), dict(enumerate(b))) for a, b in values]
     assert np.mean([one.p_value < 0.05 for one in found]) < 0.05
+
+
+def test_the_correction_for_overlapping_splits_by_hand():
+    # differences 1, 2, 3: mean 2, s = 1; s √(1/3 + 1/4) = 0.76376, t = 2 / 0.76376 = 2.61861 with 2 degrees of freedom,
+    # p = 1 − t / √(t² + 2) = 0.12010, and 4.302653 · 0.76376 = 3.28621
+    first, second = {0: 1.0, 1: 2.0, 2: 3.0}, dict.fromkeys(range(3), 0.0)
+    found = paired_t(first, second, split_ratio=0.25)
+    assert found.p_value == pytest.approx(0.12010, abs=1e-5)
+    assert (found.low, found.high) == pytest.approx((2 - 3.28621, 2 + 3.28621), abs=1e-4)
+    assert (found.difference, found.std, found.seeds, found.test) == (2.0, 1.0, 3, "paired t")
+    assert t_interval(np.array([1.0, 2.0, 3.0]), 0.25) == (found.low, found.high)
+    plain = paired_t(first, second)
+    assert plain == paired_t(first, second, split_ratio=0.0)
+    assert t_interval(np.array([1.0, 2.0, 3.0])) == (plain.low, plain.high)
+
+
+def test_splits_of_the_same_images_raise_false_alarms_unless_corrected():
+    # Two classifiers, each with one of two exchangeable features and a threshold that it learns, so that neither is
+    # better; every one of ten seeds splits the same 100 images into 64 to learn from and 20 to test on.
+    rng, data_sets, seeds = np.random.default_rng(0), 600, 10
+    labels = rng.integers(2, size=(data_sets, 1, 100))
+    order = rng.random((data_sets, seeds, 100)).argsort(axis=-1)
+    labels_of = np.take_along_axis(np.broadcast_to(labels, order.shape), order, axis=-1)
+    learned, tested = labels_of[..., :64], labels_of[..., 80:]
+    accuracies = []
+    for _ in range(2):
+        feature = labels + rng.normal(size=(data_sets, 1, 100))
+        feature_of = np.take_along_axis(np.broadcast_to(feature, order.shape), order, axis=-1)
+        means = [feature_of[..., :64].mean(axis=-1, where=learned == label) for label in (0, 1)]
+        right = (feature_of[..., 80:] > np.mean(means, axis=0)[..., None]) == tested
+        accuracies.append(100 * right.mean(axis=-1))
+    pairs = [(dict(enumerate(a)), dict(enumerate(b))) for a, b in zip(*accuracies, strict=True)]
+    alarms = [np.mean([paired_t(*pair, split_ratio=r).p_value < 0.05 for pair in pairs]) for r in (0.0, 20 / 64)]
+    assert alarms[0] > 0.15
+    assert alarms[1] < 0.06
 
 
 def test_one_seed_tests_nothing():
@@ -220,7 +256,7 @@ def test_the_tests_raise_false_alarms_at_their_level_and_their_intervals_cover()
     assert covered / draws == pytest.approx(0.95, abs=0.02)
 
 
-@pytest.mark.parametrize(("effect", "expected"), [(1.0, 10), (0.5, 34), (5.0, 3), (1e6, 2)])
+@pytest.mark.parametrize(("effect", "expected"), [(1.0, 10), (0.5, 34), (5.0, 3), (8.0, 3), (12.0, 2), (1e6, 2)])
 def test_seeds_needed_are_those_of_tables_of_power(effect, expected):
     assert compute_seeds_needed(1.0, effect) == compute_seeds_needed(1.0, -effect) == expected
     assert compute_seeds_needed(3.0, 3 * effect) == expected
@@ -238,10 +274,46 @@ def test_small_effects_need_as_many_seeds_as_the_normal_law_says():
     assert compute_seeds_needed(1.0, 0.001) == pytest.approx(7848880, rel=1e-6)
 
 
+@pytest.mark.parametrize("shift", [0.01, 0.5, 3.0, 11.3, 40.0, 1e6])
+@pytest.mark.parametrize("level", [0.05, 0.005])
+@pytest.mark.parametrize("count", [2, 5, 10, 1000])
+def test_the_power_is_that_of_the_noncentral_t_distribution_and_never_nan(count, level, shift):
+    found = _compute_power(shift, count - 1, level)
+    quantile = stats.t.isf(level / 2, count - 1)
+    expected = stats.nct.sf(quantile, count - 1, shift) + stats.nct.cdf(-quantile, count - 1, shift)
+    assert 0 < found < 1 + 1e-12
+    if not math.isnan(expected):
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_equal_differences_need_as_many_seeds_as_the_sign_test():
+    assert compute_seeds_needed(0.0, 1.0) == 6
+    assert compute_seeds_needed(0.0, 1.0, level=2**-5) == 7, "p = 2⁻⁵ with six is not below the level"
+    for seeds in (5, 6):
+        found = paired_t(dict.fromkeys(range(seeds), 2.0), dict.fromkeys(range(seeds), 1.0))
+        assert (found.p_value < 0.05) == (seeds == 6)
+
+
+def test_seeds_with_overlapping_splits_do_not_detect_every_effect():
+    ratio = 0.3125
+    # The standard error stays above s √r = 0.559; detection takes 1.96 + 0.8416 of it, 1.566.
+    assert compute_seeds_needed(1.0, 1.56, split_ratio=ratio) is None
+    assert compute_seeds_needed(2.0, 3.12, split_ratio=ratio) is None
+    assert compute_seeds_needed(1.0, 1e-200, split_ratio=ratio) is None
+    assert compute_seeds_needed(1.0, 1.5662, split_ratio=ratio) > 10_000
+    count = compute_seeds_needed(1.0, 1.7, split_ratio=ratio)
+    shifts = [1.7 / math.sqrt(1 / n + ratio) for n in (count - 1, count)]
+    powers = [
+        stats.nct.sf(stats.t.isf(0.025, n - 1), n - 1, shift)
+        for n, shift in zip((count - 1, count), shifts, strict=True)
+    ]
+    assert powers[0] < 0.8 <= powers[1]
+    assert count > compute_seeds_needed(1.0, 1.7)
+
+
 def test_what_is_unknown_needs_an_unknown_number():
     assert compute_seeds_needed(NAN, 1.0) is None
     assert compute_seeds_needed(1.0, NAN) is None
     assert compute_seeds_needed(1.0, 0.0) is None
-    assert compute_seeds_needed(0.0, 1.0) == 2
     with pytest.raises(ValueError, match="0 < level < power < 1"):
         compute_seeds_needed(1.0, 1.0, power=1.0)

@@ -180,6 +180,14 @@ def test_no_file_is_overwritten(here, tmp_path, capsys):
     assert (here / "below/other.yaml").is_file()
 
 
+def test_the_name_of_a_preset_of_the_project_is_refused(here, tmp_path, capsys):
+    """Snakemake would refuse the file, too."""
+    (here / "presets").mkdir()
+    (here / "presets/demo.yaml").touch()
+    assert call("new", make_images(tmp_path / "pets"), "--output", "demo.yaml") == 1
+    assert "expected another name than those of the project's presets, received 'demo'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("output", ["pets.txt", "my pets.yaml", "pets"])
 def test_a_file_that_can_be_no_preset_is_refused(here, tmp_path, capsys, output):
     assert call("new", make_images(tmp_path / "pets"), "--output", output) == 1

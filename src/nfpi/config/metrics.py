@@ -18,6 +18,7 @@ VALIDATION_PREFIX = "validation_"
 _OTHER_COLUMNS = (
     *("experiment", "row", "dataset", "flow", "prior", "lambda", "seed", "classifier", "augmentation", "table"),
     *("status", "diverged", "validation", "chosen_by", "candidates", "best", "metric", "value", "images"),
+    "split_ratio",
 )
 """Columns of result tables that are not metrics."""
 _NAMED_WITH_PREFIX = (

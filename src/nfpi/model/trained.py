@@ -170,7 +170,9 @@ class TrainedFlow:
         try:
             config = read_json_object(path)
         except FileNotFoundError:
-            raise FormatError(f"{path}: there is no such file") from None
+            inner = folder / "model"
+            hint = f"; did you mean {inner}?" if (inner / CONFIG).is_file() else ""
+            raise FormatError(f"{path}: there is no such file{hint}") from None
         check_divergence(config, path)
         raise_if_diverged(config)
         version, description = config.pop("format", None), config.pop("flow", None)

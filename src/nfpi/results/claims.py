@@ -55,6 +55,7 @@ COLUMNS = {
     "paper_difference": "float64",
     "verdict": "str",
     "seeds_needed": "Int64",
+    "split_ratio": "float64",
 }
 """Columns of the verdicts and their types; one row per comparison.
 
@@ -62,7 +63,9 @@ COLUMNS = {
 have a value, or one for McNemar's test of an accuracy. `first_value`, `second_value` and `difference` (first − second,
 in the metric's unit) are means over these seeds.
 `p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
-`seeds_needed` is given for inconclusive verdicts.
+`seeds_needed` is given for inconclusive verdicts, unless no number of seeds suffices.
+`split_ratio` is the number of test images per training image if the seeds' splits overlap, by which the paired t test
+is corrected; 0: it is not corrected.
 """
 
 
@@ -114,6 +117,7 @@ def _make_row(
     of_seeds = _judge_values(comparison, result, p_adjusted)
     verdict = _consider_diverged(of_seeds, first, second, comparison)
     paper = comparison.paper_difference
+    ratio = _find_split_ratio(first, second) if result.test == "paired t" else 0.0
     return {
         "dataset": first.row.dataset if first.row is not None else "",
         "metric": comparison.metric,
@@ -139,7 +143,10 @@ def _make_row(
         "paper_difference": first.paper - second.paper if paper is None else paper,
         "verdict": verdict,
         # None if only diverged runs make the comparison inconclusive, which more seeds may not change
-        "seeds_needed": _compute_seeds_needed(comparison, result, num_tests) if of_seeds == "inconclusive" else None,
+        "seeds_needed": (
+            _compute_seeds_needed(comparison, result, num_tests, ratio) if of_seeds == "inconclusive" else None
+        ),
+        "split_ratio": ratio,
     }
 
 
@@ -161,9 +168,10 @@ def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evi
     """Test the difference first − second."""
     seeds, test = _find_common_seeds(first, second), comparison.choose_test(first.planned)
     if second.constant is not None:
-        return paired_t(first.values, dict.fromkeys(first.values, second.constant))
+        constant = dict.fromkeys(first.values, second.constant)
+        return paired_t(first.values, constant, split_ratio=_find_split_ratio(first, second))
     if test == "paired_t" or not seeds:
-        return paired_t(first.values, second.values)
+        return paired_t(first.values, second.values, split_ratio=_find_split_ratio(first, second))
     if comparison.metric == DIVERGENCE:
         diverged = [np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second)]
         return replace(mcnemar(*diverged), seeds=len(seeds))
@@ -173,6 +181,11 @@ def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evi
     correct = [_read_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
     same_images = all(np.array_equal(labels, correct[0][2]) for _, _, labels in correct)
     return bootstrap([a for a, _, _ in correct], [b for _, b, _ in correct], same_images=same_images)
+
+
+def _find_split_ratio(first: Side, second: Side) -> float:
+    """Return the larger ratio of the two rows, which only differs if they are on different data sets."""
+    return max(side.row.split_ratio if side.row is not None else 0.0 for side in (first, second))
 
 
 def _read_correct_images(
@@ -215,7 +228,9 @@ def _consider_diverged(verdict: Verdict, first: Side, second: Side, comparison: 
     )
 
 
-def _compute_seeds_needed(comparison: ClaimComparison, result: Comparison, num_tests: int) -> int | None:
+def _compute_seeds_needed(
+    comparison: ClaimComparison, result: Comparison, num_tests: int, split_ratio: float
+) -> int | None:
     """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
@@ -225,11 +240,11 @@ def _compute_seeds_needed(comparison: ClaimComparison, result: Comparison, num_t
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
     if comparison.direction == "not_less":
-        needed = compute_seeds_needed(result.std, smallest, level=SIGNIFICANCE_LEVEL)
+        needed = compute_seeds_needed(result.std, smallest, level=SIGNIFICANCE_LEVEL, split_ratio=split_ratio)
     elif math.isnan(result.difference):
-        needed = compute_seeds_needed(result.std, smallest, level=level)
+        needed = compute_seeds_needed(result.std, smallest, level=level, split_ratio=split_ratio)
     else:
         difference = -result.difference if comparison.direction == "less" else result.difference
         effect = min(smallest or math.inf, max(difference, smallest - difference))
-        needed = compute_seeds_needed(result.std, effect, level=level)
+        needed = compute_seeds_needed(result.std, effect, level=level, split_ratio=split_ratio)
     return None if needed is None else max(needed, result.seeds + 1)

@@ -15,12 +15,12 @@ import pandas as pd
 from nfpi.config.claims import DIVERGENCE
 from nfpi.config.metrics import Metric
 from nfpi.results.claims import COLUMNS
-from nfpi.results.csv_files import read_csv, write_csv
+from nfpi.results.csv_files import read_csv, read_header, write_csv
 from nfpi.results.html import HTML, load_templates
 from nfpi.results.latex import LATEX, table_to_latex
 from nfpi.results.layout import Column, Markup, Table, typeset_weight
 from nfpi.results.markup import MARKDOWN, table_to_markdown
-from nfpi.results.shared import find_metric
+from nfpi.results.shared import describe_correction, find_metric
 from nfpi.runtime.files import write_atomically, written_together
 
 _TITLE = "Claims, and whether the runs support them"
@@ -34,6 +34,8 @@ _GROUPS = {
     "Test": ("p", "Seeds", "Verdict", "Seeds needed"),
 }
 """Groups of columns in LaTeX."""
+_ADDED = {"split_ratio": 0.0}
+"""Columns that the files of older versions lack, and their values for these."""
 _SIDES = {"first": ("first", "second"), "second": ("second", "first")}
 
 
@@ -50,12 +52,16 @@ def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None
 
 
 def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return the verdicts in a claims.csv.
+    """Return the verdicts in a claims.csv, which may be of an older version, without the correction of the t test.
 
     Raises:
         CsvError: a column is missing or of another type.
     """
-    return read_csv(path, COLUMNS)
+    lacking = _ADDED.keys() - set(read_header(path))
+    frame = read_csv(path, {name: kind for name, kind in COLUMNS.items() if name not in lacking})
+    for name in lacking:
+        frame[name] = _ADDED[name]
+    return frame
 
 
 def claims_to_markdown(verdicts: pd.DataFrame) -> str:
@@ -258,6 +264,10 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     if verdicts["seeds_needed"].notna().any():
         yield "Seeds needed: an estimate of the number of seeds in all that would decide the comparison."
     yield "p: two-sided, adjusted by Holm's method over the comparisons of a claim."
+    corrected = (verdicts["split_ratio"] > 0) & (verdicts["seeds"] > 1)
+    if corrected.any():
+        tested = (verdicts["test"] == "paired t") & (verdicts["seeds"] > 1)
+        yield describe_correction(verdicts, corrected, tested)
     if (verdicts["direction"] == "not_less").any():
         yield "A negative threshold is one of non-inferiority: the claim holds if the whole interval lies above it."
     on_images = verdicts["test"].isin(["McNemar", "bootstrap"]) & (verdicts["metric"] != DIVERGENCE)

@@ -92,7 +92,7 @@ def _find_finished_jobs(root: Path) -> Iterator[tuple[str, str]]:
     """Yield folder and stage of each job that has a manifest."""
     for path in find_manifests(root):
         folder = path.parent.relative_to(root)
-        if folder.parts[:1] and folder.parts[0] in _NOT_RUNS:
+        if not folder.parts or folder.parts[0] in _NOT_RUNS:  # claims are in the folder of results itself
             continue
         try:
             stage = read_manifest(path).stage.replace("-", "_")

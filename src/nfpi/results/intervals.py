@@ -33,15 +33,21 @@ def wilson_interval(percentage: float, n: int) -> tuple[float, float]:
     return 100 * low, 100 * high
 
 
-def t_interval(values: np.ndarray) -> tuple[float, float]:
-    """Compute Student's t interval of the mean: mean ± t · s / √n with n − 1 degrees of freedom.
+def t_interval(values: np.ndarray, split_ratio: float = 0.0) -> tuple[float, float]:
+    """Compute Student's t interval of the mean: mean ± t · s · √(1/n + r) with n − 1 degrees of freedom.
+
+    The number r of test images per training image corrects for the overlap of splits that the seeds draw from the same
+    images (Nadeau and Bengio, 2003, "Inference for the generalization error"): their values are correlated, so that the
+    variance of the mean is larger than s²/n.
 
     Args:
         values: one value per seed, (n,), n > 1.
+        split_ratio: r; 0: splits do not overlap, or are the same for all seeds.
     """
     from scipy.special import stdtrit
 
     n = len(values)
-    half_width = float(stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(n))
+    error = values.std(ddof=1) * math.sqrt(1 + n * split_ratio) / math.sqrt(n)
+    half_width = float(stdtrit(n - 1, (1 + LEVEL) / 2) * error)
     mean = float(values.mean())
     return mean - half_width, mean + half_width

@@ -12,6 +12,7 @@ from nfpi.results.comparisons import NO_PREDICTIONS
 from nfpi.results.intervals import SIGNIFICANCE_LEVEL
 from nfpi.results.shared import (
     count_shared_seeds,
+    describe_correction,
     find_metric,
     find_shared_dataset,
     is_best,
@@ -79,7 +80,13 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
         yield "It does not include the spread over seeds."
     if over_seeds and markup.interval_beside_std:
         yield f"{markup.interval}: 95 % interval of the mean over seeds (Student's t)."
-    if over_seeds:
+    if not over_seeds:
+        return
+    spread = frame[[f"{name}_std" for name in names]].notna().any(axis=1)
+    corrected = frame["split_ratio"] > 0
+    if (spread & corrected).any():
+        yield describe_correction(frame, spread & corrected, spread)
+    if (spread & ~corrected).any():
         yield (
             "The spread over seeds does not include that due to the choice of test images, unless each seed has its "
             "own split."
@@ -106,10 +113,11 @@ def _describe_comparisons(frame: pd.DataFrame, shown: list[Metric]) -> Iterator[
     )
     where = "" if find_shared_dataset(frame) is not None else " on its data set"
     how = f"{' or '.join(_TESTS.get(test, test) for test in tests)}, Holm over all pairs of rows and all metrics"
+    level = f"from the best of its column{where} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
     if any(is_equal_to_best(frame, entry.name).any() for entry in compared):
-        yield f"†: does not differ from the best of its column{where} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
+        yield f"†: does not differ {level}"
     else:
-        yield f"Each other value differs from the best of its column{where} at the {100 * SIGNIFICANCE_LEVEL:g} % level ({how})."
+        yield f"Each other value differs {level}"
     others = [entry for entry in shown if _has_uncompared_rows(frame, entry)]
     for where, entries in (
         ("", [entry for entry in others if entry not in compared]),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from nfpi.config.datasets import PER_SEED, SOURCES, DatasetBlock
 from nfpi.config.metrics import ACCURACIES
 from nfpi.config.settings import Config
 from nfpi.runs import Run, name_in_files, name_in_python
@@ -27,6 +28,8 @@ class TableRow:
         augmentation: augmentations of the images, if a classifier is trained on real images; else None.
         flow_runs: runs of the flow, one per seed; empty for a classifier trained on real images.
         classifier_runs: runs of the classifier, one per seed.
+        split_ratio: number of test images per training image if the seeds' splits are drawn from the same images, so
+            that they overlap; else 0 (:func:`compute_split_ratio`).
     """
 
     experiment: int
@@ -40,6 +43,7 @@ class TableRow:
     augmentation: str | None = None
     flow_runs: tuple[Run, ...] = ()
     classifier_runs: tuple[Run, ...] = ()
+    split_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -65,11 +69,14 @@ class TableRow:
         return replace(self, flow_runs=reseed(self.flow_runs), classifier_runs=reseed(self.classifier_runs))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`."""
+        """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`.
+
+        A `split_ratio` of 0 is left out, as in the rows of older versions: other parameters would outdate their tables.
+        """
         record: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None:
+            if value is not None and (field.name != "split_ratio" or value != 0):
                 runs = [run.to_json() for run in value] if isinstance(value, tuple) else None
                 record[name_in_files(field.name)] = value if runs is None else runs
         return record
@@ -116,9 +123,29 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
                     augmentation=experiment.augmentation if experiment.classifier is not None else None,
                     flow_runs=of_flow,
                     classifier_runs=tuple(classifier for _, classifier in pairs if classifier is not None),
+                    split_ratio=compute_split_ratio(config.datasets[experiment.dataset]),
                 )
             )
     return rows
+
+
+def compute_split_ratio(dataset: DatasetBlock) -> float:
+    """Compute the number of test images per training image if each seed draws its own of both from the same images.
+
+    It is 0 if all seeds have the same splits, or the source has its own test split. If that is not known from the
+    settings, as for image folders and for a user's source registered without `images` and `test_split`, the test split
+    is assumed to be drawn: intervals that are too wide are the smaller fault. Only `real_labels` tells that an image
+    folder has its own test split. The limits per class, with which splits overlap less, are ignored.
+
+    Args:
+        dataset: settings of the data set.
+    """
+    traits = SOURCES[dataset.source].traits
+    has_test_split = dataset.real_labels or traits.get("test_split", "images" in traits)
+    if dataset.split_seed != PER_SEED or has_test_split:
+        return 0.0
+    trained_on = (1 - dataset.test_fraction) * (1 if dataset.refit else 1 - dataset.validation_fraction)
+    return dataset.test_fraction / trained_on
 
 
 def list_runs_to_compare(rows: Sequence[TableRow], metrics: Iterable[str]) -> list[Run]:

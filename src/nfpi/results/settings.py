@@ -85,7 +85,8 @@ def read_settings(folder: Path) -> StoredSettings:
     try:
         config = _restore_config(stored.settings)
     except ValidationError as error:
-        hint = f"; load {', '.join(stored.extensions)} with --extensions" if stored.extensions else ""
+        options = " ".join(f"--extensions {file}" for file in stored.extensions)
+        hint = f"; load its extensions: nfpi {options} …" if stored.extensions else ""
         raise FormatError(f"{path}: expected settings of this version, received {explain(error)}{hint}") from None
     return StoredSettings(stored.preset, config, tuple(stored.extensions))
 

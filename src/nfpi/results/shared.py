@@ -24,6 +24,23 @@ def count_shared_seeds(frame: pd.DataFrame) -> int | None:
     return counts.pop() if len(counts) == 1 else None
 
 
+def describe_correction(frame: pd.DataFrame, corrected: pd.Series, tested: pd.Series) -> str:
+    """Return a note on the correction of intervals and tests for overlapping splits.
+
+    Args:
+        frame: rows with a column `dataset`.
+        corrected: the rows to which the correction was applied.
+        tested: all rows with an interval or a test over seeds; if others than the corrected ones are on other data
+            sets, the note names the corrected rows' data sets.
+    """
+    names = frame.loc[corrected, "dataset"].unique()
+    where = f" on {' and '.join(names)}" if set(frame.loc[tested, "dataset"]) > set(names) else ""
+    return (
+        f"Intervals and t tests over seeds{where} are corrected for the overlap of the seeds' splits "
+        "(Nadeau and Bengio, 2003)."
+    )
+
+
 def is_best(frame: pd.DataFrame) -> pd.Series:
     """Return which rows are the best of several λ of their experiment."""
     has_several = frame.groupby("experiment")["validation"].transform("count") > 1

@@ -28,6 +28,8 @@ class Summary:
         mean: mean over seeds, NaN without values.
         std: standard deviation over seeds (n − 1), NaN for fewer than two.
         interval: bounds of the 95 % confidence interval, NaN if unknown.
+        split_ratio: number of test images per training image if the seeds' splits overlap, else 0; `interval` is
+            corrected by it.
     """
 
     values: Mapping[int, float]
@@ -35,6 +37,7 @@ class Summary:
     mean: float
     std: float
     interval: tuple[float, float]
+    split_ratio: float = 0.0
 
     @property
     def count(self) -> int | None:
@@ -99,12 +102,13 @@ def select_values(measured: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows
 
 
-def summarize(measured: pd.DataFrame, name: str) -> Summary:
+def summarize(measured: pd.DataFrame, name: str, split_ratio: float = 0.0) -> Summary:
     """Summarise a metric over seeds.
 
     Args:
         measured: collected metrics (:func:`nfpi.results.collect.collect`) of the runs of one row.
         name: name of the metric.
+        split_ratio: that of the row (:class:`nfpi.results.rows.TableRow`).
 
     Raises:
         TableError: a seed has two values.
@@ -119,15 +123,16 @@ def summarize(measured: pd.DataFrame, name: str) -> Summary:
         folders=dict(zip(seeds, rows["run"], strict=True)),
         mean=float(values.mean()),
         std=float(values.std(ddof=1)) if values.size > 1 else math.nan,
-        interval=_compute_interval(values, rows["n"], name),
+        interval=_compute_interval(values, rows["n"], name, split_ratio),
+        split_ratio=split_ratio,
     )
 
 
-def _compute_interval(values: np.ndarray, images: pd.Series, name: str) -> tuple[float, float]:
+def _compute_interval(values: np.ndarray, images: pd.Series, name: str, split_ratio: float) -> tuple[float, float]:
     """Compute the 95 % interval of a mean over seeds, or of a single accuracy."""
     entry = metric(name)
     if values.size > 1:
-        low, high = t_interval(values)
+        low, high = t_interval(values, split_ratio)
         lowest, highest = _find_range(entry)
         if values.min() < lowest or values.max() > highest:  # not a share, but for example a change in percent
             return low, high

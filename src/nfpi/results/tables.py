@@ -37,15 +37,17 @@ ROW_COLUMNS = {
     "chosen_by": "str",
     "candidates": "Int64",
     "best": "bool",
+    "split_ratio": "float64",
 }
 """Columns of every table and their types.
 
 `images` is the number of test images of one run. `validation` is the mean of the metric `chosen_by`, by which λ is
 chosen on the validation split; `best` marks the chosen λ of an experiment; `candidates` is the number of λ to choose
-from.
+from. `split_ratio` is the number of test images per training image if the seeds' splits overlap, by which intervals and
+tests over seeds are corrected; 0: they are not corrected.
 """
 
-_ADDED = ("chosen_by", "candidates")
+_ADDED = ("chosen_by", "candidates", "split_ratio")
 _ADDED_SUFFIXES = ("_test", "_p")
 """Columns and suffixes of columns that tables of older versions lack."""
 _MEASURE_AGAIN = (
@@ -162,7 +164,8 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read the csv file of a table written by :func:`nfpi.results.markup.write_table`.
 
-    Columns that older versions lack, on comparisons and the choice of λ, are filled with missing values.
+    Columns that older versions lack, on comparisons, the choice of λ and overlapping splits, are filled with missing
+    values.
 
     Raises:
         CsvError: a column is missing or of another type.
@@ -223,8 +226,9 @@ def _make_row(metrics: pd.DataFrame, row: TableRow, table: TableSettings, known:
         "validation": validation.mean,
         "chosen_by": chosen_by,
         "best": False,
+        "split_ratio": row.split_ratio,
     }
-    summaries = {name: summarize(finished, name) for name in table.metrics}
+    summaries = {name: summarize(finished, name, row.split_ratio) for name in table.metrics}
     for name, ours in summaries.items():
         paper = _find_reference_value(known, row, name)
         cells |= {

@@ -10,6 +10,7 @@ from nfpi.config.settings import Config
 from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
 from nfpi.results.csv_files import write_csv
 from nfpi.results.markup import table_to_markdown
+from nfpi.results.progress import require_root
 from nfpi.results.rows import list_table_rows
 from nfpi.results.settings import FILE, read_settings
 from nfpi.runs import BASELINE, Run
@@ -23,12 +24,11 @@ def show_costs(command: ShowCosts) -> None:
     """Print the costs, and write them to `output` if it is given.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
+        FileNotFoundError: the folder does not exist, or has the results of several presets.
         FormatError: its settings.json is damaged.
     """
     root = command.results
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: expected a folder of results, received none")
+    require_root(root)
     jobs = read_jobs(root)
     if not jobs:
         print(f"{root}: no job has ended yet, so there are no costs to show")

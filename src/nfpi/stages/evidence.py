@@ -26,14 +26,19 @@ def keep_evidence(command: KeepEvidence) -> None:
     root = command.results
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: expected a folder of results, received none")
+    stored = _find_settings(root)
     done = gather_evidence(
         root,
         command.output,
-        _find_settings(root),
+        stored,
         with_class_log_prob=command.class_log_prob,
         with_other_settings=command.with_other_settings,
     )
     _warn_of_changed_extensions(command.output, find_runs(command.output))
+    others = sorted(set(done.seeds) - set(stored.config.seeds))
+    if others:
+        listed, known = (", ".join(map(str, seeds)) for seeds in (others, stored.config.seeds))
+        logger.warning("%s: it has seeds %s, too, which the preset (seeds %s) does not have", root, listed, known)
     missing = f", {done.missing} runs that the tables need are missing" if done.missing else ""
     logger.info(
         "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",

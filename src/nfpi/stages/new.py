@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nfpi.config import SOURCES, ConfigError, DatasetConfig
+from nfpi.config import SOURCES, ConfigError, DatasetConfig, list_built_in_presets
 from nfpi.config.base import NAME
 from nfpi.data.image_files import read_image, read_image_size
 from nfpi.data.prepare import assign_splits
@@ -55,6 +55,11 @@ def write_preset(command: WritePreset) -> None:
         )
     if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
         raise ConfigError(f"{output}: expected NAME.yaml, of letters, digits and . _ + -, received '{output.name}'")
+    if output.stem in list_built_in_presets(presets):
+        raise ConfigError(
+            f"{output}: expected another name than those of the project's presets, received '{output.stem}': choose "
+            "another --output"
+        )
     images = _inspect(list_image_folder(find_image_root(command.folder, command.download_folder)))
     text = _compose(name, command.folder.resolve(), images)
     output.parent.mkdir(parents=True, exist_ok=True)
