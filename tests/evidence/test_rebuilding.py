@@ -185,6 +185,15 @@ def test_a_block_of_a_preset_without_a_folder_is_refused_before_anything_is_writ
     assert not (tmp_path / "out").exists()
 
 
+def test_seeds_that_the_preset_no_longer_has_are_kept_and_named(results: Results, caplog):
+    results.make_runs(0)
+    (results.root / "settings.json").write_text(results.stored.to_text())
+    assert main(["evidence", str(results.root), "--output", str(results.evidence)]) == 0
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    kept = ", ".join(map(str, results.stored.config.seeds))
+    assert warning == f"{results.root}: it has seeds 0, too, which the preset (seeds {kept}) does not have"
+
+
 def test_both_commands_warn_of_an_extension_that_has_changed(results: Results, tmp_path, caplog):
     mine, other = tmp_path / "mine.py", tmp_path / "other.py"
     digests = []
@@ -209,7 +218,8 @@ def test_both_commands_warn_of_an_extension_that_has_changed(results: Results, t
     for command, made in ((gather, results.evidence / "SHA256SUMS"), (rebuild, tmp_path / "out/tables/table2.md")):
         caplog.clear()
         assert main([*loaded, *command]) == 0
-        assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [expected]
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert [text for text in warnings if "mine.py" in text] == [expected]
         assert made.is_file()
     mine.write_text("A = 1\n")
     caplog.clear()

@@ -38,6 +38,8 @@ def reason(before: list[str], now: list[str], more: str = "") -> str:
         ("train_flow", {"method": "gmm", "rate": 1}, {"method": "gmm", "rate": 2}, "priors.fpi.rate: 1 → 2"),
         ("draw_figure2", {"nfa": {"axes": 3}}, {"nfa": {"axes": 4}}, "nfa.axes: 3 → 4"),
         ("judge_claims", {"one": {"metric": "a"}}, {"one": {"metric": "b"}}, "claims.one.metric: a → b"),
+        ("table", {"rows": [{"a": 1}, {"a": 2}]}, {"rows": [{"a": 1}, {"a": 3}]}, "tables.table.rows.1.a: 2 → 3"),
+        ("table", {"rows": [{"a": 1}]}, {"rows": [{"a": 1}, {"a": 3}]}, "tables.table.rows: 1 entry → 2 entries"),
         ("evaluate", {"batch_size": 3, "bins": 5}, {"bins": 5}, "evaluation.batch_size: 3 → null"),
     ],
 )
