@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from nfpi.config import Config
 from nfpi.config.claims import Claim
 from nfpi.results.claims import judge_claims
 from nfpi.results.claims_layout import claims_to_html, claims_to_latex, claims_to_markdown, read_claims, write_claims
+from nfpi.results.csv_files import write_csv
 from nfpi.results.predictions import Predictions
 from nfpi.results.rows import list_table_rows
 from nfpi.results.sides import Evidence
@@ -40,7 +42,7 @@ def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[...,
 
     def make(values: Values, *comparisons: dict[str, Any], seeds: tuple[int, ...] = SEEDS, **more: Any) -> pd.DataFrame:
         config: Config = make_config(OURS, THEIRS, seeds=seeds)
-        rows = list_table_rows(config, "t")
+        rows = [replace(row, split_ratio=more.get("split_ratio", 0.0)) for row in list_table_rows(config, "t")]
         found = []
         for run in dict.fromkeys(run for row in rows for run in row.runs):
             value = values(str(run.prior), float(run.weight or 0), run.seed)
@@ -236,6 +238,52 @@ def test_files_of_all_forms(judge, tmp_path):
     text = claims_to_markdown(frame)
     assert "| 3 | Ours is better | replicated |" in text
     assert "+16.3" in text
+
+
+def test_overlapping_splits_widen_intervals_and_raise_p(judge):
+    of_rows, of_constant = comparison(), comparison(second={"value": 70})
+    plain = judge(effect(1.0), of_rows, of_constant)
+    corrected = judge(effect(1.0), of_rows, of_constant, split_ratio=0.25)
+    assert corrected["split_ratio"].tolist() == [0.25, 0.25]
+    widths = [frame["high"] - frame["low"] for frame in (plain, corrected)]
+    # √(1/10 + 1/4) / √(1/10)
+    assert (widths[1] / widths[0]).tolist() == pytest.approx([3.5**0.5] * 2)
+    assert (corrected["p_value"] > plain["p_value"]).all()
+    assert corrected["difference"].equals(plain["difference"])
+    assert corrected["std"].equals(plain["std"])
+    note = (
+        "Intervals and t tests over seeds are corrected for the overlap of the seeds' splits (Nadeau and Bengio, 2003)."
+    )
+    assert note in claims_to_markdown(corrected)
+    assert "Nadeau" not in claims_to_markdown(plain)
+    both = pd.concat([corrected, plain.assign(dataset="other")], ignore_index=True)
+    assert "over seeds on digits are corrected" in claims_to_markdown(both)
+
+
+def test_divergence_and_the_bootstrap_are_not_corrected(judge):
+    def read(run: Run) -> Predictions:
+        right = np.random.default_rng([run.seed, run.prior == "fpi"]).random(400) < 0.9
+        return predictions(np.zeros(400, dtype=np.int32), right)
+
+    of_runs = comparison(metric="divergence", smallest_effect=50)
+    tests = [comparison(test="bootstrap"), of_runs]
+    frames = [judge(effect(0.0), *tests, predictions=read, split_ratio=ratio) for ratio in (0.0, 0.25)]
+    pd.testing.assert_frame_equal(*frames)
+    assert "Nadeau" not in claims_to_markdown(frames[1])
+
+
+def test_no_number_of_seeds_is_given_where_none_suffices(judge):
+    small = comparison(smallest_effect=0.3)
+    assert only(judge(effect(0.15), small, seeds=tuple(range(4))))["seeds_needed"] > 4
+    row = only(judge(effect(0.15), small, seeds=tuple(range(4)), split_ratio=1.0))
+    assert row["verdict"] == "inconclusive"
+    assert pd.isna(row["seeds_needed"])
+
+
+def test_claims_of_an_older_version_can_be_read(judge, tmp_path):
+    frame = judge(effect(4.0))
+    write_csv(frame.drop(columns="split_ratio"), tmp_path / "claims.csv")
+    pd.testing.assert_frame_equal(read_claims(tmp_path / "claims.csv"), frame)
 
 
 def test_rows_on_several_data_sets_are_told_apart(judge):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_all_rows_are_compared_with_the_best_by_paired_t_tests():
         if best in pair:
             (other,) = {*pair} - {best}
             assert found[other]["nf_acc_p"] == pytest.approx(p_value)
+
+
+def test_rows_with_overlapping_splits_are_compared_by_the_corrected_test():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(90, 0.5, 5), rng.normal(92, 0.5, 5)
+    rows = [
+        (dataset, {name: replace(one, split_ratio=0.25) for name, one in summaries.items()})
+        for dataset, summaries in over_seeds(list(first), list(second))
+    ]
+    differences = first - second
+    statistic = differences.mean() / (differences.std(ddof=1) * math.sqrt(1 / 5 + 1 / 4))
+    found = compare_with_best(rows, ["nf_acc"], NONE)
+    assert found[0]["nf_acc_p"] == pytest.approx(2 * stats.t.sf(abs(statistic), 4))
+    assert (
+        found[0]["nf_acc_p"] > compare_with_best(over_seeds(list(first), list(second)), ["nf_acc"], NONE)[0]["nf_acc_p"]
+    )
 
 
 def test_the_best_is_the_lowest_where_lower_is_better():

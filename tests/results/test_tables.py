@@ -14,6 +14,7 @@ from scipy import stats
 from nfpi.config import PRIORS, Settings, TableSettings, resolve
 from nfpi.results.csv_files import write_csv
 from nfpi.results.logs import CsvError
+from nfpi.results.markup import to_markdown
 from nfpi.results.rows import list_table_rows
 from nfpi.results.tables import (
     ROW_COLUMNS,
@@ -488,6 +489,26 @@ def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(
     assert frame["status"].tolist() == ["ok", f"{len(lost)} of 3 seeds diverged" if lost else "ok"]
 
 
+def test_intervals_and_notes_consider_overlapping_splits(metrics, reference, rows):
+    old = "does not include that due to the choice of test images"
+    new = "are corrected for the overlap of the seeds' splits (Nadeau and Bengio, 2003)."
+    tables = {
+        name: accuracy_table(metrics, NF_ACC, reference, [replace(row, split_ratio=ratio(row.dataset)) for row in rows])
+        for name, ratio in {
+            "none": lambda _: 0.0,
+            "one": lambda dataset: 0.25 if dataset == "cifar10" else 0.0,
+            "both": lambda _: 0.25,
+        }.items()
+    }
+    before, after = (row_of(tables[name], "cifar10", 3e5) for name in ("none", "one"))
+    widths = [row["nf_acc"] - row["nf_acc_low"] for row in (before, after)]  # the upper bound is limited to 100 %
+    assert widths[1] / widths[0] == pytest.approx((1 + 3 / 4) ** 0.5)
+    assert (after["split_ratio"], after["nf_acc_std"]) == (0.25, before["nf_acc_std"])
+    texts = {name: to_markdown(table, "") for name, table in tables.items()}
+    assert (old in texts["none"], new in texts["none"]) == (True, False)
+    assert (old in texts["both"], f"Intervals and t tests over seeds {new}" in texts["both"]) == (False, True)
+
+
 def test_where_all_weights_diverged_in_most_seeds_one_is_chosen_all_the_same(
     make_metric_rows, make_frame, reference, make_rows
 ):
@@ -500,10 +521,12 @@ def test_where_all_weights_diverged_in_most_seeds_one_is_chosen_all_the_same(
 
 
 def test_a_table_of_an_older_version_can_be_read(table, tmp_path):
-    old = [name for name in table if name not in ("chosen_by", "candidates") and not name.endswith(("_test", "_p"))]
+    added = ("chosen_by", "candidates", "split_ratio")
+    old = [name for name in table if name not in added and not name.endswith(("_test", "_p"))]
     write_csv(table[old], tmp_path / "table.csv")
     frame = read_table(tmp_path / "table.csv")
     assert list(frame) == list(table)
     pd.testing.assert_frame_equal(frame[old], table[old], check_exact=True)
     assert frame["candidates"].isna().all()
+    assert frame["split_ratio"].isna().all()
     assert set(frame["nf_acc_test"]) == {""}

@@ -30,6 +30,8 @@ r"""Half the space between columns, in points (``\tabcolsep``)."""
 _LABEL_WIDTHS = (0.4, 0.3, 0.25, 0.2)
 """Maximum widths of a column of text, as shares of the text width; longer cells are broken into lines. The first with
 which a table fits is used."""
+_SIZE_OF_LAST_RESORT = (r"\tiny", 0.72)
+"""A size, and the relative width of its letters, for tables that are too wide even if their metrics are split."""
 _SAFE = 0.95
 """Share of the text width that labels are narrowed to, as widths are estimated."""
 
@@ -94,11 +96,11 @@ def _fit_to_text_width(table: Table) -> tuple[str, list[Table], float]:
     for size, factor in _SIZES.items():
         if _estimate_width(table, factor, _LABEL_WIDTHS[0]) <= TEXT_WIDTH:
             return size, [table], _LABEL_WIDTHS[0]
-    size, factor = list(_SIZES.items())[-1]
-    for label_width in _LABEL_WIDTHS:
-        panels = _split_metrics(table, factor, label_width)
-        if all(_estimate_width(panel, factor, label_width) <= _SAFE * TEXT_WIDTH for panel in panels):
-            break
+    for size, factor in (list(_SIZES.items())[-1], _SIZE_OF_LAST_RESORT):
+        for label_width in _LABEL_WIDTHS:
+            panels = _split_metrics(table, factor, label_width)
+            if all(_estimate_width(panel, factor, label_width) <= _SAFE * TEXT_WIDTH for panel in panels):
+                return size, panels, label_width
     return size, panels, label_width
 
 

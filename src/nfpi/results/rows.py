@@ -133,9 +133,9 @@ def compute_split_ratio(dataset: DatasetBlock) -> float:
     """Compute the number of test images per training image if each seed draws its own of both from the same images.
 
     It is 0 if all seeds have the same splits, or the source has its own test split. If that is not known from the
-    settings, as for image folders and for a user's source registered without `images` and `test_split`, the test split
-    is assumed to be drawn: intervals that are too wide are the smaller fault. Only `real_labels` tells that an image
-    folder has its own test split. The limits per class, with which splits overlap less, are ignored.
+    settings, as for image folders and users' sources, the test split is assumed to be drawn: intervals that are too
+    wide are the smaller fault. Only `real_labels` tells that an image folder has its own test split. The limits per
+    class, with which splits overlap less, are ignored.
 
     Args:
         dataset: settings of the data set.

@@ -99,8 +99,9 @@ def list_differences(old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str
     """Yield each setting that differs, as `name: old → new`, with a prefix of its name."""
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)
-        if _is_list_of_blocks(before) and _is_list_of_blocks(now) and len(before) == len(now):
-            before, now = (dict(enumerate(blocks)) for blocks in (before, now))
+        are_blocks = _is_list_of_blocks(before) and _is_list_of_blocks(now)
+        if are_blocks and isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+            before, now = dict(enumerate(before)), dict(enumerate(now))
         if isinstance(before, dict) and isinstance(now, dict):
             yield from list_differences(before, now, f"{prefix}{key}.")
         elif before != now:
