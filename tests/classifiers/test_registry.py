@@ -291,6 +291,12 @@ def test_weights_that_lack_parameters_of_the_model_are_refused(classes, tmp_path
         build("eva02", classes=classes, weights=tmp_path / "w.safetensors")
 
 
+def test_weights_of_a_deeper_model_are_refused(tmp_path):
+    path = save(build("eva02"), tmp_path / "w.safetensors")
+    with pytest.raises(FormatError, match=r"w.safetensors: expected the weights of this classifier.*unexpected blocks"):
+        build("eva02", classes=7, weights=path, architecture={**SMALL["eva02"], "depth": 1})
+
+
 def test_weights_without_training_need_a_head(tmp_path):
     body = {name: value for name, value in build("eva02").state_dict().items() if not name.startswith("head.")}
     save_file(body, tmp_path / "w.safetensors")

@@ -187,8 +187,9 @@ def test_full_precision_ends_as_it_began(restored):
 _NEWER_INTERFACE = """
 import torch
 from nfpi.runtime.precision import choose_convolution_format, full_precision, tensor_float32
-torch.backends.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
-torch.backends.cuda.matmul.fp32_precision = "tf32"
+{first}
+{precisions}
+print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
 with full_precision():
     print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
 with tensor_float32():
@@ -197,11 +198,21 @@ print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_
 """
 
 
+_ONE_BY_ONE = 'torch.backends.cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "tf32"'
+
+
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch has no newer interface")
-def test_callers_may_set_precisions_by_torchs_newer_interface():
+@pytest.mark.parametrize("first", ["", "with full_precision(): pass"])
+@pytest.mark.parametrize("precisions", ['torch.backends.fp32_precision = "tf32"', _ONE_BY_ONE])
+def test_callers_may_set_precisions_by_torchs_newer_interface(first, precisions):
     """In a process of its own, as torch refuses the older interface from then on."""
-    done = subprocess.run([sys.executable, "-c", _NEWER_INTERFACE], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["ieee ieee", "tf32 torch.channels_last", "tf32 tf32"], done.stderr
+    code = _NEWER_INTERFACE.format(first=first, precisions=precisions)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    before, full, tf32, after = done.stdout.splitlines()
+    assert (full, tf32) == ("ieee ieee", "tf32 torch.channels_last")
+    assert before == after
+    assert before.startswith("tf32")
 
 
 def test_tf32_ends_as_it_began(restored):

@@ -62,6 +62,12 @@ def test_other_params_that_changed_too_are_mentioned() -> None:
     assert described == "Settings and other params have changed: training.epochs: 1 → 2"
 
 
+def test_input_files_of_a_figure_are_other_params() -> None:
+    text = reason(['{"points": 1}', '{"model": "a/b"}'], ['{"points": 2}', '{"model": "a/c"}'])
+    described = describe_reason(text, "draw_figure1", WILDCARDS)
+    assert described == "Settings and other params have changed: figures.figure1.points: 1 → 2"
+
+
 def test_changed_input_files_of_a_figure_are_no_settings() -> None:
     text = reason(['{"model": "a/b"}'], ['{"model": "a/c"}'])
     assert find_changes(text, "draw_figure2", WILDCARDS) == []

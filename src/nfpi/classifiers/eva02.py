@@ -48,7 +48,7 @@ def pretrained_eva02(
         weights: state_dict; None: the published weights, from timm's cache or the hub.
 
     Raises:
-        ValueError: the given weights lack a parameter of the model other than those of its head.
+        ValueError: the given weights lack a parameter of the model other than those of its head, or have more blocks.
     """
     architecture = settings.model_dump(exclude_none=True)
     if weights is not None:
@@ -68,13 +68,16 @@ def pretrained_eva02(
 def _require_parameters(
     weights: Mapping[str, Tensor], num_classes: int, in_channels: int, image_size: int, settings: Eva02Settings
 ) -> None:
-    """Raise ValueError if weights lack a parameter, which timm accepts from weights for another number of classes."""
+    """Raise ValueError for weights of another depth or name, which timm accepts if the number of classes differs."""
     with torch.device("meta"):
         expected = eva02(num_classes, in_channels, image_size, settings)
     known = checkpoint_filter_fn(dict(weights), expected)
-    missing = [name for name, _ in expected.named_parameters() if name not in known and not name.startswith("head.")]
-    if missing:
-        raise ValueError(f"missing {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
+    names = [name for name, _ in expected.named_parameters() if not name.startswith(("head.", "fc_norm."))]
+    missing = [name for name in names if name not in known]
+    surplus = [name for name in known if name.startswith("blocks.") and name not in expected.state_dict()]
+    for what, some in (("missing", missing), ("unexpected", surplus)):
+        if some:
+            raise ValueError(f"{what} {', '.join(some[:3])}{', ...' if len(some) > 3 else ''}")
 
 
 def get_eva02_preprocessing() -> Preprocessing:

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfpi.linalg import is_symmetric, precise_dtype
+from nfpi.linalg import has_launch_overhead, is_symmetric, precise_dtype
 from nfpi.priors.inputs import check_label_range, check_labels, check_latents, is_finite_number
 
 _ASYMMETRY = 1e-5
@@ -176,7 +176,7 @@ class GaussianPrior:
         """
         z = check_latents(z, self.num_dimensions)
         labels = check_labels(labels, len(z))
-        if labels.device.type == "cpu":
+        if not has_launch_overhead(labels.device):
             check_label_range(labels, self.num_classes)
         difference = z - self.mean[labels]
         if self.covariance is None:

@@ -1,7 +1,7 @@
 """Validation of what is passed to class Gaussians and to their statistics.
 
-Shapes and dtypes are checked everywhere. Values of labels are read only where this is cheap: on a GPU, reading them
-waits for all computations before.
+Shapes and dtypes are checked everywhere. On a GPU, reading the values of labels waits for all computations before, so
+:meth:`GaussianPrior.log_prob_of`, which training steps call, does not check them there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check_latents(z: Tensor, num_dimensions: int) -> Tensor:
     Raises:
         ValueError: they have another shape.
     """
-    if z.dim() < 2 or z.flatten(1).shape[1] != num_dimensions:
+    if z.dim() < 2 or math.prod(z.shape[1:]) != num_dimensions:
         expected = f"D = {num_dimensions} dimensions, (B, D) or (B, C, H, W)"
         raise ValueError(f"latents: expected {expected}, received shape {tuple(z.shape)}")
     return z.flatten(1)
@@ -45,6 +45,8 @@ def check_labels(labels: Any, count: int | None = None) -> Tensor:
     if tensor.dim() != 1 or (count is not None and len(tensor) != count):
         expected = "(B,)" if count is None else f"({count},), one for each latent"
         raise ValueError(f"labels: expected {expected}, received shape {tuple(tensor.shape)}")
+    if not tensor.numel():
+        return tensor.long()  # an empty list has no dtype of its own
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"labels: expected integers, received {tensor.dtype}")
     return tensor.long()
@@ -62,7 +64,10 @@ def check_label_range(labels: Tensor, num_classes: int) -> None:
     """
     if torch.compiler.is_compiling() or not len(labels):
         return
-    low, high = torch.stack(labels.aminmax()).tolist()
+    try:
+        low, high = torch.stack(labels.aminmax()).tolist()
+    except RuntimeError:  # under torch.func.vmap, values cannot be read
+        return
     if low < 0 or high >= num_classes:
         raise ValueError(f"labels: expected 0 to {num_classes - 1}, received {low if low < 0 else high}")
 

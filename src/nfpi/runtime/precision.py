@@ -105,34 +105,44 @@ def tensor_float32() -> Iterator[None]:
 def _set_float32_precision(*, tf32_convolutions: bool, products: str | None = None) -> Iterator[None]:
     """Set the precision of float32 convolutions, and that of matrix products unless `products` is None.
 
-    torch has two interfaces for it, and refuses to read the older one once a caller has used the newer one.
+    torch has two interfaces for it. It refuses to read the older one where they contradict each other, and a precision
+    set for several operations by the newer one may take effect in spite of the older one. Afterwards, what an operation
+    has inherited by the newer interface is set for itself.
     """
+    before: tuple[bool, str] | None
     try:
         before = (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())
     except RuntimeError:
         before = None
-    if before is None:
-        kinds: Any = torch.backends  # its newer settings have no type hints
-        backends = [(kinds.cudnn.conv, "tf32" if tf32_convolutions else "ieee")]
+    if before is not None:
+        torch.backends.cudnn.allow_tf32 = tf32_convolutions
         if products is not None:
-            backends += [(one, "ieee") for one in (kinds.cuda.matmul, kinds.mkldnn.matmul, kinds.mkldnn.conv)]
-        earlier = [backend.fp32_precision for backend, _ in backends]
-        for backend, value in backends:
+            torch.set_float32_matmul_precision(products)
+    changed: list[tuple[Any, str]] = []
+    for backend, value in _list_newer_settings(tf32_convolutions, with_products=products is not None):
+        if before is None or backend.fp32_precision not in (value, "none"):
+            changed.append((backend, backend.fp32_precision))
             backend.fp32_precision = value
-        try:
-            yield
-        finally:
-            for (backend, _), value in zip(backends, earlier, strict=True):
-                backend.fp32_precision = value
-        return
-    torch.backends.cudnn.allow_tf32 = tf32_convolutions
-    if products is not None:
-        torch.set_float32_matmul_precision(products)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])
+        for backend, value in changed:
+            backend.fp32_precision = value
+        if before is not None:
+            torch.backends.cudnn.allow_tf32 = before[0]
+            if products is not None:
+                torch.set_float32_matmul_precision(before[1])
+
+
+def _list_newer_settings(tf32_convolutions: bool, *, with_products: bool) -> list[tuple[Any, str]]:
+    """Return the operations and their precisions for torch's newer interface; empty if torch has none."""
+    kinds: Any = torch.backends  # the newer interface has no type hints
+    if not hasattr(kinds, "fp32_precision"):
+        return []
+    found = [(kinds.cudnn.conv, "tf32" if tf32_convolutions else "ieee")]
+    if with_products:
+        found += [(kind, "ieee") for kind in (kinds.cuda.matmul, kinds.mkldnn.matmul, kinds.mkldnn.conv)]
+    return found
 
 
 def _are_convolutions_tf32() -> bool:

@@ -35,7 +35,10 @@ def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str
         return reason
     found = _CHANGED_PARAMS.search(reason)
     assert found is not None
-    before, now = ([text for text in _find_strings(part) if not _parse_settings(text)] for part in found.groups())
+    before, now = (
+        [text for text in _find_strings(part) if _find_block(rule, _parse_settings(text)) is None]
+        for part in found.groups()
+    )
     others = " and other params" if Counter(before) != Counter(now) else ""  # Snakemake lists them in any order
     return _CHANGED_PARAMS.sub(lambda _: f"Settings{others} have changed: {', '.join(changes)}", reason)
 
@@ -59,7 +62,9 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
 
 
 def _find_block(rule: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the block of config.yaml of a rule's settings; empty: several blocks; None: they are file names."""
+    """Return the block of config.yaml of a rule's settings; empty: several blocks; None: no settings, or file names."""
+    if not settings:
+        return None
     if "method" in settings:
         return "priors.{prior}"
     if rule.startswith("draw_"):
