@@ -146,7 +146,7 @@ def test_score_prints_metrics_and_classes(here, capsys):
 def test_a_folder_of_no_class_is_named(here, capsys):
     (here / "other/dog").mkdir(parents=True)
     assert call("score", "model", "other") == 1
-    assert "other/dog: expected folders named after classes of the model (1, a,b, sea/gull)" in read_error_line(capsys)
+    assert "other/dog: expected folders named after classes of the model (1, a,b, sea-gull)" in read_error_line(capsys)
 
 
 # ---- sample -------------------------------------------------------------------------------------------------
