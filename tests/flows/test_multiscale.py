@@ -127,7 +127,7 @@ def test_shape_that_is_none_is_refused(shape):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 4, 8), (2, 1, 8, 4), (1, 4, 4), (2, 16)])
 def test_images_of_another_shape_are_refused(shape):
     flow = _flow((1, 4, 4))
-    with pytest.raises(ValueError, match=r"expected latents \(B, 16\) or \(B, 1, 4, 4\), received \(") as caught:
+    with pytest.raises(ValueError, match=r"expected images \(B, 1, 4, 4\), received \(") as caught:
         flow(_images(*shape))
     assert str(tuple(shape)) in str(caught.value)
     with pytest.raises(ValueError, match=r"expected images \(B, 1, 4, 4\)"):
