@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from nfpi.config import Config
-from nfpi.evidence.copies import GatheringSummary, gather_evidence, list_runs, replace_seeds
+from nfpi.evidence.copies import GatheringSummary, gather_evidence, replace_seeds
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import write_metrics
+from nfpi.results.rows import list_tabled_runs
 from nfpi.results.settings import StoredSettings
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
@@ -46,7 +47,7 @@ class Results:
 
     def make_runs(self, seed: int, *, epochs: int = 2, without: tuple[float, ...] = (), shift: float = 0.0) -> None:
         """Write the runs of a seed; the one of the largest λ diverged."""
-        for run in list_runs(replace_seeds(self.stored.config, [seed])):
+        for run in list_tabled_runs(replace_seeds(self.stored.config, [seed])):
             if run.weight in without:
                 continue
             if run.weight == 1e9:

@@ -18,7 +18,7 @@ from nfpi.cli import main
 from nfpi.config import resolve
 from nfpi.data.store import read_image_set
 from nfpi.page.costs import Cost, lay_out_costs
-from nfpi.page.descriptions import FILE
+from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
 from nfpi.page.write import read_page, write_page
 from nfpi.results import recorded
 from nfpi.results.recorded import OUTDATED, find_runs
@@ -27,7 +27,20 @@ from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
 from nfpi.workflow import Plan
 from nfpi.workflow.page import write_page_at_end
 
-from .conftest import AUGMENTED, BASELINE, CLASSES, DIVERGED, FITTED, ON_GENERATED_IMAGES, TITLE, N, Results
+from .conftest import (
+    AUGMENTED,
+    BASELINE,
+    CLASSES,
+    DIVERGED,
+    FITTED,
+    ON_GENERATED_IMAGES,
+    TITLE,
+    WITHOUT_FLOW,
+    N,
+    Results,
+)
+
+ROOT = Path(__file__).parents[2]
 
 
 def text_of(path: Path) -> str:
@@ -299,6 +312,31 @@ def test_several_seeds_are_averaged_at_the_head(results):
     assert "λ = 0: 81.0 %" in headline.notes
 
 
+def test_runs_of_no_table_are_counted_but_not_averaged_at_the_head(results):
+    from dataclasses import replace
+
+    results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=99.0)
+    results.measure(replace(FITTED, weight=5e4), nf_acc=99.0, validation_nf_acc=99.0)
+    folders = [run.folder for run in (BASELINE, FITTED, ON_GENERATED_IMAGES, DIVERGED, WITHOUT_FLOW, AUGMENTED)]
+    write_descriptions(results.root, read_descriptions(results.root).model_copy(update={"runs": folders}))
+    page = read_page(results.root)
+    assert page.headlines[0].value == "95 %"
+    assert ("In no table of the preset", "2 of them") in page.facts
+    write_descriptions(results.root, read_descriptions(results.root).model_copy(update={"runs": None}))
+    assert read_page(results.root).headlines[0].value == "99 %"  # the runs of tables are unknown
+
+
+def test_flows_of_classifiers_belong_to_the_runs_of_a_preset():
+    rows = [{"label": "NFA", "dataset": "digits", "lambdas": [1e3], "classifier": "swin", "augmentation": "nfa"}]
+    overrides = {"tables": {"*": None, "mine": {"metrics": ["top1"], "experiments": rows}}}
+    overrides |= {"claims": {"*": None}, "figures": {"*": None}}
+    described = describe_preset(resolve(ROOT / "config.yaml", ROOT / "presets", overrides).config)
+    assert described.runs == [
+        "digits/mef/fpi/lambda=1000/seed=0/swin/augmentation=nfa",
+        "digits/mef/fpi/lambda=1000/seed=0",
+    ]
+
+
 def test_many_classes_have_a_picture_of_their_confusion(results):
     import torch
 
@@ -330,9 +368,8 @@ def test_the_manifest_of_a_table_is_not_among_its_files(results):
 
 
 def test_a_page_that_cannot_be_written_is_one_line_at_the_end_of_a_call(results, caplog):
-    root = Path(__file__).parents[2]
     settings = {"preset": "demo", "results": str(results.root.parent)}
-    plan = Plan(resolve(root / "config.yaml", root / "presets", settings))
+    plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", settings))
     results.root.rename(plan.layout.root)
     page = plan.layout.root / "index.html"
     page.mkdir()

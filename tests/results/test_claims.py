@@ -112,7 +112,7 @@ def test_the_direction_less_turns_signs_around(judge):
     row = only(judge(effect(-4.0), comparison(direction="less")))
     assert (row["verdict"], row["claim_verdict"]) == ("holds", "replicated")
     assert row["difference"] < 0
-    assert "theirs − ours, λ = 100" in claims_to_markdown(judge(effect(-4.0), comparison(direction="less")))
+    assert "theirs − (ours, λ = 100)" in claims_to_markdown(judge(effect(-4.0), comparison(direction="less")))
 
 
 def test_no_effect_is_not_replicated_where_one_that_matters_is_excluded(judge):
@@ -292,8 +292,8 @@ def test_rows_on_several_data_sets_are_told_apart(judge):
     frame.loc[1, "dataset"] = "other"
     text = claims_to_markdown(frame)
     assert "| Claim | Compared | Data set | Metric |" in text
-    assert "| ours, λ = 100 − theirs | digits | NF-Acc" in text
-    assert "| ours, λ = 100 − theirs | other | NF-Acc" in text
+    assert "| (ours, λ = 100) − theirs | digits | NF-Acc" in text
+    assert "| (ours, λ = 100) − theirs | other | NF-Acc" in text
     assert "1 of 10 seeds of ours, λ = 100 on other diverged." in text
     assert "other" in claims_to_latex(frame)
     assert "other" in claims_to_html(frame)

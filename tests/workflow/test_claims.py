@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from nfpi.evidence.copies import gather_evidence, list_runs
+from nfpi.evidence.copies import gather_evidence
 from nfpi.evidence.rebuilding import RebuiltResults
 from nfpi.results.claims_layout import write_claims
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import write_metrics
+from nfpi.results.rows import list_tabled_runs
 from nfpi.results.settings import StoredSettings
 from nfpi.runs import Run
 from nfpi.stages.claims import judge
@@ -94,7 +95,7 @@ def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path,
     tables = {"*": None, "mine": {"metrics": ["nf_acc"], "experiments": rows}}
     plan = make_plan(tables=tables, figures={"*": None}, claims=others | {"a": claim(choice)}, seeds=[0, 1])
     params, root = Params(plan, Inputs(plan)), tmp_path / "mine"
-    for run in list_runs(plan.config):
+    for run in list_tabled_runs(plan.config):
         write_run(root, run)
     options = {"claims": params.claims({}), "tables": params.tables_of_claims({}), "rows": params.rows_of_claims({})}
     values = {name: json.loads(text) for name, text in options.items()} | {"seeds": plan.config.seeds}
@@ -105,7 +106,7 @@ def test_claims_of_the_workflow_and_of_its_evidence_are_the_same(tmp_path: Path,
     for name in ("claims.csv", "claims.md", "claims.tex", "claims.html"):
         assert (tmp_path / "judged" / name).read_bytes() == (tmp_path / "rebuilt" / name).read_bytes()
     chosen = {"max": "10³", "min": "10", 100: "100", "best": "100", "inner_best": "100"}[choice]
-    assert f"ours, λ = {chosen} − kept" in (tmp_path / "judged/claims.md").read_text()
+    assert f"(ours, λ = {chosen}) − kept" in (tmp_path / "judged/claims.md").read_text()
 
 
 def test_claims_are_a_target_where_a_preset_has_some() -> None:

@@ -48,7 +48,8 @@ class TrainingConfig(Settings):
     gradient_clip: NonNegativeFloat = 0.0
     """maximum norm of the gradient; 0: no clipping, as in the authors' released code"""
     ema_decay: Fraction = 0.9999
-    """largest decay of the exponential moving average: min(ema_decay, 1 − (1 + step)^−ema_power)"""
+    """largest decay of the exponential moving average, which begins after the first epoch: n steps later, its decay is
+    min(ema_decay, 1 − (1 + n)^−ema_power)"""
     ema_power: PositiveFloat = 0.75
     initialization_images: PositiveInt = 1024
     """augmented training images used for the data-dependent initialisation"""

@@ -14,7 +14,7 @@ from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
 from nfpi.results.predictions import read_predictions, shorten_predictions
 from nfpi.results.recorded import RecordedRun, find_runs
-from nfpi.results.rows import list_table_rows
+from nfpi.results.rows import list_tabled_runs
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import StoredSettings, read_settings
 from nfpi.results.shared import find_metric
@@ -51,13 +51,6 @@ class GatheringSummary:
     size: int = 0
 
 
-def list_runs(config: Config) -> list[Run]:
-    """Return all runs of the tables, and so of the claims, which compare rows of tables."""
-    return list(
-        dict.fromkeys(run for name in config.tables for row in list_table_rows(config, name) for run in row.runs)
-    )
-
-
 def replace_seeds(config: Config, seeds: Iterable[int]) -> Config:
     """Return the settings with other seeds."""
     return Config.model_validate(config.model_dump() | {"seeds": sorted(seeds)})
@@ -91,7 +84,7 @@ def gather_evidence(
         OSError: a file cannot be read or written.
     """
     recorded = {item.run: item for item in find_runs(root)}
-    wanted = list_runs(replace_seeds(stored.config, {run.seed for run in recorded} or stored.config.seeds))
+    wanted = list_tabled_runs(replace_seeds(stored.config, {run.seed for run in recorded} or stored.config.seeds))
     chosen = [recorded[run] for run in wanted if run in recorded]
     if not chosen:
         raise EvidenceError(f"{root}: expected runs of the tables {', '.join(stored.config.tables)}, received none")

@@ -1,4 +1,4 @@
-"""Titles and captions of a preset's tables and figures, stored apart from the tables and figures themselves."""
+"""What a page tells of a preset and cannot read from its results: titles, captions, and which runs belong to it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pydantic import Field
 
 from nfpi.config import FIGURES
 from nfpi.config.settings import Config
+from nfpi.results.rows import list_tabled_runs
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import Record, check_record, read_json_object
 
 FILE = "page.json"
-"""Name of the file of titles and captions, in the folder of results."""
+"""Name of the file of these descriptions, in the folder of results."""
 
 
 class FigureDescription(Record):
@@ -25,30 +26,42 @@ class FigureDescription(Record):
 
 
 class Descriptions(Record):
-    """Titles of tables, and descriptions of figures, by name in the order of the preset."""
+    """Titles of tables, and descriptions of figures, by name in the order of the preset.
+
+    Attributes:
+        runs: folders of the runs of all tables, and of the flows and classifiers that these start from; None: unknown.
+    """
 
     tables: dict[str, str] = {}
     figures: dict[str, FigureDescription] = {}
+    runs: list[str] | None = None
 
 
 def describe_preset(config: Config) -> Descriptions:
-    """Return titles and captions of a preset."""
+    """Return titles, captions and runs of a preset."""
     figures = {
         name: FigureDescription(
             title=figure.title, caption=figure.describe(config), pictures=figure.picture_names(name)
         )
         for name, figure in config.figures.items()
     }
-    return Descriptions(tables={name: table.title for name, table in config.tables.items()}, figures=figures)
+    runs = list_tabled_runs(config)
+    runs += [run.of_flow for run in runs if run.flow]
+    runs += [other for run in runs if (other := config.fine_tuned_from(run))]
+    return Descriptions(
+        tables={name: table.title for name, table in config.tables.items()},
+        figures=figures,
+        runs=list(dict.fromkeys(run.folder for run in runs)),
+    )
 
 
 def write_descriptions(root: Path, described: Descriptions) -> None:
-    """Write titles and captions to the folder of results, for `nfpi page`, which does not read the preset."""
+    """Write descriptions to the folder of results, for `nfpi page`, which does not read the preset."""
     write_atomically(root / FILE, described.model_dump_json(indent=2) + "\n")
 
 
 def read_descriptions(root: Path) -> Descriptions:
-    """Read titles and captions from the folder of results; without their file, return those common to all presets.
+    """Read descriptions from the folder of results; without their file, return those common to all presets.
 
     Raises:
         FormatError: the file has other contents.
@@ -56,7 +69,7 @@ def read_descriptions(root: Path) -> Descriptions:
     """
     path = root / FILE
     if path.is_file():
-        return check_record(Descriptions, read_json_object(path), path, "titles and captions")
+        return check_record(Descriptions, read_json_object(path), path, "descriptions of a preset")
     return Descriptions(figures=describe_registered_figures())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from nfpi.page.tables import ShownTable, read_tables
 from nfpi.results.html import load_templates
 from nfpi.results.layout import Table
 from nfpi.results.recorded import OUTDATED, RecordedRun, find_runs
+from nfpi.runs import Run
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
@@ -109,7 +110,8 @@ def read_page(root: Path) -> Page:
     runs = show_runs(root, recorded, lambda item: list_differing_settings(item, kinds))
     costs = read_costs(root)
     outdated = sum(item.is_outdated for item in recorded)
-    best = select_headlines([item for item in recorded if not item.is_outdated], tables)
+    untabled = _find_untabled_runs(recorded, described)
+    best = select_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
     problems += [_describe_outdated(outdated)] if outdated else []
     problems += [claims.fault] if claims.fault else []
     problems += [table.fault for table in tables if table.fault]
@@ -122,7 +124,7 @@ def read_page(root: Path) -> Page:
             *explain_metrics(headline.metric for headline in best),
             *([WEIGHT] if any(map(_has_nonzero_weight, recorded)) else []),
         ],
-        facts=_list_facts(recorded, costs),
+        facts=_list_facts(recorded, untabled, costs),
         problems=_shorten_problems(problems, root),
         title_of_problems="Missing, damaged or outdated" if outdated else "Missing or damaged",
         claims=claims,
@@ -149,6 +151,13 @@ def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
         return Descriptions(figures=describe_registered_figures())
 
 
+def _find_untabled_runs(recorded: Sequence[RecordedRun], described: Descriptions) -> set[Run]:
+    """Return the runs of no table, such as those of seeds and λ that the preset had earlier."""
+    if not described.runs:
+        return set()
+    return {item.run for item in recorded if item.run.folder not in set(described.runs)}
+
+
 def _list_missing(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:
     """Return the names of missing tables, and of missing figures if the preset's figures are known."""
     names = [table.name for table in tables if not table.is_made]
@@ -168,7 +177,9 @@ def _lay_out_overviews(runs: Sequence[ShownRun]) -> list[tuple[str, str, Table]]
     return tables
 
 
-def _list_facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[tuple[str, str]]:
+def _list_facts(
+    recorded: Sequence[RecordedRun], untabled: Collection[Run], costs: Sequence[Cost]
+) -> list[tuple[str, str]]:
     """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
@@ -176,6 +187,7 @@ def _list_facts(recorded: Sequence[RecordedRun], costs: Sequence[Cost]) -> list[
         ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
         ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in recorded})))),
         ("Runs", ", ".join(f"{count} {kind}" for kind, count in runs.items())),
+        ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),
         ("Time of all jobs", format_duration(sum(cost.seconds for cost in costs)) if costs else ""),
         ("Commit", ", ".join(dict.fromkeys(_shorten_commit(item.record.get("git_commit")) for item in recorded))),

@@ -153,9 +153,13 @@ def orient_paper_difference(row: dict[str, Any]) -> float:
 
 
 def describe_comparison(row: dict[str, Any], markup: Markup) -> str:
-    """Return e.g. `A, λ = 10⁴ − B`; the side claimed to be larger comes first."""
-    larger, smaller = _SIDES["second" if row["direction"] == "less" else "first"]
-    return f"{_describe_side(row, larger, markup)} {markup.escape('−')} {_describe_side(row, smaller, markup)}"
+    """Return e.g. `(A, λ = 10⁴) − B`; the side claimed to be larger comes first."""
+    texts = []
+    for side in _SIDES["second" if row["direction"] == "less" else "first"]:
+        text = _describe_side(row, side, markup)
+        is_compound = " + " in text or not math.isnan(row[f"{side}_lambda"])
+        texts.append(f"({text})" if is_compound else text)
+    return f" {markup.escape('−')} ".join(texts)
 
 
 def _describe_side(row: dict[str, Any], side: str, markup: Markup) -> str:
@@ -163,8 +167,7 @@ def _describe_side(row: dict[str, Any], side: str, markup: Markup) -> str:
     if not name:
         return markup.escape(f"{row[f'{side}_value']:g}")
     at = "" if math.isnan(weight) else f", {markup.weight} = {typeset_weight(weight, markup)}"
-    text = f"{markup.escape(name)}{at}"
-    return f"({text})" if " + " in name else text
+    return f"{markup.escape(name)}{at}"
 
 
 def count_difference_decimals(row: dict[str, Any]) -> int:

@@ -129,6 +129,13 @@ def list_table_rows(config: Config, table: str) -> list[TableRow]:
     return rows
 
 
+def list_tabled_runs(config: Config) -> list[Run]:
+    """Return the runs of all tables, and so of the claims, which compare rows of tables."""
+    return list(
+        dict.fromkeys(run for name in config.tables for row in list_table_rows(config, name) for run in row.runs)
+    )
+
+
 def compute_split_ratio(dataset: DatasetBlock) -> float:
     """Compute the number of test images per training image if each seed draws its own of both from the same images.
 

@@ -26,8 +26,8 @@ class KeepEvidence(Command):
     class_log_prob: bool = False
     """keep the probabilities of all classes in predictions.npz; no table needs them, and they triple the size"""
     with_other_settings: bool = False
-    """also keep runs whose settings differ from those in the evidence, where each replaces the earlier copy of that
-    run, or from those of the workflow's last call"""
+    """also keep runs whose settings differ from those of the workflow's last call or of the evidence; runs that the
+    evidence already has are replaced"""
 
 
 class RebuildTables(Command):
