@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 NO_FLOW = "no_flow"
 """Folder that replaces those of flow, prior and λ for classifiers trained on real images without a flow."""
@@ -47,6 +47,23 @@ REAL_CLASSIFIER = "{dataset}/{source}/seed={seed}/{classifier}/augmentation={aug
 """A classifier trained on real images; `source` is NO_FLOW, or the flow, prior and λ that augment them (SOURCE)."""
 TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
 """Weights of a classifier trained on real images, before it is tested."""
+
+METRICS_FILE = "metrics.json"
+"""Identity, metrics and settings of a run; or, if it diverged, when and where."""
+PREDICTIONS_FILE = "predictions.npz"
+"""Label, predicted class and log-probability of every test image."""
+LOG_FILE = "log.csv"
+"""Losses, accuracies and duration of a training, one row per epoch."""
+MODEL_FILES = {"config": "config.json", "weights": "model.safetensors"}
+"""A trained flow with its prior and classes, in the folder `model` of its run."""
+IMAGE_SET_FILES = {"images": "images.npy", "labels": "labels.npy", "meta": "meta.json"}
+"""A split of a data set, or generated or augmented images."""
+
+LOGS_FOLDER: Final = "logs"
+BENCHMARKS_FOLDER: Final = "benchmarks"
+"""Folders of the output of jobs, and of their time and memory; subfolders as those of the results."""
+COLLECTED_FOLDER, TABLES_FOLDER, FIGURES_FOLDER = "metrics", "tables", "figures"
+"""Folders of the metrics collected for each table, and of what is made from them."""
 
 RESERVED_FOLDERS = ("fit", "model", "generated", *VARIANTS.values(), "samples", "tracking")
 """Folders beside those of classifiers; no classifier may have such a name."""

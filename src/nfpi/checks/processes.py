@@ -18,6 +18,7 @@ from nfpi.checks.report import Line, format_error
 from nfpi.checks.subject import Subject, select_first_images
 from nfpi.data.store import ImageSet
 from nfpi.data.writer import write_image_set
+from nfpi.runs import LOG_FILE
 from nfpi.runtime.devices import count_visible_gpus
 
 NFPI = (sys.executable, "-m", "nfpi.cli")
@@ -72,7 +73,7 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
                 last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
                 processes = f"{devices} process{'es' if devices > 1 else ''}"
                 return Line("processes", "FAILED", f"{processes}: {format_error(RuntimeError(last[0]))}")
-            with (output / "log.csv").open(encoding="utf-8") as file:
+            with (output / LOG_FILE).open(encoding="utf-8") as file:
                 row = list(csv.DictReader(file))[-1]
             found.append((float(row["train_bits_per_dim"]), float(row["seconds"])))
     (alone, seconds), (together, seconds_together) = found

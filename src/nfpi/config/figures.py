@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 
 from nfpi.config.base import ALL_INHERITED, Name, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Settings
 from nfpi.config.registry import Registry
-from nfpi.runs import INITIAL, SPLITS, Layout, Run, format_weight
+from nfpi.runs import IMAGE_SET_FILES, INITIAL, MODEL_FILES, SPLITS, Layout, Run, format_weight
 
 if TYPE_CHECKING:
     from nfpi.config.generation import NfaConfig
@@ -200,7 +200,7 @@ class FlowFigure(FigureSettings):
     def list_model_files(self, config: RunsOfPreset, layout: Layout) -> list[str]:
         """Return the files of the flow's model."""
         run = config.run(self.dataset, self.flow, self.prior, self.weight, config.seeds[0])
-        return [f"{layout.of(run)}/model/{name}" for name in ("config.json", "model.safetensors")]
+        return [f"{layout.of(run)}/model/{name}" for name in MODEL_FILES.values()]
 
     def describe_run(self, config: RunsOfPreset) -> str:
         """Describe the run of the flow in one line."""
@@ -347,16 +347,12 @@ class ConvergenceFigure(FigureSettings):
 def list_split_files(config: RunsOfPreset, layout: Layout, dataset: str, *splits: str) -> list[str]:
     """Return the files of the given splits of a data set, as used by runs of the first seed."""
     folder = layout.path(SPLITS, dataset=dataset, splits=config.splits_of(dataset, config.seeds[0]))
-    return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET]
+    return [f"{folder}/{split}/{file}" for split in splits for file in IMAGE_SET_FILES.values()]
 
 
 def _describe_seeds(seeds: list[int]) -> str:
     """Describe the seeds of a preset."""
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
-
-
-IMAGE_SET = ("images.npy", "labels.npy", "meta.json")
-"""Files of an image set."""
 
 
 FIGURES.register("accuracy_against_weight", AccuracyFigure, "nfpi.figures.accuracy_against_weight:draw")

@@ -19,10 +19,11 @@ from pydantic import Field
 
 from nfpi.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Split
 from nfpi.data.errors import DataError
+from nfpi.runs import IMAGE_SET_FILES
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError, Record, check_record, read_json_object
 
-IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
+IMAGES, LABELS, META = IMAGE_SET_FILES.values()
 FILES = (IMAGES, LABELS, META)
 ORIGINALS = "files.json"
 DTYPES = ("uint8", "float16")

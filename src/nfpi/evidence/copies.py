@@ -18,10 +18,9 @@ from nfpi.results.rows import list_tabled_runs
 from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import StoredSettings, read_settings
 from nfpi.results.shared import find_metric
-from nfpi.runs import Run
+from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import write_atomically, written_together
 
-METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 _NOT_AFFECTING_METRICS = {"devices", *NOT_AFFECTING_RESULTS}
 """Settings of a run that do not affect its metrics, by the last part of their dotted names."""
 _COMMON_TO_SEEDS = ("training.", "flow.", "classifier.", "augmentation")
@@ -96,7 +95,7 @@ def gather_evidence(
     earlier = read_checksums(output) if (output / SUMS).is_file() else {}
     # Files to be written now are not verified: an earlier call that was killed may have written some of them.
     check_files(output, {name: digest for name, digest in earlier.items() if name not in (*digests, SETTINGS)})
-    existing = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS}" in earlier}
+    existing = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS_FILE}" in earlier}
     if not with_other_settings:
         _check_settings(chosen, existing, output)
     seeds = sorted({run.seed for run in [*existing, *(item.run for item in chosen)]})
@@ -125,17 +124,17 @@ def gather_evidence(
 
 def _read_files(item: RecordedRun, with_class_log_prob: bool) -> dict[str, bytes]:
     """Check the files of a run, and return their contents, by path relative to the evidence."""
-    metrics, predictions, folder = item.folder / METRICS, item.folder / PREDICTIONS, item.run.folder
+    metrics, predictions, folder = item.folder / METRICS_FILE, item.folder / PREDICTIONS_FILE, item.run.folder
     if item.fault:
         raise EvidenceError(item.fault)
-    files = {f"{folder}/{METRICS}": metrics.read_bytes()}
+    files = {f"{folder}/{METRICS_FILE}": metrics.read_bytes()}
     if item.divergence:  # diverged runs have no predictions
         return files
     if item.record.get("run") != item.run.to_json():
         raise EvidenceError(f"{metrics}: expected the metrics of {folder}, received those of {item.record.get('run')}")
     check_predictions(item)
     content = predictions.read_bytes() if with_class_log_prob else shorten_predictions(read_predictions(predictions))
-    return files | {f"{folder}/{PREDICTIONS}": content}
+    return files | {f"{folder}/{PREDICTIONS_FILE}": content}
 
 
 def check_predictions(item: RecordedRun) -> None:
@@ -146,7 +145,7 @@ def check_predictions(item: RecordedRun) -> None:
         MetricsError: the predictions are damaged.
         OSError: the predictions cannot be read.
     """
-    path, expected = item.folder / PREDICTIONS, item.record.get("n")
+    path, expected = item.folder / PREDICTIONS_FILE, item.record.get("n")
     received = read_predictions(path).label.size
     if received != expected:
         raise EvidenceError(f"{path}: expected predictions of {expected} images, received {received}")

@@ -13,7 +13,7 @@ import pandas as pd
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
-from nfpi.evidence.copies import METRICS, check_predictions
+from nfpi.evidence.copies import check_predictions
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, save_drawn
 from nfpi.figures.registry import draw_figure
@@ -30,7 +30,7 @@ from nfpi.results.settings import FILE as SETTINGS
 from nfpi.results.settings import read_settings
 from nfpi.results.sides import Evidence as EvidenceOfClaims
 from nfpi.results.tables import accuracy_table, read_reference
-from nfpi.runs import Layout, Run
+from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 
 _REFERENCE = "workflow/reference/paper.csv"
 _SHOWN_VALUES = 4
@@ -96,7 +96,7 @@ class RebuiltResults:
         check_files(folder, listed)
         runs = find_runs(folder)
         for item in runs:
-            name = f"{item.run.folder}/{METRICS}"
+            name = f"{item.run.folder}/{METRICS_FILE}"
             if name not in listed:
                 raise EvidenceError(f"{folder / name}: expected a file listed in {SUMS}, received one that is not")
             if item.fault:
@@ -123,7 +123,7 @@ class RebuiltResults:
         return judge_claims(config.claims, evidence)
 
     def _read_predictions(self, run: Run) -> Predictions:
-        return read_predictions(self.folder / run.folder / "predictions.npz")
+        return read_predictions(self.folder / run.folder / PREDICTIONS_FILE)
 
     @cached_property
     def software(self) -> pd.DataFrame:
@@ -149,7 +149,7 @@ class RebuiltResults:
         """
         config, layout = self.config, Layout(output)
         for name, table in config.tables.items():
-            write_table(self.make_table(name), output / "tables", name, table.title)
+            write_table(self.make_table(name), output / TABLES_FOLDER, name, table.title)
         if config.claims:
             verdicts = self.judge_claims()
             write_claims(verdicts, output)
@@ -158,7 +158,7 @@ class RebuiltResults:
             files = {key: [Path(file) for file in files] for key, files in figure.files(config, layout).items()}
             if all(file.is_file() for paths in files.values() for file in paths):
                 reads = {key: value.model_dump(mode="json") for key, value in figure.reads(config).items()}
-                save_drawn(draw_figure(name, figure, FigureInputs(files, reads)), output / "figures", name)
+                save_drawn(draw_figure(name, figure, FigureInputs(files, reads)), output / FIGURES_FOLDER, name)
         write_csv(self.software, output / "versions.csv")
 
 

@@ -17,13 +17,13 @@ from matplotlib.ticker import MaxNLocator
 
 from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE, FigureError, notice, require_columns
 from nfpi.results.csv_files import read_csv, read_header
-from nfpi.runs import INITIAL
+from nfpi.runs import INITIAL, LOG_FILE, METRICS_FILE
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.manifests import find_product
 
-LOG, CURVES = "log.csv", "curves.png"
-"""File names of the log and of the picture beside it."""
+CURVES = "curves.png"
+"""Name of the picture beside a log."""
 
 _RESOLUTION = 200
 """Pixels per inch."""
@@ -110,7 +110,7 @@ def write_curves(root: Path) -> list[Path]:
 def find_logs(root: Path) -> Iterator[Path]:
     """Find the logs of flows and classifiers in a folder of results, except for those of initial states."""
     of_initial_state = INITIAL.format(dataset="*", flow="*", start="*", seed="*")
-    for path in sorted(root.rglob(LOG)):
+    for path in sorted(root.rglob(LOG_FILE)):
         if not path.parent.match(of_initial_state):
             yield path
 
@@ -126,7 +126,7 @@ def _draw_log(path: Path, title: str) -> Figure:
     """Draw the curves of a log, or a notice that says why there are none."""
     lines = [textwrap.fill(title, 55).replace("/ ", "/")]
     try:
-        raise_if_marked(path.with_name("metrics.json"))
+        raise_if_marked(path.with_name(METRICS_FILE))
     except Diverged as fault:
         lines.append(textwrap.fill(str(fault), 60))
     except ValueError:

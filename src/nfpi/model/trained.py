@@ -19,12 +19,13 @@ from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow, check_description
 from nfpi.priors.files import deserialize_prior, serialize_prior
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runs import MODEL_FILES
 from nfpi.runtime.divergence import raise_if_diverged
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.runtime.formats import FormatError, Record, check_divergence, check_record, read_json_object
 from nfpi.runtime.tensors import load_tensors, save_tensors
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS = MODEL_FILES.values()
 _FORMAT = 1
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """suffixes of pickled weight files, which may execute code when they are read"""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nfpi.config import METRICS
 from nfpi.data.store import META, read_image_set
-from nfpi.figures.curves import CURVES, LOG
+from nfpi.figures.curves import CURVES
 from nfpi.page.agreement import Agreement, read_agreement
 from nfpi.page.meanings import WEIGHT, explain_metrics
 from nfpi.page.pictures import Picture, embed_file, embed_generated_images
@@ -17,7 +17,7 @@ from nfpi.results.html import HTML
 from nfpi.results.layout import Column, Table, count_decimals, format_measurement, typeset_weight
 from nfpi.results.recorded import OUTDATED, RecordedRun, list_splits
 from nfpi.results.shared import find_metric
-from nfpi.runs import Run, format_weight
+from nfpi.runs import LOG_FILE, PREDICTIONS_FILE, Run, format_weight
 from nfpi.runtime.manifests import find_product
 
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
@@ -227,13 +227,13 @@ def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> Show
     description = f"Training curves of {item.run.folder}"
     for folder in _list_training_folders(item):
         _add_contents(
-            run, folder / LOG, lambda path: run.curves.append(embed_file(path.with_name(CURVES), description))
+            run, folder / LOG_FILE, lambda path: run.curves.append(embed_file(path.with_name(CURVES), description))
         )
     if item.is_outdated:  # what follows has classes, which may have other names now
         return run
     for folder in _list_generated_folders(item):
         _add_contents(run, folder / META, lambda path: run.samples.extend(_embed_samples(path.parent)))
-    _add_contents(run, item.folder / "predictions.npz", lambda path: _add_agreement(run, path, root))
+    _add_contents(run, item.folder / PREDICTIONS_FILE, lambda path: _add_agreement(run, path, root))
     return run
 
 

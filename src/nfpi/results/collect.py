@@ -14,7 +14,7 @@ from nfpi.results.csv_files import read_csv
 from nfpi.results.logs import CsvError
 from nfpi.results.older import describe_older_results, find_older_results
 from nfpi.results.records import MetricsError, describe_divergence, read_record
-from nfpi.runs import Run
+from nfpi.runs import METRICS_FILE, Run
 
 IDENTITY = {
     "dataset": "str",
@@ -72,7 +72,7 @@ def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 def _read_rows(run: Run, root: Path) -> list[dict[str, Any]]:
     """Return the rows of one run."""
-    path = root / run.folder / "metrics.json"
+    path = root / run.folder / METRICS_FILE
     record = _read_checked_record(run, path, root)
     identity = run.row() | {"n": record.get("n"), "run": run.folder}
     if "diverged" in record:

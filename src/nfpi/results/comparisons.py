@@ -24,12 +24,11 @@ from nfpi.config.metrics import ACCURACIES, metric
 from nfpi.results.predictions import read_predictions
 from nfpi.results.significance import Comparison, holm, mcnemar, paired_t
 from nfpi.results.summaries import Summary, TableError
+from nfpi.runs import PREDICTIONS_FILE
 from nfpi.runtime.divergence import Diverged
 
 NO_PREDICTIONS = "no predictions"
 """Name recorded instead of a test whose predictions are missing."""
-FILE = "predictions.npz"
-"""Name of the file with the predictions in the folder of a run."""
 
 
 _ComparedRow = tuple[str, Mapping[str, Summary]]
@@ -66,7 +65,7 @@ class RunPredictions:
         if self.root is None:
             return None
         if folder not in self._correct:
-            path = Path(self.root) / folder / FILE
+            path = Path(self.root) / folder / PREDICTIONS_FILE
             self._correct[folder] = self._read(dataset, path, accuracy) if path.is_file() else None
         return self._correct[folder]
 

@@ -19,7 +19,21 @@ from nfpi.results.layout import Column, Table
 from nfpi.results.markup import escape_markdown
 from nfpi.results.records import MetricsError, read_record
 from nfpi.results.times import read_benchmark
-from nfpi.runs import AUGMENTED, COMMON_SPLITS, FLOW_RUN, GENERATED, INITIAL, Run, get_variants_folder
+from nfpi.runs import (
+    AUGMENTED,
+    BENCHMARKS_FOLDER,
+    COLLECTED_FOLDER,
+    COMMON_SPLITS,
+    FIGURES_FOLDER,
+    FLOW_RUN,
+    GENERATED,
+    INITIAL,
+    LOGS_FOLDER,
+    METRICS_FILE,
+    TABLES_FOLDER,
+    Run,
+    get_variants_folder,
+)
 from nfpi.runtime.manifests import ManifestError, find_manifests, read_manifest
 
 COLUMNS = {
@@ -37,8 +51,7 @@ COLUMNS = {
 ALL = "all"
 """Entry in the rows that sum over all tables, stages or devices."""
 
-_BENCHMARKS = "benchmarks"
-_NOT_RUNS = ("logs", _BENCHMARKS, "tables", "metrics", "figures")
+_NOT_RUNS = (LOGS_FOLDER, BENCHMARKS_FOLDER, TABLES_FOLDER, COLLECTED_FOLDER, FIGURES_FOLDER)
 """Folders in results/{preset} that hold no runs."""
 _PARTS = ("fit", "model", "trained")
 """Names of output folders; the benchmark of their job is named after the folder above them."""
@@ -71,8 +84,8 @@ class Job:
 def read_jobs(root: Path) -> list[Job]:
     """Read the cost of all jobs of results/{preset}, sorted by folder; damaged files are ignored."""
     benchmarks = {
-        (path.parent.relative_to(root / _BENCHMARKS).as_posix(), path.stem): path
-        for path in sorted((root / _BENCHMARKS).glob("**/*.tsv"))
+        (path.parent.relative_to(root / BENCHMARKS_FOLDER).as_posix(), path.stem): path
+        for path in sorted((root / BENCHMARKS_FOLDER).glob("**/*.tsv"))
     }
     devices: dict[str, str] = {}
     jobs = []
@@ -104,7 +117,7 @@ def _find_finished_jobs(root: Path) -> Iterator[tuple[str, str]]:
 def _read_metrics(folder: Path) -> Mapping[str, Any]:
     """Return the contents of metrics.json in a folder; empty if it is missing or damaged."""
     try:
-        return read_record(folder / "metrics.json")
+        return read_record(folder / METRICS_FILE)
     except (MetricsError, OSError):
         return {}
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nfpi.results.records import MetricsError
+from nfpi.runs import METRICS_FILE
 from nfpi.runtime.divergence import raise_if_marked
 from nfpi.runtime.files import write_atomically
 
@@ -96,7 +97,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
     if not arrays:  # the mark of a divergence
-        raise_if_marked(Path(path).with_name("metrics.json"))
+        raise_if_marked(Path(path).with_name(METRICS_FILE))
         raise MetricsError(f"{path}: the run diverged: there are no predictions")
     if arrays.keys() != _TYPES.keys():
         raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")

@@ -14,7 +14,7 @@ from statistics import fmean
 from nfpi.results.planned import FILE, read_planned
 from nfpi.results.recorded import OUTDATED, RecordedRun, find_runs
 from nfpi.results.times import read_seconds
-from nfpi.runs import VARIANTS, Run, parse_run_folder
+from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER, METRICS_FILE, VARIANTS, Run, parse_run_folder
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.runtime.locks import read_holder
@@ -75,20 +75,22 @@ def require_root(folder: Path) -> None:
 
 
 def _is_root(folder: Path) -> bool:
-    return (folder / "logs").is_dir() or (folder / FILE).is_file()
+    return (folder / LOGS_FOLDER).is_dir() or (folder / FILE).is_file()
 
 
 def read_progress(root: Path) -> list[Progress]:
     """Return the progress of all requested runs, and of others that have results or logs."""
     recorded = {item.run: item for item in find_runs(root)}
-    logged = (parse_run_folder(path.relative_to(root / "logs").as_posix()) for path in (root / "logs").glob("**/"))
+    logged = (
+        parse_run_folder(path.relative_to(root / LOGS_FOLDER).as_posix()) for path in (root / LOGS_FOLDER).glob("**/")
+    )
     runs = dict.fromkeys([*read_planned(root), *recorded, *(run for run in logged if run is not None)])
     return [_determine_progress(root, run, recorded.get(run)) for run in runs]
 
 
 def list_logs(root: Path, run: Run) -> list[Path]:
     """Return the logs of the jobs of a run, oldest first."""
-    logs = [path for folder in _list_folders(root / "logs" / run.folder, run) for path in folder.glob("*.log")]
+    logs = [path for folder in _list_folders(root / LOGS_FOLDER / run.folder, run) for path in folder.glob("*.log")]
     return sorted(logs, key=read_modification_time)
 
 
@@ -100,7 +102,7 @@ def is_running(root: Path, run: Run) -> bool:
 def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
     seconds = sum(
         read_seconds(path) or 0.0
-        for folder in _list_folders(root / "benchmarks" / run.folder, run)
+        for folder in _list_folders(root / BENCHMARKS_FOLDER / run.folder, run)
         for path in folder.glob("*.tsv")
     )
     logs = list_logs(root, run)
@@ -138,7 +140,7 @@ def _find_fault(logs: list[Path], recorded: RecordedRun | None) -> tuple[str, st
     """Return `failed` or `stopped` with the last line of the last log; None if its job succeeded."""
     if not logs or (
         recorded is not None
-        and read_modification_time(logs[-1]) < read_modification_time(recorded.folder / "metrics.json")
+        and read_modification_time(logs[-1]) < read_modification_time(recorded.folder / METRICS_FILE)
     ):
         return None
     (line,) = read_last_lines(logs[-1], 1) or [""]

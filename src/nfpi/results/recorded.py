@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.results.records import MetricsError, describe_divergence, read_record
-from nfpi.runs import COMMON_SPLITS, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
+from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
 from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product, read_manifest
 
 OUTDATED = "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
@@ -18,7 +18,6 @@ OUTDATED = "made from other images than the present data set: `snakemake all` ma
 
 _NOT_SETTINGS = ("compared", "data.classes")
 """Dotted names of a record's `settings` that hold measurements or data, not settings."""
-_FILE = "metrics.json"
 _DATA = "data"
 """Product of the stages that write the splits of a data set."""
 
@@ -91,10 +90,10 @@ def list_splits(root: Path, run: Run) -> list[Path]:
 
 
 def _find_metrics_files(root: Path) -> Iterator[tuple[Path, Run]]:
-    for folder in {path.parent for name in (_FILE, f"metrics{SUFFIX}") for path in root.rglob(name)}:
+    for folder in {path.parent for name in (METRICS_FILE, f"metrics{SUFFIX}") for path in root.rglob(name)}:
         run = parse_run_folder(folder.relative_to(root).as_posix())
         if run is not None:
-            yield folder / _FILE, run
+            yield folder / METRICS_FILE, run
 
 
 def _read_run(path: Path, run: Run) -> RecordedRun:

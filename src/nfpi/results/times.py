@@ -6,6 +6,8 @@ import csv
 import math
 from pathlib import Path
 
+from nfpi.runs import BENCHMARKS_FOLDER
+
 
 def read_times(root: Path) -> dict[str, list[float]]:
     """Return the seconds of the last execution of every job in a folder results/{preset}, by the stem of its file.
@@ -13,7 +15,7 @@ def read_times(root: Path) -> dict[str, list[float]]:
     Damaged files are skipped.
     """
     times: dict[str, list[float]] = {}
-    for path in sorted((root / "benchmarks").glob("**/*.tsv")):
+    for path in sorted((root / BENCHMARKS_FOLDER).glob("**/*.tsv")):
         seconds = read_seconds(path)
         if seconds is not None:
             times.setdefault(path.stem, []).append(seconds)

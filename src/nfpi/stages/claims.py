@@ -12,13 +12,14 @@ from nfpi.results.predictions import read_predictions
 from nfpi.results.rows import TableRow
 from nfpi.results.sides import Evidence
 from nfpi.results.tables import read_reference
+from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE
 from nfpi.runtime.files import written_together
 from nfpi.stages.options import JudgeClaims
 
 
 def judge(stage: JudgeClaims) -> None:
     """Compare the rows named by the claims, and write the verdicts."""
-    runs = [run for run in stage.list_runs() if (stage.root / run.folder / "metrics.json").is_file()]
+    runs = [run for run in stage.list_runs() if (stage.root / run.folder / METRICS_FILE).is_file()]
     evidence = Evidence(
         metrics=collect(runs, stage.root),
         tables={name: TableSettings.model_validate(table) for name, table in stage.tables.items()},
@@ -26,7 +27,7 @@ def judge(stage: JudgeClaims) -> None:
             name: [TableRow.from_json(row).with_seeds(stage.seeds) for row in rows] for name, rows in stage.rows.items()
         },
         reference=read_reference(stage.reference),
-        read_predictions=lambda run: read_predictions(stage.root / run.folder / "predictions.npz"),
+        read_predictions=lambda run: read_predictions(stage.root / run.folder / PREDICTIONS_FILE),
     )
     verdicts = judge_claims(stage.claims, evidence)
     with written_together():

@@ -21,12 +21,12 @@ from nfpi.config import CLASSIFIERS, NOT_AFFECTING_RESULTS, Augmentation, Classi
 from nfpi.config.metrics import GENERATED_PREFIX, list_computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
-from nfpi.data.store import read_image_set
+from nfpi.data.store import META, read_image_set
 from nfpi.results.logs import write_log
 from nfpi.results.measures import compute_metrics, per_class_accuracy
 from nfpi.results.predictions import write_predictions
 from nfpi.results.records import config_hash, read_record, write_metrics
-from nfpi.runs import Run
+from nfpi.runs import METRICS_FILE, Run
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import describe_device, make_device
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged, raise_if_marked
@@ -48,7 +48,7 @@ def train(stage: TrainClassifier) -> None:
     _check_options(stage)
     for folder in (stage.generated, stage.augmented):
         if folder is not None:
-            raise_if_marked(folder / "meta.json")
+            raise_if_marked(folder / META)
     config = stage.classifier
     device = make_device(config.precision)
     data, digests, temperature = _read_data(stage, device.device)
@@ -230,7 +230,7 @@ def _read_validation_accuracies(stage: TestClassifier) -> dict[Path, float | Non
     accuracies: dict[str, dict[Path, float | None]] = {}
     divergences: list[Diverged] = []
     for folder in stage.candidates:
-        path = folder / "metrics.json"
+        path = folder / METRICS_FILE
         try:
             raise_if_marked(path)
         except Diverged as fault:

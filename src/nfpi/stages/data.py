@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nfpi.data.export import export_imagefolder
 from nfpi.data.prepare import prepare_dataset
-from nfpi.data.store import read_image_set
+from nfpi.data.store import META, read_image_set
 from nfpi.runtime.divergence import raise_if_marked
 from nfpi.stages.options import Export, PrepareData
 
@@ -16,5 +16,5 @@ def prepare_data(stage: PrepareData) -> None:
 
 def export(stage: Export) -> None:
     """Read the image set, and write its files."""
-    raise_if_marked(stage.images / "meta.json")
+    raise_if_marked(stage.images / META)
     export_imagefolder(read_image_set(stage.images), stage.output)

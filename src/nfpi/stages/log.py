@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 
 from nfpi.results.progress import find_roots, is_running, list_logs, read_modification_time
-from nfpi.runs import Run, parse_run_folder
+from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.options import ShowLog
 
@@ -43,7 +43,7 @@ def show_log(command: ShowLog) -> None:
 
 def _find_run(command: ShowLog) -> tuple[Path, Run]:
     name = command.run
-    candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / "logs").is_dir()]
+    candidates = [(parent, name.relative_to(parent)) for parent in name.parents if (parent / LOGS_FOLDER).is_dir()]
     with suppress(FileNotFoundError):
         candidates += [(root, name) for root in find_roots(command.results)]
     found = [

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nfpi.config import JobName, Resources, compute_job_resources, count_job_threads
+from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
 from nfpi.workflow.plan import Plan, Wildcards
 
 SBATCH = {
@@ -33,11 +34,11 @@ class Jobs:
 
     def log(self, name: str, template: str) -> str:
         """Return the path of the log of the job `name` that writes the folder `template`."""
-        return self.plan.layout.mirror_path(self.plan.fill_path(template), "logs", f"{name}.log")
+        return self.plan.layout.mirror_path(self.plan.fill_path(template), LOGS_FOLDER, f"{name}.log")
 
     def benchmark(self, name: str, template: str) -> str:
         """Return the path where Snakemake records time and memory of the job `name` that writes `template`."""
-        return self.plan.layout.mirror_path(self.plan.fill_path(template), "benchmarks", f"{name}.tsv")
+        return self.plan.layout.mirror_path(self.plan.fill_path(template), BENCHMARKS_FOLDER, f"{name}.tsv")
 
     def threads(self, name: JobName) -> int:
         """Return the threads of a job; Snakemake sets OMP_NUM_THREADS to them, or to the available cores if fewer."""

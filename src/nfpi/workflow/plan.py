@@ -15,11 +15,11 @@ from pydantic import BaseModel
 
 from nfpi.config import Config, ConfigError, DatasetConfig, Resolved
 from nfpi.config.datasets import PER_SEED
-from nfpi.config.figures import IMAGE_SET
 from nfpi.runs import (
     COMMON_SPLITS,
     FLOW_RUN,
     GENERATED,
+    IMAGE_SET_FILES,
     INITIAL,
     SPLITS,
     SPLITS_OF_SEED,
@@ -111,7 +111,7 @@ class Plan:
 
         Their names are `train_images`, `train_labels`, ..., and `data` for the manifest of all splits.
         """
-        files = {f"{split}_{file.partition('.')[0]}": f"{split}/{file}" for split in splits for file in IMAGE_SET}
+        files = {f"{split}_{name}": f"{split}/{file}" for split in splits for name, file in IMAGE_SET_FILES.items()}
         files["data"] = PrepareData.outputs[MANIFEST]
         return {name: self._make_splits_input(file) for name, file in files.items()}
 

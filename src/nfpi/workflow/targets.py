@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nfpi.config import FIGURES, ConfigError, suggest
+from nfpi.runs import FIGURES_FOLDER, TABLES_FOLDER
 from nfpi.stages.options import JudgeClaims, MakeTable
 from nfpi.workflow.plan import Plan, Wildcards
 
@@ -27,7 +28,7 @@ class Targets:
 
     def table(self, name: str) -> dict[str, str]:
         """Return the files of a table, by format."""
-        return self.plan.outputs(MakeTable, "tables", name=name)
+        return self.plan.outputs(MakeTable, TABLES_FOLDER, name=name)
 
     def claims(self) -> dict[str, str]:
         """Return the files of the verdicts on the claims, by format, and of their figure."""
@@ -45,7 +46,7 @@ class Targets:
 
     def figure(self, name: str) -> dict[str, str]:
         """Return the files of a figure, by name: its pictures as PNG and PDF, and its table, if any, as CSV."""
-        folder = self.plan.fill_path("figures")
+        folder = self.plan.fill_path(FIGURES_FOLDER)
         files = {
             f"{picture}_{suffix}": f"{folder}/{picture}.{suffix}"
             for suffix in ("png", "pdf")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import ClassifierConfig, Name, NonNegativeInt
+from nfpi.runs import LOG_FILE, METRICS_FILE, PREDICTIONS_FILE
 from nfpi.runtime.manifests import SUFFIX, remove_temporary
 from nfpi.stages.options.base import MANIFEST, Stage
 from nfpi.stages.options.data import META, list_meta_files
@@ -21,7 +22,7 @@ class TrainClassifier(Stage):
 
     command = "train-classifier"
     work = "nfpi.stages.classifiers:train"
-    outputs = {"model": "model.safetensors", "metrics": "metrics.json", "history": "log.csv"}
+    outputs = {"model": "model.safetensors", "metrics": METRICS_FILE, "history": LOG_FILE}
     product = "classifier"
     timed = ("metrics", "history")
     inputs = {
@@ -69,10 +70,10 @@ class TestClassifier(Stage):
 
     command = "test-classifier"
     work = "nfpi.stages.classifiers:test"
-    outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
+    outputs = {"metrics": METRICS_FILE, "predictions": PREDICTIONS_FILE}
     product = "metrics"
     timed = ("metrics",)
-    inputs = {"data": list_meta_files("test"), "candidates": ("model.safetensors", "metrics.json")}
+    inputs = {"data": list_meta_files("test"), "candidates": ("model.safetensors", METRICS_FILE)}
 
     candidates: CliPositionalArg[list[Path]]
     """outputs of train-classifier, e.g. one folder for each temperature"""

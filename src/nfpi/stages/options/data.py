@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from nfpi.config import DatasetConfig, Name, PositiveInt
-from nfpi.config.figures import IMAGE_SET
+from nfpi.runs import IMAGE_SET_FILES
 from nfpi.stages.options.base import Stage
 
-META = "meta.json"
+META = IMAGE_SET_FILES["meta"]
 """file of an image set with the digests of its other files"""
-IMAGE_OUTPUTS = {file.partition(".")[0]: file for file in IMAGE_SET}
 _SPLITS = ("train", "validation", "test")
 SPLIT_OUTPUTS = {
-    **{f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_OUTPUTS.items()},
+    **{f"{split}_{name}": f"{split}/{file}" for split in _SPLITS for name, file in IMAGE_SET_FILES.items()},
     "sources": "sources.npz",
 }
 

@@ -24,11 +24,11 @@ from nfpi.config import (
 )
 from nfpi.config.generation import Displacement
 from nfpi.config.priors import PriorBlock
+from nfpi.runs import IMAGE_SET_FILES, LOG_FILE, METRICS_FILE, MODEL_FILES, PREDICTIONS_FILE
 from nfpi.stages.options.base import Stage
-from nfpi.stages.options.data import IMAGE_OUTPUTS, list_meta_files
+from nfpi.stages.options.data import list_meta_files
 
-MODEL_OUTPUTS = {"config": "config.json", "weights": "model.safetensors"}
-MODEL = tuple(MODEL_OUTPUTS.values())
+MODEL = tuple(MODEL_FILES.values())
 
 
 def _check_is_fitted(prior: PriorBlock) -> PriorBlock:
@@ -55,7 +55,7 @@ class StartFlow(Stage):
         "state": "state.safetensors",
         "prior": "prior.safetensors",
         "statistics": "statistics.safetensors",
-        "history": "log.csv",
+        "history": LOG_FILE,
     }
     product = "initial state"
     timed = ("history",)
@@ -116,7 +116,7 @@ class TrainFlow(Stage):
 
     command = "train-flow"
     work = "nfpi.stages.flow:train_flow"
-    outputs = {**{name: f"model/{file}" for name, file in MODEL_OUTPUTS.items()}, "history": "log.csv"}
+    outputs = {**{name: f"model/{file}" for name, file in MODEL_FILES.items()}, "history": LOG_FILE}
     product = "model"
     timed = ("history",)
     inputs = {
@@ -154,7 +154,7 @@ class ImportRelease(Stage):
 
     command = "import-release"
     work = "nfpi.stages.flow:import_release"
-    outputs = MODEL_OUTPUTS
+    outputs = MODEL_FILES
     product = "model"
     inputs = {"data": list_meta_files("train")}
 
@@ -174,7 +174,7 @@ class Evaluate(Stage):
 
     command = "evaluate"
     work = "nfpi.stages.evaluate:evaluate"
-    outputs = {"metrics": "metrics.json", "predictions": "predictions.npz"}
+    outputs = {"metrics": METRICS_FILE, "predictions": PREDICTIONS_FILE}
     product = "metrics"
     timed = ("metrics",)
     inputs = {"data": list_meta_files("validation", "test"), "model": MODEL, "history": ()}
@@ -200,7 +200,7 @@ class Generate(Stage):
 
     command = "generate"
     work = "nfpi.stages.generate:generate"
-    outputs = IMAGE_OUTPUTS
+    outputs = IMAGE_SET_FILES
     product = "generated images"
     replaces_folder = True
     inputs = {"model": MODEL}
@@ -222,7 +222,7 @@ class Augment(Stage):
 
     command = "augment"
     work = "nfpi.stages.generate:augment"
-    outputs = IMAGE_OUTPUTS
+    outputs = IMAGE_SET_FILES
     product = "augmented images"
     replaces_folder = True
     inputs = {"data": list_meta_files("train"), "model": MODEL}

@@ -10,7 +10,7 @@ from pydantic_settings import CliPositionalArg
 
 from nfpi.config import FIGURES, Claim, Name, PositiveInt, Seed, TableSettings
 from nfpi.results.rows import TableRow, list_runs_to_compare
-from nfpi.runs import Run
+from nfpi.runs import METRICS_FILE, Run
 from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.flow import Evaluate
 from nfpi.stages.options.words import JsonList
@@ -38,7 +38,7 @@ class Collect(Stage):
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics files of the runs."""
-        return [self.root / Run.from_json(run).folder / "metrics.json" for run in self.runs]
+        return [self.root / Run.from_json(run).folder / METRICS_FILE for run in self.runs]
 
 
 class MakeTable(Stage):
@@ -126,7 +126,7 @@ class JudgeClaims(Stage):
 
     def list_input_files(self) -> list[Path]:
         """Return the metrics of the runs that exist."""
-        return [path for run in self.list_runs() if (path := self.root / run.folder / "metrics.json").is_file()]
+        return [path for run in self.list_runs() if (path := self.root / run.folder / METRICS_FILE).is_file()]
 
     def list_runs(self) -> list[Run]:
         """Return all runs of the claims, existing or not."""
