@@ -31,7 +31,7 @@ class SeriesBounds:
     less than 5 % above the current bound, or at least twice the value that would be chosen now. Thus few graphs are
     ever compiled. For a flow without :class:`SeriesCoupling` layers, all methods are no-ops.
 
-    After every step, the current bounds are recorded on the device, with five small operations and no synchronisation;
+    After every step, the current bounds are recorded on the device, with six small operations and no synchronisation;
     the host reads the record every few steps and, if a held bound was exceeded, chooses all again. Until then the
     series are too short: if the norm is r times the one for which m terms were chosen, their error grows from eps/4 by
     a factor of about r^{m+1}: for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far

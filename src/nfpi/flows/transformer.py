@@ -171,7 +171,8 @@ class TransformerFlow(ImageFlow):
     """Couplings with transformer nets on the patches of an image.
 
     A coupling splits either the channels in a random order, or the patches by checkerboard colour, by parity of
-    the row or by parity of the column. Two successive splits of the same axis differ in that the halves are exchanged.
+    the row or by parity of the column. Each split of an axis occurs twice in succession, the second time with the
+    halves exchanged.
     Unlike in Jet, an actnorm comes first, so that the latents of a new flow have zero mean and unit variance.
 
     Args:
@@ -218,7 +219,7 @@ class TransformerFlow(ImageFlow):
         return self.patches.inverse(tokens)[0], log_abs_det
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x = f⁻¹(z) and log |det ∂x/∂z|, for z of shape (B, C, H, W) or (B, D)."""
+        """Return x = f⁻¹(z) and log |det ∂x/∂z|, for z of shape (B, C, H, W) or (B, C·H·W)."""
         tokens = self.patches(self.as_images(z))[0]
         return inverse_through(self._list_parts(), tokens, z.new_zeros(len(z)))
 

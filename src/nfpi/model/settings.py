@@ -115,7 +115,7 @@ def choose_training(
     """
     explicit = {} if epochs is None else {"epochs": epochs}
     if isinstance(training, TrainingConfig):
-        return parse_settings(TrainingConfig, training.model_dump() | explicit)
+        return parse_settings(TrainingConfig, training.model_dump() | explicit, "training: ")
     if training is not None:
         _require_mapping(training, "training")
     given = {**_TRAINING.get(kind, {}), **(training or {}), **explicit}
@@ -132,7 +132,7 @@ def choose_training(
         "evaluate_every": count,
         "fit_after_epochs": 0 if count == 1 else 1,
     }
-    return parse_settings(TrainingConfig, {**defaults, **given})
+    return parse_settings(TrainingConfig, {**defaults, **given}, "training: ")
 
 
 def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlock:
@@ -161,12 +161,12 @@ def _parse_block(registry: Any, block: Any, what: str) -> Any:
         raise ValueError(f"{what}: {error}") from None
 
 
-def parse_settings(model: type[S], values: Mapping[str, Any]) -> S:
-    """Validate settings; raises ValueError in one line for an unknown key or a value out of range."""
+def parse_settings(model: type[S], values: Mapping[str, Any], where: str = "") -> S:
+    """Validate settings; raises ValueError in one line, which begins with `where`, for a wrong key or value."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ValueError(explain(error)) from None
+        raise ValueError(f"{where}{explain(error)}") from None
 
 
 def _require_mapping(block: Any, what: str) -> None:

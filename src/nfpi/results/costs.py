@@ -31,6 +31,7 @@ from nfpi.runs import (
     LOGS_FOLDER,
     METRICS_FILE,
     TABLES_FOLDER,
+    TRAINED_CLASSIFIER,
     Run,
     get_variants_folder,
 )
@@ -53,7 +54,8 @@ ALL = "all"
 
 _NOT_RUNS = (LOGS_FOLDER, BENCHMARKS_FOLDER, TABLES_FOLDER, COLLECTED_FOLDER, FIGURES_FOLDER)
 """Folders in results/{preset} that hold no runs."""
-_PARTS = ("fit", "model", "trained")
+_TRAINED = TRAINED_CLASSIFIER.rpartition("/")[2]
+_PARTS = ("fit", "model", _TRAINED)
 """Names of output folders; the benchmark of their job is named after the folder above them."""
 _WITH_METRICS = ("evaluate", "test_classifier", "train_classifier")
 """Stages whose duration is recorded in the metrics.json that they write."""
@@ -94,7 +96,7 @@ def read_jobs(root: Path) -> list[Job]:
         measured = read_benchmark(path) if path is not None else {}
         seconds = measured.get("s", math.nan)
         if math.isnan(seconds) and stage in _WITH_METRICS:
-            seconds = float(_read_metrics(root / folder).get("seconds", math.nan))
+            seconds = float(_read_metrics(_locate_metrics(root / folder, stage)).get("seconds", math.nan))
         device = _find_device(root, folder, devices)
         cpu_seconds, memory = measured.get("cpu_time", math.nan), measured.get("max_rss", math.nan)
         jobs.append(Job(stage, folder, seconds, cpu_seconds, memory, device))
@@ -112,6 +114,12 @@ def _find_finished_jobs(root: Path) -> Iterator[tuple[str, str]]:
         except (ManifestError, OSError):
             continue
         yield (folder.parent if folder.name in _PARTS else folder).as_posix(), stage
+
+
+def _locate_metrics(folder: Path, stage: str) -> Path:
+    """Return the folder of the metrics that a job wrote; training and test on real images have one each."""
+    trained = folder / _TRAINED
+    return trained if stage == "train_classifier" and trained.is_dir() else folder
 
 
 def _read_metrics(folder: Path) -> Mapping[str, Any]:

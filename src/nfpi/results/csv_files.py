@@ -57,7 +57,10 @@ def read_header(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _convert_column(cells: pd.Series, kind: str, infinite: bool) -> pd.Series:
-    """Convert a column of text to its type; empty cells become missing values."""
+    """Convert a column of text to its type.
+
+    Empty cells become missing values in `float64` and `Int64`, stay empty in `str`, and raise ValueError in others.
+    """
     if kind == "str":
         return cells
     if kind == "bool":

@@ -54,7 +54,8 @@ class Stage(Command):
         product: short name of the outputs' kind; empty: no other stage reads the outputs.
         label: name of the manifest and the lock, for stages that share a folder; it may contain options in braces.
             Defaults to the product, or the command.
-        timed: names of outputs that hold times, measured or of files, which differ between equal results.
+        timed: names of outputs that contain durations or the modification times of files, which differ between equal
+            results.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
         common: kinds of product: all inputs that depend on such a product must depend on the same one; None: the inputs
