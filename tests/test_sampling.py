@@ -36,6 +36,12 @@ def prior(flow: MatrixExponentialFlow) -> GaussianPrior:
     return GaussianPrior(mean.double(), torch.full((3, 64), 0.04, dtype=torch.float64))
 
 
+def test_nothing_is_drawn_after_the_last_batch(flow, prior):
+    """A process may have been stopped after its last batch was written."""
+    settings = {"temperature": 1.0, "seed": 3, "batch_size": 2, "domain": PixelDomain(0.05), "device": CPU}
+    assert list(sample_images(flow, prior, balanced_labels(3, 2), **settings, start_batch=3)) == []
+
+
 def sample(flow: nn.Module, prior: GaussianPrior, labels: torch.Tensor, **changes) -> tuple[torch.Tensor, torch.Tensor]:
     settings = {"temperature": 1.0, "seed": 3, "batch_size": 16, "domain": PixelDomain(0.05), "device": CPU} | changes
     parts = list(sample_images(flow, prior, labels, **settings))

@@ -52,7 +52,8 @@ def sample_images(
     """
     flow.eval()
     prior = prior.to(dtype=torch.float32).to(device)
-    for index, chunk in enumerate(labels[start_batch * batch_size :].split(batch_size), start_batch):
+    missing = labels[start_batch * batch_size :]
+    for index, chunk in enumerate(missing.split(batch_size) if len(missing) else (), start_batch):
         generator = make_generator(device, seed, "sample", index)
         chunk = chunk.to(device)
         x = _draw(flow, prior, chunk, temperature, generator)

@@ -12,6 +12,11 @@ def test_views_and_allocations_do_no_work():
         x = torch.empty(4, 6)
         x.view(6, 4).transpose(0, 1)[1:]
     assert counter.counts.operations == []
+    batched, linear = torch.ones(2, 3, 4, 5), nn.Linear(5, 7, bias=False)
+    with OperationCounter() as counter:
+        batched @ batched.transpose(2, 3)
+        linear(batched)
+    assert [one.name for one in counter.counts.operations] == ["aten.bmm.default", "aten.mm.default"]
 
 
 def test_flops_and_bytes_are_those_of_the_operation():

@@ -60,6 +60,32 @@ def test_a_source_without_a_test_split_gives_a_part_of_its_images():
     assert (found.train, found.validation, found.test) == (1150, 288, 359)
 
 
+def test_held_out_and_kept_images_are_those_of_the_settings():
+    """With `refit` nothing is held out for validation; limits per class apply to the test split too."""
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "paper"}).config
+    found = Images.of(config.datasets["cifar10_all"])
+    assert (found.train, found.validation, found.test) == (50000, 0, 10000)
+    found = Images.of(config.datasets["cifar10"].model_copy(update={"test_per_class": 30}))
+    assert (found.train, found.validation, found.test) == (47500, 2500, 300)
+
+
+def test_the_work_on_prepared_data_is_that_of_their_sizes():
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config
+    own = config.for_dataset("digits")
+    prepared = replace(Images.of(config.datasets["digits"]), train=70, validation=20, test=11, classes=3)
+    found = {(one.kind, one.subject): one for one in list_work(config, {"digits": prepared}) if one.stage != "augment"}
+    assert {one.classes for one in found.values()} == {3}
+    drawn = own.generation.per_class * 3
+    assert found["flow_inverse", "mef"].batches == -(-drawn // own.generation.batch_size)
+    resnet = own.classifiers["resnet18"]
+    assert found["classifier_step", "resnet18"].batches == resnet.epochs * -(
+        -resnet.repeats * drawn // resnet.batch_size
+    )
+    swin = own.classifiers["swin"]
+    assert found["classifier_step", "swin"].batches == swin.epochs * -(-swin.repeats * 70 // swin.batch_size)
+    assert found["classifier_forward", "swin"].batches == -(-(20 + 11) // swin.batch_size)
+
+
 def test_a_source_of_known_size_keeps_it_whatever_image_size_says():
     digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config.datasets["digits"]
     folder = digits.model_copy(update={"source": "imagefolder", "image_size": 64})

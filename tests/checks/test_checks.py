@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import namedtuple
+from collections import Counter, namedtuple
 from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
@@ -17,6 +17,7 @@ import nfpi.checks.machine
 import nfpi.checks.steps
 import nfpi.flows
 from nfpi.benchmark.cards import CARDS, PEAKS, find_peak
+from nfpi.benchmark.work import list_work
 from nfpi.checks.build import check_float32, check_precision
 from nfpi.checks.classifiers import check_classifiers
 from nfpi.checks.flow import SeriesErrors, check_bounds, check_flow_precision
@@ -26,7 +27,7 @@ from nfpi.checks.machine import check_loader, check_shared_memory, check_threads
 from nfpi.checks.report import Line
 from nfpi.checks.steps import check_checkpoint, check_memory, check_speed, in_format
 from nfpi.checks.subject import Subject
-from nfpi.checks.workloads import find_workloads
+from nfpi.checks.workloads import find_workloads, make_random_images
 from nfpi.data.writer import write_image_set
 from nfpi.flows.coupling import Coupling, MatrixExponentialCoupling, SeriesCoupling
 from nfpi.training.state import TrainingState
@@ -181,10 +182,47 @@ def test_the_hours_of_a_stage_are_its_batches_at_their_measured_speed(make_subje
     steps = swin.epochs * -(-swin.repeats * 1150 // swin.batch_size)
     scored = -(-(288 + 359) // swin.batch_size)
     assert hours["train_classifier: swin"] == pytest.approx(4 * swin.batch_size * (steps + scored / 3))
-    one.workloads = [replace(one.main, count=2 * 1150)]
-    assert compute_stage_hours(one)[0]["train_classifier: swin"] == pytest.approx(2 * hours["train_classifier: swin"])
-    one.workloads = [replace(one.main, count=None)]
+    one.workloads = [replace(one.main, sizes=replace(one.main.sizes, train=2 * 1150))]
+    steps = swin.epochs * -(-swin.repeats * 2 * 1150 // swin.batch_size)
+    assert compute_stage_hours(one)[0]["train_classifier: swin"] == pytest.approx(
+        4 * swin.batch_size * (steps + scored / 3)
+    )
+    one.workloads = [replace(one.main, sizes=None)]
     assert compute_stage_hours(one)[0] == {}
+
+
+def test_the_hours_on_a_prepared_image_folder_are_those_of_its_images_and_classes(
+    make_subject, resolve_demo, make_images
+):
+    settings = {"datasets": {"digits": {"source": "imagefolder", "folder": "x"}}}
+    folder = resolve_demo(**settings).results / "demo/digits/splits"
+    for split, per_class in {"train": 20, "validation": 5, "test": 4}.items():
+        images = make_images(classes=3, per_class=per_class)
+        write_image_set(
+            folder / split, images.images, images.labels, images.classes, name="digits", split=split, flip=False
+        )
+    one = make_subject(**settings)
+    sizes = one.main.sizes
+    assert (sizes.train, sizes.validation, sizes.test, sizes.classes, sizes.pixels) == (60, 15, 12, 3, (1, 8, 8))
+    generation, evaluation = one.config.for_dataset("digits").generation, one.config.evaluation
+    one.per_image = {("flow_inverse", "mef", "digits"): 3600.0, ("flow_forward", "mef", "digits"): 3600.0}
+    hours = compute_stage_hours(one)[0]
+    runs = Counter((work.stage, work.kind) for work in list_work(one.config) if work.subject == "mef")
+    batches = -(-len(generation.temperatures) * generation.per_class * 3 // generation.batch_size)
+    assert hours["generate"] == pytest.approx(runs["generate", "flow_inverse"] * batches * generation.batch_size)
+    batches = -(-(15 + 12) // evaluation.batch_size)
+    assert hours["evaluate"] == pytest.approx(runs["evaluate", "flow_forward"] * batches * evaluation.batch_size)
+
+
+def test_the_longest_training_on_generated_images_is_of_one_temperature(make_subject):
+    one = make_subject(generation={"temperatures": [0.9, 1.0, 1.1]})
+    one.per_image["classifier_step", "resnet18", "digits"] = 1.0
+    own = one.config.for_dataset("digits")
+    resnet = own.classifiers["resnet18"]
+    steps = resnet.epochs * -(-resnet.repeats * own.generation.per_class * 10 // resnet.batch_size)
+    (line,) = [line for line in check_hours(one) if "longest" in line.text]
+    hours = steps * resnet.batch_size / 3600
+    assert line.text == f"train_classifier: resnet18: about {hours:.2g} h for the longest of its trainings"
 
 
 def test_stages_that_no_check_measured_are_named(make_subject):
@@ -194,6 +232,8 @@ def test_stages_that_no_check_measured_are_named(make_subject):
     assert [line.text.split(": about")[0] for line in found[:3]] == [*["train_classifier: swin"] * 2, "all stages"]
     assert (found[-1].verdict, "train_flow: mef, " in found[-1].text) == ("missing", False)
     assert all(name in found[-1].text for name in ("generate", "augment", "train_flow: mef", "resnet18"))
+    expected = "not counted, as the time or the number of images is not known: all or a part of augment, evaluate, "
+    assert found[-1].text.startswith(expected)
 
 
 def test_both_directions_of_a_flow_are_timed(make_subject):
@@ -205,7 +245,7 @@ def test_both_directions_of_a_flow_are_timed(make_subject):
 
 def test_without_a_number_of_images_the_data_are_missing(make_subject):
     one = make_subject()
-    one.workloads = [replace(one.main, count=None)]
+    one.workloads = [replace(one.main, sizes=None)]
     one.seconds[one.main.name] = 1.0
     line = next(check_hours(one))
     assert line.verdict == "missing"
@@ -233,6 +273,18 @@ def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(make_subject, mon
     assert ("whole batch of 100" in line.text) == (batch == 4)
 
 
+def test_a_classifier_of_decoded_latents_has_the_size_of_the_images(make_subject):
+    """It is that of the settings, as autoencoders may reduce the side by another factor than Stable Diffusion's."""
+    settings = {"source": "imagefolder", "folder": "x", "vae": "y"}
+    latents = make_random_images((4, 4, 4), 3, 8, latents=True)
+    config = make_subject().config.for_dataset("digits").classifiers["resnet18"]
+    for size, side in ((64, 64), (None, 32)):
+        one = make_subject(datasets={"digits": settings | {"image_size": size}})
+        one.workloads = [replace(one.main, images=latents)]
+        found = nfpi.checks.classifiers._find_shape_and_classes(one, "digits", config)
+        assert found == ((3, side, side), 3)
+
+
 def test_a_memory_format_lasts_as_long_as_its_block(make_subject):
     found = [import_module(f"nfpi.flows.{module.name}") for module in iter_modules(nfpi.flows.__path__)]
     modules = [module for module in found if hasattr(module, "choose_convolution_format")]  # inputs and kernels alike
@@ -249,6 +301,8 @@ def test_a_memory_format_lasts_as_long_as_its_block(make_subject):
     [
         ("NVIDIA H100 80GB HBM3", "bf16-mixed", 989e12),
         ("NVIDIA H100 PCIe", "32-true", 51e12),
+        ("NVIDIA H100 NVL", "bf16-mixed", None),  # slower than the SXM module
+        ("NVIDIA H200 NVL", "tf32", None),
         ("NVIDIA A100-SXM4-80GB", "tf32", 156e12),
         ("Tesla V100-SXM2-32GB", "bf16-mixed", None),
         ("GeForce", "32-true", None),
@@ -416,3 +470,13 @@ def test_a_step_is_timed_compiled_where_trainings_are(make_subject, monkeypatch)
     lines = list(check_speed(one))
     assert [line.check for line in lines] == ["speed", "compile"]
     assert "compiled, in 32-true, batch 8" in lines[1].text
+
+
+@pytest.mark.parametrize(("workers", "batches"), [(0, 8), (1, 8), (2, 8), (3, 9), (4, 8), (5, 10)])
+def test_reading_is_timed_over_whole_rounds_of_the_workers(make_subject, monkeypatch, workers, batches):
+    """They make batches in step, so a part of a round takes as long as a whole one."""
+    read = lambda self, seed, epoch: ((None, range(1)) for _ in range(len(self.train) // self.config.batch_size))  # noqa: E731
+    seconds = iter([0.0, 1.0])
+    monkeypatch.setattr(nfpi.checks.machine.TrainingData, "read", read)
+    monkeypatch.setattr(nfpi.checks.machine.time, "perf_counter", lambda: next(seconds))
+    assert measure_reading_rate(make_subject(), workers) == batches

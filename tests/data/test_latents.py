@@ -377,6 +377,19 @@ def test_latents_that_are_not_finite_are_refused(config, tmp_path, monkeypatch):
     _refused(config, tmp_path, r"train/.*\.png: expected finite latents")
 
 
+def test_the_batch_that_is_not_finite_is_named_without_a_bar_too(config, splits, tmp_path, monkeypatch, capfd):
+    names = json.loads((splits / "train/files.json").read_text())
+    sizes = []
+
+    def encode(autoencoder: object, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return torch.full((len(images), 4, 8, 8), 1.0 if len(sizes) == 1 else torch.nan)
+
+    monkeypatch.setattr("nfpi.data.encode.encode", encode)
+    _refused(config, tmp_path, f"/{names[7]}: expected finite latents")
+    assert "encode:" not in capfd.readouterr().err, "the bar is disabled"
+
+
 def test_too_few_images_are_refused(config, tmp_path):
     _refused(config, tmp_path, "at least 2 train images of class '0', received 1", train_per_class=1)
 

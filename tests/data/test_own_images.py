@@ -56,6 +56,14 @@ def test_images_of_the_models_size_come_as_they_are(tmp_path):
     assert (read_images([colour, colour], COLOUR) == np.full((2, 4, 6, 3), 9)).all()
 
 
+@pytest.mark.parametrize("mode", ["1", "LA"])
+def test_files_of_one_bit_and_grey_ones_with_alpha_are_grey(tmp_path, mode):
+    Image.new("L", (6, 4), 255).convert(mode).save(tmp_path / "x.png")
+    assert (read_images([tmp_path / "x.png"], GREY) == 255).all()
+    with pytest.raises(DataError, match="received 6×4 pixels in grey"):
+        read_images([tmp_path / "x.png"], COLOUR)
+
+
 @pytest.mark.parametrize(
     ("size", "shape", "received"),
     [

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+import pytest
+
 from nfpi.page.headline import select_headlines
+from nfpi.page.tables import ShownTable
 from nfpi.results.recorded import RecordedRun
 
 from .conftest import FITTED, ON_GENERATED_IMAGES, WITHOUT_FLOW, N
@@ -50,3 +54,14 @@ def test_a_classifier_of_which_most_seeds_diverged_is_not_the_main_result():
     lucky = record_seeds(WITHOUT_FLOW, 99.0, name="top1", diverged=(0, 1, 2))
     (headline,) = select_headlines([*lucky, *record_seeds(other, 95.0, name="top1")], [])
     assert (headline.metric, headline.value) == ("top1", "95.0 %")
+
+
+@pytest.mark.parametrize(("classifier", "paper"), [("resnet18", "71"), ("resnet18_released", "61")])
+def test_the_papers_number_is_that_of_the_classifier(classifier, paper):
+    run = replace(FITTED, classifier=classifier)
+    recorded = [*record_seeds(FITTED, 80.0), *record_seeds(run, 70.0, name="cnn_acc")]
+    rows = [("resnet18", 70.0, 71.0), ("resnet18_released", 70.0, 61.0)]
+    frame = pd.DataFrame(rows, columns=["classifier", "cnn_acc", "paper_cnn_acc"])
+    frame = frame.assign(**{"dataset": "animals", "flow": "mef", "prior": "fpi", "lambda": 1e4, "augmentation": ""})
+    _, headline = select_headlines(recorded, [ShownTable("t", "", frame=frame)])
+    assert f"the paper: {paper} %" in " ".join(headline.notes)

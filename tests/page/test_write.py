@@ -171,6 +171,16 @@ def test_a_number_that_is_not_what_a_stage_wrote_is_not_shown(results):
     assert f"{FITTED.folder}/metrics.json: expected what evaluate wrote" in text_of(write_page(results.root))
 
 
+def test_predictions_of_a_diverged_run_whose_metrics_were_changed_are_a_fault(results):
+    record_data(results, DIVERGED, "")
+    path = results.locate_run(DIVERGED) / "metrics.json"
+    path.write_text(path.read_text().replace('"iteration": 2', '"iteration": 3', 1))
+    text = text_of(write_page(results.root))
+    assert f"{DIVERGED.folder}/metrics.json: expected what evaluate wrote" in text
+    assert f"{DIVERGED.folder}/predictions.npz: expected contents, received the mark of a divergence" in text
+    assert "80 %" in text
+
+
 def prepare_splits(results: Results, first_class: str) -> str:
     """Write the manifest of splits whose first class has this name, and return their digest."""
     splits = results.root / "animals/splits"

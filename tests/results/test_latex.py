@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -110,6 +111,25 @@ def test_letters_of_europe_and_greek_ones_need_no_package(tmp_path):
     text = escape(LETTERS + r"a_b&c%d|e\f^~#{}$<>")
     assert text.isascii()
     compile_latex(text, tmp_path)
+
+
+@needs_latex
+@pytest.mark.parametrize("label", ["[12] Swin", "[x]", "*", "* a label of so many words that it is broken into lines"])
+def test_a_label_is_no_argument_of_the_command_before(
+    label, make_config, make_metric_rows, make_frame, reference, tmp_path
+):
+    config = make_config(
+        *({"dataset": "digits", "label": label, "lambdas": [weight], "classifier": None} for weight in (10, 100)),
+        seeds=(0,),
+    )
+    rows = list_table_rows(config, "t")
+    runs = [run for row in rows for run in row.runs]
+    # all rows diverged, so that no label is in bold type
+    found = [make_metric_rows(run, status="diverged: variance of class 2 at iteration 3") for run in runs]
+    text = to_latex(accuracy_table(make_frame(*found), config.tables["t"], reference, rows), "")
+    compile_latex(rf"\pdfcompresslevel=0 {text}", tmp_path)
+    printed = re.findall(rb"\[\((.*?)\)\]TJ", (tmp_path / "document.pdf").read_bytes())
+    assert sum(line.startswith(label.split()[0].encode()) for line in printed) == 2
 
 
 def test_further_tabulars_of_a_table_begin_at_the_margin(make_metric_rows, reference):

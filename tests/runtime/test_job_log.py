@@ -57,7 +57,7 @@ def work():
     print("stderr", file=sys.stderr)
     os.write(1, b"descriptor 1\\n")
     subprocess.run(["sh", "-c", "echo child; echo its stderr >&2"])
-    raise KeyError("a mistake")
+    raise RuntimeError("CUDA error: illegal access\\nCompile with TORCH_USE_CUDA_DSA")
 sys.exit(run_with_log(Path("job.log"), "work", work))
 """
     done = subprocess.run(
@@ -68,10 +68,12 @@ sys.exit(run_with_log(Path("job.log"), "work", work))
         env={"LC_ALL": "C", "PYTHONIOENCODING": "latin-1"},
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "nfpi: error: KeyError: 'a mistake' (its traceback: job.log)\n"
+    line = "nfpi: error: RuntimeError: CUDA error: illegal access Compile with TORCH_USE_CUDA_DSA"
+    assert done.stderr == f"{line} (its traceback: job.log)\n"
     lines = (tmp_path / "job.log").read_text(encoding="utf-8").splitlines()
     assert lines[1:6] == ["λ on stdout", "stderr", "descriptor 1", "child", "its stderr"]
-    assert lines[-1] == "KeyError: 'a mistake'"
+    assert "Traceback (most recent call last):" in lines
+    assert lines[-3:] == ["RuntimeError: CUDA error: illegal access", "Compile with TORCH_USE_CUDA_DSA", line]
 
 
 @pytest.mark.parametrize("limit", [0, 60])

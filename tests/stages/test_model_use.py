@@ -246,6 +246,55 @@ def test_nothing_is_replaced_unless_asked_for(here, capsys, command):
     assert call(*command, "--overwrite") == 0
 
 
+@pytest.fixture
+def own_images(here) -> Path:
+    """A copy of the images in the folder out/1, as one of a class would be called, with links to it and its classes."""
+    shutil.copytree(here / "images", here / "out/1")
+    shutil.copy(next((here / "images/1").iterdir()), here / "out/1/a,b/1.png")
+    (here / "link").symlink_to(here / "out/1")
+    (here / "by_class").mkdir()
+    for name in FOLDERS:
+        (here / "by_class" / name).symlink_to(here / "out/1" / name)
+    return here / "out"
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "read"),
+    [
+        (("augment-folder", "model", "out/1"), "out/1", "out/1"),
+        (("augment-folder", "model", "out/1"), "link", "out/1"),
+        (("augment-folder", "model", "link"), "out/1", "link"),
+        (("augment-folder", "model", "out/1"), "out", "out/1"),
+        (("augment-folder", "model", "by_class"), "out/1", "by_class/1/"),
+        (("classify", "model", "link"), "out/1/a,b/1.png", "link/a,b/1.png"),
+        (("score", "model", "out/1"), "out/1/a,b/1.png", "out/1/a,b/1.png"),
+    ],
+)
+def test_what_a_command_reads_is_not_replaced(own_images, capsys, command, output, read):
+    before = {path: path.read_bytes() for path in own_images.rglob("*.png")}
+    assert call(*command, "--output", output, "--overwrite") == 1
+    expected = (
+        f"nfpi: error: {output}: expected an output apart from what is read, received one that would replace {read}"
+    )
+    assert read_error_line(capsys).startswith(expected)
+    assert before == {path: path.read_bytes() for path in own_images.rglob("*.png")}
+
+
+def test_a_model_is_not_replaced_by_what_it_makes(here, capsys):
+    shutil.copytree(here / "model", here / "out/1")
+    assert call("sample", "out/1", "--folder", "out", "--overwrite") == 1
+    assert "received one that would replace out/1/config.json: choose another --folder" in read_error_line(capsys)
+    assert call("classify", "out/1", "images", "--output", "out/1/config.json", "--overwrite") == 1
+    assert "received one that would replace out/1/config.json: choose another --output" in read_error_line(capsys)
+    assert list_files(here / "out/1") == list_files(here / "model")
+
+
+def test_variants_may_lie_beside_the_images(here):
+    shutil.copytree(here / "images", here / "data/images")
+    for _ in range(2):
+        assert call("augment-folder", "model", "data/images", "--output", "data/variants", "--overwrite") == 0
+
+
 def test_a_folder_with_something_else_in_it_is_not_replaced(here, capsys):
     (here / "out").mkdir()
     (here / "out/thesis.tex").write_text("mine")

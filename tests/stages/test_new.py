@@ -40,6 +40,17 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path / "here"
 
 
+@pytest.mark.parametrize("mode", ["1", "LA"])
+def test_images_of_one_bit_and_grey_ones_with_alpha_are_grey(here, tmp_path, capsys, mode):
+    images = make_images(tmp_path / "pets")
+    for path in images.rglob("*.png"):
+        with Image.open(path) as file:
+            converted = file.convert(mode)
+        converted.save(path)
+    assert call("new", images) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("of 8×8 pixels, in grey")
+
+
 def test_a_preset_says_what_the_images_are(here, tmp_path, capsys):
     images = make_images(tmp_path / "pets")
     assert call("new", images) == 0

@@ -124,6 +124,32 @@ def test_what_is_measured_is_done_until_a_later_job_fails(root) -> None:
     assert state(root) == ("failed", "evaluate: a new fault")
 
 
+def test_a_failed_job_is_seen_after_another_of_its_run_has_ended(root) -> None:
+    run = replace(FLOW, classifier="swin")
+    failed = log(root, "nfpi: error: out of memory\n", "train_classifier", f"{run.folder}/temperature=0.8")
+    os.utime(failed, (1, 1))
+    log(root, "10:00:00 wrote 2 files in a: b, c\n", "train_classifier", f"{run.folder}/temperature=1")
+    assert state(root, run) == ("failed", "train_classifier: out of memory")
+    failed.write_text(f"{EPOCHS}nfpi: error: stopped by SIGTERM: kept step 4\n")
+    os.utime(failed, (1, 1))
+    assert state(root, run) == ("stopped", "train_classifier, epoch 2/40")
+    failed.write_text("10:00:00 wrote 2 files in a: b, c\n")
+    os.utime(failed, (1, 1))
+    assert state(root, run) == ("waiting", "after train_classifier")
+
+
+@pytest.mark.parametrize("folder", ["generated/temperature=0.8", "augmented", "augmented_noise"])
+def test_failed_images_of_a_measured_run_are_seen_until_they_are_made(root, folder) -> None:
+    os.utime(log(root, "nfpi: error: out of memory\n", "make", f"{RUN}/{folder}"), (1, 1))
+    os.utime(log(root, "10:00:00 wrote 2 files in a: b, c\n", "evaluate"), (2, 2))
+    measure(root, FLOW, nf_acc=98.0)
+    assert state(root) == ("failed", "make: out of memory")
+    meta = root / RUN / folder / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text("{}")
+    assert state(root) == ("done", "")
+
+
 def test_a_divergence_is_told(root) -> None:
     path = root / RUN / "metrics.json"
     path.parent.mkdir(parents=True)

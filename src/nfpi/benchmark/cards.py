@@ -90,10 +90,14 @@ CARDS = (
 def find_peak(name: str, precision: str) -> float | None:
     """Return the peak of a card in a precision, in operations per second; None if it is unknown.
 
+    Unknown are also the NVL cards, which are slower than the SXM modules of their name.
+
     Args:
         name: name of the card as the driver gives it, such as `NVIDIA H100 80GB HBM3`.
         precision: training precision: one of :data:`PRECISIONS`, or `16-mixed`.
     """
+    if "NVL" in name.split():
+        return None
     arithmetic = "float16" if precision == "16-mixed" else PRECISIONS[precision]
     found = (peaks for part, peaks in PEAKS.items() if all(word in name for word in part.split()))
     return next(found, {}).get(arithmetic)

@@ -34,6 +34,7 @@ _NO_WORK = {
     aten.new_empty,
     aten.new_empty_strided,
     aten._local_scalar_dense,
+    aten._unsafe_view,  # a view whose schema declares no alias
 }
 _COPIES = {aten._to_copy, aten.copy_}
 _ATTENTION_ON_CPU = (
@@ -66,7 +67,7 @@ class Counts:
     Attributes:
         operations: counted operations, in the order of their calls.
         host_reads: names of operations at which the host waits for the device: it reads a number, asks how many
-            entries are not zero, or copies to or from memory that is not pinned.
+            entries are not zero, or copies to or from the device without `non_blocking`.
     """
 
     operations: list[Operation] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -12,7 +12,7 @@ from nfpi.results.rows import list_table_rows
 from nfpi.runs import Run
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}
-"""Traits assumed of the source `imagefolder`, as in preset `paper`; other sources are registered with their own."""
+"""Traits assumed where a source declares none: those of `imagefolder` in preset `paper`."""
 _TEST_IMAGES = {"imagefolder": 50_000}
 LATENT_CHANNELS, REDUCTION = 4, 8
 """Latent channels of Stable Diffusion's autoencoder, and its reduction of the side of an image."""
@@ -49,11 +49,21 @@ class Images:
         if not known.get("test_split", True):
             test = round(images * config.test_fraction)
             images -= test
-        validation = round(images * config.validation_fraction)
-        train = images - (0 if config.refit else validation)
+        if config.test_per_class is not None:
+            test = min(test, config.test_per_class * known["classes"])
+        validation = 0 if config.refit else round(images * config.validation_fraction)
+        train = images - validation
         if config.train_per_class is not None:
             train = min(train, config.train_per_class * known["classes"])
         return cls(train, validation, test, known["classes"], shape, pixels)
+
+
+def get_pixel_shape(config: DatasetBlock, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images of a data set from that of a flow's input, which may be latents of them."""
+    if config.vae is None:
+        return shape
+    height, width = (config.image_size or REDUCTION * side for side in shape[1:])
+    return 3, height, width
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class Work:
         batch: number of images per batch.
         batches: number of batches, rounded up.
         dataset: name of the data set in the config.
+        trainings: number of equal trainings, each a job of its own, that the batches are of.
     """
 
     stage: str
@@ -80,27 +91,34 @@ class Work:
     batch: int
     batches: int
     dataset: str
+    trainings: int = 1
 
 
-def list_work(config: Config) -> list[Work]:
-    """Return the work of all tables of a preset; shared work is counted once, work without batches is left out."""
+def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> list[Work]:
+    """Return the work of all tables of a preset; shared work is counted once, work without batches is left out.
+
+    Args:
+        config: settings of the preset.
+        prepared: sizes of the data sets that are prepared; those of others are as known from their sources.
+    """
+    sizes = {name: Images.of(block) for name, block in config.datasets.items()} | dict(prepared or {})
     rows = [row for table in config.tables for row in list_table_rows(config, table)]
     flows = {run.of_flow for row in rows for run in row.runs if run.flow is not None}
-    found = [work for run in flows for work in _list_flow_work(config, run)]
+    found = [work for run in flows for work in _list_flow_work(config, run, sizes[run.dataset])]
     found += [
         work
         for start in sorted({_identify_start(config, run) for run in flows})
-        for work in _list_start_work(config, *start)
+        for work in _list_start_work(config, *start, sizes[start[0]])
     ]
     classifiers = dict.fromkeys(run for row in rows for run in row.classifier_runs)
-    found += [work for run in classifiers for work in _list_classifier_work(config, run)]
+    found += [work for run in classifiers for work in _list_classifier_work(config, run, sizes[run.dataset])]
     augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
-    found += [work for run in augmented for work in _list_augmentation_work(config, run)]
+    found += [work for run in augmented for work in _list_augmentation_work(config, run, sizes[run.dataset])]
     # `augmentation` is None exactly for classifiers trained on generated images
     generated = {run.of_flow for run in classifiers if run.augmentation is None}
-    found += [work for run in generated for work in _list_generation_work(config, run)]
+    found += [work for run in generated for work in _list_generation_work(config, run, sizes[run.dataset])]
     for dataset in sorted({run.dataset for run in (*flows, *classifiers)}):
-        found += _list_encoding_work(config, dataset)
+        found += _list_encoding_work(config, dataset, sizes[dataset])
     return [work for work in found if work.batches]
 
 
@@ -111,19 +129,18 @@ def _identify_start(config: Config, run: Run) -> tuple[str, str, str, int]:
     return run.dataset, run.flow, config.start_of(run.prior), run.seed
 
 
-def _make_flow_work(config: Config, dataset: str, flow: str, stage: str, kind: str, batch: int, images: int) -> Work:
-    known = Images.of(config.datasets[dataset])
+def _make_flow_work(known: Images, dataset: str, flow: str, stage: str, kind: str, batch: int, images: int) -> Work:
     return Work(stage, kind, flow, known.shape, known.classes, batch, ceil(images / batch), dataset)
 
 
-def _list_start_work(config: Config, dataset: str, flow: str, start: str, seed: int) -> Iterator[Work]:
+def _list_start_work(config: Config, dataset: str, flow: str, start: str, seed: int, known: Images) -> Iterator[Work]:
     """Return the work of initialisation, two passes for statistics, and the epochs before the prior is fitted."""
-    training, train = config.resolve_training(dataset, flow), Images.of(config.datasets[dataset]).train
+    training, train = config.resolve_training(dataset, flow), known.train
     batch, epochs = training.batch_size, training.fit_after_epochs
     forward = training.initialization_images + 2 * train
-    yield _make_flow_work(config, dataset, flow, "start_flow", "flow_forward", batch, forward)
+    yield _make_flow_work(known, dataset, flow, "start_flow", "flow_forward", batch, forward)
     yield _make_flow_work(
-        config, dataset, flow, "start_flow", "flow_step", batch, epochs * _round_up_to_batches(train, batch)
+        known, dataset, flow, "start_flow", "flow_step", batch, epochs * _round_up_to_batches(train, batch)
     )
 
 
@@ -132,19 +149,19 @@ def _round_up_to_batches(images: int, batch: int) -> int:
     return ceil(images / batch) * batch
 
 
-def _list_flow_work(config: Config, run: Run) -> Iterator[Work]:
+def _list_flow_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
     """Return the work of the epochs after the fit with their validation, and of the final evaluation."""
     assert run.flow is not None
-    known, training = Images.of(config.datasets[run.dataset]), config.resolve_training(run.dataset, run.flow)
+    training = config.resolve_training(run.dataset, run.flow)
     batch, epochs = training.batch_size, training.epochs - training.fit_after_epochs
     steps = epochs * _round_up_to_batches(known.train, batch)
-    yield _make_flow_work(config, run.dataset, run.flow, "train_flow", "flow_step", batch, steps)
+    yield _make_flow_work(known, run.dataset, run.flow, "train_flow", "flow_step", batch, steps)
     passes = _count_prior_passes(config, run, epochs)
     forward = epochs // training.evaluate_every * known.validation + passes * known.train
-    yield _make_flow_work(config, run.dataset, run.flow, "train_flow", "flow_forward", batch, forward)
+    yield _make_flow_work(known, run.dataset, run.flow, "train_flow", "flow_forward", batch, forward)
     batch = config.evaluation.batch_size
     images = known.validation + known.test
-    yield _make_flow_work(config, run.dataset, run.flow, "evaluate", "flow_forward", batch, images)
+    yield _make_flow_work(known, run.dataset, run.flow, "evaluate", "flow_forward", batch, images)
 
 
 def _count_prior_passes(config: Config, run: Run, epochs: int) -> int:
@@ -158,28 +175,28 @@ def _count_prior_passes(config: Config, run: Run, epochs: int) -> int:
     return epochs if getattr(settings, "every", None) == "epoch" else 0
 
 
-def _list_generation_work(config: Config, run: Run) -> Iterator[Work]:
+def _list_generation_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
     """Return the work of generating images at every temperature."""
     assert run.flow is not None
-    settings, known = config.for_dataset(run.dataset).generation, Images.of(config.datasets[run.dataset])
+    settings = config.for_dataset(run.dataset).generation
     images = len(settings.temperatures) * settings.per_class * known.classes
-    yield _make_flow_work(config, run.dataset, run.flow, "generate", "flow_inverse", settings.batch_size, images)
+    yield _make_flow_work(known, run.dataset, run.flow, "generate", "flow_inverse", settings.batch_size, images)
 
 
-def _list_augmentation_work(config: Config, run: Run) -> Iterator[Work]:
+def _list_augmentation_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
     """Return the work of encoding all training images and decoding their variants."""
     assert run.flow is not None
-    settings, train = config.for_dataset(run.dataset).nfa, Images.of(config.datasets[run.dataset]).train
+    settings, train = config.for_dataset(run.dataset).nfa, known.train
     # a batch has images of one class, so its last is smaller (ImageNet: 500, 500, rest); counted as if all were full
-    yield _make_flow_work(config, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
+    yield _make_flow_work(known, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
     images = settings.variants * train
-    yield _make_flow_work(config, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)
+    yield _make_flow_work(known, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)
 
 
-def _list_classifier_work(config: Config, run: Run) -> Iterator[Work]:
+def _list_classifier_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
     """Return the work of training (once per temperature of generated images), validation and test."""
     assert run.classifier is not None
-    own, known = config.for_dataset(run.dataset), Images.of(config.datasets[run.dataset])
+    own = config.for_dataset(run.dataset)
     settings = own.classifiers[run.classifier]
     size = settings.image_size or known.pixels[1]
     shape = (known.pixels[0], size, size)
@@ -190,24 +207,24 @@ def _list_classifier_work(config: Config, run: Run) -> Iterator[Work]:
     batch = settings.batch_size
     steps = times * settings.epochs * ceil(settings.repeats * images / batch)
     common = (run.classifier, shape, known.classes, batch)
-    yield Work("train_classifier", "classifier_step", *common, steps, run.dataset)
+    yield Work("train_classifier", "classifier_step", *common, steps, run.dataset, times)
     scored = ceil((times * known.validation + known.test) / batch)
     yield Work("train_classifier", "classifier_forward", *common, scored, run.dataset)
     if run.augmentation is not None and run.flow is not None and config.datasets[run.dataset].vae is not None:
         decoded = ceil(settings.epochs * settings.nfa_probability * settings.repeats * images)
         batches = ceil(decoded / config.datasets[run.dataset].encode_batch_size)
-        yield _make_vae_work(config, run.dataset, "train_classifier", "vae_decode", batches)
+        yield _make_vae_work(config, run.dataset, known, "train_classifier", "vae_decode", batches)
 
 
-def _list_encoding_work(config: Config, dataset: str) -> Iterator[Work]:
+def _list_encoding_work(config: Config, dataset: str, known: Images) -> Iterator[Work]:
     """Return the work of encoding all images by the autoencoder."""
     if config.datasets[dataset].vae is not None:
-        known, batch = Images.of(config.datasets[dataset]), config.datasets[dataset].encode_batch_size
+        batch = config.datasets[dataset].encode_batch_size
         batches = ceil((known.train + known.validation + known.test) / batch)
-        yield _make_vae_work(config, dataset, "encode_data", "vae_encode", batches)
+        yield _make_vae_work(config, dataset, known, "encode_data", "vae_encode", batches)
 
 
-def _make_vae_work(config: Config, dataset: str, stage: str, kind: str, batches: int) -> Work:
-    known, batch = Images.of(config.datasets[dataset]), config.datasets[dataset].encode_batch_size
+def _make_vae_work(config: Config, dataset: str, known: Images, stage: str, kind: str, batches: int) -> Work:
+    batch = config.datasets[dataset].encode_batch_size
     shape = known.pixels if kind == "vae_encode" else known.shape
     return Work(stage, kind, "", shape, known.classes, batch, batches, dataset)

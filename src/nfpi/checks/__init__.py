@@ -1,1 +1,1 @@
-"""Checks of a device, in about two minutes, before a preset's trainings of many hours are submitted to it."""
+"""Checks of a device, in minutes, before a preset's trainings of many hours are submitted to it."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nfpi.benchmark.measurement import synchronize
-from nfpi.benchmark.work import REDUCTION
+from nfpi.benchmark.work import get_pixel_shape
 from nfpi.checks.report import Line, format_error
 from nfpi.checks.subject import SEED, SHORT_STEP, Subject, release_memory
 from nfpi.checks.workloads import infer_shape, make_random_images
@@ -66,9 +66,8 @@ def _find_shape_and_classes(
     """Return (C, H, W) and the number of classes of a classifier's images."""
     block = subject.config.datasets[dataset]
     known = {workload.dataset: workload.images for workload in subject.workloads}.get(dataset)
-    (channels, *size), classes = (known.shape, known.num_classes) if known is not None else infer_shape(block)
-    if block.vae is not None:  # known are latents, which the classifier receives decoded
-        channels, size = 3, [REDUCTION * side for side in size]
+    shape, classes = (known.shape, known.num_classes) if known is not None else infer_shape(block)
+    channels, *size = get_pixel_shape(block, shape)  # `shape` may be that of latents, which are decoded for classifiers
     height, width = [config.image_size] * 2 if config.image_size else size
     return (channels, height, width), classes
 

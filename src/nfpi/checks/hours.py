@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from nfpi.benchmark.batches import format_stage_name
-from nfpi.benchmark.work import Images, Work, list_work
+from nfpi.benchmark.work import Work, list_work
 from nfpi.checks.report import Line
 from nfpi.checks.subject import SHORT_STEP, Subject, Trainer, in_mode, release_memory, time_action
 from nfpi.config import Resources
@@ -52,7 +52,7 @@ def check_hours(subject: Subject) -> Iterator[Line]:
 
 
 def _project_trainings(subject: Subject) -> Iterator[Line]:
-    """Yield the hours of a training of each workload, and how often it must be resumed under the profiles."""
+    """Yield the hours of a training of each workload, with the retries to set if those of the profiles are too few."""
     for workload in subject.workloads:
         seconds, steps = subject.seconds.get(workload.name), workload.steps_per_epoch
         if seconds is None:
@@ -91,7 +91,8 @@ def _project_stages(subject: Subject) -> Iterator[Line]:
     longest: defaultdict[str, float] = defaultdict(float)
     for work, seconds in _list_seconds(subject):
         if work.kind == "classifier_step" and seconds is not None:
-            longest[format_stage_name(work)] = max(longest[format_stage_name(work)], seconds / 3600)
+            stage, value = format_stage_name(work), seconds / work.trainings / 3600
+            longest[stage] = max(longest[stage], value)
     for stage, value in sorted(longest.items()):
         text = f"{stage}: {about}{value:.2g} h for the longest of its trainings"
         yield _judge_hours(subject, subject.config.resources.get("train_classifier"), value, text)
@@ -100,7 +101,8 @@ def _project_stages(subject: Subject) -> Iterator[Line]:
     if hours:
         yield Line("hours", "ok", f"all stages: {about}{sum(hours.values()):.3g} h, on one device of this kind")
     if unknown:
-        yield Line("hours", "missing", f"not counted, as no check measured that part of: {', '.join(sorted(unknown))}")
+        text = "not counted, as the time or the number of images is not known: all or a part of "
+        yield Line("hours", "missing", text + ", ".join(sorted(unknown)))
 
 
 def compute_stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
@@ -110,7 +112,7 @@ def compute_stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
     which are timed at their own batch size. Reading images, fits of priors and figures are not counted.
 
     Returns:
-        hours by the name of the stage, and the names of stages with a part that was not measured.
+        hours by the name of the stage, and the names of stages with a part whose time or number of images is unknown.
     """
     hours: defaultdict[str, float] = defaultdict(float)
     unknown = set()
@@ -125,10 +127,11 @@ def compute_stage_hours(subject: Subject) -> tuple[dict[str, float], set[str]]:
 def _list_seconds(subject: Subject) -> Iterator[tuple[Work, float | None]]:
     """Yield the work of the subject's data sets and flows, and the seconds that it takes; None: not known."""
     names = {workload.name for workload in subject.workloads}
-    datasets = {workload.dataset for workload in subject.workloads}
-    for work in list_work(subject.config):
-        if work.dataset in datasets and (not work.kind.startswith("flow") or _format_workload_name(work) in names):
-            yield work, _estimate_seconds(subject, work)
+    sizes = {workload.dataset: workload.sizes for workload in subject.workloads}
+    known = {dataset: found for dataset, found in sizes.items() if found is not None}
+    for work in list_work(subject.config, known):
+        if work.dataset in sizes and (not work.kind.startswith("flow") or _format_workload_name(work) in names):
+            yield work, _estimate_seconds(subject, work) if work.dataset in known else None
 
 
 def _format_workload_name(work: Work) -> str:
@@ -137,22 +140,11 @@ def _format_workload_name(work: Work) -> str:
 
 def _estimate_seconds(subject: Subject, work: Work) -> float | None:
     """Return the seconds of all batches; None: not known."""
-    ratio = _compute_image_ratio(subject, work.dataset)
-    if ratio is None:
-        return None
-    batches = ratio * work.batches
     if work.kind == "flow_step":
         step = subject.seconds.get(_format_workload_name(work))
-        return None if step is None else batches * step
+        return None if step is None else work.batches * step
     if work.kind == "classifier_forward":
         each = subject.per_image.get(("classifier_step", work.subject, work.dataset))
-        return None if each is None else batches * work.batch * each * _PREDICTION_SHARE
+        return None if each is None else work.batches * work.batch * each * _PREDICTION_SHARE
     each = subject.per_image.get((work.kind, work.subject, work.dataset))
-    return None if each is None else batches * work.batch * each
-
-
-def _compute_image_ratio(subject: Subject, dataset: str) -> float | None:
-    """Return the number of prepared images divided by the number that `list_work` assumes; None: not known."""
-    counts = {workload.dataset: workload.count for workload in subject.workloads}
-    found = counts[dataset]
-    return None if found is None else found / Images.of(subject.config.datasets[dataset]).train
+    return None if each is None else work.batches * work.batch * each

@@ -107,7 +107,8 @@ def measure_reading_rate(subject: Subject, workers: int) -> float:
     """
     workload = subject.main
     batch, ahead = subject.limit_batch_size(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers
-    timed = max(_BATCHES, 2 * workers)
+    together = max(1, workers)  # workers make batches in step: the number of batches is a multiple of theirs
+    timed = together * max(2, -(-_BATCHES // together))
     update = {"batch_size": batch, "workers": workers}
     config = workload.training.model_copy(update=update)
     data = TrainingData(select_first_images(workload.images, (ahead + timed) * batch), None, config, subject.device)

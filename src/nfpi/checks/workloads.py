@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nfpi.benchmark.work import LATENT_CHANNELS, REDUCTION, Images
+from nfpi.benchmark.work import LATENT_CHANNELS, REDUCTION, Images, get_pixel_shape
 from nfpi.config import FLOWS, SOURCES, Config, Resolved, TrainingConfig
 from nfpi.config.datasets import DatasetBlock
 from nfpi.data.store import ImageSet, read_image_set
@@ -34,7 +34,7 @@ class Workload:
         training: training settings of the flow.
         images: training split of the data set, or random images.
         prepared: whether the images are those of the data set.
-        count: number of training images; None: not known.
+        sizes: sizes of the data set, as prepared or else as known from its source; None: not known.
         runs: number of times that the preset trains the flow on the data set.
     """
 
@@ -44,13 +44,18 @@ class Workload:
     training: TrainingConfig
     images: ImageSet
     prepared: bool
-    count: int | None
+    sizes: Images | None
     runs: int
 
     @property
     def name(self) -> str:
         """Names of the data set and the flow."""
         return f"{self.flow} on {self.dataset}"
+
+    @property
+    def count(self) -> int | None:
+        """Number of training images; None: unknown."""
+        return None if self.sizes is None else self.sizes.train
 
     @property
     def step(self) -> str:
@@ -88,12 +93,12 @@ def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | N
     return found
 
 
-def read_prepared_images(resolved: Resolved, dataset: str) -> ImageSet | None:
-    """Return the training images of a data set; None if they are not prepared."""
+def read_prepared_images(resolved: Resolved, dataset: str, split: str = "train") -> ImageSet | None:
+    """Return the images of a split of a data set; None if they are not prepared."""
     config = resolved.config
     splits = config.splits_of(dataset, config.seeds[0])
     layout = Layout(resolved.results / resolved.preset)
-    folder = Path(layout.path(SPLITS, dataset=dataset, splits=splits)) / "train"
+    folder = Path(layout.path(SPLITS, dataset=dataset, splits=splits)) / split
     return read_image_set(folder, verify=False) if folder.is_dir() else None
 
 
@@ -131,7 +136,7 @@ def _make_workload(resolved: Resolved, dataset: str, flow: str) -> Workload:
     training = config.resolve_training(dataset, flow)
     block = config.datasets[dataset]
     images = read_prepared_images(resolved, dataset)
-    prepared = images is not None
+    prepared, sizes = images is not None, _find_sizes(resolved, dataset, images)
     if images is None:
         shape, classes = infer_shape(block)
         images = make_random_images(
@@ -143,8 +148,7 @@ def _make_workload(resolved: Resolved, dataset: str, flow: str) -> Workload:
         "shape": list(images.shape),
         "settings": FLOWS.extract_settings(settings).model_dump(mode="json"),
     }
-    count = len(images) if prepared else _infer_count(block)
-    return Workload(dataset, flow, description, training, images, prepared, count, _count_runs(config, dataset, flow))
+    return Workload(dataset, flow, description, training, images, prepared, sizes, _count_runs(config, dataset, flow))
 
 
 def _count_runs(config: Config, dataset: str, flow: str) -> int:
@@ -172,6 +176,22 @@ def _count_class_folders(folder: Path | None) -> int:
     return sum(1 for entry in train.iterdir() if entry.is_dir()) if train is not None and train.is_dir() else 0
 
 
-def _infer_count(block: DatasetBlock) -> int | None:
-    """Return the number of training images; None if the source does not declare it."""
-    return Images.of(block).train if "images" in SOURCES[block.source].traits else None
+def _find_sizes(resolved: Resolved, dataset: str, train: ImageSet | None) -> Images | None:
+    """Return the sizes of a data set, from its prepared training images (None: not prepared) or else from its source.
+
+    A validation or test split that is not beside the training images has the size that its source gives it. The result
+    is None if nothing is prepared and the source does not declare its content.
+    """
+    block = resolved.config.datasets[dataset]
+    declared = Images.of(block)
+    if train is None:
+        return declared if "images" in SOURCES[block.source].traits else None
+    validation, test = (read_prepared_images(resolved, dataset, split) for split in ("validation", "test"))
+    return Images(
+        len(train),
+        declared.validation if validation is None else len(validation),
+        declared.test if test is None else len(test),
+        train.num_classes,
+        train.shape,
+        get_pixel_shape(block, train.shape),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
+    except pickle.UnpicklingError:  # torch's message is of many lines, and advises to execute what is in the file
+        raise FormatError(
+            f"{path}: expected a file of tensors only, received one that is damaged or contains other objects: save "
+            "its state_dict"
+        ) from None
     except Exception as error:  # loading a damaged pickle may raise any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FormatError(f"{path}: expected a file of weights, received a damaged one ({reason})") from None

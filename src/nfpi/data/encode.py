@@ -220,13 +220,15 @@ class _Encoder:
 
     def encode_files(self, names: Sequence[str]) -> Iterator[np.ndarray]:
         """Encode the files in order; yields unscaled latents (B, h, w, C), float32."""
+        done = 0  # the bar does not count where it is disabled
         with tqdm(total=len(names), desc="encode", unit="image", leave=False, disable=None) as progress:
             for images in self._read_images(names):
                 batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))
                 if not torch.isfinite(batch).all():
-                    where = self.root / names[progress.n]
+                    where = self.root / names[done]
                     raise DataError(f"{where}: expected finite latents, received others in the batch that begins here")
                 yield batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+                done += len(images)
                 progress.update(len(images))
 
     def _read_images(self, names: Sequence[str]) -> Iterator[np.ndarray]:

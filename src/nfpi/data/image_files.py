@@ -18,6 +18,8 @@ FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """formats of these files, as named by Pillow; others are not tried (some make Pillow start another program)"""
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's modes of images with at most 8 bits per channel"""
+GREY_MODES = ("1", "L", "LA")
+"""those of them that are grey: of 1 and 8 bits, and with alpha, which is ignored; palettes count as colour"""
 PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, Image.DecompressionBombError)
 """exceptions that Pillow raises on damaged files"""
 
@@ -31,7 +33,7 @@ def read_image(path: Path, image_size: int | None = None, content: bytes | None 
         content: contents of the file, if read already.
 
     Returns:
-        Pixels (H, W, 3), uint8, and Pillow's mode of the file ("L": grey).
+        Pixels (H, W, 3), uint8, with equal channels if the file is grey; and Pillow's mode of the file.
 
     Raises:
         DataError: the file cannot be read, or has more than 8 bits per channel.

@@ -10,11 +10,8 @@ from PIL import Image, ImageOps
 
 from nfpi.data.errors import DataError
 from nfpi.data.export import make_folder_names
-from nfpi.data.image_files import SUFFIXES, read_image
+from nfpi.data.image_files import GREY_MODES, SUFFIXES, read_image
 from nfpi.data.sources.imagefolder import list_classes
-
-_GREY = "L"
-"""Pillow's mode of grey files; all others count as colour"""
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -85,7 +82,7 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
     images = np.empty((len(paths), height, width, channels), np.uint8)
     for index, path in enumerate(paths):
         pixels, mode = read_image(path)
-        grey, size = mode == _GREY, (pixels.shape[0], pixels.shape[1])
+        grey, size = mode in GREY_MODES, (pixels.shape[0], pixels.shape[1])
         if size != (height, width) or grey != (channels == 1):
             if not resize:
                 raise DataError(
@@ -117,7 +114,7 @@ def _convert(pixels: np.ndarray, height: int, width: int, grey: bool) -> np.ndar
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
     if grey:
-        image = image.convert(_GREY).convert("RGB")
+        image = image.convert("L").convert("RGB")
     return np.asarray(image)
 
 

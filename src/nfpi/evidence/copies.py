@@ -71,7 +71,7 @@ def gather_evidence(
         root: results/{preset}.
         output: folder of the evidence.
         stored: settings of the preset; instead of its seeds, those of the runs in `root` are used, if any.
-        with_class_log_prob: whether to keep the probabilities of all classes, which take two thirds of the bytes.
+        with_class_log_prob: whether to keep the probabilities of all classes, which take most of the bytes.
         with_other_settings: whether to accept runs whose settings differ from those of the existing evidence, or from
             those in settings.json of `root`.
 

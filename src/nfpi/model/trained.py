@@ -200,7 +200,7 @@ class TrainedFlow:
 
 
 def _require_loadable(flow: ImageFlow, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights can be loaded again: those in other dtypes than float32 only into some flows of extensions.
+    """Check that weights can be loaded again; flows of extensions may refuse weights in other dtypes than float32.
 
     Raises:
         ValueError: they cannot.

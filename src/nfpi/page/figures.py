@@ -48,7 +48,7 @@ def _read_shown_figure(root: Path, name: str, figure: FigureDescription) -> Show
     folder = root / "figures"
     shown = ShownFigure(name, figure.title or name, figure.caption)
     for stem in dict.fromkeys([*figure.pictures, name]):
-        shown.files.extend(f"figures/{file.name}" for file in sorted(folder.glob(f"{stem}.*")))
+        shown.files.extend(f"figures/{file.name}" for file in sorted(folder.glob("*")) if file.stem == stem)
     if not shown.is_made:
         return shown
     for picture in figure.pictures:

@@ -142,19 +142,23 @@ def _describe_run(run: Run) -> str:
 
 
 def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> float | None:
-    """Return the paper's value of a metric of this run; None: no table contains it."""
+    """Return the paper's value of a metric of this run; None: no table contains it.
+
+    There is none at λ = 0, where tables name the prior of the experiment, and runs the baseline that priors share.
+    """
+    row = run.row()
+    keys = ["dataset", "flow", "prior"]
+    if run.classifier is not None:  # otherwise the row of a flow may also have a classifier
+        keys += ["classifier", "augmentation"]
     for table in tables:
         frame = table.frame
         if frame is None or f"paper_{name}" not in frame:
             continue
-        row = run.row()
         same = frame[frame[f"paper_{name}"].notna()]
-        for key in ("dataset", "flow", "prior"):
+        for key in keys:
             same = same[same[key] == row[key]]
         if run.weight is not None:
             same = same[same["lambda"] == run.weight]
-        if run.augmentation is not None:
-            same = same[(same["classifier"] == run.classifier) & (same["augmentation"] == run.augmentation)]
         if not pd.Series(same[f"paper_{name}"]).empty:
             return float(same[f"paper_{name}"].iloc[0])
     return None

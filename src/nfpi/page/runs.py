@@ -18,6 +18,7 @@ from nfpi.results.layout import Column, Table, count_decimals, format_measuremen
 from nfpi.results.recorded import OUTDATED, RecordedRun, list_splits
 from nfpi.results.shared import find_metric
 from nfpi.runs import LOG_FILE, PREDICTIONS_FILE, Run, format_weight
+from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.manifests import find_product
 
 METRICS_OF_FLOWS = ("nf_acc", "bits_per_dim", "ece", "worst_class_acc", "parameters", "hours")
@@ -248,6 +249,8 @@ def _add_contents(run: ShownRun, path: Path, add: Callable[[Path], None]) -> Non
             add(path)
     except (ValueError, OSError, EOFError) as error:
         run.faults.append(" ".join(str(error).split()))
+    except Diverged as error:  # the metrics.json of this run is damaged, or does not say that it diverged
+        run.faults.append(f"{path}: expected contents, received the mark of a divergence: {error}")
 
 
 def _list_training_folders(item: RecordedRun) -> list[Path]:

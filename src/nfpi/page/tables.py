@@ -53,7 +53,7 @@ def _read_shown_table(root: Path, name: str, title: str) -> ShownTable:
     folder = root / "tables"
     title = title or read_title(folder / f"{name}.html") or name
     path = folder / f"{name}.csv"
-    forms = sorted(folder.glob(f"{name}.*")) if path.is_file() else []
+    forms = sorted(file for file in folder.iterdir() if file.stem == name) if path.is_file() else []
     files = [f"tables/{file.name}" for file in forms if not file.name.endswith(SUFFIX)]
     try:
         if find_product(path) is None and not files:

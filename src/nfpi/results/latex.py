@@ -33,7 +33,8 @@ which a table fits is used."""
 _SIZE_OF_LAST_RESORT = (r"\tiny", 0.72)
 """A size, and the relative width of its letters, for tables that are too wide even if their metrics are split."""
 _SAFE = 0.95
-"""Share of the text width that labels are narrowed to, as widths are estimated."""
+"""Share of the text width that a tabular may take when the width of labels is chosen, because widths are only
+estimated."""
 
 _ABBREVIATIONS = {"difference": "diff."}
 """Abbreviated headings of columns in a group."""
@@ -164,7 +165,7 @@ def _format_tabular(table: Table, label_width: float) -> list[str]:
     for cells, best in zip(table.rows, table.best, strict=True):
         row = [rf"\textbf{{{cell}}}" if best and cell else cell for cell in cells]
         row = [_allow_line_breaks(column, cell, label_width) for column, cell in zip(table.columns, row, strict=True)]
-        lines.append(" & ".join(row) + r" \tabularnewline")  # \raggedright gives \\ another meaning
+        lines.append(_join_cells(row) + r" \tabularnewline")  # \raggedright gives \\ another meaning
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
@@ -182,9 +183,15 @@ def _format_header(table: Table) -> list[str]:
             above.append(upper)
             below.append(lower)
         first = last + 1
-    lines = [" & ".join(above) + r" \\", " ".join(rules)]
-    lines += [" & ".join(below) + r" \\"] if any(below) else []
+    lines = [_join_cells(above) + r" \\", " ".join(rules)]
+    lines += [_join_cells(below) + r" \\"] if any(below) else []
     return list(filter(None, lines))
+
+
+def _join_cells(cells: Sequence[str]) -> str:
+    r"""Return the cells of a row as one line, of which the command before, such as ``\\``, takes no argument."""
+    line = " & ".join(cells)
+    return f"{{}}{line}" if line.startswith(("[", "*")) else line
 
 
 def _format_headings(column: Column) -> Sequence[str]:

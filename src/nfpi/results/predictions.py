@@ -67,7 +67,7 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
 
 
 def shorten_predictions(predictions: Predictions) -> bytes:
-    """Return the contents of a file without `class_log_prob`, which takes two thirds of its bytes."""
+    """Return the contents of a file without `class_log_prob`, which takes most of its bytes."""
     arrays = {name: getattr(predictions, name) for name in _TYPES}
     return _compress(arrays | {_CLASS_LOG_PROB: predictions.class_log_prob[:, :0]})
 

@@ -14,7 +14,15 @@ from statistics import fmean
 from nfpi.results.planned import FILE, read_planned
 from nfpi.results.recorded import OUTDATED, RecordedRun, find_runs
 from nfpi.results.times import read_seconds
-from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER, METRICS_FILE, VARIANTS, Run, parse_run_folder
+from nfpi.runs import (
+    BENCHMARKS_FOLDER,
+    IMAGE_SET_FILES,
+    LOGS_FOLDER,
+    METRICS_FILE,
+    VARIANTS,
+    Run,
+    parse_run_folder,
+)
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.runtime.locks import read_holder
@@ -25,7 +33,9 @@ _LAST_EPOCHS = 5
 _ERROR = "nfpi: error: "
 _STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
 _ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
-_FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
+_IMAGE_FOLDERS = ("generated", *VARIANTS.values())
+"""Subfolders of a flow's run for images, on which its metrics.json does not depend."""
+_FLOW_FOLDERS = ("fit", "generated/*", *_IMAGE_FOLDERS)
 _CLASSIFIER_FOLDERS = ("temperature=*", "trained")
 """Subfolders of a run that are filled or locked by separate jobs."""
 
@@ -62,7 +72,7 @@ def find_roots(results: Path) -> list[Path]:
 
 
 def require_root(folder: Path) -> None:
-    """Check that a folder is not one of several results/{preset}.
+    """Check that a folder is not the parent of folders results/{preset}.
 
     Raises:
         FileNotFoundError: there is no such folder, or the results of presets are in folders of it.
@@ -109,7 +119,7 @@ def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> P
     if holder := _find_holder(root, run):
         stage = logs[-1].stem if logs else ""
         return Progress(run, "running", ", ".join(filter(None, [stage, _describe_epoch(logs), holder])), {}, seconds)
-    fault = _find_fault(logs, recorded)
+    fault = _find_fault(root, run, logs, has_metrics=recorded is not None)
     if fault is not None:
         return Progress(run, *fault, {}, seconds)
     if recorded is None:
@@ -136,21 +146,32 @@ def _find_holder(root: Path, run: Run) -> str:
     return next(filter(None, map(read_holder, locks)), "")
 
 
-def _find_fault(logs: list[Path], recorded: RecordedRun | None) -> tuple[str, str] | None:
-    """Return `failed` or `stopped` with the last line of the last log; None if its job succeeded."""
-    if not logs or (
-        recorded is not None
-        and read_modification_time(logs[-1]) < read_modification_time(recorded.folder / METRICS_FILE)
-    ):
-        return None
-    (line,) = read_last_lines(logs[-1], 1) or [""]
-    if _STOPPED.match(line):
-        return "stopped", ", ".join(filter(None, [logs[-1].stem, _describe_epoch(logs, time_left=False)]))
-    if line.startswith(_ERROR):
-        return "failed", f"{logs[-1].stem}: {line.removeprefix(_ERROR)}"
-    if recorded is None and not _ENDED.match(line):
-        return "stopped", f"{logs[-1].stem}: {line}" if line else logs[-1].stem
+def _find_fault(root: Path, run: Run, logs: list[Path], *, has_metrics: bool) -> tuple[str, str] | None:
+    """Return the state and detail of the last job that failed or was stopped; None if there is none.
+
+    The last line of a job's log says how its last attempt ended, unless what the job contributes to is newer. Without
+    metrics.json, the job of the newest log was also stopped, probably killed, if this line does not say how it ended.
+    """
+    for log in reversed(logs):
+        if read_modification_time(log) < read_modification_time(_locate_result(root, run, log)):
+            continue
+        (line,) = read_last_lines(log, 1) or [""]
+        if _STOPPED.match(line):
+            return "stopped", ", ".join(filter(None, [log.stem, _describe_epoch([log], time_left=False)]))
+        if line.startswith(_ERROR):
+            return "failed", f"{log.stem}: {line.removeprefix(_ERROR)}"
+        if log == logs[-1] and not has_metrics and not _ENDED.match(line):
+            return "stopped", f"{log.stem}: {line}" if line else log.stem
     return None
+
+
+def _locate_result(root: Path, run: Run, log: Path) -> Path:
+    """Return the path of what a job contributes to: the images that it generates or augments, else metrics.json."""
+    folder = root / run.folder
+    subfolder = log.parent.relative_to(root / LOGS_FOLDER / run.folder)
+    if subfolder.parts[:1] and subfolder.parts[0] in _IMAGE_FOLDERS:
+        return folder / subfolder / IMAGE_SET_FILES["meta"]
+    return folder / METRICS_FILE
 
 
 def read_modification_time(path: Path) -> float:

@@ -51,7 +51,7 @@ def is_weight_chosen(frame: pd.DataFrame) -> bool:
     """Return whether some λ was chosen among several on the validation split."""
     if frame["candidates"].notna().any():
         return bool((frame["candidates"] > 1).any())
-    # for tables of older versions, which have no column `candidates`
+    # a table of an older version, in which `read_table` fills the column with missing values
     return bool(is_best(frame).any() or (frame["best"].any() and frame["lambda"].nunique() > 1))
 
 

@@ -12,8 +12,9 @@ import torch
 def standard_defaults() -> Iterator[None]:
     """Make tensors in float32 on the CPU within the context, where no dtype or device is given. Also a decorator.
 
-    A caller may have set others by :func:`torch.set_default_dtype` or :func:`torch.set_default_device`. The dtype
-    applies to all threads, so two contexts in threads may end each other early; the device to the current one.
+    A caller may have set others by :func:`torch.set_default_dtype` or :func:`torch.set_default_device`. The default
+    dtype is shared by all threads, so a context in one thread may end another's early; the default device belongs to
+    the current thread.
     """
     dtype = torch.get_default_dtype()
     if dtype != torch.float32:

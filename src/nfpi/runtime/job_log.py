@@ -105,7 +105,7 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
 
     The output begins with a line that numbers the attempt, and includes the output of libraries and child processes. If
     the file cannot be opened or written, the output is printed on stderr instead. An uncaught error results in status
-    1, its traceback in the log, and one line on stderr.
+    1, its traceback and one line in the log, and this line with the path of the log on stderr.
 
     Snakemake removes the log of a job before it retries the job. Therefore the file has a second hard link,
     `.NAME.attempts`, until an attempt succeeds; the next attempt restores the log from this link. On file systems
@@ -132,9 +132,9 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
         return status
     except Exception as error:
         traceback.print_exc()
-        _log.write_to_stderr(
-            f"nfpi: error: {type(error).__name__}: {' '.join(str(error).split())} (its traceback: {path})\n"
-        )
+        line = f"nfpi: error: {type(error).__name__}: {' '.join(str(error).split())}"
+        print(line, file=sys.stderr)  # a log that ends with such a line is that of a failed job (nfpi status)
+        _log.write_to_stderr(f"{line} (its traceback: {path})\n")
         return 1
     finally:
         _log = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ def classify(command: Classify) -> None:
 
     Raises:
         DataError: an image is unreadable or has another shape than the model's; nothing is written.
+        ConfigError: the output exists, or is one of the files read.
     """
     _require_new(command.output, command.overwrite)
     files = find_images(command.images)
+    _require_apart(command.output, [*files, *_list_model_files(command.model)])
     model = _read_model(command.model)
     images = read_images(files, model.flow.shape, resize=command.resize)
     log_prob = model.log_prob(images)
@@ -60,12 +62,14 @@ def score(command: Score) -> None:
 
     Raises:
         DataError: a folder matches no class, or an image is unreadable or has another shape; nothing is written.
+        ConfigError: the output exists, or is one of the files read.
     """
     _require_new(command.output, command.overwrite)
     model = _read_model(command.model)
     files_by_class = find_labelled_images(command.folder, model.classes)
     labels = np.repeat(np.arange(model.num_classes), [len(of_class) for of_class in files_by_class])
     files = [file for of_class in files_by_class for file in of_class]
+    _require_apart(command.output, [*files, *_list_model_files(command.model)])
     images = read_images(files, model.flow.shape, resize=command.resize)
     found = model.evaluate(images, labels)
     right = model.predict(images) == labels
@@ -96,11 +100,14 @@ def sample(command: Sample) -> None:
     """Draw images, and write them as one picture, as separate files, or both.
 
     Raises:
-        ConfigError: a class is unknown or named twice, or the picture is not named as a PNG file.
+        ConfigError: a class is unknown or named twice, the picture is not named as a PNG file, or an output exists or
+            would replace the model.
         FloatingPointError: images are still infinite or NaN after several draws.
     """
     _require_new(command.output, command.overwrite)
     _require_new(command.folder, command.overwrite, "--folder")
+    _require_apart(command.output, _list_model_files(command.model))
+    _require_apart(command.folder, _list_model_files(command.model), "--folder")
     if command.output is not None and command.output.suffix.lower() != ".png":
         raise ConfigError(f"--output: expected a file NAME.png, received {command.output}")
     model = _read_model(command.model)
@@ -134,11 +141,13 @@ def augment_folder(command: AugmentFolder) -> None:
 
     Raises:
         DataError: a folder matches no class, or an image is unreadable or has another shape than the model's.
-        ConfigError: a class has only one image, or the output exists.
+        ConfigError: a class has only one image, or the output exists or would replace images or the model.
     """
     _require_new(command.output, command.overwrite)
     model = _read_model(command.model)
     files_by_class = find_labelled_images(command.folder, model.classes)
+    files = [file for of_class in files_by_class for file in of_class]
+    _require_apart(command.output, [command.folder, *files, *_list_model_files(command.model)])
     for of_class in files_by_class:
         if len(of_class) == 1:
             raise ConfigError(f"{of_class[0].parent}: expected at least two images to mix, received one")
@@ -159,14 +168,19 @@ def augment_folder(command: AugmentFolder) -> None:
 
 def _read_model(name: str) -> ClassConditionalFlow:
     """Load a model of grey or colour pixels on the best available device; files listed in a manifest are verified."""
-    for file in (CONFIG, WEIGHTS):
-        find_product(Path(name) / file)  # raises if the file does not match its manifest
+    for file in _list_model_files(name):
+        find_product(file)  # raises if the file does not match its manifest
     model = ClassConditionalFlow.from_pretrained(name)
     if model.domain.dtype != "uint8":
         raise ConfigError(f"{name}: expected a model of 8-bit pixels, received one of latents of an autoencoder")
     if model.shape[2] not in (1, 3):  # image files are read and written as grey or RGB
         raise ConfigError(f"{name}: expected a model of images of 1 or 3 channels, received {model.shape[2]}")
     return model.to(make_device().device)
+
+
+def _list_model_files(name: str) -> list[Path]:
+    """Return the paths of a model's files; they do not exist if the name is an id on the Hugging Face hub."""
+    return [Path(name) / file for file in (CONFIG, WEIGHTS)]
 
 
 def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -> None:
@@ -179,6 +193,23 @@ def _require_new(path: Path | None, overwrite: bool, option: str = "--output") -
             "give --overwrite"
         )
     require_writable(path)
+
+
+def _require_apart(output: Path | None, inputs: Iterable[Path], option: str = "--output") -> None:
+    """Check that an output that is to be replaced neither is nor contains a file or folder that the command reads."""
+    if output is None or not output.exists():
+        return
+    places: dict[Path, Path] = {}
+    for path in filter(Path.exists, inputs):
+        real = path.resolve()
+        for place in (real, *real.parents):
+            places.setdefault(place, path)
+    for place, path in places.items():
+        if output.samefile(place):  # also through a link
+            raise ConfigError(
+                f"{output}: expected an output apart from what is read, received one that would replace {path}: choose "
+                f"another {option}"
+            )
 
 
 def _draw_grid(images: np.ndarray, classes: Sequence[str]) -> bytes:

@@ -16,7 +16,7 @@ import yaml
 
 from nfpi.config import SOURCES, ConfigError, DatasetConfig, list_built_in_presets
 from nfpi.config.base import NAME
-from nfpi.data.image_files import read_image, read_image_size
+from nfpi.data.image_files import GREY_MODES, read_image, read_image_size
 from nfpi.data.prepare import assign_splits
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.imagefolder import ImageFolder, list_image_folder
@@ -149,7 +149,7 @@ def _inspect(folder: ImageFolder) -> _Images:
     names = [name for some in folder.names.values() for name in some]
     sizes = {read_image_size(folder.root / name) for name in names[:: -(-len(names) // _MOST_SIZES)]}
     firsts = np.unique(folder.labels["train"], return_index=True)[1]
-    grey = all(read_image(folder.root / folder.names["train"][index])[1] == "L" for index in firsts)
+    grey = all(read_image(folder.root / folder.names["train"][index])[1] in GREY_MODES for index in firsts)
     return _Images(folder, next(iter(sizes)) if len(sizes) == 1 else None, min(min(size) for size in sizes), grey)
 
 

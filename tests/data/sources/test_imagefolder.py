@@ -177,6 +177,27 @@ def test_images_stay_grey_only_if_all_are(image_folder):
     assert source.splits["test"][0][-2, 0, 0].tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("LA", 1), ("P", 3), ("RGBA", 3)])
+def test_files_of_one_bit_and_grey_ones_with_alpha_are_grey(tmp_path, mode, channels):
+    greys = np.random.default_rng(0).integers(0, 256, (2, 6, 5), np.uint8)
+    for name, pixels in zip("ab", greys, strict=True):
+        (tmp_path / name).mkdir()
+        grey = Image.fromarray(pixels)
+        image = grey.convert(mode)
+        if mode.endswith("A"):
+            image.putalpha(Image.fromarray(255 - pixels))
+        image.save(tmp_path / name / "1.png")
+        assert read_image(tmp_path / name / "1.png")[1] == mode
+    images, _, _ = read_image_folder(tmp_path)
+    assert images.shape == (2, 6, 5, channels)
+    if mode == "1":
+        assert set(np.unique(images)) == {0, 255}
+    else:
+        assert np.array_equal(images, np.repeat(greys[..., None], channels, axis=3))
+    Image.fromarray(greys[0]).save(tmp_path / "a" / "2.png")
+    assert read_image_folder(tmp_path)[0].shape == (3, 6, 5, channels)
+
+
 def test_images_of_other_sizes_need_image_size(image_folder):
     odd = image_folder / "test" / "bee" / "2.png"
     Image.new("RGB", (9, 7), (10, 20, 30)).save(odd)

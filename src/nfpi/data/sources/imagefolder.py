@@ -14,7 +14,7 @@ import numpy as np
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
-from nfpi.data.image_files import SUFFIXES, check_size, read_image
+from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.registry import SourceImages
 
@@ -198,7 +198,7 @@ def read_image_files(
         image, mode = read_image(path, image_size)
         check_size(path, image, images.shape[1:3], setting)
         images[index] = image
-        grey &= mode == "L"
+        grey &= mode in GREY_MODES
     return images, grey
 
 

@@ -11,7 +11,7 @@ from nfpi.stages.options.base import Command
 class CheckDevice(Command):
     """Check this machine for the trainings of a preset.
 
-    Takes two minutes. Prints one line per finding: ok; slow, missing or FAILED, each with a remedy. Exits with 1 if one
+    Takes minutes. Prints one line per finding: ok; slow, missing or FAILED, each with a remedy. Exits with 1 if one
     FAILED. Data sets that are not prepared are replaced by random images.
     """
 

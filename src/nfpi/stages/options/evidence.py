@@ -24,7 +24,7 @@ class KeepEvidence(Command):
     output: Path
     """folder of the evidence, e.g. docs/evidence/{preset}"""
     class_log_prob: bool = False
-    """keep the probabilities of all classes in predictions.npz; no table needs them, and they triple the size"""
+    """keep the probabilities of all classes in predictions.npz; no table needs them, and they take most of the bytes"""
     with_other_settings: bool = False
     """also keep runs whose settings differ from those of the workflow's last call or of the evidence; runs that the
     evidence already has are replaced"""
