@@ -169,7 +169,7 @@ def _locate_result(root: Path, run: Run, log: Path) -> Path:
     """Return the path of what a job contributes to: the images that it generates or augments, else metrics.json."""
     folder = root / run.folder
     subfolder = log.parent.relative_to(root / LOGS_FOLDER / run.folder)
-    if subfolder.parts[:1] and subfolder.parts[0] in _IMAGE_FOLDERS:
+    if subfolder.parts and subfolder.parts[0] in _IMAGE_FOLDERS:
         return folder / subfolder / IMAGE_SET_FILES["meta"]
     return folder / METRICS_FILE
 
