@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from nfpi.benchmark.batches import Projection
 from nfpi.benchmark.cards import BANDWIDTH_FRACTION, CARDS, PEAK_FRACTION, TENSOR_CORE_FRACTION, Card
 from nfpi.benchmark.computations import Step
 from nfpi.benchmark.counting import Counts, Operation
@@ -103,10 +104,26 @@ def test_the_page_says_that_nothing_was_run_and_sums_the_stages(tmp_path, monkey
     main(["--preset", "demo", "--output", str(output), *where])
     text = output.read_text(encoding="utf-8")
     assert "Nothing on this page was run on a GPU" in text
+    assert f"--preset demo --output {output}" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     for stage in ("start_flow", "evaluate", "generate", "**all**"):
         assert any(row.startswith(f"| {stage} |") for row in rows), stage
     assert sum(row.startswith("| mef, 1×8×8") for row in rows) == 1
+
+
+def test_a_flow_is_counted_with_the_settings_of_its_data_set():
+    tiny = {"mef": {"num_flows": [1], "num_blocks": [0], "hidden_channels": [4]}}
+    larger = {"flows": {"mef": {"hidden_channels": [8]}}}
+    datasets = {"digits": {}, "others": {"source": "digits", "overrides": larger}, "same": {"source": "digits"}}
+    row = {"lambdas": [1e3], "classifier": None}
+    tables = {"*": None, "t": {"metrics": ["nf_acc"], "experiments": [{**row, "dataset": name} for name in datasets]}}
+    none = {"figures": {"*": None}, "claims": {"*": None}}
+    settings = {"preset": "demo", "flows": tiny, "datasets": datasets, "tables": tables, **none}
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", settings).config
+    projection = Projection(config, list_work(config))
+    steps = {work.dataset: projection.get_step(work, "32-true") for work in projection.work if work.kind == "flow_step"}
+    assert steps["digits"] is steps["same"]
+    assert steps["others"].state > steps["digits"].state
 
 
 def test_small_stages_share_a_row_and_are_part_of_the_sum():

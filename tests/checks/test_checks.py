@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, namedtuple
 from dataclasses import replace
@@ -67,6 +68,12 @@ def test_a_flow_that_disagrees_with_float64_fails(make_subject, monkeypatch):
     assert "expected less than 0.0001" in line.text
 
 
+def test_an_error_that_is_no_number_fails(make_subject, monkeypatch):
+    errors = {"z": 1e-7, "log-determinant": math.nan}
+    monkeypatch.setattr("nfpi.checks.flow.compute_flow_errors", lambda *_: errors)
+    assert only(check_flow_precision(make_subject())).verdict == "FAILED"
+
+
 def test_a_series_that_is_too_short_fails(make_subject, monkeypatch):
     assert only(check_bounds(make_subject())).verdict == "ok"
     monkeypatch.setattr(SeriesCoupling, "bound_entries", lambda self: 0.01)
@@ -82,7 +89,7 @@ def test_series_that_double_are_slow(make_subject, monkeypatch):
     monkeypatch.setattr("nfpi.checks.flow.SeriesBounds.count_products", lambda _: next(found))
     line = only(check_bounds(make_subject()))
     assert line.verdict == "slow"
-    assert "3 to 5 products per coupling at the beginning, 3 to 9 at the end" in line.text
+    assert "3 to 5 matrix products per coupling at the beginning, 3 to 9 at the end" in line.text
     assert "training.learning_rate" in line.text
 
 

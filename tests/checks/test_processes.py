@@ -34,6 +34,15 @@ def test_a_training_that_fails_is_named(make_subject):
     assert (line.verdict, line.text) == ("FAILED", "1 process: nfpi: error: no luck")
 
 
+def test_both_trainings_load_the_extensions(make_subject, tmp_path):
+    extension = tmp_path / "mine.py"
+    extension.write_text("")
+    subject = make_subject()
+    subject.config = subject.config.model_copy(update={"extensions": [extension]})
+    line = compare_processes(subject, [sys.executable, "-c", "import sys; sys.exit(' '.join(sys.argv[1:4]))"])
+    assert line.text == f"1 process: --extensions {extension} start-flow"
+
+
 def test_without_two_cards_nothing_is_trained(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.processes, "count_visible_gpus", lambda: 1)
     assert list(check_processes(make_subject())) == []

@@ -191,7 +191,7 @@ def test_seeds_that_the_preset_no_longer_has_are_kept_and_named(results: Results
     assert main(["evidence", str(results.root), "--output", str(results.evidence)]) == 0
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     kept = ", ".join(map(str, results.stored.config.seeds))
-    assert warning == f"{results.root}: it has seeds 0, too, which the preset (seeds {kept}) does not have"
+    assert warning == f"{results.evidence}: it has seeds 0, too, which the preset (seeds {kept}) does not have"
 
 
 def test_both_commands_warn_of_an_extension_that_has_changed(results: Results, tmp_path, caplog):

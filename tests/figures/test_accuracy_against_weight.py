@@ -17,10 +17,10 @@ ACCURACIES = dict.fromkeys(("nf_acc", "nf_acc_std", "cnn_acc", "cnn_acc_std"), "
 
 def table(*rows: dict) -> pd.DataFrame:
     """An experiment a pair of data set and prior."""
-    known = {"row": "", "dataset": "digits", "prior": "fpi", "flow": "mef", "status": "ok"}
-    columns = COLUMNS | ACCURACIES | {"flow": "str"}
+    known = {"row": "", "dataset": "digits", "prior": "fpi", "flow": "mef", "classifier": "resnet18", "status": "ok"}
+    columns = COLUMNS | ACCURACIES | {"flow": "str", "classifier": "str"}
     frame = pd.DataFrame([known | row for row in rows], columns=list(columns))
-    frame["experiment"] = frame.groupby(["dataset", "prior", "flow"], sort=False).ngroup()
+    frame["experiment"] = frame.groupby(["dataset", "prior", "flow", "classifier"], sort=False).ngroup()
     return frame.astype(columns)
 
 
@@ -121,10 +121,11 @@ def test_axes_have_units():
     [
         ({"prior": "mean_only"}, ["digits, fpi", "digits, mean_only"]),
         ({"flow": "glow"}, ["digits, fpi, mef", "digits, fpi, glow"]),
+        ({"classifier": "swin"}, ["digits, fpi, resnet18", "digits, fpi, swin"]),
         ({"prior": "mean_only", "row": "KLD on μ only"}, ["digits, fpi", "digits, KLD on μ only"]),
         ({"dataset": "cifar10"}, ["digits", "cifar10"]),
     ],
-    ids=["priors", "flows", "labels", "data sets"],
+    ids=["priors", "flows", "classifiers", "labels", "data sets"],
 )
 def test_panels_say_what_tells_them_apart(other, expected):
     frame = table(*rows([1, 10], [90, 91]), *rows([1, 10], [80, 81], **other))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +60,16 @@ def test_too_few_images_are_an_error(images):
         compute_embedding(images, FIGURE.model_copy(update={"images": 5}))
     with pytest.raises(ValueError, match="its variance needs at least 2 samples"):
         compute_embedding(images, FIGURE.model_copy(update={"images": 2, "perplexity": 1.0}))
+
+
+def test_a_class_of_two_images_has_no_covariance(images):
+    labels = np.arange(len(images)) % 2
+    labels[:2] = 2
+    few = replace(images, labels=labels)
+    with pytest.raises(
+        ValueError, match=f"class {images.classes[2]}: expected at least 3 of the chosen images, rec.* 2"
+    ):
+        compute_embedding(few, FIGURE.model_copy(update={"images": len(images)}))
 
 
 def test_an_embedding_has_what_its_figures_need(embedding):

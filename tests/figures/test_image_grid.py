@@ -4,6 +4,7 @@ import pytest
 from nfpi.config import NfaConfig
 from nfpi.figures import COLUMN_WIDTH, Drawn, FigureError, save_drawn
 from nfpi.figures.figure2 import draw_augmentations
+from nfpi.figures.image_grid import draw_image_grid
 from nfpi.figures.samples import draw_samples
 
 
@@ -83,6 +84,12 @@ def test_ten_classes_fit_a_column(names, tmp_path):
     assert box.x1 <= COLUMN_WIDTH + 0.05
     first, second, *_ = (label.get_window_extent() for label in figure.axes[0].get_xticklabels())
     assert names[0] == "automobile" or first.x1 < second.x0
+
+
+def test_long_labels_leave_room_for_the_images():
+    figure = draw_image_grid(pictures(2, 2), ["cat", "frogs" * 20], ["1", "2"], "class", "")
+    assert figure.get_size_inches()[1] > 0.5
+    assert [label.get_text()[-5:] for label in figure.axes[0].get_yticklabels()] == ["cat", "frog…"]
 
 
 def test_large_images_are_not_enlarged():

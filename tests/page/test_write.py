@@ -311,6 +311,12 @@ def test_an_empty_folder_has_a_page(tmp_path):
     assert "Results of preset" in text_of(write_page(tmp_path))
 
 
+def test_a_run_of_unknown_commit_is_not_among_the_commits(results):
+    (results.locate_run(FITTED) / "metrics.json").write_text("{")
+    commits = dict(read_page(results.root).facts).get("Commit", "")
+    assert commits == commits.strip(", ")
+
+
 def test_several_seeds_are_averaged_at_the_head(results):
     from dataclasses import replace
 

@@ -16,7 +16,9 @@ from nfpi.config import list_computed_metrics
 from nfpi.data.writer import ImageSetWriter, write_image_set
 from nfpi.results.predictions import read_predictions
 from nfpi.runtime.devices import make_device
+from nfpi.runtime.locks import LockedError
 from nfpi.runtime.tensors import load_tensors
+from nfpi.stages import execution
 
 from .conftest import STAGE, call, format_options, list_files, read_error_line, read_json
 
@@ -135,6 +137,27 @@ def test_weights_that_are_not_kept_go_when_the_classifier_was_tested(root, tmp_p
     capsys.readouterr()
     assert test(root, tmp_path / "again", *candidates) == 1
     assert "model.safetensors: expected what train-classifier wrote, received no file" in read_error_line(capsys)
+
+
+def test_a_job_that_waited_accepts_a_test_that_has_removed_the_weights(root, tmp_path, monkeypatch, caplog):
+    """The other process removes weights that are not kept while it still holds the lock."""
+    settings = {**SWIN, "train_on": "generated", "keep": False}
+    assert train(root, tmp_path / "1", settings, generated=root / "generated") == 0
+    locked = execution.locked
+
+    def locked_after_another(path, name, task, wait):
+        monkeypatch.setattr(execution, "locked", locked)
+        assert test(root, tmp_path / "test", tmp_path / "1") == 0
+        wait(LockedError("the lock is held", note=task))
+        return locked(path, name, task, wait)
+
+    monkeypatch.setattr(execution, "writes_log", lambda: True)
+    monkeypatch.setattr(execution, "locked", locked_after_another)
+    monkeypatch.setattr(execution, "_RETRY_SECONDS", 0)
+    with caplog.at_level("INFO"):
+        assert test(root, tmp_path / "test", tmp_path / "1") == 0
+    assert not (tmp_path / "1/model.safetensors").exists()
+    assert "the other process has made it" in caplog.text
 
 
 @pytest.mark.parametrize(("train_on", "images"), [("generated", 60), ("both", 120)])

@@ -59,7 +59,7 @@ class Projection:
         wanted: dict[object, tuple[Work, str]] = {}
         for work in self.work:
             for precision in COUNTED_PRECISIONS if work.kind.endswith("_step") else ("",):
-                wanted.setdefault((*make_batch_key(work), precision), (work, precision))
+                wanted.setdefault((*self.make_key(work), precision), (work, precision))
         tasks = sorted(wanted.values(), key=lambda task: not task[0].kind.startswith("flow"))  # the longest first
         # forked, because settings whose class a registry creates cannot be pickled
         forked = multiprocessing.get_context("fork")
@@ -67,9 +67,9 @@ class Projection:
             counted = pool.map(_count, *zip(*tasks, strict=True))
             for (work, precision), result in zip(tasks, counted, strict=True):
                 if isinstance(result, Step):
-                    self._steps[(*make_batch_key(work), precision)] = result
+                    self._steps[(*self.make_key(work), precision)] = result
                 else:
-                    self._passes[make_batch_key(work)] = result
+                    self._passes[self.make_key(work)] = result
 
     def estimate_seconds(self, work: Work, card: Card, precision: str) -> float:
         """Estimate the seconds of all batches on a GPU; training steps run in `precision`, all else in float32."""
@@ -84,10 +84,21 @@ class Projection:
             hours[format_stage_name(work)] += self.estimate_seconds(work, card, precision) / 3600
         return dict(hours)
 
+    def make_key(self, work: Work) -> tuple[object, ...]:
+        """Return a key of everything that a batch's counts depend on, with the number of classes only for classifiers.
+
+        Batches of several data sets have the same key unless one overrides settings of the model or its training.
+        """
+        is_classifier = work.kind.startswith("classifier")
+        overridden = self.config.datasets[work.dataset].overrides.keys()
+        affects = {"classifiers"} if is_classifier else {"flows", "training"}
+        dataset = work.dataset if affects & overridden and not work.kind.startswith("vae") else ""
+        return work.kind, work.subject, work.shape, work.classes if is_classifier else 0, work.batch, dataset
+
     def get_step(self, work: Work, precision: str) -> Step:
         """Return the counts of a training step, which are computed once."""
         counted = "bf16-mixed" if precision == "bf16-mixed" else "32-true"
-        key = (*make_batch_key(work), counted)
+        key = (*self.make_key(work), counted)
         if key not in self._steps:
             logger.info("counting a step of %s, %s", work.subject, counted)
             self._steps[key] = self._count_step(work, counted)
@@ -109,7 +120,7 @@ class Projection:
 
     def get_passes(self, work: Work) -> Counts:
         """Return the counts of a batch without gradients, which are computed once."""
-        key = make_batch_key(work)
+        key = self.make_key(work)
         if key not in self._passes:
             logger.info("counting %s of %s", work.kind, work.subject)
             self._passes[key] = self._count_passes(work)
@@ -124,7 +135,7 @@ class Projection:
         return count_forward(self._build_flow(work), shape, _invert if work.kind == "flow_inverse" else None)
 
     def _build_flow(self, work: Work) -> ImageFlow:
-        block = self.config.flows[work.subject]
+        block = self.config.for_dataset(work.dataset).flows[work.subject]
         settings = FLOWS.extract_settings(block).model_dump(mode="json")
         return build_flow({"kind": block.kind, "shape": list(work.shape), "settings": settings})
 
@@ -145,12 +156,6 @@ def _adopt(projection: Projection) -> None:
 
 def _count(work: Work, precision: str) -> Step | Counts:
     return _adopted[-1].count_one(work, precision)
-
-
-def make_batch_key(work: Work) -> tuple[object, ...]:
-    """Return a key of everything that a batch's counts depend on, with the number of classes only for classifiers."""
-    classes = work.classes if work.kind.startswith("classifier") else 0
-    return work.kind, work.subject, work.shape, classes, work.batch
 
 
 def format_stage_name(work: Work) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from nfpi.benchmark.batches import COUNTED_PRECISIONS, Projection, make_batch_key
+from nfpi.benchmark.batches import COUNTED_PRECISIONS, Projection
 from nfpi.benchmark.cards import (
     BANDWIDTH_FRACTION,
     CARDS,
@@ -35,11 +35,11 @@ SMALLEST_SHARE = 0.01
 """smallest share of the hours, on the first card, of a stage with a row of its own"""
 
 
-def compose_page(projection: Projection, preset: str) -> str:
-    """Return the page as Markdown: the tables, and how they were computed."""
+def compose_page(projection: Projection, preset: str, output: Path) -> str:
+    """Return the page as Markdown: the command that writes it to `output`, the tables, and how they were computed."""
     return "\n".join(
         [
-            *_compose_introduction(preset),
+            *_compose_introduction(preset, output),
             *_compose_hours(projection),
             *_compose_steps(projection),
             *_compose_assumptions(),
@@ -47,7 +47,7 @@ def compose_page(projection: Projection, preset: str) -> str:
     )
 
 
-def _compose_introduction(preset: str) -> list[str]:
+def _compose_introduction(preset: str, output: Path) -> list[str]:
     return [
         "# Performance on GPUs",
         "",
@@ -59,7 +59,7 @@ def _compose_introduction(preset: str) -> list[str]:
         "",
         "<!-- not run: minutes -->",
         "```bash",
-        f"python -m nfpi.benchmark.projection --preset {preset} --output docs/performance.md",
+        f"python -m nfpi.benchmark.projection --preset {preset} --output {output}",
         "```",
         "",
     ]
@@ -111,7 +111,7 @@ def _format_hours(value: float) -> str:
 
 def _select_training_steps(projection: Projection) -> list[Work]:
     """Return one item of work for each kind of training step."""
-    found = {make_batch_key(work): work for work in projection.work if work.kind.endswith("_step")}
+    found = {projection.make_key(work): work for work in projection.work if work.kind.endswith("_step")}
     return sorted(found.values(), key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
 
 
@@ -139,7 +139,8 @@ def _compose_steps(projection: Projection) -> list[str]:
         "results, CUDA's context and fragmentation.",
         "Otherwise the cell names the card, and the batch size of a flow or the `accumulate` of a classifier that "
         "fits.",
-        "The memory is for the whole batch at once, even where the preset sets `accumulate`.",
+        "The memory is for the whole batch at once with all its activations, even where the preset sets `accumulate` "
+        "or `checkpoint_activations`.",
         "Steps with equal numbers are listed once, by the first name.",
         "",
         *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
@@ -214,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     projection = Projection(resolved.config, list_work(resolved.config))
     if chosen.jobs > 1:
         projection.count_in_parallel(chosen.jobs)
-    write_atomically(chosen.output, compose_page(projection, resolved.preset))
+    write_atomically(chosen.output, compose_page(projection, chosen.preset, chosen.output))
 
 
 if __name__ == "__main__":

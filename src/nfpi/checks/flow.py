@@ -31,9 +31,8 @@ def check_flow_precision(subject: Subject) -> Iterator[Line]:
     trainer = subject.trained
     x, _ = trainer.make_batch(_IMAGES)
     errors = compute_flow_errors(trainer.state.flow, x)
-    worst = max(errors.values())
     text = ", ".join(f"{name} {error:.1g}" for name, error in errors.items())
-    if worst < _TOLERANCE:
+    if all(error < _TOLERANCE for error in errors.values()):  # false for NaN
         yield Line("flow", "ok", f"{subject.main.name} in float32 against float64 on the CPU: {text}")
     else:
         yield Line(
@@ -112,12 +111,14 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
             f"{text}; an exponent of a coupling became too large for its series: {remedy}",
         )
         return
-    text += f"; {_format_range(before)} products per coupling at the beginning, {_format_range(after)} at the end"
+    text += (
+        f"; {_format_range(before)} matrix products per coupling at the beginning, {_format_range(after)} at the end"
+    )
     if errors.largest > _TOLERANCE:
         exceeded = f"a series had too few terms, with a relative error of up to {errors.largest:.1g}"
         yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
     elif any(now >= 2 * then for then, now in zip(before, after, strict=True)):
-        yield Line("series", "slow", f"{text}; every step now computes at least twice as many products: {remedy}")
+        yield Line("series", "slow", f"{text}; the series of a coupling has at least twice as many terms now: {remedy}")
     elif errors.largest:
         yield Line("series", "ok", f"{text}; truncated with relative errors of at most {errors.largest:.1g}")
     else:

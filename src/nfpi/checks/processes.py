@@ -66,7 +66,8 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
         _write_splits(replace(images, labels=labels), folder / "splits")
         for devices in (1, 2):
             output = folder / str(devices)
-            arguments = ["start-flow", "--data", str(folder / "splits"), "--flow", flow]
+            arguments = [text for file in subject.config.extensions for text in ("--extensions", str(file))]
+            arguments += ["start-flow", "--data", str(folder / "splits"), "--flow", flow]
             arguments += ["--training", training.model_dump_json(), "--devices", str(devices), "--output", str(output)]
             done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=_TIMEOUT)
             if done.returncode:

@@ -34,10 +34,10 @@ SEED = 0
 LARGEST_BATCH_ON_CPU = 16
 """largest batch size on a CPU, unless steps of the whole batch are short"""
 SHORT_STEP = 2.0
-"""on a CPU, a step of the whole batch is timed only if a smaller batch projects fewer seconds than this"""
+"""seconds; on a CPU, a step of the whole batch is timed only if it is shorter than this, judging by a smaller one"""
 _INITIALIZATION_IMAGES = 64
 _REPEATS, _LONG_WARM_UP = 3, 1.5
-"""number of timed runs of an action; if the warm-up run before them takes more seconds than this, it is one"""
+"""number of timed runs after a warm-up run, and the seconds of a warm-up run above which only one follows"""
 
 
 @dataclass

@@ -172,7 +172,8 @@ class EmbeddingFigure(FigureSettings):
     """small and large λ of the released update with variances"""
     lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [50.0, 1e3]
     """small and large λ of the exact update with full covariances; the loss is bounded below up to 55 for 10 classes"""
-    samples_per_class: PositiveInt = 200
+    samples_per_class: Annotated[int, Field(ge=3)] = 200
+    """samples of each Gaussian, whose covariance they determine"""
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the training images."""

@@ -124,7 +124,7 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
         point.
 
     Raises:
-        ValueError: there are fewer than two images of a class, or no more images than the perplexity.
+        ValueError: there are fewer than three images of a class, or no more images than the perplexity.
     """
     generator = np.random.default_rng(derive_seed(settings.seed, "embedding", "images"))
     chosen = np.sort(generator.permutation(len(image_set))[: settings.images])
@@ -152,6 +152,10 @@ def _fit_gaussians(
 ) -> Iterator[tuple[str, dict[str, Any], GaussianPrior | None]]:
     """Yield name, outcome and Gaussians (None if the fit diverged) of the panels of a variant."""
     statistics.check()
+    fewest = int(statistics.count.argmin())
+    if statistics.count[fewest] < 3:  # two points have a singular covariance
+        received = int(statistics.count[fewest])
+        raise ValueError(f"class {classes[fewest]}: expected at least 3 of the chosen images, received {received}")
     variance = None if variant == "full" else statistics.variance
     yield "data", {"lambda": 0.0}, GaussianPrior(statistics.mean, variance, statistics.covariance)
     update: Literal["exact", "released"] = "exact" if variant == "full" else "released"

@@ -25,6 +25,9 @@ _GAP = 0.06
 _NOTE_HEIGHT = 0.11
 """Height of the note below each image, inches."""
 
+_LONGEST_LABEL = 30
+"""Number of characters to which the labels of rows are shortened, which leaves room for the images beside them."""
+
 _BATCH_SIZE = 8
 
 
@@ -83,6 +86,7 @@ def draw_image_grid(
     large = _enlarge(images)
     height, width = large.shape[2:4]
     lefts = _compute_offsets(len(columns), width, [1] if first_apart else [])
+    rows = [text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…" for text in rows]
     label_width = 0.4 if blocks else 0.25 + 0.055 * max(map(len, rows))
     inches_per_pixel = (COLUMN_WIDTH - label_width) / (lefts[-1] + width)
     rows_per_block = len(rows) // max(1, len(blocks))

@@ -171,14 +171,14 @@ class AffineCoupling(_BoundedCoupling):
 
 
 class SeriesCoupling(_BoundedCoupling):
-    """Base class of couplings that sum the exponential series, up to a length that follows from a bound of |S_ij|.
+    """Base class of couplings that sum the exponential series, up to a length that follows from :meth:`bound_entries`.
 
     Reading the bound from a GPU synchronises with it at every coupling. Training may therefore keep the bound over many
     steps (:class:`nfpi.flows.series.SeriesBounds`), which also makes the length a constant of a compiled graph.
 
     Attributes:
-        held_bound: bound of |S_ij| in training mode; None: it is computed from the weights at every call, as in
-            evaluation mode.
+        held_bound: result of :meth:`bound_entries` in training mode; None: it is computed from the weights at every
+            call, as in evaluation mode.
     """
 
     def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:

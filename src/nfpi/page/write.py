@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 _MOST_PROBLEMS = 12
-"""Maximum number of problems listed at the head of a page."""
+"""Number of problems listed at the head of a page, if there are at least two more."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,7 @@ def _list_facts(
     """Summarise data sets, seeds, runs, times and commits."""
     runs = Counter("classifiers" if item.run.classifier else "flows" for item in recorded)
     diverged = sum(bool(item.divergence) for item in recorded)
+    commits = dict.fromkeys(_shorten_commit(item.record.get("git_commit")) for item in recorded)
     facts = [
         ("Data", ", ".join(dict.fromkeys(item.run.dataset for item in recorded))),
         ("Seeds", ", ".join(map(str, sorted({item.run.seed for item in recorded})))),
@@ -190,7 +191,7 @@ def _list_facts(
         ("In no table of the preset", f"{len(untabled)} of them" if untabled else ""),
         ("Diverged", str(diverged) if diverged else ""),
         ("Time of all jobs", format_duration(sum(cost.seconds for cost in costs)) if costs else ""),
-        ("Commit", ", ".join(dict.fromkeys(_shorten_commit(item.record.get("git_commit")) for item in recorded))),
+        ("Commit", ", ".join(filter(None, commits))),
     ]
     return [(name, value) for name, value in facts if value]
 

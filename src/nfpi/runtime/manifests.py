@@ -175,10 +175,14 @@ def find_manifests(folder: Path) -> list[Path]:
     return found
 
 
-def find_product(file: Path) -> Product | None:
+def find_product(file: Path, *, accept_removed: bool = False) -> Product | None:
     """Find the manifest that lists a file, and verify the file; None if no manifest lists it.
 
     The manifest lies in the file's folder or in its parent folder.
+
+    Args:
+        file: path of the file.
+        accept_removed: whether the file may be missing if its manifest lists it as temporary.
 
     Raises:
         ManifestError: the file does not match the manifest, or the manifest is damaged.
@@ -194,6 +198,8 @@ def find_product(file: Path) -> Product | None:
                 continue
             if name in manifest.files:
                 if not file.exists():
+                    if accept_removed and name in manifest.temporary:
+                        return Product(path, manifest)
                     raise ManifestError(f"{file}: expected what {manifest.stage} wrote, received no file")
                 manifest.check_file(file, path)
                 return Product(path, manifest)
@@ -234,13 +240,16 @@ def remove_temporary(path: Path) -> None:
         (path.parent / name).unlink(missing_ok=True)
 
 
-def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None) -> tuple[dict[str, str], dict[str, Any]]:
+def trace_inputs(
+    files: Iterable[Path], *, common: Collection[str] | None, accept_removed: bool = False
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Verify the files that a stage reads, and return what its product is made from.
 
     Args:
         files: all inputs of the stage.
         common: products that must be the same for all inputs made from them; None: the inputs belong to different runs,
             so nothing is compared and no facts are returned.
+        accept_removed: see :func:`find_product`.
 
     Returns:
         `made_from` and `facts` of its manifest.
@@ -254,7 +263,7 @@ def trace_inputs(files: Iterable[Path], *, common: Collection[str] | None) -> tu
     origin: dict[str, Path] = {}
     contents_of: dict[str, set[str]] = {}
     for file in files:
-        product = find_product(file)
+        product = find_product(file, accept_removed=accept_removed)
         if product is None:
             if file.is_file():
                 logger.warning("%s: no manifest lists this file: it is not verified", file)

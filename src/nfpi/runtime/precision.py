@@ -106,8 +106,8 @@ def _set_float32_precision(*, tf32_convolutions: bool, products: str | None = No
     """Set the precision of float32 convolutions, and that of matrix products unless `products` is None.
 
     torch has two interfaces for it. It refuses to read the older one where they contradict each other, and a precision
-    set for several operations by the newer one may take effect in spite of the older one. Afterwards, what an operation
-    has inherited by the newer interface is set for itself.
+    set for several operations by the newer one may take effect in spite of the older one. Afterwards, an operation that
+    had inherited its precision from such a setting has this precision of its own.
     """
     before: tuple[bool, str] | None
     try:

@@ -38,7 +38,9 @@ def keep_evidence(command: KeepEvidence) -> None:
     others = sorted(set(done.seeds) - set(stored.config.seeds))
     if others:
         listed, known = (", ".join(map(str, seeds)) for seeds in (others, stored.config.seeds))
-        logger.warning("%s: it has seeds %s, too, which the preset (seeds %s) does not have", root, listed, known)
+        logger.warning(
+            "%s: it has seeds %s, too, which the preset (seeds %s) does not have", command.output, listed, known
+        )
     missing = f", {done.missing} runs that the tables need are missing" if done.missing else ""
     logger.info(
         "%s: %d runs of %s (%d of them new%s), seeds %s, %.1f MB%s",

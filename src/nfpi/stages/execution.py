@@ -67,16 +67,10 @@ def _run_stage(stage: Stage) -> None:
     with locked(stage.lock, stage.command, task, wait if writes_log() else None), note_written() as written:
         for path in stage.list_output_paths():
             remove_remains(path)
-        made_from, facts = trace_inputs(stage.list_input_files(), common=stage.common)
-        facts |= stage.get_facts()
-        _check_identity(stage, facts)
-        if (
-            other_task == task
-            and _identify_manifest(stage) != manifest_before
-            and _is_complete(stage, made_from, facts)
-        ):
+        if other_task == task and _identify_manifest(stage) != manifest_before and _is_complete(stage):
             logger.info("%s: the other process has made it", stage.output)
             return
+        made_from, facts = _trace_inputs(stage)
         try:
             with written_together():
                 stage.load_function()(stage)
@@ -106,13 +100,29 @@ def _identify_manifest(stage: Stage) -> tuple[int, int] | None:
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
-def _is_complete(stage: Stage, made_from: dict[str, str], facts: dict[str, Any]) -> bool:
-    """Return whether the outputs are complete, intact and made from the current inputs."""
+def _trace_inputs(stage: Stage, *, accept_removed: bool = False) -> tuple[dict[str, str], dict[str, Any]]:
+    """Verify the inputs, and return `made_from` and `facts` of the manifest of the outputs.
+
+    Raises:
+        ManifestError: an input is damaged, or two inputs do not belong together or to the run given by the options.
+        OSError: an input cannot be read.
+    """
+    made_from, facts = trace_inputs(stage.list_input_files(), common=stage.common, accept_removed=accept_removed)
+    facts |= stage.get_facts()
+    _check_identity(stage, facts)
+    return made_from, facts
+
+
+def _is_complete(stage: Stage) -> bool:
+    """Return whether the outputs are complete, intact and made from the current inputs.
+
+    Temporary inputs may be missing: the process that made the outputs has removed them (:meth:`Stage.finish`).
+    """
     path = stage.get_path(MANIFEST)
     if not path.is_file() or find_faults(path)[1]:
         return False
     manifest = read_manifest(path)
-    return manifest.made_from == made_from and manifest.facts == facts
+    return (manifest.made_from, manifest.facts) == _trace_inputs(stage, accept_removed=True)
 
 
 def _check_identity(stage: Stage, facts: dict[str, Any]) -> None:

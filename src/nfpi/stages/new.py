@@ -29,7 +29,7 @@ _BATCH, _STEPS, _EPOCHS = 128, 1000, (10, 100)
 """batch size, steps of a training, and the limits of its epochs"""
 _LARGEST, _RESIZED, _MULTIPLE = 64, 32, 4
 """in pixels: the longest side of images that are not resized, the side to which others are resized, and a divisor of
-all sides, which two levels halve twice"""
+all sides, since each of two levels halves them"""
 _MEANING = {
     "train_per_class": " # without this line, all are used",
     "image_size": " # pixels; images are resized and cropped",
@@ -54,7 +54,10 @@ def write_preset(command: WritePreset) -> None:
             f"{output}: expected a file that does not exist, received one that does: choose another --output"
         )
     if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
-        raise ConfigError(f"{output}: expected NAME.yaml, of letters, digits and . _ + -, received '{output.name}'")
+        raise ConfigError(
+            f"{output}: expected NAME.yaml, of letters, digits and . _ + -, the first a letter or digit, received "
+            f"'{output.name}'"
+        )
     if output.stem in list_built_in_presets(presets):
         raise ConfigError(
             f"{output}: expected another name than those of the project's presets, received '{output.stem}': choose "
