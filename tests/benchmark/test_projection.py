@@ -11,7 +11,7 @@ from nfpi.benchmark.batches import Projection
 from nfpi.benchmark.cards import BANDWIDTH_FRACTION, CARDS, PEAK_FRACTION, TENSOR_CORE_FRACTION, Card
 from nfpi.benchmark.computations import Step
 from nfpi.benchmark.counting import Counts, Operation
-from nfpi.benchmark.projection import _compose_hours, _describe_fit, _format_memory, main
+from nfpi.benchmark.projection import _compose_hours, _describe_fit, _format_memory, _select_training_steps, main
 from nfpi.benchmark.work import Images, Work, list_work
 from nfpi.config.resolution import resolve
 
@@ -124,6 +124,8 @@ def test_a_flow_is_counted_with_the_settings_of_its_data_set():
     steps = {work.dataset: projection.get_step(work, "32-true") for work in projection.work if work.kind == "flow_step"}
     assert steps["digits"] is steps["same"]
     assert steps["others"].state > steps["digits"].state
+    titles = list(_select_training_steps(projection))
+    assert titles == ["mef, 1×8×8, batch 128", "mef of others, 1×8×8, batch 128"]
 
 
 def test_small_stages_share_a_row_and_are_part_of_the_sum():

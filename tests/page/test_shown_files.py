@@ -9,7 +9,9 @@ from nfpi.page.tables import read_tables
 
 def test_files_of_a_table_are_its_own(results):
     results.tabulate("table2.small", "a smaller one")
-    for table in read_tables(results.root, {}):
+    tables = read_tables(results.root, {})
+    assert [table.name for table in tables] == ["table2", "table2.small"]
+    for table in tables:
         assert table.files == [f"tables/{table.name}.{form}" for form in ("csv", "html", "md", "tex")]
 
 

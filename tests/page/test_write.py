@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -313,8 +314,11 @@ def test_an_empty_folder_has_a_page(tmp_path):
 
 def test_a_run_of_unknown_commit_is_not_among_the_commits(results):
     (results.locate_run(FITTED) / "metrics.json").write_text("{")
-    commits = dict(read_page(results.root).facts).get("Commit", "")
-    assert commits == commits.strip(", ")
+    record = json.loads((results.locate_run(BASELINE) / "metrics.json").read_text(encoding="utf-8"))
+    (results.locate_run(BASELINE) / "metrics.json").write_text(json.dumps(record | {"git_commit": "0123456789"}))
+    commits = dict(read_page(results.root).facts)["Commit"].split(", ")
+    assert "0123456" in commits
+    assert all(commits)
 
 
 def test_several_seeds_are_averaged_at_the_head(results):

@@ -138,16 +138,19 @@ def test_a_failed_job_is_seen_after_another_of_its_run_has_ended(root) -> None:
     assert state(root, run) == ("waiting", "after train_classifier")
 
 
-@pytest.mark.parametrize("folder", ["generated/temperature=0.8", "augmented", "augmented_noise"])
-def test_failed_images_of_a_measured_run_are_seen_until_they_are_made(root, folder) -> None:
-    os.utime(log(root, "nfpi: error: out of memory\n", "make", f"{RUN}/{folder}"), (1, 1))
-    os.utime(log(root, "10:00:00 wrote 2 files in a: b, c\n", "evaluate"), (2, 2))
+def test_a_failure_is_over_when_an_earlier_stage_was_made_again(root) -> None:
+    os.utime(log(root, "nfpi: error: not finite\n", "evaluate"), (1, 1))
+    log(root, "10:00:00 wrote 2 files in a: b, c\n", "train_flow")
+    assert state(root) == ("waiting", "after train_flow")
+
+
+def test_images_that_failed_before_the_metrics_are_ignored(root) -> None:
+    failed = log(root, "nfpi: error: out of memory\n", "generate", f"{RUN}/generated/temperature=0.8")
+    os.utime(failed, (1, 1))
     measure(root, FLOW, nf_acc=98.0)
-    assert state(root) == ("failed", "make: out of memory")
-    meta = root / RUN / folder / "meta.json"
-    meta.parent.mkdir(parents=True)
-    meta.write_text("{}")
     assert state(root) == ("done", "")
+    os.utime(failed, (2**33, 2**33))
+    assert state(root) == ("failed", "generate: out of memory")
 
 
 def test_a_divergence_is_told(root) -> None:

@@ -89,11 +89,22 @@ class Projection:
 
         Batches of several data sets have the same key unless one overrides settings of the model or its training.
         """
-        is_classifier = work.kind.startswith("classifier")
-        overridden = self.config.datasets[work.dataset].overrides.keys()
-        affects = {"classifiers"} if is_classifier else {"flows", "training"}
-        dataset = work.dataset if affects & overridden and not work.kind.startswith("vae") else ""
-        return work.kind, work.subject, work.shape, work.classes if is_classifier else 0, work.batch, dataset
+        classes = work.classes if work.kind.startswith("classifier") else 0
+        return work.kind, work.subject, work.shape, classes, work.batch, self.get_overriding_dataset(work)
+
+    def get_overriding_dataset(self, work: Work) -> str:
+        """Return the data set of a batch if it overrides settings that its counts depend on, otherwise empty."""
+        if work.kind.startswith("vae"):
+            return ""
+        common, own = self.config, self.config.for_dataset(work.dataset)
+        if work.kind.startswith("classifier"):
+            blocks = [config.classifiers[work.subject].model_dump(exclude={"epochs"}) for config in (common, own)]
+        else:
+            blocks = [config.flows[work.subject].model_dump(exclude={"training"}) for config in (common, own)]
+            optimizer = common.flows[work.subject].training.get("optimizer", common.training.optimizer)
+            blocks[0]["optimizer"] = optimizer
+            blocks[1]["optimizer"] = common.resolve_training(work.dataset, work.subject).optimizer
+        return "" if blocks[0] == blocks[1] else work.dataset
 
     def get_step(self, work: Work, precision: str) -> Step:
         """Return the counts of a training step, which are computed once."""

@@ -109,25 +109,30 @@ def _format_hours(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "< 0.1"
 
 
-def _select_training_steps(projection: Projection) -> list[Work]:
-    """Return one item of work for each kind of training step."""
-    found = {projection.make_key(work): work for work in projection.work if work.kind.endswith("_step")}
-    return sorted(found.values(), key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
+def _select_training_steps(projection: Projection) -> dict[str, Work]:
+    """Return one item of work for each kind of training step, by its title; the number of classes makes no kind."""
+    steps = [work for work in projection.work if work.kind.endswith("_step")]
+    steps.sort(key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
+    selected: dict[str, Work] = {}
+    for work in steps:
+        selected.setdefault(_format_title(projection, work), work)
+    return selected
 
 
-def _format_title(work: Work) -> str:
+def _format_title(projection: Projection, work: Work) -> str:
     sides = "×".join(map(str, work.shape))
-    return f"{work.subject}, {sides}, batch {work.batch}"
+    dataset = projection.get_overriding_dataset(work)
+    return f"{work.subject}{f' of {dataset}' if dataset else ''}, {sides}, batch {work.batch}"
 
 
 def _compose_steps(projection: Projection) -> list[str]:
     columns = _list_columns()
     titles: dict[tuple[str, ...], str] = {}  # title by the other cells of its row
-    for work in _drop_equal_titles(_select_training_steps(projection)):
+    for title, work in _select_training_steps(projection).items():
         steps = {precision: projection.get_step(work, precision) for precision in COUNTED_PRECISIONS}
         seconds = [card.estimate_seconds(steps[precision].counts, precision) for card, precision in columns]
         memory = [_format_memory(steps[precision], precision, work) for precision in COUNTED_PRECISIONS]
-        titles.setdefault((*(f"{1e3 * value:.0f}" for value in seconds), *memory), _format_title(work))
+        titles.setdefault((*(f"{1e3 * value:.0f}" for value in seconds), *memory), title)
     head = ["training step", *(f"{card.name}, {precision} (ms)" for card, precision in columns)]
     head += [f"memory, {precision} (GiB)" for precision in COUNTED_PRECISIONS]
     return [
@@ -145,11 +150,6 @@ def _compose_steps(projection: Projection) -> list[str]:
         "",
         *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
     ]
-
-
-def _drop_equal_titles(works: Sequence[Work]) -> list[Work]:
-    """Drop steps that differ from an earlier one only in the number of classes."""
-    return list({_format_title(work): work for work in reversed(works)}.values())[::-1]
 
 
 def _format_memory(step: Step, precision: str, work: Work) -> str:

@@ -80,7 +80,7 @@ class Work:
         batch: number of images per batch.
         batches: number of batches, rounded up.
         dataset: name of the data set in the config.
-        trainings: number of equal trainings, each a job of its own, that the batches are of.
+        trainings: number of equal trainings (jobs) among which the batches are divided.
     """
 
     stage: str
@@ -103,7 +103,7 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
     """
     sizes = {name: Images.of(block) for name, block in config.datasets.items()} | dict(prepared or {})
     rows = [row for table in config.tables for row in list_table_rows(config, table)]
-    flows = {run.of_flow for row in rows for run in row.runs if run.flow is not None}
+    flows = dict.fromkeys(run.of_flow for row in rows for run in row.runs if run.flow is not None)
     found = [work for run in flows for work in _list_flow_work(config, run, sizes[run.dataset])]
     found += [
         work

@@ -129,6 +129,10 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
     generator = np.random.default_rng(derive_seed(settings.seed, "embedding", "images"))
     chosen = np.sort(generator.permutation(len(image_set))[: settings.images])
     labels = image_set.labels[chosen]
+    counts = np.bincount(labels, minlength=image_set.num_classes)
+    if counts.min() < 3:  # two points have a singular covariance
+        name, received = image_set.classes[counts.argmin()], counts.min()
+        raise ValueError(f"class {name}: expected at least 3 of the chosen images, received {received}")
     points = embed_images(image_set.images[chosen], perplexity=settings.perplexity, seed=settings.seed)
     panels = [_tabulate_points("both", "images", {}, points, labels, image_set.classes)]
     drawn = balanced_labels(image_set.num_classes, settings.samples_per_class)
@@ -152,10 +156,6 @@ def _fit_gaussians(
 ) -> Iterator[tuple[str, dict[str, Any], GaussianPrior | None]]:
     """Yield name, outcome and Gaussians (None if the fit diverged) of the panels of a variant."""
     statistics.check()
-    fewest = int(statistics.count.argmin())
-    if statistics.count[fewest] < 3:  # two points have a singular covariance
-        received = int(statistics.count[fewest])
-        raise ValueError(f"class {classes[fewest]}: expected at least 3 of the chosen images, received {received}")
     variance = None if variant == "full" else statistics.variance
     yield "data", {"lambda": 0.0}, GaussianPrior(statistics.mean, variance, statistics.covariance)
     update: Literal["exact", "released"] = "exact" if variant == "full" else "released"

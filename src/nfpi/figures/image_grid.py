@@ -67,7 +67,7 @@ def draw_image_grid(
 
     Args:
         images: (R, C, H, W, channels), uint8, 1 or 3 channels.
-        rows: R labels.
+        rows: R labels; long ones are shortened.
         columns: C labels; long ones are slanted.
         row_title: title of the row labels.
         column_title: title of the column labels, not shown if they are slanted.

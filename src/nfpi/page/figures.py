@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfpi.page.descriptions import FigureDescription
 from nfpi.page.pictures import Picture, embed_file
+from nfpi.runs import FIGURES_FOLDER
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class ShownFigure:
 def read_figures(root: Path, described: Mapping[str, FigureDescription]) -> list[ShownFigure]:
     """Read the described figures, and other pictures in the folder of results."""
     claimed = {picture for figure in described.values() for picture in figure.pictures}
-    others = sorted({path.stem for path in root.glob("figures/*.png")} - claimed)
+    others = sorted({path.stem for path in root.glob(f"{FIGURES_FOLDER}/*.png")} - claimed)
     figures = [_read_shown_figure(root, name, figure) for name, figure in described.items()]
     return figures + [_read_shown_figure(root, name, FigureDescription(pictures=[name])) for name in others]
 
 
 def _read_shown_figure(root: Path, name: str, figure: FigureDescription) -> ShownFigure:
-    folder = root / "figures"
+    folder = root / FIGURES_FOLDER
     shown = ShownFigure(name, figure.title or name, figure.caption)
     for stem in dict.fromkeys([*figure.pictures, name]):
-        shown.files.extend(f"figures/{file.name}" for file in sorted(folder.glob("*")) if file.stem == stem)
+        shown.files.extend(f"{FIGURES_FOLDER}/{file.name}" for file in sorted(folder.glob("*")) if file.stem == stem)
     if not shown.is_made:
         return shown
     for picture in figure.pictures:

@@ -14,7 +14,8 @@ from nfpi.results.layout import Table, lay_out
 from nfpi.results.logs import CsvError
 from nfpi.results.summaries import TableError
 from nfpi.results.tables import read_table
-from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product
+from nfpi.runs import COLLECTED_FOLDER, TABLES_FOLDER
+from nfpi.runtime.manifests import ManifestError, find_product
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,17 @@ class ShownTable:
 
 def read_tables(root: Path, titles: Mapping[str, str]) -> list[ShownTable]:
     """Read the tables of a preset in order, and others in the folder of results."""
-    existing = sorted({path.stem for path in [*root.glob("tables/*.csv"), *root.glob("metrics/*.csv")]})
+    folders = (TABLES_FOLDER, COLLECTED_FOLDER)
+    existing = sorted({path.stem for folder in folders for path in root.glob(f"{folder}/*.csv")})
     return [_read_shown_table(root, name, titles.get(name, "")) for name in dict.fromkeys([*titles, *existing])]
 
 
 def _read_shown_table(root: Path, name: str, title: str) -> ShownTable:
-    folder = root / "tables"
+    folder = root / TABLES_FOLDER
     title = title or read_title(folder / f"{name}.html") or name
     path = folder / f"{name}.csv"
     forms = sorted(file for file in folder.iterdir() if file.stem == name) if path.is_file() else []
-    files = [f"tables/{file.name}" for file in forms if not file.name.endswith(SUFFIX)]
+    files = [f"{TABLES_FOLDER}/{file.name}" for file in forms]
     try:
         if find_product(path) is None and not files:
             return ShownTable(name, title)

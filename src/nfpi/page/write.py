@@ -152,10 +152,9 @@ def _read_descriptions(root: Path, problems: list[str]) -> Descriptions:
 
 
 def _find_untabled_runs(recorded: Sequence[RecordedRun], described: Descriptions) -> set[Run]:
-    """Return the runs of no table, such as those of seeds and λ that the preset had earlier."""
-    if not described.runs:
-        return set()
-    return {item.run for item in recorded if item.run.folder not in set(described.runs)}
+    """Return the runs that no table needs, such as those of λ that the preset had earlier; empty if this is unknown."""
+    needed = set(described.runs or ())
+    return {item.run for item in recorded if needed and item.run.folder not in needed}
 
 
 def _list_missing(root: Path, tables: Sequence[ShownTable], figures: Sequence[ShownFigure]) -> list[str]:

@@ -16,7 +16,6 @@ from nfpi.results.recorded import OUTDATED, RecordedRun, find_runs
 from nfpi.results.times import read_seconds
 from nfpi.runs import (
     BENCHMARKS_FOLDER,
-    IMAGE_SET_FILES,
     LOGS_FOLDER,
     METRICS_FILE,
     VARIANTS,
@@ -33,9 +32,7 @@ _LAST_EPOCHS = 5
 _ERROR = "nfpi: error: "
 _STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
 _ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
-_IMAGE_FOLDERS = ("generated", *VARIANTS.values())
-"""Subfolders of a flow's run for images, on which its metrics.json does not depend."""
-_FLOW_FOLDERS = ("fit", "generated/*", *_IMAGE_FOLDERS)
+_FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
 _CLASSIFIER_FOLDERS = ("temperature=*", "trained")
 """Subfolders of a run that are filled or locked by separate jobs."""
 
@@ -119,7 +116,7 @@ def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> P
     if holder := _find_holder(root, run):
         stage = logs[-1].stem if logs else ""
         return Progress(run, "running", ", ".join(filter(None, [stage, _describe_epoch(logs), holder])), {}, seconds)
-    fault = _find_fault(root, run, logs, has_metrics=recorded is not None)
+    fault = _find_fault(root, run, logs)
     if fault is not None:
         return Progress(run, *fault, {}, seconds)
     if recorded is None:
@@ -146,32 +143,26 @@ def _find_holder(root: Path, run: Run) -> str:
     return next(filter(None, map(read_holder, locks)), "")
 
 
-def _find_fault(root: Path, run: Run, logs: list[Path], *, has_metrics: bool) -> tuple[str, str] | None:
+def _find_fault(root: Path, run: Run, logs: list[Path]) -> tuple[str, str] | None:
     """Return the state and detail of the last job that failed or was stopped; None if there is none.
 
-    The last line of a job's log says how its last attempt ended, unless what the job contributes to is newer. Without
-    metrics.json, the job of the newest log was also stopped, probably killed, if this line does not say how it ended.
+    The jobs of one folder run one after the other, so the last line of the newest log of each folder says how its last
+    job ended. Logs older than metrics.json are ignored. Without metrics.json, the job of the newest log of all was also
+    stopped, probably killed, if this line does not say how it ended.
     """
-    for log in reversed(logs):
-        if read_modification_time(log) < read_modification_time(_locate_result(root, run, log)):
-            continue
+    metrics = root / run.folder / METRICS_FILE
+    newest = {log.parent: log for log in logs}.values()
+    for log in sorted(newest, key=logs.index, reverse=True):
+        if read_modification_time(log) < read_modification_time(metrics):
+            break
         (line,) = read_last_lines(log, 1) or [""]
         if _STOPPED.match(line):
             return "stopped", ", ".join(filter(None, [log.stem, _describe_epoch([log], time_left=False)]))
         if line.startswith(_ERROR):
             return "failed", f"{log.stem}: {line.removeprefix(_ERROR)}"
-        if log == logs[-1] and not has_metrics and not _ENDED.match(line):
+        if log == logs[-1] and not metrics.is_file() and not _ENDED.match(line):
             return "stopped", f"{log.stem}: {line}" if line else log.stem
     return None
-
-
-def _locate_result(root: Path, run: Run, log: Path) -> Path:
-    """Return the path of what a job contributes to: the images that it generates or augments, else metrics.json."""
-    folder = root / run.folder
-    subfolder = log.parent.relative_to(root / LOGS_FOLDER / run.folder)
-    if subfolder.parts and subfolder.parts[0] in _IMAGE_FOLDERS:
-        return folder / subfolder / IMAGE_SET_FILES["meta"]
-    return folder / METRICS_FILE
 
 
 def read_modification_time(path: Path) -> float:

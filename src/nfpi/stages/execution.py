@@ -69,6 +69,7 @@ def _run_stage(stage: Stage) -> None:
             remove_remains(path)
         if other_task == task and _identify_manifest(stage) != manifest_before and _is_complete(stage):
             logger.info("%s: the other process has made it", stage.output)
+            stage.finish()  # in case it was killed before it did
             return
         made_from, facts = _trace_inputs(stage)
         try:
