@@ -57,7 +57,7 @@ def test_an_embedding_depends_on_its_seed_alone(images, embedding):
 
 def test_too_few_images_are_an_error(images):
     with pytest.raises(ValueError, match="perplexity: expected less than the 5 images, received 10"):
-        compute_embedding(images, FIGURE.model_copy(update={"images": 5}))
+        embed_images(images.images[:5], perplexity=10, seed=0)
     with pytest.raises(ValueError, match="expected at least 3 of the chosen images, received"):
         compute_embedding(images, FIGURE.model_copy(update={"images": 2, "perplexity": 1.0}))
 
