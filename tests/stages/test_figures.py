@@ -107,7 +107,7 @@ def test_images_are_always_the_same(name, complete_run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("figure1", {"images": 30, "perplexity": 30}, "perplexity: expected less than the 30 images, received 30"),
+        ("figure1", {"images": 60, "perplexity": 60}, "perplexity: expected less than the 60 images, received 60"),
         ("figure2", {"classes": ["class7"]}, "received 'class7'"),
         ("samples", {"lambda": 7}, "lambda=7/seed=3/model/config.json: there is no such file"),
         ("convergence_map", {"dataset": "missing"}, "missing/mef/initial/data/seed=3"),
