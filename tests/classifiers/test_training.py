@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from nfpi.classifiers import (
     BatchAugmentation,
@@ -248,10 +249,23 @@ def test_the_learning_rate_makes_a_half_wave_after_a_linear_warm_up(make_images,
 
 
 def test_a_warm_up_takes_no_longer_than_the_training():
+    with pytest.raises(ValidationError, match="warmup_epochs: expected less than the 3 epochs, received 3"):
+        ClassifierConfig(schedule="cosine", epochs=3, warmup_epochs=3)
+
+
+def test_weights_are_tested_as_they_are_in_spite_of_a_warm_up():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1)
-    config = ClassifierConfig(schedule="cosine", epochs=3, warmup_epochs=3)
-    with pytest.raises(ValueError, match="warmup_epochs must be smaller than epochs, received 3 and 3"):
-        make_schedule(optimizer, config, 5)
+    make_schedule(optimizer, ClassifierConfig(schedule="cosine", epochs=0, warmup_epochs=3), 5)
+
+
+def test_a_fault_of_a_model_is_no_divergence(make_images, device):
+    class Faulty(torch.nn.Linear):
+        def forward(self, x):
+            return x / (1 // 0)
+
+    images = make_images()
+    with pytest.raises(ZeroDivisionError):
+        train(device, images, images, epochs=1, model=Faulty(1, 1))
 
 
 def test_a_constant_learning_rate_stays(make_images, device, monkeypatch):

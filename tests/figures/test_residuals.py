@@ -55,7 +55,7 @@ def test_the_mark_says_how_the_iteration_ended():
     unfinished, diverged = curve(np.full(50, 2.0)), curve([1, 10, 1e30])
     figure = draw_residuals([(1, FAST), (2, unfinished), (3, diverged)], **LIMITS)
     assert marks(figure) == ["o", ">", "X"]
-    assert labels(figure)[-3:] == ["converged", "not in 50 iterations", "diverged"]
+    assert labels(figure)[-3:] == ["converged", "not converged in 50 iterations", "diverged"]
     assert figure.axes[0].get_ylim()[1] < 1e3  # what runs away does not squash the others
 
 
@@ -89,5 +89,5 @@ def test_residuals_are_read_from_a_file_for_each_weight(tmp_path):
     figure = draw(settings, FigureInputs({"iterations": files}, read)).pictures["residuals"]
     assert labels(figure) == ["λ = $10^{3}$", "λ = $10^{4}$", "tolerance 0.5", "converged"]
     np.testing.assert_array_equal(lines(figure.axes[0])[0].get_xydata(), FAST[["iteration", "mean_residual"]])
-    with pytest.raises(FigureError, match="expected 2 called iterations, one for each λ, received 1"):
+    with pytest.raises(FigureError, match="expected 2 files called iterations, one for each λ, received 1"):
         draw(settings, FigureInputs({"iterations": files[:1]}, read))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -28,6 +29,11 @@ def test_the_training_of_small_images_is_that_of_the_demo_but_shorter():
     }
     found = choose_training(None, None, "matrix_exponential", 8, 1437).model_dump()
     assert {name: found[name] for name in block} == block
+
+
+@pytest.mark.parametrize("epochs", [np.int64(24), 24.0])
+def test_numbers_of_other_types_have_the_same_warm_up(epochs):
+    assert choose_training(None, epochs, "glow", 8, 1000) == choose_training(None, 24, "glow", 8, 1000)
 
 
 @pytest.mark.parametrize(

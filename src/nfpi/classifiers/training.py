@@ -25,7 +25,7 @@ from nfpi.classifiers.scoring import score_classifier
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.runtime.checkpoints import Checkpointer, Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.device import Device
-from nfpi.runtime.divergence import TrainingDiverged
+from nfpi.runtime.divergence import NOT_FINITE, TrainingDiverged
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.tensors import FormatError
 
@@ -163,12 +163,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, st
         case "constant":
             return LambdaLR(optimizer, lambda _: 1.0)
         case "cosine":
-            if not warmup:
+            if not (warmup and steps):
                 return CosineAnnealingLR(optimizer, max(1, steps))
-            if warmup >= steps:
-                raise ValueError(
-                    f"warmup_epochs must be smaller than epochs, received {config.warmup_epochs} and {config.epochs}"
-                )
             rise, fall = (
                 LinearLR(optimizer, 1 / warmup, total_iters=warmup),
                 CosineAnnealingLR(optimizer, steps - warmup),
@@ -222,7 +218,7 @@ def train_classifier(
                 scores = score_classifier(
                     model, data.validation, data.preprocessing, device.device, workers=data.config.workers
                 )
-    except ArithmeticError:
+    except NOT_FINITE:
         fault = _make_divergence_error(state, data.config)
         fault.log = state.log
         raise fault from None

@@ -211,6 +211,14 @@ class ClassifierConfig(Settings):
             raise ValueError(f"cycle_momentum: expected optimizer sgd and schedule one_cycle, received {received}")
         return self
 
+    @model_validator(mode="after")
+    def _check_warmup(self) -> ClassifierConfig:
+        if self.schedule == "cosine" and 0 < self.epochs <= self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs: expected less than the {self.epochs} epochs, received {self.warmup_epochs}"
+            )
+        return self
+
     @property
     def settings(self) -> Settings:
         """The architecture, as passed to the model's builder."""

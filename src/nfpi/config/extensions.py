@@ -71,7 +71,7 @@ def _forget(path: Path) -> None:
 
 
 def get_loaded_versions() -> dict[str, str]:
-    """Return the first digits of the SHA-256 of each loaded file, by its name, with its folder's if two are equal."""
+    """Return the first digits of the SHA-256 of each loaded file, by its name, or folder/name if two are equal."""
     names = Counter(path.name for path in _loaded)
     return {
         path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}": digest[:12]

@@ -24,7 +24,11 @@ COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual"
 """Columns of the residuals of a fit and their types."""
 
 _QUANTITIES = {"mean_residual": r"$\max_i\ \|δμ_i\|_2$", "variance_residual": r"$\max_i\ \|δv_i\|_2$"}
-_ENDS = {"converged": ("o", "converged"), "not_converged": (">", "not in {} iterations"), "diverged": ("X", "diverged")}
+_ENDS = {
+    "converged": ("o", "converged"),
+    "not_converged": (">", "not converged in {} iterations"),
+    "diverged": ("X", "diverged"),
+}
 """Marker and label for each outcome of a fit."""
 
 
@@ -37,7 +41,7 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     files = inputs.files["iterations"]
     if len(files) != len(settings.lambdas):
         raise FigureError(
-            f"files: expected {len(settings.lambdas)} called iterations, one for each λ, received {len(files)}"
+            f"files: expected {len(settings.lambdas)} files called iterations, one for each λ, received {len(files)}"
         )
     prior = FixedPointSettings.model_validate(inputs.settings["prior"])
     curves = [

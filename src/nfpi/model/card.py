@@ -72,7 +72,7 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         "## Use",
         "```python\nfrom nfpi import ClassConditionalFlow\n\n"
         "model = ClassConditionalFlow.from_pretrained(folder)  # or the id of a repository\n"
-        "names = [model.classes[index] for index in model.predict(images)]  # uint8 (N, H, W, C)\n"
+        f"names = [model.classes[index] for index in model.predict(images)]  # {model.domain.dtype} (N, H, W, C)\n"
         "drawn = model.sample([0, 1], temperature=0.8)  # one image of each of two classes\n```",
         "## Data",
         _format_list(_describe_data(model)),

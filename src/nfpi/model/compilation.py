@@ -25,8 +25,8 @@ class CompiledNets:
     Networks of the same type and weight shapes share a graph. Its batch size is dynamic, so that other batch sizes do
     not recompile it; a single image runs uncompiled, because torch.compile specialises on size 1.
 
-    The flow itself is not modified: neither the names of its weights, nor its copies, nor its training. Copying or
-    unpickling this object returns None.
+    Outside of :meth:`used_in`, the flow is unchanged: its weights keep their names, and it is copied and trained as
+    without compilation. Copying or unpickling this object returns None.
 
     Args:
         flow: flow whose networks are :class:`nfpi.flows.networks.CouplingNet` or those of the transformer flow.

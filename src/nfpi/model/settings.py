@@ -120,19 +120,17 @@ def choose_training(
         _require_mapping(training, "training")
     given = {**_TRAINING.get(kind, {}), **(training or {}), **explicit}
     small = side <= _SMALL
-    count = given.get("epochs", _EPOCHS)
-    batch_size = given.get("batch_size", 128)
-    whole = isinstance(count, int) and isinstance(batch_size, int) and count > 0 and batch_size > 0
-    steps = count * -(-num_images // batch_size) if whole else 0
+    sizes = {"epochs": given.get("epochs", _EPOCHS), "batch_size": given.get("batch_size", 128)}
+    checked = parse_settings(TrainingConfig, {**sizes, "fit_after_epochs": 0}, "training: ")
+    count, batch_size = checked.epochs, checked.batch_size
+    steps = count * -(-num_images // batch_size)
     defaults = {
-        "epochs": count,
-        "batch_size": batch_size,
         "warmup_steps": min(100, steps // 4),
         "augmentation": "none" if small else "shift",
         "evaluate_every": count,
         "fit_after_epochs": 0 if count == 1 else 1,
     }
-    return parse_settings(TrainingConfig, {**defaults, **given}, "training: ")
+    return parse_settings(TrainingConfig, {**sizes, **defaults, **given}, "training: ")
 
 
 def choose_prior(prior: str | Mapping[str, Any] | PriorBlock | None) -> PriorBlock:

@@ -137,7 +137,8 @@ class Table:
 def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     """Lay out a table of results.
 
-    Empty columns are left out, and so are properties that all rows share, which the notes state.
+    Empty columns are left out, and so are properties other than λ that all rows share; of these, the notes state the
+    data set and the number of test images.
 
     Args:
         frame: result of :func:`nfpi.results.tables.accuracy_table`.
@@ -180,7 +181,7 @@ def format_measurement(value: float, entry: Metric, images: int | None = None) -
 
 
 def count_decimals(entry: Metric, images: int | None) -> int:
-    """Return the number of decimals of a value; an accuracy has no digits finer than the share of one image."""
+    """Return the number of decimals of a value; an accuracy has no more than tell apart counts of images."""
     if not entry.is_share or not images:
         return entry.decimals
     return min(entry.decimals, max(0, math.ceil(math.log10(images / 100))))

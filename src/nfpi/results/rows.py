@@ -71,7 +71,8 @@ class TableRow:
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`.
 
-        A `split_ratio` of 0 is left out, as in the rows of older versions: other parameters would outdate their tables.
+        A `split_ratio` of 0 is left out, as in the rows of older versions: with other parameters, Snakemake would make
+        their tables again.
         """
         record: dict[str, Any] = {}
         for field in fields(self):

@@ -262,7 +262,7 @@ def compute_seeds_needed(
 
 
 def _compute_power(shift: float, freedom: int, level: float) -> float:
-    """Compute the power of a two-sided t test, P(|T| > t) for T = (Z + δ) / √(V / ν), given Z, then over Z.
+    """Compute the power of a two-sided t test, P(|T| > t) for T = (Z + δ) / √(V / ν), as the mean over Z of P given Z.
 
     Given the normal variable Z, |T| > t if the χ² variable V is less than ν (Z + δ)² / t². The noncentral t
     distributions of scipy.stats and statsmodels are not used, as they are NaN for many δ.

@@ -141,3 +141,7 @@ def _write_to_bytes(write: Any) -> bytes:
     buffer = io.BytesIO()
     write(buffer)
     return buffer.getvalue()
+
+
+NOT_FINITE = (Diverged, FloatingPointError, OverflowError)
+"""Errors of computations whose numbers are not finite; others, such as ZeroDivisionError, are faults of the code."""

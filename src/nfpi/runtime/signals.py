@@ -105,9 +105,6 @@ def interruptible(at_once: bool = False) -> Iterator[Interruption]:
 @contextmanager
 def signals_blocked() -> Iterator[None]:
     """During the block, hold back signals that stop a process; processes started in it inherit the signal mask."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
     try:
         yield

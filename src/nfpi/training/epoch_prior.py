@@ -10,6 +10,7 @@ from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.gradient_descent import GaussianLearner, ValueRange
 from nfpi.priors.repeated_fixed_point import RepeatedFixedPoint
 from nfpi.priors.statistics import ClassStatistics
+from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.processes import ALONE, Processes
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import TrainingData, latent_statistics
@@ -151,7 +152,7 @@ def _compute_statistics(
         with interruption.at_once():
             prior = _cast_for_flow(learner.prior, data.device)
             return latent_statistics(state.flow, data, state.seed, prior, nll_range, next_epoch=len(state.log))
-    except ArithmeticError:
+    except NOT_FINITE:
         raise make_loss_error(state.step, state.seed, data.config) from None
 
 

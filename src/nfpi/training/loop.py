@@ -30,6 +30,7 @@ from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
+from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.randomness import derive_seed
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
@@ -123,7 +124,7 @@ def start_training(
             )
             try:
                 statistics = latent_statistics(state.flow, data, seed)
-            except ArithmeticError:  # the last step left weights for which the matrix exponential overflows
+            except NOT_FINITE:  # the last step left weights for which the matrix exponential overflows
                 fault = make_loss_error(state.step, seed, data.config)
                 fault.log = state.log
                 raise fault from None
@@ -262,7 +263,7 @@ def _train(
                 track(state, prior_now)  # before the checkpoint: a run resumed from it does not track this epoch again
                 checkpointer.save_if_due(epoch_ended=True)
                 epoch_began = time.monotonic()
-    except ArithmeticError as fault:
+    except NOT_FINITE as fault:
         error = fault if isinstance(fault, TrainingDiverged) else make_loss_error(state.step, state.seed, config)
         error.log = state.log
         raise error from None

@@ -7,6 +7,7 @@ from torch import Tensor
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.series import SeriesBounds
 from nfpi.runtime.device import Device
+from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.training.divergence import make_loss_error, require_finite
 from nfpi.training.epoch_prior import FixedPrior, LearnedPrior
 from nfpi.training.likelihood import NegativeLogLikelihood
@@ -76,7 +77,7 @@ class TrainingStep:
         with self._device.fixed_shapes():
             try:
                 nll: Tensor = self._likelihood(prior.get_gaussians(), x, labels)
-            except ArithmeticError:  # a coupling cannot sum its series once its weights have diverged
+            except NOT_FINITE:  # a coupling cannot sum its series once its weights have diverged
                 require_finite(state, config, len(state.log) + 1)
                 raise make_loss_error(state.step + 1, state.seed, config) from None
             self._optimizer.zero_grad()

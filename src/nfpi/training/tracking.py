@@ -18,6 +18,7 @@ from nfpi.config.base import ConfigError
 from nfpi.config.training import TrainingConfig
 from nfpi.data.domain import PixelDomain
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.sampling import balanced_labels, sample_images
 from nfpi.training.batches import TrainingData
 from nfpi.training.state import LogRow, TrainingState
@@ -116,7 +117,7 @@ def _write_samples(
 
     try:
         images = _draw(state, prior, data)
-    except ArithmeticError as error:  # the inverse may overflow even if the flow is trained well
+    except NOT_FINITE as error:  # the inverse may overflow even if the flow is trained well
         logger.warning("epoch %d: no samples (%s)", len(state.log), error)
         return
     grid = make_grid(images, nrow=_PER_CLASS)

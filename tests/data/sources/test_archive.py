@@ -44,6 +44,17 @@ def test_an_archive_holds_the_same_images_as_its_folder(image_folder, tmp_path, 
         assert np.array_equal(found[split][1], labels)
 
 
+def test_metadata_of_macos_are_no_class(image_folder, tmp_path):
+    archive = _archive(image_folder / "train", tmp_path / "Archive", "zip", "train")
+    with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(tmp_path / "macos.zip", "w") as zipped:
+        for name in packed.namelist():
+            if not name.endswith("/"):
+                zipped.writestr(name.removeprefix("train/"), packed.read(name))
+                zipped.writestr(f"__MACOSX/{name.removeprefix('train/')}", b"metadata")
+    found = _load(tmp_path / "macos.zip", tmp_path / "downloads")
+    assert set(found.classes) == {path.name for path in (image_folder / "train").iterdir()}
+
+
 def test_an_archive_is_unpacked_once_until_it_changes(image_folder, tmp_path):
     archive = _archive(image_folder, tmp_path / "packed" / "animals", "zip", "files")
     before = _load(archive, tmp_path / "downloads")

@@ -105,6 +105,12 @@ def test_what_is_downloaded_or_published_has_no_files_of_its_own(tmp_path):
         list_source(DatasetConfig(source="cifar10", folder=tmp_path / "nowhere"))
 
 
+def test_fashion_mnist_is_no_archive(tmp_path):
+    archive = Path(shutil.make_archive(str(tmp_path / "files"), "zip", tmp_path))
+    with pytest.raises(DataError, match="expected a folder with the files of fashion_mnist, received a file"):
+        list_source(DatasetConfig(source="fashion_mnist", folder=archive))
+
+
 def test_fashion_mnist_is_its_four_files(tmp_path):
     names = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     for name in (*names, "other.txt"):

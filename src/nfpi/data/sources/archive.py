@@ -58,7 +58,7 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
 
 
 def _list_visible_folders(place: Path) -> list[Path]:
-    return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))]
+    return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", _OF_MACOS))]
 
 
 def _unpack(archive: Path, into: Path) -> None:
@@ -86,7 +86,7 @@ def _is_disk_error(error: BaseException) -> bool:
 
 def _unzip(archive: Path, into: Path) -> None:
     with zipfile.ZipFile(archive) as file:
-        members = file.infolist()
+        members = [member for member in file.infolist() if PurePosixPath(member.filename).parts[:1] != (_OF_MACOS,)]
         for member in members:
             path = PurePosixPath(member.filename)
             # zipfile would silently drop the parts of a name that point outside of the folder
@@ -98,7 +98,7 @@ def _unzip(archive: Path, into: Path) -> None:
                     f"{archive}: expected files and folders, received '{member.filename}', which is neither"
                 )
         _check_size(archive, sum(member.file_size for member in members))
-        file.extractall(into)  # ignores the members' permissions
+        file.extractall(into, members)  # ignores the members' permissions
 
 
 def _untar(archive: Path, into: Path) -> None:
@@ -131,3 +131,5 @@ def _check_size(archive: Path, size: int) -> None:
 
 
 _UNIX = 3
+_OF_MACOS = "__MACOSX"
+"""Folder that macOS adds to a zip archive, with metadata of the files."""

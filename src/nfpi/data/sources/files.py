@@ -122,6 +122,8 @@ def list_source(config: DatasetConfig) -> SourceFiles:
         raise DataError(f"{config.folder}: expected a folder with the files of {config.source}, received none")
     if config.folder is not None and not published:
         roots[FOLDER] = config.folder
+        if config.folder.is_file() and config.source == "fashion_mnist":  # whose loader reads no archive
+            raise DataError(f"{config.folder}: expected a folder with the files of {config.source}, received a file")
         if config.folder.is_file():
             _check_archive(config.folder)
             names.append(FOLDER)
