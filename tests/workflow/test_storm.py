@@ -1,6 +1,6 @@
 """A storm of kills over every stage that writes: what is made in the end is what is made without one.
 
-`NFPI_KILLS=36 NFPI_STORM_SEED=1 pytest tests/workflow/test_storm.py -s` lets it last longer.
+`NFPI_KILLS=36 NFPI_STORM_SEED=1 pytest -m long tests/workflow/test_storm.py -s` lets it last longer.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def storm(calm: Project, tmp_path: Path) -> Iterator[Project]:
     kill(list_processes_in(project.folder.resolve()))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes by /proc")
 def test_a_storm_of_kills_changes_nothing(calm: Project, storm: Project, capfd: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(SEED)
