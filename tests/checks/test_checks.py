@@ -482,7 +482,10 @@ def test_a_step_is_timed_compiled_where_trainings_are(make_subject, monkeypatch)
 @pytest.mark.parametrize(("workers", "batches"), [(0, 8), (1, 8), (2, 8), (3, 9), (4, 8), (5, 10)])
 def test_reading_is_timed_over_whole_rounds_of_the_workers(make_subject, monkeypatch, workers, batches):
     """They make batches in step, so a part of a round takes as long as a whole one."""
-    read = lambda self, seed, epoch: ((None, range(1)) for _ in range(len(self.train) // self.config.batch_size))  # noqa: E731
+
+    def read(self, seed, epoch):
+        return ((None, range(1)) for _ in range(len(self.train) // self.config.batch_size))
+
     seconds = iter([0.0, 1.0])
     monkeypatch.setattr(nfpi.checks.machine.TrainingData, "read", read)
     monkeypatch.setattr(nfpi.checks.machine.time, "perf_counter", lambda: next(seconds))

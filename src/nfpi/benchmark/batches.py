@@ -101,9 +101,9 @@ class Projection:
             blocks = [config.classifiers[work.subject].model_dump(exclude={"epochs"}) for config in (common, own)]
         else:
             blocks = [config.flows[work.subject].model_dump(exclude={"training"}) for config in (common, own)]
-            optimizer = common.flows[work.subject].training.get("optimizer", common.training.optimizer)
-            blocks[0]["optimizer"] = optimizer
-            blocks[1]["optimizer"] = common.resolve_training(work.dataset, work.subject).optimizer
+            optimizer = common.resolve_training(work.dataset, work.subject).optimizer
+            if optimizer != common.flows[work.subject].training.get("optimizer", common.training.optimizer):
+                return work.dataset
         return "" if blocks[0] == blocks[1] else work.dataset
 
     def get_step(self, work: Work, precision: str) -> Step:
