@@ -214,7 +214,7 @@ def test_every_builder_of_the_project_takes_the_arguments_of_its_family():
     for registry in REGISTRIES:
         for name in registry:
             if registry[name].builder is not None:
-                registry._check_builder(name, registry[name].build)
+                registry._check_builder(name, registry[name].build, registry.list_arguments(registry[name].traits))
 
 
 def test_a_file_that_failed_registers_nothing_twice(project):

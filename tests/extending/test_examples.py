@@ -1,4 +1,4 @@
-"""The examples, each run from its file to a table on digits: a prior, a backbone, a metric and a classifier."""
+"""The examples, each run from its file to a table on digits: two priors, a backbone, a metric and a classifier."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from nfpi import ClassConditionalFlow
+from nfpi.priors.files import load_prior
+
 ROOT = Path(__file__).parents[2]
 
 SMALLER = {
@@ -22,7 +25,12 @@ SMALLER = {
     "classifiers": {"resnet18": {"epochs": 1}, "cnn": {"epochs": 2}},
     "tables": {
         "table2": {"experiments": [{"dataset": "digits", "lambdas": [1000]}]},
-        "table4": {"experiments": [{"label": "simplex", "dataset": "digits", "prior": "simplex", "classifier": None}]},
+        "table4": {
+            "experiments": [
+                {"label": "simplex", "dataset": "digits", "prior": "simplex", "classifier": None},
+                {"label": "margin", "dataset": "digits", "prior": "margin", "lambdas": [100], "classifier": None},
+            ]
+        },
         "table8": {"experiments": [{"dataset": "digits", "flow": "nice", "lambdas": [1e4], "classifier": "cnn"}]},
     },
 }
@@ -70,6 +78,17 @@ def test_a_prior_without_a_weight_is_a_row(results: Path) -> None:
     assert (results / "digits/mef/simplex/lambda=0/seed=0/model/config.json").is_file()
 
 
+def test_a_prior_that_is_learned_along_with_the_flow_is_a_row(results: Path) -> None:
+    rows = table(results, "table4").set_index("row")
+    assert rows.loc["margin", "status"] == "ok"
+    run = results / "digits/mef/margin/lambda=100/seed=0"
+    learned = ClassConditionalFlow.from_pretrained(run / "model").prior
+    initial, _ = load_prior(results / "digits/mef/initial/data/seed=0/prior.safetensors")
+    moved = (learned.mean - initial.mean).abs().max()
+    assert 0 < moved < 1
+    assert learned.variance.equal(initial.variance)
+
+
 def test_a_backbone_and_a_classifier_are_rows(results: Path) -> None:
     rows = table(results, "table8")
     assert (rows["status"] == "ok").all()
@@ -79,6 +98,6 @@ def test_a_backbone_and_a_classifier_are_rows(results: Path) -> None:
     assert rows["cnn_acc"].between(0, 100).all()
 
 
-@pytest.mark.parametrize("example", ["simplex_prior.py"])
+@pytest.mark.parametrize("example", ["simplex_prior.py", "margin_prior.py"])
 def test_a_prior_takes_forty_lines_at_most(example: str) -> None:
     assert len((ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()) <= 40

@@ -86,7 +86,7 @@ def test_variances_out_of_range_start_just_inside():
 def test_variances_that_are_not_learned_are_kept_wherever_they_lie():
     start = GaussianPrior(torch.eye(2), torch.tensor([[0.1, 0.25], [1.25, 40.0]]))
     learner = GaussianLearner(start, GradientDescentConfig(weight=1.0, fit_variance=False))
-    learner.descend(ClassStatistics(torch.tensor([5, 5]), torch.zeros(2, 2), torch.ones(2, 2)), 0.0)
+    learner.update(ClassStatistics(torch.tensor([5, 5]), torch.zeros(2, 2), torch.ones(2, 2)), 0.0)
     assert torch.equal(learner.prior.variance, start.variance.double())
     assert not torch.equal(learner.prior.mean, start.mean.double())
 
@@ -107,7 +107,7 @@ def test_learning_leaves_the_initial_gaussians_alone():
     mean, variance = start.mean.clone(), start.variance.clone()
     learner = GaussianLearner(start, GradientDescentConfig(weight=1.0))
     before = learner.prior
-    learner.descend(_statistics(), 0.0)
+    learner.update(_statistics(), 0.0)
     assert torch.equal(start.mean, mean)
     assert torch.equal(start.variance, variance)
     assert torch.equal(before.mean, mean)  # a copy, not a view of what is learned
@@ -160,7 +160,7 @@ def test_descent_finds_the_moments_where_nothing_repels():
     config = GradientDescentConfig(weight=0.0, smallest_variance=1e-3, variance_range=3.0, final_learning_rate=1e-4)
     learner = GaussianLearner(_prior(), config)
     for step in range(1500):
-        learner.descend(statistics, step / 1500)
+        learner.update(statistics, step / 1500)
     count = statistics.count[:, None]
     torch.testing.assert_close(learner.prior.mean, statistics.mean, rtol=0, atol=1e-3)
     torch.testing.assert_close(learner.prior.variance, statistics.variance * (count - 1) / count, rtol=1e-2, atol=1e-3)
@@ -187,7 +187,7 @@ def test_no_array_is_larger_than_the_gaussians_and_the_pairs(classes, objective)
     count = torch.full((classes,), 7)
     statistics = ClassStatistics(count, torch.randn(classes, dimensions), torch.rand(classes, dimensions) + 0.5)
     with Watch():
-        learner.descend(statistics, 0.0, ValueRange().update(torch.tensor([1.0, 2.0])))
+        learner.update(statistics, 0.0, ValueRange().update(torch.tensor([1.0, 2.0])))
     assert largest <= max(classes * dimensions, classes**2)
 
 
@@ -220,7 +220,7 @@ def test_a_step_is_one_of_adam_with_the_size_of_its_time():
             moments[2 * index + 1] = 0.999 * moments[2 * index + 1] + 0.001 * gradient.square()
             first, second = moments[2 * index] / (1 - 0.9**step), moments[2 * index + 1] / (1 - 0.999**step)
             expected.append(parameter.detach() - size * first / (second.sqrt() + 1e-8))
-        learner.descend(statistics, progress)
+        learner.update(statistics, progress)
         torch.testing.assert_close(learner.mean.detach(), expected[0])
         torch.testing.assert_close(learner.spread.detach(), expected[1])
         assert learner.loss == pytest.approx(value.item())
@@ -232,7 +232,7 @@ def test_only_what_is_fitted_moves(learned):
     start = _prior()
     config = GradientDescentConfig(weight=1.0, fit_mean=learned == "mean", fit_variance=learned == "variance")
     learner = GaussianLearner(start, config)
-    learner.descend(_statistics(), 0.0)
+    learner.update(_statistics(), 0.0)
     for name in ("mean", "variance"):
         moved = (getattr(learner.prior, name) - getattr(start, name)).abs().max()
         assert (moved > 1e-3) if name == learned else (moved < 1e-12)
@@ -295,7 +295,7 @@ def test_gaussians_that_coincide_have_no_released_repulsion():
     statistics = _statistics()
     start = GaussianPrior(torch.zeros(4, 3), torch.full((4, 3), 0.75))
     learner = GaussianLearner(start, GradientDescentConfig(weight=0.0, objective="released"))
-    learner.descend(statistics, 0.0, ValueRange().update(torch.tensor([3.0, 8.0])))
+    learner.update(statistics, 0.0, ValueRange().update(torch.tensor([3.0, 8.0])))
     assert torch.isfinite(learner.prior.mean).all()
     assert torch.equal(learner.prior.mean.sign(), statistics.mean.sign())
 
@@ -303,9 +303,9 @@ def test_gaussians_that_coincide_have_no_released_repulsion():
 def test_the_released_objective_needs_the_likelihoods():
     learner = GaussianLearner(_prior(), GradientDescentConfig(weight=0.0, objective="released"))
     with pytest.raises(ValueError, match="expected the range of the likelihoods, received none"):
-        learner.descend(_statistics(), 0.0)
+        learner.update(_statistics(), 0.0)
     with pytest.raises(ValueError, match="expected at least one value, received none"):
-        learner.descend(_statistics(), 0.0, ValueRange())
+        learner.update(_statistics(), 0.0, ValueRange())
 
 
 # ---- settings -----------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_gaussians_that_cannot_be_learned_are_refused():
     with pytest.raises(ValueError, match="at least 2 classes, received 1"):
         GaussianLearner(one, GradientDescentConfig(weight=1.0))
     learner = GaussianLearner(one, GradientDescentConfig(weight=0.0))
-    learner.descend(ClassStatistics(torch.tensor([5]), torch.ones(1, 2), torch.ones(1, 2)), 0.0)
+    learner.update(ClassStatistics(torch.tensor([5]), torch.ones(1, 2), torch.ones(1, 2)), 0.0)
     assert torch.isfinite(learner.prior.mean).all()
 
 
@@ -353,7 +353,7 @@ def test_statistics_of_other_shapes_are_not_broadcast(objective):
         statistics = ClassStatistics(torch.full(shape[:1], 5), torch.zeros(shape), torch.ones(shape))
         message = rf"^statistics: expected \(K, D\) = \(4, 3\), received \({shape[0]}, {shape[1]}\)$"
         with pytest.raises(ValueError, match=message):
-            learner.descend(statistics, 0.0, nll_range)
+            learner.update(statistics, 0.0, nll_range)
     assert learner.steps == 0
 
 
@@ -366,7 +366,7 @@ def test_a_class_without_a_variance_is_refused(objective, count):
     statistics = ClassStatistics.from_latents(z[keep], y[keep], num_classes=4)
     learner = GaussianLearner(_prior(), GradientDescentConfig(weight=1.0, objective=objective))
     with pytest.raises(ValueError, match=f"class 2: its variance needs at least 2 samples, received {count}"):
-        learner.descend(statistics, 0.0, ValueRange().update(torch.tensor([1.0, 2.0])))
+        learner.update(statistics, 0.0, ValueRange().update(torch.tensor([1.0, 2.0])))
     assert learner.steps == 0
 
 

@@ -10,18 +10,17 @@ import pytest
 import torch
 
 from nfpi.config import PRIORS, ConfigError, FixedPointConfig, FixedPointSettings, Settings
-from nfpi.config.priors import make_learned_config, method_of
+from nfpi.config.priors import LearnedMethod, RepeatedFixedPointSettings
 from nfpi.priors import (
     ClassStatistics,
     FixedPointResult,
-    GaussianLearner,
     GaussianPrior,
+    PriorLearner,
     fit_fixed_point,
     initial_prior,
     register_prior,
 )
-from nfpi.priors.registry import fit
-from nfpi.training.state import make_learner
+from nfpi.priors.registry import fit, make_learner
 
 
 class Circle(Settings):
@@ -86,15 +85,10 @@ def test_every_method_gives_proper_gaussians_of_its_default_settings(statistics,
         found = fit(method, statistics, initial, 3.0, settings)
         prior = found.prior if isinstance(found, FixedPointResult) else found
     else:
-        learner = make_learner(
-            initial, make_learned_config(method, weight=3.0, **settings.model_dump()), torch.device("cpu")
-        )
+        learner = make_learner(LearnedMethod(method, 3.0, settings), initial)
         assert (learner.steps, learner.loss) == (0, None)
-        assert method_of(learner.config) == method
-        if isinstance(learner, GaussianLearner):
-            learner.descend(statistics, 0.0)
-        else:
-            learner.fit(statistics)
+        assert learner.method.name == method
+        learner.update(statistics, 0.0)
         assert learner.steps == 1
         assert math.isfinite(learner.loss)
         prior = learner.prior
@@ -167,15 +161,17 @@ def test_repeated_fits_have_no_full_covariances():
     """The off-diagonal elements would be dropped."""
     z, y = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
     full = ClassStatistics.from_latents(z, y, covariance=True)
-    learner = make_learner(
-        gaussians(full), make_learned_config("repeated_fixed_point", weight=3.0, update="exact"), torch.device("cpu")
-    )
+
+    def make(**settings: object) -> PriorLearner:
+        method = LearnedMethod("repeated_fixed_point", 3.0, RepeatedFixedPointSettings(**settings))
+        return make_learner(method, gaussians(full))
+
+    learner = make(update="exact")
     before = learner.prior
     with pytest.raises(ValueError, match="expected statistics without covariances, received full ones"):
-        learner.fit(full)
+        learner.update(full, 0.0)
     assert torch.equal(learner.prior.variance, before.variance)
     assert learner.steps == 0
-    isotropic = make_learned_config("repeated_fixed_point", weight=3.0, update="exact", isotropic_variance=True)
-    learner = make_learner(gaussians(full), isotropic, torch.device("cpu"))
-    learner.fit(full)
+    learner = make(update="exact", isotropic_variance=True)
+    learner.update(full, 0.0)
     assert learner.steps == 1

@@ -11,24 +11,30 @@ import pytest
 import torch
 
 from nfpi.config import TrainingConfig
-from nfpi.config.priors import LearnedConfig, RepeatedFixedPointConfig
+from nfpi.config.priors import GradientDescentSettings, LearnedMethod, RepeatedFixedPointSettings
 from nfpi.data.store import ImageSet
-from nfpi.priors import (
-    GaussianLearner,
-    GradientDescentConfig,
-)
+from nfpi.priors import PriorLearner
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device
 from nfpi.training.batches import TrainingData
 from nfpi.training.loop import InitialState, continue_training, start_training
-from nfpi.training.state import Learner, TrainingState
+from nfpi.training.state import TrainingState
+
+
+def repeat_fits(weight: float = 20.0, **settings: Any) -> LearnedMethod:
+    return LearnedMethod("repeated_fixed_point", weight, RepeatedFixedPointSettings(**settings))
+
+
+def descend(weight: float = 20.0, **settings: Any) -> LearnedMethod:
+    return LearnedMethod("gradient_descent", weight, GradientDescentSettings(**settings))
+
 
 LEARNED = {
-    "epoch": GradientDescentConfig(weight=20.0),
-    "step": GradientDescentConfig(weight=20.0, every="step", learning_rate=0.01),
-    "released": GradientDescentConfig(weight=20.0, objective="released", fit_variance=False),
-    "fits": RepeatedFixedPointConfig(weight=20.0),
+    "epoch": descend(),
+    "step": descend(every="step", learning_rate=0.01),
+    "released": descend(objective="released", fit_variance=False),
+    "fits": repeat_fits(),
 }
 SETTINGS = {"num_flows": [2, 1], "num_blocks": [1, 1], "hidden_channels": [8, 8]}
 CPU = torch.device("cpu")
@@ -72,7 +78,7 @@ def start(data: TrainingData, device: Device, kind: str = "data") -> InitialStat
     return start_training(data, describe_flow(data), kind, SEED, device)
 
 
-def train_in_one_go(data: TrainingData, device: Device, learned: LearnedConfig | None = None) -> TrainingState:
+def train_in_one_go(data: TrainingData, device: Device, learned: LearnedMethod | None = None) -> TrainingState:
     """Train all epochs in one go, from the initial Gaussians, which may be learned from the epoch that `data` sets."""
     begun = start(replace_config(data, fit_after_epochs=0), device)
     return continue_training(begun.state, begun.prior, data, device, learned=learned)
@@ -94,15 +100,15 @@ def assert_equal_states(one: TrainingState, other: TrainingState) -> None:
     assert_equal_learners(one.learner, other.learner)
 
 
-def assert_equal_learners(one: Learner | None, other: Learner | None) -> None:
+def assert_equal_learners(one: PriorLearner | None, other: PriorLearner | None) -> None:
     """Assert that Gaussians, moments and counts are equal bit for bit, or both None."""
     if one is None or other is None:
         assert one is other
         return
-    assert (one.config, one.steps, one.loss) == (other.config, other.steps, other.loss)
+    assert (one.method, one.steps, one.loss) == (other.method, other.steps, other.loss)
     assert type(one) is type(other)
     states_of = [lambda learner: learner.state_dict()]
-    if isinstance(one, GaussianLearner):
+    if one.optimizer is not None:
         states_of.append(lambda learner: flatten_moments(learner.optimizer.state_dict()))
     for state_of in states_of:
         left, right = state_of(one), state_of(other)

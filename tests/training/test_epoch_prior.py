@@ -7,16 +7,16 @@ import re
 import pytest
 import torch
 
-from nfpi.config.priors import FixedPointConfig, RepeatedFixedPointConfig
+from nfpi.config.priors import FixedPointConfig
 from nfpi.priors import (
     FixedPointDiverged,
     GaussianLearner,
     GaussianPrior,
-    GradientDescentConfig,
     ValueRange,
     fit_fixed_point,
     repeated_fixed_point,
 )
+from nfpi.priors.registry import make_learner
 from nfpi.runtime.signals import Interruption
 from nfpi.training import loop
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
@@ -31,7 +31,9 @@ from .conftest import (
     SEED,
     assert_equal_learners,
     assert_equal_states,
+    descend,
     make_checkpoints,
+    repeat_fits,
     replace_config,
     start,
     train_in_one_go,
@@ -74,11 +76,11 @@ def test_a_step_that_was_made_before_the_cut_is_not_made_again(make_data, device
     """Cut between the step of the Gaussians and the first batch of their epoch."""
     data, file = make_data(), tmp_path / "state.safetensors"
     begun = start(data, device)
-    begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
+    begun.state.learner = make_learner(LEARNED["epoch"], begun.prior)
     prepare_epoch_prior(begun.state, begun.prior, data, Interruption())
     assert begun.state.learner.steps == 1
     begun.state.save(file, {})
-    state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU)
+    state, _ = TrainingState.load(file, data.config, data.steps_per_epoch, CPU, begun.prior)
     state = continue_training(state, begun.prior, data, device, learned=LEARNED["epoch"])
     assert_equal_states(state, train_in_one_go(data, device, LEARNED["epoch"]))
 
@@ -88,12 +90,12 @@ def test_an_epoch_is_trained_under_the_gaussians_of_the_step_before_it(make_data
     """The first step is down the objective of the statistics that the start left."""
     data = make_data(epochs=2)
     begun, again = start(data, device), start(data, device)
-    by_hand, nll_range = GaussianLearner(begun.prior, LEARNED[how]), None
+    by_hand, nll_range = make_learner(LEARNED[how], begun.prior), None
     if how == "released":
         nll_range = ValueRange()
         prior = by_hand.prior.to(dtype=torch.float32)
         latent_statistics(begun.state.flow, data, SEED, prior, nll_range)
-    by_hand.descend(begun.statistics, 0.0, nll_range)
+    by_hand.update(begun.statistics, 0.0, nll_range)
     learned = continue_training(begun.state, begun.prior, data, device, learned=LEARNED[how])
     assert_equal_learners(learned.learner, by_hand)
     fixed = continue_training(again.state, by_hand.prior, data, device)
@@ -108,7 +110,7 @@ def test_gaussians_move_with_the_flow_along_the_batch(make_data, device):
     """One step an epoch: Adam's first one is η·sign of the gradient of the batch's mean of −log p + λ L_KLD / K."""
     data, config = make_data(epochs=2, batch_size=64), LEARNED["step"]
     begun = start(data, device)
-    learner = GaussianLearner(begun.prior, config)
+    learner = make_learner(config, begun.prior)
     ((x, labels),) = data.stream(SEED, 1)
     prior = learner()
     with torch.no_grad():
@@ -128,7 +130,7 @@ def test_the_repulsion_of_a_batch_is_that_of_equation_4_over_the_classes(make_da
     """On all latents, classes of one size: what a batch is trained on is Eq. 4 over K, log-determinants aside."""
     data = make_data()
     begun = start(data, device)
-    learner = GaussianLearner(begun.prior, LEARNED["step"])
+    learner = make_learner(LEARNED["step"], begun.prior)
     with torch.no_grad():
         pairs = [(begun.state.flow(x)[0], y) for x, y in data.stream(SEED, STATISTICS_EPOCH)]
     z, labels = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
@@ -205,13 +207,13 @@ def test_gaussians_that_are_not_finite_name_epoch_class_and_quantity(make_data, 
 def test_an_objective_that_is_not_finite_is_named(make_data, device):
     data = make_data()
     begun = start(data, device)
-    begun.state.learner = GaussianLearner(begun.prior, LEARNED["epoch"])
+    begun.state.learner = make_learner(LEARNED["epoch"], begun.prior)
     begun.state.learner.loss = float("inf")
     with pytest.raises(TrainingDiverged, match="epoch 2, step 4: learned prior: objective is not finite"):
         require_finite(begun.state, data.config, 2)
 
 
-@pytest.mark.parametrize("other", [None, GradientDescentConfig(weight=21.0)])
+@pytest.mark.parametrize("other", [None, descend(21.0)])
 def test_a_learner_goes_on_as_it_began(make_data, device, other):
     data = make_data()
     state = train_in_one_go(replace_config(data, epochs=2), device, LEARNED["epoch"])
@@ -227,7 +229,7 @@ def test_one_fit_of_many_is_the_single_fit(make_data, device):
     data, settings = make_data(epochs=4), {"weight": 20.0, "update": "exact", "tolerance": 1e-6}
     begun, again = start(data, device), start(data, device)
     repeated = continue_training(
-        begun.state, begun.prior, data, device, learned=RepeatedFixedPointConfig(**settings, every_epochs=3)
+        begun.state, begun.prior, data, device, learned=repeat_fits(**settings, every_epochs=3)
     )
     fitted = fit_fixed_point(again.statistics, FixedPointConfig(**settings), again.prior)
     assert fitted.iterations > 1
@@ -254,7 +256,7 @@ def test_fits_come_every_few_epochs_and_each_goes_on_from_the_last(make_data, de
 
     monkeypatch.setattr(repeated_fixed_point, "fit_fixed_point", note)
     begun = start(data, device)
-    learned = RepeatedFixedPointConfig(weight=20.0, every_epochs=every_epochs)
+    learned = repeat_fits(every_epochs=every_epochs)
     state = continue_training(begun.state, begun.prior, data, device, learned=learned)
     assert len(made) == state.learner.steps == fits
     before = begun.prior
@@ -271,7 +273,7 @@ def test_fits_come_every_few_epochs_and_each_goes_on_from_the_last(make_data, de
 def test_a_resumed_training_with_fits_every_second_epoch_equals_one_that_was_not_cut(
     make_data, device, tmp_path, cut, made
 ):
-    data, learned = make_data(epochs=5), RepeatedFixedPointConfig(weight=20.0, every_epochs=2)
+    data, learned = make_data(epochs=5), repeat_fits(every_epochs=2)
     begun, again = start(data, device), start(data, device)
     checkpoints = make_checkpoints(tmp_path, data)
     cut(made, continue_training, begun.state, begun.prior, data, device, checkpoints, learned=learned)
@@ -284,9 +286,9 @@ def test_a_resumed_training_with_fits_every_second_epoch_equals_one_that_was_not
 def test_a_fit_that_diverges_is_named_as_the_single_one_is(make_data, device, tmp_path, checkpointed):
     data = make_data()
     begun = start(data, device)
-    config = RepeatedFixedPointConfig(weight=1e5, update="exact")
+    config = repeat_fits(1e5, update="exact")
     with pytest.raises(FixedPointDiverged) as single:
-        fit_fixed_point(begun.statistics, config, begun.prior)
+        fit_fixed_point(begun.statistics, FixedPointConfig(weight=1e5, update="exact"), begun.prior)
     checkpoints = make_checkpoints(tmp_path, data) if checkpointed else None
     with pytest.raises(TrainingDiverged) as error:
         continue_training(begun.state, begun.prior, data, device, checkpoints, learned=config)

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
@@ -31,7 +34,15 @@ class PriorBlock(Settings):
     identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
 
 
-PRIORS = BlockRegistry(
+class PriorRegistry(BlockRegistry[PriorBlock]):
+    """The registry of prior methods."""
+
+    def list_arguments(self, traits: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the arguments of a builder: statistics are those of the one fit, before the flow is trained."""
+        return ("initial", "weight", "settings") if traits.get("learned") else self.arguments
+
+
+PRIORS = PriorRegistry(
     "prior method", "method", PriorBlock, "register_prior", ("statistics", "initial", "weight", "settings")
 )
 """Traits: `uses_weight`, whether λ matters; `learned`, whether the Gaussians are learned along with the flow rather
@@ -167,29 +178,60 @@ PRIORS.register(
 PRIORS.register(
     "repeated_fixed_point",
     RepeatedFixedPointSettings,
+    "nfpi.priors.repeated_fixed_point:make_learner",
     uses_weight=True,
     learned=True,
     keeps_initial_at_zero=True,
 )
-PRIORS.register("gradient_descent", GradientDescentSettings, uses_weight=True, learned=True)
+PRIORS.register(
+    "gradient_descent",
+    GradientDescentSettings,
+    "nfpi.priors.gradient_descent:make_learner",
+    uses_weight=True,
+    learned=True,
+)
 
-LearnedConfig = GradientDescentConfig | RepeatedFixedPointConfig
-_LEARNED: dict[str, type[LearnedConfig]] = {
-    "gradient_descent": GradientDescentConfig,
-    "repeated_fixed_point": RepeatedFixedPointConfig,
-}
 
+@dataclass(frozen=True)
+class LearnedMethod:
+    """A method that learns the Gaussians along with the flow, with λ and its settings.
 
-def make_learned_config(method: str, **values: Any) -> LearnedConfig:
-    """Return λ (`weight`) and the settings of a method that learns the Gaussians along with the flow.
+    Attributes:
+        name: name of the method in the registry.
+        weight: λ.
+        settings: settings of the method.
 
     Raises:
-        KeyError: the method does not learn them.
-        ValueError: invalid setting.
+        ConfigError: unknown method.
+        ValueError: the method fits the Gaussians once, or λ is negative or not finite.
     """
-    return _LEARNED[method](**values)
 
+    name: str
+    weight: float
+    settings: Settings
 
-def method_of(config: LearnedConfig) -> str:
-    """Return the name of the method that a configuration belongs to."""
-    return next(method for method, kind in _LEARNED.items() if type(config) is kind)
+    def __post_init__(self) -> None:
+        if not PRIORS[self.name].traits["learned"]:
+            raise ValueError(f"expected a method that learns the Gaussians along with the flow, received {self.name}")
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"weight: expected a finite number of at least 0, received {self.weight!r}")
+
+    @classmethod
+    def from_block(cls, block: PriorBlock, weight: float) -> LearnedMethod:
+        """Return the method of a block of `priors:` with λ."""
+        return cls(block.method, weight, PRIORS.extract_settings(block))
+
+    @classmethod
+    def from_json(cls, name: str, values: dict[str, Any]) -> LearnedMethod:
+        """Return a method from its name and the result of :meth:`to_json`.
+
+        Raises:
+            KeyError: λ is missing.
+            ValueError: invalid setting.
+        """
+        settings = {key: value for key, value in values.items() if key != "weight"}
+        return cls(name, values["weight"], PRIORS[name].settings.model_validate(settings))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return λ (`weight`) and the settings."""
+        return {"weight": self.weight, **self.settings.model_dump()}

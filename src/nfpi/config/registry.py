@@ -12,7 +12,7 @@ import inspect
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -102,7 +102,7 @@ class Registry:
         if not re.fullmatch(NAME, name):
             raise ConfigError(f"{self.family} '{name}': expected a name of letters, digits and . _ + -")
         self._check_settings(name, settings)
-        self._check_builder(name, builder)
+        self._check_builder(name, builder, self.list_arguments(traits))
         extension = _loading[-1] if _loading else None
         known = self._variants.get(name)
         if known is not None and not known.is_interactive:
@@ -124,11 +124,15 @@ class Registry:
             expected = f"{self.family} '{name}': expected a subclass of nfpi.config.Settings"
             raise ConfigError(f"{expected}, received {_describe(settings)}")
 
-    def _check_builder(self, name: str, builder: object) -> None:
-        """Check that a builder can be called with the arguments of this family."""
+    def list_arguments(self, traits: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the arguments that the builder of a variant with these traits is called with."""
+        return self.arguments
+
+    def _check_builder(self, name: str, builder: object, arguments: Sequence[str]) -> None:
+        """Check that a builder can be called with these arguments."""
         if builder is None or isinstance(builder, str):
             return
-        expected = f"{self.family} '{name}': expected a function or class called with ({', '.join(self.arguments)})"
+        expected = f"{self.family} '{name}': expected a function or class called with ({', '.join(arguments)})"
         if not callable(builder):
             raise ConfigError(f"{expected}, received {_describe(builder)}")
         try:
@@ -136,7 +140,7 @@ class Registry:
         except (TypeError, ValueError, NameError):  # compiled functions may have none; annotations may be unknown names
             return
         try:
-            signature.bind(*self.arguments)
+            signature.bind(*arguments)
         except TypeError as error:
             received = ", ".join(
                 str(parameter.replace(annotation=parameter.empty)) for parameter in signature.parameters.values()
@@ -172,7 +176,7 @@ class Registry:
         Raises:
             ConfigError: unknown name, or the builder cannot be called with the arguments of this family.
         """
-        self._check_builder(name, builder)
+        self._check_builder(name, builder, self.list_arguments(self[name].traits))
         self._variants[name] = replace(self[name], builder=builder)
 
     def remove(self, name: str) -> None:

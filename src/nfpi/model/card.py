@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from nfpi.config.priors import PRIORS
 from nfpi.model.trained import TrainedFlow
 from nfpi.results.intervals import wilson_interval
 
@@ -148,6 +149,8 @@ def _describe_method(model: TrainedFlow) -> str:
             return ", fitted by fixed-point iteration, repeatedly during the training of f"
         case "gradient_descent":
             return ", learned along with f by gradient descent"
+        case method if method in PRIORS and PRIORS[method].traits["learned"]:
+            return f", learned along with f by the method `{method}`"
         case method:
             return f", fitted by the method `{method}`"
 

@@ -13,7 +13,7 @@ import torch
 
 from nfpi.config.base import NonNegativeFloat, Seed, Settings
 from nfpi.config.flows import FLOWS, FlowBlock
-from nfpi.config.priors import PRIORS, PriorBlock, make_learned_config
+from nfpi.config.priors import PRIORS, LearnedMethod, PriorBlock
 from nfpi.config.training import TrainingConfig
 from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
@@ -140,7 +140,7 @@ def _train(
     }
     prior, learned = initial.prior, None
     if PRIORS[method.method].traits["learned"]:
-        learned = make_learned_config(method.method, weight=weight, **settings.model_dump())
+        learned = LearnedMethod.from_block(method, weight)
     else:
         fitted = fit(method.method, initial.statistics, initial.prior, weight, settings)
         if isinstance(fitted, FixedPointResult):

@@ -7,8 +7,9 @@ from .fixed_point import fit_fixed_point as fit_fixed_point
 from .gaussian import GaussianPrior as GaussianPrior
 from .gradient_descent import GaussianLearner as GaussianLearner
 from .gradient_descent import GradientDescentConfig as GradientDescentConfig
-from .gradient_descent import ValueRange as ValueRange
 from .initial import initial_prior as initial_prior
+from .learner import PriorLearner as PriorLearner
+from .learner import ValueRange as ValueRange
 from .registry import register_prior as register_prior
 from .statistics import ClassStatistics as ClassStatistics
 
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianLearner",
     "GaussianPrior",
     "GradientDescentConfig",
+    "PriorLearner",
     "ValueRange",
     "fit_fixed_point",
     "initial_prior",

@@ -10,15 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nfpi.config.priors import GradientDescentConfig
+from nfpi.config.priors import GradientDescentConfig, GradientDescentSettings
 from nfpi.priors.divergence import Scale, pairwise_kld, separation_loss
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.learner import PriorLearner, ValueRange
 from nfpi.priors.statistics import ClassStatistics
 
 __all__ = [
     "GaussianLearner",
     "GradientDescentConfig",
-    "ValueRange",
     "mean_class_nll",
     "released_objective",
     "repulsion",
@@ -28,47 +28,6 @@ __all__ = [
 _MARGIN = 0.01
 # in the released code: weight w of the divergences at the first epoch and from the hundredth on
 _FIRST_KLD_WEIGHT, _LAST_KLD_WEIGHT, _KLD_WEIGHT_EPOCHS = 50.0, 25.0, 100
-# in the released code: share of the absolute values of its ends by which a range is wider
-_WIDENING = 0.2
-
-
-class ValueRange:
-    """Running minimum and maximum of values.
-
-    Attributes:
-        ends: minimum and maximum, (2,); None before the first update.
-    """
-
-    def __init__(self) -> None:
-        self.ends: Tensor | None = None
-
-    def update(self, values: Tensor) -> ValueRange:
-        """Include values of any shape, at least one.
-
-        Returns:
-            self.
-
-        Raises:
-            ValueError: there are no values.
-        """
-        if not values.numel():
-            raise ValueError("range: expected at least one value, received none")
-        ends = torch.stack(values.detach().aminmax())
-        if self.ends is not None:
-            ends = torch.stack([torch.minimum(self.ends[0], ends[0]), torch.maximum(self.ends[1], ends[1])])
-        self.ends = ends
-        return self
-
-    @property
-    def width(self) -> float:
-        """(max + 0.2 |max|) − (min − 0.2 |min|), as in the released code.
-
-        It is 1 if all values are 0, as for the divergences of identical Gaussians, whose gradient is 0 too.
-        """
-        if self.ends is None:
-            raise ValueError("range: expected at least one value, received none")
-        smallest, largest = self.ends.tolist()
-        return (largest - smallest + _WIDENING * (abs(smallest) + abs(largest))) or 1.0
 
 
 def mean_class_nll(prior: GaussianPrior, statistics: ClassStatistics) -> Tensor:
@@ -141,7 +100,12 @@ def _require_pairs(prior: GaussianPrior) -> None:
         raise ValueError(f"the repulsion needs at least 2 classes, received {prior.num_classes}")
 
 
-class GaussianLearner(nn.Module):
+def make_learner(initial: GaussianPrior, weight: float, settings: GradientDescentSettings) -> GaussianLearner:
+    """Make the learner of the method `gradient_descent`."""
+    return GaussianLearner(initial, GradientDescentConfig(weight=weight, **settings.model_dump()))
+
+
+class GaussianLearner(PriorLearner):
     """Learnable Gaussians and their Adam optimizer; float64.
 
     Args:
@@ -153,8 +117,9 @@ class GaussianLearner(nn.Module):
         mean: (K, D).
         spread: (K, D), s, or the variances if they are not learned.
         optimizer: Adam on the learned parameters.
+        every_epochs: None with `every: step`, else 1.
         steps: number of steps made.
-        loss: value of the objective before the last step of :meth:`descend`; None before the first.
+        loss: value of the objective before the last step of :meth:`fit`; None before the first.
 
     Raises:
         ValueError: the covariances are full, or there are too few classes for the objective.
@@ -175,9 +140,9 @@ class GaussianLearner(nn.Module):
         self.mean = nn.Parameter(mean, requires_grad=config.fit_mean)
         self.spread = nn.Parameter(variance, requires_grad=config.fit_variance)
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(learned, lr=config.learning_rate)
-        self.steps = 0
-        self.loss: float | None = None
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(learned, lr=config.learning_rate)
+        self.every_epochs = None if config.every == "step" else 1
+        self.uses_nll_range = config.objective == "released"
 
     def forward(self) -> GaussianPrior:
         """Return the current Gaussians as a differentiable function of the parameters."""
@@ -186,12 +151,6 @@ class GaussianLearner(nn.Module):
             return GaussianPrior(self.mean, self.spread)
         share = torch.sigmoid(config.variance_slope * self.spread)
         return GaussianPrior(self.mean, config.variance_range * share + config.smallest_variance)
-
-    @property
-    def prior(self) -> GaussianPrior:
-        """Copy of the current Gaussians."""
-        prior = self()
-        return GaussianPrior(prior.mean.detach().clone(), prior.variance.detach().clone())
 
     def repulsion(self, prior: GaussianPrior) -> Tensor:
         """Compute λ L_KLD of these Gaussians, ()."""
@@ -219,7 +178,7 @@ class GaussianLearner(nn.Module):
         kld_weight = _FIRST_KLD_WEIGHT + (_LAST_KLD_WEIGHT - _FIRST_KLD_WEIGHT) * done
         return released_objective(prior, statistics, nll_range, kld_weight)
 
-    def descend(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
+    def fit(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
         """Make one step on the objective over all training latents; for `progress` see :meth:`step`."""
         objective = self.objective(statistics, nll_range)
         objective.backward()
@@ -234,6 +193,4 @@ class GaussianLearner(nn.Module):
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.step_size(progress)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.steps += 1
+        super().step(progress)

@@ -8,29 +8,33 @@ from typing import TypeVar
 import torch
 
 from nfpi.config.base import Settings
-from nfpi.config.priors import PRIORS
+from nfpi.config.priors import PRIORS, LearnedMethod
 from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.learner import PriorLearner
 from nfpi.priors.statistics import ClassStatistics
 
-Builder = TypeVar("Builder", bound=Callable[..., GaussianPrior | FixedPointResult])
+Builder = TypeVar("Builder", bound=Callable[..., GaussianPrior | FixedPointResult | PriorLearner])
 
 
 def register_prior(
-    name: str, settings: type[Settings] = Settings, *, uses_weight: bool = True
+    name: str, settings: type[Settings] = Settings, *, uses_weight: bool = True, learned: bool = False
 ) -> Callable[[Builder], Builder]:
-    """Register a function as the prior method `name`.
+    """Register a function or class as the prior method `name`.
 
-    The function is called with `(statistics, initial, weight, settings)` — the statistics of the training latents after
-    the first epochs, the initial Gaussians, λ, and the method's settings — and returns a :class:`GaussianPrior`.
+    A function that fits the Gaussians once is called with `(statistics, initial, weight, settings)` — the statistics of
+    the training latents after the first epochs, the initial Gaussians, λ, and the method's settings — and returns a
+    :class:`GaussianPrior`. With `learned=True`, a subclass of :class:`PriorLearner` is called with
+    `(initial, weight, settings)`, and its Gaussians are learned along with the flow.
 
     Args:
         name: name of the method, selected by `method: name` in a block of `priors:` in config.yaml.
         settings: settings class of the method.
         uses_weight: whether the method depends on λ; otherwise `weight` is 0 and experiments need no `lambdas`.
+        learned: whether the Gaussians are learned along with the flow.
 
     Raises:
-        ConfigError: the name is taken; or the function has other arguments.
+        ConfigError: the name is taken; or the function or class has other arguments.
 
     Examples:
         >>> @register_prior("class_means", uses_weight=False)
@@ -41,7 +45,7 @@ def register_prior(
     PRIORS.require_name(name)
 
     def register(builder: Builder) -> Builder:
-        PRIORS.register(name, settings, builder, uses_weight=uses_weight, learned=False)
+        PRIORS.register(name, settings, builder, uses_weight=uses_weight, learned=learned)
         return builder
 
     return register
@@ -68,17 +72,40 @@ def fit(
     """
     result: GaussianPrior | FixedPointResult = PRIORS[method].build(statistics, initial, weight, settings)
     if isinstance(result, FixedPointResult):
-        _check(method, result.prior, statistics)
+        _check(method, result.prior, statistics.mean.shape)
         return result
-    _check(method, result, statistics)
+    _check(method, result, statistics.mean.shape)
     return result.to(dtype=torch.float64)
 
 
-def _check(method: str, prior: object, statistics: ClassStatistics) -> None:
+def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:
+    """Make the learner of a registered method.
+
+    Args:
+        method: the method, with λ and its settings.
+        initial: initial Gaussians, K classes in D dimensions.
+
+    Raises:
+        ValueError: the method does not support the initial Gaussians; or the result is no :class:`PriorLearner` of K
+            valid Gaussians in D dimensions, or one without an optimizer that makes a step on every batch.
+    """
+    initial = initial.to(dtype=torch.float64)
+    learner = PRIORS[method.name].build(initial, method.weight, method.settings)
+    if not isinstance(learner, PriorLearner):
+        received = type(learner).__name__
+        raise ValueError(f"prior method '{method.name}': expected a PriorLearner, received {received}")
+    if learner.every_epochs is None and learner.optimizer is None:
+        raise ValueError(f"prior method '{method.name}': expected an optimizer, as every_epochs is None, received none")
+    _check(method.name, learner.prior, initial.mean.shape)
+    learner.method = method
+    return learner
+
+
+def _check(method: str, prior: object, shape: torch.Size) -> None:
     if not isinstance(prior, GaussianPrior):
         raise ValueError(f"prior method '{method}': expected a GaussianPrior, received {type(prior).__name__}")
-    if prior.mean.shape != statistics.mean.shape:
-        expected, received = tuple(statistics.mean.shape), tuple(prior.mean.shape)
+    if prior.mean.shape != shape:
+        expected, received = tuple(shape), tuple(prior.mean.shape)
         raise ValueError(f"prior method '{method}': expected (K, D) = {expected}, received {received}")
     try:
         prior.check()

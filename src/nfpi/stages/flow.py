@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config import FLOWS, PRIORS, TrainingConfig
-from nfpi.config.priors import make_learned_config
+from nfpi.config.priors import LearnedMethod
 from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.model.trained import TrainedFlow
@@ -104,8 +104,7 @@ def train_flow(stage: TrainFlow) -> None:
     """Train the remaining epochs under Gaussians that are fixed or learned along with the flow."""
     learned, learning = None, {}
     if stage.learn is not None:
-        own = PRIORS.extract_settings(stage.learn).model_dump()
-        learned = make_learned_config(stage.learn.method, weight=stage.weight, **own)
+        learned = LearnedMethod.from_block(stage.learn, stage.weight)
         settings = stage.learn.model_dump(mode="json")
         learning = {"method": stage.learn.method, "lambda": stage.weight, "settings": settings}
     prior_file = stage.prior if stage.prior is not None else stage.initial / "prior.safetensors"
@@ -122,6 +121,7 @@ def train_flow(stage: TrainFlow) -> None:
             "prior": file_digest(prior_file),
             "data": data.train.meta["sha256"],
             **learning,
+            **({"prior_code": compute_code_digest(PRIORS[stage.learn.method])} if stage.learn is not None else {}),
         }
     )
     checkpoints = Checkpoints(stage.output, fingerprint, stage.training.checkpoint_minutes)

@@ -19,7 +19,7 @@ from nfpi.data.store import ImageSet
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.gradient_descent import ValueRange
+from nfpi.priors.learner import ValueRange
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.precision import full_precision
 from nfpi.runtime.processes import ALONE, Processes
@@ -139,7 +139,7 @@ def draw_initialization_images(data: TrainingData, seed: int, most: int | None =
     Args:
         data: training images; the setting `initialization_images` is their number.
         seed: seed of the run.
-        most: number of the first of these images to draw, instead of all; None: all.
+        most: draw only the first `most` of these images; None: all.
     """
     count = data.config.initialization_images if most is None else min(data.config.initialization_images, most)
     drawn: list[Tensor] = []
@@ -168,7 +168,7 @@ def latent_statistics(
         data: training images; all its processes take part.
         seed: seed of the run; order, augmentations and noise are the same in every call.
         prior, nll_range: if both are given, the range is updated with −log p(x | y) of every image under the prior, in
-            nats; as for bits/dim, p is the density of pixel values in [0, 256).
+            nats; as for bits/dim, p is the density of pixel values in [0, 256), or of latents before scaling.
         next_epoch: the next epoch, whose first images are read in advance; None: not known.
     """
     dimensions = torch.Size(data.train.shape).numel()

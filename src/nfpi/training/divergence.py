@@ -8,7 +8,6 @@ import torch
 
 from nfpi.config.training import TrainingConfig
 from nfpi.priors.fixed_point import FixedPointDiverged
-from nfpi.priors.gradient_descent import GaussianLearner
 from nfpi.runtime.divergence import TrainingDiverged
 from nfpi.training.state import TrainingState
 
@@ -33,13 +32,13 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
             if learner.loss is not None and not math.isfinite(learner.loss):
                 raise ValueError("prior: objective is not finite")
         except ValueError as fault:
-            of_gaussians = ""
-            if isinstance(learner, GaussianLearner):
-                of_gaussians = f" of the Gaussians (now {learner.config.learning_rate:g}) or"
+            method = learner.method
+            rate = getattr(method.settings, "learning_rate", None) if method is not None else None
+            of_gaussians = f" of the Gaussians (now {rate:g}) or" if rate is not None else ""
+            weight = f", or a smaller weight (now {method.weight:g})" if method is not None and method.weight else ""
             raise TrainingDiverged(
                 f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "
-                f"learning_rate{of_gaussians} of the flow "
-                f"(now {config.learning_rate:g}), or a smaller weight (now {learner.config.weight:g})",
+                f"learning_rate{of_gaussians} of the flow (now {config.learning_rate:g}){weight}",
                 state.step,
                 "learned Gaussians",
             ) from None

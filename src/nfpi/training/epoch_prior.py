@@ -7,8 +7,7 @@ from torch import Tensor
 
 from nfpi.priors.fixed_point import FixedPointDiverged
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.gradient_descent import GaussianLearner, ValueRange
-from nfpi.priors.repeated_fixed_point import RepeatedFixedPoint
+from nfpi.priors.learner import PriorLearner, ValueRange
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.divergence import NOT_FINITE
 from nfpi.runtime.processes import ALONE, Processes
@@ -56,7 +55,7 @@ class LearnedPrior:
         processes: group of processes that share every batch.
     """
 
-    def __init__(self, learner: GaussianLearner, device: torch.device, processes: Processes = ALONE) -> None:
+    def __init__(self, learner: PriorLearner, device: torch.device, processes: Processes = ALONE) -> None:
         self._learner = learner
         self._device = device
         self._processes = processes
@@ -73,8 +72,9 @@ class LearnedPrior:
 
     def step(self, progress: float) -> None:
         """Make a step by the gradient of the batch; `progress`: see :func:`compute_learning_progress`."""
-        for parameter in self._learner.optimizer.param_groups[0]["params"]:
-            parameter.grad = self._processes.sum(parameter.grad) / self._processes.count
+        for parameter in self._learner.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self._processes.sum(parameter.grad) / self._processes.count
         self._learner.step(progress)
 
     def summarize_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
@@ -99,16 +99,18 @@ def prepare_epoch_prior(
     learner, learned_epochs = state.learner, len(state.log) - data.config.fit_after_epochs
     if learner is None or learned_epochs < 0:
         return FixedPrior(given, data.device)
-    if isinstance(learner, RepeatedFixedPoint):
-        return _fit_prior_if_due(state, learner, learned_epochs, data, interruption)
-    if learner.config.every == "step":
+    if learner.every_epochs is None:
         return LearnedPrior(learner, data.device, data.processes)
-    if learner.steps <= learned_epochs:  # the step may have been made before the training was interrupted
-        nll_range = ValueRange() if learner.config.objective == "released" else None
+    past_fits, since = divmod(learned_epochs, learner.every_epochs)
+    if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
+        nll_range = ValueRange() if learner.uses_nll_range else None
         statistics = _compute_statistics(state, learner, data, interruption, nll_range)
-        learner.descend(statistics, compute_learning_progress(state, data), nll_range)
+        try:
+            learner.update(statistics, compute_learning_progress(state, data), nll_range)
+        except FixedPointDiverged as fault:
+            raise make_fit_error(fault, state, len(state.log) + 1) from None
         require_finite(state, data.config, len(state.log) + 1)
-    return FixedPrior(learner.prior, data.device, learner.loss)
+    return FixedPrior(learner.prior, data.device, learner.loss if since == 0 else None)
 
 
 def is_pass_due_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:
@@ -116,33 +118,12 @@ def is_pass_due_before(epoch: int, state: TrainingState, data: TrainingData) -> 
     learner, learned_epochs = state.learner, epoch - data.config.fit_after_epochs
     if learner is None or learned_epochs < 0:
         return False
-    if isinstance(learner, RepeatedFixedPoint):
-        return learned_epochs % learner.config.every_epochs == 0
-    return learner.config.every == "epoch"
-
-
-def _fit_prior_if_due(
-    state: TrainingState,
-    learner: RepeatedFixedPoint,
-    learned_epochs: int,
-    data: TrainingData,
-    interruption: Interruption,
-) -> FixedPrior:
-    """Fit the Gaussians if a fit is due, and return those of the last fit."""
-    past_fits, since = divmod(learned_epochs, learner.config.every_epochs)
-    if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
-        statistics = _compute_statistics(state, learner, data, interruption)
-        try:
-            learner.fit(statistics)
-        except FixedPointDiverged as fault:
-            raise make_fit_error(fault, state, len(state.log) + 1) from None
-        require_finite(state, data.config, len(state.log) + 1)
-    return FixedPrior(learner.prior, data.device, learner.loss if since == 0 else None)
+    return learner.every_epochs is not None and learned_epochs % learner.every_epochs == 0
 
 
 def _compute_statistics(
     state: TrainingState,
-    learner: GaussianLearner | RepeatedFixedPoint,
+    learner: PriorLearner,
     data: TrainingData,
     interruption: Interruption,
     nll_range: ValueRange | None = None,

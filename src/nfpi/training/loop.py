@@ -21,11 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nfpi.config.base import Start
-from nfpi.config.priors import LearnedConfig
+from nfpi.config.priors import LearnedMethod
 from nfpi.evaluation import check_shapes, evaluate_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.initial import initial_prior
+from nfpi.priors.registry import make_learner
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.compiler import choose_compiler
@@ -44,7 +45,7 @@ from nfpi.training.epoch_prior import (
 )
 from nfpi.training.initial_flow import check_trained_flow, initialize_flow
 from nfpi.training.optimizers import compute_learning_rate
-from nfpi.training.state import LogRow, TrainingState, make_learner
+from nfpi.training.state import LogRow, TrainingState
 from nfpi.training.step import TrainingStep
 from nfpi.training.tracking import tracking
 
@@ -138,7 +139,7 @@ def continue_training(
     data: TrainingData,
     device: Device,
     checkpoints: Checkpoints | None = None,
-    learned: LearnedConfig | None = None,
+    learned: LearnedMethod | None = None,
     tracked: Path | None = None,
     progress: bool | None = None,
 ) -> TrainingState:
@@ -157,7 +158,7 @@ def continue_training(
         data: images and settings of the training.
         device: device of the training.
         checkpoints: store of states, to resume from after an interruption; None: no states are saved.
-        learned: how the Gaussians are learned; None: they are fixed.
+        learned: method by which the Gaussians are learned; None: they are fixed.
         tracked: folder of the files of :mod:`nfpi.training.tracking`; None: nothing is tracked.
         progress: whether a bar shows the steps; None: on a terminal only.
 
@@ -172,26 +173,30 @@ def continue_training(
             f"state: expected {len(state.log)} epochs of {data.steps_per_epoch} steps, received step {state.step}: "
             "was it trained on other images, or with another batch_size?"
         )
-    resumed = _resume(checkpoints, data)
+    resumed = _resume(checkpoints, data, prior)
     if resumed is not None:
         state = resumed[0]
     if state.learner is None and learned is not None:
-        state.learner = make_learner(prior, learned, data.device)
-    found = state.learner.config if state.learner is not None else None
+        state.learner = make_learner(learned, prior.to(precise_device(data.device)))
+    found = state.learner.method if state.learner is not None else None
     if found != learned:
         raise ValueError(f"state: expected Gaussians learned by {learned!r}, received {found!r}")
     with closing(data):
         return _train(state, prior, data, data.config.epochs, device, checkpoints, tracked, progress=progress)
 
 
-def _resume(checkpoints: Checkpoints | None, data: TrainingData) -> tuple[TrainingState, Mapping[str, Tensor]] | None:
+def _resume(
+    checkpoints: Checkpoints | None, data: TrainingData, initial: GaussianPrior | None = None
+) -> tuple[TrainingState, Mapping[str, Tensor]] | None:
     """Load the state in the latest checkpoint, and all tensors of the file; None if there is no checkpoint."""
     with data.processes.first_before_others():  # as load removes damaged checkpoints
         found = checkpoints.load() if checkpoints is not None else None
     if checkpoints is None or found is None:
         return None
     tensors, header = found
-    state = TrainingState.deserialize(checkpoints.path, tensors, header, data.config, data.steps_per_epoch, data.device)
+    state = TrainingState.deserialize(
+        checkpoints.path, tensors, header, data.config, data.steps_per_epoch, data.device, initial
+    )
     return state, tensors
 
 

@@ -13,15 +13,15 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from nfpi.config.base import ConfigError, NonNegativeInt, Seed, explain
-from nfpi.config.priors import GradientDescentConfig, LearnedConfig, make_learned_config, method_of
+from nfpi.config.priors import LearnedMethod
 from nfpi.config.training import TrainingConfig
 from nfpi.flows.check import FlowError
 from nfpi.flows.image_flow import ImageFlow
 from nfpi.flows.registry import build_flow
 from nfpi.linalg import precise_device
 from nfpi.priors.gaussian import GaussianPrior
-from nfpi.priors.gradient_descent import GaussianLearner
-from nfpi.priors.repeated_fixed_point import RepeatedFixedPoint
+from nfpi.priors.learner import PriorLearner
+from nfpi.priors.registry import make_learner
 from nfpi.runtime.formats import FormatError, Record, check_record
 from nfpi.runtime.tensors import load_state, load_tensors, save_tensors
 from nfpi.training.average import WeightAverage
@@ -30,8 +30,6 @@ from nfpi.training.optimizers import make_optimizer
 logger = logging.getLogger(__name__)
 
 LogRow = dict[str, float | int | None]
-Learner = GaussianLearner | RepeatedFixedPoint
-"""Gaussians that are learned along with the flow."""
 
 
 class _Learner(Record):
@@ -88,7 +86,7 @@ class TrainingState:
     step: int
     epoch_nll: Tensor
     log: list[LogRow] = field(default_factory=list)
-    learner: Learner | None = None
+    learner: PriorLearner | None = None
     series_bounds: list[float] | None = None
     series_largest: Tensor | None = None
     precisions: list[tuple[int, str]] = field(default_factory=list)
@@ -149,12 +147,14 @@ class TrainingState:
         if self.learner is not None:
             learner = self.learner
             tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
-            if isinstance(learner, GaussianLearner):
+            if learner.optimizer is not None:
                 moments = _collect_moments(learner.optimizer, learner)
                 tensors |= {f"adam.{name}": value for name, value in moments.items()}
+            if learner.method is None:
+                raise ValueError(f"{type(learner).__name__}: expected a learner made by make_learner")
             header["learner"] = {
-                "method": method_of(learner.config),
-                "config": learner.config.model_dump(),
+                "method": learner.method.name,
+                "config": learner.method.to_json(),
                 "steps": learner.steps,
                 "loss": learner.loss,
             }
@@ -169,6 +169,7 @@ class TrainingState:
         config: TrainingConfig,
         steps_per_epoch: int,
         device: torch.device,
+        initial: GaussianPrior | None = None,
     ) -> TrainingState:
         """Make a state from the result of :meth:`serialize`.
 
@@ -178,6 +179,7 @@ class TrainingState:
             config: settings of the training.
             steps_per_epoch: number of steps per epoch.
             device: device of the state.
+            initial: initial Gaussians of the run, required if Gaussians are learned.
 
         Raises:
             FormatError: tensors and header are not a training state.
@@ -203,11 +205,12 @@ class TrainingState:
                 if state.series_largest.shape != (len(found.series_bounds or ()),):
                     raise ValueError("series_largest: expected one number for each of series_bounds")
             if found.learner is not None:
-                gaussians = select_prefix("gaussians.")
-                prior = GaussianPrior(gaussians["mean"], torch.ones_like(gaussians["mean"]))
-                learner = make_learner(prior, make_learned_config(found.learner.method, **found.learner.config), device)
-                load_state(learner, gaussians)
-                if isinstance(learner, GaussianLearner):
+                if initial is None:
+                    raise ValueError("its Gaussians are learned: expected the initial ones, received none")
+                method = LearnedMethod.from_json(found.learner.method, found.learner.config)
+                learner = make_learner(method, initial.to(precise_device(device)))
+                load_state(learner, select_prefix("gaussians."))
+                if learner.optimizer is not None:
                     _load_moments(learner.optimizer, learner, select_prefix("adam."))
                 learner.steps, learner.loss = found.learner.steps, found.learner.loss
                 state.learner = learner
@@ -232,23 +235,20 @@ class TrainingState:
 
     @classmethod
     def load(
-        cls, path: Path, config: TrainingConfig, steps_per_epoch: int, device: torch.device
+        cls,
+        path: Path,
+        config: TrainingConfig,
+        steps_per_epoch: int,
+        device: torch.device,
+        initial: GaussianPrior | None = None,
     ) -> tuple[TrainingState, dict[str, Any]]:
-        """Read a state that :meth:`save` wrote, and its header.
+        """Read a state that :meth:`save` wrote, and its header; see :meth:`deserialize`.
 
         Raises:
             FormatError: the file is missing, damaged, or holds something else.
         """
         tensors, header = load_tensors(path)
-        return cls.deserialize(path, tensors, header, config, steps_per_epoch, device), header
-
-
-def make_learner(initial: GaussianPrior, config: LearnedConfig, device: torch.device) -> Learner:
-    """Make a learner for a flow on `device`."""
-    initial = initial.to(precise_device(device))
-    if isinstance(config, GradientDescentConfig):
-        return GaussianLearner(initial, config)
-    return RepeatedFixedPoint(initial, config)
+        return cls.deserialize(path, tensors, header, config, steps_per_epoch, device, initial), header
 
 
 def _collect_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:

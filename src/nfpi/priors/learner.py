@@ -1,0 +1,131 @@
+"""Class Gaussians that are learned along with the flow: the base class of such methods."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nfpi.config.priors import LearnedMethod
+from nfpi.priors.gaussian import GaussianPrior
+from nfpi.priors.statistics import ClassStatistics
+
+__all__ = ["PriorLearner", "ValueRange"]
+
+# in the released code: share of the absolute values of its ends by which a range is wider
+_WIDENING = 0.2
+
+
+class ValueRange:
+    """Running minimum and maximum of values.
+
+    Attributes:
+        ends: minimum and maximum, (2,); None before the first update.
+    """
+
+    def __init__(self) -> None:
+        self.ends: Tensor | None = None
+
+    def update(self, values: Tensor) -> ValueRange:
+        """Include values of any shape, at least one.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: there are no values.
+        """
+        if not values.numel():
+            raise ValueError("range: expected at least one value, received none")
+        ends = torch.stack(values.detach().aminmax())
+        if self.ends is not None:
+            ends = torch.stack([torch.minimum(self.ends[0], ends[0]), torch.maximum(self.ends[1], ends[1])])
+        self.ends = ends
+        return self
+
+    @property
+    def width(self) -> float:
+        """(max + 0.2 |max|) − (min − 0.2 |min|), as in the released code.
+
+        It is 1 if all values are 0, as for the divergences of identical Gaussians, whose gradient is 0 too.
+        """
+        if self.ends is None:
+            raise ValueError("range: expected at least one value, received none")
+        smallest, largest = self.ends.tolist()
+        return (largest - smallest + _WIDENING * (abs(smallest) + abs(largest))) or 1.0
+
+
+class PriorLearner(nn.Module):
+    """Base class of Gaussians that are learned along with the flow; K classes in D dimensions, float64.
+
+    A subclass is called with `(initial, weight, settings)`: the initial Gaussians, λ, and the settings of its method.
+    It keeps everything that determines its Gaussians in parameters and buffers, which are saved with the training, and
+    defines :meth:`forward`, and :meth:`fit` or `optimizer`:
+
+    * with `every_epochs = n`, :meth:`fit` is called before every n-th epoch with the statistics of all training
+      latents, and the epochs until the next call are trained under the result;
+    * with `every_epochs = None`, `optimizer` makes one step with every step of the flow, by the gradient of
+      mean(−log p(x | y)) + λ L_KLD / K over the batch, where λ L_KLD is :meth:`repulsion`.
+
+    Attributes:
+        every_epochs: number of epochs between two fits to all training latents; None: a step on every batch.
+        uses_nll_range: whether :meth:`fit` needs the range of −log p(x | y) over the training images.
+        optimizer: optimizer of the parameters, saved with the training; None: no parameter is optimised.
+        method: method that the learner belongs to, set by :func:`nfpi.priors.registry.make_learner`.
+        steps: number of fits or steps made.
+        loss: value of the objective of the last :meth:`fit`, which the log shows; None: unknown.
+    """
+
+    every_epochs: int | None = 1
+    uses_nll_range: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.method: LearnedMethod | None = None
+        self.steps = 0
+        self.loss: float | None = None
+
+    def forward(self) -> GaussianPrior:
+        """Return the current Gaussians as a differentiable function of the parameters."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a method forward, which returns the Gaussians")
+
+    @property
+    def prior(self) -> GaussianPrior:
+        """Copy of the current Gaussians, without gradients."""
+        prior = self()
+        return GaussianPrior(prior.mean.detach().clone(), prior.variance.detach().clone())
+
+    def repulsion(self, prior: GaussianPrior) -> Tensor:
+        """Compute λ L_KLD of the current Gaussians, (), which the loss of a batch includes divided by K; here 0."""
+        return prior.mean.new_zeros(())
+
+    def fit(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
+        """Change the Gaussians, given all training latents, and set `loss` if there is an objective.
+
+        Args:
+            statistics: statistics of the latents under the current flow, without covariances.
+            progress: u ∈ [0, 1], the completed share of the training after `fit_after_epochs`.
+            nll_range: range of −log p(x | y) of the training images, in nats; None unless `uses_nll_range`.
+
+        Raises:
+            FixedPointDiverged: there is no result.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: expected a method fit, as every_epochs is not None")
+
+    def update(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
+        """Call :meth:`fit` and count it in `steps`."""
+        before = self.steps
+        self.fit(statistics, progress, nll_range)
+        self.steps = before + 1
+
+    def step(self, progress: float) -> None:
+        """Make one step of the optimizer along the accumulated gradient, and reset the gradient.
+
+        Args:
+            progress: u ∈ [0, 1], the completed share of the training after `fit_after_epochs`.
+        """
+        if self.optimizer is None:
+            raise ValueError(f"{type(self).__name__}: expected an optimizer, as every_epochs is None")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps += 1

@@ -1,0 +1,150 @@
+"""Learners of a user's own: what they are called with, what they must be, and how their fits are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from nfpi.config import PRIORS, ConfigError, Settings
+from nfpi.config.priors import LearnedMethod
+from nfpi.priors import ClassStatistics, GaussianPrior, PriorLearner, register_prior
+from nfpi.priors.registry import make_learner
+
+
+class Pull(Settings):
+    rate: float = 0.5
+
+
+class Follower(PriorLearner):
+    """Means that move towards the class means of every fit."""
+
+    def __init__(self, initial: GaussianPrior, weight: float, settings: Pull) -> None:
+        super().__init__()
+        self.arguments = (initial, weight, settings)
+        self.register_buffer("centre", initial.mean.clone())
+        self.register_buffer("spread", initial.variance.clone())
+
+    def forward(self) -> GaussianPrior:
+        return GaussianPrior(self.centre, self.spread)
+
+    def fit(self, statistics: ClassStatistics, progress: float, nll_range: object = None) -> None:
+        self.centre = self.centre + self.arguments[2].rate * (statistics.mean - self.centre)
+
+
+@pytest.fixture(autouse=True)
+def only_built_in() -> Iterator[None]:
+    before = dict(PRIORS._variants)
+    yield
+    PRIORS._variants = before
+
+
+@pytest.fixture
+def statistics() -> ClassStatistics:
+    generator = torch.Generator().manual_seed(0)
+    return ClassStatistics.from_latents(torch.randn(60, 4, generator=generator), torch.arange(60) % 3)
+
+
+def make(learner: object, settings: Settings | None = None, weight: float = 3.0) -> PriorLearner:
+    register_prior("own", type(settings or Settings()), learned=True)(learner)
+    initial = GaussianPrior(torch.zeros(3, 4), torch.ones(3, 4))
+    return make_learner(LearnedMethod("own", weight, settings or Settings()), initial)
+
+
+def test_a_learner_gets_initial_gaussians_weight_and_settings(statistics: ClassStatistics) -> None:
+    learner = make(Follower, Pull(rate=0.25))
+    initial, weight, settings = learner.arguments
+    assert (initial.mean.dtype, initial.variance.dtype) == (torch.float64, torch.float64)
+    assert (weight, settings) == (3.0, Pull(rate=0.25))
+    assert learner.method == LearnedMethod("own", 3.0, Pull(rate=0.25))
+    assert PRIORS["own"].traits == {"uses_weight": True, "learned": True}
+    learner.update(statistics, 0.0)
+    learner.update(statistics, 0.5)
+    assert learner.steps == 2
+    torch.testing.assert_close(learner.prior.mean, (1 - 0.75**2) * statistics.mean)
+
+
+def test_the_prior_of_a_learner_is_a_copy_without_gradient() -> None:
+    class Learned(Follower):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            self.centre = nn.Parameter(self._buffers.pop("centre"))
+
+    learner = make(Learned)
+    assert learner().mean.requires_grad
+    prior = learner.prior
+    assert not prior.mean.requires_grad
+    prior.mean += 1
+    assert (learner.prior.mean == 0).all()
+    assert learner.repulsion(learner()) == 0
+
+
+def test_a_method_round_trips_through_json() -> None:
+    register_prior("own", Pull, learned=True)(Follower)
+    method = LearnedMethod("own", 2.0, Pull(rate=0.125))
+    assert method.to_json() == {"weight": 2.0, "rate": 0.125}
+    assert LearnedMethod.from_json("own", method.to_json()) == method
+    assert LearnedMethod.from_block(PRIORS.get_block_type("own")(rate=0.125, start="random"), 2.0) == method
+
+
+def test_a_class_with_other_arguments_is_refused() -> None:
+    class Other(PriorLearner):
+        def __init__(self, initial: GaussianPrior) -> None: ...
+
+    message = r"prior method 'own': expected a function or class called with \(initial, weight, settings\)"
+    with pytest.raises(ConfigError, match=message):
+        register_prior("own", learned=True)(Other)
+    with pytest.raises(ConfigError, match=r"called with \(statistics, initial, weight, settings\)"):
+        register_prior("own")(Follower)
+
+
+class Shorter(Follower):
+    def forward(self) -> GaussianPrior:
+        return GaussianPrior(self.centre[:2], self.spread[:2])
+
+
+class Negative(Follower):
+    def forward(self) -> GaussianPrior:
+        return GaussianPrior(self.centre, -self.spread)
+
+
+class EveryStep(Follower):
+    every_epochs = None
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        (lambda initial, *_: initial, "expected a PriorLearner, received GaussianPrior"),
+        (Shorter, r"expected \(K, D\) = \(3, 4\), received \(2, 4\)"),
+        (Negative, "prior: variance is not positive and finite in class 0"),
+        (EveryStep, "expected an optimizer, as every_epochs is None, received none"),
+    ],
+)
+def test_an_improper_learner_is_refused_in_one_line(learner: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^prior method 'own': {message}$"):
+        make(learner)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "message"),
+    [
+        ("fixed_point", 1.0, "learns the Gaussians along with the flow, received fixed_point"),
+        ("gradient_descent", -1.0, "weight: expected a finite number of at least 0, received -1.0"),
+        ("gradient_descent", float("inf"), "weight: expected a finite number of at least 0, received inf"),
+    ],
+)
+def test_a_method_that_cannot_be_is_refused(name: str, weight: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LearnedMethod(name, weight, PRIORS[name].settings())
+
+
+@pytest.mark.parametrize("missing", ["forward", "fit"])
+def test_a_method_that_is_missing_is_named(statistics: ClassStatistics, missing: str) -> None:
+    class Incomplete(Follower): ...
+
+    setattr(Incomplete, missing, getattr(PriorLearner, missing))
+    with pytest.raises(NotImplementedError, match=f"Incomplete: expected a method {missing}"):
+        make(Incomplete).update(statistics, 0.0)

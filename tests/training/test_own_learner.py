@@ -1,0 +1,105 @@
+"""Gaussians that a class of the user's learns along with the flow: saved, resumed and named in errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nfpi.config import PRIORS, Settings
+from nfpi.config.priors import LearnedMethod
+from nfpi.priors import ClassStatistics, FixedPointDiverged, GaussianPrior, PriorLearner, register_prior
+from nfpi.training.divergence import TrainingDiverged
+from nfpi.training.loop import continue_training
+
+from .conftest import assert_equal_states, make_checkpoints, start, train_in_one_go
+
+
+class Scaled(PriorLearner):
+    """Class means times one learned factor; neither `mean` nor `variance` is in its state."""
+
+    def __init__(self, initial: GaussianPrior, weight: float, settings: Settings) -> None:
+        super().__init__()
+        self.initial, self.weight = initial, weight
+        self.factor = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self) -> GaussianPrior:
+        return GaussianPrior(self.factor * self.initial.mean, self.initial.variance)
+
+
+class ScaledEveryStep(Scaled):
+    every_epochs = None
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+
+    def repulsion(self, prior: GaussianPrior) -> Tensor:
+        return -self.weight * self.factor.log()
+
+
+class ScaledEverySecondEpoch(Scaled):
+    every_epochs = 2
+
+    def fit(self, statistics: ClassStatistics, progress: float, nll_range: object = None) -> None:
+        self.factor.data *= 1 + progress / 10 + statistics.variance.mean() / 100
+        self.loss = self.factor.item()
+
+
+class Diverging(ScaledEverySecondEpoch):
+    def fit(self, *arguments: object) -> None:
+        raise FixedPointDiverged(7, 2, "variance", self.weight)
+
+
+class NotFinite(ScaledEverySecondEpoch):
+    def fit(self, *arguments: object) -> None:
+        self.factor.data *= torch.nan
+
+
+@pytest.fixture(autouse=True)
+def methods() -> Iterator[None]:
+    before = dict(PRIORS._variants)
+    for learner in (ScaledEveryStep, ScaledEverySecondEpoch, Diverging, NotFinite):
+        register_prior(learner.__name__, learned=True)(learner)
+    yield
+    PRIORS._variants = before
+
+
+def choose(learner: type[PriorLearner], weight: float = 5.0) -> LearnedMethod:
+    return LearnedMethod(learner.__name__, weight, Settings())
+
+
+@pytest.mark.parametrize("made", [5, 8, 11])
+@pytest.mark.parametrize("learner", [ScaledEveryStep, ScaledEverySecondEpoch])
+def test_a_resumed_training_equals_one_that_was_not_cut(make_data, device, tmp_path, cut, learner, made):
+    data, learned = make_data(epochs=5), choose(learner)
+    begun, again = start(data, device), start(data, device)
+    arguments = (continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
+    cut(made, *arguments, learned=learned)
+    checkpoints = make_checkpoints(tmp_path, data)
+    state = continue_training(again.state, again.prior, data, device, checkpoints, learned=learned)
+    assert abs(state.learner.factor.item() - 1) > 1e-3
+    assert state.learner.steps == (16 if learner is ScaledEveryStep else 2)
+    assert_equal_states(state, train_in_one_go(data, device, learned))
+
+
+def test_the_step_of_a_batch_follows_the_gradient_of_likelihood_and_repulsion(make_data, device):
+    """A step of Adam is η·sign of the gradient, here of the repulsion, which is the larger by far."""
+    data = make_data(epochs=2, batch_size=64)
+    begun = start(data, device)
+    state = continue_training(begun.state, begun.prior, data, device, learned=choose(ScaledEveryStep, 1e6))
+    assert state.learner.factor.item() == pytest.approx(1.01)
+    assert state.log[-1]["prior_loss"] is not None
+
+
+def test_a_fit_that_diverges_and_gaussians_that_are_not_finite_are_named(make_data, device):
+    data = make_data()
+    begun, again = start(data, device), start(data, device)
+    with pytest.raises(TrainingDiverged, match=r"epoch 2, step 4: .*variance.*class 2") as error:
+        continue_training(begun.state, begun.prior, data, device, learned=choose(Diverging))
+    assert (error.value.quantity, error.value.class_index) == ("variance", 2)
+    message = r"learned prior: mean is not finite in class 0 \(seed 3\): try a smaller learning_rate of the flow "
+    with pytest.raises(TrainingDiverged, match=message + r"\(now [0-9.e-]+\), or a smaller weight \(now 5\)$"):
+        continue_training(again.state, again.prior, data, device, learned=choose(NotFinite))
