@@ -12,6 +12,7 @@ from nfpi.config import Claim, Config, ConfigError, resolve
 ROOT = Path(__file__).parents[2]
 OURS = {"table": "table3", "row": "#4 KLD on μ and Σ"}
 THEIRS = {"table": "table3", "row": "#1 w/o KLD (λ = 0)"}
+NFA = {"table": "table5", "row": "NFA"}
 
 
 def config_with(preset: str = "demo", **comparison: Any) -> Config:
@@ -130,6 +131,13 @@ def test_comparisons_of_another_form_are_one_line(comparisons):
         ({"first": OURS | {"lambda": "inner_best"}}, "inner_best needs at least three λ"),
         ({"metric": "nf_ac"}, "unknown metric 'nf_ac'"),
         ({"first": {"table": "table1", "row": "NFπ"}, "metric": "cnn_acc"}, "metric cnn_acc needs a classifier"),
+        ({"first": NFA, "second": {"row": "none"}}, "metric: expected one of classifiers trained on real images, such"),
+        ({"first": NFA, "second": {"row": "none"}, "metric": "cnn_acc"}, "such as top1, received cnn_acc"),
+        (
+            {"first": NFA, "second": {"row": "none"}, "metric": "validation_ece"},
+            "such as top1, received validation_ece",
+        ),
+        ({"metric": "top1"}, "metric: expected one of flows or of classifiers trained on generated images, received"),
         ({"first": {"value": 3}}, "first: expected a row of a table, received a constant"),
         (
             {"second": {"value": 3, "table": "table3"}},
@@ -155,6 +163,12 @@ def test_what_cannot_be_compared_is_one_line(comparison, message):
     assert message in str(caught.value)
     assert "claims.mine.comparisons.0" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("metric", ["top1", "real_top5", "validation_top1", "ece", "divergence"])
+def test_classifiers_trained_on_real_images_have_these_metrics(metric):
+    (comparison,) = config_with(first=NFA, second={"row": "none"}, metric=metric).claims["mine"].comparisons
+    assert comparison.metric == metric
 
 
 def test_rows_on_two_data_sets_are_not_compared():

@@ -86,7 +86,11 @@ def test_a_number_that_is_changed_by_hand_is_found(document, rebuilt):
     [
         ("<!-- evidence: mine/table2 -->\n", r"README\.md:1: expected <!-- end -->"),
         ("<!-- evidence: mine/table2 long -->\n<!-- end -->\n", r"README\.md:1: expected <!-- evidence: PRESET/TABLE"),
-        ("<!-- evidence: mine/table2 -->\n<!-- evidence: mine/table2 -->\n<!-- end -->\n", r"README\.md:2: expected"),
+        (
+            "<!-- evidence: mine/table2 -->\n<!-- evidence: mine/table2 short -->\n<!-- end -->\n",
+            r"README\.md:2: expected <!-- end --> .* at line 1, received <!-- evidence: mine/table2 short -->",
+        ),
+        ("<!-- evidence: mine/claims -->\n<!-- end -->\n", r"README\.md:1: expected a table .*received 'claims'"),
         ("<!-- evidence: mine/table9 -->\n<!-- end -->\n", r"README\.md:1: expected a table .*received 'table9'"),
     ],
 )

@@ -163,7 +163,7 @@ def test_runs_of_one_data_set_made_from_other_images_are_refused_by_name_and_not
     write_run_manifest(results, FLOW, data="a")
     write_run_manifest(results, second, data="b")
     with pytest.raises(
-        EvidenceError, match=r"seed=1: expected the same data set as .*seed=0, .*snakemake all"
+        EvidenceError, match=r"seed=1: expected the same data set as .*seed=0, received another one; `snakemake all`"
     ) as fault:
         results.gather()
     assert len(str(fault.value).splitlines()) == 1
@@ -233,6 +233,25 @@ def test_the_training_is_compared_as_the_flow_overrides_it_and_without_what_depe
     path.write_text(json.dumps(record))
     store_training(results, {"epochs": 3}, epochs=2, precision="auto")
     assert results.gather().runs == 6
+
+
+def test_a_table_of_the_evidence_that_does_not_fit_the_new_settings_is_named_with_the_folder(results: Results):
+    """The preset has lost the table and its prior since."""
+    present = results.stored
+    settings, own = present.config.model_dump(), {"dataset": "animals", "prior": "mine", "lambdas": [1.0]}
+    settings["priors"]["mine"] = {"method": "fixed_point"}
+    settings["tables"]["own"] = {"experiments": [own]}
+    results.stored = replace(present, config=type(present.config).model_validate(settings))
+    results.make_runs(0)
+    results.gather()
+    before = (results.evidence / "settings.json").read_bytes()
+    results.stored = present
+    with pytest.raises(
+        EvidenceError, match=r"evidence/mine: expected tables, .*tables\.own: unknown prior 'mine'"
+    ) as fault:
+        results.gather()
+    assert len(str(fault.value).splitlines()) == 1
+    assert (results.evidence / "settings.json").read_bytes() == before
 
 
 def test_damaged_evidence_is_not_added_to(results: Results):

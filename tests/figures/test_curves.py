@@ -97,6 +97,15 @@ def test_only_curves_older_than_their_log_are_drawn_again(results):
     assert write_curves(results) == [results / FLOW / CURVES]
 
 
+def test_curves_drawn_before_a_divergence_was_recorded_are_drawn_again(results):
+    write_curves(results)
+    record = results / FLOW / "metrics.json"
+    mark_diverged([record], TrainingDiverged("the loss is not finite at step 40", 40, "loss"))
+    later = (results / FLOW / CURVES).stat().st_mtime + 1
+    os.utime(record, (later, later))
+    assert write_curves(results) == [results / FLOW / CURVES]
+
+
 def test_a_run_that_diverged_and_damaged_files_do_not_stop_the_others(results, monkeypatch):
     said = []
     monkeypatch.setattr("nfpi.figures.curves.notice", lambda text: said.append(text) or draw_curves(frame(rows())))

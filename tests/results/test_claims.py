@@ -350,6 +350,50 @@ def test_a_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_rows, ma
     assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
 
 
+@pytest.mark.parametrize(("metric", "expected"), [("ece", 100), ("worst_class_acc", 100), ("nf_acc", 10)])
+def test_the_inner_best_lambda_is_that_of_the_compared_metric(
+    make_config, make_metric_rows, make_frame, reference, metric, expected
+):
+    """Also of a metric whose validation values have no entry of their own in the registry."""
+    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
+    rows = list_table_rows(config, "t")
+    on_validation = {
+        "nf_acc": {1: 80, 10: 95, 100: 90, 1000: 99},
+        "worst_class_acc": {1: 60, 10: 70, 100: 80, 1000: 90},
+        "ece": {1: 9, 10: 8, 100: 4, 1000: 2},  # lower is better
+    }
+    found = []
+    for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
+        values = {name: by_weight[run.weight] for name, by_weight in on_validation.items()}
+        validation = {f"validation_{name}": value for name, value in values.items()}
+        found.append(make_metric_rows(run, **values, **validation))
+    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
+    claim = Claim.model_validate(
+        {"statement": "Ours is better", "comparisons": [comparison(first=first, metric=metric)]}
+    )
+    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == expected
+
+
+def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_of_the_table(
+    make_config, make_metric_rows, make_frame, reference
+):
+    """As the calibration of a classifier that is trained on real images."""
+    augmented = {"classifier": "swin", "augmentation": "nfa"}
+    config: Config = make_config(OURS | augmented | {"lambdas": [1, 10, 100, 1000]}, THEIRS | augmented, seeds=SEEDS)
+    rows = list_table_rows(config, "t")
+    found = []
+    for row in rows:
+        top1 = {1: 80, 10: 95, 100: 90, 1000: 99}[row.weight]
+        found += [make_metric_rows(run, ece=top1, validation_top1=top1) for run in row.classifier_runs]
+    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
+    claim = Claim.model_validate(
+        {"statement": "Ours is better", "comparisons": [comparison(first=first, metric="ece")]}
+    )
+    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
+
+
 def test_no_number_of_seeds_is_given_where_only_diverged_runs_prevent_a_verdict(judge):
     def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
         return DIVERGED if prior == "fpi" and weight == 100 and seed < 5 else effect(4.0)(prior, weight, seed)

@@ -147,6 +147,11 @@ def test_special_characters_are_escaped(table):
     assert "<b>" not in text
 
 
+def test_a_label_of_several_lines_does_not_break_the_rows_of_markdown(table):
+    """As from a block of YAML, which ends with a line break."""
+    assert to_markdown(table.assign(row="one\ntwo\n"), "") == to_markdown(table.assign(row="one two"), "")
+
+
 def test_units_decimals_and_direction_are_those_of_the_metric():
     metrics = ("parameters", "nf_acc", "bits_per_dim", "cnn_ece")
     cells = value("parameters", 7.0514) | value("nf_acc", 92.04) | value("bits_per_dim", 3.14159, 0.0123, 2, 3.2)

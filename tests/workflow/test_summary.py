@@ -15,14 +15,14 @@ from .conftest import make_plan
 
 @pytest.fixture
 def shown(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    """Lines that are printed after a call with these targets; the tables hold their names."""
+    """Lines that are printed after a call with these targets, all of which are made; tables hold their names."""
     targets = Targets(make_plan("fashion_mnist_small", results=str(tmp_path)))
-    for name in targets.plan.config.tables:
-        path = Path(targets.table(name)["markdown"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"| table {name} |\n", encoding="utf-8")
 
-    def show(*requested: str) -> list[str]:
+    def show(*requested: str, unmade: str = "") -> list[str]:
+        for name in targets.names:
+            for path in map(Path, targets.files(name) if name != unmade else ()):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"| table {name} |\n" if name in targets.plan.config.tables else "", encoding="utf-8")
         with caplog.at_level(logging.INFO):
             show_results(logging.getLogger("test"), targets, requested)
         return "\n".join(caplog.messages).replace(f"{tmp_path}/", "").splitlines()
@@ -57,8 +57,24 @@ def test_a_file_that_was_asked_for_brings_nothing(shown) -> None:
     assert shown("results/demo/digits/splits/train/meta.json") == []
 
 
-def test_a_table_that_cannot_be_read_is_only_named(tmp_path, caplog) -> None:
+@pytest.mark.parametrize("unmade", ["table2", "samples", "claims"])
+def test_what_was_not_made_is_not_named(shown, unmade) -> None:
+    """After `--until`, say."""
+    lines = shown(unmade=unmade)
+    assert lines
+    assert not [line for line in lines if unmade in line]
+
+
+def test_a_table_that_cannot_be_read_is_only_named(tmp_path, caplog, monkeypatch) -> None:
     targets = Targets(make_plan(results=str(tmp_path)))
+    path = Path(targets.table("table2")["markdown"])
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError("no access")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
     with caplog.at_level(logging.INFO):
         show_results(logging.getLogger("test"), targets, ["table2"])
     assert caplog.messages[0].split()[0] == "table:"

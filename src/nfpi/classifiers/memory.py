@@ -32,4 +32,9 @@ def checkpoint_activations(model: nn.Module) -> None:
             "checkpoint_activations: expected false for a model without timm's set_grad_checkpointing, received true "
             f"for {type(model).__name__}"
         )
-    set_checkpointing(True)
+    try:
+        set_checkpointing(True)
+    except AssertionError as error:  # timm's models that have the method but do not support it
+        raise ValueError(
+            f"checkpoint_activations: expected false for {type(model).__name__}, received true ({error})"
+        ) from None

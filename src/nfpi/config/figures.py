@@ -128,8 +128,8 @@ class AccuracyFigure(FigureSettings):
     title = "accuracy against λ"
     caption = (
         "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; λ = 0, left of the break, "
-        "keeps the initial Gaussians. Bars: one standard deviation over seeds, where there are several. A cross marks "
-        "a λ whose fit diverged."
+        "keeps the initial Gaussians. Bars: one standard deviation over seeds, where there are several. A filled cross "
+        "marks a λ at which all seeds diverged, an open one a λ at which some did."
     )
     is_quick = True
 
@@ -221,7 +221,7 @@ class AugmentationFigure(FlowFigure):
     has_table = True
 
     classes: Annotated[list[str], Field(min_length=1)]
-    """names or indices of classes"""
+    """names of classes, or their indices as strings"""
     images_per_class: PositiveInt = 1
     variants: PositiveInt = 3
 

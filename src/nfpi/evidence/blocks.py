@@ -56,7 +56,10 @@ def find_blocks(path: Path) -> list[Block]:
         if is_code:
             continue
         if _ANY_BEGIN.match(line.strip()):
-            if begin >= 0 or _BEGIN.fullmatch(line.strip()) is None:
+            if begin >= 0:
+                expected = f"<!-- end --> of the block that begins at line {begin + 1}"
+                raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
+            if _BEGIN.fullmatch(line.strip()) is None:
                 expected = "<!-- evidence: PRESET/TABLE --> or <!-- evidence: PRESET/TABLE short -->, with <!-- end -->"
                 raise EvidenceError(f"{path}:{index + 1}: expected {expected}, received {line.strip()}")
             begin = index
@@ -79,15 +82,16 @@ def render_block(block: Block, read: Callable[[str], RebuiltResults]) -> str:
         read: function that reads the evidence of a preset.
 
     Raises:
-        EvidenceError: unknown table.
+        EvidenceError: unknown table, or claims of a preset without claims.
     """
     preset, _, name = block.name.partition("/")
     evidence = read(preset)
     tables = evidence.config.tables
-    if name == CLAIMS and not block.is_short:
+    has_claims = bool(evidence.config.claims) and not block.is_short
+    if name == CLAIMS and has_claims:
         return claims_to_markdown(evidence.judge_claims()).strip("\n")
     if name not in tables:
-        known = ", ".join([*tables, *([CLAIMS] if evidence.config.claims and not block.is_short else [])])
+        known = ", ".join([*tables, *([CLAIMS] if has_claims else [])])
         where = f"{block.path}:{block.begin + 1}"
         raise EvidenceError(f"{where}: expected a table of the evidence of {preset} ({known}), received '{name}'")
     frame = evidence.make_table(name)

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from nfpi.config import NOT_AFFECTING_RESULTS
+from pydantic import ValidationError
+
+from nfpi.config import NOT_AFFECTING_RESULTS, explain
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
@@ -77,7 +79,7 @@ def gather_evidence(
 
     Raises:
         EvidenceError: there are no runs, a run is damaged or has other settings, runs of one data set were made from
-            different images, or the evidence is damaged.
+            different images, or the evidence is damaged, or has a table, figure or claim that does not fit `stored`.
         FormatError: settings.json of the evidence is of another version.
         MetricsError: predictions are damaged.
         OSError: a file cannot be read or written.
@@ -166,8 +168,8 @@ def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
         other = first.setdefault((item.run.dataset, config.splits_of(item.run.dataset, item.run.seed)), item)
         if item.data != other.data:
             raise EvidenceError(
-                f"{item.folder}: expected the same data set as {other.folder}, received what was made from another "
-                "one; `snakemake all` with its seed makes the older of the two again"
+                f"{item.folder}: expected the same data set as {other.folder}, received another one; `snakemake all` "
+                "makes the older run again, if its seed is in `seeds`"
             )
 
 
@@ -190,7 +192,7 @@ def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -
             key = f"training.{name}"
             if name in ignored or (key not in recorded and info.exclude_if is None):
                 continue
-            # an added setting is left out, here and in the record, where it has its default
+            # a setting that was added later is serialised, here and in the record, only if it differs from its default
             expected = present.get(name, info.default)
             received = json.loads(recorded[key]) if key in recorded else info.default
             if received != expected:
@@ -240,7 +242,18 @@ def _collect_outcome(item: RecordedRun) -> dict[str, object]:
 
 
 def _merge_settings(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
-    """Return the new settings, with the tables, figures and claims of the existing evidence that they lack."""
+    """Return the new settings, with the tables, figures and claims of the existing evidence that they lack.
+
+    Raises:
+        EvidenceError: the new settings lack what one of these refers to, such as the prior of a table.
+    """
     earlier, later = read_settings(output).config.model_dump(), stored.config.model_dump()
     extended = {name: earlier[name] | later[name] for name in ("tables", "figures", "claims") if name in later}
-    return replace(stored, config=Config.model_validate(later | extended | {"seeds": list(seeds)}))
+    try:
+        config = Config.model_validate(later | extended | {"seeds": list(seeds)})
+    except ValidationError as error:
+        raise EvidenceError(
+            f"{output}: expected tables, figures and claims that fit the new settings, received {explain(error)}; "
+            "another --output keeps both"
+        ) from None
+    return replace(stored, config=config)

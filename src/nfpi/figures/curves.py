@@ -92,7 +92,7 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
 def write_curves(root: Path) -> list[Path]:
     """Draw the curves of all flows and classifiers in a folder of results, beside their logs.
 
-    Curves newer than their log are kept. Pictures of diverged runs say so.
+    Curves newer than their log and metrics.json are kept. Pictures of diverged runs say so.
 
     Args:
         root: results/{preset}, or a folder in it.
@@ -103,7 +103,7 @@ def write_curves(root: Path) -> list[Path]:
     Raises:
         OSError: a picture cannot be written.
     """
-    outdated = (log for log in find_logs(root) if not _is_newer(log.with_name(CURVES), log))
+    outdated = (log for log in find_logs(root) if not _is_current(log.with_name(CURVES), log))
     return [_write_picture(log, "/ ".join(log.parent.relative_to(root).parts)) for log in outdated]
 
 
@@ -163,5 +163,8 @@ def _count_initial_epochs(log: pd.DataFrame) -> int:
     return int(log["seconds"].isna().cumprod().sum())
 
 
-def _is_newer(picture: Path, log: Path) -> bool:
-    return picture.is_file() and picture.stat().st_mtime_ns >= log.stat().st_mtime_ns
+def _is_current(picture: Path, log: Path) -> bool:
+    """Return whether a picture is not older than the files it shows: the log, and the divergence in metrics.json."""
+    record = log.with_name(METRICS_FILE)  # of a flow, written by a later stage than the log
+    sources = [log, record] if record.is_file() else [log]
+    return picture.is_file() and picture.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in sources)

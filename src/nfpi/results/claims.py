@@ -63,7 +63,8 @@ COLUMNS = {
 have a value, or one for McNemar's test of an accuracy. `first_value`, `second_value` and `difference` (first − second,
 in the metric's unit) are means over these seeds.
 `p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
-`seeds_needed` is given for inconclusive verdicts, unless no number of seeds suffices.
+`seeds_needed` is given for inconclusive verdicts, unless no number of seeds suffices, the standard deviation over seeds
+is unknown, or only diverged runs make the comparison inconclusive.
 `split_ratio` is the number of test images per training image if the seeds' splits overlap, by which the paired t test
 is corrected; 0: it is not corrected.
 """

@@ -76,8 +76,8 @@ def table_to_markdown(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Escape the text of a cell."""
-    return re.sub(r"([\\|*`<\[\]])", r"\\\1", text)
+    """Escape the text of a cell; line breaks, which would end the row, become spaces."""
+    return re.sub(r"([\\|*`<\[\]])", r"\\\1", " ".join(text.splitlines()))
 
 
 def _format_heading(column: Column) -> str:

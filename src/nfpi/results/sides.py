@@ -11,7 +11,7 @@ import pandas as pd
 
 from nfpi.config.claims import DIVERGENCE, ComparedRow, name_of
 from nfpi.config.experiments import TableSettings
-from nfpi.config.metrics import METRICS, VALIDATION_PREFIX, metric
+from nfpi.config.metrics import METRICS, VALIDATION_PREFIX, find_registered_name, metric
 from nfpi.results.predictions import Predictions
 from nfpi.results.rows import TableRow
 from nfpi.results.summaries import Score, TableError, choose_best, select_values, split_by_outcome
@@ -149,12 +149,22 @@ def _choose_by_validation(
 
     λ is chosen by the compared metric on the validation split, or if there is none, by that of the table.
     """
-    chosen_by, is_of_table = f"{VALIDATION_PREFIX}{name}", False
-    if chosen_by not in METRICS:
-        chosen_by, is_of_table = candidates[0][1]["chosen_by"], True  # the same for all λ of an experiment
+    first, line_of_first = candidates[0]
+    of_metric = _find_validation_metric(name, first)
+    chosen_by = of_metric or line_of_first["chosen_by"]  # the same for all λ of an experiment
     scores = []
     for row, line in candidates:
         measured, diverged, finished = split_by_outcome(evidence.metrics, row)
-        mean = line["validation"] if is_of_table else select_values(finished, chosen_by)["value"].mean()
+        mean = line["validation"] if of_metric is None else select_values(finished, of_metric)["value"].mean()
         scores.append(Score(float(mean), len(diverged), measured["seed"].nunique()))
     return choose_best(scores, higher_is_better=metric(chosen_by).higher_is_better)
+
+
+def _find_validation_metric(name: str, row: TableRow) -> str | None:
+    """Return the metric that is `name` on the validation split; None if a row has none, or it cannot rank λ."""
+    on_validation = f"{VALIDATION_PREFIX}{name}"
+    if find_registered_name(on_validation) not in METRICS:
+        return None
+    if on_validation not in METRICS and row.is_trained_on_real_images:
+        return None  # computed metrics have validation values for flows only
+    return on_validation if metric(on_validation).higher_is_better is not None else None

@@ -39,7 +39,7 @@ def require_allocated_gpu(devices: int = 1) -> None:
     """Check that torch can use the GPU allocated to this process; no-op without such a GPU.
 
     A GPU counts as allocated if SLURM or CUDA_VISIBLE_DEVICES names one, if NVIDIA's driver finds one outside SLURM, or
-    if `NFPI_DEVICE=cuda` requires one. Builds of torch for AMD's GPUs are not checked.
+    if `NFPI_DEVICE=cuda` requires one. The kernels of builds of torch for AMD's GPUs are not checked.
 
     Args:
         devices: number of GPUs that the processes of this run use; torch must have kernels for each of them.

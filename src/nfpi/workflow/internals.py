@@ -42,7 +42,8 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
     elif workflow.resource_settings.nodes is not None and workflow.config_settings.configfiles:
         raise ConfigError(
             "--configfile replaces the settings of the profile: give both, as in --configfile slurm/settings.yaml "
-            "mine.yaml, or use --config preset=mine.yaml (to ignore the profile's settings, add cluster: {} to it)"
+            "mine.yaml, or use --config preset=mine.yaml (to ignore the profile's settings, add cluster: {} to your "
+            "file)"
         )
 
 
@@ -52,7 +53,7 @@ def list_rules(workflow: Any) -> list[str]:
 
 
 def find_rules_with_jobs(workflow: Any) -> dict[str, str]:
-    """Return, for each rule that runs a command, the stem of the files that its times are in, or its name if none."""
+    """Return, for each rule that runs a command, the stem of its benchmark files, or its name if it has none."""
     return {
         rule.name: Path(str(rule.benchmark)).stem if rule.benchmark else rule.name
         for rule in workflow.rules

@@ -45,13 +45,15 @@ class Jobs:
         return count_job_threads(self._get_resources(name), self.plan.config.cluster)
 
     def devices(self, name: JobName) -> Callable[[Wildcards, int], int]:
-        """Return a params function for a job's number of devices (reruns nothing: `params.UncomparedParam`)."""
+        """Return a params function for a job's number of devices (not compared: `params.UncomparedParam`)."""
         return lambda wildcards, threads: max(1, self._get_resources(name).gpu)
 
     def resources(
         self, name: JobName, gpu: int | None = None, runtime: int | None = None
     ) -> dict[str, Callable[[Wildcards, int], int | str]]:
-        """Return the resources of a job except threads, as functions of the attempt: retries get more time and memory.
+        """Return the resources of a job except threads, as functions of the attempt.
+
+        Retries of a job that cannot resume get more time and memory.
 
         Args:
             name: key in `resources:`.

@@ -13,7 +13,9 @@ COSTS = "costs"
 
 
 def show_results(logger: logging.Logger, targets: Targets, requested: Collection[str]) -> None:
-    """Print the requested tables and verdicts, and the paths of their files and figures.
+    """Print the requested tables and verdicts, and the paths of their files and figures, if they exist.
+
+    A call with `--until` or `--omit-from` does not make all of them.
 
     Args:
         logger: Snakemake's logger.
@@ -32,21 +34,23 @@ def show_results(logger: logging.Logger, targets: Targets, requested: Collection
     for name in chosen:
         if name in config.tables:
             files = targets.table(name)
-            lines += ["", *_read_text(files["markdown"]).rstrip().splitlines()]
-            paths.append(("table", f"{files['markdown']} (and .csv, .tex, .html)"))
+            if Path(files["markdown"]).is_file():
+                lines += ["", *_read_text(files["markdown"]).rstrip().splitlines()]
+                paths.append(("table", f"{files['markdown']} (and .csv, .tex, .html)"))
             figures += config.list_table_figures(name)
-    if CLAIMS in chosen:
-        files = targets.claims()
+    files = targets.claims()
+    if CLAIMS in chosen and Path(files["markdown"]).is_file():
         lines += ["", *_read_text(files["markdown"]).rstrip().splitlines()]
         paths += [("claims", f"{files['markdown']} (and .csv, .tex, .html)"), ("figure", files["png"])]
     for figure in dict.fromkeys(figures):
-        paths += [("figure", file) for file in targets.figure(figure).values() if file.endswith(".png")]
+        files = targets.figure(figure)
+        paths += [("figure", file) for file in files.values() if file.endswith(".png") and Path(file).is_file()]
     if paths:
         logger.info("\n".join([*lines, "", *(f"{kind + ':':8}{path}" for kind, path in paths)]))
 
 
 def _read_text(path: str) -> str:
-    """Read a file; empty if it is missing."""
+    """Read a file; empty if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError:

@@ -63,7 +63,7 @@ class TestClassifier(Stage):
     """Test the classifier that is best on validation.
 
     Chooses the classifier by its accuracy on the validation split, and tests it once. Reports CNN-Acc if it was trained
-    on generated images, else top-1 and top-5 accuracy, also on ImageNet-ReaL labels if the data set has them.
+    on generated images, else top-1 and top-5 accuracy, with --real-labels also on the ImageNet-ReaL labels.
     """
 
     __test__: ClassVar[bool] = False  # keeps pytest from collecting it
