@@ -1,6 +1,7 @@
 """Check what `.ci/run` made of preset demo: `python .ci/check_results.py FULL SHORT`, two folders `results/demo`.
 
-FULL holds Tables 2 and 7, trained as the preset says; SHORT holds all tables and figures, trained for a few epochs.
+FULL holds Tables 2 and 7, the latter without classifiers, trained as the preset says; SHORT holds all tables and
+figures, trained for a few epochs.
 """
 
 import sys
