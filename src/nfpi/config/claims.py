@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from nfpi.config.base import ALL_INHERITED, NULLABLE_BLOCKS, Name, NonNegativeFloat, NonNegativeInt, Settings, suggest
 from nfpi.config.experiments import Experiment, MetricName, Table
-from nfpi.config.metrics import ACCURACIES, GENERATED_PREFIX, METRICS, VALIDATION_PREFIX
+from nfpi.config.metrics import ACCURACIES
+from nfpi.config.metrics import metric as find_metric
 
 Choice = Literal["best", "inner_best", "min", "max"]
 """Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
@@ -25,9 +26,6 @@ over seeds."""
 
 DIVERGENCE = "divergence"
 """Metric: percentage of the seeds whose run diverged; derived from all seeds, not recorded by a run."""
-
-_OF_REAL_IMAGES = ("top1", "top5", "real_top1", "real_top5", "validation_top1")
-"""Metrics that are recorded only for classifiers trained on real images."""
 
 
 class ExperimentIdentity(Protocol):
@@ -345,23 +343,14 @@ def _check_weight(row: ComparedRow, weights: list[float]) -> None:
 
 
 def _check_metric(metric: str, experiment: Experiment) -> None:
-    if metric.startswith(("cnn_", "validation_cnn_")) and experiment.classifier is None:
+    model = find_metric(metric).model
+    if model == "generated" and experiment.classifier is None:
         raise ValueError(f"metric {metric} needs a classifier, the experiment has none")
     # Config checks that exactly these experiments have a classifier with `train_on: real`
     on_real = experiment.classifier is not None and (experiment.prior is None or experiment.uses_variants)
-    if on_real and not _is_of_real_images(metric):
+    if on_real and model not in ("real", None):
         raise ValueError(f"metric: expected one of classifiers trained on real images, such as top1, received {metric}")
-    if metric in _OF_REAL_IMAGES and not on_real:
+    if model == "real" and not on_real:
         raise ValueError(
             f"metric: expected one of flows or of classifiers trained on generated images, received {metric}"
         )
-
-
-def _is_of_real_images(metric: str) -> bool:
-    """Return whether a metric is recorded for classifiers trained on real images."""
-    if metric in (*_OF_REAL_IMAGES, DIVERGENCE):
-        return True
-    if metric.startswith((GENERATED_PREFIX, VALIDATION_PREFIX)):
-        return False
-    # the other built-in metrics that no function computes are of flows
-    return METRICS[metric].builder is not None or METRICS[metric].extension is not None

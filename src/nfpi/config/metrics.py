@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nfpi.config.base import ConfigError, Settings, suggest
 from nfpi.config.registry import Registry
@@ -37,9 +37,13 @@ METRICS = Registry("metric", "register_metric", ("log_prob", "labels"))
 Traits: the attributes of :class:`Metric`."""
 
 
+MeasuredModel = Literal["flow", "generated", "real"]
+"""The model that a metric is of: a flow, or a classifier trained on generated or on real images."""
+
+
 @dataclass(frozen=True)
 class Metric:
-    """Presentation of a metric.
+    """What a metric measures, and how it is shown.
 
     Attributes:
         name: name of its column.
@@ -49,6 +53,8 @@ class Metric:
         decimals: maximum number of decimals in a table.
         is_share: whether it is a percentage of the test images, like an accuracy; a single value then has a binomial
             confidence interval.
+        model: the only kind of model that has it; None: computed for each kind, or recorded by the user's code.
+        meaning: what it measures, without its label and a full stop; empty: not explained.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Metric:
     higher_is_better: bool | None = None
     decimals: int = 1
     is_share: bool = False
+    model: MeasuredModel | None = None
+    meaning: str = ""
 
     @property
     def is_time(self) -> bool:
@@ -82,8 +90,8 @@ def metric(name: str) -> Metric:
     if base == name:
         return Metric(name, **traits)
     if name.startswith(GENERATED_PREFIX):
-        return Metric(name, **traits | {"label": f"CNN {traits['label']}"})
-    return Metric(name, **traits | {"label": f"Validation {traits['label']}", "is_share": False})
+        return Metric(name, **traits | {"label": f"CNN {traits['label']}", "model": "generated"})
+    return Metric(name, **traits | {"label": f"Validation {traits['label']}", "is_share": False, "model": "flow"})
 
 
 def find_registered_name(name: str) -> str:
@@ -110,6 +118,8 @@ def register_metric(
     higher_is_better: bool | None = None,
     decimals: int = 1,
     is_share: bool = False,
+    meaning: str = "",
+    model: MeasuredModel | None = None,
 ) -> Any:
     """Register a metric.
 
@@ -122,7 +132,8 @@ def register_metric(
 
     The function receives log p(x | y) of a flow or the log-softmax of a classifier, (N, K), and the labels, (N,), of
     the test split and, for a flow, of the validation split. `is_share` marks a percentage of the test images, for which
-    tables show a 95 % interval.
+    tables show a 95 % interval, and `meaning` explains the metric on the page of the results. `model` is for metrics
+    that a stage records for one kind of model.
 
     Raises:
         ConfigError: the name is taken, or has another meaning in tables; or the function has other arguments.
@@ -142,6 +153,8 @@ def register_metric(
         "higher_is_better": higher_is_better,
         "decimals": decimals,
         "is_share": is_share,
+        "model": model,
+        "meaning": meaning,
     }
     METRICS.register(name, Settings, function, **traits)
 
@@ -157,33 +170,144 @@ def register_metric(
 
 
 # metrics of a flow
-register_metric("nf_acc", label="NF-Acc", unit="%", higher_is_better=True, is_share=True)
-register_metric("nf_top5", label="NF top-5", unit="%", higher_is_better=True, is_share=True)
-register_metric("bits_per_dim", label="bits/dim", higher_is_better=False, decimals=3)
-register_metric("validation_nf_acc", label="Validation NF-Acc", unit="%", higher_is_better=True)
-register_metric("validation_nf_top5", label="Validation NF top-5", unit="%", higher_is_better=True)
-register_metric("validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3)
-register_metric("parameters", label="Parameters", unit="M", decimals=2)
-register_metric("hours", label="Training", unit="h", higher_is_better=False, decimals=2)
-register_metric("seconds_per_epoch", label="Epoch", unit="s", higher_is_better=False, decimals=2)
-register_metric("seconds_per_1000_samples", label="1000 samples", unit="s", higher_is_better=False, decimals=2)
+register_metric(
+    "nf_acc",
+    label="NF-Acc",
+    unit="%",
+    higher_is_better=True,
+    is_share=True,
+    model="flow",
+    meaning="share of test images whose class has the largest log p(x | y) under the flow",
+)
+register_metric(
+    "nf_top5",
+    label="NF top-5",
+    unit="%",
+    higher_is_better=True,
+    is_share=True,
+    model="flow",
+    meaning="share of test images whose class is among the five with the largest log p(x | y)",
+)
+register_metric(
+    "bits_per_dim",
+    label="bits/dim",
+    higher_is_better=False,
+    decimals=3,
+    model="flow",
+    meaning="−log₂ p(x | y) per dimension, with y the class of the image",
+)
+register_metric("validation_nf_acc", label="Validation NF-Acc", unit="%", higher_is_better=True, model="flow")
+register_metric("validation_nf_top5", label="Validation NF top-5", unit="%", higher_is_better=True, model="flow")
+register_metric(
+    "validation_bits_per_dim", label="Validation bits/dim", higher_is_better=False, decimals=3, model="flow"
+)
+register_metric(
+    "parameters",
+    label="Parameters",
+    unit="M",
+    decimals=2,
+    model="flow",
+    meaning="number of parameters of the flow, in millions",
+)
+register_metric(
+    "hours",
+    label="Training",
+    unit="h",
+    higher_is_better=False,
+    decimals=2,
+    model="flow",
+    meaning="hours of training after the fit of the prior, without validation",
+)
+register_metric(
+    "seconds_per_epoch",
+    label="Epoch",
+    unit="s",
+    higher_is_better=False,
+    decimals=2,
+    model="flow",
+    meaning="median time of an epoch",
+)
+register_metric(
+    "seconds_per_1000_samples",
+    label="1000 samples",
+    unit="s",
+    higher_is_better=False,
+    decimals=2,
+    model="flow",
+    meaning="time to draw 1000 images",
+)
+register_metric(
+    "fit_iterations",
+    label="Iterations of the fit",
+    higher_is_better=False,
+    model="flow",
+    meaning="iterations of the fixed-point iteration",
+)
 # metrics of a classifier trained on generated images
-register_metric("cnn_acc", label="CNN-Acc", unit="%", higher_is_better=True, is_share=True)
-register_metric("validation_cnn_acc", label="Validation CNN-Acc", unit="%", higher_is_better=True)
-register_metric("temperature", label="T", decimals=2)
+register_metric(
+    "cnn_acc",
+    label="CNN-Acc",
+    unit="%",
+    higher_is_better=True,
+    is_share=True,
+    model="generated",
+    meaning="accuracy, on test images, of a classifier trained only on images generated by the flow",
+)
+register_metric("validation_cnn_acc", label="Validation CNN-Acc", unit="%", higher_is_better=True, model="generated")
+register_metric(
+    "temperature",
+    label="T",
+    decimals=2,
+    model="generated",
+    meaning="temperature of the samples, z = μ + T Σ^½ ε",
+)
 # metrics of a classifier trained on real images
-register_metric("top1", label="Top-1", unit="%", higher_is_better=True, is_share=True)
-register_metric("top5", label="Top-5", unit="%", higher_is_better=True, is_share=True)
-register_metric("real_top1", label="ReaL top-1", unit="%", higher_is_better=True)
-register_metric("real_top5", label="ReaL top-5", unit="%", higher_is_better=True)
-register_metric("validation_top1", label="Validation top-1", unit="%", higher_is_better=True)
-# metrics of the fit of the class Gaussians
-register_metric("fit_iterations", label="Iterations of the fit", higher_is_better=False)
+register_metric(
+    "top1",
+    label="Top-1",
+    unit="%",
+    higher_is_better=True,
+    is_share=True,
+    model="real",
+    meaning="accuracy of a classifier trained on real images",
+)
+register_metric(
+    "top5",
+    label="Top-5",
+    unit="%",
+    higher_is_better=True,
+    is_share=True,
+    model="real",
+    meaning="share of images whose class is among the five most probable ones",
+)
+register_metric(
+    "real_top1",
+    label="ReaL top-1",
+    unit="%",
+    higher_is_better=True,
+    model="real",
+    meaning="accuracy on the labels of ImageNet-ReaL",
+)
+register_metric(
+    "real_top5",
+    label="ReaL top-5",
+    unit="%",
+    higher_is_better=True,
+    model="real",
+    meaning="top-5 accuracy on the labels of ImageNet-ReaL",
+)
+register_metric("validation_top1", label="Validation top-1", unit="%", higher_is_better=True, model="real")
 # derived from the seeds of a row, for claims (nfpi.config.claims); not recorded by a run
 register_metric("divergence", label="Diverged", unit="%", higher_is_better=False, decimals=0)
 # computed from the predictions of flows and of both kinds of classifiers
 register_metric(
-    "ece", "nfpi.results.measures:expected_calibration_error", label="ECE", unit="%", higher_is_better=False, decimals=2
+    "ece",
+    "nfpi.results.measures:expected_calibration_error",
+    label="ECE",
+    unit="%",
+    higher_is_better=False,
+    decimals=2,
+    meaning="expected calibration error",
 )
 register_metric(
     "worst_class_acc",
@@ -191,4 +315,5 @@ register_metric(
     label="Worst class",
     unit="%",
     higher_is_better=True,
+    meaning="lowest accuracy of a class",
 )
