@@ -45,11 +45,13 @@ from nfpi.workflow.internals import (
     list_requested_targets,
     list_rules,
     log_in_utf_8,
+    name_given_settings,
     prepare_submission,
     use_this_machine,
 )
 from nfpi.workflow.page import write_page_at_end
 from nfpi.workflow.plan import shorten_path
+from nfpi.workflow.preset_file import check_preset_file, note_preset_file
 from nfpi.workflow.provenance import check_provenance, note_provenance
 from nfpi.workflow.records import record_planned_runs, record_settings
 from nfpi.workflow.terminal import announce
@@ -59,7 +61,9 @@ ROOT = Path(workflow.basedir)
 # Without the directive `configfile`, `config` contains only what the user gave by --config and --configfile, which
 # overrides config.yaml and the preset.
 try:
-    plan = Plan(resolve(ROOT / "config.yaml", ROOT / "presets", config))
+    plan = Plan(
+        resolve(ROOT / "config.yaml", ROOT / "presets", config, overrides_name=name_given_settings(workflow))
+    )
 except ConfigError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -69,6 +73,7 @@ if older is not None:
 
 if workflow.is_main_process:
     try:
+        check_preset_file(plan)
         warning = check_provenance(plan)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
@@ -123,6 +128,7 @@ onstart:
         lock_results(plan.layout.root)
     except LockedError as error:
         raise WorkflowError(str(error)) from None
+    note_preset_file(plan)
     note_provenance(plan, remembered=workflow.touch and workflow.dag_settings.forceall)
     record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)

@@ -25,8 +25,8 @@ class MarginLearner(PriorLearner):
 
     def __init__(self, initial: GaussianPrior, weight: float, settings: Margin) -> None:
         super().__init__()
-        self.mean = nn.Parameter(initial.mean.clone())
-        self.register_buffer("variance", initial.variance.clone())
+        self.mean = nn.Parameter(initial.mean)
+        self.register_buffer("variance", initial.variance)
         self.weight, self.margin = weight, settings.margin
         self.optimizer = torch.optim.Adam([self.mean], lr=settings.learning_rate)
 
@@ -35,5 +35,5 @@ class MarginLearner(PriorLearner):
         return GaussianPrior(self.mean, self.variance)
 
     def repulsion(self, prior: GaussianPrior) -> Tensor:
-        """Compute λ times the mean of max(0, 1 − ‖μ_i − μ_j‖ / margin)² over the pairs of classes."""
-        return self.weight * (1 - torch.pdist(prior.mean) / self.margin).relu().square().mean()
+        """Compute λ times the sum of max(0, 1 − ‖μ_i − μ_j‖ / margin)² over the pairs of classes."""
+        return self.weight * (1 - torch.pdist(prior.mean) / self.margin).relu().square().sum()

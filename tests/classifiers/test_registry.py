@@ -302,10 +302,46 @@ def test_loading_names_the_file_and_the_first_difference():
 @pytest.mark.parametrize("classes", [3, 7])
 def test_weights_that_lack_parameters_of_the_model_are_refused(classes, tmp_path):
     """timm accepts them silently if the number of classes differs, and then the parameters stay random."""
-    prefixed = {f"module.{name}": value for name, value in build("eva02").state_dict().items()}
-    save_file(prefixed, tmp_path / "w.safetensors")
+    others = {f"other_{name}": value for name, value in build("eva02").state_dict().items()}
+    save_file(others, tmp_path / "w.safetensors")
     with pytest.raises(FormatError, match=r"w.safetensors: expected the weights of this classifier.*missing cls_token"):
         build("eva02", classes=classes, weights=tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "prefix", "first"),
+    [
+        ("eva02", "module.", "cls_token"),
+        ("eva02", "module.visual.trunk.", "cls_token"),
+        ("swin", "module.", "patch_embed.proj.weight"),
+        ("resnet18", "backbone.", "conv1.weight"),
+    ],
+)
+def test_a_prefix_of_the_names_of_weights_is_named(model, prefix, first, tmp_path):
+    prefixed = {f"{prefix}{name}": value for name, value in build(model).state_dict().items()}
+    save_file(prefixed | {f"text.{first}": torch.zeros(1), "scale": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(FormatError) as error:
+        build(model, weights=tmp_path / "w.safetensors")
+    reason = f"expected {first}, received {prefix}{first}: remove the prefix '{prefix}' of its names"
+    expected = f"{tmp_path / 'w.safetensors'}: expected the weights of this classifier, received others ({reason})"
+    assert str(error.value) == expected
+
+
+def test_the_prefix_of_the_image_tower_of_clip_is_removed_and_named(tmp_path):
+    """Published towers have further layers; their `head` is a projection, not a layer of classes."""
+    path, network = tmp_path / "w.safetensors", build("eva02")
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    tower = {f"visual.trunk.{name}": value for name, value in network.state_dict().items()}
+    save_file(tower, path)
+    loaded = build("eva02", classes=7, weights=path)
+    assert torch.equal(loaded.blocks[1].mlp.fc2.weight, network.blocks[1].mlp.fc2.weight)
+    with pytest.raises(FormatError, match=r"expected head\.weight, received visual\.trunk\.head\.weight$"):
+        build("eva02", weights=path, epochs=0)
+    save_file(tower | {"visual.trunk.blocks.0.attn.norm.weight": torch.ones(16)}, path)
+    with pytest.raises(FormatError) as error:
+        build("eva02", classes=7, weights=path)
+    assert "unexpected blocks.0.attn.norm.weight, after removal of the prefix 'visual.trunk.'" in str(error.value)
 
 
 def test_weights_of_a_deeper_model_are_refused(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nfpi.config import ConfigError, FixedPointSettings, TrainingConfig
+from nfpi.config import ConfigError, FixedPointSettings, TrainingConfig, resolve
 from nfpi.runs import Layout, Run
 
 # ---- what is laid over what ---------------------------------------------------------------------------------
@@ -400,11 +400,11 @@ FAULTS = {
     ),
     "unknown key in an override": (
         {"datasets": {"digits": {"overrides": {"classifiers": {"resnet18": {"epohcs": 3}}}}}},
-        "preset small: datasets.digits.overrides: unknown key 'classifiers.resnet18.epohcs' (did you mean 'epochs'?)",
+        ": datasets.digits.overrides: unknown key 'classifiers.resnet18.epohcs' (did you mean 'epochs'?)",
     ),
     "override out of range": (
         {"datasets": {"digits": {}, "other": {"overrides": {"training": {"fit_after_epochs": 900}}}}},
-        "preset small: datasets.other.overrides: training: fit_after_epochs must be smaller than epochs",
+        ": datasets.other.overrides: training: fit_after_epochs must be smaller than epochs",
     ),
 }
 
@@ -417,8 +417,38 @@ def test_a_fault_is_one_line_that_names_the_key(project, monkeypatch, changes, m
     with pytest.raises(ConfigError) as error:
         project.resolve(**arguments)
     assert message in str(error.value)
+    if not changes.keys() & {"preset", "results"}:  # these are not settings of a preset
+        assert str(error.value).startswith("--config: " if by_the_user else "preset small: ")
     assert "\n" not in str(error.value)
     assert "pydantic" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "where"),
+    [
+        ({"training": {"epochs": 0}}, {"seeds": [3]}, "preset small: training.epochs: "),
+        ({"training": {"epochs": 0}}, {"training": {"epochs": -1}}, "--config: training.epochs: "),
+        ({"training": {"epochs": 0}}, {"seeds": []}, "--config: seeds: "),  # both have a fault
+        ({"training": {"epochs": 0}}, {"training": {"epochs": 1}, "seeds": []}, "--config: seeds: "),
+        ({"training": {"epochs": 9, "fit_after_epochs": 5}}, {"training": {"epochs": 5}}, "--config: training: fit_"),
+        ({"flows": {"x": {"kind": "zzz"}}}, {"flows": {"new": {}}}, "preset small: flows.x.kind: unknown "),
+        ({"tables": experiment(prior="zzz")}, {"priors": {"new": {}}}, "preset small: tables.table2: unknown prior"),
+        ({"extensions": 3}, {"seeds": [3]}, "preset small: extensions: "),
+        ({}, {"extensions": 3}, "--config: extensions: "),
+        ({}, {"datasets": {"digits": {"overrides": {"training": {"epochs": 0}}}}}, "--config: datasets.digits.over"),
+    ],
+)
+def test_a_fault_is_of_the_preset_if_it_is_there_without_the_users_settings(project, preset, overrides, where):
+    with pytest.raises(ConfigError, match=f"^{re.escape(where)}"):
+        project.resolve(overrides, presets={"small": preset})
+
+
+def test_the_options_that_gave_a_fault_are_named(project):
+    arguments = {"overrides": {"seeds": []}, "overrides_name": "--configfile mine.yaml"}
+    config = project.write("config.yaml", {"preset": "small"})
+    project.write("presets/small.yaml", {})
+    with pytest.raises(ConfigError, match=r"^--configfile mine\.yaml: seeds: "):
+        resolve(config, project.folder / "presets", **arguments)
 
 
 def test_a_fault_of_a_preset_that_was_not_chosen_does_not_matter(project):
@@ -478,7 +508,7 @@ def test_numbers_out_of_range_are_refused(model, values):
 )
 def test_a_seed_that_tables_cannot_hold_is_refused(project, changes, key):
     expected = r"(Input should be less than \d+|expected a whole number from 0 to 2³² − 1, or per_seed)"
-    with pytest.raises(ConfigError, match=rf"^preset small: {key}: {expected}, received \d+$"):
+    with pytest.raises(ConfigError, match=rf"^--config: {key}: {expected}, received \d+$"):
         project.resolve_config(changes)
     assert project.resolve_config({"seeds": [2**63 - 1]}).seeds == [2**63 - 1]
 
@@ -499,10 +529,10 @@ def test_a_refit_is_for_what_is_chosen_already(project):
 
 
 def test_a_choice_where_nothing_is_held_out_is_refused_in_one_line(project):
-    held = r"preset small: tables\.table2: digits has no validation images \(refit\) to select on: expected"
-    with pytest.raises(ConfigError, match=held + " one λ per experiment with best_only, received 2"):
+    held = r": tables\.table2: digits has no validation images \(refit\) to select on: expected"
+    with pytest.raises(ConfigError, match=f"^--config{held} one λ per experiment with best_only, received 2"):
         _refit(project, lambdas=[0, 1e3])
-    with pytest.raises(ConfigError, match=held + r" one generation\.temperatures for its classifier, received 2"):
+    with pytest.raises(ConfigError, match=rf"^preset small{held} one generation\.temperatures for its classifier"):
         _refit(project, temperatures=(0.8, 1.0), lambdas=[1e3])
 
 

@@ -31,6 +31,29 @@ def test_files_and_folders_give_all_their_images(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b", "a/1.PNG", "a/2.png", "a/deeper/3.jpg"]
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path, caplog):
+    save(tmp_path / "elsewhere/deep/1.png", 4, 6)
+    save(tmp_path / "a/2.png", 4, 6)
+    (tmp_path / "a/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/deep/up").symlink_to("..")
+    (tmp_path / "a/again").symlink_to(tmp_path / "a")
+    (tmp_path / "a/broken").symlink_to("nowhere")
+    (tmp_path / "a/itself").symlink_to("itself")
+    found = find_images([tmp_path / "a"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/2.png", "a/linked/deep/1.png"]
+    assert sorted(caplog.messages) == [
+        f"{tmp_path / 'a' / link}: not read: a link to a folder that contains it"
+        for link in ("again", "linked/deep/up")
+    ]
+
+
+def test_a_broken_link_named_as_an_image_is_refused(tmp_path):
+    save(tmp_path / "a/1.png", 4, 6)
+    (tmp_path / "a/2.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"2\.png: expected an image, received one that cannot be read"):
+        read_images(find_images([tmp_path / "a"]), GREY)
+
+
 def test_what_is_no_image_or_folder_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nothing\.png: expected an image or a folder"):
         find_images([tmp_path / "nothing.png"])
@@ -48,6 +71,21 @@ def test_labelled_images_lie_in_folders_called_as_classes(tmp_path):
         DataError, match=r"dog: expected folders named after classes of the model \(bee, cat, sea-gull\)"
     ):
         find_labelled_images(tmp_path, ["bee", "cat", "sea/gull"])
+
+
+def test_class_folders_may_be_links_and_folders_in_them_are_named(tmp_path, caplog):
+    save(tmp_path / "elsewhere/1.png", 4, 6)
+    save(tmp_path / "elsewhere/more/2.png", 4, 6)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/cat").symlink_to(tmp_path / "elsewhere")
+    assert find_labelled_images(tmp_path / "mine", ["bee", "cat"]) == [[], [tmp_path / "mine/cat/1.png"]]
+    assert caplog.messages == [
+        f"{tmp_path / 'mine'}: expected images directly in the class folders, received 1 folder in them, not read: "
+        "cat/more"
+    ]
+    (tmp_path / "mine/bee").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"mine/bee: expected a folder or a link to one, received a broken link"):
+        find_labelled_images(tmp_path / "mine", ["bee", "cat"])
 
 
 def test_images_of_the_models_size_come_as_they_are(tmp_path):

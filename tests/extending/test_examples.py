@@ -1,4 +1,4 @@
-"""The examples, each run from its file to a table on digits: two priors, a backbone, a metric and a classifier."""
+"""The examples: priors, a backbone, a metric and a classifier, each run to a table on digits; and unknown images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from nfpi import ClassConditionalFlow
 from nfpi.priors.files import load_prior
@@ -101,3 +103,28 @@ def test_a_backbone_and_a_classifier_are_rows(results: Path) -> None:
 @pytest.mark.parametrize("example", ["simplex_prior.py", "margin_prior.py"])
 def test_a_prior_takes_forty_lines_at_most(example: str) -> None:
     assert len((ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_unknown_images_are_measured_and_drawn(tmp_path):
+    """This example makes `unknown_images.png` and `walk.png` in docs/images; here with small models of few images."""
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (40, 8, 8, 1), np.uint8), np.arange(40) % 10
+    for name in ("digits", "Fashion-MNIST"):
+        flow = {"kind": "matrix_exponential", "num_flows": [1], "num_blocks": [1], "hidden_channels": [4]}
+        model = ClassConditionalFlow.fit(images, labels, name=name, flow=flow, epochs=1, weight=0, progress=False)
+        model.save_pretrained(tmp_path / "models" / name)
+    for split in ("train", "t10k"):
+        for kind, values in (("images-idx3", (200, 28, 28)), ("labels-idx1", (200,))):
+            array = generator.integers(0, 256, values, np.uint8) if len(values) == 3 else np.arange(200) % 10
+            header = bytes([0, 0, 8, len(values)]) + b"".join(length.to_bytes(4, "big") for length in values)
+            (tmp_path / f"{split}-{kind}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
+    command = [sys.executable, ROOT / "examples/unknown_images.py", "--fashion", tmp_path]
+    command += ["--models", tmp_path / "models", "--output", tmp_path / "out"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr[-4000:]
+    table = pd.read_csv(tmp_path / "out/unknown_images.csv")
+    assert table["model"].value_counts().to_dict() == {"digits": 7, "Fashion-MNIST": 7}
+    assert table["auroc_bits_per_dim"].between(0, 1).all()
+    for name in ("unknown_images.png", "walk.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert picture.width > 1000

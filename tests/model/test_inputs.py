@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nfpi.model.inputs import check_images, check_labels, check_latents, check_temperature
 
@@ -74,6 +75,23 @@ def test_other_images_are_refused_in_one_line(images, known, message):
         check_images(images, known)
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("tensor", [False, True], ids=["array", "tensor"])
+@pytest.mark.parametrize(
+    ("shape", "known"), [((5, 8, 8, 1), COLOUR), ((5, 8, 8), COLOUR), ((5, 8, 8, 3), GREY)], ids=str
+)
+def test_grey_images_for_a_model_of_colour_and_the_reverse_are_refused_with_what_converts_them(shape, known, tensor):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    images = torch.from_numpy(pixels) if tensor else pixels
+    with pytest.raises(ValueError, match=r"; for (grey|colour) images: ") as error:
+        check_images(images, known)
+    given, _, conversion = str(error.value).rpartition(" images: ")
+    assert given.endswith("colour" if shape[3:] == (3,) else "grey")
+    found = check_images(eval(conversion, {"torch": torch, "images": images}), known)
+    files = [Image.fromarray(image.squeeze()).convert("RGB" if known == COLOUR else "L") for image in pixels]
+    expected = np.stack([np.asarray(file) for file in files]).reshape(found.shape)
+    assert np.abs(found.astype(int) - expected).max() <= (known == GREY)
 
 
 @pytest.mark.parametrize(

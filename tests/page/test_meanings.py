@@ -7,12 +7,17 @@ import pytest
 from nfpi.config import METRICS
 from nfpi.config.metrics import register_metric
 from nfpi.page.meanings import explain_metrics
+from nfpi.results.calibration import BINS
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if not name.startswith("validation_")])
 def test_every_metric_that_tables_show_is_explained(name):
     if name != "divergence":  # of claims only
         assert explain_metrics([name]), f"metric '{name}': add its meaning in nfpi/config/metrics.py"
+
+
+def test_the_number_of_bins_is_that_of_the_computation():
+    assert explain_metrics(["ece"]) == [f"ECE: expected calibration error, {BINS} bins."]
 
 
 def test_a_metric_of_the_users_is_explained_if_it_has_a_meaning():

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,13 +17,14 @@ from urllib.parse import unquote
 import pytest
 
 from nfpi.cli import main
-from nfpi.config import resolve
+from nfpi.config import Config, load_extensions, resolve
 from nfpi.data.store import read_image_set
 from nfpi.page.costs import Cost, lay_out_costs
 from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
 from nfpi.page.write import read_page, write_page
 from nfpi.results import recorded
 from nfpi.results.recorded import OUTDATED, find_runs
+from nfpi.results.settings import StoredSettings, write_settings
 from nfpi.runs import Run
 from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
 from nfpi.workflow import Plan
@@ -303,6 +305,44 @@ def test_a_table_has_its_title_without_the_preset(results):
     assert TITLE in text_of(write_page(results.root))
 
 
+def test_a_metric_whose_extension_is_not_loaded_is_named_with_the_option_that_loads_it(results, tmp_path, caplog):
+    """Other extensions that are not loaded, such as priors, leave the page as it is."""
+    file = tmp_path / "brier.py"
+    file.write_text(
+        "from nfpi.results import register_metric\n"
+        "register_metric('brier_of_mine', lambda log_prob, labels: 0.5, label='Brier score', decimals=2)\n"
+    )
+    stored = StoredSettings("mine", Config.model_validate({}), ("brier.py",))
+    write_settings(results.root, stored)
+    page = ["page", str(results.root)]
+    expected = (
+        "brier_of_mine: shown without label and unit, which extensions of the preset define: expected "
+        f"`nfpi --extensions brier.py page {results.root}`, received no brier.py"
+    )
+    assert main(page) == 0
+    text = text_of(results.root / "index.html")
+    assert "Missing or damaged" in text
+    assert expected in text
+    assert expected in caplog.messages
+    caplog.clear()
+    write_settings(results.root, replace(stored, extensions=("brier.py", "prior.py")))
+    try:
+        assert main(["--extensions", str(file), *page]) == 0
+    finally:
+        load_extensions([])
+    text = text_of(results.root / "index.html")
+    assert "Brier score 0.50" in text
+    assert "Missing or damaged" not in text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"extensions": "brier.py"}'])
+def test_a_metric_of_no_extension_of_the_preset_is_shown_by_its_name(results, content):
+    if content is not None:
+        (results.root / "settings.json").write_text(content)
+    assert read_page(results.root).problems == []
+
+
 def test_no_time_is_rounded_to_zero():
     table = lay_out_costs([Cost("train_flow", jobs=2, seconds=90, longest=60, memory=512), Cost("table", 1, 1, 1, 100)])
     assert table.rows == [["train_flow", "2", "1.5", "1.0", "0.5"], ["table", "1", "&lt; 0.1", "&lt; 0.1", "0.1"]]
@@ -322,8 +362,6 @@ def test_a_run_of_unknown_commit_is_not_among_the_commits(results):
 
 
 def test_several_seeds_are_averaged_at_the_head(results):
-    from dataclasses import replace
-
     results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=94.0)
     results.measure(replace(BASELINE, seed=1), nf_acc=82.0, validation_nf_acc=70.0)
     (headline, *_) = read_page(results.root).headlines
@@ -333,8 +371,6 @@ def test_several_seeds_are_averaged_at_the_head(results):
 
 
 def test_runs_of_no_table_are_counted_but_not_averaged_at_the_head(results):
-    from dataclasses import replace
-
     results.measure(replace(FITTED, seed=1), nf_acc=97.0, validation_nf_acc=99.0)
     results.measure(replace(FITTED, weight=5e4), nf_acc=99.0, validation_nf_acc=99.0)
     folders = [run.folder for run in (BASELINE, FITTED, ON_GENERATED_IMAGES, DIVERGED, WITHOUT_FLOW, AUGMENTED)]

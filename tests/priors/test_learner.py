@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,8 +112,27 @@ class Negative(Follower):
         return GaussianPrior(self.centre, -self.spread)
 
 
+class Full(Follower):
+    def forward(self) -> GaussianPrior:
+        return GaussianPrior(self.centre, covariance=torch.eye(4, dtype=torch.float64).repeat(3, 1, 1))
+
+
 class EveryStep(Follower):
     every_epochs = None
+
+
+class Never(Follower):
+    every_epochs = 0
+
+
+class WithoutFit(Follower):
+    fit = PriorLearner.fit
+
+
+class WithForeignParameter(EveryStep):
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(3))])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +141,11 @@ class EveryStep(Follower):
         (lambda initial, *_: initial, "expected a PriorLearner, received GaussianPrior"),
         (Shorter, r"expected \(K, D\) = \(3, 4\), received \(2, 4\)"),
         (Negative, "prior: variance is not positive and finite in class 0"),
+        (Full, "expected diagonal covariances, received full ones"),
         (EveryStep, "expected an optimizer, as every_epochs is None, received none"),
+        (Never, "every_epochs: expected an integer of at least 1 or None, received 0"),
+        (WithoutFit, "expected a method fit, as every_epochs is 1, received none"),
+        (WithForeignParameter, "optimizer: expected parameters of the learner, received another tensor"),
     ],
 )
 def test_an_improper_learner_is_refused_in_one_line(learner: object, message: str) -> None:
@@ -141,10 +166,36 @@ def test_a_method_that_cannot_be_is_refused(name: str, weight: float, message: s
         LearnedMethod(name, weight, PRIORS[name].settings())
 
 
-@pytest.mark.parametrize("missing", ["forward", "fit"])
-def test_a_method_that_is_missing_is_named(statistics: ClassStatistics, missing: str) -> None:
-    class Incomplete(Follower): ...
+def test_a_missing_forward_is_named() -> None:
+    class Incomplete(Follower):
+        forward = PriorLearner.forward
 
-    setattr(Incomplete, missing, getattr(PriorLearner, missing))
-    with pytest.raises(NotImplementedError, match=f"Incomplete: expected a method {missing}"):
-        make(Incomplete).update(statistics, 0.0)
+    with pytest.raises(NotImplementedError, match="Incomplete: expected a method forward"):
+        make(Incomplete)
+
+
+def test_lambda_is_no_setting_of_a_learned_method() -> None:
+    class Weighted(Settings):
+        weight: float = 0.5
+
+    with pytest.raises(ConfigError, match="prior method 'own': expected no setting 'weight'"):
+        register_prior("own", Weighted, learned=True)(Follower)
+
+
+def test_settings_of_a_method_are_json() -> None:
+    class Files(Settings):
+        file: Path = Path("means.csv")
+
+    register_prior("own", Files, learned=True)(Follower)
+    method = LearnedMethod("own", 2.0, Files())
+    assert LearnedMethod.from_json("own", json.loads(json.dumps(method.to_json()))) == method
+
+
+def test_the_loss_of_a_fit_is_a_number(statistics: ClassStatistics) -> None:
+    class WithLoss(Follower):
+        def fit(self, *arguments: object) -> None:
+            self.loss = torch.tensor(2.5)
+
+    learner = make(WithLoss)
+    learner.update(statistics, 0.0)
+    assert type(learner.loss) is float

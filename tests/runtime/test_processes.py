@@ -23,8 +23,8 @@ import nfpi.runtime.devices
 import nfpi.runtime.processes
 from nfpi.cli import main
 from nfpi.config import TrainingConfig
+from nfpi.config.priors import GradientDescentSettings, LearnedMethod
 from nfpi.data.store import ImageSet
-from nfpi.priors import GradientDescentConfig
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.processes import Processes
 from nfpi.runtime.tensors import load_tensors
@@ -38,8 +38,8 @@ TRAINING = {
 }
 LEARNED = {
     "fixed": None,
-    "epoch": GradientDescentConfig(weight=20.0, objective="released"),
-    "step": GradientDescentConfig(weight=20.0, every="step", learning_rate=0.01),
+    "epoch": LearnedMethod("gradient_descent", 20.0, GradientDescentSettings(objective="released")),
+    "step": LearnedMethod("gradient_descent", 20.0, GradientDescentSettings(every="step", learning_rate=0.01)),
 }
 
 
@@ -70,7 +70,7 @@ def as_two(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]
 # ---- numbers ------------------------------------------------------------------------------------------------
 
 
-def trained(images: tuple[ImageSet, ImageSet], learned: GradientDescentConfig | None) -> dict[str, torch.Tensor]:
+def trained(images: tuple[ImageSet, ImageSet], learned: LearnedMethod | None) -> dict[str, torch.Tensor]:
     """All that a start and the training after it leave, in this process, beside which there may be another."""
     device = make_device(devices=2)
     data = TrainingData(*images, TrainingConfig(**TRAINING), device.device, device.processes)

@@ -40,12 +40,36 @@ class ScaledEveryStep(Scaled):
         return -self.weight * self.factor.log()
 
 
+class Shifted(PriorLearner):
+    """Class means with a learned shift, and learned variances, in two groups of the optimizer, in another order."""
+
+    every_epochs = None
+
+    def __init__(self, initial: GaussianPrior, weight: float, settings: Settings) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(initial.mean[:2])
+        self.register_buffer("mean", initial.mean)
+        self.log_variance = nn.Parameter(initial.variance.log())
+        self.shift = nn.Parameter(torch.zeros_like(initial.mean[0]))
+        self.optimizer = torch.optim.Adam(
+            [{"params": [self.shift]}, {"params": [self.log_variance], "lr": 0.02}], lr=0.01
+        )
+
+    def forward(self) -> GaussianPrior:
+        return GaussianPrior(self.mean + self.shift, self.log_variance.exp())
+
+
 class ScaledEverySecondEpoch(Scaled):
     every_epochs = 2
 
     def fit(self, statistics: ClassStatistics, progress: float, nll_range: object = None) -> None:
         self.factor.data *= 1 + progress / 10 + statistics.variance.mean() / 100
         self.loss = self.factor.item()
+
+
+class InPlace(ScaledEverySecondEpoch):
+    def fit(self, *arguments: object) -> None:
+        self.initial.variance.mul_(2)
 
 
 class Diverging(ScaledEverySecondEpoch):
@@ -61,7 +85,7 @@ class NotFinite(ScaledEverySecondEpoch):
 @pytest.fixture(autouse=True)
 def methods() -> Iterator[None]:
     before = dict(PRIORS._variants)
-    for learner in (ScaledEveryStep, ScaledEverySecondEpoch, Diverging, NotFinite):
+    for learner in (ScaledEveryStep, Shifted, ScaledEverySecondEpoch, InPlace, Diverging, NotFinite):
         register_prior(learner.__name__, learned=True)(learner)
     yield
     PRIORS._variants = before
@@ -83,6 +107,28 @@ def test_a_resumed_training_equals_one_that_was_not_cut(make_data, device, tmp_p
     assert abs(state.learner.factor.item() - 1) > 1e-3
     assert state.learner.steps == (16 if learner is ScaledEveryStep else 2)
     assert_equal_states(state, train_in_one_go(data, device, learned))
+
+
+@pytest.mark.parametrize("made", [5, 8])
+def test_moments_are_those_of_their_parameters_in_any_order(make_data, device, tmp_path, cut, made):
+    data, learned = make_data(), choose(Shifted)
+    begun, again = start(data, device), start(data, device)
+    arguments = (continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
+    cut(made, *arguments, learned=learned)
+    state = continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data), learned=learned)
+    assert 0.01 < state.learner.shift.abs().max() < 0.09
+    assert (state.learner.log_variance - again.prior.variance.log()).abs().max() > 0.05
+    assert torch.equal(state.learner.mean, again.prior.mean)
+    assert_equal_states(state, train_in_one_go(data, device, learned))
+
+
+def test_the_initial_gaussians_stay_what_they_are(make_data, device):
+    """Though the learner trains a parameter that it made of what it was given."""
+    data = make_data()
+    begun = start(data, device)
+    before = begun.prior.variance.clone()
+    continue_training(begun.state, begun.prior, data, device, learned=choose(InPlace))
+    assert torch.equal(begun.prior.variance, before)
 
 
 def test_the_step_of_a_batch_follows_the_gradient_of_likelihood_and_repulsion(make_data, device):

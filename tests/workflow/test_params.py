@@ -276,8 +276,18 @@ def test_a_prior_follows_its_file_and_others_do_not(extension: Callable[[str, st
     of_prior = params.code("prior")
     assert of_prior(RUN | {"prior": "mine"}) == hash_extension(file)
     assert of_prior(RUN) == of_prior(RUN | {"prior": "baseline"}) == ""
-    assert params.code("flow")(RUN | {"prior": "mine"}) == ""
+    assert params.code("flow", "learned_prior")(RUN | {"prior": "mine"}) == ""  # the fit depends on it
     assert params.extension_options(RUN, 1) == ["--extensions", str(file)]
+
+
+def test_trainings_depend_on_the_file_of_a_learned_prior(extension):
+    """And on nothing else that they did not depend on before."""
+    path = extension("learned.py", PRIOR.replace("learned=False", "learned=True"))
+    params = make_params(extensions=[str(path)], priors={"mine": {"method": "own"}})
+    of_training = params.code("flow", "learned_prior")
+    assert of_training(RUN | {"prior": "mine"}) == hash_extension(path)
+    for prior in ("fpi", "nfgd_linear", "baseline"):
+        assert of_training(RUN | {"prior": prior}) == ""
 
 
 def test_a_metric_is_measured_on_the_runs_whose_tables_show_it(extension: Callable[[str, str], Path]) -> None:

@@ -205,7 +205,8 @@ def latents(project: Project, **changes: Any) -> dict[str, Any]:
     dataset = {"source": "imagefolder", "folder": "a/images", "vae": "a/one", "real_labels": True, **changes}
     paths = {name: str(project.folder / dataset[name]) for name in ("folder", "vae")}
     experiment = {"dataset": "imagenet", "lambdas": [10], "classifier": "swin", "augmentation": "nfa"}
-    return {"datasets": {"imagenet": dataset | paths}, "tables": {"mine": {"experiments": [experiment]}}}
+    table = {"metrics": ["top1"], "experiments": [experiment]}
+    return {"datasets": {"imagenet": dataset | paths}, "tables": {"mine": table}}
 
 
 @pytest.mark.parametrize(

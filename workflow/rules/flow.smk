@@ -56,7 +56,7 @@ rule train_flow:
         initial=subpath(input.state, parent=True),
         prior=params.prior_options,
         run=params.run,
-        code=params.code("flow"),
+        code=params.code("flow", "learned_prior"),
         training=params.training,
         compared=params.training_result_settings,
         devices=jobs.devices("train_flow"),

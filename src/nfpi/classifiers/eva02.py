@@ -15,6 +15,7 @@ from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from nfpi.classifiers.preprocessing import Preprocessing
+from nfpi.classifiers.weights import describe_prefix, find_prefix
 from nfpi.config.classifiers import Eva02Settings
 
 NAME = "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k"
@@ -48,7 +49,8 @@ def pretrained_eva02(
         weights: state_dict; None: the published weights, from timm's cache or the hub.
 
     Raises:
-        ValueError: the given weights lack a parameter of the model other than those of its head, or have more blocks.
+        ValueError: the given weights lack a parameter of the model other than those of its head, have more blocks, or
+            have names with a prefix other than that of CLIP's image tower, which timm removes.
     """
     architecture = settings.model_dump(exclude_none=True)
     if weights is not None:
@@ -75,9 +77,14 @@ def _require_parameters(
     names = [name for name, _ in expected.named_parameters() if not name.startswith(("head.", "fc_norm."))]
     missing = [name for name in names if name not in known]
     surplus = [name for name in known if name.startswith("blocks.") and name not in expected.state_dict()]
+    prefix = find_prefix(weights, names)
+    if prefix and any(f"{prefix}{name}" in weights for name in missing):
+        raise ValueError(describe_prefix(weights, names))
+    # timm removes the prefix of the image tower of CLIP
+    removed = f", after removal of the prefix '{prefix}', as in checkpoints of CLIP" if prefix else ""
     for what, some in (("missing", missing), ("unexpected", surplus)):
         if some:
-            raise ValueError(f"{what} {', '.join(some[:3])}{', ...' if len(some) > 3 else ''}")
+            raise ValueError(f"{what} {', '.join(some[:3])}{', ...' if len(some) > 3 else ''}{removed}")
 
 
 def get_eva02_preprocessing() -> Preprocessing:

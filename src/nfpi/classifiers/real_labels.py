@@ -22,7 +22,8 @@ class RealLabels:
     Args:
         files: file names of the images, in the order of their logits, such as ILSVRC2012_val_00000001.JPEG.
         classes: names of the K classes, which are synsets of ImageNet, in the order of the logits.
-        labels: JSON file of ReaL labels for the validation images, in order; None: those that timm ships.
+        labels: JSON file with the ReaL labels of ILSVRC2012_val_00000001, …2 and so on, as many as `files`; None: those
+            of all 50 000 validation images, which timm ships.
 
     Raises:
         ValueError: a file or a class is not one of ImageNet's validation set.
@@ -54,7 +55,8 @@ class RealLabels:
     def accuracy(self, k: int) -> float:
         """Return the percentage of images for which a ReaL label is among the k ∈ {1, 5} largest logits.
 
-        Images without ReaL labels are left out. K ≥ k, else classes that the model lacks count as its predictions.
+        Images without ReaL labels are left out. K must be at least k: otherwise classes that the model lacks are among
+        the k largest logits.
         """
         accuracy: float = self._scorer.get_accuracy(k)
         return accuracy

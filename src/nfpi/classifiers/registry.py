@@ -112,7 +112,10 @@ def build_classifier(config: ClassifierConfig, num_classes: int, in_channels: in
         model = _build_pretrained(variant, size, config.settings, weights, config.weights)
         head = weights.get("head.weight") if weights is not None else None
         if weights is not None and head is None and not config.epochs:
-            raise FormatError(f"{config.weights}: without training (epochs: 0) expected head.weight, received none")
+            received = next((name for name in weights if name.endswith(".head.weight")), "none")  # with a prefix
+            raise FormatError(
+                f"{config.weights}: without training (epochs: 0) expected head.weight, received {received}"
+            )
         known = len(head) if head is not None else variant.traits["published"]["num_classes"]
         if not config.epochs and num_classes != known:
             raise ValueError(

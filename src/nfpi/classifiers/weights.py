@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -62,4 +63,36 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path | N
     try:
         load_state(model, weights, any_precision=True)
     except ValueError as error:
-        raise FormatError(f"{path}: expected the weights of this classifier, received others ({error})") from None
+        reason = describe_prefix(weights, model.state_dict()) or str(error)
+        raise FormatError(f"{path}: expected the weights of this classifier, received others ({reason})") from None
+
+
+def find_prefix(weights: Mapping[str, Tensor], expected: Iterable[str]) -> str:
+    """Return the prefix that weights have in common, such as `module.`, if they are named as expected without it.
+
+    Args:
+        weights: the weights, by name.
+        expected: names of the weights of the model.
+
+    Returns:
+        The prefix; empty if more than half of the expected names have none, or are not there.
+    """
+    names = set(expected)
+    counts: Counter[str] = Counter()
+    for name in weights:
+        parts = name.split(".")
+        for first in range(len(parts)):
+            if ".".join(parts[first:]) in names:
+                counts["".join(f"{part}." for part in parts[:first])] += 1
+    prefix, count = next(iter(counts.most_common(1)), ("", 0))
+    return prefix if 2 * count > len(names) else ""
+
+
+def describe_prefix(weights: Mapping[str, Tensor], expected: Iterable[str]) -> str:
+    """Describe the prefix of :func:`find_prefix` and what to do; empty if there is none."""
+    names = list(expected)
+    prefix = find_prefix(weights, names)
+    if not prefix:
+        return ""
+    example = next(name for name in names if f"{prefix}{name}" in weights)
+    return f"expected {example}, received {prefix}{example}: remove the prefix '{prefix}' of its names"

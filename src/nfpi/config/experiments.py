@@ -54,7 +54,8 @@ class Experiment(Settings):
     """one of `classifiers:`; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
     """augmentation of the real images that a classifier is trained on: none; standard, that of its settings; nfa,
-    latent augmentation by the flow; noise, latent noise of the same norm; or standard with one of these"""
+    latent augmentation by the flow; noise, which moves each latent as far as nfa does, in a random direction; or
+    standard with one of these"""
 
     @property
     def weights(self) -> list[float]:

@@ -71,12 +71,14 @@ def _forget(path: Path) -> None:
 
 
 def get_loaded_versions() -> dict[str, str]:
-    """Return the first digits of the SHA-256 of each loaded file, by its name, or folder/name if two are equal."""
+    """Return the first digits of the SHA-256 of each loaded file, by its name of :func:`get_loaded_names`."""
+    return {name: _loaded[path][:12] for path, name in get_loaded_names().items()}
+
+
+def get_loaded_names() -> dict[Path, str]:
+    """Return the name of each loaded file, or folder/name if two names are equal, by its path."""
     names = Counter(path.name for path in _loaded)
-    return {
-        path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}": digest[:12]
-        for path, digest in sorted(_loaded.items())
-    }
+    return {path: path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in sorted(_loaded)}
 
 
 def list_loaded_digests() -> list[str]:

@@ -173,7 +173,7 @@ class EmbeddingFigure(FigureSettings):
     lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [50.0, 1e3]
     """small and large λ of the exact update with full covariances; the loss is bounded below up to 55 for 10 classes"""
     samples_per_class: Annotated[int, Field(ge=3)] = 200
-    """samples of each Gaussian, whose covariance they determine"""
+    """number of samples of each Gaussian, from whose covariance its ellipse and area are computed"""
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the training images."""
@@ -215,7 +215,7 @@ class AugmentationFigure(FlowFigure):
     caption = (
         "Training images (left) and latent-augmented variants of them (right): each latent moves a share s of the way "
         "towards another latent of its class, in the span of the class's leading PCA axes. Below a variant: Δ, the "
-        "root-mean-square difference from the original in levels of 255. Flows on latents of an autoencoder: "
+        "root-mean-square difference from the original in 8-bit levels. Flows on latents of an autoencoder: "
         "all images, the originals too, are outputs of its decoder."
     )
     has_table = True

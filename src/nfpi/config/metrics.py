@@ -307,7 +307,7 @@ register_metric(
     unit="%",
     higher_is_better=False,
     decimals=2,
-    meaning="expected calibration error",
+    meaning="expected calibration error, 15 bins",
 )
 register_metric(
     "worst_class_acc",

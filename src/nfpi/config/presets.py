@@ -66,8 +66,8 @@ def _is_block_of(group: str, where: tuple[str, ...]) -> bool:
     return where[:-1] == (group,) or (where[:1] == ("datasets",) and where[2:-1] == ("overrides", group))
 
 
-def read_layers(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
-    """Return the name of a preset, and the settings that override config.yaml: those of extended presets, then its own.
+def read_layers(preset: str, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """Return the file of a preset, and the settings that override config.yaml: those of extended presets, then its own.
 
     Args:
         preset: name of a built-in preset, or path of a user's file, whose stem is its name.
@@ -89,7 +89,7 @@ def read_layers(preset: str, folder: Path) -> tuple[str, list[dict[str, Any]]]:
         # paths in a user's file are relative to its folder
         chain.append((file, content if file.parent == folder.resolve() else TextOfFile.mark(content, file.parent)))
         file = None if extended is None else _find_file(str(extended), folder, chain[-1][0])
-    return chain[0][0].stem, [content for _, content in reversed(chain)]
+    return chain[0][0], [content for _, content in reversed(chain)]
 
 
 def list_built_in_presets(folder: Path) -> list[str]:

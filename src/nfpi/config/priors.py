@@ -234,4 +234,4 @@ class LearnedMethod:
 
     def to_json(self) -> dict[str, Any]:
         """Return λ (`weight`) and the settings."""
-        return {"weight": self.weight, **self.settings.model_dump()}
+        return {"weight": self.weight, **self.settings.model_dump(mode="json")}

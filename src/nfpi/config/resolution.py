@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nfpi.config.claims import drop_outdated_claims
 from nfpi.config.extensions import load_extensions
 from nfpi.config.presets import merge, read_layers, read_settings
 from nfpi.config.settings import Config
+from nfpi.config.tables import check_metrics, check_rows
 
 
 class _Choice(Settings):
@@ -66,21 +68,34 @@ class Resolved:
         config: settings.
         dropped_claims: for each inherited claim that was dropped because the preset's tables lack one of its rows,
             what is missing.
+        file: absolute path of the preset if it is a user's file; None: it is one of the project.
     """
 
     preset: str
     results: Path
     config: Config
     dropped_claims: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
 
 
-def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | None = None) -> Resolved:
+class _Fault(Exception):
+    """A fault of the settings; its message is one line that names the key, but not the file or option."""
+
+
+def resolve(
+    config_file: Path,
+    presets: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    overrides_name: str = "--config",
+) -> Resolved:
     """Load the user's extensions, and return the settings of the chosen preset.
 
     Args:
         config_file: config.yaml.
         presets: folder of the project's presets.
         overrides: settings given by `--config` and `--configfile`, which override the preset.
+        overrides_name: the options that gave them, for messages.
 
     Raises:
         ConfigError: unknown key, wrong type, value out of range, or undefined name.
@@ -94,35 +109,80 @@ def resolve(config_file: Path, presets: Path, overrides: Mapping[str, Any] | Non
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     lowest, highest = ({key: value for key, value in part.items() if key not in own} for part in (raw, overrides))
-    name, preset = read_layers(choice.preset, presets)
+    file, preset = read_layers(choice.preset, presets)
     layers = [lowest, *preset, highest]
-    where = f"preset {name}: "
     try:
-        extensions: dict[Path, Path] = {}
+        extensions = _list_extensions(layers)
+        load_extensions(extensions)
+        config, dropped = _validate(layers, extensions)
+    except _Fault as fault:
+        without_overrides = _find_fault(layers[:-1])
+        is_of_preset = _drop_hint(str(fault)) == _drop_hint(without_overrides)
+        where = f"preset {file.stem}" if is_of_preset else overrides_name
+        raise ConfigError(f"{where}: {fault}") from None
+    is_of_project = file.parent == presets.resolve()
+    return Resolved(file.stem, choice.results, config, dropped, None if is_of_project else file)
+
+
+def _list_extensions(layers: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """Return the extension files of all layers, each once; raises _Fault if they are not paths."""
+    extensions: dict[Path, Path] = {}
+    try:
         for file in (file for layer in layers for file in _Extensions.list_files(layer)):
             extensions.setdefault(file.resolve(), file)
-        load_extensions(extensions.values())
+    except ValidationError as error:
+        raise _Fault(explain(error)) from None
+    return list(extensions.values())
+
+
+def _validate(layers: Sequence[Mapping[str, Any]], extensions: list[Path]) -> tuple[Config, dict[str, str]]:
+    """Return the settings of merged layers, and the claims that were dropped; the extensions must have been loaded.
+
+    Raises:
+        _Fault: the settings are invalid.
+    """
+    where = ""
+    try:
         merged, dropped = drop_outdated_claims(layers, merge(*layers))
-        config = Config.model_validate(merged | {"extensions": list(extensions.values())})
+        config = Config.model_validate(merged | {"extensions": extensions})
         for dataset in config.datasets:
-            where = f"preset {name}: datasets.{dataset}.overrides: "
+            where = f"datasets.{dataset}.overrides: "
             config.for_dataset(dataset)
             for flow in config.flows:
-                where = f"preset {name}: training of flows.{flow} on {dataset}: "
+                where = f"training of flows.{flow} on {dataset}: "
                 config.resolve_training(dataset, flow)
     except ValidationError as error:
-        raise ConfigError(f"{where}{explain(error)}") from None
-    _check_selections(name, config)
-    return Resolved(name, choice.results, config, dropped)
+        raise _Fault(f"{where}{explain(error)}") from None
+    try:
+        _check_selections(config)
+        check_rows(config)
+        check_metrics(config, layers)
+    except ConfigError as error:
+        raise _Fault(str(error)) from None
+    return config, dropped
 
 
-def _check_selections(preset: str, config: Config) -> None:
+def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return the fault of merged layers, empty if there is none; their extensions are loaded, if they are valid."""
+    try:
+        _validate(layers, _list_extensions(layers))
+    except _Fault as fault:
+        return str(fault)
+    return ""
+
+
+def _drop_hint(message: str) -> str:
+    """Return a message without the hint in parentheses at its end, which depends on other settings."""
+    return re.sub(r" \([^()]*\)$", "", message)
+
+
+def _check_selections(config: Config) -> None:
     """Raise ConfigError if a table would select λ or T on a data set without validation images (`refit`)."""
     for table, experiment in config.iterate_experiments():
         dataset, weights = experiment.dataset, experiment.weights
         if not config.datasets[dataset].refit:
             continue
-        where = f"preset {preset}: tables.{table}: {dataset} has no validation images (refit) to select on: expected"
+        where = f"tables.{table}: {dataset} has no validation images (refit) to select on: expected"
         if config.tables[table].best_only and len(weights) > 1:
             raise ConfigError(f"{where} one λ per experiment with best_only, received {len(weights)}")
         temperatures = set(config.for_dataset(dataset).generation.temperatures)

@@ -1,4 +1,4 @@
-"""Atomic replacement of folders."""
+"""Replacement of folders as a whole: a folder is never left half written."""
 
 from __future__ import annotations
 

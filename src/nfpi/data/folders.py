@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nfpi.data.errors import DataError
-from nfpi.data.sources.imagefolder import list_image_folder, read_image_files
+from nfpi.data.sources.imagefolder import list_image_folder, read_image_files, warn_of_unread_folders
 
 _LARGEST_SIZE = 2**14
 
@@ -15,7 +15,8 @@ _LARGEST_SIZE = 2**14
 def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Read a folder `class/image`, with one subfolder of image files per class.
 
-    Images have one channel if all files are grey, otherwise all are converted to RGB.
+    Images have one channel if all files are grey, otherwise all are converted to RGB. Folders inside class folders are
+    not read, which is logged.
 
     Args:
         folder: folder of the class folders.
@@ -36,5 +37,6 @@ def read_image_folder(folder: Path | str, size: int | None = None) -> tuple[np.n
     files = list_image_folder(root)
     if len(files.names) > 1:
         raise DataError(f"{root}: expected a folder for each class, received splits: name one, e.g. {root / 'train'}")
+    warn_of_unread_folders(root, files.unread)
     images, grey = read_image_files(root, files.names["train"], size, setting="size")
     return np.ascontiguousarray(images[..., : 1 if grey else 3]), files.labels["train"], files.classes

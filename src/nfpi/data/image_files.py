@@ -84,7 +84,7 @@ def _describe_deep_channels(file: Image.Image) -> str:
             if isinstance(argument, str) and re.search(r";16[BLN]", argument):
                 return argument
             if file.format == "PPM" and isinstance(argument, int) and argument > 255:
-                return f"a maximum of {argument}"
+                return f"a PPM file with maximum value {argument}"
     return ""
 
 

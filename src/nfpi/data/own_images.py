@@ -10,12 +10,15 @@ from PIL import Image, ImageOps
 
 from nfpi.data.errors import DataError
 from nfpi.data.export import make_folder_names
+from nfpi.data.file_trees import list_files
 from nfpi.data.image_files import GREY_MODES, SUFFIXES, read_image
-from nfpi.data.sources.imagefolder import list_classes
+from nfpi.data.sources.imagefolder import list_classes, warn_of_unread_folders
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """List the given files, whatever their suffixes, and the image files in the given folders, those of each sorted.
+
+    Folders are searched as by :func:`nfpi.data.file_trees.list_files`: at any depth, following links.
 
     Raises:
         DataError: a file or folder is missing, or a folder has no images.
@@ -23,7 +26,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += _list_images(path, "**/*")
+            files += _select_images(path, list_files(path))
         elif path.is_file():
             files.append(path)
         else:
@@ -32,7 +35,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path]]:
-    """List the image files of a folder `class/image`, by class.
+    """List the image files of a folder `class/image`, by class; folders inside class folders are logged, not read.
 
     Args:
         folder: folder with subfolders for some or all classes of a model, named as by `nfpi export`.
@@ -42,19 +45,24 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
         K lists of files, sorted by name; empty for a class without a subfolder.
 
     Raises:
-        DataError: the folder is missing or has no subfolders, or a subfolder is empty or not named after a class.
+        DataError: the folder is missing or has no subfolders, a subfolder is empty or not named after a class, or a
+            link to one is broken.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder, found none")
     index_of = {name: index for index, name in enumerate(make_folder_names(classes))}
     files: list[list[Path]] = [[] for _ in classes]
+    unread: list[str] = []
     for name in list_classes(folder):
         if name not in index_of:
             listed = ", ".join(list(index_of)[:10]) + (", …" if len(classes) > 10 else "")
             raise DataError(
                 f"{folder / name}: expected folders named after classes of the model ({listed}), received another name"
             )
-        files[index_of[name]] = _list_images(folder / name, "*")
+        paths = sorted((folder / name).iterdir())
+        files[index_of[name]] = _select_images(folder / name, paths)
+        unread += [f"{name}/{path.name}" for path in paths if path.is_dir() and not path.name.startswith(".")]
+    warn_of_unread_folders(folder, unread)
     return files
 
 
@@ -94,15 +102,18 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
     return images
 
 
-def _list_images(folder: Path, pattern: str) -> list[Path]:
-    """Return the image files of a folder that match a pattern, sorted, without hidden ones."""
-    files = sorted(
+def _select_images(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return the image files of a folder among these paths, without hidden ones.
+
+    Broken links named as images are among them, so that reading names them.
+    """
+    files = [
         path
-        for path in folder.glob(pattern)
+        for path in paths
         if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+        and not path.name.startswith(".")
+        and (path.is_file() or (path.is_symlink() and not path.exists()))
+    ]
     if not files:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received none")
     return files

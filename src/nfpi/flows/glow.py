@@ -139,7 +139,7 @@ class GlowCoupling(Coupling):
 
     @staticmethod
     def count_parameters(channels: int) -> int:
-        """Return the number of parameters of C₂ = `channels` channels: 2 C₂, for t and r."""
+        """Return 2 C₂, the number of outputs of the net per pixel for C₂ = `channels` channels: t and r."""
         return 2 * channels
 
     def transform(self, parameters: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,8 @@ class ClassConditionalFlow(SharedFlow):
 
     Attributes:
         flow: f, an :class:`nfpi.flows.ImageFlow`.
-        prior: the K Gaussians in D = C·H·W dimensions, a :class:`nfpi.priors.GaussianPrior`, float64.
+        prior: the K Gaussians in D = C·H·W dimensions, a :class:`nfpi.priors.GaussianPrior`, float64 (float32
+            on MPS).
         config: description of data, training and prior, as JSON values.
 
     Examples:
@@ -144,7 +145,7 @@ class ClassConditionalFlow(SharedFlow):
                 written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
             prior: method of the Gaussians or its settings, as under `priors:` in config.yaml; None: the fixed point.
             flip: whether mirrored images still belong to their class, for augmentations that mirror; the
-                augmentation "flip" implies it.
+                augmentation "flip" requires True.
             name: name of the data set, for the model's card.
             seed: seed of all random numbers.
             device: device to train on; None: a GPU if available.

@@ -51,8 +51,8 @@ def check_images(
     """
     array = to_array(images, what)
     expected = "(N, H, W, C)" if shape is None else f"(N, {shape[1]}, {shape[2]}, {shape[0]})"
+    tensor = isinstance(images, torch.Tensor)
     if array.dtype.name != dtype:
-        tensor = isinstance(images, torch.Tensor)
         received = str(images.dtype).removeprefix("torch.") if tensor else str(array.dtype)
         advice = _suggest_conversion(array, tensor) if dtype == "uint8" else ""
         raise ValueError(f"{what}: expected {dtype}, received {received}{advice}")
@@ -63,7 +63,8 @@ def check_images(
         array.shape[3] in _CHANNELS if shape is None else array.shape[1:] == (shape[1], shape[2], shape[0])
     )
     if not fits:
-        raise ValueError(f"{what}: expected {expected}, received {found}{_suggest_correction(found, shape)}")
+        advice = _suggest_correction(found, shape) or _suggest_recolouring(found, shape, tensor)
+        raise ValueError(f"{what}: expected {expected}, received {found}{advice}")
     if not array.size:
         raise ValueError(f"{what}: expected at least one, received {found}")
     return array
@@ -97,6 +98,21 @@ def _suggest_correction(found: tuple[int, ...], shape: tuple[int, int, int] | No
         return "; for images as rows: images.reshape(N, H, W, C)"
     if len(found) == 4 and (found[1:] == shape if shape else found[1] in _CHANNELS):
         return "; for channels in front: images.transpose(0, 2, 3, 1), or .permute of a tensor"
+    return ""
+
+
+def _suggest_recolouring(found: tuple[int, ...], shape: tuple[int, int, int] | None, tensor: bool) -> str:
+    """Suggest how to turn grey images of this shape to colour, or colour to grey, as `--resize` does with files."""
+    if shape is None or found[1:3] != shape[1:]:
+        return ""
+    if shape[0] == 3 and found[3:] in ((), (1,)):
+        images = "images" if found[3:] else "images[..., None]"
+        return f"; for grey images: {images}.{'repeat(1, 1, 1, 3)' if tensor else 'repeat(3, axis=3)'}"
+    if shape[0] == 1 and found[3:] == (3,):
+        luma = "[0.299, 0.587, 0.114]"  # ITU-R 601, as in Pillow
+        if tensor:
+            return f"; for colour images: (images.float() @ torch.tensor({luma})).round().to(torch.uint8)"
+        return f"; for colour images: (images @ {luma}).round().astype('uint8')"
     return ""
 
 

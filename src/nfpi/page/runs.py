@@ -230,7 +230,7 @@ def _show_run(root: Path, item: RecordedRun, identifier: str, name: str) -> Show
         _add_contents(
             run, folder / LOG_FILE, lambda path: run.curves.append(embed_file(path.with_name(CURVES), description))
         )
-    if item.is_outdated:  # what follows has classes, which may have other names now
+    if item.is_outdated:  # samples and predictions are shown with class names, which may have changed
         return run
     for folder in _list_generated_folders(item):
         _add_contents(run, folder / META, lambda path: run.samples.extend(_embed_samples(path.parent)))

@@ -12,6 +12,7 @@ from nfpi.figures.curves import write_curves
 from nfpi.page.claims import ShownClaims, read_shown_claims
 from nfpi.page.costs import Cost, lay_out_costs, read_costs
 from nfpi.page.descriptions import FILE, Descriptions, describe_registered_figures, read_descriptions
+from nfpi.page.extensions import describe_missing_extensions
 from nfpi.page.figures import ShownFigure, read_figures
 from nfpi.page.headline import Headline, select_headlines
 from nfpi.page.meanings import WEIGHT, explain_metrics
@@ -50,7 +51,7 @@ class Page:
         headlines: main results.
         meanings: explanations of their metrics and of λ.
         facts: names and values of properties of all runs.
-        problems: one line per missing or damaged file, and one if there are outdated runs.
+        problems: one line per missing or damaged file, one if there are outdated runs, and one on missing extensions.
         title_of_problems: heading of these lines.
         claims, tables, figures, runs: contents of the sections.
         not_made: names of the preset's tables and figures not made yet.
@@ -109,9 +110,13 @@ def read_page(root: Path) -> Page:
     figures = read_figures(root, described.figures)
     runs = show_runs(root, recorded, lambda item: list_differing_settings(item, kinds))
     costs = read_costs(root)
+    missing = describe_missing_extensions(root, recorded, tables)
+    if missing:
+        logger.warning("%s", missing)
     outdated = sum(item.is_outdated for item in recorded)
     untabled = _find_untabled_runs(recorded, described)
     best = select_headlines([item for item in recorded if not (item.is_outdated or item.run in untabled)], tables)
+    problems += [missing] if missing else []
     problems += [_describe_outdated(outdated)] if outdated else []
     problems += [claims.fault] if claims.fault else []
     problems += [table.fault for table in tables if table.fault]

@@ -32,7 +32,7 @@ def check_latents(z: Tensor, num_dimensions: int) -> Tensor:
 def check_labels(labels: Any, count: int | None = None) -> Tensor:
     """Return labels as class indices, (B,), int64.
 
-    As indices, other dtypes have another meaning: boolean and uint8 tensors are masks.
+    Labels are converted because torch takes boolean and uint8 tensors as masks where they index.
 
     Args:
         labels: (B,), integers; a tensor, an array or a list.

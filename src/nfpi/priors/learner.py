@@ -55,21 +55,23 @@ class ValueRange:
 
 
 class PriorLearner(nn.Module):
-    """Base class of Gaussians that are learned along with the flow; K classes in D dimensions, float64.
+    """Base class of Gaussians that are learned along with the flow; K classes in D dimensions, diagonal covariances.
 
     A subclass is called with `(initial, weight, settings)`: the initial Gaussians, λ, and the settings of its method.
-    It keeps everything that determines its Gaussians in parameters and buffers, which are saved with the training, and
-    defines :meth:`forward`, and :meth:`fit` or `optimizer`:
+    It keeps everything that determines its Gaussians in parameters and buffers, which are saved with the training; they
+    are float64 and on the device of `initial.mean`. It uses no random numbers, as each process makes its own learner,
+    and a resumed training makes it again. It defines :meth:`forward`, and :meth:`fit` or `optimizer`:
 
     * with `every_epochs = n`, :meth:`fit` is called before every n-th epoch with the statistics of all training
       latents, and the epochs until the next call are trained under the result;
     * with `every_epochs = None`, `optimizer` makes one step with every step of the flow, by the gradient of
-      mean(−log p(x | y)) + λ L_KLD / K over the batch, where λ L_KLD is :meth:`repulsion`.
+      mean(−log p(x | y)) + repulsion / K over the batch, where repulsion is the result of :meth:`repulsion`.
 
     Attributes:
         every_epochs: number of epochs between two fits to all training latents; None: a step on every batch.
         uses_nll_range: whether :meth:`fit` needs the range of −log p(x | y) over the training images.
-        optimizer: optimizer of the parameters, saved with the training; None: no parameter is optimised.
+        optimizer: optimizer of the parameters, whose moments are saved with the training; None: no parameter is
+            optimised. Its learning rates are not saved: set them in :meth:`step`.
         method: method that the learner belongs to, set by :func:`nfpi.priors.registry.make_learner`.
         steps: number of fits or steps made.
         loss: value of the objective of the last :meth:`fit`, which the log shows; None: unknown.
@@ -96,7 +98,11 @@ class PriorLearner(nn.Module):
         return GaussianPrior(prior.mean.detach().clone(), prior.variance.detach().clone())
 
     def repulsion(self, prior: GaussianPrior) -> Tensor:
-        """Compute λ L_KLD of the current Gaussians, (), which the loss of a batch includes divided by K; here 0."""
+        """Compute the term of the objective that separates the classes, (), such as λ L_KLD of Eq. 4; here 0.
+
+        Args:
+            prior: the last result of :meth:`forward`.
+        """
         return prior.mean.new_zeros(())
 
     def fit(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
@@ -113,13 +119,16 @@ class PriorLearner(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}: expected a method fit, as every_epochs is not None")
 
     def update(self, statistics: ClassStatistics, progress: float, nll_range: ValueRange | None = None) -> None:
-        """Call :meth:`fit` and count it in `steps`."""
+        """Call :meth:`fit` and count it in `steps`; called by the training, not to be overridden."""
         before = self.steps
         self.fit(statistics, progress, nll_range)
         self.steps = before + 1
+        self.loss = None if self.loss is None else float(self.loss)
 
     def step(self, progress: float) -> None:
         """Make one step of the optimizer along the accumulated gradient, and reset the gradient.
+
+        A subclass may override it to set learning rates by `progress` before it calls this method.
 
         Args:
             progress: u ∈ [0, 1], the completed share of the training after `fit_after_epochs`.

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from nfpi.config.base import Settings
+from nfpi.config.base import ConfigError, Settings
 from nfpi.config.priors import PRIORS, LearnedMethod
 from nfpi.priors.fixed_point import FixedPointResult
 from nfpi.priors.gaussian import GaussianPrior
@@ -34,7 +34,8 @@ def register_prior(
         learned: whether the Gaussians are learned along with the flow.
 
     Raises:
-        ConfigError: the name is taken; or the function or class has other arguments.
+        ConfigError: the name is taken; or the function or class has other arguments; or settings of a learned method
+            have the name `weight`.
 
     Examples:
         >>> @register_prior("class_means", uses_weight=False)
@@ -43,6 +44,8 @@ def register_prior(
     """
 
     PRIORS.require_name(name)
+    if learned and "weight" in settings.model_fields:
+        raise ConfigError(f"prior method '{name}': expected no setting 'weight', as λ is no setting: rename it")
 
     def register(builder: Builder) -> Builder:
         PRIORS.register(name, settings, builder, uses_weight=uses_weight, learned=learned)
@@ -86,19 +89,41 @@ def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:
         initial: initial Gaussians, K classes in D dimensions.
 
     Raises:
-        ValueError: the method does not support the initial Gaussians; or the result is no :class:`PriorLearner` of K
-            valid Gaussians in D dimensions, or one without an optimizer that makes a step on every batch.
+        ValueError: the method does not support the initial Gaussians; or the result is not a :class:`PriorLearner` of K
+            valid Gaussians in D dimensions with diagonal covariances, or does not define what its `every_epochs` needs.
     """
-    initial = initial.to(dtype=torch.float64)
-    learner = PRIORS[method.name].build(initial, method.weight, method.settings)
+    if initial.is_full:
+        raise ValueError(f"prior method '{method.name}': expected initial Gaussians with diagonal covariances")
+    # copies, which the learner may keep and change
+    mean, variance = (tensor.detach().to(torch.float64, copy=True) for tensor in (initial.mean, initial.variance))
+    learner = PRIORS[method.name].build(GaussianPrior(mean, variance), method.weight, method.settings)
     if not isinstance(learner, PriorLearner):
         received = type(learner).__name__
         raise ValueError(f"prior method '{method.name}': expected a PriorLearner, received {received}")
-    if learner.every_epochs is None and learner.optimizer is None:
-        raise ValueError(f"prior method '{method.name}': expected an optimizer, as every_epochs is None, received none")
+    try:
+        _check_learner(learner)
+    except ValueError as error:
+        raise ValueError(f"prior method '{method.name}': {error}") from None
     _check(method.name, learner.prior, initial.mean.shape)
     learner.method = method
     return learner
+
+
+def _check_learner(learner: PriorLearner) -> None:
+    """Check that a learner defines what its `every_epochs` needs, and has diagonal covariances."""
+    every = learner.every_epochs
+    if every is not None and (not isinstance(every, int) or every < 1):
+        raise ValueError(f"every_epochs: expected an integer of at least 1 or None, received {every!r}")
+    if every is None and learner.optimizer is None:
+        raise ValueError("expected an optimizer, as every_epochs is None, received none")
+    if every is not None and type(learner).fit is PriorLearner.fit:
+        raise ValueError(f"expected a method fit, as every_epochs is {every}, received none")
+    own = set(learner.parameters())
+    groups = learner.optimizer.param_groups if learner.optimizer is not None else []
+    if any(parameter not in own for group in groups for parameter in group["params"]):
+        raise ValueError("optimizer: expected parameters of the learner, received another tensor")
+    if learner().is_full:
+        raise ValueError("expected diagonal covariances, received full ones")
 
 
 def _check(method: str, prior: object, shape: torch.Size) -> None:

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pandas as pd
 
 from nfpi.config.metrics import Metric
+from nfpi.config.tables import select_printed_properties
 from nfpi.results.notes import compose_notes
 from nfpi.results.shared import (
     count_shared_seeds,
@@ -205,21 +206,14 @@ def _make_run_columns(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
     yield _make_text_column(markup, "", frame["row"])
     if find_shared_dataset(frame) is None:
         yield _make_text_column(markup, "Data set", frame["dataset"])
-    if uncited.loc[uncited["flow"] != "", "flow"].nunique() > 1 and not _is_implied_by_labels(uncited, "flow"):
-        yield _make_text_column(markup, "Flow", frame["flow"])
-    for name in ("prior", "classifier", "augmentation"):
-        if uncited[name].nunique() > 1 and not frame["row"].all():
-            yield _make_text_column(markup, name.capitalize(), frame[name])
+    properties = ("row", "flow", "prior", "classifier", "augmentation")
+    for name in select_printed_properties({name: uncited[name].tolist() for name in properties}):
+        yield _make_text_column(markup, name.capitalize(), frame[name])
     weights = ["" if pd.isna(weight) else typeset_weight(weight, markup) for weight in frame["lambda"]]
     yield Column(markup.weight, weights, _make_sort_keys(frame["lambda"]), is_numeric=True)
     if frame["images"].nunique() > 1:
         counts = ["" if pd.isna(count) else str(count) for count in frame["images"]]
         yield Column("Test images", counts, _make_sort_keys(frame["images"]), is_numeric=True)
-
-
-def _is_implied_by_labels(uncited: pd.DataFrame, name: str) -> bool:
-    """Return whether rows with the same label always have the same value in a column."""
-    return bool((uncited["row"] != "").all() and uncited.groupby("row")[name].nunique().max() == 1)
 
 
 def _make_validation_column(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:

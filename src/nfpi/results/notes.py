@@ -74,13 +74,17 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
     for name in names:
         known, spread = frame[f"{name}_low"].notna(), frame[f"{name}_std"].notna()
         over_seeds, single = over_seeds or (known & spread).any(), single or (known & ~spread).any()
-    if single:
-        yield f"{markup.interval}: 95 % interval of one run's accuracy (Wilson), for the choice of test images only."
-    if single and not over_seeds:
-        yield "It does not include the spread over seeds."
-    if over_seeds and markup.interval_beside_std:
-        yield f"{markup.interval}: 95 % interval of the mean over seeds (Student's t)."
+    of_run = "95 % interval of one run's accuracy (Wilson), for the choice of test images only"
+    of_mean = "95 % interval of the mean over seeds (Student's t)"
+    if single and over_seeds and markup.interval_beside_std:
+        yield f"{markup.interval}: where n = 1, {of_run}; otherwise, {of_mean}."
+    elif single:
+        yield f"{markup.interval}: {of_run}."
+    elif over_seeds and markup.interval_beside_std:
+        yield f"{markup.interval}: {of_mean}."
     if not over_seeds:
+        if single:
+            yield "It does not include the spread over seeds."
         return
     spread = frame[[f"{name}_std" for name in names]].notna().any(axis=1)
     corrected = frame["split_ratio"] > 0

@@ -22,10 +22,11 @@ class TableRow:
         dataset: name of the data set.
         flow: name of the backbone; None: no flow is involved.
         prior: name of the prior; at λ = 0 its runs may be in a folder that several priors share (`nfpi.runs.BASELINE`).
-        weight: λ; None: no flow is involved.
+        weight: λ; None: no flow is involved, or its prior has no λ.
         has_other_weights: whether the experiment has further λ, so that its label alone does not identify the row.
         classifier: name of the classifier; None: only the flow is evaluated.
-        augmentation: augmentations of the images, if a classifier is trained on real images; else None.
+        augmentation: augmentations of the images that the classifier is trained on, `standard` for generated ones;
+            None: no classifier.
         flow_runs: runs of the flow, one per seed; empty for a classifier trained on real images.
         classifier_runs: runs of the classifier, one per seed.
         split_ratio: number of test images per training image if the seeds' splits are drawn from the same images, so

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfpi.config import ConfigError, list_built_in_presets, resolve
+from nfpi.config import Config, ConfigError, list_built_in_presets, resolve
 from nfpi.evidence.blocks import fill_blocks
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.copies import gather_evidence
@@ -34,7 +34,7 @@ def keep_evidence(command: KeepEvidence) -> None:
         with_class_log_prob=command.class_log_prob,
         with_other_settings=command.with_other_settings,
     )
-    _warn_of_changed_extensions(command.output, find_runs(command.output))
+    _warn_of_changed_extensions(command.output, find_runs(command.output), read_settings(command.output).config)
     others = sorted(set(done.seeds) - set(stored.config.seeds))
     if others:
         listed, known = (", ".join(map(str, seeds)) for seeds in (others, stored.config.seeds))
@@ -71,7 +71,7 @@ def rebuild_tables(command: RebuildTables) -> None:
                 f"received {known}"
             )
         results = RebuiltResults.read(by_preset[preset], reference)
-        _warn_of_changed_extensions(results.folder, results.runs)
+        _warn_of_changed_extensions(results.folder, results.runs, results.config)
         return results
 
     # before anything is written, since a block may name evidence that is not there
@@ -88,8 +88,8 @@ def rebuild_tables(command: RebuildTables) -> None:
         logger.info("%s: %d blocks changed", path, changed)
 
 
-def _warn_of_changed_extensions(folder: Path, runs: Sequence[RecordedRun]) -> None:
-    for line in describe_changed_extensions(runs):
+def _warn_of_changed_extensions(folder: Path, runs: Sequence[RecordedRun], config: Config) -> None:
+    for line in describe_changed_extensions(runs, config):
         logger.warning("%s: %s", folder, line)
 
 

@@ -107,6 +107,7 @@ def train_flow(stage: TrainFlow) -> None:
         learned = LearnedMethod.from_block(stage.learn, stage.weight)
         settings = stage.learn.model_dump(mode="json")
         learning = {"method": stage.learn.method, "lambda": stage.weight, "settings": settings}
+    prior_code = compute_code_digest(PRIORS[stage.learn.method]) if stage.learn is not None else ""
     prior_file = stage.prior if stage.prior is not None else stage.initial / "prior.safetensors"
     state_file = stage.initial / "state.safetensors"
     prior, prior_header = load_prior(prior_file)
@@ -121,7 +122,7 @@ def train_flow(stage: TrainFlow) -> None:
             "prior": file_digest(prior_file),
             "data": data.train.meta["sha256"],
             **learning,
-            **({"prior_code": compute_code_digest(PRIORS[stage.learn.method])} if stage.learn is not None else {}),
+            **({"prior_code": prior_code} if prior_code else {}),
         }
     )
     checkpoints = Checkpoints(stage.output, fingerprint, stage.training.checkpoint_minutes)

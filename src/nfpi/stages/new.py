@@ -19,7 +19,7 @@ from nfpi.config.base import NAME
 from nfpi.data.image_files import GREY_MODES, read_image, read_image_size
 from nfpi.data.prepare import assign_splits
 from nfpi.data.sources.archive import find_image_root
-from nfpi.data.sources.imagefolder import ImageFolder, list_image_folder
+from nfpi.data.sources.imagefolder import ImageFolder, list_image_folder, warn_of_unread_folders
 from nfpi.stages.options.new import WritePreset
 
 _VALIDATION = 0.1
@@ -63,7 +63,9 @@ def write_preset(command: WritePreset) -> None:
             f"{output}: expected another name than those of the project's presets, received '{output.stem}': choose "
             "another --output"
         )
-    images = _inspect(list_image_folder(find_image_root(command.folder, command.download_folder)))
+    files = list_image_folder(find_image_root(command.folder, command.download_folder))
+    warn_of_unread_folders(files.root, files.unread)
+    images = _inspect(files)
     text = _compose(name, command.folder.resolve(), images)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("x", encoding="utf-8") as file:

@@ -34,7 +34,7 @@ def require_finite(state: TrainingState, config: TrainingConfig, epoch: int) -> 
         except ValueError as fault:
             method = learner.method
             rate = getattr(method.settings, "learning_rate", None) if method is not None else None
-            of_gaussians = f" of the Gaussians (now {rate:g}) or" if rate is not None else ""
+            of_gaussians = f" of the Gaussians (now {rate:g}) or" if isinstance(rate, int | float) else ""
             weight = f", or a smaller weight (now {method.weight:g})" if method is not None and method.weight else ""
             raise TrainingDiverged(
                 f"training: epoch {epoch}, step {state.step}: learned {fault} (seed {state.seed}): try a smaller "

@@ -146,10 +146,11 @@ class TrainingState:
             tensors["series_largest"] = self.series_largest
         if self.learner is not None:
             learner = self.learner
-            tensors |= {f"gaussians.{name}": value for name, value in learner.state_dict().items()}
+            # copies, as the file format refuses tensors that share memory
+            tensors |= {f"gaussians.{name}": value.clone() for name, value in learner.state_dict().items()}
             if learner.optimizer is not None:
                 moments = _collect_moments(learner.optimizer, learner)
-                tensors |= {f"adam.{name}": value for name, value in moments.items()}
+                tensors |= {f"adam.{name}": value for name, value in moments.items()}  # of any optimizer
             if learner.method is None:
                 raise ValueError(f"{type(learner).__name__}: expected a learner made by make_learner")
             header["learner"] = {
@@ -253,7 +254,7 @@ class TrainingState:
 
 def _collect_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
     """Return the optimizer's moments of each parameter of a module, named `parameter.moment`."""
-    names = _list_optimized_names(module)
+    names = _list_optimized_names(optimizer, module)
     return {
         f"{names[index]}.{key}": value
         for index, moments in optimizer.state_dict()["state"].items()
@@ -267,7 +268,7 @@ def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: 
     Raises:
         ValueError: they are those of other parameters, or some are missing.
     """
-    names, parameters = _list_optimized_names(module), dict(module.named_parameters())
+    names, parameters = _list_optimized_names(optimizer, module), dict(module.named_parameters())
     index_of = {name: index for index, name in enumerate(names)}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -283,5 +284,7 @@ def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: 
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _list_optimized_names(module: nn.Module) -> list[str]:
-    return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+def _list_optimized_names(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[str]:
+    """Return the names of the optimizer's parameters in a module, in the optimizer's order."""
+    name_of = {parameter: name for name, parameter in module.named_parameters()}
+    return [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]

@@ -25,7 +25,8 @@ _BLOCKS = {
     "table": "tables.{table}",
     "judge_claims": "claims",
 }
-"""The block of config.yaml with the settings of each rule, except for the rules that draw figures."""
+"""The block of config.yaml that a rule's settings in JSON are from; :func:`_find_block` adds figures, backbones and
+learned priors."""
 
 
 def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nfpi.config import ConfigError
 from nfpi.workflow.jobs import Jobs, has_gpu
+from nfpi.workflow.plan import shorten_path
 from nfpi.workflow.slurm import make_executor_wait
 
 
@@ -45,6 +46,15 @@ def prepare_submission(workflow: Any, jobs: Jobs) -> None:
             "mine.yaml, or use --config preset=mine.yaml (to ignore the profile's settings, add cluster: {} to your "
             "file)"
         )
+
+
+def name_given_settings(workflow: Any) -> str:
+    """Return the options that gave settings, for messages: `--config`, `--configfile mine.yaml`, or both."""
+    given, files = workflow.config_settings.config, workflow.config_settings.configfiles
+    options = [f"--configfile {' '.join(map(shorten_path, files))}"] if files else []
+    if not files or given.keys() - {"preset", "results"}:
+        options.append("--config")
+    return " or ".join(options)
 
 
 def list_rules(workflow: Any) -> list[str]:

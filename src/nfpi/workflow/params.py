@@ -252,12 +252,15 @@ class Params:
         """Make a params function that returns digests of the user's files that implement the named blocks.
 
         Args:
-            groups: wildcards that name a block (`dataset`, `flow`, `prior`, `classifier`), or `metrics` for the metrics
-                of the run in tables and claims.
+            groups: wildcards that name a block (`dataset`, `flow`, `prior`, `classifier`), `learned_prior` for the
+                prior if it is learned along with the flow, or `metrics` for the metrics of the run in tables and
+                claims.
         """
 
         def compute(wildcards: Wildcards) -> str:
-            named = {group: wildcards[group] for group in groups if group != "metrics"}
+            named = {group: wildcards[group] for group in groups if group not in ("metrics", "learned_prior")}
+            if "learned_prior" in groups and self.inputs.is_learned(wildcards["prior"]):
+                named["prior"] = wildcards["prior"]
             files: list[Path | None] = [*self.plan.config.for_dataset(wildcards["dataset"]).list_extensions(**named)]
             if "metrics" in groups:
                 files += [METRICS[name].extension for name in self._list_own_metrics(wildcards)]

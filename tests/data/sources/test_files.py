@@ -129,6 +129,23 @@ def test_all_files_of_a_source_of_the_users_own_count(tmp_path):
     assert (found.names, found.status[:, 0].tolist()) == (["folder/a.bin", "folder/below/b.csv"], [1, 1])
 
 
+@pytest.mark.usefixtures("restored_sources")
+def test_links_of_a_source_of_the_users_own_end_where_they_began(tmp_path, caplog):
+    register_source("mine")(lambda config, download_folder: SourceImages([], {}))
+    (tmp_path / "set/deep").mkdir(parents=True)
+    (tmp_path / "set/deep/1.npy").write_bytes(b"1")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/2.npy").write_bytes(b"22")
+    (tmp_path / "set/linked").symlink_to(tmp_path / "more")
+    for name in ("up", "top"):  # each path through both would be listed, of which there are too many to end
+        (tmp_path / "set/deep" / name).symlink_to(tmp_path / "set")
+    found = list_source(DatasetConfig(source="mine", folder=tmp_path / "set"))
+    assert found.names == ["folder/deep/1.npy", "folder/linked/2.npy"]
+    assert sorted(caplog.messages) == [
+        f"{tmp_path / 'set/deep' / name}: not read: a link to a folder that contains it" for name in ("top", "up")
+    ]
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive"])
 def test_a_file_that_is_no_archive_is_refused_at_once(tmp_path, content):
     (tmp_path / "mine.zip").write_bytes(content)

@@ -317,6 +317,48 @@ def test_what_is_found_in_place_of_images_is_named(image_folder):
     _refused(image_folder.parent / "more", expected)
 
 
+def test_links_to_class_folders_and_splits_are_read(image_folder, tmp_path, caplog):
+    expected = _load(image_folder)
+    linked = tmp_path / "linked"
+    (linked / "train").mkdir(parents=True)
+    (linked / "test").symlink_to(image_folder / "test")
+    for name in CLASSES:
+        (linked / "train" / name).symlink_to(image_folder / "train" / name)
+    found = _load(linked)
+    assert found.classes == CLASSES
+    for split in ("train", "test"):
+        for ours, theirs in zip(found.splits[split], expected.splits[split], strict=True):
+            assert np.array_equal(ours, theirs)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("read", [_load, lambda folder: read_image_folder(folder / "train")], ids=["source", "Python"])
+def test_folders_inside_class_folders_and_links_to_such_are_named_in_one_line(image_folder, caplog, read):
+    before = read(image_folder)
+    class_folder = image_folder / "train/ant"
+    (class_folder / "more").symlink_to(image_folder / "test/ant")
+    (class_folder / "itself").symlink_to("itself")
+    (class_folder / "cycle").symlink_to("..")
+    (class_folder / ".hidden").mkdir()
+    after = read(image_folder)
+    pairs = (before[:1], after[:1]) if isinstance(after, tuple) else (before.splits["train"], after.splits["train"])
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(*pairs, strict=True))
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(
+        rf"{image_folder}\S*: expected images directly in the class folders, received 2 folders in them, not read: "
+        r"(train/)?ant/cycle, \.\.\.",
+        warning,
+    )
+
+
+@pytest.mark.parametrize("place", ["train/dragonfly", "validation"])
+@pytest.mark.parametrize("target", ["nowhere", "."], ids=["nothing", "itself"])
+def test_a_broken_link_in_place_of_a_folder_is_refused(image_folder, place, target):
+    path = image_folder / place
+    path.symlink_to(path.name if target == "." else target)
+    _refused(image_folder, f"{path}: expected a folder or a link to one, received a broken link")
+
+
 def test_one_class_alone_is_refused(image_folder):
     for split in ("train", "test"):
         for name in ("ant", "bee"):

@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from nfpi.config.datasets import SOURCES, DatasetConfig
 from nfpi.data.errors import DataError
+from nfpi.data.file_trees import list_files
 from nfpi.data.sources.idx import SPLIT_FILES, find_idx
 from nfpi.runtime.files import file_digest, sync, write_atomically
 
@@ -135,7 +136,7 @@ def list_source(config: DatasetConfig) -> SourceFiles:
             names += [f"{FOLDER}/{name}" for split_names in images.names.values() for name in split_names]
             status += images.status.values()
         else:
-            files = _find_idx_files(config.folder) if config.source == "fashion_mnist" else _list_files(config.folder)
+            files = _find_idx_files(config.folder) if config.source == "fashion_mnist" else _find_files(config.folder)
             names += [f"{FOLDER}/{file.relative_to(config.folder)}" for file in files]
             status.append(_read_status(files))
     elif config.source == "imagefolder":
@@ -262,15 +263,10 @@ def _find_idx_files(folder: Path) -> list[Path]:
     return [find_idx(folder, name) for names in SPLIT_FILES.values() for name in names]
 
 
-def _list_files(folder: Path) -> list[Path]:
-    """Return all files in a folder at any depth, sorted, without hidden ones."""
+def _find_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder or an archive, received none")
-    paths = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(place, name) for name in files if not name.startswith(".")]
-    return sorted(paths)
+    return list_files(folder)
 
 
 def _read_status(files: Iterable[Path]) -> np.ndarray:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from nfpi.config.base import Split
 from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
+from nfpi.data.file_trees import is_folder
 from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
 from nfpi.data.sources.archive import find_image_root
 from nfpi.data.sources.registry import SourceImages
@@ -37,6 +38,7 @@ class ImageFolder:
         names: paths of the files of each split relative to `root`, sorted by class, then by name.
         labels: labels of each split, (N,), int64 in [0, K).
         status: size in bytes and time of the last change in ns of the files of each split, (N, 2), int64.
+        unread: paths of the folders inside class folders, relative to `root`, whose images are not listed.
     """
 
     root: Path
@@ -44,6 +46,7 @@ class ImageFolder:
     names: dict[Split, list[str]]
     labels: dict[Split, np.ndarray]
     status: dict[Split, np.ndarray]
+    unread: list[str] = field(default_factory=list)
 
 
 def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
@@ -69,9 +72,11 @@ def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImag
 def list_image_folder(root: Path) -> ImageFolder:
     """List the image files of a folder.
 
+    Splits and class folders may be links. Folders inside class folders, and links to folders there, are not followed.
+
     Raises:
         DataError: the folder has another structure (see :func:`find_split_folders`), only one class, a class without
-            images, or a class name that is not UTF-8.
+            images, a broken link, or a class name that is not UTF-8.
     """
     places = find_split_folders(root)
     first, *others = places.values()
@@ -87,16 +92,17 @@ def list_image_folder(root: Path) -> ImageFolder:
     names: dict[Split, list[str]] = {}
     labels: dict[Split, np.ndarray] = {}
     status: dict[Split, np.ndarray] = {}
+    unread: list[str] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for split, place in places.items():
             prefix = "" if place == root else f"{place.name}/"
             listed = list(pool.map(lambda name, place=place: _list_class_images(place / name), classes))
-            names[split] = [
-                f"{prefix}{name}/{file}" for name, (files, _) in zip(classes, listed, strict=True) for file in files
-            ]
-            labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, _ in listed])
-            status[split] = np.concatenate([status for _, status in listed])
-    return ImageFolder(root, classes, names, labels, status)
+            by_class = list(zip(classes, listed, strict=True))
+            names[split] = [f"{prefix}{name}/{file}" for name, (files, *_) in by_class for file in files]
+            labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, *_ in listed])
+            status[split] = np.concatenate([status for _, status, _ in listed])
+            unread += [f"{prefix}{name}/{folder}" for name, (*_, folders) in by_class for folder in folders]
+    return ImageFolder(root, classes, names, labels, status, unread)
 
 
 def find_split_folders(root: Path) -> dict[Split, Path]:
@@ -106,11 +112,11 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     labels are not public, `val` (or `validation`) is the test split, and the source has no validation split.
 
     Raises:
-        DataError: the folder is missing, has splits but no `train`, or has only `train`.
+        DataError: the folder is missing, has splits but no `train`, or has only `train`; or a split is a broken link.
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, received none")
-    known = {name: root / name for name in ("train", "test", "validation", "val") if (root / name).is_dir()}
+    known = {name: root / name for name in ("train", "test", "validation", "val") if _is_folder(root / name)}
     if not known:
         return {"train": root}
     if "train" not in known:
@@ -136,7 +142,7 @@ def find_first_image(root: Path) -> Path:
     """
     place = find_split_folders(root)["train"]
     folder = place / list_classes(place)[0]
-    names, _ = _list_class_images(folder)
+    names, *_ = _list_class_images(folder)
     return folder / names[0]
 
 
@@ -151,15 +157,33 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
     if "validation" not in folder.names and not config.refit:
         share = config.validation_fraction
         logger.info("%s: %g of the training images are the validation split, %s", folder.root, share, drawn)
+    warn_of_unread_folders(folder.root, folder.unread)
+
+
+def warn_of_unread_folders(root: Path, unread: Sequence[str]) -> None:
+    """Log in one line that folders inside class folders are not read.
+
+    Args:
+        root: folder of the images.
+        unread: paths of these folders relative to `root`.
+    """
+    if unread:
+        folders = f"{unread[0]}{', ...' if len(unread) > 1 else ''}"
+        logger.warning(
+            "%s: expected images directly in the class folders, received %s in them, not read: %s",
+            root,
+            _format_count(len(unread), "folder"),
+            folders,
+        )
 
 
 def list_classes(folder: Path) -> list[str]:
-    """Return the names of the class folders in `folder`, sorted; a label is an index into them.
+    """Return the names of the class folders in `folder`, or links to such, sorted; a label is an index into them.
 
     Raises:
-        DataError: there are no class folders, or a name is not UTF-8.
+        DataError: there are no class folders, a name is not UTF-8, or a link is broken.
     """
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and _is_folder(path))
     if not names:
         raise DataError(f"{folder}: expected a folder for each class, received {_describe_contents(folder)}")
     for name in names:
@@ -202,12 +226,36 @@ def read_image_files(
     return images, grey
 
 
-def _list_class_images(folder: Path) -> tuple[list[str], np.ndarray]:
-    """Return the sorted names of the images in a folder, and their sizes and times of change, (N, 2)."""
+def _is_subfolder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a class folder is a visible folder or a link to one, and not named as an image."""
+    return not entry.name.startswith(".") and not entry.name.lower().endswith(SUFFIXES) and is_folder(entry)
+
+
+def _is_folder(path: Path) -> bool:
+    """Return whether a path is a folder or a link to one.
+
+    Raises:
+        DataError: it is a link to nothing, or to itself, without the suffix of a file.
+    """
+    if path.is_symlink() and not path.exists() and not path.suffix:
+        raise DataError(f"{path}: expected a folder or a link to one, received a broken link")
+    return path.is_dir()
+
+
+def _list_class_images(folder: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """List the images in a class folder.
+
+    Returns:
+        Their sorted names; their sizes and times of change, (N, 2); and the names of folders, which are not listed.
+    """
     place = os.open(folder, os.O_RDONLY)  # avoids resolving the path of the folder for each file
     try:
-        listed = os.listdir(place)  # noqa: PTH208, pathlib cannot list an open folder
-        names = sorted(name for name in listed if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        with os.scandir(place) as entries:
+            listed = list(entries)
+        names = sorted(
+            entry.name for entry in listed if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
+        )
+        unread = sorted(entry.name for entry in listed if _is_subfolder(entry))
         numbers: list[int] = []
         for name in names:
             try:
@@ -219,7 +267,7 @@ def _list_class_images(folder: Path) -> tuple[list[str], np.ndarray]:
         os.close(place)
     if not names:
         raise DataError(f"{folder}: expected images ({', '.join(SUFFIXES)}), received {_describe_contents(folder)}")
-    return names, np.array(numbers, np.int64).reshape(-1, 2)
+    return names, np.array(numbers, np.int64).reshape(-1, 2), unread
 
 
 def _describe_contents(folder: Path) -> str:

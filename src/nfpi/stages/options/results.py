@@ -138,7 +138,7 @@ class WritePage(Command):
     """Write the page of a folder of results, index.html.
 
     The page is a single file of all present results: tables, figures, and each run with its curves, samples and
-    predictions.
+    predictions. Labels and units of your own metrics need `nfpi --extensions FILE page …`.
     """
 
     command = "page"
