@@ -126,7 +126,8 @@ except ConfigError as error:
 onstart:
     try:
         lock_results(plan.layout.root)
-    except LockedError as error:
+        check_preset_file(plan)  # again, as another call may have begun meanwhile
+    except (LockedError, ConfigError) as error:
         raise WorkflowError(str(error)) from None
     note_preset_file(plan)
     note_provenance(plan, remembered=workflow.touch and workflow.dag_settings.forceall)

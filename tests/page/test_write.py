@@ -316,7 +316,7 @@ def test_a_metric_whose_extension_is_not_loaded_is_named_with_the_option_that_lo
     write_settings(results.root, stored)
     page = ["page", str(results.root)]
     expected = (
-        "brier_of_mine: shown without label and unit, which extensions of the preset define: expected "
+        "brier_of_mine: shown without label and unit, which extensions of the preset may define: expected "
         f"`nfpi --extensions brier.py page {results.root}`, received no brier.py"
     )
     assert main(page) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,19 +33,6 @@ class Follower(PriorLearner):
 
     def fit(self, statistics: ClassStatistics, progress: float, nll_range: object = None) -> None:
         self.centre = self.centre + self.arguments[2].rate * (statistics.mean - self.centre)
-
-
-@pytest.fixture(autouse=True)
-def only_built_in() -> Iterator[None]:
-    before = dict(PRIORS._variants)
-    yield
-    PRIORS._variants = before
-
-
-@pytest.fixture
-def statistics() -> ClassStatistics:
-    generator = torch.Generator().manual_seed(0)
-    return ClassStatistics.from_latents(torch.randn(60, 4, generator=generator), torch.arange(60) % 3)
 
 
 def make(learner: object, settings: Settings | None = None, weight: float = 3.0) -> PriorLearner:
@@ -125,6 +111,17 @@ class Never(Follower):
     every_epochs = 0
 
 
+class OfTensors(Follower):
+    def forward(self) -> object:
+        return self.centre, self.spread
+
+
+class WithSchedule(Follower):
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.optimizer = 0.1
+
+
 class WithoutFit(Follower):
     fit = PriorLearner.fit
 
@@ -144,6 +141,8 @@ class WithForeignParameter(EveryStep):
         (Full, "expected diagonal covariances, received full ones"),
         (EveryStep, "expected an optimizer, as every_epochs is None, received none"),
         (Never, "every_epochs: expected an integer of at least 1 or None, received 0"),
+        (OfTensors, "forward: expected a GaussianPrior, received tuple"),
+        (WithSchedule, "optimizer: expected a torch.optim.Optimizer or None, received float"),
         (WithoutFit, "expected a method fit, as every_epochs is 1, received none"),
         (WithForeignParameter, "optimizer: expected parameters of the learner, received another tensor"),
     ],

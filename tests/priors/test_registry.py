@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -25,19 +24,6 @@ from nfpi.priors.registry import fit, make_learner
 
 class Circle(Settings):
     radius: float = 2.0
-
-
-@pytest.fixture(autouse=True)
-def only_built_in() -> Iterator[None]:
-    before = dict(PRIORS._variants)
-    yield
-    PRIORS._variants = before
-
-
-@pytest.fixture
-def statistics() -> ClassStatistics:
-    generator = torch.Generator().manual_seed(0)
-    return ClassStatistics.from_latents(torch.randn(60, 4, generator=generator), torch.arange(60) % 3)
 
 
 def gaussians(statistics: ClassStatistics) -> GaussianPrior:

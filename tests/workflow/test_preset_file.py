@@ -49,7 +49,7 @@ def call(tmp_path: Path) -> Call:
 def test_a_second_preset_of_one_name_is_refused_in_one_line(call):
     line = (
         "results/mine: expected preset a/mine.yaml, whose results these are, received b/mine.yaml: "
-        "rename the latter, or set another folder by --config results=FOLDER"
+        "rename one of them, or set another folder by --config results=FOLDER"
     )
     for _ in range(2):
         with pytest.raises(ConfigError) as error:

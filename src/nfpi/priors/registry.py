@@ -93,7 +93,7 @@ def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:
             valid Gaussians in D dimensions with diagonal covariances, or does not define what its `every_epochs` needs.
     """
     if initial.is_full:
-        raise ValueError(f"prior method '{method.name}': expected initial Gaussians with diagonal covariances")
+        raise ValueError(f"prior method '{method.name}': expected diagonal covariances, received full ones")
     # copies, which the learner may keep and change
     mean, variance = (tensor.detach().to(torch.float64, copy=True) for tensor in (initial.mean, initial.variance))
     learner = PRIORS[method.name].build(GaussianPrior(mean, variance), method.weight, method.settings)
@@ -114,6 +114,9 @@ def _check_learner(learner: PriorLearner) -> None:
     every = learner.every_epochs
     if every is not None and (not isinstance(every, int) or every < 1):
         raise ValueError(f"every_epochs: expected an integer of at least 1 or None, received {every!r}")
+    if learner.optimizer is not None and not isinstance(learner.optimizer, torch.optim.Optimizer):
+        received = type(learner.optimizer).__name__
+        raise ValueError(f"optimizer: expected a torch.optim.Optimizer or None, received {received}")
     if every is None and learner.optimizer is None:
         raise ValueError("expected an optimizer, as every_epochs is None, received none")
     if every is not None and type(learner).fit is PriorLearner.fit:
@@ -122,7 +125,10 @@ def _check_learner(learner: PriorLearner) -> None:
     groups = learner.optimizer.param_groups if learner.optimizer is not None else []
     if any(parameter not in own for group in groups for parameter in group["params"]):
         raise ValueError("optimizer: expected parameters of the learner, received another tensor")
-    if learner().is_full:
+    prior = learner()
+    if not isinstance(prior, GaussianPrior):
+        raise ValueError(f"forward: expected a GaussianPrior, received {type(prior).__name__}")
+    if prior.is_full:
         raise ValueError("expected diagonal covariances, received full ones")
 
 

@@ -21,7 +21,7 @@ def check_preset_file(plan: Plan) -> None:
     """Check that the results of a preset are not those of another file of this name.
 
     A file that is gone was moved or renamed, and one with equal text is taken for a copy, although relative paths in it
-    may then name other files; both are accepted.
+    may then name other files; both are accepted. A file that this user may not read counts as gone.
 
     Raises:
         ConfigError: they are.
@@ -31,7 +31,7 @@ def check_preset_file(plan: Plan) -> None:
         return
     raise ConfigError(
         f"{plan.layout.root}: expected preset {shorten_path(noted.file)}, whose results these are, received "
-        f"{shorten_path(file)}: rename the latter, or set another folder by --config results=FOLDER"
+        f"{shorten_path(file)}: rename one of them, or set another folder by --config results=FOLDER"
     )
 
 
