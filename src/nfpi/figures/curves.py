@@ -20,7 +20,7 @@ from nfpi.results.csv_files import read_csv, read_header
 from nfpi.runs import INITIAL, LOG_FILE, METRICS_FILE
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.files import write_atomically
-from nfpi.runtime.manifests import find_product
+from nfpi.runtime.manifests import SUFFIX, find_product
 
 CURVES = "curves.png"
 """Name of the picture beside a log."""
@@ -92,7 +92,7 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
 def write_curves(root: Path) -> list[Path]:
     """Draw the curves of all flows and classifiers in a folder of results, beside their logs.
 
-    Curves newer than their log and metrics.json are kept. Pictures of diverged runs say so.
+    Curves newer than their log, its metrics.json and the manifests are kept. Pictures of diverged runs say so.
 
     Args:
         root: results/{preset}, or a folder in it.
@@ -164,7 +164,9 @@ def _count_initial_epochs(log: pd.DataFrame) -> int:
 
 
 def _is_current(picture: Path, log: Path) -> bool:
-    """Return whether a picture is not older than the files it shows: the log, and the divergence in metrics.json."""
-    record = log.with_name(METRICS_FILE)  # of a flow, written by a later stage than the log
-    sources = [log, record] if record.is_file() else [log]
-    return picture.is_file() and picture.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in sources)
+    """Return whether a picture is not older than what it shows: the log, a divergence, and faults in the manifests."""
+    # a later stage than that of the log writes metrics.json of a flow
+    manifests = [path for folder in (log.parent, log.parent.parent) for path in folder.glob(f"*{SUFFIX}")]
+    sources = [log, log.with_name(METRICS_FILE), *manifests]
+    newest = max(path.stat().st_mtime_ns for path in sources if path.is_file())
+    return picture.is_file() and picture.stat().st_mtime_ns >= newest
