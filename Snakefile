@@ -7,7 +7,7 @@ from snakemake.utils import available_cpu_count
 
 from nfpi.config import ConfigError, resolve
 from nfpi.config.base import NAME
-from nfpi.results.older import describe_older_results, find_older_results
+from nfpi.results.recorded.older import describe_older_results, find_older_results
 from nfpi.runs import (
     AUGMENTED,
     CANDIDATE,

@@ -13,10 +13,10 @@ OUTSIDE = ("__init__", "__version__")
 """Names of nfpi itself, which imports nothing."""
 
 
-def read_levels() -> dict[str, int]:
+def read_levels(before: str = "") -> dict[str, int]:
     """Return the level of each package: each may import those of higher levels."""
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    (order,) = re.findall(r"^`([^`]* → [^`]*)`\.$", text, re.MULTILINE)
+    (order,) = re.findall(rf"^{before}`([^`]* → [^`]*)`\.$", text, re.MULTILINE)
     return {name: level for level, names in enumerate(order.split(" → ")) for name in names.split(", ")}
 
 
@@ -43,6 +43,20 @@ def test_imports_go_in_the_direction_that_is_stated():
         imported = module.split(".")[1]
         allowed = imported in (package, *OUTSIDE) or levels[imported] > levels[package]
         assert allowed, f"{where} imports {module}"
+
+
+def test_imports_within_results_go_in_the_direction_that_is_stated():
+    levels, found = read_levels("Within `results`: "), 0
+    for where, package, module in list_imports():
+        parts = (Path(where).with_suffix("").parts + ("",))[1:]
+        imported = module.split(".")[2:]
+        if package != "results" or not module.startswith("nfpi.results.") or parts[0] == "__init__":
+            continue
+        found += 1
+        allowed = imported[0] == parts[0] or levels[imported[0]] > levels[parts[0]]
+        assert allowed, f"{where} imports {module}"
+    assert found
+    assert {path.stem for path in (PACKAGE / "results").iterdir() if not path.name.startswith("__")} == set(levels)
 
 
 def test_of_stages_the_workflow_imports_only_the_options():

@@ -11,10 +11,10 @@ import torch
 
 from nfpi.config import Config
 from nfpi.evidence.copies import GatheringSummary, gather_evidence, replace_seeds
-from nfpi.results.predictions import write_predictions
-from nfpi.results.records import write_metrics
-from nfpi.results.rows import list_tabled_runs
-from nfpi.results.settings import StoredSettings
+from nfpi.results.recorded.predictions import write_predictions
+from nfpi.results.recorded.records import write_metrics
+from nfpi.results.recorded.settings import StoredSettings
+from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 

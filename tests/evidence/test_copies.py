@@ -13,9 +13,9 @@ import pytest
 
 from nfpi.evidence import copies
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums
-from nfpi.results.predictions import read_predictions
-from nfpi.results.records import MetricsError
-from nfpi.results.settings import read_settings, write_settings
+from nfpi.results.recorded.predictions import read_predictions
+from nfpi.results.recorded.records import MetricsError
+from nfpi.results.recorded.settings import read_settings, write_settings
 from nfpi.runs import Run
 from nfpi.runtime.manifests import write_manifest
 

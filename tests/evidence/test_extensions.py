@@ -10,7 +10,7 @@ import pytest
 
 from nfpi.config import Config, load_extensions
 from nfpi.evidence.extensions import describe_changed_extensions
-from nfpi.results.recorded import RecordedRun
+from nfpi.results.recorded.runs import RecordedRun
 from nfpi.runs import Run
 
 FILES = {

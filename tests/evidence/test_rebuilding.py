@@ -13,11 +13,11 @@ from nfpi.cli import main
 from nfpi.config import hash_extension, load_extensions
 from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
-from nfpi.results.collect import collect
-from nfpi.results.recorded import find_runs
-from nfpi.results.rows import list_table_rows
-from nfpi.results.settings import StoredSettings
-from nfpi.results.tables import accuracy_table, read_reference
+from nfpi.results.recorded.collect import collect
+from nfpi.results.recorded.runs import find_runs
+from nfpi.results.recorded.settings import StoredSettings
+from nfpi.results.tables.building import accuracy_table, read_reference
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import Run
 from nfpi.runtime.files import file_digest
 from nfpi.runtime.formats import FormatError

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nfpi.figures.claims import draw_claims
-from nfpi.results.claims import COLUMNS
+from nfpi.results.claims.judging import COLUMNS
 
 ROW: dict[str, Any] = {
     **{"claim": "repulsion", "number": 1, "statement": "Repulsion helps", "claim_verdict": "replicated"},

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from nfpi.config import FIGURES, AugmentationFigure, ConfigError, FigureSettings, SamplesFigure, Settings
 from nfpi.config.registry import Registry
 from nfpi.figures import Drawn, FigureError, FigureInputs, draw_figure, register_figure, save_drawn
-from nfpi.results.predictions import read_predictions
+from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runtime.divergence import Diverged, mark_diverged
 
 

@@ -34,12 +34,12 @@ from nfpi.figures.residuals import COLUMNS as RESIDUALS
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior, load_statistics
 from nfpi.release import load_release_checkpoint
-from nfpi.results.collect import collect, read_collected
-from nfpi.results.csv_files import read_csv
-from nfpi.results.logs import read_column
-from nfpi.results.predictions import read_predictions
-from nfpi.results.records import read_record
-from nfpi.results.tables import accuracy_table, read_reference, read_table
+from nfpi.results.recorded.collect import collect, read_collected
+from nfpi.results.recorded.csv_files import read_csv
+from nfpi.results.recorded.logs import read_column
+from nfpi.results.recorded.predictions import read_predictions
+from nfpi.results.recorded.records import read_record
+from nfpi.results.tables.building import accuracy_table, read_reference, read_table
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.faults import describe_fault

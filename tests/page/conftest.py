@@ -14,11 +14,11 @@ from PIL import Image
 
 from nfpi.data import write_image_set
 from nfpi.page.descriptions import Descriptions, FigureDescription, write_descriptions
-from nfpi.results.logs import write_log
-from nfpi.results.markup import write_table
-from nfpi.results.predictions import write_predictions
-from nfpi.results.records import write_metrics
-from nfpi.results.tables import table_columns
+from nfpi.results.markup.files import write_table
+from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.predictions import write_predictions
+from nfpi.results.recorded.records import write_metrics
+from nfpi.results.tables.building import table_columns
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 

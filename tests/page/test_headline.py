@@ -10,7 +10,7 @@ import pytest
 
 from nfpi.page.headline import select_headlines
 from nfpi.page.tables import ShownTable
-from nfpi.results.recorded import RecordedRun
+from nfpi.results.recorded.runs import RecordedRun
 
 from .conftest import FITTED, ON_GENERATED_IMAGES, WITHOUT_FLOW, N
 

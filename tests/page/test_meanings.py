@@ -7,7 +7,7 @@ import pytest
 from nfpi.config import METRICS
 from nfpi.config.metrics import register_metric
 from nfpi.page.meanings import explain_metrics
-from nfpi.results.calibration import BINS
+from nfpi.results.metrics.calibration import BINS
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if not name.startswith("validation_")])

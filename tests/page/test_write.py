@@ -22,9 +22,9 @@ from nfpi.data.store import read_image_set
 from nfpi.page.costs import Cost, lay_out_costs
 from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
 from nfpi.page.write import read_page, write_page
-from nfpi.results import recorded
-from nfpi.results.recorded import OUTDATED, find_runs
-from nfpi.results.settings import StoredSettings, write_settings
+from nfpi.results.recorded import runs
+from nfpi.results.recorded.runs import OUTDATED, find_runs
+from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Run
 from nfpi.runtime.manifests import SUFFIX, read_manifest, write_manifest
 from nfpi.workflow import Plan
@@ -279,7 +279,7 @@ def test_classes_are_those_of_the_splits_that_a_run_was_made_from(results):
 
 def test_the_manifest_of_each_data_set_is_read_once(outdated, monkeypatch):
     paths = []
-    monkeypatch.setattr(recorded, "read_manifest", lambda path: paths.append(path) or read_manifest(path))
+    monkeypatch.setattr(runs, "read_manifest", lambda path: paths.append(path) or read_manifest(path))
     find_runs(outdated.root)
     assert len(paths) == len(set(paths)) == 2, "of the seed, and of all seeds"
 
@@ -397,7 +397,7 @@ def test_many_classes_have_a_picture_of_their_confusion(results):
     import torch
 
     from nfpi.page.agreement import read_agreement
-    from nfpi.results.predictions import write_predictions
+    from nfpi.results.recorded.predictions import write_predictions
 
     labels = torch.arange(200) % 100
     log_prob = torch.nn.functional.one_hot((labels + (labels == 7)) % 100, 100).float() * 9

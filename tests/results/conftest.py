@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from nfpi.config import Config
-from nfpi.results.collect import COLUMNS
-from nfpi.results.rows import TableRow, list_table_rows
-from nfpi.results.tables import read_reference
+from nfpi.results.recorded.collect import COLUMNS
+from nfpi.results.tables.building import read_reference
+from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import Run
 
 PAPER = Path(__file__).parents[2] / "workflow" / "reference" / "paper.csv"

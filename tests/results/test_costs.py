@@ -11,8 +11,8 @@ import pytest
 from nfpi.cli import main
 from nfpi.config import Config
 from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
-from nfpi.results.records import write_metrics
-from nfpi.results.settings import StoredSettings, write_settings
+from nfpi.results.recorded.records import write_metrics
+from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Run
 from nfpi.runtime.manifests import SUFFIX, write_manifest
 

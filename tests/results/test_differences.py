@@ -13,7 +13,7 @@ import pytest
 
 from nfpi.cli import main
 from nfpi.results.differences import compare_results
-from nfpi.results.records import write_metrics
+from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, TrainingDiverged, mark_diverged
 

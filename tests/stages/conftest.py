@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nfpi.cli import main
-from nfpi.results.rows import TableRow
+from nfpi.results.tables.rows import TableRow
 from nfpi.runs import CANDIDATE, COMMON_SPLITS, GENERATED, INITIAL, SPLITS, Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.stages.options import STAGES, Stage

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from nfpi.results.claims_layout import read_claims
-from nfpi.results.predictions import write_predictions
-from nfpi.results.records import write_metrics
-from nfpi.results.rows import TableRow
+from nfpi.results.claims.layout import read_claims
+from nfpi.results.recorded.predictions import write_predictions
+from nfpi.results.recorded.records import write_metrics
+from nfpi.results.tables.rows import TableRow
 from nfpi.runs import Run
 
 from .conftest import STAGE, check_call, list_files

@@ -15,7 +15,7 @@ from PIL import Image
 from nfpi import ClassConditionalFlow
 from nfpi.flows.registry import build_flow
 from nfpi.priors import GaussianPrior
-from nfpi.results.intervals import wilson_interval
+from nfpi.results.statistics.intervals import wilson_interval
 
 from .conftest import call, list_files, read_error_line
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nfpi.benchmark.measurement import Measurement
-from nfpi.results.predictions import read_predictions
+from nfpi.results.recorded.predictions import read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.files import write_atomically

@@ -14,7 +14,7 @@ from nfpi.data.batches import load_batches
 from nfpi.data.store import read_image_set
 from nfpi.model import ClassConditionalFlow
 from nfpi.priors.files import load_prior
-from nfpi.results.predictions import Predictions, read_predictions
+from nfpi.results.recorded.predictions import Predictions, read_predictions
 from nfpi.runs import CANDIDATE, GENERATED
 from nfpi.runtime.randomness import make_generator
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nfpi.results.planned import read_planned, write_planned
-from nfpi.results.progress import read_progress
+from nfpi.results.recorded.planned import read_planned, write_planned
+from nfpi.results.recorded.progress import read_progress
 from nfpi.runs import Run
 from nfpi.runtime.divergence import Diverged, mark_diverged
 from nfpi.runtime.locks import locked, read_holder

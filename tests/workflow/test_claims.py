@@ -11,11 +11,11 @@ import torch
 
 from nfpi.evidence.copies import gather_evidence
 from nfpi.evidence.rebuilding import RebuiltResults
-from nfpi.results.claims_layout import write_claims
-from nfpi.results.predictions import write_predictions
-from nfpi.results.records import write_metrics
-from nfpi.results.rows import list_tabled_runs
-from nfpi.results.settings import StoredSettings
+from nfpi.results.claims.layout import write_claims
+from nfpi.results.recorded.predictions import write_predictions
+from nfpi.results.recorded.records import write_metrics
+from nfpi.results.recorded.settings import StoredSettings
+from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import Run
 from nfpi.stages.claims import judge
 from nfpi.stages.options import JudgeClaims

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from nfpi.results.planned import read_planned
+from nfpi.results.recorded.planned import read_planned
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.workflow.terminal import JobLines, PlainOutput, make_output
 

@@ -19,7 +19,7 @@ from nfpi.benchmark.measurement import Measurement, format_table
 from nfpi.benchmark.scaling import NAME, draw_scaling, measure_scaling
 from nfpi.benchmark.start_up import measure_start_up
 from nfpi.figures.drawn import save_drawn
-from nfpi.results.csv_files import write_csv
+from nfpi.results.recorded.csv_files import write_csv
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import write_atomically, written_together
 

@@ -8,7 +8,7 @@ from math import ceil
 
 from nfpi.config import PRIORS, SOURCES, Config
 from nfpi.config.datasets import DatasetBlock
-from nfpi.results.rows import list_table_rows
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import Run
 
 IMAGENET = {"images": 1_281_167, "classes": 1000, "size": 256, "channels": 3}

@@ -302,7 +302,7 @@ register_metric("divergence", label="Diverged", unit="%", higher_is_better=False
 # computed from the predictions of flows and of both kinds of classifiers
 register_metric(
     "ece",
-    "nfpi.results.measures:expected_calibration_error",
+    "nfpi.results.metrics.measures:expected_calibration_error",
     label="ECE",
     unit="%",
     higher_is_better=False,
@@ -311,7 +311,7 @@ register_metric(
 )
 register_metric(
     "worst_class_acc",
-    "nfpi.results.measures:worst_class_accuracy",
+    "nfpi.results.metrics.measures:worst_class_accuracy",
     label="Worst class",
     unit="%",
     higher_is_better=True,

@@ -14,12 +14,12 @@ from nfpi.config import NOT_AFFECTING_RESULTS, explain
 from nfpi.config.settings import Config
 from nfpi.evidence.checksums import FILE as SUMS
 from nfpi.evidence.checksums import EvidenceError, check_files, read_checksums, write_checksums
-from nfpi.results.predictions import read_predictions, shorten_predictions
-from nfpi.results.recorded import RecordedRun, find_runs
-from nfpi.results.rows import list_tabled_runs
-from nfpi.results.settings import FILE as SETTINGS
-from nfpi.results.settings import StoredSettings, read_settings
-from nfpi.results.shared import find_metric
+from nfpi.results.metrics.registry import find_metric
+from nfpi.results.recorded.predictions import read_predictions, shorten_predictions
+from nfpi.results.recorded.runs import RecordedRun, find_runs
+from nfpi.results.recorded.settings import FILE as SETTINGS
+from nfpi.results.recorded.settings import StoredSettings, read_settings
+from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE, Run
 from nfpi.runtime.files import write_atomically, written_together
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nfpi.config.extensions import get_loaded_names, get_loaded_versions
 from nfpi.config.metrics import METRICS, find_registered_name
 from nfpi.config.settings import Config
-from nfpi.results.recorded import RecordedRun
+from nfpi.results.recorded.runs import RecordedRun
 
 
 def describe_changed_extensions(runs: Sequence[RecordedRun], config: Config) -> list[str]:

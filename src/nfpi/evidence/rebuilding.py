@@ -17,19 +17,19 @@ from nfpi.evidence.copies import check_predictions
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, FigureInputs, save_drawn
 from nfpi.figures.registry import draw_figure
-from nfpi.results.claims import judge_claims
-from nfpi.results.claims_layout import NAME as CLAIMS
-from nfpi.results.claims_layout import write_claims
-from nfpi.results.collect import collect
-from nfpi.results.csv_files import write_csv
-from nfpi.results.markup import write_table
-from nfpi.results.predictions import Predictions, read_predictions
-from nfpi.results.recorded import RecordedRun, find_runs
-from nfpi.results.rows import list_table_rows
-from nfpi.results.settings import FILE as SETTINGS
-from nfpi.results.settings import read_settings
-from nfpi.results.sides import Evidence as EvidenceOfClaims
-from nfpi.results.tables import accuracy_table, read_reference
+from nfpi.results.claims.judging import judge_claims
+from nfpi.results.claims.layout import NAME as CLAIMS
+from nfpi.results.claims.layout import write_claims
+from nfpi.results.claims.sides import Evidence as EvidenceOfClaims
+from nfpi.results.markup.files import write_table
+from nfpi.results.recorded.collect import collect
+from nfpi.results.recorded.csv_files import write_csv
+from nfpi.results.recorded.predictions import Predictions, read_predictions
+from nfpi.results.recorded.runs import RecordedRun, find_runs
+from nfpi.results.recorded.settings import FILE as SETTINGS
+from nfpi.results.recorded.settings import read_settings
+from nfpi.results.tables.building import accuracy_table, read_reference
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import FIGURES_FOLDER, METRICS_FILE, PREDICTIONS_FILE, TABLES_FOLDER, Layout, Run
 
 _REFERENCE = "workflow/reference/paper.csv"
@@ -72,7 +72,7 @@ class RebuiltResults:
 
     Args:
         folder: folder written by :func:`nfpi.evidence.copies.gather_evidence`.
-        reference: the paper's numbers (:func:`nfpi.results.tables.read_reference`).
+        reference: the paper's numbers (:func:`nfpi.results.tables.building.read_reference`).
         config: the settings of the preset, with the seeds of the evidence.
         runs: runs of the evidence.
     """

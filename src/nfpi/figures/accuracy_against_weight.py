@@ -29,7 +29,7 @@ from nfpi.figures.style import (
     notice,
     require_columns,
 )
-from nfpi.results.csv_files import read_csv, read_header
+from nfpi.results.recorded.csv_files import read_csv, read_header
 
 COLUMNS = {"experiment": "int64", "row": "str", "dataset": "str", "prior": "str", "lambda": "float64", "status": "str"}
 """Required columns of the table besides its metrics, and their types."""
@@ -62,7 +62,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
     some did.
 
     Args:
-        table: result of :func:`nfpi.results.tables.accuracy_table`.
+        table: result of :func:`nfpi.results.tables.building.accuracy_table`.
 
     Raises:
         FigureError: no row has a λ, or the table lacks both accuracies or another required column.

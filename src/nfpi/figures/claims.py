@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from nfpi.figures.style import COLUMN_WIDTH, STYLE
-from nfpi.results.claims_layout import (
+from nfpi.results.claims.layout import (
     compute_threshold,
     describe_comparison,
     format_difference,
@@ -23,8 +23,8 @@ from nfpi.results.claims_layout import (
     orient_difference,
     orient_paper_difference,
 )
-from nfpi.results.markup import MARKDOWN
-from nfpi.results.shared import find_metric
+from nfpi.results.markup.files import MARKDOWN
+from nfpi.results.metrics.registry import find_metric
 
 WIDTH = 2.2 * COLUMN_WIDTH
 """Width of the figure in inches, that of a page."""
@@ -67,7 +67,7 @@ def draw_claims(verdicts: pd.DataFrame) -> Figure:
     the unit of each comparison's metric. The shaded range covers differences that do not matter.
 
     Args:
-        verdicts: result of :func:`nfpi.results.claims.judge_claims`, at least one row.
+        verdicts: result of :func:`nfpi.results.claims.judging.judge_claims`, at least one row.
     """
     lines: list[tuple[str, dict[str, Any]]] = []
     for row in verdicts.to_dict("records"):

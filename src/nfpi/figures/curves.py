@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nfpi.figures.style import COLUMN_WIDTH, OKABE_ITO, STYLE, FigureError, notice, require_columns
-from nfpi.results.csv_files import read_csv, read_header
+from nfpi.results.recorded.csv_files import read_csv, read_header
 from nfpi.runs import INITIAL, LOG_FILE, METRICS_FILE
 from nfpi.runtime.divergence import Diverged, raise_if_marked
 from nfpi.runtime.files import write_atomically

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nfpi.figures.style import RESOLUTION, STYLE, FigureError
-from nfpi.results.csv_files import write_csv
+from nfpi.results.recorded.csv_files import write_csv
 from nfpi.runtime.files import write_atomically, written_together
 
 _FORMATS: tuple[tuple[str, dict[str, None]], ...] = (("png", {"Software": None}), ("pdf", {"CreationDate": None}))

@@ -18,7 +18,7 @@ from nfpi.config.figures import ResidualsFigure
 from nfpi.config.priors import FixedPointSettings
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, require_columns
-from nfpi.results.csv_files import read_csv
+from nfpi.results.recorded.csv_files import read_csv
 
 COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
 """Columns of the residuals of a fit and their types."""

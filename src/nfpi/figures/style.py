@@ -13,7 +13,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nfpi.results.markup import split_weight
+from nfpi.results.markup.files import split_weight
 
 COLUMN_WIDTH = 3.4
 """Width of a figure, inches."""

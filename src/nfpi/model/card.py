@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from nfpi.config.priors import PRIORS
 from nfpi.model.trained import TrainedFlow
-from nfpi.results.intervals import wilson_interval
+from nfpi.results.statistics.intervals import wilson_interval
 
 _TAGS = ["normalizing-flow", "class-conditional", "image-classification", "image-generation"]
 _LICENSE_OF_PACKAGE = "MIT"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from nfpi.page.pictures import Picture, embed_array
-from nfpi.results.calibration import Bin, compute_bins
-from nfpi.results.predictions import read_predictions
-from nfpi.results.records import MetricsError
+from nfpi.results.metrics.calibration import Bin, compute_bins
+from nfpi.results.recorded.predictions import read_predictions
+from nfpi.results.recorded.records import MetricsError
 
 _LARGEST_TABLE = 16
 """Maximum number of classes for which the confusion matrix is a table of counts; otherwise it is a picture."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nfpi.page.pictures import Picture, embed_file
-from nfpi.results.claims_layout import NAME, lay_out_claims, read_claims
-from nfpi.results.html import HTML
-from nfpi.results.layout import Table
-from nfpi.results.logs import CsvError
+from nfpi.results.claims.layout import NAME, lay_out_claims, read_claims
+from nfpi.results.markup.html import HTML
+from nfpi.results.recorded.logs import CsvError
+from nfpi.results.tables.layout import Table
 from nfpi.runtime.manifests import ManifestError, find_product
 
 

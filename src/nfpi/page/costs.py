@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nfpi.results.costs import read_jobs
-from nfpi.results.layout import Column, Table
+from nfpi.results.tables.layout import Column, Table
 
 _MIB_PER_GIB = 1024
 _SHOWN_IN_MINUTES = 2 * 3600

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nfpi.config import FIGURES
 from nfpi.config.settings import Config
-from nfpi.results.rows import list_tabled_runs
+from nfpi.results.tables.rows import list_tabled_runs
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import Record, check_record, read_json_object
 

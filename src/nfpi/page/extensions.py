@@ -8,9 +8,9 @@ from pathlib import Path
 from nfpi.config.extensions import get_loaded_names
 from nfpi.config.metrics import METRICS, find_registered_name
 from nfpi.page.tables import ShownTable
-from nfpi.results.recorded import RecordedRun
-from nfpi.results.settings import read_extension_names
-from nfpi.results.tables import list_metrics
+from nfpi.results.recorded.runs import RecordedRun
+from nfpi.results.recorded.settings import read_extension_names
+from nfpi.results.tables.building import list_metrics
 
 
 def describe_missing_extensions(root: Path, recorded: Sequence[RecordedRun], tables: Sequence[ShownTable]) -> str:

@@ -13,11 +13,11 @@ import pandas as pd
 
 from nfpi.config.metrics import metric
 from nfpi.page.tables import ShownTable
-from nfpi.results.html import HTML
-from nfpi.results.intervals import wilson_interval
-from nfpi.results.layout import count_decimals, typeset_weight
-from nfpi.results.recorded import RecordedRun
-from nfpi.results.summaries import Score, choose_best
+from nfpi.results.markup.html import HTML
+from nfpi.results.recorded.runs import RecordedRun
+from nfpi.results.statistics.intervals import wilson_interval
+from nfpi.results.tables.layout import count_decimals, typeset_weight
+from nfpi.results.tables.summaries import Score, choose_best
 from nfpi.runs import BASELINE, Run
 
 
@@ -45,7 +45,7 @@ def select_headlines(recorded: Sequence[RecordedRun], tables: Sequence[ShownTabl
 
     These are the accuracies of the best flow, of the classifiers trained on its samples, and of the best classifier
     trained on real images; the best are chosen on the validation split as in tables
-    (:func:`nfpi.results.summaries.choose_best`).
+    (:func:`nfpi.results.tables.summaries.choose_best`).
     """
     shown: list[Headline] = []
     for dataset in dict.fromkeys(item.run.dataset for item in recorded):

@@ -13,10 +13,10 @@ from nfpi.figures.curves import CURVES
 from nfpi.page.agreement import Agreement, read_agreement
 from nfpi.page.meanings import WEIGHT, explain_metrics
 from nfpi.page.pictures import Picture, embed_file, embed_generated_images
-from nfpi.results.html import HTML
-from nfpi.results.layout import Column, Table, count_decimals, format_measurement, typeset_weight
-from nfpi.results.recorded import OUTDATED, RecordedRun, list_splits
-from nfpi.results.shared import find_metric
+from nfpi.results.markup.html import HTML
+from nfpi.results.metrics.registry import find_metric
+from nfpi.results.recorded.runs import OUTDATED, RecordedRun, list_splits
+from nfpi.results.tables.layout import Column, Table, count_decimals, format_measurement, typeset_weight
 from nfpi.runs import LOG_FILE, PREDICTIONS_FILE, Run, format_weight
 from nfpi.runtime.divergence import Diverged
 from nfpi.runtime.manifests import find_product

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nfpi.results.recorded import RecordedRun
+from nfpi.results.recorded.runs import RecordedRun
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from nfpi.config.base import ConfigError
-from nfpi.results.html import HTML, read_title
-from nfpi.results.layout import Table, lay_out
-from nfpi.results.logs import CsvError
-from nfpi.results.summaries import TableError
-from nfpi.results.tables import read_table
+from nfpi.results.markup.html import HTML, read_title
+from nfpi.results.recorded.logs import CsvError
+from nfpi.results.tables.building import read_table
+from nfpi.results.tables.layout import Table, lay_out
+from nfpi.results.tables.summaries import TableError
 from nfpi.runs import COLLECTED_FOLDER, TABLES_FOLDER
 from nfpi.runtime.manifests import ManifestError, find_product
 

@@ -27,9 +27,9 @@ from nfpi.page.runs import (
 )
 from nfpi.page.settings import SettingsOfKind, compare_settings, list_differing_settings, list_versions
 from nfpi.page.tables import ShownTable, read_tables
-from nfpi.results.html import load_templates
-from nfpi.results.layout import Table
-from nfpi.results.recorded import OUTDATED, RecordedRun, find_runs
+from nfpi.results.markup.html import load_templates
+from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
+from nfpi.results.tables.layout import Table
 from nfpi.runs import Run
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.files import write_atomically

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from nfpi.results.layout import Column, Table
-from nfpi.results.markup import escape_markdown
-from nfpi.results.records import MetricsError, read_record
-from nfpi.results.times import read_benchmark
+from nfpi.results.markup.files import escape_markdown
+from nfpi.results.recorded.records import MetricsError, read_record
+from nfpi.results.recorded.times import read_benchmark
+from nfpi.results.tables.layout import Column, Table
 from nfpi.runs import (
     AUGMENTED,
     BENCHMARKS_FOLDER,

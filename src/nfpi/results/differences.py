@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nfpi.results.recorded import RecordedRun, find_runs
-from nfpi.results.shared import find_metric
+from nfpi.results.metrics.registry import find_metric
+from nfpi.results.recorded.runs import RecordedRun, find_runs
 
 
 class CompareError(ValueError):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from nfpi.config.experiments import TableSettings
 from nfpi.figures.claims import draw_claims
 from nfpi.figures.drawn import Drawn, save_drawn
-from nfpi.results.claims import judge_claims
-from nfpi.results.claims_layout import NAME, write_claims
-from nfpi.results.collect import collect
-from nfpi.results.predictions import read_predictions
-from nfpi.results.rows import TableRow
-from nfpi.results.sides import Evidence
-from nfpi.results.tables import read_reference
+from nfpi.results.claims.judging import judge_claims
+from nfpi.results.claims.layout import NAME, write_claims
+from nfpi.results.claims.sides import Evidence
+from nfpi.results.recorded.collect import collect
+from nfpi.results.recorded.predictions import read_predictions
+from nfpi.results.tables.building import read_reference
+from nfpi.results.tables.rows import TableRow
 from nfpi.runs import METRICS_FILE, PREDICTIONS_FILE
 from nfpi.runtime.files import written_together
 from nfpi.stages.options import JudgeClaims

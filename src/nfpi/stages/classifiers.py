@@ -22,10 +22,10 @@ from nfpi.config.metrics import GENERATED_PREFIX, list_computed_metrics
 from nfpi.data.autoencoder import load_decoder
 from nfpi.data.pixels import Pixels, open_pixels
 from nfpi.data.store import META, read_image_set
-from nfpi.results.logs import write_log
-from nfpi.results.measures import compute_metrics, per_class_accuracy
-from nfpi.results.predictions import write_predictions
-from nfpi.results.records import config_hash, read_record, write_metrics
+from nfpi.results.metrics.measures import compute_metrics, per_class_accuracy
+from nfpi.results.recorded.logs import write_log
+from nfpi.results.recorded.predictions import write_predictions
+from nfpi.results.recorded.records import config_hash, read_record, write_metrics
 from nfpi.runs import METRICS_FILE, Run
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.devices import describe_device, make_device

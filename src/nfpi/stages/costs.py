@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nfpi.config.settings import Config
 from nfpi.results.costs import Dependencies, lay_out_costs, read_jobs, sum_costs
-from nfpi.results.csv_files import write_csv
-from nfpi.results.markup import table_to_markdown
-from nfpi.results.progress import require_root
-from nfpi.results.rows import list_table_rows
-from nfpi.results.settings import FILE, read_settings
+from nfpi.results.markup.files import table_to_markdown
+from nfpi.results.recorded.csv_files import write_csv
+from nfpi.results.recorded.progress import require_root
+from nfpi.results.recorded.settings import FILE, read_settings
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.runs import BASELINE, Run
 from nfpi.runtime.files import write_atomically, written_together
 from nfpi.stages.options import ShowCosts

@@ -16,10 +16,10 @@ from nfpi.config.metrics import VALIDATION_PREFIX, list_computed_metrics
 from nfpi.data.store import MAY_BE_EMPTY, read_image_set
 from nfpi.evaluation import FlowScores, evaluate_flow
 from nfpi.model.trained import TrainedFlow
-from nfpi.results.logs import read_column
-from nfpi.results.measures import compute_metrics, per_class_accuracy
-from nfpi.results.predictions import write_predictions
-from nfpi.results.records import write_metrics
+from nfpi.results.metrics.measures import compute_metrics, per_class_accuracy
+from nfpi.results.recorded.logs import read_column
+from nfpi.results.recorded.predictions import write_predictions
+from nfpi.results.recorded.records import write_metrics
 from nfpi.runs import Run
 from nfpi.runtime.devices import describe_device, make_device
 from nfpi.runtime.files import written_together

@@ -13,8 +13,8 @@ from nfpi.evidence.checksums import EvidenceError
 from nfpi.evidence.copies import gather_evidence
 from nfpi.evidence.extensions import describe_changed_extensions
 from nfpi.evidence.rebuilding import RebuiltResults, find_evidence, find_reference
-from nfpi.results.recorded import RecordedRun, find_runs
-from nfpi.results.settings import FILE, StoredSettings, read_settings
+from nfpi.results.recorded.runs import RecordedRun, find_runs
+from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.stages.options import KeepEvidence, RebuildTables
 

@@ -15,8 +15,8 @@ from nfpi.priors.files import load_prior, load_statistics, save_prior, save_stat
 from nfpi.priors.fixed_point import FixedPointDiverged, FixedPointResult
 from nfpi.priors.registry import fit
 from nfpi.release import load_release_checkpoint, make_release_config
-from nfpi.results.logs import write_log, write_rows
-from nfpi.results.records import config_hash
+from nfpi.results.recorded.logs import write_log, write_rows
+from nfpi.results.recorded.records import config_hash
 from nfpi.runtime.checkpoints import Checkpoints
 from nfpi.runtime.device import Device
 from nfpi.runtime.devices import make_device

@@ -15,7 +15,7 @@ from nfpi.config import FLOWS
 from nfpi.data.store import read_image_set
 from nfpi.data.writer import ImageSetWriter
 from nfpi.model.trained import WEIGHTS, TrainedFlow
-from nfpi.results.records import config_hash
+from nfpi.results.recorded.records import config_hash
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import file_digest
 from nfpi.sampling import balanced_labels, sample_images

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from string import Formatter
 
-from nfpi.results.progress import find_roots, is_running, list_logs, read_modification_time
+from nfpi.results.recorded.progress import find_roots, is_running, list_logs, read_modification_time
 from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.options import ShowLog

@@ -19,7 +19,7 @@ from nfpi.data.own_images import find_images, find_labelled_images, read_images,
 from nfpi.data.store import ImageSet
 from nfpi.model.class_conditional import ClassConditionalFlow
 from nfpi.model.trained import CONFIG, WEIGHTS
-from nfpi.results.intervals import wilson_interval
+from nfpi.results.statistics.intervals import wilson_interval
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.files import require_writable, write_atomically, written_together
 from nfpi.runtime.manifests import find_product

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from nfpi.page.write import write_page
-from nfpi.results.progress import require_root
+from nfpi.results.recorded.progress import require_root
 from nfpi.stages.options import WritePage
 
 logger = logging.getLogger(__name__)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nfpi.config.experiments import TableSettings
-from nfpi.results.collect import collect, read_collected
-from nfpi.results.csv_files import write_csv
-from nfpi.results.markup import write_table
-from nfpi.results.rows import TableRow
-from nfpi.results.tables import accuracy_table, read_reference
+from nfpi.results.markup.files import write_table
+from nfpi.results.recorded.collect import collect, read_collected
+from nfpi.results.recorded.csv_files import write_csv
+from nfpi.results.tables.building import accuracy_table, read_reference
+from nfpi.results.tables.rows import TableRow
 from nfpi.runs import Run
 from nfpi.stages.options import Collect, MakeTable
 

@@ -12,10 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from nfpi.results.layout import format_measurement
-from nfpi.results.progress import Progress, find_roots, read_progress
-from nfpi.results.shared import find_metric
-from nfpi.results.summaries import Score, choose_best
+from nfpi.results.metrics.registry import find_metric
+from nfpi.results.recorded.progress import Progress, find_roots, read_progress
+from nfpi.results.tables.layout import format_measurement
+from nfpi.results.tables.summaries import Score, choose_best
 from nfpi.runs import Run
 from nfpi.stages.options import ShowStatus
 

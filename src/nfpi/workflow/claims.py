@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nfpi.config import ComparedRow, Config
 from nfpi.config.metrics import ACCURACIES
-from nfpi.results.rows import TableRow, list_table_rows
+from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import Run
 
 

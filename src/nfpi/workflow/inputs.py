@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nfpi.config import CLASSIFIERS, PRIORS, Augmentation
-from nfpi.results.rows import list_runs_to_compare, list_table_rows
+from nfpi.results.tables.rows import list_runs_to_compare, list_table_rows
 from nfpi.runs import (
     AUGMENTED,
     BASELINE,

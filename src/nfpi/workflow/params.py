@@ -14,7 +14,7 @@ from pathlib import Path
 from nfpi.config import FIGURES, METRICS, NOT_AFFECTING_RESULTS, TableSettings, hash_extension
 from nfpi.config.generation import Displacement
 from nfpi.config.metrics import GENERATED_PREFIX, VALIDATION_PREFIX, find_registered_name
-from nfpi.results.rows import TableRow, list_table_rows
+from nfpi.results.tables.rows import TableRow, list_table_rows
 from nfpi.runs import VARIANTS, Run, get_variants_folder, parse_splits_seed
 from nfpi.workflow.claims import select_claimed_rows
 from nfpi.workflow.inputs import Inputs

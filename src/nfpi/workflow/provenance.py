@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nfpi.config import NOT_AFFECTING_RESULTS, ConfigError
-from nfpi.results.settings import FILE, StoredSettings, read_settings
+from nfpi.results.recorded.settings import FILE, StoredSettings, read_settings
 from nfpi.runtime.files import write_atomically
 from nfpi.runtime.formats import FormatError
 from nfpi.workflow.changes import list_differences

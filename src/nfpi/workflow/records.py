@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nfpi.results.planned import write_planned
-from nfpi.results.rows import list_table_rows
-from nfpi.results.settings import StoredSettings, write_settings
+from nfpi.results.recorded.planned import write_planned
+from nfpi.results.recorded.settings import StoredSettings, write_settings
+from nfpi.results.tables.rows import list_table_rows
 from nfpi.workflow.claims import list_claimed_runs
 from nfpi.workflow.plan import Plan
 from nfpi.workflow.targets import CLAIMS

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from nfpi.results.times import read_seconds, read_times
+from nfpi.results.recorded.times import read_seconds, read_times
 from nfpi.runtime.durations import format_duration
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.workflow.changes import describe_reason, find_changes

@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 from pydantic_settings import CliPositionalArg
 
 from nfpi.config import FIGURES, Claim, Name, PositiveInt, Seed, TableSettings
-from nfpi.results.rows import TableRow, list_runs_to_compare
+from nfpi.results.tables.rows import TableRow, list_runs_to_compare
 from nfpi.runs import METRICS_FILE, Run
 from nfpi.stages.options.base import Command, Stage
 from nfpi.stages.options.flow import Evaluate

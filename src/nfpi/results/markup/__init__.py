@@ -1,0 +1,1 @@
+"""Tables written as csv, Markdown, LaTeX and HTML."""

@@ -1,0 +1,1 @@
+"""Metrics: their registry, and those of the package."""

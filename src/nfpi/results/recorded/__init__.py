@@ -1,0 +1,1 @@
+"""What runs leave in a folder of results: metrics, predictions, settings, logs and times."""

@@ -1,0 +1,103 @@
+"""Collection of the metrics of many runs into one long table, one row per value."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nfpi.results.recorded.csv_files import read_csv
+from nfpi.results.recorded.logs import CsvError
+from nfpi.results.recorded.older import describe_older_results, find_older_results
+from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
+from nfpi.runs import METRICS_FILE, Run
+
+IDENTITY = {
+    "dataset": "str",
+    "flow": "str",
+    "prior": "str",
+    "lambda": "float64",
+    "seed": "int64",
+    "classifier": "str",
+    "augmentation": "str",
+}
+"""Columns of :meth:`nfpi.runs.Run.row` and their types; a property that a run lacks is empty."""
+
+COLUMNS = IDENTITY | {"metric": "str", "value": "float64", "n": "Int64", "status": "str", "run": "str"}
+"""Columns of the collected table and their types.
+
+Each row has the identity of a run, one of its values, the number of images `n`, the status (`ok`, or how the run
+diverged), and the folder of the run.
+"""
+
+
+def collect(runs: Iterable[Run], root: str | os.PathLike[str]) -> pd.DataFrame:
+    """Collect all values of all runs in long form, one row per value, independent of the order of `runs`.
+
+    A diverged run has one row with an empty metric and value, and its `status` describes the divergence.
+
+    Args:
+        runs: runs whose metrics are read.
+        root: the folder results/{preset} that contains them.
+
+    Returns:
+        A frame with the columns :data:`COLUMNS`.
+
+    Raises:
+        MetricsError: a file is not a metrics.json, belongs to another run, or was written by an older version.
+        OSError: a file is missing or cannot be read.
+    """
+    rows = [row for run in set(runs) for row in _read_rows(run, Path(root))]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return frame.sort_values([*IDENTITY, "metric"], ignore_index=True)
+
+
+def read_collected(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read the csv file of a table made by :func:`collect`.
+
+    Raises:
+        CsvError: a column is missing or of another type, a value is missing or not finite.
+    """
+    frame = read_csv(path, COLUMNS)
+    invalid = frame[(frame["status"] == "ok") & ~frame["value"].abs().lt(math.inf)]
+    if len(invalid):
+        run, metric = invalid.iloc[0]["run"], invalid.iloc[0]["metric"]
+        raise CsvError(f"{path}: expected a finite number as {metric} of {run}, received {invalid.iloc[0]['value']}")
+    return frame
+
+
+def _read_rows(run: Run, root: Path) -> list[dict[str, Any]]:
+    """Return the rows of one run."""
+    path = root / run.folder / METRICS_FILE
+    record = _read_checked_record(run, path, root)
+    identity = run.row() | {"n": record.get("n"), "run": run.folder}
+    if "diverged" in record:
+        status = describe_divergence(record["diverged"])
+        return [identity | {"metric": "", "value": math.nan, "status": status}]
+    return [
+        identity | {"metric": name, "value": value, "status": "ok"} for name, value in sorted(record["metrics"].items())
+    ]
+
+
+def _read_checked_record(run: Run, path: Path, root: Path) -> dict[str, Any]:
+    """Read the metrics.json of a run, and check that it belongs to this run."""
+    if not path.exists() and (older := find_older_results(root)) is not None:
+        raise MetricsError(describe_older_results(older))
+    record = read_record(path)
+    if "run" in record:
+        try:
+            received = Run.from_json(record["run"])
+        except (ValueError, AttributeError):
+            raise MetricsError(f"{path}: expected the identity of a run, received {record['run']!r}") from None
+        if received != run:
+            raise MetricsError(f"{path}: expected the metrics of {run.folder}, received those of {received.folder}")
+    elif "diverged" not in record:
+        raise MetricsError(
+            f"{path}: expected the identity of the run, received none: was it written by `nfpi evaluate` or "
+            "`nfpi test-classifier` without --run? Add the option, or move the file away so that Snakemake makes it"
+        )
+    return record

@@ -1,0 +1,123 @@
+"""Read and write predictions.npz: the predictions for each test image, in the order of the split."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nfpi.results.recorded.records import MetricsError
+from nfpi.runs import METRICS_FILE
+from nfpi.runtime.divergence import raise_if_marked
+from nfpi.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions for N images of K classes.
+
+    Attributes:
+        label: index of the class, (N,) int32.
+        predicted: argmax_y log p(x | y), (N,) int32.
+        log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, for the class of the label, (N,) float32.
+        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16, clamped to the range of float16;
+            (N, 0) if left out (:func:`shorten_predictions`).
+    """
+
+    label: np.ndarray
+    predicted: np.ndarray
+    log_prob: np.ndarray
+    class_log_prob: np.ndarray
+
+
+_CLASS_LOG_PROB = "class_log_prob"
+_TYPES = {"label": np.int32, "predicted": np.int32, "log_prob": np.float32, _CLASS_LOG_PROB: np.float16}
+
+
+def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Tensor) -> None:
+    """Write predictions atomically.
+
+    Args:
+        path: a .npz file.
+        labels: indices of classes, (N,).
+        log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, (N, K).
+
+    Raises:
+        MetricsError: a log-probability is NaN, or infinite for the class of the label.
+    """
+    label_log_prob = log_prob.gather(1, labels[:, None]).squeeze(1)
+    if log_prob.isnan().any() or not label_log_prob.isfinite().all():
+        raise MetricsError(f"{path}: expected log-probabilities, received NaN or infinity")
+    smallest = float(np.finfo(np.float16).min)
+    arrays = {
+        "label": labels,
+        "predicted": log_prob.argmax(1),
+        "log_prob": label_log_prob,
+        "class_log_prob": log_prob.log_softmax(1).clamp(min=smallest),
+    }
+    write_atomically(path, _compress({name: value.cpu().numpy() for name, value in arrays.items()}))
+
+
+def shorten_predictions(predictions: Predictions) -> bytes:
+    """Return the contents of a file without `class_log_prob`, which takes most of its bytes."""
+    arrays = {name: getattr(predictions, name) for name in _TYPES}
+    return _compress(arrays | {_CLASS_LOG_PROB: predictions.class_log_prob[:, :0]})
+
+
+def _compress(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    stored: dict[str, Any] = {name: array.astype(_TYPES[name]) for name, array in arrays.items()}
+    np.savez_compressed(buffer, **stored)
+    return buffer.getvalue()
+
+
+def read_predictions(path: str | os.PathLike[str]) -> Predictions:
+    """Read a file of :func:`write_predictions` or :func:`shorten_predictions`.
+
+    Raises:
+        Diverged: the run diverged, as the metrics.json beside the file says.
+        MetricsError: the file has other contents, or marks a divergence that no metrics.json beside it describes.
+        FormatError: the file marks a divergence, and the metrics.json beside it is damaged.
+        OSError: the file cannot be read.
+    """
+    try:
+        with np.load(Path(path), allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # bytes, if a member of the file is no array
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged archive raises many types: zip, zlib, array header
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise MetricsError(f"{path}: expected predictions, received something else ({reason})") from None
+    if not arrays:  # the mark of a divergence
+        raise_if_marked(Path(path).with_name(METRICS_FILE))
+        raise MetricsError(f"{path}: the run diverged: there are no predictions")
+    if arrays.keys() != _TYPES.keys():
+        raise MetricsError(f"{path}: expected {', '.join(_TYPES)}, received {', '.join(arrays)}")
+    predictions = Predictions(**arrays)
+    _check(predictions, path)
+    return predictions
+
+
+def _check(predictions: Predictions, path: str | os.PathLike[str]) -> None:
+    """Raise MetricsError unless types and shapes are correct, numbers finite and classes in range."""
+    images, classes = predictions.label.size, (0, *predictions.class_log_prob.shape)[-1]
+    class_limit = classes or np.iinfo(np.int32).max
+    for name, dtype in _TYPES.items():
+        array: np.ndarray = getattr(predictions, name)
+        shape = (images, classes) if name == _CLASS_LOG_PROB else (images,)
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            expected, received = f"{np.dtype(dtype)} of {shape}", f"{array.dtype} of {array.shape}"
+            raise MetricsError(f"{path}: {name}: expected {expected}, received {received}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise MetricsError(f"{path}: {name}: expected finite numbers, received NaN or infinity")
+        if array.dtype.kind == "i" and images and not 0 <= array.min() <= array.max() < class_limit:
+            received = f"{array.min()} to {array.max()}"
+            raise MetricsError(f"{path}: {name}: expected classes from 0 to {class_limit - 1}, received {received}")

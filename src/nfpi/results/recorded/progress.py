@@ -1,0 +1,184 @@
+"""Progress of the runs in a folder of results, determined from its results, locks, logs and times.
+
+This includes jobs on a cluster, which write the same files. Nothing is locked or changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from nfpi.results.recorded.planned import FILE, read_planned
+from nfpi.results.recorded.runs import OUTDATED, RecordedRun, find_runs
+from nfpi.results.recorded.times import read_seconds
+from nfpi.runs import (
+    BENCHMARKS_FOLDER,
+    LOGS_FOLDER,
+    METRICS_FILE,
+    VARIANTS,
+    Run,
+    parse_run_folder,
+)
+from nfpi.runtime.durations import format_duration
+from nfpi.runtime.job_log import read_last_lines
+from nfpi.runtime.locks import read_holder
+
+_EPOCH = re.compile(r"epoch (\d+)/(\d+): .*?([\d.]+) s\b|epoch (\d+)/(\d+): ")
+_LAST_EPOCHS = 5
+"""Number of epochs whose mean duration estimates the remaining time."""
+_ERROR = "nfpi: error: "
+_STOPPED = re.compile(r"nfpi: stopped|nfpi: error: stopped by ")
+_ENDED = re.compile(r"\d\d:\d\d:\d\d wrote ")
+_FLOW_FOLDERS = ("fit", "generated", "generated/*", *VARIANTS.values())
+_CLASSIFIER_FOLDERS = ("temperature=*", "trained")
+"""Subfolders of a run that are filled or locked by separate jobs."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of a run.
+
+    Attributes:
+        run: identity of the run.
+        state: `waiting`, `running`, `stopped`, `failed`, `diverged`, `damaged`, `outdated` or `done`.
+        detail: stage, epoch and remaining time of a running run, last line of the log of a failed one, ...
+        metrics: metrics of the run; empty unless it is done.
+        seconds: total time of its finished jobs.
+    """
+
+    run: Run
+    state: str
+    detail: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def find_roots(results: Path) -> list[Path]:
+    """Return `results` alone if it is a folder results/{preset}, otherwise all such folders in it.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    roots = [folder for folder in (results, *sorted(results.glob("*"))) if _is_root(folder)]
+    if not roots:
+        raise FileNotFoundError(f"{results}: expected results, or a folder of them, received none")
+    return roots[:1] if roots[0] == results else roots
+
+
+def require_root(folder: Path) -> None:
+    """Check that a folder is not the parent of folders results/{preset}.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or the results of presets are in folders of it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a folder of results, received none")
+    inner = next((inner for inner in sorted(folder.glob("*")) if _is_root(inner)), None)
+    if inner is not None and not _is_root(folder):
+        raise FileNotFoundError(f"{folder}: expected the results of one preset, such as {inner}, received their parent")
+
+
+def _is_root(folder: Path) -> bool:
+    return (folder / LOGS_FOLDER).is_dir() or (folder / FILE).is_file()
+
+
+def read_progress(root: Path) -> list[Progress]:
+    """Return the progress of all requested runs, and of others that have results or logs."""
+    recorded = {item.run: item for item in find_runs(root)}
+    logged = (
+        parse_run_folder(path.relative_to(root / LOGS_FOLDER).as_posix()) for path in (root / LOGS_FOLDER).glob("**/")
+    )
+    runs = dict.fromkeys([*read_planned(root), *recorded, *(run for run in logged if run is not None)])
+    return [_determine_progress(root, run, recorded.get(run)) for run in runs]
+
+
+def list_logs(root: Path, run: Run) -> list[Path]:
+    """Return the logs of the jobs of a run, oldest first."""
+    logs = [path for folder in _list_folders(root / LOGS_FOLDER / run.folder, run) for path in folder.glob("*.log")]
+    return sorted(logs, key=read_modification_time)
+
+
+def is_running(root: Path, run: Run) -> bool:
+    """Return whether a job of the run is running."""
+    return bool(_find_holder(root, run))
+
+
+def _determine_progress(root: Path, run: Run, recorded: RecordedRun | None) -> Progress:
+    seconds = sum(
+        read_seconds(path) or 0.0
+        for folder in _list_folders(root / BENCHMARKS_FOLDER / run.folder, run)
+        for path in folder.glob("*.tsv")
+    )
+    logs = list_logs(root, run)
+    if holder := _find_holder(root, run):
+        stage = logs[-1].stem if logs else ""
+        return Progress(run, "running", ", ".join(filter(None, [stage, _describe_epoch(logs), holder])), {}, seconds)
+    fault = _find_fault(root, run, logs)
+    if fault is not None:
+        return Progress(run, *fault, {}, seconds)
+    if recorded is None:
+        return Progress(run, "waiting", f"after {logs[-1].stem}" if logs else "", {}, seconds)
+    if recorded.fault:
+        return Progress(run, "damaged", recorded.fault, {}, seconds)
+    if recorded.divergence:
+        return Progress(run, "diverged", recorded.divergence.removeprefix("diverged: "), {}, seconds)
+    if recorded.is_outdated:
+        return Progress(run, "outdated", OUTDATED, {}, seconds)
+    return Progress(run, "done", "", recorded.metrics, seconds)
+
+
+def _list_folders(folder: Path, run: Run) -> Iterator[Path]:
+    """Yield the folder of a run, and its subfolders that do not belong to other runs."""
+    yield folder
+    for pattern in _FLOW_FOLDERS if run.classifier is None else _CLASSIFIER_FOLDERS:
+        yield from folder.glob(pattern)
+
+
+def _find_holder(root: Path, run: Run) -> str:
+    """Return the process that works on a run, e.g. `process 17 on node3, since 12:00`; empty if there is none."""
+    locks = (path for folder in _list_folders(root / run.folder, run) for path in folder.glob(".*.lock"))
+    return next(filter(None, map(read_holder, locks)), "")
+
+
+def _find_fault(root: Path, run: Run, logs: list[Path]) -> tuple[str, str] | None:
+    """Return the state and detail of the last job that failed or was stopped; None if there is none.
+
+    The jobs of one folder run one after the other, so the last line of the newest log of each folder says how its last
+    job ended. Logs older than metrics.json are ignored. Without metrics.json, the job of the newest log of all was also
+    stopped, probably killed, if this line does not say how it ended.
+    """
+    metrics = root / run.folder / METRICS_FILE
+    newest = {log.parent: log for log in logs}.values()
+    for log in sorted(newest, key=logs.index, reverse=True):
+        if read_modification_time(log) < read_modification_time(metrics):
+            break
+        (line,) = read_last_lines(log, 1) or [""]
+        if _STOPPED.match(line):
+            return "stopped", ", ".join(filter(None, [log.stem, _describe_epoch([log], time_left=False)]))
+        if line.startswith(_ERROR):
+            return "failed", f"{log.stem}: {line.removeprefix(_ERROR)}"
+        if log == logs[-1] and not metrics.is_file() and not _ENDED.match(line):
+            return "stopped", f"{log.stem}: {line}" if line else log.stem
+    return None
+
+
+def read_modification_time(path: Path) -> float:
+    """Return the modification time of a file, 0 if it is missing: Snakemake removes logs before retrying a job."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _describe_epoch(logs: list[Path], time_left: bool = True) -> str:
+    """Return e.g. `epoch 12/40, about 5 min left`, from the last log; empty if it has no epochs."""
+    rows = [match.groups() for line in read_last_lines(logs[-1], 100) if (match := _EPOCH.search(line))] if logs else []
+    if not rows:
+        return ""
+    now, last = (int(number) for number in (rows[-1][:2] if rows[-1][0] else rows[-1][3:]))
+    times = [float(row[2]) for row in rows[-_LAST_EPOCHS:] if row[2]]
+    left = f", about {format_duration((last - now) * fmean(times))} left" if times and time_left and now < last else ""
+    return f"epoch {now}/{last}{left}"

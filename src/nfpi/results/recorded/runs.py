@@ -1,0 +1,140 @@
+"""Runs in a folder of results, as recorded by their metrics.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nfpi.results.recorded.records import MetricsError, describe_divergence, read_record
+from nfpi.runs import COMMON_SPLITS, METRICS_FILE, SPLITS, SPLITS_OF_SEED, Run, parse_run_folder
+from nfpi.runtime.manifests import SUFFIX, ManifestError, find_product, read_manifest
+
+OUTDATED = "made from other images than the present data set: `snakemake all` makes it again, if its seed is in `seeds`"
+"""Explanation of an outdated run."""
+
+_NOT_SETTINGS = ("compared", "data.classes")
+"""Dotted names of a record's `settings` that hold measurements or data, not settings."""
+_DATA = "data"
+"""Product of the stages that write the splits of a data set."""
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run and its metrics.json.
+
+    Attributes:
+        run: identity of the run, as its folder says.
+        folder: path of the folder.
+        record: contents of metrics.json; empty if it cannot be read.
+        fault: one line that says why metrics.json cannot be read, or that it contradicts its manifest; else empty.
+        made_from: what the manifest of metrics.json says it was made from; empty without a manifest, as in evidence.
+        is_outdated: whether the data set in the folder of results is now another one than that in `made_from`.
+    """
+
+    run: Run
+    folder: Path
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    fault: str = ""
+    made_from: Mapping[str, str] = field(default_factory=dict, repr=False)
+    is_outdated: bool = False
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics; empty if the run diverged or the file is damaged."""
+        return dict(self.record.get("metrics", {}))
+
+    @property
+    def data(self) -> str:
+        """Digest of the data set that the run was made from; empty if unknown."""
+        return self.made_from.get(_DATA, "")
+
+    @property
+    def divergence(self) -> str:
+        """E.g. `diverged: variance of class 2 at iteration 3`; empty if the run did not diverge."""
+        diverged = self.record.get("diverged")
+        return "" if diverged is None else describe_divergence(diverged)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All settings, by dotted names; values as JSON."""
+        return dict(_flatten(self.record.get("settings", {})))
+
+    @property
+    def software(self) -> dict[str, str]:
+        """Commit, device, and versions of packages, where known."""
+        versions = self.record.get("versions")
+        known = {"commit": self.record.get("git_commit"), "device": self.record.get("device")}
+        known |= versions if isinstance(versions, Mapping) else {}
+        return {str(name): str(value) for name, value in known.items() if value is not None}
+
+
+def find_runs(root: Path) -> list[RecordedRun]:
+    """Find all runs in a folder results/{preset}; in each data set, those without a flow come last.
+
+    Damaged files do not raise; their runs have a `fault`.
+    """
+    read_content = cache(_read_content)
+    runs = [_read_run(path, run) for path, run in _find_metrics_files(root)]
+    runs = [replace(item, is_outdated=_is_outdated(root, item, read_content)) for item in runs]
+    return sorted(runs, key=lambda item: _make_sort_key(item.run))
+
+
+def list_splits(root: Path, run: Run) -> list[Path]:
+    """Return the folders where the splits of a run may lie: those of its seed, and those that all seeds share."""
+    names = (SPLITS_OF_SEED.format(seed=run.seed), COMMON_SPLITS)
+    return [root / SPLITS.format(dataset=run.dataset, splits=splits) for splits in names]
+
+
+def _find_metrics_files(root: Path) -> Iterator[tuple[Path, Run]]:
+    for folder in {path.parent for name in (METRICS_FILE, f"metrics{SUFFIX}") for path in root.rglob(name)}:
+        run = parse_run_folder(folder.relative_to(root).as_posix())
+        if run is not None:
+            yield folder / METRICS_FILE, run
+
+
+def _read_run(path: Path, run: Run) -> RecordedRun:
+    try:
+        product = find_product(path)  # raises if the file does not match its manifest
+        made_from = product.manifest.made_from if product else {}
+        return RecordedRun(run, path.parent, read_record(path), made_from=made_from)
+    except (ManifestError, MetricsError, OSError) as error:
+        return RecordedRun(run, path.parent, fault=" ".join(str(error).split()))
+
+
+def _is_outdated(root: Path, item: RecordedRun, read_content: Callable[[Path], str | None]) -> bool:
+    """Return whether a run was made from none of the present splits; false if that is unknown."""
+    contents = [content for folder in list_splits(root, item.run) if (content := read_content(folder)) is not None]
+    return bool(item.data and contents) and not {item.data, ""} & set(contents)
+
+
+def _read_content(splits: Path) -> str | None:
+    """Return the digest of splits, by their manifest; None if there is none, empty if it cannot be read."""
+    try:
+        return read_manifest(splits / f"{_DATA}{SUFFIX}").content
+    except FileNotFoundError:
+        return None
+    except (ManifestError, OSError):
+        return ""
+
+
+def _make_sort_key(run: Run) -> tuple[Any, ...]:
+    """Sort key: flows before their classifiers, baselines before fitted priors."""
+    is_fitted = run.weight is not None and run.weight > 0
+    flow = (run.dataset, run.flow is None, run.flow or "", is_fitted, run.prior or "", run.weight or 0.0, run.seed)
+    return (*flow, run.classifier or "", run.augmentation or "")
+
+
+def _flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if not isinstance(settings, Mapping):
+        return
+    for key, value in settings.items():
+        if f"{prefix}{key}" in _NOT_SETTINGS:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)

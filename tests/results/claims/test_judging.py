@@ -1,0 +1,449 @@
+"""Claims judged on collected metrics whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nfpi.config import Config
+from nfpi.config.claims import Claim
+from nfpi.results.claims.judging import judge_claims
+from nfpi.results.claims.layout import claims_to_html, claims_to_latex, claims_to_markdown, read_claims, write_claims
+from nfpi.results.claims.sides import Evidence
+from nfpi.results.recorded.csv_files import write_csv
+from nfpi.results.recorded.predictions import Predictions
+from nfpi.results.tables.building import TableError
+from nfpi.results.tables.rows import list_table_rows
+from nfpi.runs import Run
+
+SEEDS = tuple(range(10))
+OURS = {"dataset": "digits", "label": "ours", "lambdas": [10, 100, 1000], "classifier": "resnet18"}
+THEIRS = {"dataset": "digits", "label": "theirs", "prior": "gmm", "lambdas": [10], "classifier": None}
+DIVERGED = "diverged: loss of the flow at step 4"
+
+Values = Callable[[str, float, int], dict[str, float] | str | None]
+"""What a run of a prior, λ and seed measured; text: how it diverged; None: it is not there."""
+
+
+def comparison(**changes: Any) -> dict[str, Any]:
+    """`ours` against `theirs` on NF-Acc."""
+    rows = {"first": {"table": "t", "row": "ours"}, "second": {"table": "t", "row": "theirs"}}
+    return {**rows, "smallest_effect": 0.5, **changes}
+
+
+@pytest.fixture
+def judge(make_config, make_metric_rows, make_frame, reference) -> Callable[..., pd.DataFrame]:
+    """Verdicts on one claim of these comparisons, from what the runs measured."""
+
+    def make(values: Values, *comparisons: dict[str, Any], seeds: tuple[int, ...] = SEEDS, **more: Any) -> pd.DataFrame:
+        config: Config = make_config(OURS, THEIRS, seeds=seeds)
+        rows = [replace(row, split_ratio=more.get("split_ratio", 0.0)) for row in list_table_rows(config, "t")]
+        found = []
+        for run in dict.fromkeys(run for row in rows for run in row.runs):
+            value = values(str(run.prior), float(run.weight or 0), run.seed)
+            if value is None:
+                continue
+            if isinstance(value, str):
+                found.append(make_metric_rows(run, status=value))
+                continue
+            of_run = {name: number for name, number in value.items() if ("cnn" in name) == (run.classifier is not None)}
+            found.append(make_metric_rows(run, **of_run))
+        claim = {"number": 3, "statement": "Ours is better", "comparisons": list(comparisons) or [comparison()]}
+        evidence = Evidence(
+            make_frame(*found), config.tables, {"t": rows}, reference, more.get("predictions", none_read)
+        )
+        return judge_claims({"c": Claim.model_validate(claim)}, evidence)
+
+    return make
+
+
+def none_read(run: Run) -> Predictions:
+    raise AssertionError(f"predictions of {run.folder} are not needed")
+
+
+def noise(seed: int, *key: float) -> float:
+    return float(np.random.default_rng([seed, *map(int, key)]).normal(0, 0.5))
+
+
+def effect(size: float) -> Values:
+    """`ours` is better by this much; λ = 100 is the best on the validation split."""
+
+    def values(prior: str, weight: float, seed: int) -> dict[str, float]:
+        ours = prior == "fpi"
+        base = 70 + 3 * noise(seed) + noise(seed, weight, ours) + (size if ours and weight == 100 else 0)
+        validation = {10: 90.0, 100: 95.0, 1000: 91.0}[weight]
+        inner = 5.0 if weight == 100 else 0.0
+        return {
+            "nf_acc": base,
+            "validation_nf_acc": validation,
+            "cnn_acc": 60 + inner,
+            "validation_cnn_acc": 60 + inner,
+        }
+
+    return values
+
+
+def only(frame: pd.DataFrame) -> dict[str, Any]:
+    assert len(frame) == 1
+    row: dict[str, Any] = frame.iloc[0].to_dict()
+    return row
+
+
+def test_a_known_effect_is_found_at_the_lambda_that_validation_chooses(judge):
+    row = only(judge(effect(4.0)))
+    assert (row["verdict"], row["claim_verdict"]) == ("holds", "replicated")
+    assert row["first_lambda"] == 100
+    assert row["low"] < 4 < row["high"]
+    assert (row["seeds"], row["planned_seeds"]) == (10, 10)
+    assert pd.isna(row["seeds_needed"])
+
+
+def test_the_opposite_effect_contradicts(judge):
+    row = only(judge(effect(-4.0)))
+    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
+
+
+def test_the_direction_less_turns_signs_around(judge):
+    row = only(judge(effect(-4.0), comparison(direction="less")))
+    assert (row["verdict"], row["claim_verdict"]) == ("holds", "replicated")
+    assert row["difference"] < 0
+    assert "theirs − (ours, λ = 100)" in claims_to_markdown(judge(effect(-4.0), comparison(direction="less")))
+
+
+def test_no_effect_is_not_replicated_where_one_that_matters_is_excluded(judge):
+    row = only(judge(effect(0.0), comparison(smallest_effect=3.0)))
+    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
+    assert only(judge(effect(0.0), comparison(smallest_effect=3.0, direction="not_less")))["verdict"] == "holds"
+
+
+def test_one_seed_decides_nothing_over_seeds(judge):
+    row = only(judge(effect(4.0), comparison(test="paired_t"), seeds=(3,)))
+    assert (row["verdict"], row["claim_verdict"], row["seeds"]) == ("inconclusive", "inconclusive", 1)
+
+
+def test_two_noisy_seeds_say_how_many_would_decide(judge):
+    row = only(judge(effect(0.2), seeds=(0, 1)))
+    assert row["verdict"] == "inconclusive"
+    assert row["seeds_needed"] > 2
+
+
+def test_a_seed_that_diverged_is_left_out_and_counted(judge):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" and weight == 100 and seed == 4 else effect(4.0)(prior, weight, seed)
+
+    frame = judge(values)
+    row = only(frame)
+    assert (row["verdict"], row["seeds"], row["first_diverged"], row["second_diverged"]) == ("holds", 9, 1, 0)
+    assert "9 of 10" in claims_to_markdown(frame)
+    assert "1 of 10 seeds of ours, λ = 100 diverged." in claims_to_markdown(frame)
+
+
+@pytest.mark.parametrize(("prior", "expected"), [("fpi", "does not hold"), ("gmm", "inconclusive")])
+def test_a_row_that_always_diverges(judge, prior, expected):
+    at_ten = comparison(first={"table": "t", "row": "ours", "lambda": 10})
+    row = only(judge(lambda *run: DIVERGED if run[:2] == (prior, 10) else effect(4.0)(*run), at_ten))
+    assert (row["verdict"], row["seeds"]) == (expected, 0)
+
+
+def test_divergence_itself_is_compared_over_seeds(judge):
+    stable = {"table": "t", "row": "ours", "lambda": 10}
+    more = {"metric": "divergence", "direction": "less", "smallest_effect": 50}
+    row = only(judge(lambda *run: DIVERGED if run[0] == "gmm" else effect(0.0)(*run), comparison(first=stable, **more)))
+    assert (row["verdict"], row["difference"], row["seeds"]) == ("holds", -100, 10)
+
+
+def test_missing_runs_are_left_out_and_no_runs_are_not_run(judge):
+    row = only(judge(lambda *run: None if run[0] == "fpi" and run[2] > 6 else effect(4.0)(*run)))
+    assert (row["verdict"], row["seeds"], row["planned_seeds"]) == ("holds", 7, 10)
+    frame = judge(lambda *run: None)
+    assert (only(frame)["verdict"], only(frame)["claim_verdict"]) == ("not run", "not run")
+    assert "not run" in claims_to_markdown(frame)
+
+
+def test_the_ends_of_a_range_and_the_best_within(judge):
+    def row(weight: str) -> dict[str, str]:
+        return {"table": "t", "row": "ours", "lambda": weight}
+
+    parts = [
+        comparison(first=row("inner_best"), second=row("max"), metric="cnn_acc"),
+        comparison(first=row("inner_best"), second=row("min"), metric="cnn_acc"),
+    ]
+    frame = judge(effect(0.0), *parts)
+    assert frame["first_lambda"].tolist() == [100, 100]
+    assert frame["second_lambda"].tolist() == [1000, 10]
+    assert set(frame["claim_verdict"]) == {"replicated"}
+
+
+def test_a_constant_is_compared_with(judge):
+    row = only(judge(effect(4.0), comparison(second={"value": 50}, smallest_effect=0)))
+    assert (row["verdict"], row["second_value"]) == ("holds", 50)
+
+
+def test_holm_adjusts_over_a_claim(judge):
+    frame = judge(effect(0.6), *[comparison()] * 4)
+    assert frame["p_adjusted"].iloc[0] == pytest.approx(min(1.0, 4 * frame["p_value"].iloc[0]))
+
+
+def predictions(labels: np.ndarray, right: np.ndarray) -> Predictions:
+    predicted = np.where(right, labels, (labels + 1) % 10).astype(np.int32)
+    return Predictions(labels, predicted, np.zeros(len(labels), np.float32), np.zeros((len(labels), 10), np.float16))
+
+
+@pytest.mark.parametrize(
+    ("test", "seeds", "name"),
+    [("auto", (5,), "McNemar"), ("mcnemar", (5,), "McNemar"), ("bootstrap", (0, 1, 2), "bootstrap")],
+)
+def test_images_are_compared_within_a_seed(judge, test, seeds, name):
+    def read(run: Run) -> Predictions:
+        labels = np.random.default_rng(run.seed).integers(0, 10, 400).astype(np.int32)
+        right = np.random.default_rng([run.seed, run.prior == "fpi"]).random(400) < (
+            0.95 if run.prior == "fpi" else 0.8
+        )
+        return predictions(labels, right)
+
+    row = only(judge(effect(15.0), comparison(test=test), seeds=seeds, predictions=read))
+    assert (row["verdict"], row["test"], row["seeds"]) == ("holds", name, len(seeds))
+
+
+def test_images_do_not_stand_in_for_seeds_that_diverged(judge):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" and weight == 100 and seed > 0 else effect(4.0)(prior, weight, seed)
+
+    at_100 = comparison(first={"table": "t", "row": "ours", "lambda": 100})
+    row = only(judge(values, at_100, seeds=(0, 1, 2)))  # no predictions are read
+    assert (row["verdict"], row["seeds"], row["planned_seeds"]) == ("inconclusive", 1, 3)
+
+
+def test_predictions_of_other_images_are_refused(judge):
+    def read(run: Run) -> Predictions:
+        labels = np.random.default_rng(len(run.folder)).integers(0, 10, 40).astype(np.int32)
+        return predictions(labels, np.ones(40, bool))
+
+    with pytest.raises(TableError, match="same test images"):
+        judge(effect(1.0), comparison(test="mcnemar"), seeds=(5,), predictions=read)
+
+
+def test_files_of_all_forms(judge, tmp_path):
+    frame = judge(effect(4.0), comparison(), comparison(direction="not_less", paper_difference=16.3))
+    write_claims(frame, tmp_path)
+    pd.testing.assert_frame_equal(read_claims(tmp_path / "claims.csv"), frame)
+    assert {path.name for path in tmp_path.iterdir()} == {f"claims.{suffix}" for suffix in ("csv", "md", "tex", "html")}
+    assert claims_to_latex(frame).isascii()
+    assert "<title>" in claims_to_html(frame)
+    text = claims_to_markdown(frame)
+    assert "| 3 | Ours is better | replicated |" in text
+    assert "+16.3" in text
+
+
+def test_overlapping_splits_widen_intervals_and_raise_p(judge):
+    of_rows, of_constant = comparison(), comparison(second={"value": 70})
+    plain = judge(effect(1.0), of_rows, of_constant)
+    corrected = judge(effect(1.0), of_rows, of_constant, split_ratio=0.25)
+    assert corrected["split_ratio"].tolist() == [0.25, 0.25]
+    widths = [frame["high"] - frame["low"] for frame in (plain, corrected)]
+    # √(1/10 + 1/4) / √(1/10)
+    assert (widths[1] / widths[0]).tolist() == pytest.approx([3.5**0.5] * 2)
+    assert (corrected["p_value"] > plain["p_value"]).all()
+    assert corrected["difference"].equals(plain["difference"])
+    assert corrected["std"].equals(plain["std"])
+    note = (
+        "Intervals and t tests over seeds are corrected for the overlap of the seeds' splits (Nadeau and Bengio, 2003)."
+    )
+    assert note in claims_to_markdown(corrected)
+    assert "Nadeau" not in claims_to_markdown(plain)
+    both = pd.concat([corrected, plain.assign(dataset="other")], ignore_index=True)
+    assert "over seeds on digits are corrected" in claims_to_markdown(both)
+
+
+def test_divergence_and_the_bootstrap_are_not_corrected(judge):
+    def read(run: Run) -> Predictions:
+        right = np.random.default_rng([run.seed, run.prior == "fpi"]).random(400) < 0.9
+        return predictions(np.zeros(400, dtype=np.int32), right)
+
+    of_runs = comparison(metric="divergence", smallest_effect=50)
+    tests = [comparison(test="bootstrap"), of_runs]
+    frames = [judge(effect(0.0), *tests, predictions=read, split_ratio=ratio) for ratio in (0.0, 0.25)]
+    pd.testing.assert_frame_equal(*frames)
+    assert "Nadeau" not in claims_to_markdown(frames[1])
+
+
+def test_no_number_of_seeds_is_given_where_none_suffices(judge):
+    small = comparison(smallest_effect=0.3)
+    assert only(judge(effect(0.15), small, seeds=tuple(range(4))))["seeds_needed"] > 4
+    row = only(judge(effect(0.15), small, seeds=tuple(range(4)), split_ratio=1.0))
+    assert row["verdict"] == "inconclusive"
+    assert pd.isna(row["seeds_needed"])
+
+
+def test_claims_of_an_older_version_can_be_read(judge, tmp_path):
+    frame = judge(effect(4.0))
+    write_csv(frame.drop(columns="split_ratio"), tmp_path / "claims.csv")
+    pd.testing.assert_frame_equal(read_claims(tmp_path / "claims.csv"), frame)
+
+
+def test_rows_on_several_data_sets_are_told_apart(judge):
+    frame = judge(lambda *run: DIVERGED if run[2] == 4 else effect(4.0)(*run), comparison(), comparison())
+    assert "Data set" not in claims_to_markdown(frame)
+    frame.loc[1, "dataset"] = "other"
+    text = claims_to_markdown(frame)
+    assert "| Claim | Compared | Data set | Metric |" in text
+    assert "| (ours, λ = 100) − theirs | digits | NF-Acc" in text
+    assert "| (ours, λ = 100) − theirs | other | NF-Acc" in text
+    assert "1 of 10 seeds of ours, λ = 100 on other diverged." in text
+    assert "other" in claims_to_latex(frame)
+    assert "other" in claims_to_html(frame)
+
+
+def test_the_title_names_the_paper_if_it_makes_all_claims(judge):
+    frame = judge(effect(4.0))
+    title = "Claims, and whether the runs support them"
+    assert f"**{title}**" in claims_to_markdown(frame)
+    assert f"<title>{title}</title>" in claims_to_html(frame)
+    assert f"**{title.replace(',', ' of the paper,')}**" in claims_to_markdown(frame.assign(paper="§5"))
+    both = pd.concat([frame, frame.assign(claim="d", paper="§5")], ignore_index=True)
+    assert f"**{title}**" in claims_to_markdown(both)
+
+
+# ---- λ that diverged, and what seeds share -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choice", ["best", "inner_best"])
+def test_a_row_whose_runs_all_diverged_has_run(judge, choice):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" else effect(0)(prior, weight, seed)
+
+    row = only(judge(values, comparison(first={"table": "t", "row": "ours", "lambda": choice})))
+    assert (row["verdict"], row["claim_verdict"]) == ("does not hold", "not replicated")
+    assert row["first_diverged"] == 10
+
+
+@pytest.mark.parametrize("choice", ["best", "inner_best"])
+def test_a_lambda_of_lucky_seeds_is_not_chosen(make_config, make_metric_rows, make_frame, reference, choice):
+    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
+    rows = list_table_rows(config, "t")
+    found = []
+    for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
+        weight = float(run.weight or 0)
+        lucky = weight == 100 and run.prior == "fpi"
+        if lucky and run.seed < 9:
+            found.append(make_metric_rows(run, status=DIVERGED))
+        else:
+            found.append(
+                make_metric_rows(
+                    run,
+                    nf_acc=90 + noise(run.seed, weight),
+                    validation_nf_acc=99 if lucky else 95 if weight == 10 else 90,
+                )
+            )
+    claim = Claim.model_validate(
+        {
+            "statement": "Ours is better",
+            "comparisons": [comparison(first={"table": "t", "row": "ours", "lambda": choice})],
+        }
+    )
+    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("ece", 100), ("worst_class_acc", 100), ("nf_acc", 10)])
+def test_the_inner_best_lambda_is_that_of_the_compared_metric(
+    make_config, make_metric_rows, make_frame, reference, metric, expected
+):
+    """Also of a metric whose validation values have no entry of their own in the registry."""
+    config: Config = make_config(OURS | {"lambdas": [1, 10, 100, 1000]}, THEIRS, seeds=SEEDS)
+    rows = list_table_rows(config, "t")
+    on_validation = {
+        "nf_acc": {1: 80, 10: 95, 100: 90, 1000: 99},
+        "worst_class_acc": {1: 60, 10: 70, 100: 80, 1000: 90},
+        "ece": {1: 9, 10: 8, 100: 4, 1000: 2},  # lower is better
+    }
+    found = []
+    for run in dict.fromkeys(run for row in rows for run in row.flow_runs):
+        values = {name: by_weight[run.weight] for name, by_weight in on_validation.items()}
+        validation = {f"validation_{name}": value for name, value in values.items()}
+        found.append(make_metric_rows(run, **values, **validation))
+    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
+    claim = Claim.model_validate(
+        {"statement": "Ours is better", "comparisons": [comparison(first=first, metric=metric)]}
+    )
+    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == expected
+
+
+def test_without_validation_values_of_the_metric_the_inner_best_lambda_is_that_of_the_table(
+    make_config, make_metric_rows, make_frame, reference
+):
+    """As the calibration of a classifier that is trained on real images."""
+    augmented = {"classifier": "swin", "augmentation": "nfa"}
+    config: Config = make_config(OURS | augmented | {"lambdas": [1, 10, 100, 1000]}, THEIRS | augmented, seeds=SEEDS)
+    rows = list_table_rows(config, "t")
+    found = []
+    for row in rows:
+        top1 = {1: 80, 10: 95, 100: 90, 1000: 99}[row.weight]
+        found += [make_metric_rows(run, ece=top1, validation_top1=top1) for run in row.classifier_runs]
+    first = {"table": "t", "row": "ours", "lambda": "inner_best"}
+    claim = Claim.model_validate(
+        {"statement": "Ours is better", "comparisons": [comparison(first=first, metric="ece")]}
+    )
+    evidence = Evidence(make_frame(*found), config.tables, {"t": rows}, reference, none_read)
+    assert only(judge_claims({"c": claim}, evidence))["first_lambda"] == 10
+
+
+def test_no_number_of_seeds_is_given_where_only_diverged_runs_prevent_a_verdict(judge):
+    def values(prior: str, weight: float, seed: int) -> dict[str, float] | str:
+        return DIVERGED if prior == "fpi" and weight == 100 and seed < 5 else effect(4.0)(prior, weight, seed)
+
+    row = only(judge(values))
+    assert (row["verdict"], row["first_diverged"]) == ("inconclusive", 5)
+    assert pd.isna(row["seeds_needed"])
+
+
+def test_other_comparisons_do_not_change_the_seeds_that_non_inferiority_needs(judge):
+    """It is judged by its unadjusted interval."""
+    one = comparison(direction="not_less")
+    alone, *_ = judge(effect(-0.2), one, seeds=(0, 1, 2)).to_dict("records")
+    beside, *_ = judge(effect(-0.2), one, comparison(), comparison(smallest_effect=2), seeds=(0, 1, 2)).to_dict(
+        "records"
+    )
+    assert alone["verdict"] == beside["verdict"] == "inconclusive"
+    assert alone["seeds_needed"] == beside["seeds_needed"] > 3
+
+
+def test_an_effect_of_any_size_needs_seeds_for_the_one_that_was_found(judge):
+    assert only(judge(effect(0.05), comparison(smallest_effect=0)))["seeds_needed"] > 10
+
+
+def test_values_beside_one_seeds_images_are_of_that_seed(judge):
+    labels = np.zeros(100, dtype=np.int32)
+
+    def predictions(run: Run) -> Predictions:
+        predicted = (np.arange(100) < (10 if run.prior == "fpi" else 30)).astype(np.int32)
+        return Predictions(labels, predicted, np.zeros(100, np.float32), np.zeros((100, 2), np.float16))
+
+    row = only(judge(effect(4.0), comparison(test="mcnemar"), predictions=predictions))
+    assert (row["test"], row["seeds"], row["difference"]) == ("McNemar", 1, 20)
+    assert row["first_value"] == effect(4.0)("fpi", 100, 0)["nf_acc"]
+
+
+def test_the_bootstrap_knows_whether_seeds_share_their_images(judge):
+    def predictions(*, shared: bool) -> Callable[[Run], Predictions]:
+        def read(run: Run) -> Predictions:
+            rng = np.random.default_rng(0 if shared else run.seed)
+            labels = rng.integers(0, 2, 200).astype(np.int32)
+            wrong = rng.random(200) < 0.2
+            wrong &= run.prior != "fpi"
+            predicted = np.where(wrong, 1 - labels, labels).astype(np.int32)
+            return Predictions(labels, predicted, np.zeros(200, np.float32), np.zeros((200, 2), np.float16))
+
+        return read
+
+    def width(**changes: bool) -> float:
+        row = only(judge(effect(0), comparison(test="bootstrap"), predictions=predictions(**changes)))
+        return float(row["high"] - row["low"])
+
+    assert width(shared=True) > 2 * width(shared=False)

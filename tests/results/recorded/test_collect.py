@@ -1,0 +1,141 @@
+"""The metrics of many runs as one long table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nfpi.results.recorded.collect import COLUMNS, collect, read_collected
+from nfpi.results.recorded.csv_files import write_csv
+from nfpi.results.recorded.older import find_older_results
+from nfpi.results.recorded.records import MetricsError, write_metrics
+from nfpi.runs import Run
+from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.files import write_atomically
+
+FITTED = Run(dataset="digits", flow="mef", prior="fpi", weight=3e4, seed=1)
+DIVERGED = replace(FITTED, weight=1e6, seed=0)
+RUNS = {
+    FITTED: {"nf_acc": 99.2, "bits_per_dim": 2.5},
+    replace(FITTED, classifier="resnet18"): {"cnn_acc": 100 / 3},
+    Run(dataset="digits", flow="glow", prior="baseline", weight=0.0, seed=0): {"nf_acc": 94.4},
+    Run(dataset="digits", seed=3, classifier="swin", augmentation="standard"): {"top1": 1.0},
+    replace(FITTED, classifier="swin", augmentation="standard+nfa"): {"top1": 2.0},
+}
+
+
+def write(root: Path, run: Run, metrics: dict[str, float], identity: Run | None) -> Path:
+    path = root / run.folder / "metrics.json"
+    seed = run.seed if identity is None else identity.seed
+    write_metrics(path, metrics, run=identity, n=360, seed=seed, settings={}, device="cpu", seconds=1.5)
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    for run, metrics in RUNS.items():
+        write(tmp_path, run, metrics, run)
+    mark_diverged([tmp_path / DIVERGED.folder / "metrics.json"], Diverged(3, 2, "variance", 1e6))
+    return [*RUNS, DIVERGED]
+
+
+def test_a_value_is_a_row_with_the_identity_of_its_run(runs, tmp_path):
+    frame = collect(runs, tmp_path)
+    assert list(frame.columns) == list(COLUMNS)
+    assert len(frame) == 7
+    for run, metrics in RUNS.items():
+        rows = frame[frame["run"] == run.folder]
+        assert dict(zip(rows["metric"], rows["value"], strict=True)) == metrics
+        assert set(rows["status"]) == {"ok"}
+        assert set(rows["n"]) == {360}
+        for row in rows.to_dict("records"):
+            for name, value in run.row().items():
+                assert row[name] == value or (math.isnan(row[name]) and math.isnan(value))
+
+
+def test_a_divergence_is_a_row_of_its_own(runs, tmp_path):
+    frame = collect(runs, tmp_path)
+    row = frame[frame["status"] != "ok"].iloc[0]
+    assert row["status"] == "diverged: variance of class 2 at iteration 3"
+    assert (row["metric"], row["lambda"], row["run"]) == ("", 1e6, DIVERGED.folder)
+    assert math.isnan(row["value"])
+
+
+def test_the_order_of_the_runs_does_not_matter(runs, tmp_path):
+    expected = collect(runs, tmp_path)
+    for order in itertools.islice(itertools.permutations(runs), 0, None, 50):
+        pd.testing.assert_frame_equal(collect([*order, order[0]], tmp_path), expected)
+
+
+def test_nothing_collected_has_the_same_columns(runs, tmp_path):
+    pd.testing.assert_series_equal(collect([], tmp_path).dtypes, collect(runs, tmp_path).dtypes)
+
+
+def test_csv_gives_back_the_same_table(runs, tmp_path):
+    frame = collect(runs, tmp_path)
+    write_csv(frame, tmp_path / "metrics.csv")
+    assert "nan" not in (tmp_path / "metrics.csv").read_text().lower()
+    pd.testing.assert_frame_equal(read_collected(tmp_path / "metrics.csv"), frame, check_exact=True)
+
+
+def test_metrics_of_another_run_are_refused(tmp_path):
+    path = write(tmp_path, FITTED, {"nf_acc": 1.0}, replace(FITTED, weight=1.0))
+    with pytest.raises(MetricsError, match="expected the metrics of") as error:
+        collect([FITTED], tmp_path)
+    assert f"{path}: expected the metrics of {FITTED.folder}, received those of digits/mef/fpi/lambda=1/seed=1" == str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize("identity", [{"dataset": "digits"}, {"dataset": "digits", "seed": 1}, "digits", {"x": 1}])
+def test_what_is_no_identity_is_refused(tmp_path, identity):
+    path = write(tmp_path, FITTED, {"nf_acc": 1.0}, FITTED)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": identity}))
+    with pytest.raises(MetricsError, match=r"expected the (identity|metrics) of a run, received") as error:
+        collect([FITTED], tmp_path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_divergence_says_when_and_what(tmp_path):
+    mark = '{"diverged": {"iteration": 3, "class_index": 2, "lambda": 1.0}}'
+    write_atomically(tmp_path / FITTED.folder / "metrics.json", mark)
+    with pytest.raises(MetricsError, match=r"metrics\.json: .*diverged\.quantity: Field required"):
+        collect([FITTED], tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"lambda=30000/seed=1/metrics\.json"):
+        collect([FITTED], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "folder", ["digits/fpi/lambda=1000/seed=0", "digits/real/seed=0/swin", "digits/start/data/seed=0"]
+)
+def test_results_of_an_older_layout_are_met_with_one_line(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(MetricsError, match=r"^made by an older version: ") as error:
+        collect([FITTED], tmp_path)
+    assert "\n" not in str(error.value)
+    assert folder.startswith(find_older_results(tmp_path).relative_to(tmp_path).as_posix())
+
+
+def test_metrics_without_an_identity_were_written_without_run(tmp_path):
+    path = write(tmp_path, FITTED, {"nf_acc": 1.0}, None)
+    with pytest.raises(MetricsError, match=r"expected the identity of the run, .* without --run") as error:
+        collect([FITTED], tmp_path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "older version" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_present_layout_is_not_older(runs, tmp_path):
+    (tmp_path / "digits/mef/initial/data/seed=0").mkdir(parents=True)
+    (tmp_path / "logs/digits/mef/fpi/lambda=1/seed=0").mkdir(parents=True)
+    assert find_older_results(tmp_path) is None

@@ -1,0 +1,61 @@
+"""Tables as csv files that read back the same."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from nfpi.results.recorded.csv_files import read_csv, read_header, write_csv
+from nfpi.results.recorded.logs import CsvError
+from nfpi.runtime.files import write_atomically
+
+COLUMNS = {"name": "str", "value": "float64", "count": "Int64", "index": "int64", "best": "bool"}
+ROWS = [
+    {"name": 'NA, "quoted"', "value": 1 / 3, "count": 3, "index": 0, "best": True},
+    {"name": "null", "value": math.nan, "count": None, "index": -1, "best": False},
+    {"name": "", "value": 1e-7, "count": 0, "index": 2, "best": False},
+]
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(ROWS).astype(COLUMNS)
+
+
+def test_a_table_is_read_back_with_its_types(frame, tmp_path):
+    write_csv(frame, tmp_path / "table.csv")
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "table.csv", COLUMNS), frame, check_exact=True)
+    assert read_header(tmp_path / "table.csv") == list(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,value\na,1\n", "expected column count"),
+        ("name,value,count,index,best\na,1,1,x,True\n", "column index: expected int64"),
+        ("name,value,count,index,best\na,1,1,,True\n", "column index: expected int64"),
+        ("name,value,count,index,best\na,many,1,1,True\n", "column value: expected float64"),
+        ("name,value,count,index,best\na,1,1,1,yes\n", "column best: expected bool"),
+        ("name,value,count,index,best\na,nan,1,1,True\n", "column value: expected float64"),
+        ("name,value,count,index,best\na,1e999,1,1,True\n", "column value: expected float64"),
+        ("name,value,count,index,best\na,inf,1,1,True\n", "column value: expected float64"),
+        ("name,value,count,index,best\na,1_0,1,1,True\n", "column value: expected float64"),
+        ("name,value,count,index,best\na,1,1,99999999999999999999,True\n", "column index: expected int64"),
+        ("name,value,count,index,best\na,1,1,1\n", "expected 5 cells in each row, received 4 in row 1"),
+        ("name,name\na,b\n", "distinct columns"),
+        ("name,value\na,1", "may be truncated"),
+        ('name,value\n"a,1\n', "expected a table"),
+        ("", "expected a table, received an empty file"),
+        ("\n\n", "expected a table, received an empty file"),
+        ("a,b\n1,2,3\n1,2,3,4\n", "expected 2 cells in each row"),
+    ],
+)
+def test_another_table_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "table.csv"
+    write_atomically(path, text)
+    with pytest.raises(CsvError, match=message) as error:
+        read_csv(path, COLUMNS)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)

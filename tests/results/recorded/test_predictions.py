@@ -1,0 +1,138 @@
+"""What a flow or a classifier says of each test image."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from nfpi.results.recorded.predictions import read_predictions, shorten_predictions, write_predictions
+from nfpi.results.recorded.records import MetricsError
+from nfpi.runtime.divergence import Diverged, mark_diverged
+from nfpi.runtime.files import write_atomically
+from nfpi.runtime.formats import FormatError
+
+LOG_PROB = torch.tensor([[-100.0, -102.5, -300.0], [5.0, 7.0, -1e6], [0.0, 0.0, 1.0]], dtype=torch.float64)
+LABELS = torch.tensor([0, 2, 1])
+
+
+def test_predictions_are_read_back(tmp_path):
+    write_predictions(tmp_path / "predictions.npz", LABELS, LOG_PROB)
+    predictions = read_predictions(tmp_path / "predictions.npz")
+    assert predictions.label.tolist() == [0, 2, 1]
+    assert predictions.predicted.tolist() == [0, 1, 2]
+    assert predictions.log_prob.dtype == np.float32
+    assert predictions.log_prob.tolist() == [-100.0, -1e6, 0.0]
+    assert predictions.class_log_prob.dtype == np.float16
+    expected = LOG_PROB.log_softmax(1).clamp(min=-65504)
+    assert np.allclose(predictions.class_log_prob, expected, rtol=1e-3)
+    assert np.isfinite(predictions.class_log_prob).all()
+
+
+def test_equal_predictions_are_equal_files(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        write_predictions(tmp_path / name, LABELS, LOG_PROB)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_nan_is_refused(tmp_path):
+    with pytest.raises(MetricsError, match="received NaN"):
+        write_predictions(tmp_path / "predictions.npz", LABELS, LOG_PROB * math.nan)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_divergence_is_raised_again(tmp_path):
+    fault = Diverged(3, 2, "variance", 1e6)
+    mark_diverged([tmp_path / "metrics.json", tmp_path / "predictions.npz"], fault)
+    with pytest.raises(Diverged) as error:
+        read_predictions(tmp_path / "predictions.npz")
+    assert error.value.record == fault.record
+
+
+@pytest.mark.parametrize("metrics", [None, "{}", "no JSON"])
+def test_a_divergence_that_no_metrics_describe_is_an_error_of_the_file(metrics, tmp_path):
+    path = tmp_path / "predictions.npz"
+    mark_diverged([path], Diverged(3, 2, "variance", 1e6))
+    if metrics is not None:
+        (tmp_path / "metrics.json").write_text(metrics)
+    with pytest.raises((MetricsError, FormatError)) as error:
+        read_predictions(path)
+    assert str(tmp_path / ("metrics.json" if metrics == "no JSON" else "predictions.npz")) in str(error.value)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "predictions.npz"
+    for content in (b"", b"PK\x03\x04", b"text"):
+        write_atomically(path, content)
+        with pytest.raises(MetricsError, match="expected predictions") as error:
+            read_predictions(path)
+        assert str(path) in str(error.value)
+    np.savez(path, label=np.zeros(3))
+    with pytest.raises(MetricsError, match="expected label, predicted, log_prob, class_log_prob, received label"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": np.array([0, 2, 3], np.int32)}, "label: expected classes from 0 to 2, received 0 to 3"),
+        ({"label": np.array([0, 2], np.int32)}, "predicted: expected"),
+        ({"predicted": np.zeros(3)}, "predicted: expected int32"),
+        ({"log_prob": np.array([0, np.nan, 1], np.float32)}, "log_prob: expected finite"),
+        ({"class_log_prob": np.zeros(3, np.float16)}, "expected"),
+        ({"class_log_prob": np.full((3, 3), -np.inf, np.float16)}, "class_log_prob: expected finite"),
+        ({"more": np.zeros(3)}, "received .*more"),
+    ],
+)
+def test_predictions_of_other_numbers_are_refused(tmp_path, changes, message):
+    path = tmp_path / "predictions.npz"
+    write_predictions(path, LABELS, LOG_PROB)
+    arrays = dict(np.load(path))
+    np.savez(path, **(arrays | changes))
+    with pytest.raises(MetricsError, match=message) as error:
+        read_predictions(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path):
+    path = tmp_path / "predictions.npz"
+    write_predictions(path, LABELS, LOG_PROB)
+    content, expected = path.read_bytes(), read_predictions(path)
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        try:
+            found = read_predictions(path)
+        except MetricsError:
+            continue
+        for name, array in vars(expected).items():
+            assert np.array_equal(array, getattr(found, name))
+
+
+def test_an_entry_that_is_not_an_array_is_refused(tmp_path):
+    path = tmp_path / "predictions.npz"
+    write_predictions(path, LABELS, LOG_PROB)
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, part in parts.items():
+            target.writestr(name, b"no array" if name == "label.npy" else part)
+    with pytest.raises(MetricsError, match="label: expected int32") as error:
+        read_predictions(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_predictions_without_the_probabilities_of_every_class_say_the_rest_in_fewer_bytes(tmp_path):
+    path, short = tmp_path / "predictions.npz", tmp_path / "short.npz"
+    labels = torch.arange(360) % 10
+    write_predictions(path, labels, torch.randn(360, 10, generator=torch.Generator().manual_seed(0)))
+    expected = read_predictions(path)
+    short.write_bytes(shorten_predictions(expected))
+    found = read_predictions(short)
+    for name in ("label", "predicted", "log_prob"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    assert found.class_log_prob.shape == (360, 0)
+    assert short.stat().st_size < path.stat().st_size / 2

@@ -1,0 +1,43 @@
+"""Times of jobs, as Snakemake notes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfpi.results.recorded.times import read_benchmark, read_seconds, read_times
+
+HEADER = "s\th:m:s\tmax_rss\tcpu_time\n"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_the_last_run_of_a_job_counts(tmp_path):
+    path = write(tmp_path / "train_flow.tsv", HEADER + "12.5\t0:00:12\t210.0\t9.0\n31.25\t0:00:31\t300.5\t20.0\n")
+    assert read_benchmark(path) == {"s": 31.25, "max_rss": 300.5, "cpu_time": 20.0}
+    assert read_seconds(path) == 31.25
+
+
+def test_what_was_too_short_to_measure_is_missing(tmp_path):
+    path = write(tmp_path / "table.tsv", HEADER + "0.02\t0:00:00\tNA\tnan\n")
+    assert read_benchmark(path) == {"s": 0.02}
+
+
+@pytest.mark.parametrize("content", ["", HEADER, "nothing", b"\xff\xfe\x00", HEADER + "NA\tNA\tNA\tNA\n"])
+def test_a_damaged_file_has_no_time(tmp_path, content):
+    assert read_seconds(write(tmp_path / "evaluate.tsv", content)) is None
+
+
+def test_times_are_found_by_stage(tmp_path):
+    for seed, seconds in enumerate((10.0, 20.0)):
+        write(tmp_path / f"benchmarks/digits/mef/seed={seed}/train_flow.tsv", f"{HEADER}{seconds}\t0\t1\t1\n")
+    write(tmp_path / "benchmarks/tables/table2/table.tsv", f"{HEADER}3\t0\t1\t1\n")
+    write(tmp_path / "benchmarks/damaged/fit_prior.tsv", "")
+    assert read_times(tmp_path) == {"train_flow": [10.0, 20.0], "table": [3.0]}
+
+
+def test_without_benchmarks_nothing_is_known(tmp_path):
+    assert read_times(tmp_path) == {}

@@ -1,0 +1,109 @@
+"""Rows of tables with the runs behind each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nfpi.config import Config
+from nfpi.config.datasets import DatasetBlock
+from nfpi.results.tables.rows import TableRow, compute_split_ratio, list_table_rows
+from nfpi.runs import Run
+
+FLOW = {"dataset": "digits", "flow": "mef", "prior": "fpi"}
+
+
+def test_an_experiment_has_a_row_a_weight_with_a_run_a_seed(make_rows):
+    rows = make_rows(
+        {**FLOW, "lambdas": [1e3, 0, "1e3"], "label": "x"}, {**FLOW, "lambdas": [5], "classifier": None}, seeds=(1, 2)
+    )
+    assert [(row.experiment, row.weight) for row in rows] == [(0, 0), (0, 1e3), (1, 5)]
+    assert rows[0].flow_runs == tuple(
+        Run(dataset="digits", flow="mef", prior="baseline", weight=0, seed=s) for s in (1, 2)
+    )
+    assert rows[1].flow_runs == tuple(Run(**FLOW, weight=1e3, seed=s) for s in (1, 2))
+    assert rows[1].classifier_runs == tuple(Run(**FLOW, weight=1e3, seed=s, classifier="resnet18") for s in (1, 2))
+    assert rows[2].classifier_runs == ()
+    assert (rows[0].label, rows[0].prior, rows[0].classifier, rows[0].augmentation) == (
+        "x",
+        "fpi",
+        "resnet18",
+        "standard",
+    )
+    assert (rows[2].classifier, rows[2].augmentation) == (None, None)
+
+
+def test_a_row_of_a_flow_alone_has_the_runs_of_its_backbone(make_rows):
+    (row,) = make_rows({"dataset": "digits", "flow": "glow", "lambdas": [10], "classifier": None, "label": "Glow"})
+    assert row.runs == (Run(dataset="digits", flow="glow", prior="fpi", weight=10, seed=0),)
+    assert (row.flow, row.label, row.classifier, row.augmentation) == ("glow", "Glow", None, None)
+
+
+def test_a_row_about_a_classifier_of_real_images_has_no_run_of_a_flow(make_rows):
+    alone, augmented = make_rows(
+        {"dataset": "digits", "prior": None, "classifier": "swin"},
+        {**FLOW, "lambdas": [10], "classifier": "swin", "augmentation": "nfa"},
+    )
+    assert alone.runs == (Run(dataset="digits", seed=0, classifier="swin", augmentation="standard"),)
+    assert augmented.runs == (Run(**FLOW, weight=10, seed=0, classifier="swin", augmentation="nfa"),)
+    assert alone.is_trained_on_real_images
+    assert augmented.is_trained_on_real_images
+    assert (alone.flow, alone.prior, alone.weight) == (None, None, None)
+    assert (augmented.flow, augmented.prior, augmented.weight) == ("mef", "fpi", 10)
+
+
+def test_rows_survive_json(make_rows):
+    rows = make_rows(
+        {**FLOW, "lambdas": [1e3, 0]},
+        {"dataset": "digits", "prior": None, "classifier": "swin", "augmentation": "none"},
+        {**FLOW, "flow": "glow", "lambdas": [10], "classifier": "swin", "augmentation": "standard+nfa"},
+        seeds=(3, 4),
+    )
+    assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
+    assert rows[1].to_json()["lambda"] == 1e3
+
+
+PER_SEED = {"split_seed": "per_seed"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({**PER_SEED, "test_fraction": 0.2, "validation_fraction": 0.2}, 0.2 / 0.64),
+        ({**PER_SEED, "test_fraction": 0.2, "validation_fraction": 0.2, "refit": True}, 0.25),
+        ({"test_fraction": 0.2, "split_seed": 3}, 0.0),
+        ({**PER_SEED, "source": "cifar10"}, 0.0),
+        ({**PER_SEED, "source": "imagefolder", "folder": "x", "test_fraction": 0.5, "validation_fraction": 0.5}, 2.0),
+        ({**PER_SEED, "source": "imagefolder", "folder": "x", "real_labels": True}, 0.0),
+    ],
+    ids=["digits", "refit", "common splits", "a test split", "unknown", "ImageNet"],
+)
+def test_splits_overlap_if_seeds_draw_them_from_the_same_images(settings, expected):
+    assert compute_split_ratio(DatasetBlock(**settings)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_row_has_the_ratio_of_its_data_set_and_leaves_it_out_of_json_if_0(make_config):
+    config = make_config({**FLOW, "lambdas": [1]}, {**FLOW, "dataset": "digits_8x8", "lambdas": [1]})
+    own = config.model_dump() | {"datasets": {"digits": {}, "digits_8x8": PER_SEED}}
+    rows = list_table_rows(Config.model_validate(own), "t")
+    assert [row.split_ratio for row in rows] == pytest.approx([0, 0.2 / 0.8 / 0.95])
+    assert "split_ratio" not in rows[0].to_json()
+    assert [TableRow.from_json(json.loads(json.dumps(row.to_json()))) for row in rows] == rows
+    assert rows[1].with_seeds([4, 5]).split_ratio == rows[1].split_ratio
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"experiment": 0, "dataset": "digits"},
+        {"dataset": "digits", "flow_runs": [{**FLOW, "lambda": 1, "seed": 0}]},
+        {"experiment": 0, "dataset": "digits", "flow_runs": [{"dataset": "digits"}]},
+        {"experiment": 0, "dataset": "digits", "flow_runs": ["digits"]},
+        {"experiment": 0, "dataset": "digits", "colour": 1, "flow_runs": [{**FLOW, "lambda": 1, "seed": 0}]},
+    ],
+)
+def test_what_is_no_row_is_refused_in_one_line(record):
+    with pytest.raises(ValueError, match="expected") as error:
+        TableRow.from_json(record)
+    assert "\n" not in str(error.value)
