@@ -52,7 +52,7 @@ def _compose_introduction(preset: str, output: Path) -> list[str]:
         "# Performance on GPUs",
         "",
         "**Nothing on this page was run on a GPU.**",
-        f"Hours and memory of preset `{preset}` with one seed are computed from counted operations.",
+        f"The hours and the memory that preset `{preset}` needs with one seed are computed from counted operations.",
         "Times measured on CPUs are in [Measurements](measurements.md).",
         "",
         "This command writes the page (about three minutes on one core for preset `paper`):",
@@ -66,8 +66,8 @@ def _compose_introduction(preset: str, output: Path) -> list[str]:
 
 
 _DECODING = (
-    "`train_classifier: autoencoder` is the decoding of stored latents for classifiers; it is in bfloat16 on an "
-    "A100 or H100, and takes less time than listed."
+    "`train_classifier: autoencoder` is the decoding of stored latents for the training of classifiers. On an A100 or "
+    "H100 it runs in bfloat16, and so takes less time than listed."
 )
 
 
@@ -95,10 +95,11 @@ def _compose_hours(projection: Projection) -> list[str]:
     return [
         "## Hours by stage",
         "",
-        "Hours on one GPU for all tables of the preset; a run that several tables share is counted once.",
-        "The precision in a column's title is that of training steps; everything else is counted in float32.",
-        "`precision: auto` selects bf16-mixed on an A100 or H100 and 32-true on a V100.",
-        "Reading and augmenting images, fitting priors (seconds) and figures are not counted.",
+        "The table has the hours on one GPU for all tables of the preset.",
+        "A run that several tables share is counted once.",
+        "Training steps are in the precision of the column, everything else is in float32.",
+        "The setting `precision: auto` selects bf16-mixed on an A100 or H100, and 32-true on a V100.",
+        "The time to read and augment images, to fit priors (seconds) and to draw figures is not counted.",
         *([_DECODING] if any(stage.endswith(": autoencoder") and "train" in stage for stage in stages) else []),
         "",
         *_format_table(head, rows),
@@ -138,15 +139,16 @@ def _compose_steps(projection: Projection) -> list[str]:
     return [
         "## A training step",
         "",
-        "Time of a step in eager mode, and its memory: what autograd keeps for the backward pass, weights, gradients, "
-        "averaged weights and moments.",
-        f"A step fits if this memory is at most {100 * MEMORY_FRACTION:.0f} % of the card's; the rest is for temporary "
-        "results, CUDA's context and fragmentation.",
-        "Otherwise the cell names the card, and the batch size of a flow or the `accumulate` of a classifier that "
-        "fits.",
-        "The memory is for the whole batch at once with all its activations, even where the preset sets `accumulate` "
+        "The times are those of a step in eager mode, without compilation.",
+        "The memory is that of the tensors that autograd keeps for the backward pass, of weights, gradients and "
+        "averaged weights, and of the optimizer's moments.",
+        f"A step fits on a card if it needs at most {100 * MEMORY_FRACTION:.0f} % of the card's memory; the rest is "
+        "for temporary results, CUDA's context and fragmentation.",
+        "If a step does not fit, the cell has the card in brackets, with the batch size (for a flow) or the setting "
+        "`accumulate` (for a classifier) that fits.",
+        "The memory is that of a whole batch with all its activations, even if the preset sets `accumulate` "
         "or `checkpoint_activations`.",
-        "Steps with equal numbers are listed once, by the first name.",
+        "If several steps have the same numbers, only the first is listed.",
         "",
         *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
     ]
@@ -184,17 +186,19 @@ def _compose_assumptions() -> list[str]:
         "",
         "Each kind of batch runs once on fake tensors (shapes without values), to count the operations that a GPU "
         "would run, their FLOPs, and the bytes that they read and write.",
-        "An operation takes the larger of FLOPs / peak and bytes / bandwidth; a batch takes the sum over its "
-        "operations, or the host's time to launch them if that is longer.",
-        "The launch times are assumed, and so are the rates that operations reach: "
-        f"{100 * PEAK_FRACTION:.0f} % of the peak in float32 and float64, {100 * TENSOR_CORE_FRACTION:.0f} % in "
-        f"bfloat16, {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth.",
-        "The power series of the couplings, e^S, have the number of terms that suffices if no |S_ij| exceeds 0.2; "
-        "for 0.4, a step takes about a third longer.",
+        "The time of an operation is the larger of FLOPs / rate and bytes / bandwidth.",
+        "The time of a batch is the sum over its operations, or the time that the host needs to launch them if that "
+        "is longer.",
+        f"We assume that operations reach {100 * PEAK_FRACTION:.0f} % of the peak rate in float32 and float64, "
+        f"{100 * TENSOR_CORE_FRACTION:.0f} % of it in bfloat16, and {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth; "
+        "the launch times are assumed too.",
+        "The power series e^S of the couplings have as many terms as suffice for |S_ij| up to 0.2; for |S_ij| up to "
+        "0.4, a step takes about a third longer.",
         "Compilation, caches and the inefficiency of small kernels are not taken into account, so real hours may "
         "differ by a factor of two.",
         "",
-        "Peaks (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules:",
+        "Peak rates (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules; "
+        "the last column is the time to launch one operation:",
         "",
         *_format_table(head, rows),
     ]

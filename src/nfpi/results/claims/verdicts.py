@@ -34,7 +34,8 @@ With no effect at all, a claimed difference holds, or is too small to matter, wi
 half of the two-sided level that lies in the claimed direction. With Holm's adjustment, the probability that at least
 one such comparison of a claim does so is at most 5 %; so is the probability that the claim is `replicated` or
 `replicated in part`. This bound does not apply to a claim with a comparison of non-inferiority, which is true if there
-is no effect, and whose verdict alone may make the claim `replicated in part`.
+is no effect, and whose verdict alone may make the claim `replicated in part`. Nor does it apply to p-values of
+`bootstrap` over few seeds, which are too small.
 """
 
 from __future__ import annotations

@@ -119,8 +119,9 @@ def bootstrap(
     over seeds. Seeds and images are then drawn independently, so that a drawn image counts at every seed (Owen, 2007,
     "The pigeonhole bootstrap"). Otherwise seeds are drawn, then the images of each. With few seeds the interval is too
     narrow: where the seeds have most of the variance, by a factor of √((n − 1) / n) · 1.96 / t for n seeds, with the
-    quantile t of n − 1 degrees of freedom (0.37 for 3 seeds, 0.63 for 5, 0.82 for 10). The overlap of splits that the
-    seeds draw from the same images is not considered. p = 2 min(P(d* ≤ 0), P(d* ≥ 0)) for the mean d* of a
+    quantile t of n − 1 degrees of freedom (0.37 for 3 seeds, 0.63 for 5, 0.82 for 10). Without any effect, p is then
+    less than 5 % with a positive difference in 12 %, 8 % and 5 % of the cases instead of 2.5 %. The overlap of splits
+    that the seeds draw from the same images is not considered. p = 2 min(P(d* ≤ 0), P(d* ≥ 0)) for the mean d* of a
     bootstrap sample, with one draw added to each count. Values are in percent.
 
     Args:
