@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections import Counter, namedtuple
 from dataclasses import replace
 from importlib import import_module
@@ -157,6 +158,14 @@ def test_a_step_that_finds_no_memory_fails(make_subject, monkeypatch):
     assert "--training.batch-size" in line.text
 
 
+def test_the_memory_of_a_step_is_measured_without_the_trainer_of_other_checks(make_subject, monkeypatch):
+    one = make_subject()
+    other, found = weakref.ref(one.trained), []
+    monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", lambda *_: found.append(other()) or torch.tensor(1.0))
+    assert only(check_memory(one)).verdict == "ok"
+    assert found == [None, None]
+
+
 def test_a_loss_that_is_not_finite_fails(make_subject, monkeypatch):
     monkeypatch.setattr(nfpi.checks.steps.Trainer, "step", lambda *_: torch.tensor(torch.nan))
     assert only(check_memory(make_subject())).verdict == "FAILED"
@@ -239,7 +248,7 @@ def test_stages_that_no_check_measured_are_named(make_subject):
     assert [line.text.split(": about")[0] for line in found[:3]] == [*["train_classifier: swin"] * 2, "all stages"]
     assert (found[-1].verdict, "train_flow: mef, " in found[-1].text) == ("missing", False)
     assert all(name in found[-1].text for name in ("generate", "augment", "train_flow: mef", "resnet18"))
-    expected = "not counted, as the time or the number of images is not known: all or a part of augment, evaluate, "
+    expected = "wholly or partly left out, as the time or the number of images is not known: augment, evaluate, "
     assert found[-1].text.startswith(expected)
 
 
@@ -477,6 +486,14 @@ def test_a_step_is_timed_compiled_where_trainings_are(make_subject, monkeypatch)
     lines = list(check_speed(one))
     assert [line.check for line in lines] == ["speed", "compile"]
     assert "compiled, in 32-true, batch 8" in lines[1].text
+
+
+def test_compiled_and_uncompiled_steps_are_compared_at_one_batch_size(make_subject, monkeypatch):
+    monkeypatch.setattr(nfpi.checks.steps, "choose_compiler", lambda *_: "eager")
+    monkeypatch.setattr(nfpi.checks.steps, "time_action", lambda *_: 1.0)
+    monkeypatch.setattr(nfpi.checks.steps, "SHORT_STEP", 1e9)
+    *_, line = check_speed(make_subject(training={"batch_size": 64}))
+    assert "compiled, in 32-true, batch 64: 1e+03 ms, 1.00 × as fast as uncompiled" in line.text
 
 
 @pytest.mark.parametrize(("workers", "batches"), [(0, 8), (1, 8), (2, 8), (3, 9), (4, 8), (5, 10)])

@@ -34,6 +34,24 @@ def test_a_training_that_fails_is_named(make_subject):
     assert (line.verdict, line.text) == ("FAILED", "1 process: nfpi: error: no luck")
 
 
+def test_a_training_that_diverges_is_reported(make_subject):
+    line = compare_processes(make_subject(training={"learning_rate": 1e30}), [sys.executable, "-c", TWO_DEVICES])
+    assert line.verdict == "FAILED"
+    assert line.text.startswith("1 process: training: the loss is not finite by step ")
+
+
+def test_the_batches_are_whole_so_that_each_process_has_an_image_of_the_last_one(make_subject):
+    count = """
+import sys
+from pathlib import Path
+from nfpi.data.store import read_image_set
+sys.exit(str(len(read_image_set(Path(sys.argv[sys.argv.index("--data") + 1]) / "train"))))
+"""
+    subject = make_subject(training={"batch_size": 3})
+    assert 4 * subject.main.images.num_classes % 3 == 1
+    assert compare_processes(subject, [sys.executable, "-c", count]).text == "1 process: 42"
+
+
 def test_both_trainings_load_the_extensions(make_subject, tmp_path):
     extension = tmp_path / "mine.py"
     extension.write_text("")

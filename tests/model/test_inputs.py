@@ -66,6 +66,9 @@ def test_images_become_arrays_with_channels_last(shape, known):
         ),
         ([[0, 1], [2]], None, "images: expected an array, received list"),
         (torch.zeros(2, 8, 8, 3, device="meta"), None, "images: expected an array, received Tensor"),
+        ([torch.zeros(8, 8, 3, requires_grad=True)], None, "images: expected an array, received list (Can't call"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.cfloat).conj(), None, "expected uint8, received complex64"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.cfloat).conj().imag, None, "expected uint8, received float32"),
         (np.zeros((0, 8, 8, 3), np.uint8), COLOUR, "expected at least one, received (0, 8, 8, 3)"),
         (np.zeros((5, 8, 8), np.uint8), COLOUR, "expected (N, 8, 8, 3), received (5, 8, 8)"),
     ],
@@ -137,6 +140,15 @@ def test_latents_are_rows_or_images_of_finite_numbers():
     for wrong in (z[:, :10], z[:0], z * np.nan, z > 0):
         with pytest.raises(ValueError, match=r"^latents: "):
             check_latents(wrong, GREY)
+
+
+def test_files_that_are_mapped_to_memory_are_read_without_warnings(tmp_path, recwarn):
+    for name, values in {"images": np.zeros((2, 8, 8, 1), np.uint8), "latents": np.zeros((2, 64), np.float32)}.items():
+        np.save(tmp_path / name, values)
+    images, latents = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("images", "latents"))
+    assert np.shares_memory(check_images(images, GREY), images)  # large sets of images stay in the file
+    assert check_latents(latents, GREY).shape == (2, 1, 8, 8)
+    assert not recwarn
 
 
 def test_latents_in_bfloat16_are_numbers():

@@ -218,13 +218,17 @@ def test_a_signal_stops_both_processes_and_they_resume_from_one_state(splits, tm
 
 
 FAULT = "import sys; print('nfpi: error: an image is damaged', file=sys.stderr); sys.exit(1)"
-KILLED = "import os; os.kill(os.getpid(), 9)"
+KILLED = "import os; os.kill(os.getpid(), {})"
 
 
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize(
     ("other", "words"),
-    [(FAULT, "an image is damaged"), (KILLED, "process 1 of this run was ended by SIGKILL, perhaps")],
+    [
+        (FAULT, "an image is damaged"),
+        (KILLED.format(9), "process 1 of this run was ended by SIGKILL, perhaps"),
+        (KILLED.format(35), "process 1 of this run was ended by signal 35, perhaps"),  # real-time, without a name
+    ],
 )
 def test_if_one_process_fails_all_end_with_its_error(monkeypatch, tmp_path, other, words, waits):
     """Whether the first waits for the other forever, or gets an error from the exchange with it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+from snakemake.cli import parse_config
 
 from nfpi.workflow.misuse import describe_misuse
 
@@ -38,10 +41,27 @@ def test_a_call_with_a_wrong_option_ends_with_one_line(fresh_project: Project, a
         ("training.epochs=3", "'training={epochs: 3}'"),
         ("flows.mef.num_flows=[1, 2]", "'flows={mef: {num_flows: [1, 2]}}'"),
         ("figures.samples=", "'figures={samples: null}'"),
+        ("figures.samples.title=λ, K", """'figures={samples: {title: "λ, K"}}'"""),
+        ("figures.samples=title: λ", """'figures={samples: {"title": "λ"}}'"""),
+        ("figures.samples=[1, 2", """'figures={samples: "[1, 2"}'"""),
     ],
 )
 def test_the_proposed_form_of_a_dotted_key_is_nested(entry, written) -> None:
     assert str(describe_misuse(INVALID, ["table2", "--config", "seeds=[1]", entry])).endswith(f": write {written}")
+
+
+@pytest.mark.parametrize(
+    "entry", ["title=λ, K", "title=title: λ", "title=it's", "title='λ, K'", "title=[1, {a: b}]", "title=*"]
+)
+def test_snakemake_reads_the_proposed_form_as_the_value_that_was_given(entry) -> None:
+    _, written = str(describe_misuse(INVALID, ["table2", "--config", f"figures.{entry}"])).split(": write ")
+    assert parse_config(shlex.split(written)) == {"figures": parse_config([entry])}
+
+
+@pytest.mark.parametrize("entry", ["training.=3", "training..epochs=3"])
+def test_no_form_is_proposed_for_a_name_with_an_empty_part(entry) -> None:
+    line = f"config: --config: expected a name without dots, received {entry}"
+    assert describe_misuse(INVALID, ["table2", "--config", entry]) == line
 
 
 def test_without_a_dotted_name_snakemakes_reason_stays() -> None:

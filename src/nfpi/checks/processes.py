@@ -18,8 +18,10 @@ from nfpi.checks.report import Line, format_error
 from nfpi.checks.subject import Subject, select_first_images
 from nfpi.data.store import ImageSet
 from nfpi.data.writer import write_image_set
+from nfpi.priors.files import load_prior
 from nfpi.runs import LOG_FILE
 from nfpi.runtime.devices import count_visible_gpus
+from nfpi.runtime.divergence import Diverged
 
 NFPI = (sys.executable, "-m", "nfpi.cli")
 _TOLERANCE = 1e-4
@@ -61,7 +63,9 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = select_first_images(workload.images, max(_STEPS * batch, 4 * workload.images.num_classes))
+        steps = max(_STEPS, math.ceil(4 * workload.images.num_classes / batch))
+        # whole batches: each process needs an image of the last one
+        images = select_first_images(workload.images, steps * batch)
         labels = np.arange(len(images)) % images.num_classes
         _write_splits(replace(images, labels=labels), folder / "splits")
         for devices in (1, 2):
@@ -70,16 +74,20 @@ def compare_processes(subject: Subject, command: Sequence[str]) -> Line:
             arguments += ["start-flow", "--data", str(folder / "splits"), "--flow", flow]
             arguments += ["--training", training.model_dump_json(), "--devices", str(devices), "--output", str(output)]
             done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=_TIMEOUT)
+            processes = f"{devices} process{'es' if devices > 1 else ''}"
             if done.returncode:
                 last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-                processes = f"{devices} process{'es' if devices > 1 else ''}"
                 return Line("processes", "FAILED", f"{processes}: {format_error(RuntimeError(last[0]))}")
+            try:
+                load_prior(output / "prior.safetensors")
+            except Diverged as fault:
+                return Line("processes", "FAILED", f"{processes}: {format_error(fault)}")
             with (output / LOG_FILE).open(encoding="utf-8") as file:
                 row = list(csv.DictReader(file))[-1]
             found.append((float(row["train_bits_per_dim"]), float(row["seconds"])))
     (alone, seconds), (together, seconds_together) = found
     text = (
-        f"an epoch of {math.ceil(len(images) / batch)} steps: {alone:.5f} bits/dim in {seconds:.1f} s in one process, "
+        f"an epoch of {steps} steps: {alone:.5f} bits/dim in {seconds:.1f} s in one process, "
         f"{together:.5f} in {seconds_together:.1f} s in two"
     )
     if abs(alone - together) > _TOLERANCE * max(1.0, abs(alone)):

@@ -37,11 +37,12 @@ _FORMATS = {"channels last": torch.channels_last, "channels first": torch.contig
 
 def check_memory(subject: Subject) -> Iterator[Line]:
     """Check memory and loss of a step of each workload, for a full batch and for an epoch's smaller last batch."""
+    subject.discard_trained()  # its memory would be measured too
     for workload in subject.distinct:
         batch = subject.limit_batch_size(workload.training.batch_size)
         last = (workload.count or 0) % workload.training.batch_size
         last = min(last, batch - 1) if last else batch // 2 + 1
-        trainer = None  # also one whose step failed
+        trainer = None  # so that the previous trainer is released, even if its step failed
         release_memory()
         try:
             trainer = Trainer.new(workload, batch)
@@ -72,7 +73,10 @@ def _judge_memory(workload: Workload, text: str) -> Line:
 
 
 def check_speed(subject: Subject) -> Iterator[Line]:
-    """Time steps of each workload in each supported precision; those of the main workload in both memory formats."""
+    """Time steps of each workload in each precision of trainings; those of the main workload in both memory formats.
+
+    On a CPU, only float32 and the precision of the workload are timed.
+    """
     for workload in subject.distinct:
         batch = subject.limit_batch_size(workload.training.batch_size)
         chosen = choose_precision(workload.training.precision, subject.device)
@@ -93,7 +97,8 @@ def check_speed(subject: Subject) -> Iterator[Line]:
         full_batch = workload.training.batch_size
         full_seconds = seconds[chosen] * full_batch / batch
         if batch < full_batch and full_seconds < SHORT_STEP:
-            line, full_seconds = _time_steps(subject, workload, chosen, full_batch, start)
+            batch = full_batch
+            line, full_seconds = _time_steps(subject, workload, chosen, batch, start)
             yield line
         subject.record_seconds(workload, full_seconds)
         best = min(seconds, key=lambda precision: seconds[precision])
@@ -133,7 +138,10 @@ def _time_steps(
 def _time_compiled_steps(
     subject: Subject, workload: Workload, precision: str, batch: int, start: ImageFlow
 ) -> Iterator[Line]:
-    """Time compiled steps of the main workload, if its trainings are compiled."""
+    """Time compiled steps of the main workload, if its trainings are compiled.
+
+    The batch size should be the one at which the recorded time of uncompiled steps was measured.
+    """
     compiler = choose_compiler(workload.training.compile, subject.device)
     if compiler is None or workload is not subject.main:
         return

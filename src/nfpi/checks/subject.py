@@ -91,6 +91,10 @@ class Subject:
         """Trainer of the main flow at a batch of at most 64 images, for checks that make many steps."""
         return Trainer.new(self.main, min(64, self.limit_batch_size(self.main.training.batch_size)))
 
+    def discard_trained(self) -> None:
+        """Discard :attr:`trained`, so that its memory can be released; the next use creates a new trainer."""
+        vars(self).pop("trained", None)
+
 
 @dataclass(eq=False)
 class Trainer:

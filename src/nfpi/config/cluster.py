@@ -126,7 +126,7 @@ def compute_job_resources(
 ) -> dict[str, int | str]:
     """Return the resources of one job other than threads, under the names of Snakemake and its SLURM executor.
 
-    A stage that cannot resume requests more time and memory on each retry, up to three times as much.
+    A stage that cannot resume requests two times the memory and time on the first retry, and three times on later ones.
 
     Args:
         stage: stage that the job runs.

@@ -35,7 +35,7 @@ def dequantize(images: Tensor, generator: torch.Generator | None, grey_noise: fl
 
 
 def quantize(x: Tensor) -> Tensor:
-    """Return the 8-bit image ⌊128 (x + 1)⌋, clipped, the inverse of dequantisation.
+    """Return the 8-bit image ⌊128 (x + 1)⌋, clipped: the inverse of :func:`dequantize` without `grey_noise`.
 
     Args:
         x: (B, C, H, W) in [−1, 1].

@@ -25,9 +25,9 @@ def to_array(values: Any, what: str) -> np.ndarray:
     try:
         if isinstance(values, torch.Tensor):
             values = values.detach().cpu()
-            return np.asarray((values.float() if values.dtype == torch.bfloat16 else values).numpy())
+            return np.asarray((values.float() if values.dtype == torch.bfloat16 else values).numpy(force=True))
         return np.asarray(values)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{what}: expected an array, received {type(values).__name__} ({reason})") from None
 
@@ -180,7 +180,7 @@ def check_latents(latents: Any, shape: tuple[int, int, int]) -> torch.Tensor:
     if not len(array):
         raise ValueError("latents: expected at least one, received none")
     with np.errstate(over="ignore"):  # infinity is reported below
-        array = np.ascontiguousarray(array, np.float32)
+        array = np.require(array, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])  # torch warns of read-only arrays
     if not np.isfinite(array).all():
         raise ValueError("latents: expected finite numbers in float32, received NaN or infinity")
     return torch.from_numpy(array).view(-1, *shape)

@@ -175,12 +175,19 @@ def _watch(rank: int, child: subprocess.Popen[bytes], errors: IO[bytes], closing
     text = errors.read().decode(errors="replace")
     if status < 0:
         sys.stderr.write(text)
-        print_error(f"process {rank} of this run was ended by {signal.Signals(-status).name}, perhaps out of memory")
+        print_error(f"process {rank} of this run was ended by {_name_signal(-status)}, perhaps out of memory")
     else:
         *before, last = text.splitlines() or [f"process {rank} of this run failed"]
         sys.stderr.write("".join(f"{line}\n" for line in before))
         print_error(last.removeprefix("nfpi: error: "))
     os._exit(max(status, 1))
+
+
+def _name_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
 
 
 def _end_with_first() -> None:

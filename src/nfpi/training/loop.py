@@ -95,7 +95,8 @@ def start_training(
         FlowError: the flow fails :func:`nfpi.flows.check.check_flow` before these epochs or, if an extension registered
             it, after them.
         TrainingDiverged: the loss is not finite.
-        Interrupted: a signal asked to stop; the state is saved in the checkpoints.
+        Interrupted: a signal asked to stop during an epoch; the state is saved in the checkpoints. The passes over the
+            training images before the first epoch and after the last one neither handle signals nor save a state.
     """
     with closing(data):
         resumed, statistics = _resume(checkpoints, data), None
@@ -129,7 +130,9 @@ def start_training(
                 fault = make_loss_error(state.step, seed, data.config)
                 fault.log = state.log
                 raise fault from None
-            check_trained_flow(state, data)  # latents are finite: a divergence is not taken for wrong formulas
+            # only now that the latents are known to be finite: a diverged flow would be reported as one with wrong
+            # formulas
+            check_trained_flow(state, data)
         return InitialState(state, prior, statistics)
 
 

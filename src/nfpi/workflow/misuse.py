@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Iterable
+from typing import Any
+
+import yaml
 
 _CONFIG_FILE = re.compile(
     r"\bin _load_configfile\n.*\n\w+Error: \[Errno \d+\] (?P<fault>[^\n]+): '(?P<name>.*)'\s*$", re.S
@@ -29,13 +34,35 @@ def describe_misuse(text: str, arguments: Iterable[str]) -> str | None:
 
 
 def _explain_dots(arguments: Iterable[str]) -> str:
-    """Explain how to write the first setting whose name has dots; empty if no name has dots."""
+    """Explain how to write the first setting whose name has dots; empty if no name has dots.
+
+    There is no advice for a name with an empty part.
+    """
     for entry in arguments:
         found = _ENTRY.fullmatch(entry)
         if found and "." in found["name"]:
+            text = f"expected a name without dots, received {entry}"
             first, *others = found["name"].split(".")
-            value = found["value"] or "null"
+            if not all(others):
+                return text
+            value = _write_in_braces(found["value"])
             for name in reversed(others):
                 value = f"{{{name}: {value}}}"
-            return f"expected a name without dots, received {entry}: write '{first}={value}'"
+            return f"{text}: write {shlex.quote(f'{first}={value}')}"
     return ""
+
+
+def _write_in_braces(value: str) -> str:
+    """Write a value of `--config` such that Snakemake reads the same inside braces; as JSON if it would not."""
+    expected = _read_value(value)
+    if _read_value(f"{{name: {value}}}") == {"name": expected}:
+        return value
+    return json.dumps(expected, ensure_ascii=False)
+
+
+def _read_value(value: str) -> Any:
+    """Read a value as Snakemake does, except that a number stays text, as it does inside braces."""
+    try:
+        return yaml.load(value, yaml.BaseLoader)
+    except yaml.YAMLError:
+        return value
