@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -32,6 +34,30 @@ def test_flops_and_bytes_are_those_of_the_operation():
     assert added.bytes == 4 * (15 + 1 + 15)  # what is expanded lies in memory once
     assert counter.counts.flops == product.flops
     assert counter.counts.bytes == product.bytes + ones.bytes + added.bytes
+
+
+def test_a_destination_is_only_written():
+    a, b, out = torch.ones(8), torch.ones(8), torch.ones(8)
+    with OperationCounter() as counter:
+        torch.add(a, b, out=out)
+        out.copy_(a)
+        out.zero_()
+        torch.zeros_like(a)
+        out.add_(a)
+        torch._foreach_add_([out, a], 1.0)
+        torch._foreach_zero_([out, a])
+    assert [one.bytes // (4 * 8) for one in counter.counts.operations] == [3, 2, 1, 1, 3, 4, 2]
+
+
+def test_the_host_waits_for_a_mask_unless_it_selects_what_is_filled():
+    x, mask = torch.empty(4, 5, device="meta"), torch.empty(4, 5, dtype=torch.bool, device="meta")
+    rows = torch.empty(3, dtype=torch.int64, device="meta")
+    with OperationCounter("meta") as counter:
+        x[mask] = torch.empty(7, device="meta")
+        x.index_put((mask,), torch.empty(7, device="meta"))
+        x.index_put_((mask,), torch.tensor(1.0))  # how PyTorch assigns a number on a GPU: it fills
+        x[rows] = torch.empty(5, device="meta")
+    assert counter.counts.host_reads == ["aten.index_put_.default", "aten.index_put.default"]
 
 
 def test_the_attention_of_a_cpu_is_counted():
@@ -68,6 +94,9 @@ def test_numbers_that_fake_tensors_do_not_have_say_that_all_is_well():
         assert torch.isfinite(x).all()
         assert not torch.isnan(x).any()
         assert len((x > 0).nonzero()) == 0
+        grid, mask = torch.ones(4, 5, 6), torch.ones(5, dtype=torch.bool)
+        assert grid[:, mask].shape == (4, 0, 6)
+        assert grid[:, mask, 0].shape == grid[:, (grid > 0)[0, :, :]].shape == (4, 0)
         with pytest.raises(NotImplementedError, match=r"no value is known for aten\.masked_select"):
             torch.masked_select(x, x > 0)
 
@@ -80,3 +109,15 @@ def test_memory_for_the_backward_pass_is_counted_once_and_without_parameters():
         y = x * weight  # keeps x and the weight
         y.square() + (x * weight)  # keeps y, and x again
     assert saved.bytes == 4 * (7 * 5 + 7 * 5)
+
+
+@pytest.mark.parametrize("is_fake", [False, True])
+def test_weights_of_layers_are_not_counted_as_memory_for_the_backward_pass(is_fake):
+    """A linear layer saves its transposed weight, a view."""
+    module, mode = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(1), nn.Linear(8, 5), nn.Linear(5, 3)), make_fake_mode()
+    saved = SavedMemory()
+    with mode if is_fake else nullcontext():
+        x = torch.ones(7, 1, 4, 4)
+        with saved.counting():
+            (make_fake(module, mode) if is_fake else module)(x)
+    assert saved.bytes == 4 * 7 * (16 + 8 + 5)  # the inputs of the layers

@@ -45,7 +45,7 @@ def test_the_report_has_a_row_for_every_measurement():
         Measurement("a step", "", 4321.0, None, None, "operations", "at most 5000"),
     ]
     lines = format_table(found, CPU, 7).splitlines()
-    assert "7 runs" in lines[0]
+    assert "7 runs (at most 3 of a start-up, one of the fit of K = 1000)" in lines[0]
     assert torch.__version__ in lines[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert len({len(row) for row in rows}) == 1

@@ -150,6 +150,28 @@ def test_an_array_that_is_gone_is_begun_anew(tmp_path, arrays):
     assert finish(tmp_path / "set", arrays) == 0
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_rows_of_another_dtype_are_restored(tmp_path, dtype):
+    rows = np.linspace(0, 1, 12, dtype=dtype).reshape(4, 3)
+    first = LabelledRows(tmp_path / "array.npy", (6, 3), np.float32, FINGERPRINT)
+    first.put(np.arange(4), rows, np.arange(4))
+    first.save_progress()
+    second = LabelledRows(tmp_path / "array.npy", (6, 3), np.float32, FINGERPRINT)
+    assert second.first_missing == 4
+    assert np.array_equal(second.array[:4], rows.astype(np.float32))
+
+
+@pytest.mark.parametrize(("length", "dtype"), [(2, np.uint8), (6, np.float32)])
+def test_a_file_that_was_written_anew_with_other_settings_is_not_used(tmp_path, length, dtype):
+    path, shape = tmp_path / "array.npy", (6, 3)
+    first = LabelledRows(path, shape, np.uint8, FINGERPRINT)
+    first.put(np.arange(4), np.ones((4, 3), np.uint8), np.arange(4))
+    first.save_progress()
+    LabelledRows(path, (length, 3), dtype, OTHER)
+    again = LabelledRows(path, shape, np.uint8, FINGERPRINT)
+    assert (again.first_missing, again.array.shape, again.array.dtype) == (0, shape, np.uint8)
+
+
 def test_remains_of_killed_processes_go_once_the_folder_is_there(tmp_path):
     for name in (".set.0123456789ab.partial", ".set.0123456789ab.old", ".other.0123456789ab.partial"):
         (tmp_path / name).mkdir()

@@ -104,7 +104,8 @@ def test_weights_that_exceed_a_bound_are_noticed_and_answered(flow, caplog):
         assert bounds.renew_exceeded(40)
     assert bounds.held[2] > 1.15 * own_bounds(flow)[2] > before[2]
     assert [record.levelname for record in caplog.records] == ["INFO"]
-    assert "step 40: longer series" in caplog.text
+    assert "step 40: weights exceeded bounds" in caplog.text
+    assert "new bounds are chosen" in caplog.text
     bounds.watch()
     assert not bounds.renew_exceeded(60)
 
@@ -127,7 +128,8 @@ def test_weights_that_exceeded_a_bound_between_two_checks_are_noticed(flow, capl
     bounds.watch()
     with caplog.at_level(logging.INFO):
         assert not bounds.renew_exceeded(20)  # the bounds are those of the weights again
-    assert "step 20" in caplog.text
+    assert "step 20: weights exceeded bounds" in caplog.text
+    assert "new bounds" not in caplog.text
 
 
 def test_a_step_reads_nothing_of_a_device():
@@ -173,12 +175,15 @@ def test_weights_that_have_diverged_have_no_bound(flow, value):
     assert SeriesBounds(flow).count_products() == []
     with pytest.raises(FloatingPointError, match="expected a norm below"):
         bounds.choose()
+    bounds.watch()
+    with pytest.raises(FloatingPointError, match="expected a norm below"):
+        bounds.renew_exceeded(20)
 
 
 def test_a_flow_without_series_holds_nothing():
     bounds = SeriesBounds(GlowFlow((1, 4, 4), GlowSettings(num_flows=[1], hidden_channels=[4])))
-    assert bounds.choose()
     assert not bounds.choose()
     bounds.watch()
     assert not bounds.renew_exceeded(20)
-    assert bounds.held == bounds.count_products() == []
+    assert bounds.held is None
+    assert bounds.count_products() == []

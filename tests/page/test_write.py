@@ -21,6 +21,8 @@ from nfpi.config import Config, load_extensions, resolve
 from nfpi.data.store import read_image_set
 from nfpi.page.costs import Cost, lay_out_costs
 from nfpi.page.descriptions import FILE, describe_preset, read_descriptions, write_descriptions
+from nfpi.page.meanings import WEIGHT
+from nfpi.page.runs import lay_out_overview
 from nfpi.page.write import read_page, write_page
 from nfpi.results.recorded import runs
 from nfpi.results.recorded.runs import OUTDATED, find_runs
@@ -129,6 +131,14 @@ def test_runs_stand_with_what_was_made_of_them(finished_results):
     assert shown[DIVERGED].agreement is None
     assert ("prior.lambda", "10000.0") in shown[FITTED].settings
     assert not any(name.startswith("training") for name, _ in shown[FITTED].settings)
+
+
+def test_a_column_of_weights_is_explained_even_if_all_are_zero(finished_results):
+    page = read_page(finished_results.root)
+    baseline = [run for run in page.runs if run.recorded.run == BASELINE]
+    without = [run for run in page.runs if run.recorded.run == WITHOUT_FLOW]
+    assert WEIGHT in lay_out_overview(baseline, ["nf_acc"]).notes
+    assert WEIGHT not in lay_out_overview(without, ["top1"]).notes
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,10 @@ def test_a_step_that_exceeded_a_bound_is_answered_after_a_resume(make_data, devi
     begun, again = start(data, device), start(data, device)
     SeriesBounds.watch.steps = 4
     cut(6, continue_training, begun.state, begun.prior, data, device, make_checkpoints(tmp_path, data))
-    assert "longer series" not in caplog.text
+    assert "exceeded bounds" not in caplog.text
     with caplog.at_level("INFO"):
         continue_training(again.state, again.prior, data, device, make_checkpoints(tmp_path, data))
-    assert "step 8: longer series" in caplog.text
+    assert "step 8: weights exceeded bounds" in caplog.text
 
 
 @pytest.mark.usefixtures("held")

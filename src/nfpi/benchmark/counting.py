@@ -36,6 +36,13 @@ _NO_WORK = {
     aten._local_scalar_dense,
     aten._unsafe_view,  # a view whose schema declares no alias
 }
+_UNREAD = {
+    *(aten.copy_, aten.fill_, aten.zero_, aten._foreach_copy_, aten._foreach_zero_),
+    *(aten.bernoulli_, aten.normal_, aten.uniform_),
+    *(aten.zeros_like, aten.ones_like, aten.full_like, aten.rand_like, aten.randn_like),
+    *(aten.new_zeros, aten.new_ones, aten.new_full),
+}
+"""Operations that do not read their first argument: they overwrite it, or only take its shape."""
 _COPIES = {aten._to_copy, aten.copy_}
 _ATTENTION_ON_CPU = (
     aten._scaled_dot_product_flash_attention_for_cpu,
@@ -49,7 +56,8 @@ class Operation:
 
     Attributes:
         name: name in PyTorch with the overload, e.g. `aten.mm.default`.
-        flops: floating-point operations of products and convolutions; 0 for others, all bound by memory bandwidth.
+        flops: floating-point operations of products and convolutions; 0 for other operations, which memory bandwidth
+            bounds.
         bytes: bytes read and written, as if nothing stayed in a cache.
         dtype: dtype of its first floating-point input, in which products are computed.
     """
@@ -87,8 +95,8 @@ class Counts:
 class OperationCounter(TorchDispatchMode):
     """Counts the operations on one device within its context.
 
-    Values that the host reads from fake tensors are made up so that no check fails: comparisons hold, nothing is
-    infinite or NaN, a floating-point number is `value`, and an integer is 0.
+    Values that the host reads from fake tensors are made up: the result of `any()` is False, every other boolean is
+    True, a floating-point number is `value`, and an integer is 0. A mask selects nothing.
 
     Args:
         device: device whose operations are counted, including copies from and to it.
@@ -116,7 +124,7 @@ class OperationCounter(TorchDispatchMode):
         except (DataDependentOutputException, DynamicOutputShapeException):
             out = self._make_up_result(func, args)
         if func.overloadpacket is aten.any:
-            out.nfpi_reads_false = True  # made up as False, unlike other booleans: checks ask for infinity or NaN
+            out.nfpi_reads_false = True  # not True as other booleans: checks call any() to look for infinity or NaN
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         tensors = [*inputs, *(value for value in tree_leaves(out) if isinstance(value, Tensor))]
         on_device = [tensor.device.type == self._device.type for tensor in tensors]
@@ -132,7 +140,7 @@ class OperationCounter(TorchDispatchMode):
             flops = count_flops(*args, **kwargs, out_val=out)
         else:
             flops = _count_attention_flops(func, args)
-        self.counts.operations.append(Operation(str(func), flops, sum(map(_count_bytes, tensors)), dtype))
+        self.counts.operations.append(Operation(str(func), flops, _count_moved_bytes(func, args, kwargs, out), dtype))
         return out
 
     def _make_up_result(self, func: OpOverload, args: Sequence[Any]) -> Any:
@@ -145,8 +153,10 @@ class OperationCounter(TorchDispatchMode):
         if packet is aten.nonzero:
             return tensor.new_empty(0, tensor.dim(), dtype=torch.int64)
         if packet is aten.index:
-            mask = next(index for index in args[1] if index is not None)
-            return tensor.new_empty(0, *tensor.shape[mask.dim() :])
+            indices: list[Tensor | None] = []
+            for index in args[1]:
+                indices += [index.new_empty(0, dtype=torch.int64)] * index.dim() if _is_mask(index) else [index]
+            return func(tensor, indices)
         if packet is aten._unique2:
             return tensor.new_empty(1), torch.empty_like(tensor, dtype=torch.int64), tensor.new_empty(1).long()
         if packet is aten.bincount:
@@ -171,8 +181,9 @@ def _makes_host_wait(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str,
         position = 2 if packet is aten.copy_ else len(args)  # index of non_blocking; keyword-only in _to_copy
         waits = not (kwargs.get("non_blocking", False) or (len(args) > position and args[position]))
         return not one_device and waits
-    if packet is aten.index:
-        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    if packet in (aten.index, aten.index_put, aten.index_put_):
+        is_fill = packet is not aten.index and args[2].numel() == 1 and args[2].device.type == "cpu"  # of a mask
+        return any(map(_is_mask, args[1])) and not is_fill
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
 
 
@@ -187,6 +198,23 @@ def _count_attention_flops(func: OpOverload, args: Sequence[Any]) -> int:
     batch, heads, length, width = query.shape
     products = 5 if backward else 2  # the scores are computed again in the backward pass
     return products * 2 * batch * heads * length * key.shape[2] * width
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+def _count_moved_bytes(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> int:
+    """Return the bytes that an operation reads and writes."""
+    arguments = func._schema.arguments
+    values = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | dict(kwargs)
+    unread = {argument.name for argument in arguments if argument.is_out}
+    if func.overloadpacket in _UNREAD:
+        unread.add(arguments[0].name)
+    read = [value for name, value in values.items() if name not in unread]
+    # in-place operations on lists return nothing
+    written = out if func._schema.returns else [values[argument.name] for argument in arguments if argument.is_write]
+    return sum(_count_bytes(value) for value in tree_leaves((read, written)) if isinstance(value, Tensor))
 
 
 def _count_bytes(tensor: Tensor) -> int:
@@ -205,7 +233,8 @@ class SavedMemory:
         """Count the memory saved within the block."""
 
         def pack(tensor: Tensor) -> Tensor:
-            if not (isinstance(tensor, nn.Parameter) or (tensor.is_leaf and tensor.requires_grad)):
+            whole = tensor if tensor._base is None else tensor._base  # a linear layer saves a view of its weight
+            if not (isinstance(whole, nn.Parameter) or (whole.is_leaf and whole.requires_grad)):
                 storage = tensor.untyped_storage()
                 self._kept[storage._cdata] = storage  # kept alive, so that no other storage gets its address
             return tensor

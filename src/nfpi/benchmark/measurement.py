@@ -70,8 +70,8 @@ def synchronize(device: torch.device) -> None:
 def format_table(measurements: Sequence[Measurement], device: torch.device, repeats: int) -> str:
     """Format the lines as a Markdown table, under a line that describes the machine."""
     lines = [
-        f"Medians of {repeats} runs (fewer of those that take seconds), alternating; {describe_device(device)}, "
-        f"torch {torch.__version__}.",
+        f"Medians of {repeats} runs (at most 3 of a start-up, one of the fit of K = 1000), alternating; "
+        f"{describe_device(device)}, torch {torch.__version__}.",
         "",
         "| what | compared with | ours | other | ratio | target |",
         "| :--- | :--- | ---: | ---: | ---: | :--- |",

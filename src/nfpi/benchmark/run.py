@@ -42,8 +42,8 @@ def run_benchmarks(output: Path, repeats: int) -> list[Measurement]:
 
     Args:
         output: the folder.
-        repeats: number of timed runs of each side of a comparison, after a warm-up run; fewer of those that take
-            seconds.
+        repeats: number of timed runs of each side of a comparison, after a warm-up run; at most 3 of a start-up. The
+            fit of K = 1000 runs once.
     """
     torch.manual_seed(0)
     measurements: list[Measurement] = []

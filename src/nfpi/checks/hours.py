@@ -19,7 +19,7 @@ from nfpi.runtime.precision import full_precision
 _JOBS = 5
 """number of times that a job is run under the cluster profiles, retries included"""
 _PREDICTION_SHARE = 1 / 3
-"""time of a classifier's prediction, as a part of that of its training step on the same images"""
+"""ratio of the time of a classifier's prediction to the time of a training step on the same images"""
 
 
 def check_passes(subject: Subject) -> Iterator[Line]:
@@ -101,7 +101,7 @@ def _project_stages(subject: Subject) -> Iterator[Line]:
     if hours:
         yield Line("hours", "ok", f"all stages: {about}{sum(hours.values()):.3g} h, on one device of this kind")
     if unknown:
-        text = "not counted, as the time or the number of images is not known: all or a part of "
+        text = "wholly or partly left out, as the time or the number of images is not known: "
         yield Line("hours", "missing", text + ", ".join(sorted(unknown)))
 
 

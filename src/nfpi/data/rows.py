@@ -54,7 +54,7 @@ class LabelledRows:
 
             content = f"{fingerprint} {list(shape)} {np.dtype(dtype).name}"
             self._progress = Progress(path.parent, hashlib.sha256(content.encode()).hexdigest(), _MINUTES_BETWEEN_SAVES)
-            if self._restore():
+            if self._restore(tuple(shape), np.dtype(dtype)):
                 return
         self.array = _open_allocated(path, "w+", dtype=np.dtype(dtype), shape=tuple(shape))
 
@@ -72,6 +72,7 @@ class LabelledRows:
 
     def put(self, indices: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> None:
         """Write B rows (B, …) and their labels (B,) at these indices (B,)."""
+        rows = np.asarray(rows, self.array.dtype)  # checksums are of rows as the file contains them
         self.array[indices] = rows
         if self._progress is not None:
             self._sums[indices] = [zlib.crc32(row) for row in np.ascontiguousarray(rows)]
@@ -98,19 +99,22 @@ class LabelledRows:
         if self._progress is not None:
             self._progress.clear()
 
-    def _restore(self) -> bool:
+    def _restore(self, shape: tuple[int, ...], dtype: np.dtype) -> bool:
         """Restore the intact rows of an earlier process; False if there is nothing to restore."""
         assert self._progress is not None
         saved = self._progress.load()
         if saved is None:
             return False
         try:
-            self.array = _open_allocated(self.path, "r+")
+            array = _open_allocated(self.path, "r+")
         except (FileNotFoundError, ValueError):
             return False
+        if array.shape != shape or array.dtype != dtype:  # written since by a process with another fingerprint
+            return False
+        self.array = array
         labels, sums = saved
         for index in np.flatnonzero(labels != _UNKNOWN):
-            if zlib.crc32(np.ascontiguousarray(self.array[index]).data) == sums[index]:
+            if zlib.crc32(np.ascontiguousarray(array[index]).data) == sums[index]:
                 self.labels[index], self._sums[index] = labels[index], sums[index]
         return True
 

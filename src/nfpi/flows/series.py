@@ -34,7 +34,7 @@ class SeriesBounds:
     After every step, the current bounds are recorded on the device, with six small operations and no synchronisation;
     the host reads the record every few steps and, if a held bound was exceeded, chooses all again. Until then the
     series are too short: if the norm is r times the one for which m terms were chosen, their error grows from eps/4 by
-    a factor of about r^{m+1}: for m = 14, to at most 8e-7 for r = 1.25 and 1e-3 for r = 2. As gradient noise is far
+    a factor of about r^{m+1}: for m = 14, to at most 9e-7 for r = 1.25 and 1.2e-3 for r = 2. As gradient noise is far
     larger, these steps are kept and their error is logged. Repeating them would need a copy of an older state on the
     device. A bound that cannot be exceeded in 20 steps at the usual learning rate would need twice as many terms.
 
@@ -80,7 +80,9 @@ class SeriesBounds:
         Raises:
             FloatingPointError: a bound is not finite, or so large that e^S overflows.
         """
-        bounds = self._compute_bounds().tolist() if self._couplings else []
+        if not self._couplings:
+            return False
+        bounds = self._compute_bounds().tolist()
         chosen = [_choose_bound(coupling, bound) for coupling, bound in zip(self._couplings, bounds, strict=True)]
         if self.held is not None and all(
             _MARGIN * bound <= held < 2 * new for bound, held, new in zip(bounds, self.held, chosen, strict=True)
@@ -103,18 +105,20 @@ class SeriesBounds:
         Raises:
             FloatingPointError: a bound is not finite, or so large that e^S overflows.
         """
-        if self.largest is None or self._limit is None or not (self.largest > self._limit).any():
+        if self.largest is None or self._limit is None or (self.largest <= self._limit).all():  # False for NaN
             return False
         error = max(map(_estimate_error, self._couplings, self.largest.tolist(), self.held or ()))
+        self.largest.zero_()
+        is_changed = self.choose()
         severity = logging.WARNING if error > _WORTH_A_WARNING else logging.INFO
         logger.log(
             severity,
-            "step %d: longer series of the couplings; in the last steps they had errors up to %.1g",
+            "step %d: weights exceeded bounds of the couplings' series, with errors up to %.1g in the last steps%s",
             step,
             error,
+            "; new bounds are chosen" if is_changed else "",
         )
-        self.largest.zero_()
-        return self.choose()
+        return is_changed
 
     def release(self) -> None:
         """Let every coupling compute its own bound again."""

@@ -203,4 +203,4 @@ class Benchmark(Stage):
     }
 
     repeats: PositiveInt = 7
-    """runs of each side, of which the median is taken"""
+    """runs of each side, of which the median is taken; at most 3 of a start-up, one of the fit of K = 1000"""
