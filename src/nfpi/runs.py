@@ -43,6 +43,7 @@ VARIANTS = {"nfa": "augmented", "noise": "augmented_noise"}
 GENERATED_CLASSIFIER = f"{FLOW_RUN}/{{classifier}}"
 """A classifier trained on generated images, tested at the temperature that is best on the validation split."""
 CANDIDATE = f"{GENERATED_CLASSIFIER}/temperature={{temperature}}"
+"""A classifier trained at one temperature; the best one on the validation split is tested as GENERATED_CLASSIFIER."""
 REAL_CLASSIFIER = "{dataset}/{source}/seed={seed}/{classifier}/augmentation={augmentation}"
 """A classifier trained on real images; `source` is NO_FLOW, or the flow, prior and λ that augment them (SOURCE)."""
 TRAINED_CLASSIFIER = f"{REAL_CLASSIFIER}/trained"
@@ -61,7 +62,7 @@ IMAGE_SET_FILES = {"images": "images.npy", "labels": "labels.npy", "meta": "meta
 
 LOGS_FOLDER: Final = "logs"
 BENCHMARKS_FOLDER: Final = "benchmarks"
-"""Folders of the output of jobs, and of their time and memory; subfolders as those of the results."""
+"""Folders of what jobs print, and of their time and memory; their subfolders are named as those of the results."""
 COLLECTED_FOLDER, TABLES_FOLDER, FIGURES_FOLDER = "metrics", "tables", "figures"
 """Folders of the metrics collected for each table, and of what is made from them."""
 

@@ -1,4 +1,4 @@
-"""Logger plugin of Snakemake, enabled by `logger: nfpi` in a profile, that prints by nfpi.workflow.terminal.
+"""Logger plugin for Snakemake, enabled by `logger: nfpi` in a profile; it prints with nfpi.workflow.terminal.
 
 Snakemake imports every installed plugin in every call, even in other projects. Therefore this plugin imports its
 dependencies only when it is used.

@@ -285,7 +285,7 @@ def test_a_classifier_that_is_fast_is_timed_at_its_whole_batch(make_subject, mon
     first = dict([next(iter(nfpi.checks.classifiers.find_classifiers(make_subject().config).items()))])
     monkeypatch.setattr(nfpi.checks.classifiers, "find_classifiers", lambda _: first)
     line = only(check_classifiers(make_subject()))
-    assert line.text.startswith(f"resnet18, 10 classes, batch {batch} of 8×8")
+    assert line.text.startswith(f"resnet18, 10 classes, 8×8 pixels in 32-true, batch {batch}: ")
     assert ("whole batch of 100" in line.text) == (batch == 4)
 
 
@@ -341,7 +341,17 @@ def test_a_machine_that_other_processes_use_is_slow(make_subject, monkeypatch):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         line = only(check_threads(make_subject()))
         assert line.verdict == verdict
-    assert "load average 3: other processes make all times too long; wait, or set OMP_NUM_THREADS=1" in line.text
+    assert "load average 3: other processes lengthen measured times; wait, or set OMP_NUM_THREADS=1" in line.text
+
+
+def test_an_unknown_load_average_is_not_reported(make_subject, monkeypatch):
+    def fail():
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", fail)
+    assert only(check_threads(make_subject())).verdict == "ok"
+    monkeypatch.delattr(os, "getloadavg")
+    assert only(check_threads(make_subject())).verdict == "ok"
 
 
 def test_more_threads_than_cores_are_slow(make_subject, monkeypatch):

@@ -95,7 +95,7 @@ def test_a_step_that_waits_for_the_gpu_is_slow(on_h100, monkeypatch):
 def test_classifiers_have_their_whole_batch(on_h100):
     lines = [line for line in check_classifiers(on_h100()) if line.text.startswith("resnet18")]
     assert [line.verdict for line in lines] == ["ok"]
-    assert "batch 100 of 8×8 pixels in 32-true" in lines[0].text
+    assert "8×8 pixels in 32-true, batch 100: " in lines[0].text
     assert lines[0].text.endswith("8.0 GiB at most")
 
 

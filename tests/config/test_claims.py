@@ -131,13 +131,19 @@ def test_comparisons_of_another_form_are_one_line(comparisons):
         ({"first": OURS | {"lambda": "inner_best"}}, "inner_best needs at least three λ"),
         ({"metric": "nf_ac"}, "unknown metric 'nf_ac'"),
         ({"first": {"table": "table1", "row": "NFπ"}, "metric": "cnn_acc"}, "metric cnn_acc needs a classifier"),
-        ({"first": NFA, "second": {"row": "none"}}, "metric: expected one of classifiers trained on real images, such"),
+        (
+            {"first": NFA, "second": {"row": "none"}},
+            "metric: expected a metric of classifiers trained on real images, such",
+        ),
         ({"first": NFA, "second": {"row": "none"}, "metric": "cnn_acc"}, "such as top1, received cnn_acc"),
         (
             {"first": NFA, "second": {"row": "none"}, "metric": "validation_ece"},
             "such as top1, received validation_ece",
         ),
-        ({"metric": "top1"}, "metric: expected one of flows or of classifiers trained on generated images, received"),
+        (
+            {"metric": "top1"},
+            "metric: expected a metric of flows or of classifiers trained on generated images, received",
+        ),
         ({"first": {"value": 3}}, "first: expected a row of a table, received a constant"),
         (
             {"second": {"value": 3, "table": "table3"}},

@@ -17,7 +17,7 @@ from nfpi.config import (
     load_extensions,
     metric,
 )
-from nfpi.config.extensions import REGISTRIES
+from nfpi.config.extensions import REGISTRIES, get_loaded_names, get_loaded_versions
 
 SIMPLEX = '''
 from nfpi.config import PRIORS, Settings
@@ -134,6 +134,14 @@ def test_files_may_be_named_by_text_but_a_single_path_is_refused(project):
             ConfigError, match=r"expected a list of files, received one path; for one file: \[\".*py\"\]$"
         ):
             load_extensions(single)
+
+
+def test_files_with_equal_names_are_told_apart_by_their_folders(project):
+    names = ["a/x/mine.py", "b/x/mine.py", "y/mine.py", "other.py"]
+    paths = {project.write(name, f"# {name}\n").resolve(): name for name in names}
+    load_extensions(paths)
+    assert get_loaded_names() == paths
+    assert get_loaded_versions() == {name: hash_extension(path)[:12] for path, name in paths.items()}
 
 
 def test_what_a_file_no_longer_registers_is_gone(project):

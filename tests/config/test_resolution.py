@@ -418,7 +418,9 @@ def test_a_fault_is_one_line_that_names_the_key(project, monkeypatch, changes, m
         project.resolve(**arguments)
     assert message in str(error.value)
     if not changes.keys() & {"preset", "results"}:  # these are not settings of a preset
-        assert str(error.value).startswith("--config: " if by_the_user else "preset small: ")
+        # a fault of config.yaml that shows only together with the preset is said to be the preset's
+        places = ("--config: ",) if by_the_user else (f"{project.folder}/config.yaml: ", "preset small: ")
+        assert str(error.value).startswith(places)
     assert "\n" not in str(error.value)
     assert "pydantic" not in str(error.value)
 
@@ -441,6 +443,14 @@ def test_a_fault_is_one_line_that_names_the_key(project, monkeypatch, changes, m
 def test_a_fault_is_of_the_preset_if_it_is_there_without_the_users_settings(project, preset, overrides, where):
     with pytest.raises(ConfigError, match=f"^{re.escape(where)}"):
         project.resolve(overrides, presets={"small": preset})
+
+
+@pytest.mark.parametrize("overrides", [{}, {"seeds": [3]}])
+def test_a_fault_of_config_yaml_names_this_file(project, overrides):
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(str(project.folder))}/config\.yaml: unknown key 'training\.epohcs'"
+    ):
+        project.resolve(overrides, training={"epohcs": 3})
 
 
 def test_the_options_that_gave_a_fault_are_named(project):
@@ -532,7 +542,7 @@ def test_a_choice_where_nothing_is_held_out_is_refused_in_one_line(project):
     held = r": tables\.table2: digits has no validation images \(refit\) to select on: expected"
     with pytest.raises(ConfigError, match=f"^--config{held} one λ per experiment with best_only, received 2"):
         _refit(project, lambdas=[0, 1e3])
-    with pytest.raises(ConfigError, match=rf"^preset small{held} one generation\.temperatures for its classifier"):
+    with pytest.raises(ConfigError, match=rf"^preset small{held} a single value of generation\.temperatures for"):
         _refit(project, temperatures=(0.8, 1.0), lambdas=[1e3])
 
 

@@ -108,7 +108,8 @@ def test_the_dtype_chooses_the_domain(meta, spread):
     ("spread", "match"),
     [
         (None, r"toy: expected extra\.spread, \(C, H, W\) numbers, received none"),
-        ([[[0.1, float("nan")]]], r"toy: expected extra\.spread of at least 0, received nan"),
+        ([[[0.1, float("nan")]]], r"toy: expected finite extra\.spread of at least 0, received nan"),
+        ([[[0.1, float("inf")]]], r"toy: expected finite extra\.spread of at least 0, received inf"),
         ([[[0.1, -0.2]]], "received -0.2"),
         ([0.1, 0.2], r"toy: expected extra\.spread \(C, H, W\), received \(2,\)"),
         ([], r"received \(0,\)"),

@@ -76,6 +76,7 @@ def test_missing_fashion_mnist_is_refused(tmp_path):
         (_idx(np.zeros((3, 2), np.uint8))[:-1], r"expected 6 values for shape \(3, 2\), received 5"),
         (_idx(np.zeros((3, 2), np.uint8)) + b"\0", r"expected 6 values for shape \(3, 2\), received 7"),
         (_idx(np.zeros((3, 2), np.uint8))[:10], "expected a header of 12 bytes, received 10"),
+        (b"\0\0\x08\x04" + 4 * b"\0\1\0\0", "expected 18446744073709551616 values"),
     ],
 )
 def test_damaged_idx_files_are_refused(tmp_path, content, match):

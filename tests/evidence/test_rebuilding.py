@@ -158,6 +158,13 @@ def test_a_folder_without_evidence_is_refused(tmp_path):
         find_reference(tmp_path / "none.csv")
 
 
+def test_evidence_of_a_preset_without_its_settings_is_not_left_out(tmp_path):
+    for file in ("a/settings.json", "a/SHA256SUMS", "b/SHA256SUMS"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    assert find_evidence(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+
+
 def test_the_commands_keep_and_rebuild(results: Results, tmp_path, capsys, caplog):
     caplog.set_level("INFO")
     results.make_runs(0)

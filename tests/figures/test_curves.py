@@ -68,9 +68,10 @@ def test_epochs_of_the_initial_state_are_on_a_ground_of_their_own(shared, ground
     assert texts == ["training", "validation"] + ["initial state"] * shared
 
 
-def test_a_log_without_an_epoch_is_refused():
-    with pytest.raises(FigureError, match="without an epoch"):
-        draw_curves(frame(rows())[:0])
+def test_a_log_without_epochs_or_values_is_refused():
+    for log in (frame(rows())[:0], frame(rows())[["epoch"]]):
+        with pytest.raises(FigureError, match="received one without values"):
+            draw_curves(log)
 
 
 @pytest.fixture

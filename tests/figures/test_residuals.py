@@ -59,6 +59,12 @@ def test_the_mark_says_how_the_iteration_ended():
     assert figure.axes[0].get_ylim()[1] < 1e3  # what runs away does not squash the others
 
 
+def test_a_tolerance_of_zero_is_below_the_axis():
+    limits = LIMITS | {"tolerance": 0.0, "max_iterations": 3}
+    (axes, _) = draw_residuals([(1, curve([10, 1, 0.1]))], **limits).axes
+    np.testing.assert_allclose(axes.get_ylim(), [0.05, 50])
+
+
 def test_what_is_not_fitted_has_no_panel():
     (axes,) = draw_residuals([(1, curve([3, 0.01], [0, 0]))], **LIMITS).axes
     assert "μ" in axes.get_ylabel()

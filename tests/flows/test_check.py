@@ -63,6 +63,29 @@ class _SameSign(_Doubling):
         return x, -log_abs_det
 
 
+class _OneWrongSign(_Doubling):
+    def inverse(self, z):
+        x, log_abs_det = super().inverse(z)
+        return x, log_abs_det * torch.tensor([1, 1, -1, 1, 1])
+
+
+class _OneWrong(_OneWrongSign):
+    def forward(self, x):
+        z, log_abs_det = super().forward(x)
+        return z, log_abs_det * torch.tensor([1, 1, -1, 1, 1])
+
+
+class _WithoutGradient(_Doubling):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+class _Detached(_Doubling):
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
 class _OfOnePixel(_Doubling):
     def forward(self, x):
         z, log_abs_det = super().forward(x)
@@ -76,11 +99,16 @@ class _OfOnePixel(_Doubling):
 BREACHES = {
     _Column: r"log-determinants of shape \(5,\), received \(5, 1\)",
     _Vectors: r"of shape \(5, 1, 2, 3\), received \(5, 6\)",
-    _LatentsOnly: "expected forward to return two tensors, images and log-determinants, received Tensor",
+    _LatentsOnly: "expected forward to return two tensors, latents and log-determinants, received Tensor",
     _NotFinite: "expected forward to return finite",
     _AnotherInverse: r"expected inverse\(z\) = x, received images that differ by up to 0\.1",
-    _SameSign: "expected the log-determinant of inverse to be minus that of forward, received 4.2 after 4.2",
-    _OfOnePixel: r"expected the log-determinant of the Jacobian, 4\.2 for the first image, received 0\.7",
+    _SameSign: "expected the log-determinant of inverse to be minus that of forward, received 4.2 from forward "
+    "and 4.2 from inverse for image 0",
+    _OneWrongSign: "received 4.2 from forward and 4.2 from inverse for image 2 ",
+    _OneWrong: r"expected the log-determinant of the Jacobian, 4\.2 for image 2, received -4\.2 ",
+    _WithoutGradient: "expected forward to be differentiable with respect to the images: element 0 of tensors",
+    _Detached: "expected forward to be differentiable with respect to the images: .*appears to not have been used",
+    _OfOnePixel: r"expected the log-determinant of the Jacobian, 4\.2 for image 0, received 0\.7",
 }
 
 
@@ -116,7 +144,7 @@ def test_a_jacobian_that_is_skipped_is_said(caplog, width, options, warned):
     with caplog.at_level(logging.WARNING, "nfpi.flows.check"):
         check_flow(Wide(), torch.ones(2, 1, 1, width), **options)
     expected = (
-        "Wide: the log-determinants were not compared with the Jacobian, which takes at most 64 dimensions, "
+        "Wide: the log-determinants were not compared with the Jacobian: expected at most 64 dimensions, "
         "received 65: pass a flow and images of fewer pixels"
     )
     assert caplog.messages == [expected] * warned
@@ -144,7 +172,7 @@ def test_inverse_with_other_arguments_is_named():
         def inverse(self, z, labels):
             return super().inverse(z)
 
-    expected = "Conditional: expected inverse to be called with images alone: missing a required argument: 'labels'"
+    expected = r"Conditional: expected inverse\(images\) to be a valid call: missing a required argument: 'labels'"
     with pytest.raises(FlowError, match=expected):
         check_flow(Conditional(), _images())
 

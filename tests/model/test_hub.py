@@ -127,7 +127,7 @@ def test_the_card_shows_the_metrics_that_are_given(fitted, metrics, row, on_hub)
     ("metrics", "message"),
     [
         ({"accuracy": 0.9}, "expected some of n, nf_acc, bits_per_dim, ece, worst_class_acc, .* received accuracy"),
-        ([1], "expected numbers by name, as evaluate returns, received list"),
+        ([1], "expected a mapping of names to numbers, as evaluate returns, received list"),
         ({"nf_acc": "high"}, "expected a number for nf_acc, received 'high'"),
         ({"nf_acc": 101}, "expected a percentage, 0 to 100, for nf_acc, received 101"),
     ],

@@ -375,7 +375,7 @@ def test_a_gpu_that_torch_cannot_use_is_one_line(made, refused, monkeypatch):
         pytest.skip("torch uses the GPU")
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
     line = refused(*made.make_command("generate"))
-    assert "expected a GPU (SLURM gave this job 1: SLURM_JOB_GPUS=0)" in line
+    assert "expected a GPU (SLURM allocated 1 to this job: SLURM_JOB_GPUS=0)" in line
     assert "pip install" in line
 
 

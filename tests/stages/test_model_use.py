@@ -185,6 +185,10 @@ def test_drawn_images_are_of_their_class(here):
         (("--output", "x.png", "--classes", "1", "1"), "--classes: expected each class once, received 1, 1"),
         (("--output", "x.jpg"), "--output: expected a file NAME.png, received x.jpg"),
         ((), "expected --output FILE or --folder FOLDER, received neither"),
+        (
+            ("--folder", "drawn", "--output", "drawn/grid.png"),
+            "--output: expected a file outside of --folder drawn, received drawn/grid.png",
+        ),
     ],
 )
 def test_wrong_options_of_sample_are_one_line(here, capsys, options, message):
@@ -274,7 +278,7 @@ def test_what_a_command_reads_is_not_replaced(own_images, capsys, command, outpu
     before = {path: path.read_bytes() for path in own_images.rglob("*.png")}
     assert call(*command, "--output", output, "--overwrite") == 1
     expected = (
-        f"nfpi: error: {output}: expected an output apart from what is read, received one that would replace {read}"
+        f"nfpi: error: {output}: expected an output that replaces no input, received one that would replace {read}"
     )
     assert read_error_line(capsys).startswith(expected)
     assert before == {path: path.read_bytes() for path in own_images.rglob("*.png")}

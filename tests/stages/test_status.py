@@ -353,6 +353,27 @@ def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
     assert capsys.readouterr().out.endswith("one\ntwo\n")
 
 
+def test_log_shows_the_whole_log_of_another_attempt(root, capsys) -> None:
+    """On file systems without hard links, the log of the earlier attempt is lost."""
+    path = log(root, "a longer first attempt\n")
+
+    def work() -> None:
+        with locked(root / RUN / ".model.lock", "train"):
+            begun.set()
+            time.sleep(1)
+            path.unlink()
+            path.write_text("second\n")
+            time.sleep(1)
+
+    begun = threading.Event()
+    worker = threading.Thread(target=work)
+    worker.start()
+    begun.wait()
+    assert call("log", root / RUN) == 0
+    worker.join()
+    assert capsys.readouterr().out.endswith("attempt\nsecond\n")
+
+
 def test_a_run_without_a_log_is_one_line(root, capsys) -> None:
     assert call("log", root / RUN) == 1
     assert "expected a run with a log, received none" in capsys.readouterr().err

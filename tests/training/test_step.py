@@ -73,7 +73,7 @@ def test_a_training_resumed_in_another_precision_records_both(make_data, device,
     assert "precision" not in caplog.text
     state = continue_training(again.state, again.prior, data, Bfloat16(), make_checkpoints(tmp_path, data))
     assert state.precisions == [(0, "32-true"), (6, "bf16-mixed")]
-    assert "training: resumed after step 6 in precision bf16-mixed, before in 32-true" in caplog.text
+    assert "training: resumed in precision bf16-mixed after step 6, which was in 32-true" in caplog.text
     state.save(tmp_path / "state", {})
     loaded, header = TrainingState.load(tmp_path / "state", data.config, data.steps_per_epoch, CPU)
     assert loaded.precisions == state.precisions

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+from nfpi.config import Config
+from nfpi.results.recorded.settings import StoredSettings, write_settings
+from nfpi.runs import Layout
+from nfpi.workflow.provenance import check_provenance, note_provenance
 
 UNKNOWN = "moved or copied here, or made with another .snakemake folder"
 CHANGED = {"evaluation": {"batch_size": 77}}
@@ -69,3 +76,15 @@ def test_results_without_an_identifier_are_used_as_before(fresh_project):
     shutil.rmtree(fresh_project.folder / ".snakemake/nfpi")
     assert UNKNOWN not in fresh_project.run_snakemake("table4", overlay=CHANGED).stdout
     assert (fresh_project.folder / "results/demo/.snakemake_id").is_file()
+
+
+def test_a_damaged_identifier_is_unknown_until_snakemake_remembers_the_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = SimpleNamespace(layout=Layout(Path("results/mine")), preset="mine", config=Config())
+    write_settings(plan.layout.root, StoredSettings.of(plan.preset, plan.config))
+    note_provenance(plan, remembered=False)
+    assert check_provenance(plan) is None
+    (plan.layout.root / ".snakemake_id").write_bytes(b"\xff")
+    assert UNKNOWN in check_provenance(plan)
+    note_provenance(plan, remembered=True)
+    assert check_provenance(plan) is None

@@ -1,4 +1,4 @@
-"""Check of a training step of each classifier of a preset at its batch size."""
+"""Check that training steps of each classifier of a preset run, at the classifier's batch size where possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nfpi.runtime.faults import describe_exhausted_resource
 
 _STEPS, _STEPS_ON_CPU = 3, 1
 _BATCH_ON_CPU = 4
-"""batch size on a CPU"""
+"""batch size of the first trial on a CPU, where whole batches may take long"""
 
 
 def find_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
@@ -110,7 +110,7 @@ def _time_steps(
     train(1)
     seconds = train(steps)
     text = (
-        f"{name}, {classes} classes, batch {batch} of {shape[2]}×{shape[1]} pixels in {device.precision}: "
+        f"{name}, {classes} classes, {shape[2]}×{shape[1]} pixels in {device.precision}, batch {batch}: "
         f"{1000 * seconds:.3g} ms a step"
     )
     if subject.on_gpu:

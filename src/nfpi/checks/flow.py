@@ -23,7 +23,7 @@ _TOLERANCE = 1e-4
 _IMAGES = 4
 """Number of images whose results are compared with float64."""
 _STEPS, _SECONDS_ON_CPU = 50, 15.0
-"""Number of training steps; on a CPU as many of them as take about this time."""
+"""Largest number of training steps, and about the largest time (s) that they take on a CPU."""
 
 
 def check_flow_precision(subject: Subject) -> Iterator[Line]:
@@ -51,9 +51,9 @@ def compute_flow_errors(flow: ImageFlow, x: Tensor) -> dict[str, float]:
         x: (B, C, H, W), on that device.
 
     Returns:
-        The errors by name: of z and of the log-determinant, divided by the largest absolute value, or by 1 if that is
-        smaller; of the gradient of ‖z‖²/2 − log |det| with respect to all parameters, relative to its norm; of x after
-        inverse(z), absolute.
+        The errors by name: of z and of the log-determinant, divided by the largest absolute value or 1, whichever is
+        larger; of the gradient of ‖z‖²/2 − log |det| with respect to all parameters, divided by its norm; and the
+        absolute error of inverse(z).
     """
     exact = copy.deepcopy(flow).cpu().double()
     z, log_abs_det, gradient = _evaluate_with_gradient(flow, x)
@@ -84,7 +84,7 @@ def _compute_relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def check_bounds(subject: Subject) -> Iterator[Line]:
-    """Train a few steps with the training loop; check that no series had too few terms or doubled its products."""
+    """Train a few steps; check that every series had enough terms, and that its matrix products did not double."""
     trainer = subject.trained
     began = time.monotonic()
     trainer.step(*trainer.make_batch())
@@ -118,7 +118,7 @@ def check_bounds(subject: Subject) -> Iterator[Line]:
         exceeded = f"a series had too few terms, with a relative error of up to {errors.largest:.1g}"
         yield Line("series", "FAILED", f"{text}; {exceeded}: {remedy}")
     elif any(now >= 2 * then for then, now in zip(before, after, strict=True)):
-        yield Line("series", "slow", f"{text}; the series of a coupling has at least twice as many terms now: {remedy}")
+        yield Line("series", "slow", f"{text}; a coupling needs at least twice as many products now: {remedy}")
     elif errors.largest:
         yield Line("series", "ok", f"{text}; truncated with relative errors of at most {errors.largest:.1g}")
     else:

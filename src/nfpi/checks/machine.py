@@ -32,7 +32,10 @@ def count_cores() -> int:
 
 def read_load_average() -> int:
     """Return how many processes ran at once on this machine in the last minute, on average; 0 if unknown."""
-    return round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+    try:
+        return round(os.getloadavg()[0])
+    except (AttributeError, OSError):  # not on Windows, nor where /proc/loadavg is hidden
+        return 0
 
 
 def check_threads(subject: Subject) -> Iterator[Line]:
@@ -50,7 +53,7 @@ def check_threads(subject: Subject) -> Iterator[Line]:
         yield Line("threads", "slow", f"{text}: set training.workers: {max(found - 1, 0)}, or ask for more cores")
     elif load + threads > machine:
         remedy = f"wait, or set OMP_NUM_THREADS={max(machine - load, 1)}"
-        yield Line("threads", "slow", f"{text}, load average {load}: other processes make all times too long; {remedy}")
+        yield Line("threads", "slow", f"{text}, load average {load}: other processes lengthen measured times; {remedy}")
     else:
         yield Line("threads", "ok", text)
 
@@ -69,7 +72,7 @@ def check_shared_memory(subject: Subject, folder: Path = _SHARED_MEMORY) -> Iter
         yield Line("shared memory", "ok", text)
     else:
         yield Line(
-            "shared memory", "FAILED", f"{text}: more for the container (docker run --shm-size), or fewer workers"
+            "shared memory", "FAILED", f"{text}: give the container more (docker run --shm-size), or use fewer workers"
         )
 
 
@@ -96,7 +99,7 @@ def check_loader(subject: Subject) -> Iterator[Line]:
         yield Line("loader", "ok", text)
         return
     wanted, most = int(max(1, workers) * _MARGIN_WITH_WORKERS * need / rate) + 1, max(1, count_cores() - 1)
-    advice = f"set training.workers: {min(wanted, most)}" if workers < most else "ask for more cores, and set workers"
+    advice = f"set training.workers: {min(wanted, most)}" if workers < most else "ask for more cores, and add workers"
     yield Line("loader", "slow", f"{text}: {advice}")
 
 
@@ -107,7 +110,7 @@ def measure_reading_rate(subject: Subject, workers: int) -> float:
     """
     workload = subject.main
     batch, ahead = subject.limit_batch_size(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers
-    together = max(1, workers)  # workers make batches in step: the number of batches is a multiple of theirs
+    together = max(1, workers)  # all workers are busy until the end if each makes the same number of batches
     timed = together * max(2, -(-_BATCHES // together))
     update = {"batch_size": batch, "workers": workers}
     config = workload.training.model_copy(update=update)

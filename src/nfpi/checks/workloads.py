@@ -87,7 +87,7 @@ def find_workloads(resolved: Resolved, dataset: str | None = None, flow: str | N
     if not found:
         known = ", ".join(f"{flow} on {dataset}" for dataset, flow in _list_pairs(resolved.config)) or "none"
         raise ValueError(
-            f"preset {resolved.preset}: expected a flow that its tables train, received {flow or 'any'} on "
+            f"preset {resolved.preset}: expected a flow that its tables train, received {flow or 'any flow'} on "
             f"{dataset or 'any data set'}; it has {known}"
         )
     return found
@@ -179,8 +179,8 @@ def _count_class_folders(folder: Path | None) -> int:
 def _find_sizes(resolved: Resolved, dataset: str, train: ImageSet | None) -> Images | None:
     """Return the sizes of a data set, from its prepared training images (None: not prepared) or else from its source.
 
-    A validation or test split that is not beside the training images has the size that its source gives it. The result
-    is None if nothing is prepared and the source does not declare its content.
+    If the validation or test split is missing, its size comes from the source. The result is None if nothing is
+    prepared and the source does not declare its content.
     """
     block = resolved.config.datasets[dataset]
     declared = Images.of(block)

@@ -146,9 +146,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: ClassifierConfig, st
     one_cycle (Smith & Topin, 2019): from `learning_rate` up to `max_learning_rate` in 30 % of the steps, then down to
     `learning_rate`/10⁴, at constant momentum or, with `cycle_momentum`, momentum from 0.95 down to 0.85 and back.
     cosine (Loshchilov & Hutter, 2017): linearly up to `learning_rate`, then half a cosine wave down to 0.
-
-    Raises:
-        ValueError: the warm-up takes all epochs.
+    The warm-up is shorter than the training, which `config` checks.
     """
     steps, warmup = (epochs * steps_per_epoch for epochs in (config.epochs, config.warmup_epochs))
     match config.schedule:
@@ -187,7 +185,7 @@ def train_classifier(
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        ValueError: the model does not return (B, K) logits, has batch normalisation and `accumulate` > 1, or does not
+        ValueError: the model does not return (B, K) logits, has batch normalisation although `accumulate` > 1, or does not
             support activation checkpointing.
         Interrupted: a signal asked to stop; the state is saved.
     """
@@ -242,7 +240,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
             torch.manual_seed(derive_seed(state.seed, "classifier step", state.step))  # for mixup, dropout, ...
             images, targets = change_batch(normalize(images), labels)
             optimizer.zero_grad()
-            losses = []  # summed over the images of each part
+            losses = []  # per part, the sum of the losses of its images
             parts = zip(images.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
             for part, part_targets in parts:
                 logits = module(part)
@@ -260,7 +258,7 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
             progress.update()
             if state.step % _STEPS_BETWEEN_CHECKS == 0:
                 _require_finite(state, config)
-            if state.step % steps_per_epoch:  # after the last step of an epoch it is saved below, with the log's row
+            if state.step % steps_per_epoch:  # the state at an epoch's end is saved below, with the log's row
                 checkpointer.save_if_due()
         _close_epoch(state, data, epoch + 1)
         checkpointer.save_if_due(epoch_ended=True)

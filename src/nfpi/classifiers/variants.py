@@ -26,7 +26,7 @@ class Variants:
     """Latent-augmented variants of training images (NFA): row n·V + v is variant v of image n.
 
     Args:
-        images: N·V variants, pixels of the training images' size or latents.
+        images: N·V variants: latents of an autoencoder, or pixels of the training images' size.
         per_image: V.
         decoder: decoder of latents to pixels; None: the variants are pixels.
     """
@@ -79,7 +79,7 @@ class Variants:
         return _draw_rows(len(self.images) // self.per_image, self.per_image, probability, seed, epoch, repeats)
 
 
-@lru_cache(maxsize=2)  # for this epoch and the next; every batch takes a part
+@lru_cache(maxsize=2)  # this epoch and the next; every batch uses some of these rows
 def _draw_rows(images: int, per_image: int, probability: float, seed: int, epoch: int, repeats: int) -> np.ndarray:
     generator = make_generator("cpu", seed, "nfa", epoch)
     count = repeats * images

@@ -47,7 +47,7 @@ class ConfigError(ValueError):
 
 
 def declare_added_setting(default: Any) -> Any:
-    """Declare a setting that was added later: it is serialised only if it differs from its default.
+    """Declare a setting that was added after results were made: it is serialised only if it differs from its default.
 
     Snakemake and checkpoints compare serialised settings, so results made before the setting existed stay up to date.
     """
@@ -55,7 +55,7 @@ def declare_added_setting(default: Any) -> Any:
 
 
 ALL_INHERITED = "*"
-"""Name that stands, with null as its block, for all blocks inherited from other presets."""
+"""Key that, with the value null, removes all blocks inherited from other presets."""
 
 
 class _NullableBlocks:
@@ -146,8 +146,8 @@ def _expand_path(path: Any) -> Any:
 
 
 LocalPath = Annotated[Path, BeforeValidator(_expand_path)]
-"""A path on this machine; environment variables such as `$SCRATCH` are expanded. In a user's preset, it is relative to
-the preset's file."""
+"""A path on this machine; environment variables such as `$SCRATCH` are expanded. In a user's preset, a relative
+path is relative to the folder of the preset."""
 ExpandedText = Annotated[str, BeforeValidator(_expand_variables)]
 """A string whose environment variables are expanded."""
 

@@ -14,8 +14,8 @@ from nfpi.config.metrics import metric as find_metric
 
 Choice = Literal["best", "inner_best", "min", "max"]
 """Choice among the λ of an experiment. best: the one that its table selects on the validation split; inner_best: the
-one with the best value of the comparison's metric on the validation split, except the smallest and the largest λ; min,
-max: smallest, largest."""
+one, among all but the smallest and the largest, with the best value of the comparison's metric on the validation split;
+min, max: smallest, largest."""
 
 Direction = Literal["greater", "less", "not_less"]
 """Claim about first − second: above zero, below zero, or above −`smallest_effect` (non-inferiority)."""
@@ -29,7 +29,7 @@ DIVERGENCE = "divergence"
 
 
 class ExperimentIdentity(Protocol):
-    """The fields by which claims identify an experiment; its settings and the rows of its table have them."""
+    """The fields by which claims identify an experiment: fields of its settings and of its rows in tables."""
 
     @property
     def label(self) -> str:
@@ -150,7 +150,8 @@ class ClaimComparison(Settings):
     def choose_test(self, seeds: int) -> Test:
         """Return the test for this number of seeds; with `auto`, the same as in tables.
 
-        The number includes diverged seeds, so that divergence never replaces a test over seeds by one over images.
+        The number includes diverged seeds. Otherwise, if all seeds but one diverged, a test over images would replace
+        the test over seeds.
         """
         if self.test != "auto":
             return self.test
@@ -253,7 +254,8 @@ def check_claims(
     """Check that every row named by a claim exists, and has the metric and λ of the comparison.
 
     Raises:
-        ValueError: a row does not; the message names the comparison.
+        ValueError: a row or its metric or λ is missing, or compared rows are on different data sets; the message names
+            the comparison.
     """
     for name, claim in claims.items():
         try:
@@ -349,8 +351,10 @@ def _check_metric(metric: str, experiment: Experiment) -> None:
     # Config checks that exactly these experiments have a classifier with `train_on: real`
     on_real = experiment.classifier is not None and (experiment.prior is None or experiment.uses_variants)
     if on_real and model not in ("real", None):
-        raise ValueError(f"metric: expected one of classifiers trained on real images, such as top1, received {metric}")
+        raise ValueError(
+            f"metric: expected a metric of classifiers trained on real images, such as top1, received {metric}"
+        )
     if model == "real" and not on_real:
         raise ValueError(
-            f"metric: expected one of flows or of classifiers trained on generated images, received {metric}"
+            f"metric: expected a metric of flows or of classifiers trained on generated images, received {metric}"
         )

@@ -132,9 +132,9 @@ class ClassifierConfig(Settings):
     normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = declare_added_setting(
         "model"
     )
-    """mean and standard deviation used to normalise channels: the model's own (model: 0.5 and 0.5, for EVA02 those of
-    its published weights), 0.5 and 0.5 (half), those of the training images (dataset), or the published values of
-    the named data set"""
+    """mean and standard deviation used to normalise channels. model: the model's own, which are those of the published
+    weights for eva02, and 0.5 and 0.5 for resnet18 and swin; half: 0.5 and 0.5; dataset: those of the training images;
+    cifar10, cifar100, imagenet: the published values of this data set"""
     epochs: NonNegativeInt = 30
     """epochs of training, after which the weights are tested; 0: the initial weights are tested"""
     repeats: PositiveInt = declare_added_setting(1)

@@ -38,7 +38,7 @@ _EXPRESSION = r"[\w.,:@%+/=&|*()\[\]-]+"
 """May contain special characters of a shell, because Snakemake's executor quotes the expression."""
 _QUOTED = re.compile(r"""'[^'\n]*'|"[^"\n$`\\!]*\"""")
 _EXPANDED = re.compile(r"""[$`\\;&|<>(){}*?!~#'"]|[^\S ]""")
-"""Characters that are special to a shell, and line breaks."""
+"""Characters that are special to a shell, and white space other than spaces."""
 
 
 def _check_name(text: str) -> str:
@@ -137,7 +137,7 @@ def compute_job_resources(
     times = 1 if stage in RESUMED else min(attempt, 3)
     asked: dict[str, int | str | None] = {"mem_mb": times * resources.mem_mb, "runtime": times * resources.runtime}
     if resources.gpu:
-        # `local_gpu` limits the concurrent jobs on this machine without limiting `gpu` on a cluster.
+        # Jobs that share the GPUs of this machine are limited by `local_gpu`; a limit on `gpu` would also apply to a cluster.
         asked |= {"local_gpu": 1, "gpu": resources.gpu}
     if cluster:
         asked |= _compute_slurm_resources(stage, resources, cluster, times)

@@ -33,8 +33,8 @@ class DatasetBlock(Settings):
     source: Annotated[str, AfterValidator(lambda name: SOURCES.check_name(name))] = "digits"
     """digits, fashion_mnist, cifar10, cifar100, imagefolder, or a source registered by the user"""
     folder: LocalPath | None = None
-    """folder of the files in torchvision's layout, or for imagefolder a folder or archive of split/class/image or
-    class/image; None: download them (not imagefolder)"""
+    """folder of the files in torchvision's layout; for imagefolder, a folder or archive that contains split/class/image
+    or class/image; None: the files are downloaded (imagefolder needs a folder)"""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """share of the training images held out for model selection, stratified"""
     refit: bool = declare_added_setting(False)
@@ -75,10 +75,10 @@ class DatasetConfig(DatasetBlock):
 
 SOURCES = Registry("source", "register_source", ("config", "download_folder"))
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
-Traits: `published`, whether the files are checked against known digests, so that the folder's path is no part of the
-data set's identity; `size`, the image size, if it is known. Sources whose content is known before they are read also
-have `channels`, `classes` (their number), `images` (the number of images from which the validation split is taken),
-and `test_split=False` if the test split is taken from the same images."""
+Traits: `published`, whether the files are checked against known digests; if so, the path of their folder does not
+identify the data set; `size`, the image size, if it is known. Sources whose content is known before they are read also
+have `channels`, `classes` (the number of classes), `images` (the number of images from which the validation split is
+taken), and `test_split=False` if the test split is taken from the same images."""
 
 SOURCES.register(
     "digits",

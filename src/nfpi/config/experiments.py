@@ -53,9 +53,9 @@ class Experiment(Settings):
     classifier: Name | None = "resnet18"
     """one of `classifiers:`; None: NF-Acc only"""
     augmentation: Augmentation = "standard"
-    """augmentation of the real images that a classifier is trained on: none; standard, that of its settings; nfa,
-    latent augmentation by the flow; noise, which moves each latent as far as nfa does, in a random direction; or
-    standard with one of these"""
+    """augmentation of the real images that a classifier is trained on. standard: the classifier's setting `standard`;
+    nfa: latent augmentation by the flow; noise: each latent is moved as far as by nfa, but in a random direction;
+    standard+nfa, standard+noise: both; none: no augmentation"""
 
     @property
     def weights(self) -> list[float]:

@@ -33,8 +33,8 @@ def load_extensions(files: Iterable[Path | str]) -> None:
         files: paths of the files.
 
     Raises:
-        ConfigError: `files` is a single path; or a file is missing or fails, in one line with its name and the line
-            number.
+        ConfigError: `files` is a single path; or a file is missing, or raises an error, which the message gives in one
+            line with the file and the line number.
     """
     if isinstance(files, str | Path):
         raise ConfigError(f'extensions: expected a list of files, received one path; for one file: ["{files}"]')
@@ -71,14 +71,19 @@ def _forget(path: Path) -> None:
 
 
 def get_loaded_versions() -> dict[str, str]:
-    """Return the first digits of the SHA-256 of each loaded file, by its name of :func:`get_loaded_names`."""
+    """Map the name of each loaded file, see :func:`get_loaded_names`, to the first 12 digits of its SHA-256."""
     return {name: _loaded[path][:12] for path, name in get_loaded_names().items()}
 
 
 def get_loaded_names() -> dict[Path, str]:
-    """Return the name of each loaded file, or folder/name if two names are equal, by its path."""
-    names = Counter(path.name for path in _loaded)
-    return {path: path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in sorted(_loaded)}
+    """Map the path of each loaded file to its name, after as many of its parent folders as tell equal names apart."""
+    ends = Counter(path.parts[start:] for path in _loaded for start in range(len(path.parts)))
+
+    def find_name(path: Path) -> str:
+        starts = range(len(path.parts) - 1, -1, -1)
+        return Path(*next(path.parts[start:] for start in starts if ends[path.parts[start:]] == 1)).as_posix()
+
+    return {path: find_name(path) for path in sorted(_loaded)}
 
 
 def list_loaded_digests() -> list[str]:

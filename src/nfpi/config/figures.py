@@ -91,8 +91,8 @@ class FigureSettings(Settings):
 
 
 FIGURES = Registry("figure", "register_figure", ("settings", "inputs"))
-"""Builders are called with the settings and a :class:`nfpi.figures.FigureInputs`, and return a
-:class:`nfpi.figures.Drawn`."""
+"""The builder of a figure is its function `draw`, called with the settings and a :class:`nfpi.figures.FigureInputs`; it
+returns a :class:`nfpi.figures.Drawn`."""
 
 
 def _create_figures_model() -> type[Settings]:
@@ -123,7 +123,7 @@ Figures = Annotated[dict[Name, SerializeAsAny[FigureSettings]], BeforeValidator(
 
 
 class AccuracyFigure(FigureSettings):
-    """NF-Acc and CNN-Acc against λ, drawn from a table and whenever this table is made."""
+    """NF-Acc and CNN-Acc against λ, from a table; drawn whenever this table is made."""
 
     title = "accuracy against λ"
     caption = (
@@ -149,16 +149,15 @@ class EmbeddingFigure(FigureSettings):
 
     title = "figure 1"
     caption = (
-        "(a) t-SNE of training images (dimensionless axes), (b) samples of the Gaussians with the mean and the "
-        "variances of each class there, (c), (d) the same samples after the fixed-point iteration from (b), small and "
-        "large λ. Dots: images or samples, a colour for each class; open marks: class means; dashed ellipses: two "
-        "standard deviations of (b); area: smallest and largest area of a class's ellipse, as a multiple of that in "
-        "(b). "
-        "All panels have the same axes. figure1: the released update of diagonal covariances, whose result depends on "
-        "the scale of the embedding, and so on the number of images: compare λ only at equal numbers of images. "
-        "figure1_full: full "
-        "covariances and the exact update of Proposition 1, whose loss is bounded below only for λ up to "
-        "K α e^(1/α) / 2 (55 for K = 10 classes and α = 10); the panel of a diverged fit names its cause."
+        "(a) t-SNE of training images (dimensionless axes), (b) samples of Gaussians with the mean and the variances "
+        "(figure1) or covariance (figure1_full) of each class in (a), (c), (d) the same samples after the fixed-point "
+        "iteration from (b), small and large λ. Dots: images or samples, a colour for each class; open marks: class "
+        "means; dashed ellipses: two standard deviations of (b); area: smallest and largest area of a class's "
+        "ellipse, as a multiple of that in (b). All panels have the same axes. figure1: the released update of "
+        "diagonal covariances, whose result depends on the scale of the embedding, and therefore on the number of "
+        "images: compare λ only at equal numbers of images. figure1_full: full covariances and the exact update of "
+        "Proposition 1, whose loss is bounded below only for λ up to K α e^(1/α) / 2 (55 for K = 10 classes and α = "
+        "10); the panel of a diverged fit names its cause."
     )
     pictures = ("figure1", "figure1_full")
     has_table = True
@@ -169,11 +168,12 @@ class EmbeddingFigure(FigureSettings):
     perplexity: PositiveFloat = 30.0
     seed: Seed = 0
     lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
-    """small and large λ of the released update with variances"""
+    """small and large λ of the released update with diagonal covariances"""
     lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [50.0, 1e3]
-    """small and large λ of the exact update with full covariances; the loss is bounded below up to 55 for 10 classes"""
+    """small and large λ of the exact update with full covariances; for 10 classes, its loss is bounded below
+    up to λ = 55"""
     samples_per_class: Annotated[int, Field(ge=3)] = 200
-    """number of samples of each Gaussian, from whose covariance its ellipse and area are computed"""
+    """number of samples of each Gaussian; the ellipse and its area are computed from the covariance of the samples"""
 
     def files(self, config: RunsOfPreset, layout: Layout) -> Files:
         """Return the files of the training images."""
@@ -215,8 +215,8 @@ class AugmentationFigure(FlowFigure):
     caption = (
         "Training images (left) and latent-augmented variants of them (right): each latent moves a share s of the way "
         "towards another latent of its class, in the span of the class's leading PCA axes. Below a variant: Δ, the "
-        "root-mean-square difference from the original in 8-bit levels. Flows on latents of an autoencoder: "
-        "all images, the originals too, are outputs of its decoder."
+        "root-mean-square difference from the original in 8-bit levels. For a flow on latents of an autoencoder, "
+        "all images, including the originals, are outputs of the decoder."
     )
     has_table = True
 
@@ -278,9 +278,9 @@ class ResidualsFigure(FigureSettings):
 
     title = "residuals of the fixed point"
     caption = (
-        "Largest change over the classes of a mean (top) and of a variance (bottom) in each fixed-point iteration, "
-        "Euclidean norm in units of the latents (their square for variances), a line for each λ; the mark at its end "
-        "says how the iteration ended. Dashed: the tolerance at which it ends."
+        "Change of the mean (top) and of the variances (bottom) of a class in each fixed-point iteration: the largest "
+        "Euclidean norm over the classes, in units of the latents (squared for variances). The mark at the end of the "
+        "line of each λ says how the iteration ended. Dashed: the tolerance at which the iteration ends."
     )
     is_quick = True
 
@@ -320,8 +320,8 @@ class ConvergenceFigure(FigureSettings):
     title = "map of convergence"
     caption = (
         "Iterations until the Gaussians of the latents of an initial state converge, by the weight λ of the repulsion, "
-        "the update, the scale π of the divergences (Eqs. 9, 10) and what is fitted; means alone under Σ = I. Grey "
-        "cells diverged, and the letter names the quantity that failed first: "
+        "the update, the scale π of the divergences (Eqs. 9, 10) and what is fitted; if only means are fitted, Σ = I. "
+        "Grey cells diverged, and the letter names the quantity that failed first: "
         f"{'; '.join(map(': '.join, DIVERGENCE_CAUSES.values()))}. "
         "Hatched cells did not converge in the maximum number of iterations."
     )

@@ -21,7 +21,7 @@ class GenerationConfig(Settings):
     """Sampling of labelled images from the flow."""
 
     temperatures: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.7, 0.8, 0.9, 1.0, 1.1, 1.2]
-    """temperatures compared on the validation split; the best one is tested"""
+    """temperatures compared by `validation_cnn_acc`; only the best one's classifier is tested"""
     per_class: PositiveInt = 5000
     """images per class"""
     batch_size: PositiveInt = 1000
@@ -32,13 +32,13 @@ Displacement = Literal["mix", "noise"]
 
 
 class NfaConfig(Settings):
-    """Latent augmentation: a latent moves towards another latent of its class, in the span of the class's PCA axes."""
+    """Latent augmentation: a latent moves towards a partner in its class, within the span of the class's PCA axes."""
 
     axes: PositiveInt = 64
     """leading PCA axes of each class's latents"""
     law: Literal["beta", "fixed"] = "beta"
-    """distribution of the step, as a share of the distance to the partner: strength · u with
-    u ~ Beta(concentration, concentration), or always strength"""
+    """the step, as a share of the distance to the partner; `beta`: strength · u with a random
+    u ~ Beta(concentration, concentration); `fixed`: always strength"""
     concentration: PositiveFloat = 1.0
     """parameter of the beta distribution; 1: uniform"""
     strength: Share = 0.5

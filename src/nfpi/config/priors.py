@@ -38,7 +38,7 @@ class PriorRegistry(BlockRegistry[PriorBlock]):
     """The registry of prior methods."""
 
     def list_arguments(self, traits: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the arguments of a builder: statistics are those of the one fit, before the flow is trained."""
+        """Return the arguments of a builder; statistics are passed only if the Gaussians are fitted once."""
         return ("initial", "weight", "settings") if traits.get("learned") else self.arguments
 
 
@@ -162,7 +162,7 @@ class GradientDescentConfig(_WeightedSettings, GradientDescentSettings):
     """
 
     def step_size(self, progress: float) -> float:
-        """Return η(u), where `progress` is u, the completed share of the training."""
+        """Return η(u), where `progress` is u, the completed share of the training after `fit_after_epochs`."""
         share: float = progress**self.power
         return self.learning_rate + (self.final_learning_rate - self.learning_rate) * share
 

@@ -24,7 +24,7 @@ class _Choice(Settings):
     preset: str = "demo"
     """stem of a file in presets/, or path of a user's own file"""
     results: LocalPath = Path("results")
-    """folder of all outputs, which are in results/{preset}"""
+    """folder of all outputs; a preset's are in the subfolder with its name"""
 
     @field_validator("results")
     @classmethod
@@ -66,8 +66,8 @@ class Resolved:
         preset: name of the preset.
         results: folder of all results.
         config: settings.
-        dropped_claims: for each inherited claim that was dropped because the preset's tables lack one of its rows,
-            what is missing.
+        dropped_claims: names of inherited claims that were dropped, because the preset's tables lack rows that they
+            compare, and for each name what is missing.
         file: absolute path of the preset if it is a user's file; None: it is one of the project.
     """
 
@@ -116,10 +116,10 @@ def resolve(
         load_extensions(extensions)
         config, dropped = _validate(layers, extensions)
     except _Fault as fault:
-        without_overrides = _find_fault(layers[:-1])
-        is_of_preset = _drop_hint(str(fault)) == _drop_hint(without_overrides)
-        where = f"preset {file.stem}" if is_of_preset else overrides_name
-        raise ConfigError(f"{where}: {fault}") from None
+        places = {str(config_file): layers[:1], f"preset {file.stem}": layers[:-1]}
+        message = _drop_hint(str(fault))
+        found = (place for place, part in places.items() if _drop_hint(_find_fault(part)) == message)
+        raise ConfigError(f"{next(found, overrides_name)}: {fault}") from None
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, dropped, None if is_of_project else file)
 
@@ -188,11 +188,13 @@ def _check_selections(config: Config) -> None:
         temperatures = set(config.for_dataset(dataset).generation.temperatures)
         generates = experiment.classifier is not None and not config.learns_from_real_images(experiment)
         if generates and len(temperatures) > 1:
-            raise ConfigError(f"{where} one generation.temperatures for its classifier, received {len(temperatures)}")
+            raise ConfigError(
+                f"{where} a single value of generation.temperatures for its classifier, received {len(temperatures)}"
+            )
 
 
 def _parse_nulls(value: Any) -> Any:
-    """Replace the string `null` by None: in `--config 'a={b: null}'`, Snakemake leaves the values in braces strings."""
+    """Replace the string `null` by None: of `--config 'a={b: null}'`, Snakemake makes `{"a": {"b": "null"}}`."""
     if isinstance(value, Mapping):
         return {key: _parse_nulls(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -79,7 +79,7 @@ def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
         images: (B, 3, H, W), uint8.
 
     Returns:
-        (B, C, h, w), float32, on that device.
+        (B, C, h, w), float32, on the autoencoder's device.
     """
     latents: Tensor = autoencoder.encode(images.to(autoencoder.device).float() / HALF_RANGE - 1).latent_dist.mode()
     return latents
@@ -94,7 +94,7 @@ def decode(autoencoder: AutoencoderKL, latents: Tensor) -> Tensor:
         latents: (B, C, h, w), unscaled.
 
     Returns:
-        (B, 3, H, W), uint8, on that device.
+        (B, 3, H, W), uint8, on the autoencoder's device.
     """
     pixels: Tensor = autoencoder.decode(latents.to(autoencoder.device).float()).sample.float()
     return ((pixels + 1) * HALF_RANGE).round().clamp(0, 255).to(torch.uint8)
@@ -104,8 +104,8 @@ def load_decoder(meta: Mapping[str, Any], device: torch.device | str) -> Callabl
     """Load the decoder of stored latents.
 
     Args:
-        meta: metadata of a set of latents, or those that a model trained on it has under `data`. `extra.vae` is the
-            folder of the autoencoder; latents were divided by `extra.scale` before they were stored.
+        meta: metadata of a set of latents, or `data` of a model trained on such a set. `extra.vae` is the folder of the
+            autoencoder; latents were divided by `extra.scale` before they were stored.
         device: device of the autoencoder.
 
     Returns:

@@ -21,7 +21,7 @@ class Domain(ABC):
     dtype: str
     """NumPy dtype of the stored images"""
     half_level: float = 0.0
-    """offset from a noise-free input to the centre of the interval of inputs that are stored as the same value"""
+    """half the width of an interval of inputs that are stored as one value; its lower end is the noise-free input"""
 
     @abstractmethod
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -79,7 +79,7 @@ class PixelDomain(Domain):
 
 @dataclass(frozen=True, eq=False)
 class LatentDomain(Domain):
-    """Latents of an autoencoder, stored divided by a scale: x = latent / scale + noise · spread · N(0, 1).
+    """Latents of an autoencoder, divided by a scale when stored: x = latent / scale + noise · spread · N(0, 1).
 
     Args:
         noise: standard deviation of the noise, relative to the spread.
@@ -141,7 +141,7 @@ def choose_domain(meta: Mapping[str, Any], *, grey_noise: float, latent_noise: f
         raise DataError(f"{meta.get('name')}: expected extra.spread (C, H, W), received {tuple(spread.shape)}")
     improper = spread[~(torch.isfinite(spread) & (spread >= 0))]
     if len(improper):
-        raise DataError(f"{meta.get('name')}: expected extra.spread of at least 0, received {improper[0]:g}")
+        raise DataError(f"{meta.get('name')}: expected finite extra.spread of at least 0, received {improper[0]:g}")
     scale = meta["extra"].get("scale")
     scale = 1.0 if scale is None else scale
     if not isinstance(scale, (int, float)) or not 0 < scale < math.inf:

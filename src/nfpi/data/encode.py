@@ -67,8 +67,9 @@ def encode_dataset(
         workers: threads that read images; they do not affect the result.
 
     Raises:
-        DataError: an image or the autoencoder cannot be read, a class has too few images in a split, or the latents are
-            not finite.
+        DataError: an image is damaged, the autoencoder cannot be read, a class has too few images in a split, or the
+            latents are not finite.
+        OSError: a file cannot be opened.
     """
     if config.source != "imagefolder" or config.vae is None:
         received = f"{config.source} with vae {config.vae}"
@@ -226,7 +227,9 @@ class _Encoder:
                 batch = encode(self.autoencoder, torch.from_numpy(images).permute(0, 3, 1, 2))
                 if not torch.isfinite(batch).all():
                     where = self.root / names[done]
-                    raise DataError(f"{where}: expected finite latents, received others in the batch that begins here")
+                    raise DataError(
+                        f"{where}: expected finite latents, received others in the batch that begins with this image"
+                    )
                 yield batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()
                 done += len(images)
                 progress.update(len(images))

@@ -105,7 +105,7 @@ class BatchLoader:
         self._source, self._workers, self._pin_memory = source, workers, pin_memory
         self._loader: DataLoader[Batch] | None = None
         self._batches: Iterator[Batch] | None = None
-        self._coming: tuple[int, int, int] | None = None  # seed, epoch and batch at which workers began in advance
+        self._coming: tuple[int, int, int] | None = None  # seed, epoch, batch from which workers read ahead
         self._epochs = 0
 
     def load_epoch(
@@ -172,7 +172,7 @@ class BatchLoader:
                 worker_init_fn=leave_signals_to_parent,
                 generator=torch.Generator(),  # otherwise the loader draws a seed from the global generator
             )
-        with signals_blocked():  # new workers start with signals blocked, until they ignore them
+        with signals_blocked():  # new workers inherit the mask, so no signal stops them before worker_init_fn
             return iter(self._loader)
 
     def close(self) -> None:
@@ -247,7 +247,7 @@ def _extract_original_error(fault: BaseException) -> Exception | None:
     """Return the error that a worker raised, without the traceback that torch adds; None if no worker raised it.
 
     torch puts the traceback into the message, of which the last line is the class and the message of the original.
-    None also for errors of other classes than those for bad input: their traceback is of use.
+    The result is also None for an error of a class that does not stand for bad input, since its traceback is of use.
     """
     text = str(fault)
     if not isinstance(fault, (ValueError, ArithmeticError, OSError)) or "in DataLoader worker process" not in text:

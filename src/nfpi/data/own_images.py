@@ -16,9 +16,10 @@ from nfpi.data.sources.imagefolder import list_classes, warn_of_unread_folders
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """List the given files, whatever their suffixes, and the image files in the given folders, those of each sorted.
+    """List the given files, whatever their suffixes, and the image files in the given folders, in the order given.
 
-    Folders are searched as by :func:`nfpi.data.file_trees.list_files`: at any depth, following links.
+    The files of each folder are sorted. Folders are searched as by :func:`nfpi.data.file_trees.list_files`: at any
+    depth, following links.
 
     Raises:
         DataError: a file or folder is missing, or a folder has no images.
@@ -45,8 +46,8 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
         K lists of files, sorted by name; empty for a class without a subfolder.
 
     Raises:
-        DataError: the folder is missing or has no subfolders, a subfolder is empty or not named after a class, or a
-            link to one is broken.
+        DataError: the folder is missing or has no subfolders; or a subfolder has no images, is not named after a class,
+            or is a broken link.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder, found none")
@@ -67,7 +68,7 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
 
 
 def strip_suffixes(paths: Sequence[Path]) -> list[str]:
-    """Return the names of files in one folder, without suffixes if these names are unique."""
+    """Return the names of files in one folder, without suffixes if they are unique without."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
 
@@ -105,7 +106,7 @@ def read_images(paths: Sequence[Path], shape: tuple[int, int, int], *, resize: b
 def _select_images(folder: Path, paths: Iterable[Path]) -> list[Path]:
     """Return the image files of a folder among these paths, without hidden ones.
 
-    Broken links named as images are among them, so that reading names them.
+    Broken links with the suffix of an image are returned too, so that the error of reading them names them.
     """
     files = [
         path

@@ -73,7 +73,7 @@ def open_pixels(folder: Path, verify: bool = True) -> Pixels:
         verify: whether to verify the set's files by sha256, which reads all of them.
 
     Raises:
-        DataError: a file of the set is missing or damaged, or a set of latents does not list the files they encode.
+        DataError: a file of the set is missing or damaged, or a set of latents does not list the image files.
     """
     image_set = read_image_set(folder, verify)
     if image_set.images.dtype == np.uint8:

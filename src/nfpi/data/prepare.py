@@ -65,7 +65,7 @@ def make_extra(config: DatasetConfig, assigned: Assignment) -> dict[str, Any]:
 
 
 def _get_held_out_shares(config: DatasetConfig) -> dict[Split, float]:
-    """Return the shares of training images to hold out for splits that the source lacks; the test set comes first."""
+    """Return the share of training images to hold out for each split, if the source lacks it; the test set first."""
     shares: dict[Split, float] = {"test": config.test_fraction}
     return shares if config.refit else shares | {"validation": config.validation_fraction}
 
@@ -131,7 +131,7 @@ def _choose_per_class(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
     """Choose up to `limit` random images of each class; returns sorted indices."""
     generator = np.random.default_rng(seed)
     members = [generator.permutation(np.flatnonzero(labels == k))[:limit] for k in np.unique(labels)]
-    return np.sort(np.concatenate(members))
+    return np.sort(np.concatenate([np.empty(0, np.int64), *members]))
 
 
 def _check_counts(name: str, split: Split, labels: np.ndarray, classes: list[str]) -> None:

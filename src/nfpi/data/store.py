@@ -40,7 +40,7 @@ class _Extra(Record):
         temperature: temperature of generated images.
         variants: number of variants of each image.
         of: for variants, the digests of the image set whose images they replace.
-        vae, image_folder, scale: autoencoder, images and divisor of latents.
+        vae, image_folder, scale: for latents: folders of the autoencoder and of the encoded images, and divisor.
     """
 
     flip: bool = True

@@ -51,8 +51,8 @@ def _make_released_transforms(shape: Shape) -> list[v2.Transform]:
 
     At 32×32, images are padded by 8 pixels (repeating the edge), rotated, centre-cropped to 36×36 and randomly cropped.
     Other sizes use the same ratios, H/4 and H + H/8, rounded down. The centre crop contains no black corners of the
-    rotated image: it extends at most 0.5625 H (cos 12° + sin 12°) ≈ 0.67 H along the axes of that image, whose edges
-    are 0.75 H from the centre (H = W).
+    rotated image: along the rotated axes, the crop reaches at most 0.5625 H (cos 12° + sin 12°) ≈ 0.67 H from the
+    centre, and the padded image reaches 0.75 H (if H = W).
     """
     channels, height, width = shape
     jitter = [v2.ColorJitter(brightness=0.1, contrast=0.1, saturation=0.05)] if channels == 3 else []

@@ -35,7 +35,7 @@ class GatheringSummary:
 
     Attributes:
         runs: number of copied runs.
-        missing: number of runs of the tables that are missing, among the seeds that have any run.
+        missing: number of runs that the tables need but `root` lacks; seeds without any run are not counted.
         added: runs that are new in the evidence.
         replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.
@@ -72,7 +72,7 @@ def gather_evidence(
     Args:
         root: results/{preset}.
         output: folder of the evidence.
-        stored: settings of the preset; instead of its seeds, those of the runs in `root` are used, if any.
+        stored: settings of the preset; if there are runs in `root`, their seeds replace those of the preset.
         with_class_log_prob: whether to keep the probabilities of all classes, which take most of the bytes.
         with_other_settings: whether to accept runs whose settings differ from those of the existing evidence, or from
             those in settings.json of `root`.
@@ -154,7 +154,7 @@ def check_predictions(item: RecordedRun) -> None:
 
 
 def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
-    """Check that all runs of the same splits were made from the same images, as far as they have manifests.
+    """Check that all runs of the same splits were made from the same images; runs without a manifest are skipped.
 
     Tables compare predictions image by image, and equal labels do not show that the images are equal.
 
@@ -176,8 +176,8 @@ def _check_data(chosen: Sequence[RecordedRun], config: Config) -> None:
 def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -> None:
     """Check that the flows were trained with the settings of the last call of the workflow.
 
-    Otherwise, the settings were changed, and not all runs were made again: a table would mix both. The precision is not
-    compared, as runs record the one that `auto` chose on their device.
+    If a flow was not, the settings were changed and not all runs were made again, so a table would mix old and new
+    settings. The precision is not compared, as runs record the one that `auto` chose on their device.
 
     Raises:
         EvidenceError: a setting that the run recorded has another value now.
@@ -192,13 +192,13 @@ def _check_training(chosen: Sequence[RecordedRun], config: Config, path: Path) -
             key = f"training.{name}"
             if name in ignored or (key not in recorded and info.exclude_if is None):
                 continue
-            # a setting that was added later is serialised, here and in the record, only if it differs from its default
+            # settings that older versions lack are serialised, here and in the record, only if not at their default
             expected = present.get(name, info.default)
             received = json.loads(recorded[key]) if key in recorded else info.default
             if received != expected:
                 raise EvidenceError(
                     f"{item.folder}: expected the settings in {path}, {key}: {expected}, received {received}; "
-                    "`snakemake all` with its seed makes the run again, --with-other-settings accepts it"
+                    "`snakemake all` with its seed makes the run again, --with-other-settings accepts the run as it is"
                 )
 
 
@@ -221,7 +221,7 @@ def _check_settings(chosen: Sequence[RecordedRun], existing: dict[Run, RecordedR
             names = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
             raise EvidenceError(
                 f"{item.folder}: expected the settings of {other.folder}, received others: {names}; "
-                "--with-other-settings accepts it, another --output keeps both"
+                "--with-other-settings accepts the run, another --output keeps both runs"
             )
 
 
@@ -254,6 +254,6 @@ def _merge_settings(output: Path, stored: StoredSettings, seeds: Sequence[int]) 
     except ValidationError as error:
         raise EvidenceError(
             f"{output}: expected tables, figures and claims that fit the new settings, received {explain(error)}; "
-            "another --output keeps both"
+            "another --output keeps the old and the new settings"
         ) from None
     return replace(stored, config=config)

@@ -44,7 +44,7 @@ def find_evidence(folder: Path) -> list[Path]:
     """
     if (folder / SUMS).is_file() or (folder / SETTINGS).is_file():
         return [folder]
-    folders = sorted(path.parent for path in folder.glob(f"*/{SETTINGS}"))
+    folders = sorted({path.parent for name in (SUMS, SETTINGS) for path in folder.glob(f"*/{name}")})
     if not folders:
         raise EvidenceError(
             f"{folder}: expected a folder written by `nfpi evidence`, or one with such folders, received neither"
@@ -88,7 +88,7 @@ class RebuiltResults:
 
         Raises:
             EvidenceError: a file is missing, damaged, or not listed.
-            FormatError: its settings are of another version.
+            FormatError: the settings in the folder are of another version.
             MetricsError: a file of predictions is damaged.
             OSError: a file cannot be read.
         """

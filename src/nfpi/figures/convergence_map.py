@@ -56,7 +56,7 @@ _COLOURS = colormaps["viridis"].reversed()  # perceptually uniform, and without 
 
 
 class _Letter(Patch):
-    """A cell with a letter in the legend."""
+    """A cell of the legend, with a letter."""
 
     def __init__(self, letter: str, **style: Any) -> None:
         super().__init__(linewidth=0.5, **style)
@@ -93,7 +93,7 @@ def compute_convergence(
     Args:
         statistics: statistics of the latents of an initial state.
         initial: the Gaussians of the same initial state.
-        settings: α, and all λ.
+        settings: name of the data set, α, and all λ.
 
     Yields:
         Rows with the columns :data:`COLUMNS`.

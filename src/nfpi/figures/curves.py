@@ -33,7 +33,7 @@ _TICK_STEPS = [1, 2, 5, 10]
 
 
 class _Panel(NamedTuple):
-    """A panel: the label of its axis, and the columns of the log that it shows with their labels."""
+    """A panel: the label of its axis, and a label for each column of the log that it shows."""
 
     label: str
     series: dict[str, str]
@@ -67,7 +67,7 @@ def draw_curves(log: pd.DataFrame, title: str = "") -> Figure:
     require_columns(log, ["epoch"], "the log of a training")
     panels = [panel for panel in _PANELS if any(_has_values(log, column) for column in panel.series)]
     if not panels:
-        raise FigureError("expected the log of a training, received one without an epoch")
+        raise FigureError("expected the log of a training, received one without values")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(COLUMN_WIDTH, 1.15 * len(panels) + 0.6), layout="constrained")
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -124,13 +124,13 @@ def _write_picture(log: Path, title: str) -> Path:
 
 def _draw_log(path: Path, title: str) -> Figure:
     """Draw the curves of a log, or a notice that says why there are none."""
-    lines = [textwrap.fill(title, 55).replace("/ ", "/")]
+    lines = [textwrap.fill(title, 55).replace("/ ", "/")]  # textwrap breaks lines at the spaces after slashes
     try:
         raise_if_marked(path.with_name(METRICS_FILE))
     except Diverged as fault:
         lines.append(textwrap.fill(str(fault), 60))
     except ValueError:
-        pass  # a damaged record does not concern the log
+        pass  # metrics.json is damaged, but the log can still be drawn
     try:
         find_product(path)
         columns = [column for panel in _PANELS for column in (*panel.series, "seconds")]
@@ -165,8 +165,8 @@ def _count_initial_epochs(log: pd.DataFrame) -> int:
 
 def _is_current(picture: Path, log: Path) -> bool:
     """Return whether a picture is not older than what it shows: the log, a divergence, and faults in the manifests."""
-    # a later stage than that of the log writes metrics.json of a flow
     manifests = [path for folder in (log.parent, log.parent.parent) for path in folder.glob(f"*{SUFFIX}")]
+    # a flow's metrics.json is written by a later stage than its log
     sources = [log, log.with_name(METRICS_FILE), *manifests]
     newest = max(path.stat().st_mtime_ns for path in sources if path.is_file())
     return picture.is_file() and picture.stat().st_mtime_ns >= newest

@@ -26,7 +26,8 @@ class FigureInputs:
 
     Attributes:
         files: files by their role, as returned by :meth:`nfpi.config.FigureSettings.files`.
-        settings: other settings, as returned by :meth:`nfpi.config.FigureSettings.reads`, in JSON.
+        settings: blocks of the preset that the figure depends on besides its own, as returned by
+            :meth:`nfpi.config.FigureSettings.reads`, as JSON values.
     """
 
     files: Mapping[str, list[Path]]

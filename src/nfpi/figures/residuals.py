@@ -140,11 +140,10 @@ def _infer_outcome(rows: pd.DataFrame, tolerance: float, max_iterations: int) ->
 
 def _compute_limits(values: list[pd.Series], ends: list[str], tolerance: float) -> tuple[float, float]:
     """Return the limits of an axis of residuals; of a diverged fit, only the first residual counts."""
-    kept = pd.concat(
-        [series.iloc[:1] if end == "diverged" else series for series, end in zip(values, ends, strict=True)]
-    )
-    kept = kept[np.isfinite(kept) & (kept > 0)]
-    return 0.5 * min(kept.min(), tolerance), 5 * max(kept.max(), tolerance)
+    kept = [series.iloc[:1] if end == "diverged" else series for series, end in zip(values, ends, strict=True)]
+    shown = np.array([*np.concatenate(kept), tolerance])
+    shown = shown[np.isfinite(shown) & (shown > 0)]  # the tolerance may be 0
+    return 0.5 * shown.min(), 5 * shown.max()
 
 
 def _get_end_style(end: str) -> dict[str, Any]:

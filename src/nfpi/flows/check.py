@@ -21,7 +21,12 @@ class FlowError(ValueError):
 
 
 def require_directions(flow: ImageFlow | type[ImageFlow], name: str = "") -> None:
-    """Raise FlowError unless a backbone or its class, `name` in the message, has `forward(x)` and `inverse(z)`."""
+    """Raise FlowError unless a backbone, or the class of one, has `forward(x)` and `inverse(z)`.
+
+    Args:
+        flow: the backbone or its class.
+        name: name of the backbone in the message; empty: the name of its class.
+    """
     kind = flow if isinstance(flow, type) else type(flow)
     named = f"flow '{name}'" if name else kind.__name__
     for direction in ("forward", "inverse"):
@@ -36,7 +41,7 @@ def require_directions(flow: ImageFlow | type[ImageFlow], name: str = "") -> Non
         except (ValueError, NameError):  # the signature is not known
             continue
         except TypeError as error:
-            raise FlowError(f"{named}: expected {direction} to be called with images alone: {error}") from None
+            raise FlowError(f"{named}: expected {direction}(images) to be a valid call: {error}") from None
 
 
 def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: float | None = None) -> None:
@@ -50,8 +55,10 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
         flow: the backbone.
         x: (B, C, H, W) in [−1, 1], with the dtype and the device of the parameters. Use at least two images, or a
             log-determinant of the wrong shape may go unnoticed.
-        jacobian: whether to compare with the Jacobian; for more than 64 dimensions it is skipped, with a warning.
-        tolerance: largest error, relative to the largest expected number if above 1; None: 1e-6 in float64, else 0.02.
+        jacobian: whether to compare the log-determinants with those of the Jacobian; for more than 64 dimensions this
+            comparison is skipped, with a warning.
+        tolerance: largest accepted error, absolute, or relative to the largest expected number if that number is above
+            1; None: 1e-6 in float64, else 0.02.
 
     Raises:
         FlowError: a check fails.
@@ -67,7 +74,7 @@ def check_flow(flow: ImageFlow, x: Tensor, *, jacobian: bool = True, tolerance: 
         _check_directions(flow, x, tolerance)
         if jacobian and (dimensions := x[0].numel()) > _LARGEST_JACOBIAN:
             logger.warning(
-                "%s: the log-determinants were not compared with the Jacobian, which takes at most %d dimensions, "
+                "%s: the log-determinants were not compared with the Jacobian: expected at most %d dimensions, "
                 "received %d: pass a flow and images of fewer pixels",
                 *(_format_name(flow), _LARGEST_JACOBIAN, dimensions),
             )
@@ -87,10 +94,11 @@ def _check_directions(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
             f"{_format_name(flow)}: expected inverse(z) = x, received images that differ by up to {error:.3g}"
         )
     if not (error := _compute_error(inverse_log_abs_det, -log_abs_det)) <= tolerance:
+        worst = int((inverse_log_abs_det + log_abs_det).abs().argmax())
         raise FlowError(
             f"{_format_name(flow)}: expected the log-determinant of inverse to be minus that of forward, received "
-            f"{inverse_log_abs_det[0].item():.6g} after {log_abs_det[0].item():.6g} "
-            f"(relative difference up to {error:.3g})"
+            f"{log_abs_det[worst].item():.6g} from forward and {inverse_log_abs_det[worst].item():.6g} from inverse "
+            f"for image {worst} (relative difference {error:.3g})"
         )
 
 
@@ -98,25 +106,35 @@ def _check_jacobian(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         z, found = flow(x)
-        rows = [torch.autograd.grad(z_d.sum(), x, retain_graph=True)[0].flatten(1) for z_d in z.flatten(1).unbind(1)]
-    expected = torch.linalg.slogdet(torch.stack(rows, 1).double()).logabsdet
-    if not (error := _compute_error(found.detach().double(), expected)) <= tolerance:
+        try:
+            rows = [torch.autograd.grad(z_d.sum(), x, retain_graph=True)[0] for z_d in z.flatten(1).unbind(1)]
+        except RuntimeError as fault:  # z has no gradient, or none with respect to x
+            reason = " ".join(str(fault).split())
+            raise FlowError(
+                f"{_format_name(flow)}: expected forward to be differentiable with respect to the images: {reason}"
+            ) from None
+    jacobian = torch.stack([row.flatten(1) for row in rows], 1)
+    expected = torch.linalg.slogdet(jacobian.double()).logabsdet
+    found = found.detach().double()
+    if not (error := _compute_error(found, expected)) <= tolerance:
+        worst = int((found - expected).abs().argmax())
         raise FlowError(
-            f"{_format_name(flow)}: expected the log-determinant of the Jacobian, {expected[0].item():.6g} for the "
-            f"first image, received {found[0].item():.6g} (relative difference up to {error:.3g})"
+            f"{_format_name(flow)}: expected the log-determinant of the Jacobian, {expected[worst].item():.6g} for "
+            f"image {worst}, received {found[worst].item():.6g} (relative difference {error:.3g})"
         )
 
 
 def _apply(flow: ImageFlow, direction: str, x: Tensor) -> tuple[Tensor, Tensor]:
     """Apply one direction and check the types and shapes of its results."""
     result = getattr(flow, direction)(x)
+    returned = "latents" if direction == "forward" else "images"
     y, log_abs_det = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if not isinstance(y, Tensor) or not isinstance(log_abs_det, Tensor):
         raise FlowError(
-            f"{_format_name(flow)}: expected {direction} to return two tensors, images and log-determinants, received "
-            f"{type(result).__name__}"
+            f"{_format_name(flow)}: expected {direction} to return two tensors, {returned} and log-determinants, "
+            f"received {type(result).__name__}"
         )
-    for what, value, shape in (("images or latents", y, x.shape), ("log-determinants", log_abs_det, x.shape[:1])):
+    for what, value, shape in ((returned, y, x.shape), ("log-determinants", log_abs_det, x.shape[:1])):
         if value.shape != shape:
             raise FlowError(
                 f"{_format_name(flow)}: expected {direction} to return {what} of shape {tuple(shape)}, received "

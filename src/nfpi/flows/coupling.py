@@ -134,7 +134,7 @@ class _BoundedExponent(torch.autograd.Function):
 
 
 class _BoundedCoupling(_ResidualCoupling):
-    """Base class of couplings with exponent rescale · tanh(scale · out + shift) + reshift, four learned scalars."""
+    """Base class of couplings with exponent rescale · tanh(scale · out + shift) + reshift and learned scalars."""
 
     def __init__(self, channels: int, hidden_channels: int, num_blocks: int, initialization: str = "normal") -> None:
         super().__init__(channels, hidden_channels, num_blocks, initialization)

@@ -126,8 +126,8 @@ class GlowNet(CouplingNet):
 class GlowCoupling(Coupling):
     """Affine coupling y₂ = s(x₁) ⊙ x₂ + t(x₁) with s = sigmoid(r(x₁) + 2), and log |det| = Σ log s.
 
-    The form follows Glow's Table 1, and s follows Glow's code, which computes y₂ = s ⊙ (x₂ + t). The scale is below
-    1, but log s has no lower bound: the inverse loses precision where r is far below −2.
+    y₂ is computed as in Glow's Table 1 (Glow's code computes s ⊙ (x₂ + t) instead), and s as in Glow's code. The scale
+    is below 1, but log s has no lower bound: the inverse loses precision where r is far below −2.
 
     Args:
         channels: C.

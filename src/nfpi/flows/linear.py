@@ -56,7 +56,7 @@ class MatrixExponentialConv1x1(Bijection):
 
     @staticmethod
     def _mix(x: Tensor, logarithm: Tensor, exponential: Exponential | None) -> tuple[Tensor, Tensor]:
-        # excluded from mixed precision so that the inverse stays accurate; it is cheap beside the convolutions
+        # no mixed precision, so that the inverse stays accurate; this product is cheap beside the coupling networks
         with torch.autocast(x.device.type, enabled=False):
             matrix, trace = exponential or (matrix_exponential(logarithm), logarithm.trace())
             pixels = x.flatten(2)

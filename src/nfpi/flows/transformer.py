@@ -171,8 +171,8 @@ class TransformerFlow(ImageFlow):
     """Couplings with transformer nets on the patches of an image.
 
     A coupling splits either the channels in a random order, or the patches by checkerboard colour, by parity of
-    the row or by parity of the column. Each split of an axis occurs twice in succession, the second time with the
-    halves exchanged.
+    the row or by parity of the column. The couplings that split channels form pairs with the same split, the second
+    with the halves exchanged, and so do the couplings that split patches.
     Unlike in Jet, an actnorm comes first, so that the latents of a new flow have zero mean and unit variance.
 
     Args:
@@ -197,8 +197,8 @@ class TransformerFlow(ImageFlow):
         (rows, columns), num_channels = self.patches.grid, self.patches.num_channels
         if rows * columns < 2 or (num_channels < 2 and settings.channel_couplings):
             raise ValueError(
-                f"patch_size: expected at least two patches with two numbers each, "
-                f"received {rows * columns} and {num_channels} from patches of {size}×{size} of {tuple(shape)}"
+                f"patch_size {size}: expected at least two patches with two numbers each, "
+                f"received {rows * columns} with {num_channels} from images of shape {tuple(shape)}"
             )
         by_tokens = _pair_with_reverses(_generate_token_orders(rows, columns))
         by_channels = _pair_with_reverses(_generate_channel_orders(num_channels))

@@ -38,7 +38,7 @@ images simpler than the training images may be more likely than these.
 - Densities are those of images of the size and kind above; they depend on how an image was \
 resized and compressed.
 - Samples resemble the training images, including their biases and any private content.
-- Intervals cover the choice of the images, but not of the seed."""
+- Intervals account for the random choice of the images, but not of the seed."""
 
 
 def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, license: str | None = None) -> ModelCard:
@@ -51,7 +51,8 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
 
     Raises:
-        ValueError: `metrics` has none of these metrics, or one that is not a number.
+        ValueError: `metrics` is not a mapping, has entries but none of these metrics, or has a value of one that is not
+            a number or not a possible percentage.
     """
     _check_metrics(metrics)
     name = model.data["name"]
@@ -107,11 +108,13 @@ def _mark(text: str) -> str:
 
 
 def _check_metrics(metrics: Mapping[str, Any] | None) -> None:
-    """Raise ValueError unless metrics are None, empty, or numbers by name of which some are known."""
+    """Raise ValueError unless `metrics` is None, empty, or maps some known names to possible values."""
     if metrics is None:
         return
     if not isinstance(metrics, Mapping):
-        raise ValueError(f"metrics: expected numbers by name, as evaluate returns, received {type(metrics).__name__}")
+        raise ValueError(
+            f"metrics: expected a mapping of names to numbers, as evaluate returns, received {type(metrics).__name__}"
+        )
     if metrics and not metrics.keys() & _DECIMALS.keys():
         expected, received = (", ".join(map(str, names)) for names in (_DECIMALS, metrics))
         raise ValueError(f"metrics: expected some of {expected}, as evaluate returns, received {received}")

@@ -27,7 +27,8 @@ from nfpi.release import load_release_checkpoint, make_release_config
 from nfpi.sampling import sample_images
 
 Images = Any
-"""uint8 (N, H, W, C), an array or a tensor; grey images also (N, H, W). (Latents of an autoencoder: float16.)"""
+"""uint8 (N, H, W, C), an array or a tensor; grey images also (N, H, W). A flow on latents of an autoencoder takes
+these latents, float16 (N, H, W, C)."""
 Labels = Any
 """(N,), indices in [0, K) or names of classes; an array, a tensor or a list."""
 
@@ -76,9 +77,9 @@ class ClassConditionalFlow(SharedFlow):
     def compile(self) -> None:
         """Compile the coupling networks by :func:`torch.compile`, for all methods that pass images through the flow.
 
-        Each kind of network is compiled at its first use, which takes seconds to minutes, once for all batches of two
-        or more images. Results agree with those of the uncompiled model up to float32 rounding. Copies of the model are
-        not compiled.
+        Each kind of network is compiled when it first receives two or more images, which takes seconds to minutes;
+        later batches of any size reuse it, and single images run uncompiled. Results agree with those of the uncompiled
+        model up to float32 rounding. Copies of the model are not compiled.
 
         Raises:
             ValueError: the compiler does not work (CPUs need a C++ compiler, GPUs Triton and a C compiler), or the flow
@@ -133,7 +134,7 @@ class ClassConditionalFlow(SharedFlow):
             images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
             labels: (N,), indices of classes or their names.
             weight: λ of Eq. 4, how strongly the Gaussians repel each other.
-            validation: share of the images to hold out, or (images, labels); their scores are in the model's card.
+            validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
             epochs: passes over the training images; None: those of `training`, 24 by default.
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
@@ -217,7 +218,7 @@ class ClassConditionalFlow(SharedFlow):
                 found[rows] = (self.prior.log_prob(z) + log_abs_det[:, None]).cpu().numpy()
         if not np.isfinite(found).all():
             index = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
-            raise FloatingPointError(f"images: expected finite densities, received NaN or infinity of image {index}")
+            raise FloatingPointError(f"images: expected finite densities, received NaN or infinity for image {index}")
         return found if chosen is None else found[np.arange(len(array)), chosen]
 
     def predict_log_proba(self, images: Images) -> np.ndarray:
@@ -252,7 +253,7 @@ class ClassConditionalFlow(SharedFlow):
             labels: (N,); None: the mixture of all classes, p(x) = Σ_y p(x | y) / K.
 
         Returns:
-            (N,), float64. For a flow of an autoencoder's latents, bits of their density.
+            (N,), float64; for a flow on latents of an autoencoder, bits per dimension of the latents.
         """
         log_prob = self.log_prob(images, labels)
         if labels is None:

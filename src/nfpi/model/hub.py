@@ -122,7 +122,8 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
             the model, on the CPU.
 
         Raises:
-            FormatError: a file is missing, damaged or of another format, or the weights are a pickle.
+            FormatError: a file is missing, damaged or of another format, or the weights are a pickle; or the repository
+                does not exist, or is neither reachable nor cached.
             ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
             Diverged: the files record a fit that diverged.
         """
@@ -153,7 +154,7 @@ def _require_known(options: Mapping[str, Any], push_to_hub: bool) -> None:
 
 
 def _write_card(path: Path, content: str) -> None:
-    """Write a card, unless the file holds one that was edited or written by someone else; this is logged."""
+    """Write a card; keep an existing file, with a warning, if its card was edited or written by someone else."""
     if path.exists() and not is_unedited_card(path.read_text(encoding="utf-8", errors="replace")):
         logger.warning(
             "%s: kept: edited, or not written by this version of nfpi; delete it and save again for a new card",

@@ -51,7 +51,7 @@ class _Training(Record):
 
 
 class _Config(Record):
-    """Checked keys of a model's config."""
+    """Keys of a model's config that are checked when it is written or read."""
 
     data: _Data
     training: _Training
@@ -70,7 +70,8 @@ class TrainedFlow:
         flow: the flow f, with the averaged weights of its training.
         prior: K Gaussians in D = C·H·W dimensions, float64.
         config: description of the model as JSON values: `data` (name, classes, dtype, extra), `training`, `seed`,
-            `start` (initial Gaussians), `step`, `prior` (method, λ and settings).
+            `start` (initial Gaussians), `step`, `prior` (method, λ and settings), and after `fit` with held-out images
+            `validation` (their metrics).
     """
 
     flow: ImageFlow
@@ -81,10 +82,10 @@ class TrainedFlow:
         self._check_classes()
 
     def _check_classes(self) -> None:
-        """Check that the names of the classes are distinct, and that the prior has as many classes.
+        """Check that the names of the classes are distinct, and that the prior matches their number and the flow.
 
         Raises:
-            ValueError: they are not, or the prior has another number of classes or dimensions.
+            ValueError: names are repeated, or the prior has another number of classes or dimensions.
         """
         repeated = next((name for name, count in Counter(self.classes).items() if count > 1), None)
         if repeated is not None:
@@ -214,7 +215,7 @@ def _require_loadable(flow: ImageFlow, weights: Mapping[str, torch.Tensor]) -> N
 
 
 def _refuse_files(path: Path) -> None:
-    """Raise FormatError for the path of a file, and say what reads it."""
+    """Raise FormatError if the path is a file; the message says what to pass or call instead."""
     if not path.is_file():
         return
     if path.name in (CONFIG, WEIGHTS):

@@ -1,4 +1,4 @@
-"""What a page tells of a preset and cannot read from its results: titles, captions, and which runs belong to it."""
+"""Titles, captions and runs of a preset, saved beside the results for `nfpi page`, which does not read the preset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Descriptions(Record):
     """Titles of tables, and descriptions of figures, by name in the order of the preset.
 
     Attributes:
-        runs: folders of the runs of all tables, and of the flows and classifiers that these start from; None: unknown.
+        runs: folders of the runs of all tables, and of the flows and classifiers from which these runs start; None:
+            unknown.
     """
 
     tables: dict[str, str] = {}
@@ -56,7 +57,7 @@ def describe_preset(config: Config) -> Descriptions:
 
 
 def write_descriptions(root: Path, described: Descriptions) -> None:
-    """Write descriptions to the folder of results, for `nfpi page`, which does not read the preset."""
+    """Write descriptions to the folder of results."""
     write_atomically(root / FILE, described.model_dump_json(indent=2) + "\n")
 
 

@@ -16,7 +16,7 @@ from nfpi.data.store import read_image_set
 _CLASSES, _PER_CLASS = 10, 4
 """Number of classes and of images per class that are shown of a generated set."""
 _SMALLEST_SIDE = 32
-"""Smaller images are enlarged up to this size, in pixels."""
+"""Images are enlarged by the largest integer factor with which their longer side is at most this, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def embed_array(pixels: np.ndarray, description: str, caption: str = "") -> Pict
 
 
 def embed_generated_images(folder: Path, caption: str) -> Picture | None:
-    """Embed some images of a generated set, one column per class; None for latents or an empty set.
+    """Embed images of the first classes of a generated set, in one column per class; None for latents or an empty set.
 
     Raises:
         DataError: the set is damaged.

@@ -48,7 +48,7 @@ def list_differing_settings(recorded: RecordedRun, kinds: Sequence[SettingsOfKin
 
 
 def list_versions(recorded: Sequence[RecordedRun]) -> list[tuple[str, str]]:
-    """Return all versions of packages, commits and devices of the runs."""
+    """Return the package versions, commits and devices of all runs, by name."""
     values: dict[str, dict[str, None]] = {}
     for item in recorded:
         for name, value in item.software.items():

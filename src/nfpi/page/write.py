@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 _MOST_PROBLEMS = 12
-"""Number of problems listed at the head of a page, if there are at least two more."""
+"""A page with at least two problems more than this lists only this many of them at its head."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ that is, Eq. 6 with traces instead of matrices; A_i only needs a positive trace,
 not covariances. The update of the authors' code (`update: released`) has A′ = ΣAΣ in place of A, and
 v_i = (tr B_i / tr A′_i)^{1/2}.
 At λ = 0 the exact update converges to the mean σ̄²_i of σ²_i over dimensions, and the released one to (σ̄²_i)^{1/3}; with
-diagonal covariances, the same holds per dimension. The update of the means is unchanged.
+diagonal covariances, the same holds per dimension. The update of the means is the same as for other covariances.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class FixedPointResult:
 
 
 class FixedPointDiverged(Diverged):
-    """A quantity of the iteration became infinite, NaN, or not positive definite.
+    """A quantity of the iteration became infinite, NaN, not positive definite, or smaller than its rounding error.
 
     Attributes:
         iteration: number of the iteration, from 1.
-        class_index: index of the first class at which this happened.
+        class_index: index of a class at which this happened, the first or the worst conditioned.
         quantity: name of the quantity.
         weight: λ.
         residuals: max_i ‖δμ_i‖₂ and max_i ‖δv_i‖₂ of the preceding iterations.
@@ -117,7 +117,8 @@ def fit_fixed_point(
 
     Raises:
         FixedPointDiverged: the iteration diverged.
-        ValueError: a class has fewer than two samples, there is only one class, or shapes are inconsistent.
+        ValueError: statistics or initial Gaussians are invalid, there is only one class, shapes are inconsistent, or
+            full covariances meet the released update or statistics without covariances.
     """
     statistics.check()
     if statistics.num_classes < 2:
@@ -188,7 +189,7 @@ def _compute_moments(statistics: ClassStatistics, config: FixedPointConfig, full
 def _is_resolved(kld: Tensor, scale: Scale, dimensions: int) -> Tensor:
     """Return whether π of Eq. 3, a divisor in the kernel, exceeds the rounding error of the largest divergence; (K, K).
 
-    It does not if two classes coincide, or if another class has moved very far away.
+    With pairwise π, it does not if two classes coincide, or if another class has moved very far away.
     """
     rounding = 64 * torch.finfo(kld.dtype).eps * (dimensions + kld.max())
     return (kld_scale(kld, scale) > rounding) | torch.eye(len(kld), dtype=torch.bool, device=kld.device)
@@ -306,7 +307,7 @@ def _full_step(
         try:
             new_covariance = geometric_mean(symmetric_power(a, -1.0), b)
         except torch.linalg.LinAlgError as fault:
-            # passed Cholesky, but singular up to rounding errors: report the class with the worst condition number
+            # A and B passed Cholesky, but one is singular up to rounding errors: report the worst-conditioned class
             worst = int((torch.linalg.cond(a) * torch.linalg.cond(b)).argmax())
             raise FixedPointDiverged(iteration, worst, "covariance (not positive definite)", config.weight) from fault
         definite = torch.linalg.cholesky_ex(new_covariance).info == 0

@@ -70,7 +70,7 @@ class GaussianPrior:
         return self.covariance is not None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianPrior:
-        """Copy the Gaussians to another device or precision."""
+        """Return the Gaussians on another device or in another precision; tensors that already fit are not copied."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device=device, dtype=dtype)
@@ -166,7 +166,7 @@ class GaussianPrior:
 
         Args:
             z: (B, D) or (B, C, H, W).
-            labels: (B,), integers in [0, K). On a GPU, their values are not checked, as this would wait for it.
+            labels: (B,), integers in [0, K). On a GPU, their range is not checked, to avoid waiting for it.
 
         Returns:
             (B,).

@@ -189,7 +189,8 @@ class GaussianLearner(PriorLearner):
         """Make one step of Adam along the accumulated gradient, and reset the gradient.
 
         Args:
-            progress: u ∈ [0, 1], the completed share of the training, which determines the step size.
+            progress: u ∈ [0, 1], the completed share of the training after `fit_after_epochs`, which determines the
+                step size.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.step_size(progress)

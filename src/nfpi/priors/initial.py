@@ -26,7 +26,7 @@ def initial_prior(statistics: ClassStatistics, start: Start, seed: int) -> Gauss
         K diagonal Gaussians, float64.
 
     Raises:
-        ValueError: unknown start, or a class has no variance.
+        ValueError: unknown start, or a class has fewer than two latents or a constant dimension.
     """
     if start not in get_args(Start):
         raise ValueError(f"start: expected one of {', '.join(get_args(Start))}, received {start!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ def check_latents(z: Tensor, num_dimensions: int) -> Tensor:
 def check_labels(labels: Any, count: int | None = None) -> Tensor:
     """Return labels as class indices, (B,), int64.
 
-    Labels are converted because torch takes boolean and uint8 tensors as masks where they index.
+    Labels are converted to int64 because torch takes a uint8 tensor that is used as an index for a mask.
 
     Args:
         labels: (B,), integers; a tensor, an array or a list.
@@ -41,6 +42,8 @@ def check_labels(labels: Any, count: int | None = None) -> Tensor:
     Raises:
         ValueError: they have another shape, or are not integers.
     """
+    if isinstance(labels, np.ndarray):
+        labels = labels.copy()  # torch warns of read-only arrays, and refuses negative strides
     tensor: Tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
     if tensor.dim() != 1 or (count is not None and len(tensor) != count):
         expected = "(B,)" if count is None else f"({count},), one for each latent"

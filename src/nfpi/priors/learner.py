@@ -11,7 +11,7 @@ from nfpi.priors.statistics import ClassStatistics
 
 __all__ = ["PriorLearner", "ValueRange"]
 
-# in the released code: share of the absolute values of its ends by which a range is wider
+# as in the released code, each end of a range is moved outwards by this share of the end's absolute value
 _WIDENING = 0.2
 
 
@@ -70,9 +70,9 @@ class PriorLearner(nn.Module):
     Attributes:
         every_epochs: number of epochs between two fits to all training latents; None: a step on every batch.
         uses_nll_range: whether :meth:`fit` needs the range of −log p(x | y) over the training images.
-        optimizer: optimizer of the parameters, whose moments, numbers or of the shape of their parameter, are saved
-            with the training; None: no parameter is optimised. Its learning rates are not saved: set them in
-            :meth:`step`.
+        optimizer: optimizer of the parameters; None: no parameter is optimised. Its moments are saved with the
+            training, and must be scalar tensors or have the shape of their parameter. Its learning rates are not saved:
+            set them in :meth:`step`.
         method: method that the learner belongs to, set by :func:`nfpi.priors.registry.make_learner`.
         steps: number of fits or steps made.
         loss: value of the objective of the last :meth:`fit`, which the log shows; None: unknown.

@@ -34,8 +34,8 @@ def register_prior(
         learned: whether the Gaussians are learned along with the flow.
 
     Raises:
-        ConfigError: the name is taken; or the function or class has other arguments; or settings of a learned method
-            have the name `weight`.
+        ConfigError: the name is taken; or the function or class has other arguments; or a learned method has a setting
+            `weight`.
 
     Examples:
         >>> @register_prior("class_means", uses_weight=False)
@@ -45,7 +45,7 @@ def register_prior(
 
     PRIORS.require_name(name)
     if learned and "weight" in settings.model_fields:
-        raise ConfigError(f"prior method '{name}': expected no setting 'weight', as λ is no setting: rename it")
+        raise ConfigError(f"prior method '{name}': expected no setting 'weight', which is the name of λ: rename it")
 
     def register(builder: Builder) -> Builder:
         PRIORS.register(name, settings, builder, uses_weight=uses_weight, learned=learned)
@@ -90,7 +90,8 @@ def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:
 
     Raises:
         ValueError: the method does not support the initial Gaussians; or the result is not a :class:`PriorLearner` of K
-            valid Gaussians in D dimensions with diagonal covariances, or does not define what its `every_epochs` needs.
+            valid Gaussians in D dimensions with diagonal covariances, or lacks the optimizer or the method `fit` that
+            its `every_epochs` requires.
     """
     if initial.is_full:
         raise ValueError(f"prior method '{method.name}': expected diagonal covariances, received full ones")
@@ -110,7 +111,7 @@ def make_learner(method: LearnedMethod, initial: GaussianPrior) -> PriorLearner:
 
 
 def _check_learner(learner: PriorLearner) -> None:
-    """Check that a learner defines what its `every_epochs` needs, and has diagonal covariances."""
+    """Check that a learner has the optimizer or `fit` that its `every_epochs` requires, and diagonal covariances."""
     every = learner.every_epochs
     if every is not None and (not isinstance(every, int) or every < 1):
         raise ValueError(f"every_epochs: expected an integer of at least 1 or None, received {every!r}")

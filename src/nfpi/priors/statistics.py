@@ -75,8 +75,8 @@ class ClassStatistics:
             covariance: whether to compute full covariances.
 
         Raises:
-            ValueError: latents or labels have another shape, labels are not integers or out of range, or there are none
-                to tell K.
+            ValueError: latents or labels have another shape, labels are not integers or out of range, or `num_classes`
+                is None and there are no labels.
             FloatingPointError: a latent is not finite.
         """
         if z.dim() < 2:

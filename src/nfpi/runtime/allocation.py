@@ -23,7 +23,7 @@ _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
 _PYPI = "pip install --force-reinstall torch torchvision"
 _CU126 = "pip install --force-reinstall 'torch<2.15' torchvision --index-url https://download.pytorch.org/whl/cu126"
 """The last build with kernels for V100 and older GPUs. It also works with drivers for CUDA 12."""
-_ON_PURPOSE = f"{CHOICE}=cpu computes on the CPU on purpose"
+_ON_PURPOSE = f"to compute on the CPU on purpose, set {CHOICE}=cpu"
 
 
 class DeviceError(ValueError):
@@ -97,10 +97,10 @@ def _describe_allocation() -> str | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     for variable in _SLURM:
         if given := os.environ.get(variable):
-            return f"SLURM gave this job {len(given.split(','))}: {variable}={given}"
+            return f"SLURM allocated {len(given.split(','))} to this job: {variable}={given}"
     on_node = os.environ.get("SLURM_GPUS_ON_NODE", "0")
     if on_node.isdecimal() and int(on_node):
-        return f"SLURM gave this job {on_node}"
+        return f"SLURM allocated {on_node} to this job"
     if visible is not None:
         return None if visible.strip() in _NO_GPU else f"CUDA_VISIBLE_DEVICES={visible}"
     if "SLURM_JOB_ID" in os.environ:  # a job without a GPU on a node that has some

@@ -183,7 +183,7 @@ def _serialize(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> byte
     """Serialize a safetensors file with its own checksum, computed with zeros in the field of the checksum."""
     metadata = {"nfpi": json.dumps(header, allow_nan=False), "sha256": _NO_DIGEST.decode()}
     content = bytearray(save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
-    # found only once, as quotes in the text of the header are escaped
+    # the first match is the field itself: quotes in `header` and in names of tensors are escaped
     offset = content.index(_DIGEST_KEY + _NO_DIGEST) + len(_DIGEST_KEY)
     content[offset : offset + len(_NO_DIGEST)] = hashlib.sha256(content).hexdigest().encode()
     return content

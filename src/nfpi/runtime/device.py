@@ -44,10 +44,10 @@ class Device:
 
     @contextmanager
     def fixed_shapes(self) -> Iterator[None]:
-        """Let cuDNN choose algorithms by trial within the block, the forward and backward pass of a training step.
+        """Let cuDNN choose algorithms by trial within the block; for the forward and backward pass of training steps.
 
-        A trial is made for each new shape. The batches of a training have two, that of the last batch of an epoch and
-        that of all others; those of evaluation and sampling have more, so they are not computed in such a block.
+        A trial is made for each new shape. Training batches have two shapes, that of the last batch of an epoch and
+        that of all others. Batches of evaluation and sampling have more shapes, so this method is not used for them.
         """
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = before or self.device.type == "cuda"

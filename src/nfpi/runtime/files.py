@@ -168,10 +168,10 @@ def remove_remains(path: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Check that `path`, a file or folder that need not exist, can be created or replaced; nothing is written.
+    """Check that a file or folder can be created at `path`, or inside it if it is a folder; nothing is written.
 
     Raises:
-        OSError: the path cannot be created or replaced.
+        OSError: nothing can be created there.
     """
     folder = Path(path).absolute()
     if not folder.is_dir():

@@ -20,7 +20,7 @@ from typing import TextIO
 
 RANK_AND_PORT = "NFPI_PROCESS"
 """Environment variable that is set in all but the first process of a training on several devices
-(:mod:`nfpi.runtime.processes`): rank of the process, and port of the first process, which alone writes the log."""
+(:mod:`nfpi.runtime.processes`): rank of the process, and port of the first one. Only the first one writes the log."""
 
 _ATTEMPT = re.compile(r"^attempt \d+ of ", re.MULTILINE)
 
@@ -104,8 +104,8 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     """Call a function, and append all output of the process during the call to a file.
 
     The output begins with a line that numbers the attempt, and includes the output of libraries and child processes. If
-    the file cannot be opened or written, the output is printed on stderr instead. An uncaught error results in status
-    1, its traceback and one line in the log, and this line with the path of the log on stderr.
+    the file cannot be opened or written, the output is printed on stderr instead. After an uncaught error, the status
+    is 1, the log ends with its traceback and its message in one line, and stderr shows this line and the log's path.
 
     Snakemake removes the log of a job before it retries the job. Therefore the file has a second hard link,
     `.NAME.attempts`, until an attempt succeeds; the next attempt restores the log from this link. On file systems
@@ -133,7 +133,7 @@ def run_with_log(path: Path | None, command: str, run: Callable[[], int]) -> int
     except Exception as error:
         traceback.print_exc()
         line = f"nfpi: error: {type(error).__name__}: {' '.join(str(error).split())}"
-        print(line, file=sys.stderr)  # a log that ends with such a line is that of a failed job (nfpi status)
+        print(line, file=sys.stderr)  # `nfpi status` recognises a failed job by this last line
         _log.write_to_stderr(f"{line} (its traceback: {path})\n")
         return 1
     finally:

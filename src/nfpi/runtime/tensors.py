@@ -30,7 +30,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     """Write tensors and a JSON header to a safetensors file, atomically.
 
     Raises:
-        FormatError: a tensor is not finite.
+        FormatError: a tensor is not finite or has an unsupported dtype.
     """
     require_finite(path, tensors)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -61,7 +61,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def require_finite(path: Path | None, tensors: Mapping[str, Tensor]) -> None:
-    """Check that all numbers of a file are finite.
+    """Check that all tensors of a file have supported dtypes and finite numbers.
 
     Raises:
         FormatError: a tensor is not finite or has an unsupported dtype.

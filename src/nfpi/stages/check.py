@@ -24,7 +24,7 @@ def check_device(command: CheckDevice) -> None:
 
     Raises:
         ConfigError: the settings are invalid, or their file is not found.
-        ValueError: a check failed, or the preset trains no such flow.
+        ValueError: a check failed, or the preset does not train this flow on this data set.
     """
     began = time.monotonic()
     resolved = _resolve(command)

@@ -63,8 +63,8 @@ def generate(stage: Generate) -> None:
 def augment(stage: Augment) -> None:
     """Make variants class by class, and write them batch by batch.
 
-    The share of each class's variance that its principal axes explain is recorded beside the images; a resumed
-    stage encodes the images of finished classes again to compute it.
+    The share of each class's variance that its principal axes explain is recorded beside the images; to compute this
+    share, a resumed stage encodes the images of finished classes again.
     """
     model = TrainedFlow.read(stage.model)
     train = read_image_set(stage.data / "train")
@@ -115,7 +115,7 @@ def augment(stage: Augment) -> None:
                     flow, train, label, stage.nfa, seed=stage.seed, domain=domain, device=device
                 )
         writer.note(axes_variance_share=_summarize_variance_shares(axes, train.classes))
-    logger.info("%d variants each of %d images", variants, len(train))
+    logger.info("made %d variants of each of %d images", variants, len(train))
 
 
 def _summarize_variance_shares(axes: Mapping[int, PrincipalAxes], classes: Sequence[str]) -> dict[str, Any]:

@@ -70,9 +70,10 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
 
 
 def _print_from_offset(path: Path, offset: int) -> int:
-    """Print a file from an offset on, and return the offset of its end."""
+    """Print a file from an offset on, or all of it if it is shorter (a new log), and return the offset of its end."""
     try:
         with path.open("rb") as file:
+            offset = offset if file.seek(0, 2) >= offset else 0
             file.seek(offset)
             added = file.read()
     except OSError:

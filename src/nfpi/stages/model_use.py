@@ -100,8 +100,8 @@ def sample(command: Sample) -> None:
     """Draw images, and write them as one picture, as separate files, or both.
 
     Raises:
-        ConfigError: a class is unknown or named twice, the picture is not named as a PNG file, or an output exists or
-            would replace the model.
+        ConfigError: a class is unknown or named twice, the picture is not named as a PNG file or lies in the folder, or
+            an output exists or would replace the model.
         FloatingPointError: images are still infinite or NaN after several draws.
     """
     _require_new(command.output, command.overwrite)
@@ -110,6 +110,8 @@ def sample(command: Sample) -> None:
     _require_apart(command.folder, _list_model_files(command.model), "--folder")
     if command.output is not None and command.output.suffix.lower() != ".png":
         raise ConfigError(f"--output: expected a file NAME.png, received {command.output}")
+    if command.output and command.folder and command.output.resolve().is_relative_to(command.folder.resolve()):
+        raise ConfigError(f"--output: expected a file outside of --folder {command.folder}, received {command.output}")
     model = _read_model(command.model)
     classes = command.classes or model.classes
     unknown = next((name for name in classes if name not in model.classes), None)
@@ -207,7 +209,7 @@ def _require_apart(output: Path | None, inputs: Iterable[Path], option: str = "-
     for place, path in places.items():
         if output.samefile(place):  # also through a link
             raise ConfigError(
-                f"{output}: expected an output apart from what is read, received one that would replace {path}: choose "
+                f"{output}: expected an output that replaces no input, received one that would replace {path}: choose "
                 f"another {option}"
             )
 

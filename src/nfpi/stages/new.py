@@ -55,8 +55,8 @@ def write_preset(command: WritePreset) -> None:
         )
     if output.suffix not in (".yaml", ".yml") or not re.fullmatch(NAME, output.stem):
         raise ConfigError(
-            f"{output}: expected NAME.yaml, of letters, digits and . _ + -, the first a letter or digit, received "
-            f"'{output.name}'"
+            f"{output}: expected NAME.yaml, where NAME has letters, digits and . _ + -, the first a letter or digit, "
+            f"received '{output.name}'"
         )
     if output.stem in list_built_in_presets(presets):
         raise ConfigError(

@@ -59,7 +59,7 @@ def _format_cells(run: Progress) -> tuple[str, ...]:
 
 
 def _describe_best(runs: list[Progress]) -> Iterator[str]:
-    """Describe the best runs of each data set over all seeds, chosen on the validation split as in tables."""
+    """Describe the best runs of each data set, chosen as in tables: by validation metrics averaged over seeds."""
     diverged = Counter(replace(run.run, seed=0) for run in runs if run.state == "diverged")
     for dataset in dict.fromkeys(run.run.dataset for run in runs):
         for name, chosen_by in _SHOWN.items():
@@ -78,7 +78,7 @@ def _describe_best(runs: list[Progress]) -> Iterator[str]:
 
 
 def _describe_seeds(done: list[Progress], diverged: int, name: str) -> str:
-    """Describe runs that differ only in the seed: the mean of a metric, and the folder, with `seed=*` for several."""
+    """Describe runs that differ only in the seed: the mean of a metric, and the folder, with `seed=*` if several ran."""
     run, entry = done[0].run, find_metric(name)
     where, folder, count = f"on {run.dataset}, chosen on the validation split", run.folder, ""
     several = len(done) + diverged > 1

@@ -137,7 +137,7 @@ def draw_initialization_images(data: TrainingData, seed: int, most: int | None =
     """Draw the images of the data-dependent initialisation, (B, C, H, W), the same in every process.
 
     Args:
-        data: training images; the setting `initialization_images` is their number.
+        data: training images; the setting `initialization_images` says how many are drawn; all if there are fewer.
         seed: seed of the run.
         most: draw only the first `most` of these images; None: all.
     """

@@ -23,7 +23,7 @@ class FixedPrior:
     Args:
         prior: the Gaussians.
         device: device of the flow.
-        objective: final value of the objective that they were learned with; None: they were not learned.
+        objective: value of the objective after a fit right before the epoch; None: unknown, or there was no such fit.
     """
 
     def __init__(self, prior: GaussianPrior, device: torch.device, objective: float | None = None) -> None:
@@ -101,7 +101,7 @@ def prepare_epoch_prior(
         return FixedPrior(given, data.device)
     if learner.every_epochs is None:
         return LearnedPrior(learner, data.device, data.processes)
-    past_fits, since = divmod(learned_epochs, learner.every_epochs)
+    past_fits, epochs_since_fit = divmod(learned_epochs, learner.every_epochs)
     if learner.steps <= past_fits:  # the fit may have been made before the training was interrupted
         nll_range = ValueRange() if learner.uses_nll_range else None
         statistics = _compute_statistics(state, learner, data, interruption, nll_range)
@@ -110,7 +110,7 @@ def prepare_epoch_prior(
         except FixedPointDiverged as fault:
             raise make_fit_error(fault, state, len(state.log) + 1) from None
         require_finite(state, data.config, len(state.log) + 1)
-    return FixedPrior(learner.prior, data.device, learner.loss if since == 0 else None)
+    return FixedPrior(learner.prior, data.device, learner.loss if epochs_since_fit == 0 else None)
 
 
 def is_pass_due_before(epoch: int, state: TrainingState, data: TrainingData) -> bool:

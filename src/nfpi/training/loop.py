@@ -1,9 +1,9 @@
 """The training loop: initial state, statistics of the latents, and epochs under a fixed or a learned prior.
 
 A run is split in two so that the runs of all λ share their first epochs: :func:`start_training` initialises the flow
-and the prior and trains the first epochs, :func:`continue_training` resumes from the state it returns, under the fitted
-prior or one that is learned along with the flow. All randomness depends only on the seed of the run, the epoch and the
-batch, so on a CPU a split run equals an unsplit one bit for bit.
+and the prior, trains the first epochs and returns the state; :func:`continue_training` resumes from this state, under
+the fitted prior or one that is learned along with the flow. All randomness depends only on the seed of the run, the
+epoch and the batch, so on a CPU a split run equals an unsplit one bit for bit.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def start_training(
                 fault = make_loss_error(state.step, seed, data.config)
                 fault.log = state.log
                 raise fault from None
-            # only now that the latents are known to be finite: a diverged flow would be reported as one with wrong
-            # formulas
+            # checked only after the latents are known to be finite: otherwise a diverged flow would be reported as one
+            # with wrong formulas
             check_trained_flow(state, data)
         return InitialState(state, prior, statistics)
 
@@ -215,7 +215,7 @@ def _train(
     progress: bool | None = None,
     epoch_after: int | None = None,
 ) -> TrainingState:
-    """Train until the log has `until_epoch` rows; while the last epoch ends, images of `epoch_after` are read ahead.
+    """Train until the log has `until_epoch` rows; as the last epoch ends, read ahead the images of epoch `epoch_after`.
 
     An epoch ends when its row is added to the log; a resumed state may have made all steps of an epoch that has no row.
     """
@@ -291,7 +291,7 @@ def _close_epoch(
 ) -> GaussianPrior:
     """Add the epoch's row to the log, with scores of the validation split where they are due; return the Gaussians.
 
-    A signal may interrupt the evaluation; the state changes only after it.
+    A signal may interrupt the evaluation; the state changes only after the evaluation.
     """
     epoch = len(state.log) + 1
     config, dimensions = data.config, torch.Size(data.train.shape).numel()

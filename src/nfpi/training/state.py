@@ -40,6 +40,8 @@ class _Learner(Record):
 
 
 class _Part(Record):
+    """Precision of the steps that follow `after_step`, until the next part."""
+
     after_step: NonNegativeInt
     precision: str
 
@@ -70,11 +72,12 @@ class TrainingState:
         step: number of steps made.
         epoch_nll: sum of −log p(x | y) over the images of the current epoch so far, in nats; shape ().
         log: one row per epoch.
-        learner: Gaussians that are learned along with the flow, with their optimizer if they have one; None: they are
-            fixed.
-        series_bounds: one bound per coupling (:class:`nfpi.flows.series.SeriesBounds`); None: none are chosen.
-        series_largest: for each coupling, the largest bound of its weights in the steps since `series_bounds` were
-            chosen, (number of couplings,).
+        learner: Gaussians that are learned along with the flow, and their optimizer if they have one; None: no
+            Gaussians are learned.
+        series_bounds: bound of |S_ij| that each coupling holds (:class:`nfpi.flows.series.SeriesBounds`); None: no
+            bounds are held.
+        series_largest: largest bound of |S_ij| that each coupling's weights gave in the steps since `series_bounds`
+            were chosen, (number of couplings,); None: no bounds are held.
         precisions: pairs (number of preceding steps, precision of the steps that follow); several if the training was
             resumed on another kind of device.
     """
@@ -116,7 +119,7 @@ class TrainingState:
         before = self.precisions[-1][1] if self.precisions else None
         if before is not None and before != precision:
             logger.warning(
-                "training: resumed after step %d in precision %s, before in %s", self.step, precision, before
+                "training: resumed in precision %s after step %d, which was in %s", precision, self.step, before
             )
         if before != precision:
             self.precisions.append((self.step, precision))
@@ -150,7 +153,7 @@ class TrainingState:
             tensors |= {f"gaussians.{name}": value.clone() for name, value in learner.state_dict().items()}
             if learner.optimizer is not None:
                 moments = _collect_moments(learner.optimizer, learner)
-                tensors |= {f"adam.{name}": value for name, value in moments.items()}  # of any optimizer
+                tensors |= {f"adam.{name}": value for name, value in moments.items()}  # not only of Adam
             if learner.method is None:
                 raise ValueError(f"{type(learner).__name__}: expected a learner made by make_learner")
             header["learner"] = {
@@ -184,6 +187,8 @@ class TrainingState:
 
         Raises:
             FormatError: tensors and header are not a training state.
+            ConfigError: the kind of the flow, or the method that learns the Gaussians, is not registered.
+            FlowError: the builder of the flow does not return a valid :class:`ImageFlow`.
         """
 
         def select_prefix(prefix: str) -> dict[str, Tensor]:
@@ -247,6 +252,8 @@ class TrainingState:
 
         Raises:
             FormatError: the file is missing, damaged, or holds something else.
+            Diverged: the file records a fit that diverged.
+            ConfigError, FlowError: see :meth:`deserialize`.
         """
         tensors, header = load_tensors(path)
         return cls.deserialize(path, tensors, header, config, steps_per_epoch, device, initial), header
@@ -263,10 +270,11 @@ def _collect_moments(optimizer: torch.optim.Optimizer, module: nn.Module) -> dic
 
 
 def _load_moments(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the moments of :func:`_collect_moments`; there are none before the first step.
+    """Restore the moments of :func:`_collect_moments`; `tensors` is empty before the first step.
 
     Raises:
-        ValueError: they are those of other parameters, or some are missing.
+        ValueError: a moment belongs to no parameter or has another shape, or a parameter has only some of its moments.
+            A parameter that has never had a gradient has none.
     """
     names, parameters = _list_optimized_names(optimizer, module), dict(module.named_parameters())
     index_of = {name: index for index, name in enumerate(names)}

@@ -18,8 +18,9 @@ from nfpi.training.state import TrainingState
 class TrainingStep:
     """The step of a training, set up on a device.
 
-    Compiled steps, and those on GPUs, keep the bounds that determine the lengths of the couplings' series over many
-    steps (:class:`nfpi.flows.series.SeriesBounds`). Other steps compute them from the weights, which is cheap on a CPU.
+    The lengths of the couplings' series depend on bounds. If the steps are compiled or made on a GPU, the same bounds
+    are held for many steps (:class:`nfpi.flows.series.SeriesBounds`). Otherwise every step computes the bounds from the
+    weights, which is cheap on a CPU.
 
     Args:
         state: state of the training, updated in place by every step.
@@ -63,7 +64,7 @@ class TrainingStep:
             x: (B, C, H, W) in [−1, 1].
             labels: (B,).
             weight: factor of −log p(x | y) in the loss.
-            progress: share of the steps of learned Gaussians made so far, from 0 to 1.
+            progress: u ∈ [0, 1], the completed share of the training after `fit_after_epochs`, for learned Gaussians.
 
         Returns:
             −log p(x | y) before the step, in nats, (B,).

@@ -45,7 +45,10 @@ def describe_reason(reason: str, rule: str, wildcards: Mapping[str, str]) -> str
 
 
 def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[str]:
-    """List the changed settings in Snakemake's reason; empty if it contains no settings in JSON."""
+    """List the changed settings in Snakemake's reason.
+
+    The list is empty if the reason has no settings in JSON, or not equally many before and now.
+    """
     found = _CHANGED_PARAMS.search(reason)
     if not found:
         return []
@@ -63,7 +66,12 @@ def find_changes(reason: str, rule: str, wildcards: Mapping[str, str]) -> list[s
 
 
 def _find_block(rule: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the block of config.yaml of a rule's settings; empty: several blocks; None: no settings, or file names."""
+    """Return the block of config.yaml that a rule's settings are from.
+
+    Returns:
+        Name of the block; empty if the settings are named with their blocks, as in `{"nfa": {"axes": 64}}`; None if
+        there are no settings, but file names or nothing.
+    """
     if not settings:
         return None
     if "method" in settings:
@@ -102,7 +110,7 @@ def _parse_settings(text: str) -> dict[str, Any]:
 
 
 def list_differences(old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    """Yield each setting that differs, as `name: old → new`, with a prefix of its name."""
+    """Yield each setting that differs, as `name: old → new`, where the name begins with `prefix`."""
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)
         are_blocks = _is_list_of_blocks(before) and _is_list_of_blocks(now)

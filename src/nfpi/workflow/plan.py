@@ -39,7 +39,7 @@ def as_json(settings: BaseModel, *, without: Iterable[str] = ()) -> str:
 
 
 def as_dict(wildcards: Wildcards) -> dict[str, str]:
-    """Convert Snakemake's wildcards, a list with names, to a dict."""
+    """Convert Snakemake's wildcards, whose class is a list with a name for each item, to a dict."""
     return {name: wildcards[name] for name in wildcards.keys()}  # noqa: SIM118
 
 

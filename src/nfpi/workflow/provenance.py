@@ -1,8 +1,8 @@
-"""Detection of results whose settings Snakemake does not know, as they were moved or copied.
+"""Detection of results whose settings Snakemake does not know, because the results were moved or copied.
 
-Snakemake remembers in `.snakemake`, by path, with which settings a file was made. Of files in another place it knows
-nothing, and takes them as up to date whatever the settings are. So a folder results/{preset} has an identifier, which
-is noted in `.snakemake` for the path of the folder.
+Snakemake remembers in `.snakemake`, by path, with which settings a file was made. It treats a file in another place as
+up to date, whatever the settings are. Therefore, a folder results/{preset} has an identifier, which is noted in
+`.snakemake` for the path of the folder.
 
 `snakemake all --touch --forceall` runs nothing, and makes Snakemake remember the files with the settings of that call.
 """
@@ -35,10 +35,10 @@ def check_provenance(plan: Plan) -> str | None:
     """Check that Snakemake knows the settings that the results of a preset were made with.
 
     Returns:
-        A warning if it does not, but the settings of runs are those of the last call; otherwise None.
+        None if Snakemake knows these settings, or if the results have no identifier; else a warning.
 
     Raises:
-        ConfigError: it does not, and settings of runs differ from those of the last call.
+        ConfigError: Snakemake does not know these settings, and settings of runs were changed since the last call.
     """
     root = plan.layout.root
     if not (root / _IDENTIFIER).is_file() or not (root / FILE).is_file() or _is_noted(root):
@@ -51,7 +51,7 @@ def check_provenance(plan: Plan) -> str | None:
         return f"{fault}: changed settings are not noticed; {error}"
     changes = ", ".join(_list_changes(before.to_json()["settings"], now.to_json()["settings"]))
     if not changes:
-        return f"{fault}: changed settings are not noticed until `{touch}` was run once with unchanged ones"
+        return f"{fault}: changed settings are not noticed until `{touch}` was run once with unchanged settings"
     listed = changes if len(changes) <= _LONGEST_LIST else f"{changes[:_LONGEST_LIST]}…"
     raise ConfigError(
         f"{fault}, so that Snakemake cannot tell which files depend on the changed settings ({listed}): set them back, "
@@ -72,12 +72,12 @@ def note_provenance(plan: Plan, remembered: bool) -> None:
         if not path.is_file():
             write_atomically(path, uuid.uuid4().hex)
         _NOTES.mkdir(parents=True, exist_ok=True)
-        write_atomically(_locate_note(root), path.read_text())
+        write_atomically(_locate_note(root), path.read_bytes())
 
 
 def _is_noted(root: Path) -> bool:
     try:
-        return _locate_note(root).read_text() == (root / _IDENTIFIER).read_text()
+        return _locate_note(root).read_bytes() == (root / _IDENTIFIER).read_bytes()
     except OSError:
         return False
 

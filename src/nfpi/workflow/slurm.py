@@ -1,7 +1,7 @@
 """Make Snakemake's SLURM executor wait while SLURM's controller does not answer, e.g. because it is restarted.
 
-Without this, `sbatch` fails within seconds, so that a job uses up its retries in a minute, and after five failed status
-queries Snakemake waits forever for its running jobs (snakemake-executor-plugin-slurm 2.8.0).
+Without this, a job uses up its retries in a minute, because `sbatch` fails within seconds. Moreover, after five failed
+status queries, Snakemake waits forever for its running jobs (snakemake-executor-plugin-slurm 2.8.0).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _wrap_submission(submit: Callable[[Any, Any], None]) -> Callable[[Any, Any],
 
 
 def _wrap_check(check: Callable[[Any, list[Any]], AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    """Return a method that calls `check` if the controller answers, and otherwise yields all active jobs."""
+    """Return a method that calls `check`, but yields all jobs as running if the controller or all queries fail."""
 
     warned = False
 

@@ -21,7 +21,7 @@ class Sources:
     """Input and params functions of the rules that read the user's files.
 
     Only Snakemake's main process reads the files, once per invocation, in the input function :meth:`check_files`:
-    Snakemake calls input functions before any job runs, but sometimes params functions not until the job has ended. Job
+    Snakemake calls input functions before any job runs, but may call params functions only after the job has ended. Job
     processes, on a cluster or this machine, evaluate the Snakefile again but do not compare params, so they read no
     files.
 

@@ -81,7 +81,7 @@ class Targets:
                     raise ConfigError(f"{group}.{name}: another target has this name: choose another name")
 
     def reject_unknown(self, rules: Iterable[str]) -> Callable[[Wildcards], list[str]]:
-        """Make the input function of the rule for unknown targets, which raises ConfigError with the known ones.
+        """Make the input function of the rule for unknown targets; it raises ConfigError and lists the known targets.
 
         Args:
             rules: names of other targets.

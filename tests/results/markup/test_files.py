@@ -327,6 +327,8 @@ def test_both_sources_of_spread_are_named():
     frame = compared([math.nan, 0.01])
     assert "over n = 3 seeds" in to_markdown(frame, "")
     for text in (to_markdown(frame, ""), to_latex(frame, "").replace("\n% ", " ")):
-        assert "does not include that due to the choice of test images, unless each seed has its own split" in text
+        assert "does not include the effect of the choice of test images, unless each seed has its own split" in text
     single = frame.assign(nf_acc_std=math.nan, nf_acc_seeds=1)
-    assert "for the choice of test images only. It does not include the spread over seeds." in to_markdown(single, "")
+    assert "over the choice of test images (Wilson). It does not include the spread over seeds." in to_markdown(
+        single, ""
+    )

@@ -490,7 +490,7 @@ def test_a_weight_that_diverged_in_most_seeds_is_not_chosen(
 
 
 def test_intervals_and_notes_consider_overlapping_splits(metrics, reference, rows):
-    old = "does not include that due to the choice of test images"
+    old = "does not include the effect of the choice of test images"
     new = "are corrected for the overlap of the seeds' splits (Nadeau and Bengio, 2003)."
     tables = {
         name: accuracy_table(metrics, NF_ACC, reference, [replace(row, split_ratio=ratio(row.dataset)) for row in rows])

@@ -1,19 +1,20 @@
 """Detection of changes in the files that a user's data set was read from.
 
-`prepare_data` and `encode_data` write a record beside the splits: name, size, time of the last change and SHA-256 of
-each file that they read, and a token, a short text that identifies this state of the files. Whenever the workflow
-plans, it computes the current token, and compares it with that of its last call (:mod:`nfpi.workflow.sources`):
+`prepare_data` and `encode_data` write a record beside the splits: name, size and time of the last change of each file,
+the SHA-256 of the files that were used, and a token, a short text that identifies this state of the files. Whenever the
+workflow plans, it computes the current token, and compares it with that of its last call
+(:mod:`nfpi.workflow.sources`):
 
 - names, sizes and times as recorded: the token of the record;
 - other names or sizes: a new token, a digest of names, sizes and times;
-- same names and sizes, other times: files that were used and whose time differs are read. If their SHA-256 is as
-  recorded, the token is that of the record, and the new times are stored, so that the files are not read again;
+- same names and sizes, other times: the files whose time differs are read, if they have a recorded SHA-256. If all
+  still have it, the token is that of the record, and the new times are stored, so that the files are not read again;
   otherwise it is a new token.
 
-So copied or touched files keep the token of the record. Snakemake compares the token as a param of these rules, which
-only its main process computes; the stage is not given it, but computes its own before it reads anything. If files
-change after the workflow has planned, the tokens differ and the stage is run once more than needed; no change is
-missed, since the record has digests of what was read.
+So copied or touched files keep the token of the record. Snakemake compares the token as a param of these rules. Only
+Snakemake's main process computes the param. The stage does not receive it: before the stage reads a file, it computes
+the token for the record itself. If files change between these two computations, the tokens differ, and the stage runs
+once more than needed. No change is missed, since the record has digests of what was read.
 
 Times are `ctime`, which, unlike `mtime`, programs cannot set: an archive or `cp -p` may replace images by others with
 the same size and `mtime`.
@@ -55,7 +56,7 @@ class SourceFiles:
     """State of the files of a data set.
 
     Args:
-        roots: the folder or archive that the first part of each name stands for.
+        roots: paths of `folder` and `vae`, with which names begin; `folder` may be an archive.
         names: `folder/…` or `vae/…`; only `folder` for an archive.
         status: (N, 2), int64: size in bytes, time of the last change in ns.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -65,8 +66,10 @@ def read_idx(file: Path) -> np.ndarray:
     if len(content) < start:
         raise DataError(f"{file}: expected a header of {start} bytes, received {len(content)}")
     shape = tuple(int(n) for n in np.frombuffer(content[4:start], ">u4"))
-    if len(content) - start != np.prod(shape, dtype=int):
+    values = np.frombuffer(content, np.uint8, offset=start)
+    try:
+        return values.reshape(shape)
+    except ValueError:
         raise DataError(
-            f"{file}: expected {np.prod(shape, dtype=int)} values for shape {shape}, received {len(content) - start}"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+            f"{file}: expected {math.prod(shape)} values for shape {shape}, received {len(values)}"
+        ) from None

@@ -65,8 +65,8 @@ in the metric's unit) are means over these seeds.
 `p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
 `seeds_needed` is given for inconclusive verdicts, unless no number of seeds suffices, the standard deviation over seeds
 is unknown, or only diverged runs make the comparison inconclusive.
-`split_ratio` is the number of test images per training image if the seeds' splits overlap, by which the paired t test
-is corrected; 0: it is not corrected.
+`split_ratio` corrects the paired t test if the splits of different seeds overlap: it is the number of test images per
+training image. 0: the test is not corrected.
 """
 
 
@@ -115,8 +115,8 @@ def _make_row(
     common = _find_common_seeds(first, second)
     if result.test == "McNemar" and comparison.metric != DIVERGENCE:
         common = common[:1]  # only the images of one seed are compared
-    of_seeds = _judge_values(comparison, result, p_adjusted)
-    verdict = _consider_diverged(of_seeds, first, second, comparison)
+    verdict_of_values = _judge_values(comparison, result, p_adjusted)
+    verdict = _consider_diverged(verdict_of_values, first, second, comparison)
     paper = comparison.paper_difference
     ratio = _find_split_ratio(first, second) if result.test == "paired t" else 0.0
     return {
@@ -145,7 +145,7 @@ def _make_row(
         "verdict": verdict,
         # None if only diverged runs make the comparison inconclusive, which more seeds may not change
         "seeds_needed": (
-            _compute_seeds_needed(comparison, result, num_tests, ratio) if of_seeds == "inconclusive" else None
+            _compute_seeds_needed(comparison, result, num_tests, ratio) if verdict_of_values == "inconclusive" else None
         ),
         "split_ratio": ratio,
     }
@@ -185,7 +185,7 @@ def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evi
 
 
 def _find_split_ratio(first: Side, second: Side) -> float:
-    """Return the larger ratio of the two rows, which only differs if they are on different data sets."""
+    """Return the larger split ratio of the two rows; the ratios differ only if the data sets differ."""
     return max(side.row.split_ratio if side.row is not None else 0.0 for side in (first, second))
 
 
@@ -218,7 +218,7 @@ def _judge_values(comparison: ClaimComparison, result: Comparison, p_adjusted: f
 
 
 def _consider_diverged(verdict: Verdict, first: Side, second: Side, comparison: ClaimComparison) -> Verdict:
-    """Return the verdict of one comparison that also considers its diverged runs."""
+    """Adjust the verdict of one comparison for its diverged runs."""
     ran = first.ran if second.constant is not None else first.ran & second.ran
     return judge_with_diverged(
         verdict,
@@ -235,9 +235,9 @@ def _compute_seeds_needed(
     """Return the number of seeds that would decide the comparison with a power of 80 %, given the observed variance.
 
     A comparison is decided once the difference is distinguished from zero or from the smallest effect that matters. The
-    effect to detect is the distance of the observed difference from the farther of these two, but at most the smallest
-    effect if this is not 0. For claims of non-inferiority, which are judged by unadjusted intervals, the effect to
-    detect is the smallest effect.
+    effect to detect is the distance of the observed difference from the farther of these two; if the smallest effect is
+    not 0, the effect to detect is at most the smallest effect. For claims of non-inferiority, which are judged by
+    unadjusted intervals, the effect to detect is the smallest effect.
     """
     smallest, level = comparison.smallest_effect, SIGNIFICANCE_LEVEL / num_tests
     if comparison.direction == "not_less":

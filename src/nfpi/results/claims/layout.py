@@ -36,8 +36,7 @@ _GROUPS = {
 }
 """Groups of columns in LaTeX."""
 _ADDED = {"split_ratio": 0.0}
-"""Columns that the files of older versions lack, and their values for these."""
-_SIDES = {"first": ("first", "second"), "second": ("second", "first")}
+"""Columns that files of older versions lack, and the values that such files are read with."""
 
 
 def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None:
@@ -53,7 +52,7 @@ def write_claims(verdicts: pd.DataFrame, folder: str | os.PathLike[str]) -> None
 
 
 def read_claims(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return the verdicts in a claims.csv, which may be of an older version, without the correction of the t test.
+    """Read the verdicts of a claims.csv; a file of an older version, whose t tests are not corrected, is accepted.
 
     Raises:
         CsvError: a column is missing or of another type.
@@ -130,20 +129,20 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
 
 
 def has_several_datasets(verdicts: pd.DataFrame) -> bool:
-    """Return whether the comparisons are on several data sets, so that each is shown with its own."""
+    """Return whether the comparisons are on several data sets; if so, each is shown with its data set."""
     return len(verdicts["dataset"].unique()) > 1
 
 
 def _choose_title(verdicts: pd.DataFrame) -> str:
-    """Return the title of the claims, which are the paper's if each names a place in it."""
+    """Return the title, which attributes the claims to the paper if each of them names its place in the paper."""
     return _TITLE_OF_PAPER if (verdicts["paper"] != "").all() else _TITLE
 
 
-# ---- comparisons, with signs such that the claim is a positive difference ------------------------------------------
+# ---- comparisons, with signs such that a positive difference favours the claim --------------------------------------
 
 
 def orient_difference(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Return the difference and its interval, with signs such that the claim is a positive difference."""
+    """Return the difference and its interval, with signs such that a positive difference favours the claim."""
     difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
     return (-difference, -high, -low) if row["direction"] == "less" else (difference, low, high)
 
@@ -156,7 +155,7 @@ def orient_paper_difference(row: dict[str, Any]) -> float:
 def describe_comparison(row: dict[str, Any], markup: Markup) -> str:
     """Return e.g. `(A, λ = 10⁴) − B`; the side claimed to be larger comes first."""
     texts = []
-    for side in _SIDES["second" if row["direction"] == "less" else "first"]:
+    for side in ("second", "first") if row["direction"] == "less" else ("first", "second"):
         text = _describe_side(row, side, markup)
         is_compound = " + " in text or not math.isnan(row[f"{side}_lambda"])
         texts.append(f"({text})" if is_compound else text)

@@ -132,7 +132,7 @@ def _choose_row(
 def _choose_first_if_all_diverged(
     candidates: list[tuple[TableRow, dict[Any, Any]]], evidence: Evidence
 ) -> tuple[TableRow, dict[Any, Any]] | None:
-    """Return the first row if all rows diverged at all seeds; None if a run did not diverge, or there are no runs."""
+    """Return the first row if all rows diverged at all seeds; None if a run did not diverge, or a row has no runs."""
     return candidates[0] if all(_is_diverged(row, evidence) for row, _ in candidates) else None
 
 
@@ -147,7 +147,8 @@ def _choose_by_validation(
 ) -> int | None:
     """Return the index of the row that is best on the validation split; None if no row has a value there.
 
-    λ is chosen by the compared metric on the validation split, or if there is none, by that of the table.
+    λ is chosen by the compared metric on the validation split; if :func:`_find_validation_metric` finds none, by
+    the table's metric.
     """
     first, line_of_first = candidates[0]
     of_metric = _find_validation_metric(name, first)
@@ -161,7 +162,7 @@ def _choose_by_validation(
 
 
 def _find_validation_metric(name: str, row: TableRow) -> str | None:
-    """Return the metric that is `name` on the validation split; None if a row has none, or it cannot rank λ."""
+    """Return the metric that is `name` on the validation split; None if it is not measured, or cannot rank λ."""
     on_validation = f"{VALIDATION_PREFIX}{name}"
     if find_registered_name(on_validation) not in METRICS:
         return None

@@ -1,14 +1,14 @@
 """Rules for the verdicts on comparisons and claims, fixed before the runs were made.
 
-**A comparison** has the mean paired difference d = first − second, its 95 % interval [l, h], the two-sided p-value,
-adjusted by Holm's method over the claim's comparisons that claim a difference, and the smallest effect that matters, m.
-For a comparison `less` d is second − first, so that the claim is always d > 0.
+**A comparison** is judged by the mean paired difference d = first − second (for `less`, second − first, so that the
+claim is always d > 0), its 95 % interval [l, h], its two-sided p-value p, and the smallest effect that matters, m. p is
+adjusted by Holm's method over the claim's comparisons other than those of non-inferiority.
 
 | verdict | when |
 |---|---|
 | holds | p < 0.05 and d ≥ m |
 | too small to matter | p < 0.05 and 0 < d < m |
-| does not hold | p < 0.05 and d < 0, or h < m: an effect that matters is excluded |
+| does not hold | p < 0.05 and d < 0; or p ≥ 0.05 and h < m, which excludes an effect that matters |
 | inconclusive | otherwise; also with fewer than two common seeds, unless test images are compared |
 | not run | one of the rows has no runs |
 
@@ -17,8 +17,8 @@ excluded from Holm's adjustment, since no difference is claimed.
 
 **Diverged runs** have no value. The difference is over the seeds for which both rows have one. If all seeds of the
 first row diverged, the comparison does not hold; if all of the second did, it is inconclusive, as there is nothing to
-compare with. A comparison that holds with pairs for at most half of the seeds is made inconclusive, since seeds do not
-diverge at random.
+compare with. A comparison that would hold is inconclusive if at most half of the seeds have a value in both rows, since
+seeds do not diverge at random.
 
 **A claim** is
 
@@ -26,15 +26,15 @@ diverge at random.
 |---|---|
 | not run | are all not run |
 | replicated | all hold |
-| replicated in part | have all run, and some hold, or some are too small to matter and none "does not hold" |
+| replicated in part | have all run; and some hold, or else some are too small to matter and none "does not hold" |
 | not replicated | each does not hold or is too small to matter, and at least one does not hold |
 | inconclusive | otherwise |
 
 With no effect at all, a claimed difference holds, or is too small to matter, with a probability of at most 2.5 %: the
 half of the two-sided level that lies in the claimed direction. With Holm's adjustment, the probability that at least
 one such comparison of a claim does so is at most 5 %; so is the probability that the claim is `replicated` or
-`replicated in part`. This bound does not apply to a claim with a comparison of non-inferiority, which is true if there
-is no effect, and whose verdict alone may make the claim `replicated in part`. Nor does it apply to p-values of
+`replicated in part`. This bound does not apply to a claim with a comparison of non-inferiority: without an effect,
+non-inferiority is true, and it alone may make the claim `replicated in part`. Nor does the bound apply to p-values of
 `bootstrap` over few seeds, which are too small.
 """
 

@@ -26,10 +26,10 @@ class Predictions:
 
     Attributes:
         label: index of the class, (N,) int32.
-        predicted: argmax_y log p(x | y), (N,) int32.
+        predicted: index of the class with the highest log-probability, (N,) int32.
         log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, for the class of the label, (N,) float32.
-        class_log_prob: log p(y | x) under equal class frequencies, (N, K) float16, clamped to the range of float16;
-            (N, 0) if left out (:func:`shorten_predictions`).
+        class_log_prob: log p(y | x), of a flow under equal class frequencies, clamped to the range of float16,
+            (N, K) float16; (N, 0) if left out (:func:`shorten_predictions`).
     """
 
     label: np.ndarray
@@ -90,7 +90,8 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
     """
     try:
         with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}  # bytes, if a member of the file is no array
+            # members that are not arrays are read as bytes
+            arrays = {name: np.asarray(file[name]) for name in file.files}
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive raises many types: zip, zlib, array header

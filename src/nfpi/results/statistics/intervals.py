@@ -37,8 +37,8 @@ def t_interval(values: np.ndarray, split_ratio: float = 0.0) -> tuple[float, flo
     """Compute Student's t interval of the mean: mean ± t · s · √(1/n + r) with n − 1 degrees of freedom.
 
     The number r of test images per training image corrects for the overlap of splits that the seeds draw from the same
-    images (Nadeau and Bengio, 2003, "Inference for the generalization error"): their values are correlated, so that the
-    variance of the mean is larger than s²/n.
+    images (Nadeau and Bengio, 2003, "Inference for the generalization error"): the overlap correlates the values of the
+    seeds, so that the variance of the mean is larger than s²/n.
 
     Args:
         values: one value per seed, (n,), n > 1.

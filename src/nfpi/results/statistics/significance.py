@@ -1,9 +1,10 @@
 """Paired significance tests over seeds and test images, and the number of seeds that they need.
 
-All comparisons are paired: the same seeds (with the same split, initial weights and order of images), the same test
-images. Differences are first − second, in the metric's unit. If the seeds draw their splits from the same images, their
-differences are correlated, which the paired t test considers (Nadeau and Bengio, 2003). scipy and statsmodels are
-imported where they are used, since their import takes longer than making a table without comparisons.
+All comparisons are paired: both sides have the same seeds (with the same split, initial weights and order of images)
+and the same test images. Differences are first − second, in the metric's unit. If the seeds draw their splits from the
+same images, their differences are correlated, for which the paired t test is corrected (Nadeau and Bengio, 2003). scipy
+and statsmodels are imported where they are used, since their import takes longer than making a table without
+comparisons.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> Comparison:
     of test images only. Values are in percent of the images.
 
     Args:
-        first_right, second_right: whether each image has the property, (N,) bool, the same images in the same order.
+        first_right, second_right: whether each image has the property whose proportion is tested, such as a correct
+            prediction, (N,) bool, the same images in the same order.
 
     Raises:
         ValueError: the arrays have different lengths, are not bool, or are empty.
@@ -118,15 +120,16 @@ def bootstrap(
     If all seeds have the same test images, the error due to these images is common to them and does not average out
     over seeds. Seeds and images are then drawn independently, so that a drawn image counts at every seed (Owen, 2007,
     "The pigeonhole bootstrap"). Otherwise seeds are drawn, then the images of each. With few seeds the interval is too
-    narrow: where the seeds have most of the variance, by a factor of √((n − 1) / n) · 1.96 / t for n seeds, with the
-    quantile t of n − 1 degrees of freedom (0.37 for 3 seeds, 0.63 for 5, 0.82 for 10). Without any effect, p is then
-    less than 5 % with a positive difference in 12 %, 8 % and 5 % of the cases instead of 2.5 %. The overlap of splits
-    that the seeds draw from the same images is not considered. p = 2 min(P(d* ≤ 0), P(d* ≥ 0)) for the mean d* of a
-    bootstrap sample, with one draw added to each count. Values are in percent.
+    narrow: where most of the variance is between seeds, by a factor of √((n − 1) / n) · 1.96 / t for n seeds, with the
+    quantile t of n − 1 degrees of freedom (0.37 for 3 seeds, 0.63 for 5, 0.82 for 10). If there is no effect, a
+    positive difference with p < 5 % is then found in 12 %, 8 % and 5 % of the cases (3, 5 and 10 seeds) instead of
+    2.5 %. There is no correction for splits that the seeds draw from the same images.
+
+    p = 2 min(P(d* ≤ 0), P(d* ≥ 0)) for the mean d* of a bootstrap sample, with one draw added to each count. Values are
+    in percent.
 
     Args:
-        first_right, second_right: one array per seed, whether each image has the property, (N,) bool, the same images
-            in the same order.
+        first_right, second_right: one array per seed, as in :func:`mcnemar`.
         same_images: whether all seeds have the same images in the same order.
         seed: seed of the generator.
         draws: number of bootstrap samples.
@@ -205,7 +208,7 @@ def _draw_images_of_each(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values by Holm's step-down method, in the same order; NaN is ignored and stays NaN."""
+    """Adjust p-values by Holm's step-down method, and return them in the given order; NaN is ignored and stays NaN."""
     adjusted = np.array(p_values, dtype=np.float64)
     known = ~np.isnan(adjusted)
     # statsmodels' multipletests is not used, as it runs the garbage collector at each call.
@@ -225,13 +228,13 @@ def compute_seeds_needed(
 ) -> int | None:
     """Compute the smallest number of seeds, at least 2, with which :func:`paired_t` detects an effect.
 
-    If the standard deviation is 0, the sign test detects it once 2^(1 − n) < `level`. With `split_ratio`, the standard
-    error of the mean cannot fall below s √r, so that for small effects no number of seeds suffices.
+    If the standard deviation is 0, the sign test detects the effect once 2^(1 − n) < `level`. With `split_ratio`, the
+    standard error of the mean cannot fall below s √r, so that for small effects no number of seeds suffices.
 
     Args:
         std: standard deviation of the paired differences over seeds, in the metric's unit.
         effect: true mean difference to be detected, in the same unit.
-        power: probability of detecting it.
+        power: probability of detecting the effect.
         level: two-sided significance level.
         split_ratio: r, see :func:`paired_t`.
 

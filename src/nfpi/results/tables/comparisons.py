@@ -2,10 +2,10 @@
 
 Rows on one data set are compared over their common seeds: with two or more by a paired t test over seeds, with one by
 McNemar's test on the predictions for the same test images. The t test is corrected for the overlap of splits that the
-seeds draw from the same images. Which row is best depends on the values that are tested, so
-that any pair may turn out to be the one compared. Holm's adjustment is therefore over all pairs of rows and all metrics
-of the table. If it were over the comparisons with the best row only, rows without a true difference would seem to
-differ in more than 5 % of the tables (9 % for five rows).
+seeds draw from the same images. The best row is chosen by the values that are tested, so any pair of rows may be
+compared. Holm's adjustment is therefore over all pairs of rows and all metrics of the table. If it were over the
+comparisons with the best row only, rows without a true difference would seem to differ in more than 5 % of the tables
+(9 % for five rows).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nfpi.runs import PREDICTIONS_FILE
 from nfpi.runtime.divergence import Diverged
 
 NO_PREDICTIONS = "no predictions"
-"""Name recorded instead of a test whose predictions are missing."""
+"""Recorded in place of the name of the test if predictions are missing."""
 
 
 _ComparedRow = tuple[str, Mapping[str, Summary]]
@@ -100,7 +100,7 @@ class _Pair:
 def compare_with_best(
     rows: Sequence[_ComparedRow], names: Sequence[str], predictions: RunPredictions
 ) -> list[dict[str, Any]]:
-    """Compare all rows of a table with the best one on their data set, for each metric that has a better direction.
+    """Compare all rows of a table with the best one on their data set, for each metric whose `higher_is_better` is set.
 
     Times are excluded, since their variance is not due to seeds and images.
 

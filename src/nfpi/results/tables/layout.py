@@ -160,7 +160,7 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
 
 
 def split_weight(weight: float) -> tuple[str, int]:
-    """Split λ exactly into (mantissa, exponent): 30000 → ("3", 4); unchanged from 0.01 to 1000: 500 → ("500", 0)."""
+    """Split λ exactly into (mantissa, exponent): 30000 → ("3", 4); unchanged in [0.01, 1000): 500 → ("500", 0)."""
     if weight == 0 or 1e-2 <= weight < 1e3:
         return format_weight(weight), 0
     _, digits, exponent = Decimal(repr(float(weight))).normalize().as_tuple()
@@ -182,7 +182,7 @@ def format_measurement(value: float, entry: Metric, images: int | None = None) -
 
 
 def count_decimals(entry: Metric, images: int | None) -> int:
-    """Return the number of decimals of a value; an accuracy has no more than tell apart counts of images."""
+    """Return the number of decimals of a value; an accuracy has at most as many as show a difference of one image."""
     if not entry.is_share or not images:
         return entry.decimals
     return min(entry.decimals, max(0, math.ceil(math.log10(images / 100))))

@@ -34,7 +34,7 @@ def compose_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> l
 
     Args:
         frame: result of :func:`nfpi.results.tables.building.accuracy_table`.
-        shown: its metrics.
+        shown: metrics that the table shows.
         markup: markup of the table.
     """
     names = [entry.name for entry in shown]
@@ -50,7 +50,7 @@ def compose_notes(frame: pd.DataFrame, shown: list[Metric], markup: Markup) -> l
         sentences += _describe_choice(frame)
     sentences += _describe_comparisons(frame, shown)
     if (frame["status"] == "cited").any():
-        sentences.append("Cited rows have only published values, where a source is known.")
+        sentences.append("Cited rows have only published values, and none if no source is known.")
     compared = [entry for entry in shown if frame[f"paper_{entry.name}"].notna().any()]
     if compared:
         in_points = ", in percentage points" if all(entry.unit == "%" for entry in compared) else ""
@@ -74,7 +74,7 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
     for name in names:
         known, spread = frame[f"{name}_low"].notna(), frame[f"{name}_std"].notna()
         over_seeds, single = over_seeds or (known & spread).any(), single or (known & ~spread).any()
-    of_run = "95 % interval of one run's accuracy (Wilson), for the choice of test images only"
+    of_run = "95 % interval of one run's accuracy over the choice of test images (Wilson)"
     of_mean = "95 % interval of the mean over seeds (Student's t)"
     if single and over_seeds and markup.interval_beside_std:
         yield f"{markup.interval}: where n = 1, {of_run}; otherwise, {of_mean}."
@@ -92,7 +92,7 @@ def _describe_intervals(frame: pd.DataFrame, names: list[str], markup: Markup) -
         yield describe_correction(frame, spread & corrected, spread)
     if (spread & ~corrected).any():
         yield (
-            "The spread over seeds does not include that due to the choice of test images, unless each seed has its "
+            "The spread over seeds does not include the effect of the choice of test images, unless each seed has its "
             "own split."
         )
 

@@ -72,8 +72,8 @@ class TableRow:
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values, to be passed on a command line; `weight` is named `lambda`.
 
-        A `split_ratio` of 0 is left out, as in the rows of older versions: with other parameters, Snakemake would make
-        their tables again.
+        A `split_ratio` of 0 is left out, since older versions had no such field: if the rows of a table changed,
+        Snakemake would make the table again.
         """
         record: dict[str, Any] = {}
         for field in fields(self):
@@ -100,7 +100,7 @@ class TableRow:
 
 
 def list_table_rows(config: Config, table: str) -> list[TableRow]:
-    """Return one row for each experiment and λ, by ascending λ, including those that `best_only` hides.
+    """Return the rows of each experiment in turn, one per λ, ascending, including those that `best_only` hides.
 
     Args:
         config: the settings.
@@ -139,12 +139,12 @@ def list_tabled_runs(config: Config) -> list[Run]:
 
 
 def compute_split_ratio(dataset: DatasetBlock) -> float:
-    """Compute the number of test images per training image if each seed draws its own of both from the same images.
+    """Compute the number of test images per training image if each seed draws both splits from the same images.
 
     It is 0 if all seeds have the same splits, or the source has its own test split. If that is not known from the
-    settings, as for image folders and users' sources, the test split is assumed to be drawn: intervals that are too
-    wide are the smaller fault. Only `real_labels` tells that an image folder has its own test split. The limits per
-    class, with which splits overlap less, are ignored.
+    settings, as for image folders and users' sources, the test split is assumed to be drawn: it is better for
+    confidence intervals to be too wide than too narrow. Only `real_labels` tells that an image folder has its own test
+    split. `train_per_class` and `test_per_class`, which make splits overlap less, are ignored.
 
     Args:
         dataset: settings of the data set.

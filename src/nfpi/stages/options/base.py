@@ -42,7 +42,7 @@ class Command(BaseModel):
 
 
 ONE_RUN = ("data", "initial state", "prior", "model")
-"""kinds of product of which a run has only one: all its files that depend on such a product depend on the same one"""
+"""kinds of product that exist once per run: no two files of a run depend on different products of such a kind"""
 
 
 class Stage(Command):
@@ -51,15 +51,15 @@ class Stage(Command):
     Attributes:
         outputs: paths below `output`, by name; they may contain options in braces. If the stage has a product, the last
             output is its manifest.
-        product: short name of the outputs' kind; empty: no other stage reads the outputs.
+        product: kind of the outputs, such as `model`; empty: no other stage reads the outputs.
         label: name of the manifest and the lock, for stages that share a folder; it may contain options in braces.
             Defaults to the product, or the command.
         timed: names of outputs that contain durations or the modification times of files, which differ between equal
             results.
         inputs: files read from other stages' outputs, by the option that names their folder; empty if the option names
             the file itself.
-        common: kinds of product: all inputs that depend on such a product must depend on the same one; None: the inputs
-            belong to different runs.
+        common: kinds of product that exist once: no two inputs may depend on different products of such a kind; None:
+            the inputs belong to different runs, and are not compared.
         replaces_folder: whether the stage replaces its whole folder, including files that it did not write.
     """
 

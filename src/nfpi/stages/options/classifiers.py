@@ -63,7 +63,8 @@ class TestClassifier(Stage):
     """Test the classifier that is best on validation.
 
     Chooses the classifier by its accuracy on the validation split, and tests it once. Reports CNN-Acc if it was trained
-    on generated images, else top-1 and top-5 accuracy, with --real-labels also on the ImageNet-ReaL labels.
+    on generated images, else top-1 and top-5 accuracy. With --real-labels, also reports the accuracy on the
+    ImageNet-ReaL labels.
     """
 
     __test__: ClassVar[bool] = False  # keeps pytest from collecting it
@@ -76,7 +77,7 @@ class TestClassifier(Stage):
     inputs = {"data": list_meta_files("test"), "candidates": ("model.safetensors", METRICS_FILE)}
 
     candidates: CliPositionalArg[list[Path]]
-    """outputs of train-classifier, e.g. one folder for each temperature"""
+    """output folders of train-classifier, e.g. one for each temperature"""
     data: Path
     """folder of the splits"""
     real_labels: bool = False
@@ -89,6 +90,6 @@ class TestClassifier(Stage):
     def finish(self) -> None:
         """Remove the weights that are not to be kept."""
         for folder in self.candidates:
-            manifest = folder / TrainClassifier.outputs[MANIFEST]  # every stage with a product has one
+            manifest = folder / TrainClassifier.outputs[MANIFEST]  # every stage with a product has a manifest
             if manifest.is_file():
                 remove_temporary(manifest)

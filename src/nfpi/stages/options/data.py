@@ -59,7 +59,7 @@ class EncodeData(Stage):
     name: Name
     """name of the data set"""
     dataset: DatasetConfig
-    """data set of source imagefolder with a `vae`"""
+    """data set whose source is imagefolder, with a `vae`"""
     download_folder: Path = Path("results/downloads")
     """folder where an archive is unpacked"""
     workers: PositiveInt = 1

@@ -41,7 +41,7 @@ class RebuildTables(Command):
     work = "nfpi.stages.evidence:rebuild_tables"
 
     evidence: CliPositionalArg[Path]
-    """output of `nfpi evidence`, or a folder of several"""
+    """output of `nfpi evidence`, or a folder that contains several such outputs"""
     output: Path | None = None
     """folder for tables, claims and figures, with one folder per preset if there are several"""
     update: list[Path] = []

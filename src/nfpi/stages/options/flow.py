@@ -46,7 +46,7 @@ def _check_is_learned(prior: PriorBlock) -> PriorBlock:
 class StartFlow(Stage):
     """Initialise a flow and its Gaussians on images.
 
-    Also trains the epochs before the fit. Resumes if stopped.
+    Also trains the flow for `fit_after_epochs` epochs. Resumes if stopped.
     """
 
     command = "start-flow"
@@ -69,8 +69,8 @@ class StartFlow(Stage):
     devices: PositiveInt = 1
     """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
     start: Start = "data"
-    """initial Gaussians: class means with class variances (data), one variance per class (isotropic) or identity
-    covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
+    """initial Gaussians: class means with the class variances (data), with one variance per class (isotropic) or with
+    identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
     seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
@@ -161,7 +161,7 @@ class ImportRelease(Stage):
     checkpoint: CliPositionalArg[Path]
     """checkpoint file of the released code; nothing in it is executed"""
     data: Path
-    """folder of the splits that it was trained on, for the class names"""
+    """folder of the splits that the checkpoint was trained on; gives the class names"""
     averaged: bool = True
     """use the averaged (EMA) weights instead of the online ones"""
 

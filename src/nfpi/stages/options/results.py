@@ -162,7 +162,7 @@ class Compare(Command):
     second: CliPositionalArg[Path]
     """folder results/{preset} that `first` is compared with"""
     times: bool = False
-    """also compare metrics in hours and seconds, which differ from call to call"""
+    """also compare metrics in hours and seconds, which differ whenever they are measured again"""
 
 
 class ShowCosts(Command):
@@ -203,4 +203,4 @@ class Benchmark(Stage):
     }
 
     repeats: PositiveInt = 7
-    """runs of each side, of which the median is taken; at most 3 of a start-up, one of the fit of K = 1000"""
+    """measurements of each side, whose median is taken; at most 3 for a start-up, one for the fit of K = 1000"""

@@ -13,16 +13,16 @@ from nfpi.stages.options.base import Command
 class ShowStatus(Command):
     """Print the progress of the runs in a folder of results.
 
-    Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with its
-    last line), diverged, damaged, outdated (made from other images than the present data set), or done (with its main
-    metric). Only files are read, so the command works while jobs of a cluster run.
+    Also print the hours of each run. A run is waiting, running (with epoch and time left), stopped, failed (with the
+    last line of its log), diverged, damaged, outdated (made from other images than the present data set), or done (with
+    its main metric). Jobs on a cluster are shown too, because the command only reads their files.
     """
 
     command = "status"
     work = "nfpi.stages.status:show_status"
 
     results: CliPositionalArg[Path] = Path("results")
-    """results/{preset}, or a folder of several"""
+    """results/{preset}, or the folder that contains the results of several presets"""
 
 
 class ShowLog(Command):
@@ -37,7 +37,7 @@ class ShowLog(Command):
     run: CliPositionalArg[Path]
     """folder of the run as printed by `nfpi status`, or with results/{preset} prepended"""
     results: Path = Path("results")
-    """folder where a run is searched for if its path has no folder of results"""
+    """folder in which the run is searched for, unless its path begins with results/{preset}"""
     lines: NonNegativeInt = 20
     """number of lines to begin with"""
     follow: bool = True
