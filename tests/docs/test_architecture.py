@@ -48,7 +48,7 @@ def test_imports_go_in_the_direction_that_is_stated():
 def test_imports_within_results_go_in_the_direction_that_is_stated():
     levels, found = read_levels("Within `results`: "), 0
     for where, package, module in list_imports():
-        parts = (Path(where).with_suffix("").parts + ("",))[1:]
+        parts = (*Path(where).with_suffix("").parts[1:], "")
         imported = module.split(".")[2:]
         if package != "results" or not module.startswith("nfpi.results.") or parts[0] == "__init__":
             continue

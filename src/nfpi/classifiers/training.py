@@ -185,8 +185,8 @@ def train_classifier(
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        ValueError: the model does not return (B, K) logits, has batch normalisation although `accumulate` > 1, or does not
-            support activation checkpointing.
+        ValueError: the model does not return (B, K) logits, has batch normalisation although `accumulate` > 1, or does
+            not support activation checkpointing.
         Interrupted: a signal asked to stop; the state is saved.
     """
     _check_accumulation(model, data.config)

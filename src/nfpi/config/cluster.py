@@ -137,7 +137,7 @@ def compute_job_resources(
     times = 1 if stage in RESUMED else min(attempt, 3)
     asked: dict[str, int | str | None] = {"mem_mb": times * resources.mem_mb, "runtime": times * resources.runtime}
     if resources.gpu:
-        # Jobs that share the GPUs of this machine are limited by `local_gpu`; a limit on `gpu` would also apply to a cluster.
+        # `local_gpu` limits the jobs at a time on this machine; a limit on `gpu` would also apply to a cluster.
         asked |= {"local_gpu": 1, "gpu": resources.gpu}
     if cluster:
         asked |= _compute_slurm_resources(stage, resources, cluster, times)

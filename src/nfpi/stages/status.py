@@ -78,7 +78,7 @@ def _describe_best(runs: list[Progress]) -> Iterator[str]:
 
 
 def _describe_seeds(done: list[Progress], diverged: int, name: str) -> str:
-    """Describe runs that differ only in the seed: the mean of a metric, and the folder, with `seed=*` if several ran."""
+    """Describe runs that differ only in the seed: the mean of a metric, and the folder (`seed=*` if several)."""
     run, entry = done[0].run, find_metric(name)
     where, folder, count = f"on {run.dataset}, chosen on the validation split", run.folder, ""
     several = len(done) + diverged > 1
