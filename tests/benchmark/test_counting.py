@@ -96,6 +96,7 @@ def test_numbers_that_fake_tensors_do_not_have_say_that_all_is_well():
         assert len((x > 0).nonzero()) == 0
         grid, mask = torch.ones(4, 5, 6), torch.ones(5, dtype=torch.bool)
         assert grid[:, mask].shape == (4, 0, 6)
+        assert grid[torch.tensor([0, 2, 3]), mask].shape == (0, 6)
         assert grid[:, mask, 0].shape == grid[:, (grid > 0)[0, :, :]].shape == (4, 0)
         with pytest.raises(NotImplementedError, match=r"no value is known for aten\.masked_select"):
             torch.masked_select(x, x > 0)

@@ -453,6 +453,11 @@ def test_a_fault_of_config_yaml_names_this_file(project, overrides):
         project.resolve(overrides, training={"epohcs": 3})
 
 
+def test_a_fault_that_the_preset_repairs_and_the_user_repeats_is_the_users(project):
+    with pytest.raises(ConfigError, match=r"^--config: seeds: "):
+        project.resolve({"seeds": []}, seeds=[], presets={"small": {"seeds": [1]}})
+
+
 def test_the_options_that_gave_a_fault_are_named(project):
     arguments = {"overrides": {"seeds": []}, "overrides_name": "--configfile mine.yaml"}
     config = project.write("config.yaml", {"preset": "small"})

@@ -77,6 +77,8 @@ def test_missing_fashion_mnist_is_refused(tmp_path):
         (_idx(np.zeros((3, 2), np.uint8)) + b"\0", r"expected 6 values for shape \(3, 2\), received 7"),
         (_idx(np.zeros((3, 2), np.uint8))[:10], "expected a header of 12 bytes, received 10"),
         (b"\0\0\x08\x04" + 4 * b"\0\1\0\0", "expected 18446744073709551616 values"),
+        (b"\0\0\x08\x04\0\0\0\0" + 3 * b"\xff\xff\xff\xff", "a shape that NumPy supports, received 4 dimensions"),
+        (b"\0\0\x08\x46" + 70 * b"\0\0\0\1" + b"\7", "a shape that NumPy supports, received 70 dimensions"),
     ],
 )
 def test_damaged_idx_files_are_refused(tmp_path, content, match):

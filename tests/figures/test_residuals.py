@@ -65,6 +65,11 @@ def test_a_tolerance_of_zero_is_below_the_axis():
     np.testing.assert_allclose(axes.get_ylim(), [0.05, 50])
 
 
+def test_an_axis_without_positive_residuals_has_limits():
+    (axes, _) = draw_residuals([(1, curve([np.inf, 1]))], **LIMITS | {"tolerance": 0.0}).axes
+    assert 0 < axes.get_ylim()[0] < axes.get_ylim()[1]
+
+
 def test_what_is_not_fitted_has_no_panel():
     (axes,) = draw_residuals([(1, curve([3, 0.01], [0, 0]))], **LIMITS).axes
     assert "μ" in axes.get_ylabel()

@@ -38,7 +38,7 @@ _NO_WORK = {
 }
 _UNREAD = {
     *(aten.copy_, aten.fill_, aten.zero_, aten._foreach_copy_, aten._foreach_zero_),
-    *(aten.bernoulli_, aten.normal_, aten.uniform_),
+    *(aten.bernoulli_, aten.exponential_, aten.normal_, aten.random_, aten.uniform_),
     *(aten.zeros_like, aten.ones_like, aten.full_like, aten.rand_like, aten.randn_like),
     *(aten.new_zeros, aten.new_ones, aten.new_full),
 }
@@ -155,7 +155,9 @@ class OperationCounter(TorchDispatchMode):
         if packet is aten.index:
             indices: list[Tensor | None] = []
             for index in args[1]:
-                indices += [index.new_empty(0, dtype=torch.int64)] * index.dim() if _is_mask(index) else [index]
+                # other index tensors become empty too, as all of them are broadcast together
+                nothing = None if index is None else index.new_empty(0, dtype=torch.int64)
+                indices += [nothing] * index.dim() if _is_mask(index) else [nothing]
             return func(tensor, indices)
         if packet is aten._unique2:
             return tensor.new_empty(1), torch.empty_like(tensor, dtype=torch.int64), tensor.new_empty(1).long()

@@ -116,10 +116,11 @@ def resolve(
         load_extensions(extensions)
         config, dropped = _validate(layers, extensions)
     except _Fault as fault:
-        places = {str(config_file): layers[:1], f"preset {file.stem}": layers[:-1]}
-        message = _drop_hint(str(fault))
-        found = (place for place, part in places.items() if _drop_hint(_find_fault(part)) == message)
-        raise ConfigError(f"{next(found, overrides_name)}: {fault}") from None
+        message, where = _drop_hint(str(fault)), overrides_name
+        if _drop_hint(_find_fault(layers[:-1])) == message:
+            is_of_config = _drop_hint(_find_fault(layers[:1])) == message
+            where = str(config_file) if is_of_config else f"preset {file.stem}"
+        raise ConfigError(f"{where}: {fault}") from None
     is_of_project = file.parent == presets.resolve()
     return Resolved(file.stem, choice.results, config, dropped, None if is_of_project else file)
 

@@ -143,7 +143,7 @@ def _compute_limits(values: list[pd.Series], ends: list[str], tolerance: float) 
     kept = [series.iloc[:1] if end == "diverged" else series for series, end in zip(values, ends, strict=True)]
     shown = np.array([*np.concatenate(kept), tolerance])
     shown = shown[np.isfinite(shown) & (shown > 0)]  # the tolerance may be 0
-    return 0.5 * shown.min(), 5 * shown.max()
+    return (0.5 * shown.min(), 5 * shown.max()) if shown.size else (0.1, 10.0)
 
 
 def _get_end_style(end: str) -> dict[str, Any]:

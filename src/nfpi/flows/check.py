@@ -112,7 +112,7 @@ def _check_jacobian(flow: ImageFlow, x: Tensor, tolerance: float) -> None:
             reason = " ".join(str(fault).split())
             raise FlowError(
                 f"{_format_name(flow)}: expected forward to be differentiable with respect to the images: {reason}"
-            ) from None
+            ) from fault
     jacobian = torch.stack([row.flatten(1) for row in rows], 1)
     expected = torch.linalg.slogdet(jacobian.double()).logabsdet
     found = found.detach().double()

@@ -108,17 +108,15 @@ class SeriesBounds:
         if self.largest is None or self._limit is None or (self.largest <= self._limit).all():  # False for NaN
             return False
         error = max(map(_estimate_error, self._couplings, self.largest.tolist(), self.held or ()))
-        self.largest.zero_()
-        is_changed = self.choose()
         severity = logging.WARNING if error > _WORTH_A_WARNING else logging.INFO
         logger.log(
             severity,
-            "step %d: weights exceeded bounds of the couplings' series, with errors up to %.1g in the last steps%s",
+            "step %d: weights exceeded bounds of the couplings' series, with errors up to %.1g in the last steps",
             step,
             error,
-            "; new bounds are chosen" if is_changed else "",
         )
-        return is_changed
+        self.largest.zero_()
+        return self.choose()
 
     def release(self) -> None:
         """Let every coupling compute its own bound again."""

@@ -22,12 +22,15 @@ def to_array(values: Any, what: str) -> np.ndarray:
     Raises:
         ValueError: they do not form an array, e.g. lists of different lengths.
     """
+    is_tensor = isinstance(values, torch.Tensor)
+    # RuntimeError: e.g. a list of tensors that require gradients, but for a tensor also exhausted memory
+    faults = (TypeError, ValueError, NotImplementedError if is_tensor else RuntimeError)
     try:
-        if isinstance(values, torch.Tensor):
+        if is_tensor:
             values = values.detach().cpu()
             return np.asarray((values.float() if values.dtype == torch.bfloat16 else values).numpy(force=True))
         return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except faults as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{what}: expected an array, received {type(values).__name__} ({reason})") from None
 

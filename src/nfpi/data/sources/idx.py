@@ -18,6 +18,9 @@ SPLIT_FILES: dict[Split, tuple[str, str]] = {
 }
 """File names of images and labels of each split, without the ending .gz."""
 
+_MOST_DIMENSIONS = 32
+"""Number of dimensions that every version of NumPy supports."""
+
 
 def find_idx(folder: Path, name: str) -> Path:
     """Find a file, plain or gzip, in a folder or in its subfolder FashionMNIST/raw, where torchvision stores it.
@@ -70,6 +73,8 @@ def read_idx(file: Path) -> np.ndarray:
     try:
         return values.reshape(shape)
     except ValueError:
+        if len(shape) > _MOST_DIMENSIONS or math.prod(shape) == len(values):
+            raise DataError(f"{file}: expected a shape that NumPy supports, received {len(shape)} dimensions") from None
         raise DataError(
             f"{file}: expected {math.prod(shape)} values for shape {shape}, received {len(values)}"
         ) from None
