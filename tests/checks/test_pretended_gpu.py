@@ -46,7 +46,7 @@ def test_the_card_is_named_with_its_memory_and_the_build(on_h100):
 
 def test_the_memory_of_a_step_is_compared_with_the_cards(on_h100, monkeypatch):
     line = only(check_memory(on_h100()))
-    assert (line.verdict, line.text.endswith("8.0 of 80.0 GiB at most")) == ("ok", True)
+    assert (line.verdict, line.text.endswith("peak memory 8.0 of 80.0 GiB")) == ("ok", True)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 79 * GIB)
     line = only(check_memory(on_h100()))
     assert (line.verdict, line.text.endswith("nearly full; set training.batch_size below 8")) == ("slow", True)
@@ -96,7 +96,7 @@ def test_classifiers_have_their_whole_batch(on_h100):
     lines = [line for line in check_classifiers(on_h100()) if line.text.startswith("resnet18")]
     assert [line.verdict for line in lines] == ["ok"]
     assert "8×8 pixels in 32-true, batch 100: " in lines[0].text
-    assert lines[0].text.endswith("8.0 GiB at most")
+    assert lines[0].text.endswith("peak memory 8.0 GiB")
 
 
 def test_float32_where_bfloat16_is_there_is_slow(on_h100, monkeypatch):

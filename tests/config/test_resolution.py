@@ -89,7 +89,9 @@ def test_a_training_is_that_of_all_then_of_the_backbone_then_of_the_data_set(pro
 def test_a_folder_may_name_the_home_and_variables(project, monkeypatch):
     monkeypatch.setenv("NFPI_TEST_SCRATCH", "/scratch/me")
     monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("NFPI_TEST_PRICE", "/data/5$each")
     datasets = {
+        "fourth": {"folder": "$NFPI_TEST_PRICE"},
         "digits": {"folder": "$NFPI_TEST_SCRATCH/digits"},
         "other": {"folder": "~/${NFPI_TEST_SCRATCH}"},
         "third": {"folder": "plain"},
@@ -98,6 +100,7 @@ def test_a_folder_may_name_the_home_and_variables(project, monkeypatch):
     assert config.datasets["digits"].folder == Path("/scratch/me/digits")
     assert config.datasets["other"].folder == Path("/home/me//scratch/me")
     assert config.datasets["third"].folder == Path("plain")
+    assert config.datasets["fourth"].folder == Path("/data/5$each")
 
 
 # ---- the runs of experiments ---------------------------------------------------------------------------------
@@ -323,6 +326,18 @@ FAULTS = {
         {"datasets": {"digits": {"folder": "/a/${NFPI_TEST_NOT_SET}"}}},
         "datasets.digits.folder: environment variable ${NFPI_TEST_NOT_SET} is not set",
     ),
+    "variable with a default, as in a shell": (
+        {"datasets": {"digits": {"folder": "${HOME-}/x"}}},
+        "datasets.digits.folder: environment variable ${HOME-} is not set",
+    ),
+    "home of an unknown user": (
+        {"datasets": {"digits": {"folder": "~nfpi-test-nobody/x"}}},
+        "datasets.digits.folder: expected a path in a known home folder, received ~nfpi-test-nobody/x",
+    ),
+    "name with a space": (
+        {"priors": {"a b": {"method": "fixed_point"}}},
+        "priors: expected a name of letters, digits and . _ + - that begins with a letter or digit, received 'a b'",
+    ),
     "variable that is empty": (
         {"cluster": {"account": "$NFPI_TEST_EMPTY@v100"}},
         "cluster.account: environment variable $NFPI_TEST_EMPTY is empty",
@@ -393,7 +408,7 @@ FAULTS = {
         "resources.train_flow.runtime: expected at most 60 minutes, the limit of the cluster's jobs, received 61",
     ),
     "weight in the settings of a prior": ({"priors": {"fpi": {"weight": 3}}}, "unknown key 'priors.fpi.weight'"),
-    "name that is no name": ({"datasets": {"a/b": {}}}, "'datasets.a/b'"),
+    "name that is no name": ({"datasets": {"a/b": {}}}, "datasets: expected a name of letters"),
     "override of a stage that has none": (
         {"datasets": {"digits": {"overrides": {"classifier": {}}}}},
         "unknown key 'datasets.digits.overrides.classifier' (did you mean 'classifiers'?)",

@@ -47,6 +47,12 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path, caplog):
     ]
 
 
+def test_classes_with_one_folder_name_are_refused(tmp_path):
+    save(tmp_path / "a-b/1.png", 4, 6)
+    with pytest.raises(DataError, match="expected classes with distinct folder names"):
+        find_labelled_images(tmp_path, ["a-b", "a:b"])
+
+
 def test_a_broken_link_named_as_an_image_is_refused(tmp_path):
     save(tmp_path / "a/1.png", 4, 6)
     (tmp_path / "a/2.png").symlink_to("nowhere.png")

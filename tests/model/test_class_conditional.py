@@ -147,7 +147,7 @@ def test_evaluation_says_how_well_it_does(fitted, images):
 def test_densities_that_are_not_finite_are_no_result(fitted, images):
     prior = type(fitted.prior)(fitted.prior.mean.clone(), fitted.prior.variance)
     prior.mean[1, 0] = math.nan
-    with pytest.raises(FloatingPointError, match="of image 0"):
+    with pytest.raises(FloatingPointError, match="for image 0"):
         ClassConditionalFlow(fitted.flow, prior, fitted.config).predict(images.images)
 
 

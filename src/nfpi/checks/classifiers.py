@@ -115,7 +115,7 @@ def _time_steps(
     )
     if subject.on_gpu:
         used = torch.cuda.max_memory_reserved() / 2**30
-        text += f", {used:.1f} GiB at most"
+        text += f", peak memory {used:.1f} GiB"
     elif batch < config.batch_size:
         text += f"; memory and time at the whole batch of {config.batch_size} are measured only on a GPU"
     return Line("classifier", "ok", text + note), seconds

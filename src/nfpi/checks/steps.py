@@ -66,14 +66,14 @@ def check_memory(subject: Subject) -> Iterator[Line]:
 def _judge_memory(workload: Workload, text: str) -> Line:
     used = torch.cuda.max_memory_reserved() / 2**30
     card = torch.cuda.get_device_properties(0).total_memory / 2**30
-    text = f"{text}; {used:.1f} of {card:.1f} GiB at most"
+    text = f"{text}; peak memory {used:.1f} of {card:.1f} GiB"
     if used < _FULL_MEMORY * card:
         return Line("step", "ok", text)
     return Line("step", "slow", f"{text}: nearly full; set training.batch_size below {workload.training.batch_size}")
 
 
 def check_speed(subject: Subject) -> Iterator[Line]:
-    """Time steps of each workload in each precision of trainings; those of the main workload in both memory formats.
+    """Time the steps of each workload in each training precision, those of the main workload in both memory formats.
 
     On a CPU, only float32 and the precision of the workload are timed.
     """

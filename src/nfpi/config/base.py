@@ -104,14 +104,11 @@ def _expand_variables(text: Any) -> Any:
     """Expand environment variables; raises ValueError if a variable is unset or empty."""
     if not isinstance(text, str):
         return text
-    for name in re.findall(r"\$(?:\{(\w+)\}|(\w+))", text):
-        if os.environ.get(variable := "".join(name)) == "":
-            raise ValueError(f"environment variable ${variable} is empty")
-    expanded = os.path.expandvars(text)
-    missing = re.search(r"\$\{?\w+\}?", expanded)
-    if missing:
-        raise ValueError(f"environment variable {missing[0]} is not set")
-    return expanded
+    for reference in re.findall(r"\$(?:\{[^}]*\}|\w+)", text):
+        value = os.environ.get(reference.strip("${}"))
+        if not value:
+            raise ValueError(f"environment variable {reference} is {'not set' if value is None else 'empty'}")
+    return os.path.expandvars(text)
 
 
 class TextOfFile(str):
@@ -136,12 +133,20 @@ class TextOfFile(str):
         return marked
 
 
+def expand_home(path: str) -> Path:
+    """Expand `~` and `~user`; raises ConfigError if the home folder is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"expected a path in a known home folder, received {path}") from None
+
+
 def _expand_path(path: Any) -> Any:
     """Expand environment variables and `~`."""
     expanded = _expand_variables(path)
     if not isinstance(expanded, str):
         return expanded
-    local = Path(expanded).expanduser()
+    local = expand_home(expanded)
     return path.folder / local if isinstance(path, TextOfFile) else local
 
 
@@ -153,7 +158,7 @@ ExpandedText = Annotated[str, BeforeValidator(_expand_variables)]
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)`, the known names if none is similar, or an empty string if there are none."""
+    """Return ` (did you mean 'x'?)`, or all known names if none is similar; an empty string if no names are known."""
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if nearest:
@@ -175,6 +180,12 @@ def explain(error: ValidationError) -> str:
         return f"unknown key '{key}'{context['hint']}"
     if last == "[key]":
         *parents, key = parents
+        if fault["type"] == "string_pattern_mismatch":
+            where = ".".join(parents)
+            return (
+                f"{where}: expected a name of letters, digits and . _ + - that begins with a letter or digit, "
+                f"received {key!r}"
+            )
         known = re.findall(r"'([^']+)'", context.get("expected", ""))
         return f"unknown key '{'.'.join((*parents, key))}'{suggest(key, known)}"
     where = ".".join(filter(None, (*parents, last)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nfpi.config.base import ALL_INHERITED, NAME, ConfigError, TextOfFile, suggest
+from nfpi.config.base import ALL_INHERITED, NAME, ConfigError, TextOfFile, expand_home, suggest
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
 from nfpi.config.registry import BlockRegistry
@@ -104,7 +104,7 @@ def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
     where = "preset" if extended_by is None else f"{extended_by}: extends"
     if "/" not in preset and not preset.endswith((".yaml", ".yml")):
         raise ConfigError(f"{where}: unknown preset '{preset}'{suggest(preset, known)}")
-    path = Path(preset).expanduser()
+    path = expand_home(preset)
     path = (path if extended_by is None else extended_by.parent / path).resolve()
     if not path.is_file():
         raise ConfigError(f"{where}: expected a file with settings, received {path}, which does not exist")

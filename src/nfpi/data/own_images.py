@@ -47,11 +47,13 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
 
     Raises:
         DataError: the folder is missing or has no subfolders; or a subfolder has no images, is not named after a class,
-            or is a broken link.
+            or is a broken link; or folder names of classes are not unique.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder, found none")
     index_of = {name: index for index, name in enumerate(make_folder_names(classes))}
+    if len(index_of) < len(classes):
+        raise DataError(f"{folder}: expected classes with distinct folder names, received {list(classes)}")
     files: list[list[Path]] = [[] for _ in classes]
     unread: list[str] = []
     for name in list_classes(folder):
@@ -68,7 +70,7 @@ def find_labelled_images(folder: Path, classes: Sequence[str]) -> list[list[Path
 
 
 def strip_suffixes(paths: Sequence[Path]) -> list[str]:
-    """Return the names of files in one folder, without suffixes if they are unique without."""
+    """Return the names of files in one folder: without suffixes, unless two names would then be equal."""
     stems = [path.stem for path in paths]
     return stems if len(set(stems)) == len(stems) else [path.name for path in paths]
 

@@ -77,7 +77,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | bytear
     A reader of `path` finds the old file or the new one, never a partial one; after an error the old one remains.
 
     Raises:
-        OSError: the folder or the file cannot be written; the error names the file.
+        OSError: the folder or the file cannot be written; the error names the folder or the file.
     """
     path, waiting = Path(path), _waiting.get()
     content = content.encode() if isinstance(content, str) else content
@@ -98,7 +98,7 @@ def write_keeping_previous(path: Path, content: bytes | bytearray, previous: Pat
     The files are renamed immediately, even in a block of :func:`written_together`.
 
     Raises:
-        OSError: the folder or the file cannot be written; the error names the file.
+        OSError: the folder or the file cannot be written; the error names the folder or the file.
     """
     with _written_beside(path, content) as beside:
         if path.exists():

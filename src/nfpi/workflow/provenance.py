@@ -51,7 +51,7 @@ def check_provenance(plan: Plan) -> str | None:
         return f"{fault}: changed settings are not noticed; {error}"
     changes = ", ".join(_list_changes(before.to_json()["settings"], now.to_json()["settings"]))
     if not changes:
-        return f"{fault}: changed settings are not noticed until `{touch}` was run once with unchanged settings"
+        return f"{fault}: changed settings are not noticed until `{touch}` has been run once with unchanged settings"
     listed = changes if len(changes) <= _LONGEST_LIST else f"{changes[:_LONGEST_LIST]}…"
     raise ConfigError(
         f"{fault}, so that Snakemake cannot tell which files depend on the changed settings ({listed}): set them back, "
@@ -60,7 +60,7 @@ def check_provenance(plan: Plan) -> str | None:
 
 
 def note_provenance(plan: Plan, remembered: bool) -> None:
-    """Record that Snakemake knows the settings of results, because they are new or this call makes it remember them.
+    """Record that Snakemake knows the settings of results: they are new, or this call makes it remember their settings.
 
     Args:
         plan: settings and paths of the call.

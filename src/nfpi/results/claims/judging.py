@@ -143,7 +143,7 @@ def _make_row(
         "second_diverged": len(second.diverged),
         "paper_difference": first.paper - second.paper if paper is None else paper,
         "verdict": verdict,
-        # None if only diverged runs make the comparison inconclusive, which more seeds may not change
+        # None if only diverged runs make the comparison inconclusive, which more seeds would not necessarily change
         "seeds_needed": (
             _compute_seeds_needed(comparison, result, num_tests, ratio) if verdict_of_values == "inconclusive" else None
         ),
@@ -175,12 +175,15 @@ def _test_difference(first: Side, second: Side, comparison: ClaimComparison, evi
         return paired_t(first.values, second.values, split_ratio=_find_split_ratio(first, second))
     if comparison.metric == DIVERGENCE:
         diverged = [np.array([side.values[seed] > 0 for seed in seeds]) for side in (first, second)]
-        return replace(mcnemar(*diverged), seeds=len(seeds))
+        result = replace(mcnemar(*diverged), seeds=len(seeds))
+        # the approximate interval of a single pair is too narrow to judge by
+        return result if len(seeds) > 1 else replace(result, low=math.nan, high=math.nan, p_value=math.nan)
     if test == "mcnemar":
         correct_first, correct_second, _ = _read_correct_images(first, second, comparison.metric, seeds[0], evidence)
         return mcnemar(correct_first, correct_second)
     correct = [_read_correct_images(first, second, comparison.metric, seed, evidence) for seed in seeds]
-    same_images = all(np.array_equal(labels, correct[0][2]) for _, _, labels in correct)
+    is_same_order = all(np.array_equal(labels, correct[0][2]) for _, _, labels in correct)
+    same_images = is_same_order and _find_split_ratio(first, second) == 0  # else, each seed draws its own test images
     return bootstrap([a for a, _, _ in correct], [b for _, b, _ in correct], same_images=same_images)
 
 
