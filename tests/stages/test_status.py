@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -333,23 +334,32 @@ def test_of_a_run_of_several_presets_the_newest_log_is_shown(root, capsys, monke
     assert "of other" in capsys.readouterr().out
 
 
-def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
-    path = log(root, "one\n")
+def follow_log(root: Path, change: Callable[[], object]) -> None:
+    """Call `nfpi log` while the run is at work, which makes the change after a second and ends a second later."""
+    begun = threading.Event()
 
     def work() -> None:
         with locked(root / RUN / ".model.lock", "train"):
             begun.set()
             time.sleep(1)
-            with path.open("a") as file:
-                file.write("two\n")
+            change()
             time.sleep(1)
 
-    begun = threading.Event()
     worker = threading.Thread(target=work)
     worker.start()
     begun.wait()
     assert call("log", root / RUN) == 0
     worker.join()
+
+
+def test_log_goes_on_while_the_run_is_at_work(root, capsys) -> None:
+    path = log(root, "one\n")
+
+    def append() -> None:
+        with path.open("a") as file:
+            file.write("two\n")
+
+    follow_log(root, append)
     assert capsys.readouterr().out.endswith("one\ntwo\n")
 
 
@@ -357,20 +367,11 @@ def test_log_shows_the_whole_log_of_another_attempt(root, capsys) -> None:
     """On file systems without hard links, the log of the earlier attempt is lost."""
     path = log(root, "a longer first attempt\n")
 
-    def work() -> None:
-        with locked(root / RUN / ".model.lock", "train"):
-            begun.set()
-            time.sleep(1)
-            path.unlink()
-            path.write_text("second\n")
-            time.sleep(1)
+    def replace_file() -> None:
+        path.unlink()
+        path.write_text("second\n")
 
-    begun = threading.Event()
-    worker = threading.Thread(target=work)
-    worker.start()
-    begun.wait()
-    assert call("log", root / RUN) == 0
-    worker.join()
+    follow_log(root, replace_file)
     assert capsys.readouterr().out.endswith("attempt\nsecond\n")
 
 
