@@ -52,10 +52,10 @@ def test_all_tensors_are_on_one_device(found, scenario):
 
 
 STEPS = {
-    "train_flow 32-true": (760, 20e6, 0.47e6),
-    "train_flow bf16-mixed": (810, 20e6, 0.47e6),
-    "train_flow paper": (7400, 355e9, 18.5e9),
-    "resnet18": (210, 1.1e9, 40e6),
+    "train_flow 32-true": (760, 19.4e6, 0.47e6),
+    "train_flow bf16-mixed": (810, 19.4e6, 0.47e6),
+    "train_flow paper": (7400, 342e9, 18.5e9),
+    "resnet18": (210, 1.09e9, 40e6),
     "swin": (360, 41e6, 3.5e6),
     "eva02": (520, 6.8e6, 0.41e6),
 }
