@@ -130,7 +130,10 @@ onstart:
     except (LockedError, ConfigError) as error:
         raise WorkflowError(str(error)) from None
     note_preset_file(plan)
-    note_provenance(plan, remembered=workflow.touch and workflow.dag_settings.forceall)
+    note_provenance(
+        plan,
+        remembered=workflow.touch and workflow.dag_settings.forceall and list_requested_targets(workflow) <= {"all"},
+    )
     record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)
     log_in_utf_8(logger)

@@ -1,4 +1,4 @@
-"""The functions, classes and modules that docs/ names exist."""
+"""The functions, classes and modules that the documentation names exist."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAME = re.compile(r"`(?:nfpi\.)?([a-z_]+(?:\.\w+)+)`")
 QUALIFIED = re.compile(r"`nfpi\.([\w.]+)[`(]")
 
@@ -16,7 +17,7 @@ QUALIFIED = re.compile(r"`nfpi\.([\w.]+)[`(]")
 def list_names() -> list[tuple[str, str]]:
     """Return the file and the name, relative to the package, of each name; equations.md leaves out `nfpi.`."""
     found = set()
-    for path in sorted(DOCS.glob("*.md")):
+    for path in FILES:
         pattern = NAME if path.name == "equations.md" else QUALIFIED
         found |= {(path.name, name) for name in pattern.findall(path.read_text(encoding="utf-8"))}
     return sorted(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -37,6 +39,17 @@ from nfpi.runtime.faults import describe_fault
 )
 def test_faults_of_other_machines_are_described_in_one_line(error, stage, line):
     assert describe_fault(error, stage) == line
+
+
+def test_exhausted_memory_of_a_cpu_is_described_without_torchs_assertion():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(10**14)
+    line = describe_fault(raised.value, "evaluate")
+    assert re.fullmatch(
+        r"out of memory \(\w+: can't allocate memory: you tried to allocate 400000000000000 bytes\): "
+        r"try a smaller --evaluation.batch-size or a machine with more",
+        line,
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflow.conftest import STUBS as WORKFLOW_STUBS
-from workflow.conftest import Project, clone_project
+from workflow.conftest import Project, clone_project, write_command, write_stub
 
 STUBS = Path(__file__).parent / "stubs"
 TINY_FLOWS = {"mef": {"num_flows": [1, 1], "num_blocks": [1, 1], "hidden_channels": [16, 16]}}
@@ -150,11 +149,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
 def make_login_node(folder: Path, *, stub: bool) -> Submitting:
     """Clone the project with the real stages, or with the stub, which makes empty files."""
     clone_project(folder)
-    command = folder / "commands/nfpi"
-    command.parent.mkdir()
-    source = (WORKFLOW_STUBS if stub else STUBS) / "nfpi"
-    command.write_text(f"#!{sys.executable}\n{source.read_text()}")
-    command.chmod(0o755)
+    commands = folder / "commands"
+    commands.mkdir()
+    if stub:
+        write_stub(commands)
+    else:
+        write_command(commands / "nfpi", (STUBS / "nfpi").read_text())
     return Submitting(folder.resolve())
 
 

@@ -328,7 +328,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(made, tmp_path, stage):
     status, text = in_a_process(act)
     assert status == 1
     line = text.strip().splitlines()[-1]
-    assert re.search(rf"^nfpi: error: {tmp_path}/\S+: the file is larger than the limit allows: raise it", line)
+    assert re.search(
+        rf"^nfpi: error: {tmp_path}/\S+: the file is larger than the limit allows: raise it \(ulimit -f\)$", line
+    )
     assert "Traceback" not in text
     assert not output.exists() or list(output.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] in ([], ["output"])

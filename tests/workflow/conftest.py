@@ -20,7 +20,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from nfpi.config import resolve
+from nfpi.config import FIGURES, resolve
+from nfpi.stages.options import STAGES
 from nfpi.workflow import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -46,14 +47,12 @@ class Project:
             tools.mkdir()
             for tool in ("bash", "sh", "which"):
                 (tools / tool).symlink_to(str(shutil.which(tool)))
-            self.add_command("nfpi", (STUBS / "nfpi").read_text())
+            write_stub(tools)
         return tools
 
     def add_command(self, name: str, script: str) -> None:
         """Add a Python script to the commands."""
-        command = self.tools / name
-        command.write_text(f"#!{sys.executable}\n{script}")
-        command.chmod(0o755)
+        write_command(self.tools / name, script)
 
     def use_real_stages(self) -> None:
         """Replace the stub by the real stages."""
@@ -134,6 +133,25 @@ class Project:
         """Copy the project with the dates of its files and Snakemake's records of them."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
+
+
+def write_command(path: Path, script: str) -> None:
+    """Write a command that runs a Python script."""
+    path.write_text(f"#!{sys.executable}\n{script}")
+    path.chmod(0o755)
+
+
+def write_stub(folder: Path) -> None:
+    """Write the stub of nfpi, and beside it the outputs of each stage below its folder, with options in braces."""
+    outputs = {stage.command: list(stage.get_output_files().values()) for stage in STAGES}
+    for name in FIGURES:
+        figure = FIGURES[name].settings
+        outputs[f"figure {name}"] = [
+            *(f"{picture}.{suffix}" for picture in figure.picture_names(name) for suffix in ("png", "pdf")),
+            *([f"{name}.csv"] if figure.has_table else []),
+        ]
+    (folder / "outputs.json").write_text(json.dumps(outputs))
+    write_command(folder / "nfpi", (STUBS / "nfpi").read_text())
 
 
 def parse_job(stage: str, *arguments: str) -> Job:

@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-from nfpi.config import Config
+import pytest
+
+from nfpi.config import Config, ConfigError
 from nfpi.results.recorded.settings import StoredSettings, write_settings
 from nfpi.runs import Layout
 from nfpi.workflow.provenance import check_provenance, note_provenance
@@ -36,8 +38,9 @@ def test_changed_settings_of_moved_results_are_refused_until_snakemake_remembers
 
     fresh_project.write("renamed.yaml", {"extends": "demo"})
     before = fresh_project.read_calls()
-    touch = ("table4", "figure1", "--touch", "--forceall")  # figure1 is not made yet
-    fresh_project.run_snakemake(*touch, *renamed)
+    fresh_project.run_snakemake("table4", "--touch", "--forceall", *renamed)  # a part of the files
+    assert UNKNOWN in fresh_project.run_snakemake("table4", "--dry-run", *renamed).stdout
+    fresh_project.run_snakemake("all", "--touch", "--forceall", *renamed)  # most files are not made yet
     assert fresh_project.read_calls() == before  # runs nothing
     fresh_project.write("renamed.yaml", {"extends": "demo", **CHANGED})
     known = fresh_project.run_snakemake("table4", "--dry-run", *renamed)
@@ -58,6 +61,21 @@ def test_settings_on_which_no_file_depends_may_change(fresh_project):
     assert UNKNOWN in fresh_project.run_snakemake("table4", "--dry-run", overlay=changes).stdout
 
 
+def test_a_prior_may_be_named_as_a_setting_that_no_result_depends_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = Path("results/mine")
+    plans = [
+        SimpleNamespace(layout=Layout(root), preset="mine", config=Config(priors={"keep": {"alpha": alpha}}))
+        for alpha in (3, 4)
+    ]
+    write_settings(root, StoredSettings.of("mine", plans[0].config))
+    note_provenance(plans[0], remembered=False)
+    shutil.rmtree(".snakemake")
+    assert UNKNOWN in check_provenance(plans[0])
+    with pytest.raises(ConfigError, match=r"priors\.keep\.alpha"):
+        check_provenance(plans[1])
+
+
 def test_a_copy_and_its_original_are_told_apart(fresh_project):
     results = fresh_project.folder / "results"
     fresh_project.write("copied.yaml", {"extends": "demo"})
@@ -65,7 +83,7 @@ def test_a_copy_and_its_original_are_told_apart(fresh_project):
     shutil.copytree(results / "demo", results / "copied")
     copied = ("--config", "preset=copied.yaml")
     assert f"results/copied: {UNKNOWN}" in fresh_project.run_snakemake("table4", "--dry-run", *copied).stdout
-    fresh_project.run_snakemake("table4", "--touch", "--forceall", *copied)
+    fresh_project.run_snakemake("--touch", "--forceall", *copied)
     for call in ((), copied):
         assert UNKNOWN not in fresh_project.run_snakemake("table4", *call).stdout
 

@@ -39,7 +39,7 @@ def compose_page(projection: Projection, preset: str, output: Path) -> str:
     """Return the page as Markdown: the command that writes it to `output`, the tables, and how they were computed."""
     return "\n".join(
         [
-            *_compose_introduction(preset, output),
+            *_compose_introduction(projection, preset, output),
             *_compose_hours(projection),
             *_compose_steps(projection),
             *_compose_assumptions(),
@@ -47,15 +47,15 @@ def compose_page(projection: Projection, preset: str, output: Path) -> str:
     )
 
 
-def _compose_introduction(preset: str, output: Path) -> list[str]:
+def _compose_introduction(projection: Projection, preset: str, output: Path) -> list[str]:
+    count = len(projection.config.seeds)
+    seeds = "one seed" if count == 1 else f"{count} seeds"
     return [
         "# Performance on GPUs",
         "",
         "**Nothing on this page was run on a GPU.**",
-        f"The hours and the memory that preset `{preset}` needs with one seed are computed from counted operations.",
-        "Times measured on CPUs are in [Measurements](measurements.md).",
-        "",
-        "This command writes the page (about three minutes on one core for preset `paper`):",
+        f"The hours and memory of preset `{preset}` ({seeds}) are computed from counted operations by this command, "
+        "which takes minutes:",
         "",
         "<!-- not run: minutes -->",
         "```bash",
@@ -66,8 +66,8 @@ def _compose_introduction(preset: str, output: Path) -> list[str]:
 
 
 _DECODING = (
-    "`train_classifier: autoencoder` is the decoding of stored latents for the training of classifiers. On an A100 or "
-    "H100 it runs in bfloat16, and so takes less time than listed."
+    "`train_classifier: autoencoder` decodes stored latents for the training of classifiers; on A100 and H100 it runs "
+    "in bfloat16, and so takes less time than listed."
 )
 
 
@@ -95,11 +95,10 @@ def _compose_hours(projection: Projection) -> list[str]:
     return [
         "## Hours by stage",
         "",
-        "The table has the hours on one GPU for all tables of the preset.",
-        "A run that several tables share is counted once.",
+        "The hours are those of all tables on one GPU; a run that several tables share is counted once.",
         "Training steps are in the precision of the column, everything else is in float32.",
-        "The setting `precision: auto` selects bf16-mixed on an A100 or H100, and 32-true on a V100.",
-        "The time to read and augment images, to fit priors (seconds) and to draw figures is not counted.",
+        "`precision: auto` selects bf16-mixed on A100 and H100, and 32-true on V100.",
+        "Reading and augmenting images, fitting priors (seconds) and drawing figures are not counted.",
         *([_DECODING] if any(stage.endswith(": autoencoder") and "train" in stage for stage in stages) else []),
         "",
         *_format_table(head, rows),
@@ -139,16 +138,11 @@ def _compose_steps(projection: Projection) -> list[str]:
     return [
         "## A training step",
         "",
-        "The times are those of a step in eager mode, without compilation.",
-        "The memory is that of the tensors that autograd keeps for the backward pass, of weights, gradients and "
-        "averaged weights, and of the optimizer's moments.",
-        f"A step fits on a card if it needs at most {100 * MEMORY_FRACTION:.0f} % of the card's memory; the rest is "
-        "for temporary results, CUDA's context and fragmentation.",
-        "If a step does not fit, the cell has the card in brackets, with the batch size (for a flow) or the setting "
-        "`accumulate` (for a classifier) that fits.",
-        "The memory is that of a whole batch with all its activations, even if the preset sets `accumulate` "
-        "or `checkpoint_activations`.",
-        "If several steps have the same numbers, only the first is listed.",
+        "The memory is that of weights, averaged weights, gradients, the optimizer's moments and all activations of a "
+        "batch, even if the preset sets `accumulate` or `checkpoint_activations`.",
+        f"If a step needs more than {100 * MEMORY_FRACTION:.0f} % of a card's memory, brackets name the card and the "
+        "batch size (flow) or `accumulate` (classifier) that fits.",
+        "Of steps with the same numbers, only the first is listed.",
         "",
         *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
     ]
@@ -176,29 +170,28 @@ def _describe_fit(step: Step, card: Card, work: Work) -> str:
 
 def _compose_assumptions() -> list[str]:
     arithmetics = (*(PRECISIONS[name] for name in COUNTED_PRECISIONS), "float64")
-    head = ["card", "memory (GiB)", "bandwidth (TB/s)", *arithmetics, "launch (µs)"]
+    head = ["card", "bandwidth (TB/s)", *arithmetics, "launch (µs)"]
     rows = []
     for card in CARDS:
         peaks = [f"{card.peaks[name] / 1e12:g}" if name in card.peaks else "" for name in arithmetics]
-        rows.append([card.name, f"{card.memory:g}", f"{card.bandwidth / 1e12:g}", *peaks, f"{1e6 * card.launch:g}"])
+        rows.append([card.name, f"{card.bandwidth / 1e12:g}", *peaks, f"{1e6 * card.launch:g}"])
     return [
         "## How it was computed",
         "",
-        "Each kind of batch runs once on fake tensors (shapes without values), to count the operations that a GPU "
-        "would run, their FLOPs, and the bytes that they read and write.",
-        "The time of an operation is the larger of FLOPs / rate and bytes / bandwidth.",
-        "The time of a batch is the sum over its operations, or the time that the host needs to launch them if that "
-        "is longer.",
-        f"We assume that operations reach {100 * PEAK_FRACTION:.0f} % of the peak rate in float32 and float64, "
-        f"{100 * TENSOR_CORE_FRACTION:.0f} % of it in bfloat16, and {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth; "
-        "the launch times are assumed too.",
+        "Each kind of batch runs once on fake tensors (shapes without values), to count its operations, their "
+        "FLOPs, and the bytes that they read and write.",
+        "An operation takes FLOPs / rate or bytes / bandwidth, whichever is longer; a batch takes the sum over its "
+        "operations, or the time to launch them if that is longer.",
+        f"We assume {100 * PEAK_FRACTION:.0f} % of the peak rate in float32 and float64, "
+        f"{100 * TENSOR_CORE_FRACTION:.0f} % of it in bfloat16, {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth, and "
+        "the launch times below.",
         "The power series e^S of the couplings have as many terms as suffice for |S_ij| up to 0.2; for |S_ij| up to "
         "0.4, a step takes about a third longer.",
-        "Compilation, caches and the inefficiency of small kernels are not taken into account, so real hours may "
-        "differ by a factor of two.",
+        "Compilation, caches and the inefficiency of small kernels are ignored, so real hours may differ by a factor "
+        "of two.",
         "",
-        "Peak rates (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules; "
-        "the last column is the time to launch one operation:",
+        "Peak rates (TFLOP/s, without sparsity) and bandwidths are those of the vendor's data sheets for SXM modules; "
+        "launch is the time to launch one operation:",
         "",
         *_format_table(head, rows),
     ]

@@ -106,11 +106,12 @@ def check_loader(subject: Subject) -> Iterator[Line]:
 def measure_reading_rate(subject: Subject, workers: int) -> float:
     """Measure the images per second that are read and augmented, on the CPU, without training steps.
 
-    Batches that the workers prefetched before the timing starts are not counted.
+    As many batches are read before the timing starts as the workers keep ready, so that their prefetching changes no
+    rate.
     """
     workload = subject.main
     batch, ahead = subject.limit_batch_size(workload.training.batch_size), 1 + _BATCHES_AHEAD * workers
-    together = max(1, workers)  # all workers are busy until the end if each makes the same number of batches
+    together = max(1, workers)  # a multiple of the workers, so that all are busy until the last batches
     timed = together * max(2, -(-_BATCHES // together))
     update = {"batch_size": batch, "workers": workers}
     config = workload.training.model_copy(update=update)

@@ -2,7 +2,7 @@
 
 `config.yaml` lists the paper's settings, and presets override some of them; :func:`resolve` combines both into a
 :class:`Config`. The same settings classes are used by the config, the command line and the numerical code;
-`FixedPointConfig` and `GradientDescentConfig` add λ to the settings of their method. Nothing heavy is imported here,
+classes such as `FixedPointConfig` add λ to the settings of their method. Nothing heavy is imported here,
 since the command line and the Snakefile import this package on every call.
 """
 

@@ -127,9 +127,9 @@ class AccuracyFigure(FigureSettings):
 
     title = "accuracy against λ"
     caption = (
-        "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; λ = 0, left of the break, "
-        "keeps the initial Gaussians. Bars: one standard deviation over seeds, where there are several. A filled cross "
-        "marks a λ at which all seeds diverged, an open one a λ at which some did."
+        "NF-Acc and CNN-Acc (%) of the test split against the weight λ of the repulsion; at λ = 0, left of the break,"
+        " the Gaussians are not fitted by the iteration. Bars: one standard deviation over seeds, where there are "
+        "several. A filled cross marks a λ at which all seeds diverged, an open one a λ at which some did."
     )
     is_quick = True
 
@@ -149,12 +149,13 @@ class EmbeddingFigure(FigureSettings):
 
     title = "figure 1"
     caption = (
-        "(a) t-SNE of training images (dimensionless axes), (b) samples of Gaussians with the mean and the variances "
-        "(figure1) or covariance (figure1_full) of each class in (a), (c), (d) the same samples after the fixed-point "
-        "iteration from (b), small and large λ. Dots: images or samples, a colour for each class; open marks: class "
-        "means; dashed ellipses: two standard deviations of (b); area: smallest and largest area of a class's "
-        "ellipse, as a multiple of that in (b). All panels have the same axes. figure1: the released update of "
-        "diagonal covariances, whose result depends on the scale of the embedding, and therefore on the number of "
+        "(a) t-SNE of training images (dimensionless axes); (b) samples of Gaussians with the mean and the variances "
+        "(figure1) or covariance (figure1_full) of each class in (a); (c) and (d): the same samples after the "
+        "fixed-point iteration from (b), with a small and a large λ. Dots: images or samples, a colour for each "
+        "class; open marks: class means; dashed ellipses: two standard deviations of (b); area: the ellipse of a "
+        "class's samples in this panel (not drawn) has this multiple of its area in (b), smallest to largest over the"
+        " classes. All panels have the same axes. figure1: the released update of diagonal covariances without "
+        "`pooled_mean_gaps`, whose result depends on the scale of the embedding, and therefore on the number of "
         "images: compare λ only at equal numbers of images. figure1_full: full covariances and the exact update of "
         "Proposition 1, whose loss is bounded below only for λ up to K α e^(1/α) / 2 (55 for K = 10 classes and α = "
         "10); the panel of a diverged fit names its cause."
@@ -168,7 +169,7 @@ class EmbeddingFigure(FigureSettings):
     perplexity: PositiveFloat = 30.0
     seed: Seed = 0
     lambdas: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [1e3, 1e5]
-    """small and large λ of the released update with diagonal covariances"""
+    """small and large λ of the released update, without `pooled_mean_gaps`, with diagonal covariances"""
     lambdas_full: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2)] = [50.0, 1e3]
     """small and large λ of the exact update with full covariances; for 10 classes, its loss is bounded below
     up to λ = 55"""
@@ -311,7 +312,7 @@ DIVERGENCE_CAUSES = {
     "mean": ("μ", "mean μ not finite"),
     "variance": ("v", "variance v not positive"),
 }
-"""Letter and meaning of each quantity whose failure may end a diverging fixed-point iteration."""
+"""Letter and meaning of each quantity whose failure may end a diverging iteration with diagonal covariances."""
 
 
 class ConvergenceFigure(FigureSettings):

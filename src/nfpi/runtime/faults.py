@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import re
 
+_OTHER_FOLDER = ", or write to another folder (`results:` in config.yaml, or --output)"
 _NO_SPACE = {
-    errno.ENOSPC: "the disk is full: free some space",
-    errno.EDQUOT: "the quota is used up: free some of it",
+    errno.ENOSPC: f"the disk is full: free some space{_OTHER_FOLDER}",
+    errno.EDQUOT: f"the quota is used up: free some of it{_OTHER_FOLDER}",
     errno.EFBIG: "the file is larger than the limit allows: raise it (ulimit -f)",
 }
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "unable to mmap", "shared memory")
 _LOST_WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
+_ASSERTION = re.compile(r"^\[enforce fail at [^\]]*\] [^.]*\. ")
 _BATCH_SIZES = {
     "encode-data": "--dataset.encode-batch-size",
     "start-flow": "--training.batch-size",
@@ -56,7 +58,7 @@ def describe_exhausted_resource(error: BaseException, stage: str) -> str | None:
         return f"out of memory ({_keep_first_sentence(text) or type(error).__name__}): try {option}a machine with more"
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{_NO_SPACE[error.errno]}, or write to another folder (`results:` in config.yaml, or --output)"
+        return f"{where}{_NO_SPACE[error.errno]}"
     return None
 
 
@@ -68,5 +70,5 @@ def _is_out_of_memory(error: BaseException, text: str) -> bool:
 
 
 def _keep_first_sentence(text: str) -> str:
-    """Keep the first sentence; the rest of torch's messages is advice on its allocator."""
-    return text.split(". ")[0].rstrip(".")[:200]
+    """Keep the first sentence that is written for users: torch puts an assertion before it, and advice behind it."""
+    return _ASSERTION.sub("", text).split(". ")[0].rstrip(".")[:200]

@@ -1,4 +1,4 @@
-"""The step of a flow's training: gradients, optimizer, averaged weights, and bounds of the couplings' series."""
+"""The step of a flow's training: gradients, optimizer, averaged weights, and the lengths of the couplings' series."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from nfpi.training.state import TrainingState
 class TrainingStep:
     """The step of a training, set up on a device.
 
-    The lengths of the couplings' series depend on bounds. If the steps are compiled or made on a GPU, the same bounds
-    are held for many steps (:class:`nfpi.flows.series.SeriesBounds`). Otherwise every step computes the bounds from the
-    weights, which is cheap on a CPU.
+    Couplings compute e^S by a power series, whose length depends on a bound of the entries of S. If the steps are
+    compiled or made on a GPU, the same bounds are held for many steps (:class:`nfpi.flows.series.SeriesBounds`).
+    Otherwise every step computes the bounds from the weights, which is cheap on a CPU.
 
     Args:
         state: state of the training, updated in place by every step.

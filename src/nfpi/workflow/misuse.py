@@ -53,7 +53,7 @@ def _explain_dots(arguments: Iterable[str]) -> str:
 
 
 def _write_in_braces(value: str) -> str:
-    """Write a value of `--config` such that Snakemake reads the same inside braces; as JSON if it would not."""
+    """Write a value of `--config` as it must stand inside braces: unchanged if it is read alike there, else as JSON."""
     expected = _read_value(value)
     if _read_value(f"{{name: {value}}}") == {"name": expected}:
         return value
@@ -61,7 +61,7 @@ def _write_in_braces(value: str) -> str:
 
 
 def _read_value(value: str) -> Any:
-    """Read a value as Snakemake does, except that a number stays text, as it does inside braces."""
+    """Read a value as Snakemake does, except that numbers, True and False stay text, as inside braces."""
     try:
         return yaml.load(value, yaml.BaseLoader)
     except yaml.YAMLError:

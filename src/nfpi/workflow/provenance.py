@@ -64,7 +64,8 @@ def note_provenance(plan: Plan, remembered: bool) -> None:
 
     Args:
         plan: settings and paths of the call.
-        remembered: whether the call is one with `--touch --forceall`.
+        remembered: whether the call is `snakemake all --touch --forceall`. With other targets, Snakemake remembers the
+            settings of a part of the files only.
     """
     root = plan.layout.root
     path = root / _IDENTIFIER
@@ -89,13 +90,15 @@ def _locate_note(root: Path) -> Path:
 def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield the changed settings that files may depend on, except entries on one side only, such as a new prior."""
     for block in _BLOCKS:
-        old, new = (_drop_without_effect(settings[block]) for settings in (before, now))
+        old, new = (_drop_without_effect(settings[block], block) for settings in (before, now))
         if block in _NAMED_BLOCKS:
             old, new = ({name: one[name] for name in one if name in other} for one, other in ((old, new), (new, old)))
         yield from list_differences(old, new, f"{block}.")
 
 
-def _drop_without_effect(block: Any) -> Any:
-    if not isinstance(block, Mapping):
-        return block
-    return {key: _drop_without_effect(value) for key, value in block.items() if key not in NOT_AFFECTING_RESULTS}
+def _drop_without_effect(value: Any, key: str) -> Any:
+    """Remove the settings that no result depends on from the value of a key, but no entry whose name equals theirs."""
+    if not isinstance(value, Mapping):
+        return value
+    dropped = () if key in _NAMED_BLOCKS else NOT_AFFECTING_RESULTS
+    return {inner: _drop_without_effect(of_inner, inner) for inner, of_inner in value.items() if inner not in dropped}

@@ -139,7 +139,8 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     """Lay out a table of results.
 
     Empty columns are left out, and so are properties other than λ that all rows share; of these, the notes state the
-    data set and the number of test images.
+    data set, and the number of test images if there are accuracies. If all rows have labels, only the label, the data
+    set, λ, the number of test images and what the labels do not tell of the flow identify a row.
 
     Args:
         frame: result of :func:`nfpi.results.tables.building.accuracy_table`.
@@ -182,7 +183,7 @@ def format_measurement(value: float, entry: Metric, images: int | None = None) -
 
 
 def count_decimals(entry: Metric, images: int | None) -> int:
-    """Return the number of decimals of a value; an accuracy has at most as many as show a difference of one image."""
+    """Return the number of decimals of a value; an accuracy has no more than show a difference of one image."""
     if not entry.is_share or not images:
         return entry.decimals
     return min(entry.decimals, max(0, math.ceil(math.log10(images / 100))))
@@ -201,7 +202,7 @@ def _find_metrics(frame: pd.DataFrame) -> list[Metric]:
 
 
 def _make_run_columns(frame: pd.DataFrame, markup: Markup) -> Iterator[Column]:
-    """Yield the columns that identify rows, except those that are equal in all rows or implied by the labels."""
+    """Yield the columns that identify rows: λ, and the properties that differ and that labels do not replace."""
     uncited = frame[frame["status"] != "cited"]
     yield _make_text_column(markup, "", frame["row"])
     if find_shared_dataset(frame) is None:
@@ -222,7 +223,9 @@ def _make_validation_column(frame: pd.DataFrame, markup: Markup) -> Iterator[Col
         return
     entries = [find_metric(name) if name else None for name in frame["chosen_by"].fillna("")]
     decimals = [1 if entry is None else entry.decimals for entry in entries]
-    units = {entry.unit for entry in entries if entry is not None} or {"%"}  # not recorded by older versions
+    units = {entry.unit for entry in entries if entry is not None} or {
+        "%"
+    }  # tables of older versions do not tell the metric, which was an accuracy
     cells = [
         "" if pd.isna(value) else f"{value:.{digits}f}"
         for value, digits in zip(frame["validation"], decimals, strict=True)
