@@ -132,7 +132,9 @@ onstart:
     note_preset_file(plan)
     note_provenance(
         plan,
-        remembered=workflow.touch and workflow.dag_settings.forceall and list_requested_targets(workflow) <= {"all"},
+        remembered=workflow.touch
+        and workflow.dag_settings.forceall
+        and list_requested_targets(workflow) <= {"all"},
     )
     record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)
