@@ -167,7 +167,7 @@ def augment_images(
         flow: f, on `device`.
         image_set: images of the flow's shape.
         config: axes, strength, number of variants.
-        seed: seed of all random numbers, which also depend on the batch size and on the images of the class.
+        seed: seed of all random numbers, which also depend on the batch size and on the size of the class.
         domain: domain of the images that the flow was trained on.
         device: device on which latents are computed and inverted.
         indices: images to augment; None: all.

@@ -38,7 +38,7 @@ def has_launch_overhead(device: torch.device) -> bool:
 
 @contextmanager
 def as_accelerator() -> Iterator[None]:
-    """Choose operations as on an accelerator within the `with` block, to count them without one."""
+    """Choose operations as on an accelerator within the `with` block, to count them on a machine without one."""
     global _as_accelerator
     _as_accelerator, before = True, _as_accelerator
     try:
@@ -238,7 +238,8 @@ def exponential_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
 def phi_action(field: Tensor, vector: Tensor, norm: float) -> Tensor:
     """Compute φ(M) v with φ(M) = Σ_k M^k / (k+1)!, so that e^M = I + M φ(M).
 
-    The exponential of [[M, v], [0, 0]] has the last column (φ(M) v, 1).
+    The exponential of [[M, v], [0, 0]] has the last column (φ(M) v, 1). As φ(M) v is linear in v, the length of the
+    series may follow from the norm of this matrix for ‖v‖ = 1, which is at most ‖M‖ + 1.
 
     Args:
         field: (B, k, k, P), M column by column.

@@ -87,6 +87,31 @@ def test_the_work_on_prepared_data_is_that_of_their_sizes():
     assert found["classifier_forward", "swin"].batches == -(-(20 + 11) // swin.batch_size)
 
 
+def test_a_classifier_that_another_one_fine_tunes_is_part_of_the_work():
+    row = {"dataset": "digits", "classifier": "eva02", "augmentation": "standard+nfa", "lambdas": [0, 1]}
+    tables = {"*": None, "tuned": {"metrics": ["top1"], "experiments": [row]}}
+    none = {"figures": {"*": None}, "claims": {"*": None}}
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "tables": tables, **none}).config
+    trained = [work.subject for work in list_work(config) if work.kind == "classifier_step"]
+    assert trained == [*["eva02"] * 2 * len(config.seeds), *["eva02_pretrained"] * len(config.seeds)]
+
+
+@pytest.mark.parametrize(("every", "evaluations"), [(5, [0, 8]), (3, [0, 14]), (50, [0, 1]), (1, [1, 39])])
+def test_validation_is_due_at_multiples_and_after_the_last_of_40_epochs(every, evaluations):
+    table = {"metrics": ["nf_acc"], "experiments": [{"dataset": "digits", "lambdas": [1e3], "classifier": None}]}
+    none = {"figures": {"*": None}, "claims": {"*": None}}
+    settings = {"preset": "demo", "tables": {"*": None, "t": table}, **none}
+    config = resolve(ROOT / "config.yaml", ROOT / "presets", settings).config
+    block = config.datasets["digits"].model_copy(update={"overrides": {}})
+    training = config.training.model_copy(
+        update={"epochs": 40, "evaluate_every": every, "batch_size": 1, "initialization_images": 1}
+    )
+    config = config.model_copy(update={"training": training, "datasets": {"digits": block}})
+    sizes = {"digits": replace(Images.of(block), train=0, validation=1000)}
+    work = {one.stage: one.batches for one in list_work(config, sizes) if one.kind == "flow_forward"}
+    assert [work["start_flow"] // 1000, work["train_flow"] // 1000] == evaluations
+
+
 def test_a_source_of_known_size_keeps_it_whatever_image_size_says():
     digits = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo"}).config.datasets["digits"]
     folder = digits.model_copy(update={"source": "imagefolder", "image_size": 64})

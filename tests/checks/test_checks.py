@@ -321,6 +321,8 @@ def test_a_memory_format_lasts_as_long_as_its_block(make_subject):
         ("NVIDIA H200 NVL", "tf32", None),
         ("NVIDIA A100-SXM4-80GB", "tf32", 156e12),
         ("Tesla V100-SXM2-32GB", "bf16-mixed", None),
+        ("Tesla V100-SXM2-32GB", "32-true", 15.7e12),
+        ("Tesla V100-PCIE-32GB", "32-true", 14e12),
         ("GeForce", "32-true", None),
     ],
 )
@@ -457,6 +459,16 @@ def test_a_folder_that_is_not_there_is_named(make_subject):
 def test_weights_that_are_not_there_are_missing(make_subject):
     line = only(check_weights(make_subject(classifiers={"resnet18": {"weights": "/not/there.safetensors"}})))
     assert (line.verdict, "classifiers.resnet18.weights" in line.text) == ("missing", True)
+
+
+def test_weights_of_a_classifier_that_is_only_tested_or_fine_tuned_are_checked(make_subject):
+    lost = {"eva02_pretrained": {"epochs": 0, "weights": "/not/there.safetensors"}}
+    row = {"dataset": "digits", "classifier": "eva02", "augmentation": "standard+nfa", "lambdas": [0, 1]}
+    tables = {"*": None, "tuned": {"metrics": ["top1"], "experiments": [row]}}
+    none = {"figures": {"*": None}, "claims": {"*": None}}
+    for one in (make_subject(classifiers=lost), make_subject(classifiers=lost, tables=tables, **none)):
+        line = only(check_weights(one))
+        assert (line.verdict, "classifiers.eva02_pretrained.weights" in line.text) == ("missing", True)
 
 
 def test_an_autoencoder_that_is_not_there_is_missing(make_subject, tmp_path):

@@ -94,6 +94,12 @@ def test_another_model_of_a_classifier_keeps_all_but_the_architecture():
     assert merge(below, smaller)["classifiers"]["c"]["architecture"] == {"depths": [1], "embed_dim": 8}
 
 
+def test_the_default_model_named_by_an_overlay_keeps_the_architecture():
+    block = {"architecture": {"stem_init": "torch_default"}}
+    merged = merge({"classifiers": {"c": block}}, {"classifiers": {"c": {"model": "resnet18"}}})
+    assert merged == {"classifiers": {"c": {"model": "resnet18", **block}}}
+
+
 def test_only_named_blocks_are_replaced():
     assert merge({"flows": {"kind": 1, "x": 2}}, {"flows": {"kind": 3}}) == {"flows": {"kind": 3, "x": 2}}
     assert merge({"a": {"b": {"method": 1, "x": 2}}}, {"a": {"b": {"method": 3}}}) == {

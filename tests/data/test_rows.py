@@ -173,11 +173,12 @@ def test_a_file_that_was_written_anew_with_other_settings_is_not_used(tmp_path, 
 
 
 def test_remains_of_killed_processes_go_once_the_folder_is_there(tmp_path):
-    for name in (".set.0123456789ab.partial", ".set.0123456789ab.old", ".other.0123456789ab.partial"):
+    others = (".other.0123456789ab.partial", ".set.1.0123456789ab.partial")  # of `other` and of `set.1`
+    for name in (".set.0123456789ab.partial", ".set.0123456789ab.old", *others):
         (tmp_path / name).mkdir()
     with replace_folder(tmp_path / "set", ["file"]) as partial:
         (partial / "file").touch()
-    assert {path.name for path in tmp_path.iterdir()} == {"set", ".other.0123456789ab.partial"}
+    assert {path.name for path in tmp_path.iterdir()} == {"set", *others}
 
 
 def test_disk_space_is_allocated_before_anything_is_written(tmp_path):

@@ -131,6 +131,7 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
         ({"images": np.full((3, 8, 8, 3), np.nan, np.float16)}, "expected finite latents, received NaN"),
         ({"labels": np.array([0, 1, 3])}, "labels from 0 to 2, received 0 to 3"),
         ({"labels": np.array([0, 1, -1])}, "labels from 0 to 2, received -1 to 1"),
+        ({"labels": np.array([[0], [1], [2]])}, r"labels of shape \(B,\), received \(3, 1\)"),
         ({"labels": np.array([0.0, 1.0, 2.0])}, "integer labels, received float64"),
         ({"classes": ["ant", "bee", "ant"]}, "distinct class names"),
     ],

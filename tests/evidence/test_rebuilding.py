@@ -89,6 +89,12 @@ def test_folders_made_on_several_machines_say_so(kept: Results):
     assert "2 devices (a machine, another machine)" in read(kept).describe()
 
 
+def test_a_folder_whose_runs_all_diverged_is_described_without_a_machine(results: Results):
+    results.make_runs(0, without=(0, 1e4))
+    results.gather()
+    assert re.fullmatch(r".*: \d+ runs, seeds 0", read(results).describe())
+
+
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.npz"])
 def test_a_file_that_is_damaged_or_gone_is_named(kept: Results, name):
     path = kept.evidence / FLOW.folder / name
@@ -112,6 +118,14 @@ def test_truncated_predictions_are_refused_even_if_their_checksum_is_right(kept:
 def test_a_run_without_a_checksum_is_refused(kept: Results):
     shutil.copytree(kept.evidence / "animals/mef/fpi/lambda=10000", kept.evidence / "animals/mef/fpi/lambda=500")
     with pytest.raises(EvidenceError, match=r"lambda=500.*expected a file listed in SHA256SUMS"):
+        read(kept)
+
+
+@pytest.mark.parametrize("name", [f"{FLOW.folder}/predictions.npz", "settings.json"])
+def test_a_file_without_a_checksum_is_refused(kept: Results, name):
+    sums = kept.evidence / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if not line.endswith(f"  {name}\n")))
+    with pytest.raises(EvidenceError, match=f"{Path(name).name}: expected a file listed in SHA256SUMS"):
         read(kept)
 
 

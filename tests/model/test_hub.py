@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelHubMixin
 
 from nfpi import ClassConditionalFlow
 from nfpi.model import TrainedFlow
@@ -105,6 +106,18 @@ def test_options_that_are_not_used_are_refused(fitted, tmp_path, options, messag
     with pytest.raises(TypeError, match=message):
         fitted.save_pretrained(tmp_path / "model", **options)
     assert not (tmp_path / "model").exists()
+
+
+def test_further_options_of_a_card_are_pushed_too(fitted, tmp_path, monkeypatch):
+    class Noted(ClassConditionalFlow):
+        def generate_model_card(self, *, note, **options):
+            return super().generate_model_card(**options)
+
+    pushed = {}
+    monkeypatch.setattr(ModelHubMixin, "push_to_hub", lambda self, repo_id, **options: pushed.update(options))
+    model = Noted(fitted.flow, fitted.prior, fitted.config)
+    model.save_pretrained(tmp_path, license="mit", model_card_kwargs={"note": "mine"}, push_to_hub=True)
+    assert pushed == {"model_card_kwargs": {"metrics": None, "license": "mit", "note": "mine"}}
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def test_a_file_of_another_kind_is_refused(prior, tmp_path):
         {"mean": torch.zeros(2, 3)},
         {"mean": torch.zeros(2, 3, dtype=torch.int64), "variance": torch.ones(2, 3)},
         {"mean": torch.zeros(1, 2), "covariance": torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])},
+        {"mean": torch.zeros(1, 2), "covariance": torch.eye(2, dtype=torch.float16)[None]},
         {"mean": torch.zeros(2, 3), "variance": torch.ones(2, 3), "count": torch.ones(2)},
     ],
 )
@@ -163,6 +164,12 @@ def test_damaged_statistics_are_an_error_that_names_the_file(tmp_path, changes, 
         load_statistics(file)
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_statistics_of_several_precisions_are_read(tmp_path, dtype):
+    save_tensors(tmp_path / "statistics", SOUND | {"covariance": IDENTITY.to(dtype)}, {})
+    assert torch.equal(load_statistics(tmp_path / "statistics").covariance, IDENTITY.double())
 
 
 @pytest.mark.parametrize("header", [{"seed": "3"}, {"seed": -1}, {"start": 4}])

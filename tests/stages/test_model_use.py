@@ -307,14 +307,26 @@ def test_a_folder_with_something_else_in_it_is_not_replaced(here, capsys):
     assert (here / "out/thesis.tex").read_text() == "mine"
 
 
+def save_untrained(folder: str, channels: int, classes: list[str]) -> None:
+    """Save a model of 8×8 images that was not trained."""
+    flow = build_flow({"kind": "matrix_exponential", "shape": [channels, 8, 8], "settings": TINY})
+    prior = GaussianPrior(torch.zeros(len(classes), channels * 64), torch.ones(len(classes), channels * 64))
+    data = {"name": None, "classes": classes, "dtype": "uint8", "extra": {}}
+    config = {"seed": 0, "training": {"grey_noise": 0.0, "latent_noise": 0.0}, "data": data}
+    ClassConditionalFlow(flow, prior, config).save_pretrained(folder)
+
+
+def test_the_margin_of_a_single_class_is_infinite(here, capsys):
+    save_untrained("single", 1, ["all"])
+    assert call("classify", "single", "images/1") == 0
+    row = capsys.readouterr().out.splitlines()[1].split("\t")
+    assert row[1:4] == ["all", "0.0", "inf"]
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 @pytest.mark.parametrize("command", ["classify", "score", "sample", "augment-folder"])
 def test_a_model_of_other_channels_than_those_of_files_is_one_line(here, capsys, channels, command):
-    flow = build_flow({"kind": "matrix_exponential", "shape": [channels, 8, 8], "settings": TINY})
-    prior = GaussianPrior(torch.zeros(3, channels * 64), torch.ones(3, channels * 64))
-    data = {"name": None, "classes": CLASSES, "dtype": "uint8", "extra": {}}
-    config = {"seed": 0, "training": {"grey_noise": 0.0, "latent_noise": 0.0}, "data": data}
-    ClassConditionalFlow(flow, prior, config).save_pretrained("other")
+    save_untrained("other", channels, CLASSES)
     options = {"classify": ["images"], "score": ["images"], "sample": ["--output", "a.png"]}
     assert call(command, "other", *options.get(command, ["images", "--output", "out"])) == 1
     message = f"other: expected a model of images of 1 or 3 channels, received {channels}"

@@ -88,6 +88,7 @@ def test_a_cluster_is_asked_in_its_own_words() -> None:
         ({"rocm-smi": "GPU[0]"}, None, True),
         ({"nvidia-smi": "GPU 0: NVIDIA"}, "", False),
         ({"nvidia-smi": "GPU 0: NVIDIA"}, "-1", False),
+        ({"nvidia-smi": "GPU 0: NVIDIA"}, "NoDevFiles", False),
         ({"nvidia-smi": "GPU 0: NVIDIA"}, "1", True),
         ({"nvidia-smi": "No devices were found"}, None, False),
         ({}, None, False),

@@ -16,7 +16,7 @@ TENSOR_CORE_FRACTION = 0.35
 BANDWIDTH_FRACTION = 0.75
 """Fraction of a card's memory bandwidth that element-wise operations and reductions reach."""
 MEMORY_FRACTION = 0.85
-"""Fraction of a card's memory that a step may use; the rest is for the context, temporary results and fragmentation."""
+"""Fraction of a card's memory that a step may use; the rest is for CUDA's context, temporary results, fragmentation."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Card:
         name: name of the card.
         memory: memory in GiB.
         bandwidth: memory bandwidth in bytes per second, by the vendor's data sheet.
-        peaks: operations per second in each arithmetic (`float64`, `float32`, `tf32`, `bfloat16`), see :data:`PEAKS`.
+        peaks: operations per second in each arithmetic that it supports (`float64`, `float32`, ...), see :data:`PEAKS`.
         launch: seconds that the host needs to launch an operation, autograd included.
     """
 
@@ -70,6 +70,7 @@ PRECISIONS = {"32-true": "float32", "tf32": "tf32", "bf16-mixed": "bfloat16"}
 """Precisions of a flow's training, with the arithmetic that each of them needs."""
 
 PEAKS: Mapping[str, Mapping[str, float]] = {
+    "V100-PCIE": {"float64": 7e12, "float32": 14e12, "float16": 112e12},
     "V100": {"float64": 7.8e12, "float32": 15.7e12, "float16": 125e12},
     "A100": {"float64": 9.7e12, "float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12, "float16": 312e12},
     "H100 PCIe": {"float64": 26e12, "float32": 51e12, "tf32": 378e12, "bfloat16": 756e12, "float16": 756e12},
@@ -90,7 +91,7 @@ CARDS = (
 def find_peak(name: str, precision: str) -> float | None:
     """Return the peak of a card in a precision, in operations per second; None if it is unknown.
 
-    Unknown are also the NVL cards, which are slower than the SXM modules of their name.
+    The peaks of NVL cards are unknown too: they are slower than the SXM modules of the same name.
 
     Args:
         name: name of the card as the driver gives it, such as `NVIDIA H100 80GB HBM3`.

@@ -184,7 +184,8 @@ def _makes_host_wait(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str,
         waits = not (kwargs.get("non_blocking", False) or (len(args) > position and args[position]))
         return not one_device and waits
     if packet in (aten.index, aten.index_put, aten.index_put_):
-        is_fill = packet is not aten.index and args[2].numel() == 1 and args[2].device.type == "cpu"  # of a mask
+        # PyTorch assigns one number of the host at a mask by masked_fill, which does not wait
+        is_fill = packet is not aten.index and args[2].numel() == 1 and args[2].device.type == "cpu"
         return any(map(_is_mask, args[1])) and not is_fill
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
 

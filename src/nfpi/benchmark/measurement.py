@@ -40,7 +40,12 @@ class Measurement:
 def compare_times(
     name: str, reference: str, ours: float, theirs: float, target: str, *, larger_is_better: bool = False
 ) -> Measurement:
-    """Return the line that compares two times in seconds; for the arguments see :class:`Measurement`."""
+    """Return the line that compares two times in seconds.
+
+    Args:
+        name, reference, ours, theirs, target: see :class:`Measurement`.
+        larger_is_better: whether the ratio is theirs / ours, instead of ours / theirs.
+    """
     ratio = theirs / ours if larger_is_better else ours / theirs
     return Measurement(name, reference, ours, theirs, ratio, "s", target)
 

@@ -32,7 +32,7 @@ from nfpi.runtime.files import write_atomically
 GIB = 2**30
 LARGEST_ACCUMULATE = 64
 SMALLEST_SHARE = 0.01
-"""smallest share of the hours, on the first card, of a stage with a row of its own"""
+"""a stage with a smaller share of the hours in the first column has no row of its own"""
 
 
 def compose_page(projection: Projection, preset: str, output: Path) -> str:
@@ -110,7 +110,7 @@ def _format_hours(value: float) -> str:
 
 
 def _select_training_steps(projection: Projection) -> dict[str, Work]:
-    """Return one item of work for each kind of training step, by its title; the number of classes makes no kind."""
+    """Return one item of work for each title of a training step; the number of classes is no part of a title."""
     steps = [work for work in projection.work if work.kind.endswith("_step")]
     steps.sort(key=lambda work: (work.kind != "flow_step", work.subject, work.shape, work.classes))
     selected: dict[str, Work] = {}
@@ -149,7 +149,7 @@ def _compose_steps(projection: Projection) -> list[str]:
 
 
 def _format_memory(step: Step, precision: str, work: Work) -> str:
-    """Return the memory of a step in GiB, and for each card that it does not fit, what does."""
+    """Return the memory of a step in GiB, and for each card that it does not fit, a batch or accumulation that fits."""
     fitting = {card.name: _describe_fit(step, card, work) for card in CARDS if precision in card.precisions}
     remedies = [f"{card}: {remedy}" for card, remedy in fitting.items() if remedy != "fits"]
     return f"{(step.saved + step.state) / GIB:.1f}" + "".join(f" ({remedy})" for remedy in remedies)

@@ -111,6 +111,7 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
         for work in _list_start_work(config, *start, sizes[start[0]])
     ]
     classifiers = dict.fromkeys(run for row in rows for run in row.classifier_runs)
+    classifiers |= dict.fromkeys(start for run in classifiers if (start := config.fine_tuned_from(run)) is not None)
     found += [work for run in classifiers for work in _list_classifier_work(config, run, sizes[run.dataset])]
     augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
     found += [work for run in augmented for work in _list_augmentation_work(config, run, sizes[run.dataset])]
@@ -134,10 +135,10 @@ def _make_flow_work(known: Images, dataset: str, flow: str, stage: str, kind: st
 
 
 def _list_start_work(config: Config, dataset: str, flow: str, start: str, seed: int, known: Images) -> Iterator[Work]:
-    """Return the work of initialisation, two passes for statistics, and the epochs before the prior is fitted."""
+    """Return the work of initialisation, two passes for statistics, and the epochs before the fit, with validation."""
     training, train = config.resolve_training(dataset, flow), known.train
     batch, epochs = training.batch_size, training.fit_after_epochs
-    forward = training.initialization_images + 2 * train
+    forward = training.initialization_images + 2 * train + epochs // training.evaluate_every * known.validation
     yield _make_flow_work(known, dataset, flow, "start_flow", "flow_forward", batch, forward)
     yield _make_flow_work(
         known, dataset, flow, "start_flow", "flow_step", batch, epochs * _round_up_to_batches(train, batch)
@@ -157,7 +158,9 @@ def _list_flow_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
     steps = epochs * _round_up_to_batches(known.train, batch)
     yield _make_flow_work(known, run.dataset, run.flow, "train_flow", "flow_step", batch, steps)
     passes = _count_prior_passes(config, run, epochs)
-    forward = epochs // training.evaluate_every * known.validation + passes * known.train
+    # the last epoch is always evaluated
+    evaluations = ceil(training.epochs / training.evaluate_every) - training.fit_after_epochs // training.evaluate_every
+    forward = evaluations * known.validation + passes * known.train
     yield _make_flow_work(known, run.dataset, run.flow, "train_flow", "flow_forward", batch, forward)
     batch = config.evaluation.batch_size
     images = known.validation + known.test
@@ -187,7 +190,7 @@ def _list_augmentation_work(config: Config, run: Run, known: Images) -> Iterator
     """Return the work of encoding all training images and decoding their variants."""
     assert run.flow is not None
     settings, train = config.for_dataset(run.dataset).nfa, known.train
-    # a batch has images of one class, so its last is smaller (ImageNet: 500, 500, rest); counted as if all were full
+    # a batch has images of one class, so the last one of a class is smaller (ImageNet: 500, 500, rest); ignored here
     yield _make_flow_work(known, run.dataset, run.flow, "augment", "flow_forward", settings.batch_size, train)
     images = settings.variants * train
     yield _make_flow_work(known, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)

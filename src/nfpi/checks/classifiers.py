@@ -24,13 +24,20 @@ _BATCH_ON_CPU = 4
 """batch size of the first trial on a CPU, where whole batches may take long"""
 
 
+def find_used_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
+    """Return the settings of each classifier of a table, and of the one that it fine-tunes, by name and data set."""
+    found: dict[tuple[str, str], ClassifierConfig] = {}
+    for _, experiment in config.iterate_experiments():
+        known, name = config.for_dataset(experiment.dataset).classifiers, experiment.classifier
+        while name is not None:
+            found[name, experiment.dataset] = known[name]
+            name = known[name].start_from
+    return found
+
+
 def find_classifiers(config: Config) -> dict[tuple[str, str], ClassifierConfig]:
     """Return the settings of each classifier that is trained for a table, by its name and its data set."""
-    used = dict.fromkeys(
-        (one.classifier, one.dataset) for _, one in config.iterate_experiments() if one.classifier is not None
-    )
-    found = {(name, dataset): config.for_dataset(dataset).classifiers[name] for name, dataset in used}
-    return {key: one for key, one in found.items() if one.epochs}
+    return {key: one for key, one in find_used_classifiers(config).items() if one.epochs}
 
 
 def check_classifiers(subject: Subject) -> Iterator[Line]:

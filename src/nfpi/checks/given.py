@@ -47,10 +47,10 @@ def check_data(subject: Subject) -> Iterator[Line]:
 
 def check_weights(subject: Subject) -> Iterator[Line]:
     """Check that the weight files of the classifiers exist."""
-    from nfpi.checks.classifiers import find_classifiers
+    from nfpi.checks.classifiers import find_used_classifiers
 
-    files = {name: config.weights for (name, _), config in find_classifiers(subject.config).items()}
-    for name, file in files.items():
+    used = find_used_classifiers(subject.config)
+    for name, file in dict.fromkeys((name, config.weights) for (name, _), config in used.items()):
         if file is not None and not file.is_file():
             yield Line("weights", "missing", f"classifiers.{name}.weights: {file} is not there")
 

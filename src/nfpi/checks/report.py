@@ -23,8 +23,8 @@ class Line:
 
     Attributes:
         check: what was checked.
-        verdict: ok; slow: it works, and `text` says what to set; missing: it was not checked, and `text` says what it
-            needs; FAILED: a training would fail, and `text` says what to do.
+        verdict: ok; slow: it works, and `text` says what to set; missing: it was not checked, or not with the user's
+            data, and `text` says what is missing; FAILED: a training would fail, and `text` says what to do.
         text: what was found, with its numbers.
     """
 

@@ -34,7 +34,7 @@ SEED = 0
 LARGEST_BATCH_ON_CPU = 16
 """largest batch size on a CPU, unless steps of the whole batch are short"""
 SHORT_STEP = 2.0
-"""seconds; on a CPU, a step of the whole batch is timed only if it is shorter than this, judging by a smaller one"""
+"""seconds; on a CPU, a step of the whole batch is timed only if it is shorter, as estimated from a smaller batch"""
 _INITIALIZATION_IMAGES = 64
 _REPEATS, _LONG_WARM_UP = 3, 1.5
 """number of timed runs after a warm-up run, and the seconds of a warm-up run above which only one follows"""

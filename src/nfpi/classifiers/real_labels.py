@@ -22,8 +22,8 @@ class RealLabels:
     Args:
         files: file names of the images, in the order of their logits, such as ILSVRC2012_val_00000001.JPEG.
         classes: names of the K classes, which are synsets of ImageNet, in the order of the logits.
-        labels: JSON file with the ReaL labels of ILSVRC2012_val_00000001, …2 and so on, as many as `files`; None: those
-            of all 50 000 validation images, which timm ships.
+        labels: JSON file with the ReaL labels of the first N validation images (ILSVRC2012_val_00000001, ...), where N
+            is the number of `files`; None: those of all 50 000 validation images, which timm ships.
 
     Raises:
         ValueError: a file or a class is not one of ImageNet's validation set.

@@ -75,7 +75,7 @@ def find_prefix(weights: Mapping[str, Tensor], expected: Iterable[str]) -> str:
         expected: names of the weights of the model.
 
     Returns:
-        The prefix; empty if more than half of the expected names have none, or are not there.
+        The prefix that more than half of the expected names have in `weights`; empty if there is no such prefix.
     """
     names = set(expected)
     counts: Counter[str] = Counter()

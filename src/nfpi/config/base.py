@@ -151,8 +151,8 @@ def _expand_path(path: Any) -> Any:
 
 
 LocalPath = Annotated[Path, BeforeValidator(_expand_path)]
-"""A path on this machine; environment variables such as `$SCRATCH` are expanded. In a user's preset, a relative
-path is relative to the folder of the preset."""
+"""A path on this machine; environment variables such as `$SCRATCH` are expanded. In a preset
+outside of `presets/`, a relative path is relative to the folder of the preset."""
 ExpandedText = Annotated[str, BeforeValidator(_expand_variables)]
 """A string whose environment variables are expanded."""
 

@@ -75,9 +75,9 @@ class DatasetConfig(DatasetBlock):
 
 SOURCES = Registry("source", "register_source", ("config", "download_folder"))
 """Builders read a data set into memory: (DatasetConfig, download_folder) → nfpi.data.SourceImages.
-Traits: `published`, whether the files are checked against known digests; if so, the path of their folder does not
-identify the data set; `size`, the image size, if it is known. Sources whose content is known before they are read also
-have `channels`, `classes` (the number of classes), `images` (the number of images from which the validation split is
+Traits: `published`, whether the files are checked against known digests, so that their folder does not matter to
+results; `size`, the image size, if it is known. Sources whose content is known before they are read also have
+`channels`, `classes` (the number of classes), `images` (the number of images from which the validation split is
 taken), and `test_split=False` if the test split is taken from the same images."""
 
 SOURCES.register(

@@ -42,7 +42,7 @@ class Experiment(Settings):
     """A data set, a prior with a list of λ, and a classifier: one table row per λ, or only that of the best λ."""
 
     label: str = ""
-    """name of the row; empty: the name of the prior"""
+    """name of the row; empty: none is printed, and claims name the row by its prior or classifier"""
     dataset: Name
     flow: Name = "mef"
     """backbone, one of `flows:`"""

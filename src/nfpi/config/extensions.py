@@ -76,7 +76,7 @@ def get_loaded_versions() -> dict[str, str]:
 
 
 def get_loaded_names() -> dict[Path, str]:
-    """Map the path of each loaded file to its name, after as many of its parent folders as tell equal names apart."""
+    """Map the path of each loaded file to its name, with parent folders if several loaded files have this name."""
     ends = Counter(path.parts[start:] for path in _loaded for start in range(len(path.parts)))
 
     def find_name(path: Path) -> str:

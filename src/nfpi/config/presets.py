@@ -11,12 +11,15 @@ from typing import Any
 import yaml
 
 from nfpi.config.base import ALL_INHERITED, NAME, ConfigError, TextOfFile, expand_home, suggest
+from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
 from nfpi.config.registry import BlockRegistry
 
 _BLOCKS: dict[str, BlockRegistry[Any]] = {"flows": FLOWS, "priors": PRIORS}
 """Groups of settings whose blocks each select a variant."""
+
+_DEFAULT_MODEL: str = ClassifierConfig.model_fields["model"].default
 
 _REMOVABLE = ("tables", "figures", "claims")
 """Groups of settings whose inherited blocks :data:`ALL_INHERITED` removes."""
@@ -39,8 +42,11 @@ def merge(base: Mapping[str, Any], *overlays: Mapping[str, Any]) -> dict[str, An
 def _merge_at(where: tuple[str, ...], base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Merge an overlay into the settings at the keys `where`."""
     merged = dict(base)
-    if _is_block_of("classifiers", where) and overlay.get("model", base.get("model")) != base.get("model"):
-        merged.pop("architecture", None)
+    if _is_block_of("classifiers", where):
+        # without `model`, overrides of a data set are for the model of the common settings, which is not known here
+        model = base.get("model", _DEFAULT_MODEL if len(where) == 2 else None)
+        if overlay.get("model", model) != model:
+            merged.pop("architecture", None)
     if len(where) == 1 and where[0] in _REMOVABLE and overlay.get(ALL_INHERITED, ...) is None:
         merged = {}
         overlay = {key: value for key, value in overlay.items() if key != ALL_INHERITED}

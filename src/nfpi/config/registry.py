@@ -112,7 +112,7 @@ class Registry:
         return self._variants[name]
 
     def require_name(self, name: object) -> None:
-        """Raise ConfigError unless a name is text; it is a function or class if the decorator has no parentheses."""
+        """Raise ConfigError unless a name is text, such as for the function under a decorator without parentheses."""
         if not isinstance(name, str):
             raise ConfigError(
                 f"{self.decorator}: expected a name, received {_describe(name)}: "
@@ -189,7 +189,7 @@ class Registry:
 
 
 def _describe(value: object) -> str:
-    """Describe what was passed in place of another thing: a function or class by its name, others by their value."""
+    """Describe an argument of a wrong type: a function or class by its name, others by their value."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = getattr(value, "__name__", None)

@@ -17,7 +17,7 @@ _OWNERS: dict[MeasuredModel | None, str] = {
     "real": "classifiers trained on real images have",
     None: "claims compare",
 }
-"""What a metric belongs to that no row of a table has, by :attr:`Metric.model`; None: that of claims (DIVERGENCE)."""
+"""Who has the metrics of each :attr:`Metric.model`, for messages; None: the metric of claims (DIVERGENCE)."""
 
 
 def select_printed_properties(columns: Mapping[str, Sequence[str]]) -> list[str]:
@@ -64,8 +64,8 @@ def check_rows(config: Config) -> None:
 def check_metrics(config: Config, layers: Iterable[Mapping[str, Any]]) -> None:
     """Check that some row of each table has each metric that was chosen for its experiments.
 
-    Metrics that were set before the experiments, by another preset or as the default, may be without a row, and their
-    columns are left out, but not all of them.
+    If the metrics were set before the experiments, by another preset or as the default, columns of metrics that no row
+    has are left out instead; at least one column must remain.
 
     Args:
         config: the settings.

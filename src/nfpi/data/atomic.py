@@ -16,6 +16,9 @@ from nfpi.runtime.files import note_rename, sync
 from nfpi.runtime.manifests import SUFFIX
 from nfpi.runtime.signals import Interrupted
 
+_KEY_LENGTH = 12
+"""hexadecimal digits in the names of temporary folders"""
+
 
 @contextmanager
 def replace_folder(
@@ -83,8 +86,9 @@ def _try_lock(folder: Path) -> Iterator[bool | None]:
 
 def _remove_remains(folder: Path) -> None:
     """Remove temporary folders left by killed processes."""
+    key = "[0-9a-f]" * _KEY_LENGTH  # not `*`, which would match those of `temperature=1.1` for `temperature=1`
     for purpose in ("partial", "old"):
-        for remains in folder.parent.glob(f".{glob.escape(folder.name)}.*.{purpose}"):
+        for remains in folder.parent.glob(f".{glob.escape(folder.name)}.{key}.{purpose}"):
             if not remains.is_dir():
                 continue
             with _try_lock(remains) as acquired:
@@ -125,4 +129,4 @@ def _replace(partial: Path, folder: Path, kept: str | None) -> None:
 
 
 def _make_temporary_path(folder: Path, purpose: str, key: str | None = None) -> Path:
-    return folder.with_name(f".{folder.name}.{(key or uuid4().hex)[:12]}.{purpose}")
+    return folder.with_name(f".{folder.name}.{(key or uuid4().hex)[:_KEY_LENGTH]}.{purpose}")

@@ -21,7 +21,7 @@ class Domain(ABC):
     dtype: str
     """NumPy dtype of the stored images"""
     half_level: float = 0.0
-    """half the width of an interval of inputs that are stored as one value; its lower end is the noise-free input"""
+    """half the width of the interval of inputs stored as one value; without noise, the input is its lower end"""
 
     @abstractmethod
     def to_flow(self, images: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -100,6 +100,8 @@ class ImageSetWriter:
     def put(self, indices: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
         """Write B images (B, H, W, C) and their labels (B,) at these indices (B,) of the set."""
         images, labels = np.asarray(images), np.asarray(labels)
+        if labels.ndim != 1:
+            raise DataError(f"{self.folder}: expected labels of shape (B,), received {labels.shape}")
         expected = (len(labels), *self._shape[1:])
         if labels.shape != (len(indices),) or images.shape != expected or images.dtype != self._dtype:
             raise DataError(

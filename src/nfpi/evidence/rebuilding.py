@@ -95,10 +95,11 @@ class RebuiltResults:
         listed = read_checksums(folder)
         check_files(folder, listed)
         runs = find_runs(folder)
-        for item in runs:
-            name = f"{item.run.folder}/{METRICS_FILE}"
-            if name not in listed:
+        files = [f"{item.run.folder}/{file}" for item in runs for file in (METRICS_FILE, PREDICTIONS_FILE)]
+        for name in (SETTINGS, *files):
+            if name not in listed and (folder / name).exists():
                 raise EvidenceError(f"{folder / name}: expected a file listed in {SUMS}, received one that is not")
+        for item in runs:
             if item.fault:
                 raise EvidenceError(item.fault)
             if not item.divergence:
@@ -139,7 +140,8 @@ class RebuiltResults:
             _describe_software(self.software, name, plural)
             for name, plural in (("commit", "commits"), ("device", "devices"))
         ]
-        return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}, {' and '.join(filter(None, made))}"
+        made_by = " and ".join(filter(None, made))  # empty if all runs diverged
+        return f"{self.folder}: {len(self.runs)} runs, seeds {seeds}{made_by and f', {made_by}'}"
 
     def write(self, output: Path) -> None:
         """Write all tables, the claims, the figures that only need tables, and versions.csv.

@@ -241,7 +241,7 @@ class LowRankMatrixExponentialCoupling(SeriesCoupling):
         return channels + 2 * RANK * channels
 
     def bound_series_norm(self, entry_bound: float) -> float:
-        """Return a bound of ‖M‖₁ + 1, the norm of the augmented matrix of :func:`nfpi.linalg.phi_action`."""
+        """Return a bound of ‖M‖₁ + 1, from which :func:`nfpi.linalg.phi_action` determines the length of the series."""
         return self._bound_core_norm(entry_bound) + 1.0
 
     def _bound_core_norm(self, entry_bound: float) -> float:

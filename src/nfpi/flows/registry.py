@@ -25,7 +25,7 @@ Builder = TypeVar("Builder", bound=Callable[..., ImageFlow])
 
 
 def register_flow(kind: str, settings: type[Settings] = Settings) -> Callable[[Builder], Builder]:
-    """Register a class or function, called as (shape, settings), as the builder of a `kind:` of flow in config.yaml.
+    """Register a class or function (shape, settings) as the builder of flows with `kind: {kind}` in config.yaml.
 
     Args:
         kind: name of the kind.

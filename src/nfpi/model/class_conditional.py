@@ -139,8 +139,8 @@ class ClassConditionalFlow(SharedFlow):
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
                 "0" … "K − 1".
             flow: kind of flow ("matrix_exponential", "glow", "transformer") or its settings, as under `flows:` in
-                config.yaml; None: chosen by the size of the images, see
-                :func:`nfpi.model.settings.choose_default_settings`.
+                config.yaml; None: "matrix_exponential". The settings of a kind given by its name depend on the size of
+                the images, see :func:`nfpi.model.settings.choose_default_settings`.
             training: a mapping of the settings that differ from those of
                 :func:`nfpi.model.settings.choose_training`, or a complete :class:`TrainingConfig`. As no files are
                 written, `checkpoint_minutes`, `tracking` and `sample_every_epochs` have no effect.
@@ -313,13 +313,13 @@ class ClassConditionalFlow(SharedFlow):
     def decode(self, latents: Any) -> np.ndarray:
         """Return the images of latents: f⁻¹(z) minus the dequantisation noise, rounded to grey levels.
 
-        `decode(encode(images))` equals `images`.
+        `decode(encode(images))` equals `images` of grey levels.
 
         Args:
             latents: (N, D) or (N, C, H, W), real.
 
         Returns:
-            (N, H, W, C), uint8.
+            (N, H, W, C), uint8; float16 and not rounded to grey levels if the images are latents of an autoencoder.
 
         Raises:
             ValueError: the latents have another size.
@@ -338,8 +338,9 @@ class ClassConditionalFlow(SharedFlow):
             generator: random number generator; None: torch's default one.
 
         Returns:
-            (N, H, W, C), uint8. A flow that was trained with `grey_noise` learns images with this noise, so its samples
-            are brighter by the mean of the noise, `grey_noise` / 2 of the value range.
+            (N, H, W, C), uint8, or float16 for latents of an autoencoder. A flow that was trained with `grey_noise`
+            learns images with this noise, so its samples are brighter by the mean of the noise, `grey_noise` / 2 of the
+            value range.
 
         Raises:
             ValueError: a label is not a class, or the temperature is not a number of at least 0.
@@ -376,10 +377,11 @@ class ClassConditionalFlow(SharedFlow):
                 [0, 1] (0.5), `axes` (64), `law`, `concentration`.
 
         Returns:
-            (N, variants, H, W, C), uint8.
+            (N, variants, H, W, C), of the type of `images`.
 
         Raises:
             ValueError: a setting is unknown or out of range, or a class has only one image.
+            FloatingPointError: variants are still infinite or NaN after several draws.
         """
         config = parse_settings(NfaConfig, {"batch_size": choose_batch_size(self.flow), **settings})
         array = self._check_images(images)

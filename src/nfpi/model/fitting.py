@@ -154,7 +154,7 @@ def _train(
 
 
 def _describe_class(index: int | None, train: ImageSet) -> str:
-    """Return what a message of divergence adds: the name of class `index`, and the smallest class if it is small."""
+    """Return the end of a message of divergence: the name of class `index`, and the smallest class if it is small."""
     if index is None:
         return ""
     counts = np.bincount(train.labels, minlength=len(train.classes))

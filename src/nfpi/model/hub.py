@@ -69,7 +69,7 @@ class SharedFlow(TrainedFlow, ModelHubMixin):
         _write_card(folder / CARD, card)
         if not push_to_hub:
             return None
-        return self.push_to_hub(repo_id or folder.name, **card_options, **options)
+        return self.push_to_hub(repo_id or folder.name, model_card_kwargs=card_options, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.write(save_directory)

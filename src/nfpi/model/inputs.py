@@ -23,7 +23,7 @@ def to_array(values: Any, what: str) -> np.ndarray:
         ValueError: they do not form an array, e.g. lists of different lengths.
     """
     is_tensor = isinstance(values, torch.Tensor)
-    # RuntimeError: e.g. a list of tensors that require gradients, but for a tensor also exhausted memory
+    # a RuntimeError is the fault of a list, e.g. of tensors that require gradients; of a tensor, it may be full memory
     faults = (TypeError, ValueError, NotImplementedError if is_tensor else RuntimeError)
     try:
         if is_tensor:

@@ -100,8 +100,9 @@ def choose_training(
     """Return the training settings of a fit.
 
     Defaults: 24 epochs in batches of 128; a warm-up of 100 steps, but at most a quarter of all; augmentation `shift` if
-    the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; a learning rate of 0.003 for Glow and
-    transformer flows. The others are those of :class:`TrainingConfig`.
+    the longer side exceeds 16 pixels, otherwise none; one evaluation, at the end; `fit_after_epochs` 0 for a single
+    epoch, otherwise 1; a learning rate of 0.003 for Glow and transformer flows. The others are those of
+    :class:`TrainingConfig`.
 
     Args:
         training: settings that differ from the defaults, as under `training:` in config.yaml; or all settings.

@@ -163,6 +163,7 @@ class TrainedFlow:
         Raises:
             FormatError: `folder` is a file; a file in it is missing, damaged, or of another format; or the weights are
                 a pickle.
+            ConfigError: the kind of flow is not known, perhaps because its extension was not loaded.
             Diverged: the files record a fit that diverged.
         """
         folder = Path(folder)
@@ -201,7 +202,7 @@ class TrainedFlow:
 
 
 def _require_loadable(flow: ImageFlow, weights: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights can be loaded again; flows of extensions may refuse weights in other dtypes than float32.
+    """Check that weights can be loaded again: in other dtypes than float32, only flows of some extensions can.
 
     Raises:
         ValueError: they cannot.

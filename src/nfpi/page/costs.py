@@ -47,7 +47,7 @@ def read_costs(root: Path) -> list[Cost]:
 
 
 def lay_out_costs(costs: list[Cost]) -> Table:
-    """Lay out the costs as a table, with `< 0.1` for positive values that would be rounded to zero."""
+    """Lay out the costs as a table, with e.g. `< 0.1` for positive values that would be rounded to zero."""
 
     def make_numeric_column(heading: str, unit: str, values: list[float], decimals: int) -> Column:
         least = 10**-decimals

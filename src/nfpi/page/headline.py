@@ -87,7 +87,7 @@ def _compute_mean(members: Iterable[RecordedRun], name: str) -> float:
 
 
 def _find_best_run(groups: Groups, diverged: Mapping[Run, int], name: str) -> Run | None:
-    """Return the run that is best on the validation split, by the number of diverged seeds and the mean of others."""
+    """Return the run with the best mean of a validation metric, as :func:`choose_best` chooses; None: no run has it."""
     runs = list(groups)
     count = {run: diverged.get(run, 0) for run in runs}
     scores = [Score(_compute_mean(groups[run], name), count[run], count[run] + len(groups[run])) for run in runs]
@@ -144,7 +144,7 @@ def _describe_run(run: Run) -> str:
 def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> float | None:
     """Return the paper's value of a metric of this run; None: no table contains it.
 
-    There is none at λ = 0, where tables name the prior of the experiment, and runs the baseline that priors share.
+    There is none at λ = 0: there, a table names the prior of the experiment, but a run the baseline that priors share.
     """
     row = run.row()
     keys = ["dataset", "flow", "prior"]

@@ -15,8 +15,8 @@ from nfpi.data.store import read_image_set
 
 _CLASSES, _PER_CLASS = 10, 4
 """Number of classes and of images per class that are shown of a generated set."""
-_SMALLEST_SIDE = 32
-"""Images are enlarged by the largest integer factor with which their longer side is at most this, in pixels."""
+_ENLARGED_SIDE = 32
+"""Small images are enlarged by the largest integer factor with which their longer side is at most this, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def embed_generated_images(folder: Path, caption: str) -> Picture | None:
     channels, height, width = images.shape
     if channels not in (1, 3):
         raise DataError(f"{folder}: expected images of 1 or 3 channels, received {channels}")
-    zoom = max(1, _SMALLEST_SIDE // max(height, width))
+    zoom = max(1, _ENLARGED_SIDE // max(height, width))
     row, column = height * zoom + 2, width * zoom + 2
     grid = np.full((_PER_CLASS * row - 2, len(classes) * column - 2, channels), 255, dtype=np.uint8)
     for index in range(len(classes)):

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 _MOST_PROBLEMS = 12
-"""A page with at least two problems more than this lists only this many of them at its head."""
+"""Largest number of problems listed at the head of a page; a single further one is listed too."""
 
 
 @dataclass(frozen=True)

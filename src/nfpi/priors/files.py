@@ -53,7 +53,7 @@ def deserialize_prior(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrio
         _check_names(tensors, {"mean"}, {"mean", "variance", "covariance"})
         prior = GaussianPrior(tensors["mean"], tensors.get("variance"), tensors.get("covariance"))
         prior.check()
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:  # NotImplementedError: torch has no Cholesky in half precision
         raise FormatError(f"{path}: expected class Gaussians, received others ({error})") from None
     return prior
 
@@ -99,6 +99,7 @@ def load_statistics(path: Path) -> ClassStatistics:
     check_record(_Header, header, path, "class statistics with their origin")
     try:
         _check_names(tensors, {"count", "mean", "variance"}, {"count", "mean", "variance", "covariance"})
+        tensors = {name: tensor.to(torch.float64) for name, tensor in tensors.items()}
         statistics = ClassStatistics(**tensors)
         _check_consistency(tensors)
         statistics.check()

@@ -96,7 +96,7 @@ class GaussianPrior:
             if not valid.all():
                 raise ValueError(f"prior: {name} in class {int((~valid).nonzero()[0, 0])}")
         if self.covariance is not None:
-            info = torch.linalg.cholesky_ex(self.covariance).info  # reads one triangle only
+            info = torch.linalg.cholesky_ex(self.covariance.double()).info  # reads one triangle only
             if info.any():
                 raise ValueError(f"prior: covariance of class {int(info.nonzero()[0, 0])} is not positive definite")
             for index, covariance in enumerate(self.covariance):

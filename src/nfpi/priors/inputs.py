@@ -1,6 +1,6 @@
 """Validation of what is passed to class Gaussians and to their statistics.
 
-Shapes and dtypes are checked everywhere. On a GPU, reading the values of labels waits for all computations before, so
+Shapes and dtypes are checked everywhere. On a GPU, reading the values of labels waits for all pending computations, so
 :meth:`GaussianPrior.log_prob_of`, which training steps call, does not check them there.
 """
 
@@ -33,7 +33,7 @@ def check_latents(z: Tensor, num_dimensions: int) -> Tensor:
 def check_labels(labels: Any, count: int | None = None) -> Tensor:
     """Return labels as class indices, (B,), int64.
 
-    Labels are converted to int64 because torch takes a uint8 tensor that is used as an index for a mask.
+    Labels are converted to int64, because indexing with a uint8 tensor would treat it as a mask.
 
     Args:
         labels: (B,), integers; a tensor, an array or a list.

@@ -117,7 +117,7 @@ def _find_finished_jobs(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _locate_metrics(folder: Path, stage: str) -> Path:
-    """Return the folder of the metrics that a job wrote; training and test on real images have one each."""
+    """Return the folder of the metrics that a job wrote: on real images, training and test have one folder each."""
     trained = folder / _TRAINED
     return trained if stage == "train_classifier" and trained.is_dir() else folder
 
@@ -151,7 +151,7 @@ class Dependencies:
 
     Args:
         runs: all runs of the table.
-        starts: initial state of each prior, as in paths: `data`, `identity`, `random`.
+        starts: initial state of each prior, as in paths: `data`, `isotropic`, `identity`, `random`.
     """
 
     runs: tuple[Run, ...]

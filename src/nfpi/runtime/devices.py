@@ -20,7 +20,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def make_device(precision: str = "32-true", devices: int = 1) -> Device:
-    """Choose the best device, or `devices` GPUs if as many are available, and prepare this process for it.
+    """Choose the best device, or up to `devices` GPUs if there are several, and prepare this process for it.
 
     The precision applies to training steps on the module that :meth:`Device.setup` returns. All else is float32
     without TF32, which would break the inverse of a flow. On a CPU, float32 runs are reproducible bit for bit.
@@ -28,7 +28,7 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
     Args:
         precision: `auto`, `32-true`, `tf32`, `bf16-mixed` or `16-mixed`; see
             :func:`nfpi.runtime.precision.choose_precision`. :attr:`Device.precision` is never `auto`.
-        devices: number of GPUs, with one process each, see :meth:`Device.launch_processes`.
+        devices: largest number of GPUs, with one process each, see :meth:`Device.launch_processes`.
 
     Raises:
         DeviceError: a GPU is allocated to this process, and torch cannot use it.

@@ -89,7 +89,8 @@ class FabricDevice(Device):
     """
 
     def __init__(self, precision: str, count: int, kind: str) -> None:
-        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # not needed by one process
+        # srun is not used here
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # the first float16 gradients may overflow; their step is skipped, and the schedule continues as intended
         warnings.filterwarnings("ignore", message=".*`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`.*")
         self._environment = OneMachine()

@@ -203,4 +203,4 @@ def read_last_lines(path: Path, count: int) -> list[str]:
     except OSError:
         return []
     lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    return [line for line in lines if line][-count:]
+    return [line for line in lines if line][-count:] if count else []

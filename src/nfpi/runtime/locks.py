@@ -84,7 +84,8 @@ def acquire(path: Path, work: str, note: str = "") -> Lock:
                 noted.strip(),
             ) from None
         except OSError as error:
-            unheld = os.fstat(descriptor).st_size == 0  # else it names a holder: locks may fail only briefly
+            # a file that names a holder is kept, as the error may be temporary
+            unheld = os.fstat(descriptor).st_size == 0
             os.close(descriptor)
             if unheld:
                 path.unlink(missing_ok=True)

@@ -40,8 +40,8 @@ class Manifest(BaseModel):
         product: kind of the outputs, in a word or two: `data`, `initial state`, `prior`, `model`, ...
         files: SHA-256 of each output, by its path below the folder of the manifest.
         content: digest of the reproducible outputs, i.e. those without times.
-        made_from: `content` of the products that the outputs were made from, by their `product`: of the direct inputs,
-            and of those indirect ones that must be the same for all inputs.
+        made_from: for each `product` that the outputs were made from, its `content`: for the direct inputs, and for
+            those indirect ones that must be the same for all inputs.
         facts: properties of the run that the outputs belong to: `seed`, `lambda`.
         temporary: the `files` that are removed once the stage that reads them has ended.
     """

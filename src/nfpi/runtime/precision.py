@@ -75,7 +75,7 @@ def full_precision() -> Iterator[None]:
 
 @contextmanager
 def outside_autocast() -> Iterator[None]:
-    """Let a block of :func:`torch.autocast` in the context count as outermost, even if the caller is in another one.
+    """In this context, let a block of :func:`torch.autocast` count as outermost, even if the caller is inside another.
 
     Autocast keeps the weights that it has rounded until the outermost block ends. In a block around a whole training,
     every step would compute with the weights of the first. Whether autocast is enabled does not change.
@@ -105,9 +105,9 @@ def tensor_float32() -> Iterator[None]:
 def _set_float32_precision(*, tf32_convolutions: bool, products: str | None = None) -> Iterator[None]:
     """Set the precision of float32 convolutions, and that of matrix products unless `products` is None.
 
-    torch has two interfaces for it. It refuses to read the older one where they contradict each other, and a precision
-    set for several operations by the newer one may take effect in spite of the older one. Afterwards, an operation that
-    had inherited its precision from such a setting has this precision of its own.
+    torch has an older and a newer interface for it. Where they contradict each other, reading the older one raises an
+    error. A precision that the newer one sets for several operations together may override the older one; after the
+    block, an operation that had inherited such a precision has the same one as a setting of its own.
     """
     before: tuple[bool, str] | None
     try:

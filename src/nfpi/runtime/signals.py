@@ -40,7 +40,7 @@ class Interrupted(Exception):
 class Interruption:
     """Request to stop, made by a signal; a SIGTERM more than a second after the first signal ends the process.
 
-    SLURM sends such a SIGTERM at the time limit of which SIGUSR1, or an earlier SIGTERM, warned.
+    SLURM sends such a SIGTERM at the time limit, after SIGUSR1 or an earlier SIGTERM as a warning.
 
     Args:
         at_once: whether a signal raises Interrupted immediately.

@@ -65,7 +65,11 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
     log = logs[-1]
     values = [run.wildcards[name] for _, name, _, _ in Formatter().parse(run.template) if name]
     wildcards = "_".join(values).replace("/", "_")  # as the SLURM executor names its folders of logs
-    slurm = root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}*/*.log")
+    slurm = [
+        path
+        for others in ("", "_*")  # values of further wildcards, e.g. a temperature; seed 1 must not match seed 10
+        for path in root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}{others}/*.log")
+    ]
     return [*sorted(slurm, key=read_modification_time)[-1:], log]
 
 

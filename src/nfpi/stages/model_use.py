@@ -43,12 +43,12 @@ def classify(command: Classify) -> None:
     model = _read_model(command.model)
     images = read_images(files, model.flow.shape, resize=command.resize)
     log_prob = model.log_prob(images)
-    log_posterior = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
-    bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size).tolist()
-    rows = [
-        [str(file), model.classes[label], float(ranked[-1]), float(ranked[-1] - ranked[-2]), value]
-        for file, label, ranked, value in zip(files, log_prob.argmax(1), log_posterior, bits, strict=True)
-    ]
+    ranked = np.sort(log_prob - np.logaddexp.reduce(log_prob, 1, keepdims=True), 1)
+    best = ranked[:, -1]
+    margins = best - ranked[:, :-1].max(1, initial=-np.inf)  # infinite for a model of one class
+    bits = model.domain.bits_per_dim(torch.from_numpy(-log_prob.max(1)), images[0].size)
+    columns = (log_prob.argmax(1), best.tolist(), margins.tolist(), bits.tolist())
+    rows = [[str(file), model.classes[label], *values] for file, label, *values in zip(files, *columns, strict=True)]
     heading = ["file", "class", "log_probability", "margin", "bits_per_dim"]
     if command.output is None:
         print_rows(heading, rows)

@@ -18,7 +18,7 @@ from nfpi.training.state import TrainingState
 
 _CHECKED_IMAGES = 4
 _TOLERANCE = 0.02
-"""largest relative error in float64, as in float32"""
+"""largest error accepted in float64: the same as that accepted by default in float32"""
 
 
 def initialize_flow(description: Mapping[str, Any], data: TrainingData, seed: int) -> ImageFlow:

@@ -14,7 +14,7 @@ def negative_log_likelihood(flow: nn.Module, prior: GaussianPrior, x: Tensor, la
     Args:
         flow: f, which returns f(x) and log |det ∂f/∂x|.
         prior: class Gaussians, on the device of x.
-        x: images, (B, C, H, W) in [−1, 1].
+        x: inputs of the flow, (B, C, H, W), see :meth:`nfpi.data.domain.Domain.to_flow`.
         labels: class of each image, (B,).
 
     Returns:

@@ -70,7 +70,7 @@ def _find_block(rule: str, settings: Mapping[str, Any]) -> str | None:
 
     Returns:
         Name of the block; empty if the settings are named with their blocks, as in `{"nfa": {"axes": 64}}`; None if
-        there are no settings, but file names or nothing.
+        `settings` is empty or holds file names instead of settings.
     """
     if not settings:
         return None

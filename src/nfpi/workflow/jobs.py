@@ -24,6 +24,8 @@ SBATCH = {
     "slurm_extra": "{resources.slurm_extra}",
 }
 """The option of sbatch that Snakemake's SLURM executor makes from each resource."""
+_NO_GPU = ("", "-1", "NoDevFiles", "none", "void")
+"""Values of CUDA_VISIBLE_DEVICES that hide all GPUs, as in :mod:`nfpi.runtime.allocation`, which imports torch."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Jobs:
 
 def has_gpu() -> bool:
     """Return whether this machine has a GPU (of NVIDIA, AMD or Apple) that jobs may use."""
-    if os.environ.get("NFPI_DEVICE") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+    if os.environ.get("NFPI_DEVICE") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in _NO_GPU:
         return False
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return True

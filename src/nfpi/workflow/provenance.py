@@ -97,7 +97,7 @@ def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 
 
 def _drop_without_effect(value: Any, key: str) -> Any:
-    """Remove the settings that no result depends on from the value of a key, but no entry whose name equals theirs."""
+    """Remove the settings that no result depends on from a key's value; keep a data set, flow, ... of the same name."""
     if not isinstance(value, Mapping):
         return value
     dropped = () if key in _NAMED_BLOCKS else NOT_AFFECTING_RESULTS

@@ -135,7 +135,11 @@ def test_what_is_held_out_is_noted(image_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("folders", "match"),
-    [({"train"}, "expected test or val beside train"), ({"test", "val"}, "train: expected a folder of class folders")],
+    [
+        ({"train"}, "expected test or val beside train"),
+        ({"test", "val"}, "train: expected a folder of class folders"),
+        ({"train", "test", "val", "validation"}, "received both validation and val"),
+    ],
 )
 def test_splits_that_are_not_enough_are_refused(tmp_path, folders, match):
     for name in folders:

@@ -44,6 +44,13 @@ def test_nan_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_positive_infinity_is_refused_for_any_class(tmp_path):
+    log_prob = LOG_PROB.clone()
+    log_prob[0, 1] = math.inf
+    with pytest.raises(MetricsError, match="received NaN or infinity"):
+        write_predictions(tmp_path / "predictions.npz", LABELS, log_prob)
+
+
 def test_a_divergence_is_raised_again(tmp_path):
     fault = Diverged(3, 2, "variance", 1e6)
     mark_diverged([tmp_path / "metrics.json", tmp_path / "predictions.npz"], fault)

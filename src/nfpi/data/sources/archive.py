@@ -72,7 +72,9 @@ def _unpack(archive: Path, into: Path) -> None:
     except DataError:
         raise
     except tarfile.FilterError as error:
-        raise DataError(f"{archive}: expected members inside the folder, received one that is not ({error})") from None
+        raise DataError(
+            f"{archive}: expected members inside the folder, received one outside or a special file ({error})"
+        ) from None
     except DAMAGE_ERRORS as error:
         if _is_disk_error(error):
             raise

@@ -112,7 +112,8 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     labels are not public, `val` (or `validation`) is the test split, and the source has no validation split.
 
     Raises:
-        DataError: the folder is missing, has splits but no `train`, or has only `train`; or a split is a broken link.
+        DataError: the folder is missing, has splits but no `train`, has only `train`, or has both `validation` and
+            `val`; or a split is a broken link.
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, received none")
@@ -125,6 +126,8 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
         raise DataError(
             f"{root}: expected test or val beside train (or class folders alone, to be split), received neither"
         )
+    if "validation" in known and "val" in known:
+        raise DataError(f"{root}: expected one validation split, received both validation and val")
     places: dict[Split, Path] = {"train": known["train"]}
     validation = known.get("validation", known.get("val"))
     if "test" in known:

@@ -98,7 +98,7 @@ def load_source(config: DatasetConfig, download_folder: Path) -> SourceImages:
 
     Args:
         config: settings of the data set.
-        download_folder: folder of downloads, used if `config.folder` is None.
+        download_folder: folder of downloads and unpacked archives, used if `config.folder` is None or an archive.
 
     Raises:
         DataError: files are missing or damaged, or could not be downloaded.

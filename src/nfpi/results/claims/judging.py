@@ -62,7 +62,7 @@ COLUMNS = {
 `planned_seeds` is the number of seeds of the preset. `seeds` is the number of compared seeds: all for which both rows
 have a value, or one for McNemar's test of an accuracy. `first_value`, `second_value` and `difference` (first − second,
 in the metric's unit) are means over these seeds.
-`p_adjusted` is adjusted by Holm's method over the comparisons of the claim.
+`p_adjusted` is adjusted by Holm's method over the comparisons of the claim, without those of direction `not_less`.
 `seeds_needed` is given for inconclusive verdicts, unless no number of seeds suffices, the standard deviation over seeds
 is unknown, or only diverged runs make the comparison inconclusive.
 `split_ratio` corrects the paired t test if the splits of different seeds overlap: it is the number of test images per

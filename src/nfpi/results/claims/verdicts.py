@@ -10,7 +10,7 @@ adjusted by Holm's method over the claim's comparisons other than those of non-i
 | too small to matter | p < 0.05 and 0 < d < m |
 | does not hold | p < 0.05 and d < 0; or p ≥ 0.05 and h < m, which excludes an effect that matters |
 | inconclusive | otherwise; also with fewer than two common seeds, unless test images are compared |
-| not run | one of the rows has no runs |
+| not run | there is no seed with runs of both rows |
 
 Non-inferiority (`not_less`) is judged by the interval only: it holds if l > −m and does not hold if h < −m. It is
 excluded from Holm's adjustment, since no difference is claimed.

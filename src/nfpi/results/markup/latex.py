@@ -189,7 +189,7 @@ def _format_header(table: Table) -> list[str]:
 
 
 def _join_cells(cells: Sequence[str]) -> str:
-    r"""Return the cells of a row as one line, of which the command before, such as ``\\``, takes no argument."""
+    r"""Return the cells of a row as one line, which ``\\`` before it does not read as its argument."""
     line = " & ".join(cells)
     return f"{{}}{line}" if line.startswith(("[", "*")) else line
 
@@ -206,7 +206,7 @@ def _choose_alignment(column: Column, label_width: float) -> str:
 
 
 def _is_long(column: Column, label_width: float) -> bool:
-    """Return whether a column of text is too wide for one line even at the smallest size; it is broken at all sizes."""
+    """Return whether a column of text is too wide even at the smallest size; its cells are then broken at all sizes."""
     width = min(_SIZES.values()) * max(map(_estimate_cell_width, column.cells))
     return not column.is_numeric and width > label_width * TEXT_WIDTH
 

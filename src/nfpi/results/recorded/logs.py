@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class CsvError(ValueError):
-    """A csv file without an expected column, or with a cell of another type."""
+    """A file that is not a csv table, lacks an expected column, or has a cell of another type."""
 
 
 def write_rows(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

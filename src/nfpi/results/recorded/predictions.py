@@ -51,10 +51,10 @@ def write_predictions(path: str | os.PathLike[str], labels: Tensor, log_prob: Te
         log_prob: log p(x | y) of a flow, or the log-softmax of a classifier, (N, K).
 
     Raises:
-        MetricsError: a log-probability is NaN, or infinite for the class of the label.
+        MetricsError: a log-probability is NaN or +∞, or −∞ for the class of the label.
     """
     label_log_prob = log_prob.gather(1, labels[:, None]).squeeze(1)
-    if log_prob.isnan().any() or not label_log_prob.isfinite().all():
+    if (log_prob.isnan() | log_prob.isposinf()).any() or not label_log_prob.isfinite().all():
         raise MetricsError(f"{path}: expected log-probabilities, received NaN or infinity")
     smallest = float(np.finfo(np.float16).min)
     arrays = {

@@ -147,8 +147,8 @@ def _find_fault(root: Path, run: Run, logs: list[Path]) -> tuple[str, str] | Non
     """Return the state and detail of the last job that failed or was stopped; None if there is none.
 
     The jobs of one folder run one after the other, so the last line of the newest log of each folder says how its last
-    job ended. Logs older than metrics.json are ignored. Without metrics.json, the job of the newest log of all was also
-    stopped, probably killed, if this line does not say how it ended.
+    job ended. Logs older than metrics.json are ignored. If there is no metrics.json and the last line of the newest log
+    of all does not say how its job ended, this job counts as stopped: it was probably killed.
     """
     metrics = root / run.folder / METRICS_FILE
     newest = {log.parent: log for log in logs}.values()

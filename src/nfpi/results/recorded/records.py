@@ -29,7 +29,7 @@ PACKAGES = (
 
 
 class MetricsError(ValueError):
-    """A metric that is not a finite number, or a file that is not a metrics.json; the message is one line."""
+    """A value that is not allowed in metrics.json or predictions.npz, or a damaged file; the message is one line."""
 
 
 class _Metrics(Record):

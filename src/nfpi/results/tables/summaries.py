@@ -15,7 +15,7 @@ from nfpi.results.tables.rows import TableRow
 
 
 class TableError(ValueError):
-    """Two values for one cell, or a frame that is not a table of results; the message is one line."""
+    """Data of which no table can be made, such as two values for one cell; the message is one line."""
 
 
 @dataclass(frozen=True)

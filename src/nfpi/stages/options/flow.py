@@ -67,7 +67,7 @@ class StartFlow(Stage):
     """the backbone: its kind and settings"""
     training: TrainingConfig = TrainingConfig()
     devices: PositiveInt = 1
-    """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
+    """GPUs that train together, one process each; all if the machine has fewer; results differ in their last bits"""
     start: Start = "data"
     """initial Gaussians: class means with the class variances (data), with one variance per class (isotropic) or with
     identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
@@ -137,7 +137,7 @@ class TrainFlow(Stage):
     """λ of Eq. 4, if the Gaussians are learned"""
     training: TrainingConfig = TrainingConfig()
     devices: PositiveInt = 1
-    """GPUs that train together, one process each, if the machine has as many; results differ in their last bits"""
+    """GPUs that train together, one process each; all if the machine has fewer; results differ in their last bits"""
     run: dict[str, Any] | None = None
     """identity of the run, which the initial state and the Gaussians must belong to"""
 
