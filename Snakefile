@@ -47,6 +47,7 @@ from nfpi.workflow.internals import (
     log_in_utf_8,
     name_given_settings,
     prepare_submission,
+    touches_all_files,
     use_this_machine,
 )
 from nfpi.workflow.page import write_page_at_end
@@ -130,12 +131,7 @@ onstart:
     except (LockedError, ConfigError) as error:
         raise WorkflowError(str(error)) from None
     note_preset_file(plan)
-    note_provenance(
-        plan,
-        remembered=workflow.touch
-        and workflow.dag_settings.forceall
-        and list_requested_targets(workflow) <= {"all"},
-    )
+    note_provenance(plan, remembered=touches_all_files(workflow))
     record_planned_runs(plan, list_requested_targets(workflow))
     record_settings(plan)
     log_in_utf_8(logger)

@@ -18,8 +18,8 @@ from nfpi.model.class_conditional import ClassConditionalFlow
 class FlowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """Classify images by argmax_y log p(x | y) of a :class:`nfpi.ClassConditionalFlow`.
 
-    Images X are (N, H, W, C), grey ones also (N, H, W); or (N, H·W·C) if `shape` is given. Their values are whole
-    numbers from 0 to 255, of any dtype. Labels y are of any type that scikit-learn accepts as classes.
+    Images X are (N, H, W, C), grey ones also (N, H, W), unless W is 1 to 4; or (N, H·W·C) if `shape` is given. Their
+    values are whole numbers from 0 to 255, of any dtype. Labels y are of any type that scikit-learn accepts as classes.
 
     Args:
         shape: (H, W, C) of images that are passed as rows; None: X is not flattened.

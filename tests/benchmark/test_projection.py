@@ -92,8 +92,14 @@ def test_a_classifier_that_another_one_fine_tunes_is_part_of_the_work():
     tables = {"*": None, "tuned": {"metrics": ["top1"], "experiments": [row]}}
     none = {"figures": {"*": None}, "claims": {"*": None}}
     config = resolve(ROOT / "config.yaml", ROOT / "presets", {"preset": "demo", "tables": tables, **none}).config
-    trained = [work.subject for work in list_work(config) if work.kind == "classifier_step"]
+    work = list_work(config)
+    trained = [one.subject for one in work if one.kind == "classifier_step"]
     assert trained == [*["eva02"] * 2 * len(config.seeds), *["eva02_pretrained"] * len(config.seeds)]
+    known = Images.of(config.datasets["digits"])
+    scored = {one.subject: one.batches * one.batch for one in work if one.kind == "classifier_forward"}
+    batch = config.for_dataset("digits").classifiers["eva02"].batch_size
+    assert 0 <= scored["eva02"] - (known.validation + known.test) < batch
+    assert 0 <= scored["eva02_pretrained"] - known.validation < batch
 
 
 @pytest.mark.parametrize(("every", "evaluations"), [(5, [0, 8]), (3, [0, 14]), (50, [0, 1]), (1, [1, 39])])

@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 
 import pytest
 import torch
+from PIL import Image
 
 import nfpi.checks.build
 import nfpi.checks.classifiers
@@ -323,6 +324,8 @@ def test_a_memory_format_lasts_as_long_as_its_block(make_subject):
         ("Tesla V100-SXM2-32GB", "bf16-mixed", None),
         ("Tesla V100-SXM2-32GB", "32-true", 15.7e12),
         ("Tesla V100-PCIE-32GB", "32-true", 14e12),
+        ("Tesla V100S-PCIE-32GB", "32-true", None),
+        ("Tesla V100-FHHL-16GB", "32-true", None),
         ("GeForce", "32-true", None),
     ],
 )
@@ -478,6 +481,17 @@ def test_an_autoencoder_that_is_not_there_is_missing(make_subject, tmp_path):
     assert only(check_autoencoder(one)).verdict == "missing"
     one = make_subject(datasets={"digits": settings | {"vae": str(tmp_path)}})
     assert only(check_autoencoder(one)).verdict == "FAILED"
+
+
+@pytest.mark.parametrize("root", ["", "train"], ids=["class folders", "splits"])
+def test_random_images_are_like_those_of_an_image_folder_that_is_not_prepared(make_subject, tmp_path, root):
+    for place in (root,) if not root else (root, "test"):
+        for name in ("ant", "bee", "cow"):
+            folder = tmp_path / "mine" / place / name
+            folder.mkdir(parents=True)
+            Image.new("L", (12, 8)).save(folder / "0.png")
+    one = make_subject(datasets={"digits": {"source": "imagefolder", "folder": str(tmp_path / "mine")}})
+    assert (one.main.images.shape, one.main.images.num_classes, one.main.prepared) == ((3, 8, 12), 3, False)
 
 
 def test_an_account_is_named(make_subject):

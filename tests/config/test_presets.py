@@ -231,6 +231,12 @@ FAULTS = {
         "a.yaml: extends itself",
     ),
     "no YAML": ("mine/a.yaml", {"mine/a.yaml": "a: ["}, "a.yaml: expected YAML, received something else"),
+    "no date": ("mine/a.yaml", {"mine/a.yaml": "a: 2024-02-30"}, "a.yaml: expected YAML, received something else"),
+    "key twice": (
+        "mine/a.yaml",
+        {"mine/a.yaml": "tables: {a: null}\nseeds: [1]\ntables: {b: null}\n"},
+        "a.yaml: line 3: expected each key once, received 'tables' again",
+    ),
     "no mapping": ("mine/a.yaml", {"mine/a.yaml": "- 1"}, "a.yaml: expected settings by name, received list"),
     "results": ("mine/a.yaml", {"mine/a.yaml": {"results": "x"}}, "a.yaml: a preset cannot set preset or results"),
     "unknown key": (
@@ -251,6 +257,13 @@ def test_a_fault_of_a_preset_is_one_line(project, monkeypatch, preset, files, me
         project.resolve({"preset": preset})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_key_may_override_one_of_an_included_mapping(project):
+    text = "priors: {a: &a {alpha: 2, start: identity}, b: &b {<<: *a, alpha: 3}, c: {<<: *b, alpha: 4}}"
+    path = project.write("mine/merged.yaml", text)
+    priors = project.resolve_config({"preset": str(path)}).priors
+    assert [(priors[name].alpha, priors[name].start) for name in "abc"] == [(value, "identity") for value in (2, 3, 4)]
 
 
 def test_an_empty_file_is_a_preset_that_changes_nothing(project):

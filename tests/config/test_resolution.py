@@ -71,6 +71,15 @@ def test_an_override_may_choose_another_backbone(project):
     assert (flow.kind, flow.width) == ("transformer", 64)
 
 
+def test_another_backbone_of_a_data_set_is_not_trained_with_the_settings_of_the_common_one(project):
+    flows = {"mef": {}, "glow": {"kind": "glow", "training": {"learning_rate": 2.0}}}
+    overrides = {"flows": {"glow": {"kind": "transformer", "training": {"warmup_steps": 3}}}}
+    config = project.resolve_config(flows=flows, datasets={"digits": {"overrides": overrides}, "other": {}})
+    training = config.resolve_training("digits", "glow")
+    assert (training.learning_rate, training.warmup_steps) == (0.01, 3)
+    assert config.resolve_training("other", "glow").learning_rate == 2.0
+
+
 def test_a_training_is_that_of_all_then_of_the_backbone_then_of_the_data_set(project):
     overrides = {"training": {"learning_rate": 3.0, "warmup_steps": 3}}
     flows = {"mef": {}, "glow": {"kind": "glow", "training": {"learning_rate": 2.0, "ema_power": 0.5}}}
@@ -249,6 +258,10 @@ FAULTS = {
         {"classifiers": {"a": {"train_on": "real", "start_from": "a"}}},
         "classifiers.a.start_from: expected a classifier without start_from, received 'a'",
     ),
+    "start from a classifier trained on generated images": (
+        {"classifiers": {"a": {"train_on": "real", "start_from": "b"}, "b": {"train_on": "both"}}},
+        "classifiers.a.start_from: expected a classifier with train_on: real, received 'b' with train_on: both",
+    ),
     "start from weights that go": (
         {"classifiers": {"a": {"train_on": "real", "start_from": "swin"}, "swin": {"keep": False}}},
         "classifiers.a.start_from: expected a classifier with keep: true, received 'swin' with keep: false",
@@ -408,6 +421,23 @@ FAULTS = {
         "resources.train_flow.runtime: expected at most 60 minutes, the limit of the cluster's jobs, received 61",
     ),
     "weight in the settings of a prior": ({"priors": {"fpi": {"weight": 3}}}, "unknown key 'priors.fpi.weight'"),
+    "number as a name": (
+        {"datasets": {2024: {}}},
+        "datasets: expected a name as text, received 2024: write it in quotes",
+    ),
+    "seed twice": ({"seeds": [1, 0, 1]}, "seeds: expected each seed once, received 1 2 times"),
+    "size of images of a fixed size": (
+        {"datasets": {"digits": {"image_size": 16}}},
+        "datasets.digits: image_size: expected null for source digits, whose images have 8×8 pixels, received 16",
+    ),
+    "unknown classifier in an override": (
+        {"datasets": {"digits": {"overrides": {"classifiers": {"resnet": {"epochs": 3}}}}}},
+        ": datasets.digits.overrides: classifiers: unknown classifier 'resnet' (did you mean 'resnet18'?)",
+    ),
+    "unknown backbone in an override": (
+        {"datasets": {"digits": {"overrides": {"flows": {"mff": {"kind": "glow"}}}}}},
+        ": datasets.digits.overrides: flows: unknown flow 'mff' (did you mean 'mef'?)",
+    ),
     "name that is no name": ({"datasets": {"a/b": {}}}, "datasets: expected a name of letters"),
     "override of a stage that has none": (
         {"datasets": {"digits": {"overrides": {"classifier": {}}}}},

@@ -208,6 +208,15 @@ def test_a_registered_source_is_prepared_like_the_others(tmp_path):
 
 
 @pytest.mark.usefixtures("restored_sources")
+@pytest.mark.parametrize("classes", [np.array(["low", "high"]), ("low", "high")], ids=["array", "tuple"])
+def test_names_of_classes_may_be_an_array_or_a_tuple(tmp_path, classes):
+    images = np.zeros((40, 4, 4, 1), np.uint8)
+    register_source("named")(lambda *_: SourceImages(classes, {"train": (images, np.arange(40) % 2)}))
+    prepare_dataset("mine", DatasetConfig(source="named"), tmp_path / "sets", tmp_path)
+    assert read_image_set(tmp_path / "sets/train").classes == ["low", "high"]
+
+
+@pytest.mark.usefixtures("restored_sources")
 def test_a_source_that_gives_something_else_is_refused(tmp_path):
     register_source("wrong")(lambda config, download_folder: (np.zeros(3), np.zeros(3)))
     register_source("testless")(lambda config, download_folder: SourceImages(["a"], {}))

@@ -123,9 +123,10 @@ def test_axes_have_units():
         ({"flow": "glow"}, ["digits, fpi, mef", "digits, fpi, glow"]),
         ({"classifier": "swin"}, ["digits, fpi, resnet18", "digits, fpi, swin"]),
         ({"prior": "mean_only", "row": "KLD on μ only"}, ["digits, fpi", "digits, KLD on μ only"]),
+        ({"prior": "mean_only", "row": "$1_ or $2"}, ["digits, fpi", r"digits, \$1_ or \$2"]),
         ({"dataset": "cifar10"}, ["digits", "cifar10"]),
     ],
-    ids=["priors", "flows", "classifiers", "labels", "data sets"],
+    ids=["priors", "flows", "classifiers", "labels", "dollars", "data sets"],
 )
 def test_panels_say_what_tells_them_apart(other, expected):
     frame = table(*rows([1, 10], [90, 91]), *rows([1, 10], [80, 81], **other))
@@ -180,11 +181,19 @@ def test_pictures_are_large_enough(frame, tmp_path):
     assert height >= 300
 
 
-def test_a_table_without_a_weight_is_drawn_as_a_notice(tmp_path):
-    write_csv(table({"lambda": math.nan, "nf_acc": 98.0}), tmp_path / "table2.csv")
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (table({"lambda": math.nan, "nf_acc": 98.0}), "table2: no row has a λ"),
+        (DEMO.drop(columns=list(ACCURACIES)).assign(ece=1.0), "table2: neither NF-Acc nor CNN-Acc"),
+    ],
+    ids=["no weight", "other metrics"],
+)
+def test_a_table_with_nothing_to_draw_is_drawn_as_a_notice(frame, message, tmp_path):
+    write_csv(frame, tmp_path / "table2.csv")
     drawn = draw(AccuracyFigure(), FigureInputs({"table": [tmp_path / "table2.csv"]}))
     (text,) = drawn.pictures["accuracy_against_weight"].texts
-    assert text.get_text() == "table2: no row has a λ"
+    assert text.get_text() == message
 
 
 def test_nothing_to_draw_is_an_error():

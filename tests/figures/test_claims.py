@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nfpi.figures.claims import draw_claims
+from nfpi.figures.drawn import render_figure
 from nfpi.results.claims.judging import COLUMNS
 
 ROW: dict[str, Any] = {
@@ -97,6 +98,12 @@ def test_the_legend_has_the_verdicts_that_there_are():
     figure = draw_claims(verdicts({}, {"verdict": "does not hold", "paper_difference": 1.0}))
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["holds", "does not hold", "the paper's", "does not matter"]
+
+
+def test_dollar_signs_begin_no_formula():
+    figure = draw_claims(verdicts({"statement": r"Costs of $\x and $y", "first": "$10_$20"}))
+    assert render_figure(figure).keys() == {"png", "pdf"}
+    assert any(r"\$10_\$20 − theirs" in text for text in texts(figure))
 
 
 def test_every_claim_has_its_statement_and_long_ones_are_shortened():

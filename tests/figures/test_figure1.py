@@ -201,6 +201,15 @@ def test_a_class_has_one_colour_in_all_panels_and_in_the_legend():
         assert colours == {to_rgba(get_class_style(index)[0]) for index in range(3)}
 
 
+def test_names_of_classes_are_no_formulas(tmp_path):
+    lost = {"outcome": "diverged", "iterations": 7, "quantity": "mean", "class": "$10_$20", "lambda": 100}
+    diverged = pd.DataFrame([{"dataset": "toy", "variant": "diagonal", "panel": "large", **lost}])
+    names = ("$10_$20", "dog", "frog")
+    figure = draw_gaussians(table(diverged, classes=names), "diagonal")
+    assert figure.legends[0].get_texts()[0].get_text() == r"\$10_\$20"
+    save_drawn(Drawn({"figure": figure}), tmp_path, "figure")
+
+
 def test_the_large_marks_are_the_means_of_the_points():
     frame = table()
     axes = draw_gaussians(frame, "diagonal").axes[2]

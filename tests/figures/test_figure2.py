@@ -7,7 +7,8 @@ import torch
 from nfpi.config import AugmentationFigure, NfaConfig
 from nfpi.data import DataError, write_image_set
 from nfpi.figures import FigureInputs
-from nfpi.figures.figure2 import augment_random_images, compute_rms_changes, draw
+from nfpi.figures.drawn import render_figure
+from nfpi.figures.figure2 import augment_random_images, compute_rms_changes, draw, draw_augmentations
 
 CPU = torch.device("cpu")
 NFA = NfaConfig(axes=4, strength=1.0)
@@ -49,6 +50,11 @@ def test_unknown_classes_are_named(model, images, name):
 def test_a_class_with_too_few_images_is_named(model, images):
     with pytest.raises(DataError, match="class '0': expected 21 images, received 20"):
         augment_random_images(model, images, settings(["0"], images_per_class=21), NFA, CPU)
+
+
+def test_names_of_classes_are_no_formulas():
+    figure = draw_augmentations(np.zeros((1, 2, 8, 8, 3), np.uint8), ["$10_$20"], np.ones((1, 1)), NFA)
+    assert render_figure(figure).keys() == {"png", "pdf"}
 
 
 def test_a_model_and_its_images_are_read(model_files, train_files):

@@ -91,6 +91,13 @@ def test_no_residuals_are_an_error():
         draw_residuals([(1, FAST.drop(columns="variance_residual"))], **LIMITS)
 
 
+def test_fits_that_all_diverged_at_once_are_drawn_as_a_notice(tmp_path):
+    write_csv(curve([]), tmp_path / "fixed_point.csv")
+    inputs = FigureInputs({"iterations": [tmp_path / "fixed_point.csv"]}, {"prior": {}})
+    (text,) = draw(ResidualsFigure(dataset="toy", lambdas=[1e7]), inputs).pictures["residuals"].texts
+    assert text.get_text() == "every fit diverged in its first iteration"
+
+
 def test_residuals_are_read_from_a_file_for_each_weight(tmp_path):
     files = [tmp_path / "slow.csv", tmp_path / "fast.csv"]
     for file, rows in zip(files, (SLOW, FAST), strict=True):

@@ -7,7 +7,8 @@ import torch
 
 from nfpi.config import SamplesFigure
 from nfpi.figures import FigureInputs, image_grid
-from nfpi.figures.samples import draw, sample_grid
+from nfpi.figures.drawn import render_figure
+from nfpi.figures.samples import draw, draw_samples, sample_grid
 from nfpi.flows.dequantization import quantize
 from nfpi.model import ClassConditionalFlow
 
@@ -67,6 +68,12 @@ def test_latents_are_decoded(model, means, monkeypatch):
     assert grid.shape == (3, 3, 8, 8, 1)
     assert grid.dtype == np.uint8
     np.testing.assert_array_equal(grid[0, :, ::2, ::2], 255 * (means.permute(0, 2, 3, 1).numpy() > 0))
+
+
+@pytest.mark.parametrize("noises", [1, 2])
+def test_names_of_classes_are_no_formulas(noises):
+    figure = draw_samples(np.zeros((noises, 1, 8, 8, 3), np.uint8), [1.0], ["$10_$20"], noises)
+    assert render_figure(figure).keys() == {"png", "pdf"}
 
 
 def test_a_model_is_read_and_its_classes_are_named(model_files):

@@ -2,9 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_rgb
 
-from nfpi.figures.style import CLASS_COLOURS, format_weight_label, get_class_style, notice
+from nfpi.figures.style import CLASS_COLOURS, escape_math, format_weight_label, get_class_style, notice
 
 # Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as it is seen without one kind of cone.
 VISION = {
@@ -51,6 +52,12 @@ def test_a_hundred_classes_have_each_its_colour_and_marker():
 )
 def test_weights_as_mathematics(weight, text):
     assert format_weight_label(weight) == text
+
+
+@pytest.mark.parametrize("text", ["5 $", "$10_$20", "from $x to $y", "$$", "100 %"])
+def test_a_users_text_is_no_formula(text):
+    assert not is_math_text(escape_math(text))
+    assert escape_math(text).replace(r"\$", "$") == text
 
 
 def test_a_notice_says_what_it_is_told():

@@ -127,6 +127,7 @@ def test_further_options_of_a_card_are_pushed_too(fitted, tmp_path, monkeypatch)
         ({"ece": np.float32(1.5), "n": 7}, "| test | 7 |  |  | 1.50 % |  |", {"ece": 1.5}),
         ({"nf_acc": float("nan"), "bits_per_dim": 2, "f1": "?"}, "| test |  |  | 2.000 |  |  |", {"bits_per_dim": 2.0}),
         ({"n": 3, "worst_class_acc": 5.0}, "| test | 3 |  |  |  | 5.00 % |", {}),
+        ({"worst_class_acc": 5.0, "worst_class": "a|b"}, r"| test |  |  |  |  | 5.00 % (`a\|b`) |", {}),
         ({}, "Not measured.", {}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,7 +109,6 @@ def test_a_file_of_another_kind_is_refused(prior, tmp_path):
         {"mean": torch.zeros(2, 3)},
         {"mean": torch.zeros(2, 3, dtype=torch.int64), "variance": torch.ones(2, 3)},
         {"mean": torch.zeros(1, 2), "covariance": torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])},
-        {"mean": torch.zeros(1, 2), "covariance": torch.eye(2, dtype=torch.float16)[None]},
         {"mean": torch.zeros(2, 3), "variance": torch.ones(2, 3), "count": torch.ones(2)},
     ],
 )
@@ -119,6 +119,17 @@ def test_improper_gaussians_are_not_read(tmp_path, tensors):
         load_prior(file)
     assert str(error.value).startswith(f"{file}: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("full", [False, True])
+def test_gaussians_of_any_precision_are_read_and_score(tmp_path, dtype, full):
+    second = {"covariance": 2 * torch.eye(2)[None]} if full else {"variance": torch.full((1, 2), 2.0)}
+    prior = GaussianPrior(torch.zeros(1, 2), **second).to(dtype=dtype)
+    save_prior(tmp_path / "prior", prior, {})
+    found = load_prior(tmp_path / "prior")[0]
+    assert found.mean.dtype == dtype
+    torch.testing.assert_close(found.log_prob(torch.zeros(1, 2)), torch.tensor([[-math.log(4 * math.pi)]]).double())
 
 
 COUNT, MEAN, VARIANCE = torch.tensor([2.0, 3.0]), torch.zeros(2, 3), torch.ones(2, 3)

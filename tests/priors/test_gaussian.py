@@ -303,3 +303,35 @@ def test_likelihoods_read_no_values_on_an_accelerator(kind):
     prior.precompute()
     assert prior.log_prob(z).shape == (5, 3)
     assert prior.log_prob_of(z, labels).shape == (5,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gaussians_of_any_precision_are_scored_in_float64(kind, dtype):
+    """The normaliser of 3072 dimensions is in the thousands, where half precision resolves 2 to 16 nats."""
+    prior, z = _prior(kind, dimensions=3072 if kind == "diagonal" else 4).to(dtype=dtype), _latents(5, 1)
+    z = z.expand(-1, prior.num_dimensions)
+    expected = prior.to(dtype=torch.float64).log_prob(z)
+    torch.testing.assert_close(prior.log_prob(z), expected, rtol=1e-12, atol=0)
+    mixed = GaussianPrior(prior.mean.double(), *((prior.variance,) if kind == "diagonal" else (None, prior.covariance)))
+    torch.testing.assert_close(mixed.log_prob(z), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_covariance_that_float32_cannot_factorise_still_gives_samples_and_densities(device):
+    """Its condition number is 1e10; in float32 its Cholesky factorisation fails."""
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(16, 16, dtype=torch.float64, generator=generator)).Q
+    covariance = (axes * torch.logspace(0, -10, 16, dtype=torch.float64)) @ axes.T
+    exact = GaussianPrior(torch.zeros(1, 16, dtype=torch.float64), covariance=((covariance + covariance.T) / 2)[None])
+    exact.check()
+    rounded = exact.to(dtype=torch.float32).to(device)
+    labels = torch.zeros(4000, dtype=torch.long)
+    z = rounded.sample(labels, generator=torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(z.T @ z / len(z), exact.covariance[0], rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        rounded.log_prob_of(torch.zeros(1, 16), labels[:1]).double(),
+        exact.log_prob(torch.zeros(1, 16))[0],
+        rtol=1e-5,
+        atol=0,
+    )

@@ -213,6 +213,15 @@ TABLE = ("table", "--name", "t", "--metrics", "m", "--reference", "r", "--output
         ),
         ((*FIT, "--weight=1", "--prior", '{"weight": 1}'), "unknown key 'fit-prior.prior.weight'"),
         (("generate", "--model", "m", "--output", "o", "--temperature", "0"), "temperature: Input"),
+        *(  # larger numbers cannot be read from the files that the stages write
+            ((stage, *options, "--seed", str(2**63), "--output", "o"), f"{stage}.seed: Input should be less than")
+            for stage, options in {
+                "start-flow": ("--data", "d"),
+                "generate": ("--model", "m"),
+                "augment": ("--data", "d", "--model", "m"),
+                "train-classifier": ("--data", "d"),
+            }.items()
+        ),
         ((*TABLE, "--table", '{"titel": "T"}'), "titel' (did you mean 'title'?)"),
         (("figure", "--name", "figure7", "--files", "{}", "--output", "o"), "unknown figure 'figure7'"),
         (("collect", "--name", "../t", "--runs", "[]", "--root", ".", "--output", "o"), "name: "),

@@ -41,6 +41,8 @@ def test_a_released_flow_is_evaluated_as_the_one_it_was_made_of(trained_run, che
     assert {**released.config, "data": model.config["data"]} == model.config
     assert (released.encode(images := np.zeros((2, 8, 8, 1), np.uint8)) == model.encode(images)).all()
     assert ClassConditionalFlow.from_release(checkpoint).classes == model.classes
+    with pytest.raises(ValueError, match=r"^classes: expected the names of 10 classes, received 3$"):
+        ClassConditionalFlow.from_release(checkpoint, ["ant", "bee", "cat"])
     run = {**trained_run.identity.to_json(), "seed": 0}
     check_call(
         *trained_run.make_command("evaluate", model=tmp_path / "model", history=None, run=run, output=tmp_path / "run")

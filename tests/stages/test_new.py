@@ -211,7 +211,7 @@ def test_what_is_no_folder_of_images_is_refused(here, tmp_path, capsys):
     for place, message in (
         (tmp_path / "nowhere", "expected a folder of images, received none"),
         (tmp_path / "empty", "expected a folder for each class, received an empty folder"),
-        (make_images(tmp_path / "few", n=2), "few: expected"),
+        (make_images(tmp_path / "few", n=2), "few: test_fraction: expected"),
         (make_images(tmp_path / "price $HOME"), "expected a path without variables or tilde"),
     ):
         assert call("new", place) == 1

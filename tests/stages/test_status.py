@@ -307,17 +307,25 @@ def test_log_has_that_of_slurm_too(root, capsys) -> None:
     ]
 
 
-def test_slurms_log_of_a_longer_seed_is_that_of_another_run(root, capsys) -> None:
-    run = RUN.replace("seed=0", "seed=1")
-    log(root, "one\n", run=run)
-    for folder in ("digits_mef_fpi_1000_1", "digits_mef_fpi_1000_10"):
-        path = root.parent / "slurm/rule_train_flow" / folder / "17.log"
+@pytest.mark.parametrize(
+    ("job", "classifier", "folder", "other"),
+    [
+        ("train_flow", "", "digits_mef_fpi_1000_1", "digits_mef_fpi_1000_10"),
+        ("train_classifier", "/small", "digits_mef_fpi_1000_1_small_0.7", "digits_mef_fpi_1000_1_small_wide_0.7"),
+        ("test_classifier", "/small", "digits_mef_fpi_1000_1_small", "digits_mef_fpi_1000_1_small_wide"),
+    ],
+)
+def test_slurms_log_of_a_longer_name_is_that_of_another_run(root, job, classifier, folder, other, capsys) -> None:
+    run = RUN.replace("seed=0", "seed=1") + classifier
+    log(root, "one\n", job, run)
+    for name in (folder, other):
+        path = root.parent / f"slurm/rule_{job}" / name / "17.log"
         path.parent.mkdir(parents=True)
-        path.write_text(f"of {folder}\n")
-    os.utime(root.parent / "slurm/rule_train_flow/digits_mef_fpi_1000_1/17.log", (1, 1))
+        path.write_text(f"of {name}\n")
+    os.utime(root.parent / f"slurm/rule_{job}" / folder / "17.log", (1, 1))
     assert call("log", root / run) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "of digits_mef_fpi_1000_1"
+    assert lines[1] == f"of {folder}"
 
 
 @pytest.mark.parametrize(

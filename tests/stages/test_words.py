@@ -33,6 +33,11 @@ def test_files_are_taken_to_the_letter(parse):
     assert command.images == [Path(word) for word in ODD]
 
 
+def test_candidates_are_taken_to_the_letter(parse):
+    command = parse("test-classifier", "--data", "d", "--real-labels", "--output", "o", *ODD)
+    assert command.candidates == [Path(word) for word in ODD]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

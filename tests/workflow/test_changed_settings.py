@@ -41,6 +41,12 @@ def reason(before: list[str], now: list[str], more: str = "") -> str:
         ("table", {"rows": [{"a": 1}, {"a": 2}]}, {"rows": [{"a": 1}, {"a": 3}]}, "tables.table.rows.1.a: 2 → 3"),
         ("table", {"rows": [{"a": 1}]}, {"rows": [{"a": 1}, {"a": 3}]}, "tables.table.rows: 1 entry → 2 entries"),
         ("evaluate", {"batch_size": 3, "bins": 5}, {"bins": 5}, "evaluation.batch_size: 3 → null"),
+        (
+            "table",
+            {"title": "Before: now: 'A'; B"},
+            {"title": "Now; C now: 'A'"},
+            "tables.table.title: Before: now: 'A'; B → Now; C now: 'A'",
+        ),
     ],
 )
 def test_a_changed_setting_is_named_as_in_the_config(rule, before, now, changes) -> None:

@@ -79,6 +79,11 @@ def test_a_job_is_one_line_when_it_has_ended(tmp_path) -> None:
     ]
 
 
+def test_a_command_to_copy_names_the_folder_for_a_shell(tmp_path) -> None:
+    call = Call(tmp_path / "my results", train_flow=2)
+    assert call.lines == [f"2 jobs (nfpi status '{tmp_path}/my results' shows what is running)"]
+
+
 def test_the_time_left_is_known_from_earlier_calls(tmp_path) -> None:
     times = tmp_path / "benchmarks/train_flow.tsv"
     times.parent.mkdir()

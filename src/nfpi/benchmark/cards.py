@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,13 +92,13 @@ CARDS = (
 def find_peak(name: str, precision: str) -> float | None:
     """Return the peak of a card in a precision, in operations per second; None if it is unknown.
 
-    The peaks of NVL cards are unknown too: they are slower than the SXM modules of the same name.
+    The peaks of NVL, V100S and V100 FHHL cards are unknown too: they differ from the SXM modules of the same name.
 
     Args:
         name: name of the card as the driver gives it, such as `NVIDIA H100 80GB HBM3`.
         precision: training precision: one of :data:`PRECISIONS`, or `16-mixed`.
     """
-    if "NVL" in name.split():
+    if {"NVL", "V100S", "FHHL"} & set(re.split(r"[\s-]", name)):
         return None
     arithmetic = "float16" if precision == "16-mixed" else PRECISIONS[precision]
     found = (peaks for part, peaks in PEAKS.items() if all(word in name for word in part.split()))

@@ -185,8 +185,8 @@ def _compose_assumptions() -> list[str]:
         f"We assume {100 * PEAK_FRACTION:.0f} % of the peak rate in float32 and float64, "
         f"{100 * TENSOR_CORE_FRACTION:.0f} % of it in bfloat16, {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth, and "
         "the launch times below.",
-        "The power series e^S of the couplings have as many terms as suffice for |S_ij| up to 0.2; for |S_ij| up to "
-        "0.4, a step takes about a third longer.",
+        "The power series e^S of the couplings have the lengths of a newly initialised flow (|S_ij| up to 0.25); for "
+        "|S_ij| up to 0.4, a step takes about a third longer.",
         "Compilation, caches and the inefficiency of small kernels are ignored, so real hours may differ by a factor "
         "of two.",
         "",

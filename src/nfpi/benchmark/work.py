@@ -111,8 +111,11 @@ def list_work(config: Config, prepared: Mapping[str, Images] | None = None) -> l
         for work in _list_start_work(config, *start, sizes[start[0]])
     ]
     classifiers = dict.fromkeys(run for row in rows for run in row.classifier_runs)
-    classifiers |= dict.fromkeys(start for run in classifiers if (start := config.fine_tuned_from(run)) is not None)
-    found += [work for run in classifiers for work in _list_classifier_work(config, run, sizes[run.dataset])]
+    starts = [start for run in classifiers if (start := config.fine_tuned_from(run)) is not None]
+    untested = set(starts) - set(classifiers)
+    classifiers |= dict.fromkeys(starts)
+    for run in classifiers:
+        found += _list_classifier_work(config, run, sizes[run.dataset], is_tested=run not in untested)
     augmented = {run.of_flow for run in classifiers if run.augmentation is not None and run.flow is not None}
     found += [work for run in augmented for work in _list_augmentation_work(config, run, sizes[run.dataset])]
     # `augmentation` is None exactly for classifiers trained on generated images
@@ -196,8 +199,8 @@ def _list_augmentation_work(config: Config, run: Run, known: Images) -> Iterator
     yield _make_flow_work(known, run.dataset, run.flow, "augment", "flow_inverse", settings.batch_size, images)
 
 
-def _list_classifier_work(config: Config, run: Run, known: Images) -> Iterator[Work]:
-    """Return the work of training (once per temperature of generated images), validation and test."""
+def _list_classifier_work(config: Config, run: Run, known: Images, *, is_tested: bool) -> Iterator[Work]:
+    """Return the work of training (once per temperature of generated images), validation and, if it is made, test."""
     assert run.classifier is not None
     own = config.for_dataset(run.dataset)
     settings = own.classifiers[run.classifier]
@@ -211,7 +214,7 @@ def _list_classifier_work(config: Config, run: Run, known: Images) -> Iterator[W
     steps = times * settings.epochs * ceil(settings.repeats * images / batch)
     common = (run.classifier, shape, known.classes, batch)
     yield Work("train_classifier", "classifier_step", *common, steps, run.dataset, times)
-    scored = ceil((times * known.validation + known.test) / batch)
+    scored = ceil((times * known.validation + (known.test if is_tested else 0)) / batch)
     yield Work("train_classifier", "classifier_forward", *common, scored, run.dataset)
     if run.augmentation is not None and run.flow is not None and config.datasets[run.dataset].vae is not None:
         decoded = ceil(settings.epochs * settings.nfa_probability * settings.repeats * images)

@@ -14,12 +14,15 @@ import numpy as np
 from nfpi.benchmark.work import LATENT_CHANNELS, REDUCTION, Images, get_pixel_shape
 from nfpi.config import FLOWS, SOURCES, Config, Resolved, TrainingConfig
 from nfpi.config.datasets import DatasetBlock
+from nfpi.data.errors import DataError
+from nfpi.data.image_files import read_image_size
+from nfpi.data.sources.imagefolder import find_first_image, find_split_folders, list_classes
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.runs import SPLITS, Layout
 
 _IMAGES = 4096
 """number of random images; more for a larger batch"""
-_UNKNOWN_SIZE = 32
+_UNKNOWN_SIZE, _UNKNOWN_CLASSES = 32, 10
 _MANY_CLASSES = 200
 """Number of classes above which the Gaussians affect the time and memory of a step."""
 
@@ -164,16 +167,25 @@ def _count_runs(config: Config, dataset: str, flow: str) -> int:
 def infer_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
     """Return (C, H, W) of a flow's input and the number of classes, before the data set is prepared."""
     traits = SOURCES[block.source].traits
-    size = traits.get("size") or block.image_size or _UNKNOWN_SIZE
-    classes = traits.get("classes") or _count_class_folders(block.folder) or 10
+    size, classes = _inspect_folder(block)
+    side = traits.get("size") or block.image_size
+    height, width = (side, side) if side else size
+    classes = traits.get("classes") or classes
     if block.vae is not None:
-        return (LATENT_CHANNELS, size // REDUCTION, size // REDUCTION), classes
-    return (traits.get("channels", 3), size, size), classes
+        return (LATENT_CHANNELS, height // REDUCTION, width // REDUCTION), classes
+    return (traits.get("channels", 3), height, width), classes
 
 
-def _count_class_folders(folder: Path | None) -> int:
-    train = None if folder is None else folder / "train"
-    return sum(1 for entry in train.iterdir() if entry.is_dir()) if train is not None and train.is_dir() else 0
+def _inspect_folder(block: DatasetBlock) -> tuple[tuple[int, int], int]:
+    """Return (H, W) of the first image in a folder and the number of classes, or usual values if they are not known."""
+    unknown = (_UNKNOWN_SIZE, _UNKNOWN_SIZE), _UNKNOWN_CLASSES
+    if block.source != "imagefolder" or block.folder is None:
+        return unknown
+    try:
+        classes = len(list_classes(find_split_folders(block.folder)["train"]))
+        return read_image_size(find_first_image(block.folder)), classes
+    except (DataError, OSError):  # an archive, or no folder of images
+        return unknown
 
 
 def _find_sizes(resolved: Resolved, dataset: str, train: ImageSet | None) -> Images | None:

@@ -186,6 +186,8 @@ def explain(error: ValidationError) -> str:
                 f"{where}: expected a name of letters, digits and . _ + - that begins with a letter or digit, "
                 f"received {key!r}"
             )
+        if fault["type"] == "string_type":  # YAML reads 2024 as a number, and no as false
+            return f"{'.'.join(parents)}: expected a name as text, received {fault['input']!r}: write it in quotes"
         known = re.findall(r"'([^']+)'", context.get("expected", ""))
         return f"unknown key '{'.'.join((*parents, key))}'{suggest(key, known)}"
     where = ".".join(filter(None, (*parents, last)))

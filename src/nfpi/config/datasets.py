@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from nfpi.config.base import LocalPath, PositiveInt, Settings, declare_added_setting
 from nfpi.config.registry import Registry
@@ -60,6 +67,16 @@ class DatasetBlock(Settings):
     ImageNet's validation images"""
     overrides: dict[Overridden, dict[str, Any]] = {}
     """settings of other groups that differ for this data set"""
+
+    @model_validator(mode="after")
+    def _check_image_size(self) -> DatasetBlock:
+        size = SOURCES[self.source].traits.get("size")
+        if self.image_size is not None and size is not None:
+            raise ValueError(
+                f"image_size: expected null for source {self.source}, whose images have {size}×{size} pixels, received "
+                f"{self.image_size}"
+            )
+        return self
 
     def with_split_seed(self, seed: int) -> DatasetConfig:
         """Return the settings of the data set whose splits are drawn with this seed."""

@@ -121,15 +121,38 @@ def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
     return path
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
+    """Loader that refuses a key that is written twice in a mapping, of which YAML would drop the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if (key.tag, key.value) in seen:
+                raise ConfigError(
+                    f"line {key.start_mark.line + 1}: expected each key once, received '{key.value}' again"
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+"""Tag of the key `<<`, by which a mapping includes others."""
+
+
 def read_settings(file: Path) -> dict[str, Any]:
     """Return the settings in a file.
 
     Raises:
-        ConfigError: it is not YAML, or not a mapping.
+        ConfigError: it is not YAML, not a mapping, or has a key twice.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a subclass of SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a text that looks like a date but is none
         raise ConfigError(f"{file}: expected YAML, received something else ({' '.join(str(error).split())})") from None
     if content is None:
         return {}

@@ -112,7 +112,7 @@ class Registry:
         return self._variants[name]
 
     def require_name(self, name: object) -> None:
-        """Raise ConfigError unless a name is text, such as for the function under a decorator without parentheses."""
+        """Raise ConfigError unless a name is text. A decorator without parentheses passes its function or class."""
         if not isinstance(name, str):
             raise ConfigError(
                 f"{self.decorator}: expected a name, received {_describe(name)}: "

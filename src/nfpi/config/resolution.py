@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError, field_validator
 
-from nfpi.config.base import ConfigError, LocalPath, Settings, explain
+from nfpi.config.base import ConfigError, LocalPath, Settings, explain, suggest
 from nfpi.config.claims import drop_outdated_claims
 from nfpi.config.extensions import load_extensions
 from nfpi.config.presets import merge, read_layers, read_settings
@@ -148,12 +148,15 @@ def _validate(layers: Sequence[Mapping[str, Any]], extensions: list[Path]) -> tu
         config = Config.model_validate(merged | {"extensions": extensions})
         for dataset in config.datasets:
             where = f"datasets.{dataset}.overrides: "
+            _check_overridden_names(config, dataset)
             config.for_dataset(dataset)
             for flow in config.flows:
                 where = f"training of flows.{flow} on {dataset}: "
                 config.resolve_training(dataset, flow)
     except ValidationError as error:
         raise _Fault(f"{where}{explain(error)}") from None
+    except ConfigError as error:
+        raise _Fault(f"{where}{error}") from None
     try:
         _check_selections(config)
         check_rows(config)
@@ -175,6 +178,16 @@ def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:
 def _drop_hint(message: str) -> str:
     """Return a message without the hint in parentheses at its end, which depends on other settings."""
     return re.sub(r" \([^()]*\)$", "", message)
+
+
+def _check_overridden_names(config: Config, dataset: str) -> None:
+    """Raise ConfigError if a data set overrides a backbone or classifier that does not exist."""
+    overrides: Mapping[Any, Any] = config.datasets[dataset].overrides
+    groups: dict[str, Mapping[str, Any]] = {"flows": config.flows, "classifiers": config.classifiers}
+    for group, known in groups.items():
+        for name in overrides.get(group, {}):
+            if name not in known:
+                raise ConfigError(f"{group}: unknown {group[:-1]} '{name}'{suggest(str(name), known)}")
 
 
 def _check_selections(config: Config) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from nfpi.config.base import ConfigError, LocalPath, Name, Seed, Settings, suggest
 from nfpi.config.claims import Claims, check_claims
@@ -31,13 +31,21 @@ from nfpi.runs import (
 )
 
 
+def _check_distinct(seeds: list[int]) -> list[int]:
+    """Raise ValueError for a seed that is given twice, whose runs would count as two independent ones."""
+    repeated = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"expected each seed once, received {repeated} {seeds.count(repeated)} times")
+    return seeds
+
+
 class Config(Settings):
     """All settings of one preset."""
 
     extensions: list[LocalPath] = []
     """Python files that add priors, flows, metrics or classifiers (docs/extending.md), in addition to those of the
     extended preset"""
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [1999]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_check_distinct)] = [1999]
     """seeds of the runs; each has its own initial state, flow, generated images and classifier"""
     datasets: dict[Name, DatasetBlock] = {}
     flows: dict[Name, FlowConfig] = {}
@@ -71,11 +79,12 @@ class Config(Settings):
         """Return the training settings of a backbone on a data set.
 
         The common settings are overridden by those of the backbone, then of the data set, then of the data set for this
-        backbone.
+        backbone. Those of the backbone do not apply if the data set selects another kind of backbone.
         """
-        overrides = self.datasets[dataset].overrides
+        overrides, block = self.datasets[dataset].overrides, self.flows[flow]
+        is_replaced = self.for_dataset(dataset).flows[flow].kind != block.kind
         layers = (
-            self.flows[flow].training,
+            {} if is_replaced else block.training,
             overrides.get("training", {}),
             overrides.get("flows", {}).get(flow, {}).get("training", {}),
         )
@@ -227,6 +236,9 @@ class Config(Settings):
             if other is not None and not self.classifiers[other].keep:
                 expected = f"classifiers.{name}.start_from: expected a classifier with keep: true"
                 raise ValueError(f"{expected}, received '{other}' with keep: false")
+            if other is not None and self.classifiers[other].train_on != "real":
+                expected = f"classifiers.{name}.start_from: expected a classifier with train_on: real"
+                raise ValueError(f"{expected}, received '{other}' with train_on: {self.classifiers[other].train_on}")
         return self
 
     @model_validator(mode="after")

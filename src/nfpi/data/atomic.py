@@ -7,7 +7,7 @@ import glob
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,8 +41,8 @@ def replace_folder(
         The temporary folder.
 
     Raises:
-        DataError: `folder` is a file, or contains something not among `names`; or, with a fingerprint, another process
-            with the same one is writing it.
+        DataError: `folder` is a file, or contains something not among `names` or the working directory; or, with a
+            fingerprint, another process with the same one is writing it.
     """
     unresolved, folder = Path(folder), Path(folder).resolve()
     _require_only(folder, names, kept)
@@ -105,6 +105,12 @@ def _require_only(folder: Path, names: Collection[str], kept: str | None) -> Non
     others = sorted(name for name in present if not (name in names or name.startswith(".") or name.endswith(SUFFIX)))
     if others:
         raise DataError(f"{folder}: expected only {', '.join(names)} in a folder to replace, received '{others[0]}'")
+    with suppress(FileNotFoundError):  # there is no working directory any more
+        if Path.cwd().is_relative_to(folder):
+            raise DataError(
+                f"{folder}: expected a folder to replace other than the working directory and its parents, received "
+                "one of them: write to a subfolder, or run the command elsewhere"
+            )
 
 
 def _list_kept(folder: Path, pattern: str | None) -> list[Path]:

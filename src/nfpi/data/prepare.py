@@ -97,7 +97,8 @@ def assign_splits(
     for split, fraction in _get_held_out_shares(config).items():
         if split not in splits:
             train = splits["train"][1]
-            kept, held_out = _hold_out(name, labels["train"][train], fraction, config.split_seed)
+            where = f"{name}: {split}_fraction"
+            kept, held_out = _hold_out(where, labels["train"][train], fraction, config.split_seed, classes)
             splits["train"], splits[split] = ("train", train[kept]), ("train", train[held_out])
     if config.refit:
         splits[MAY_BE_EMPTY] = ("train", np.empty(0, np.int64))
@@ -114,15 +115,20 @@ def assign_splits(
     return splits
 
 
-def _hold_out(name: str, labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(
+    where: str, labels: np.ndarray, fraction: float, seed: int, classes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into kept and held-out ones, both sorted; class shares are exact to within one image."""
     try:
         kept, held_out = train_test_split(
             np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
         )
-    except ValueError as error:
+    except ValueError:
+        counts = np.bincount(labels, minlength=len(classes))
+        smallest = int(counts.argmin())
         raise DataError(
-            f"{name}: expected enough images to hold out {fraction:g}, received {len(labels)} ({error})"
+            f"{where}: expected enough images to hold out {fraction:g} of them with some of each class on both sides, "
+            f"received {len(labels)} of {len(classes)} classes, {counts[smallest]} of class '{classes[smallest]}'"
         ) from None
     return np.sort(kept), np.sort(held_out)
 

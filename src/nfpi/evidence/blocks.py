@@ -1,7 +1,7 @@
 """Blocks of Markdown files that are generated from evidence.
 
 A block begins with `<!-- evidence: PRESET/TABLE -->` and ends with `<!-- end -->`. TABLE is a table of the preset or
-`claims`. For tables, `TABLE short` prints only λ, labels, and our values with their standard deviations.
+`claims`. For tables, `TABLE short` leaves out title, notes, intervals, validation values and the paper's values.
 """
 
 from __future__ import annotations

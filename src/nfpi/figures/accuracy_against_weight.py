@@ -25,6 +25,7 @@ from nfpi.figures.style import (
     PANEL_HEIGHT,
     STYLE,
     FigureError,
+    escape_math,
     format_weight_label,
     notice,
     require_columns,
@@ -41,15 +42,15 @@ _DIVERGED, _PARTLY_DIVERGED = "diverged", "diverged for some seeds"
 
 
 def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
-    """Draw the accuracies of a table against λ; if no row has a λ, draw a picture that says so.
-
-    Raises:
-        FigureError: the table has none of the accuracies.
-    """
+    """Draw the accuracies of a table against λ; if it has none, or no row has a λ, draw a picture that says so."""
     path = inputs.file("table")
-    numbers = [column for name in _select_series(read_header(path)) for column in (name, f"{name}_std")]
+    header = read_header(path)
+    if not _SERIES.keys() & set(header):  # users may choose any table, and other metrics for it
+        labels = " nor ".join(metric(name).label for name in _SERIES)
+        return Drawn({"accuracy_against_weight": notice(f"{settings.table}: neither {labels}")})
+    numbers = [column for name in _select_series(header) for column in (name, f"{name}_std")]
     table = read_csv(path, COLUMNS | dict.fromkeys(numbers, "float64"))
-    if table["lambda"].isna().all():  # users may choose any table
+    if table["lambda"].isna().all():
         return Drawn({"accuracy_against_weight": notice(f"{settings.table}: no row has a λ")})
     return Drawn({"accuracy_against_weight": draw_accuracy(table)})
 
@@ -80,7 +81,7 @@ def draw_accuracy(table: pd.DataFrame) -> Figure:
         grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
         for axes, title, rows in zip(grid, _compose_titles(panels), panels, strict=True):
             _draw_panel(axes, rows.sort_values("lambda"), series)
-            axes.set_title(title, loc="left")
+            axes.set_title(escape_math(title), loc="left")
             axes.set_ylabel("Accuracy (%)")
         grid[-1].set_xlabel("Weight λ of the repulsion")
         figure.align_ylabels()

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from nfpi.figures.style import COLUMN_WIDTH, STYLE
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, escape_math
 from nfpi.results.claims.layout import (
     compute_threshold,
     describe_comparison,
@@ -119,7 +119,7 @@ def _write_claim(axes: Axes, place: int, row: dict[str, Any]) -> None:
     name = f"{row['number']}. " if row["number"] else ""
     statement = _shorten(f"{name}{row['statement']}", 98)
     common: dict[str, Any] = {"transform": transform, "va": "center", "fontsize": 7, "zorder": 4}
-    axes.text(left + 0.01, place, statement, fontweight="bold", **common)
+    axes.text(left + 0.01, place, escape_math(statement), fontweight="bold", **common)
     colour = _CLAIM_COLOURS[row["claim_verdict"]]
     axes.text(right - 0.01, place, row["claim_verdict"], fontweight="bold", ha="right", color=colour, **common)
 
@@ -144,7 +144,7 @@ def _draw_comparison(axes: Axes, place: int, row: dict[str, Any], *, with_datase
     measured = f"{entry.label} on {row['dataset']}" if with_dataset else entry.label
     compared = _shorten(f"{measured}: {describe_comparison(row, _PLAIN)}", 80)
     smaller = {"fontsize": _FONT * min(1.0, _LETTERS / len(compared))}
-    axes.text(left + 0.025, place, compared, **common | smaller)
+    axes.text(left + 0.025, place, escape_math(compared), **common | smaller)
     unit = f" {entry.unit}" if entry.unit and not math.isnan(difference) else ""
     axes.text(1.02, place, format_difference(row).replace("-", "−") + unit, color="0.2", **common)
     axes.text(right - 0.01, place, row["verdict"], ha="right", color=colour, **common)

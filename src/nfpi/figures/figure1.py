@@ -25,7 +25,15 @@ from nfpi.config.priors import FixedPointConfig
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.fit_outcomes import fit_with_outcome
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, get_class_style, require_columns
+from nfpi.figures.style import (
+    COLUMN_WIDTH,
+    STYLE,
+    FigureError,
+    escape_math,
+    format_weight_label,
+    get_class_style,
+    require_columns,
+)
 from nfpi.priors.gaussian import GaussianPrior
 from nfpi.priors.statistics import ClassStatistics
 from nfpi.runtime.randomness import derive_seed, make_generator
@@ -296,7 +304,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, classes: list[str], before: pd.D
 def _describe_divergence(row: pd.Series, num_classes: int) -> str:
     """Describe why a fit diverged, and whether its loss is unbounded."""
     _, meaning = DIVERGENCE_CAUSES.get(row["quantity"], ("", row["quantity"]))
-    text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {row['class']})"
+    text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {escape_math(row['class'])})"
     bound = num_classes * _ALPHA * math.exp(1 / _ALPHA) / 2
     if row["variant"] == "full" and row["lambda"] > bound:
         text += f"\n\nThe loss (Eq. 4) has no\nlower bound for λ > {bound:.0f}."
@@ -369,7 +377,7 @@ def _add_legend(figure: Figure, classes: list[str], columns: int, title: str) ->
     ]
     figure.legend(
         marks,
-        classes,
+        list(map(escape_math, classes)),
         loc="outside lower center",
         title=title,
         ncols=columns,

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from nfpi.config.figures import ResidualsFigure
 from nfpi.config.priors import FixedPointSettings
 from nfpi.figures.drawn import Drawn, FigureInputs
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, require_columns
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, format_weight_label, notice, require_columns
 from nfpi.results.recorded.csv_files import read_csv
 
 COLUMNS = {"iteration": "int64", "mean_residual": "float64", "variance_residual": "float64"}
@@ -33,10 +33,10 @@ _ENDS = {
 
 
 def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
-    """Draw the residuals of the fits with several λ.
+    """Draw the residuals of the fits with several λ; if all diverged at once, draw a picture that says so.
 
     Raises:
-        FigureError: the numbers of files and λ differ, or there are no residuals.
+        FigureError: the numbers of files and λ differ, or no residual is positive.
     """
     files = inputs.files["iterations"]
     if len(files) != len(settings.lambdas):
@@ -47,6 +47,8 @@ def draw(settings: ResidualsFigure, inputs: FigureInputs) -> Drawn:
     curves = [
         (weight, read_csv(file, COLUMNS, infinite=True)) for weight, file in zip(settings.lambdas, files, strict=True)
     ]
+    if all(rows.empty for _, rows in curves):
+        return Drawn({"residuals": notice("every fit diverged in its first iteration")})
     figure = draw_residuals(
         curves, dataset=settings.dataset, tolerance=prior.tolerance, max_iterations=prior.max_iterations
     )

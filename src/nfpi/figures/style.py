@@ -92,6 +92,11 @@ def format_weight_label(weight: float, _position: int | None = None) -> str:
     return rf"$10^{{{exponent}}}$" if mantissa == "1" else rf"${mantissa}\cdot10^{{{exponent}}}$"
 
 
+def escape_math(text: str) -> str:
+    """Escape dollar signs in a user's text, such as a label or the name of a class, which would begin a formula."""
+    return text.replace("$", r"\$")
+
+
 def notice(message: str) -> Figure:
     """Draw a message instead of a figure that cannot be drawn."""
     with matplotlib.rc_context(STYLE):

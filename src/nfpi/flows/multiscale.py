@@ -154,8 +154,10 @@ class MultiscaleFlow(ImageFlow):
     def initialize(self, x: Tensor) -> Tensor:
         """Initialise the flow on data: on this batch, outputs of every normalisation have zero mean and unit variance.
 
+        Elements of a normalisation that are constant on the batch keep scale 1.
+
         Args:
-            x: (B, C, H, W) in [−1, 1], a few hundred images.
+            x: (B, C, H, W) in [−1, 1], hundreds of images.
 
         Returns:
             z: (B, C, H, W).

@@ -200,7 +200,8 @@ def _format_metrics(model: TrainedFlow, metrics: Mapping[str, Any] | None) -> st
             low, high = wilson_interval(known["nf_acc"], int(known["n"]))
             cells["nf_acc"] += f" (95 % interval {low:.2f} to {high:.2f})"
         if values and "worst_class_acc" in known and "worst_class" in values:
-            cells["worst_class_acc"] += f" (`{values['worst_class']}`)"
+            name = str(values["worst_class"]).replace("|", r"\|")  # a plain | would end the cell
+            cells["worst_class_acc"] += f" (`{name}`)"
         rows.append(f"| {' | '.join([split, *(cells.get(name, '') for name in _DECIMALS)])} |")
     if not rows:
         return "Not measured."

@@ -133,7 +133,8 @@ class ClassConditionalFlow(SharedFlow):
         Args:
             images: (N, H, W, C), uint8. Grey images may be (N, H, W), unless W is 1 to 4.
             labels: (N,), indices of classes or their names.
-            weight: λ of Eq. 4, how strongly the Gaussians repel each other.
+            weight: λ of Eq. 4, how strongly the Gaussians repel each other. The fixed point is fitted at 0 too, whereas
+                experiments of the workflow then keep the initial Gaussians.
             validation: share of the images to hold out, or (images, labels); the model's card has the scores on them.
             epochs: passes over the training images; None: those of `training`, 24 by default.
             classes: names of the K classes that labels index; None: the names in `labels`, sorted, or
@@ -190,6 +191,8 @@ class ClassConditionalFlow(SharedFlow):
         """
         flow, prior = load_release_checkpoint(checkpoint, averaged)
         names = [str(name) for name in (range(prior.num_classes) if classes is None else classes)]
+        if len(names) != prior.num_classes:
+            raise ValueError(f"classes: expected the names of {prior.num_classes} classes, received {len(names)}")
         data: dict[str, Any] = {"name": None, "classes": names, "dtype": "uint8", "extra": {}}
         return cls(flow, prior, make_release_config(checkpoint, averaged, data))
 
@@ -313,7 +316,7 @@ class ClassConditionalFlow(SharedFlow):
     def decode(self, latents: Any) -> np.ndarray:
         """Return the images of latents: f⁻¹(z) minus the dequantisation noise, rounded to grey levels.
 
-        `decode(encode(images))` equals `images` of grey levels.
+        `decode(encode(images))` equals `images`, unless these are latents of an autoencoder.
 
         Args:
             latents: (N, D) or (N, C, H, W), real.
@@ -377,7 +380,7 @@ class ClassConditionalFlow(SharedFlow):
                 [0, 1] (0.5), `axes` (64), `law`, `concentration`.
 
         Returns:
-            (N, variants, H, W, C), of the type of `images`.
+            (N, variants, H, W, C), an array of the dtype of `images`.
 
         Raises:
             ValueError: a setting is unknown or out of range, or a class has only one image.

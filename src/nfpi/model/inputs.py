@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def to_array(values: Any, what: str) -> np.ndarray:
         ValueError: they do not form an array, e.g. lists of different lengths.
     """
     is_tensor = isinstance(values, torch.Tensor)
-    # a RuntimeError is the fault of a list, e.g. of tensors that require gradients; of a tensor, it may be full memory
+    # a RuntimeError is the fault of a list, e.g. of tensors that require gradients; a tensor may exhaust the memory
     faults = (TypeError, ValueError, NotImplementedError if is_tensor else RuntimeError)
     try:
         if is_tensor:
@@ -58,7 +59,7 @@ def check_images(
     if array.dtype.name != dtype:
         received = str(images.dtype).removeprefix("torch.") if tensor else str(array.dtype)
         advice = _suggest_conversion(array, tensor) if dtype == "uint8" else ""
-        raise ValueError(f"{what}: expected {dtype}, received {received}{advice}")
+        raise ValueError(f"{what}: expected {dtype}, received {received}{_address(advice, images)}")
     found = tuple(array.shape)
     if array.ndim == 3 and (found[1:] == shape[1:] and shape[0] == 1 if shape else found[2] not in _CHANNELS):
         array = array[..., None]
@@ -67,10 +68,15 @@ def check_images(
     )
     if not fits:
         advice = _suggest_correction(found, shape) or _suggest_recolouring(found, shape, tensor)
-        raise ValueError(f"{what}: expected {expected}, received {found}{advice}")
+        raise ValueError(f"{what}: expected {expected}, received {found}{_address(advice, images)}")
     if not array.size:
         raise ValueError(f"{what}: expected at least one, received {found}")
     return array
+
+
+def _address(advice: str, images: Any) -> str:
+    """Return advice on an array `images`; for a list, which lacks an array's methods, with its conversion first."""
+    return f"; with images = np.asarray(images){advice}" if advice and not hasattr(images, "dtype") else advice
 
 
 def _suggest_conversion(array: np.ndarray, tensor: bool) -> str:
@@ -146,7 +152,8 @@ def check_labels(labels: Any, classes: Sequence[str], count: int | None = None, 
         return array.astype(np.int64)
     if not are_class_names(array):
         converted = "labels.long()" if isinstance(labels, torch.Tensor) else "np.asarray(labels).astype(int)"
-        advice = f"; for whole numbers: {converted}" if array.dtype.kind in "fb" else ""
+        whole = array.dtype.kind == "O" and all(isinstance(label, Integral) for label in array.tolist())
+        advice = f"; for whole numbers: {converted}" if whole or array.dtype.kind in "fb" else ""
         raise ValueError(f"{what}: expected indices or names of classes, received {array.dtype}{advice}")
     index_of = {name: index for index, name in enumerate(classes)}
     unknown = next((name for name in array.tolist() if name not in index_of), None)

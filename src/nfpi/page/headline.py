@@ -149,7 +149,9 @@ def _find_paper_value(name: str, run: Run, tables: Sequence[ShownTable]) -> floa
     row = run.row()
     keys = ["dataset", "flow", "prior"]
     if run.classifier is not None:  # otherwise the row of a flow may also have a classifier
-        keys += ["classifier", "augmentation"]
+        keys.append("classifier")
+    if run.augmentation is not None:  # tables show `standard` for generated images, whose runs have no augmentation
+        keys.append("augmentation")
     for table in tables:
         frame = table.frame
         if frame is None or f"paper_{name}" not in frame:

@@ -70,12 +70,21 @@ class GaussianPrior:
         return self.covariance is not None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianPrior:
-        """Return the Gaussians on another device or in another precision; tensors that already fit are not copied."""
+        """Return the Gaussians on another device or in another precision; tensors that already fit are not copied.
+
+        In a lower precision, full covariances keep the Cholesky factors of the higher one: rounded matrices may not be
+        positive definite.
+        """
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device=device, dtype=dtype)
 
-        return GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
+        moved = GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
+        if self.covariance is not None and moved.covariance is not None:
+            lost = self.covariance.dtype.itemsize - moved.covariance.dtype.itemsize
+            if lost > 0 or (lost == 0 and "_cholesky" in self.__dict__):
+                moved.__dict__["_cholesky"] = move(self._cholesky)
+        return moved
 
     def to_isotropic(self) -> GaussianPrior:
         """Return Gaussians with diagonal covariances, every Σ_i replaced by (tr Σ_i / D) I."""
@@ -114,6 +123,11 @@ class GaussianPrior:
         return factor
 
     @cached_property
+    def _precise(self) -> GaussianPrior:
+        """The same Gaussians in the highest precision of their device."""
+        return self.to(dtype=precise_dtype(self.mean.device))
+
+    @cached_property
     def _log_normalizer(self) -> Tensor:
         """½ (D log 2π + log det Σ_i), (K,)."""
         if self.covariance is None:
@@ -138,24 +152,25 @@ class GaussianPrior:
             ValueError: the latents have another shape.
         """
         z = check_latents(z, self.num_dimensions)
-        dtype = precise_dtype(z.device)
-        mean, normalizer = self.mean.to(dtype), self._log_normalizer.to(dtype)
-        centre = mean.mean(0)
-        z, mean = z.to(dtype) - centre, mean - centre
+        dtype = precise_dtype(self.mean.device)
+        if not self.mean.dtype == self.variance.dtype == dtype:
+            return self._precise.log_prob(z)
+        centre = self.mean.mean(0)
+        z, mean = z.to(dtype) - centre, self.mean - centre
         if self.covariance is None:
-            precision = self.variance.to(dtype).reciprocal()
+            precision = self.variance.reciprocal()
             weighted = mean * precision
             distance = z.square() @ precision.T - 2 * (z @ weighted.T) + (mean * weighted).sum(1)
         else:
             # |L_i⁻¹ (z − μ_i)|², one class at a time: B·D instead of B·K·D memory
             distance = torch.stack(
                 [
-                    torch.linalg.solve_triangular(root.to(dtype), (z - m).T, upper=False).square().sum(0)
+                    torch.linalg.solve_triangular(root, (z - m).T, upper=False).square().sum(0)
                     for root, m in zip(self._cholesky, mean, strict=True)
                 ],
                 1,
             )
-        return -0.5 * distance - normalizer
+        return -0.5 * distance - self._log_normalizer
 
     def precompute(self) -> None:
         """Compute and cache the terms of :meth:`log_prob_of` that do not depend on z."""

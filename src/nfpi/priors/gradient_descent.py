@@ -1,8 +1,8 @@
 """Class Gaussians learned by gradient descent along with the flow (the paper's second baseline, Section 5.2).
 
-Variances are v = a·sigmoid(b·s) + c with learned s, so they stay in (c, a + c). The likelihood of all training latents
-depends only on the statistics of each class, so no pass over the latents is needed for its gradient.
-Notation: K classes, D dimensions, N_i latents of class i, N latents in total, `[i, j]` a pair of classes.
+Variances are v = a·sigmoid(b·s) + c with learned s, so they stay in (c, a + c). With `every: epoch`, a pass over the
+training images before each step computes the statistics of each class, on which alone the likelihood depends.
+Notation: K classes, D dimensions, N_i latents of class i.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def released_objective(
 ) -> Tensor:
     """Compute NLL / R − w Σ_{i,j} KLD_ij / (K D R′), the objective of the released code.
 
-    NLL is the mean over all latents. R′ is the width of the range of Σ_j (KLD_ij + KLD_ji) / (K − 1) over the classes
-    i. No gradients flow through R and R′.
+    NLL is the mean over all latents. R and R′ are widths (`ValueRange.width`, which adds a margin): R of the range of
+    −log p(x | y), R′ of that of Σ_j (KLD_ij + KLD_ji) / (K − 1) over the classes i. No gradients flow through them.
 
     Args:
         prior: K Gaussians in D dimensions.
         statistics: statistics of the latents.
-        nll_range: range of −log p(x | y) of all images, including the log-determinant, in nats; its width is R.
+        nll_range: range of −log p(x | y) of all images, including the log-determinant, in nats.
         kld_weight: w.
 
     Returns:

@@ -70,5 +70,5 @@ def _is_out_of_memory(error: BaseException, text: str) -> bool:
 
 
 def _keep_first_sentence(text: str) -> str:
-    """Keep the first sentence that is written for users: torch puts an assertion before it, and advice behind it."""
+    """Keep the first sentence that is written for users: torch puts an assertion before it, and advice after it."""
     return _ASSERTION.sub("", text).split(". ")[0].rstrip(".")[:200]

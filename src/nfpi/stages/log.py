@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from contextlib import suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 from string import Formatter
 
 from nfpi.results.recorded.progress import find_roots, is_running, list_logs, read_modification_time
-from nfpi.runs import LOGS_FOLDER, Run, parse_run_folder
+from nfpi.runs import LOGS_FOLDER, WEIGHT_PATTERN, Run, parse_run_folder
 from nfpi.runtime.job_log import read_last_lines
 from nfpi.stages.options import ShowLog
 
@@ -64,11 +65,14 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
         return []
     log = logs[-1]
     values = [run.wildcards[name] for _, name, _, _ in Formatter().parse(run.template) if name]
-    wildcards = "_".join(values).replace("/", "_")  # as the SLURM executor names its folders of logs
+    # The SLURM executor names its folders of logs by all wildcards of a rule, of which a temperature may follow a
+    # classifier, and variants a flow.
+    other = ".*" if run.classifier is None else WEIGHT_PATTERN
+    folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}(_{other})?")
     slurm = [
         path
-        for others in ("", "_*")  # values of further wildcards, e.g. a temperature; seed 1 must not match seed 10
-        for path in root.parent.glob(f"slurm/rule_{log.stem}*/{wildcards}{others}/*.log")
+        for path in root.parent.glob(f"slurm/rule_{log.stem}*/*/*.log")
+        if folder.fullmatch(path.parent.name) is not None
     ]
     return [*sorted(slurm, key=read_modification_time)[-1:], log]
 

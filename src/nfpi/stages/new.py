@@ -19,7 +19,12 @@ from nfpi.config.base import NAME
 from nfpi.data.image_files import GREY_MODES, read_image, read_image_size
 from nfpi.data.prepare import assign_splits
 from nfpi.data.sources.archive import find_image_root
-from nfpi.data.sources.imagefolder import ImageFolder, list_image_folder, warn_of_unread_folders
+from nfpi.data.sources.imagefolder import (
+    ImageFolder,
+    list_image_folder,
+    warn_of_other_folders,
+    warn_of_unread_folders,
+)
 from nfpi.stages.options.new import WritePreset
 
 _VALIDATION = 0.1
@@ -64,6 +69,7 @@ def write_preset(command: WritePreset) -> None:
             "another --output"
         )
     files = list_image_folder(find_image_root(command.folder, command.download_folder))
+    warn_of_other_folders(files)
     warn_of_unread_folders(files.root, files.unread)
     images = _inspect(files)
     text = _compose(name, command.folder.resolve(), images)

@@ -23,7 +23,7 @@ class FixedPrior:
     Args:
         prior: the Gaussians.
         device: device of the flow.
-        objective: value of the objective after a fit right before the epoch; None: unknown, or there was no such fit.
+        objective: `loss` of the learner if it was fitted right before the epoch; None: unknown, or there was no fit.
     """
 
     def __init__(self, prior: GaussianPrior, device: torch.device, objective: float | None = None) -> None:
@@ -42,7 +42,7 @@ class FixedPrior:
         """Do nothing: the Gaussians are fixed."""
 
     def summarize_epoch(self, mean_nll: float) -> tuple[GaussianPrior, float | None]:
-        """Return the Gaussians and the value of their objective after an epoch; `mean_nll`: mean of −log p(x | y)."""
+        """Return the Gaussians of the epoch and the objective for the log; `mean_nll`: mean of −log p(x | y)."""
         return self._prior, self._objective
 
 

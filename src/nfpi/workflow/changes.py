@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_PARAMS = r"""((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^'"])*?)"""
+"""Pattern of params in a reason; string literals are matched as a whole, as they may contain ` now: ` or `; A`."""
 _CHANGED_PARAMS = re.compile(
-    r"Params have changed since last execution: .*?before: (.*?) now: (.*?)(?=; [A-Z]|$)", re.DOTALL
+    rf"Params have changed since last execution: .*?before: {_PARAMS} now: {_PARAMS}(?=; [A-Z]|$)", re.DOTALL
 )
 _STRING_LITERAL = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 _BLOCKS = {

@@ -78,6 +78,13 @@ def log_in_utf_8(logger: logging.Logger) -> None:
             handler.stream.reconfigure(encoding="utf-8")
 
 
+def touches_all_files(workflow: Any) -> bool:
+    """Return whether the call is `snakemake all --touch --forceall`, not restricted to a part of the files."""
+    settings = workflow.dag_settings
+    restricted = settings.until or settings.omit_from or settings.allowed_rules
+    return bool(workflow.touch and settings.forceall and not restricted and list_requested_targets(workflow) <= {"all"})
+
+
 def list_requested_targets(workflow: Any) -> set[str]:
     """Return the rules or files that the call requests; empty: the default target."""
     return set(workflow.dag_settings.targets)

@@ -97,7 +97,10 @@ def _list_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 
 
 def _drop_without_effect(value: Any, key: str) -> Any:
-    """Remove the settings that no result depends on from a key's value; keep a data set, flow, ... of the same name."""
+    """Remove the settings that no result depends on from the value of a key.
+
+    An entry of a named block is kept, even if it has the name of such a setting, as a prior named `keep`.
+    """
     if not isinstance(value, Mapping):
         return value
     dropped = () if key in _NAMED_BLOCKS else NOT_AFFECTING_RESULTS

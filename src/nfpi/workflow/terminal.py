@@ -12,6 +12,7 @@ import copy
 import io
 import logging
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -222,7 +223,7 @@ class JobLines:
         self._total = jobs.total()
         seconds, known = self._forecast.estimate_seconds_left({}, 1)
         time_left = f", about {format_duration(seconds)} if run one at a time" if known and self._total else ""
-        follow = f" (nfpi status {results} shows what is running)" if self._total > 1 else ""
+        follow = f" (nfpi status {shlex.quote(str(results))} shows what is running)" if self._total > 1 else ""
         self._print(f"{_format_count(self._total, 'job')}{time_left}{follow}")
 
     def _handle_start(self, record: Any) -> None:

@@ -136,12 +136,13 @@ def test_what_is_held_out_is_noted(image_folder, tmp_path):
 @pytest.mark.parametrize(
     ("folders", "match"),
     [
-        ({"train"}, "expected test or val beside train"),
+        ({"train"}, "expected test or val beside train .*, received neither$"),
+        ({"train", "valid"}, "expected test or val beside train .*, received neither, but 'valid'$"),
         ({"test", "val"}, "train: expected a folder of class folders"),
         ({"train", "test", "val", "validation"}, "received both validation and val"),
     ],
 )
-def test_splits_that_are_not_enough_are_refused(tmp_path, folders, match):
+def test_other_sets_of_splits_are_refused(tmp_path, folders, match):
     for name in folders:
         export_imagefolder_like(tmp_path / name)
     _refused(tmp_path, match)
@@ -353,6 +354,17 @@ def test_folders_inside_class_folders_and_links_to_such_are_named_in_one_line(im
         r"(train/)?ant/cycle, \.\.\.",
         warning,
     )
+
+
+def test_folders_beside_the_splits_are_named_in_one_line(image_folder, caplog):
+    _load(image_folder)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    for name in ("valid", "a", "b", "c", ".hidden"):
+        (image_folder / name).mkdir()
+    _load(image_folder)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    expected = "expected train, test and validation (or val), received also 'a', 'b', 'c', …, not read"
+    assert warning == f"{image_folder}: {expected}"
 
 
 @pytest.mark.parametrize("place", ["train/dragonfly", "validation"])

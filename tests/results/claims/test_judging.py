@@ -141,6 +141,10 @@ def test_a_seed_that_diverged_is_left_out_and_counted(judge):
     assert (row["verdict"], row["seeds"], row["first_diverged"], row["second_diverged"]) == ("holds", 9, 1, 0)
     assert "9 of 10" in claims_to_markdown(frame)
     assert "1 of 10 seeds of ours, λ = 100 diverged." in claims_to_markdown(frame)
+    frame["first"] = "[a]*"
+    assert r"seeds of \[a\]\*, λ" in claims_to_markdown(frame)
+    assert "seeds of [a]*, λ" in claims_to_html(frame)
+    assert "seeds of [a]*, " in " ".join(claims_to_latex(frame).split())
 
 
 @pytest.mark.parametrize(("prior", "expected"), [("fpi", "does not hold"), ("gmm", "inconclusive")])

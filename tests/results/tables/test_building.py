@@ -151,6 +151,15 @@ def test_one_value_that_is_no_share_of_the_images_has_no_interval(make_metric_ro
     assert 98 < row["nf_acc_low"] < row["nf_acc_high"] == 100
 
 
+@pytest.mark.parametrize("value", [-20.0, 250.0])
+def test_a_value_that_can_be_no_share_has_no_interval(make_metric_rows, make_frame, reference, make_rows, value):
+    rows = make_rows({"dataset": "digits_8x8", "lambdas": [1e3], "classifier": None})
+    metrics = make_frame(make_metric_rows(flow_run("digits_8x8", "fpi", 1000), nf_acc=value))
+    (row,) = accuracy_table(metrics, TableSettings(metrics=["nf_acc"]), reference, rows).to_dict("records")
+    assert row["nf_acc"] == value
+    assert math.isnan(row["nf_acc_low"])
+
+
 def test_the_order_of_the_metrics_does_not_matter(metrics, reference, rows, table):
     for seed in range(5):
         shuffled = metrics.sample(frac=1, random_state=seed)

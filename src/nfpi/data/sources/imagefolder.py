@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 _THREADS = 8
 """threads that list folders; faster than one, unless the file system is cached"""
 
-_MAX_SUFFIXES = 3
-"""maximum number of suffixes in an error message"""
+_MAX_SUFFIXES, _MAX_OTHERS = 3, 3
+"""maximum numbers of suffixes and of other folders in a message"""
+_SPLIT_NAMES = ("train", "test", "validation", "val")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,7 @@ class ImageFolder:
         labels: labels of each split, (N,), int64 in [0, K).
         status: size in bytes and time of the last change in ns of the files of each split, (N, 2), int64.
         unread: paths of the folders inside class folders, relative to `root`, whose images are not listed.
+        others: names of the folders beside the splits, whose images are not listed.
     """
 
     root: Path
@@ -47,6 +49,7 @@ class ImageFolder:
     labels: dict[Split, np.ndarray]
     status: dict[Split, np.ndarray]
     unread: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
 
 def load_imagefolder(config: DatasetConfig, download_folder: Path) -> SourceImages:
@@ -102,7 +105,8 @@ def list_image_folder(root: Path) -> ImageFolder:
             labels[split] = np.repeat(np.arange(len(classes)), [len(files) for files, *_ in listed])
             status[split] = np.concatenate([status for _, status, _ in listed])
             unread += [f"{prefix}{name}/{folder}" for name, (*_, folders) in by_class for folder in folders]
-    return ImageFolder(root, classes, names, labels, status, unread)
+    beside = [] if root in places.values() else _list_other_folders(root)
+    return ImageFolder(root, classes, names, labels, status, unread, beside)
 
 
 def find_split_folders(root: Path) -> dict[Split, Path]:
@@ -117,14 +121,16 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     """
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, received none")
-    known = {name: root / name for name in ("train", "test", "validation", "val") if _is_folder(root / name)}
+    known = {name: root / name for name in _SPLIT_NAMES if _is_folder(root / name)}
     if not known:
         return {"train": root}
     if "train" not in known:
         raise DataError(f"{root / 'train'}: expected a folder of class folders beside {min(known)}, received none")
     if len(known) == 1:
+        others = _list_other_folders(root)
         raise DataError(
             f"{root}: expected test or val beside train (or class folders alone, to be split), received neither"
+            + (f", but '{others[0]}'" if others else "")
         )
     if "validation" in known and "val" in known:
         raise DataError(f"{root}: expected one validation split, received both validation and val")
@@ -135,6 +141,12 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
     if validation is not None:
         places["validation" if "test" in known else "test"] = validation
     return places
+
+
+def _list_other_folders(root: Path) -> list[str]:
+    """Return the names of the folders in `root`, or links to such, that are no splits, without hidden ones."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if _is_subfolder(entry) and entry.name not in _SPLIT_NAMES)
 
 
 def find_first_image(root: Path) -> Path:
@@ -160,7 +172,19 @@ def log_splits(folder: ImageFolder, config: DatasetConfig) -> None:
     if "validation" not in folder.names and not config.refit:
         share = config.validation_fraction
         logger.info("%s: %g of the training images are the validation split, %s", folder.root, share, drawn)
+    warn_of_other_folders(folder)
     warn_of_unread_folders(folder.root, folder.unread)
+
+
+def warn_of_other_folders(folder: ImageFolder) -> None:
+    """Log in one line that folders beside the splits are not read."""
+    if folder.others:
+        logger.warning(
+            "%s: expected train, test and validation (or val), received also %s, not read",
+            folder.root,
+            ", ".join(f"'{name}'" for name in folder.others[:_MAX_OTHERS])
+            + (", …" if len(folder.others) > _MAX_OTHERS else ""),
+        )
 
 
 def warn_of_unread_folders(root: Path, unread: Sequence[str]) -> None:

@@ -37,8 +37,9 @@ class SourceImages:
                 raise DataError(
                     f"source: classes: expected names as text, received {name!r}; use [str(name) for name in …]"
                 )
+        object.__setattr__(self, "classes", list(map(str, self.classes)))  # also of a NumPy array or a tuple
         if len(set(self.classes)) != len(self.classes):
-            raise DataError(f"source: classes: expected distinct names, received {list(self.classes)}")
+            raise DataError(f"source: classes: expected distinct names, received {self.classes}")
         first = None
         for split, arrays in self.splits.items():
             if split not in get_args(Split):

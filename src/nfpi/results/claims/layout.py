@@ -123,7 +123,7 @@ def lay_out_claims(verdicts: pd.DataFrame, markup: Markup) -> list[tuple[str, Ta
         (_choose_title(verdicts), Table(_drop_empty_columns(claims), [False] * len(first_of_claim), [])),
         (
             COMPARISONS_TITLE,
-            Table(_drop_empty_columns(comparisons), [False] * len(rows), list(_compose_notes(verdicts))),
+            Table(_drop_empty_columns(comparisons), [False] * len(rows), list(_compose_notes(verdicts, markup))),
         ),
     ]
 
@@ -258,8 +258,8 @@ def _drop_empty_columns(columns: list[Column]) -> list[Column]:
     return [column for column in columns if any(column.cells)]
 
 
-def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
-    """Yield the notes that explain the table of comparisons."""
+def _compose_notes(verdicts: pd.DataFrame, markup: Markup) -> Iterator[str]:
+    """Yield the notes that explain the table of comparisons; only in Markdown are their labels escaped already."""
     yield (
         "Difference: mean over the seeds that both sides have, on the test split, with its unadjusted 95 % interval; a "
         "positive one favours the claim. Threshold: the smallest difference that supports the claim."
@@ -277,10 +277,11 @@ def _compose_notes(verdicts: pd.DataFrame) -> Iterator[str]:
     if (on_images & (verdicts["seeds"] == 1)).any():
         yield "Verdicts from one seed concern only that seed: their intervals only include the choice of test images."
     diverged: dict[str, None] = {}
+    escaped = MARKDOWN if markup is MARKDOWN else replace(MARKDOWN, escape=str)  # templates and comments escape notes
     for row in verdicts.to_dict("records"):
         for side in ("first", "second"):
             if row[f"{side}_diverged"]:
-                at = _describe_side(row, side, MARKDOWN)
+                at = _describe_side(row, side, escaped)
                 at += f" on {row['dataset']}" if has_several_datasets(verdicts) else ""
                 diverged[f"{row[f'{side}_diverged']} of {row['planned_seeds']} seeds of {at} diverged."] = None
     yield from diverged

@@ -139,8 +139,8 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     """Lay out a table of results.
 
     Empty columns are left out, and so are properties other than λ that all rows share; of these, the notes state the
-    data set, and the number of test images if there are accuracies. If all rows have labels, only the label, the data
-    set, λ, the number of test images and what the labels do not tell of the flow identify a row.
+    data set, and the number of test images if there are accuracies. If all rows have labels, prior, classifier and
+    augmentation are left out, and the flow if it follows from the label.
 
     Args:
         frame: result of :func:`nfpi.results.tables.building.accuracy_table`.
@@ -223,9 +223,8 @@ def _make_validation_column(frame: pd.DataFrame, markup: Markup) -> Iterator[Col
         return
     entries = [find_metric(name) if name else None for name in frame["chosen_by"].fillna("")]
     decimals = [1 if entry is None else entry.decimals for entry in entries]
-    units = {entry.unit for entry in entries if entry is not None} or {
-        "%"
-    }  # tables of older versions do not tell the metric, which was an accuracy
+    # tables of older versions do not tell the metric, which was an accuracy
+    units = {entry.unit for entry in entries if entry is not None} or {"%"}
     cells = [
         "" if pd.isna(value) else f"{value:.{digits}f}"
         for value, digits in zip(frame["validation"], decimals, strict=True)

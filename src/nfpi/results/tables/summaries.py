@@ -137,7 +137,7 @@ def _compute_interval(values: np.ndarray, images: pd.Series, name: str, split_ra
         if values.min() < lowest or values.max() > highest:  # not a share, but for example a change in percent
             return low, high
         return max(low, lowest), min(high, highest)
-    if not entry.is_share or images.isna().any():
+    if not entry.is_share or not 0 <= values[0] <= 100 or images.isna().any():
         return UNKNOWN
     return wilson_interval(float(values[0]), int(images.iloc[0]))
 

@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic_settings import CliPositionalArg
 
-from nfpi.config import ClassifierConfig, Name, NonNegativeInt
+from nfpi.config import ClassifierConfig, Name, Seed
 from nfpi.runs import LOG_FILE, METRICS_FILE, PREDICTIONS_FILE
 from nfpi.runtime.manifests import SUFFIX, remove_temporary
 from nfpi.stages.options.base import MANIFEST, Stage
 from nfpi.stages.options.data import META, list_meta_files
+from nfpi.stages.options.words import Words
 
 
 class TrainClassifier(Stage):
@@ -45,7 +46,7 @@ class TrainClassifier(Stage):
     """whether to apply the classifier's standard augmentations"""
     start_from: Path | None = None
     """model.safetensors of a classifier of the same architecture to fine-tune"""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     @property
     def temporary(self) -> list[Path]:
@@ -76,7 +77,7 @@ class TestClassifier(Stage):
     timed = ("metrics",)
     inputs = {"data": list_meta_files("test"), "candidates": ("model.safetensors", METRICS_FILE)}
 
-    candidates: CliPositionalArg[list[Path]]
+    candidates: CliPositionalArg[Words[Path]]
     """output folders of train-classifier, e.g. one for each temperature"""
     data: Path
     """folder of the splits"""

@@ -15,10 +15,10 @@ from nfpi.config import (
     FlowConfig,
     NfaConfig,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     PriorConfig,
+    Seed,
     Start,
     TrainingConfig,
 )
@@ -71,7 +71,7 @@ class StartFlow(Stage):
     start: Start = "data"
     """initial Gaussians: class means with the class variances (data), with one variance per class (isotropic) or with
     identity covariances (identity), or means drawn from N(0, I) with identity covariances (random)"""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _check_flow(self) -> StartFlow:
@@ -211,7 +211,7 @@ class Generate(Stage):
     """scale of the deviations from the class means"""
     per_class: PositiveInt = 5000
     batch_size: PositiveInt = 1000
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 class Augment(Stage):
@@ -234,4 +234,4 @@ class Augment(Stage):
     nfa: NfaConfig = NfaConfig()
     displacement: Displacement = "mix"
     """mix: move each latent towards another of its class (NFA); noise: by the same distance in a random direction"""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
