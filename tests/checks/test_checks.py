@@ -483,15 +483,18 @@ def test_an_autoencoder_that_is_not_there_is_missing(make_subject, tmp_path):
     assert only(check_autoencoder(one)).verdict == "FAILED"
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
 @pytest.mark.parametrize("root", ["", "train"], ids=["class folders", "splits"])
-def test_random_images_are_like_those_of_an_image_folder_that_is_not_prepared(make_subject, tmp_path, root):
+def test_random_images_are_like_those_of_an_image_folder_that_is_not_prepared(
+    make_subject, tmp_path, root, mode, channels
+):
     for place in (root,) if not root else (root, "test"):
         for name in ("ant", "bee", "cow"):
             folder = tmp_path / "mine" / place / name
             folder.mkdir(parents=True)
-            Image.new("L", (12, 8)).save(folder / "0.png")
+            Image.new(mode, (12, 8)).save(folder / "0.png")
     one = make_subject(datasets={"digits": {"source": "imagefolder", "folder": str(tmp_path / "mine")}})
-    assert (one.main.images.shape, one.main.images.num_classes, one.main.prepared) == ((3, 8, 12), 3, False)
+    assert (one.main.images.shape, one.main.images.num_classes, one.main.prepared) == ((channels, 8, 12), 3, False)
 
 
 def test_an_account_is_named(make_subject):

@@ -425,7 +425,7 @@ FAULTS = {
         {"datasets": {2024: {}}},
         "datasets: expected a name as text, received 2024: write it in quotes",
     ),
-    "seed twice": ({"seeds": [1, 0, 1]}, "seeds: expected each seed once, received 1 2 times"),
+    "seed twice": ({"seeds": [1, 0, 1]}, "seeds: expected each seed once, received 1 more than once"),
     "size of images of a fixed size": (
         {"datasets": {"digits": {"image_size": 16}}},
         "datasets.digits: image_size: expected null for source digits, whose images have 8×8 pixels, received 16",

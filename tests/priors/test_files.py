@@ -123,13 +123,16 @@ def test_improper_gaussians_are_not_read(tmp_path, tensors):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("full", [False, True])
-def test_gaussians_of_any_precision_are_read_and_score(tmp_path, dtype, full):
+def test_gaussians_of_any_precision_are_read_score_and_sample(tmp_path, dtype, full):
     second = {"covariance": 2 * torch.eye(2)[None]} if full else {"variance": torch.full((1, 2), 2.0)}
-    prior = GaussianPrior(torch.zeros(1, 2), **second).to(dtype=dtype)
-    save_prior(tmp_path / "prior", prior, {})
+    tensors = {"mean": torch.zeros(1, 2), **second}
+    save_tensors(tmp_path / "prior", {name: tensor.to(dtype) for name, tensor in tensors.items()}, {})
     found = load_prior(tmp_path / "prior")[0]
-    assert found.mean.dtype == dtype
-    torch.testing.assert_close(found.log_prob(torch.zeros(1, 2)), torch.tensor([[-math.log(4 * math.pi)]]).double())
+    assert found.mean.dtype == (dtype if dtype.itemsize >= 4 else torch.float32)
+    expected, label = torch.tensor([[-math.log(4 * math.pi)]]).double(), torch.zeros(1, dtype=torch.long)
+    torch.testing.assert_close(found.log_prob(torch.zeros(1, 2)), expected)
+    torch.testing.assert_close(found.log_prob_of(torch.zeros(1, 2), label).double(), expected[0])
+    assert found.sample(label).isfinite().all()
 
 
 COUNT, MEAN, VARIANCE = torch.tensor([2.0, 3.0]), torch.zeros(2, 3), torch.ones(2, 3)

@@ -313,8 +313,10 @@ def test_gaussians_of_any_precision_are_scored_in_float64(kind, dtype):
     z = z.expand(-1, prior.num_dimensions)
     expected = prior.to(dtype=torch.float64).log_prob(z)
     torch.testing.assert_close(prior.log_prob(z), expected, rtol=1e-12, atol=0)
-    mixed = GaussianPrior(prior.mean.double(), *((prior.variance,) if kind == "diagonal" else (None, prior.covariance)))
-    torch.testing.assert_close(mixed.log_prob(z), expected, rtol=1e-12, atol=0)
+    second = {"diagonal": {"variance": prior.variance}, "full": {"covariance": prior.covariance}}[kind]
+    mixed = GaussianPrior(prior.mean.double(), **second)
+    exact = GaussianPrior(prior.mean.double(), **{name: tensor.double() for name, tensor in second.items()})
+    torch.testing.assert_close(mixed.log_prob(z), exact.log_prob(z), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
@@ -329,9 +331,19 @@ def test_a_covariance_that_float32_cannot_factorise_still_gives_samples_and_dens
     labels = torch.zeros(4000, dtype=torch.long)
     z = rounded.sample(labels, generator=torch.Generator().manual_seed(1)).double()
     torch.testing.assert_close(z.T @ z / len(z), exact.covariance[0], rtol=0, atol=0.05)
-    torch.testing.assert_close(
-        rounded.log_prob_of(torch.zeros(1, 16), labels[:1]).double(),
-        exact.log_prob(torch.zeros(1, 16))[0],
-        rtol=1e-5,
-        atol=0,
-    )
+    point, expected = torch.zeros(1, 16), exact.log_prob(torch.zeros(1, 16))
+    for found in (rounded.log_prob_of(point, labels[:1])[None].double(), rounded.log_prob(point)):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(rounded.to(dtype=torch.float64).log_prob(point), expected, rtol=1e-5, atol=0)
+
+
+def test_likelihoods_in_a_lower_precision_follow_the_means():
+    prior, z = _prior("diagonal").to(dtype=torch.float32), _latents(5, 4)
+    with torch.no_grad():
+        prior.log_prob(z)
+    prior.mean.requires_grad_()
+    before = prior.log_prob(z)
+    assert before.requires_grad
+    with torch.no_grad():
+        prior.mean += 5
+    assert (prior.log_prob(z) != before).all()

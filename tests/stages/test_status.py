@@ -312,7 +312,7 @@ def test_log_has_that_of_slurm_too(root, capsys) -> None:
     [
         ("train_flow", "", "digits_mef_fpi_1000_1", "digits_mef_fpi_1000_10"),
         ("train_classifier", "/small", "digits_mef_fpi_1000_1_small_0.7", "digits_mef_fpi_1000_1_small_wide_0.7"),
-        ("test_classifier", "/small", "digits_mef_fpi_1000_1_small", "digits_mef_fpi_1000_1_small_wide"),
+        ("test_classifier", "/small", "digits_mef_fpi_1000_1_small", "digits_mef_fpi_1000_1_small_2"),
     ],
 )
 def test_slurms_log_of_a_longer_name_is_that_of_another_run(root, job, classifier, folder, other, capsys) -> None:

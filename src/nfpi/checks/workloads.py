@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nfpi.benchmark.work import LATENT_CHANNELS, REDUCTION, Images, get_pixel_sh
 from nfpi.config import FLOWS, SOURCES, Config, Resolved, TrainingConfig
 from nfpi.config.datasets import DatasetBlock
 from nfpi.data.errors import DataError
-from nfpi.data.image_files import read_image_size
+from nfpi.data.image_files import GREY_MODES, read_image
 from nfpi.data.sources.imagefolder import find_first_image, find_split_folders, list_classes
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.runs import SPLITS, Layout
@@ -167,25 +168,25 @@ def _count_runs(config: Config, dataset: str, flow: str) -> int:
 def infer_shape(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
     """Return (C, H, W) of a flow's input and the number of classes, before the data set is prepared."""
     traits = SOURCES[block.source].traits
-    size, classes = _inspect_folder(block)
+    (channels, height, width), classes = _inspect_folder(block)
     side = traits.get("size") or block.image_size
-    height, width = (side, side) if side else size
+    if side:
+        height, width = side, side
     classes = traits.get("classes") or classes
     if block.vae is not None:
         return (LATENT_CHANNELS, height // REDUCTION, width // REDUCTION), classes
-    return (traits.get("channels", 3), height, width), classes
+    return (traits.get("channels", channels), height, width), classes
 
 
-def _inspect_folder(block: DatasetBlock) -> tuple[tuple[int, int], int]:
-    """Return (H, W) of the first image in a folder and the number of classes, or usual values if they are not known."""
-    unknown = (_UNKNOWN_SIZE, _UNKNOWN_SIZE), _UNKNOWN_CLASSES
-    if block.source != "imagefolder" or block.folder is None:
-        return unknown
-    try:
-        classes = len(list_classes(find_split_folders(block.folder)["train"]))
-        return read_image_size(find_first_image(block.folder)), classes
-    except (DataError, OSError):  # an archive, or no folder of images
-        return unknown
+def _inspect_folder(block: DatasetBlock) -> tuple[tuple[int, int, int], int]:
+    """Return (C, H, W) of the first image of a folder of class folders, and their number; usual values if unknown."""
+    shape, classes = (3, _UNKNOWN_SIZE, _UNKNOWN_SIZE), _UNKNOWN_CLASSES
+    if block.folder is not None:
+        with suppress(DataError, OSError):  # an archive, or no folder of images
+            classes = len(list_classes(find_split_folders(block.folder)["train"]))
+            image, mode = read_image(find_first_image(block.folder))
+            shape = (1 if mode in GREY_MODES else 3, *image.shape[:2])
+    return shape, classes
 
 
 def _find_sizes(resolved: Resolved, dataset: str, train: ImageSet | None) -> Images | None:

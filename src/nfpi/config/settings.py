@@ -35,7 +35,7 @@ def _check_distinct(seeds: list[int]) -> list[int]:
     """Raise ValueError for a seed that is given twice, whose runs would count as two independent ones."""
     repeated = next((seed for seed in seeds if seeds.count(seed) > 1), None)
     if repeated is not None:
-        raise ValueError(f"expected each seed once, received {repeated} {seeds.count(repeated)} times")
+        raise ValueError(f"expected each seed once, received {repeated} more than once")
     return seeds
 
 

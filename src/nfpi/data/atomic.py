@@ -41,8 +41,8 @@ def replace_folder(
         The temporary folder.
 
     Raises:
-        DataError: `folder` is a file, or contains something not among `names` or the working directory; or, with a
-            fingerprint, another process with the same one is writing it.
+        DataError: `folder` is a file, contains something not among `names`, or is the working directory or a parent of
+            it; or, with a fingerprint, another process with the same one is writing it.
     """
     unresolved, folder = Path(folder), Path(folder).resolve()
     _require_only(folder, names, kept)

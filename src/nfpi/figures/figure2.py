@@ -16,7 +16,6 @@ from nfpi.data.errors import DataError
 from nfpi.data.store import ImageSet, read_image_set
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
-from nfpi.figures.style import escape_math
 from nfpi.model.trained import TrainedFlow
 from nfpi.runtime.devices import make_device
 from nfpi.runtime.randomness import derive_seed
@@ -119,7 +118,7 @@ def draw_augmentations(images: np.ndarray, classes: Sequence[str], changes: np.n
     ]
     return draw_image_grid(
         images,
-        list(map(escape_math, classes)),
+        classes,
         columns,
         "Class",
         "",

@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from nfpi.data.autoencoder import load_decoder
-from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError
+from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, escape_math
 
 _ENLARGED_SIZE = 256
 """Small images are enlarged by an integer factor to about this many pixels, so that pixels stay sharp squares."""
@@ -62,6 +62,7 @@ def draw_image_grid(
     notes: Sequence[Sequence[str]] = (),
     footnote: str = "",
     first_apart: bool = False,
+    rows_are_math: bool = False,
 ) -> Figure:
     """Draw images with labels at the left and on top.
 
@@ -75,6 +76,7 @@ def draw_image_grid(
         notes: texts below the images, C for each of the R rows.
         footnote: text below the grid.
         first_apart: whether an additional gap follows the first column.
+        rows_are_math: whether a dollar sign in `rows` begins a formula; in `columns` it never does.
 
     Raises:
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
@@ -101,8 +103,8 @@ def draw_image_grid(
         axes = figure.subplots()
         axes.imshow(mosaic)
         axes.set_anchor("E")  # remaining space goes to the labels
-        axes.set_xticks(lefts + width / 2, columns)
-        axes.set_yticks(tops + height / 2, rows)
+        axes.set_xticks(lefts + width / 2, list(map(escape_math, columns)))
+        axes.set_yticks(tops + height / 2, rows if rows_are_math else list(map(escape_math, rows)))
         axes.tick_params(length=0, pad=2, top=True, labeltop=True, bottom=False, labelbottom=False, labelsize=6.5)
         if upright:
             axes.set_xlabel(column_title, fontsize=7)

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from nfpi.config.figures import SamplesFigure
 from nfpi.figures.drawn import Drawn, FigureInputs
 from nfpi.figures.image_grid import draw_image_grid, to_pixels
-from nfpi.figures.style import escape_math
 from nfpi.model.trained import TrainedFlow
 from nfpi.runtime.devices import make_device
 from nfpi.sampling import sample_images
@@ -72,8 +71,8 @@ def draw_samples(images: np.ndarray, temperatures: Sequence[float], classes: Seq
         FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
     """
     texts = [f"{temperature:g}" for temperature in temperatures]
-    classes = list(map(escape_math, classes))
     if noises == 1:
         return draw_image_grid(images, texts, classes, "Temperature $T$", "Class")
     rows = [f"$ε_{{{number}}}$" for number in range(1, 1 + noises)] * len(texts)
-    return draw_image_grid(images, rows, classes, "", "Class", blocks=[f"$T = {text}$" for text in texts])
+    blocks = [f"$T = {text}$" for text in texts]
+    return draw_image_grid(images, rows, classes, "", "Class", blocks=blocks, rows_are_math=True)

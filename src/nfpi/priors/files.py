@@ -44,14 +44,18 @@ def deserialize_prior(path: Path, tensors: Mapping[str, Tensor]) -> GaussianPrio
 
     Args:
         path: file named in errors.
-        tensors: tensors by name.
+        tensors: tensors by name; those of less than 32 bits become float32, as torch has no Cholesky factors of them.
 
     Raises:
         FormatError: the tensors are not those of class Gaussians.
     """
     try:
         _check_names(tensors, {"mean"}, {"mean", "variance", "covariance"})
-        prior = GaussianPrior(tensors["mean"], tensors.get("variance"), tensors.get("covariance"))
+        converted = {
+            name: tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
+            for name, tensor in tensors.items()
+        }
+        prior = GaussianPrior(converted["mean"], converted.get("variance"), converted.get("covariance"))
         prior.check()
     except ValueError as error:
         raise FormatError(f"{path}: expected class Gaussians, received others ({error})") from None

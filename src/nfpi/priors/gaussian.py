@@ -45,6 +45,7 @@ class GaussianPrior:
         self.mean = mean
         self._variance = variance
         self.covariance = covariance
+        self._kept_factor: Tensor | None = None
 
     @property
     def variance(self) -> Tensor:
@@ -72,8 +73,8 @@ class GaussianPrior:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> GaussianPrior:
         """Return the Gaussians on another device or in another precision; tensors that already fit are not copied.
 
-        In a lower precision, full covariances keep the Cholesky factors of the higher one: rounded matrices may not be
-        positive definite.
+        In a lower precision, full covariances keep the Cholesky factors of the higher one, since rounded matrices may
+        not be positive definite.
         """
 
         def move(tensor: Tensor | None) -> Tensor | None:
@@ -81,9 +82,10 @@ class GaussianPrior:
 
         moved = GaussianPrior(self.mean.to(device=device, dtype=dtype), move(self._variance), move(self.covariance))
         if self.covariance is not None and moved.covariance is not None:
-            lost = self.covariance.dtype.itemsize - moved.covariance.dtype.itemsize
-            if lost > 0 or (lost == 0 and "_cholesky" in self.__dict__):
-                moved.__dict__["_cholesky"] = move(self._cholesky)
+            moved._kept_factor = move(self._kept_factor)
+            if self._kept_factor is None and moved.covariance.dtype.itemsize < self.covariance.dtype.itemsize:
+                factor, info = torch.linalg.cholesky_ex(self.covariance)
+                moved._kept_factor = None if info.any() else move(factor)
         return moved
 
     def to_isotropic(self) -> GaussianPrior:
@@ -105,7 +107,8 @@ class GaussianPrior:
             if not valid.all():
                 raise ValueError(f"prior: {name} in class {int((~valid).nonzero()[0, 0])}")
         if self.covariance is not None:
-            info = torch.linalg.cholesky_ex(self.covariance.double()).info  # reads one triangle only
+            matrices = self.covariance.to(precise_dtype(self.covariance.device))
+            info = torch.linalg.cholesky_ex(matrices).info  # reads one triangle only
             if info.any():
                 raise ValueError(f"prior: covariance of class {int(info.nonzero()[0, 0])} is not positive definite")
             for index, covariance in enumerate(self.covariance):
@@ -119,12 +122,12 @@ class GaussianPrior:
     @cached_property
     def _cholesky(self) -> Tensor:
         assert self.covariance is not None
-        factor: Tensor = torch.linalg.cholesky(self.covariance)
+        factor: Tensor = torch.linalg.cholesky(self.covariance) if self._kept_factor is None else self._kept_factor
         return factor
 
     @cached_property
     def _precise(self) -> GaussianPrior:
-        """The same Gaussians in the highest precision of their device."""
+        """The same Gaussians in the highest precision of their device; cached for the Cholesky factors."""
         return self.to(dtype=precise_dtype(self.mean.device))
 
     @cached_property
@@ -154,7 +157,7 @@ class GaussianPrior:
         z = check_latents(z, self.num_dimensions)
         dtype = precise_dtype(self.mean.device)
         if not self.mean.dtype == self.variance.dtype == dtype:
-            return self._precise.log_prob(z)
+            return (self.to(dtype=dtype) if self.covariance is None else self._precise).log_prob(z)
         centre = self.mean.mean(0)
         z, mean = z.to(dtype) - centre, self.mean - centre
         if self.covariance is None:

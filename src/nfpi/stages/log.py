@@ -65,10 +65,10 @@ def _find_last_logs(root: Path, run: Run) -> list[Path]:
         return []
     log = logs[-1]
     values = [run.wildcards[name] for _, name, _, _ in Formatter().parse(run.template) if name]
-    # The SLURM executor names its folders of logs by all wildcards of a rule, of which a temperature may follow a
-    # classifier, and variants a flow.
-    other = ".*" if run.classifier is None else WEIGHT_PATTERN
-    folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}(_{other})?")
+    # The SLURM executor names its folders of logs by all wildcards of a rule: those of the run, followed in some rules
+    # by a temperature, or by the variants of an augmentation.
+    other = {"train_classifier": f"_{WEIGHT_PATTERN}", "test_classifier": ""}.get(log.stem, "_.*")
+    folder = re.compile(f"{re.escape('_'.join(values).replace('/', '_'))}({other})?")
     slurm = [
         path
         for path in root.parent.glob(f"slurm/rule_{log.stem}*/*/*.log")

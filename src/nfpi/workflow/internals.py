@@ -81,7 +81,7 @@ def log_in_utf_8(logger: logging.Logger) -> None:
 def touches_all_files(workflow: Any) -> bool:
     """Return whether the call is `snakemake all --touch --forceall`, not restricted to a part of the files."""
     settings = workflow.dag_settings
-    restricted = settings.until or settings.omit_from or settings.allowed_rules
+    restricted = settings.until or settings.omit_from or settings.allowed_rules or settings.batch
     return bool(workflow.touch and settings.forceall and not restricted and list_requested_targets(workflow) <= {"all"})
 
 

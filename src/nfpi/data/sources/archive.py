@@ -58,7 +58,7 @@ def find_image_root(folder: Path | None, download_folder: Path) -> Path:
 
 
 def _list_visible_folders(place: Path) -> list[Path]:
-    return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", _OF_MACOS))]
+    return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith((".", OF_MACOS))]
 
 
 def _unpack(archive: Path, into: Path) -> None:
@@ -88,7 +88,7 @@ def _is_disk_error(error: BaseException) -> bool:
 
 def _unzip(archive: Path, into: Path) -> None:
     with zipfile.ZipFile(archive) as file:
-        members = [member for member in file.infolist() if PurePosixPath(member.filename).parts[:1] != (_OF_MACOS,)]
+        members = [member for member in file.infolist() if PurePosixPath(member.filename).parts[:1] != (OF_MACOS,)]
         for member in members:
             path = PurePosixPath(member.filename)
             # zipfile would silently drop the parts of a name that point outside of the folder
@@ -133,5 +133,5 @@ def _check_size(archive: Path, size: int) -> None:
 
 
 _UNIX = 3
-_OF_MACOS = "__MACOSX"
+OF_MACOS = "__MACOSX"
 """Folder that macOS adds to a zip archive, with metadata of the files."""

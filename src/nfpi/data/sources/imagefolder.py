@@ -16,7 +16,7 @@ from nfpi.config.datasets import DatasetConfig
 from nfpi.data.errors import DataError
 from nfpi.data.file_trees import is_folder
 from nfpi.data.image_files import GREY_MODES, SUFFIXES, check_size, read_image
-from nfpi.data.sources.archive import find_image_root
+from nfpi.data.sources.archive import OF_MACOS, find_image_root
 from nfpi.data.sources.registry import SourceImages
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,8 @@ def find_split_folders(root: Path) -> dict[Split, Path]:
 def _list_other_folders(root: Path) -> list[str]:
     """Return the names of the folders in `root`, or links to such, that are no splits, without hidden ones."""
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if _is_subfolder(entry) and entry.name not in _SPLIT_NAMES)
+        known = (*_SPLIT_NAMES, OF_MACOS)
+        return sorted(entry.name for entry in entries if _is_subfolder(entry) and entry.name not in known)
 
 
 def find_first_image(root: Path) -> Path:
@@ -254,7 +255,7 @@ def read_image_files(
 
 
 def _is_subfolder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry of a class folder is a visible folder or a link to one, and not named as an image."""
+    """Return whether an entry of a folder is a visible folder or a link to one, and not named as an image."""
     return not entry.name.startswith(".") and not entry.name.lower().endswith(SUFFIXES) and is_folder(entry)
 
 

@@ -139,8 +139,8 @@ def lay_out(frame: pd.DataFrame, markup: Markup) -> Table:
     """Lay out a table of results.
 
     Empty columns are left out, and so are properties other than λ that all rows share; of these, the notes state the
-    data set, and the number of test images if there are accuracies. If all rows have labels, prior, classifier and
-    augmentation are left out, and the flow if it follows from the label.
+    data set, and the number of test images if there are accuracies. If every row has a label, the columns prior,
+    classifier and augmentation are left out, and the column flow if it follows from the labels.
 
     Args:
         frame: result of :func:`nfpi.results.tables.building.accuracy_table`.
