@@ -125,7 +125,7 @@ def test_failed_jobs_stand_at_the_end_with_the_last_lines_of_their_logs(tmp_path
     call.output.print_ending()  # loggers may be closed twice
     lines = call.lines
     assert lines[1] == "0/3  Train mef (FAILED after < 1 s)"
-    end = lines[lines.index("1 job failed, 1 job not run; run the same command again to make what is missing") :]
+    end = lines[lines.index("1 job failed, 1 job not run; remove the cause, and run the same command again") :]
     assert end[1:3] == ["", "Train mef"]
     assert end[3:] == [
         *(f"    line {n}" for n in range(23, 30)),

@@ -205,7 +205,7 @@ class JobLines:
         failed, left = len(self._failed), self._total - self._done - len(self._failed)
         waiting = f", {_format_count(left, 'job')} not run" if left > 0 else ""
         self._print(
-            f"\n{_format_count(failed, 'job')} failed{waiting}; run the same command again to make what is missing"
+            f"\n{_format_count(failed, 'job')} failed{waiting}; remove the cause, and run the same command again"
         )
         shown = list(self._failed.values())[:_SHOWN_FAILURES]
         for job in shown:

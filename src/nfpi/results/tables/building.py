@@ -51,8 +51,8 @@ _ADDED = ("chosen_by", "candidates", "split_ratio")
 _ADDED_SUFFIXES = ("_test", "_p")
 """Columns and suffixes of columns that tables of older versions lack."""
 _MEASURE_AGAIN = (
-    "leave it out, or repeat the evaluations: add `-R evaluate test_classifier test_classifier_on_real` to snakemake's "
-    "call (classifiers whose weights were not kept are trained again)"
+    "leave it out, or repeat the evaluations: append `-R evaluate test_classifier test_classifier_on_real` to the end "
+    "of snakemake's call (classifiers whose weights were not kept are trained again)"
 )
 
 REFERENCE_COLUMNS = {
