@@ -45,7 +45,8 @@ def draw(settings: AccuracyFigure, inputs: FigureInputs) -> Drawn:
     """Draw the accuracies of a table against λ; if it has none, or no row has a λ, draw a picture that says so."""
     path = inputs.file("table")
     header = read_header(path)
-    if not _SERIES.keys() & set(header):  # users may choose any table, and other metrics for it
+    # users may choose any table, and other metrics for it
+    if not _SERIES.keys() & set(header) and COLUMNS.keys() <= set(header):
         labels = " nor ".join(metric(name).label for name in _SERIES)
         return Drawn({"accuracy_against_weight": notice(f"{settings.table}: neither {labels}")})
     numbers = [column for name in _select_series(header) for column in (name, f"{name}_std")]
