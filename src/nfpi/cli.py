@@ -1,4 +1,4 @@
-"""The command line, with one subcommand per stage; each reads files, calls one function, and writes files.
+"""The command line: stages, which read and write files, and commands that apply models or print results.
 
 A group of settings is given as JSON (`--training '{"epochs": 40}'`), as one option per setting
 (`--training.epochs 40`), or as both.
@@ -49,7 +49,7 @@ _MAX_NAMED_FILES = 4
 
 
 class _Commands(BaseSettings):
-    """Normalizing flows whose class Gaussians are fitted by fixed-point iteration, one subcommand per stage.
+    """Normalizing flows whose class Gaussians are fitted by fixed-point iteration.
 
     Before the subcommand: --version; --extensions FILE (may be repeated) loads your own priors, flows, metrics or
     classifiers from a Python file; --log FILE appends the output to a file.
@@ -73,7 +73,7 @@ class _Commands(BaseSettings):
         return (init_settings,)
 
     def cli_cmd(self) -> None:
-        """Run the stage of the subcommand."""
+        """Run the subcommand."""
         from nfpi.stages.execution import execute  # slow, because it imports NumPy; --help does not need it
 
         command = get_subcommand(self)
@@ -105,8 +105,8 @@ def create_commands_model() -> type[BaseSettings]:
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand, and return the exit status; if it is not 0, one line on stderr gives the reason.
 
-    1: an error that a user can fix (`NFPI_TRACEBACK=1` shows the traceback); 2: wrong usage; 75: stopped by SIGTERM or
-    SIGUSR1, to be resumed by the same command; 130: stopped by Ctrl-C.
+    1: an error that a user can fix (`NFPI_TRACEBACK=1` shows the traceback, except for values of options); 2: wrong
+    usage; 75: stopped by SIGTERM or SIGUSR1, to be resumed by the same command; 130: stopped by Ctrl-C.
     """
     arguments = arguments if arguments is not None else sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):

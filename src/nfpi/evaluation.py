@@ -100,7 +100,7 @@ def evaluate_flow(
     dimensions = torch.Size(image_set.shape).numel()
     bits = float(domain.bits_per_dim(torch.tensor(nll / n, dtype=torch.float64), dimensions))
     log_prob = torch.cat(log_probs)
-    if log_prob.isnan().any():  # also if only that of a wrong class is NaN: topk ranks it first
+    if log_prob.isnan().any():  # a NaN of a wrong class is not part of `bits`, but topk ranks it first
         bits = math.nan
     if not math.isfinite(bits):
         raise FloatingPointError(f"evaluation: expected finite likelihoods, received a mean of {bits} bits/dim")

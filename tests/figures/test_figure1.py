@@ -252,7 +252,7 @@ def test_full_covariances_without_a_lower_bound_say_so(embedding, weight, unboun
     assert (frame.loc[lost, "outcome"] == "diverged").all()
     frame.loc[lost, "lambda"] = weight
     (text,) = draw_gaussians(frame, "full").axes[3].texts
-    assert ("The loss (Eq. 4) has no\nlower bound for λ > 17." in text.get_text()) == unbounded
+    assert ("The loss of this update has no\nlower bound for λ > 17." in text.get_text()) == unbounded
 
 
 def test_samples_far_off_do_not_squash_the_others():

@@ -76,7 +76,10 @@ class Subject:
     @property
     def distinct(self) -> list[Workload]:
         """First workload of each combination of flow and training; the others of a combination have the same steps."""
-        return list({workload.step: workload for workload in reversed(self.workloads)}.values())[::-1]
+        found: dict[str, Workload] = {}
+        for workload in self.workloads:
+            found.setdefault(workload.step, workload)
+        return list(found.values())
 
     def record_seconds(self, workload: Workload, seconds: float) -> None:
         """Record the seconds per step of a workload, and of all other workloads with the same steps."""
@@ -171,7 +174,7 @@ class Trainer:
         return step, FixedPrior(self.prior, self.device.device)
 
     def discard_step(self) -> None:
-        """Discard the cached training step, once the state has been trained by another one."""
+        """Discard the cached training step; to be called after other code has trained the flow."""
         vars(self).pop("_set_up", None)
 
     def step(self, x: Tensor, labels: Tensor) -> Tensor:

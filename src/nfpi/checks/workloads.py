@@ -64,7 +64,8 @@ class Workload:
     @property
     def step(self) -> str:
         """Key of everything that the time and the memory of a step depend on: the flow and training settings."""
-        training = self.training.model_dump(mode="json", include={"batch_size", "optimizer", "precision", "compile"})
+        settings = {"batch_size", "optimizer", "gradient_clip", "precision", "compile"}
+        training = self.training.model_dump(mode="json", include=settings)
         return json.dumps([self.description, training, self.images.num_classes > _MANY_CLASSES], sort_keys=True)
 
     @property

@@ -53,7 +53,8 @@ class Metric:
         decimals: maximum number of decimals in a table.
         is_share: whether it is a percentage of the test images, like an accuracy; a single value then has a binomial
             confidence interval.
-        model: the only kind of model that has it; None: computed for each kind, or recorded by the user's code.
+        model: the only kind of model that has it; None: computed for each kind, derived from the seeds
+            (`divergence`), or recorded by the user's code.
         meaning: what it measures, without its label and a full stop; empty: not explained.
     """
 

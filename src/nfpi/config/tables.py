@@ -23,8 +23,8 @@ _OWNERS: dict[MeasuredModel | None, str] = {
 def select_printed_properties(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the properties that a table prints to identify its rows, besides their labels, data sets and λ.
 
-    The backbone is printed if there are several, unless it follows from the labels; the others if rows differ in them
-    and some row has no label.
+    `flow` is printed if there are several flows, unless the labels determine it; `prior`, `classifier` and
+    `augmentation` each if rows differ in it and some row has no label.
 
     Args:
         columns: `row` (the label), `flow`, `prior`, `classifier` and `augmentation` of each row that is not cited; an

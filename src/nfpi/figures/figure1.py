@@ -118,8 +118,9 @@ def compute_embedding(image_set: ImageSet, settings: EmbeddingFigure) -> pd.Data
 
     - `diagonal`: variances by the update of the released code without its pooled mean gaps, as in the authors' notebook
       of this figure;
-    - `full`: covariances by the exact update. Its loss (Eq. 4) is not bounded below for λ > K α e^{1/α} / 2, which is
-      55 for ten classes and α = 10, and few such fits converge.
+    - `full`: covariances by the exact update. The loss that it minimises, whose gradient is that of Eq. 4 with constant
+      π, is not bounded below for λ > K α e^{1/α} / 2, which is 55 for ten classes and α = 10, and few such fits
+      converge.
 
     All samples are drawn with the same noise, so that a sample can be followed from one panel to the next.
 
@@ -307,7 +308,7 @@ def _describe_divergence(row: pd.Series, num_classes: int) -> str:
     text = f"diverged at iteration {row['iterations']:.0f}:\n{meaning}\n(class {escape_math(row['class'])})"
     bound = num_classes * _ALPHA * math.exp(1 / _ALPHA) / 2
     if row["variant"] == "full" and row["lambda"] > bound:
-        text += f"\n\nThe loss (Eq. 4) has no\nlower bound for λ > {bound:.0f}."
+        text += f"\n\nThe loss of this update has no\nlower bound for λ > {bound:.0f}."
     return text
 
 

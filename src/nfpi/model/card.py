@@ -51,8 +51,8 @@ def make_card(model: TrainedFlow, metrics: Mapping[str, Any] | None = None, lice
         license: identifier of the licence of the weights, e.g. "mit"; None: the card says "not stated".
 
     Raises:
-        ValueError: `metrics` is not a mapping, has entries but none of these metrics, or has a value of one that is not
-            a number or not a possible percentage.
+        ValueError: `metrics` is not a mapping, or has entries but none of these metrics; or one of them is not a
+            number, or is a percentage outside 0 to 100.
     """
     _check_metrics(metrics)
     name = model.data["name"]

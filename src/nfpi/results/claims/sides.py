@@ -79,7 +79,7 @@ def find_side(compared: ComparedRow, name: str, evidence: Evidence) -> Side:
         evidence: results and tables.
 
     Raises:
-        TableError: there is no such row, or a cell has two values.
+        TableError: there is no such row, a cell has two values, or a run lacks a metric.
     """
     if compared.table is None:
         assert compared.value is not None
@@ -147,8 +147,8 @@ def _choose_by_validation(
 ) -> int | None:
     """Return the index of the row that is best on the validation split; None if no row has a value there.
 
-    λ is chosen by the compared metric on the validation split; if :func:`_find_validation_metric` finds none, by
-    the table's metric.
+    λ is chosen by the compared metric on the validation split; if :func:`_find_validation_metric` finds none, by the
+    metric that the table chooses by (its column `chosen_by`).
     """
     first, line_of_first = candidates[0]
     of_metric = _find_validation_metric(name, first)
