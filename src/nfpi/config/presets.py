@@ -121,6 +121,10 @@ def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
     return path
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+"""Tag of the key `<<`, which includes another mapping."""
+
+
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
     """Loader that refuses a key that is written twice in a mapping, of which YAML would drop the first."""
 
@@ -138,7 +142,6 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotatio
         return node
 
 
-_MERGE = "tag:yaml.org,2002:merge"
 """Tag of the key `<<`, by which a mapping includes others."""
 
 

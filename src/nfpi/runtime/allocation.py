@@ -10,12 +10,9 @@ from pathlib import Path
 
 import torch
 
-CHOICE = "NFPI_DEVICE"
-"""Environment variable: `auto` (default), `cpu` (even if a GPU is allocated), `cuda` (a GPU, or an error)."""
+from nfpi.runtime.gpu_variables import CHOICE, HIDING, VISIBLE
 
 _CHOICES = ("auto", "cpu", "cuda")
-_NO_GPU = {"", "-1", "NoDevFiles", "none", "void"}
-"""Values of CUDA_VISIBLE_DEVICES that hide all GPUs; NoDevFiles is SLURM's."""
 _SLURM = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
@@ -94,7 +91,7 @@ def _read_choice() -> str:
 
 def _describe_allocation() -> str | None:
     """Describe what allocated a GPU to this process; None if nothing did."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE)
     for variable in _SLURM:
         if given := os.environ.get(variable):
             return f"SLURM allocated {len(given.split(','))} to this job: {variable}={given}"
@@ -102,7 +99,7 @@ def _describe_allocation() -> str | None:
     if on_node.isdecimal() and int(on_node):
         return f"SLURM allocated {on_node} to this job"
     if visible is not None:
-        return None if visible.strip() in _NO_GPU else f"CUDA_VISIBLE_DEVICES={visible}"
+        return None if visible.strip() in HIDING else f"{VISIBLE}={visible}"
     if "SLURM_JOB_ID" in os.environ:  # a job without a GPU on a node that has some
         return None
     # A container without a GPU may also have the driver's files, but not its programs.

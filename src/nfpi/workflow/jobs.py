@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nfpi.config import JobName, Resources, compute_job_resources, count_job_threads
 from nfpi.runs import BENCHMARKS_FOLDER, LOGS_FOLDER
+from nfpi.runtime.gpu_variables import CHOICE, HIDING, VISIBLE
 from nfpi.workflow.plan import Plan, Wildcards
 
 SBATCH = {
@@ -24,8 +25,6 @@ SBATCH = {
     "slurm_extra": "{resources.slurm_extra}",
 }
 """The option of sbatch that Snakemake's SLURM executor makes from each resource."""
-_NO_GPU = ("", "-1", "NoDevFiles", "none", "void")
-"""Values of CUDA_VISIBLE_DEVICES that hide all GPUs, as in :mod:`nfpi.runtime.allocation`, which imports torch."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Jobs:
 
 def has_gpu() -> bool:
     """Return whether this machine has a GPU (of NVIDIA, AMD or Apple) that jobs may use."""
-    if os.environ.get("NFPI_DEVICE") == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in _NO_GPU:
+    if os.environ.get(CHOICE) == "cpu" or os.environ.get(VISIBLE, "0").strip() in HIDING:
         return False
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return True
