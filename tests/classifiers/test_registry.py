@@ -546,3 +546,8 @@ def test_a_damaged_header_is_named_with_its_file(tmp_path, changes, message):
     with pytest.raises(FormatError, match=rf"model\.safetensors: .*{message}") as error:
         build_trained(weights, header | changes, tmp_path / "model.safetensors")
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_a_folder_are_not_called_damaged(tmp_path):
+    with pytest.raises(FormatError, match=r"expected a readable file of weights \(Is a directory\)"):
+        read_weights(tmp_path)

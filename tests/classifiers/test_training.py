@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -545,3 +547,30 @@ def test_a_checkpoint_of_another_model_is_refused_in_one_line(make_images, devic
     with pytest.raises(FormatError, match=r"safetensors: expected a classifier's training state") as error:
         train(device, images, images, model=model, folder=tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_only_steps_choose_convolutions_by_trial(make_images, monkeypatch):
+    """Neither the batches being read, of which variants are decoded, nor validation: their shapes vary."""
+    seen, stream = set(), ClassifierData.stream
+
+    class OnGpu(Device):
+        @contextmanager
+        def fixed_shapes(self):
+            torch.backends.cudnn.benchmark = True
+            yield
+            torch.backends.cudnn.benchmark = False
+
+    class Noting(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.add(("training" if self.training else "validation", torch.backends.cudnn.benchmark))
+            return super().forward(x)
+
+    def noted(*args: object) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in stream(*args):
+            seen.add(("batch", torch.backends.cudnn.benchmark))
+            yield batch
+
+    monkeypatch.setattr(ClassifierData, "stream", noted)
+    images = make_images()
+    train(OnGpu(torch.device("cpu")), images, images, model=Noting())
+    assert seen == {("batch", False), ("training", True), ("validation", False)}

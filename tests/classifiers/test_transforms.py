@@ -81,10 +81,15 @@ def test_rand_augment_shows_the_fill_beyond_the_edge():
     assert (51, 102, 153) in colours
 
 
-@pytest.mark.parametrize("policy", ["m9", "rand-q5", "rand-m9-mstd", "augmix-m3", " "])
+@pytest.mark.parametrize("policy", ["m9", "rand-q5", "rand-m9-mstd", "rand-p0.5.5", "augmix-m3", " "])
 def test_a_policy_that_timm_does_not_know_is_refused(policy):
     with pytest.raises(ValueError, match="rand_augment"):
         StandardAugmentation(rand_augment=policy)
+
+
+def test_the_largest_erased_share_is_not_below_the_smallest():
+    with pytest.raises(ValueError, match="erasing_max_area"):
+        StandardAugmentation(random_erasing=0.5, erasing_max_area=0.01)
 
 
 def test_global_generators_are_restored():

@@ -121,7 +121,8 @@ def test_other_methods_give_other_gaussians(images, method):
     assert other.prior.mean.dtype == torch.float64
 
 
-def test_a_fit_repeats_itself_and_leaves_the_global_state_alone(images):
+def test_a_fit_repeats_itself_and_leaves_the_global_state_alone(images, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("a fit on a CPU seeds the GPUs"))
     mode = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode(0)
     state = torch.random.get_rng_state()
@@ -255,6 +256,7 @@ def test_images_are_mirrored_where_the_caller_allows_it(images):
         ({"validation": 0.01}, "validation: expected enough images to hold out 0.01"),
         ({"classes": ["a", "b"]}, "labels: expected 0 to 1, received 2"),
         ({"classes": ["a", "a", "b"]}, "classes: expected distinct names"),
+        ({"classes": []}, "classes: expected the names of two classes or more, received 0"),
         ({"flow": {"kind": "glow", "num_flow": 3}}, "flow: "),
         ({"seed": -1}, "seed"),
         ({"training": {"precision": "bf16-mixed"}, "device": "cpu"}, "device: expected None with precision"),

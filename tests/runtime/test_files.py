@@ -91,6 +91,13 @@ def test_a_file_that_finds_no_room_is_named_and_leaves_the_old_one(tmp_path):
     assert contents(tmp_path) == {"file": "old"}
 
 
+def test_a_name_that_is_too_long_is_named(tmp_path):
+    path = tmp_path / ("a" * 240)  # of at most 255 with the temporary file's affixes
+    with pytest.raises(OSError, match="File name too long") as caught:
+        write_atomically(path, "text")
+    assert caught.value.filename == str(path)
+
+
 def test_what_can_be_written_is_and_nothing_is_made(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file", tmp_path / "new", tmp_path / "new/and/newer"):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nfpi.results.recorded.planned import read_planned, write_planned
 from nfpi.results.recorded.progress import read_progress
@@ -24,6 +25,7 @@ from nfpi.runtime.manifests import SUFFIX, write_manifest
 
 from .conftest import call
 
+ROOT = Path(__file__).parents[2]
 RUN = "digits/mef/fpi/lambda=1000/seed=0"
 OTHER = "digits/mef/baseline/lambda=0/seed=0"
 FLOW = Run(dataset="digits", seed=0, flow="mef", prior="fpi", weight=1000.0)
@@ -305,6 +307,21 @@ def test_log_has_that_of_slurm_too(root, capsys) -> None:
         f"==> {root}/logs/{RUN}/train_flow.log <==",
         "one",
     ]
+
+
+def test_log_has_that_of_slurm_with_results_in_another_folder(root, tmp_path, capsys, monkeypatch) -> None:
+    """SLURM's logs are in results/slurm of the clone then, as the profile says."""
+    log(root, "one\n")
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    monkeypatch.chdir(clone)
+    slurm = Path("results/slurm/rule_train_flow/digits_mef_fpi_1000_0/17.log")
+    slurm.parent.mkdir(parents=True)
+    slurm.write_text("CANCELLED DUE TO TIME LIMIT\n")
+    assert call("log", root / RUN) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [f"==> {slurm} <==", "CANCELLED DUE TO TIME LIMIT"]
+    profile = yaml.safe_load(Path(ROOT, "profiles/slurm/config.yaml").read_text())
+    assert profile["slurm-logdir"] == str(slurm.parents[2])
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Operation:
         flops: floating-point operations of products and convolutions; 0 for other operations, which memory bandwidth
             bounds.
         bytes: bytes read and written, as if nothing stayed in a cache.
-        dtype: dtype of its first floating-point input, in which products are computed.
+        dtype: dtype of its first floating-point input, in which products are computed; float32 if there is none.
     """
 
     name: str
@@ -100,7 +100,7 @@ class OperationCounter(TorchDispatchMode):
 
     Args:
         device: device whose operations are counted, including copies from and to it.
-        value: floating-point value of every number that the host reads from fake tensors.
+        value: what the host reads for every floating-point number of fake tensors.
 
     Attributes:
         counts: counts so far; may be replaced to start a new count.
@@ -184,7 +184,7 @@ def _makes_host_wait(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str,
         waits = not (kwargs.get("non_blocking", False) or (len(args) > position and args[position]))
         return not one_device and waits
     if packet in (aten.index, aten.index_put, aten.index_put_):
-        # PyTorch assigns one number of the host at a mask by masked_fill, which does not wait
+        # `x[mask] = number`, with the number on the host, is computed by masked_fill, which does not wait
         is_fill = packet is not aten.index and args[2].numel() == 1 and args[2].device.type == "cpu"
         return any(map(_is_mask, args[1])) and not is_fill
     return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags

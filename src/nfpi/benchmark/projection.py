@@ -54,8 +54,7 @@ def _compose_introduction(projection: Projection, preset: str, output: Path) -> 
         "# Performance on GPUs",
         "",
         "**Nothing on this page was run on a GPU.**",
-        f"The hours and memory of preset `{preset}` ({seeds}) are computed from counted operations by this command, "
-        "which takes minutes:",
+        f"This command computes the hours and memory of preset `{preset}` ({seeds}):",
         "",
         "<!-- not run: minutes -->",
         "```bash",
@@ -66,8 +65,8 @@ def _compose_introduction(projection: Projection, preset: str, output: Path) -> 
 
 
 _DECODING = (
-    "`train_classifier: autoencoder` decodes stored latents for the training of classifiers; on A100 and H100 it runs "
-    "in bfloat16, and so takes less time than listed."
+    "`train_classifier: autoencoder` decodes latents for classifiers; on A100 and H100 it runs in bfloat16, which is "
+    "faster than listed."
 )
 
 
@@ -95,9 +94,8 @@ def _compose_hours(projection: Projection) -> list[str]:
     return [
         "## Hours by stage",
         "",
-        "The hours are those of all tables on one GPU; a run that several tables share is counted once.",
-        "Training steps are in the precision of the column, everything else is in float32.",
-        "`precision: auto` selects bf16-mixed on A100 and H100, and 32-true on V100.",
+        "The hours are those of all tables on one GPU; a run in several tables counts once.",
+        "Training steps are in the column's precision, everything else in float32.",
         "Reading and augmenting images, fitting priors (seconds) and drawing figures are not counted.",
         *([_DECODING] if any(stage.endswith(": autoencoder") and "train" in stage for stage in stages) else []),
         "",
@@ -138,11 +136,10 @@ def _compose_steps(projection: Projection) -> list[str]:
     return [
         "## A training step",
         "",
-        "The memory is that of weights, averaged weights, gradients, the optimizer's moments and all activations of a "
-        "batch, even if the preset sets `accumulate` or `checkpoint_activations`.",
-        f"If a step needs more than {100 * MEMORY_FRACTION:.0f} % of a card's memory, brackets name the card and the "
-        "batch size (flow) or `accumulate` (classifier) that fits.",
-        "Of steps with the same numbers, only the first is listed.",
+        "The memory is that of weights, averaged weights, gradients, optimizer moments and all activations of a "
+        "batch, without the preset's `accumulate` and `checkpoint_activations`.",
+        f"If this exceeds {100 * MEMORY_FRACTION:.0f} % of a card's memory, brackets name the card and the batch size "
+        "or `accumulate` that fits.",
         "",
         *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
     ]
@@ -178,20 +175,19 @@ def _compose_assumptions() -> list[str]:
     return [
         "## How it was computed",
         "",
-        "Each kind of batch runs once on fake tensors (shapes without values), to count its operations, their "
-        "FLOPs, and the bytes that they read and write.",
-        "An operation takes FLOPs / rate or bytes / bandwidth, whichever is longer; a batch takes the sum over its "
-        "operations, or the time to launch them if that is longer.",
+        "Each kind of batch runs once on fake tensors, to count the FLOPs and bytes of its operations.",
+        "An operation takes max(FLOPs / rate, bytes / bandwidth); a batch takes the sum over its operations, or their "
+        "launch time if longer.",
         f"We assume {100 * PEAK_FRACTION:.0f} % of the peak rate in float32 and float64, "
-        f"{100 * TENSOR_CORE_FRACTION:.0f} % of it in bfloat16, {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth, and "
+        f"{100 * TENSOR_CORE_FRACTION:.0f} % in bfloat16, {100 * BANDWIDTH_FRACTION:.0f} % of the bandwidth, and "
         "the launch times below.",
-        "The power series e^S of the couplings have the lengths of a newly initialised flow (|S_ij| up to 0.25); for "
-        "|S_ij| up to 0.4, a step takes about a third longer.",
-        "Compilation, caches and the inefficiency of small kernels are ignored, so real hours may differ by a factor "
-        "of two.",
+        "The power series e^S have the lengths of a newly initialised flow (|S_ij| up to 0.25); for |S_ij| up to 0.4, "
+        "a step takes about a third longer.",
+        "Compilation, caches and the inefficiency of small kernels are ignored: real hours may differ by a factor of "
+        "two.",
         "",
-        "Peak rates (TFLOP/s, without sparsity) and bandwidths are those of the vendor's data sheets for SXM modules; "
-        "launch is the time to launch one operation:",
+        "Peak rates (TFLOP/s, without sparsity) and bandwidths are from the vendor's data sheets for SXM modules; "
+        "launch times are per operation:",
         "",
         *_format_table(head, rows),
     ]

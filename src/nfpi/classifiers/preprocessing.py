@@ -20,7 +20,8 @@ PUBLISHED: dict[str, tuple[RGB, RGB]] = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Mean and standard deviation of each RGB channel in [0, 1], for each named value of the setting `normalization`."""
+"""Mean and standard deviation of each RGB channel in [0, 1], for the values of the setting `normalization` that
+stand for fixed numbers."""
 _IMAGES_AT_ONCE = 1024
 
 

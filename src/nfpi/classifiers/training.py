@@ -208,8 +208,7 @@ def train_classifier(
     try:
         with closing(data), checkpointing(checkpoints, take_snapshot) as checkpointer:
             if data.config.epochs:
-                with device.fixed_shapes():
-                    _train(state, data, device, checkpointer)
+                _train(state, data, device, checkpointer)
             if not len(data.validation):
                 return TrainedClassifier(model, state.log, None)
             with checkpointer.interruption.at_once():
@@ -242,12 +241,13 @@ def _train(state: ClassifierState, data: ClassifierData, device: Device, checkpo
             optimizer.zero_grad()
             losses = []  # per part, the sum of the losses of its images
             parts = zip(images.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
-            for part, part_targets in parts:
-                logits = module(part)
-                _require_logits(logits, len(part), data.train.num_classes)
-                loss = F.cross_entropy(logits, part_targets, label_smoothing=config.label_smoothing)
-                device.backward(loss * (len(part) / len(labels)))
-                losses.append(loss.detach() * len(part))
+            with device.fixed_shapes():
+                for part, part_targets in parts:
+                    logits = module(part)
+                    _require_logits(logits, len(part), data.train.num_classes)
+                    loss = F.cross_entropy(logits, part_targets, label_smoothing=config.label_smoothing)
+                    device.backward(loss * (len(part) / len(labels)))
+                    losses.append(loss.detach() * len(part))
             if config.gradient_clip:
                 device.clip_gradients(module, optimizer, max_norm=config.gradient_clip)
             optimizer.step()

@@ -35,6 +35,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FormatError(f"{path}: there is no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise FormatError(f"{path}: expected a readable file of weights ({error.strerror})") from None
     except pickle.UnpicklingError:  # torch's message is of many lines, and advises to execute what is in the file
         raise FormatError(
             f"{path}: expected a file of tensors only, received one that is damaged or contains other objects: save "

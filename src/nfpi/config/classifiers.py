@@ -21,7 +21,7 @@ from nfpi.config.base import (
 )
 from nfpi.config.registry import Registry
 
-_RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p[\d.]+|mstd[\d.]+|mmax\d+|inc[01]|t\w+))*$"
+_RAND_AUGMENT = r"^rand(-(m\d+|n\d+|p\d+(\.\d*)?|mstd\d+(\.\d*)?|mmax\d+|inc[01]|t\w+))*$"
 """timm's notation of a RandAugment policy: magnitude, operations, probability, deviation, ..."""
 
 CLASSIFIERS = Registry(
@@ -102,7 +102,7 @@ class StandardAugmentation(Settings):
     """timm's RandAugment, e.g. rand-m9-mstd0.5-inc1"""
     random_erasing: Share = 0.0
     """probability that a part of an image is erased"""
-    erasing_max_area: Annotated[float, Field(gt=0, le=1)] = declare_added_setting(1 / 3)
+    erasing_max_area: Annotated[float, Field(ge=0.02, le=1)] = declare_added_setting(1 / 3)
     """largest share of an image that random erasing erases; the smallest is 0.02"""
     erasing_fill: Literal["noise", "mean"] = declare_added_setting("noise")
     """values of erased pixels after normalisation: noise N(0, 1), or 0, the channel mean"""
@@ -122,11 +122,13 @@ class ClassifierConfig(Settings):
     architecture: dict[str, Any] = {}
     """settings of the model"""
     weights: LocalPath | None = None
-    """file of pretrained weights; None: timm's cache (eva02 with `pretrained`), or random weights"""
+    """file of pretrained weights; None: published weights if `pretrained`, otherwise those of `start_from` or random
+    ones"""
     pretrained: bool = False
-    """whether to start from the weights published by timm"""
+    """whether to start from the weights published by timm (eva02), which timm downloads or has in its cache"""
     start_from: Name | None = None
-    """another classifier of the config, whose weights from its run with `augmentation: none` are fine-tuned"""
+    """another classifier of the config; training starts from its final weights, those trained with `augmentation:
+    none`"""
     image_size: PositiveInt | None = None
     """size that images are resized to (bicubic); None: no resizing"""
     normalization: Literal["model", "half", "dataset", "cifar10", "cifar100", "imagenet"] = declare_added_setting(
@@ -141,8 +143,8 @@ class ClassifierConfig(Settings):
     """passes over the training images per epoch (repeated augmentation), each with its own order and augmentations"""
     batch_size: Annotated[int, Field(ge=2)] = 100
     accumulate: PositiveInt = declare_added_setting(1)
-    """equal parts into which a batch is split for gradient accumulation: the same step with less memory (only for
-    models without batch normalisation)"""
+    """parts, at most this many and of nearly equal size, into which a batch is split for gradient accumulation: the
+    same step with less memory (only for models without batch normalisation)"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     learning_rate: PositiveFloat = 1e-3
@@ -170,7 +172,7 @@ class ClassifierConfig(Settings):
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself (does not affect results)"""
     checkpoint_minutes: PositiveFloat = 10.0
-    """time between two checkpoints of a running training (does not affect results)"""
+    """longest time between two checkpoints of a running training (does not affect results)"""
     checkpoint_activations: bool = declare_added_setting(False)
     """whether activations inside transformer blocks are recomputed in the backward pass instead of kept: less memory, a
     third more computation (does not affect results)"""

@@ -72,7 +72,7 @@ class TrainingConfig(Settings):
     workers: NonNegativeInt = 0
     """processes that read and augment images; 0: the training process itself"""
     checkpoint_minutes: PositiveFloat = 10.0
-    """time between two checkpoints of a running training"""
+    """longest time between two checkpoints of a running training"""
     tracking: Literal["tensorboard"] | None = None
     """additional log of the numbers in log.csv; tensorboard: event files in `tracking/` beside it"""
     sample_every_epochs: NonNegativeInt = 0

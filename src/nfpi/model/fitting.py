@@ -177,8 +177,8 @@ def make_sets(
     """Make the training and validation sets of a fit, in memory.
 
     Raises:
-        ValueError: images or labels are empty, of different lengths, or of unknown classes; a class has fewer than two
-            images.
+        ValueError: images or labels are empty, of different lengths, or of unknown classes; there are fewer than two
+            classes, or one has fewer than two images; `classes` or `validation` is invalid.
     """
     array = check_images(images)
     names = _choose_class_names(labels, classes)
@@ -218,12 +218,15 @@ def _choose_class_names(labels: Any, classes: Sequence[str] | None) -> list[str]
     Empty labels, and labels that are neither names nor integers, give an empty list.
 
     Raises:
-        ValueError: `classes` are not distinct names, or an index is negative or not below the number of labels.
+        ValueError: `classes` are not two distinct names or more, or an index is negative or not below the number of
+            labels.
     """
     if isinstance(classes, Iterable) and not isinstance(classes, str):
         names = [str(name) for name in classes]
         if len(set(names)) != len(names):
             raise ValueError("classes: expected distinct names, received one twice")
+        if len(names) < 2:
+            raise ValueError(f"classes: expected the names of two classes or more, received {len(names)}")
         return names
     if classes is not None:
         raise ValueError(f"classes: expected the names of the classes, received {classes!r}")
@@ -260,10 +263,11 @@ def _split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.
 
 @contextmanager
 def _training_device(device: torch.device | str | None, precision: str) -> Iterator[Device]:
-    """Make the device of a fit; afterwards, restore the state of the process, including random generators.
+    """Make the device of a fit; afterwards, restore the state of the process.
 
-    Fits run one at a time. Gradients, precision, and the dtype and device of new tensors are those of a new process,
-    whatever the caller has set.
+    This includes the current GPU, and the random generators of the CPU and of the GPU of the fit. Fits run one at a
+    time. Gradients, precision, and the dtype and device of new tensors are those of a new process, whatever the caller
+    has set.
     """
     wanted = None if device is None else torch.device(device)
     if wanted is not None:
@@ -292,7 +296,11 @@ def _training_device(device: torch.device | str | None, precision: str) -> Itera
 
 @contextmanager
 def _settings_restored() -> Iterator[None]:
-    """Restore, after the context, the settings of torch that :func:`nfpi.runtime.devices.prepare_process` changes."""
+    """Restore, after the context, the current GPU and the settings of torch that a new device changes.
+
+    :func:`full_precision` restores those of TF32.
+    """
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
     deterministic = torch.get_deterministic_debug_mode()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
@@ -300,3 +308,5 @@ def _settings_restored() -> Iterator[None]:
     finally:
         torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        if gpu is not None:
+            torch.cuda.set_device(gpu)

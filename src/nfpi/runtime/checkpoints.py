@@ -94,7 +94,8 @@ class Checkpoints:
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Load the latest intact state of this job, with its tensors on the CPU; None if there is no such state.
 
-        Damaged states are removed and states of other settings ignored, each with a warning.
+        States that are damaged or of another version of nfpi are removed, each with a warning. States of other settings
+        are ignored, with warnings only if none of this job is found.
         """
         remove_remains(self.path)
         for path in (self.path, self._previous):

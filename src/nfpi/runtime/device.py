@@ -46,8 +46,9 @@ class Device:
     def fixed_shapes(self) -> Iterator[None]:
         """Let cuDNN choose algorithms by trial within the block; for the forward and backward pass of training steps.
 
-        A trial is made for each new shape. Training batches have two shapes, that of the last batch of an epoch and
-        that of all others. Batches of evaluation and sampling have more shapes, so this method is not used for them.
+        A trial is made for each new shape. Training batches have few shapes: that of the last batch of an epoch, that
+        of all others, and those of their parts if gradients are accumulated. Batches of evaluation and sampling, and of
+        latents that are decoded into images, have more shapes, so this method is not used for them.
         """
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = before or self.device.type == "cuda"

@@ -120,7 +120,8 @@ def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield beside
     except BaseException as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # fails as the writing did if the name is too long
+            beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(beside)):
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
@@ -130,8 +131,8 @@ def _written_beside(path: Path, content: bytes | bytearray) -> Iterator[Path]:
 def written_together() -> Iterator[None]:
     """Rename the files of :func:`write_atomically` only when the block ends without an error.
 
-    Either all files of a stage appear or none, even if the disk fills up in between. Files of a nested block
-    are renamed at the end of the outer one; an inner block that ends with an error drops only its own files.
+    No file appears before all are written, so none appears if the disk fills up. Files of a nested block are renamed
+    at the end of the outer one; an inner block that ends with an error drops only its own files.
     """
     outer = _waiting.get()
     waiting: list[tuple[Path, Path]] = []
@@ -162,7 +163,7 @@ def sync(path: Path) -> None:
 
 
 def remove_remains(path: Path) -> None:
-    """Remove temporary files left behind by a process that was killed in :func:`write_atomically` for `path`."""
+    """Remove temporary files left behind by a process that was killed while it wrote `path` by a function above."""
     for remains in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         remains.unlink(missing_ok=True)
 

@@ -21,3 +21,13 @@ def derive_seed(seed: int, *key: int | str) -> int:
 def make_generator(device: torch.device | str, seed: int, *key: int | str) -> torch.Generator:
     """Make a generator on `device`, seeded by :func:`derive_seed`."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *key))
+
+
+def seed_default_generators(seed: int, device: torch.device) -> None:
+    """Seed PyTorch's default generators of the CPU and of `device`; `torch.manual_seed` seeds those of all devices."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -32,7 +32,7 @@ from nfpi.runtime.checkpoints import Checkpoints, Snapshot, checkpointing
 from nfpi.runtime.compiler import choose_compiler
 from nfpi.runtime.device import Device
 from nfpi.runtime.divergence import NOT_FINITE
-from nfpi.runtime.randomness import derive_seed
+from nfpi.runtime.randomness import derive_seed, seed_default_generators
 from nfpi.runtime.signals import Interruption
 from nfpi.training.batches import STATISTICS_EPOCH, TrainingData, latent_statistics
 from nfpi.training.divergence import TrainingDiverged, make_loss_error, require_finite
@@ -104,7 +104,7 @@ def start_training(
             state, tensors = resumed
             prior = GaussianPrior(tensors["prior.mean"], tensors["prior.variance"]).to(precise_device(data.device))
         else:
-            torch.manual_seed(derive_seed(seed, "weights"))
+            seed_default_generators(derive_seed(seed, "weights"), data.device)
             new_flow = initialize_flow(flow, data, seed)
             statistics = latent_statistics(new_flow, data, seed, next_epoch=0 if data.config.fit_after_epochs else None)
             prior = initial_prior(statistics, start, seed)
