@@ -64,7 +64,7 @@ def test_a_refused_function_leaves_its_name_free():
 NO_METRICS = ("validation", "lambda", "status", "best", "nf_acc_seeds", "mine_std", "mine_difference", "paper_mine")
 
 
-@pytest.mark.parametrize("name", [*NO_METRICS, "cnn_mine", "validation_mine"])
+@pytest.mark.parametrize("name", [*NO_METRICS, "cnn_mine", "validation_mine", "acc"])
 def test_a_name_that_means_something_else_in_a_table_is_refused(name):
     with pytest.raises(ConfigError, match=f"metric '{name}': .*: rename it"):
         register_metric(name, label="Mine")

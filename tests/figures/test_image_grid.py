@@ -101,3 +101,8 @@ def test_what_does_not_fit_is_an_error():
         draw_samples(pictures(2, 4), [0.5, 1.0], ["cat", "dog", "frog"])
     with pytest.raises(FigureError, match="uint8, received"):
         draw_samples(pictures(2, 3).astype(float), [0.5, 1.0], ["cat", "dog", "frog"])
+    with pytest.raises(FigureError, match="expected blocks with equal numbers of rows, received 3 rows, 2 blocks"):
+        draw_image_grid(pictures(3, 1), ["a", "b", "c"], ["1"], "", "", blocks=["x", "y"])
+    for notes in ([["note"]], [["note"], []]):
+        with pytest.raises(FigureError, match="expected 2×1 notes, received rows of"):
+            draw_image_grid(pictures(2, 1), ["a", "b"], ["1"], "", "", notes=notes)

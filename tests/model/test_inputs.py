@@ -13,6 +13,13 @@ GREY, COLOUR = (1, 8, 8), (3, 8, 8)
 CLASSES = ["ant", "bee", "cat"]
 
 
+class Refusing:
+    """No array, for a reason that is not told."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        raise ValueError
+
+
 @pytest.mark.parametrize(
     ("shape", "known"),
     [
@@ -74,7 +81,9 @@ def test_images_become_arrays_with_channels_last(shape, known):
             GREY,
             "; with images = np.asarray(images); for a single image: images[None]",
         ),
+        (np.full((2, 8, 8, 3), np.nan).tolist(), COLOUR, "uint8, received float64; they contain NaN or infinity"),
         ([[0, 1], [2]], None, "images: expected an array, received list"),
+        (Refusing(), None, "images: expected an array, received Refusing (ValueError)"),
         (torch.zeros(2, 8, 8, 3, device="meta"), None, "images: expected an array, received Tensor"),
         ([torch.zeros(8, 8, 3, requires_grad=True)], None, "images: expected an array, received list (Can't call"),
         (torch.zeros(2, 8, 8, 3, dtype=torch.cfloat).conj(), None, "expected uint8, received complex64"),

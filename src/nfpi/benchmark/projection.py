@@ -96,6 +96,7 @@ def _compose_hours(projection: Projection) -> list[str]:
         "",
         "The hours are those of all tables on one GPU; a run in several tables counts once.",
         "Training steps are in the column's precision, everything else in float32.",
+        "`precision: auto` is bf16-mixed on A100 and H100, 32-true on V100.",
         "Reading and augmenting images, fitting priors (seconds) and drawing figures are not counted.",
         *([_DECODING] if any(stage.endswith(": autoencoder") and "train" in stage for stage in stages) else []),
         "",
@@ -140,6 +141,7 @@ def _compose_steps(projection: Projection) -> list[str]:
         "batch, without the preset's `accumulate` and `checkpoint_activations`.",
         f"If this exceeds {100 * MEMORY_FRACTION:.0f} % of a card's memory, brackets name the card and the batch size "
         "or `accumulate` that fits.",
+        "Of steps with equal numbers, only the first is listed.",
         "",
         *_format_table(head, [[title, *cells] for cells, title in titles.items()]),
     ]

@@ -34,7 +34,9 @@ class LevelSettings(Settings):
     @model_validator(mode="after")
     def _check_entries_per_level(self) -> LevelSettings:
         lists = {name: value for name, value in self if isinstance(value, list)}
-        if len({len(value) for value in lists.values()}) != 1 or not self.num_flows:
+        if not self.num_flows:
+            raise ValueError("num_flows: expected one entry per level, received none")
+        if len({len(value) for value in lists.values()}) != 1:
             *first, last = lists
             raise ValueError(
                 f"{', '.join(first)} and {last} need one entry per level each, "
@@ -55,8 +57,8 @@ class MatrixExponentialSettings(LevelSettings):
     coupling: Literal["matrix_exponential", "affine", "additive"] = "matrix_exponential"
     """y₂ = e^{S(x₁)} x₂ + b(x₁) with a full matrix S, a diagonal one, or S = 0"""
     initialization: Literal["normal", "uniform"] = declare_added_setting("normal")
-    """initial kernels of the coupling nets: normal, with outputs normalised by a scale per channel, or uniform, divided
-    by the standard deviation of their outputs, as in the released code"""
+    """initial kernels of the coupling nets. normal: normal kernels, with a scale per channel that normalises their
+    outputs; uniform, as in the released code: uniform kernels, divided by the standard deviation of their outputs"""
 
 
 class GlowSettings(LevelSettings):

@@ -148,6 +148,8 @@ def register_metric(
     ):
         if name.startswith(prefix) and name not in _NAMED_WITH_PREFIX:
             raise ConfigError(f"metric '{name}': names with {prefix} are for {use}: rename it")
+        if name not in METRICS and prefix + name in METRICS:  # this name would stand for the new metric, too
+            raise ConfigError(f"metric '{name}': there is a metric {prefix}{name} already: rename it")
     traits = {
         "label": label,
         "unit": unit,

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nfpi.config.base import ALL_INHERITED, NAME, ConfigError, TextOfFile, expand_home, suggest
+from nfpi.config.base import ALL_INHERITED, NAME, NAME_RULE, ConfigError, TextOfFile, expand_home, suggest
 from nfpi.config.classifiers import ClassifierConfig
 from nfpi.config.flows import FLOWS
 from nfpi.config.priors import PRIORS
@@ -117,7 +117,7 @@ def _find_file(preset: str, folder: Path, extended_by: Path | None) -> Path:
     if path.parent != folder.resolve() and path.stem in known:
         raise ConfigError(f"{where}: {path}: '{path.stem}' is the name of a preset of the project: rename the file")
     if not re.fullmatch(NAME, path.stem):
-        raise ConfigError(f"{where}: expected a file name of letters, digits and . _ + -, received '{path.name}'")
+        raise ConfigError(f"{where}: expected a file name of {NAME_RULE}, received '{path.name}'")
     return path
 
 
@@ -140,9 +140,6 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotatio
                 )
             seen.add((key.tag, key.value))
         return node
-
-
-"""Tag of the key `<<`, by which a mapping includes others."""
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, GetJsonSchemaHandler, create_model
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from nfpi.config.base import NAME, ConfigError, Settings, suggest
+from nfpi.config.base import NAME, NAME_RULE, ConfigError, Settings, suggest
 
 _loading: list[Path] = []
 
@@ -57,7 +57,7 @@ class Variant:
 
     @property
     def is_interactive(self) -> bool:
-        """Whether the variant was defined in an interactive session or notebook, where cells are run repeatedly."""
+        """Whether the builder was defined in an interactive session or notebook, where cells are run repeatedly."""
         is_session = not hasattr(sys.modules["__main__"], "__file__")
         return is_session and self.extension is None and getattr(self.builder, "__module__", None) == "__main__"
 
@@ -93,14 +93,14 @@ class Registry:
         builder: Callable[..., Any] | str | None = None,
         **traits: Any,
     ) -> Variant:
-        """Add a variant; one that was defined in an interactive session is replaced.
+        """Add a variant; one whose builder was defined in an interactive session is replaced.
 
         Raises:
             ConfigError: the name is taken, or not valid in config.yaml and file names; or `settings` is no
                 subclass of Settings, or the builder cannot be called with the arguments of this family.
         """
         if not re.fullmatch(NAME, name):
-            raise ConfigError(f"{self.family} '{name}': expected a name of letters, digits and . _ + -")
+            raise ConfigError(f"{self.family} '{name}': expected a name of {NAME_RULE}")
         self._check_settings(name, settings)
         self._check_builder(name, builder, self.list_arguments(traits))
         extension = _loading[-1] if _loading else None

@@ -66,8 +66,8 @@ class Resolved:
         preset: name of the preset.
         results: folder of all results.
         config: settings.
-        dropped_claims: names of inherited claims that were dropped, because the preset's tables lack rows that they
-            compare, and for each name what is missing.
+        dropped_claims: names of inherited claims that were dropped, because the preset's tables lack a row, a λ or
+            a metric that they compare, and for each name what is missing.
         file: absolute path of the preset if it is a user's file; None: it is one of the project.
     """
 
@@ -167,7 +167,7 @@ def _validate(layers: Sequence[Mapping[str, Any]], extensions: list[Path]) -> tu
 
 
 def _find_fault(layers: Sequence[Mapping[str, Any]]) -> str:
-    """Return the fault of merged layers, empty if there is none; their extensions are loaded, if they are valid."""
+    """Return the fault of merged layers, empty if there is none; valid `extensions` must have been loaded."""
     try:
         _validate(layers, _list_extensions(layers))
     except _Fault as fault:

@@ -39,7 +39,7 @@ class GatheringSummary:
         added: runs that are new in the evidence.
         replaced: runs whose metrics.json differs from that in the earlier evidence.
         changed: replaced runs whose metrics, except for times, differ.
-        seeds: seeds of the evidence.
+        seeds: seeds of the runs in its tables.
         size: size of all files of the evidence, in bytes.
     """
 
@@ -100,11 +100,12 @@ def gather_evidence(
     existing = {item.run: item for item in find_runs(output) if f"{item.run.folder}/{METRICS_FILE}" in earlier}
     if not with_other_settings:
         _check_settings(chosen, existing, output)
-    seeds = sorted({run.seed for run in [*existing, *(item.run for item in chosen)]})
-    if earlier:
-        settings = _merge_settings(output, stored, seeds).to_text()
-    else:
-        settings = replace(stored, config=replace_seeds(stored.config, seeds)).to_text()
+    kept = {*existing, *(item.run for item in chosen)}
+    merged = _merge_settings(output, stored) if earlier else stored
+    # Seeds that only have runs in no table any more, such as those of an earlier λ, would count as planned ones.
+    tabled = list_tabled_runs(replace_seeds(merged.config, {run.seed for run in kept}))
+    seeds = sorted({run.seed for run in tabled if run in kept})
+    settings = replace(merged, config=replace_seeds(merged.config, seeds)).to_text()
     digests = earlier | digests | {SETTINGS: hashlib.sha256(settings.encode()).hexdigest()}
     with written_together():
         for name, content in contents.items():
@@ -241,7 +242,7 @@ def _collect_outcome(item: RecordedRun) -> dict[str, object]:
     return {**metrics, "divergence": item.divergence}
 
 
-def _merge_settings(output: Path, stored: StoredSettings, seeds: Sequence[int]) -> StoredSettings:
+def _merge_settings(output: Path, stored: StoredSettings) -> StoredSettings:
     """Return the new settings, with the tables, figures and claims of the existing evidence that they lack.
 
     Raises:
@@ -250,7 +251,7 @@ def _merge_settings(output: Path, stored: StoredSettings, seeds: Sequence[int]) 
     earlier, later = read_settings(output).config.model_dump(), stored.config.model_dump()
     extended = {name: earlier[name] | later[name] for name in ("tables", "figures", "claims") if name in later}
     try:
-        config = Config.model_validate(later | extended | {"seeds": list(seeds)})
+        config = Config.model_validate(later | extended)
     except ValidationError as error:
         raise EvidenceError(
             f"{output}: expected tables, figures and claims that fit the new settings, received {explain(error)}; "

@@ -17,7 +17,8 @@ from nfpi.data.autoencoder import load_decoder
 from nfpi.figures.style import COLUMN_WIDTH, STYLE, FigureError, escape_math
 
 _ENLARGED_SIZE = 256
-"""Small images are enlarged by an integer factor to about this many pixels, so that pixels stay sharp squares."""
+"""Small images are enlarged by the largest integer factor to at most this many pixels, so that pixels stay sharp
+squares."""
 
 _GAP = 0.06
 """Gap between two images, as a share of the image size."""
@@ -79,12 +80,18 @@ def draw_image_grid(
         rows_are_math: whether a dollar sign in `rows` begins a formula; in `columns` it never does.
 
     Raises:
-        FigureError: inconsistent numbers of rows or columns, or images that are not pixels.
+        FigureError: inconsistent numbers of rows, columns, blocks or notes, or images that are not pixels.
     """
     if images.ndim != 5 or images.dtype != np.uint8 or images.shape[4] not in (1, 3):
         raise FigureError(f"expected images (R, C, H, W, 1 or 3), uint8, received {images.shape}, {images.dtype}")
     if images.shape[:2] != (len(rows), len(columns)):
         raise FigureError(f"expected {len(rows)}×{len(columns)} images, received {images.shape[0]}×{images.shape[1]}")
+    if blocks and len(rows) % len(blocks):
+        raise FigureError(
+            f"expected blocks with equal numbers of rows, received {len(rows)} rows, {len(blocks)} blocks"
+        )
+    if notes and [len(texts) for texts in notes] != [len(columns)] * len(rows):
+        raise FigureError(f"expected {len(rows)}×{len(columns)} notes, received rows of {[*map(len, notes)]}")
     large = _enlarge(images)
     height, width = large.shape[2:4]
     lefts = _compute_offsets(len(columns), width, [1] if first_apart else [])

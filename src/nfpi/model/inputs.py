@@ -24,7 +24,8 @@ def to_array(values: Any, what: str) -> np.ndarray:
         ValueError: they do not form an array, e.g. lists of different lengths.
     """
     is_tensor = isinstance(values, torch.Tensor)
-    # a RuntimeError is the fault of a list, e.g. of tensors that require gradients; a tensor may exhaust the memory
+    # of a list, a RuntimeError is a fault, e.g. of tensors that require gradients; of a tensor, it may be exhausted
+    # memory, which is left to the caller
     faults = (TypeError, ValueError, NotImplementedError if is_tensor else RuntimeError)
     try:
         if is_tensor:
@@ -32,7 +33,7 @@ def to_array(values: Any, what: str) -> np.ndarray:
             return np.asarray((values.float() if values.dtype == torch.bfloat16 else values).numpy(force=True))
         return np.asarray(values)
     except faults as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{what}: expected an array, received {type(values).__name__} ({reason})") from None
 
 
@@ -59,7 +60,7 @@ def check_images(
     if array.dtype.name != dtype:
         received = str(images.dtype).removeprefix("torch.") if tensor else str(array.dtype)
         advice = _suggest_conversion(array, tensor) if dtype == "uint8" else ""
-        raise ValueError(f"{what}: expected {dtype}, received {received}{_address(advice, images)}")
+        raise ValueError(f"{what}: expected {dtype}, received {received}{_with_conversion_of_list(advice, images)}")
     found = tuple(array.shape)
     if array.ndim == 3 and (found[1:] == shape[1:] and shape[0] == 1 if shape else found[2] not in _CHANNELS):
         array = array[..., None]
@@ -68,15 +69,16 @@ def check_images(
     )
     if not fits:
         advice = _suggest_correction(found, shape) or _suggest_recolouring(found, shape, tensor)
-        raise ValueError(f"{what}: expected {expected}, received {found}{_address(advice, images)}")
+        raise ValueError(f"{what}: expected {expected}, received {found}{_with_conversion_of_list(advice, images)}")
     if not array.size:
         raise ValueError(f"{what}: expected at least one, received {found}")
     return array
 
 
-def _address(advice: str, images: Any) -> str:
-    """Return advice on an array `images`; for a list, which lacks an array's methods, with its conversion first."""
-    return f"; with images = np.asarray(images){advice}" if advice and not hasattr(images, "dtype") else advice
+def _with_conversion_of_list(advice: str, images: Any) -> str:
+    """Return advice; if it has code for an array `images` and they are a list, with the list's conversion first."""
+    is_list = not hasattr(images, "dtype")
+    return f"; with images = np.asarray(images){advice}" if is_list and "images" in advice else advice
 
 
 def _suggest_conversion(array: np.ndarray, tensor: bool) -> str:

@@ -31,7 +31,8 @@ def make_device(precision: str = "32-true", devices: int = 1) -> Device:
         devices: largest number of GPUs, with one process each, see :meth:`Device.launch_processes`.
 
     Raises:
-        DeviceError: a GPU is allocated to this process, and torch cannot use it.
+        DeviceError: a GPU is allocated to this process, and torch cannot use it; or `NFPI_DEVICE` has another value
+            than those it may have.
         ValueError: the device does not compute in this precision.
     """
     require_allocated_gpu(devices)
@@ -108,5 +109,6 @@ def keep_freed_memory() -> None:
     nothing for other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
+    # mallopt returns 0 if it refuses a value: some versions of glibc accept at most 2²⁵ here
     if mallopt is not None and (mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)):
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
